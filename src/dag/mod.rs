@@ -3,3 +3,4 @@
 //! Knows nothing of Arrow, burn, or files.
 
 pub mod fingerprint;
+pub mod schedule;
