@@ -1,0 +1,153 @@
+//! The checked, unrolled pipeline: sources and tasks, every input resolved.
+//!
+//! Knows what each task reads and with which settings; not how it runs, nor what is already done.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::spec::input::{Columns, Format};
+use super::spec::operator::{Operator, Output, Resources};
+use super::spec::{Param, Spec};
+
+/// A pipeline, ready to run: every task after the tasks it reads.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// The name of the run.
+    pub name: String,
+    /// What all randomness is drawn from.
+    pub seed: u64,
+    /// The params, after `--set`.
+    pub params: IndexMap<String, Param>,
+    /// How many iterations; 0 without `iterate`.
+    pub iterations: u32,
+    /// What is read from outside, in the file's order.
+    pub sources: Vec<Source>,
+    /// What is to be made, each task once for every iteration, in an order in which it can run.
+    pub tasks: Vec<Task>,
+    /// The file as types, params and SQL files filled in.
+    pub(super) spec: Spec,
+}
+
+/// Something read from outside.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name in the pipeline file.
+    pub name: String,
+    /// What it is.
+    pub kind: SourceKind,
+    /// The line of the pipeline file that names it.
+    pub line: usize,
+}
+
+/// What is read from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceKind {
+    /// A file of rows.
+    Table {
+        /// The file, which was there when the pipeline was checked.
+        path: PathBuf,
+        /// Its format.
+        format: Format,
+        /// What separates two values of a csv file; given for csv only.
+        delimiter: Option<char>,
+        /// Whether the first row of a csv file names the columns; given for csv only.
+        header: Option<bool>,
+        /// A csv file's columns as far as given; every other one is text.
+        columns: Columns,
+    },
+    /// A Hugging Face model directory.
+    Model {
+        /// The directory, which was there when the pipeline was checked.
+        path: PathBuf,
+    },
+    /// A reward by a query.
+    Reward {
+        /// The text of the query.
+        sql: String,
+    },
+}
+
+/// One node in one iteration.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The name of the table or model it makes.
+    pub name: String,
+    /// The iteration, from 1; none for a task that runs once, before them.
+    pub iteration: Option<u32>,
+    /// What it does. At t = 1 with no pool to select from, `select` has the strategy `all`.
+    pub operator: Operator,
+    /// The canonical settings for the fingerprint: every default written out, SQL files as their text; no names, no resources.
+    pub settings: BTreeMap<String, Value>,
+    /// What it reads. Slots come in a fixed order; a slot with several inputs (`responses`, `tables`) has several entries.
+    pub inputs: Vec<Slot>,
+    /// What it may use.
+    pub resources: Resources,
+    /// The line of the pipeline file that asks for it.
+    pub line: usize,
+}
+
+/// One input of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The slot's name: the key of the operator's setting, or a hidden one (see [`Graph`]'s unrolling).
+    pub slot: &'static str,
+    /// What the input is called where that matters: the relation in the SQL of a `tables` slot, else the name of the source or task.
+    pub name: String,
+    /// What fills it.
+    pub input: Input,
+}
+
+/// What fills a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// An index into [`Graph::sources`].
+    Source(usize),
+    /// An index into [`Graph::tasks`].
+    Task(usize),
+}
+
+impl Task {
+    /// The first input in a slot.
+    pub fn input(&self, slot: &str) -> Option<Input> {
+        self.inputs(slot).next().map(|slot| slot.input)
+    }
+
+    /// All inputs in a slot.
+    pub fn inputs<'a>(&'a self, slot: &'a str) -> impl Iterator<Item = &'a Slot> {
+        self.inputs.iter().filter(move |input| input.slot == slot)
+    }
+
+    /// What the task makes.
+    pub fn output(&self) -> Output {
+        self.operator.output()
+    }
+}
+
+impl Graph {
+    /// The source that an input is, if it is one.
+    pub fn source(&self, input: Input) -> Option<&Source> {
+        match input {
+            Input::Source(index) => self.sources.get(index),
+            Input::Task(_) => None,
+        }
+    }
+
+    /// The task that an input is, if it is one.
+    pub fn task(&self, input: Input) -> Option<&Task> {
+        match input {
+            Input::Task(index) => self.tasks.get(index),
+            Input::Source(_) => None,
+        }
+    }
+
+    /// The pipeline file with params and SQL files filled in and every default written out. Loading it gives the same graph.
+    ///
+    /// # Errors
+    /// When a value cannot be written as YAML; none that a pipeline file can hold is known.
+    pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
+        serde_saphyr::to_string(&self.spec)
+    }
+}

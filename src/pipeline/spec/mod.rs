@@ -1,0 +1,87 @@
+//! The pipeline file as types: what a user may write, with every default.
+//!
+//! Knows the words, not whether the names in them lead anywhere.
+
+pub mod input;
+pub mod operator;
+pub mod query;
+pub mod relational;
+pub mod sampling;
+pub mod training;
+
+use std::fmt;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::position::{At, Name};
+use input::Input;
+use operator::Node;
+
+/// A pipeline file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The version of this format: 1. Always the first key.
+    #[schemars(extend("const" = 1))]
+    pub optune: u32,
+    /// The name of the run and of its folder: letters, digits, `-`, `_` and `.`.
+    #[schemars(extend("pattern" = "^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    pub name: At<String>,
+    /// What all randomness is drawn from.
+    #[serde(default)]
+    pub seed: u64,
+    /// Values that the rest of the file takes in by `${name}`, and `--set name=value` replaces.
+    #[serde(default)]
+    pub params: IndexMap<String, Param>,
+    /// What the pipeline reads from outside, by name.
+    #[serde(default)]
+    pub inputs: IndexMap<Name, Input>,
+    /// Nodes that run once, before the iterations; by the name of what each makes.
+    #[serde(default)]
+    pub nodes: IndexMap<Name, Node>,
+    /// Nodes that run in every iteration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterate: Option<Iterate>,
+}
+
+/// Nodes that run in every iteration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Iterate {
+    /// The iterations: `1..N`, both ends included.
+    #[schemars(extend("pattern" = r"^1\.\.([0-9]+|\$\{.+\})$"))]
+    pub t: At<String>,
+    /// What `name[t-1]` is in the first iteration, for every node that is read so: an input, a node outside `iterate`, or `none`.
+    #[serde(default)]
+    pub start: IndexMap<Name, Name>,
+    /// The nodes, by the name of what each makes.
+    pub nodes: IndexMap<Name, Node>,
+}
+
+/// The value of a param: one scalar.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Param {
+    /// true or false.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Any other number.
+    Number(f64),
+    /// Text.
+    Text(String),
+}
+
+impl fmt::Display for Param {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            // With its decimal point or exponent, so that it reads as it was written.
+            Self::Number(value) => write!(f, "{value:?}"),
+            Self::Text(value) => f.write_str(value),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! A node of the pipeline file: one operator with its settings, and the resources it may use.
+//!
+//! Knows which slots an operator has, not what fills them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::relational::{Merge, Pair, Score, Select, Sql};
+use super::sampling::{Evaluate, Generate};
+use super::training::{Sft, Train};
+use crate::pipeline::position::Name;
+use crate::pipeline::range;
+
+/// A node as read: exactly one operator, and maybe resources.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "NodeFields")]
+pub struct Node {
+    /// What the node does.
+    #[serde(flatten)]
+    pub operator: Operator,
+    /// What it may use; never part of its fingerprint.
+    pub resources: Resources,
+}
+
+/// What a node does, with all its settings.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operator {
+    /// Choose prompts; makes a table of selection.
+    Select(Select),
+    /// Sample responses; makes a table of responses.
+    Generate(Generate),
+    /// Score responses; makes a table of rewards.
+    Score(Score),
+    /// Merge new and carried responses; makes a pool.
+    Merge(Merge),
+    /// Pair responses; makes a table of pairs.
+    Pair(Pair),
+    /// Fill in the pairs' logprobs under the reference; makes a table of pairs. Never written by a user: each `train` brings one along.
+    Reference,
+    /// Train on pairs; makes a model.
+    Train(Train),
+    /// Compare with a baseline; makes a table of evaluation.
+    Evaluate(Evaluate),
+    /// Imitate demonstrations; makes a model.
+    Sft(Sft),
+    /// Run a query; makes a table of the user's own.
+    Sql(Sql),
+}
+
+/// What a node of the graph gives to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A table of the user's own: an input table, or what `sql` makes.
+    Table,
+    /// A table of selection.
+    Selection,
+    /// A table of responses.
+    Responses,
+    /// A table of rewards.
+    Rewards,
+    /// A pool.
+    Pool,
+    /// A table of pairs.
+    Pairs,
+    /// A table of evaluation.
+    Evaluation,
+    /// A model: a folder with a checkpoint and a tokenizer.
+    Model,
+    /// A way to reward responses.
+    Reward,
+}
+
+impl Output {
+    /// The name of the table's schema (`responses`, …); none for a user's own table, a model and a reward.
+    pub fn table_kind(self) -> Option<&'static str> {
+        match self {
+            Self::Selection => Some("selection"),
+            Self::Responses => Some("responses"),
+            Self::Rewards => Some("rewards"),
+            Self::Pool => Some("pool"),
+            Self::Pairs => Some("pairs"),
+            Self::Evaluation => Some("evaluation"),
+            Self::Table | Self::Model | Self::Reward => None,
+        }
+    }
+}
+
+impl Operator {
+    /// The operator's name, as in the pipeline file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Select(_) => "select",
+            Self::Generate(_) => "generate",
+            Self::Score(_) => "score",
+            Self::Merge(_) => "merge",
+            Self::Pair(_) => "pair",
+            Self::Reference => "reference",
+            Self::Train(_) => "train",
+            Self::Evaluate(_) => "evaluate",
+            Self::Sft(_) => "sft",
+            Self::Sql(_) => "sql",
+        }
+    }
+
+    /// What the operator makes.
+    pub fn output(&self) -> Output {
+        match self {
+            Self::Select(_) => Output::Selection,
+            Self::Generate(_) => Output::Responses,
+            Self::Score(_) => Output::Rewards,
+            Self::Merge(_) => Output::Pool,
+            Self::Pair(_) | Self::Reference => Output::Pairs,
+            Self::Evaluate(_) => Output::Evaluation,
+            Self::Train(_) | Self::Sft(_) => Output::Model,
+            Self::Sql(_) => Output::Table,
+        }
+    }
+
+    /// The slots that the user filled: slot, name as written, and what must stand there. Tables of `sql` are not among them.
+    pub fn slots(&self) -> Vec<(&'static str, &Name, Output)> {
+        let slots: Vec<(&'static str, Option<&Name>, Output)> = match self {
+            Self::Select(s) => vec![("prompts", Some(&s.prompts), Output::Table), ("pool", s.pool.as_ref(), Output::Pool)],
+            Self::Generate(g) => vec![
+                ("policy", Some(&g.policy), Output::Model),
+                ("prompts", Some(&g.prompts), Output::Table),
+                ("selection", g.selection.as_ref(), Output::Selection),
+            ],
+            Self::Score(s) => vec![
+                ("responses", Some(&s.responses), Output::Responses),
+                ("reward", Some(&s.reward), Output::Reward),
+                ("prompts", s.prompts.as_ref(), Output::Table),
+            ],
+            Self::Merge(m) => vec![("fresh", Some(&m.fresh), Output::Rewards), ("carried", m.carried.as_ref(), Output::Pool)],
+            Self::Pair(p) => vec![("pool", Some(&p.pool), Output::Pool)],
+            Self::Train(t) => vec![
+                ("from", Some(&t.from), Output::Model),
+                ("reference", Some(&t.reference), Output::Model),
+                ("pairs", Some(&t.pairs), Output::Pairs),
+            ],
+            Self::Evaluate(e) => vec![
+                ("policy", Some(&e.policy), Output::Model),
+                ("baseline", Some(&e.baseline), Output::Model),
+                ("prompts", Some(&e.prompts), Output::Table),
+                ("reward", Some(&e.reward), Output::Reward),
+                ("initial", e.initial.as_ref(), Output::Model),
+            ],
+            Self::Sft(s) => vec![("from", Some(&s.from), Output::Model), ("demonstrations", Some(&s.demonstrations), Output::Table)],
+            Self::Reference | Self::Sql(_) => Vec::new(),
+        };
+        slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
+    }
+
+    /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.
+    pub fn settings(&self) -> BTreeMap<String, Value> {
+        /// Every slot of every operator; no setting has one of these names.
+        const SLOTS: [&str; 15] = [
+            "prompts", "pool", "policy", "selection", "responses", "reward", "fresh", "carried", "from", "reference", "pairs", "baseline",
+            "initial", "demonstrations", "tables",
+        ];
+        let written = serde_json::to_value(self).unwrap_or_default();
+        let settings = written.get(self.name()).and_then(Value::as_object).cloned().unwrap_or_default();
+        settings.into_iter().filter(|(key, _)| !SLOTS.contains(&key.as_str())).collect()
+    }
+}
+
+/// What a node may use. Never part of its fingerprint: it changes how fast an output is made, not what it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// Where tensors live.
+    pub device: Device,
+    /// Sequences that go through the model at once; the operator's choice when left out.
+    #[serde(deserialize_with = "range::optional_count")]
+    #[schemars(range(min = 1))]
+    pub batch_size: Option<u32>,
+    /// Pairs (or demonstrations) in one backward pass; gradients are added up to the settings' `batch_size`.
+    #[serde(deserialize_with = "range::optional_count")]
+    #[schemars(range(min = 1))]
+    pub micro_batch_size: Option<u32>,
+    /// Input rows (prompts, for `generate`) in one part, the unit of what a kill can lose.
+    #[serde(deserialize_with = "range::optional_count")]
+    #[schemars(range(min = 1))]
+    pub rows_per_part: Option<u32>,
+    /// Optimizer steps between two checkpoints of a training node.
+    #[serde(deserialize_with = "range::optional_count")]
+    #[schemars(range(min = 1))]
+    pub checkpoint_every: Option<u32>,
+}
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// A GPU where there is one and the program was built for it, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// A node: exactly one operator, and maybe `resources`.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Node", extend("minProperties" = 1, "maxProperties" = 2))]
+pub(super) struct NodeFields {
+    select: Option<Select>,
+    generate: Option<Generate>,
+    score: Option<Score>,
+    merge: Option<Merge>,
+    pair: Option<Pair>,
+    train: Option<Train>,
+    evaluate: Option<Evaluate>,
+    sft: Option<Sft>,
+    sql: Option<Sql>,
+    resources: Option<Resources>,
+}
+
+impl JsonSchema for Node {
+    fn schema_name() -> Cow<'static, str> {
+        NodeFields::schema_name()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        NodeFields::json_schema(generator)
+    }
+}
+
+impl TryFrom<NodeFields> for Node {
+    type Error = String;
+
+    fn try_from(fields: NodeFields) -> Result<Self, String> {
+        let operators = [
+            fields.select.map(Operator::Select),
+            fields.generate.map(Operator::Generate),
+            fields.score.map(Operator::Score),
+            fields.merge.map(Operator::Merge),
+            fields.pair.map(Operator::Pair),
+            fields.train.map(Operator::Train),
+            fields.evaluate.map(Operator::Evaluate),
+            fields.sft.map(Operator::Sft),
+            fields.sql.map(Operator::Sql),
+        ];
+        let mut operators = operators.into_iter().flatten();
+        match (operators.next(), operators.next()) {
+            (Some(operator), None) => Ok(Self { operator, resources: fields.resources.unwrap_or_default() }),
+            (Some(first), Some(second)) => {
+                Err(format!("expected one operator, found `{}` and `{}`; give each a node of its own", first.name(), second.name()))
+            }
+            (None, _) => Err("expected an operator such as `{ generate: { … } }`, found none".to_string()),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! SQL that a user writes, in place or in a file of its own.
+//!
+//! Knows where the text is, not what it means.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::pipeline::position::{At, Span};
+
+/// An SQL query: the text itself, or the path of a file that ends in `.sql` (until checked, when the file's text takes its place).
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// What the file says: a path or the text.
+    pub written: String,
+    /// The text, once known.
+    pub text: String,
+    /// Where it is written in the pipeline file.
+    pub span: Span,
+}
+
+impl Query {
+    /// The file to read the text from, if the query is not written in place.
+    pub fn path(&self) -> Option<&Path> {
+        let written = self.written.trim();
+        let one_word = !written.contains(char::is_whitespace) || !written.to_ascii_lowercase().contains("select");
+        (written.ends_with(".sql") && one_word).then(|| Path::new(written))
+    }
+}
+
+impl PartialEq for Query {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Serialize for Query {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Query {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let At { value, span } = At::<String>::deserialize(deserializer)?;
+        Ok(Self { text: value.clone(), written: value, span })
+    }
+}
+
+impl JsonSchema for Query {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Query".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
+    }
+}
