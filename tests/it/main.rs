@@ -1,2 +1,6 @@
-#[test]
-fn ok() {}
+//! All integration tests, in one program: linking costs more than compiling.
+
+mod command_line;
+mod floors;
+mod kills;
+mod workspace;
