@@ -3,4 +3,5 @@
 mod command_line;
 mod floors;
 mod kills;
+mod stories;
 mod workspace;
