@@ -11,14 +11,14 @@ use super::{Progress, Prompts, StageError, is_random, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model::DeviceChoice;
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
-use crate::pipeline::spec::operator::Output;
-use crate::store::{Place, PlaceKind, Run, Session, TableWriter};
+use crate::pipeline::spec::operator::{Device, Output};
+use crate::store::{Place, PlaceKind, RunLock, Session, TableWriter};
 use crate::tables::{TableError, TableKind};
 
 /// Everything a stage may know.
 pub struct Context<'a> {
-    /// The run whose folder it reads and writes.
-    pub run: &'a Run,
+    /// The run whose folder it reads and writes, locked.
+    pub run: &'a RunLock,
     /// The whole graph, to find inputs in.
     pub graph: &'a Graph,
     /// What is to be done.
@@ -190,7 +190,7 @@ impl Context<'_> {
 
     /// The device of this task's model.
     pub fn device(&self) -> Result<burn::tensor::Device, StageError> {
-        Ok(crate::model::resolve(self.device)?)
+        Ok(self.device.resolve()?)
     }
 
     /// The writer of this task's table, `total` input rows in parts of `rows_per_part` (unless its resources say otherwise).
@@ -228,5 +228,14 @@ impl Context<'_> {
             writer.commit(part, whole)?;
         }
         Ok(writer.finish(counts)?)
+    }
+}
+
+/// The device that the pipeline file asks for.
+pub fn device_choice(task: &Task) -> DeviceChoice {
+    match task.resources.device {
+        Device::Auto => DeviceChoice::Auto,
+        Device::Cpu => DeviceChoice::Cpu,
+        Device::Cuda => DeviceChoice::Cuda,
     }
 }

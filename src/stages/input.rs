@@ -2,14 +2,14 @@
 //!
 //! So SQL over a run needs nothing from outside it, and a file that changes under a run changes nothing.
 
-use arrow::array::RecordBatch;
-
 use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
 
 use super::{Prompts, StageError};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::pipeline::graph::{Graph, Input, Source, SourceKind};
-use crate::store::{self, Place, PlaceKind, Run};
+use crate::store::{self, Place, PlaceKind, RunLock, State};
 
 impl Source {
     /// Where an input table lies in a run folder.
@@ -39,7 +39,7 @@ fn is_prompts(graph: &Graph, index: usize) -> bool {
 ///
 /// # Errors
 /// A file that cannot be read, or prompts that break their rules.
-pub fn bring_in(run: &Run, graph: &Graph, fingerprints: &[Fingerprint]) -> Result<(), StageError> {
+pub fn bring_in(run: &RunLock, graph: &Graph, fingerprints: &[Fingerprint]) -> Result<(), StageError> {
     for (index, (source, fingerprint)) in graph.sources.iter().zip(fingerprints).enumerate() {
         if !matches!(source.kind, SourceKind::Table { .. }) {
             continue;
@@ -52,8 +52,10 @@ pub fn bring_in(run: &Run, graph: &Graph, fingerprints: &[Fingerprint]) -> Resul
             settings: BTreeMap::from([("prompts".to_string(), prompts.into())]),
             inputs: BTreeMap::from([("file".to_string(), vec![fingerprint.clone()])]),
         };
-        if run.adopt(&source.place(), &recipe)? {
-            continue;
+        match run.state(&source.place(), &recipe)? {
+            State::Complete => continue,
+            State::Cached if run.adopt(&source.place(), &recipe.fingerprint())?.0 => continue,
+            _ => {}
         }
         let batches = read(source)?;
         let batches = if prompts { Prompts::read(&source.name, batches)?.batches } else { batches };

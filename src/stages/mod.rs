@@ -28,7 +28,7 @@ pub mod tensors;
 mod train;
 
 pub use check::check;
-pub use context::{Context, recipe, training_recipe};
+pub use context::{Context, device_choice, recipe, training_recipe};
 pub use error::StageError;
 pub use progress::{Progress, Silent};
 pub use prompts::{Prompt, Prompts};

@@ -105,10 +105,13 @@ pub(super) fn train(
     let (label, place, total) = (context.task.label(), context.task.place(), plan.total_steps());
     let every = context.task.resources.checkpoint_every.map_or(CHECKPOINT_EVERY, u64::from);
     let model = initial()?;
-    let (mut trainer, mut rows) = match context.run.checkpoint(&place, context.recipe)? {
-        Some(folder) => {
-            let trainer = Trainer::load_state(&folder, model, settings, total)?;
-            (trainer, read_metrics(&folder.join(METRICS_FILE))?)
+    let fingerprint = context.recipe.fingerprint();
+    let (found, damaged) = context.run.checkpoint(&place, &fingerprint)?;
+    damaged.iter().for_each(|bad| context.progress.warned(&label, &bad.to_string()));
+    let (mut trainer, mut rows) = match found {
+        Some(found) => {
+            let trainer = Trainer::load_state(&found.dir, model, settings, total)?;
+            (trainer, read_metrics(&found.dir.join(METRICS_FILE))?)
         }
         None => (Trainer::new(model, settings, total)?, Vec::new()),
     };
@@ -122,7 +125,7 @@ pub(super) fn train(
         context.progress.advanced(&label, trainer.step(), tokens);
         let stopped = (context.stopped)();
         if trainer.step() < total && (stopped || trainer.step().is_multiple_of(every)) {
-            context.run.commit_checkpoint(&place, context.recipe, |folder| -> Result<(), StageError> {
+            context.run.commit_checkpoint(&place, &fingerprint, trainer.step(), total, |folder| -> Result<(), StageError> {
                 trainer.save_state(folder)?;
                 Ok(store::write_parquet(&folder.join(METRICS_FILE), &training_table::batch(&rows)?)?)
             })?;
