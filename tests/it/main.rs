@@ -4,4 +4,5 @@ mod command_line;
 mod floors;
 mod kills;
 mod stories;
+mod training;
 mod workspace;
