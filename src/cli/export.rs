@@ -71,9 +71,9 @@ impl Export {
 }
 
 fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<u32>) -> Result<(), CliError> {
-    let run = Runs::open_existing(runs, run)?;
+    let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
-    let made = manifests.iter().filter(|manifest| manifest.complete && manifest.table.is_none() && !manifest.files.is_empty());
+    let made = manifests.iter().filter(|(place, manifest)| place.kind == PlaceKind::Model && manifest.complete).map(|(_, manifest)| manifest);
     let found = made
         .clone()
         .filter(|manifest| manifest.node == node && (iteration.is_none() || manifest.iteration == iteration))

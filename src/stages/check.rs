@@ -98,9 +98,15 @@ impl Known<'_> {
         let session = Session::new()?;
         for input in task.inputs("tables") {
             let schema = self.table(input.input)?;
+            let schema = if self.is_partitioned(input.input) { with_iteration(&schema) } else { schema };
             session.register_empty(&input.name, schema)?;
         }
         Ok(session)
+    }
+
+    /// Whether an input lies in a partition folder, whose `iteration` queries see as a column.
+    fn is_partitioned(&self, input: Input) -> bool {
+        self.graph.task(input).is_some_and(|task| task.iteration.is_some())
     }
 
     /// The columns of a table of prompts, its rows checked if it is an outside one.
@@ -137,6 +143,11 @@ impl Known<'_> {
         self.sources.insert((index, false), schema.clone());
         Ok(schema)
     }
+}
+
+fn with_iteration(schema: &Schema) -> SchemaRef {
+    let iteration = Arc::new(Field::new("iteration", DataType::Int32, false));
+    Arc::new(Schema::new(schema.fields().iter().cloned().chain([iteration]).collect::<Vec<_>>()))
 }
 
 fn with_prompt_id(schema: &Schema) -> SchemaRef {

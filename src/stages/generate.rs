@@ -69,7 +69,7 @@ fn selected(context: &Context) -> Result<Vec<Prompt>, StageError> {
 /// Totals over all committed parts, so that they do not depend on how often the node was interrupted.
 fn counts(writer: &TableWriter) -> Result<[(&'static str, i64); 4], StageError> {
     let (mut responses, mut tokens, mut truncated, mut failed) = (0, 0, 0, 0);
-    for batch in writer.read()? {
+    for batch in writer.committed()? {
         responses += batch.num_rows() as i64;
         tokens += response_tokens(&batch)? as i64;
         let reasons: &StringArray = tables::column(&batch, "finish_reason")?;

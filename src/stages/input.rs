@@ -9,7 +9,8 @@ use arrow::array::RecordBatch;
 use super::{Prompts, StageError};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::pipeline::graph::{Graph, Input, Source, SourceKind};
-use crate::store::{self, Place, PlaceKind, RunLock, State};
+use crate::pipeline::spec::input::{self as spec, Format};
+use crate::store::{self, ColumnType, InputFormat, Place, PlaceKind, RunLock, State};
 
 impl Source {
     /// Where an input table lies in a run folder.
@@ -24,8 +25,28 @@ impl Source {
 /// A file that cannot be read as its format.
 pub fn read(source: &Source) -> Result<Vec<RecordBatch>, StageError> {
     match &source.kind {
-        SourceKind::Table(file) => Ok(store::read_input(file)?),
+        SourceKind::Table { path, format, delimiter, header, columns } => {
+            let format = match format {
+                Format::Parquet => InputFormat::Parquet,
+                Format::Jsonl => InputFormat::JsonLines,
+                Format::Csv => InputFormat::Csv {
+                    delimiter: delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()).unwrap_or(b','),
+                    header: header.unwrap_or(true),
+                    columns: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(),
+                },
+            };
+            Ok(store::read_input(&format, path)?)
+        }
         _ => Err(StageError::Input(format!("{} is not a table", source.name))),
+    }
+}
+
+fn column_type(kind: spec::ColumnType) -> ColumnType {
+    match kind {
+        spec::ColumnType::Text => ColumnType::Text,
+        spec::ColumnType::Int64 => ColumnType::Integer,
+        spec::ColumnType::Float64 => ColumnType::Number,
+        spec::ColumnType::Boolean => ColumnType::Boolean,
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn run(context: &Context, sql: &str) -> Result<Summary, StageError> {
     let all: Vec<responses::Row> = context.rows("responses", responses::rows)?;
     let session = context.session()?;
     context.register(&session, "all_responses", "responses")?;
-    session.view("responses", "SELECT * FROM all_responses WHERE error IS NULL")?;
+    session.register_view("responses", "SELECT * FROM all_responses WHERE error IS NULL")?;
     if context.has("prompts") {
         context.register(&session, "prompts", "prompts")?;
     }

@@ -155,8 +155,7 @@ fn write_training_table(context: &Context, rows: &[training_table::Row]) -> Resu
 }
 
 fn read_metrics(path: &Path) -> Result<Vec<training_table::Row>, StageError> {
-    let batches = store::read_parquet(path)?;
-    Ok(batches.iter().map(training_table::rows).collect::<Result<Vec<_>, _>>()?.concat())
+    Ok(training_table::rows(&store::read_parquet(path)?)?)
 }
 
 fn row(epoch: u32, metrics: &StepMetrics) -> training_table::Row {

@@ -135,6 +135,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the user's input is to blame, and not this program or the machine.
+    pub fn is_input(&self) -> bool {
+        match self {
+            StoreError::Input { .. } | StoreError::Name { .. } | StoreError::Sql { .. } | StoreError::Missing { .. } => true,
+            StoreError::Parquet { .. } | StoreError::Table { .. } | StoreError::Locked { .. } | StoreError::Journal { .. } => false,
+            StoreError::Io { .. } | StoreError::Manifest { .. } | StoreError::Incomplete { .. } | StoreError::Damaged { .. } => false,
+            StoreError::Part { .. } | StoreError::TwoOutputs { .. } => false,
+        }
+    }
+
     /// For `map_err`: the system refused to do `action` on `path`.
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.into();

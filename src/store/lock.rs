@@ -81,6 +81,14 @@ impl RunLock {
         self.journal.append(&event)
     }
 
+    /// Writes down the pipeline that the run follows, as resolved.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_pipeline(&self, text: &str) -> Result<(), StoreError> {
+        files::replace(&self.folder().join("pipeline.yaml"), text.as_bytes(), &self.temporary()?)
+    }
+
     /// A path for a file or folder in flight. Whatever is there when the lock is taken next is removed.
     pub(super) fn temporary(&self) -> Result<PathBuf, StoreError> {
         let folder = self.partial();

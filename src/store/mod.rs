@@ -50,6 +50,7 @@ pub use journal::{Event, EventKind, Journal};
 pub use lock::RunLock;
 pub use manifest::{Manifest, ModelFile, Part};
 pub use model_writer::ModelWriter;
+pub use parquet::{read_parquet, write_parquet};
 pub use place::{Place, PlaceKind};
 pub use quarantine::Quarantined;
 pub use run::{Run, Runs, State};

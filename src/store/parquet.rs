@@ -20,14 +20,36 @@ use crate::tables::{SCHEMA_VERSION_KEY, TABLE_KEY};
 /// Rows a row group; also the unit that a query can skip.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 
-/// One part as the bytes of a Parquet file. Every setting is written out, so that a library's new default changes nothing.
-pub(super) fn encode(batch: &RecordBatch, fingerprint: &Fingerprint, part: usize) -> Result<Vec<u8>, ParquetError> {
+/// Writes a Parquet file that is no part of a run: an export, a training node's log in a checkpoint.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_parquet(path: &Path, batch: &RecordBatch) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
+    let bytes = encode(batch, &[]).map_err(failed)?;
+    std::fs::write(path, bytes).map_err(StoreError::io("write", path))
+}
+
+/// All rows of a Parquet file as one batch, maybe an empty one.
+///
+/// # Errors
+/// The file cannot be read or is no Parquet file.
+pub fn read_parquet(path: &Path) -> Result<RecordBatch, StoreError> {
+    decode(path)
+}
+
+/// One part as the bytes of a Parquet file; it names what it is a part of.
+pub(super) fn encode_part(batch: &RecordBatch, fingerprint: &Fingerprint, part: usize) -> Result<Vec<u8>, ParquetError> {
+    encode(batch, &[("fingerprint", fingerprint.to_string()), ("part", part.to_string())])
+}
+
+/// A batch of a Parquet file with these words about it. Every setting is written out, so that a library's new default changes nothing.
+fn encode(batch: &RecordBatch, words: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
     let mut metadata = Vec::new();
     for key in [TABLE_KEY, SCHEMA_VERSION_KEY] {
         metadata.extend(batch.schema_ref().metadata().get(key).map(|value| KeyValue::new(key.to_string(), value.clone())));
     }
-    metadata.push(KeyValue::new("fingerprint".to_string(), fingerprint.to_string()));
-    metadata.push(KeyValue::new("part".to_string(), part.to_string()));
+    metadata.extend(words.iter().map(|(key, value)| KeyValue::new(key.to_string(), value.clone())));
     let properties = WriterProperties::builder()
         .set_created_by("optune".to_string())
         .set_writer_version(WriterVersion::PARQUET_1_0)

@@ -40,6 +40,24 @@ impl Runs {
         Ok(Run { inner: Arc::new(Inner { runs: self.clone(), name: name.to_string(), folder, verified: Mutex::default() }) })
     }
 
+    /// The run that a user names: a folder with a run in it, or the name of one of these runs.
+    ///
+    /// # Errors
+    /// There is no such run.
+    pub fn find(&self, name: &Path) -> Result<Run, StoreError> {
+        let run = match name.to_str() {
+            Some(plain) if check_name("run", plain).is_ok() && self.root.join(plain).is_dir() => self.run(plain)?,
+            _ => Run::at(name)?,
+        };
+        if !run.exists() {
+            let names = self.names()?;
+            let there = if names.is_empty() { "none".to_string() } else { names.join(", ") };
+            let problem = format!("expected the name or the folder of a run, found neither; runs in {}: {there}", self.root.display());
+            return Err(StoreError::Input { path: name.to_path_buf(), line: None, problem });
+        }
+        Ok(run)
+    }
+
     /// The names of the runs that exist, sorted.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
@@ -80,15 +81,6 @@ impl Session {
         self.register_batches("journal", vec![events])
     }
 
-    /// Adds the committed parts of one output as the table `name`; with the column `iteration` if the place has one.
-    ///
-    /// # Errors
-    /// There is no such output, or a part is not what its manifest says.
-    pub fn register_place(&self, name: &str, run: &Run, place: &Place) -> Result<(), StoreError> {
-        let manifest = run.manifest(place)?.ok_or_else(|| StoreError::Missing { place: place.clone(), path: run.path(place) })?;
-        self.register_manifests(name, run, &[(place.clone(), manifest)])
-    }
-
     /// Adds batches of one schema as the table `name`.
     ///
     /// # Errors
@@ -111,14 +103,71 @@ impl Session {
         self.register(name, Arc::new(Files::new(parquet::schema(first)?, files).map_err(sql)?))
     }
 
+    /// Adds the committed parts of several outputs of one schema, one after the other, as the table `name`; with the column
+    /// `iteration` if the places have one.
+    ///
+    /// # Errors
+    /// There is no place, no output at one of them, or a part is not what its manifest says.
+    pub fn register_places(&self, name: &str, run: &Run, places: &[Place]) -> Result<(), StoreError> {
+        let output = |place: &Place| {
+            let manifest = run.manifest(place)?.ok_or_else(|| StoreError::Missing { place: place.clone(), path: run.path(place) })?;
+            Ok((place.clone(), manifest))
+        };
+        self.register_manifests(name, run, &places.iter().map(output).collect::<Result<Vec<_>, StoreError>>()?)
+    }
+
+    /// Adds a table without rows as `name`, to check queries against its columns.
+    ///
+    /// # Errors
+    /// The engine refuses the name.
+    pub fn register_empty(&self, name: &str, schema: SchemaRef) -> Result<(), StoreError> {
+        self.register_batches(name, vec![RecordBatch::new_empty(schema)])
+    }
+
+    /// Adds the query `text` as the table `name`; it runs when that table is read.
+    ///
+    /// # Errors
+    /// As for [`Self::query`], but for what fails only while it runs.
+    pub fn register_view(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        let frame = self.runtime.block_on(self.context.sql_with_options(text, only_queries())).map_err(sql)?;
+        self.register(name, frame.into_view())
+    }
+
+    /// The names of the tables, sorted.
+    pub fn tables(&self) -> Vec<String> {
+        let schema = self.context.catalog("datafusion").and_then(|catalog| catalog.schema("public"));
+        let mut names = schema.map(|schema| schema.table_names()).unwrap_or_default();
+        names.sort();
+        names
+    }
+
+    /// The columns that a query gives, without running it.
+    ///
+    /// # Errors
+    /// As for [`Self::query`], but for what fails only while it runs.
+    pub fn schema_of(&self, text: &str) -> Result<SchemaRef, StoreError> {
+        let frame = self.runtime.block_on(self.context.sql_with_options(text, only_queries())).map_err(sql)?;
+        Ok(Arc::new(frame.schema().as_arrow().clone()))
+    }
+
+    /// The single whole number that a query gives, such as a count.
+    ///
+    /// # Errors
+    /// As for [`Self::query`], and when the result is something else.
+    pub fn count(&self, text: &str) -> Result<i64, StoreError> {
+        let batches = self.query(text)?;
+        let first = batches.first().filter(|batch| batch.num_rows() == 1 && batch.num_columns() == 1);
+        let number = first.and_then(|batch| batch.column(0).as_primitive_opt::<Int64Type>().map(|column| column.value(0)));
+        number.ok_or_else(|| StoreError::Sql { message: format!("expected one whole number from {text}") })
+    }
+
     /// The result of a query: at least one batch, maybe without rows, so that its columns are always known.
     ///
     /// # Errors
     /// The text is no SQL, is not a query, names what is not there, or fails while it runs.
     pub fn query(&self, text: &str) -> Result<Vec<RecordBatch>, StoreError> {
-        let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let result = self.runtime.block_on(async {
-            let frame = self.context.sql_with_options(text, only_queries).await?;
+            let frame = self.context.sql_with_options(text, only_queries()).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
             Ok((schema, frame.collect().await?))
         });
@@ -147,6 +196,10 @@ impl Session {
     fn register(&self, name: &str, table: Arc<dyn TableProvider>) -> Result<(), StoreError> {
         self.context.register_table(TableReference::bare(name), table).map(drop).map_err(sql)
     }
+}
+
+fn only_queries() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
 }
 
 /// The engine's message without the chain of contexts and without its own name for the kind of error.

@@ -27,7 +27,8 @@ pub struct TableWriter<'a> {
 impl RunLock {
     /// Begins or resumes the table of `recipe` at `place`.
     ///
-    /// Part `k` is made from the input rows `k * part_rows ..` of `input_rows`; both must follow from the recipe. Parts that are committed
+    /// Part `k` is made from the input rows `k * part_rows ..` of `input_rows`, which must follow from the recipe. A table that was
+    /// begun with another `part_rows` goes on with that, so that no part is lost. Parts that are committed
     /// already, here or in a table set aside, are verified and kept. The output of another recipe is replaced: what is finished stays
     /// in the cache, what is not is set aside there.
     ///
@@ -77,7 +78,7 @@ impl RunLock {
 
     /// Parts of other slices of the same recipe are a caller's mistake, but no reason to lose them.
     fn refuse_slices(&self, place: &Place, there: &Manifest, fresh: &Manifest) -> Result<Quarantined, StoreError> {
-        let describe = |manifest: &Manifest| format!("{} input rows in parts of {}", manifest.input_rows, manifest.part_rows);
+        let describe = |manifest: &Manifest| format!("{} input rows", manifest.input_rows);
         let path = self.path(place);
         let moved_to = self.move_aside(&path, &place.word())?;
         let report = Quarantined { path, moved_to, expected: describe(fresh), found: describe(there) };
@@ -102,6 +103,14 @@ impl TableWriter<'_> {
         usize::try_from(self.manifest.part_count).unwrap_or(usize::MAX)
     }
 
+    /// The rows of the parts that are committed, in order.
+    ///
+    /// # Errors
+    /// A part cannot be read.
+    pub fn committed(&self) -> Result<Vec<RecordBatch>, StoreError> {
+        self.manifest.parts.iter().map(|part| parquet::decode(&self.folder.join(&part.file))).collect()
+    }
+
     /// The damaged parts that were found and set aside when writing began; they are among the missing.
     pub fn quarantined(&self) -> &[Quarantined] {
         &self.quarantined
@@ -121,7 +130,7 @@ impl TableWriter<'_> {
         if let Some(table) = self.manifest.table {
             table.check(batch).map_err(|source| StoreError::Table { path: path.clone(), source })?;
         }
-        let bytes = parquet::encode(batch, &self.manifest.fingerprint, part).map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
+        let bytes = parquet::encode_part(batch, &self.manifest.fingerprint, part).map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
         files::replace(&path, &bytes, &self.lock.temporary()?)?;
         let (index, rows) = (part as u64, batch.num_rows() as u64);
         let blake3 = blake3::hash(&bytes).to_hex().to_string();
@@ -166,5 +175,5 @@ impl TableWriter<'_> {
 }
 
 fn same_slices(one: &Manifest, other: &Manifest) -> bool {
-    (one.input_rows, one.part_rows, one.table) == (other.input_rows, other.part_rows, other.table)
+    (one.input_rows, one.table) == (other.input_rows, other.table)
 }
