@@ -1,9 +1,43 @@
 //! optune: efficient online preference tuning of language models, as a dataflow over Arrow tables.
+//!
+//! ```text
+//!             ┌──────────────────────────── iteration t = 1..T ───────────────────────────────┐
+//!  prompts ─▶ selection ─▶ responses ─▶ rewards ─▶ pool ─▶ pairs ─▶ policy[t] ─▶ evaluation
+//!             (lowest ρ)   (policy[t-1]) (reward)   ▲       (gap →    (weighted DPO)
+//!                ▲                                  │        weight)
+//!                └────────── pool[t-1] ─────────────┘
+//! ```
+//!
+//! # The house
+//!
+//! Modules stand on floors and import downwards only (a test checks it).
+//!
+//! | floor | module | what it is | must not know |
+//! |---|---|---|---|
+//! | 4 | [`cli`] | commands, progress, printing | tensors |
+//! | 3 | [`run`] | a pipeline's plan and its execution in a run folder | the terminal |
+//! | 2 | [`stages`] | one file an operator; the only place with both Arrow and burn | each other |
+//! | 1 | [`pipeline`] | YAML to a checked graph | Arrow, burn |
+//! | 1 | [`store`] | parts, manifests, cache, journal, lock, SQL over a run | burn, the pipeline |
+//! | 1 | [`generation`], [`training`] | batched sampling; losses, logprobs, optimizer | Arrow, each other |
+//! | 0 | [`tables`] | one file a table: schema, key, row checks | files |
+//! | 0 | [`dag`] | fingerprints and the scheduler over abstract nodes | Arrow, burn, files |
+//! | 0 | [`model`] | transformer, checkpoint, tokenizer, chat template | Arrow, the graph |
+//!
+//! # Invariants
+//!
+//! - Same fingerprint, same bytes (on one kind of processor): randomness comes from (seed, iteration, prompt_id, response_index),
+//!   never from the order of calls; a part is always made in the same batches; queries run in one partition.
+//! - What is committed is never computed again and never half-written: parts are renamed into place before a manifest names them.
+//! - Response token ids are stored and never tokenized again; masks come from lengths, never from token ids.
+//! - The library never prints; [`cli`] does.
 
+pub mod cli;
 pub mod dag;
 pub mod generation;
 pub mod model;
 pub mod pipeline;
+pub mod run;
 pub mod stages;
 pub mod store;
 pub mod tables;

@@ -1,5 +1,6 @@
-//! The graph of a run, without its meaning: fingerprints, and what to do in which order.
+//! The graph of a run, without its meaning: fingerprints, and in which order nodes run.
 //!
 //! Knows nothing of Arrow, burn, or files.
 
 pub mod fingerprint;
+pub mod schedule;

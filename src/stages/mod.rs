@@ -1,1 +1,97 @@
-//! stages
+//! The operators, one file each, in the order data flows through them.
+//!
+//! ```text
+//! sft ─▶ select ─▶ generate ─▶ score ─▶ merge ─▶ pair ─▶ reference ─▶ train ─▶ evaluate      sql: anywhere
+//! ```
+//!
+//! A stage reads tables and models that the store verified, and writes one output through it, part by part where it is long.
+//! This is the only place that sees both Arrow and burn. Stages know nothing of each other, of the schedule, or of the terminal.
+
+mod check;
+mod context;
+mod error;
+mod evaluate;
+mod generate;
+pub mod input;
+pub mod merge;
+pub mod pair;
+mod paired;
+mod progress;
+mod prompts;
+mod reference;
+mod score;
+pub mod select;
+pub mod seed;
+mod sft;
+mod sql;
+pub mod tensors;
+mod train;
+
+pub use check::check;
+pub use context::{Context, device_choice, recipe, training_recipe};
+pub use error::StageError;
+pub use progress::{Progress, Silent};
+pub use prompts::{Prompt, Prompts};
+
+use crate::dag::schedule::Slot;
+use crate::pipeline::spec::operator::Operator;
+
+/// What a finished stage says of itself.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// A few words for people.
+    pub text: String,
+    /// Tokens generated or trained on by this call; 0 for relational stages.
+    pub tokens: u64,
+}
+
+impl Summary {
+    fn new(text: String) -> Self {
+        Self { text, tokens: 0 }
+    }
+}
+
+/// The operator's version, part of every fingerprint: raised when its output changes for the same inputs and settings.
+pub fn version(operator: &Operator) -> u32 {
+    match operator {
+        Operator::Select(_) | Operator::Generate(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) => 1,
+        Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) | Operator::Sql(_) => 1,
+    }
+}
+
+/// Whether the operator draws random numbers, so that seed and iteration are part of its fingerprint.
+pub fn is_random(operator: &Operator) -> bool {
+    use crate::pipeline::spec::relational::Strategy;
+    match operator {
+        Operator::Select(select) => select.strategy == Strategy::Random,
+        Operator::Generate(_) | Operator::Train(_) | Operator::Sft(_) => true,
+        Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Reference | Operator::Evaluate(_) | Operator::Sql(_) => false,
+    }
+}
+
+/// What the operator occupies while it runs.
+pub fn slot(operator: &Operator) -> Slot {
+    match operator {
+        Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Slot::Device,
+        Operator::Select(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Slot::Relational,
+    }
+}
+
+/// Runs the task of `context` from wherever it was left to its end.
+///
+/// # Errors
+/// What went wrong, or [`StageError::Stopped`] when the run was asked to stop; everything committed until then is kept.
+pub fn run(context: &Context) -> Result<Summary, StageError> {
+    match &context.task.operator {
+        Operator::Select(settings) => select::run(context, settings),
+        Operator::Generate(settings) => generate::run(context, settings),
+        Operator::Score(_) => score::run(context, context.reward_sql()?),
+        Operator::Merge(_) => merge::run(context),
+        Operator::Pair(settings) => pair::run(context, settings),
+        Operator::Reference => reference::run(context),
+        Operator::Train(settings) => train::run(context, settings),
+        Operator::Evaluate(_) => evaluate::run(context),
+        Operator::Sft(settings) => sft::run(context, settings),
+        Operator::Sql(settings) => sql::run(context, settings),
+    }
+}

@@ -1,1 +1,26 @@
-//! training
+//! Training a policy: on weighted preference pairs (DPO) or on responses alone (supervised fine-tuning).
+//!
+//! ```text
+//! Responses ─▶ logprobs ─▶ loss ─▶ derivative by logprob ─▶ logprobs, backwards ─▶ gradients ─▶ clip ─▶ optimizer ─▶ policy
+//!              (tensors)   (numbers)                        (tensors, summed over micro-batches)
+//! ```
+//!
+//! The same inputs, settings and micro-batch size give the same bits on the CPU, also across a stop: see [`Trainer::save_state`].
+//! Knows nothing of Arrow, tables, decoding or where its batches come from.
+
+mod checkpoint;
+mod error;
+mod logprobs;
+pub mod loss;
+mod optimizer;
+mod parameters;
+mod responses;
+mod schedule;
+mod trainer;
+
+pub use error::TrainingError;
+pub use logprobs::response_logprobs;
+pub use optimizer::Rule;
+pub use responses::Responses;
+pub use schedule::{Decay, Schedule};
+pub use trainer::{Pair, Settings, StepMetrics, Trainer};

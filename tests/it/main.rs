@@ -1,2 +1,9 @@
-#[test] fn ok() {}
+//! All integration tests, in one program: linking costs more than compiling.
+
+mod command_line;
+mod floors;
+mod kills;
 mod pipeline;
+mod stories;
+mod training;
+mod workspace;

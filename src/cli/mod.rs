@@ -1,0 +1,149 @@
+//! The command line: what a person types, and what is printed back.
+//!
+//! Exit codes: 0 done, 1 failed, 2 the user's input is wrong, 130 interrupted with the state committed. Knows nothing of tensors.
+
+mod clean;
+mod export;
+mod format;
+mod plan;
+mod progress;
+mod run;
+mod shell;
+mod sql;
+mod status;
+mod summary;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::pipeline::PipelineError;
+use crate::run::RunError;
+use crate::stages::StageError;
+use crate::store::StoreError;
+
+/// Efficient online preference tuning of language models: one YAML file is the whole run, and the same command resumes it.
+#[derive(Parser)]
+#[command(name = "optune", version, about, propagate_version = true)]
+struct Arguments {
+    /// The folder that holds the runs.
+    #[arg(long, global = true, default_value = "runs", value_name = "DIR")]
+    runs: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a pipeline, or go on with it where it stopped.
+    Run(run::Run),
+    /// Say what a run would do for each node, and why.
+    Plan(plan::Plan),
+    /// Say how far a run is.
+    Status(status::Status),
+    /// Ask a run's tables in SQL; a shell without a query.
+    Sql(sql::Sql),
+    /// Write out a policy, or pairs in the form that TRL reads.
+    Export(export::Export),
+    /// Remove what no run needs: cached outputs, work set aside.
+    Clean(clean::Clean),
+    /// Print the JSON Schema of pipeline files, for editors.
+    Schema,
+}
+
+/// A pipeline file with values for its params.
+#[derive(Args)]
+struct PipelineArguments {
+    /// The pipeline file.
+    file: PathBuf,
+    /// A value for one of the file's params; may be given several times.
+    #[arg(long = "set", value_name = "PARAM=VALUE", value_parser = param)]
+    set: Vec<(String, String)>,
+    /// A name for the run instead of the file's.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+fn param(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("expected PARAM=VALUE, found {text}"))?;
+    Ok((name.trim().to_string(), value.trim().to_string()))
+}
+
+/// Why a command ended before its end.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The user's input is wrong: exit code 2.
+    #[error("{0}")]
+    Input(String),
+    /// Something failed: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// The run was interrupted: exit code 130.
+    #[error("{0}")]
+    Interrupted(String),
+}
+
+impl From<PipelineError> for CliError {
+    fn from(error: PipelineError) -> Self {
+        Self::Input(error.to_string())
+    }
+}
+
+impl From<StageError> for CliError {
+    fn from(error: StageError) -> Self {
+        if error.is_input() { Self::Input(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        if error.is_input() { Self::Input(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Stage(error) => error.into(),
+            RunError::Store(error) => error.into(),
+            RunError::Pipeline(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Runs the command in the process's arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runs = arguments.runs;
+    let result = match arguments.command {
+        Command::Run(command) => command.execute(&runs),
+        Command::Plan(command) => command.execute(&runs),
+        Command::Status(command) => command.execute(&runs),
+        Command::Sql(command) => command.execute(&runs),
+        Command::Export(command) => command.execute(&runs),
+        Command::Clean(command) => command.execute(&runs),
+        Command::Schema => schema(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(match error {
+                CliError::Failed(_) => 1,
+                CliError::Input(_) => 2,
+                CliError::Interrupted(_) => 130,
+            })
+        }
+    }
+}
+
+fn schema() -> Result<(), CliError> {
+    format::print(&crate::pipeline::schema())
+}

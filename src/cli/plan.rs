@@ -1,0 +1,79 @@
+//! `optune plan`: what a run would do for each node, and why.
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::format::print;
+use super::{CliError, PipelineArguments};
+use crate::pipeline::graph::{Graph, Task};
+use crate::pipeline::spec::operator::Operator;
+use crate::run::{Prepared, prepare};
+use crate::stages;
+use crate::store::{Run, Runs};
+
+#[derive(Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    pipeline: PipelineArguments,
+    /// Print the SQL of the relational nodes instead.
+    #[arg(long)]
+    sql: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Plan {
+    pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
+        let graph = self.pipeline.load()?;
+        stages::check(&graph, None)?;
+        if self.sql {
+            return show_sql(&graph);
+        }
+        let run = Runs::open(runs)?.run(&graph.name)?;
+        show(&run, &prepare(graph)?, self.json)
+    }
+}
+
+/// Prints one line a task.
+pub(super) fn show(run: &Run, prepared: &Prepared, json: bool) -> Result<(), CliError> {
+    let plan = crate::run::plan(run, prepared)?;
+    let tasks = prepared.graph.tasks.iter().zip(&prepared.recipes).zip(&plan.steps);
+    let lines: Vec<String> = tasks
+        .map(|((task, recipe), step)| {
+            let fingerprint = recipe.fingerprint();
+            if json {
+                let line = serde_json::json!({
+                    "node": task.name, "iteration": task.iteration, "operator": task.operator.name(),
+                    "fingerprint": fingerprint, "runs": step.runs(), "state": step.to_string(),
+                });
+                line.to_string()
+            } else {
+                format!("{:30} {:9} {}  {step}", task.label(), task.operator.name(), fingerprint.short())
+            }
+        })
+        .collect();
+    print(&lines.join("\n"))
+}
+
+fn show_sql(graph: &Graph) -> Result<(), CliError> {
+    let texts: Vec<String> = graph.tasks.iter().filter_map(|task| Some(format!("-- {}\n{};", task.label(), sql_of(graph, task)?))).collect();
+    print(&texts.join("\n\n"))
+}
+
+/// The SQL that a relational task runs; none for the others.
+fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
+    use crate::pipeline::graph::SourceKind;
+    match &task.operator {
+        Operator::Select(settings) => Some(stages::select::sql(settings, None, task.input("pool").is_some())),
+        Operator::Merge(_) => Some(stages::merge::sql(task.input("carried").is_some())),
+        Operator::Pair(settings) => Some(stages::pair::sql(&settings.weight)),
+        Operator::Sql(settings) => Some(settings.query.text.trim().to_string()),
+        Operator::Score(_) => match graph.source(task.input("reward")?).map(|source| &source.kind) {
+            Some(SourceKind::Reward { sql }) => Some(sql.trim().to_string()),
+            _ => None,
+        },
+        Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => None,
+    }
+}

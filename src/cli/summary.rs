@@ -1,0 +1,135 @@
+//! The table at the end of a run: what each iteration cost and what it brought, and what to ask next.
+
+use std::path::Path;
+
+use arrow::array::AsArray;
+use arrow::datatypes::Float64Type;
+use serde_json::{Value, json};
+
+use super::CliError;
+use super::format::print;
+use crate::pipeline::graph::Graph;
+use crate::pipeline::spec::operator::Operator;
+use crate::store::{Event, EventKind, Run, Session};
+
+/// One iteration of the loop; 0 is what the loop started from.
+#[derive(Default)]
+struct Row {
+    iteration: u32,
+    regenerated: Option<i64>,
+    tokens: Option<i64>,
+    /// Seconds of generating, scoring and pairing, training, evaluating.
+    seconds: [f64; 4],
+    reward: Option<f64>,
+    win_score: Option<f64>,
+    nll: Option<f64>,
+}
+
+/// Prints the summary of a finished run and the next commands to try. Pipelines without an `evaluate` have the latter only.
+pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Result<(), CliError> {
+    let session = Session::over_run(run)?;
+    let rows = rows(run, graph, &session)?;
+    if as_json {
+        let rows: Vec<Value> = rows.iter().map(Row::to_json).collect();
+        return print(&json!({ "run": graph.name, "folder": run.folder(), "iterations": rows }).to_string());
+    }
+    if !rows.is_empty() {
+        let titles = ["iteration", "regenerated", "tokens", "generate s", "score s", "train s", "evaluate s", "held-out reward", "win score", "NLL"];
+        let mut lines = vec![titles.map(|title| format!("{title:>15}")).concat()];
+        lines.extend(rows.iter().map(Row::line));
+        print(&lines.join("\n"))?;
+        print("NLL: nats a token of the held-out responses under the initial policy; it rises first when training over-optimises\n")?;
+    }
+    let runs = if runs == Path::new("runs") { String::new() } else { format!(" --runs {}", runs.display()) };
+    let name = &graph.name;
+    let mut next = vec![format!("{} is finished; next:", run.folder().display())];
+    if let Some((rewards, prompts)) = rewarded(graph) {
+        next.push(format!(
+            "  optune{runs} sql {name} 'SELECT iteration, \"group\", avg(reward) AS reward FROM {rewards} JOIN {prompts} USING (prompt_id) GROUP BY ALL ORDER BY ALL'"
+        ));
+    }
+    next.push(format!("  optune{runs} sql {name}"));
+    if graph.tasks.iter().any(|task| matches!(task.operator, Operator::Train(_))) {
+        next.push(format!("  optune{runs} export policy {name} tuned"));
+        next.push(format!("  optune{runs} export pairs {name} pairs.jsonl"));
+    }
+    print(&next.join("\n"))
+}
+
+/// The first table of rewards in the loop and the prompts they belong to, by name; only where the prompts have a `group`.
+fn rewarded(graph: &Graph) -> Option<(String, String)> {
+    let task = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Score(_)) && task.iteration.is_some())?;
+    let prompts = task.inputs("prompts").next()?;
+    Some((task.name.clone(), prompts.name.clone()))
+}
+
+fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliError> {
+    let Some(evaluation) = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Evaluate(_)) && task.iteration.is_some()) else {
+        return Ok(Vec::new());
+    };
+    let evaluating = |name: &str| name == evaluation.name || name.starts_with(&format!("{}_", evaluation.name));
+    let events = run.journal().read()?;
+    let mut rows: Vec<Row> = (0..=graph.iterations).map(|iteration| Row { iteration, ..Row::default() }).collect();
+    for task in &graph.tasks {
+        let Some(row) = rows.get_mut(task.iteration.unwrap_or(0) as usize) else { continue };
+        let manifest = run.manifest(&task.place())?;
+        let count = |name: &str| manifest.as_ref().and_then(|manifest| manifest.counts.get(name).copied());
+        match &task.operator {
+            Operator::Select(_) => row.regenerated = count("selected"),
+            Operator::Generate(_) if !evaluating(&task.name) => {
+                row.tokens = Some(row.tokens.unwrap_or(0) + count("tokens").unwrap_or(0));
+            }
+            _ => {}
+        }
+        let stage = match &task.operator {
+            _ if evaluating(&task.name) => 3,
+            Operator::Train(_) | Operator::Reference | Operator::Sft(_) => 2,
+            Operator::Generate(_) => 0,
+            _ => 1,
+        };
+        row.seconds[stage] += seconds(&events, &task.name, task.iteration);
+    }
+    let name = evaluation.name.replace('"', "\"\"");
+    let batches = session.query(&format!(
+        "SELECT CAST(iteration AS DOUBLE), avg(reward), avg(baseline_reward),
+       50 + 50 * avg(CASE outcome WHEN 'win' THEN 1.0 WHEN 'loss' THEN -1.0 ELSE 0.0 END), avg(nll_initial)
+FROM \"{name}\" GROUP BY iteration ORDER BY iteration"
+    ))?;
+    for batch in &batches {
+        let column = |index: usize| batch.column(index).as_primitive::<Float64Type>();
+        for index in 0..batch.num_rows() {
+            let value = |of: usize| Some(column(of).value(index));
+            if let Some(row) = rows.get_mut(column(0).value(index) as usize) {
+                (row.reward, row.win_score, row.nll) = (value(1), value(3), value(4));
+            }
+            rows[0].reward = value(2);
+        }
+    }
+    Ok(rows)
+}
+
+/// Seconds spent on a node, over all calls: those that finished, failed or were interrupted. A killed one leaves no trace.
+fn seconds(events: &[Event], node: &str, iteration: Option<u32>) -> f64 {
+    let ended = |event: &&Event| matches!(event.event, EventKind::NodeDone | EventKind::NodeFailed | EventKind::Interrupted);
+    events.iter().filter(ended).filter(|event| event.node == node && event.iteration == iteration).filter_map(|event| event.seconds).sum()
+}
+
+impl Row {
+    fn line(&self) -> String {
+        let whole = |value: Option<i64>| value.map_or("-".to_string(), |value| value.to_string());
+        let number = |value: Option<f64>, digits: usize| value.map_or("-".to_string(), |value| format!("{value:.digits$}"));
+        let mut cells = vec![self.iteration.to_string(), whole(self.regenerated), whole(self.tokens)];
+        cells.extend(self.seconds.map(|seconds| format!("{seconds:.1}")));
+        cells.extend([number(self.reward, 4), number(self.win_score, 1), number(self.nll, 3)]);
+        cells.into_iter().map(|cell| format!("{cell:>15}")).collect()
+    }
+
+    fn to_json(&self) -> Value {
+        let [generate, score, train, evaluate] = self.seconds;
+        json!({
+            "iteration": self.iteration, "regenerated": self.regenerated, "tokens": self.tokens,
+            "seconds": { "generate": generate, "score": score, "train": train, "evaluate": evaluate },
+            "reward": self.reward, "win_score": self.win_score, "nll_initial": self.nll,
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! Running the nodes of a graph in an order that respects their needs.
+//!
+//! Heavy nodes share one device slot and run one at a time; light ones run beside them. A node that fails takes down only
+//! what needs it. What a node does is the caller's business: this file sees indices and results.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+
+/// What a node occupies while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// The one GPU, or all cores of the CPU.
+    Device,
+    /// A thread beside it.
+    Relational,
+}
+
+/// One node as the scheduler sees it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Indices of the steps whose results this one reads.
+    pub needs: Vec<usize>,
+    /// What it occupies.
+    pub slot: Slot,
+}
+
+/// How a node ended.
+#[derive(Debug)]
+pub enum Outcome<E> {
+    /// It finished.
+    Done,
+    /// It returned an error.
+    Failed(E),
+    /// It panicked, with this message: a bug, but not one that should lose the other nodes' work.
+    Panicked(String),
+    /// It was not started, because this step of its needs did not finish.
+    Blocked(usize),
+    /// It was not started, because the run was asked to stop.
+    Stopped,
+}
+
+impl<E> Outcome<E> {
+    /// Whether the node's result exists.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Outcome::Done)
+    }
+}
+
+/// How many relational nodes run at once. They are short and the device node wants the cores.
+const RELATIONAL_SLOTS: usize = 1;
+
+/// Runs every step once its needs are done, and returns one outcome a step.
+///
+/// Among steps that could start, the earliest in the list starts first, so that equal runs start their nodes in the same order.
+/// When `stopped` answers true no further step is started; those running are waited for.
+pub fn schedule<E: Send>(
+    steps: &[Step],
+    stopped: &(dyn Fn() -> bool + Sync),
+    run: &(dyn Fn(usize) -> Result<(), E> + Sync),
+) -> Vec<Outcome<E>> {
+    let mut outcomes: Vec<Option<Outcome<E>>> = steps.iter().map(|_| None).collect();
+    let mut started = vec![false; steps.len()];
+    let (report, reports) = mpsc::channel::<(usize, Outcome<E>)>();
+    std::thread::scope(|scope| {
+        loop {
+            let running = |slot| (0..steps.len()).filter(|&i| started[i] && outcomes[i].is_none() && steps[i].slot == slot).count();
+            let mut free_device = usize::from(running(Slot::Device) == 0);
+            let mut free_relational = RELATIONAL_SLOTS.saturating_sub(running(Slot::Relational));
+            for index in 0..steps.len() {
+                if started[index] || outcomes[index].is_some() {
+                    continue;
+                }
+                let step = &steps[index];
+                let lost =
+                    step.needs.iter().copied().find(|&need| outcomes.get(need).is_none_or(|o| o.as_ref().is_some_and(|o| !o.is_done())));
+                if let Some(need) = lost {
+                    outcomes[index] = Some(Outcome::Blocked(need));
+                    continue;
+                }
+                let ready = step.needs.iter().all(|&need| outcomes[need].is_some());
+                let free = match step.slot {
+                    Slot::Device => &mut free_device,
+                    Slot::Relational => &mut free_relational,
+                };
+                if ready && *free > 0 && !stopped() {
+                    *free -= 1;
+                    started[index] = true;
+                    let report = report.clone();
+                    scope.spawn(move || {
+                        let outcome = match catch_unwind(AssertUnwindSafe(|| run(index))) {
+                            Ok(Ok(())) => Outcome::Done,
+                            Ok(Err(error)) => Outcome::Failed(error),
+                            Err(panic) => Outcome::Panicked(panic_message(panic.as_ref())),
+                        };
+                        // The receiver lives until every thread has reported.
+                        let _ = report.send((index, outcome));
+                    });
+                }
+            }
+            if !(0..steps.len()).any(|i| started[i] && outcomes[i].is_none()) {
+                break;
+            }
+            match reports.recv() {
+                Ok((index, outcome)) => outcomes[index] = Some(outcome),
+                Err(_) => break,
+            }
+        }
+    });
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Stopped)).collect()
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| s.to_string()).or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "a panic without a message".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn step(needs: &[usize], slot: Slot) -> Step {
+        Step { needs: needs.to_vec(), slot }
+    }
+
+    #[test]
+    fn needs_come_first_and_one_device_node_at_a_time() {
+        let steps: Vec<Step> = (0..12).map(|i| step(&(0..i).filter(|j| (i + j) % 3 == 0).collect::<Vec<_>>(), Slot::Device)).collect();
+        let order = Mutex::new(Vec::new());
+        let at_once = AtomicUsize::new(0);
+        let outcomes = schedule::<()>(&steps, &|| false, &|index| {
+            assert_eq!(at_once.fetch_add(1, Ordering::SeqCst), 0);
+            std::thread::yield_now();
+            at_once.fetch_sub(1, Ordering::SeqCst);
+            order.lock().unwrap().push(index);
+            Ok(())
+        });
+        assert!(outcomes.iter().all(Outcome::is_done));
+        let order = order.into_inner().unwrap();
+        for (position, index) in order.iter().enumerate() {
+            assert!(steps[*index].needs.iter().all(|need| order[..position].contains(need)));
+        }
+    }
+
+    #[test]
+    fn a_failure_blocks_only_what_needs_it() {
+        let steps = [step(&[], Slot::Device), step(&[0], Slot::Relational), step(&[1], Slot::Device), step(&[], Slot::Relational)];
+        let outcomes = schedule(&steps, &|| false, &|index| if index == 0 { Err("no") } else { Ok(()) });
+        assert!(matches!(outcomes[0], Outcome::Failed("no")));
+        assert!(matches!(outcomes[1], Outcome::Blocked(0)));
+        assert!(matches!(outcomes[2], Outcome::Blocked(1)));
+        assert!(outcomes[3].is_done());
+    }
+
+    #[test]
+    fn a_panic_is_reported_and_a_stop_starts_nothing_more() {
+        let steps = [step(&[], Slot::Device), step(&[], Slot::Device)];
+        let calls = AtomicUsize::new(0);
+        let outcomes = schedule::<()>(&steps, &|| calls.load(Ordering::SeqCst) > 0, &|_| {
+            calls.fetch_add(1, Ordering::SeqCst);
+            panic!("out of luck");
+        });
+        assert!(matches!(&outcomes[0], Outcome::Panicked(text) if text == "out of luck"));
+        assert!(matches!(outcomes[1], Outcome::Stopped));
+    }
+}

@@ -1,0 +1,52 @@
+//! What can go wrong with a model: always a file or an input that is not what was expected.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of this module; its text names the file and, where there is one, the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file or folder could not be read.
+    #[error("{}: cannot read: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file or folder could not be written.
+    #[error("{}: cannot write: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file was read and is not what was expected.
+    #[error("{}: {problem}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A text could not be tokenized, or token ids could not be turned into text.
+    #[error("tokenizer: {0}")]
+    Text(String),
+    /// Messages could not be turned into text by the chat template.
+    #[error("chat template: {0}")]
+    Chat(String),
+    /// Token ids and lengths do not belong together.
+    #[error("sequences: {0}")]
+    Sequences(String),
+    /// The device asked for cannot be used.
+    #[error("device: {0}")]
+    Device(String),
+}
+
+impl ModelError {
+    /// The file at `path` is not what was expected.
+    pub(super) fn invalid(path: &Path, problem: impl ToString) -> Self {
+        Self::Invalid { path: path.to_path_buf(), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,246 @@
+//! The Llama transformer. Fields bear the names of the Hugging Face checkpoint's keys, and their order is the order of the parameters.
+//!
+//! Pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and SwiGLU (Touvron et al. 2023, arXiv 2302.13971;
+//! Ainslie et al. 2023, arXiv 2305.13245). Runs plain or with autodiff, with or without a cache; knows nothing of losses or sampling.
+
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
+use burn::tensor::activation::{silu, softmax};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use super::kv_cache::LayerCache;
+use super::{KvCache, LlamaConfig, Placement};
+
+/// A causal language model.
+#[derive(Module, Debug)]
+pub struct Llama {
+    /// Everything below the logits.
+    pub model: Decoder,
+    /// `hidden_size` to `vocab_size`; `None` when the embedding's weights are used (`tie_word_embeddings`).
+    pub lm_head: Option<Linear>,
+}
+
+/// Embedding, layers and the last norm.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// One row a token of the vocabulary.
+    pub embed_tokens: Embedding,
+    /// First to last.
+    pub layers: Vec<Layer>,
+    /// Over the last layer's output.
+    pub norm: RmsNorm,
+    rope_theta: f64,
+}
+
+/// Attention and MLP, each behind a norm and added to the residual stream.
+#[derive(Module, Debug)]
+pub struct Layer {
+    /// Mixes positions.
+    pub self_attn: Attention,
+    /// Works on each position alone.
+    pub mlp: Mlp,
+    /// Before the attention.
+    pub input_layernorm: RmsNorm,
+    /// Before the MLP.
+    pub post_attention_layernorm: RmsNorm,
+}
+
+/// Grouped-query attention: `num_key_value_heads` keys and values, each shared by a group of query heads.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// `hidden_size` to `num_attention_heads * head_dim`.
+    pub q_proj: Linear,
+    /// `hidden_size` to `num_key_value_heads * head_dim`.
+    pub k_proj: Linear,
+    /// `hidden_size` to `num_key_value_heads * head_dim`.
+    pub v_proj: Linear,
+    /// `num_attention_heads * head_dim` to `hidden_size`.
+    pub o_proj: Linear,
+    head_dim: usize,
+}
+
+/// SwiGLU: `down(silu(gate(x)) * up(x))`.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `hidden_size` to `intermediate_size`.
+    pub gate_proj: Linear,
+    /// `hidden_size` to `intermediate_size`.
+    pub up_proj: Linear,
+    /// `intermediate_size` to `hidden_size`.
+    pub down_proj: Linear,
+}
+
+impl Llama {
+    /// A model whose parameters are made when first used; a checkpoint gives them their values before that.
+    pub(super) fn unfilled(config: &LlamaConfig, device: &Device) -> Self {
+        let linear = |from: usize, to: usize| LinearConfig::new(from, to).with_bias(false).init(device);
+        let norm = || RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device);
+        let (queries, keys) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        let layer = |_| Layer {
+            self_attn: Attention {
+                q_proj: linear(config.hidden_size, queries),
+                k_proj: linear(config.hidden_size, keys),
+                v_proj: linear(config.hidden_size, keys),
+                o_proj: linear(queries, config.hidden_size),
+                head_dim: config.head_dim,
+            },
+            mlp: Mlp {
+                gate_proj: linear(config.hidden_size, config.intermediate_size),
+                up_proj: linear(config.hidden_size, config.intermediate_size),
+                down_proj: linear(config.intermediate_size, config.hidden_size),
+            },
+            input_layernorm: norm(),
+            post_attention_layernorm: norm(),
+        };
+        Self {
+            model: Decoder {
+                embed_tokens: EmbeddingConfig::new(config.vocab_size, config.hidden_size).init(device),
+                layers: (0..config.num_hidden_layers).map(layer).collect(),
+                norm: norm(),
+                rope_theta: config.rope_theta,
+            },
+            lm_head: (!config.tie_word_embeddings).then(|| linear(config.hidden_size, config.vocab_size)),
+        }
+    }
+
+    /// The device the parameters are on; it carries autodiff when they do.
+    pub fn device(&self) -> Device {
+        self.model.norm.gamma.val().device()
+    }
+
+    /// An empty cache for this model.
+    pub fn new_cache(&self) -> KvCache {
+        KvCache::new(self.model.layers.len())
+    }
+
+    /// Hidden states after the last norm. With a cache, `tokens` follow what it holds.
+    ///
+    /// # Shapes
+    /// - tokens: `[rows, length]`, i32, every id below `vocab_size`
+    /// - output: `[rows, length, hidden_size]`
+    ///
+    /// # Panics
+    /// When `placement` was made for another shape, or an id is outside the vocabulary.
+    pub fn hidden(&self, tokens: Tensor<2, Int>, placement: &Placement, cache: Option<&mut KvCache>) -> Tensor<3> {
+        self.model.forward(tokens, placement, cache)
+    }
+
+    /// The logits of chosen hidden states; ask only for the positions that are needed.
+    ///
+    /// # Shapes
+    /// - hidden: `[.., hidden_size]`
+    /// - output: `[.., vocab_size]`
+    pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
+        match &self.lm_head {
+            Some(lm_head) => lm_head.forward(hidden),
+            None => {
+                let embedding = self.model.embed_tokens.weight.val();
+                let [vocab_size, hidden_size] = embedding.dims();
+                let mut shape = hidden.shape();
+                shape[D - 1] = vocab_size;
+                let hidden: Tensor<2> = hidden.reshape([-1, hidden_size as i64]);
+                // The weights as the left factor: as the right one their transposed view is read many times slower on the CPU.
+                embedding.matmul(hidden.transpose()).transpose().reshape(shape)
+            }
+        }
+    }
+}
+
+impl Decoder {
+    /// # Shapes
+    /// - tokens: `[rows, length]`
+    /// - output: `[rows, length, hidden_size]`
+    fn forward(&self, tokens: Tensor<2, Int>, placement: &Placement, cache: Option<&mut KvCache>) -> Tensor<3> {
+        let head_dim = self.layers.first().map_or(2, |layer| layer.self_attn.head_dim);
+        let rotation = Rotation::new(placement.positions.clone(), head_dim, self.rope_theta);
+        let mut caches = cache.map(|cache| cache.layers_mut().iter_mut());
+        let mut x = self.embed_tokens.forward(tokens);
+        for layer in &self.layers {
+            x = layer.forward(x, &rotation, placement, caches.as_mut().and_then(Iterator::next));
+        }
+        self.norm.forward(x)
+    }
+}
+
+impl Layer {
+    /// # Shapes
+    /// - x, output: `[rows, length, hidden_size]`
+    fn forward(&self, x: Tensor<3>, rotation: &Rotation, placement: &Placement, cache: Option<&mut LayerCache>) -> Tensor<3> {
+        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), rotation, placement, cache);
+        let x = x + attended;
+        let transformed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        x + transformed
+    }
+}
+
+impl Attention {
+    /// # Shapes
+    /// - x, output: `[rows, length, hidden_size]`
+    fn forward(&self, x: Tensor<3>, rotation: &Rotation, placement: &Placement, cache: Option<&mut LayerCache>) -> Tensor<3> {
+        let [rows, length, _] = x.dims();
+        let split = |x: Tensor<3>| -> Tensor<4> {
+            let heads = x.dims()[2] / self.head_dim;
+            x.reshape([rows, length, heads, self.head_dim])
+        };
+        let queries = rotation.apply(split(self.q_proj.forward(x.clone()))).swap_dims(1, 2);
+        let keys = rotation.apply(split(self.k_proj.forward(x.clone()))).swap_dims(1, 2);
+        let values = split(self.v_proj.forward(x)).swap_dims(1, 2);
+        let (keys, values) = match cache {
+            Some(cache) => cache.append(keys, values),
+            None => (keys, values),
+        };
+
+        let [_, heads, ..] = queries.dims();
+        let [_, shared, seen, _] = keys.dims();
+        let group = heads / shared;
+        // The queries that share a key stand under each other, so that one product a key head serves its whole group.
+        let queries = queries.mul_scalar((self.head_dim as f64).powf(-0.5)).reshape([rows, shared, group * length, self.head_dim]);
+        let mut scores = queries.matmul(keys.transpose());
+        if let Some(bias) = &placement.bias {
+            let separate: Tensor<5> = scores.reshape([rows, shared, group, length, seen]);
+            scores = (separate + bias.clone()).reshape([rows, shared, group * length, seen]);
+        }
+        let mixed: Tensor<4> = softmax(scores, 3).matmul(values).reshape([rows, heads, length, self.head_dim]);
+        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([rows, length, heads * self.head_dim]))
+    }
+}
+
+impl Mlp {
+    /// # Shapes
+    /// - x, output: `[rows, length, hidden_size]`
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gate = silu(self.gate_proj.forward(x.clone()));
+        self.down_proj.forward(gate * self.up_proj.forward(x))
+    }
+}
+
+/// Rotary positions (Su et al. 2021, arXiv 2104.09864) in Hugging Face's layout: a head's first half pairs with its second half.
+struct Rotation {
+    cosines: Tensor<4>,
+    sines: Tensor<4>,
+}
+
+impl Rotation {
+    /// # Shapes
+    /// - positions: `[rows or 1, length]`
+    /// - held: `[rows or 1, length, 1, head_dim / 2]`
+    fn new(positions: Tensor<2, Int>, head_dim: usize, theta: f64) -> Self {
+        let half = head_dim / 2;
+        let frequencies: Vec<f32> = (0..half).map(|pair| theta.powf(-(pair as f64) / half as f64) as f32).collect();
+        let frequencies = TensorData::new(frequencies, [1, 1, 1, half]);
+        let frequencies: Tensor<4> = Tensor::from_data(frequencies, (&positions.device(), DType::F32));
+        let [rows, length] = positions.dims();
+        let angles = positions.float().cast(DType::F32).reshape([rows, length, 1, 1]) * frequencies;
+        Self { cosines: angles.clone().cos(), sines: angles.sin() }
+    }
+
+    /// # Shapes
+    /// - x, output: `[rows, length, heads, head_dim]`
+    fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        let half = x.dims()[3] / 2;
+        let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+        let turned_first = first.clone() * self.cosines.clone() - second.clone() * self.sines.clone();
+        let turned_second = second * self.cosines.clone() + first * self.sines.clone();
+        Tensor::cat(vec![turned_first, turned_second], 3)
+    }
+}

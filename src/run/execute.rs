@@ -1,0 +1,153 @@
+//! Doing what the plan says: outputs from the cache first, then every stage that is left, under the run's lock.
+
+use std::time::Instant;
+
+use super::{Plan, Prepared, RunError, plan};
+use crate::dag::schedule::{self, Outcome};
+use crate::model::DeviceChoice;
+use crate::pipeline::graph::Input;
+use crate::stages::{self, Context, Progress, StageError};
+use crate::store::{Event, EventKind, Place, RunLock, State};
+
+/// How an execution ended.
+pub struct Report {
+    /// How many tasks ran to their end, and how many were already there.
+    pub ran: usize,
+    /// Tasks whose output was already there.
+    pub reused: usize,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
+    /// The nodes that failed, in the graph's order.
+    pub failures: Vec<Failure>,
+    /// The nodes that did not run because of those.
+    pub blocked: Vec<String>,
+}
+
+/// A node that failed.
+pub struct Failure {
+    /// The node, as `responses[2]`.
+    pub node: String,
+    /// Its line in the pipeline file.
+    pub line: usize,
+    /// What went wrong.
+    pub error: String,
+    /// Whether the user's input is to blame.
+    pub input: bool,
+}
+
+/// Runs everything that is not there yet. The caller holds the run's lock.
+///
+/// # Errors
+/// Only what concerns the run as a whole; a node's error is in the report, and other nodes go on.
+pub fn execute(
+    run: &RunLock,
+    prepared: &Prepared,
+    device: Option<DeviceChoice>,
+    stopped: &(dyn Fn() -> bool + Sync),
+    progress: &dyn Progress,
+) -> Result<Report, RunError> {
+    let graph = &prepared.graph;
+    run.write_pipeline(&graph.to_yaml().map_err(|error| RunError::Pipeline(error.to_string()))?)?;
+    repair(run, prepared, progress)?;
+    stages::input::bring_in(run, graph, &prepared.sources)?;
+    adopt(run, prepared, progress)?;
+    let plan: Plan = plan(run, prepared)?;
+
+    let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| plan.steps[*index].runs()).collect();
+    let steps: Vec<schedule::Step> = pending
+        .iter()
+        .map(|index| {
+            let task = &graph.tasks[*index];
+            let needs = task.inputs.iter().filter_map(|input| match input.input {
+                Input::Task(need) => pending.binary_search(&need).ok(),
+                Input::Source(_) => None,
+            });
+            schedule::Step { needs: needs.collect(), slot: stages::slot(&task.operator) }
+        })
+        .collect();
+    let outcomes = schedule::schedule(&steps, stopped, &|step| {
+        let task = &graph.tasks[pending[step]];
+        let context = Context {
+            run,
+            graph,
+            task,
+            recipe: &prepared.recipes[pending[step]],
+            device: device.unwrap_or_else(|| stages::device_choice(task)),
+            stopped,
+            progress,
+        };
+        run_one(&context)
+    });
+
+    let mut report =
+        Report { ran: 0, reused: graph.tasks.len() - pending.len(), stopped: false, failures: Vec::new(), blocked: Vec::new() };
+    for (index, outcome) in pending.into_iter().zip(outcomes) {
+        let task = &graph.tasks[index];
+        let mut fail = |error: String, input| report.failures.push(Failure { node: task.label(), line: task.line, error, input });
+        match outcome {
+            Outcome::Done => report.ran += 1,
+            Outcome::Failed(StageError::Stopped) | Outcome::Stopped => report.stopped = true,
+            Outcome::Failed(error) => fail(error.to_string(), error.is_input()),
+            Outcome::Panicked(message) => fail(format!("internal error: {message}"), false),
+            Outcome::Blocked(_) => report.blocked.push(task.label()),
+        }
+    }
+    Ok(report)
+}
+
+/// Runs one stage, with its beginning and its end in the journal.
+fn run_one(context: &Context) -> Result<(), StageError> {
+    let (place, start) = (context.task.place(), Instant::now());
+    let record = |kind: EventKind, seconds: Option<f64>, message: Option<String>| {
+        let mut event = Event::new(kind, &place.name, place.iteration);
+        (event.seconds, event.message) = (seconds, message);
+        context.run.record(event)
+    };
+    record(EventKind::Started, None, None)?;
+    let result = stages::run(context);
+    let seconds = start.elapsed().as_secs_f64();
+    match result {
+        Ok(summary) => {
+            record(EventKind::NodeDone, Some(seconds), None)?;
+            context.progress.finished(&context.task.label(), &summary.text, seconds);
+            Ok(())
+        }
+        Err(error) => {
+            match error {
+                StageError::Stopped => record(EventKind::Interrupted, Some(seconds), None),
+                _ => record(EventKind::NodeFailed, Some(seconds), Some(error.to_string())),
+            }?;
+            Err(error)
+        }
+    }
+}
+
+/// Checks every finished output against its checksums; what is damaged is moved aside, reported, and made again.
+fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
+    for (label, place) in places(prepared) {
+        for bad in run.verify(&place)? {
+            progress.warned(&label, &bad.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Where the outputs of all tasks lie, with the tasks' labels.
+fn places(prepared: &Prepared) -> impl Iterator<Item = (String, Place)> {
+    let of = |task: &crate::pipeline::graph::Task| [Some(task.place()), task.training_place()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>();
+    prepared.graph.tasks.iter().flat_map(of)
+}
+
+/// Links into the run folder what the cache has.
+fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
+    for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
+        let training = task.training_place().map(|place| (place, stages::training_recipe(recipe)));
+        for (place, recipe) in training.into_iter().chain([(task.place(), recipe.clone())]) {
+            if run.state(&place, &recipe)? == State::Cached {
+                let (_, damaged) = run.adopt(&place, &recipe.fingerprint())?;
+                damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));
+            }
+        }
+    }
+    Ok(())
+}

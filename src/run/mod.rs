@@ -1,0 +1,32 @@
+//! A run: from a checked pipeline to finished outputs in a run folder.
+//!
+//! ```text
+//! graph ─▶ recipes ─▶ plan ─▶ execute
+//! ```
+//!
+//! Brings together what must not know each other: the pipeline, the store, the scheduler and the stages. Knows no terminal.
+
+mod execute;
+mod plan;
+mod recipes;
+
+pub use execute::{Failure, Report, execute};
+pub use plan::{Plan, Step, plan};
+pub use recipes::{Prepared, prepare};
+
+use crate::stages::StageError;
+use crate::store::StoreError;
+
+/// An error of a run as a whole; errors of single nodes are in the [`Report`].
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The user's inputs are not what the pipeline needs.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The run folder or an input could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The resolved pipeline could not be written down.
+    #[error("pipeline.yaml: {0}")]
+    Pipeline(String),
+}

@@ -1,0 +1,156 @@
+//! What can be found out before anything heavy is loaded: columns, ids, model directories, queries, devices.
+//!
+//! Follows the graph once with schemas instead of rows, so that a query that names a wrong column fails now and not in an hour.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::input::read as read_source;
+use super::{Prompts, StageError, device_choice, score};
+use crate::model::{Checkpoint, DeviceChoice};
+use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
+use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::training::Initialize;
+use crate::store::Session;
+use crate::tables::TableKind;
+
+/// Checks the graph's inputs and queries; `device` overrides that of every node.
+///
+/// # Errors
+/// The first thing found wrong, with the file, table, row or column, and the node's line in the pipeline file.
+pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<(), StageError> {
+    let mut known = Known { graph, sources: HashMap::new(), tasks: Vec::new() };
+    for task in &graph.tasks {
+        // Iterations differ in their inputs only where t = 1 starts; the second one shows all there is to see.
+        let schema = known.check(task, device).map_err(|error| match error {
+            StageError::Input(problem) => StageError::Input(format!("line {}: {}: {problem}", task.line, task.label())),
+            other => other,
+        })?;
+        known.tasks.push(schema);
+    }
+    Ok(())
+}
+
+/// The schemas of what was checked so far.
+struct Known<'a> {
+    graph: &'a Graph,
+    sources: HashMap<(usize, bool), SchemaRef>,
+    tasks: Vec<SchemaRef>,
+}
+
+impl Known<'_> {
+    /// Checks one task whose inputs were checked; gives its output's columns (none for a model).
+    fn check(&mut self, task: &Task, device: Option<DeviceChoice>) -> Result<SchemaRef, StageError> {
+        for slot in ["prompts", "demonstrations"] {
+            for input in task.inputs(slot) {
+                let schema = self.prompts(input.input)?;
+                if let Operator::Sft(settings) = &task.operator
+                    && schema.field_with_name(&settings.response).is_err()
+                {
+                    let found = schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+                    return Err(StageError::Input(format!(
+                        "demonstrations: expected a column {}, found {found}; name it with `response:`",
+                        settings.response
+                    )));
+                }
+            }
+        }
+        for slot in ["policy", "from", "reference", "initial"] {
+            for input in task.inputs(slot) {
+                if let Some(SourceKind::Model { path }) = self.graph.source(input.input).map(|source| &source.kind) {
+                    match &task.operator {
+                        Operator::Sft(sft) if sft.initialize == Initialize::Random => Checkpoint::open_blank(path)?,
+                        _ => Checkpoint::open(path)?,
+                    };
+                }
+            }
+        }
+        if super::slot(&task.operator) == crate::dag::schedule::Slot::Device {
+            device.unwrap_or_else(|| device_choice(task)).resolve()?;
+        }
+        match (&task.operator, task.table_kind()) {
+            (Operator::Sql(settings), _) => {
+                let session = self.session(task)?;
+                Ok(session.schema_of(&settings.query.text)?)
+            }
+            (Operator::Score(_), Some(kind)) => {
+                let session = self.session(task)?;
+                session.register_empty("responses", TableKind::Responses.schema())?;
+                if let Some(prompts) = task.input("prompts") {
+                    session.register_empty("prompts", self.prompts(prompts)?)?;
+                }
+                if let Some(SourceKind::Reward { sql }) =
+                    task.input("reward").and_then(|reward| self.graph.source(reward)).map(|source| &source.kind)
+                {
+                    score::check_columns(&*session.schema_of(sql)?)?;
+                }
+                Ok(kind.schema())
+            }
+            (_, Some(kind)) => Ok(kind.schema()),
+            (_, None) => Ok(Arc::new(Schema::empty())),
+        }
+    }
+
+    /// A session with the task's named tables, empty.
+    fn session(&mut self, task: &Task) -> Result<Session, StageError> {
+        let session = Session::new()?;
+        for input in task.inputs("tables") {
+            let schema = self.table(input.input)?;
+            let schema = if self.is_partitioned(input.input) { with_iteration(&schema) } else { schema };
+            session.register_empty(&input.name, schema)?;
+        }
+        Ok(session)
+    }
+
+    /// Whether an input lies in a partition folder, whose `iteration` queries see as a column.
+    fn is_partitioned(&self, input: Input) -> bool {
+        self.graph.task(input).is_some_and(|task| task.iteration.is_some())
+    }
+
+    /// The columns of a table of prompts, its rows checked if it is an outside one.
+    fn prompts(&mut self, input: Input) -> Result<SchemaRef, StageError> {
+        let Input::Source(index) = input else {
+            let schema = self.table(input)?;
+            if schema.field_with_name("prompt").is_err() && schema.field_with_name("messages").is_err() {
+                let found = schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+                return Err(StageError::Input(format!("expected a column prompt or messages, found {found}")));
+            }
+            return Ok(if schema.field_with_name("prompt_id").is_ok() { schema } else { with_prompt_id(&schema) });
+        };
+        if let Some(schema) = self.sources.get(&(index, true)) {
+            return Ok(schema.clone());
+        }
+        let source = &self.graph.sources[index];
+        let prompts = Prompts::read(&source.name, read_source(source)?)?;
+        let schema = prompts.batches.first().map_or_else(|| Arc::new(Schema::empty()), |batch| batch.schema());
+        self.sources.insert((index, true), schema.clone());
+        Ok(schema)
+    }
+
+    /// The columns of any table.
+    fn table(&mut self, input: Input) -> Result<SchemaRef, StageError> {
+        let index = match input {
+            Input::Task(index) => return Ok(self.tasks.get(index).cloned().unwrap_or_else(|| Arc::new(Schema::empty()))),
+            Input::Source(index) => index,
+        };
+        if let Some(schema) = self.sources.get(&(index, false)) {
+            return Ok(schema.clone());
+        }
+        let batches = read_source(&self.graph.sources[index])?;
+        let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), |batch| batch.schema());
+        self.sources.insert((index, false), schema.clone());
+        Ok(schema)
+    }
+}
+
+fn with_iteration(schema: &Schema) -> SchemaRef {
+    let iteration = Arc::new(Field::new("iteration", DataType::Int32, false));
+    Arc::new(Schema::new(schema.fields().iter().cloned().chain([iteration]).collect::<Vec<_>>()))
+}
+
+fn with_prompt_id(schema: &Schema) -> SchemaRef {
+    let id = Arc::new(Field::new("prompt_id", DataType::Utf8, false));
+    Arc::new(Schema::new(std::iter::once(id).chain(schema.fields().iter().cloned()).collect::<Vec<_>>()))
+}

@@ -1,0 +1,47 @@
+//! What can go wrong in a stage.
+
+use crate::generation::GenerationError;
+use crate::model::ModelError;
+use crate::store::StoreError;
+use crate::tables::TableError;
+use crate::training::TrainingError;
+
+/// An error of a stage; its text says what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The user's data, SQL or model is not what the stage needs.
+    #[error("{0}")]
+    Input(String),
+    /// The run was asked to stop; what is finished is committed.
+    #[error("stopped; what is finished is committed")]
+    Stopped,
+    /// A table breaks its rules.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A file could not be read or written, or a query failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A model directory or a tokenizer is not what was expected.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Sampling failed.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// An optimizer step failed.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
+    /// Arrow refused an operation.
+    #[error("arrow: {0}")]
+    Arrow(#[from] arrow::error::ArrowError),
+}
+
+impl StageError {
+    /// Whether the user's input is to blame, and not this program or the machine.
+    pub fn is_input(&self) -> bool {
+        match self {
+            StageError::Input(_) | StageError::Model(_) => true,
+            StageError::Store(error) => error.is_input(),
+            StageError::Stopped | StageError::Table(_) | StageError::Generation(_) | StageError::Training(_) | StageError::Arrow(_) => false,
+        }
+    }
+}

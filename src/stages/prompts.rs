@@ -1,0 +1,180 @@
+//! Prompts as users bring them: with or without an id, as text or as messages, with columns of their own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema};
+
+use super::StageError;
+use crate::model::{self, Checkpoint, SpecialTokens};
+use crate::tables::Message;
+
+/// A table of prompts, checked: every row has a prompt_id of its own and something to ask.
+pub struct Prompts {
+    /// The user's rows and columns, with `prompt_id` as Utf8.
+    pub batches: Vec<RecordBatch>,
+    asked: Vec<Prompt>,
+}
+
+/// One prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    /// Its name, unique in the table.
+    pub id: String,
+    /// What is asked.
+    pub asked: Asked,
+}
+
+/// What a prompt asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// Plain text, given to the model as it is.
+    Text(String),
+    /// A conversation, for the model's chat template.
+    Messages(Vec<Message>),
+}
+
+impl Prompts {
+    /// Checks and completes a user's table; `name` is for errors. A missing `prompt_id` becomes the blake3 of what is asked.
+    ///
+    /// # Errors
+    /// No column `prompt` or `messages`, a row without either, or an id that is there twice; with the row.
+    pub fn read(name: &str, batches: Vec<RecordBatch>) -> Result<Self, StageError> {
+        let (mut rows, mut completed, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
+        for batch in batches {
+            let asked = asked(name, rows.len(), &batch)?;
+            let ids = match batch.column_by_name("prompt_id") {
+                Some(column) => cast(column, &DataType::Utf8)?,
+                None => Arc::new(asked.iter().map(|asked| Some(asked.fingerprint())).collect::<StringArray>()),
+            };
+            for (id, asked) in ids.as_string::<i32>().iter().zip(asked) {
+                let row = rows.len();
+                let id = id.filter(|id| !id.is_empty()).ok_or_else(|| {
+                    StageError::Input(format!("table {name}, row {row}: expected a prompt_id, found none"))
+                })?;
+                if let Some(first) = seen.insert(id.to_string(), row) {
+                    return Err(StageError::Input(format!("table {name}, row {row}: prompt_id {id} is already that of row {first}")));
+                }
+                rows.push(Prompt { id: id.to_string(), asked });
+            }
+            completed.push(with_ids(&batch, ids)?);
+        }
+        if rows.is_empty() {
+            return Err(StageError::Input(format!("table {name}: expected at least one prompt, found none")));
+        }
+        Ok(Self { batches: completed, asked: rows })
+    }
+
+    /// How many prompts there are.
+    pub fn len(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Whether there are none; a table that was read has some.
+    pub fn is_empty(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// The ids, in the table's order.
+    pub fn ids(&self) -> Vec<&str> {
+        self.asked.iter().map(|prompt| prompt.id.as_str()).collect()
+    }
+
+    /// The prompts in the table's order.
+    pub fn iter(&self) -> impl Iterator<Item = &Prompt> {
+        self.asked.iter()
+    }
+
+    /// The prompts in the order of their ids, which is the order every stage works in: the table's own order does not matter.
+    pub fn into_sorted(self) -> Vec<Prompt> {
+        let mut prompts = self.asked;
+        prompts.sort_by(|a, b| a.id.cmp(&b.id));
+        prompts
+    }
+}
+
+impl Asked {
+    /// The text to tokenize, and who writes its special tokens: the tokenizer, or the chat template that already has.
+    ///
+    /// # Errors
+    /// A conversation for a model without a chat template, or one that its template refuses.
+    pub fn text(&self, checkpoint: &Checkpoint) -> Result<(String, SpecialTokens), StageError> {
+        match self {
+            Asked::Text(text) => Ok((text.clone(), SpecialTokens::Added)),
+            Asked::Messages(messages) => {
+                let template = checkpoint.chat_template.as_ref().ok_or_else(|| {
+                    StageError::Input(format!(
+                        "{}: expected a chat template because prompts are messages, found none; \
+                         add chat_template.jinja, or give prompts as text",
+                        checkpoint.folder().display()
+                    ))
+                })?;
+                let message = |message: &Message| model::Message { role: message.role.clone(), content: message.content.clone() };
+                Ok((template.prompt(&messages.iter().map(message).collect::<Vec<_>>())?, SpecialTokens::Written))
+            }
+        }
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        match self {
+            Asked::Text(text) => hasher.update(text.as_bytes()),
+            Asked::Messages(messages) => messages.iter().fold(&mut hasher, |hasher, message| {
+                // A separator that no text holds, so that messages do not run together.
+                hasher.update(message.role.as_bytes()).update(&[0xff]).update(message.content.as_bytes()).update(&[0xff])
+            }),
+        };
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// What each row asks; rows count on from `before`.
+fn asked(name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<Asked>, StageError> {
+    let texts = batch.column_by_name("prompt").map(|column| cast(column, &DataType::Utf8)).transpose()?;
+    let messages = batch.column_by_name("messages");
+    if texts.is_none() && messages.is_none() {
+        let found = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ");
+        return Err(StageError::Input(format!("table {name}: expected a column prompt or messages, found {found}")));
+    }
+    let row = |index: usize| {
+        let text = texts.as_ref().map(|texts| texts.as_string::<i32>()).filter(|texts| texts.is_valid(index));
+        match (text, messages.filter(|messages| messages.is_valid(index))) {
+            (Some(texts), None) => Ok(Asked::Text(texts.value(index).to_string())),
+            (None, Some(messages)) => conversation(messages, index).map(Asked::Messages),
+            (Some(_), Some(_)) => Err("expected a prompt or messages, found both".to_string()),
+            (None, None) => Err("expected a prompt or messages, found neither".to_string()),
+        }
+    };
+    (0..batch.num_rows())
+        .map(|index| row(index).map_err(|problem| StageError::Input(format!("table {name}, row {}: {problem}", before + index))))
+        .collect()
+}
+
+fn conversation(messages: &ArrayRef, row: usize) -> Result<Vec<Message>, String> {
+    let expected = || format!("messages: expected a list of structs with role and content, found {}", messages.data_type());
+    let list = messages.as_list_opt::<i32>().ok_or_else(expected)?.value(row);
+    let fields = list.as_struct_opt().ok_or_else(expected)?;
+    let texts = |field: &str| fields.column_by_name(field).and_then(|column| cast(column, &DataType::Utf8).ok()).ok_or_else(expected);
+    let (roles, contents) = (texts("role")?, texts("content")?);
+    if list.is_empty() {
+        return Err("messages: expected at least one, found none".to_string());
+    }
+    let message = |index| Message {
+        role: roles.as_string::<i32>().value(index).to_string(),
+        content: contents.as_string::<i32>().value(index).to_string(),
+    };
+    Ok((0..list.len()).map(message).collect())
+}
+
+fn with_ids(batch: &RecordBatch, ids: ArrayRef) -> Result<RecordBatch, StageError> {
+    let schema = batch.schema();
+    let others = schema.fields().iter().zip(batch.columns()).filter(|(field, _)| field.name() != "prompt_id");
+    let (mut fields, mut columns) = (vec![Arc::new(Field::new("prompt_id", DataType::Utf8, false))], vec![ids]);
+    for (field, column) in others {
+        fields.push(field.clone());
+        columns.push(column.clone());
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}

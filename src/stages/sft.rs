@@ -1,0 +1,93 @@
+//! sft: a policy that imitates demonstrations, from a checkpoint or from random weights.
+
+use arrow::array::{ArrayRef, AsArray, ListArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int32Type};
+
+use super::train::{Plan, rule, schedule, train};
+use super::{Context, Prompt, StageError, Summary, tensors};
+use crate::model::Checkpoint;
+use crate::pipeline::spec::training::{Initialize, Sft};
+use crate::training::{Responses, Settings};
+
+/// Demonstrations in one backward pass, unless the node's resources say otherwise.
+const MICRO_BATCH_SIZE: usize = 64;
+
+/// Trains on the next-token loss of the responses' tokens, an end-of-sequence token included.
+pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageError> {
+    let folder = context.model("from")?;
+    let checkpoint = match settings.initialize {
+        Initialize::Checkpoint => Checkpoint::open(&folder)?,
+        Initialize::Random => Checkpoint::open_blank(&folder)?,
+    };
+    let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
+    let device = context.device()?;
+    let sequences = tensors::sequences(demonstrations.token_ids.as_list(), &device)?;
+    let responses = Responses::new(sequences, demonstrations.prompt_token_counts)?;
+    let plan = Plan {
+        examples: demonstrations.ids.iter().map(String::as_str).collect(),
+        epochs: settings.epochs,
+        batch_size: settings.batch_size as usize,
+    };
+    let training = Settings {
+        rule: rule(&settings.optimizer),
+        schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
+        gradient_limit: settings.max_gradient_norm,
+        micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
+    };
+    let seed = context.seed().number("initialize", "", 0);
+    let initial = || match settings.initialize {
+        Initialize::Checkpoint => Ok(checkpoint.load(&device)?),
+        Initialize::Random => Ok(checkpoint.init(&device, seed)),
+    };
+    train(context, &checkpoint, initial, training, &plan, |trainer, rows| trainer.supervised_step(&responses, rows))
+}
+
+/// Prompts with the responses to imitate, tokenized, in the order of their ids.
+struct Demonstrations {
+    ids: Vec<String>,
+    token_ids: ArrayRef,
+    prompt_token_counts: Vec<usize>,
+}
+
+impl Demonstrations {
+    fn read(context: &Context, settings: &Sft, checkpoint: &Checkpoint) -> Result<Self, StageError> {
+        let prompts = context.prompts("demonstrations")?;
+        let mut answers = Vec::with_capacity(prompts.len());
+        for batch in &prompts.batches {
+            let column = batch.column_by_name(&settings.response).ok_or_else(|| missing_response(settings, batch))?;
+            let column = cast(column, &DataType::Utf8)?;
+            answers.extend(column.as_string::<i32>().iter().map(|text| text.map(str::to_string)));
+        }
+        let Some(&eos) = checkpoint.generation.eos_token_ids.first() else {
+            return Err(StageError::Input("the model has no eos_token_id, so it could not learn to stop".to_string()));
+        };
+        let mut rows = Vec::with_capacity(prompts.len());
+        for (row, (Prompt { id, asked }, answer)) in prompts.iter().zip(answers).enumerate() {
+            let at = |problem: String| StageError::Input(format!("demonstrations, row {row} ({id}): {problem}"));
+            let answer = answer.ok_or_else(|| at(format!("expected a {}, found null", settings.response)))?;
+            let (text, special) = asked.text(checkpoint).map_err(|error| at(error.to_string()))?;
+            let encoded = checkpoint.tokenizer.encode_pair(&text, &answer, special).map_err(|error| at(error.to_string()))?;
+            let (mut tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
+            tokens.push(eos);
+            let limits = [(prompt_count, settings.max_prompt_tokens, "prompt"), (tokens.len() - prompt_count, settings.max_response_tokens, "response")];
+            if let Some((found, limit, what)) = limits.into_iter().find(|(found, limit, _)| *found > *limit as usize) {
+                return Err(at(format!("expected a {what} of at most {limit} tokens, found {found}")));
+            }
+            if tokens.len() > checkpoint.config.max_position_embeddings {
+                return Err(at(format!("expected at most {} tokens, found {}", checkpoint.config.max_position_embeddings, tokens.len())));
+            }
+            rows.push((id.clone(), tokens, prompt_count));
+        }
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        let lists = rows.iter().map(|(_, tokens, _)| Some(tokens.iter().copied().map(Some).collect::<Vec<_>>()));
+        let token_ids = std::sync::Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists));
+        let (ids, prompt_token_counts) = rows.into_iter().map(|(id, _, count)| (id, count)).unzip();
+        Ok(Self { ids, token_ids, prompt_token_counts })
+    }
+}
+
+fn missing_response(settings: &Sft, batch: &arrow::array::RecordBatch) -> StageError {
+    let found = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ");
+    StageError::Input(format!("demonstrations: expected a column {}, found {found}; name it with `response:`", settings.response))
+}

@@ -1,0 +1,196 @@
+//! train: the next policy, by weighted DPO on the iteration's pairs.
+//!
+//! The loop itself (epochs, shuffling, checkpoints) is shared with `sft` and lives here; what a step does is `training`'s.
+
+use std::path::Path;
+
+use super::paired::Paired;
+use super::{Context, StageError, Summary, training_recipe};
+use crate::model::{Checkpoint, Llama};
+use crate::pipeline::spec::training::{Optimizer, Schedule, Train};
+use crate::store;
+use crate::tables::{TableKind, training as training_table};
+use crate::training::{Decay, Pair, Rule, Settings, StepMetrics, Trainer, TrainingError};
+
+/// Pairs in one backward pass, unless the node's resources say otherwise.
+const MICRO_BATCH_SIZE: usize = 32;
+
+/// Steps between two checkpoints, unless the node's resources say otherwise.
+const CHECKPOINT_EVERY: u64 = 50;
+
+/// The file beside the trainer's own in a checkpoint: the training table so far.
+const METRICS_FILE: &str = "training.parquet";
+
+/// Trains from the slot `from` on the slot `pairs`, whose reference logprobs are filled in.
+pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageError> {
+    let paired = Paired::read(context)?;
+    if paired.pairs.is_empty() {
+        return Err(StageError::Input(format!(
+            "{}: expected at least one pair to train on, found none: no prompt's responses differ in reward; \
+             look at the rewards, sample more responses or raise the temperature",
+            context.task.label()
+        )));
+    }
+    let checkpoint = Checkpoint::open(&context.model("from")?)?;
+    let device = context.device()?;
+    let plan = Plan {
+        examples: paired.pairs.iter().map(|pair| pair.prompt_id.as_str()).collect(),
+        epochs: settings.epochs,
+        batch_size: settings.batch_size as usize,
+    };
+    let training = Settings {
+        rule: rule(&settings.optimizer),
+        schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
+        gradient_limit: settings.max_gradient_norm,
+        micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
+    };
+    let responses = paired.responses(0..paired.pairs.len(), &device)?;
+    let pairs = paired.pairs.iter().enumerate().map(|(row, pair)| {
+        let missing = || StageError::Input(format!("pair of prompt {}: no reference logprob", pair.prompt_id));
+        Ok(Pair {
+            chosen: row,
+            rejected: paired.pairs.len() + row,
+            weight: pair.weight,
+            reference_logprob_chosen: pair.reference_logprob_chosen.ok_or_else(missing)?,
+            reference_logprob_rejected: pair.reference_logprob_rejected.ok_or_else(missing)?,
+        })
+    });
+    let pairs = pairs.collect::<Result<Vec<_>, StageError>>()?;
+    let mut batch = Vec::new();
+    train(context, &checkpoint, || Ok(checkpoint.load(&device)?), training, &plan, |trainer, rows| {
+        batch.clear();
+        batch.extend(rows.iter().filter_map(|row| pairs.get(*row).copied()));
+        trainer.preference_step(&responses, &batch, settings.beta)
+    })
+}
+
+/// Which examples are seen when.
+pub(super) struct Plan<'a> {
+    /// The examples' ids, which the order of each epoch is drawn from.
+    pub examples: Vec<&'a str>,
+    /// Passes over all examples.
+    pub epochs: u32,
+    /// Examples in one step; the last step of an epoch has what is left.
+    pub batch_size: usize,
+}
+
+impl Plan<'_> {
+    fn steps_per_epoch(&self) -> u64 {
+        self.examples.len().div_ceil(self.batch_size.max(1)) as u64
+    }
+
+    fn total_steps(&self) -> u64 {
+        self.steps_per_epoch() * u64::from(self.epochs)
+    }
+
+    /// The examples of `step` (the first is 0), and the epoch it belongs to (the first is 1).
+    fn batch(&self, stream: super::seed::Stream, step: u64) -> (u32, Vec<usize>) {
+        let epoch = (step / self.steps_per_epoch().max(1)) as u32;
+        let first = (step % self.steps_per_epoch().max(1)) as usize * self.batch_size;
+        let mut order: Vec<usize> = (0..self.examples.len()).collect();
+        order.sort_by_cached_key(|row| (stream.number("shuffle", self.examples[*row], epoch), *row));
+        (epoch + 1, order.into_iter().skip(first).take(self.batch_size).collect())
+    }
+}
+
+/// Runs `step` over the plan, with checkpoints; writes the model and its training table.
+pub(super) fn train(
+    context: &Context,
+    checkpoint: &Checkpoint,
+    initial: impl FnOnce() -> Result<Llama, StageError>,
+    settings: Settings,
+    plan: &Plan,
+    mut step: impl FnMut(&mut Trainer, &[usize]) -> Result<StepMetrics, TrainingError>,
+) -> Result<Summary, StageError> {
+    let (label, place, total) = (context.task.label(), context.task.place(), plan.total_steps());
+    let every = context.task.resources.checkpoint_every.map_or(CHECKPOINT_EVERY, u64::from);
+    let model = initial()?;
+    let fingerprint = context.recipe.fingerprint();
+    let (found, damaged) = context.run.checkpoint(&place, &fingerprint)?;
+    damaged.iter().for_each(|bad| context.progress.warned(&label, &bad.to_string()));
+    let (mut trainer, mut rows) = match found {
+        Some(found) => {
+            let trainer = Trainer::load_state(&found.dir, model, settings, total)?;
+            (trainer, read_metrics(&found.dir.join(METRICS_FILE))?)
+        }
+        None => (Trainer::new(model, settings, total)?, Vec::new()),
+    };
+    context.progress.started(&label, "steps", trainer.step(), total);
+    let mut tokens = 0;
+    while trainer.step() < total {
+        let (epoch, batch) = plan.batch(context.seed(), trainer.step());
+        let metrics = step(&mut trainer, &batch)?;
+        tokens += metrics.tokens as u64;
+        rows.push(row(epoch, &metrics));
+        context.progress.advanced(&label, trainer.step(), tokens);
+        let stopped = (context.stopped)();
+        if trainer.step() < total && (stopped || trainer.step().is_multiple_of(every)) {
+            context.run.commit_checkpoint(&place, &fingerprint, trainer.step(), total, |folder| -> Result<(), StageError> {
+                trainer.save_state(folder)?;
+                Ok(store::write_parquet(&folder.join(METRICS_FILE), &training_table::batch(&rows)?)?)
+            })?;
+        }
+        if stopped {
+            return Err(StageError::Stopped);
+        }
+    }
+    write_training_table(context, &rows)?;
+    let writer = context.run.write_model(&place, context.recipe)?;
+    checkpoint.save(writer.dir(), &trainer.policy())?;
+    writer.finish([("steps".to_string(), total as i64)].into())?;
+    let (first, last) = (rows.first().map_or(0.0, |row| row.loss), rows.last().map_or(0.0, |row| row.loss));
+    Ok(Summary { text: format!("{total} steps, loss {first:.4} to {last:.4}"), tokens })
+}
+
+/// Writes the table before the model, so that a model that is there always has its table.
+fn write_training_table(context: &Context, rows: &[training_table::Row]) -> Result<(), StageError> {
+    let Some(place) = context.task.training_place() else { return Ok(()) };
+    let recipe = training_recipe(context.recipe);
+    let mut writer = context.run.write_table(&place, &recipe, Some(TableKind::Training), rows.len(), rows.len().max(1))?;
+    let batch = training_table::batch(rows)?;
+    for part in writer.missing() {
+        writer.commit(part, &batch)?;
+    }
+    Ok(writer.finish([("steps".to_string(), rows.len() as i64)].into())?)
+}
+
+fn read_metrics(path: &Path) -> Result<Vec<training_table::Row>, StageError> {
+    Ok(training_table::rows(&store::read_parquet(path)?)?)
+}
+
+fn row(epoch: u32, metrics: &StepMetrics) -> training_table::Row {
+    training_table::Row {
+        step: metrics.step as i64 + 1,
+        epoch: epoch as i32,
+        loss: metrics.loss,
+        reward_margin: metrics.reward_margin,
+        accuracy: metrics.accuracy,
+        logprob_chosen: metrics.logprob_chosen,
+        logprob_rejected: metrics.logprob_rejected,
+        kl: metrics.kl,
+        gradient_norm: metrics.gradient_norm,
+        learning_rate: metrics.learning_rate,
+        tokens: metrics.tokens as i64,
+    }
+}
+
+/// The pipeline file's optimizer as `training` has it.
+pub(super) fn rule(optimizer: &Optimizer) -> Rule {
+    match optimizer {
+        Optimizer::Adamw(adamw) => {
+            let [beta_1, beta_2] = adamw.betas;
+            Rule::AdamW { beta_1, beta_2, eps: adamw.eps, weight_decay: adamw.weight_decay }
+        }
+        Optimizer::Rmsprop(rmsprop) => Rule::RmsProp { alpha: rmsprop.alpha, eps: rmsprop.eps, weight_decay: rmsprop.weight_decay },
+    }
+}
+
+/// The pipeline file's schedule as `training` has it.
+pub(super) fn schedule(peak: f64, schedule: Schedule, warmup_ratio: f64) -> crate::training::Schedule {
+    let decay = match schedule {
+        Schedule::Constant => Decay::Constant,
+        Schedule::Linear => Decay::Linear,
+        Schedule::Cosine => Decay::Cosine,
+    };
+    crate::training::Schedule { peak, decay, warmup_ratio }
+}

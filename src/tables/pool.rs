@@ -1,0 +1,37 @@
+//! The pool: the newest responses of every prompt with their rewards. Texts stay in `responses`: join by prompt_id, born, response_index.
+
+use super::cell::FinishReason;
+use super::check::{at_least, finite, not_empty};
+
+table! {
+    Pool, version 1, key [prompt_id, response_index];
+    /// One response that pairs may be made of.
+    pub struct Row {
+        /// The prompt.
+        pub prompt_id: String,
+        /// Its number among the prompt's responses, from 0.
+        pub response_index: i32,
+        /// The iteration it was sampled in.
+        pub born: i32,
+        /// Its reward; responses without one are not in the pool.
+        pub reward: f64,
+        /// The response's length in tokens, without the prompt.
+        pub token_count: i32,
+        /// Why it ended.
+        pub finish_reason: FinishReason,
+    }
+}
+
+impl Row {
+    /// A finite reward and counts from 0.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn check(&self) -> Result<(), String> {
+        not_empty("prompt_id", &self.prompt_id)?;
+        at_least("response_index", 0, self.response_index)?;
+        at_least("born", 0, self.born)?;
+        finite("reward", self.reward)?;
+        at_least("token_count", 0, self.token_count)
+    }
+}

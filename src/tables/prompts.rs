@@ -1,0 +1,39 @@
+//! Prompts: what is asked of the policy, as text or as a conversation.
+
+use super::cell::Message;
+use super::check::not_empty;
+
+table! {
+    Prompts, version 1, key [prompt_id];
+    /// One prompt: either `prompt` or `messages` is there.
+    pub struct Row {
+        /// Unique name, from the data, else the blake3 of what is asked.
+        pub prompt_id: String,
+        /// Plain text.
+        pub prompt: Option<String>,
+        /// A conversation, for the model's chat template.
+        pub messages: Option<Vec<Message>>,
+        /// What a good response says, for rewards that compare.
+        pub reference_answer: Option<String>,
+        /// The family of tasks the prompt belongs to.
+        pub group: Option<String>,
+        /// Anything else, as JSON.
+        pub metadata: Option<String>,
+    }
+}
+
+impl Row {
+    /// An id, and either a prompt or at least one message.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn check(&self) -> Result<(), String> {
+        not_empty("prompt_id", &self.prompt_id)?;
+        match (&self.prompt, &self.messages) {
+            (Some(_), Some(_)) => Err("expected prompt or messages, found both".to_string()),
+            (None, None) => Err("expected prompt or messages, found neither".to_string()),
+            (None, Some(messages)) if messages.is_empty() => Err("messages: expected at least one, found none".to_string()),
+            _ => Ok(()),
+        }
+    }
+}

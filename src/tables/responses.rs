@@ -1,0 +1,70 @@
+//! Responses: what a policy sampled. Token ids are kept, so that text is never tokenized again.
+
+use arrow::array::{ListArray, RecordBatch};
+
+use super::cell::FinishReason;
+use super::check::{at_least, finite, not_empty};
+use super::{TableError, column};
+
+table! {
+    Responses, version 1, key [prompt_id, born, response_index];
+    /// One response to one prompt.
+    pub struct Row {
+        /// The prompt.
+        pub prompt_id: String,
+        /// The iteration it was sampled in.
+        pub born: i32,
+        /// Its number among the prompt's responses of that iteration, from 0.
+        pub response_index: i32,
+        /// The prompt's ids, then the response's. They end in an end-of-sequence id only if that was sampled.
+        pub token_ids: Vec<i32>,
+        /// How many of `token_ids` are the prompt's.
+        pub prompt_token_count: i32,
+        /// The response as text, without special tokens.
+        pub text: String,
+        /// Why it ended.
+        pub finish_reason: FinishReason,
+        /// Sum over the response's tokens under the distribution sampled from, in nats; 0 for an error.
+        pub logprob: f64,
+        /// Which policy sampled it.
+        pub policy_fingerprint: String,
+        /// What went wrong, exactly when `finish_reason` is `error`.
+        pub error: Option<String>,
+    }
+}
+
+impl Row {
+    /// Counts that fit each other, ids from 0, a finite logprob, and an error exactly when it ended in one.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn check(&self) -> Result<(), String> {
+        not_empty("prompt_id", &self.prompt_id)?;
+        at_least("born", 0, self.born)?;
+        at_least("response_index", 0, self.response_index)?;
+        at_least("prompt_token_count", 0, self.prompt_token_count)?;
+        let count = self.token_ids.len();
+        if usize::try_from(self.prompt_token_count).is_ok_and(|prompt_count| prompt_count > count) {
+            return Err(format!("prompt_token_count: expected at most the {count} of token_ids, found {}", self.prompt_token_count));
+        }
+        if let Some(id) = self.token_ids.iter().find(|id| **id < 0) {
+            return Err(format!("token_ids: expected 0 or more, found {id}"));
+        }
+        finite("logprob", self.logprob)?;
+        match (self.finish_reason, &self.error) {
+            (FinishReason::Error, None) => Err("error: expected a reason because finish_reason is error, found null".to_string()),
+            (FinishReason::Stop | FinishReason::Length, Some(error)) => {
+                Err(format!("error: expected null because finish_reason is {}, found {error:?}", self.finish_reason))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The token ids of all rows (prompt, then response), without a copy: values are Int32 without nulls.
+///
+/// # Errors
+/// There is no such column, or its type is another.
+pub fn token_ids(batch: &RecordBatch) -> Result<&ListArray, TableError> {
+    column(batch, "token_ids")
+}

@@ -1,0 +1,45 @@
+//! Rewards: what responses are worth to a reward. Comparable within a prompt.
+
+use std::collections::BTreeMap;
+
+use super::check::{at_least, finite, finite_or_null, not_empty};
+
+table! {
+    Rewards, version 1, key [prompt_id, born, response_index];
+    /// The reward of one response.
+    pub struct Row {
+        /// The prompt.
+        pub prompt_id: String,
+        /// The iteration the response was sampled in.
+        pub born: i32,
+        /// Its number among the prompt's responses of that iteration, from 0.
+        pub response_index: i32,
+        /// Higher is better; null exactly when `error` says why.
+        pub reward: Option<f64>,
+        /// Which reward scored it.
+        pub reward_fingerprint: String,
+        /// The rewards that a weighted sum was made of, by name.
+        pub components: Option<BTreeMap<String, f64>>,
+        /// Why there is no reward.
+        pub error: Option<String>,
+    }
+}
+
+impl Row {
+    /// Either a finite reward or an error; finite components.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn check(&self) -> Result<(), String> {
+        not_empty("prompt_id", &self.prompt_id)?;
+        at_least("born", 0, self.born)?;
+        at_least("response_index", 0, self.response_index)?;
+        finite_or_null("reward", self.reward)?;
+        self.components.iter().flatten().try_for_each(|(name, value)| finite(&format!("components[{name}]"), *value))?;
+        match (self.reward, &self.error) {
+            (None, None) => Err("expected a reward or an error, found neither".to_string()),
+            (Some(reward), Some(error)) => Err(format!("expected a reward or an error, found both: {reward} and {error:?}")),
+            _ => Ok(()),
+        }
+    }
+}

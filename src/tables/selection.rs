@@ -1,0 +1,30 @@
+//! Selection: which prompts get new responses, and why. Every prompt has a row.
+
+use super::check::{at_least, finite_or_null, not_empty};
+
+table! {
+    Selection, version 1, key [prompt_id];
+    /// What was decided about one prompt.
+    pub struct Row {
+        /// The prompt.
+        pub prompt_id: String,
+        /// The statistic of its rewards that prompts were ranked by; null where there is none yet.
+        pub score: Option<f64>,
+        /// Its place in that ranking, from 1.
+        pub rank: i64,
+        /// Whether it gets new responses.
+        pub selected: bool,
+    }
+}
+
+impl Row {
+    /// A finite score, and a rank from 1.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn check(&self) -> Result<(), String> {
+        not_empty("prompt_id", &self.prompt_id)?;
+        finite_or_null("score", self.score)?;
+        at_least("rank", 1, self.rank)
+    }
+}

@@ -1,0 +1,104 @@
+//! A trainer on disk: weights, optimizer moments and step, such that training goes on bit for bit as if it had never stopped.
+//!
+//! `weights.safetensors` holds the f32 weights; `gradient_means.safetensors` and `gradient_squares.safetensors` what the optimizer
+//! remembers of each, under the same names; `trainer.json` the step. The same state gives the same bytes. Knows no settings: those are
+//! the caller's to bring back, and a change of them is the caller's to notice. Atomic replacement of the folder is the caller's too.
+
+use std::fs;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::store::{ModuleSnapshot, SafetensorsStore};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Llama;
+
+use super::parameters::{self, Parameters};
+use super::{Settings, Trainer, TrainingError};
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Progress {
+    version: u32,
+    step: u64,
+    files: Vec<String>,
+}
+
+const WEIGHTS: &str = "weights.safetensors";
+const MEANS: &str = "gradient_means.safetensors";
+const SQUARES: &str = "gradient_squares.safetensors";
+const PROGRESS: &str = "trainer.json";
+
+impl Trainer {
+    /// Writes the state into `folder`, which must exist, over what is there.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save_state(&self, folder: &Path) -> Result<(), TrainingError> {
+        let policy = self.policy();
+        let moments = &self.optimizer.moments;
+        let mut files = vec![WEIGHTS.to_string()];
+        save(&policy, &folder.join(WEIGHTS))?;
+        for (name, moments) in [(MEANS, &moments.first), (SQUARES, &moments.second)] {
+            if !moments.is_empty() {
+                save(&with_values(policy.clone(), moments), &folder.join(name))?;
+                files.push(name.to_string());
+            }
+        }
+        let path = folder.join(PROGRESS);
+        let progress = Progress { version: VERSION, step: moments.step, files };
+        let text = serde_json::to_string_pretty(&progress).map_err(|problem| TrainingError::state(&path, problem))?;
+        fs::write(&path, text).map_err(|problem| TrainingError::state(&path, problem))
+    }
+
+    /// The trainer that was saved in `folder`. Of `policy` only the architecture and the device are used; `settings` and `total_steps`
+    /// must be those the saved trainer had.
+    ///
+    /// # Errors
+    /// When a file cannot be read or does not fit the policy.
+    pub fn load_state(folder: &Path, policy: Llama, settings: Settings, total_steps: u64) -> Result<Self, TrainingError> {
+        let path = folder.join(PROGRESS);
+        let text = fs::read_to_string(&path).map_err(|problem| TrainingError::state(&path, problem))?;
+        let progress: Progress = serde_json::from_str(&text).map_err(|problem| TrainingError::state(&path, problem))?;
+        if progress.version != VERSION {
+            return Err(TrainingError::state(&path, format!("state version {}, expected {VERSION}", progress.version)));
+        }
+        let policy = load(policy.valid(), &folder.join(WEIGHTS))?;
+        let moments = |name: &str| -> Result<Parameters, TrainingError> {
+            match progress.files.iter().any(|file| file == name) {
+                true => Ok(parameters::values(&load(policy.clone(), &folder.join(name))?)),
+                false => Ok(Parameters::new()),
+            }
+        };
+        let (first, second) = (moments(MEANS)?, moments(SQUARES)?);
+        let mut trainer = Self::new(policy, settings, total_steps)?;
+        trainer.optimizer.moments.step = progress.step;
+        trainer.optimizer.moments.first = first;
+        trainer.optimizer.moments.second = second;
+        Ok(trainer)
+    }
+}
+
+/// `module` with `values` in place of its own; 0 where there is none.
+fn with_values<M: Module>(module: M, values: &Parameters) -> M {
+    let or_zero = |name: &str, own: Tensor<1>| values.get(name).cloned().unwrap_or_else(|| own.zeros_like());
+    parameters::change(module, or_zero)
+}
+
+fn save(module: &impl Module, path: &Path) -> Result<(), TrainingError> {
+    // Without metadata, whose order in the file would change from run to run.
+    let mut store = SafetensorsStore::from_file(path).clear_metadata().overwrite(true);
+    module.save_into(&mut store).map_err(|problem| TrainingError::state(path, problem))
+}
+
+fn load<M: Module>(mut module: M, path: &Path) -> Result<M, TrainingError> {
+    let mut store = SafetensorsStore::from_file(path);
+    let result = module.load_from(&mut store).map_err(|problem| TrainingError::state(path, problem))?;
+    match result.unused.first() {
+        Some(name) => Err(TrainingError::state(path, format!("tensor {name} belongs to no parameter of this model"))),
+        None => Ok(module),
+    }
+}

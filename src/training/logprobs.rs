@@ -1,0 +1,122 @@
+//! Sequence logprobs, and the way back from a derivative by them to the gradients of the weights.
+//!
+//! Only the positions that predict a response token reach the vocabulary, and autodiff never sees a tensor of its size: the derivative
+//! of a logprob by its logits is known (one-hot minus probabilities), so the backward pass through the head is written out here
+//! and autodiff starts at the hidden states. That leaves one `[tokens, vocabulary]` tensor instead of about ten.
+//! Knows nothing of losses and optimizers.
+
+use burn::module::Module;
+use burn::tensor::activation::softmax;
+use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
+
+use crate::model::{Llama, Padding, Placement};
+
+use super::{Responses, TrainingError};
+
+/// The logprob of each chosen row's response given its prompt: the sum over response tokens, nats, at temperature 1.
+///
+/// `micro_batch` rows go through the model at a time, in the order given; the same grouping gives the same bits.
+///
+/// # Errors
+/// When a row does not exist or `micro_batch` is 0.
+pub fn response_logprobs(model: &Llama, responses: &Responses, rows: &[usize], micro_batch: usize) -> Result<Vec<f64>, TrainingError> {
+    if micro_batch == 0 {
+        return Err(TrainingError::Input("micro_batch is 0, expected at least 1".to_string()));
+    }
+    let model = model.valid();
+    let mut logprobs = Vec::with_capacity(rows.len());
+    for rows in rows.chunks(micro_batch) {
+        logprobs.extend(Scored::new(&model, responses, rows)?.logprobs);
+    }
+    Ok(logprobs)
+}
+
+/// The responses of one micro-batch after the forward pass.
+///
+/// `tokens` below is the number of response tokens of all rows together.
+pub(super) struct Scored {
+    /// One entry a row, see [`response_logprobs`].
+    pub(super) logprobs: Vec<f64>,
+    /// How many response tokens each row has.
+    pub(super) token_counts: Vec<usize>,
+    /// `None` when no row has a response token.
+    head: Option<Head>,
+}
+
+/// What the way back through the head needs.
+struct Head {
+    /// `[tokens, hidden_size]`, with autodiff: the states that predict a response token.
+    hidden: Tensor<2>,
+    /// `[vocab_size, hidden_size]`, with autodiff.
+    weight: Tensor<2>,
+    /// `[tokens, vocab_size]`, without.
+    probabilities: Tensor<2>,
+    /// `[tokens]`: the response tokens.
+    targets: Tensor<1, Int>,
+}
+
+impl Scored {
+    /// Runs `model` on the chosen `rows`, right-padded to the longest of them.
+    ///
+    /// # Errors
+    /// When no row is chosen or one does not exist.
+    pub(super) fn new(model: &Llama, responses: &Responses, rows: &[usize]) -> Result<Self, TrainingError> {
+        let tokens = responses.sequences().gather(rows, Padding::Right)?;
+        let [_, longest] = tokens.dims();
+        let device = tokens.device();
+        let columns = |row: usize| responses.response(row);
+        let token_counts: Vec<usize> = rows.iter().map(|&row| columns(row).len()).collect();
+        let flat = rows.iter().enumerate().flat_map(|(at, &row)| columns(row).map(move |column| at * longest + column));
+        // Below rows * longest, which `gather` has made a tensor of.
+        let targets: Vec<i32> = flat.map(|at| at as i32).collect();
+        let count = targets.len();
+        if count == 0 {
+            return Ok(Self { logprobs: vec![0.0; rows.len()], token_counts, head: None });
+        }
+
+        let indices = |values: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(values, [count]), (&device, DType::I32));
+        let before = indices(targets.iter().map(|at| at - 1).collect());
+        let targets = tokens.clone().flatten::<1>(0, 1).select(0, indices(targets));
+        let hidden: Tensor<2> = model.hidden(tokens, &Placement::right_padded(longest, &device), None).flatten(0, 1);
+        let hidden = hidden.select(0, before);
+        let weight = head_weight(model);
+
+        let logits = hidden.clone().inner().matmul(weight.clone().inner().transpose());
+        let probabilities = softmax(logits.clone(), 1);
+        // log Σ e^logit = largest logit − log of its probability, which is at least 1 / vocab_size and so keeps its digits.
+        let normalizer = logits.clone().max_dim(1) - probabilities.clone().max_dim(1).log();
+        let of_tokens = (logits.gather(1, targets.clone().unsqueeze_dim(1)) - normalizer).into_data();
+        let mut of_tokens = of_tokens.iter::<f64>();
+        let logprobs = token_counts.iter().map(|&count| of_tokens.by_ref().take(count).sum()).collect();
+        Ok(Self { logprobs, token_counts, head: Some(Head { hidden, weight, probabilities, targets }) })
+    }
+
+    /// The gradients of Σ `derivatives` · logprobs, one derivative a row; `None` when no row has a response token.
+    pub(super) fn backward(self, derivatives: &[f64]) -> Option<Gradients> {
+        let Head { hidden, weight, probabilities, targets } = self.head?;
+        let of_tokens: Vec<f32> = derivatives
+            .iter()
+            .zip(&self.token_counts)
+            .flat_map(|(&derivative, &count)| std::iter::repeat_n(derivative as f32, count))
+            .collect();
+        let shape = [of_tokens.len(), 1];
+        let (plain_hidden, plain_weight) = (hidden.clone().inner(), weight.clone().inner());
+        let derivative: Tensor<2> = Tensor::from_data(TensorData::new(of_tokens, shape), (&plain_hidden.device(), DType::F32));
+
+        // With G = derivative ⊙ (one-hot − probabilities), the gradient by the logits, these are G · weight and Gᵀ · hidden.
+        let by_hidden = (plain_weight.clone().select(0, targets.clone()) - probabilities.clone().matmul(plain_weight.clone())) * derivative.clone();
+        let scaled = plain_hidden * derivative;
+        let by_weight = plain_weight.zeros_like().select_assign(0, targets, scaled.clone(), IndexingUpdateOp::Add)
+            - probabilities.transpose().matmul(scaled);
+        // A sum with these derivatives, for autodiff to go on from.
+        Some(((hidden * by_hidden.autodiff()).sum() + (weight * by_weight.autodiff()).sum()).backward())
+    }
+}
+
+/// The weights from hidden states to logits: `[vocab_size, hidden_size]`.
+fn head_weight(model: &Llama) -> Tensor<2> {
+    match &model.lm_head {
+        Some(lm_head) => lm_head.weight.val().transpose(),
+        None => model.model.embed_tokens.weight.val(),
+    }
+}

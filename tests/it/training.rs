@@ -1,0 +1,283 @@
+//! Training against PyTorch's numbers, against itself with other batches, and across a stop.
+
+use std::collections::BTreeMap;
+use std::f64::consts::LN_2;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use optune::model::{Llama, LlamaConfig, Sequences};
+use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, response_logprobs};
+use serde_json::{Value, json};
+
+const ADAM_W: Rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+
+fn settings(rule: Rule, peak: f64, micro_batch: usize) -> Settings {
+    let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
+    Settings { rule, schedule, gradient_limit: None, micro_batch }
+}
+
+fn real_folder() -> Option<PathBuf> {
+    let folder = std::env::var_os("OPTUNE_REAL_DIR").map(PathBuf::from);
+    if folder.is_none() {
+        eprintln!("skipped: OPTUNE_REAL_DIR is not set");
+    }
+    folder
+}
+
+/// Numbers that look random and are the same everywhere.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as f64 / (1u64 << 31) as f64 - 0.5
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        ((self.next() + 0.5) * limit as f64) as usize
+    }
+}
+
+impl ModuleMapper for Noise {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| {
+            let shape = tensor.shape();
+            // Norms start at 1, the rest around 0.
+            let mean = if D == 1 { 1.0 } else { 0.0 };
+            let values: Vec<f32> = (0..shape.num_elements()).map(|_| (mean + 0.3 * self.next()) as f32).collect();
+            let device = tensor.device();
+            Tensor::<1>::from_floats(values.as_slice(), &device).reshape(shape).require_grad()
+        })
+    }
+}
+
+fn model(config: &Value) -> Llama {
+    let config = LlamaConfig::from_json(config).unwrap();
+    Llama::unfilled(&config, &Device::flex().autodiff())
+}
+
+fn tiny_model(tied: bool) -> Llama {
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": tied,
+    });
+    model(&config).map(&mut Noise(7))
+}
+
+/// `count` responses of 3 to 12 tokens to prompts of 1 to 4.
+fn tiny_responses(count: usize) -> Responses {
+    let mut noise = Noise(3);
+    let prompts: Vec<usize> = (0..count).map(|_| 1 + noise.below(4)).collect();
+    let mut row = |prompt: usize| (0..prompt + 3 + noise.below(10)).map(|_| noise.below(50) as i32).collect();
+    let rows: Vec<Vec<i32>> = prompts.iter().map(|&prompt| row(prompt)).collect();
+    Responses::new(Sequences::from_rows(&rows, &Device::flex()).unwrap(), prompts).unwrap()
+}
+
+/// Pairs of neighbours, with `model` as the reference.
+fn pairs(model: &Llama, responses: &Responses) -> Vec<Pair> {
+    let rows: Vec<usize> = (0..responses.rows()).collect();
+    let logprobs = response_logprobs(model, responses, &rows, rows.len()).unwrap();
+    let pair = |(at, logprobs): (usize, &[f64])| Pair {
+        chosen: 2 * at,
+        rejected: 2 * at + 1,
+        weight: 0.5 + at as f64,
+        reference_logprob_chosen: logprobs[0],
+        reference_logprob_rejected: logprobs[1],
+    };
+    logprobs.chunks_exact(2).enumerate().map(pair).collect()
+}
+
+/// All weights, by name.
+#[derive(Default)]
+struct Weights {
+    path: Vec<String>,
+    found: BTreeMap<String, Vec<f32>>,
+}
+
+impl Weights {
+    fn of(model: &Llama) -> BTreeMap<String, Vec<f32>> {
+        let mut weights = Self::default();
+        model.visit(&mut weights);
+        weights.found
+    }
+}
+
+impl ModuleVisitor for Weights {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.insert(self.path.join("."), param.val().inner().into_data().iter().collect());
+    }
+}
+
+#[track_caller]
+fn assert_close(found: f64, expected: f64, relative: f64) {
+    assert!((found - expected).abs() <= relative * expected.abs(), "{found}, expected {expected}");
+}
+
+#[test]
+fn logprobs_do_not_depend_on_the_batch() {
+    for tied in [true, false] {
+        let model = tiny_model(tied);
+        let responses = tiny_responses(7);
+        let rows = [6, 0, 3, 1, 5, 2, 4];
+        let together = response_logprobs(&model, &responses, &rows, 7).unwrap();
+        let alone = response_logprobs(&model, &responses, &rows, 1).unwrap();
+        assert_eq!(together, response_logprobs(&model, &responses, &rows, 7).unwrap());
+        for (together, alone) in together.iter().zip(alone) {
+            assert!(alone < 0.0);
+            assert_close(*together, alone, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn an_empty_response_has_logprob_zero() {
+    let sequences = Sequences::from_rows(&[vec![1, 2], vec![3]], &Device::flex()).unwrap();
+    let responses = Responses::new(sequences, vec![2, 1]).unwrap();
+    let mut trainer = Trainer::new(tiny_model(true), settings(ADAM_W, 1e-3, 2), 1).unwrap();
+    assert_eq!(response_logprobs(&trainer.policy(), &responses, &[0, 1], 2).unwrap(), [0.0, 0.0]);
+    let error = trainer.supervised_step(&responses, &[0, 1]).unwrap_err();
+    assert_eq!(error.to_string(), "step 0: the batch has no response token, expected at least one");
+}
+
+#[test]
+fn micro_batches_add_up_to_their_batch() {
+    for tied in [true, false] {
+        let model = tiny_model(tied);
+        let responses = tiny_responses(14);
+        // A reference other than the policy, so that pairs differ in more than their weight.
+        let mut pairs = pairs(&model, &responses);
+        pairs.iter_mut().for_each(|pair| pair.reference_logprob_chosen += pair.weight - 2.0);
+        let whole = run(&model, &responses, &pairs, 7);
+        for micro_batch in [1, 3] {
+            let parts = run(&model, &responses, &pairs, micro_batch);
+            for (whole, parts) in whole.0.iter().zip(&parts.0) {
+                assert_close(parts.loss, whole.loss, 1e-5);
+                assert_close(parts.gradient_norm, whole.gradient_norm, 1e-5);
+                assert_close(parts.kl.unwrap(), whole.kl.unwrap(), 1e-4);
+                assert_eq!((parts.accuracy, parts.tokens), (whole.accuracy, whole.tokens));
+            }
+            for (name, weights) in &parts.1 {
+                let differences = weights.iter().zip(&whole.1[name]).map(|(parts, whole)| (parts - whole).abs());
+                assert!(differences.fold(0.0, f32::max) < 1e-5, "{name}");
+            }
+        }
+    }
+
+    fn run(model: &Llama, responses: &Responses, pairs: &[Pair], micro_batch: usize) -> (Vec<StepMetrics>, BTreeMap<String, Vec<f32>>) {
+        let rms_prop = Rule::RmsProp { alpha: 0.99, eps: 1e-2, weight_decay: 0.0 };
+        let mut trainer = Trainer::new(model.clone(), settings(rms_prop, 1e-3, micro_batch), 4).unwrap();
+        let rows: Vec<usize> = (0..responses.rows()).collect();
+        let mut metrics: Vec<StepMetrics> = (0..2).map(|_| trainer.preference_step(responses, pairs, 0.1).unwrap()).collect();
+        metrics.extend((0..2).map(|_| StepMetrics { kl: Some(0.0), ..trainer.supervised_step(responses, &rows).unwrap() }));
+        (metrics, Weights::of(&trainer.policy()))
+    }
+}
+
+#[test]
+fn the_first_loss_with_the_policy_as_reference_is_the_mean_weight_times_ln_2() {
+    let model = tiny_model(true);
+    let responses = tiny_responses(6);
+    let pairs = pairs(&model, &responses);
+    let mut trainer = Trainer::new(model, settings(ADAM_W, 1e-3, 3), 1).unwrap();
+    let metrics = trainer.preference_step(&responses, &pairs, 0.1).unwrap();
+    assert_close(metrics.loss, 1.5 * LN_2, 1e-6);
+    assert!(metrics.kl.unwrap().abs() < 1e-5 && metrics.reward_margin.unwrap().abs() < 1e-6);
+    assert_eq!((metrics.step, metrics.learning_rate, trainer.step()), (0, 1e-3, 1));
+}
+
+#[test]
+fn preferences_and_responses_are_learned() {
+    let model = tiny_model(true);
+    let responses = tiny_responses(8);
+    let pairs = pairs(&model, &responses);
+    let mut trainer = Trainer::new(model, settings(ADAM_W, 3e-3, 4), 40).unwrap();
+    let steps: Vec<_> = (0..20).map(|_| trainer.preference_step(&responses, &pairs, 0.1).unwrap()).collect();
+    assert!(steps[19].loss < 0.5 * steps[0].loss, "{:?}", steps[19]);
+    assert_eq!(steps[19].accuracy, Some(1.0));
+    let rows: Vec<usize> = (0..8).collect();
+    let steps: Vec<_> = (0..20).map(|_| trainer.supervised_step(&responses, &rows).unwrap()).collect();
+    assert!(steps[19].loss < 0.8 * steps[0].loss, "{:?}", steps[19]);
+}
+
+#[test]
+fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
+    for rule in [ADAM_W, Rule::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
+        let schedule = Schedule { peak: 3e-3, decay: Decay::Cosine, warmup_ratio: 0.25 };
+        let settings = Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3 };
+        let responses = tiny_responses(10);
+        let pairs = pairs(&tiny_model(false), &responses);
+        let mut trainer = Trainer::new(tiny_model(false), settings, 8).unwrap();
+        for _ in 0..3 {
+            trainer.preference_step(&responses, &pairs, 0.1).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        trainer.save_state(folder.path()).unwrap();
+        let bytes = files(folder.path());
+        trainer.save_state(folder.path()).unwrap();
+        assert!(files(folder.path()) == bytes, "the same state was written as other bytes");
+
+        // Another model of the same shape, with other parameter ids and weights.
+        let other = tiny_model(false).map(&mut Noise(1));
+        let mut restored = Trainer::load_state(folder.path(), other, settings, 8).unwrap();
+        assert_eq!(restored.step(), 3);
+        for _ in 3..8 {
+            let metrics = trainer.preference_step(&responses, &pairs, 0.1).unwrap();
+            assert_eq!(metrics, restored.preference_step(&responses, &pairs, 0.1).unwrap());
+        }
+        assert!(Weights::of(&trainer.policy()) == Weights::of(&restored.policy()));
+
+        let error = Trainer::load_state(folder.path(), tiny_model(true), settings, 8).unwrap_err();
+        assert!(error.to_string().contains("tensor lm_head.weight belongs to no parameter of this model"), "{error}");
+    }
+
+    fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    }
+}
+
+#[test]
+fn a_diverged_step_is_an_error_and_changes_nothing() {
+    let model = tiny_model(true);
+    let responses = tiny_responses(4);
+    let mut pairs = pairs(&model, &responses);
+    let mut trainer = Trainer::new(model, settings(ADAM_W, 1e-3, 4), 4).unwrap();
+    trainer.preference_step(&responses, &pairs, 0.1).unwrap();
+    let before = Weights::of(&trainer.policy());
+    pairs[1].weight = f64::NAN;
+    let error = trainer.preference_step(&responses, &pairs, 0.1).unwrap_err();
+    assert!(matches!(error, TrainingError::Diverged { step: 1, quantity: "the loss", .. }), "{error}");
+    assert!(error.to_string().starts_with("step 1: the loss is NaN, expected a finite number"), "{error}");
+    assert!(Weights::of(&trainer.policy()) == before);
+    assert_eq!(trainer.step(), 1);
+}
+
+#[test]
+fn what_does_not_belong_together_is_refused() {
+    let sequences = || Sequences::from_rows(&[vec![1, 2, 3], vec![4, 5]], &Device::flex()).unwrap();
+    for (counts, expected) in [
+        (vec![1], "1 prompt token counts, expected one for each of 2 responses"),
+        (vec![1, 0], "response 1 has 0 prompt tokens, expected 1 to 2, its length"),
+        (vec![4, 1], "response 0 has 4 prompt tokens, expected 1 to 3, its length"),
+    ] {
+        assert_eq!(Responses::new(sequences(), counts).unwrap_err().to_string(), expected);
+    }
+    let error = Trainer::new(tiny_model(true), settings(ADAM_W, 1e-3, 0), 1).unwrap_err();
+    assert_eq!(error.to_string(), "micro_batch is 0, expected at least 1");
+    let limited = Settings { gradient_limit: Some(0.0), ..settings(ADAM_W, 1e-3, 1) };
+    let error = Trainer::new(tiny_model(true), limited, 1).unwrap_err();
+    assert_eq!(error.to_string(), "gradient_limit is 0, expected a number above 0");
+    let responses = Responses::new(sequences(), vec![1, 1]).unwrap();
+    let error = response_logprobs(&tiny_model(true), &responses, &[2], 1).unwrap_err();
+    assert_eq!(error.to_string(), "sequences: row 2 does not exist, there are 2");
+}
