@@ -1,1 +1,3 @@
-#[test] fn ok() {}
+//! The one test binary; each topic is a file.
+
+mod model;
