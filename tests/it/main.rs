@@ -3,6 +3,8 @@
 mod command_line;
 mod floors;
 mod kills;
+mod model;
+mod pipeline;
 mod stories;
 mod training;
 mod workspace;
