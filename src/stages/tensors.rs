@@ -3,6 +3,7 @@
 //! An Arrow list column holds its rows' ids back to back in one buffer, which is what [`Sequences`] wants: the buffer itself
 //! becomes the tensor's memory, and a tensor's memory becomes the buffer of the next column.
 
+use std::panic::AssertUnwindSafe;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -70,7 +71,8 @@ pub fn empty_lists(rows: usize) -> ArrayRef {
 }
 
 fn int_buffer(bytes: Bytes, count: usize) -> ScalarBuffer<i32> {
-    let bytes = bytes;
+    // Nothing is seen half-changed after a panic: the bytes are never written to.
+    let bytes = Arc::new(AssertUnwindSafe(bytes));
     let slice: &[u8] = &bytes;
     if slice.as_ptr().align_offset(align_of::<i32>()) != 0 {
         return ScalarBuffer::from(slice.chunks_exact(4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<i32>>());
@@ -78,6 +80,6 @@ fn int_buffer(bytes: Bytes, count: usize) -> ScalarBuffer<i32> {
     let (pointer, length) = (NonNull::from(slice).cast::<u8>(), slice.len());
     // SAFETY: the memory belongs to `bytes`, which the buffer keeps alive and which nothing can write to once it is behind an Arc;
     // pointer and length are those of its slice.
-    let buffer = unsafe { Buffer::from_custom_allocation(pointer, length, Arc::new(Owner(bytes))) };
+    let buffer = unsafe { Buffer::from_custom_allocation(pointer, length, bytes) };
     ScalarBuffer::new(buffer, 0, count)
 }
