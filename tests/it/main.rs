@@ -1,1 +1,4 @@
-#[test] fn ok() {}
+//! All tests that need more than one module, in one binary: linking costs more than compiling.
+
+mod store;
+mod tables;
