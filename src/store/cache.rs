@@ -66,7 +66,26 @@ impl RunLock {
     }
 
     /// Empties a place without losing work: a finished output stays in the cache, the parts of an unfinished table are set aside there.
-    pub(super) fn retire(&self, place: &Place) -> Result<(), StoreError> {
+    ///
+    /// A node that once ran once and now runs every iteration, or the other way round, has its old outputs in the way: they go too.
+    ///
+    /// # Errors
+    /// Files cannot be linked or moved.
+    pub fn retire(&self, place: &Place) -> Result<(), StoreError> {
+        place.check()?;
+        let once = Place { iteration: None, ..place.clone() };
+        if place.iteration.is_none() || Manifest::read(&self.path(&once)).is_ok_and(|manifest| manifest.is_some()) {
+            for folder in files::list(&self.path(&once))? {
+                if let Some(iteration) = Place::iteration_of(&files::file_name(&folder)) {
+                    self.retire_one(&Place { iteration: Some(iteration), ..place.clone() })?;
+                }
+            }
+            self.retire_one(&once)?;
+        }
+        self.retire_one(place)
+    }
+
+    fn retire_one(&self, place: &Place) -> Result<(), StoreError> {
         let folder = self.path(place);
         if !folder.exists() {
             return Ok(());

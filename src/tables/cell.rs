@@ -80,7 +80,7 @@ macro_rules! plain_cell {
 
             fn value($cells: &dyn Array, row: usize) -> Result<Self, String> {
                 let typed = $typed.ok_or_else(|| mismatch::<Self>($cells))?;
-                Ok(typed.value(row).into())
+                if typed.is_null(row) { Err("expected a value, found null".to_string()) } else { Ok(typed.value(row).into()) }
             }
         }
     };

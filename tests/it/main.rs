@@ -5,6 +5,8 @@ mod floors;
 mod kills;
 mod model;
 mod pipeline;
+mod store;
 mod stories;
+mod tables;
 mod training;
 mod workspace;
