@@ -32,7 +32,7 @@ pub(super) fn run(context: &Context, sql: &str) -> Result<Summary, StageError> {
     let count = rewards.len();
     let values: Vec<f64> = rewards.iter().filter_map(|row| row.reward).collect();
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    context.write_relation(TableKind::Rewards, &[rewards::batch(&rewards)?], [("responses", count as i64), ("scored", values.len() as i64)])?;
+    context.write_relation(TableKind::Rewards, &[rewards::batch(&rewards)], [("responses", count as i64), ("scored", values.len() as i64)])?;
     Ok(Summary::new(format!("{count} responses scored, mean reward {mean:.3}")))
 }
 

@@ -70,7 +70,7 @@ pub fn empty_lists(rows: usize) -> ArrayRef {
 }
 
 fn int_buffer(bytes: Bytes, count: usize) -> ScalarBuffer<i32> {
-    let bytes = Arc::new(bytes);
+    let bytes = bytes;
     let slice: &[u8] = &bytes;
     if slice.as_ptr().align_offset(align_of::<i32>()) != 0 {
         return ScalarBuffer::from(slice.chunks_exact(4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<i32>>());
@@ -78,6 +78,6 @@ fn int_buffer(bytes: Bytes, count: usize) -> ScalarBuffer<i32> {
     let (pointer, length) = (NonNull::from(slice).cast::<u8>(), slice.len());
     // SAFETY: the memory belongs to `bytes`, which the buffer keeps alive and which nothing can write to once it is behind an Arc;
     // pointer and length are those of its slice.
-    let buffer = unsafe { Buffer::from_custom_allocation(pointer, length, bytes) };
+    let buffer = unsafe { Buffer::from_custom_allocation(pointer, length, Arc::new(Owner(bytes))) };
     ScalarBuffer::new(buffer, 0, count)
 }

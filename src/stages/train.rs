@@ -127,7 +127,7 @@ pub(super) fn train(
         if trainer.step() < total && (stopped || trainer.step().is_multiple_of(every)) {
             context.run.commit_checkpoint(&place, &fingerprint, trainer.step(), total, |folder| -> Result<(), StageError> {
                 trainer.save_state(folder)?;
-                Ok(store::write_parquet(&folder.join(METRICS_FILE), &training_table::batch(&rows)?)?)
+                Ok(store::write_parquet(&folder.join(METRICS_FILE), &training_table::batch(&rows))?)
             })?;
         }
         if stopped {
@@ -147,11 +147,12 @@ fn write_training_table(context: &Context, rows: &[training_table::Row]) -> Resu
     let Some(place) = context.task.training_place() else { return Ok(()) };
     let recipe = training_recipe(context.recipe);
     let mut writer = context.run.write_table(&place, &recipe, Some(TableKind::Training), rows.len(), rows.len().max(1))?;
-    let batch = training_table::batch(rows)?;
+    let batch = training_table::batch(rows);
     for part in writer.missing() {
         writer.commit(part, &batch)?;
     }
-    Ok(writer.finish([("steps".to_string(), rows.len() as i64)].into())?)
+    writer.finish([("steps".to_string(), rows.len() as i64)].into())?;
+    Ok(())
 }
 
 fn read_metrics(path: &Path) -> Result<Vec<training_table::Row>, StageError> {

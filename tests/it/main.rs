@@ -3,6 +3,7 @@
 mod command_line;
 mod floors;
 mod kills;
+mod model;
 mod pipeline;
 mod stories;
 mod training;
