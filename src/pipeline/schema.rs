@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::spec::Spec;
 
-/// The JSON Schema of the pipeline file: every key with its description, default and range.
-pub fn schema() -> Schema {
-    SchemaSettings::draft2020_12().with_transform(OrParam).into_generator().into_root_schema_for::<Spec>()
+/// The JSON Schema of the pipeline file, as text: every key with its description, default and range.
+pub fn schema() -> String {
+    let schema = SchemaSettings::draft2020_12().with_transform(OrParam).into_generator().into_root_schema_for::<Spec>();
+    format!("{:#}", schema.to_value())
 }
 
 /// Lets `"${param}"` stand wherever a number, a truth value or one of several words is expected.
