@@ -2,6 +2,7 @@
 
 mod command_line;
 mod floors;
+mod generation;
 mod kills;
 mod model;
 mod pipeline;

@@ -419,3 +419,33 @@ fn devices_have_names() {
         assert!(DeviceChoice::Cuda.resolve().unwrap_err().to_string().contains("--features cuda"));
     }
 }
+
+/// Saves models for `tests/python/export_parity.py` into the folder that `OPTUNE_EXPORT_DIR` names.
+#[test]
+fn models_are_exported() {
+    let Some(folder) = std::env::var_os("OPTUNE_EXPORT_DIR") else {
+        eprintln!("skipped: OPTUNE_EXPORT_DIR is not set");
+        return;
+    };
+    let export = |name: &str, checkpoint: &Checkpoint, model: &Llama, text: Option<&str>| {
+        let folder = Path::new(&folder).join(name);
+        checkpoint.save(&folder, model).unwrap();
+        let token_ids: Vec<i32> = (1..30).collect();
+        let logits = all_logits(model, &token_ids);
+        let logits: Vec<&[f32]> = logits.chunks(checkpoint.config.vocab_size).collect();
+        let mut parity = json!({"token_ids": token_ids, "logits": logits});
+        if let Some(text) = text {
+            parity["text"] = json!(text);
+            parity["text_ids"] = json!(checkpoint.tokenizer.encode(text, SpecialTokens::Added).unwrap());
+        }
+        fs::write(folder.join("parity.json"), parity.to_string()).unwrap();
+    };
+    for (name, tied) in [("tied", true), ("untied", false)] {
+        let (_folder, checkpoint) = blank(tied);
+        export(name, &checkpoint, &checkpoint.init(&device(), 23), None);
+    }
+    if let Some(stories) = real("stories260K") {
+        let checkpoint = Checkpoint::open(&stories).unwrap();
+        export("stories", &checkpoint, &checkpoint.load(&device()).unwrap(), Some("Once upon a time,  there was a dog."));
+    }
+}

@@ -1,0 +1,152 @@
+//! Draws one token from logits: temperature, then top-k, then top-p, as Hugging Face orders them. Knows nothing of models.
+
+use std::cmp::Ordering;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::GenerationError;
+
+/// How responses are sampled and when they end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 takes the likeliest token.
+    pub temperature: f64,
+    /// The likeliest tokens that together have this probability are kept; 1 keeps all. (Holtzman et al. 2019, arXiv 1904.09751)
+    pub top_p: f64,
+    /// So many likeliest tokens are kept; 0 keeps all.
+    pub top_k: usize,
+    /// The longest response, in tokens.
+    pub max_new_tokens: usize,
+    /// Any of these tokens ends a response, and is part of it.
+    pub eos: Vec<i32>,
+    /// The longest prompt and response together: the model's `max_position_embeddings`.
+    pub max_total_tokens: usize,
+}
+
+impl Sampling {
+    /// # Errors
+    /// Names the setting that is out of range.
+    pub(super) fn check(&self) -> Result<(), GenerationError> {
+        let wrong = |setting, value: String, expected| Err(GenerationError::Setting { setting, value, expected });
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            return wrong("temperature", self.temperature.to_string(), "a number from 0 on");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return wrong("top_p", self.top_p.to_string(), "a number above 0, at most 1");
+        }
+        if self.max_new_tokens == 0 {
+            return wrong("max_new_tokens", "0".to_string(), "at least 1");
+        }
+        Ok(())
+    }
+}
+
+/// A drawn token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// Its id.
+    pub token: i32,
+    /// Its natural log probability in the distribution it was drawn from, which is the one left after top-k and top-p; 0 at temperature 0.
+    pub logprob: f64,
+}
+
+/// The random stream of one response. Each draw takes one number of it, so that a token depends on the seed, the step and the
+/// logits alone: not on other responses, nor on the batch.
+#[derive(Debug)]
+pub struct Sampler {
+    generator: ChaCha8Rng,
+}
+
+/// A token that may be drawn, with its probability relative to the likeliest token's.
+type Candidate = (f32, usize);
+
+/// Likeliest first; of equals, the smaller id. A total order, since weights are finite.
+fn likeliest_first(left: &Candidate, right: &Candidate) -> Ordering {
+    right.0.total_cmp(&left.0).then(left.1.cmp(&right.1))
+}
+
+impl Sampler {
+    /// The stream of `seed`: ChaCha with 8 rounds.
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self { generator: ChaCha8Rng::from_seed(seed) }
+    }
+
+    /// Draws the next token.
+    ///
+    /// # Errors
+    /// The first token whose logit is not finite, and that logit; there must be at least one logit.
+    pub fn draw(&mut self, logits: &[f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
+        // In [0, 1), with all 53 bits a f64 has.
+        let uniform = (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let (best, largest) = likeliest(logits)?;
+        if sampling.temperature == 0.0 {
+            return Ok(Draw { token: best as i32, logprob: 0.0 });
+        }
+        let inverse = (1.0 / sampling.temperature) as f32;
+        let weight = |logit: f32| ((logit - largest) * inverse).exp();
+        let limited = sampling.top_k > 0 && sampling.top_k < logits.len();
+        if !limited && sampling.top_p >= 1.0 {
+            let total: f64 = logits.iter().map(|logit| f64::from(weight(*logit))).sum();
+            return Ok(pick(logits.iter().map(|logit| weight(*logit)).zip(0..), total, uniform).unwrap_or(Draw { token: best as i32, logprob: 0.0 }));
+        }
+        let mut candidates: Vec<Candidate> = logits.iter().map(|logit| weight(*logit)).zip(0..).collect();
+        if limited {
+            candidates.select_nth_unstable_by(sampling.top_k - 1, likeliest_first);
+            candidates.truncate(sampling.top_k);
+        }
+        let total = keep_nucleus(&mut candidates, sampling.top_p);
+        Ok(pick(candidates.into_iter(), total, uniform).unwrap_or(Draw { token: best as i32, logprob: 0.0 }))
+    }
+}
+
+/// The index of the largest logit, the first of equals, and the logit.
+fn likeliest(logits: &[f32]) -> Result<(usize, f32), (usize, f32)> {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (token, &logit) in logits.iter().enumerate() {
+        if !logit.is_finite() {
+            return Err((token, logit));
+        }
+        if logit > best.1 {
+            best = (token, logit);
+        }
+    }
+    Ok(best)
+}
+
+/// Keeps the smallest set of likeliest candidates whose share is at least `top_p`, and returns their weight.
+fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) -> f64 {
+    let total: f64 = candidates.iter().map(|candidate| f64::from(candidate.0)).sum();
+    if top_p < 1.0 {
+        // All candidates below this share are together less than 1 - top_p, so that the rest has the nucleus in it: sort only that.
+        let negligible = (1.0 - top_p) * total / candidates.len() as f64;
+        candidates.retain(|candidate| f64::from(candidate.0) >= negligible);
+    }
+    candidates.sort_unstable_by(likeliest_first);
+    let mut sum = 0.0;
+    let mut kept = 0;
+    for candidate in candidates.iter() {
+        sum += f64::from(candidate.0);
+        kept += 1;
+        if top_p < 1.0 && sum >= top_p * total {
+            break;
+        }
+    }
+    candidates.truncate(kept);
+    sum
+}
+
+/// The candidate at `uniform` of the way through the weights, which sum to `total`; `None` when there is none.
+fn pick(candidates: impl Iterator<Item = Candidate>, total: f64, uniform: f64) -> Option<Draw> {
+    let target = uniform * total;
+    let mut sum = 0.0;
+    let mut last = None;
+    for (weight, token) in candidates.filter(|candidate| candidate.0 > 0.0) {
+        sum += f64::from(weight);
+        last = Some(Draw { token: token as i32, logprob: (f64::from(weight) / total).ln() });
+        if sum > target {
+            break;
+        }
+    }
+    last
+}
