@@ -106,7 +106,7 @@ impl<'a> Sampler<'a> {
         let sampling = Sampling {
             temperature: settings.temperature,
             top_p: settings.top_p,
-            top_k: settings.top_k.map(|k| k as usize),
+            top_k: settings.top_k.map_or(0, |k| k as usize),
             max_new_tokens: settings.max_new_tokens as usize,
             eos: checkpoint.generation.eos_token_ids.clone(),
             max_total_tokens: checkpoint.config.max_position_embeddings,
