@@ -51,9 +51,21 @@ pub(super) fn remove(lock: &RunLock, fingerprint: &Fingerprint) -> Result<(), St
     all(lock, fingerprint)?.iter().try_for_each(|dir| files::remove(dir))
 }
 
-/// The node, iteration and recipe a checkpoint belongs to, for tidying up.
-pub(super) fn owner(dir: &Path) -> Option<(Place, Fingerprint)> {
-    contents(dir).map(|contents| (Place::model(contents.node, contents.iteration), contents.fingerprint))
+/// Whether the model that a checkpoint belongs to is finished with its recipe, or with another one; `None` if it is not finished or the
+/// checkpoint cannot be read.
+pub(super) fn outlived(run: &Run, dir: &Path) -> Result<Option<Outlived>, StoreError> {
+    let Some(contents) = contents(dir) else { return Ok(None) };
+    let manifest = run.manifest(&Place::model(contents.node, contents.iteration))?.filter(|manifest| manifest.complete);
+    Ok(manifest.map(|manifest| if manifest.fingerprint == contents.fingerprint { Outlived::Finished } else { Outlived::Changed }))
+}
+
+/// Why a checkpoint is not needed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outlived {
+    /// Its model is finished.
+    Finished,
+    /// Its model is finished with another recipe.
+    Changed,
 }
 
 fn all(run: &Run, fingerprint: &Fingerprint) -> Result<Vec<PathBuf>, StoreError> {

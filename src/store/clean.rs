@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::checkpoint::Outlived;
 use super::{Run, RunLock, Runs, StoreError, checkpoint, files};
 
 /// Something that no run needs.
@@ -100,14 +101,9 @@ impl Runs {
 fn old_checkpoints(run: &Run) -> Result<Vec<Garbage>, StoreError> {
     let mut found = Vec::new();
     for path in files::list(&run.partial())?.into_iter().filter(|path| checkpoint::is_checkpoint(path)) {
-        let why = match checkpoint::owner(&path) {
-            None => "a checkpoint that cannot be read",
-            Some((place, fingerprint)) => match run.manifest(&place)? {
-                Some(manifest) if manifest.complete && manifest.fingerprint != fingerprint => "a checkpoint of settings that were changed since",
-                _ => continue,
-            },
-        };
-        found.push(Garbage { bytes: files::size(&path)?, path, why });
+        if checkpoint::outlived(run, &path)? == Some(Outlived::Changed) {
+            found.push(Garbage { bytes: files::size(&path)?, path, why: "a checkpoint of settings that were changed since" });
+        }
     }
     Ok(found)
 }

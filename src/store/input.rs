@@ -84,7 +84,10 @@ pub fn read_input(format: &InputFormat, path: &Path) -> Result<Vec<RecordBatch>,
 }
 
 fn read_csv(path: &Path, delimiter: u8, header: bool, columns: &[(String, ColumnType)]) -> Result<Vec<RecordBatch>, StoreError> {
-    let failed = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
+    let failed = |error: ArrowError| {
+        let (problem, line) = line_of(message(error));
+        StoreError::Input { path: path.to_path_buf(), line, problem }
+    };
     let format = arrow::csv::reader::Format::default().with_delimiter(delimiter).with_header(header);
     let mut file = open(path)?;
     let schema = if columns.is_empty() {
@@ -129,6 +132,16 @@ fn open(path: &Path) -> Result<BufReader<File>, StoreError> {
 
 fn never_empty(batches: Vec<RecordBatch>, schema: &SchemaRef) -> Vec<RecordBatch> {
     if batches.is_empty() { vec![RecordBatch::new_empty(schema.clone())] } else { batches }
+}
+
+/// Arrow's message about CSV without its line, and that line from 1: Arrow counts from 0 where a value is wrong.
+fn line_of(message: String) -> (String, Option<u64>) {
+    let Some((before, after)) = message.split_once(" at line ") else { return (message, None) };
+    let (number, after) = after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));
+    match number.parse::<u64>() {
+        Ok(line) => (format!("{before}{after}"), Some(line + u64::from(before.starts_with("Error while parsing")))),
+        Err(_) => (message, None),
+    }
 }
 
 /// The reader's words without its name for the kind of error.

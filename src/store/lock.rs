@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::checkpoint::Outlived;
 use super::{Event, Journal, Run, StoreError, checkpoint, files};
 
 /// The lock's name in the run's folder.
@@ -45,7 +46,9 @@ impl Run {
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         for path in files::list(&self.partial())? {
-            if !checkpoint::is_checkpoint(&path) {
+            // An unreadable manifest is dealt with when its place is verified.
+            let needed = checkpoint::is_checkpoint(&path) && !matches!(checkpoint::outlived(self, &path), Ok(Some(Outlived::Finished)));
+            if !needed {
                 files::remove(&path)?;
             }
         }

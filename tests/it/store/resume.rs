@@ -15,7 +15,8 @@ fn every_table_reads_back_as_it_was_written() {
     for (seed, rows) in [(1, 0), (2, 1), (3, 300)] {
         for (kind, batch) in random_batches(seed, rows) {
             let place = Place::table(kind.name(), Some(seed as u32));
-            let mut writer = lock.write_table(&place, &recipe(seed as f64), Some(kind), rows, 1000).unwrap();
+            let made = Recipe { operator: kind.name().into(), ..recipe(seed as f64) };
+            let mut writer = lock.write_table(&place, &made, Some(kind), rows, 1000).unwrap();
             assert_eq!((writer.part_count(), writer.missing(), writer.rows_of(0)), (1, vec![0], 0..rows));
             writer.commit(0, &batch).unwrap();
             writer.finish(counts()).unwrap();
