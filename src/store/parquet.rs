@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
@@ -87,7 +87,9 @@ pub(super) fn schema(path: &Path) -> Result<SchemaRef, StoreError> {
 
 /// The batch without its schema's metadata.
 fn plain(batch: &RecordBatch) -> Result<RecordBatch, ParquetError> {
-    Ok(batch.clone().with_schema(without_metadata(batch.schema_ref()))?)
+    // Not `with_schema`, which wants the old metadata to stay.
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(without_metadata(batch.schema_ref()), batch.columns().to_vec(), &rows)?)
 }
 
 fn without_metadata(schema: &Schema) -> SchemaRef {
