@@ -143,13 +143,29 @@ fn a_manifest_that_is_none_is_set_aside_with_its_folder() {
 }
 
 #[test]
-fn parts_of_other_slices_are_set_aside_and_reported() {
+fn another_part_size_goes_on_with_the_parts_that_are_there() {
     let space = Space::new();
     let place = Place::table("pool", Some(1));
     let lock = space.lock("run");
     make_table(&lock, &place, 0.5, 2).unwrap();
     let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, 5).unwrap();
-    assert_eq!(writer.missing(), [0, 1]);
+    assert_eq!((writer.missing(), writer.rows_of(2), writer.quarantined().len()), (vec![2], 8..10, 0));
+    assert_eq!(writer.committed().unwrap(), [0, 1].map(|index| part(0.5, index).columns().to_vec()).map(|columns| plain(&part(0.5, 0), columns)));
+}
+
+/// Columns under a batch's schema without its metadata, as files give them.
+fn plain(like: &RecordBatch, columns: Vec<arrow::array::ArrayRef>) -> RecordBatch {
+    RecordBatch::try_new(arrow::datatypes::Schema::new(like.schema().fields().clone()).into(), columns).unwrap()
+}
+
+#[test]
+fn parts_of_another_input_are_set_aside_and_reported() {
+    let space = Space::new();
+    let place = Place::table("pool", Some(1));
+    let lock = space.lock("run");
+    make_table(&lock, &place, 0.5, 2).unwrap();
+    let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS + 1, PART_ROWS).unwrap();
+    assert_eq!(writer.missing(), [0, 1, 2]);
     assert_eq!(writer.quarantined().len(), 1);
-    assert!(writer.quarantined()[0].to_string().contains("expected 10 input rows in parts of 5, found 10 input rows in parts of 4"));
+    assert!(writer.quarantined()[0].to_string().contains("expected 11 input rows, found 10 input rows"));
 }
