@@ -242,12 +242,12 @@ fn what_does_not_belong_together_is_refused() {
     ] {
         assert_eq!(Responses::new(sequences(), counts).unwrap_err().to_string(), expected);
     }
-    let error = Trainer::new(tiny_model(true, 7), settings(ADAM_W, 1e-3, 0), 1).unwrap_err();
-    assert_eq!(error.to_string(), "micro_batch is 0, expected at least 1");
     let limited = Settings { gradient_limit: Some(0.0), ..settings(ADAM_W, 1e-3, 1) };
     let error = Trainer::new(tiny_model(true, 7), limited, 1).unwrap_err();
     assert_eq!(error.to_string(), "gradient_limit is 0, expected a number above 0");
     let responses = Responses::new(sequences(), vec![1, 1]).unwrap();
+    let error = response_logprobs(&tiny_model(true, 7), &responses, &[0], 0).unwrap_err();
+    assert_eq!(error.to_string(), "micro_batch is 0, expected at least 1");
     let error = response_logprobs(&tiny_model(true, 7), &responses, &[2], 1).unwrap_err();
     assert_eq!(error.to_string(), "sequences: row 2 does not exist, there are 2");
 }
