@@ -45,7 +45,7 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
     let mut next = vec![format!("{} is finished; next:", run.folder().display())];
     if let Some((rewards, prompts)) = rewarded(graph) {
         next.push(format!(
-            "  optune{runs} sql {name} 'SELECT iteration, \"group\", avg(reward) AS reward FROM {rewards} JOIN {prompts} USING (prompt_id) GROUP BY ALL ORDER BY ALL'"
+            "  optune{runs} sql {name} 'SELECT iteration, \"group\", avg(reward) AS reward FROM {rewards} JOIN {prompts} USING (prompt_id) GROUP BY 1, 2 ORDER BY 1, 2'"
         ));
     }
     next.push(format!("  optune{runs} sql {name}"));
@@ -91,7 +91,7 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
     }
     let name = evaluation.name.replace('"', "\"\"");
     let batches = session.query(&format!(
-        "SELECT CAST(iteration AS DOUBLE), avg(reward), avg(baseline_reward),
+        "SELECT CAST(iteration AS DOUBLE) AS t, avg(reward), avg(baseline_reward),
        50 + 50 * avg(CASE outcome WHEN 'win' THEN 1.0 WHEN 'loss' THEN -1.0 ELSE 0.0 END), avg(nll_initial)
 FROM \"{name}\" GROUP BY iteration ORDER BY iteration"
     ))?;

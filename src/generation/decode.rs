@@ -120,12 +120,11 @@ struct Batch<'a> {
     model: &'a Llama,
     device: Device,
     rows: Vec<&'a mut Response>,
-    prompt_lengths: Vec<usize>,
+    /// How many columns of the cache stand before each row's first token.
+    padding: Vec<usize>,
     cache: KvCache,
     /// `[rows, vocabulary]`: what the next tokens are drawn from.
     logits: Vec<f32>,
-    /// Tokens fed back since the prefill.
-    fed: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -138,8 +137,8 @@ impl<'a> Batch<'a> {
         let length_of = |prompt: &usize| prompts.lengths().get(*prompt).copied().unwrap_or_default();
         let lengths: Vec<usize> = distinct.iter().map(length_of).collect();
         let mut cache = model.new_cache();
-        let last = tokens.dims()[1] - 1;
-        let hidden = model.hidden(tokens, &Placement::left_padded(&lengths, &device), Some(&mut cache)).narrow(1, last, 1);
+        let columns = tokens.dims()[1];
+        let hidden = model.hidden(tokens, &Placement::left_padded(&lengths, &device), Some(&mut cache)).narrow(1, columns - 1, 1);
 
         // From one row a prompt to one row a response.
         let mut sources = Vec::with_capacity(rows.len());
@@ -151,8 +150,8 @@ impl<'a> Batch<'a> {
         cache.select_rows(&sources, &device);
         let sources = integers(sources.into_iter().map(|source| source as i32).collect(), &device);
         let logits = read(model.logits(hidden.select(0, sources)))?;
-        let prompt_lengths = rows.iter().map(|row| length_of(&row.prompt)).collect();
-        Ok(Self { model, device, rows, prompt_lengths, cache, logits, fed: 0 })
+        let padding = rows.iter().map(|row| columns - length_of(&row.prompt)).collect();
+        Ok(Self { model, device, rows, padding, cache, logits })
     }
 
     /// Draws the next token of every unfinished row and returns how many there were.
@@ -179,7 +178,7 @@ impl<'a> Batch<'a> {
             self.cache.select_rows(&unfinished, &self.device);
         }
         let mut kept = self.rows.iter().map(|row| row.finished.is_none());
-        self.prompt_lengths.retain(|_| kept.next() == Some(true));
+        self.padding.retain(|_| kept.next() == Some(true));
         self.rows.retain(|row| row.finished.is_none());
     }
 
@@ -187,9 +186,8 @@ impl<'a> Batch<'a> {
     fn step(&mut self) -> Result<(), GenerationError> {
         let tokens = self.rows.iter().map(|row| row.tokens.last().copied().unwrap_or_default()).collect();
         let tokens = integers(tokens, &self.device).reshape([self.rows.len(), 1]);
-        let placement = Placement::next(&self.prompt_lengths, self.fed, &self.device);
+        let placement = Placement::next(&self.padding, self.cache.length(), &self.device);
         self.logits = read(self.model.logits(self.model.hidden(tokens, &placement, Some(&mut self.cache))))?;
-        self.fed += 1;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! A checkpoint: a folder in Hugging Face's layout, opened without its weights, then loaded, freshly initialised, or written.
 
+use std::convert::Infallible;
 use std::f64::consts::TAU;
 use std::fs;
 use std::io;
@@ -109,13 +110,12 @@ impl Checkpoint {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         let mut generator = ChaCha8Rng::from_seed(key);
-        let filled = parameters::fill(Llama::unfilled(&self.config, device), device, &mut |parameter| {
+        let Ok(model) = parameters::fill(Llama::unfilled(&self.config, device), device, &mut |parameter| {
             let count = parameter.shape.iter().product();
             let is_norm = parameter.shape.len() == 1;
-            Ok(if is_norm { vec![1.0; count] } else { normal(&mut generator, count, self.config.initializer_range) })
+            Ok::<_, Infallible>(if is_norm { vec![1.0; count] } else { normal(&mut generator, count, self.config.initializer_range) })
         });
-        // The closure never fails, and `fill` has no other error.
-        filled.unwrap_or_else(|_| Llama::unfilled(&self.config, device))
+        model
     }
 
     /// Writes `model` to `folder` with this checkpoint's configuration, tokenizer and chat template; other software loads it as it is.

@@ -67,19 +67,19 @@ pub(super) fn list(model: &Llama) -> Vec<Parameter> {
 ///
 /// # Errors
 /// The first error of `value`.
-pub(super) fn fill(
+pub(super) fn fill<E>(
     model: Llama,
     device: &Device,
-    value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, ModelError>,
-) -> Result<Llama, ModelError> {
-    struct Fill<'a> {
+    value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>,
+) -> Result<Llama, E> {
+    struct Fill<'a, E> {
         path: Path,
         device: &'a Device,
-        value: &'a mut dyn FnMut(&Parameter) -> Result<Vec<f32>, ModelError>,
+        value: &'a mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>,
         filled: u64,
-        error: Option<ModelError>,
+        error: Option<E>,
     }
-    impl ModuleMapper for Fill<'_> {
+    impl<E> ModuleMapper for Fill<'_, E> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.path.enter(name, container);
         }

@@ -186,9 +186,9 @@ impl<'a> Sampler<'a> {
             None => tensors::empty_lists(rows),
         };
         let texts = self.texts(&token_ids, &prompt_counts)?;
-        let each = |prompt: &'_ Prompt| std::iter::repeat_n(prompt.id.clone(), per_prompt);
+        let ids: Vec<&str> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.id.as_str(), per_prompt)).collect();
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(prompts.iter().flat_map(each))),
+            Arc::new(StringArray::from(ids)),
             Arc::new(Int32Array::from(vec![self.context.born(); rows])),
             Arc::new(Int32Array::from_iter_values((0..rows).map(|row| (row % per_prompt.max(1)) as i32))),
             token_ids,

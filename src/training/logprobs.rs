@@ -11,23 +11,20 @@ use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::model::{Llama, Padding, Placement};
 
-use super::{Responses, TrainingError};
+use super::{Responses, TrainingError, micro_batches};
 
 /// The logprob of each chosen row's response given its prompt: the sum over response tokens, nats, at temperature 1.
 ///
-/// `micro_batch` rows go through the model at a time, in the order given; the same grouping gives the same bits.
+/// `micro_batch` rows go through the model together (see [`Settings::micro_batch`](super::Settings)), in the order given; the same
+/// grouping gives the same bits.
 ///
 /// # Errors
 /// When a row does not exist or `micro_batch` is 0.
 pub fn response_logprobs(model: &Llama, responses: &Responses, rows: &[usize], micro_batch: usize) -> Result<Vec<f64>, TrainingError> {
-    if micro_batch == 0 {
-        return Err(TrainingError::Input("micro_batch is 0, expected at least 1".to_string()));
-    }
     let model = model.valid();
     let mut logprobs = Vec::with_capacity(rows.len());
-    for rows in rows.chunks(micro_batch) {
-        logprobs.extend(Scored::new(&model, responses, rows)?.logprobs);
-    }
+    let score = |rows: &[usize]| Ok(Scored::new(&model, responses, rows)?.logprobs);
+    micro_batches::for_each(&model.device(), rows, micro_batch, score, |found| logprobs.extend(found))?;
     Ok(logprobs)
 }
 

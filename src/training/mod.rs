@@ -12,6 +12,7 @@ mod checkpoint;
 mod error;
 mod logprobs;
 pub mod loss;
+mod micro_batches;
 mod optimizer;
 mod parameters;
 mod responses;

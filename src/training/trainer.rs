@@ -3,6 +3,7 @@
 //! Does not know what an epoch is, in which order batches come, or where metrics go.
 
 use burn::module::Module;
+use burn::tensor::Gradients;
 
 use crate::model::Llama;
 
@@ -10,7 +11,7 @@ use super::logprobs::Scored;
 use super::loss::{PairLogprobs, PreferenceLoss, weighted_dpo};
 use super::optimizer::{self, Optimizer, Rule};
 use super::parameters::{self, Parameters};
-use super::{Responses, Schedule, TrainingError};
+use super::{Responses, Schedule, TrainingError, micro_batches};
 
 /// How to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,8 +22,8 @@ pub struct Settings {
     pub schedule: Schedule,
     /// The global gradient norm is clipped to this; `None` leaves it.
     pub gradient_limit: Option<f64>,
-    /// How many pairs (or responses, in supervised steps) go through the model at a time. Bounds memory; the sum over micro-batches
-    /// is that of the whole batch, up to rounding.
+    /// How many pairs (or responses, in supervised steps) go through the model together; on the processor, as many such micro-batches
+    /// as there are cores are worked on at once. Bounds memory; the gradient is that of the whole batch, up to rounding.
     pub micro_batch: usize,
 }
 
@@ -81,9 +82,6 @@ impl Trainer {
     /// # Errors
     /// When a setting is out of range.
     pub fn new(policy: Llama, settings: Settings, total_steps: u64) -> Result<Self, TrainingError> {
-        if settings.micro_batch == 0 {
-            return Err(TrainingError::Input("micro_batch is 0, expected at least 1".to_string()));
-        }
         let limit = settings.gradient_limit.unwrap_or(1.0);
         if !(limit > 0.0) {
             return Err(TrainingError::Input(format!("gradient_limit is {limit}, expected a number above 0")));
@@ -111,19 +109,16 @@ impl Trainer {
     /// When there is no pair, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
     pub fn preference_step(&mut self, responses: &Responses, pairs: &[Pair], beta: f64) -> Result<StepMetrics, TrainingError> {
         let count = pairs.len() as f64;
-        let mut gradients = Parameters::new();
         let mut sum = PreferenceLoss::default();
-        let mut tokens = 0;
-        for pairs in pairs.chunks(self.settings.micro_batch) {
+        let work = |policy: &Llama, pairs: &[Pair]| {
             let rows: Vec<usize> = pairs.iter().map(|pair| pair.chosen).chain(pairs.iter().map(|pair| pair.rejected)).collect();
-            let scored = Scored::new(&self.policy, responses, &rows)?;
+            let scored = Scored::new(policy, responses, &rows)?;
             let found = preference_loss(&scored.logprobs, pairs, beta);
             let chosen = found.derivative.iter().map(|derivative| derivative / count);
             let derivatives: Vec<f64> = chosen.clone().chain(chosen.map(|derivative| -derivative)).collect();
-            self.accumulate(&mut gradients, scored, &derivatives);
-            tokens += responses.token_count(&rows);
-            sum.add(&found);
-        }
+            Ok((found, scored.backward(&derivatives)))
+        };
+        let gradients = self.gradients(pairs, work, |found| sum.add(&found))?;
         let (gradient_norm, learning_rate) = self.update(gradients, sum.loss / count)?;
         Ok(StepMetrics {
             step: self.step() - 1,
@@ -135,7 +130,7 @@ impl Trainer {
             kl: Some(sum.kl / count),
             gradient_norm,
             learning_rate,
-            tokens,
+            tokens: pairs.iter().map(|pair| responses.token_count(&[pair.chosen, pair.rejected])).sum(),
         })
     }
 
@@ -146,13 +141,13 @@ impl Trainer {
     /// When no row has a response token, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
     pub fn supervised_step(&mut self, responses: &Responses, rows: &[usize]) -> Result<StepMetrics, TrainingError> {
         let count = rows.iter().map(|&row| responses.response(row).len()).sum::<usize>() as f64;
-        let mut gradients = Parameters::new();
         let mut loss = 0.0;
-        for rows in rows.chunks(self.settings.micro_batch) {
-            let scored = Scored::new(&self.policy, responses, rows)?;
-            loss -= scored.logprobs.iter().sum::<f64>() / count;
-            self.accumulate(&mut gradients, scored, &vec![-1.0 / count; rows.len()]);
-        }
+        let work = |policy: &Llama, rows: &[usize]| {
+            let scored = Scored::new(policy, responses, rows)?;
+            let found = -scored.logprobs.iter().sum::<f64>() / count;
+            Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
+        };
+        let gradients = self.gradients(rows, work, |found| loss += found)?;
         let (gradient_norm, learning_rate) = self.update(gradients, loss)?;
         Ok(StepMetrics {
             step: self.step() - 1,
@@ -168,15 +163,31 @@ impl Trainer {
         })
     }
 
-    fn accumulate(&self, sum: &mut Parameters, scored: Scored, derivatives: &[f64]) {
-        let Some(gradients) = scored.backward(derivatives) else { return };
-        for (name, gradient) in parameters::gradients(&self.policy, gradients) {
-            let gradient = match sum.remove(&name) {
-                Some(earlier) => earlier + gradient,
-                None => gradient,
-            };
-            sum.insert(name, gradient);
-        }
+    /// The sum of the gradients that `work` finds for each micro-batch of `items`; what else it finds goes to `take`, in order.
+    fn gradients<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        work: impl Fn(&Llama, &[T]) -> Result<(R, Option<Gradients>), TrainingError> + Sync,
+        mut take: impl FnMut(R),
+    ) -> Result<Parameters, TrainingError> {
+        let work = |items: &[T]| {
+            // With leaves of its own, so that micro-batches on other threads are other graphs.
+            let policy = parameters::change(self.policy.clone(), |_, weight| weight);
+            let (found, gradients) = work(&policy, items)?;
+            Ok((found, gradients.map(|gradients| parameters::gradients(&policy, gradients))))
+        };
+        let mut sum = Parameters::new();
+        micro_batches::for_each(&self.policy.device(), items, self.settings.micro_batch, work, |(found, gradients)| {
+            take(found);
+            for (name, gradient) in gradients.into_iter().flatten() {
+                let gradient = match sum.remove(&name) {
+                    Some(earlier) => earlier + gradient,
+                    None => gradient,
+                };
+                sum.insert(name, gradient);
+            }
+        })?;
+        Ok(sum)
     }
 
     /// Clips and applies the gradients; returns their norm and the learning rate.

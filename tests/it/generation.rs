@@ -86,7 +86,7 @@ fn draws_follow_the_softmax() {
 
 #[test]
 fn top_k_and_top_p_keep_the_likeliest() {
-    // By probability: 2 (0.41), 6 (0.25), 0 (0.15), 4 (0.09), 3, 1, 7, 5.
+    // By probability: 2 (0.40), 6 (0.25), 0 (0.15), 4 (0.09), 3 (0.05), 1, 7, 5.
     let kept = |top_k, top_p| -> Vec<usize> {
         let shares = shares(&LOGITS, &Sampling { top_k, top_p, ..sampling() }, 4000);
         (0..LOGITS.len()).filter(|token| shares[*token] > 0.0).collect()
@@ -95,7 +95,8 @@ fn top_k_and_top_p_keep_the_likeliest() {
     assert_eq!(kept(3, 1.0), [0, 2, 6]);
     assert_eq!(kept(0, 0.4), [2]);
     assert_eq!(kept(0, 0.5), [2, 6]);
-    assert_eq!(kept(0, 0.9), [0, 2, 4, 6]);
+    assert_eq!(kept(0, 0.85), [0, 2, 4, 6]);
+    assert_eq!(kept(0, 0.9), [0, 2, 3, 4, 6]);
     // Of the two that top-k keeps, 2 alone has 0.62.
     assert_eq!(kept(2, 0.6), [2]);
     assert_eq!(kept(100, 1.0), [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -243,9 +244,12 @@ fn stories() -> Option<(Llama, Vec<Vec<i32>>)> {
 fn greedy_stories_do_not_depend_on_the_batch() {
     let Some((model, openings)) = stories() else { return };
     let greedy = Sampling { temperature: 0.0, max_new_tokens: 60, eos: vec![1, 2], max_total_tokens: 512, ..sampling() };
-    let chosen = prompts(&openings[..16]);
-    let single = sample(&model, &chosen, &seeds(16, 1), &greedy, 1);
-    let together = sample(&model, &chosen, &seeds(16, 1), &greedy, 16);
+    let mut chosen = openings[..16].to_vec();
+    // A long prompt that finishes first, so that the rest goes on without the row that set the padding.
+    chosen.push(openings.concat()[..480].to_vec());
+    let chosen = prompts(&chosen);
+    let single = sample(&model, &chosen, &seeds(17, 1), &greedy, 1);
+    let together = sample(&model, &chosen, &seeds(17, 1), &greedy, 17);
     assert_eq!(responses(&single), responses(&together));
 
     let golden: serde_json::Value = serde_json::from_str(&fs::read_to_string(real("golden/stories260K.json").unwrap()).unwrap()).unwrap();

@@ -5,11 +5,13 @@ use std::f64::consts::LN_2;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
-use optune::model::{Llama, LlamaConfig, Sequences};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use optune::model::{Checkpoint, Llama, Sequences};
 use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, response_logprobs};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::model::{blank_checkpoint, device, real};
 
 const ADAM_W: Rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
 
@@ -18,61 +20,29 @@ fn settings(rule: Rule, peak: f64, micro_batch: usize) -> Settings {
     Settings { rule, schedule, gradient_limit: None, micro_batch }
 }
 
-fn real_folder() -> Option<PathBuf> {
-    let folder = std::env::var_os("OPTUNE_REAL_DIR").map(PathBuf::from);
-    if folder.is_none() {
-        eprintln!("skipped: OPTUNE_REAL_DIR is not set");
-    }
-    folder
+fn tiny_model(tied: bool, seed: u64) -> Llama {
+    let folder = tempfile::tempdir().unwrap();
+    blank_checkpoint(folder.path(), tied);
+    Checkpoint::open_blank(folder.path()).unwrap().init(&device().autodiff(), seed)
 }
 
 /// Numbers that look random and are the same everywhere.
 struct Noise(u64);
 
 impl Noise {
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) as f64 / (1u64 << 31) as f64 - 0.5
-    }
-
     fn below(&mut self, limit: usize) -> usize {
-        ((self.next() + 0.5) * limit as f64) as usize
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % limit
     }
-}
-
-impl ModuleMapper for Noise {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| {
-            let shape = tensor.shape();
-            // Norms start at 1, the rest around 0.
-            let mean = if D == 1 { 1.0 } else { 0.0 };
-            let values: Vec<f32> = (0..shape.num_elements()).map(|_| (mean + 0.3 * self.next()) as f32).collect();
-            let device = tensor.device();
-            Tensor::<1>::from_floats(values.as_slice(), &device).reshape(shape).require_grad()
-        })
-    }
-}
-
-fn model(config: &Value) -> Llama {
-    let config = LlamaConfig::from_json(config).unwrap();
-    Llama::unfilled(&config, &Device::flex().autodiff())
-}
-
-fn tiny_model(tied: bool) -> Llama {
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": tied,
-    });
-    model(&config).map(&mut Noise(7))
 }
 
 /// `count` responses of 3 to 12 tokens to prompts of 1 to 4.
 fn tiny_responses(count: usize) -> Responses {
     let mut noise = Noise(3);
     let prompts: Vec<usize> = (0..count).map(|_| 1 + noise.below(4)).collect();
-    let mut row = |prompt: usize| (0..prompt + 3 + noise.below(10)).map(|_| noise.below(50) as i32).collect();
+    let mut row = |prompt: usize| (0..prompt + 3 + noise.below(10)).map(|_| noise.below(40) as i32).collect();
     let rows: Vec<Vec<i32>> = prompts.iter().map(|&prompt| row(prompt)).collect();
-    Responses::new(Sequences::from_rows(&rows, &Device::flex()).unwrap(), prompts).unwrap()
+    Responses::new(Sequences::from_rows(&rows, &device()).unwrap(), prompts).unwrap()
 }
 
 /// Pairs of neighbours, with `model` as the reference.
@@ -89,7 +59,7 @@ fn pairs(model: &Llama, responses: &Responses) -> Vec<Pair> {
     logprobs.chunks_exact(2).enumerate().map(pair).collect()
 }
 
-/// All weights, by name.
+/// All weights, by the checkpoint's names.
 #[derive(Default)]
 struct Weights {
     path: Vec<String>,
@@ -114,7 +84,7 @@ impl ModuleVisitor for Weights {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.found.insert(self.path.join("."), param.val().inner().into_data().iter().collect());
+        self.found.insert(self.path.join(".").replace("gamma", "weight"), param.val().inner().into_data().iter().collect());
     }
 }
 
@@ -126,7 +96,7 @@ fn assert_close(found: f64, expected: f64, relative: f64) {
 #[test]
 fn logprobs_do_not_depend_on_the_batch() {
     for tied in [true, false] {
-        let model = tiny_model(tied);
+        let model = tiny_model(tied, 7);
         let responses = tiny_responses(7);
         let rows = [6, 0, 3, 1, 5, 2, 4];
         let together = response_logprobs(&model, &responses, &rows, 7).unwrap();
@@ -141,9 +111,9 @@ fn logprobs_do_not_depend_on_the_batch() {
 
 #[test]
 fn an_empty_response_has_logprob_zero() {
-    let sequences = Sequences::from_rows(&[vec![1, 2], vec![3]], &Device::flex()).unwrap();
+    let sequences = Sequences::from_rows(&[vec![1, 2], vec![3]], &device()).unwrap();
     let responses = Responses::new(sequences, vec![2, 1]).unwrap();
-    let mut trainer = Trainer::new(tiny_model(true), settings(ADAM_W, 1e-3, 2), 1).unwrap();
+    let mut trainer = Trainer::new(tiny_model(true, 7), settings(ADAM_W, 1e-3, 2), 1).unwrap();
     assert_eq!(response_logprobs(&trainer.policy(), &responses, &[0, 1], 2).unwrap(), [0.0, 0.0]);
     let error = trainer.supervised_step(&responses, &[0, 1]).unwrap_err();
     assert_eq!(error.to_string(), "step 0: the batch has no response token, expected at least one");
@@ -152,7 +122,7 @@ fn an_empty_response_has_logprob_zero() {
 #[test]
 fn micro_batches_add_up_to_their_batch() {
     for tied in [true, false] {
-        let model = tiny_model(tied);
+        let model = tiny_model(tied, 7);
         let responses = tiny_responses(14);
         // A reference other than the policy, so that pairs differ in more than their weight.
         let mut pairs = pairs(&model, &responses);
@@ -185,7 +155,7 @@ fn micro_batches_add_up_to_their_batch() {
 
 #[test]
 fn the_first_loss_with_the_policy_as_reference_is_the_mean_weight_times_ln_2() {
-    let model = tiny_model(true);
+    let model = tiny_model(true, 7);
     let responses = tiny_responses(6);
     let pairs = pairs(&model, &responses);
     let mut trainer = Trainer::new(model, settings(ADAM_W, 1e-3, 3), 1).unwrap();
@@ -197,7 +167,7 @@ fn the_first_loss_with_the_policy_as_reference_is_the_mean_weight_times_ln_2() {
 
 #[test]
 fn preferences_and_responses_are_learned() {
-    let model = tiny_model(true);
+    let model = tiny_model(true, 7);
     let responses = tiny_responses(8);
     let pairs = pairs(&model, &responses);
     let mut trainer = Trainer::new(model, settings(ADAM_W, 3e-3, 4), 40).unwrap();
@@ -215,8 +185,8 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
         let schedule = Schedule { peak: 3e-3, decay: Decay::Cosine, warmup_ratio: 0.25 };
         let settings = Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3 };
         let responses = tiny_responses(10);
-        let pairs = pairs(&tiny_model(false), &responses);
-        let mut trainer = Trainer::new(tiny_model(false), settings, 8).unwrap();
+        let pairs = pairs(&tiny_model(false, 7), &responses);
+        let mut trainer = Trainer::new(tiny_model(false, 7), settings, 8).unwrap();
         for _ in 0..3 {
             trainer.preference_step(&responses, &pairs, 0.1).unwrap();
         }
@@ -227,7 +197,7 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
         assert!(files(folder.path()) == bytes, "the same state was written as other bytes");
 
         // Another model of the same shape, with other parameter ids and weights.
-        let other = tiny_model(false).map(&mut Noise(1));
+        let other = tiny_model(false, 8);
         let mut restored = Trainer::load_state(folder.path(), other, settings, 8).unwrap();
         assert_eq!(restored.step(), 3);
         for _ in 3..8 {
@@ -236,7 +206,7 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
         }
         assert!(Weights::of(&trainer.policy()) == Weights::of(&restored.policy()));
 
-        let error = Trainer::load_state(folder.path(), tiny_model(true), settings, 8).unwrap_err();
+        let error = Trainer::load_state(folder.path(), tiny_model(true, 7), settings, 8).unwrap_err();
         assert!(error.to_string().contains("tensor lm_head.weight belongs to no parameter of this model"), "{error}");
     }
 
@@ -248,7 +218,7 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
 
 #[test]
 fn a_diverged_step_is_an_error_and_changes_nothing() {
-    let model = tiny_model(true);
+    let model = tiny_model(true, 7);
     let responses = tiny_responses(4);
     let mut pairs = pairs(&model, &responses);
     let mut trainer = Trainer::new(model, settings(ADAM_W, 1e-3, 4), 4).unwrap();
@@ -264,7 +234,7 @@ fn a_diverged_step_is_an_error_and_changes_nothing() {
 
 #[test]
 fn what_does_not_belong_together_is_refused() {
-    let sequences = || Sequences::from_rows(&[vec![1, 2, 3], vec![4, 5]], &Device::flex()).unwrap();
+    let sequences = || Sequences::from_rows(&[vec![1, 2, 3], vec![4, 5]], &device()).unwrap();
     for (counts, expected) in [
         (vec![1], "1 prompt token counts, expected one for each of 2 responses"),
         (vec![1, 0], "response 1 has 0 prompt tokens, expected 1 to 2, its length"),
@@ -272,12 +242,70 @@ fn what_does_not_belong_together_is_refused() {
     ] {
         assert_eq!(Responses::new(sequences(), counts).unwrap_err().to_string(), expected);
     }
-    let error = Trainer::new(tiny_model(true), settings(ADAM_W, 1e-3, 0), 1).unwrap_err();
-    assert_eq!(error.to_string(), "micro_batch is 0, expected at least 1");
     let limited = Settings { gradient_limit: Some(0.0), ..settings(ADAM_W, 1e-3, 1) };
-    let error = Trainer::new(tiny_model(true), limited, 1).unwrap_err();
+    let error = Trainer::new(tiny_model(true, 7), limited, 1).unwrap_err();
     assert_eq!(error.to_string(), "gradient_limit is 0, expected a number above 0");
     let responses = Responses::new(sequences(), vec![1, 1]).unwrap();
-    let error = response_logprobs(&tiny_model(true), &responses, &[2], 1).unwrap_err();
+    let error = response_logprobs(&tiny_model(true, 7), &responses, &[0], 0).unwrap_err();
+    assert_eq!(error.to_string(), "micro_batch is 0, expected at least 1");
+    let error = response_logprobs(&tiny_model(true, 7), &responses, &[2], 1).unwrap_err();
     assert_eq!(error.to_string(), "sequences: row 2 does not exist, there are 2");
+}
+
+/// The oracle's numbers are from transformers in float64.
+#[test]
+fn losses_and_gradients_are_those_of_transformers() {
+    let (Some(oracle), Some(stories)) = (real("golden/dpo_stories260K.json"), real("stories260K")) else { return };
+    let oracle: Value = serde_json::from_str(&fs::read_to_string(oracle).unwrap()).unwrap();
+    let reference = Checkpoint::open(&stories).unwrap().load(&device().autodiff()).unwrap();
+    let mut policy = reference.clone();
+    policy.model.norm.gamma = policy.model.norm.gamma.map(|gamma| (gamma.inner() * 1.05).autodiff().require_grad());
+
+    let list = oracle["pairs"].as_array().unwrap();
+    let number = |value: &Value, name: &str| value[name].as_f64().unwrap();
+    let ids = |value: &Value| value.as_array().unwrap().iter().map(|id| id.as_i64().unwrap() as i32).collect::<Vec<i32>>();
+    let rows: Vec<Vec<i32>> = list.iter().flat_map(|pair| [ids(&pair["chosen_ids"]), ids(&pair["rejected_ids"])]).collect();
+    let prompts = list.iter().flat_map(|pair| [number(pair, "prompt_len") as usize; 2]).collect();
+    let responses = Responses::new(Sequences::from_rows(&rows, &device()).unwrap(), prompts).unwrap();
+    let all: Vec<usize> = (0..rows.len()).collect();
+
+    let mut pairs = pairs(&reference, &responses);
+    let policy_logprobs = response_logprobs(&policy, &responses, &all, 3).unwrap();
+    for (at, expected) in list.iter().enumerate() {
+        assert_close(pairs[at].reference_logprob_chosen, number(expected, "ref_chosen"), 1e-4);
+        assert_close(pairs[at].reference_logprob_rejected, number(expected, "ref_rejected"), 1e-4);
+        assert_close(policy_logprobs[2 * at], number(expected, "pol_chosen"), 1e-4);
+        assert_close(policy_logprobs[2 * at + 1], number(expected, "pol_rejected"), 1e-4);
+    }
+
+    let beta = number(&oracle, "beta");
+    let step = |rule: Rule, rate: f64, pairs: &[Pair]| {
+        let mut trainer = Trainer::new(policy.clone(), settings(rule, rate, 3), 2).unwrap();
+        let metrics = trainer.preference_step(&responses, pairs, beta).unwrap();
+        (trainer, metrics)
+    };
+    // The oracle's weights are the gaps divided by their mean.
+    let gaps: Vec<f64> = list.iter().map(|pair| number(pair, "reward_gap")).collect();
+    let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+    pairs.iter_mut().zip(&gaps).for_each(|(pair, gap)| pair.weight = gap / mean);
+    let (_, metrics) = step(ADAM_W, 1e-4, &pairs);
+    assert_close(metrics.loss, number(&oracle, "gap_weighted_loss"), 1e-4);
+    assert_close(metrics.gradient_norm, number(&oracle, "grad_norm_weighted"), 1e-3);
+
+    pairs.iter_mut().for_each(|pair| pair.weight = 1.0);
+    let (mut trainer, metrics) = step(ADAM_W, 1e-4, &pairs);
+    assert_close(metrics.loss, number(&oracle, "mean_loss"), 1e-4);
+    assert_close(metrics.gradient_norm, number(&oracle, "grad_norm"), 1e-3);
+    let second = trainer.preference_step(&responses, &pairs, beta).unwrap();
+    assert_close(second.loss, number(&oracle, "mean_loss_after_adamw"), 1e-4);
+
+    // With alpha = 1 and eps = 1, RMSprop is plain gradient descent: the change of the weights is the gradient.
+    let (trainer, _) = step(Rule::RmsProp { alpha: 1.0, eps: 1.0, weight_decay: 0.0 }, 1.0, &pairs);
+    let (before, after) = (Weights::of(&policy.valid()), Weights::of(&trainer.policy()));
+    let norms = oracle["grad_norms"].as_object().unwrap();
+    assert_eq!(norms.keys().collect::<Vec<_>>().len(), before.len());
+    for (name, expected) in norms {
+        let changes = before[name].iter().zip(&after[name]).map(|(before, after)| f64::from(before - after).powi(2));
+        assert_close(changes.sum::<f64>().sqrt(), expected.as_f64().unwrap(), 1e-3);
+    }
 }
