@@ -58,7 +58,7 @@ pub struct Sampler {
     generator: ChaCha8Rng,
 }
 
-/// A token that may be drawn, with its probability relative to the likeliest token's.
+/// A token and its probability relative to the likeliest token's.
 type Candidate = (f32, usize);
 
 /// Likeliest first; of equals, the smaller id. A total order, since weights are finite.
@@ -77,26 +77,20 @@ impl Sampler {
     /// # Errors
     /// The first token whose logit is not finite, and that logit; there must be at least one logit.
     pub fn draw(&mut self, logits: &[f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
-        // In [0, 1), with all 53 bits a f64 has.
+        // In [0, 1), with all 53 bits that a f64 has.
         let uniform = (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let (best, largest) = likeliest(logits)?;
+        let certain = Draw { token: best as i32, logprob: 0.0 };
         if sampling.temperature == 0.0 {
-            return Ok(Draw { token: best as i32, logprob: 0.0 });
+            return Ok(certain);
         }
         let inverse = (1.0 / sampling.temperature) as f32;
-        let weight = |logit: f32| ((logit - largest) * inverse).exp();
-        let limited = sampling.top_k > 0 && sampling.top_k < logits.len();
-        if !limited && sampling.top_p >= 1.0 {
-            let total: f64 = logits.iter().map(|logit| f64::from(weight(*logit))).sum();
-            return Ok(pick(logits.iter().map(|logit| weight(*logit)).zip(0..), total, uniform).unwrap_or(Draw { token: best as i32, logprob: 0.0 }));
-        }
-        let mut candidates: Vec<Candidate> = logits.iter().map(|logit| weight(*logit)).zip(0..).collect();
-        if limited {
-            candidates.select_nth_unstable_by(sampling.top_k - 1, likeliest_first);
-            candidates.truncate(sampling.top_k);
-        }
-        let total = keep_nucleus(&mut candidates, sampling.top_p);
-        Ok(pick(candidates.into_iter(), total, uniform).unwrap_or(Draw { token: best as i32, logprob: 0.0 }))
+        let weights: Vec<f32> = logits.iter().map(|logit| ((logit - largest) * inverse).exp()).collect();
+        let least = least_kept(&weights, sampling);
+        // In the order of the ids, so that nothing depends on how the least one was found.
+        let kept = || weights.iter().copied().zip(0..).filter(|candidate| least.is_none_or(|least| likeliest_first(candidate, &least).is_le()));
+        let total: f64 = kept().map(|(weight, _)| f64::from(weight)).sum();
+        Ok(pick(kept(), total, uniform).unwrap_or(certain))
     }
 }
 
@@ -114,39 +108,58 @@ fn likeliest(logits: &[f32]) -> Result<(usize, f32), (usize, f32)> {
     Ok(best)
 }
 
-/// Keeps the smallest set of likeliest candidates whose share is at least `top_p`, and returns their weight.
-fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) -> f64 {
-    let total: f64 = candidates.iter().map(|candidate| f64::from(candidate.0)).sum();
-    if top_p < 1.0 {
-        // All candidates below this share are together less than 1 - top_p, so that the rest has the nucleus in it: sort only that.
-        let negligible = (1.0 - top_p) * total / candidates.len() as f64;
-        candidates.retain(|candidate| f64::from(candidate.0) >= negligible);
+/// The least likely candidate that top-k and then top-p keep; `None` when all are kept. Selects, and never sorts the vocabulary.
+fn least_kept(weights: &[f32], sampling: &Sampling) -> Option<Candidate> {
+    let limited = sampling.top_k > 0 && sampling.top_k < weights.len();
+    if !limited && sampling.top_p >= 1.0 {
+        return None;
     }
-    candidates.sort_unstable_by(likeliest_first);
-    let mut sum = 0.0;
-    let mut kept = 0;
-    for candidate in candidates.iter() {
-        sum += f64::from(candidate.0);
-        kept += 1;
-        if top_p < 1.0 && sum >= top_p * total {
-            break;
+    let mut candidates: Vec<Candidate> = weights.iter().copied().zip(0..).collect();
+    if limited {
+        candidates.select_nth_unstable_by(sampling.top_k - 1, likeliest_first);
+        candidates.truncate(sampling.top_k);
+    }
+    if sampling.top_p >= 1.0 {
+        return candidates.into_iter().max_by(likeliest_first);
+    }
+    let total = mass(&candidates);
+    // All candidates below this share are together less than 1 - top_p, so that the others hold the nucleus.
+    let negligible = (1.0 - sampling.top_p) * total / candidates.len() as f64;
+    candidates.retain(|candidate| f64::from(candidate.0) >= negligible);
+
+    // Halves the stretch in which the nucleus ends; all before it belongs to the nucleus.
+    let mut needed = sampling.top_p * total;
+    let mut stretch = &mut candidates[..];
+    while stretch.len() > 1 {
+        let half = stretch.len() / 2;
+        stretch.select_nth_unstable_by(half, likeliest_first);
+        let (likelier, rest) = stretch.split_at_mut(half);
+        let held = mass(likelier);
+        if held >= needed {
+            stretch = likelier;
+        } else {
+            needed -= held;
+            stretch = rest;
         }
     }
-    candidates.truncate(kept);
-    sum
+    stretch.first().copied()
+}
+
+fn mass(candidates: &[Candidate]) -> f64 {
+    candidates.iter().map(|candidate| f64::from(candidate.0)).sum()
 }
 
 /// The candidate at `uniform` of the way through the weights, which sum to `total`; `None` when there is none.
 fn pick(candidates: impl Iterator<Item = Candidate>, total: f64, uniform: f64) -> Option<Draw> {
     let target = uniform * total;
     let mut sum = 0.0;
-    let mut last = None;
+    let mut picked = None;
     for (weight, token) in candidates.filter(|candidate| candidate.0 > 0.0) {
         sum += f64::from(weight);
-        last = Some(Draw { token: token as i32, logprob: (f64::from(weight) / total).ln() });
+        picked = Some((weight, token));
         if sum > target {
             break;
         }
     }
-    last
+    picked.map(|(weight, token)| Draw { token: token as i32, logprob: (f64::from(weight) / total).ln() })
 }
