@@ -58,8 +58,8 @@ pub struct Sampler {
     generator: ChaCha8Rng,
 }
 
-/// A token and its probability relative to the likeliest token's.
-type Candidate = (f32, usize);
+/// A token's probability relative to the likeliest token's, and its id.
+type Candidate = (f32, u32);
 
 /// Likeliest first; of equals, the smaller id. A total order, since weights are finite.
 fn likeliest_first(left: &Candidate, right: &Candidate) -> Ordering {
@@ -85,12 +85,10 @@ impl Sampler {
             return Ok(certain);
         }
         let inverse = (1.0 / sampling.temperature) as f32;
-        let weights: Vec<f32> = logits.iter().map(|logit| ((logit - largest) * inverse).exp()).collect();
-        let least = least_kept(&weights, sampling);
-        // In the order of the ids, so that nothing depends on how the least one was found.
-        let kept = || weights.iter().copied().zip(0..).filter(|candidate| least.is_none_or(|least| likeliest_first(candidate, &least).is_le()));
-        let total: f64 = kept().map(|(weight, _)| f64::from(weight)).sum();
-        Ok(pick(kept(), total, uniform).unwrap_or(certain))
+        let mut candidates: Vec<Candidate> = logits.iter().map(|logit| ((logit - largest) * inverse).exp()).zip(0..).collect();
+        keep_top_k(&mut candidates, sampling.top_k);
+        keep_top_p(&mut candidates, sampling.top_p);
+        Ok(pick(&candidates, uniform).unwrap_or(certain))
     }
 }
 
@@ -108,28 +106,28 @@ fn likeliest(logits: &[f32]) -> Result<(usize, f32), (usize, f32)> {
     Ok(best)
 }
 
-/// The least likely candidate that top-k and then top-p keep; `None` when all are kept. Selects, and never sorts the vocabulary.
-fn least_kept(weights: &[f32], sampling: &Sampling) -> Option<Candidate> {
-    let limited = sampling.top_k > 0 && sampling.top_k < weights.len();
-    if !limited && sampling.top_p >= 1.0 {
-        return None;
+/// Keeps the `top_k` likeliest candidates, in their order; all if it is 0.
+fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
+    if top_k > 0 && top_k < candidates.len() {
+        let least = *candidates.clone().select_nth_unstable_by(top_k - 1, likeliest_first).1;
+        candidates.retain(|candidate| likeliest_first(candidate, &least).is_le());
     }
-    let mut candidates: Vec<Candidate> = weights.iter().copied().zip(0..).collect();
-    if limited {
-        candidates.select_nth_unstable_by(sampling.top_k - 1, likeliest_first);
-        candidates.truncate(sampling.top_k);
+}
+
+/// Keeps the fewest likeliest candidates that hold a share of at least `top_p`, in their order; all if it is 1.
+fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
+    if top_p >= 1.0 {
+        return;
     }
-    if sampling.top_p >= 1.0 {
-        return candidates.into_iter().max_by(likeliest_first);
-    }
-    let total = mass(&candidates);
+    let total = mass(candidates);
     // All candidates below this share are together less than 1 - top_p, so that the others hold the nucleus.
-    let negligible = (1.0 - sampling.top_p) * total / candidates.len() as f64;
+    let negligible = (1.0 - top_p) * total / candidates.len() as f64;
     candidates.retain(|candidate| f64::from(candidate.0) >= negligible);
 
-    // Halves the stretch in which the nucleus ends; all before it belongs to the nucleus.
-    let mut needed = sampling.top_p * total;
-    let mut stretch = &mut candidates[..];
+    // Halves the stretch in which the nucleus ends; all before it belongs to the nucleus. The vocabulary is never sorted.
+    let mut needed = top_p * total;
+    let mut selected = candidates.clone();
+    let mut stretch = &mut selected[..];
     while stretch.len() > 1 {
         let half = stretch.len() / 2;
         stretch.select_nth_unstable_by(half, likeliest_first);
@@ -142,19 +140,30 @@ fn least_kept(weights: &[f32], sampling: &Sampling) -> Option<Candidate> {
             stretch = rest;
         }
     }
-    stretch.first().copied()
+    if let Some(least) = stretch.first() {
+        candidates.retain(|candidate| likeliest_first(candidate, least).is_le());
+    }
 }
 
+/// The sum of the weights, in four sums, since each addition would wait for the one before it.
 fn mass(candidates: &[Candidate]) -> f64 {
-    candidates.iter().map(|candidate| f64::from(candidate.0)).sum()
+    let (fours, rest) = candidates.as_chunks::<4>();
+    let mut sums = [0.0; 4];
+    for four in fours {
+        for (sum, candidate) in sums.iter_mut().zip(four) {
+            *sum += f64::from(candidate.0);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|candidate| f64::from(candidate.0)).sum::<f64>()
 }
 
-/// The candidate at `uniform` of the way through the weights, which sum to `total`; `None` when there is none.
-fn pick(candidates: impl Iterator<Item = Candidate>, total: f64, uniform: f64) -> Option<Draw> {
+/// The candidate at `uniform` of the way through the weights; `None` when there is none.
+fn pick(candidates: &[Candidate], uniform: f64) -> Option<Draw> {
+    let total = mass(candidates);
     let target = uniform * total;
     let mut sum = 0.0;
     let mut picked = None;
-    for (weight, token) in candidates.filter(|candidate| candidate.0 > 0.0) {
+    for &(weight, token) in candidates.iter().filter(|candidate| candidate.0 > 0.0) {
         sum += f64::from(weight);
         picked = Some((weight, token));
         if sum > target {
