@@ -58,8 +58,8 @@ pub struct Sampler {
     generator: ChaCha8Rng,
 }
 
-/// A token that may be drawn, with its probability relative to the likeliest token's.
-type Candidate = (f32, usize);
+/// A token's probability relative to the likeliest token's, and its id.
+type Candidate = (f32, u32);
 
 /// Likeliest first; of equals, the smaller id. A total order, since weights are finite.
 fn likeliest_first(left: &Candidate, right: &Candidate) -> Ordering {
@@ -77,26 +77,18 @@ impl Sampler {
     /// # Errors
     /// The first token whose logit is not finite, and that logit; there must be at least one logit.
     pub fn draw(&mut self, logits: &[f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
-        // In [0, 1), with all 53 bits a f64 has.
+        // In [0, 1), with all 53 bits that a f64 has.
         let uniform = (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let (best, largest) = likeliest(logits)?;
+        let certain = Draw { token: best as i32, logprob: 0.0 };
         if sampling.temperature == 0.0 {
-            return Ok(Draw { token: best as i32, logprob: 0.0 });
+            return Ok(certain);
         }
         let inverse = (1.0 / sampling.temperature) as f32;
-        let weight = |logit: f32| ((logit - largest) * inverse).exp();
-        let limited = sampling.top_k > 0 && sampling.top_k < logits.len();
-        if !limited && sampling.top_p >= 1.0 {
-            let total: f64 = logits.iter().map(|logit| f64::from(weight(*logit))).sum();
-            return Ok(pick(logits.iter().map(|logit| weight(*logit)).zip(0..), total, uniform).unwrap_or(Draw { token: best as i32, logprob: 0.0 }));
-        }
-        let mut candidates: Vec<Candidate> = logits.iter().map(|logit| weight(*logit)).zip(0..).collect();
-        if limited {
-            candidates.select_nth_unstable_by(sampling.top_k - 1, likeliest_first);
-            candidates.truncate(sampling.top_k);
-        }
-        let total = keep_nucleus(&mut candidates, sampling.top_p);
-        Ok(pick(candidates.into_iter(), total, uniform).unwrap_or(Draw { token: best as i32, logprob: 0.0 }))
+        let mut candidates: Vec<Candidate> = logits.iter().map(|logit| ((logit - largest) * inverse).exp()).zip(0..).collect();
+        keep_top_k(&mut candidates, sampling.top_k);
+        keep_top_p(&mut candidates, sampling.top_p);
+        Ok(pick(&candidates, uniform).unwrap_or(certain))
     }
 }
 
@@ -114,39 +106,69 @@ fn likeliest(logits: &[f32]) -> Result<(usize, f32), (usize, f32)> {
     Ok(best)
 }
 
-/// Keeps the smallest set of likeliest candidates whose share is at least `top_p`, and returns their weight.
-fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) -> f64 {
-    let total: f64 = candidates.iter().map(|candidate| f64::from(candidate.0)).sum();
-    if top_p < 1.0 {
-        // All candidates below this share are together less than 1 - top_p, so that the rest has the nucleus in it: sort only that.
-        let negligible = (1.0 - top_p) * total / candidates.len() as f64;
-        candidates.retain(|candidate| f64::from(candidate.0) >= negligible);
+/// Keeps the `top_k` likeliest candidates, in their order; all if it is 0.
+fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
+    if top_k > 0 && top_k < candidates.len() {
+        let least = *candidates.clone().select_nth_unstable_by(top_k - 1, likeliest_first).1;
+        candidates.retain(|candidate| likeliest_first(candidate, &least).is_le());
     }
-    candidates.sort_unstable_by(likeliest_first);
-    let mut sum = 0.0;
-    let mut kept = 0;
-    for candidate in candidates.iter() {
-        sum += f64::from(candidate.0);
-        kept += 1;
-        if top_p < 1.0 && sum >= top_p * total {
-            break;
-        }
-    }
-    candidates.truncate(kept);
-    sum
 }
 
-/// The candidate at `uniform` of the way through the weights, which sum to `total`; `None` when there is none.
-fn pick(candidates: impl Iterator<Item = Candidate>, total: f64, uniform: f64) -> Option<Draw> {
+/// Keeps the fewest likeliest candidates that hold a share of at least `top_p`, in their order; all if it is 1.
+fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
+    if top_p >= 1.0 {
+        return;
+    }
+    let total = mass(candidates);
+    // All candidates below this share are together less than 1 - top_p, so that the others hold the nucleus.
+    let negligible = (1.0 - top_p) * total / candidates.len() as f64;
+    candidates.retain(|candidate| f64::from(candidate.0) >= negligible);
+
+    // Halves the stretch in which the nucleus ends; all before it belongs to the nucleus. The vocabulary is never sorted.
+    let mut needed = top_p * total;
+    let mut selected = candidates.clone();
+    let mut stretch = &mut selected[..];
+    while stretch.len() > 1 {
+        let half = stretch.len() / 2;
+        stretch.select_nth_unstable_by(half, likeliest_first);
+        let (likelier, rest) = stretch.split_at_mut(half);
+        let held = mass(likelier);
+        if held >= needed {
+            stretch = likelier;
+        } else {
+            needed -= held;
+            stretch = rest;
+        }
+    }
+    if let Some(least) = stretch.first() {
+        candidates.retain(|candidate| likeliest_first(candidate, least).is_le());
+    }
+}
+
+/// The sum of the weights, in four sums, since each addition would wait for the one before it.
+fn mass(candidates: &[Candidate]) -> f64 {
+    let (fours, rest) = candidates.as_chunks::<4>();
+    let mut sums = [0.0; 4];
+    for four in fours {
+        for (sum, candidate) in sums.iter_mut().zip(four) {
+            *sum += f64::from(candidate.0);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|candidate| f64::from(candidate.0)).sum::<f64>()
+}
+
+/// The candidate at `uniform` of the way through the weights; `None` when there is none.
+fn pick(candidates: &[Candidate], uniform: f64) -> Option<Draw> {
+    let total = mass(candidates);
     let target = uniform * total;
     let mut sum = 0.0;
-    let mut last = None;
-    for (weight, token) in candidates.filter(|candidate| candidate.0 > 0.0) {
+    let mut picked = None;
+    for &(weight, token) in candidates.iter().filter(|candidate| candidate.0 > 0.0) {
         sum += f64::from(weight);
-        last = Some(Draw { token: token as i32, logprob: (f64::from(weight) / total).ln() });
+        picked = Some((weight, token));
         if sum > target {
             break;
         }
     }
-    last
+    picked.map(|(weight, token)| Draw { token: token as i32, logprob: (f64::from(weight) / total).ln() })
 }

@@ -276,16 +276,34 @@ fn story_logprobs_are_those_of_a_pass_without_a_cache() {
 }
 
 /// Prints tokens a second; run by hand with `--ignored`, nothing depends on the figures.
+///
+/// For the stories, and for fresh weights in the shape of a Llama with 15 million parameters and a vocabulary of 32,000.
 #[test]
 #[ignore = "a measurement"]
 fn decoding_speed() {
-    let Some((model, openings)) = stories() else { return };
-    let endless = Sampling { eos: vec![], max_new_tokens: 128, max_total_tokens: 512, top_p: 0.9, ..sampling() };
+    let folder = tempfile::tempdir().unwrap();
+    blank_checkpoint(folder.path(), true);
+    let path = folder.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let sizes = [("vocab_size", 32_000), ("hidden_size", 288), ("intermediate_size", 768), ("num_hidden_layers", 6), ("num_attention_heads", 6), ("num_key_value_heads", 6), ("head_dim", 48)];
+    for (name, size) in sizes {
+        config[name] = size.into();
+    }
+    fs::write(&path, config.to_string()).unwrap();
+    let larger = Checkpoint::open_blank(folder.path()).unwrap().init(&device(), 1);
+    measure("15M", &larger, &vec![(1..16).collect(); 64], 64);
+    if let Some((model, openings)) = stories() {
+        measure("stories260K", &model, &openings[..64], 128);
+    }
+}
+
+fn measure(name: &str, model: &Llama, rows: &[Vec<i32>], max_new_tokens: usize) {
+    let endless = Sampling { eos: vec![], max_new_tokens, max_total_tokens: 512, top_p: 0.9, ..sampling() };
     for batch_size in [1, 8, 64] {
-        let chosen = prompts(&openings[..batch_size.max(4)]);
+        let chosen = prompts(&rows[..batch_size]);
         let started = Instant::now();
-        let generated = sample(&model, &chosen, &seeds(chosen.rows(), 1), &endless, batch_size);
+        let generated = sample(model, &chosen, &seeds(chosen.rows(), 1), &endless, batch_size);
         let tokens: usize = responses(&generated).iter().map(Vec::len).sum();
-        eprintln!("batch {batch_size}: {:.0} tokens/s", tokens as f64 / started.elapsed().as_secs_f64());
+        eprintln!("{name}, batch {batch_size}: {:.0} tokens/s", tokens as f64 / started.elapsed().as_secs_f64());
     }
 }

@@ -27,7 +27,7 @@ pub fn real(path: &str) -> Option<PathBuf> {
 /// A checkpoint folder without weights: a small untied or tied model, and a tokenizer of single letters.
 pub fn blank_checkpoint(folder: &Path, tied: bool) {
     let config = json!({
-        "architectures": ["LlamaForCausalLM"], "vocab_size": 40, "hidden_size": 24, "intermediate_size": 36, "num_hidden_layers": 2,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 40, "hidden_size": 24, "intermediate_size": 36, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": tied, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2, "torch_dtype": "bfloat16",
     });
