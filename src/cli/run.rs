@@ -64,7 +64,9 @@ impl Run {
             return Err(if input { CliError::Input(text) } else { CliError::Failed(text) });
         }
         if report.stopped {
-            return Err(CliError::Interrupted("interrupted; everything finished is committed, the same command goes on from there".to_string()));
+            return Err(CliError::Interrupted(
+                "interrupted; everything finished is committed, the same command goes on from there".to_string(),
+            ));
         }
         Ok(())
     }

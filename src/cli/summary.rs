@@ -34,7 +34,8 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
         return print(&json!({ "run": graph.name, "folder": run.folder(), "iterations": rows }).to_string());
     }
     if !rows.is_empty() {
-        let titles = ["iteration", "regenerated", "tokens", "generate s", "score s", "train s", "evaluate s", "held-out reward", "win score", "NLL"];
+        let titles =
+            ["iteration", "regenerated", "tokens", "generate s", "score s", "train s", "evaluate s", "held-out reward", "win score", "NLL"];
         let mut lines = vec![titles.map(|title| format!("{title:>15}")).concat()];
         lines.extend(rows.iter().map(Row::line));
         print(&lines.join("\n"))?;
@@ -64,7 +65,8 @@ fn rewarded(graph: &Graph) -> Option<(String, String)> {
 }
 
 fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliError> {
-    let Some(evaluation) = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Evaluate(_)) && task.iteration.is_some()) else {
+    let Some(evaluation) = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Evaluate(_)) && task.iteration.is_some())
+    else {
         return Ok(Vec::new());
     };
     let evaluating = |name: &str| name == evaluation.name || name.starts_with(&format!("{}_", evaluation.name));

@@ -34,7 +34,9 @@ pub enum GenerationError {
         seeds: usize,
     },
     /// The model computed a logit that is not a finite number.
-    #[error("the logits of prompt {row} at response token {step} are not finite: token {token} has {logit}; the model's weights are broken (did training diverge?)")]
+    #[error(
+        "the logits of prompt {row} at response token {step} are not finite: token {token} has {logit}; the model's weights are broken (did training diverge?)"
+    )]
     Logits {
         /// The prompt's row, counted from 0.
         row: usize,

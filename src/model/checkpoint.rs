@@ -75,7 +75,8 @@ impl Checkpoint {
         let path = folder.join(TOKENIZER);
         let tokenizer = Tokenizer::from_file(&path)?;
         if tokenizer.vocabulary_size() > config.vocab_size {
-            let problem = format!("token ids reach {}, but vocab_size in {CONFIG} is {}", tokenizer.vocabulary_size() - 1, config.vocab_size);
+            let problem =
+                format!("token ids reach {}, but vocab_size in {CONFIG} is {}", tokenizer.vocabulary_size() - 1, config.vocab_size);
             return Err(ModelError::invalid(&path, problem));
         }
         // Makes no parameter yet, only their names and shapes.

@@ -152,7 +152,8 @@ impl LlamaConfig {
         if !self.head_dim.is_multiple_of(2) {
             return Err(format!("head_dim is {}, expected an even number (rotary positions turn pairs)", self.head_dim));
         }
-        let positive = [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta), ("initializer_range", self.initializer_range)];
+        let positive =
+            [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta), ("initializer_range", self.initializer_range)];
         for (name, value) in positive {
             if !(value.is_finite() && value > 0.0) {
                 return Err(format!("{name} is {value}, expected a positive number"));

@@ -74,7 +74,8 @@ fn driver_device_count() -> Result<i32, String> {
     unsafe {
         let driver = libloading::Library::new(name).map_err(|error| error.to_string())?;
         let init = driver.get::<unsafe extern "C" fn(u32) -> c_int>(b"cuInit\0").map_err(|error| error.to_string())?;
-        let get_count = driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0").map_err(|error| error.to_string())?;
+        let get_count =
+            driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0").map_err(|error| error.to_string())?;
         let (mut count, mut status) = (0, init(0));
         if status == 0 {
             status = get_count(&mut count);

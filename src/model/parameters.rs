@@ -67,11 +67,7 @@ pub(super) fn list(model: &Llama) -> Vec<Parameter> {
 ///
 /// # Errors
 /// The first error of `value`.
-pub(super) fn fill<E>(
-    model: Llama,
-    device: &Device,
-    value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>,
-) -> Result<Llama, E> {
+pub(super) fn fill<E>(model: Llama, device: &Device, value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>) -> Result<Llama, E> {
     struct Fill<'a, E> {
         path: Path,
         device: &'a Device,

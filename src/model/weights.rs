@@ -93,7 +93,8 @@ impl Weights {
             serde_json::from_slice(&header).map_err(|error| invalid(format!("the safetensors header is not JSON: {error}")))?;
         for (name, entry) in entries.into_iter().filter(|(name, _)| name != "__metadata__") {
             let entry: Entry = serde_json::from_value(entry).map_err(|error| invalid(format!("tensor {name}: {error}")))?;
-            let stored = entry.locate(path, 8 + header_bytes, file_bytes).map_err(|problem| invalid(format!("tensor {name}: {problem}")))?;
+            let stored =
+                entry.locate(path, 8 + header_bytes, file_bytes).map_err(|problem| invalid(format!("tensor {name}: {problem}")))?;
             self.tensors.insert(name, stored);
         }
         Ok(())

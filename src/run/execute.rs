@@ -134,7 +134,9 @@ fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result
 
 /// Where the outputs of all tasks lie, with the tasks' labels.
 fn places(prepared: &Prepared) -> impl Iterator<Item = (String, Place)> {
-    let of = |task: &crate::pipeline::graph::Task| [Some(task.place()), task.training_place()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>();
+    let of = |task: &crate::pipeline::graph::Task| {
+        [Some(task.place()), task.training_place()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>()
+    };
     prepared.graph.tasks.iter().flat_map(of)
 }
 

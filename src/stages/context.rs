@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 
-use super::{Progress, Prompts, StageError, is_random, seed, version};
+use super::{Progress, Prompts, StageError, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model::DeviceChoice;
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
@@ -38,7 +38,7 @@ pub fn recipe(graph: &Graph, task: &Task, inputs: BTreeMap<String, Vec<Fingerpri
     Recipe {
         operator: task.operator.name().to_string(),
         version: version(&task.operator),
-        seed: is_random(&task.operator).then_some((graph.seed, task.iteration.unwrap_or(0))),
+        seed: task.operator.draws().then_some((graph.seed, task.iteration.unwrap_or(0))),
         settings: task.settings.clone(),
         inputs,
     }
@@ -175,8 +175,7 @@ impl Context<'_> {
 
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.
     pub fn register(&self, session: &Session, name: &str, slot: &str) -> Result<(), StageError> {
-        let places: Vec<Place> =
-            self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, StageError>>()?;
+        let places: Vec<Place> = self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, StageError>>()?;
         Ok(session.register_places(name, self.run, &places)?)
     }
 

@@ -47,10 +47,8 @@ pub(super) fn run(context: &Context, settings: &Generate) -> Result<Summary, Sta
         }
     }
     let counts = counts(&writer)?;
-    let text = format!(
-        "{} responses, {} tokens, {} cut by the length limit, {} failed",
-        counts[0].1, counts[1].1, counts[2].1, counts[3].1
-    );
+    let text =
+        format!("{} responses, {} tokens, {} cut by the length limit, {} failed", counts[0].1, counts[1].1, counts[2].1, counts[3].1);
     writer.finish(counts.into_iter().map(|(name, count)| (name.to_string(), count)).collect())?;
     Ok(Summary { text, tokens })
 }
@@ -144,7 +142,8 @@ impl<'a> Sampler<'a> {
 
     /// The prompt's ids, or why it cannot be answered.
     fn encode(&self, prompt: &Prompt) -> Result<Vec<i32>, String> {
-        let encoded = prompt.asked.text(&self.checkpoint).and_then(|(text, special)| Ok(self.checkpoint.tokenizer.encode(&text, special)?));
+        let encoded =
+            prompt.asked.text(&self.checkpoint).and_then(|(text, special)| Ok(self.checkpoint.tokenizer.encode(&text, special)?));
         let ids = encoded.map_err(|error| error.to_string())?;
         let limit = (self.settings.max_prompt_tokens as usize).min(self.sampling.max_total_tokens.saturating_sub(1));
         if ids.len() > limit {
@@ -154,7 +153,12 @@ impl<'a> Sampler<'a> {
     }
 
     /// The responses table of these prompts: what was generated, and an error row for each response of a prompt that could not be asked.
-    fn table(&self, prompts: &[Prompt], encoded: &[Result<Vec<i32>, String>], generated: Option<Generated>) -> Result<RecordBatch, StageError> {
+    fn table(
+        &self,
+        prompts: &[Prompt],
+        encoded: &[Result<Vec<i32>, String>],
+        generated: Option<Generated>,
+    ) -> Result<RecordBatch, StageError> {
         let per_prompt = self.settings.responses_per_prompt as usize;
         let rows = prompts.len() * per_prompt;
         let (token_ids, mut sampled) = match generated {

@@ -51,9 +51,9 @@ impl Prompts {
             };
             for (id, asked) in ids.as_string::<i32>().iter().zip(asked) {
                 let row = rows.len();
-                let id = id.filter(|id| !id.is_empty()).ok_or_else(|| {
-                    StageError::Input(format!("table {name}, row {row}: expected a prompt_id, found none"))
-                })?;
+                let id = id
+                    .filter(|id| !id.is_empty())
+                    .ok_or_else(|| StageError::Input(format!("table {name}, row {row}: expected a prompt_id, found none")))?;
                 if let Some(first) = seen.insert(id.to_string(), row) {
                     return Err(StageError::Input(format!("table {name}, row {row}: prompt_id {id} is already that of row {first}")));
                 }

@@ -70,7 +70,10 @@ impl Demonstrations {
             let encoded = checkpoint.tokenizer.encode_pair(&text, &answer, special).map_err(|error| at(error.to_string()))?;
             let (mut tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
             tokens.push(eos);
-            let limits = [(prompt_count, settings.max_prompt_tokens, "prompt"), (tokens.len() - prompt_count, settings.max_response_tokens, "response")];
+            let limits = [
+                (prompt_count, settings.max_prompt_tokens, "prompt"),
+                (tokens.len() - prompt_count, settings.max_response_tokens, "response"),
+            ];
             if let Some((found, limit, what)) = limits.into_iter().find(|(found, limit, _)| *found > *limit as usize) {
                 return Err(at(format!("expected a {what} of at most {limit} tokens, found {found}")));
             }

@@ -22,9 +22,10 @@ use crate::model::Sequences;
 pub fn sequences(lists: &ListArray, device: &Device) -> Result<Sequences, StageError> {
     let offsets = lists.value_offsets();
     let (first, last) = (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
-    let values = lists.values().as_primitive_opt::<Int32Type>().ok_or_else(|| {
-        StageError::Input(format!("token_ids: expected a list of Int32, found {}", lists.data_type()))
-    })?;
+    let values = lists
+        .values()
+        .as_primitive_opt::<Int32Type>()
+        .ok_or_else(|| StageError::Input(format!("token_ids: expected a list of Int32, found {}", lists.data_type())))?;
     if lists.null_count() > 0 || values.null_count() > 0 {
         return Err(StageError::Input("token_ids: expected no nulls, found some".to_string()));
     }

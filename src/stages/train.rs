@@ -57,11 +57,18 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
     });
     let pairs = pairs.collect::<Result<Vec<_>, StageError>>()?;
     let mut batch = Vec::new();
-    train(context, &checkpoint, || Ok(checkpoint.load(&device)?), training, &plan, |trainer, rows| {
-        batch.clear();
-        batch.extend(rows.iter().filter_map(|row| pairs.get(*row).copied()));
-        trainer.preference_step(&responses, &batch, settings.beta)
-    })
+    train(
+        context,
+        &checkpoint,
+        || Ok(checkpoint.load(&device)?),
+        training,
+        &plan,
+        |trainer, rows| {
+            batch.clear();
+            batch.extend(rows.iter().filter_map(|row| pairs.get(*row).copied()));
+            trainer.preference_step(&responses, &batch, settings.beta)
+        },
+    )
 }
 
 /// Which examples are seen when.

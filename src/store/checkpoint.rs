@@ -136,7 +136,8 @@ impl RunLock {
         let (node, iteration) = (place.name.clone(), place.iteration);
         let contents = Contents { node, iteration, fingerprint: fingerprint.clone(), done, of, files: sync_and_hash(made)? };
         let path = made.join(FILE);
-        let text = serde_json::to_vec(&contents).map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
+        let text =
+            serde_json::to_vec(&contents).map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
         files::write(&path, &text)?;
         files::sync_folder(made)?;
         files::remove(dir)?;

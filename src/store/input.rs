@@ -104,7 +104,9 @@ fn read_csv(path: &Path, delimiter: u8, header: bool, columns: &[(String, Column
 }
 
 fn read_json_lines(path: &Path) -> Result<Vec<RecordBatch>, StoreError> {
-    let failed = |error: ArrowError| bad_line(path).unwrap_or_else(|| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) });
+    let failed = |error: ArrowError| {
+        bad_line(path).unwrap_or_else(|| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) })
+    };
     let mut file = open(path)?;
     let (schema, _) = arrow::json::reader::infer_json_schema_from_seekable(&mut file, None).map_err(failed)?;
     let schema = Arc::new(schema);
@@ -163,7 +165,11 @@ pub fn fingerprint_of(path: &Path) -> Result<Fingerprint, StoreError> {
     let mut hasher = blake3::Hasher::new();
     let names = files::walk(path)?;
     if names.is_empty() {
-        return Err(StoreError::Input { path: path.to_path_buf(), line: None, problem: "expected files, found an empty folder".to_string() });
+        return Err(StoreError::Input {
+            path: path.to_path_buf(),
+            line: None,
+            problem: "expected files, found an empty folder".to_string(),
+        });
     }
     for name in names {
         let (_, hash) = files::hash(&path.join(&name))?;

@@ -109,7 +109,8 @@ impl Journal {
         let whole = bytes.get(..whole_lines(&bytes)).unwrap_or_default();
         let lines = whole.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
         let events = lines.map(|(index, line)| {
-            let failed = |error: serde_json::Error| StoreError::Journal { path: self.path.clone(), line: index + 1, problem: error.to_string() };
+            let failed =
+                |error: serde_json::Error| StoreError::Journal { path: self.path.clone(), line: index + 1, problem: error.to_string() };
             serde_json::from_slice(line).map_err(failed)
         });
         events.collect()
@@ -154,7 +155,10 @@ pub(super) fn batch(events: &[Event]) -> Result<RecordBatch, arrow::error::Arrow
         ("at", Arc::new(TimestampMillisecondArray::from_iter_values(events.iter().map(|event| event.at)))),
         ("event", Arc::new(StringArray::from_iter_values(events.iter().map(|event| event.event.name())))),
         ("node", Arc::new(StringArray::from_iter_values(events.iter().map(|event| &event.node)))),
-        ("iteration", Arc::new(events.iter().map(|event| event.iteration.and_then(|value| i32::try_from(value).ok())).collect::<Int32Array>())),
+        (
+            "iteration",
+            Arc::new(events.iter().map(|event| event.iteration.and_then(|value| i32::try_from(value).ok())).collect::<Int32Array>()),
+        ),
         ("part", Arc::new(events.iter().map(|event| integer(event.part)).collect::<Int64Array>())),
         ("rows", Arc::new(events.iter().map(|event| integer(event.rows)).collect::<Int64Array>())),
         ("seconds", Arc::new(events.iter().map(|event| event.seconds).collect::<Float64Array>())),

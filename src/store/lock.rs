@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::checkpoint::Outlived;
 use super::{Event, Journal, Run, StoreError, checkpoint, files};
@@ -18,7 +19,8 @@ pub struct RunLock {
     run: Run,
     /// Held for as long as it is open.
     _file: File,
-    journal: Journal,
+    /// One line at a time: nodes run side by side.
+    journal: Mutex<Journal>,
     temporaries: AtomicU64,
 }
 
@@ -54,7 +56,7 @@ impl Run {
         }
         let journal = self.journal();
         journal.repair()?;
-        Ok(RunLock { run: self.clone(), _file: file, journal, temporaries: AtomicU64::new(0) })
+        Ok(RunLock { run: self.clone(), _file: file, journal: Mutex::new(journal), temporaries: AtomicU64::new(0) })
     }
 
     /// Whether some process, maybe this one, writes the run.
@@ -81,7 +83,7 @@ impl RunLock {
     /// # Errors
     /// The journal cannot be written.
     pub fn record(&self, event: Event) -> Result<(), StoreError> {
-        self.journal.append(&event)
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner).append(&event)
     }
 
     /// Writes down the pipeline that the run follows, as resolved.

@@ -184,7 +184,8 @@ impl Manifest {
     /// Replaces the manifest in `folder` at once.
     pub(super) fn write(&self, folder: &Path, temporary: &Path) -> Result<(), StoreError> {
         let path = folder.join(FILE);
-        let text = serde_json::to_string_pretty(self).map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
+        let text =
+            serde_json::to_string_pretty(self).map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
         files::replace(&path, format!("{text}\n").as_bytes(), temporary)
     }
 }

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Schema, SchemaRef};
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use ::parquet::basic::{Compression, ZstdLevel};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
 
 use super::StoreError;
 use crate::dag::fingerprint::Fingerprint;
@@ -81,7 +81,8 @@ pub(super) fn decode(path: &Path) -> Result<RecordBatch, StoreError> {
 /// The columns of a file, without reading its rows.
 pub(super) fn schema(path: &Path) -> Result<SchemaRef, StoreError> {
     let file = File::open(path).map_err(StoreError::io("read", path))?;
-    let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(|source| StoreError::Parquet { path: path.to_path_buf(), source })?;
+    let metadata =
+        ArrowReaderMetadata::load(&file, Default::default()).map_err(|source| StoreError::Parquet { path: path.to_path_buf(), source })?;
     Ok(without_metadata(metadata.schema()))
 }
 

@@ -164,10 +164,16 @@ impl Run {
         for kind in [PlaceKind::Table, PlaceKind::Model] {
             for folder in files::list(&self.folder().join(kind.folder()))? {
                 let name = files::file_name(&folder);
-                let iterations = files::list(&folder)?.iter().filter_map(|path| Place::iteration_of(&files::file_name(path))).map(Some).collect::<Vec<_>>();
+                let iterations = files::list(&folder)?
+                    .iter()
+                    .filter_map(|path| Place::iteration_of(&files::file_name(path)))
+                    .map(Some)
+                    .collect::<Vec<_>>();
                 for iteration in [None].into_iter().chain(iterations) {
                     let place = Place { kind, name: name.clone(), iteration };
-                    if place.check().is_ok() && let Some(manifest) = self.manifest(&place)? {
+                    if place.check().is_ok()
+                        && let Some(manifest) = self.manifest(&place)?
+                    {
                         found.push((place, manifest));
                     }
                 }

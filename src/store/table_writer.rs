@@ -130,7 +130,8 @@ impl TableWriter<'_> {
         if let Some(table) = self.manifest.table {
             table.check(batch).map_err(|source| StoreError::Table { path: path.clone(), source })?;
         }
-        let bytes = parquet::encode_part(batch, &self.manifest.fingerprint, part).map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
+        let bytes = parquet::encode_part(batch, &self.manifest.fingerprint, part)
+            .map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
         files::replace(&path, &bytes, &self.lock.temporary()?)?;
         let (index, rows) = (part as u64, batch.num_rows() as u64);
         let blake3 = blake3::hash(&bytes).to_hex().to_string();

@@ -41,7 +41,8 @@ fn widens(from: &DataType, to: &DataType) -> bool {
             widens(from.data_type(), to.data_type())
         }
         (DataType::Struct(from), DataType::Struct(to)) => {
-            from.len() == to.len() && from.iter().zip(to).all(|(from, to)| from.name() == to.name() && widens(from.data_type(), to.data_type()))
+            from.len() == to.len()
+                && from.iter().zip(to).all(|(from, to)| from.name() == to.name() && widens(from.data_type(), to.data_type()))
         }
         (DataType::Map(from, _), DataType::Map(to, _)) => match (from.data_type(), to.data_type()) {
             (DataType::Struct(from), DataType::Struct(to)) => {

@@ -81,7 +81,8 @@ pub fn from_outside(batches: &[RecordBatch]) -> Result<RecordBatch, TableError> 
 /// The column `name` as text; `None` if there is no such column or nothing in it.
 fn texts(batch: &RecordBatch, name: &str) -> Result<Option<StringArray>, TableError> {
     let Some(array) = batch.column_by_name(name) else { return Ok(None) };
-    let array: ArrayRef = if array.data_type().is_integer() { cast(array, &DataType::Utf8).unwrap_or_else(|_| Arc::clone(array)) } else { Arc::clone(array) };
+    let array: ArrayRef =
+        if array.data_type().is_integer() { cast(array, &DataType::Utf8).unwrap_or_else(|_| Arc::clone(array)) } else { Arc::clone(array) };
     let text = widen(&array, &DataType::Utf8).and_then(Result::ok);
     let text = text.as_ref().and_then(|text| text.as_any().downcast_ref::<StringArray>()).cloned();
     text.map(Some).ok_or_else(|| TableError::ColumnType {

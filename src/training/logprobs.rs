@@ -101,7 +101,8 @@ impl Scored {
         let derivative: Tensor<2> = Tensor::from_data(TensorData::new(of_tokens, shape), (&plain_hidden.device(), DType::F32));
 
         // With G = derivative ⊙ (one-hot − probabilities), the gradient by the logits, these are G · weight and Gᵀ · hidden.
-        let by_hidden = (plain_weight.clone().select(0, targets.clone()) - probabilities.clone().matmul(plain_weight.clone())) * derivative.clone();
+        let by_hidden =
+            (plain_weight.clone().select(0, targets.clone()) - probabilities.clone().matmul(plain_weight.clone())) * derivative.clone();
         let scaled = plain_hidden * derivative;
         let by_weight = plain_weight.zeros_like().select_assign(0, targets, scaled.clone(), IndexingUpdateOp::Add)
             - probabilities.transpose().matmul(scaled);

@@ -101,12 +101,8 @@ mod tests {
     }
 
     fn pair(chosen: f64) -> PreferenceLoss {
-        let logprobs = PairLogprobs {
-            policy_chosen: &[chosen],
-            policy_rejected: &[-4.0],
-            reference_chosen: &[-3.5],
-            reference_rejected: &[-5.0],
-        };
+        let logprobs =
+            PairLogprobs { policy_chosen: &[chosen], policy_rejected: &[-4.0], reference_chosen: &[-3.5], reference_rejected: &[-5.0] };
         weighted_dpo(logprobs, &[1.5], 0.3)
     }
 

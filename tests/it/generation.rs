@@ -78,7 +78,8 @@ fn draws_follow_the_softmax() {
     for temperature in [0.5, 1.0, 2.0] {
         let expected = softmax(&LOGITS, temperature);
         let found = shares(&LOGITS, &Sampling { temperature, ..sampling() }, count);
-        let chi_square: f64 = expected.iter().zip(&found).map(|(expected, found)| count as f64 * (expected - found).powi(2) / expected).sum();
+        let chi_square: f64 =
+            expected.iter().zip(&found).map(|(expected, found)| count as f64 * (expected - found).powi(2) / expected).sum();
         // With 7 degrees of freedom 24.3 is exceeded once in a thousand; the seeds are fixed.
         assert!(chi_square < 24.3, "temperature {temperature}: chi-square {chi_square}");
     }
@@ -210,7 +211,9 @@ fn progress_is_told_and_can_stop_the_work() {
     let tokens: usize = responses(&generated.unwrap()).iter().map(Vec::len).sum();
     assert_eq!(told.last(), Some(&tokens));
     assert!(told.is_sorted());
-    let stopped = generate(&model, &rows, &seeds(2, 2), &sampling(), 2, &mut |tokens| if tokens > 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+    let stopped = generate(&model, &rows, &seeds(2, 2), &sampling(), 2, &mut |tokens| {
+        if tokens > 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
     assert!(matches!(stopped, Err(GenerationError::Interrupted)));
 }
 
@@ -262,7 +265,13 @@ fn greedy_stories_do_not_depend_on_the_batch() {
 #[test]
 fn story_logprobs_are_those_of_a_pass_without_a_cache() {
     let Some((model, openings)) = stories() else { return };
-    let generated = sample(&model, &prompts(&openings[..6]), &seeds(6, 2), &Sampling { eos: vec![1, 2], max_new_tokens: 40, max_total_tokens: 512, ..sampling() }, 12);
+    let generated = sample(
+        &model,
+        &prompts(&openings[..6]),
+        &seeds(6, 2),
+        &Sampling { eos: vec![1, 2], max_new_tokens: 40, max_total_tokens: 512, ..sampling() },
+        12,
+    );
     let sequences = &generated.sequences;
     for row in 0..sequences.rows() {
         let tokens = sequences.gather(&[row], optune::model::Padding::Right).unwrap();
@@ -270,7 +279,9 @@ fn story_logprobs_are_those_of_a_pass_without_a_cache() {
         let logits = model.logits(model.hidden(tokens, &Placement::right_padded(ids.len(), &device()), None));
         let logits: Vec<f32> = logits.into_data().try_into_vec().unwrap();
         let width = logits.len() / ids.len();
-        let expected: f64 = (generated.prompt_token_counts[row]..ids.len()).map(|at| softmax(&logits[(at - 1) * width..][..width], 1.0)[ids[at] as usize].ln()).sum();
+        let expected: f64 = (generated.prompt_token_counts[row]..ids.len())
+            .map(|at| softmax(&logits[(at - 1) * width..][..width], 1.0)[ids[at] as usize].ln())
+            .sum();
         assert!((generated.logprobs[row] - expected).abs() < 1e-3, "row {row}: {} against {expected}", generated.logprobs[row]);
     }
 }
@@ -285,7 +296,15 @@ fn decoding_speed() {
     blank_checkpoint(folder.path(), true);
     let path = folder.path().join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    let sizes = [("vocab_size", 32_000), ("hidden_size", 288), ("intermediate_size", 768), ("num_hidden_layers", 6), ("num_attention_heads", 6), ("num_key_value_heads", 6), ("head_dim", 48)];
+    let sizes = [
+        ("vocab_size", 32_000),
+        ("hidden_size", 288),
+        ("intermediate_size", 768),
+        ("num_hidden_layers", 6),
+        ("num_attention_heads", 6),
+        ("num_key_value_heads", 6),
+        ("head_dim", 48),
+    ];
     for (name, size) in sizes {
         config[name] = size.into();
     }

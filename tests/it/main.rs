@@ -1,5 +1,6 @@
 //! All integration tests, in one program: linking costs more than compiling.
 
+mod broken;
 mod command_line;
 mod floors;
 mod generation;
@@ -9,5 +10,7 @@ mod pipeline;
 mod store;
 mod stories;
 mod tables;
+mod tasks;
+mod tensors;
 mod training;
 mod workspace;

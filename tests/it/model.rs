@@ -149,7 +149,8 @@ fn padding_and_cache_do_not_change_logits() {
     cache.select_rows(&order, &device);
     let padding: Vec<usize> = order.iter().map(|&row| 4 - starts.lengths()[row]).collect();
     let last: Vec<&[i32]> = order.iter().map(|&row| &rows[row][rows[row].len() - 1..]).collect();
-    let logits = values(model.logits(model.hidden(ids(&last, &device), &Placement::next(&padding, cache.length(), &device), Some(&mut cache))));
+    let logits =
+        values(model.logits(model.hidden(ids(&last, &device), &Placement::next(&padding, cache.length(), &device), Some(&mut cache))));
     for (place, &row) in order.iter().enumerate() {
         let expected = &alone[row][alone[row].len() - vocabulary..];
         assert!(largest_difference(&logits[place * vocabulary..][..vocabulary], expected) < 1e-4, "cached row {row}");
@@ -165,7 +166,11 @@ fn autodiff_reaches_every_parameter() {
         let tokens = ids(&[&[1, 5, 6, 7], &[1, 8, 9, 9]], &device);
         let loss = model.logits(model.hidden(tokens, &Placement::right_padded(4, &device), None)).square().mean();
         let gradients = loss.backward();
-        for weight in [model.model.embed_tokens.weight.val(), model.model.layers[1].self_attn.k_proj.weight.val(), model.model.layers[0].mlp.down_proj.weight.val()] {
+        for weight in [
+            model.model.embed_tokens.weight.val(),
+            model.model.layers[1].self_attn.k_proj.weight.val(),
+            model.model.layers[0].mlp.down_proj.weight.val(),
+        ] {
             let gradient = weight.grad(&gradients).expect("a gradient");
             assert!(values(gradient.abs().max()) > vec![0.0]);
         }
@@ -302,7 +307,11 @@ fn wrong_weights_are_found_before_they_are_loaded() {
     assert!(Checkpoint::open(path).is_ok());
     let config = fs::read_to_string(path.join("config.json")).unwrap();
     fs::write(path.join("config.json"), config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1")).unwrap();
-    assert!(refused().contains("model.layers.1.input_layernorm.weight is not part of the model") && refused().contains("and 4 more"), "{}", refused());
+    assert!(
+        refused().contains("model.layers.1.input_layernorm.weight is not part of the model") && refused().contains("and 4 more"),
+        "{}",
+        refused()
+    );
     fs::write(path.join("config.json"), config.replace("\"intermediate_size\": 36", "\"intermediate_size\": 40")).unwrap();
     assert!(refused().contains("model.layers.0.mlp.gate_proj.weight has shape [36, 24], config.json asks for [40, 24]"), "{}", refused());
     fs::write(path.join("config.json"), config).unwrap();

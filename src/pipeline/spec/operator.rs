@@ -176,12 +176,11 @@ impl Operator {
         slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
     }
 
-    /// Whether the output depends on the seed: on draws, or on a random order.
+    /// Whether the output depends on seed and iteration: on draws, on a random order, or on the iteration responses are born in.
     pub fn draws(&self) -> bool {
         match self {
             Self::Select(select) => select.strategy == Strategy::Random,
-            Self::Generate(generate) => generate.temperature > 0.0,
-            Self::Train(_) | Self::Sft(_) => true,
+            Self::Generate(_) | Self::Train(_) | Self::Sft(_) => true,
             Self::Score(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_) => false,
         }
     }

@@ -27,7 +27,11 @@ fn work(space: &Space) -> Result<(), StoreError> {
         let begun = lock.checkpoint(&model, &fingerprint)?.0.map_or(0, |checkpoint| checkpoint.done);
         for done in begun + 1..=2 {
             lock.commit_checkpoint(&model, &fingerprint, done, 3, |dir| {
-                fs::write(dir.join("weights"), [done as u8; 64]).map_err(|source| StoreError::Io { action: "write", path: dir.into(), source })
+                fs::write(dir.join("weights"), [done as u8; 64]).map_err(|source| StoreError::Io {
+                    action: "write",
+                    path: dir.into(),
+                    source,
+                })
             })?;
         }
         make_model(&lock, &model, 0.9)?;
@@ -140,6 +144,7 @@ fn two_runs_may_publish_the_same_at_once() {
         assert_eq!(space.run(name).state(&place, &recipe(0.5)).unwrap(), State::Complete);
         space.run(name).read_table(&place, Some(TableKind::Pool)).unwrap();
     }
-    let names: Vec<String> = fs::read_dir(space.runs().root().join(".cache")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names: Vec<String> =
+        fs::read_dir(space.runs().root().join(".cache")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names, [recipe(0.5).fingerprint().to_string()]);
 }

@@ -43,11 +43,20 @@ fn a_damaged_part_is_set_aside_and_made_anew_with_the_same_bytes() {
             assert_eq!(reports[0].moved_to, Some(lock.folder().join("quarantine/pool-1-part-00001.parquet-1")));
             assert!(lock.folder().join("quarantine/pool-1-part-00001.parquet-1").exists());
         }
-        assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), if found == "no such file" { State::Cached } else { State::Partial { done: 2, of: 3 } });
+        assert_eq!(
+            lock.state(&place, &recipe(0.5)).unwrap(),
+            if found == "no such file" { State::Cached } else { State::Partial { done: 2, of: 3 } }
+        );
         writer.commit(1, &part(0.5, 1)).unwrap();
         writer.finish(counts()).unwrap();
         assert_eq!(snapshot(&lock.path(&place)), snapshot(&reference.run("run").path(&place)));
-        assert!(lock.journal().read().unwrap().iter().any(|event| event.event == EventKind::Quarantined && event.message.as_ref().unwrap().contains(found)));
+        assert!(
+            lock.journal()
+                .read()
+                .unwrap()
+                .iter()
+                .any(|event| event.event == EventKind::Quarantined && event.message.as_ref().unwrap().contains(found))
+        );
         // What the cache has now is good again.
         assert_eq!(space.lock("other").adopt(&place, &recipe(0.5).fingerprint()).unwrap(), (true, Vec::new()));
     }
@@ -150,7 +159,10 @@ fn another_part_size_goes_on_with_the_parts_that_are_there() {
     make_table(&lock, &place, 0.5, 2).unwrap();
     let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, 5).unwrap();
     assert_eq!((writer.missing(), writer.rows_of(2), writer.quarantined().len()), (vec![2], 8..10, 0));
-    assert_eq!(writer.committed().unwrap(), [0, 1].map(|index| part(0.5, index).columns().to_vec()).map(|columns| plain(&part(0.5, 0), columns)));
+    assert_eq!(
+        writer.committed().unwrap(),
+        [0, 1].map(|index| part(0.5, index).columns().to_vec()).map(|columns| plain(&part(0.5, 0), columns))
+    );
 }
 
 /// Columns under a batch's schema without its metadata, as files give them.

@@ -23,9 +23,16 @@ fn small_run(runs: &Runs) -> Run {
             writer.finish(counts()).unwrap();
         }
     };
-    for (iteration, sampled, held) in [(1, vec![("a", 1.0), ("a", 2.0), ("b", 5.0), ("b", 7.0)], vec![]), (2, vec![("a", 3.0), ("a", 5.0)], vec![("b", 5.0), ("b", 7.0)])] {
+    for (iteration, sampled, held) in
+        [(1, vec![("a", 1.0), ("a", 2.0), ("b", 5.0), ("b", 7.0)], vec![]), (2, vec![("a", 3.0), ("a", 5.0)], vec![("b", 5.0), ("b", 7.0)])]
+    {
         let selected = |prompt_id: &str| sampled.iter().any(|(id, _)| *id == prompt_id);
-        let row = |(prompt_id, rank): (&str, i64)| selection::Row { prompt_id: prompt_id.into(), score: None, rank, selected: selected(prompt_id) };
+        let row = |(prompt_id, rank): (&str, i64)| selection::Row {
+            prompt_id: prompt_id.into(),
+            score: None,
+            rank,
+            selected: selected(prompt_id),
+        };
         write("selection", iteration, TableKind::Selection, &selection::batch(&[("a", 1), ("b", 2)].map(row)));
         let born = iteration as i32;
         let response = |(index, (prompt_id, _)): (usize, &(&str, f64))| responses::Row {
@@ -40,7 +47,12 @@ fn small_run(runs: &Runs) -> Run {
             policy_fingerprint: "p".into(),
             error: None,
         };
-        write("responses", iteration, TableKind::Responses, &responses::batch(&sampled.iter().enumerate().map(response).collect::<Vec<_>>()));
+        write(
+            "responses",
+            iteration,
+            TableKind::Responses,
+            &responses::batch(&sampled.iter().enumerate().map(response).collect::<Vec<_>>()),
+        );
         let reward = |(index, (prompt_id, reward)): (usize, &(&str, f64))| rewards::Row {
             prompt_id: prompt_id.to_string(),
             born,
@@ -51,13 +63,15 @@ fn small_run(runs: &Runs) -> Run {
             error: None,
         };
         write("rewards", iteration, TableKind::Rewards, &rewards::batch(&sampled.iter().enumerate().map(reward).collect::<Vec<_>>()));
-        let member = |born: i32| move |(index, (prompt_id, reward)): (usize, &(&str, f64))| pool::Row {
-            prompt_id: prompt_id.to_string(),
-            response_index: index as i32 % 2,
-            born,
-            reward: *reward,
-            token_count: 2,
-            finish_reason: FinishReason::Stop,
+        let member = |born: i32| {
+            move |(index, (prompt_id, reward)): (usize, &(&str, f64))| pool::Row {
+                prompt_id: prompt_id.to_string(),
+                response_index: index as i32 % 2,
+                born,
+                reward: *reward,
+                token_count: 2,
+                finish_reason: FinishReason::Stop,
+            }
         };
         let members = sampled.iter().enumerate().map(member(born)).chain(held.iter().enumerate().map(member(1)));
         write("pool", iteration, TableKind::Pool, &pool::batch(&members.collect::<Vec<_>>()));
@@ -66,7 +80,14 @@ fn small_run(runs: &Runs) -> Run {
 }
 
 fn prompt(prompt_id: &str, group: &str) -> prompts::Row {
-    prompts::Row { prompt_id: prompt_id.into(), prompt: Some("?".into()), messages: None, reference_answer: None, group: Some(group.into()), metadata: None }
+    prompts::Row {
+        prompt_id: prompt_id.into(),
+        prompt: Some("?".into()),
+        messages: None,
+        reference_answer: None,
+        group: Some(group.into()),
+        metadata: None,
+    }
 }
 
 #[test]
@@ -87,11 +108,18 @@ fn the_questions_are_answered_as_by_hand() {
     session.register_batches("prompts", vec![prompts::from_outside(&outside).unwrap()]).unwrap();
 
     let text = include_str!("../../python/questions.sql");
-    let answers: Vec<String> = text.split(';').filter(|question| question.contains("SELECT")).map(|question| {
-        pretty_format_batches(&session.query(question).unwrap()).unwrap().to_string()
-    }).collect();
+    let answers: Vec<String> = text
+        .split(';')
+        .filter(|question| question.contains("SELECT"))
+        .map(|question| pretty_format_batches(&session.query(question).unwrap()).unwrap().to_string())
+        .collect();
     let cells = |answer: &String| -> Vec<Vec<String>> {
-        answer.lines().filter(|line| line.starts_with('|')).skip(1).map(|line| line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).map(String::from).collect()).collect()
+        answer
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .skip(1)
+            .map(|line| line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).map(String::from).collect())
+            .collect()
     };
     assert_eq!(cells(&answers[0]), [["1", "math", "2", "1.5"], ["1", "story", "2", "6.0"], ["2", "math", "2", "4.0"]]);
     assert_eq!(cells(&answers[1]), [["2", "a", "1.5", "4.0", "2.5"]]);

@@ -40,7 +40,10 @@ fn parts_are_fixed_slices_and_the_manifest_says_what_they_are() {
     assert_eq!(make_table(&lock, &place, 0.5, 9).unwrap(), [0, 1, 2]);
     let manifest = lock.manifest(&place).unwrap().unwrap();
     assert!(manifest.complete);
-    assert_eq!((manifest.node.as_str(), manifest.iteration, manifest.kind, manifest.table), ("pool", Some(1), PlaceKind::Table, Some(TableKind::Pool)));
+    assert_eq!(
+        (manifest.node.as_str(), manifest.iteration, manifest.kind, manifest.table),
+        ("pool", Some(1), PlaceKind::Table, Some(TableKind::Pool))
+    );
     assert_eq!((manifest.input_rows, manifest.part_rows, manifest.part_count, manifest.rows()), (10, 4, 3, 20));
     assert_eq!((manifest.recipe, manifest.counts), (recipe(0.5), counts()));
     for part in &manifest.parts {
@@ -49,7 +52,10 @@ fn parts_are_fixed_slices_and_the_manifest_says_what_they_are() {
     }
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Complete);
     let committed: Vec<_> = lock.journal().read().unwrap().into_iter().filter(|event| event.event == EventKind::PartCommitted).collect();
-    assert_eq!(committed.iter().map(|event| (event.part, event.rows)).collect::<Vec<_>>(), [(Some(0), Some(8)), (Some(1), Some(8)), (Some(2), Some(4))]);
+    assert_eq!(
+        committed.iter().map(|event| (event.part, event.rows)).collect::<Vec<_>>(),
+        [(Some(0), Some(8)), (Some(1), Some(8)), (Some(2), Some(4))]
+    );
     assert!(committed.iter().all(|event| event.node == "pool" && event.iteration == Some(1) && event.seconds.is_some() && event.at > 0));
 }
 
@@ -150,7 +156,10 @@ fn what_one_run_finished_another_adopts() {
     assert_eq!(lock.adopt(&as_model, &recipe(0.6).fingerprint()).unwrap(), (true, Vec::new()));
     assert_eq!(lock.adopt(&as_table, &recipe(0.9).fingerprint()).unwrap(), (false, Vec::new()));
     assert_eq!(lock.state(&as_table, &recipe(0.5)).unwrap(), State::Complete);
-    assert_eq!(lock.read_table(&as_table, Some(TableKind::Pool)).unwrap(), space.run("one").read_table(&table, Some(TableKind::Pool)).unwrap());
+    assert_eq!(
+        lock.read_table(&as_table, Some(TableKind::Pool)).unwrap(),
+        space.run("one").read_table(&table, Some(TableKind::Pool)).unwrap()
+    );
     let dir = lock.model_dir(&as_model).unwrap();
     assert_eq!(fs::read(dir.join("original/model.safetensors")).unwrap(), [7; 1000]);
     let manifest = lock.manifest(&as_model).unwrap().unwrap();
@@ -222,7 +231,11 @@ fn checkpoints_survive_are_replaced_and_vanish_with_the_finished_model() {
     let fingerprint = recipe(0.5).fingerprint();
     let save = |lock: &RunLock, done: u64| {
         lock.commit_checkpoint(&place, &fingerprint, done, 30, |dir| {
-            fs::write(dir.join("weights"), vec![done as u8; 100]).map_err(|source| StoreError::Io { action: "write", path: dir.into(), source })
+            fs::write(dir.join("weights"), vec![done as u8; 100]).map_err(|source| StoreError::Io {
+                action: "write",
+                path: dir.into(),
+                source,
+            })
         })
     };
     {

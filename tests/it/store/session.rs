@@ -102,7 +102,10 @@ fn only_queries_are_answered() {
     ] {
         refused(&session, &statement);
     }
-    assert!(!refused(&session, &format!("SELECT * FROM '{}'", run.path(&Place::table("mine", None)).join("part-00000.parquet").display())).is_empty());
+    assert!(
+        !refused(&session, &format!("SELECT * FROM '{}'", run.path(&Place::table("mine", None)).join("part-00000.parquet").display()))
+            .is_empty()
+    );
     assert_eq!(snapshot(space.path()), before);
     assert_eq!(number(&session, "SELECT count(*) FROM pool"), 28);
     session.query("EXPLAIN SELECT * FROM pool").unwrap();
