@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use optune::tables::{FinishReason, Message, Outcome, TableKind, column, evaluation, pairs, pool, prompts, responses, rewards, selection, training};
 
@@ -381,30 +381,6 @@ fn a_querys_batch_conforms_when_nothing_is_lost() {
     says(with_column(&query, "rank", Arc::new(Float64Array::from(vec![1.0, 2.0]))), "column rank should be Int64, found Float64");
     says(with_column(&query, "rank", Arc::new(UInt64Array::from(vec![1, u64::MAX]))), "column rank");
     says(query.project(&[0, 1, 3]).unwrap(), "table selection: expected a column prompt_id");
-}
-
-#[test]
-fn prompts_from_outside_get_ids_and_keep_their_own() {
-    let plain = RecordBatch::try_from_iter([("prompt", Arc::new(LargeStringArray::from(vec!["one", "two"])) as ArrayRef)]).unwrap();
-    let rows = prompts::rows(&prompts::from_outside(&[plain.clone()]).unwrap()).unwrap();
-    assert_eq!(rows[0].prompt.as_deref(), Some("one"));
-    assert_eq!(rows[0].prompt_id, blake3::hash(b"one").to_hex()[..32]);
-    assert_ne!(rows[0].prompt_id, rows[1].prompt_id);
-
-    let mut columns = named_columns(&plain);
-    columns.push(("prompt_id".into(), Arc::new(Int64Array::from(vec![7, 8])), true));
-    columns.push(("group".into(), Arc::new(StringViewArray::from(vec![None, Some("math")])), true));
-    let rows = prompts::rows(&prompts::from_outside(&[RecordBatch::try_from_iter_with_nullable(columns).unwrap()]).unwrap()).unwrap();
-    assert_eq!((rows[1].prompt_id.as_str(), rows[1].group.as_deref(), &rows[0].group), ("8", Some("math"), &None));
-
-    let error = prompts::from_outside(&[plain.clone(), plain]).unwrap_err().to_string();
-    assert!(error.contains("row 2: the key (prompt_id = "), "{error}");
-    let wrong = RecordBatch::try_from_iter([("question", Arc::new(StringArray::from(vec!["?"])) as ArrayRef)]).unwrap();
-    let error = prompts::from_outside(&[wrong]).unwrap_err().to_string();
-    assert_eq!(error, "table prompts: expected a column prompt or messages, found only question");
-    let wrong = RecordBatch::try_from_iter([("prompt", Arc::new(Int32Array::from(vec![1, 2])) as ArrayRef), ("messages", Arc::new(Float64Array::from(vec![0.0, 0.1])))]).unwrap();
-    let error = prompts::from_outside(&[wrong]).unwrap_err().to_string();
-    assert!(error.contains("table prompts, row 0: expected List"), "{error}");
 }
 
 fn named_columns(batch: &RecordBatch) -> Vec<(String, ArrayRef, bool)> {
