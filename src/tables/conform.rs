@@ -26,7 +26,7 @@ pub(super) fn conform(kind: TableKind, batch: &RecordBatch) -> Result<RecordBatc
 }
 
 /// The array as `target`, or `None` when that could lose something. Integers that do not fit are an error, not a null.
-pub(super) fn widen(array: &ArrayRef, target: &DataType) -> Option<Result<ArrayRef, ArrowError>> {
+fn widen(array: &ArrayRef, target: &DataType) -> Option<Result<ArrayRef, ArrowError>> {
     widens(array.data_type(), target).then(|| cast_with_options(array, target, &CastOptions { safe: false, ..CastOptions::default() }))
 }
 

@@ -1,8 +1,8 @@
 """Asks a run's folder the questions of questions.sql with DuckDB, reading the Parquet files as they lie.
 
-    python tests/python/read_with_duckdb.py runs/NAME prompts.parquet
+    python tests/python/read_with_duckdb.py runs/NAME [prompts.parquet]
 
-Prints one CSV table a question, with an empty line between them. Needs the package duckdb and nothing of optune.
+Without a file of prompts, those that the run keeps are used. Prints one CSV table a question, with an empty line between them. Needs the package duckdb and nothing of optune.
 """
 
 import csv
@@ -12,12 +12,14 @@ from pathlib import Path
 import duckdb
 
 
-def main(run: Path, prompts: Path) -> None:
+def main(run: Path, prompts: Path | None) -> None:
     connection = duckdb.connect()
-    connection.read_parquet(str(prompts)).create_view("prompts")
     for table in sorted((run / "tables").iterdir()):
-        if any(table.glob("iteration=*")):
-            connection.read_parquet(str(table / "*" / "*.parquet"), hive_partitioning=True).create_view(table.name)
+        for files in ("*.parquet", "*/*.parquet"):
+            if any(table.glob(files)):
+                connection.read_parquet(str(table / files), hive_partitioning=True).create_view(table.name)
+    if prompts:
+        connection.read_parquet(str(prompts)).create_view("prompts", replace=True)
     questions = (Path(__file__).parent / "questions.sql").read_text()
     out = csv.writer(sys.stdout, lineterminator="\n")
     for number, question in enumerate(duckdb.extract_statements(questions)):
@@ -29,6 +31,6 @@ def main(run: Path, prompts: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else None)

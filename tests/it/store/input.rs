@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use optune::store::{ColumnType, InputFormat, fingerprint_of, read_input};
-use optune::tables::prompts;
 
 use super::*;
 
@@ -42,16 +41,18 @@ fn csv_without_a_header_and_with_given_columns() {
 }
 
 #[test]
-fn json_lines_become_prompts() {
+fn json_lines_have_lists_structs_and_nulls() {
     let space = Space::new();
     let path = file(
         &space,
         "p.jsonl",
         "{\"prompt_id\": 5, \"messages\": [{\"role\": \"user\", \"content\": \"hi\"}], \"group\": null}\n{\"prompt_id\": 6, \"prompt\": \"plain\", \"extra\": {\"a\": 1}}\n",
     );
-    let rows = prompts::rows(&prompts::from_outside(&read_input(&InputFormat::JsonLines, &path).unwrap()).unwrap()).unwrap();
-    assert_eq!((rows[0].prompt_id.as_str(), rows[0].messages.as_ref().unwrap()[0].content.as_str()), ("5", "hi"));
-    assert_eq!((rows[1].prompt_id.as_str(), rows[1].prompt.as_deref()), ("6", Some("plain")));
+    let batch = &read_input(&InputFormat::JsonLines, &path).unwrap()[0];
+    assert_eq!(batch.column_by_name("prompt_id").unwrap().as_primitive::<Int64Type>().values(), &[5, 6]);
+    let messages = batch.column_by_name("messages").unwrap().as_list::<i32>().value(0);
+    assert_eq!(messages.as_struct().column_by_name("content").unwrap().as_string::<i32>().value(0), "hi");
+    assert!(batch.column_by_name("prompt").unwrap().is_null(0) && batch.column_by_name("messages").unwrap().is_null(1));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use arrow::util::pretty::pretty_format_batches;
-use optune::store::{InputFormat, Place, Session, read_input};
+use optune::store::{Place, Session};
 use optune::tables::{FinishReason, TableKind, pool, prompts, responses, rewards, selection};
 
 use super::*;
@@ -103,9 +103,8 @@ fn the_questions_are_answered_as_by_hand() {
     if writer.missing() == [0] {
         writer.commit(0, &prompts::batch(&[prompt("a", "math"), prompt("b", "story")])).unwrap();
     }
-    let outside = read_input(&InputFormat::Parquet, &lock.path(&place).join("part-00000.parquet")).unwrap();
     let session = Session::over_run(&run).unwrap();
-    session.register_batches("prompts", vec![prompts::from_outside(&outside).unwrap()]).unwrap();
+    session.register_files("prompts", &[(None, lock.path(&place).join("part-00000.parquet"))]).unwrap();
 
     let text = include_str!("../../python/questions.sql");
     let answers: Vec<String> = text

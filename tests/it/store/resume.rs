@@ -22,7 +22,7 @@ fn every_table_reads_back_as_it_was_written() {
             writer.finish(counts()).unwrap();
             drop(space.run("run").read_table(&place, Some(kind)).unwrap());
             let read = lock.read_table(&place, Some(kind)).unwrap();
-            assert_eq!(read, [batch.clone()], "{kind}");
+            assert_eq!(read, std::slice::from_ref(&batch), "{kind}");
             assert_eq!(lock.read_table(&place, None).unwrap()[0].columns(), batch.columns());
         }
     }
@@ -215,7 +215,7 @@ fn a_node_that_moves_into_the_loop_leaves_nothing_in_the_way() {
     let (once, looped) = (Place::table("pool", None), Place::table("pool", Some(1)));
     make_table(&lock, &once, 0.5, 9).unwrap();
     make_table(&lock, &looped, 0.7, 9).unwrap();
-    assert_eq!(lock.manifests().unwrap().into_iter().map(|(place, _)| place).collect::<Vec<_>>(), [looped.clone()]);
+    assert_eq!(lock.manifests().unwrap().into_iter().map(|(place, _)| place).collect::<Vec<_>>(), std::slice::from_ref(&looped));
     make_table(&lock, &Place::table("pool", Some(2)), 0.8, 9).unwrap();
     make_table(&lock, &once, 0.9, 9).unwrap();
     assert_eq!(lock.manifests().unwrap().into_iter().map(|(place, _)| place).collect::<Vec<_>>(), [once]);
@@ -300,4 +300,27 @@ fn a_torn_last_line_of_the_journal_is_left_out_and_then_cut_off() {
     fs::write(journal.path(), [b"nonsense\n", whole.as_slice()].concat()).unwrap();
     let error = journal.read().unwrap_err().to_string();
     assert!(error.contains("journal.jsonl:1: expected an event"), "{error}");
+}
+
+#[test]
+fn a_run_is_found_by_name_and_by_folder() {
+    let space = Space::new();
+    make_table(&space.lock("one"), &Place::table("pool", None), 0.5, 1).unwrap();
+    let folder = space.run("one").folder().to_path_buf();
+    assert_eq!(space.runs().find(Path::new("one")).unwrap().folder(), folder);
+    assert_eq!(space.runs().find(&folder).unwrap().folder(), folder);
+    let error = space.runs().find(Path::new("two")).unwrap_err();
+    assert!(error.is_input() && error.to_string().contains(": one"), "{error}");
+}
+
+#[test]
+fn parquet_files_outside_runs_round_trip() {
+    let space = Space::new();
+    let path = space.path().join("pool.parquet");
+    let batch = part(0.5, 0);
+    optune::store::write_parquet(&path, &batch).unwrap();
+    assert_eq!(pool::rows(&optune::store::read_parquet(&path).unwrap()).unwrap(), pool::rows(&batch).unwrap());
+    assert_eq!(optune::store::read_parquet(&path).unwrap().columns(), batch.columns());
+    fs::write(&path, "PAR1").unwrap();
+    assert!(optune::store::read_parquet(&path).unwrap_err().to_string().contains("pool.parquet"));
 }

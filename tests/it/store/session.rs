@@ -160,3 +160,19 @@ fn the_expressions_of_rewards_over_text_work() {
     let query = "SELECT CAST(length(regexp_replace('a-b-c', '-', '', 'g')) + array_length(string_to_array('x y z', ' ')) + abs(-2) + strpos('abc', 'c') AS BIGINT)";
     assert_eq!(number(&session, query), 3 + 3 + 2 + 3);
 }
+
+#[test]
+fn views_counts_and_columns_of_queries() {
+    let space = Space::new();
+    let session = Session::over_run(&run_with_tables(&space)).unwrap();
+    session.register_view("good", "SELECT prompt_id, reward FROM pool WHERE iteration = 1 AND token_count >= 25").unwrap();
+    assert_eq!(session.count("SELECT count(*) FROM good").unwrap(), session.count("SELECT count(*) FROM pool WHERE iteration = 1 AND token_count >= 25").unwrap());
+    assert_eq!(session.tables(), ["good", "journal", "mine", "pairs", "pool"]);
+    let names: Vec<String> = session.schema_of("SELECT n, n / 2 AS half FROM mine").unwrap().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["n", "half"]);
+    session.register_empty("none", TableKind::Rewards.schema()).unwrap();
+    assert_eq!(session.count("SELECT count(*) FROM none WHERE reward > 0").unwrap(), 0);
+    assert!(session.count("SELECT prompt_id FROM pool").unwrap_err().to_string().contains("expected one whole number"));
+    assert!(session.register_view("bad", "DROP TABLE pool").is_err());
+    assert!(session.schema_of("SELECT missing FROM pool").unwrap_err().is_input());
+}
