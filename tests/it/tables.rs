@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray, UInt64Array,
+};
 use arrow::datatypes::{DataType, Field, Schema};
-use optune::tables::{FinishReason, Message, Outcome, TableKind, column, evaluation, pairs, pool, prompts, responses, rewards, selection, training};
+use optune::tables::{
+    FinishReason, Message, Outcome, TableKind, column, evaluation, pairs, pool, prompts, responses, rewards, selection, training,
+};
 
 /// A small generator (splitmix64): tests need the same rows every time, not good randomness.
 pub struct Draw(pub u64);
@@ -24,7 +28,10 @@ impl Draw {
     }
 
     pub fn number(&mut self) -> f64 {
-        [0.0, -0.0, f64::MIN_POSITIVE, f64::MAX, -1.5e-300, 1.0 / 3.0].get(self.below(12) as usize).copied().unwrap_or_else(|| self.bits() as f64 / 1e18 - 9.0)
+        [0.0, -0.0, f64::MIN_POSITIVE, f64::MAX, -1.5e-300, 1.0 / 3.0]
+            .get(self.below(12) as usize)
+            .copied()
+            .unwrap_or_else(|| self.bits() as f64 / 1e18 - 9.0)
     }
 
     pub fn chance(&mut self) -> bool {
@@ -62,7 +69,12 @@ pub fn prompt_rows(draw: &mut Draw, count: usize) -> Vec<prompts::Row> {
 }
 
 pub fn selection_rows(draw: &mut Draw, count: usize) -> Vec<selection::Row> {
-    let row = |index: usize| selection::Row { prompt_id: draw.id(index), score: draw.maybe(Draw::number), rank: index as i64 + 1, selected: draw.chance() };
+    let row = |index: usize| selection::Row {
+        prompt_id: draw.id(index),
+        score: draw.maybe(Draw::number),
+        rank: index as i64 + 1,
+        selected: draw.chance(),
+    };
     (0..count).map(row).collect()
 }
 
@@ -95,7 +107,8 @@ pub fn reward_rows(draw: &mut Draw, count: usize) -> Vec<rewards::Row> {
             response_index: draw.below(4),
             reward,
             reward_fingerprint: draw.text(),
-            components: draw.maybe(|draw| (0..draw.below(4)).map(|index| (draw.id(index as usize), draw.number())).collect::<BTreeMap<_, _>>()),
+            components: draw
+                .maybe(|draw| (0..draw.below(4)).map(|index| (draw.id(index as usize), draw.number())).collect::<BTreeMap<_, _>>()),
             error: reward.is_none().then(|| draw.text()),
         }
     };
@@ -348,7 +361,10 @@ fn another_schema_is_refused_with_the_column() {
     says(&batch.project(&[0, 1, 3, 2, 4, 5]).unwrap(), "expected a column born in place 3");
     says(&with_column(&batch, "born", Arc::new(Int64Array::from(vec![1, 2, 3]))), "column born should be Int32, found Int64");
     let nullable: Vec<_> = batch.schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-    says(&RecordBatch::try_new(Arc::new(Schema::new(nullable)), batch.columns().to_vec()).unwrap(), "column prompt_id should be Utf8, found Utf8 or null");
+    says(
+        &RecordBatch::try_new(Arc::new(Schema::new(nullable)), batch.columns().to_vec()).unwrap(),
+        "column prompt_id should be Utf8, found Utf8 or null",
+    );
     let mut columns: Vec<(String, ArrayRef, bool)> = named_columns(&batch);
     columns.push(("seconds".into(), Arc::new(Float64Array::from(vec![1.0; 3])), false));
     says(&RecordBatch::try_from_iter_with_nullable(columns).unwrap(), "unexpected column seconds");
@@ -384,7 +400,13 @@ fn a_querys_batch_conforms_when_nothing_is_lost() {
 }
 
 fn named_columns(batch: &RecordBatch) -> Vec<(String, ArrayRef, bool)> {
-    batch.schema().fields().iter().zip(batch.columns()).map(|(field, column)| (field.name().clone(), column.clone(), field.is_nullable())).collect()
+    batch
+        .schema()
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, column)| (field.name().clone(), column.clone(), field.is_nullable()))
+        .collect()
 }
 
 /// The batch with one column's values replaced.

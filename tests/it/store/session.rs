@@ -166,9 +166,13 @@ fn views_counts_and_columns_of_queries() {
     let space = Space::new();
     let session = Session::over_run(&run_with_tables(&space)).unwrap();
     session.register_view("good", "SELECT prompt_id, reward FROM pool WHERE iteration = 1 AND token_count >= 25").unwrap();
-    assert_eq!(session.count("SELECT count(*) FROM good").unwrap(), session.count("SELECT count(*) FROM pool WHERE iteration = 1 AND token_count >= 25").unwrap());
+    assert_eq!(
+        session.count("SELECT count(*) FROM good").unwrap(),
+        session.count("SELECT count(*) FROM pool WHERE iteration = 1 AND token_count >= 25").unwrap()
+    );
     assert_eq!(session.tables(), ["good", "journal", "mine", "pairs", "pool"]);
-    let names: Vec<String> = session.schema_of("SELECT n, n / 2 AS half FROM mine").unwrap().fields().iter().map(|field| field.name().clone()).collect();
+    let names: Vec<String> =
+        session.schema_of("SELECT n, n / 2 AS half FROM mine").unwrap().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names, ["n", "half"]);
     session.register_empty("none", TableKind::Rewards.schema()).unwrap();
     assert_eq!(session.count("SELECT count(*) FROM none WHERE reward > 0").unwrap(), 0);
