@@ -25,7 +25,7 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<(), StageErr
     for task in &graph.tasks {
         // Iterations differ in their inputs only where t = 1 starts; the second one shows all there is to see.
         let schema = known.check(task, device).map_err(|error| match error {
-            StageError::Input(problem) => StageError::Input(format!("line {}: {}: {problem}", task.line, task.label())),
+            error if error.is_input() => StageError::Input(format!("line {}: {}: {error}", task.line, task.label())),
             other => other,
         })?;
         known.tasks.push(schema);

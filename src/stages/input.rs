@@ -35,7 +35,8 @@ pub fn read(source: &Source) -> Result<Vec<RecordBatch>, StageError> {
                     columns: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(),
                 },
             };
-            Ok(store::read_input(&format, path)?)
+            // Whatever cannot be read here is the user's file, not one of the run's.
+            store::read_input(&format, path).map_err(|error| StageError::Input(error.to_string()))
         }
         _ => Err(StageError::Input(format!("{} is not a table", source.name))),
     }

@@ -65,7 +65,8 @@ fn sql_answers_what_users_ask() {
     let gained = workspace.query(
         "small",
         "SELECT count(*) FROM selection JOIN (SELECT prompt_id, iteration, avg(reward) AS reward FROM pool GROUP BY 1, 2) AS after
-         USING (prompt_id, iteration) WHERE selected AND iteration = 2 AND after.reward - selection.score IS NOT NULL",
+         ON selection.prompt_id = after.prompt_id AND selection.iteration = after.iteration
+         WHERE selected AND selection.iteration = 2 AND after.reward - selection.score IS NOT NULL",
     );
     assert_eq!(gained, "10");
     let tokens =

@@ -1,6 +1,6 @@
 //! Token ids between Arrow and burn: the same ids, in the same memory.
 
-use arrow::array::{Array, AsArray, ListArray};
+use arrow::array::{AsArray, ListArray};
 use arrow::datatypes::Int32Type;
 use burn::tensor::Device;
 use optune::stages::tensors::{list_array, sequences};
