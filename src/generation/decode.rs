@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 
+use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::{GenerationError, Sampler, Sampling};
@@ -72,6 +73,8 @@ pub fn generate(
     observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Generated, GenerationError> {
     sampling.check()?;
+    // A model in training is sampled from without recording a graph; its weights are shared, not copied.
+    let model = &model.valid();
     if seeds.len() != prompts.rows() {
         return Err(GenerationError::Seeds { prompts: prompts.rows(), seeds: seeds.len() });
     }

@@ -124,8 +124,11 @@ impl Checkpoint {
     /// The bytes depend on the model and this checkpoint only. Weights are f32, so `config.json` says so; tied weights are written once.
     ///
     /// # Errors
-    /// When a file cannot be read or written.
+    /// When the model is not of this checkpoint's shape, or a file cannot be read or written.
     pub fn save(&self, folder: &Path, model: &Llama) -> Result<(), ModelError> {
+        if parameters::list(model) != self.parameters {
+            return Err(ModelError::invalid(&self.folder, "the model to be saved has other parameters than config.json describes"));
+        }
         let failed = |path: PathBuf| move |source: io::Error| ModelError::Write { path, source };
         fs::create_dir_all(folder).map_err(failed(folder.to_path_buf()))?;
         for name in COPIED {

@@ -16,6 +16,9 @@ pub(super) struct Parameter {
     pub(super) transposed: bool,
 }
 
+/// Takes the values of one parameter after the other.
+pub(super) type Sink<'a> = dyn FnMut(Vec<f32>) -> Result<(), ModelError> + 'a;
+
 /// The path to a parameter while a module is walked.
 #[derive(Default)]
 struct Path(Vec<(String, bool)>);
@@ -115,13 +118,13 @@ pub(super) fn fill<E>(model: Llama, device: &Device, value: &mut dyn FnMut(&Para
 ///
 /// # Errors
 /// The first error of `sink`, or that a parameter is not f32 or cannot be read from its device.
-pub(super) fn read(model: &Llama, sink: &mut dyn FnMut(&Parameter, Vec<f32>) -> Result<(), ModelError>) -> Result<(), ModelError> {
-    struct Read<'a> {
+pub(super) fn read(model: &Llama, sink: &mut Sink<'_>) -> Result<(), ModelError> {
+    struct Read<'a, 'b> {
         path: Path,
-        sink: &'a mut dyn FnMut(&Parameter, Vec<f32>) -> Result<(), ModelError>,
+        sink: &'a mut Sink<'b>,
         outcome: Result<(), ModelError>,
     }
-    impl ModuleVisitor for Read<'_> {
+    impl ModuleVisitor for Read<'_, '_> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.path.enter(name, container);
         }
@@ -137,8 +140,8 @@ pub(super) fn read(model: &Llama, sink: &mut dyn FnMut(&Parameter, Vec<f32>) -> 
             let values = tensor.try_into_vec_as::<f32>();
             self.outcome = match values {
                 Ok(values) => match parameter.shape[..] {
-                    [rows, columns] if parameter.transposed => (self.sink)(&parameter, transpose(&values, columns, rows)),
-                    _ => (self.sink)(&parameter, values),
+                    [rows, columns] if parameter.transposed => (self.sink)(transpose(&values, columns, rows)),
+                    _ => (self.sink)(values),
                 },
                 Err(error) => Err(ModelError::Device(format!("cannot read {} back: {error}", parameter.name))),
             };

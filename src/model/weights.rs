@@ -12,7 +12,7 @@ use burn::tensor::{bf16, f16};
 use serde::Deserialize;
 
 use super::ModelError;
-use super::parameters::Parameter;
+use super::parameters::{Parameter, Sink};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -189,20 +189,20 @@ fn shards(index: &Path) -> Result<Vec<String>, ModelError> {
     Ok(shards)
 }
 
-/// Writes a safetensors file of f32 `parameters` to `path`; `write_values` then writes the values of each, in the same order.
+/// Writes a safetensors file of f32 `parameters` into `folder`; `write_values` then hands over the values of each, in the same order.
 ///
 /// # Errors
 /// When the file cannot be written, and the errors of `write_values`.
 pub(super) fn write(
     folder: &Path,
     parameters: &[Parameter],
-    write_values: impl FnOnce(&mut dyn FnMut(&Parameter, Vec<f32>) -> Result<(), ModelError>) -> Result<(), ModelError>,
+    write_values: impl FnOnce(&mut Sink<'_>) -> Result<(), ModelError>,
 ) -> Result<(), ModelError> {
     let path = folder.join(SINGLE);
     let failed = |source: io::Error| ModelError::Write { path: path.clone(), source };
     let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
     file.write_all(&header(parameters)).map_err(failed)?;
-    write_values(&mut |_, values| {
+    write_values(&mut |values| {
         for value in values {
             file.write_all(&value.to_le_bytes()).map_err(failed)?;
         }

@@ -153,6 +153,16 @@ fn the_same_seeds_give_the_same_responses() {
 }
 
 #[test]
+fn a_model_in_training_samples_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    blank_checkpoint(folder.path(), true);
+    let trained = Checkpoint::open_blank(folder.path()).unwrap().init(&device().autodiff(), 11);
+    let rows = prompts(&[vec![1, 5, 6], vec![1]]);
+    let plain = sample(&small_model(), &rows, &seeds(2, 2), &sampling(), 4);
+    assert_eq!(responses(&plain), responses(&sample(&trained, &rows, &seeds(2, 2), &sampling(), 4)));
+}
+
+#[test]
 fn results_stand_in_the_order_of_the_prompts() {
     let model = small_model();
     let rows = [vec![1, 20, 21, 22, 23], vec![1], vec![1, 7, 8], vec![1, 30]];

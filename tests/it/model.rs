@@ -215,6 +215,8 @@ fn saved_models_load_bit_identical_and_save_to_the_same_bytes() {
         let config: Value = serde_json::from_slice(&fs::read(saved.path().join("config.json")).unwrap()).unwrap();
         assert_eq!(config["torch_dtype"], "float32");
         assert_eq!(all_logits(&model, &[1, 5, 6]), all_logits(&reopened.load(&device).unwrap(), &[1, 5, 6]));
+        let (_folder, other) = blank(!tied);
+        assert!(other.save(again.path(), &model).unwrap_err().to_string().contains("other parameters"));
     }
 }
 
