@@ -23,9 +23,9 @@ impl Clean {
         for piece in &garbage {
             bytes += piece.bytes;
             print(&format!("{} ({} bytes): {}", piece.path.display(), piece.bytes, piece.why))?;
-            if !self.dry_run {
-                runs.remove(piece)?;
-            }
+        }
+        if !self.dry_run {
+            bytes = runs.remove(&garbage)?;
         }
         let what = if self.dry_run { "would be removed" } else { "removed" };
         print(&format!("{} of {:.1} MB {what}", counted(garbage.len()), bytes as f64 / 1e6))

@@ -71,9 +71,10 @@ impl Export {
 }
 
 fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<u32>) -> Result<(), CliError> {
-    let run = Runs::open_existing(runs, run)?;
+    let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
-    let made = manifests.iter().filter(|manifest| manifest.complete && manifest.table.is_none() && !manifest.files.is_empty());
+    let made =
+        manifests.iter().filter(|(place, manifest)| place.kind == PlaceKind::Model && manifest.complete).map(|(_, manifest)| manifest);
     let found = made
         .clone()
         .filter(|manifest| manifest.node == node && (iteration.is_none() || manifest.iteration == iteration))
@@ -92,7 +93,11 @@ fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<
         std::fs::copy(source.join(&file.file), output.join(&file.file))
             .map_err(|error| CliError::Failed(format!("{}: cannot copy {}: {error}", output.display(), file.file)))?;
     }
-    format::print(&format!("{} in {}", manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}")), output.display()))
+    format::print(&format!(
+        "{} in {}",
+        manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}")),
+        output.display()
+    ))
 }
 
 /// The pairs with their texts. A conversation's messages go out as they came in; the responses are text.

@@ -13,12 +13,12 @@ mod sql;
 mod status;
 mod summary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::pipeline::PipelineError;
+use crate::pipeline::{Graph, Pipeline, PipelineError};
 use crate::run::RunError;
 use crate::stages::StageError;
 use crate::store::StoreError;
@@ -68,6 +68,16 @@ struct PipelineArguments {
 fn param(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("expected PARAM=VALUE, found {text}"))?;
     Ok((name.trim().to_string(), value.trim().to_string()))
+}
+
+impl PipelineArguments {
+    fn load(&self) -> Result<Graph, CliError> {
+        let mut graph = Pipeline::load(&self.file, &self.set)?.graph(Path::new(""))?;
+        if let Some(name) = &self.name {
+            graph.name.clone_from(name);
+        }
+        Ok(graph)
+    }
 }
 
 /// Why a command ended before its end.

@@ -58,7 +58,8 @@ pub(super) fn show(run: &Run, prepared: &Prepared, json: bool) -> Result<(), Cli
 }
 
 fn show_sql(graph: &Graph) -> Result<(), CliError> {
-    let texts: Vec<String> = graph.tasks.iter().filter_map(|task| Some(format!("-- {}\n{};", task.label(), sql_of(graph, task)?))).collect();
+    let texts: Vec<String> =
+        graph.tasks.iter().filter_map(|task| Some(format!("-- {}\n{};", task.label(), sql_of(graph, task)?))).collect();
     print(&texts.join("\n\n"))
 }
 

@@ -39,10 +39,10 @@ impl Run {
         if self.dry_run {
             return plan::show(&run, &prepared, self.json);
         }
-        let _lock = run.lock()?;
+        let lock = run.lock()?;
         listen()?;
         let progress = watcher(self.json);
-        let report = execute(&run, &prepared, self.device, &|| STOPPED.load(Ordering::SeqCst), progress.as_ref())?;
+        let report = execute(&lock, &prepared, self.device, &|| STOPPED.load(Ordering::SeqCst), progress.as_ref())?;
         self.conclude(&report)?;
         summary::show(runs, &run, &prepared.graph, self.json)
     }
@@ -64,7 +64,9 @@ impl Run {
             return Err(if input { CliError::Input(text) } else { CliError::Failed(text) });
         }
         if report.stopped {
-            return Err(CliError::Interrupted("interrupted; everything finished is committed, the same command goes on from there".to_string()));
+            return Err(CliError::Interrupted(
+                "interrupted; everything finished is committed, the same command goes on from there".to_string(),
+            ));
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ impl Sql {
         let session = open(runs, &self.run)?;
         for table in &self.tables {
             let (name, file) = table.split_once('=').ok_or_else(|| CliError::Input(format!("expected NAME=FILE, found {table}")))?;
-            session.register_batches(name, crate::store::read_parquet(Path::new(file))?)?;
+            session.register_batches(name, vec![crate::store::read_parquet(Path::new(file))?])?;
         }
         match self.query {
             Some(query) => format::write(&session.query(&query)?, self.format, self.output.as_deref()),
@@ -41,5 +41,5 @@ impl Sql {
 
 /// A session over a run's committed tables.
 pub(super) fn open(runs: &Path, run: &Path) -> Result<Session, CliError> {
-    Ok(Session::over_run(&Runs::open_existing(runs, run)?)?)
+    Ok(Session::over_run(&Runs::open(runs)?.find(run)?)?)
 }

@@ -10,7 +10,7 @@ use super::CliError;
 use super::format::print;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::spec::operator::Operator;
-use crate::store::{Run, Session};
+use crate::store::{Event, EventKind, Run, Session};
 
 /// One iteration of the loop; 0 is what the loop started from.
 #[derive(Default)]
@@ -31,10 +31,11 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
     let rows = rows(run, graph, &session)?;
     if as_json {
         let rows: Vec<Value> = rows.iter().map(Row::to_json).collect();
-        return print(&json!({ "run": graph.name, "folder": run.dir(), "iterations": rows }).to_string());
+        return print(&json!({ "run": graph.name, "folder": run.folder(), "iterations": rows }).to_string());
     }
     if !rows.is_empty() {
-        let titles = ["iteration", "regenerated", "tokens", "generate s", "score s", "train s", "evaluate s", "held-out reward", "win score", "NLL"];
+        let titles =
+            ["iteration", "regenerated", "tokens", "generate s", "score s", "train s", "evaluate s", "held-out reward", "win score", "NLL"];
         let mut lines = vec![titles.map(|title| format!("{title:>15}")).concat()];
         lines.extend(rows.iter().map(Row::line));
         print(&lines.join("\n"))?;
@@ -42,10 +43,10 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
     }
     let runs = if runs == Path::new("runs") { String::new() } else { format!(" --runs {}", runs.display()) };
     let name = &graph.name;
-    let mut next = vec![format!("{} is finished; next:", run.dir().display())];
+    let mut next = vec![format!("{} is finished; next:", run.folder().display())];
     if let Some((rewards, prompts)) = rewarded(graph) {
         next.push(format!(
-            "  optune{runs} sql {name} 'SELECT iteration, \"group\", avg(reward) AS reward FROM {rewards} JOIN {prompts} USING (prompt_id) GROUP BY ALL ORDER BY ALL'"
+            "  optune{runs} sql {name} 'SELECT iteration, \"group\", avg(reward) AS reward FROM {rewards} JOIN {prompts} USING (prompt_id) GROUP BY 1, 2 ORDER BY 1, 2'"
         ));
     }
     next.push(format!("  optune{runs} sql {name}"));
@@ -64,10 +65,12 @@ fn rewarded(graph: &Graph) -> Option<(String, String)> {
 }
 
 fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliError> {
-    let Some(evaluation) = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Evaluate(_)) && task.iteration.is_some()) else {
+    let Some(evaluation) = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Evaluate(_)) && task.iteration.is_some())
+    else {
         return Ok(Vec::new());
     };
     let evaluating = |name: &str| name == evaluation.name || name.starts_with(&format!("{}_", evaluation.name));
+    let events = run.journal().read()?;
     let mut rows: Vec<Row> = (0..=graph.iterations).map(|iteration| Row { iteration, ..Row::default() }).collect();
     for task in &graph.tasks {
         let Some(row) = rows.get_mut(task.iteration.unwrap_or(0) as usize) else { continue };
@@ -86,11 +89,11 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
             Operator::Generate(_) => 0,
             _ => 1,
         };
-        row.seconds[stage] += run.seconds(&task.place())?;
+        row.seconds[stage] += seconds(&events, &task.name, task.iteration);
     }
     let name = evaluation.name.replace('"', "\"\"");
     let batches = session.query(&format!(
-        "SELECT CAST(iteration AS DOUBLE), avg(reward), avg(baseline_reward),
+        "SELECT CAST(iteration AS DOUBLE) AS t, avg(reward), avg(baseline_reward),
        50 + 50 * avg(CASE outcome WHEN 'win' THEN 1.0 WHEN 'loss' THEN -1.0 ELSE 0.0 END), avg(nll_initial)
 FROM \"{name}\" GROUP BY iteration ORDER BY iteration"
     ))?;
@@ -105,6 +108,12 @@ FROM \"{name}\" GROUP BY iteration ORDER BY iteration"
         }
     }
     Ok(rows)
+}
+
+/// Seconds spent on a node, over all calls: those that finished, failed or were interrupted. A killed one leaves no trace.
+fn seconds(events: &[Event], node: &str, iteration: Option<u32>) -> f64 {
+    let ended = |event: &&Event| matches!(event.event, EventKind::NodeDone | EventKind::NodeFailed | EventKind::Interrupted);
+    events.iter().filter(ended).filter(|event| event.node == node && event.iteration == iteration).filter_map(|event| event.seconds).sum()
 }
 
 impl Row {

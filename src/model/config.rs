@@ -152,7 +152,8 @@ impl LlamaConfig {
         if !self.head_dim.is_multiple_of(2) {
             return Err(format!("head_dim is {}, expected an even number (rotary positions turn pairs)", self.head_dim));
         }
-        let positive = [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta), ("initializer_range", self.initializer_range)];
+        let positive =
+            [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta), ("initializer_range", self.initializer_range)];
         for (name, value) in positive {
             if !(value.is_finite() && value > 0.0) {
                 return Err(format!("{name} is {value}, expected a positive number"));
@@ -208,11 +209,9 @@ impl GenerationConfig {
             None => Written::default(),
         };
         let eos_token_ids = written.eos_token_id.map_or_else(|| config.eos_token_ids.clone(), TokenIds::into_vec);
-        match eos_token_ids.iter().find(|id| usize::try_from(**id).is_ok_and(|id| id < config.vocab_size)) {
-            None if !eos_token_ids.is_empty() => {
-                Err(format!("eos_token_id is {eos_token_ids:?}, expected ids from 0 to {}", config.vocab_size - 1))
-            }
-            _ => Ok(Self { eos_token_ids }),
+        match eos_token_ids.iter().find(|id| !usize::try_from(**id).is_ok_and(|id| id < config.vocab_size)) {
+            Some(outside) => Err(format!("eos_token_id is {outside}, expected a token from 0 to {}", config.vocab_size - 1)),
+            None => Ok(Self { eos_token_ids }),
         }
     }
 }

@@ -61,9 +61,7 @@ impl LayerCache {
         self.length += new;
         let (keys, values) = match self.keys_values.take() {
             None => (keys, values),
-            Some((old_keys, old_values)) => {
-                (place(old_keys, keys, start, self.length), place(old_values, values, start, self.length))
-            }
+            Some((old_keys, old_values)) => (place(old_keys, keys, start, self.length), place(old_values, values, start, self.length)),
         };
         self.keys_values = Some((keys.clone(), values.clone()));
         (filled(keys, self.length), filled(values, self.length))

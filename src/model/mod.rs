@@ -2,16 +2,26 @@
 //!
 //! Token ids go in, hidden states and logits come out. Knows nothing of Arrow, the pipeline or any training objective.
 
+mod chat;
+mod checkpoint;
 mod config;
+mod device;
 mod error;
 mod kv_cache;
+mod parameters;
 mod placement;
 mod sequences;
+mod tokenizer;
 mod transformer;
+mod weights;
 
+pub use chat::{ChatTemplate, Message};
+pub use checkpoint::Checkpoint;
 pub use config::{GenerationConfig, LlamaConfig};
+pub use device::DeviceChoice;
 pub use error::ModelError;
 pub use kv_cache::KvCache;
 pub use placement::Placement;
 pub use sequences::{Padding, Sequences};
+pub use tokenizer::{EncodedPair, SpecialTokens, Tokenizer};
 pub use transformer::{Attention, Decoder, Layer, Llama, Mlp};

@@ -43,19 +43,17 @@ impl Placement {
         Self { positions: positions(at, shape, device), bias: Some(float(bias, [shape[0], 1, 1, longest, longest], device)) }
     }
 
-    /// One more token a row, after a prefill of these `lengths` (see [`Placement::left_padded`]) and `done` tokens since.
-    pub fn next(lengths: &[usize], done: usize, device: &Device) -> Self {
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let rows = lengths.len();
-        if lengths.iter().all(|&length| length == longest) {
-            return Self { positions: positions(vec![longest + done], [1, 1], device), bias: None };
+    /// One more token a row, behind a cache of `columns` positions of which each row's first `padding` are not real.
+    pub fn next(padding: &[usize], columns: usize, device: &Device) -> Self {
+        if padding.iter().all(|&padding| padding == 0) {
+            return Self { positions: positions(vec![columns], [1, 1], device), bias: None };
         }
-        let keys = longest + done + 1;
-        let mut bias = vec![0.0; rows * keys];
-        for (row, length) in bias.chunks_exact_mut(keys).zip(lengths) {
-            row[..longest - length].fill(HIDDEN);
+        let (rows, keys) = (padding.len(), columns + 1);
+        let mut bias = Vec::with_capacity(rows * keys);
+        for &padding in padding {
+            bias.extend((0..keys).map(|key| if key < padding { HIDDEN } else { 0.0 }));
         }
-        let at = lengths.iter().map(|length| length + done).collect();
+        let at = padding.iter().map(|padding| columns.saturating_sub(*padding)).collect();
         Self { positions: positions(at, [rows, 1], device), bias: Some(float(bias, [rows, 1, 1, 1, keys], device)) }
     }
 }

@@ -143,11 +143,13 @@ impl Graph {
         }
     }
 
-    /// The pipeline file with params and SQL files filled in and every default written out. Loading it gives the same graph.
+    /// The pipeline file with params and SQL files filled in and every default written out, under the graph's name. Loading it gives the same graph.
     ///
     /// # Errors
     /// When a value cannot be written as YAML; none that a pipeline file can hold is known.
     pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
-        serde_saphyr::to_string(&self.spec)
+        let mut spec = self.spec.clone();
+        spec.name.value.clone_from(&self.name);
+        serde_saphyr::to_string(&spec)
     }
 }

@@ -5,11 +5,26 @@
 //! ```
 //! Knows names, settings and which files must be there; nothing of Arrow or burn, of how a node runs or of what is already done.
 
+mod check;
+mod de;
+mod error;
+mod files;
 pub mod graph;
+mod load;
+mod nearest;
+mod params;
 pub mod position;
 mod range;
+mod relations;
+mod schema;
+mod scope;
 pub mod spec;
+mod tree;
+mod unroll;
 
+pub use error::PipelineError;
 pub use graph::{Graph, Input, Slot, Source, SourceKind, Task};
+pub use load::Pipeline;
+pub use schema::schema;
 pub use spec::Spec;
 pub use spec::operator::{Device, Operator, Output, Resources};

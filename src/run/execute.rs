@@ -7,7 +7,7 @@ use crate::dag::schedule::{self, Outcome};
 use crate::model::DeviceChoice;
 use crate::pipeline::graph::Input;
 use crate::stages::{self, Context, Progress, StageError};
-use crate::store::{Event, Run, State};
+use crate::store::{Event, EventKind, Place, RunLock, State};
 
 /// How an execution ended.
 pub struct Report {
@@ -40,7 +40,7 @@ pub struct Failure {
 /// # Errors
 /// Only what concerns the run as a whole; a node's error is in the report, and other nodes go on.
 pub fn execute(
-    run: &Run,
+    run: &RunLock,
     prepared: &Prepared,
     device: Option<DeviceChoice>,
     stopped: &(dyn Fn() -> bool + Sync),
@@ -50,7 +50,7 @@ pub fn execute(
     run.write_pipeline(&graph.to_yaml().map_err(|error| RunError::Pipeline(error.to_string()))?)?;
     repair(run, prepared, progress)?;
     stages::input::bring_in(run, graph, &prepared.sources)?;
-    adopt(run, prepared)?;
+    adopt(run, prepared, progress)?;
     let plan: Plan = plan(run, prepared)?;
 
     let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| plan.steps[*index].runs()).collect();
@@ -72,7 +72,7 @@ pub fn execute(
             graph,
             task,
             recipe: &prepared.recipes[pending[step]],
-            device: device.unwrap_or(task.resources.device.into()),
+            device: device.unwrap_or_else(|| stages::device_choice(task)),
             stopped,
             progress,
         };
@@ -98,45 +98,56 @@ pub fn execute(
 /// Runs one stage, with its beginning and its end in the journal.
 fn run_one(context: &Context) -> Result<(), StageError> {
     let (place, start) = (context.task.place(), Instant::now());
-    context.run.log(Event::started(&place))?;
+    let record = |kind: EventKind, seconds: Option<f64>, message: Option<String>| {
+        let mut event = Event::new(kind, &place.name, place.iteration);
+        (event.seconds, event.message) = (seconds, message);
+        context.run.record(event)
+    };
+    record(EventKind::Started, None, None)?;
     let result = stages::run(context);
     let seconds = start.elapsed().as_secs_f64();
     match result {
         Ok(summary) => {
-            context.run.log(Event::done(&place, seconds, summary.tokens))?;
+            record(EventKind::NodeDone, Some(seconds), None)?;
             context.progress.finished(&context.task.label(), &summary.text, seconds);
             Ok(())
         }
         Err(error) => {
-            let reason = error.to_string();
-            context.run.log(match error {
-                StageError::Stopped => Event::interrupted(&place, seconds),
-                _ => Event::failed(&place, seconds, &reason),
-            })?;
+            match error {
+                StageError::Stopped => record(EventKind::Interrupted, Some(seconds), None),
+                _ => record(EventKind::NodeFailed, Some(seconds), Some(error.to_string())),
+            }?;
             Err(error)
         }
     }
 }
 
 /// Checks every finished output against its checksums; what is damaged is moved aside, reported, and made again.
-fn repair(run: &Run, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
-    for task in &prepared.graph.tasks {
-        for place in [Some(task.place()), task.training_place()].into_iter().flatten() {
-            for bad in run.verify(&place)? {
-                progress.warned(&task.label(), &bad.to_string());
-            }
+fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
+    for (label, place) in places(prepared) {
+        for bad in run.verify(&place)? {
+            progress.warned(&label, &bad.to_string());
         }
     }
     Ok(())
 }
 
+/// Where the outputs of all tasks lie, with the tasks' labels.
+fn places(prepared: &Prepared) -> impl Iterator<Item = (String, Place)> {
+    let of = |task: &crate::pipeline::graph::Task| {
+        [Some(task.place()), task.training_place()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>()
+    };
+    prepared.graph.tasks.iter().flat_map(of)
+}
+
 /// Links into the run folder what the cache has.
-fn adopt(run: &Run, prepared: &Prepared) -> Result<(), RunError> {
+fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
         let training = task.training_place().map(|place| (place, stages::training_recipe(recipe)));
         for (place, recipe) in training.into_iter().chain([(task.place(), recipe.clone())]) {
             if run.state(&place, &recipe)? == State::Cached {
-                run.adopt(&place, &recipe)?;
+                let (_, damaged) = run.adopt(&place, &recipe.fingerprint())?;
+                damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));
             }
         }
     }

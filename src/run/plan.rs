@@ -21,9 +21,9 @@ pub enum Step {
     /// So many parts are there.
     Partial {
         /// Parts that are committed.
-        done: usize,
+        done: u64,
         /// Parts in all.
-        of: usize,
+        of: u64,
     },
     /// Another output is there, from before something changed.
     Stale {

@@ -45,11 +45,11 @@ pub fn prepare(graph: Graph) -> Result<Prepared, RunError> {
 fn fingerprint(source: &Source) -> Result<Fingerprint, RunError> {
     Ok(match &source.kind {
         SourceKind::Table { path, format, delimiter, header, columns } => {
-            let content = store::fingerprint_file(path)?;
+            let content = store::fingerprint_of(path)?;
             let reading = serde_json::json!([content, format, delimiter, header, columns]);
             Fingerprint::of(reading.to_string().as_bytes())
         }
-        SourceKind::Model { path } => store::fingerprint_dir(path)?,
+        SourceKind::Model { path } => store::fingerprint_of(path)?,
         SourceKind::Reward { sql } => Fingerprint::of(sql.as_bytes()),
     })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::read as read_source;
-use super::{Prompts, StageError, score};
+use super::{Prompts, StageError, device_choice, score};
 use crate::model::{Checkpoint, DeviceChoice};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::operator::Operator;
@@ -60,16 +60,15 @@ impl Known<'_> {
         for slot in ["policy", "from", "reference", "initial"] {
             for input in task.inputs(slot) {
                 if let Some(SourceKind::Model { path }) = self.graph.source(input.input).map(|source| &source.kind) {
-                    let checkpoint = Checkpoint::open(path)?;
-                    let random = matches!(&task.operator, Operator::Sft(sft) if sft.initialize == Initialize::Random);
-                    if !random {
-                        checkpoint.check_weights()?;
-                    }
+                    match &task.operator {
+                        Operator::Sft(sft) if sft.initialize == Initialize::Random => Checkpoint::open_blank(path)?,
+                        _ => Checkpoint::open(path)?,
+                    };
                 }
             }
         }
         if super::slot(&task.operator) == crate::dag::schedule::Slot::Device {
-            crate::model::resolve(device.unwrap_or(task.resources.device.into()))?;
+            device.unwrap_or_else(|| device_choice(task)).resolve()?;
         }
         match (&task.operator, task.table_kind()) {
             (Operator::Sql(settings), _) => {
@@ -99,9 +98,15 @@ impl Known<'_> {
         let session = Session::new()?;
         for input in task.inputs("tables") {
             let schema = self.table(input.input)?;
+            let schema = if self.is_partitioned(input.input) { with_iteration(&schema) } else { schema };
             session.register_empty(&input.name, schema)?;
         }
         Ok(session)
+    }
+
+    /// Whether an input lies in a partition folder, whose `iteration` queries see as a column.
+    fn is_partitioned(&self, input: Input) -> bool {
+        self.graph.task(input).is_some_and(|task| task.iteration.is_some())
     }
 
     /// The columns of a table of prompts, its rows checked if it is an outside one.
@@ -138,6 +143,11 @@ impl Known<'_> {
         self.sources.insert((index, false), schema.clone());
         Ok(schema)
     }
+}
+
+fn with_iteration(schema: &Schema) -> SchemaRef {
+    let iteration = Arc::new(Field::new("iteration", DataType::Int32, false));
+    Arc::new(Schema::new(schema.fields().iter().cloned().chain([iteration]).collect::<Vec<_>>()))
 }
 
 fn with_prompt_id(schema: &Schema) -> SchemaRef {

@@ -7,18 +7,18 @@ use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 
-use super::{Progress, Prompts, StageError, is_random, seed, version};
+use super::{Progress, Prompts, StageError, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model::DeviceChoice;
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
-use crate::pipeline::spec::operator::Output;
-use crate::store::{Place, PlaceKind, Run, Session, TableWriter};
+use crate::pipeline::spec::operator::{Device, Output};
+use crate::store::{Place, PlaceKind, RunLock, Session, TableWriter};
 use crate::tables::{TableError, TableKind};
 
 /// Everything a stage may know.
 pub struct Context<'a> {
-    /// The run whose folder it reads and writes.
-    pub run: &'a Run,
+    /// The run whose folder it reads and writes, locked.
+    pub run: &'a RunLock,
     /// The whole graph, to find inputs in.
     pub graph: &'a Graph,
     /// What is to be done.
@@ -38,7 +38,7 @@ pub fn recipe(graph: &Graph, task: &Task, inputs: BTreeMap<String, Vec<Fingerpri
     Recipe {
         operator: task.operator.name().to_string(),
         version: version(&task.operator),
-        seed: is_random(&task.operator).then_some((graph.seed, task.iteration.unwrap_or(0))),
+        seed: task.operator.draws().then_some((graph.seed, task.iteration.unwrap_or(0))),
         settings: task.settings.clone(),
         inputs,
     }
@@ -175,8 +175,7 @@ impl Context<'_> {
 
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.
     pub fn register(&self, session: &Session, name: &str, slot: &str) -> Result<(), StageError> {
-        let places: Vec<Place> =
-            self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, StageError>>()?;
+        let places: Vec<Place> = self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, StageError>>()?;
         Ok(session.register_places(name, self.run, &places)?)
     }
 
@@ -190,7 +189,7 @@ impl Context<'_> {
 
     /// The device of this task's model.
     pub fn device(&self) -> Result<burn::tensor::Device, StageError> {
-        Ok(crate::model::resolve(self.device)?)
+        Ok(self.device.resolve()?)
     }
 
     /// The writer of this task's table, `total` input rows in parts of `rows_per_part` (unless its resources say otherwise).
@@ -227,6 +226,16 @@ impl Context<'_> {
         for part in writer.missing() {
             writer.commit(part, whole)?;
         }
-        Ok(writer.finish(counts)?)
+        writer.finish(counts)?;
+        Ok(())
+    }
+}
+
+/// The device that the pipeline file asks for.
+pub fn device_choice(task: &Task) -> DeviceChoice {
+    match task.resources.device {
+        Device::Auto => DeviceChoice::Auto,
+        Device::Cpu => DeviceChoice::Cpu,
+        Device::Cuda => DeviceChoice::Cuda,
     }
 }

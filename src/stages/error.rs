@@ -41,7 +41,9 @@ impl StageError {
         match self {
             StageError::Input(_) | StageError::Model(_) => true,
             StageError::Store(error) => error.is_input(),
-            StageError::Stopped | StageError::Table(_) | StageError::Generation(_) | StageError::Training(_) | StageError::Arrow(_) => false,
+            StageError::Stopped | StageError::Table(_) | StageError::Generation(_) | StageError::Training(_) | StageError::Arrow(_) => {
+                false
+            }
         }
     }
 }

@@ -28,15 +28,9 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
             answer.nll = nll;
         }
     }
-    let baseline = Answers::read(
-        context.rows("baseline_responses", responses::rows)?,
-        context.rows("baseline_rewards", rewards::rows)?,
-    );
-    let mut rows: Vec<evaluation::Row> = policy
-        .0
-        .iter()
-        .filter_map(|(prompt_id, answers)| Some(row(prompt_id, answers, baseline.0.get(prompt_id)?)))
-        .collect();
+    let baseline = Answers::read(context.rows("baseline_responses", responses::rows)?, context.rows("baseline_rewards", rewards::rows)?);
+    let mut rows: Vec<evaluation::Row> =
+        policy.0.iter().filter_map(|(prompt_id, answers)| Some(row(prompt_id, answers, baseline.0.get(prompt_id)?))).collect();
     rows.sort_by(|a, b| a.prompt_id.cmp(&b.prompt_id));
     let count = |outcome| rows.iter().filter(|row| row.outcome == outcome).count() as i64;
     let (wins, losses, total) = (count(Outcome::Win), count(Outcome::Loss), rows.len() as i64);
@@ -49,7 +43,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
         mean(|row| row.nll_initial),
     );
     let counts = [("prompts", total), ("wins", wins), ("losses", losses), ("ties", total - wins - losses)];
-    context.write_relation(TableKind::Evaluation, &[evaluation::batch(&rows)?], counts)?;
+    context.write_relation(TableKind::Evaluation, &[evaluation::batch(&rows)], counts)?;
     Ok(Summary { text, tokens })
 }
 

@@ -10,12 +10,12 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, ListArray
 use arrow::datatypes::Int32Type;
 use burn::tensor::Device;
 
-use super::prompts::Asked;
 use super::tensors;
 use super::{Context, Prompt, StageError, Summary};
 use crate::generation::{self, FinishReason, Generated, Sampling};
 use crate::model::{Checkpoint, Llama};
 use crate::pipeline::spec::sampling::Generate;
+use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses, selection};
 
 /// Prompts in one part, unless the node's resources say otherwise: seconds of work on a CPU for a small model.
@@ -46,11 +46,9 @@ pub(super) fn run(context: &Context, settings: &Generate) -> Result<Summary, Sta
             context.progress.advanced(&label, done as u64, tokens);
         }
     }
-    let counts = counts(context)?;
-    let text = format!(
-        "{} responses, {} tokens, {} cut by the length limit, {} failed",
-        counts[0].1, counts[1].1, counts[2].1, counts[3].1
-    );
+    let counts = counts(&writer)?;
+    let text =
+        format!("{} responses, {} tokens, {} cut by the length limit, {} failed", counts[0].1, counts[1].1, counts[2].1, counts[3].1);
     writer.finish(counts.into_iter().map(|(name, count)| (name.to_string(), count)).collect())?;
     Ok(Summary { text, tokens })
 }
@@ -67,9 +65,9 @@ fn selected(context: &Context) -> Result<Vec<Prompt>, StageError> {
 }
 
 /// Totals over all committed parts, so that they do not depend on how often the node was interrupted.
-fn counts(context: &Context) -> Result<[(&'static str, i64); 4], StageError> {
+fn counts(writer: &TableWriter) -> Result<[(&'static str, i64); 4], StageError> {
     let (mut responses, mut tokens, mut truncated, mut failed) = (0, 0, 0, 0);
-    for batch in context.run.read_committed(&context.task.place(), Some(TableKind::Responses))? {
+    for batch in writer.committed()? {
         responses += batch.num_rows() as i64;
         tokens += response_tokens(&batch)? as i64;
         let reasons: &StringArray = tables::column(&batch, "finish_reason")?;
@@ -106,10 +104,10 @@ impl<'a> Sampler<'a> {
         let sampling = Sampling {
             temperature: settings.temperature,
             top_p: settings.top_p,
-            top_k: settings.top_k.map(|k| k as usize),
+            top_k: settings.top_k.map_or(0, |k| k as usize),
             max_new_tokens: settings.max_new_tokens as usize,
-            eos: checkpoint.generation().eos_token_ids.clone(),
-            max_total_tokens: checkpoint.config().max_position_embeddings,
+            eos: checkpoint.generation.eos_token_ids.clone(),
+            max_total_tokens: checkpoint.config.max_position_embeddings,
         };
         let policy_fingerprint = context.fingerprint_of("policy")?;
         Ok(Self { context, settings, checkpoint, model, device, sampling, policy_fingerprint })
@@ -144,18 +142,10 @@ impl<'a> Sampler<'a> {
 
     /// The prompt's ids, or why it cannot be answered.
     fn encode(&self, prompt: &Prompt) -> Result<Vec<i32>, String> {
-        let ids = match &prompt.asked {
-            Asked::Text(text) => self.checkpoint.tokenizer().encode_prompt(text),
-            Asked::Messages(messages) => {
-                let messages: Vec<(&str, &str)> = messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
-                self.checkpoint.encode_messages(&messages)
-            }
-        };
-        let ids = ids.map_err(|error| error.to_string())?;
+        let encoded =
+            prompt.asked.text(&self.checkpoint).and_then(|(text, special)| Ok(self.checkpoint.tokenizer.encode(&text, special)?));
+        let ids = encoded.map_err(|error| error.to_string())?;
         let limit = (self.settings.max_prompt_tokens as usize).min(self.sampling.max_total_tokens.saturating_sub(1));
-        if ids.is_empty() {
-            return Err("expected a prompt of at least one token, found none".to_string());
-        }
         if ids.len() > limit {
             return Err(format!("expected a prompt of at most {limit} tokens, found {}", ids.len()));
         }
@@ -163,7 +153,12 @@ impl<'a> Sampler<'a> {
     }
 
     /// The responses table of these prompts: what was generated, and an error row for each response of a prompt that could not be asked.
-    fn table(&self, prompts: &[Prompt], encoded: &[Result<Vec<i32>, String>], generated: Option<Generated>) -> Result<RecordBatch, StageError> {
+    fn table(
+        &self,
+        prompts: &[Prompt],
+        encoded: &[Result<Vec<i32>, String>],
+        generated: Option<Generated>,
+    ) -> Result<RecordBatch, StageError> {
         let per_prompt = self.settings.responses_per_prompt as usize;
         let rows = prompts.len() * per_prompt;
         let (token_ids, mut sampled) = match generated {
@@ -195,9 +190,9 @@ impl<'a> Sampler<'a> {
             None => tensors::empty_lists(rows),
         };
         let texts = self.texts(&token_ids, &prompt_counts)?;
-        let each = |prompt: &'_ Prompt| std::iter::repeat_n(prompt.id.clone(), per_prompt);
+        let ids: Vec<&str> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.id.as_str(), per_prompt)).collect();
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(prompts.iter().flat_map(each))),
+            Arc::new(StringArray::from(ids)),
             Arc::new(Int32Array::from(vec![self.context.born(); rows])),
             Arc::new(Int32Array::from_iter_values((0..rows).map(|row| (row % per_prompt.max(1)) as i32))),
             token_ids,
@@ -211,14 +206,20 @@ impl<'a> Sampler<'a> {
         Ok(RecordBatch::try_new(responses::schema(), columns)?)
     }
 
-    /// The responses as text, without the prompts and without special tokens.
+    /// The responses as text: what stands after the prompt when both are decoded together, special tokens left out.
     fn texts(&self, token_ids: &ArrayRef, prompt_counts: &[i32]) -> Result<Vec<String>, StageError> {
-        let lists = token_ids.as_list::<i32>();
+        let (lists, tokenizer) = (token_ids.as_list::<i32>(), &self.checkpoint.tokenizer);
         let mut texts = Vec::with_capacity(lists.len());
         for (row, prompt_count) in prompt_counts.iter().enumerate() {
             let ids = lists.value(row);
-            let response = ids.as_primitive::<Int32Type>().values().get(*prompt_count as usize..).unwrap_or(&[]);
-            texts.push(self.checkpoint.tokenizer().decode(response)?);
+            let ids = ids.as_primitive::<Int32Type>().values();
+            let (prompt, response) = ids.split_at_checked(*prompt_count as usize).unwrap_or((ids, &[]));
+            // Decoders treat a text's first token differently (a leading space is dropped), so a response is not decoded alone.
+            let (both, prompt) = (tokenizer.decode(ids)?, tokenizer.decode(prompt)?);
+            texts.push(match both.strip_prefix(&prompt) {
+                Some(text) => text.to_string(),
+                None => tokenizer.decode(response)?,
+            });
         }
         Ok(texts)
     }

@@ -2,14 +2,15 @@
 //!
 //! So SQL over a run needs nothing from outside it, and a file that changes under a run changes nothing.
 
-use arrow::array::RecordBatch;
-
 use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
 
 use super::{Prompts, StageError};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::pipeline::graph::{Graph, Input, Source, SourceKind};
-use crate::store::{self, Place, PlaceKind, Run};
+use crate::pipeline::spec::input::{self as spec, Format};
+use crate::store::{self, ColumnType, InputFormat, Place, PlaceKind, RunLock, State};
 
 impl Source {
     /// Where an input table lies in a run folder.
@@ -24,8 +25,28 @@ impl Source {
 /// A file that cannot be read as its format.
 pub fn read(source: &Source) -> Result<Vec<RecordBatch>, StageError> {
     match &source.kind {
-        SourceKind::Table(file) => Ok(store::read_input(file)?),
+        SourceKind::Table { path, format, delimiter, header, columns } => {
+            let format = match format {
+                Format::Parquet => InputFormat::Parquet,
+                Format::Jsonl => InputFormat::JsonLines,
+                Format::Csv => InputFormat::Csv {
+                    delimiter: delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()).unwrap_or(b','),
+                    header: header.unwrap_or(true),
+                    columns: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(),
+                },
+            };
+            Ok(store::read_input(&format, path)?)
+        }
         _ => Err(StageError::Input(format!("{} is not a table", source.name))),
+    }
+}
+
+fn column_type(kind: spec::ColumnType) -> ColumnType {
+    match kind {
+        spec::ColumnType::Text => ColumnType::Text,
+        spec::ColumnType::Int64 => ColumnType::Integer,
+        spec::ColumnType::Float64 => ColumnType::Number,
+        spec::ColumnType::Boolean => ColumnType::Boolean,
     }
 }
 
@@ -39,7 +60,7 @@ fn is_prompts(graph: &Graph, index: usize) -> bool {
 ///
 /// # Errors
 /// A file that cannot be read, or prompts that break their rules.
-pub fn bring_in(run: &Run, graph: &Graph, fingerprints: &[Fingerprint]) -> Result<(), StageError> {
+pub fn bring_in(run: &RunLock, graph: &Graph, fingerprints: &[Fingerprint]) -> Result<(), StageError> {
     for (index, (source, fingerprint)) in graph.sources.iter().zip(fingerprints).enumerate() {
         if !matches!(source.kind, SourceKind::Table { .. }) {
             continue;
@@ -52,8 +73,10 @@ pub fn bring_in(run: &Run, graph: &Graph, fingerprints: &[Fingerprint]) -> Resul
             settings: BTreeMap::from([("prompts".to_string(), prompts.into())]),
             inputs: BTreeMap::from([("file".to_string(), vec![fingerprint.clone()])]),
         };
-        if run.adopt(&source.place(), &recipe)? {
-            continue;
+        match run.state(&source.place(), &recipe)? {
+            State::Complete => continue,
+            State::Cached if run.adopt(&source.place(), &recipe.fingerprint())?.0 => continue,
+            _ => {}
         }
         let batches = read(source)?;
         let batches = if prompts { Prompts::read(&source.name, batches)?.batches } else { batches };

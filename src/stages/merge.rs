@@ -26,7 +26,9 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
 pub fn sql(carried: bool) -> String {
     let columns = "prompt_id, response_index, born, reward, token_count, finish_reason";
     let kept = if carried {
-        format!("\nUNION ALL\nSELECT {columns} FROM carried\nWHERE NOT EXISTS (SELECT 1 FROM fresh WHERE fresh.prompt_id = carried.prompt_id)")
+        format!(
+            "\nUNION ALL\nSELECT {columns} FROM carried\nWHERE NOT EXISTS (SELECT 1 FROM fresh WHERE fresh.prompt_id = carried.prompt_id)"
+        )
     } else {
         String::new()
     };

@@ -20,15 +20,15 @@ mod progress;
 mod prompts;
 mod reference;
 mod score;
-pub mod select;
 pub mod seed;
+pub mod select;
 mod sft;
 mod sql;
 pub mod tensors;
 mod train;
 
 pub use check::check;
-pub use context::{Context, recipe, training_recipe};
+pub use context::{Context, device_choice, recipe, training_recipe};
 pub use error::StageError;
 pub use progress::{Progress, Silent};
 pub use prompts::{Prompt, Prompts};
@@ -56,16 +56,6 @@ pub fn version(operator: &Operator) -> u32 {
     match operator {
         Operator::Select(_) | Operator::Generate(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) => 1,
         Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) | Operator::Sql(_) => 1,
-    }
-}
-
-/// Whether the operator draws random numbers, so that seed and iteration are part of its fingerprint.
-pub fn is_random(operator: &Operator) -> bool {
-    use crate::pipeline::spec::relational::Strategy;
-    match operator {
-        Operator::Select(select) => select.strategy == Strategy::Random,
-        Operator::Generate(_) | Operator::Train(_) | Operator::Sft(_) => true,
-        Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Reference | Operator::Evaluate(_) | Operator::Sql(_) => false,
     }
 }
 

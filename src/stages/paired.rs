@@ -42,7 +42,8 @@ impl Paired {
         context.register(&session, "responses", "responses")?;
         let expected = session.count("SELECT count(*) FROM pairs")?;
         let batches = session.query(SQL)?;
-        let pairs = batches.iter().map(|batch| Ok(pairs::rows(&TableKind::Pairs.conform(batch)?)?)).collect::<Result<Vec<_>, StageError>>()?;
+        let pairs =
+            batches.iter().map(|batch| Ok(pairs::rows(&TableKind::Pairs.conform(batch)?)?)).collect::<Result<Vec<_>, StageError>>()?;
         let pairs = pairs.concat();
         if pairs.len() as i64 != expected {
             return Err(StageError::Input(format!("expected the responses of {expected} pairs, found those of {}", pairs.len())));
@@ -68,7 +69,8 @@ impl Paired {
 
 /// One column of all batches as one list array of Int32.
 fn lists(batches: &[RecordBatch], name: &str) -> Result<ArrayRef, StageError> {
-    let columns: Vec<&dyn arrow::array::Array> = batches.iter().filter_map(|batch| batch.column_by_name(name)).map(|c| c.as_ref()).collect();
+    let columns: Vec<&dyn arrow::array::Array> =
+        batches.iter().filter_map(|batch| batch.column_by_name(name)).map(|c| c.as_ref()).collect();
     match columns.first().map(|column| column.data_type()) {
         None => Ok(tensors::empty_lists(0)),
         Some(DataType::List(_)) => Ok(concat(&columns)?),

@@ -8,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::StageError;
+use crate::model::{self, Checkpoint, SpecialTokens};
 use crate::tables::Message;
 
 /// A table of prompts, checked: every row has a prompt_id of its own and something to ask.
@@ -50,9 +51,9 @@ impl Prompts {
             };
             for (id, asked) in ids.as_string::<i32>().iter().zip(asked) {
                 let row = rows.len();
-                let id = id.filter(|id| !id.is_empty()).ok_or_else(|| {
-                    StageError::Input(format!("table {name}, row {row}: expected a prompt_id, found none"))
-                })?;
+                let id = id
+                    .filter(|id| !id.is_empty())
+                    .ok_or_else(|| StageError::Input(format!("table {name}, row {row}: expected a prompt_id, found none")))?;
                 if let Some(first) = seen.insert(id.to_string(), row) {
                     return Err(StageError::Input(format!("table {name}, row {row}: prompt_id {id} is already that of row {first}")));
                 }
@@ -95,6 +96,27 @@ impl Prompts {
 }
 
 impl Asked {
+    /// The text to tokenize, and who writes its special tokens: the tokenizer, or the chat template that already has.
+    ///
+    /// # Errors
+    /// A conversation for a model without a chat template, or one that its template refuses.
+    pub fn text(&self, checkpoint: &Checkpoint) -> Result<(String, SpecialTokens), StageError> {
+        match self {
+            Asked::Text(text) => Ok((text.clone(), SpecialTokens::Added)),
+            Asked::Messages(messages) => {
+                let template = checkpoint.chat_template.as_ref().ok_or_else(|| {
+                    StageError::Input(format!(
+                        "{}: expected a chat template because prompts are messages, found none; \
+                         add chat_template.jinja, or give prompts as text",
+                        checkpoint.folder().display()
+                    ))
+                })?;
+                let message = |message: &Message| model::Message { role: message.role.clone(), content: message.content.clone() };
+                Ok((template.prompt(&messages.iter().map(message).collect::<Vec<_>>())?, SpecialTokens::Written))
+            }
+        }
+    }
+
     fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         match self {

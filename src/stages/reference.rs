@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
                 row.reference_logprob_rejected = Some(*rejected);
             }
             tokens += responses.token_count(&all) as u64;
-            writer.commit(part, &pairs::batch(&rows)?)?;
+            writer.commit(part, &pairs::batch(&rows))?;
             done += rows.len();
             context.progress.advanced(&label, done as u64, tokens);
         }

@@ -20,7 +20,7 @@ pub(super) fn run(context: &Context, sql: &str) -> Result<Summary, StageError> {
     let all: Vec<responses::Row> = context.rows("responses", responses::rows)?;
     let session = context.session()?;
     context.register(&session, "all_responses", "responses")?;
-    session.view("responses", "SELECT * FROM all_responses WHERE error IS NULL")?;
+    session.register_view("responses", "SELECT * FROM all_responses WHERE error IS NULL")?;
     if context.has("prompts") {
         context.register(&session, "prompts", "prompts")?;
     }
@@ -32,7 +32,11 @@ pub(super) fn run(context: &Context, sql: &str) -> Result<Summary, StageError> {
     let count = rewards.len();
     let values: Vec<f64> = rewards.iter().filter_map(|row| row.reward).collect();
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    context.write_relation(TableKind::Rewards, &[rewards::batch(&rewards)?], [("responses", count as i64), ("scored", values.len() as i64)])?;
+    context.write_relation(
+        TableKind::Rewards,
+        &[rewards::batch(&rewards)],
+        [("responses", count as i64), ("scored", values.len() as i64)],
+    )?;
     Ok(Summary::new(format!("{count} responses scored, mean reward {mean:.3}")))
 }
 
@@ -85,8 +89,11 @@ impl Scored {
                 .collect::<Result<_, StageError>>()?;
             for row in 0..batch.num_rows() {
                 let (prompt_id, index) = (prompt_ids.as_string::<i32>().value(row), indices.as_primitive::<Int32Type>().value(row));
-                let mut components: BTreeMap<String, f64> =
-                    numbers.iter().filter(|(_, values)| values.is_valid(row)).map(|(name, values)| (name.clone(), values.value(row))).collect();
+                let mut components: BTreeMap<String, f64> = numbers
+                    .iter()
+                    .filter(|(_, values)| values.is_valid(row))
+                    .map(|(name, values)| (name.clone(), values.value(row)))
+                    .collect();
                 let reward = components.remove("reward");
                 if scores.insert((prompt_id.to_string(), index), (reward, components)).is_some() {
                     return Err(StageError::Input(format!(

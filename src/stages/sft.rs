@@ -4,7 +4,6 @@ use arrow::array::{ArrayRef, AsArray, ListArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type};
 
-use super::prompts::Asked;
 use super::train::{Plan, rule, schedule, train};
 use super::{Context, Prompt, StageError, Summary, tensors};
 use crate::model::Checkpoint;
@@ -16,7 +15,11 @@ const MICRO_BATCH_SIZE: usize = 64;
 
 /// Trains on the next-token loss of the responses' tokens, an end-of-sequence token included.
 pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageError> {
-    let checkpoint = Checkpoint::open(&context.model("from")?)?;
+    let folder = context.model("from")?;
+    let checkpoint = match settings.initialize {
+        Initialize::Checkpoint => Checkpoint::open(&folder)?,
+        Initialize::Random => Checkpoint::open_blank(&folder)?,
+    };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
     let sequences = tensors::sequences(demonstrations.token_ids.as_list(), &device)?;
@@ -56,24 +59,26 @@ impl Demonstrations {
             let column = cast(column, &DataType::Utf8)?;
             answers.extend(column.as_string::<i32>().iter().map(|text| text.map(str::to_string)));
         }
-        let Some(&eos) = checkpoint.generation().eos_token_ids.first() else {
+        let Some(&eos) = checkpoint.generation.eos_token_ids.first() else {
             return Err(StageError::Input("the model has no eos_token_id, so it could not learn to stop".to_string()));
         };
         let mut rows = Vec::with_capacity(prompts.len());
         for (row, (Prompt { id, asked }, answer)) in prompts.iter().zip(answers).enumerate() {
             let at = |problem: String| StageError::Input(format!("demonstrations, row {row} ({id}): {problem}"));
             let answer = answer.ok_or_else(|| at(format!("expected a {}, found null", settings.response)))?;
-            let (mut tokens, prompt_count) = match asked {
-                Asked::Text(text) => checkpoint.tokenizer().encode_pair(text, &answer)?,
-                Asked::Messages(messages) => checkpoint.encode_messages_pair(messages, &answer)?,
-            };
+            let (text, special) = asked.text(checkpoint).map_err(|error| at(error.to_string()))?;
+            let encoded = checkpoint.tokenizer.encode_pair(&text, &answer, special).map_err(|error| at(error.to_string()))?;
+            let (mut tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
             tokens.push(eos);
-            let limits = [(prompt_count, settings.max_prompt_tokens, "prompt"), (tokens.len() - prompt_count, settings.max_response_tokens, "response")];
+            let limits = [
+                (prompt_count, settings.max_prompt_tokens, "prompt"),
+                (tokens.len() - prompt_count, settings.max_response_tokens, "response"),
+            ];
             if let Some((found, limit, what)) = limits.into_iter().find(|(found, limit, _)| *found > *limit as usize) {
                 return Err(at(format!("expected a {what} of at most {limit} tokens, found {found}")));
             }
-            if tokens.len() > checkpoint.config().max_position_embeddings {
-                return Err(at(format!("expected at most {} tokens, found {}", checkpoint.config().max_position_embeddings, tokens.len())));
+            if tokens.len() > checkpoint.config.max_position_embeddings {
+                return Err(at(format!("expected at most {} tokens, found {}", checkpoint.config.max_position_embeddings, tokens.len())));
             }
             rows.push((id.clone(), tokens, prompt_count));
         }

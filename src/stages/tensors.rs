@@ -3,6 +3,7 @@
 //! An Arrow list column holds its rows' ids back to back in one buffer, which is what [`Sequences`] wants: the buffer itself
 //! becomes the tensor's memory, and a tensor's memory becomes the buffer of the next column.
 
+use std::panic::AssertUnwindSafe;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -21,9 +22,10 @@ use crate::model::Sequences;
 pub fn sequences(lists: &ListArray, device: &Device) -> Result<Sequences, StageError> {
     let offsets = lists.value_offsets();
     let (first, last) = (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
-    let values = lists.values().as_primitive_opt::<Int32Type>().ok_or_else(|| {
-        StageError::Input(format!("token_ids: expected a list of Int32, found {}", lists.data_type()))
-    })?;
+    let values = lists
+        .values()
+        .as_primitive_opt::<Int32Type>()
+        .ok_or_else(|| StageError::Input(format!("token_ids: expected a list of Int32, found {}", lists.data_type())))?;
     if lists.null_count() > 0 || values.null_count() > 0 {
         return Err(StageError::Input("token_ids: expected no nulls, found some".to_string()));
     }
@@ -70,7 +72,8 @@ pub fn empty_lists(rows: usize) -> ArrayRef {
 }
 
 fn int_buffer(bytes: Bytes, count: usize) -> ScalarBuffer<i32> {
-    let bytes = Arc::new(bytes);
+    // Nothing is seen half-changed after a panic: the bytes are never written to.
+    let bytes = Arc::new(AssertUnwindSafe(bytes));
     let slice: &[u8] = &bytes;
     if slice.as_ptr().align_offset(align_of::<i32>()) != 0 {
         return ScalarBuffer::from(slice.chunks_exact(4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<i32>>());

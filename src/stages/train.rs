@@ -57,11 +57,18 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
     });
     let pairs = pairs.collect::<Result<Vec<_>, StageError>>()?;
     let mut batch = Vec::new();
-    train(context, &checkpoint, || Ok(checkpoint.load(&device)?), training, &plan, |trainer, rows| {
-        batch.clear();
-        batch.extend(rows.iter().filter_map(|row| pairs.get(*row).copied()));
-        trainer.preference_step(&responses, &batch, settings.beta)
-    })
+    train(
+        context,
+        &checkpoint,
+        || Ok(checkpoint.load(&device)?),
+        training,
+        &plan,
+        |trainer, rows| {
+            batch.clear();
+            batch.extend(rows.iter().filter_map(|row| pairs.get(*row).copied()));
+            trainer.preference_step(&responses, &batch, settings.beta)
+        },
+    )
 }
 
 /// Which examples are seen when.
@@ -105,10 +112,13 @@ pub(super) fn train(
     let (label, place, total) = (context.task.label(), context.task.place(), plan.total_steps());
     let every = context.task.resources.checkpoint_every.map_or(CHECKPOINT_EVERY, u64::from);
     let model = initial()?;
-    let (mut trainer, mut rows) = match context.run.checkpoint(&place, context.recipe)? {
-        Some(folder) => {
-            let trainer = Trainer::load_state(&folder, model, settings, total)?;
-            (trainer, read_metrics(&folder.join(METRICS_FILE))?)
+    let fingerprint = context.recipe.fingerprint();
+    let (found, damaged) = context.run.checkpoint(&place, &fingerprint)?;
+    damaged.iter().for_each(|bad| context.progress.warned(&label, &bad.to_string()));
+    let (mut trainer, mut rows) = match found {
+        Some(found) => {
+            let trainer = Trainer::load_state(&found.dir, model, settings, total)?;
+            (trainer, read_metrics(&found.dir.join(METRICS_FILE))?)
         }
         None => (Trainer::new(model, settings, total)?, Vec::new()),
     };
@@ -122,9 +132,9 @@ pub(super) fn train(
         context.progress.advanced(&label, trainer.step(), tokens);
         let stopped = (context.stopped)();
         if trainer.step() < total && (stopped || trainer.step().is_multiple_of(every)) {
-            context.run.commit_checkpoint(&place, context.recipe, |folder| -> Result<(), StageError> {
+            context.run.commit_checkpoint(&place, &fingerprint, trainer.step(), total, |folder| -> Result<(), StageError> {
                 trainer.save_state(folder)?;
-                Ok(store::write_parquet(&folder.join(METRICS_FILE), &training_table::batch(&rows)?)?)
+                Ok(store::write_parquet(&folder.join(METRICS_FILE), &training_table::batch(&rows))?)
             })?;
         }
         if stopped {
@@ -144,16 +154,16 @@ fn write_training_table(context: &Context, rows: &[training_table::Row]) -> Resu
     let Some(place) = context.task.training_place() else { return Ok(()) };
     let recipe = training_recipe(context.recipe);
     let mut writer = context.run.write_table(&place, &recipe, Some(TableKind::Training), rows.len(), rows.len().max(1))?;
-    let batch = training_table::batch(rows)?;
+    let batch = training_table::batch(rows);
     for part in writer.missing() {
         writer.commit(part, &batch)?;
     }
-    Ok(writer.finish([("steps".to_string(), rows.len() as i64)].into())?)
+    writer.finish([("steps".to_string(), rows.len() as i64)].into())?;
+    Ok(())
 }
 
 fn read_metrics(path: &Path) -> Result<Vec<training_table::Row>, StageError> {
-    let batches = store::read_parquet(path)?;
-    Ok(batches.iter().map(training_table::rows).collect::<Result<Vec<_>, _>>()?.concat())
+    Ok(training_table::rows(&store::read_parquet(path)?)?)
 }
 
 fn row(epoch: u32, metrics: &StepMetrics) -> training_table::Row {

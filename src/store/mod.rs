@@ -1,1 +1,58 @@
-//! store
+//! The store: Parquet parts, models, manifests, the cache of finished outputs, the journal, and SQL over all of it.
+//!
+//! ```text
+//! runs/<name>/lock                                   held by the one process that writes the run
+//! runs/<name>/journal.jsonl                          what happened when; informs, decides nothing
+//! runs/<name>/tables/<node>[/iteration=N]/           part-00000.parquet, … and manifest.json
+//! runs/<name>/models/<node>[/iteration=N]/           a Hugging Face directory and manifest.json
+//! runs/<name>/.partial/                              files in flight, models in the making, checkpoints
+//! runs/<name>/quarantine/                            files that were not what their manifest says
+//! runs/.cache/<fingerprint>/                         finished outputs, hard links, shared by all runs
+//! runs/.cache/<fingerprint>.partial/                 parts of a table whose recipe changed before it was finished
+//! ```
+//!
+//! What holds at every moment, so that a kill between any two steps loses at most the part in hand:
+//! - a file is written elsewhere, fsynced and hashed before it is renamed into place, and in place before its manifest lists it;
+//! - **the manifest decides**: a part that it does not list does not exist, and one whose bytes differ from it is never read;
+//! - a finished output is in the cache before its manifest says that it is complete, and before anything replaces it;
+//! - files in place are never written to again, so sharing them by hard links is safe;
+//! - writing needs a [`RunLock`]; reading needs only a [`Run`].
+//!
+//! One fingerprint is one output: a node that makes a model and a table has a recipe for each.
+//!
+//! Knows nothing of tensors, of the pipeline file, or of what any operator does.
+
+mod cache;
+mod checkpoint;
+pub mod clean;
+mod error;
+pub mod faults;
+mod files;
+mod input;
+mod journal;
+mod lock;
+mod manifest;
+mod model_writer;
+mod parquet;
+mod place;
+mod quarantine;
+mod read;
+mod run;
+mod scan;
+mod session;
+mod table_writer;
+
+pub use checkpoint::Checkpoint;
+pub use clean::Garbage;
+pub use error::StoreError;
+pub use input::{ColumnType, InputFormat, fingerprint_of, read_input};
+pub use journal::{Event, EventKind, Journal};
+pub use lock::RunLock;
+pub use manifest::{Manifest, ModelFile, Part};
+pub use model_writer::ModelWriter;
+pub use parquet::{read_parquet, write_parquet};
+pub use place::{Place, PlaceKind};
+pub use quarantine::Quarantined;
+pub use run::{Run, Runs, State};
+pub use session::Session;
+pub use table_writer::TableWriter;

@@ -80,7 +80,7 @@ macro_rules! plain_cell {
 
             fn value($cells: &dyn Array, row: usize) -> Result<Self, String> {
                 let typed = $typed.ok_or_else(|| mismatch::<Self>($cells))?;
-                Ok(typed.value(row).into())
+                if typed.is_null(row) { Err("expected a value, found null".to_string()) } else { Ok(typed.value(row).into()) }
             }
         }
     };
@@ -134,8 +134,7 @@ impl Cell for Vec<Message> {
 
     fn array<'a>(values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
         let messages = StructBuilder::from_fields(message_fields(), 0);
-        let mut builder =
-            ListBuilder::new(messages).with_field(Field::new_list_field(DataType::Struct(message_fields()), false));
+        let mut builder = ListBuilder::new(messages).with_field(Field::new_list_field(DataType::Struct(message_fields()), false));
         for value in values {
             for message in value.into_iter().flatten() {
                 for (index, text) in [&message.role, &message.content].into_iter().enumerate() {
@@ -170,7 +169,8 @@ impl Cell for BTreeMap<String, f64> {
 
     fn array<'a>(values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
         let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
-        let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), Float64Builder::new()).with_values_field(field::<f64>("value"));
+        let mut builder =
+            MapBuilder::new(Some(names), StringBuilder::new(), Float64Builder::new()).with_values_field(field::<f64>("value"));
         for value in values {
             for (name, number) in value.into_iter().flatten() {
                 builder.keys().append_value(name);

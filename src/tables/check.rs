@@ -77,7 +77,8 @@ pub(super) fn keys<'a>(kind: TableKind, batches: impl IntoIterator<Item = &'a Re
     let mut seen: HashMap<Box<[u8]>, usize> = HashMap::new();
     let mut before = 0;
     for batch in batches {
-        let key_columns = kind.key().iter().map(|name| batch.column_by_name(name).cloned().ok_or_else(|| missing_column(kind.name(), batch, name)));
+        let key_columns =
+            kind.key().iter().map(|name| batch.column_by_name(name).cloned().ok_or_else(|| missing_column(kind.name(), batch, name)));
         let key_columns: Vec<ArrayRef> = key_columns.collect::<Result<_, _>>()?;
         for (index, key) in converter.convert_columns(&key_columns).map_err(failed)?.iter().enumerate() {
             if let Some(first) = seen.insert(key.as_ref().into(), before + index) {

@@ -26,7 +26,7 @@ pub(super) fn conform(kind: TableKind, batch: &RecordBatch) -> Result<RecordBatc
 }
 
 /// The array as `target`, or `None` when that could lose something. Integers that do not fit are an error, not a null.
-pub(super) fn widen(array: &ArrayRef, target: &DataType) -> Option<Result<ArrayRef, ArrowError>> {
+fn widen(array: &ArrayRef, target: &DataType) -> Option<Result<ArrayRef, ArrowError>> {
     widens(array.data_type(), target).then(|| cast_with_options(array, target, &CastOptions { safe: false, ..CastOptions::default() }))
 }
 
@@ -41,7 +41,8 @@ fn widens(from: &DataType, to: &DataType) -> bool {
             widens(from.data_type(), to.data_type())
         }
         (DataType::Struct(from), DataType::Struct(to)) => {
-            from.len() == to.len() && from.iter().zip(to).all(|(from, to)| from.name() == to.name() && widens(from.data_type(), to.data_type()))
+            from.len() == to.len()
+                && from.iter().zip(to).all(|(from, to)| from.name() == to.name() && widens(from.data_type(), to.data_type()))
         }
         (DataType::Map(from, _), DataType::Map(to, _)) => match (from.data_type(), to.data_type()) {
             (DataType::Struct(from), DataType::Struct(to)) => {

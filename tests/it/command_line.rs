@@ -36,7 +36,9 @@ fn another_learning_rate_generates_nothing_in_iteration_1_and_plan_says_why() {
     let workspace = Workspace::new();
     workspace.succeed(&["run", "pipeline.yaml"]);
     let plan = workspace.succeed(&["plan", "pipeline.yaml", "--set", "learning_rate=2.0e-3"]);
-    let line = |node: &str| plan.lines().find(|line| line.starts_with(&format!("{node} "))).unwrap_or_else(|| panic!("{node}: {plan}")).to_string();
+    let line = |node: &str| {
+        plan.lines().find(|line| line.starts_with(&format!("{node} "))).unwrap_or_else(|| panic!("{node}: {plan}")).to_string()
+    };
     for node in ["base", "selection[1]", "responses[1]", "rewards[1]", "pool[1]", "pairs[1]", "policy_pairs[1]", "selection[2]"] {
         assert!(line(node).ends_with("done"), "{}", line(node));
     }
@@ -66,7 +68,8 @@ fn sql_answers_what_users_ask() {
          USING (prompt_id, iteration) WHERE selected AND iteration = 2 AND after.reward - selection.score IS NOT NULL",
     );
     assert_eq!(gained, "10");
-    let tokens = workspace.query("small", "SELECT sum(array_length(token_ids) - prompt_token_count) > 0 FROM responses WHERE iteration = 1");
+    let tokens =
+        workspace.query("small", "SELECT sum(array_length(token_ids) - prompt_token_count) > 0 FROM responses WHERE iteration = 1");
     assert_eq!(tokens, "true");
     let born = workspace.query("small", "SELECT DISTINCT born FROM pool WHERE iteration = 2 ORDER BY born");
     assert_eq!(born, "1\n2");
@@ -100,7 +103,12 @@ fn policies_and_pairs_are_exported() {
 #[test]
 fn a_second_run_at_once_is_refused() {
     let workspace = Workspace::new();
-    let mut child = workspace.command(&["run", "pipeline.yaml"]).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut child = workspace
+        .command(&["run", "pipeline.yaml"])
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let journal = workspace.path("runs/small/journal.jsonl");
     while !journal.exists() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(2));

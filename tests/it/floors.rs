@@ -71,7 +71,8 @@ fn modules_name_only_the_crates_they_may() {
     let forbidden: BTreeMap<&str, &[&str]> = FORBIDDEN.into();
     for (module, path, code) in modules() {
         for name in forbidden.get(module.as_str()).copied().unwrap_or_default() {
-            let used = code.contains(&format!("use {name}::")) || code.contains(&format!(" {name}::")) || code.contains(&format!("({name}::"));
+            let used =
+                code.contains(&format!("use {name}::")) || code.contains(&format!(" {name}::")) || code.contains(&format!("({name}::"));
             assert!(!used, "{}: {module} must not know {name}", path.display());
         }
     }

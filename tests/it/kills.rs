@@ -38,7 +38,12 @@ fn killed_at_random_and_run_again_the_bytes_are_the_same() {
         let workspace = Workspace::new();
         // Several kills on the way to one result, so that resumed runs are killed too.
         loop {
-            let mut child = workspace.command(&["run", "pipeline.yaml"]).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
+            let mut child = workspace
+                .command(&["run", "pipeline.yaml"])
+                .stderr(std::process::Stdio::null())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
             std::thread::sleep(Duration::from_micros(random.next_u64() % (time.as_micros() as u64 * 6 / 10).max(1)));
             // SIGKILL on unix.
             child.kill().unwrap();
@@ -60,10 +65,16 @@ fn interrupted_it_says_how_to_go_on_and_goes_on() {
     let whole = Workspace::new();
     whole.succeed(&["run", "pipeline.yaml"]);
     let workspace = Workspace::new();
-    let child = workspace.command(&["run", "pipeline.yaml"]).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let child = workspace
+        .command(&["run", "pipeline.yaml"])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let journal = workspace.path("runs/small/journal.jsonl");
     let start = Instant::now();
-    while !std::fs::read_to_string(&journal).is_ok_and(|text| text.contains("part_committed")) && start.elapsed() < Duration::from_secs(60) {
+    while !std::fs::read_to_string(&journal).is_ok_and(|text| text.contains("part_committed")) && start.elapsed() < Duration::from_secs(60)
+    {
         std::thread::sleep(Duration::from_millis(2));
     }
     let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();

@@ -47,7 +47,10 @@ impl Workspace {
         let rows = |first: usize, last: usize| {
             let row = |i: usize| {
                 let word: String = (0..3).map(|k| char::from(b'a' + ((i * 7 + k * 3) % 8) as u8)).collect();
-                format!("{{\"prompt_id\": \"p-{i:03}\", \"prompt\": \"upper {word}=\", \"reference_answer\": \"{}\", \"group\": \"upper\"}}\n", word.to_uppercase())
+                format!(
+                    "{{\"prompt_id\": \"p-{i:03}\", \"prompt\": \"upper {word}=\", \"reference_answer\": \"{}\", \"group\": \"upper\"}}\n",
+                    word.to_uppercase()
+                )
             };
             (first..last).map(row).collect::<String>()
         };

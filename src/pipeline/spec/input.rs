@@ -7,11 +7,11 @@ use std::fmt;
 
 use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::query::Query;
-use crate::pipeline::position::{At, Name, Span};
+use crate::pipeline::position::{At, Name};
 
 /// One entry of `inputs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,10 +39,13 @@ pub struct TableFile {
     /// The file's format.
     pub format: Format,
     /// What separates two values of a csv file.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
     /// Whether the first row of a csv file names the columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
     /// A csv file's columns: their names in order when there is no header, their types where these are not text.
+    #[serde(skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
 }
 
@@ -182,6 +185,13 @@ fn table_file(
     Ok(Input::Table(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns }))
 }
 
+impl Columns {
+    /// Whether none is given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl<'de> Deserialize<'de> for Columns {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct NamesOrTypes;
@@ -224,7 +234,7 @@ impl JsonSchema for Columns {
     }
 }
 
-/// The kinds of reward by their keys; those that are yet to come are here so that they are told from typing errors.
+/// A way to reward responses: one key, which names the kind.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Reward")]
@@ -232,10 +242,11 @@ struct RewardFields {
     /// A query, or the path of a file that ends in `.sql`: over `responses`, `prompts` and any other table of the pipeline, it
     /// gives a `reward` for every response.
     sql: Option<Query>,
+    // Kinds yet to come, told from typing errors.
     #[schemars(skip)]
-    model: Option<At<String>>,
+    model: Option<IgnoredAny>,
     #[schemars(skip)]
-    http: Option<At<String>>,
+    http: Option<IgnoredAny>,
 }
 
 impl<'de> Deserialize<'de> for Reward {
@@ -272,22 +283,10 @@ impl JsonSchema for Reward {
 }
 
 impl Reward {
-    /// The name of the kind, as in the pipeline file.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Sql(_) => "sql",
-        }
-    }
-
     /// The query.
     pub fn query(&self) -> &Query {
         match self {
             Self::Sql(query) => query,
         }
-    }
-
-    /// Where it is written.
-    pub fn span(&self) -> Span {
-        self.query().span
     }
 }

@@ -39,7 +39,7 @@ pub struct Spec {
     #[serde(default)]
     pub inputs: IndexMap<Name, Input>,
     /// Nodes that run once, before the iterations; by the name of what each makes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub nodes: IndexMap<Name, Node>,
     /// Nodes that run in every iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::relational::{Merge, Pair, Score, Select, Sql};
+use super::relational::{Merge, Pair, Score, Select, Sql, Strategy};
 use super::sampling::{Evaluate, Generate};
 use super::training::{Sft, Train};
 use crate::pipeline::position::Name;
@@ -23,6 +23,7 @@ pub struct Node {
     #[serde(flatten)]
     pub operator: Operator,
     /// What it may use; never part of its fingerprint.
+    #[serde(skip_serializing_if = "Resources::is_default")]
     pub resources: Resources,
 }
 
@@ -86,6 +87,26 @@ impl Output {
             Self::Pairs => Some("pairs"),
             Self::Evaluation => Some("evaluation"),
             Self::Table | Self::Model | Self::Reward => None,
+        }
+    }
+
+    /// Whether it is a table of any kind.
+    pub fn is_table(self) -> bool {
+        !matches!(self, Self::Model | Self::Reward)
+    }
+
+    /// What to call it in a sentence.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Table => "a table",
+            Self::Selection => "a selection",
+            Self::Responses => "responses",
+            Self::Rewards => "rewards",
+            Self::Pool => "a pool",
+            Self::Pairs => "pairs",
+            Self::Evaluation => "an evaluation",
+            Self::Model => "a model",
+            Self::Reward => "a reward",
         }
     }
 }
@@ -155,12 +176,34 @@ impl Operator {
         slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
     }
 
+    /// Whether the output depends on seed and iteration: on draws, on a random order, or on the iteration responses are born in.
+    pub fn draws(&self) -> bool {
+        match self {
+            Self::Select(select) => select.strategy == Strategy::Random,
+            Self::Generate(_) | Self::Train(_) | Self::Sft(_) => true,
+            Self::Score(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_) => false,
+        }
+    }
+
     /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
         /// Every slot of every operator; no setting has one of these names.
         const SLOTS: [&str; 15] = [
-            "prompts", "pool", "policy", "selection", "responses", "reward", "fresh", "carried", "from", "reference", "pairs", "baseline",
-            "initial", "demonstrations", "tables",
+            "prompts",
+            "pool",
+            "policy",
+            "selection",
+            "responses",
+            "reward",
+            "fresh",
+            "carried",
+            "from",
+            "reference",
+            "pairs",
+            "baseline",
+            "initial",
+            "demonstrations",
+            "tables",
         ];
         let written = serde_json::to_value(self).unwrap_or_default();
         let settings = written.get(self.name()).and_then(Value::as_object).cloned().unwrap_or_default();
@@ -175,21 +218,27 @@ pub struct Resources {
     /// Where tensors live.
     pub device: Device,
     /// Sequences that go through the model at once; the operator's choice when left out.
-    #[serde(deserialize_with = "range::optional_count")]
+    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub batch_size: Option<u32>,
     /// Pairs (or demonstrations) in one backward pass; gradients are added up to the settings' `batch_size`.
-    #[serde(deserialize_with = "range::optional_count")]
+    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub micro_batch_size: Option<u32>,
     /// Input rows (prompts, for `generate`) in one part, the unit of what a kill can lose.
-    #[serde(deserialize_with = "range::optional_count")]
+    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub rows_per_part: Option<u32>,
     /// Optimizer steps between two checkpoints of a training node.
-    #[serde(deserialize_with = "range::optional_count")]
+    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub checkpoint_every: Option<u32>,
+}
+
+impl Resources {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where tensors live.
@@ -210,15 +259,25 @@ pub enum Device {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Node", extend("minProperties" = 1, "maxProperties" = 2))]
 pub(super) struct NodeFields {
+    /// Which prompts get new responses.
     select: Option<Select>,
+    /// Responses of a policy to prompts.
     generate: Option<Generate>,
+    /// A reward for every response.
     score: Option<Score>,
+    /// New responses, and old ones of the prompts that got none.
     merge: Option<Merge>,
+    /// A chosen and a rejected response of each prompt.
     pair: Option<Pair>,
+    /// A policy trained on pairs.
     train: Option<Train>,
+    /// A policy against a baseline, on held-out prompts.
     evaluate: Option<Evaluate>,
+    /// A policy trained to imitate demonstrations.
     sft: Option<Sft>,
+    /// A table of your own, from one query.
     sql: Option<Sql>,
+    /// What the node may use; never part of its fingerprint.
     resources: Option<Resources>,
 }
 

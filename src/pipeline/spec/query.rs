@@ -25,8 +25,10 @@ impl Query {
     /// The file to read the text from, if the query is not written in place.
     pub fn path(&self) -> Option<&Path> {
         let written = self.written.trim();
-        let one_word = !written.contains(char::is_whitespace) || !written.to_ascii_lowercase().contains("select");
-        (written.ends_with(".sql") && one_word).then(|| Path::new(written))
+        let mut words = written.split_whitespace();
+        let begins = words.next().is_some_and(|word| ["select", "with"].iter().any(|begin| word.eq_ignore_ascii_case(begin)));
+        let sql = begins && words.next().is_some();
+        (written.ends_with(".sql") && !sql).then(|| Path::new(written))
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Select {
     /// The table of prompts to choose from.
     pub prompts: Name,
     /// The pool whose rewards rank the prompts, usually `pool[t-1]`. Needed unless the strategy is `all`; `none` at t = 1 selects every prompt.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<Name>,
     /// How prompts are chosen. OPTune's is `lowest_reward`; its control Rdm_ρ is `random`.
     #[serde(default)]
@@ -68,7 +68,7 @@ pub struct Score {
     /// The reward, one of `inputs`.
     pub reward: Name,
     /// The prompts that the responses answer; found from the responses when left out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<Name>,
 }
 
@@ -79,7 +79,7 @@ pub struct Merge {
     /// The rewards of this iteration's responses.
     pub fresh: Name,
     /// The pool to carry the other prompts' responses over from, usually `pool[t-1]`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Name>,
 }
 
@@ -149,7 +149,7 @@ pub struct Sql {
     /// The query, or the path of a file that ends in `.sql`.
     pub query: Query,
     /// Tables by the names that the query uses for them, where these are not the tables' own: `{ previous: "pool[t-1]" }`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub tables: IndexMap<String, Name>,
 }
 

@@ -17,7 +17,7 @@ pub struct Generate {
     /// The prompts to answer.
     pub prompts: Name,
     /// The selection that says which prompts; all of them when left out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Name>,
     /// Responses for each prompt. The paper's: 2.
     #[serde(default = "pair_of_responses", deserialize_with = "range::count")]
@@ -58,7 +58,7 @@ pub struct Evaluate {
     /// The reward, one of `inputs`.
     pub reward: Name,
     /// The model under which the responses' mean NLL is taken. When left out: what the policy starts from, else the baseline.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<Name>,
     /// Responses for each prompt, of either model.
     #[serde(default = "single_response", deserialize_with = "range::count")]

@@ -1,0 +1,59 @@
+//! What can go wrong while responses are generated.
+
+use crate::model::ModelError;
+
+/// An error of this module.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    /// A prompt leaves no room for a response. Whoever asked decides whether to drop it.
+    #[error("prompt {row} has {tokens} tokens, but the model takes {limit} in all, response included; shorten or drop it")]
+    PromptTooLong {
+        /// The prompt's row, counted from 0.
+        row: usize,
+        /// Its length.
+        tokens: usize,
+        /// What the model takes.
+        limit: usize,
+    },
+    /// A sampling setting makes no sense.
+    #[error("{setting} is {value}, expected {expected}")]
+    Setting {
+        /// The setting's name.
+        setting: &'static str,
+        /// What it was.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// There are not as many lists of seeds as prompts.
+    #[error("expected a list of seeds for each of {prompts} prompts, found {seeds}")]
+    Seeds {
+        /// How many prompts there are.
+        prompts: usize,
+        /// For how many there were seeds.
+        seeds: usize,
+    },
+    /// The model computed a logit that is not a finite number.
+    #[error(
+        "the logits of prompt {row} at response token {step} are not finite: token {token} has {logit}; the model's weights are broken (did training diverge?)"
+    )]
+    Logits {
+        /// The prompt's row, counted from 0.
+        row: usize,
+        /// Which token of the response was to be drawn, counted from 0.
+        step: usize,
+        /// The first such token id.
+        token: usize,
+        /// Its logit.
+        logit: f32,
+    },
+    /// Whoever observed the progress asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// Tensors could not be read back from the device.
+    #[error("device: {0}")]
+    Device(String),
+    /// Of the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}

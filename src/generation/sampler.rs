@@ -1,0 +1,174 @@
+//! Draws one token from logits: temperature, then top-k, then top-p, as Hugging Face orders them. Knows nothing of models.
+
+use std::cmp::Ordering;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::GenerationError;
+
+/// How responses are sampled and when they end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 takes the likeliest token.
+    pub temperature: f64,
+    /// The likeliest tokens that together have this probability are kept; 1 keeps all. (Holtzman et al. 2019, arXiv 1904.09751)
+    pub top_p: f64,
+    /// So many likeliest tokens are kept; 0 keeps all.
+    pub top_k: usize,
+    /// The longest response, in tokens.
+    pub max_new_tokens: usize,
+    /// Any of these tokens ends a response, and is part of it.
+    pub eos: Vec<i32>,
+    /// The longest prompt and response together: the model's `max_position_embeddings`.
+    pub max_total_tokens: usize,
+}
+
+impl Sampling {
+    /// # Errors
+    /// Names the setting that is out of range.
+    pub(super) fn check(&self) -> Result<(), GenerationError> {
+        let wrong = |setting, value: String, expected| Err(GenerationError::Setting { setting, value, expected });
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            return wrong("temperature", self.temperature.to_string(), "a number from 0 on");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return wrong("top_p", self.top_p.to_string(), "a number above 0, at most 1");
+        }
+        if self.max_new_tokens == 0 {
+            return wrong("max_new_tokens", "0".to_string(), "at least 1");
+        }
+        Ok(())
+    }
+}
+
+/// A drawn token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// Its id.
+    pub token: i32,
+    /// Its natural log probability in the distribution it was drawn from, which is the one left after top-k and top-p; 0 at temperature 0.
+    pub logprob: f64,
+}
+
+/// The random stream of one response. Each draw takes one number of it, so that a token depends on the seed, the step and the
+/// logits alone: not on other responses, nor on the batch.
+#[derive(Debug)]
+pub struct Sampler {
+    generator: ChaCha8Rng,
+}
+
+/// A token's probability relative to the likeliest token's, and its id.
+type Candidate = (f32, u32);
+
+/// Likeliest first; of equals, the smaller id. A total order, since weights are finite.
+fn likeliest_first(left: &Candidate, right: &Candidate) -> Ordering {
+    right.0.total_cmp(&left.0).then(left.1.cmp(&right.1))
+}
+
+impl Sampler {
+    /// The stream of `seed`: ChaCha with 8 rounds.
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self { generator: ChaCha8Rng::from_seed(seed) }
+    }
+
+    /// Draws the next token.
+    ///
+    /// # Errors
+    /// The first token whose logit is not finite, and that logit; there must be at least one logit.
+    pub fn draw(&mut self, logits: &[f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
+        // In [0, 1), with all 53 bits that a f64 has.
+        let uniform = (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let (best, largest) = likeliest(logits)?;
+        let certain = Draw { token: best as i32, logprob: 0.0 };
+        if sampling.temperature == 0.0 {
+            return Ok(certain);
+        }
+        let inverse = (1.0 / sampling.temperature) as f32;
+        let mut candidates: Vec<Candidate> = logits.iter().map(|logit| ((logit - largest) * inverse).exp()).zip(0..).collect();
+        keep_top_k(&mut candidates, sampling.top_k);
+        keep_top_p(&mut candidates, sampling.top_p);
+        Ok(pick(&candidates, uniform).unwrap_or(certain))
+    }
+}
+
+/// The index of the largest logit, the first of equals, and the logit.
+fn likeliest(logits: &[f32]) -> Result<(usize, f32), (usize, f32)> {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (token, &logit) in logits.iter().enumerate() {
+        if !logit.is_finite() {
+            return Err((token, logit));
+        }
+        if logit > best.1 {
+            best = (token, logit);
+        }
+    }
+    Ok(best)
+}
+
+/// Keeps the `top_k` likeliest candidates, in their order; all if it is 0.
+fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
+    if top_k > 0 && top_k < candidates.len() {
+        let least = *candidates.clone().select_nth_unstable_by(top_k - 1, likeliest_first).1;
+        candidates.retain(|candidate| likeliest_first(candidate, &least).is_le());
+    }
+}
+
+/// Keeps the fewest likeliest candidates that hold a share of at least `top_p`, in their order; all if it is 1.
+fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
+    if top_p >= 1.0 {
+        return;
+    }
+    let total = mass(candidates);
+    // All candidates below this share are together less than 1 - top_p, so that the others hold the nucleus.
+    let negligible = (1.0 - top_p) * total / candidates.len() as f64;
+    candidates.retain(|candidate| f64::from(candidate.0) >= negligible);
+
+    // Halves the stretch in which the nucleus ends; all before it belongs to the nucleus. The vocabulary is never sorted.
+    let mut needed = top_p * total;
+    let mut selected = candidates.clone();
+    let mut stretch = &mut selected[..];
+    while stretch.len() > 1 {
+        let half = stretch.len() / 2;
+        stretch.select_nth_unstable_by(half, likeliest_first);
+        let (likelier, rest) = stretch.split_at_mut(half);
+        let held = mass(likelier);
+        if held >= needed {
+            stretch = likelier;
+        } else {
+            needed -= held;
+            stretch = rest;
+        }
+    }
+    if let Some(least) = stretch.first() {
+        candidates.retain(|candidate| likeliest_first(candidate, least).is_le());
+    }
+}
+
+/// The sum of the weights, in four sums, since each addition would wait for the one before it.
+fn mass(candidates: &[Candidate]) -> f64 {
+    let (fours, rest) = candidates.as_chunks::<4>();
+    let mut sums = [0.0; 4];
+    for four in fours {
+        for (sum, candidate) in sums.iter_mut().zip(four) {
+            *sum += f64::from(candidate.0);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|candidate| f64::from(candidate.0)).sum::<f64>()
+}
+
+/// The candidate at `uniform` of the way through the weights; `None` when there is none.
+fn pick(candidates: &[Candidate], uniform: f64) -> Option<Draw> {
+    let total = mass(candidates);
+    let target = uniform * total;
+    let mut sum = 0.0;
+    let mut picked = None;
+    for &(weight, token) in candidates.iter().filter(|candidate| candidate.0 > 0.0) {
+        sum += f64::from(weight);
+        picked = Some((weight, token));
+        if sum > target {
+            break;
+        }
+    }
+    picked.map(|(weight, token)| Draw { token: token as i32, logprob: (f64::from(weight) / total).ln() })
+}

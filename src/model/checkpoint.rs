@@ -1,0 +1,175 @@
+//! A checkpoint: a folder in Hugging Face's layout, opened without its weights, then loaded, freshly initialised, or written.
+
+use std::convert::Infallible;
+use std::f64::consts::TAU;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde_json::Value;
+
+use super::parameters::{self, Parameter};
+use super::weights::{self, Weights};
+use super::{ChatTemplate, GenerationConfig, Llama, LlamaConfig, ModelError, Tokenizer};
+
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+/// Copied as they are when a model is saved.
+const COPIED: [&str; 8] = [
+    GENERATION_CONFIG,
+    TOKENIZER,
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+];
+
+/// Everything in a checkpoint's folder but the weights themselves. What is wrong with it is found here, before anything heavy is done.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The model's shape.
+    pub config: LlamaConfig,
+    /// What ends a response.
+    pub generation: GenerationConfig,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Messages to text; `None` when the checkpoint has no chat template.
+    pub chat_template: Option<ChatTemplate>,
+    folder: PathBuf,
+    config_json: Value,
+    parameters: Vec<Parameter>,
+    weights: Option<Weights>,
+}
+
+impl Checkpoint {
+    /// Opens a folder with weights.
+    ///
+    /// # Errors
+    /// Names the file that is missing or wrong; compares the weights' names and shapes with `config.json`.
+    pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        let mut checkpoint = Self::open_blank(folder)?;
+        let weights = Weights::open(folder)?;
+        weights.check(&checkpoint.parameters)?;
+        checkpoint.weights = Some(weights);
+        Ok(checkpoint)
+    }
+
+    /// Opens a folder of which only configuration and tokenizer count, to initialise a model from.
+    ///
+    /// # Errors
+    /// Names the file that is missing or wrong.
+    pub fn open_blank(folder: &Path) -> Result<Self, ModelError> {
+        let path = folder.join(CONFIG);
+        let config_json = read_json(&path)?;
+        let config = LlamaConfig::from_json(&config_json).map_err(|problem| ModelError::invalid(&path, problem))?;
+        let path = folder.join(GENERATION_CONFIG);
+        let generation_json = if path.is_file() { Some(read_json(&path)?) } else { None };
+        let generation = GenerationConfig::from_json(generation_json.as_ref(), &config);
+        let generation = generation.map_err(|problem| ModelError::invalid(&path, problem))?;
+        let path = folder.join(TOKENIZER);
+        let tokenizer = Tokenizer::from_file(&path)?;
+        if tokenizer.vocabulary_size() > config.vocab_size {
+            let problem =
+                format!("token ids reach {}, but vocab_size in {CONFIG} is {}", tokenizer.vocabulary_size() - 1, config.vocab_size);
+            return Err(ModelError::invalid(&path, problem));
+        }
+        // Makes no parameter yet, only their names and shapes.
+        let parameters = parameters::list(&Llama::unfilled(&config, &Device::flex()));
+        let chat_template = ChatTemplate::in_folder(folder)?;
+        Ok(Self { config, generation, tokenizer, chat_template, folder: folder.to_path_buf(), config_json, parameters, weights: None })
+    }
+
+    /// The folder that was opened.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How many numbers the model consists of.
+    pub fn parameter_count(&self) -> usize {
+        self.parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Reads the weights, as f32 whatever their format on disk. A device with autodiff gives a model to train.
+    ///
+    /// # Errors
+    /// When the checkpoint was opened blank or a file cannot be read any more.
+    pub fn load(&self, device: &Device) -> Result<Llama, ModelError> {
+        let weights = self.weights.as_ref();
+        let weights = weights.ok_or_else(|| ModelError::invalid(&self.folder, "opened without weights, nothing to load"))?;
+        parameters::fill(Llama::unfilled(&self.config, device), device, &mut |parameter| weights.read(&parameter.name))
+    }
+
+    /// A model with fresh weights: norms are 1, all else normal with mean 0 and standard deviation `initializer_range`, as Hugging
+    /// Face initialises Llama. The same seed gives the same weights.
+    pub fn init(&self, device: &Device, seed: u64) -> Llama {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut generator = ChaCha8Rng::from_seed(key);
+        let Ok(model) = parameters::fill(Llama::unfilled(&self.config, device), device, &mut |parameter| {
+            let count = parameter.shape.iter().product();
+            let is_norm = parameter.shape.len() == 1;
+            Ok::<_, Infallible>(if is_norm { vec![1.0; count] } else { normal(&mut generator, count, self.config.initializer_range) })
+        });
+        model
+    }
+
+    /// Writes `model` to `folder` with this checkpoint's configuration, tokenizer and chat template; other software loads it as it is.
+    ///
+    /// The bytes depend on the model and this checkpoint only. Weights are f32, so `config.json` says so; tied weights are written once.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn save(&self, folder: &Path, model: &Llama) -> Result<(), ModelError> {
+        let failed = |path: PathBuf| move |source: io::Error| ModelError::Write { path, source };
+        fs::create_dir_all(folder).map_err(failed(folder.to_path_buf()))?;
+        for name in COPIED {
+            // Not fs::copy: a read-only original must not make a read-only copy.
+            let original = self.folder.join(name);
+            if original.is_file() {
+                let bytes = fs::read(&original).map_err(|source| ModelError::Read { path: original, source })?;
+                fs::write(folder.join(name), bytes).map_err(failed(folder.join(name)))?;
+            }
+        }
+        let path = folder.join(CONFIG);
+        let mut text = format!("{:#}", as_float32(&self.config_json));
+        text.push('\n');
+        fs::write(&path, text).map_err(failed(path.clone()))?;
+        weights::write(folder, &self.parameters, |sink| parameters::read(model, sink))
+    }
+}
+
+fn read_json(path: &Path) -> Result<Value, ModelError> {
+    let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+    serde_json::from_str(&text).map_err(|error| ModelError::invalid(path, error))
+}
+
+/// `config.json` for weights in f32: the format is `dtype` in newer files and `torch_dtype` in older ones.
+fn as_float32(config: &Value) -> Value {
+    let mut config = config.clone();
+    if let Some(settings) = config.as_object_mut() {
+        let name = if settings.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        settings.insert(name.to_string(), Value::from("float32"));
+    }
+    config
+}
+
+/// Normally distributed numbers, by Box and Muller's transform.
+fn normal(generator: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
+    let mut uniform = || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        // 1 - u lies in (0, 1], so that its logarithm is finite.
+        let radius = deviation * (-2.0 * (1.0 - uniform()).ln()).sqrt();
+        let angle = TAU * uniform();
+        values.push((radius * angle.cos()) as f32);
+        values.push((radius * angle.sin()) as f32);
+    }
+    values.truncate(count);
+    values
+}

@@ -1,0 +1,87 @@
+//! Which device to compute on. Knows nothing of models.
+
+use std::str::FromStr;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::ModelError;
+
+/// What a run asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// The first NVIDIA GPU if this build and this machine have one, else the processor.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            other => Err(ModelError::Device(format!("expected auto, cpu or cuda, found {other:?}"))),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The device, known to work as far as that can be told without using it.
+    ///
+    /// # Errors
+    /// When a GPU is asked for and this build or this machine has none.
+    pub fn resolve(self) -> Result<Device, ModelError> {
+        match self {
+            Self::Cpu => Ok(Device::flex()),
+            Self::Cuda => cuda().map_err(ModelError::Device),
+            Self::Auto => Ok(cuda().unwrap_or_else(|_| Device::flex())),
+        }
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> Result<Device, String> {
+    Err("cuda was asked for, but this build is without it; build with --features cuda, or use cpu".to_string())
+}
+
+/// Burn panics on a thread of its own where there is no driver, so the driver is asked first.
+#[cfg(feature = "cuda")]
+fn cuda() -> Result<Device, String> {
+    match driver_device_count() {
+        Ok(0) => Err("the NVIDIA driver is installed but shows no GPU; check nvidia-smi, or use cpu".to_string()),
+        Ok(_) => Ok(Device::cuda(0)),
+        Err(problem) => Err(format!("no usable NVIDIA driver: {problem}; install it, or use cpu")),
+    }
+}
+
+/// How many GPUs the driver shows, asked through its C interface.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+fn driver_device_count() -> Result<i32, String> {
+    use std::ffi::c_int;
+
+    let name = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+    // SAFETY: loading the driver runs its initialisers, as burn is about to do anyway; the two functions have had these signatures
+    // since CUDA 2 (cuInit(unsigned), cuDeviceGetCount(int*)), and `count` outlives the call.
+    unsafe {
+        let driver = libloading::Library::new(name).map_err(|error| error.to_string())?;
+        let init = driver.get::<unsafe extern "C" fn(u32) -> c_int>(b"cuInit\0").map_err(|error| error.to_string())?;
+        let get_count =
+            driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0").map_err(|error| error.to_string())?;
+        let (mut count, mut status) = (0, init(0));
+        if status == 0 {
+            status = get_count(&mut count);
+        }
+        // The library stays loaded: closing it under a running driver is not safe.
+        std::mem::forget(driver);
+        if status == 0 { Ok(count) } else { Err(format!("it reports error {status}")) }
+    }
+}

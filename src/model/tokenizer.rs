@@ -1,0 +1,104 @@
+//! Text to token ids and back, with a checkpoint's own `tokenizer.json`. Knows nothing of chat templates or tensors.
+
+use std::path::Path;
+
+use super::ModelError;
+
+/// A Hugging Face tokenizer, without the truncation and padding that its file may ask for.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+}
+
+/// Who writes the special tokens (such as a beginning-of-sequence token) around a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// The tokenizer adds them: for plain text.
+    Added,
+    /// The text spells them out already: for the output of a chat template.
+    Written,
+}
+
+/// A prompt and its response as one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedPair {
+    /// The prompt's ids, then the response's. No end-of-sequence token is added.
+    pub token_ids: Vec<i32>,
+    /// How many of them are the prompt's.
+    pub prompt_token_count: usize,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a tokenizer.
+    pub fn from_file(path: &Path) -> Result<Self, ModelError> {
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| ModelError::invalid(path, error))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| ModelError::invalid(path, error))?;
+        Ok(Self { inner })
+    }
+
+    /// One more than the largest token id.
+    pub fn vocabulary_size(&self) -> usize {
+        self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+    }
+
+    /// The token ids of a prompt.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot represent the text, or makes no token of it.
+    pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<i32>, ModelError> {
+        let encoding = self.inner.encode_fast(text, special == SpecialTokens::Added);
+        let encoding = encoding.map_err(|error| ModelError::Text(error.to_string()))?;
+        if encoding.get_ids().is_empty() {
+            return Err(ModelError::Text(format!("expected at least one token, found none in {text:?}")));
+        }
+        // Ids are below the vocabulary size, which is checked against config.json, which fits i32.
+        Ok(encoding.get_ids().iter().map(|id| *id as i32).collect())
+    }
+
+    /// The token ids of a prompt followed by a response, tokenized as one text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; and when the response's first characters melt into the prompt's last token, because then
+    /// generation from the prompt could never have produced the pair.
+    pub fn encode_pair(&self, prompt: &str, response: &str, special: SpecialTokens) -> Result<EncodedPair, ModelError> {
+        let prompt_ids = self.encode(prompt, special)?;
+        let token_ids = self.encode(&format!("{prompt}{response}"), special)?;
+        if !token_ids.starts_with(&prompt_ids) {
+            let same = token_ids.iter().zip(&prompt_ids).take_while(|(left, right)| left == right).count();
+            return Err(ModelError::Text(format!(
+                "the prompt's {} tokens are not the first ones of prompt and response together (they part after {same}), near {:?} + {:?}; \
+                 move white space from the prompt's end to the response's start",
+                prompt_ids.len(),
+                ending(prompt),
+                response.chars().take(20).collect::<String>(),
+            )));
+        }
+        Ok(EncodedPair { token_ids, prompt_token_count: prompt_ids.len() })
+    }
+
+    /// The text of token ids, special tokens left out.
+    ///
+    /// # Errors
+    /// When an id is negative or the tokenizer's decoder fails.
+    pub fn decode(&self, token_ids: &[i32]) -> Result<String, ModelError> {
+        let ids: Result<Vec<u32>, _> = token_ids.iter().map(|id| u32::try_from(*id)).collect();
+        let ids = ids.map_err(|_| ModelError::Text("expected token ids from 0 on, found a negative one".to_string()))?;
+        self.inner.decode(&ids, true).map_err(|error| ModelError::Text(error.to_string()))
+    }
+
+    /// The id of a token given as text, such as `</s>`.
+    pub fn token_id(&self, token: &str) -> Option<i32> {
+        self.inner.token_to_id(token).and_then(|id| i32::try_from(id).ok())
+    }
+}
+
+/// The last characters of `text`, for an error message.
+fn ending(text: &str) -> String {
+    let skipped = text.chars().count().saturating_sub(20);
+    text.chars().skip(skipped).collect()
+}

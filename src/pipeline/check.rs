@@ -1,0 +1,153 @@
+//! Every node's inputs, resolved and of the right kind, and an order to make them in.
+//!
+//! Knows one iteration; how many there are is for [`super::unroll`].
+
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
+
+use super::error::Fault;
+use super::nearest::nearest;
+use super::position::{At, Name, Span};
+use super::relations::relations;
+use super::scope::{Scope, Target, Where};
+use super::spec::Spec;
+use super::spec::input::Input;
+use super::spec::operator::{Node, Operator};
+use super::spec::query::Query;
+use super::spec::relational::Strategy;
+
+/// One input of a node: the slot, what the node calls it, and where it leads.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) slot: &'static str,
+    pub(super) name: String,
+    pub(super) target: Target,
+    span: Span,
+}
+
+/// A node with its inputs found.
+pub(super) struct Linked<'a> {
+    pub(super) name: &'a Name,
+    pub(super) node: &'a Node,
+    pub(super) links: Vec<Link>,
+}
+
+/// The nodes that run once or those of `iterate`, with every input found; as in the file.
+pub(super) fn link<'a>(spec: &Spec, scope: &Scope, nodes: &'a IndexMap<Name, Node>, place: Where) -> Result<Vec<Linked<'a>>, Fault> {
+    let linked = |(name, node): (&'a Name, &'a Node)| Ok(Linked { name, node, links: links(spec, scope, name, node, place)? });
+    nodes.iter().map(linked).collect()
+}
+
+fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> Result<Vec<Link>, Fault> {
+    let mut links = Vec::new();
+    for (slot, input, expected) in node.operator.slots() {
+        // What an evaluation compares with is made once, so that it is the same in every iteration.
+        let fixed = matches!(node.operator, Operator::Evaluate(_)) && ["baseline", "prompts"].contains(&slot);
+        let target = scope.resolve(input, expected, if fixed { Where::Outside } else { place })?;
+        let optional = matches!((&node.operator, slot), (Operator::Select(_), "pool") | (Operator::Merge(_), "carried"));
+        begins(scope, target, optional, &input.value, input.span)?;
+        links.push(Link { slot, name: input.value.clone(), target, span: input.span });
+    }
+    match &node.operator {
+        Operator::Select(select) if select.pool.is_none() && select.strategy == Strategy::LowestReward => {
+            return Err(Fault::at(name.span, "to select by lowest_reward, \"pool\" is needed: the pool whose rewards rank the prompts"));
+        }
+        Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, place, &mut links)?,
+        Operator::Score(score) => reward_tables(spec, scope, &score.reward, place, &mut links)?,
+        Operator::Evaluate(evaluate) => reward_tables(spec, scope, &evaluate.reward, Where::Outside, &mut links)?,
+        _ => {}
+    }
+    Ok(links)
+}
+
+/// What reads the last iteration needs something to read in the first, unless the slot may be empty.
+fn begins(scope: &Scope, target: Target, optional: bool, name: &str, span: Span) -> Result<(), Fault> {
+    match target {
+        Target::Last(index) if !optional && scope.start(index).is_none() => {
+            Err(Fault::at(span, format!("\"{name}\" is needed at t = 1 too, where start says none; let it start from a name")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The tables that the query of a reward reads, besides the responses and prompts that it is always given.
+fn reward_tables(spec: &Spec, scope: &Scope, reward: &Name, place: Where, links: &mut Vec<Link>) -> Result<(), Fault> {
+    match spec.inputs.get(reward.value.as_str()) {
+        Some(Input::Reward { reward: spelled }) => tables(scope, spelled.query(), Some(&reward.value), &IndexMap::new(), place, links),
+        _ => Ok(()),
+    }
+}
+
+/// The tables that a query reads, by `aliases` or else by name. A `reward`'s query is given `responses` and `prompts`.
+fn tables(
+    scope: &Scope,
+    query: &Query,
+    reward: Option<&str>,
+    aliases: &IndexMap<String, Name>,
+    place: Where,
+    links: &mut Vec<Link>,
+) -> Result<(), Fault> {
+    let whose = match (reward, query.path()) {
+        (Some(reward), _) => format!("the query of \"{reward}\""),
+        (None, Some(path)) => format!("the query {}", path.display()),
+        (None, None) => "the query".to_string(),
+    };
+    let read = relations(&query.text).map_err(|error| Fault::at(query.span, format!("{whose} {error}")))?;
+    if let Some((alias, name)) = aliases.iter().find(|(alias, _)| !read.contains(*alias)) {
+        let near = nearest(alias, read.iter().map(String::as_str)).map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
+        return Err(Fault::at(name.span, format!("{whose} does not read \"{alias}\"{near}")));
+    }
+    let given: BTreeSet<&str> = if reward.is_some() { ["responses", "prompts"].into() } else { BTreeSet::new() };
+    for relation in read.iter().filter(|relation| !given.contains(relation.as_str())) {
+        let by_name = At { value: relation.clone(), span: query.span };
+        let (name, aliased) = aliases.get(relation).map_or((&by_name, false), |name| (name, true));
+        let target = scope.table(name, place).map_err(|fault| match aliased {
+            true => fault,
+            false => Fault { message: format!("{whose} reads \"{relation}\": {}", fault.message), ..fault },
+        })?;
+        begins(scope, target, false, &name.value, name.span)?;
+        links.push(Link { slot: "tables", name: relation.clone(), target, span: name.span });
+    }
+    Ok(())
+}
+
+/// An order in which each node comes after those it reads in the same iteration; otherwise as in the file.
+///
+/// `needs` tells the node that a link waits for, if any.
+pub(super) fn order(nodes: &[Linked<'_>], needs: impl Fn(&Link) -> Option<usize>) -> Result<Vec<usize>, Fault> {
+    let mut waits_for: Vec<BTreeSet<usize>> = nodes.iter().map(|node| node.links.iter().filter_map(&needs).collect()).collect();
+    let mut ready: BTreeSet<usize> = (0..nodes.len()).filter(|index| waits_for.get(*index).is_some_and(BTreeSet::is_empty)).collect();
+    let mut order = Vec::with_capacity(nodes.len());
+    while let Some(next) = ready.pop_first() {
+        order.push(next);
+        for (index, waits) in waits_for.iter_mut().enumerate() {
+            if waits.remove(&next) && waits.is_empty() {
+                ready.insert(index);
+            }
+        }
+    }
+    match waits_for.iter().position(|waits| !waits.is_empty()) {
+        None => Ok(order),
+        Some(stuck) => Err(cycle(nodes, &waits_for, stuck, needs)),
+    }
+}
+
+/// The cycle that a node waits for: each node still waits for another, so following them must come round.
+fn cycle(nodes: &[Linked<'_>], waits_for: &[BTreeSet<usize>], stuck: usize, needs: impl Fn(&Link) -> Option<usize>) -> Fault {
+    let mut path = vec![stuck];
+    let next = |index: usize| waits_for.get(index).and_then(|waits| waits.first().copied());
+    while let Some(step) = path.last().copied().and_then(next) {
+        if let Some(begin) = path.iter().position(|index| *index == step) {
+            path.drain(..begin);
+            path.push(step);
+            break;
+        }
+        path.push(step);
+    }
+    let names: Vec<&str> = path.iter().filter_map(|index| nodes.get(*index)).map(|node| node.name.value.as_str()).collect();
+    let first = path.first().and_then(|index| nodes.get(*index));
+    let link = first.and_then(|node| node.links.iter().find(|link| needs(link) == path.get(1).copied()));
+    let message = format!("these nodes wait for each other: {}; read one of them by [t-1], or not at all", names.join(" reads "));
+    link.map_or_else(|| Fault::nowhere(message.clone()), |link| Fault::at(link.span, message.clone()))
+}

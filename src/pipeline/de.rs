@@ -1,0 +1,220 @@
+//! From the tree to types, with every error at its place and the nearest right word.
+//!
+//! Knows serde; what the types are is their own matter.
+
+use std::fmt;
+
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+
+use super::error::Fault;
+use super::nearest::{one_of, suggestion};
+use super::position::AT;
+use super::tree::{Tree, Value};
+
+impl std::error::Error for Fault {}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Fault {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::nowhere(message.to_string())
+    }
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let expected = match expected.to_string().as_str() {
+            "u32" | "u64" | "usize" => "a whole number".to_string(),
+            "f64" => "a number".to_string(),
+            "a string" => "text".to_string(),
+            "a boolean" => "true or false".to_string(),
+            rust if rust.starts_with("struct ") || rust == "a map" => "a mapping".to_string(),
+            other => other.to_string(),
+        };
+        let found = match found {
+            Unexpected::Bool(value) => value.to_string(),
+            Unexpected::Signed(value) => value.to_string(),
+            Unexpected::Unsigned(value) => value.to_string(),
+            Unexpected::Float(value) => format!("{value:?}"),
+            Unexpected::Str(value) => format!("\"{value}\""),
+            Unexpected::Unit | Unexpected::Option => "nothing".to_string(),
+            Unexpected::Seq => "a list".to_string(),
+            Unexpected::Map => "a mapping".to_string(),
+            other => other.to_string(),
+        };
+        Self::nowhere(format!("expected {expected}, found {found}"))
+    }
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::nowhere(format!("unknown value \"{variant}\"{}", suggestion(variant, expected)))
+    }
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self::nowhere(format!("unknown key \"{field}\"{}", suggestion(field, expected)))
+    }
+    fn missing_field(field: &'static str) -> Self {
+        Self::nowhere(format!("the key \"{field}\" is missing"))
+    }
+}
+
+impl<'de> Deserializer<'de> for &Tree {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Boolean(value) => visitor.visit_bool(*value),
+            Value::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
+                (Ok(value), _) => visitor.visit_u64(value),
+                (_, Ok(value)) => visitor.visit_i64(value),
+                _ => Err(Fault::nowhere(format!("expected a whole number of 64 bits, found {value}"))),
+            },
+            Value::Number(value) => visitor.visit_f64(*value),
+            Value::Text(text) => visitor.visit_str(text),
+            Value::List(items) => visitor.visit_seq(Items(items)),
+            Value::Mapping(entries) => visitor.visit_map(Entries { rest: entries, value: None }),
+        }
+        .map_err(|fault| fault.or_at(self.span))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.value {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        if name == AT { visitor.visit_seq(Positioned { tree: self, part: 0 }) } else { visitor.visit_newtype_struct(self) }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        match &self.value {
+            Value::Text(_) => visitor.visit_enum(Choice { name: self, content: None }),
+            Value::Mapping(entries) if entries.len() == 1 => match entries.as_slice() {
+                [(name, content)] => visitor.visit_enum(Choice { name, content: Some(content) }),
+                _ => Err(Fault::nowhere("expected one key")),
+            },
+            Value::Mapping(_) => Err(Fault::nowhere(format!("expected one key: {}", one_of(variants)))),
+            _ => Err(Fault::nowhere(format!("expected {}", one_of(variants)))),
+        }
+        .map_err(|fault| fault.or_at(self.span))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map struct identifier ignored_any
+    }
+}
+
+struct Items<'a>(&'a [Tree]);
+
+impl<'de> SeqAccess<'de> for Items<'_> {
+    type Error = Fault;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+        let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
+        self.0 = rest;
+        seed.deserialize(first).map(Some).map_err(|fault| fault.or_at(first.span))
+    }
+}
+
+struct Entries<'a> {
+    rest: &'a [(Tree, Tree)],
+    value: Option<&'a Tree>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        let Some(((key, value), rest)) = self.rest.split_first() else { return Ok(None) };
+        (self.rest, self.value) = (rest, Some(value));
+        seed.deserialize(key).map(Some).map_err(|fault| fault.or_at(key.span))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        let value = self.value.take().ok_or_else(|| Fault::nowhere("expected a key before the value"))?;
+        seed.deserialize(value).map_err(|fault| fault.or_at(value.span))
+    }
+}
+
+/// A value as the four parts of an [`super::position::At`]: line, column, width, value.
+struct Positioned<'a> {
+    tree: &'a Tree,
+    part: u8,
+}
+
+impl<'de> SeqAccess<'de> for Positioned<'_> {
+    type Error = Fault;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+        self.part += 1;
+        let number = match self.part {
+            1 => self.tree.span.line,
+            2 => self.tree.span.column,
+            3 => self.tree.span.width,
+            _ => return seed.deserialize(self.tree).map(Some).map_err(|fault| fault.or_at(self.tree.span)),
+        };
+        seed.deserialize(number.into_deserializer()).map(Some)
+    }
+}
+
+/// One of several kinds: by name alone, or by name with content.
+struct Choice<'a> {
+    name: &'a Tree,
+    content: Option<&'a Tree>,
+}
+
+impl<'de> EnumAccess<'de> for Choice<'_> {
+    type Error = Fault;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Fault> {
+        let variant = seed.deserialize(self.name).map_err(|fault| fault.or_at(self.name.span))?;
+        Ok((variant, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Choice<'_> {
+    type Error = Fault;
+
+    fn unit_variant(self) -> Result<(), Fault> {
+        match self.content {
+            None => Ok(()),
+            Some(content) => Err(Fault::at(content.span, "expected a name alone, found settings for it")),
+        }
+    }
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
+        // A kind that is named alone has empty content, so that all its defaults hold.
+        let empty = Tree { value: Value::Mapping(Vec::new()), span: self.name.span };
+        seed.deserialize(self.content.unwrap_or(&empty))
+    }
+    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.newtype_variant_seed(Whole(visitor))
+    }
+    fn struct_variant<V: Visitor<'de>>(self, _fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+        self.newtype_variant_seed(Whole(visitor))
+    }
+}
+
+/// A visitor for all of a value.
+struct Whole<V>(V);
+
+impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Whole<V> {
+    type Value = V::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        deserializer.deserialize_any(self.0)
+    }
+}

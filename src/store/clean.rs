@@ -1,0 +1,109 @@
+//! What can be deleted: found first, removed when the user says so, never what a locked run uses.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::Outlived;
+use super::{Run, RunLock, Runs, StoreError, checkpoint, files};
+
+/// Something that no run needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Garbage {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// How much space its files take.
+    pub bytes: u64,
+    /// Why it is not needed, and what is lost with it.
+    pub why: &'static str,
+}
+
+/// The runs that could be locked, and whether those are all: only then may the cache be touched.
+struct Locks {
+    locks: Vec<RunLock>,
+    all: bool,
+}
+
+impl Runs {
+    /// Everything that can be deleted now, by path. Runs that are in use are left out, and the cache while any of them is.
+    ///
+    /// # Errors
+    /// Folders or manifests cannot be read.
+    pub fn garbage(&self) -> Result<Vec<Garbage>, StoreError> {
+        let locks = self.lock_all()?;
+        self.garbage_of(&locks)
+    }
+
+    /// Deletes those of `garbage` that still can be. Returns how many bytes their files took.
+    ///
+    /// # Errors
+    /// Folders or manifests cannot be read, or a file cannot be removed.
+    pub fn remove(&self, garbage: &[Garbage]) -> Result<u64, StoreError> {
+        let locks = self.lock_all()?;
+        let paths: HashSet<&Path> = garbage.iter().map(|garbage| garbage.path.as_path()).collect();
+        let mut bytes = 0;
+        for still in self.garbage_of(&locks)?.iter().filter(|still| paths.contains(still.path.as_path())) {
+            files::remove(&still.path)?;
+            bytes += still.bytes;
+        }
+        Ok(bytes)
+    }
+
+    fn garbage_of(&self, locks: &Locks) -> Result<Vec<Garbage>, StoreError> {
+        let mut found = Vec::new();
+        for run in &locks.locks {
+            for path in files::list(&run.folder().join("quarantine"))? {
+                found.push(Garbage { bytes: files::size(&path)?, path, why: "damaged, made anew since" });
+            }
+            found.extend(old_checkpoints(run)?);
+        }
+        if locks.all {
+            found.extend(self.unused_cache()?);
+        }
+        found.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(found)
+    }
+
+    /// What is in the cache and in no run. For use while no run is locked by others.
+    fn unused_cache(&self) -> Result<Vec<Garbage>, StoreError> {
+        let mut used = HashSet::new();
+        for name in self.names()? {
+            used.extend(self.run(&name)?.manifests()?.into_iter().map(|(_, manifest)| manifest.fingerprint.to_string()));
+        }
+        let mut found = Vec::new();
+        for path in files::list(&self.cache())? {
+            let name = files::file_name(&path);
+            let why = match name.strip_suffix(".partial") {
+                Some(_) => "parts of an unfinished table, set aside when its recipe changed",
+                None if name.starts_with("tmp-") => "left by a process that was killed",
+                None if !used.contains(&name) => "a finished output that no run has any more",
+                None => continue,
+            };
+            found.push(Garbage { bytes: files::size(&path)?, path, why });
+        }
+        Ok(found)
+    }
+
+    /// Locks every run that is not in use. A run that was never locked has nothing in flight and is locked all the same.
+    fn lock_all(&self) -> Result<Locks, StoreError> {
+        let mut locks = Locks { locks: Vec::new(), all: true };
+        for name in self.names()? {
+            match self.run(&name)?.lock() {
+                Ok(lock) => locks.locks.push(lock),
+                Err(StoreError::Locked { .. }) => locks.all = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(locks)
+    }
+}
+
+/// Checkpoints whose model is finished with another recipe.
+fn old_checkpoints(run: &Run) -> Result<Vec<Garbage>, StoreError> {
+    let mut found = Vec::new();
+    for path in files::list(&run.partial())?.into_iter().filter(|path| checkpoint::is_checkpoint(path)) {
+        if checkpoint::outlived(run, &path)? == Some(Outlived::Changed) {
+            found.push(Garbage { bytes: files::size(&path)?, path, why: "a checkpoint of settings that were changed since" });
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,145 @@
+//! Files that survive a kill: write elsewhere, fsync, rename, fsync the folder.
+//!
+//! Every function here that changes the disk takes one or more steps of [`super::faults`]. Knows nothing of what the files mean.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+use super::faults::step;
+
+/// A new file with these bytes, on disk when this returns. Stopped in the middle, half of the bytes are there.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let written = step().and_then(|()| File::create(path)).and_then(|mut file| {
+        let (front, back) = bytes.split_at(bytes.len() / 2);
+        file.write_all(front)?;
+        step()?;
+        file.write_all(back)?;
+        step()?;
+        file.sync_all()
+    });
+    written.map_err(StoreError::io("write", path))
+}
+
+/// Has what was written to `path` on disk when this returns.
+pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
+    // Windows flushes only files opened for writing.
+    let synced = step().and_then(|()| File::options().read(true).append(cfg!(windows)).open(path)).and_then(|file| file.sync_all());
+    synced.map_err(StoreError::io("flush", path))
+}
+
+/// Has a folder's names on disk when this returns, where the system can do that.
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    step().map_err(StoreError::io("flush", path))?;
+    #[cfg(unix)]
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(StoreError::io("flush", path))?;
+    Ok(())
+}
+
+/// The folder and those above it, durably.
+pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let Some(parent) = path.parent() else { return Ok(()) };
+    create_folder(parent)?;
+    let created = step().and_then(|()| match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    });
+    created.map_err(StoreError::io("create", path))?;
+    sync_folder(parent)
+}
+
+/// Moves a file or folder, durably; both ends must be on the same file system.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    step().and_then(|()| fs::rename(from, to)).map_err(StoreError::io("rename", from))?;
+    to.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Replaces `path` by these bytes at once: a reader sees the old or the new ones. `temporary` must be on the same file system.
+pub(super) fn replace(path: &Path, bytes: &[u8], temporary: &Path) -> Result<(), StoreError> {
+    write(temporary, bytes)?;
+    rename(temporary, path)
+}
+
+/// A second name for the file, or a copy where the file system has no hard links.
+pub(super) fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
+    step().map_err(StoreError::io("link", from))?;
+    if fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    fs::copy(from, to).map_err(StoreError::io("copy", from))?;
+    sync(to)
+}
+
+/// Removes a file, or a folder with all in it; fine if there is none.
+pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
+    let removed = step().and_then(|()| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The length in bytes and the blake3 hash of a file.
+pub(super) fn hash(path: &Path) -> Result<(u64, blake3::Hash), StoreError> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_mmap_rayon(path).map_err(StoreError::io("read", path))?;
+    Ok((hasher.count(), hasher.finalize()))
+}
+
+/// The bytes of a file, or `None` if there is no such file.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
+}
+
+/// The paths in a folder, sorted; none if there is no such folder.
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(StoreError::io("list", folder))?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
+    let mut paths = paths.map_err(StoreError::io("list", folder))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Every file under a folder except dot files, as names with `/`, sorted.
+pub(super) fn walk(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    for path in list(folder)? {
+        let name = file_name(&path);
+        if name.starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            names.extend(walk(&path)?.into_iter().map(|inner| format!("{name}/{inner}")));
+        } else {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The last name of a path, as text.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name: &OsStr| name.to_string_lossy().into_owned())
+}
+
+/// The bytes of a file, or of all files under a folder, dot files too.
+pub(super) fn size(path: &Path) -> Result<u64, StoreError> {
+    if path.is_dir() {
+        list(path)?.iter().map(|inner| size(inner)).sum()
+    } else {
+        fs::symlink_metadata(path).map(|metadata| metadata.len()).map_err(StoreError::io("read", path))
+    }
+}

@@ -1,0 +1,180 @@
+//! Writing a table part by part, going on where the last process was killed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+
+use super::manifest::{Manifest, Part};
+use super::{Event, EventKind, Place, PlaceKind, Quarantined, RunLock, StoreError, files, parquet};
+use crate::dag::fingerprint::Recipe;
+use crate::tables::TableKind;
+
+/// A table in the making. Dropping it leaves the committed parts for the next process.
+#[derive(Debug)]
+pub struct TableWriter<'a> {
+    lock: &'a RunLock,
+    place: Place,
+    folder: PathBuf,
+    manifest: Manifest,
+    quarantined: Vec<Quarantined>,
+    /// When the part in hand was begun.
+    begun: Instant,
+}
+
+impl RunLock {
+    /// Begins or resumes the table of `recipe` at `place`.
+    ///
+    /// Part `k` is made from the input rows `k * part_rows ..` of `input_rows`, which must follow from the recipe. A table that was
+    /// begun with another `part_rows` goes on with that, so that no part is lost. Parts that are committed
+    /// already, here or in a table set aside, are verified and kept. The output of another recipe is replaced: what is finished stays
+    /// in the cache, what is not is set aside there.
+    ///
+    /// # Errors
+    /// Files cannot be read, moved or written, or the place is a model's.
+    pub fn write_table(
+        &self,
+        place: &Place,
+        recipe: &Recipe,
+        table: Option<TableKind>,
+        input_rows: usize,
+        part_rows: usize,
+    ) -> Result<TableWriter<'_>, StoreError> {
+        place.check()?;
+        if place.kind != PlaceKind::Table {
+            return Err(StoreError::Name { what: "table", name: place.to_string() });
+        }
+        let part_rows = part_rows.max(1);
+        let mut fresh = Manifest::new(place, recipe);
+        fresh.table = table;
+        (fresh.input_rows, fresh.part_rows) = (input_rows as u64, part_rows as u64);
+        fresh.part_count = input_rows.div_ceil(part_rows).max(1) as u64;
+
+        let mut quarantined = self.verify(place)?;
+        if self.manifest(place)?.is_none_or(|manifest| manifest.fingerprint != fresh.fingerprint) {
+            self.retire(place)?;
+            if self.take_back(place, &fresh.fingerprint)? {
+                quarantined.extend(self.verify(place)?);
+            }
+        }
+        let folder = self.path(place);
+        let manifest = match self.manifest(place)? {
+            Some(manifest) if same_slices(&manifest, &fresh) => manifest,
+            there => {
+                if let Some(there) = there {
+                    quarantined.push(self.refuse_slices(place, &there, &fresh)?);
+                }
+                files::create_folder(&folder)?;
+                fresh.write(&folder, &self.temporary()?)?;
+                fresh
+            }
+        };
+        let writer = TableWriter { lock: self, place: place.clone(), folder, manifest, quarantined, begun: Instant::now() };
+        writer.remove_unlisted()?;
+        Ok(writer)
+    }
+
+    /// Parts of other slices of the same recipe are a caller's mistake, but no reason to lose them.
+    fn refuse_slices(&self, place: &Place, there: &Manifest, fresh: &Manifest) -> Result<Quarantined, StoreError> {
+        let describe = |manifest: &Manifest| format!("{} input rows", manifest.input_rows);
+        let path = self.path(place);
+        let moved_to = self.move_aside(&path, &place.word())?;
+        let report = Quarantined { path, moved_to, expected: describe(fresh), found: describe(there) };
+        self.report(place, std::slice::from_ref(&report))?;
+        Ok(report)
+    }
+}
+
+impl TableWriter<'_> {
+    /// The numbers of the parts still to be committed, ascending.
+    pub fn missing(&self) -> Vec<usize> {
+        self.manifest.missing()
+    }
+
+    /// The input rows that a part is made from.
+    pub fn rows_of(&self, part: usize) -> Range<usize> {
+        self.manifest.rows_of(part)
+    }
+
+    /// How many parts the table has when it is finished; at least one.
+    pub fn part_count(&self) -> usize {
+        usize::try_from(self.manifest.part_count).unwrap_or(usize::MAX)
+    }
+
+    /// The rows of the parts that are committed, in order.
+    ///
+    /// # Errors
+    /// A part cannot be read.
+    pub fn committed(&self) -> Result<Vec<RecordBatch>, StoreError> {
+        self.manifest.parts.iter().map(|part| parquet::decode(&self.folder.join(&part.file))).collect()
+    }
+
+    /// The damaged parts that were found and set aside when writing began; they are among the missing.
+    pub fn quarantined(&self) -> &[Quarantined] {
+        &self.quarantined
+    }
+
+    /// Commits a part: when this returns it survives a kill.
+    ///
+    /// # Errors
+    /// The part is not among the missing, the batch is not what the table should be, or files cannot be written.
+    pub fn commit(&mut self, part: usize, batch: &RecordBatch) -> Result<(), StoreError> {
+        let missing = self.missing();
+        if !missing.contains(&part) {
+            return Err(StoreError::Part { place: self.place.clone(), part, missing });
+        }
+        let file = format!("part-{part:05}.parquet");
+        let path = self.folder.join(&file);
+        if let Some(table) = self.manifest.table {
+            table.check(batch).map_err(|source| StoreError::Table { path: path.clone(), source })?;
+        }
+        let bytes = parquet::encode_part(batch, &self.manifest.fingerprint, part)
+            .map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
+        files::replace(&path, &bytes, &self.lock.temporary()?)?;
+        let (index, rows) = (part as u64, batch.num_rows() as u64);
+        let blake3 = blake3::hash(&bytes).to_hex().to_string();
+        let mut manifest = self.manifest.clone();
+        manifest.add(Part { index, file, rows, bytes: bytes.len() as u64, blake3 });
+        manifest.write(&self.folder, &self.lock.temporary()?)?;
+        self.manifest = manifest;
+        self.lock.remember(&self.folder, &self.manifest);
+        let mut event = Event::new(EventKind::PartCommitted, &self.place.name, self.place.iteration);
+        (event.part, event.rows, event.seconds) = (Some(index), Some(rows), Some(self.begun.elapsed().as_secs_f64()));
+        self.begun = Instant::now();
+        self.lock.record(event)
+    }
+
+    /// Says that all parts are there, and shares the table through the cache. `counts` go into the manifest.
+    ///
+    /// # Errors
+    /// Parts are missing, or files cannot be written.
+    pub fn finish(mut self, counts: BTreeMap<String, i64>) -> Result<Manifest, StoreError> {
+        let (done, of) = (self.manifest.parts.len() as u64, self.manifest.part_count);
+        if done != of {
+            return Err(StoreError::Incomplete { place: self.place, done, of });
+        }
+        self.manifest.counts = counts;
+        self.manifest.complete = true;
+        self.lock.publish(&self.place, &self.folder, &self.manifest)?;
+        self.manifest.write(&self.folder, &self.lock.temporary()?)?;
+        Ok(self.manifest)
+    }
+
+    /// Removes what a process left that was killed between a part's rename and its manifest.
+    fn remove_unlisted(&self) -> Result<(), StoreError> {
+        for path in files::list(&self.folder)? {
+            let name = files::file_name(&path);
+            let listed = self.manifest.listed().any(|listed| listed.file == name);
+            if name.starts_with("part-") && name.ends_with(".parquet") && !listed {
+                files::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn same_slices(one: &Manifest, other: &Manifest) -> bool {
+    (one.input_rows, one.table) == (other.input_rows, other.table)
+}

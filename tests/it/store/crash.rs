@@ -1,0 +1,150 @@
+//! A kill after every single step of the store, then a new process that does the same work again.
+
+use std::collections::BTreeMap;
+
+use optune::store::{Event, EventKind, Place, State, StoreError, faults};
+use optune::tables::TableKind;
+
+use super::*;
+
+const TABLE: &str = "pool";
+const MODEL: &str = "policy";
+
+/// A whole run: a table whose recipe changed halfway, one adopted from another run, a model with checkpoints that replaces an older one.
+fn work(space: &Space) -> Result<(), StoreError> {
+    let lock = space.run("run").lock()?;
+    let table = Place::table(TABLE, Some(1));
+    if wanted(&lock, &table, 0.7)? {
+        make_table(&lock, &table, 0.7, 9)?;
+    }
+    let adopted = Place::table("adopted", Some(1));
+    if wanted(&lock, &adopted, 0.5)? {
+        make_table(&lock, &adopted, 0.5, 9)?;
+    }
+    let model = Place::model(MODEL, Some(1));
+    if wanted(&lock, &model, 0.9)? {
+        let fingerprint = recipe(0.9).fingerprint();
+        let begun = lock.checkpoint(&model, &fingerprint)?.0.map_or(0, |checkpoint| checkpoint.done);
+        for done in begun + 1..=2 {
+            lock.commit_checkpoint(&model, &fingerprint, done, 3, |dir| {
+                fs::write(dir.join("weights"), [done as u8; 64]).map_err(|source| StoreError::Io {
+                    action: "write",
+                    path: dir.into(),
+                    source,
+                })
+            })?;
+        }
+        make_model(&lock, &model, 0.9)?;
+    }
+    lock.record(Event::new(EventKind::NodeDone, MODEL, Some(1)))
+}
+
+/// Whether the output is still to be made, after the cache was asked.
+fn wanted(lock: &RunLock, place: &Place, ratio: f64) -> Result<bool, StoreError> {
+    assert!(lock.verify(place)?.is_empty(), "a kill damages nothing");
+    match lock.state(place, &recipe(ratio))? {
+        State::Complete => Ok(false),
+        State::Cached => lock.adopt(place, &recipe(ratio).fingerprint()).map(|(adopted, _)| !adopted),
+        State::Partial { .. } | State::Stale { .. } | State::Absent => Ok(true),
+    }
+}
+
+/// What earlier processes left: a finished table in another run, an unfinished one of an old recipe and an old model in this one.
+fn before(space: &Space) {
+    make_table(&space.lock("other"), &Place::table("any", None), 0.5, 9).unwrap();
+    let lock = space.lock("run");
+    make_table(&lock, &Place::table(TABLE, Some(1)), 0.6, 2).unwrap();
+    make_model(&lock, &Place::model(MODEL, Some(1)), 0.8).unwrap();
+}
+
+/// The bytes that the promise is about.
+fn outputs(space: &Space) -> BTreeMap<String, Vec<u8>> {
+    let folder = space.run("run").folder().to_path_buf();
+    let mut files = snapshot(&folder.join("tables"));
+    files.extend(snapshot(&folder.join("models")).into_iter().map(|(name, bytes)| (format!("models/{name}"), bytes)));
+    files
+}
+
+/// No file of a finished output is without a manifest that lists it, nothing is in flight, and the cache has whole entries only.
+fn tidy(space: &Space) {
+    let run = space.run("run");
+    for (place, manifest) in run.manifests().unwrap() {
+        let listed = manifest.parts.len() + manifest.files.len() + 1;
+        assert_eq!(snapshot(&run.path(&place)).len(), listed, "{place}");
+    }
+    for folder in [".partial", "quarantine"] {
+        let left: Vec<String> = snapshot(&run.folder().join(folder)).into_keys().collect();
+        assert_eq!(left, [""; 0], "in {folder}");
+    }
+    for ratio in [0.5, 0.7, 0.8, 0.9] {
+        let place = if ratio < 0.75 { Place::table("x", None) } else { Place::model("x", None) };
+        let lock = space.lock("check");
+        assert!(lock.adopt(&place, &recipe(ratio).fingerprint()).unwrap().0, "{ratio} is in the cache");
+    }
+}
+
+#[test]
+fn killed_after_any_step_and_run_again_it_ends_in_the_same_bytes() {
+    let reference = Space::new();
+    before(&reference);
+    work(&reference).unwrap();
+    let expected = outputs(&reference);
+    assert_eq!(expected.len(), 4 + 4 + 3);
+    tidy(&reference);
+
+    let mut steps = 0;
+    loop {
+        let space = Space::new();
+        before(&space);
+        let (result, stopped) = faults::stop_after(steps, || work(&space));
+        assert_eq!(result.is_err(), stopped, "step {steps}: {result:?}");
+        // The work that is set aside is never lost, wherever the kill came.
+        let run = space.run("run");
+        let table = Place::table(TABLE, Some(1));
+        assert_eq!(run.state(&table, &recipe(0.6)).unwrap(), State::Partial { done: 2, of: 3 }, "step {steps}");
+        work(&space).unwrap_or_else(|error| panic!("step {steps}: {error}"));
+        assert_eq!(outputs(&space), expected, "step {steps}");
+        tidy(&space);
+        assert_eq!(rows_of(&run.read_table(&table, Some(TableKind::Pool)).unwrap()), 20);
+        if !stopped {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 100, "only {steps} steps were tried");
+}
+
+#[test]
+fn a_kill_loses_at_most_the_part_in_hand() {
+    for steps in 0.. {
+        let space = Space::new();
+        let place = Place::table(TABLE, None);
+        make_table(&space.lock("run"), &place, 0.5, 1).unwrap();
+        let (_, stopped) = faults::stop_after(steps, || make_table(&space.run("run").lock()?, &place, 0.5, 1));
+        let made = make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
+        assert!(made == [1, 2] || made == [2], "step {steps}: {made:?}");
+        if !stopped {
+            assert_eq!(made, [2]);
+            break;
+        }
+    }
+}
+
+#[test]
+fn two_runs_may_publish_the_same_at_once() {
+    let space = Space::new();
+    let place = Place::table(TABLE, None);
+    std::thread::scope(|scope| {
+        for name in ["one", "two", "three", "four"] {
+            let (space, place) = (&space, &place);
+            scope.spawn(move || make_table(&space.lock(name), place, 0.5, 9).unwrap());
+        }
+    });
+    for name in ["one", "two", "three", "four"] {
+        assert_eq!(space.run(name).state(&place, &recipe(0.5)).unwrap(), State::Complete);
+        space.run(name).read_table(&place, Some(TableKind::Pool)).unwrap();
+    }
+    let names: Vec<String> =
+        fs::read_dir(space.runs().root().join(".cache")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names, [recipe(0.5).fingerprint().to_string()]);
+}
