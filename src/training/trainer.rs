@@ -85,7 +85,7 @@ impl Trainer {
     /// When a setting is out of range.
     pub fn new(policy: Llama, settings: Settings, total_steps: u64) -> Result<Self, TrainingError> {
         let limit = settings.gradient_limit.unwrap_or(1.0);
-        if !(limit > 0.0) {
+        if limit.is_nan() || limit <= 0.0 {
             return Err(TrainingError::Input(format!("gradient_limit is {limit}, expected a number above 0")));
         }
         let warmup_ratio = settings.schedule.warmup_ratio;
