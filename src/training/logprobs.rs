@@ -5,6 +5,8 @@
 //! and autodiff starts at the hidden states. That leaves one `[tokens, vocabulary]` tensor instead of about ten.
 //! Knows nothing of losses and optimizers.
 
+use std::cmp::Reverse;
+
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
@@ -15,17 +17,23 @@ use super::{Responses, TrainingError, micro_batches};
 
 /// The logprob of each chosen row's response given its prompt: the sum over response tokens, nats, at temperature 1.
 ///
-/// `micro_batch` rows go through the model together (see [`Settings::micro_batch`](super::Settings)), in the order given; the same
-/// grouping gives the same bits.
+/// `micro_batch` rows go through the model together (see [`Settings::micro_batch`](super::Settings)), rows of similar length, so that
+/// little is padding. The same rows and the same `micro_batch` give the same bits.
 ///
 /// # Errors
 /// When a row does not exist or `micro_batch` is 0.
 pub fn response_logprobs(model: &Llama, responses: &Responses, rows: &[usize], micro_batch: usize) -> Result<Vec<f64>, TrainingError> {
     let model = model.valid();
+    let mut order: Vec<(usize, usize)> = rows.iter().copied().enumerate().collect();
+    order.sort_by_key(|&(_, row)| Reverse(responses.length(row)));
     let mut logprobs = Vec::with_capacity(rows.len());
-    let score = |rows: &[usize]| Ok(Scored::new(&model, responses, rows)?.logprobs);
-    micro_batches::for_each(&model.device(), rows, micro_batch, score, |found| logprobs.extend(found))?;
-    Ok(logprobs)
+    let score = |piece: &[(usize, usize)]| {
+        let (at, rows): (Vec<usize>, Vec<usize>) = piece.iter().copied().unzip();
+        Ok(at.into_iter().zip(Scored::new(&model, responses, &rows)?.logprobs).collect::<Vec<_>>())
+    };
+    micro_batches::for_each(&model.device(), &order, micro_batch, score, |found| logprobs.extend(found))?;
+    logprobs.sort_by_key(|&(at, _)| at);
+    Ok(logprobs.into_iter().map(|(_, logprob)| logprob).collect())
 }
 
 /// The responses of one micro-batch after the forward pass.

@@ -1,7 +1,7 @@
 //! The losses and what is reported beside them, as plain arithmetic on sequence logprobs.
 //!
 //! Knows nothing of tensors, models or optimizers: a loss returns its value and its derivative by each logprob, and
-//! [`logprobs`](super::logprobs) carries that derivative back into the weights.
+//! its caller carries that derivative back into the weights.
 
 /// The logprobs of one batch of pairs, all sums over response tokens in nats, one entry a pair.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 //! Most operations of the CPU backend run on one thread, so cores are kept busy by working on several pieces at once. Which
 //! results there are, and their order, depend on the pieces alone and never on the number of cores. Knows nothing of models.
 
-use std::panic::resume_unwind;
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use burn::tensor::Device;
@@ -28,20 +28,30 @@ pub fn for_each<T: Sync, R: Send>(
     }
     let at_once = if *device == Device::flex() { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
     let pieces: Vec<&[T]> = items.chunks(size).collect();
-    for wave in pieces.chunks(at_once) {
-        // The first one on this thread, which is all there is where pieces go one at a time.
-        let Some((first, others)) = wave.split_first() else { continue };
-        let results = thread::scope(|scope| {
-            let others: Vec<_> = others.iter().map(|piece| scope.spawn(|| work(piece))).collect();
-            let mut results = vec![work(first)];
-            results.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))));
-            results
-        });
-        for result in results {
-            take(result?);
-        }
+    let workers = at_once.min(pieces.len());
+    if workers <= 1 {
+        return pieces.into_iter().try_for_each(|piece| work(piece).map(&mut take));
     }
-    Ok(())
+    thread::scope(|scope| {
+        // Worker w takes pieces w, w + workers, ..., and waits while its last result but one has not been taken.
+        let (work, pieces) = (&work, &pieces);
+        let results = (0..workers).map(|worker| {
+            let (sender, receiver) = sync_channel(1);
+            let share = pieces.iter().skip(worker).step_by(workers);
+            // Nobody receives any more after an error, which then ends the worker.
+            scope.spawn(move || share.map(|piece| work(piece)).try_for_each(|result| sender.send(result)));
+            receiver
+        });
+        let results: Vec<_> = results.collect();
+        for receiver in results.iter().cycle().take(pieces.len()) {
+            match receiver.recv() {
+                Ok(result) => take(result?),
+                // The worker panicked; leaving the scope passes that on.
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

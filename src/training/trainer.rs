@@ -2,6 +2,8 @@
 //!
 //! Does not know what an epoch is, in which order batches come, or where metrics go.
 
+use std::cmp::Reverse;
+
 use burn::module::Module;
 use burn::tensor::Gradients;
 
@@ -83,7 +85,7 @@ impl Trainer {
     /// When a setting is out of range.
     pub fn new(policy: Llama, settings: Settings, total_steps: u64) -> Result<Self, TrainingError> {
         let limit = settings.gradient_limit.unwrap_or(1.0);
-        if !(limit > 0.0) {
+        if limit.is_nan() || limit <= 0.0 {
             return Err(TrainingError::Input(format!("gradient_limit is {limit}, expected a number above 0")));
         }
         let warmup_ratio = settings.schedule.warmup_ratio;
@@ -118,7 +120,8 @@ impl Trainer {
             let derivatives: Vec<f64> = chosen.clone().chain(chosen.map(|derivative| -derivative)).collect();
             Ok((found, scored.backward(&derivatives)))
         };
-        let gradients = self.gradients(pairs, work, |found| sum.add(&found))?;
+        let length = |pair: &Pair| responses.length(pair.chosen).max(responses.length(pair.rejected));
+        let gradients = self.gradients(pairs, length, work, |found| sum.add(&found))?;
         let (gradient_norm, learning_rate) = self.update(gradients, sum.loss / count)?;
         Ok(StepMetrics {
             step: self.step() - 1,
@@ -147,7 +150,7 @@ impl Trainer {
             let found = -scored.logprobs.iter().sum::<f64>() / count;
             Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
         };
-        let gradients = self.gradients(rows, work, |found| loss += found)?;
+        let gradients = self.gradients(rows, |&row| responses.length(row), work, |found| loss += found)?;
         let (gradient_norm, learning_rate) = self.update(gradients, loss)?;
         Ok(StepMetrics {
             step: self.step() - 1,
@@ -163,10 +166,13 @@ impl Trainer {
         })
     }
 
-    /// The sum of the gradients that `work` finds for each micro-batch of `items`; what else it finds goes to `take`, in order.
-    fn gradients<T: Sync, R: Send>(
+    /// The sum of the gradients that `work` finds for each micro-batch of `items`; what else it finds goes to `take`.
+    ///
+    /// A micro-batch is made of items of similar `length`, so that little is padding.
+    fn gradients<T: Copy + Sync, R: Send>(
         &self,
         items: &[T],
+        length: impl Fn(&T) -> usize,
         work: impl Fn(&Llama, &[T]) -> Result<(R, Option<Gradients>), TrainingError> + Sync,
         mut take: impl FnMut(R),
     ) -> Result<Parameters, TrainingError> {
@@ -176,8 +182,10 @@ impl Trainer {
             let (found, gradients) = work(&policy, items)?;
             Ok((found, gradients.map(|gradients| parameters::gradients(&policy, gradients))))
         };
+        let mut items = items.to_vec();
+        items.sort_by_key(|item| Reverse(length(item)));
         let mut sum = Parameters::new();
-        micro_batches::for_each(&self.policy.device(), items, self.settings.micro_batch, work, |(found, gradients)| {
+        micro_batches::for_each(&self.policy.device(), &items, self.settings.micro_batch, work, |(found, gradients)| {
             take(found);
             for (name, gradient) in gradients.into_iter().flatten() {
                 let gradient = match sum.remove(&name) {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use optune::model::{Checkpoint, Llama, Sequences};
 use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, response_logprobs};
 use serde_json::Value;
@@ -181,6 +181,10 @@ fn preferences_and_responses_are_learned() {
 
 #[test]
 fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
+    // The same bits are promised on the processor only.
+    if device() != Device::flex() {
+        return;
+    }
     for rule in [ADAM_W, Rule::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
         let schedule = Schedule { peak: 3e-3, decay: Decay::Cosine, warmup_ratio: 0.25 };
         let settings = Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3 };
