@@ -11,7 +11,7 @@ use crate::pipeline::spec::training::{Initialize, Sft};
 use crate::training::{Responses, Settings};
 
 /// Demonstrations in one backward pass, unless the node's resources say otherwise.
-const MICRO_BATCH_SIZE: usize = 64;
+const MICRO_BATCH_SIZE: usize = 16;
 
 /// Trains on the next-token loss of the responses' tokens, an end-of-sequence token included.
 pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageError> {

@@ -12,8 +12,8 @@ use crate::store;
 use crate::tables::{TableKind, training as training_table};
 use crate::training::{Decay, Pair, Rule, Settings, StepMetrics, Trainer, TrainingError};
 
-/// Pairs in one backward pass, unless the node's resources say otherwise.
-const MICRO_BATCH_SIZE: usize = 32;
+/// Pairs in one backward pass, unless the node's resources say otherwise: few, because the processor's cores take one pass each.
+const MICRO_BATCH_SIZE: usize = 8;
 
 /// Steps between two checkpoints, unless the node's resources say otherwise.
 const CHECKPOINT_EVERY: u64 = 50;
