@@ -47,6 +47,9 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
     Ok(Summary { text, tokens })
 }
 
+/// Which response: prompt_id and response_index.
+type Key = (String, i32);
+
 /// One response with its reward.
 struct Answer {
     index: i32,
@@ -62,7 +65,7 @@ struct Answers(HashMap<String, Vec<Answer>>);
 
 impl Answers {
     fn read(responses: Vec<responses::Row>, rewards: Vec<rewards::Row>) -> Self {
-        let rewards: HashMap<(String, i32), f64> =
+        let rewards: HashMap<Key, f64> =
             rewards.into_iter().filter_map(|row| Some(((row.prompt_id, row.response_index), row.reward?))).collect();
         let mut answers: HashMap<String, Vec<Answer>> = HashMap::new();
         for row in responses {
@@ -100,7 +103,7 @@ fn row(prompt_id: &str, policy: &[Answer], baseline: &[Answer]) -> evaluation::R
 }
 
 /// Nats per token of each response under the initial policy, by prompt_id and response_index; and how many tokens were read.
-fn nll_initial(context: &Context, table: &RecordBatch) -> Result<(HashMap<(String, i32), f64>, u64), StageError> {
+fn nll_initial(context: &Context, table: &RecordBatch) -> Result<(HashMap<Key, f64>, u64), StageError> {
     let rows = responses::rows(table)?;
     let answered: Vec<usize> = (0..rows.len()).filter(|row| rows[*row].error.is_none()).collect();
     let label = context.task.label();

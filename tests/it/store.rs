@@ -40,7 +40,7 @@ impl Space {
     }
 
     pub fn lock(&self, name: &str) -> RunLock {
-        self.run(name).lock().unwrap()
+        locked(&self.run(name)).unwrap()
     }
 
     pub fn path(&self) -> &Path {
@@ -123,4 +123,18 @@ pub fn flip_a_bit(path: &Path) {
 
 pub fn rows_of(batches: &[RecordBatch]) -> usize {
     batches.iter().map(RecordBatch::num_rows).sum()
+}
+
+/// Locks a run. Other tests of this process start programs, and a child has the parent's files until it becomes another program: a lock
+/// that this process has just given back may seem held for that moment.
+fn locked(run: &Run) -> Result<RunLock, StoreError> {
+    for _ in 0..1000 {
+        match run.lock() {
+            Err(StoreError::Locked { holder: Some(holder), .. }) if holder == std::process::id() => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+    run.lock()
 }

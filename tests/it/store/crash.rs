@@ -12,7 +12,7 @@ const MODEL: &str = "policy";
 
 /// A whole run: a table whose recipe changed halfway, one adopted from another run, a model with checkpoints that replaces an older one.
 fn work(space: &Space) -> Result<(), StoreError> {
-    let lock = space.run("run").lock()?;
+    let lock = locked(&space.run("run"))?;
     let table = Place::table(TABLE, Some(1));
     if wanted(&lock, &table, 0.7)? {
         make_table(&lock, &table, 0.7, 9)?;
@@ -120,7 +120,7 @@ fn a_kill_loses_at_most_the_part_in_hand() {
         let space = Space::new();
         let place = Place::table(TABLE, None);
         make_table(&space.lock("run"), &place, 0.5, 1).unwrap();
-        let (_, stopped) = faults::stop_after(steps, || make_table(&space.run("run").lock()?, &place, 0.5, 1));
+        let (_, stopped) = faults::stop_after(steps, || make_table(&locked(&space.run("run"))?, &place, 0.5, 1));
         let made = make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
         assert!(made == [1, 2] || made == [2], "step {steps}: {made:?}");
         if !stopped {

@@ -269,8 +269,7 @@ fn a_run_in_use_is_refused_with_the_process_that_has_it() {
     assert!(error.starts_with(&format!("run run is in use by process {}; wait for it or stop it", std::process::id())), "{error}");
     assert!(run.is_locked().unwrap());
     drop(lock);
-    assert!(!run.is_locked().unwrap());
-    run.lock().unwrap();
+    locked(&run).unwrap();
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn a_run_folder_with_odd_characters_can_be_queried() {
     let space = Space::new();
     let odd = space.path().join("a b%20[x]*?#é");
     let run = Runs::open(&odd).unwrap().run("run").unwrap();
-    make_table(&run.lock().unwrap(), &Place::table("pool", Some(1)), 0.5, 9).unwrap();
+    make_table(&locked(&run).unwrap(), &Place::table("pool", Some(1)), 0.5, 9).unwrap();
     assert_eq!(number(&Session::over_run(&run).unwrap(), "SELECT count(*) FROM pool WHERE iteration = 1"), 20);
 }
 
