@@ -13,6 +13,7 @@ pub(super) struct Sql {
     /// The run: its name, or its folder.
     run: PathBuf,
     /// The query; a shell is opened without one.
+    #[arg(allow_hyphen_values = true)]
     query: Option<String>,
     /// How to print the rows.
     #[arg(long, value_enum, default_value = "table")]

@@ -1,5 +1,6 @@
 //! Doing what the plan says: outputs from the cache first, then every stage that is left, under the run's lock.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::{Plan, Prepared, RunError, plan};
@@ -50,6 +51,7 @@ pub fn execute(
     run.write_pipeline(&graph.to_yaml().map_err(|error| RunError::Pipeline(error.to_string()))?)?;
     repair(run, prepared, progress)?;
     stages::input::bring_in(run, graph, &prepared.sources)?;
+    retire(run, prepared)?;
     adopt(run, prepared, progress)?;
     let plan: Plan = plan(run, prepared)?;
 
@@ -138,6 +140,19 @@ fn places(prepared: &Prepared) -> impl Iterator<Item = (String, Place)> {
         [Some(task.place()), task.training_place()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>()
     };
     prepared.graph.tasks.iter().flat_map(of)
+}
+
+/// Takes out of the run folder what the pipeline has no more, such as iterations beyond the last, so that SQL does not see it. What is
+/// finished stays in the cache.
+fn retire(run: &RunLock, prepared: &Prepared) -> Result<(), RunError> {
+    let sources = prepared.graph.sources.iter().map(|source| source.place());
+    let wanted: HashSet<Place> = places(prepared).map(|(_, place)| place).chain(sources).collect();
+    for (place, _) in run.manifests()? {
+        if !wanted.contains(&place) {
+            run.retire(&place)?;
+        }
+    }
+    Ok(())
 }
 
 /// Links into the run folder what the cache has.

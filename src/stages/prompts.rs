@@ -161,11 +161,12 @@ fn conversation(messages: &ArrayRef, row: usize) -> Result<Vec<Message>, String>
     if list.is_empty() {
         return Err("messages: expected at least one, found none".to_string());
     }
-    let message = |index| Message {
-        role: roles.as_string::<i32>().value(index).to_string(),
-        content: contents.as_string::<i32>().value(index).to_string(),
+    let messages = roles.as_string::<i32>().iter().zip(contents.as_string::<i32>().iter());
+    let message = |(index, (role, content)): (usize, (Option<&str>, Option<&str>))| match (role, content) {
+        (Some(role), Some(content)) => Ok(Message { role: role.to_string(), content: content.to_string() }),
+        _ => Err(format!("messages: message {index}: expected a role and a content, found null")),
     };
-    Ok((0..list.len()).map(message).collect())
+    messages.enumerate().map(message).collect()
 }
 
 fn with_ids(batch: &RecordBatch, ids: ArrayRef) -> Result<RecordBatch, StageError> {

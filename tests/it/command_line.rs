@@ -125,6 +125,19 @@ fn a_second_run_at_once_is_refused() {
 }
 
 #[test]
+fn iterations_that_are_no_more_are_not_seen_and_not_lost() {
+    let workspace = Workspace::new();
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    let before = workspace.result("small");
+    workspace.succeed(&["run", "pipeline.yaml", "--set", "iterations=1"]);
+    assert_eq!(workspace.query("small", "-- the last one\nSELECT max(iteration) FROM responses"), "1");
+    let started = workspace.journal("small", "started").len();
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    assert_eq!(workspace.result("small"), before);
+    assert_eq!(workspace.journal("small", "started").len(), started);
+}
+
+#[test]
 fn clean_keeps_what_runs_use() {
     let workspace = Workspace::new();
     workspace.succeed(&["run", "pipeline.yaml"]);
