@@ -44,7 +44,7 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
     let runs = if runs == Path::new("runs") { String::new() } else { format!(" --runs {}", runs.display()) };
     let name = &graph.name;
     let mut next = vec![format!("{} is finished; next:", run.folder().display())];
-    if let Some((rewards, prompts)) = rewarded(graph) {
+    if let Some((rewards, prompts)) = rewarded(graph, &session) {
         next.push(format!(
             "  optune{runs} sql {name} 'SELECT iteration, \"group\", avg(reward) AS reward FROM {rewards} JOIN {prompts} USING (prompt_id) GROUP BY 1, 2 ORDER BY 1, 2'"
         ));
@@ -58,9 +58,11 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
 }
 
 /// The first table of rewards in the loop and the prompts they belong to, by name; only where the prompts have a `group`.
-fn rewarded(graph: &Graph) -> Option<(String, String)> {
+fn rewarded(graph: &Graph, session: &Session) -> Option<(String, String)> {
     let task = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Score(_)) && task.iteration.is_some())?;
     let prompts = task.inputs("prompts").next()?;
+    let columns = session.schema_of(&format!("SELECT * FROM \"{}\"", prompts.name.replace('"', "\"\""))).ok()?;
+    columns.field_with_name("group").ok()?;
     Some((task.name.clone(), prompts.name.clone()))
 }
 

