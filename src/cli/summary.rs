@@ -36,8 +36,8 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
     if !rows.is_empty() {
         let titles =
             ["iteration", "regenerated", "tokens", "generate s", "score s", "train s", "evaluate s", "held-out reward", "win score", "NLL"];
-        let mut lines = vec![titles.map(|title| format!("{title:>15}")).concat()];
-        lines.extend(rows.iter().map(Row::line));
+        let mut lines = vec![titles.join("  ")];
+        lines.extend(rows.iter().map(|row| row.line(&titles)));
         print(&lines.join("\n"))?;
         print("NLL: nats a token of the held-out responses under the initial policy; it rises first when training over-optimises\n")?;
     }
@@ -96,7 +96,7 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
     let name = evaluation.name.replace('"', "\"\"");
     let batches = session.query(&format!(
         "SELECT CAST(iteration AS DOUBLE) AS t, avg(reward), avg(baseline_reward),
-       50 + 50 * avg(CASE outcome WHEN 'win' THEN 1.0 WHEN 'loss' THEN -1.0 ELSE 0.0 END), avg(nll_initial)
+       50 + 50 * avg(CASE outcome WHEN 'win' THEN 1.0 WHEN 'loss' THEN -1.0 ELSE 0.0 END), avg(nll_initial), avg(baseline_nll_initial)
 FROM \"{name}\" GROUP BY iteration ORDER BY iteration"
     ))?;
     for batch in &batches {
@@ -106,7 +106,7 @@ FROM \"{name}\" GROUP BY iteration ORDER BY iteration"
             if let Some(row) = rows.get_mut(column(0).value(index) as usize) {
                 (row.reward, row.win_score, row.nll) = (value(1), value(3), value(4));
             }
-            rows[0].reward = value(2);
+            (rows[0].reward, rows[0].nll) = (value(2), value(5));
         }
     }
     Ok(rows)
@@ -119,13 +119,15 @@ fn seconds(events: &[Event], node: &str, iteration: Option<u32>) -> f64 {
 }
 
 impl Row {
-    fn line(&self) -> String {
+    /// The row's cells, each as wide as its title.
+    fn line(&self, titles: &[&str]) -> String {
         let whole = |value: Option<i64>| value.map_or("-".to_string(), |value| value.to_string());
         let number = |value: Option<f64>, digits: usize| value.map_or("-".to_string(), |value| format!("{value:.digits$}"));
         let mut cells = vec![self.iteration.to_string(), whole(self.regenerated), whole(self.tokens)];
         cells.extend(self.seconds.map(|seconds| format!("{seconds:.1}")));
         cells.extend([number(self.reward, 4), number(self.win_score, 1), number(self.nll, 3)]);
-        cells.into_iter().map(|cell| format!("{cell:>15}")).collect()
+        let cells = titles.iter().zip(cells).map(|(title, cell)| format!("{cell:>width$}", width = title.len()));
+        cells.collect::<Vec<_>>().join("  ")
     }
 
     fn to_json(&self) -> Value {

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 
 use arrow::array::{AsArray, ListArray, RecordBatch};
 use arrow::compute::concat_batches;
+use burn::tensor::Device;
 
 use super::reference::BATCH_SIZE;
 use super::{Context, StageError, Summary, tensors};
-use crate::model::Checkpoint;
+use crate::model::{Checkpoint, Llama};
 use crate::tables::{FinishReason, Outcome, TableKind, evaluation, responses, rewards};
 use crate::training::{self, Responses};
 
@@ -19,16 +20,14 @@ const RESPONSES_PER_PART: usize = 512;
 
 /// One row a held-out prompt that both models could answer.
 pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
-    let batches = context.batches("responses")?;
-    let table = concat_batches(&responses::schema(), &batches)?;
-    let (nll, tokens) = nll_initial(context, &table)?;
-    let mut policy = Answers::read(responses::rows(&table)?, context.rows("rewards", rewards::rows)?);
-    for (key, nll) in nll {
-        if let Some(answer) = policy.0.get_mut(&key.0).and_then(|answers| answers.iter_mut().find(|answer| answer.index == key.1)) {
-            answer.nll = nll;
-        }
-    }
-    let baseline = Answers::read(context.rows("baseline_responses", responses::rows)?, context.rows("baseline_rewards", rewards::rows)?);
+    let policy_table = concat_batches(&responses::schema(), &context.batches("responses")?)?;
+    let baseline_table = concat_batches(&responses::schema(), &context.batches("baseline_responses")?)?;
+    let total = policy_table.num_rows() + baseline_table.num_rows();
+    context.progress.started(&context.task.label(), "responses", 0, total as u64);
+    let mut initial = Initial::load(context)?;
+    let policy = Answers::read(&policy_table, context.rows("rewards", rewards::rows)?, initial.nll(context, &policy_table)?)?;
+    let baseline =
+        Answers::read(&baseline_table, context.rows("baseline_rewards", rewards::rows)?, initial.nll(context, &baseline_table)?)?;
     let mut rows: Vec<evaluation::Row> =
         policy.0.iter().filter_map(|(prompt_id, answers)| Some(row(prompt_id, answers, baseline.0.get(prompt_id)?))).collect();
     rows.sort_by(|a, b| a.prompt_id.cmp(&b.prompt_id));
@@ -44,7 +43,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
     );
     let counts = [("prompts", total), ("wins", wins), ("losses", losses), ("ties", total - wins - losses)];
     context.write_relation(TableKind::Evaluation, &[evaluation::batch(&rows)], counts)?;
-    Ok(Summary { text, tokens })
+    Ok(Summary { text, tokens: initial.tokens })
 }
 
 /// Which response: prompt_id and response_index.
@@ -64,20 +63,25 @@ struct Answer {
 struct Answers(HashMap<String, Vec<Answer>>);
 
 impl Answers {
-    fn read(responses: Vec<responses::Row>, rewards: Vec<rewards::Row>) -> Self {
+    fn read(table: &RecordBatch, rewards: Vec<rewards::Row>, nll: HashMap<Key, f64>) -> Result<Self, StageError> {
         let rewards: HashMap<Key, f64> =
             rewards.into_iter().filter_map(|row| Some(((row.prompt_id, row.response_index), row.reward?))).collect();
         let mut answers: HashMap<String, Vec<Answer>> = HashMap::new();
-        for row in responses {
-            let Some(&reward) = rewards.get(&(row.prompt_id.clone(), row.response_index)) else { continue };
-            let token_count = row.token_ids.len().saturating_sub(usize::try_from(row.prompt_token_count).unwrap_or(0)) as f64;
-            let truncated = row.finish_reason == FinishReason::Length;
-            let answer = Answer { index: row.response_index, text: row.text, reward, token_count, truncated, nll: 0.0 };
-            answers.entry(row.prompt_id).or_default().push(answer);
+        for row in responses::rows(table)? {
+            let (token_count, truncated) = (response_length(&row) as f64, row.finish_reason == FinishReason::Length);
+            let key = (row.prompt_id, row.response_index);
+            let (Some(&reward), Some(&nll)) = (rewards.get(&key), nll.get(&key)) else { continue };
+            let answer = Answer { index: row.response_index, text: row.text, reward, token_count, truncated, nll };
+            answers.entry(key.0).or_default().push(answer);
         }
         answers.values_mut().for_each(|answers| answers.sort_by_key(|answer| answer.index));
-        Self(answers)
+        Ok(Self(answers))
     }
+}
+
+/// Tokens of a response, without its prompt's.
+fn response_length(row: &responses::Row) -> usize {
+    row.token_ids.len().saturating_sub(usize::try_from(row.prompt_token_count).unwrap_or(0))
 }
 
 fn row(prompt_id: &str, policy: &[Answer], baseline: &[Answer]) -> evaluation::Row {
@@ -99,34 +103,48 @@ fn row(prompt_id: &str, policy: &[Answer], baseline: &[Answer]) -> evaluation::R
         token_count: mean(policy, |a| a.token_count),
         truncated: mean(policy, |a| f64::from(u8::from(a.truncated))),
         nll_initial: mean(policy, |a| a.nll),
+        baseline_nll_initial: mean(baseline, |a| a.nll),
     }
 }
 
-/// Nats per token of each response under the initial policy, by prompt_id and response_index; and how many tokens were read.
-fn nll_initial(context: &Context, table: &RecordBatch) -> Result<(HashMap<Key, f64>, u64), StageError> {
-    let rows = responses::rows(table)?;
-    let answered: Vec<usize> = (0..rows.len()).filter(|row| rows[*row].error.is_none()).collect();
-    let label = context.task.label();
-    context.progress.started(&label, "responses", 0, answered.len() as u64);
-    let device = context.device()?;
-    let model = Checkpoint::open(&context.model("initial")?)?.load(&device)?;
-    let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-    let (mut nll, mut tokens) = (HashMap::new(), 0);
-    for chunk in answered.chunks(RESPONSES_PER_PART) {
-        context.check_stopped()?;
-        let indices = arrow::array::UInt64Array::from_iter_values(chunk.iter().map(|row| *row as u64));
-        let lists = arrow::compute::take(responses::token_ids(table)?, &indices, None)?;
-        let lists: &ListArray = lists.as_list();
-        let counts = chunk.iter().map(|row| usize::try_from(rows[*row].prompt_token_count).unwrap_or(0)).collect();
-        let sequences = Responses::new(tensors::sequences(lists, &device)?, counts)?;
-        let all: Vec<usize> = (0..chunk.len()).collect();
-        let logprobs = training::response_logprobs(&model, &sequences, &all, batch_size)?;
-        for (row, logprob) in chunk.iter().map(|row| &rows[*row]).zip(logprobs) {
-            let length = row.token_ids.len().saturating_sub(usize::try_from(row.prompt_token_count).unwrap_or(0));
-            nll.insert((row.prompt_id.clone(), row.response_index), -logprob / length.max(1) as f64);
-        }
-        tokens += sequences.token_count(&all) as u64;
-        context.progress.advanced(&label, nll.len() as u64, tokens);
+/// The initial policy, and how much it has read.
+struct Initial {
+    model: Llama,
+    device: Device,
+    batch_size: usize,
+    responses: u64,
+    tokens: u64,
+}
+
+impl Initial {
+    fn load(context: &Context) -> Result<Self, StageError> {
+        let device = context.device()?;
+        let model = Checkpoint::open(&context.model("initial")?)?.load(&device)?;
+        let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
+        Ok(Self { model, device, batch_size, responses: 0, tokens: 0 })
     }
-    Ok((nll, tokens))
+
+    /// Nats per token of each response in a table of responses.
+    fn nll(&mut self, context: &Context, table: &RecordBatch) -> Result<HashMap<Key, f64>, StageError> {
+        let rows = responses::rows(table)?;
+        let answered: Vec<usize> = (0..rows.len()).filter(|row| rows[*row].error.is_none()).collect();
+        let mut nll = HashMap::new();
+        for chunk in answered.chunks(RESPONSES_PER_PART) {
+            context.check_stopped()?;
+            let indices = arrow::array::UInt64Array::from_iter_values(chunk.iter().map(|row| *row as u64));
+            let lists = arrow::compute::take(responses::token_ids(table)?, &indices, None)?;
+            let lists: &ListArray = lists.as_list();
+            let counts = chunk.iter().map(|row| usize::try_from(rows[*row].prompt_token_count).unwrap_or(0)).collect();
+            let sequences = Responses::new(tensors::sequences(lists, &self.device)?, counts)?;
+            let all: Vec<usize> = (0..chunk.len()).collect();
+            let logprobs = training::response_logprobs(&self.model, &sequences, &all, self.batch_size)?;
+            for (row, logprob) in chunk.iter().map(|row| &rows[*row]).zip(logprobs) {
+                nll.insert((row.prompt_id.clone(), row.response_index), -logprob / response_length(row).max(1) as f64);
+            }
+            self.responses += chunk.len() as u64;
+            self.tokens += sequences.token_count(&all) as u64;
+            context.progress.advanced(&context.task.label(), self.responses, self.tokens);
+        }
+        Ok(nll)
+    }
 }

@@ -25,6 +25,8 @@ table! {
         pub truncated: f64,
         /// Nats per token of the policy's response under the initial policy: it rises first when training over-optimises.
         pub nll_initial: f64,
+        /// The same of the baseline's response: where it started from.
+        pub baseline_nll_initial: f64,
     }
 }
 
@@ -42,6 +44,7 @@ impl Row {
         if !(0.0..=1.0).contains(&self.truncated) {
             return Err(format!("truncated: expected a share between 0 and 1, found {}", self.truncated));
         }
-        finite("nll_initial", self.nll_initial)
+        finite("nll_initial", self.nll_initial)?;
+        finite("baseline_nll_initial", self.baseline_nll_initial)
     }
 }

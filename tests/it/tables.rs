@@ -173,6 +173,7 @@ pub fn evaluation_rows(draw: &mut Draw, count: usize) -> Vec<evaluation::Row> {
         token_count: f64::from(draw.below(99)) / 2.0,
         truncated: f64::from(draw.below(5)) / 4.0,
         nll_initial: draw.number(),
+        baseline_nll_initial: draw.number(),
     };
     (0..count).map(row).collect()
 }
