@@ -8,7 +8,7 @@ use super::format::print;
 use super::{CliError, PipelineArguments};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
-use crate::run::{Prepared, prepare};
+use crate::run::{Prepared, describe, prepare, runs};
 use crate::stages;
 use crate::store::{Run, Runs};
 
@@ -38,19 +38,19 @@ impl Plan {
 
 /// Prints one line a task.
 pub(super) fn show(run: &Run, prepared: &Prepared, json: bool) -> Result<(), CliError> {
-    let plan = crate::run::plan(run, prepared)?;
-    let tasks = prepared.graph.tasks.iter().zip(&prepared.recipes).zip(&plan.steps);
+    let states = crate::run::plan(run, prepared)?;
+    let tasks = prepared.graph.tasks.iter().zip(&prepared.recipes).zip(&states);
     let lines: Vec<String> = tasks
-        .map(|((task, recipe), step)| {
+        .map(|((task, recipe), state)| {
             let fingerprint = recipe.fingerprint();
             if json {
                 let line = serde_json::json!({
                     "node": task.name, "iteration": task.iteration, "operator": task.operator.name(),
-                    "fingerprint": fingerprint, "runs": step.runs(), "state": step.to_string(),
+                    "fingerprint": fingerprint, "runs": runs(state), "state": describe(state, recipe),
                 });
                 line.to_string()
             } else {
-                format!("{:30} {:9} {}  {step}", task.label(), task.operator.name(), fingerprint.short())
+                format!("{:30} {:9} {}  {}", task.label(), task.operator.name(), fingerprint.short(), describe(state, recipe))
             }
         })
         .collect();

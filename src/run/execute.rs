@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::{Plan, Prepared, RunError, plan};
+use super::{Prepared, RunError, plan, runs};
 use crate::dag::schedule::{self, Outcome};
 use crate::model::DeviceChoice;
 use crate::pipeline::graph::Input;
@@ -53,9 +53,9 @@ pub fn execute(
     stages::input::bring_in(run, graph, &prepared.sources)?;
     retire(run, prepared)?;
     adopt(run, prepared, progress)?;
-    let plan: Plan = plan(run, prepared)?;
+    let states = plan(run, prepared)?;
 
-    let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| plan.steps[*index].runs()).collect();
+    let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| runs(&states[*index])).collect();
     let steps: Vec<schedule::Step> = pending
         .iter()
         .map(|index| {

@@ -204,7 +204,10 @@ fn only_queries() -> SQLOptions {
 
 /// The engine's message without the chain of contexts and without its own name for the kind of error.
 fn sql(error: DataFusionError) -> StoreError {
-    let message = error.find_root().message().into_owned();
+    let message = match error.find_root() {
+        DataFusionError::SQL(error, _) => error.to_string(),
+        other => other.message().into_owned(),
+    };
     let message = message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default();
     StoreError::Sql { message: message.trim().to_string() }
 }
