@@ -61,7 +61,7 @@ impl Placement {
 /// Each token sees itself and what is before it: `[1, 1, 1, length, length]`.
 ///
 /// Infinite, because every query sees a key, and because the exponential of a large finite number takes the slow way of numbers
-/// that are almost 0: 15 % of a training step.
+/// that are almost 0: 6 to 15 % of a training step.
 fn causal(length: usize, device: &Device) -> Option<Tensor<5>> {
     if length <= 1 {
         return None;
