@@ -117,7 +117,11 @@ impl Known<'_> {
                 let found = schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
                 return Err(StageError::Input(format!("expected a column prompt or messages, found {found}")));
             }
-            return Ok(if schema.field_with_name("prompt_id").is_ok() { schema } else { with_prompt_id(&schema) });
+            if schema.field_with_name("prompt_id").is_err() {
+                // Outside tables get ids when they are brought in; a table of the pipeline's own must have them, for rewards to join by.
+                return Err(StageError::Input("prompts made by a query: expected a column prompt_id, found none; select one".to_string()));
+            }
+            return Ok(schema);
         };
         if let Some(schema) = self.sources.get(&(index, true)) {
             return Ok(schema.clone());
@@ -148,9 +152,4 @@ impl Known<'_> {
 fn with_iteration(schema: &Schema) -> SchemaRef {
     let iteration = Arc::new(Field::new("iteration", DataType::Int32, false));
     Arc::new(Schema::new(schema.fields().iter().cloned().chain([iteration]).collect::<Vec<_>>()))
-}
-
-fn with_prompt_id(schema: &Schema) -> SchemaRef {
-    let id = Arc::new(Field::new("prompt_id", DataType::Utf8, false));
-    Arc::new(Schema::new(std::iter::once(id).chain(schema.fields().iter().cloned()).collect::<Vec<_>>()))
 }

@@ -90,13 +90,17 @@ impl Plan<'_> {
         self.steps_per_epoch() * u64::from(self.epochs)
     }
 
-    /// The examples of `step` (the first is 0), and the epoch it belongs to (the first is 1).
-    fn batch(&self, stream: super::seed::Stream, step: u64) -> (u32, Vec<usize>) {
-        let epoch = (step / self.steps_per_epoch().max(1)) as u32;
-        let first = (step % self.steps_per_epoch().max(1)) as usize * self.batch_size;
+    /// The epoch (the first is 0) that `step` (the first is 0) belongs to, and where its examples begin in that epoch's order.
+    fn place(&self, step: u64) -> (u32, usize) {
+        let steps = self.steps_per_epoch().max(1);
+        ((step / steps) as u32, (step % steps) as usize * self.batch_size)
+    }
+
+    /// All examples in the order of an epoch.
+    fn order(&self, stream: super::seed::Stream, epoch: u32) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.examples.len()).collect();
         order.sort_by_cached_key(|row| (stream.number("shuffle", self.examples[*row], epoch), *row));
-        (epoch + 1, order.into_iter().skip(first).take(self.batch_size).collect())
+        order
     }
 }
 
@@ -124,11 +128,16 @@ pub(super) fn train(
     };
     context.progress.started(&label, "steps", trainer.step(), total);
     let mut tokens = 0;
+    let mut order = (0, plan.order(context.seed(), 0));
     while trainer.step() < total {
-        let (epoch, batch) = plan.batch(context.seed(), trainer.step());
+        let (epoch, first) = plan.place(trainer.step());
+        if order.0 != epoch {
+            order = (epoch, plan.order(context.seed(), epoch));
+        }
+        let batch: Vec<usize> = order.1.iter().copied().skip(first).take(plan.batch_size).collect();
         let metrics = step(&mut trainer, &batch)?;
         tokens += metrics.tokens as u64;
-        rows.push(row(epoch, &metrics));
+        rows.push(row(epoch + 1, &metrics));
         context.progress.advanced(&label, trainer.step(), tokens);
         let stopped = (context.stopped)();
         if trainer.step() < total && (stopped || trainer.step().is_multiple_of(every)) {
