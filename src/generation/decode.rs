@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::{GenerationError, Sampler, Sampling};
-use crate::model::{KvCache, Llama, Padding, Placement, Sequences};
+use crate::model::{CausalLm, KvCache, Padding, Placement, Sequences};
 
 /// Finished rows leave the batch when they are this share of it: leaving costs a copy of the cache.
 const FINISHED_SHARE: usize = 8;
@@ -65,7 +65,7 @@ struct Response {
 /// # Errors
 /// A prompt that leaves no room for a response, settings out of range, logits that are not finite, or an interruption.
 pub fn generate(
-    model: &Llama,
+    model: &CausalLm,
     prompts: &Sequences,
     seeds: &[Vec<[u8; 32]>],
     sampling: &Sampling,
@@ -120,7 +120,7 @@ pub fn generate(
 
 /// Responses that grow together, one a row of the cache.
 struct Batch<'a> {
-    model: &'a Llama,
+    model: &'a CausalLm,
     device: Device,
     rows: Vec<&'a mut Response>,
     /// How many columns of the cache stand before each row's first token.
@@ -132,7 +132,7 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Reads each prompt once. `rows` are ordered by prompt.
-    fn prefill(model: &'a Llama, prompts: &Sequences, rows: Vec<&'a mut Response>) -> Result<Self, GenerationError> {
+    fn prefill(model: &'a CausalLm, prompts: &Sequences, rows: Vec<&'a mut Response>) -> Result<Self, GenerationError> {
         let device = model.device();
         let mut distinct: Vec<usize> = rows.iter().map(|row| row.prompt).collect();
         distinct.dedup();

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::parameters::{self, Parameter};
 use super::weights::{self, Weights};
-use super::{ChatTemplate, GenerationConfig, Llama, LlamaConfig, ModelError, Tokenizer};
+use super::{CausalLm, ChatTemplate, GenerationConfig, ModelConfig, ModelError, Tokenizer};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -34,7 +34,7 @@ const COPIED: [&str; 8] = [
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The model's shape.
-    pub config: LlamaConfig,
+    pub config: ModelConfig,
     /// What ends a response.
     pub generation: GenerationConfig,
     /// Text to ids and back.
@@ -67,7 +67,7 @@ impl Checkpoint {
     pub fn open_blank(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join(CONFIG);
         let config_json = read_json(&path)?;
-        let config = LlamaConfig::from_json(&config_json).map_err(|problem| ModelError::invalid(&path, problem))?;
+        let config = ModelConfig::from_json(&config_json).map_err(|problem| ModelError::invalid(&path, problem))?;
         let path = folder.join(GENERATION_CONFIG);
         let generation_json = if path.is_file() { Some(read_json(&path)?) } else { None };
         let generation = GenerationConfig::from_json(generation_json.as_ref(), &config);
@@ -80,7 +80,7 @@ impl Checkpoint {
             return Err(ModelError::invalid(&path, problem));
         }
         // Makes no parameter yet, only their names and shapes.
-        let parameters = parameters::list(&Llama::unfilled(&config, &Device::flex()));
+        let parameters = parameters::list(&CausalLm::unfilled(&config, &Device::flex()));
         let chat_template = ChatTemplate::in_folder(folder)?;
         Ok(Self { config, generation, tokenizer, chat_template, folder: folder.to_path_buf(), config_json, parameters, weights: None })
     }
@@ -99,19 +99,19 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When the checkpoint was opened blank or a file cannot be read any more.
-    pub fn load(&self, device: &Device) -> Result<Llama, ModelError> {
+    pub fn load(&self, device: &Device) -> Result<CausalLm, ModelError> {
         let weights = self.weights.as_ref();
         let weights = weights.ok_or_else(|| ModelError::invalid(&self.folder, "opened without weights, nothing to load"))?;
-        parameters::fill(Llama::unfilled(&self.config, device), device, &mut |parameter| weights.read(&parameter.name))
+        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| weights.read(&parameter.name))
     }
 
     /// A model with fresh weights: norms are 1, all else normal with mean 0 and standard deviation `initializer_range`, as Hugging
-    /// Face initialises Llama. The same seed gives the same weights.
-    pub fn init(&self, device: &Device, seed: u64) -> Llama {
+    /// Face initialises its models. The same seed gives the same weights.
+    pub fn init(&self, device: &Device, seed: u64) -> CausalLm {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         let mut generator = ChaCha8Rng::from_seed(key);
-        let Ok(model) = parameters::fill(Llama::unfilled(&self.config, device), device, &mut |parameter| {
+        let Ok(model) = parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| {
             let count = parameter.shape.iter().product();
             let is_norm = parameter.shape.len() == 1;
             Ok::<_, Infallible>(if is_norm { vec![1.0; count] } else { normal(&mut generator, count, self.config.initializer_range) })
@@ -125,7 +125,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When the model is not of this checkpoint's shape, or a file cannot be read or written.
-    pub fn save(&self, folder: &Path, model: &Llama) -> Result<(), ModelError> {
+    pub fn save(&self, folder: &Path, model: &CausalLm) -> Result<(), ModelError> {
         if parameters::list(model) != self.parameters {
             return Err(ModelError::invalid(&self.folder, "the model to be saved has other parameters than config.json describes"));
         }

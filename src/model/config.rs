@@ -11,9 +11,9 @@ const ARCHITECTURE: &str = "LlamaForCausalLM";
 /// No dimension of a model in use comes near this; beyond it a `config.json` is taken to be broken.
 const LARGEST_DIMENSION: usize = 1 << 24;
 
-/// The shape of a Llama model, with the field names and defaults of Hugging Face's `LlamaConfig`.
+/// The shape of a model, with the field names and defaults of Hugging Face's `LlamaConfig`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LlamaConfig {
+pub struct ModelConfig {
     /// Rows of the embedding, and logits a position.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -94,7 +94,7 @@ impl TokenIds {
     }
 }
 
-impl LlamaConfig {
+impl ModelConfig {
     /// Reads `config.json`.
     ///
     /// # Errors
@@ -199,7 +199,7 @@ impl GenerationConfig {
     ///
     /// # Errors
     /// A sentence without the file's name, when an id is not an integer or not in the vocabulary.
-    pub fn from_json(json: Option<&Value>, config: &LlamaConfig) -> Result<Self, String> {
+    pub fn from_json(json: Option<&Value>, config: &ModelConfig) -> Result<Self, String> {
         #[derive(Default, Deserialize)]
         struct Written {
             eos_token_id: Option<TokenIds>,

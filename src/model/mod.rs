@@ -1,4 +1,4 @@
-//! Language models: the Llama transformer, its checkpoint on disk, its tokenizer and its chat template.
+//! Language models: the transformer, its checkpoint on disk, its tokenizer and its chat template.
 //!
 //! Token ids go in, hidden states and logits come out. Knows nothing of Arrow, the pipeline or any training objective.
 
@@ -10,6 +10,7 @@ mod error;
 mod kv_cache;
 mod parameters;
 mod placement;
+mod projection;
 mod sequences;
 mod tokenizer;
 mod transformer;
@@ -17,11 +18,12 @@ mod weights;
 
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
-pub use config::{GenerationConfig, LlamaConfig};
+pub use config::{GenerationConfig, ModelConfig};
 pub use device::DeviceChoice;
 pub use error::ModelError;
 pub use kv_cache::KvCache;
 pub use placement::Placement;
+pub use projection::Projection;
 pub use sequences::{Padding, Sequences};
 pub use tokenizer::{EncodedPair, SpecialTokens, Tokenizer};
-pub use transformer::{Attention, Decoder, Layer, Llama, Mlp};
+pub use transformer::{Attention, CausalLm, Decoder, Layer, Mlp};

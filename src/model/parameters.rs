@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Llama, ModelError};
+use super::{CausalLm, ModelError};
 
 /// One parameter as a checkpoint stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Path {
     fn enter(&mut self, name: &str, container: &str) {
         // A norm's weight is called gamma by burn.
         let name = if name == "gamma" { "weight" } else { name };
-        self.0.push((name.to_string(), container == "Struct:Linear"));
+        self.0.push((name.to_string(), container == "Struct:Projection"));
     }
 
     fn exit(&mut self) {
@@ -46,7 +46,7 @@ impl Path {
 }
 
 /// All parameters in the model's order; makes none of them.
-pub(super) fn list(model: &Llama) -> Vec<Parameter> {
+pub(super) fn list(model: &CausalLm) -> Vec<Parameter> {
     struct List(Path, Vec<Parameter>);
     impl ModuleVisitor for List {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -70,7 +70,7 @@ pub(super) fn list(model: &Llama) -> Vec<Parameter> {
 ///
 /// # Errors
 /// The first error of `value`.
-pub(super) fn fill<E>(model: Llama, device: &Device, value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>) -> Result<Llama, E> {
+pub(super) fn fill<E>(model: CausalLm, device: &Device, value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>) -> Result<CausalLm, E> {
     struct Fill<'a, E> {
         path: Path,
         device: &'a Device,
@@ -118,7 +118,7 @@ pub(super) fn fill<E>(model: Llama, device: &Device, value: &mut dyn FnMut(&Para
 ///
 /// # Errors
 /// The first error of `sink`, or that a parameter is not f32 or cannot be read from its device.
-pub(super) fn read(model: &Llama, sink: &mut Sink<'_>) -> Result<(), ModelError> {
+pub(super) fn read(model: &CausalLm, sink: &mut Sink<'_>) -> Result<(), ModelError> {
     struct Read<'a, 'b> {
         path: Path,
         sink: &'a mut Sink<'b>,

@@ -1,23 +1,23 @@
-//! The Llama transformer. Fields bear the names of the Hugging Face checkpoint's keys, and their order is the order of the parameters.
+//! The transformer. Fields bear the names of the Hugging Face checkpoint's keys, and their order is the order of the parameters.
 //!
 //! Pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and SwiGLU (Touvron et al. 2023, arXiv 2302.13971;
 //! Ainslie et al. 2023, arXiv 2305.13245). Runs plain or with autodiff, with or without a cache; knows nothing of losses or sampling.
 
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
+use burn::nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::kv_cache::LayerCache;
-use super::{KvCache, LlamaConfig, Placement};
+use super::{KvCache, ModelConfig, Placement, Projection};
 
 /// A causal language model.
 #[derive(Module, Debug)]
-pub struct Llama {
+pub struct CausalLm {
     /// Everything below the logits.
     pub model: Decoder,
     /// `hidden_size` to `vocab_size`; `None` when the embedding's weights are used (`tie_word_embeddings`).
-    pub lm_head: Option<Linear>,
+    pub lm_head: Option<Projection>,
 }
 
 /// Embedding, layers and the last norm.
@@ -49,13 +49,13 @@ pub struct Layer {
 #[derive(Module, Debug)]
 pub struct Attention {
     /// `hidden_size` to `num_attention_heads * head_dim`.
-    pub q_proj: Linear,
+    pub q_proj: Projection,
     /// `hidden_size` to `num_key_value_heads * head_dim`.
-    pub k_proj: Linear,
+    pub k_proj: Projection,
     /// `hidden_size` to `num_key_value_heads * head_dim`.
-    pub v_proj: Linear,
+    pub v_proj: Projection,
     /// `num_attention_heads * head_dim` to `hidden_size`.
-    pub o_proj: Linear,
+    pub o_proj: Projection,
     head_dim: usize,
 }
 
@@ -63,17 +63,17 @@ pub struct Attention {
 #[derive(Module, Debug)]
 pub struct Mlp {
     /// `hidden_size` to `intermediate_size`.
-    pub gate_proj: Linear,
+    pub gate_proj: Projection,
     /// `hidden_size` to `intermediate_size`.
-    pub up_proj: Linear,
+    pub up_proj: Projection,
     /// `intermediate_size` to `hidden_size`.
-    pub down_proj: Linear,
+    pub down_proj: Projection,
 }
 
-impl Llama {
+impl CausalLm {
     /// A model whose parameters are made when first used; a checkpoint gives them their values before that.
-    pub(super) fn unfilled(config: &LlamaConfig, device: &Device) -> Self {
-        let linear = |from: usize, to: usize| LinearConfig::new(from, to).with_bias(false).init(device);
+    pub(super) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
+        let linear = |from: usize, to: usize| Projection::unfilled(from, to, false, device);
         let norm = || RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device);
         let (queries, keys) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
         let layer = |_| Layer {

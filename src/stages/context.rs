@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 
 use super::{Progress, Prompts, StageError, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
-use crate::model::DeviceChoice;
+use crate::model::{Checkpoint, DeviceChoice};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::operator::{Device, Output};
 use crate::store::{Place, PlaceKind, RunLock, Session, TableWriter};
@@ -158,6 +158,11 @@ impl Context<'_> {
             (_, Some(task)) => Ok(self.run.model_dir(&task.place())?),
             _ => Err(StageError::Input(format!("{}: {slot} is not a model", self.task.label()))),
         }
+    }
+
+    /// The model in `slot`, opened but not loaded.
+    pub fn checkpoint(&self, slot: &str) -> Result<Checkpoint, StageError> {
+        Ok(Checkpoint::open(&self.model(slot)?)?)
     }
 
     /// The text of the reward's query.

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 
 use super::reference::BATCH_SIZE;
 use super::{Context, StageError, Summary, tensors};
-use crate::model::{Checkpoint, Llama};
+use crate::model::CausalLm;
 use crate::tables::{FinishReason, Outcome, TableKind, evaluation, responses, rewards};
 use crate::training::{self, Responses};
 
@@ -109,7 +109,7 @@ fn row(prompt_id: &str, policy: &[Answer], baseline: &[Answer]) -> evaluation::R
 
 /// The initial policy, and how much it has read.
 struct Initial {
-    model: Llama,
+    model: CausalLm,
     device: Device,
     batch_size: usize,
     responses: u64,
@@ -119,7 +119,7 @@ struct Initial {
 impl Initial {
     fn load(context: &Context) -> Result<Self, StageError> {
         let device = context.device()?;
-        let model = Checkpoint::open(&context.model("initial")?)?.load(&device)?;
+        let model = context.checkpoint("initial")?.load(&device)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         Ok(Self { model, device, batch_size, responses: 0, tokens: 0 })
     }

@@ -13,7 +13,7 @@ use burn::tensor::Device;
 use super::tensors;
 use super::{Context, Prompt, StageError, Summary};
 use crate::generation::{self, FinishReason, Generated, Sampling};
-use crate::model::{Checkpoint, Llama};
+use crate::model::{CausalLm, Checkpoint};
 use crate::pipeline::spec::sampling::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses, selection};
@@ -90,7 +90,7 @@ struct Sampler<'a> {
     context: &'a Context<'a>,
     settings: &'a Generate,
     checkpoint: Checkpoint,
-    model: Llama,
+    model: CausalLm,
     device: Device,
     sampling: Sampling,
     policy_fingerprint: String,
@@ -98,7 +98,7 @@ struct Sampler<'a> {
 
 impl<'a> Sampler<'a> {
     fn open(context: &'a Context, settings: &'a Generate) -> Result<Self, StageError> {
-        let checkpoint = Checkpoint::open(&context.model("policy")?)?;
+        let checkpoint = context.checkpoint("policy")?;
         let device = context.device()?;
         let model = checkpoint.load(&device)?;
         let sampling = Sampling {

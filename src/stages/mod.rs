@@ -26,6 +26,7 @@ mod sft;
 mod sql;
 pub mod tensors;
 mod train;
+mod training_loop;
 
 pub use check::check;
 pub use context::{Context, device_choice, recipe, training_recipe};

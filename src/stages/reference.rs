@@ -2,7 +2,6 @@
 
 use super::paired::Paired;
 use super::{Context, StageError, Summary};
-use crate::model::Checkpoint;
 use crate::tables::{TableKind, pairs};
 use crate::training;
 
@@ -24,7 +23,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
     context.progress.started(&label, "pairs", done as u64, total as u64);
     if !missing.is_empty() {
         let device = context.device()?;
-        let model = Checkpoint::open(&context.model("reference")?)?.load(&device)?;
+        let model = context.checkpoint("reference")?.load(&device)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         for part in missing {
             context.check_stopped()?;

@@ -4,7 +4,7 @@ use arrow::array::{ArrayRef, AsArray, ListArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type};
 
-use super::train::{Plan, rule, schedule, train};
+use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, Prompt, StageError, Summary, tensors};
 use crate::model::Checkpoint;
 use crate::pipeline::spec::training::{Initialize, Sft};
@@ -15,10 +15,9 @@ const MICRO_BATCH_SIZE: usize = 16;
 
 /// Trains on the next-token loss of the responses' tokens, an end-of-sequence token included.
 pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageError> {
-    let folder = context.model("from")?;
     let checkpoint = match settings.initialize {
-        Initialize::Checkpoint => Checkpoint::open(&folder)?,
-        Initialize::Random => Checkpoint::open_blank(&folder)?,
+        Initialize::Checkpoint => context.checkpoint("from")?,
+        Initialize::Random => Checkpoint::open_blank(&context.model("from")?)?,
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
@@ -40,7 +39,14 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageErr
         Initialize::Checkpoint => Ok(checkpoint.load(&device)?),
         Initialize::Random => Ok(checkpoint.init(&device, seed)),
     };
-    train(context, &checkpoint, initial, training, &plan, |trainer, rows| trainer.supervised_step(&responses, rows))
+    train(
+        context,
+        initial,
+        training,
+        &plan,
+        |trainer, rows| trainer.supervised_step(&responses, rows),
+        |folder, policy| Ok(checkpoint.save(folder, policy)?),
+    )
 }
 
 /// Prompts with the responses to imitate, tokenized, in the order of their ids.

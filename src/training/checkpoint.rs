@@ -12,8 +12,6 @@ use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Llama;
-
 use super::parameters::{self, Parameters};
 use super::{Settings, Trainer, TrainingError};
 
@@ -32,19 +30,19 @@ const MEANS: &str = "gradient_means.safetensors";
 const SQUARES: &str = "gradient_squares.safetensors";
 const PROGRESS: &str = "trainer.json";
 
-impl Trainer {
+impl<M: Module + Sync> Trainer<M> {
     /// Writes the state into `folder`, which must exist, over what is there.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn save_state(&self, folder: &Path) -> Result<(), TrainingError> {
-        let policy = self.policy();
+        let model = self.model();
         let moments = &self.optimizer.moments;
         let mut files = vec![WEIGHTS.to_string()];
-        save(&policy, &folder.join(WEIGHTS))?;
+        save(&model, &folder.join(WEIGHTS))?;
         for (name, moments) in [(MEANS, &moments.first), (SQUARES, &moments.second)] {
             if !moments.is_empty() {
-                save(&with_values(policy.clone(), moments), &folder.join(name))?;
+                save(&with_values(model.clone(), moments), &folder.join(name))?;
                 files.push(name.to_string());
             }
         }
@@ -54,27 +52,27 @@ impl Trainer {
         fs::write(&path, text).map_err(|problem| TrainingError::state(&path, problem))
     }
 
-    /// The trainer that was saved in `folder`. Of `policy` only the architecture and the device are used; `settings` and `total_steps`
+    /// The trainer that was saved in `folder`. Of `model` only the architecture and the device are used; `settings` and `total_steps`
     /// must be those the saved trainer had.
     ///
     /// # Errors
-    /// When a file cannot be read or does not fit the policy.
-    pub fn load_state(folder: &Path, policy: Llama, settings: Settings, total_steps: u64) -> Result<Self, TrainingError> {
+    /// When a file cannot be read or does not fit the model.
+    pub fn load_state(folder: &Path, model: M, settings: Settings, total_steps: u64) -> Result<Self, TrainingError> {
         let path = folder.join(PROGRESS);
         let text = fs::read_to_string(&path).map_err(|problem| TrainingError::state(&path, problem))?;
         let progress: Progress = serde_json::from_str(&text).map_err(|problem| TrainingError::state(&path, problem))?;
         if progress.version != VERSION {
             return Err(TrainingError::state(&path, format!("state version {}, expected {VERSION}", progress.version)));
         }
-        let policy = load(policy.valid(), &folder.join(WEIGHTS))?;
+        let model = load(model.valid(), &folder.join(WEIGHTS))?;
         let moments = |name: &str| -> Result<Parameters, TrainingError> {
             match progress.files.iter().any(|file| file == name) {
-                true => Ok(parameters::values(&load(policy.clone(), &folder.join(name))?)),
+                true => Ok(parameters::values(&load(model.clone(), &folder.join(name))?)),
                 false => Ok(Parameters::new()),
             }
         };
         let (first, second) = (moments(MEANS)?, moments(SQUARES)?);
-        let mut trainer = Self::new(policy, settings, total_steps)?;
+        let mut trainer = Self::new(model, settings, total_steps)?;
         trainer.optimizer.moments.step = progress.step;
         trainer.optimizer.moments.first = first;
         trainer.optimizer.moments.second = second;

@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use crate::model::{Llama, Padding, Placement};
+use crate::model::{CausalLm, Padding, Placement};
 
 use super::{Responses, TrainingError, micro_batches};
 
@@ -22,7 +22,7 @@ use super::{Responses, TrainingError, micro_batches};
 ///
 /// # Errors
 /// When a row does not exist or `micro_batch` is 0.
-pub fn response_logprobs(model: &Llama, responses: &Responses, rows: &[usize], micro_batch: usize) -> Result<Vec<f64>, TrainingError> {
+pub fn response_logprobs(model: &CausalLm, responses: &Responses, rows: &[usize], micro_batch: usize) -> Result<Vec<f64>, TrainingError> {
     let model = model.valid();
     let mut order: Vec<(usize, usize)> = rows.iter().copied().enumerate().collect();
     order.sort_by_key(|&(_, row)| Reverse(responses.length(row)));
@@ -65,7 +65,7 @@ impl Scored {
     ///
     /// # Errors
     /// When no row is chosen or one does not exist.
-    pub(super) fn new(model: &Llama, responses: &Responses, rows: &[usize]) -> Result<Self, TrainingError> {
+    pub(super) fn new(model: &CausalLm, responses: &Responses, rows: &[usize]) -> Result<Self, TrainingError> {
         let tokens = responses.sequences().gather(rows, Padding::Right)?;
         let [_, longest] = tokens.dims();
         let device = tokens.device();
@@ -120,7 +120,7 @@ impl Scored {
 }
 
 /// The weights from hidden states to logits: `[vocab_size, hidden_size]`.
-fn head_weight(model: &Llama) -> Tensor<2> {
+fn head_weight(model: &CausalLm) -> Tensor<2> {
     match &model.lm_head {
         Some(lm_head) => lm_head.weight.val().transpose(),
         None => model.model.embed_tokens.weight.val(),

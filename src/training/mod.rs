@@ -15,13 +15,16 @@ pub mod loss;
 mod micro_batches;
 mod optimizer;
 mod parameters;
+mod preference;
 mod responses;
 mod schedule;
+mod supervised;
 mod trainer;
 
 pub use error::TrainingError;
 pub use logprobs::response_logprobs;
 pub use optimizer::Rule;
+pub use preference::Pair;
 pub use responses::Responses;
 pub use schedule::{Decay, Schedule};
-pub use trainer::{Pair, Settings, StepMetrics, Trainer};
+pub use trainer::{Settings, StepMetrics, Trainer};

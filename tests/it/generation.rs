@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use optune::generation::{FinishReason, Generated, GenerationError, Sampler, Sampling, generate};
-use optune::model::{Checkpoint, Llama, Placement, Sequences, SpecialTokens};
+use optune::model::{CausalLm, Checkpoint, Placement, Sequences, SpecialTokens};
 
 use crate::model::{blank_checkpoint, device, real};
 
@@ -26,7 +26,7 @@ fn seeds(prompts: usize, responses: usize) -> Vec<Vec<[u8; 32]>> {
     (0..prompts).map(|prompt| (0..responses).map(|response| seed(prompt, response)).collect()).collect()
 }
 
-fn small_model() -> Llama {
+fn small_model() -> CausalLm {
     let folder = tempfile::tempdir().unwrap();
     blank_checkpoint(folder.path(), true);
     Checkpoint::open_blank(folder.path()).unwrap().init(&device(), 11)
@@ -37,7 +37,7 @@ fn prompts(rows: &[Vec<i32>]) -> Sequences {
 }
 
 /// Without anyone watching.
-fn sample(model: &Llama, prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
+fn sample(model: &CausalLm, prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
     generate(model, prompts, seeds, sampling, batch_size, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
@@ -241,7 +241,7 @@ fn settings_and_seeds_are_checked() {
 }
 
 /// The real model and its prompts, as token ids.
-fn stories() -> Option<(Llama, Vec<Vec<i32>>)> {
+fn stories() -> Option<(CausalLm, Vec<Vec<i32>>)> {
     let (folder, openings) = (real("stories260K")?, real("data/story_openings.jsonl")?);
     let checkpoint = Checkpoint::open(&folder).unwrap();
     let openings = fs::read_to_string(openings).unwrap();
@@ -326,7 +326,7 @@ fn decoding_speed() {
     }
 }
 
-fn measure(name: &str, model: &Llama, rows: &[Vec<i32>], max_new_tokens: usize) {
+fn measure(name: &str, model: &CausalLm, rows: &[Vec<i32>], max_new_tokens: usize) {
     let endless = Sampling { eos: vec![], max_new_tokens, max_total_tokens: 512, top_p: 0.9, ..sampling() };
     for batch_size in [1, 8, 64] {
         let chosen = prompts(&rows[..batch_size]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use optune::model::{ChatTemplate, Checkpoint, DeviceChoice, Llama, Message, Padding, Placement, Sequences, SpecialTokens};
+use optune::model::{CausalLm, ChatTemplate, Checkpoint, DeviceChoice, Message, Padding, Placement, Sequences, SpecialTokens};
 use serde_json::{Value, json};
 
 /// The device that `OPTUNE_DEVICE` names; the processor unless it is set.
@@ -77,7 +77,7 @@ fn largest_difference(left: &[f32], right: &[f32]) -> f32 {
 }
 
 /// The logits of every position of one sequence, without a cache.
-fn all_logits(model: &Llama, sequence: &[i32]) -> Vec<f32> {
+fn all_logits(model: &CausalLm, sequence: &[i32]) -> Vec<f32> {
     let device = model.device();
     let placement = Placement::right_padded(sequence.len(), &device);
     values(model.logits(model.hidden(ids(&[sequence], &device), &placement, None)))
@@ -428,7 +428,7 @@ fn models_are_exported() {
         eprintln!("skipped: OPTUNE_EXPORT_DIR is not set");
         return;
     };
-    let export = |name: &str, checkpoint: &Checkpoint, model: &Llama, text: Option<&str>| {
+    let export = |name: &str, checkpoint: &Checkpoint, model: &CausalLm, text: Option<&str>| {
         let folder = Path::new(&folder).join(name);
         checkpoint.save(&folder, model).unwrap();
         let token_ids: Vec<i32> = (1..30).collect();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use optune::model::{Checkpoint, Llama, Sequences};
+use optune::model::{CausalLm, Checkpoint, Sequences};
 use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, response_logprobs};
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ fn settings(rule: Rule, peak: f64, micro_batch: usize) -> Settings {
     Settings { rule, schedule, gradient_limit: None, micro_batch }
 }
 
-fn tiny_model(tied: bool, seed: u64) -> Llama {
+fn tiny_model(tied: bool, seed: u64) -> CausalLm {
     let folder = tempfile::tempdir().unwrap();
     blank_checkpoint(folder.path(), tied);
     Checkpoint::open_blank(folder.path()).unwrap().init(&device().autodiff(), seed)
@@ -46,7 +46,7 @@ fn tiny_responses(count: usize) -> Responses {
 }
 
 /// Pairs of neighbours, with `model` as the reference.
-fn pairs(model: &Llama, responses: &Responses) -> Vec<Pair> {
+fn pairs(model: &CausalLm, responses: &Responses) -> Vec<Pair> {
     let rows: Vec<usize> = (0..responses.rows()).collect();
     let logprobs = response_logprobs(model, responses, &rows, rows.len()).unwrap();
     let pair = |(at, logprobs): (usize, &[f64])| Pair {
@@ -67,7 +67,7 @@ struct Weights {
 }
 
 impl Weights {
-    fn of(model: &Llama) -> BTreeMap<String, Vec<f32>> {
+    fn of(model: &CausalLm) -> BTreeMap<String, Vec<f32>> {
         let mut weights = Self::default();
         model.visit(&mut weights);
         weights.found
@@ -114,7 +114,7 @@ fn an_empty_response_has_logprob_zero() {
     let sequences = Sequences::from_rows(&[vec![1, 2], vec![3]], &device()).unwrap();
     let responses = Responses::new(sequences, vec![2, 1]).unwrap();
     let mut trainer = Trainer::new(tiny_model(true, 7), settings(ADAM_W, 1e-3, 2), 1).unwrap();
-    assert_eq!(response_logprobs(&trainer.policy(), &responses, &[0, 1], 2).unwrap(), [0.0, 0.0]);
+    assert_eq!(response_logprobs(&trainer.model(), &responses, &[0, 1], 2).unwrap(), [0.0, 0.0]);
     let error = trainer.supervised_step(&responses, &[0, 1]).unwrap_err();
     assert_eq!(error.to_string(), "step 0: the batch has no response token, expected at least one");
 }
@@ -143,13 +143,13 @@ fn micro_batches_add_up_to_their_batch() {
         }
     }
 
-    fn run(model: &Llama, responses: &Responses, pairs: &[Pair], micro_batch: usize) -> (Vec<StepMetrics>, BTreeMap<String, Vec<f32>>) {
+    fn run(model: &CausalLm, responses: &Responses, pairs: &[Pair], micro_batch: usize) -> (Vec<StepMetrics>, BTreeMap<String, Vec<f32>>) {
         let rms_prop = Rule::RmsProp { alpha: 0.99, eps: 1e-2, weight_decay: 0.0 };
         let mut trainer = Trainer::new(model.clone(), settings(rms_prop, 1e-3, micro_batch), 4).unwrap();
         let rows: Vec<usize> = (0..responses.rows()).collect();
         let mut metrics: Vec<StepMetrics> = (0..2).map(|_| trainer.preference_step(responses, pairs, 0.1).unwrap()).collect();
         metrics.extend((0..2).map(|_| StepMetrics { kl: Some(0.0), ..trainer.supervised_step(responses, &rows).unwrap() }));
-        (metrics, Weights::of(&trainer.policy()))
+        (metrics, Weights::of(&trainer.model()))
     }
 }
 
@@ -208,7 +208,7 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
             let metrics = trainer.preference_step(&responses, &pairs, 0.1).unwrap();
             assert_eq!(metrics, restored.preference_step(&responses, &pairs, 0.1).unwrap());
         }
-        assert!(Weights::of(&trainer.policy()) == Weights::of(&restored.policy()));
+        assert!(Weights::of(&trainer.model()) == Weights::of(&restored.model()));
 
         let error = Trainer::load_state(folder.path(), tiny_model(true, 7), settings, 8).unwrap_err();
         assert!(error.to_string().contains("tensor lm_head.weight belongs to no parameter of this model"), "{error}");
@@ -227,12 +227,12 @@ fn a_diverged_step_is_an_error_and_changes_nothing() {
     let mut pairs = pairs(&model, &responses);
     let mut trainer = Trainer::new(model, settings(ADAM_W, 1e-3, 4), 4).unwrap();
     trainer.preference_step(&responses, &pairs, 0.1).unwrap();
-    let before = Weights::of(&trainer.policy());
+    let before = Weights::of(&trainer.model());
     pairs[1].weight = f64::NAN;
     let error = trainer.preference_step(&responses, &pairs, 0.1).unwrap_err();
     assert!(matches!(error, TrainingError::Diverged { step: 1, quantity: "the loss", .. }), "{error}");
     assert!(error.to_string().starts_with("step 1: the loss is NaN, expected a finite number"), "{error}");
-    assert!(Weights::of(&trainer.policy()) == before);
+    assert!(Weights::of(&trainer.model()) == before);
     assert_eq!(trainer.step(), 1);
 }
 
@@ -305,7 +305,7 @@ fn losses_and_gradients_are_those_of_transformers() {
 
     // With alpha = 1 and eps = 1, RMSprop is plain gradient descent: the change of the weights is the gradient.
     let (trainer, _) = step(Rule::RmsProp { alpha: 1.0, eps: 1.0, weight_decay: 0.0 }, 1.0, &pairs);
-    let (before, after) = (Weights::of(&policy.valid()), Weights::of(&trainer.policy()));
+    let (before, after) = (Weights::of(&policy.valid()), Weights::of(&trainer.model()));
     let norms = oracle["grad_norms"].as_object().unwrap();
     assert_eq!(norms.keys().collect::<Vec<_>>().len(), before.len());
     for (name, expected) in norms {

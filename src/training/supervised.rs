@@ -1,0 +1,37 @@
+//! A step on responses alone: the next-token loss of supervised fine-tuning.
+
+use crate::model::CausalLm;
+
+use super::logprobs::Scored;
+use super::{Responses, StepMetrics, Trainer, TrainingError};
+
+impl Trainer<CausalLm> {
+    /// One step on the mean negative logprob of all response tokens of the chosen `rows`: every token weighs the same, so a long
+    /// response weighs more than a short one, as in Hugging Face's causal language model loss.
+    ///
+    /// # Errors
+    /// When no row has a response token, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
+    pub fn supervised_step(&mut self, responses: &Responses, rows: &[usize]) -> Result<StepMetrics, TrainingError> {
+        let count = rows.iter().map(|&row| responses.response(row).len()).sum::<usize>() as f64;
+        let mut loss = 0.0;
+        let work = |policy: &CausalLm, rows: &[usize]| {
+            let scored = Scored::new(policy, responses, rows)?;
+            let found = -scored.logprobs.iter().sum::<f64>() / count;
+            Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
+        };
+        let gradients = self.gradients(&self.model.device(), rows, |&row| responses.length(row), work, |found| loss += found)?;
+        let (gradient_norm, learning_rate) = self.update(gradients, loss)?;
+        Ok(StepMetrics {
+            step: self.step() - 1,
+            loss,
+            reward_margin: None,
+            accuracy: None,
+            logprob_chosen: None,
+            logprob_rejected: None,
+            kl: None,
+            gradient_norm,
+            learning_rate,
+            tokens: responses.token_count(rows),
+        })
+    }
+}
