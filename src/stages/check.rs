@@ -2,26 +2,30 @@
 //!
 //! Follows the graph once with schemas instead of rows, so that a query that names a wrong column fails now and not in an hour.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::read as read_source;
 use super::{Prompts, StageError, device_choice, score};
-use crate::model::{Checkpoint, DeviceChoice};
+use crate::model::{Asked, Checkpoint, DeviceChoice, ModelError};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::operator::Operator;
 use crate::pipeline::spec::training::Initialize;
 use crate::store::Session;
 use crate::tables::TableKind;
 
+/// How many prompts of a table are tried on a model's chat template.
+const PROMPTS_TRIED: usize = 100;
+
 /// Checks the graph's inputs and queries; `device` overrides that of every node.
 ///
 /// # Errors
 /// The first thing found wrong, with the file, table, row or column, and the node's line in the pipeline file.
 pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<(), StageError> {
-    let mut known = Known { graph, sources: HashMap::new(), tasks: Vec::new() };
+    let mut known = Known { graph, sources: HashMap::new(), asked: HashMap::new(), tried: HashSet::new(), tasks: Vec::new() };
     for task in &graph.tasks {
         // Iterations differ in their inputs only where t = 1 starts; the second one shows all there is to see.
         let schema = known.check(task, device).map_err(|error| match error {
@@ -37,10 +41,14 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<(), StageErr
 struct Known<'a> {
     graph: &'a Graph,
     sources: HashMap<(usize, bool), SchemaRef>,
+    /// The first prompts of each outside table of prompts.
+    asked: HashMap<usize, Vec<Asked>>,
+    /// The models and tables that were tried together.
+    tried: HashSet<(&'a Path, usize)>,
     tasks: Vec<SchemaRef>,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
     /// Checks one task whose inputs were checked; gives its output's columns (none for a model).
     fn check(&mut self, task: &Task, device: Option<DeviceChoice>) -> Result<SchemaRef, StageError> {
         for slot in ["prompts", "demonstrations"] {
@@ -67,6 +75,7 @@ impl Known<'_> {
                 }
             }
         }
+        self.try_prompts(task)?;
         if super::slot(&task.operator) == crate::dag::schedule::Slot::Device {
             device.unwrap_or_else(|| device_choice(task)).resolve()?;
         }
@@ -90,6 +99,43 @@ impl Known<'_> {
             }
             (_, Some(kind)) => Ok(kind.schema()),
             (_, None) => Ok(Arc::new(Schema::empty())),
+        }
+    }
+
+    /// Encodes the first prompts of an outside table as the task's model will, because a chat template that fails does so for all of
+    /// them. Single prompts that a template refuses become rows with an error when the task runs.
+    fn try_prompts(&mut self, task: &Task) -> Result<(), StageError> {
+        for (model, prompts) in [("policy", "prompts"), ("from", "demonstrations")] {
+            let (Some(model), Some(Input::Source(table))) = (task.input(model), task.input(prompts)) else { continue };
+            let Some(folder) = self.base_model(model) else { continue };
+            let asked = self.asked.get(&table).map(Vec::as_slice).unwrap_or_default();
+            if !self.tried.insert((folder, table)) || asked.iter().all(|asked| matches!(asked, Asked::Text(_))) {
+                continue;
+            }
+            let checkpoint = Checkpoint::open_blank(folder)?.with_date(task.date());
+            let mut refusals = Vec::new();
+            for asked in asked {
+                match checkpoint.encode_prompt(asked) {
+                    Ok(_) => {}
+                    Err(error @ (ModelError::Chat(_) | ModelError::Invalid { .. })) => return Err(error.into()),
+                    Err(refused) => refusals.push(refused),
+                }
+            }
+            if refusals.len() == asked.len() {
+                return Err(refusals.swap_remove(0).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The outside model that a model began as: it has the same tokenizer and chat template.
+    fn base_model(&self, mut model: Input) -> Option<&'a Path> {
+        loop {
+            match self.graph.source(model).map(|source| &source.kind) {
+                Some(SourceKind::Model { path }) => return Some(path),
+                Some(_) => return None,
+                None => model = self.graph.task(model)?.input("from")?,
+            }
         }
     }
 
@@ -128,6 +174,7 @@ impl Known<'_> {
         }
         let source = &self.graph.sources[index];
         let prompts = Prompts::read(&source.name, read_source(source)?)?;
+        self.asked.insert(index, prompts.iter().take(PROMPTS_TRIED).map(|prompt| prompt.asked.clone()).collect());
         let schema = prompts.batches.first().map_or_else(|| Arc::new(Schema::empty()), |batch| batch.schema());
         self.sources.insert((index, true), schema.clone());
         Ok(schema)

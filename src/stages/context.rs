@@ -160,9 +160,9 @@ impl Context<'_> {
         }
     }
 
-    /// The model in `slot`, opened but not loaded.
+    /// The model in `slot`, opened but not loaded; its chat template writes the pipeline's date.
     pub fn checkpoint(&self, slot: &str) -> Result<Checkpoint, StageError> {
-        Ok(Checkpoint::open(&self.model(slot)?)?)
+        Ok(Checkpoint::open(&self.model(slot)?)?.with_date(self.task.date()))
     }
 
     /// The text of the reward's query.

@@ -17,7 +17,7 @@ const MICRO_BATCH_SIZE: usize = 16;
 pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageError> {
     let checkpoint = match settings.initialize {
         Initialize::Checkpoint => context.checkpoint("from")?,
-        Initialize::Random => Checkpoint::open_blank(&context.model("from")?)?,
+        Initialize::Random => Checkpoint::open_blank(&context.model("from")?)?.with_date(context.task.date()),
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;

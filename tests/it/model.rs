@@ -392,13 +392,13 @@ fn chat_templates_write_the_prompt() {
                   <|{{ message.role }}|>\n{{ message['content'].strip() + eos_token }}\n\
                   {% endfor %}\n\
                   {% if add_generation_prompt %}<|assistant|>\n{% endif %}";
-    let template = ChatTemplate::new(source, None, Some("</s>".to_string())).unwrap();
+    let template = ChatTemplate::new(source, &[("eos_token", "</s>")]).unwrap();
     let message = |role: &str, content: &str| Message { role: role.to_string(), content: content.to_string() };
     let text = template.render(&[message("system", "Be kind."), message("user", " Hi ")], true).unwrap();
     assert_eq!(text, "<|system|>\nBe kind.</s>\n<|user|>\nHi</s>\n<|assistant|>\n");
     let error = template.render(&[message("dog", "woof")], true).unwrap_err().to_string();
     assert!(error.contains("unknown role dog"), "{error}");
-    assert!(ChatTemplate::new("{% for %}", None, None).is_err());
+    assert!(ChatTemplate::new("{% for %}", &[]).is_err());
 
     let (folder, checkpoint) = blank(true);
     assert!(checkpoint.chat_template.is_none());

@@ -185,6 +185,11 @@ impl Operator {
         }
     }
 
+    /// Whether a model's chat template may be used, so that the date it writes counts.
+    pub fn converses(&self) -> bool {
+        !matches!(self, Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_))
+    }
+
     /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
         /// Every slot of every operator; no setting has one of these names.
