@@ -34,7 +34,7 @@ pub use context::{Context, device_choice, recipe, training_recipe};
 pub use error::StageError;
 pub use preferences::{Preference, Preferences};
 pub use progress::{Progress, Silent};
-pub use prompts::{Asked, Prompt, Prompts};
+pub use prompts::{Prompt, Prompts};
 
 use crate::dag::schedule::Slot;
 use crate::pipeline::spec::operator::Operator;

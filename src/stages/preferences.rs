@@ -7,7 +7,8 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
 use super::StageError;
-use super::prompts::{Asked, asked, ids};
+use super::prompts::{asked, ids};
+use crate::model::Asked;
 
 /// One row of a table of preferences.
 #[derive(Clone, Debug, PartialEq)]

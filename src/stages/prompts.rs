@@ -8,8 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::StageError;
-use crate::model::{self, Checkpoint, SpecialTokens};
-use crate::tables::Message;
+use crate::model::{Asked, Message};
 
 /// A table of prompts, checked: every row has a prompt_id of its own and something to ask.
 pub struct Prompts {
@@ -25,15 +24,6 @@ pub struct Prompt {
     pub id: String,
     /// What is asked.
     pub asked: Asked,
-}
-
-/// What a prompt asks.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Asked {
-    /// Plain text, given to the model as it is.
-    Text(String),
-    /// A conversation, for the model's chat template.
-    Messages(Vec<Message>),
 }
 
 impl Prompts {
@@ -96,56 +86,29 @@ impl Prompts {
     }
 }
 
-impl Asked {
-    /// The text to tokenize, and who writes its special tokens: the tokenizer, or the chat template that already has.
-    ///
-    /// # Errors
-    /// A conversation for a model without a chat template, or one that its template refuses.
-    pub fn text(&self, checkpoint: &Checkpoint) -> Result<(String, SpecialTokens), StageError> {
-        match self {
-            Asked::Text(text) => Ok((text.clone(), SpecialTokens::Added)),
-            Asked::Messages(messages) => {
-                let template = checkpoint.chat_template.as_ref().ok_or_else(|| {
-                    StageError::Input(format!(
-                        "{}: expected a chat template because prompts are messages, found none; \
-                         add chat_template.jinja, or give prompts as text",
-                        checkpoint.folder().display()
-                    ))
-                })?;
-                let message = |message: &Message| model::Message { role: message.role.clone(), content: message.content.clone() };
-                Ok((template.prompt(&messages.iter().map(message).collect::<Vec<_>>())?, SpecialTokens::Written))
-            }
-        }
-    }
-
-    fn fingerprint(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        match self {
-            Asked::Text(text) => hasher.update(text.as_bytes()),
-            Asked::Messages(messages) => messages.iter().fold(&mut hasher, |hasher, message| {
-                // A separator that no text holds, so that messages do not run together.
-                hasher.update(message.role.as_bytes()).update(&[0xff]).update(message.content.as_bytes()).update(&[0xff])
-            }),
-        };
-        hasher.finalize().to_hex().to_string()
-    }
+/// The blake3 of what is asked.
+fn fingerprint(asked: &Asked) -> String {
+    let mut hasher = blake3::Hasher::new();
+    match asked {
+        Asked::Text(text) => hasher.update(text.as_bytes()),
+        Asked::Messages(messages) => messages.iter().fold(&mut hasher, |hasher, message| {
+            // A separator that no text holds, so that messages do not run together.
+            hasher.update(message.role.as_bytes()).update(&[0xff]).update(message.content.as_bytes()).update(&[0xff])
+        }),
+    };
+    hasher.finalize().to_hex().to_string()
 }
 
 /// The ids of a batch's rows, as Utf8: the column `prompt_id`, else the blake3 of what is `asked`.
 pub(super) fn ids(batch: &RecordBatch, asked: &[Asked]) -> Result<ArrayRef, StageError> {
     match batch.column_by_name("prompt_id") {
         Some(column) => Ok(cast(column, &DataType::Utf8)?),
-        None => Ok(Arc::new(asked.iter().map(|asked| Some(asked.fingerprint())).collect::<StringArray>())),
+        None => Ok(Arc::new(asked.iter().map(|asked| Some(fingerprint(asked))).collect::<StringArray>())),
     }
 }
 
 /// What each row asks; rows count on from `before`, and `place` says in an error where a row is.
-pub(super) fn asked(
-    place: &dyn Fn(usize) -> String,
-    name: &str,
-    before: usize,
-    batch: &RecordBatch,
-) -> Result<Vec<Asked>, StageError> {
+pub(super) fn asked(place: &dyn Fn(usize) -> String, name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<Asked>, StageError> {
     let texts = batch.column_by_name("prompt").map(|column| cast(column, &DataType::Utf8)).transpose()?;
     let messages = batch.column_by_name("messages");
     if texts.is_none() && messages.is_none() {
