@@ -24,6 +24,7 @@ mod score;
 pub mod seed;
 pub mod select;
 mod sft;
+mod shapes;
 mod sql;
 pub mod tensors;
 mod train;
