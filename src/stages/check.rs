@@ -2,7 +2,7 @@
 //!
 //! Follows the graph once with schemas instead of rows, so that a query that names a wrong column fails now and not in an hour.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -11,17 +11,21 @@ use super::input::import;
 use super::{StageError, device_choice, score};
 use crate::model::{Checkpoint, DeviceChoice};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
+use crate::pipeline::spec::input::Shape;
 use crate::pipeline::spec::operator::Operator;
 use crate::pipeline::spec::training::Initialize;
 use crate::store::Session;
 use crate::tables::TableKind;
 
-/// Checks the graph's inputs and queries; `device` overrides that of every node.
+/// The shapes of outside tables of prompts and preferences, by the tables' names.
+pub type Shapes = BTreeMap<String, Shape>;
+
+/// Checks the graph's inputs and queries; `device` overrides that of every node. Says how the outside tables' rows are read.
 ///
 /// # Errors
 /// The first thing found wrong, with the file, table, row or column, and the node's line in the pipeline file.
-pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<(), StageError> {
-    let mut known = Known { graph, sources: HashMap::new(), tasks: Vec::new() };
+pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Shapes, StageError> {
+    let mut known = Known { graph, sources: HashMap::new(), shapes: Shapes::new(), tasks: Vec::new() };
     for task in &graph.tasks {
         // Iterations differ in their inputs only where t = 1 starts; the second one shows all there is to see.
         let schema = known.check(task, device).map_err(|error| match error {
@@ -30,13 +34,14 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<(), StageErr
         })?;
         known.tasks.push(schema);
     }
-    Ok(())
+    Ok(known.shapes)
 }
 
 /// The schemas of what was checked so far.
 struct Known<'a> {
     graph: &'a Graph,
     sources: HashMap<usize, SchemaRef>,
+    shapes: Shapes,
     tasks: Vec<SchemaRef>,
 }
 
@@ -146,7 +151,11 @@ impl Known<'_> {
         if let Some(schema) = self.sources.get(&index) {
             return Ok(schema.clone());
         }
-        let schema = import(self.graph, index)?.schema();
+        let imported = import(self.graph, index)?;
+        if let (Some(source), Some(shape)) = (self.graph.sources.get(index), imported.shape) {
+            self.shapes.insert(source.name.clone(), shape);
+        }
+        let schema = imported.schema();
         self.sources.insert(index, schema.clone());
         Ok(schema)
     }

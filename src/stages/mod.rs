@@ -30,7 +30,7 @@ pub mod tensors;
 mod train;
 mod training_loop;
 
-pub use check::check;
+pub use check::{Shapes, check};
 pub use context::{Context, device_choice, recipe, training_recipe};
 pub use error::StageError;
 pub use preferences::{Preference, Preferences};
