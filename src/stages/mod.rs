@@ -9,6 +9,7 @@
 
 mod check;
 mod context;
+mod conversations;
 mod error;
 mod evaluate;
 mod generate;
@@ -32,6 +33,7 @@ mod training_loop;
 
 pub use check::{Shapes, check};
 pub use context::{Context, device_choice, recipe, training_recipe};
+pub use conversations::Conversations;
 pub use error::StageError;
 pub use preferences::{Preference, Preferences};
 pub use progress::{Progress, Silent};

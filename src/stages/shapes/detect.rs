@@ -1,7 +1,7 @@
 //! Which shape a table has, told by the names and types of its columns; never by a guess.
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 
 use super::columns::{Column, Kind, kind};
 use super::row::Said;
@@ -58,7 +58,7 @@ pub(super) fn names(schema: &Schema) -> String {
 
 /// A column, unless it has nothing but nulls.
 pub(super) fn there<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a ArrayRef> {
-    batch.column_by_name(name).filter(|array| *array.data_type() != arrow::datatypes::DataType::Null)
+    batch.column_by_name(name).filter(|array| *array.data_type() != DataType::Null)
 }
 
 /// The columns of a table, with its first rows.
@@ -75,6 +75,12 @@ impl Columns<'_> {
 
     fn text(&self, name: &str) -> bool {
         self.kind(name) == Some(Kind::Text)
+    }
+
+    /// Whether it holds texts, or numbers or truth values, which a csv file may have for texts.
+    fn scalar(&self, name: &str) -> bool {
+        let scalar = |array: &ArrayRef| array.data_type().is_primitive() || *array.data_type() == DataType::Boolean;
+        self.text(name) || there(self.0, name).is_some_and(scalar)
     }
 
     fn turns(&self, name: &str) -> bool {
@@ -103,7 +109,7 @@ impl Columns<'_> {
             Shape::Auto => false,
             Shape::Rows => {
                 let unanswered = self.turns("messages") && (self.has("response") || !self.messages_are_answered());
-                (self.text("prompt") || unanswered) && !foreign
+                (self.scalar("prompt") || unanswered) && !foreign
             }
             Shape::Trl => {
                 let implicit = self.pair_of_turns()
@@ -137,7 +143,7 @@ impl Columns<'_> {
             Shape::Trl => self.has("prompt") || self.turns("messages") || self.pair_of_turns(),
             Shape::Ultrafeedback => self.pair_of_turns(),
             Shape::Rlhflow => self.pair_of_turns() || self.turns("context_messages") || (self.has("prompt") && (self.sampled() || pair)),
-            Shape::Rows => self.text("prompt") || self.turns("messages"),
+            Shape::Rows => self.scalar("prompt") || self.turns("messages"),
             _ => self.is(shape),
         }
     }

@@ -11,13 +11,14 @@ mod row;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Builder, ListBuilder, RecordBatch, StringBuilder, StructBuilder, make_array};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Builder, RecordBatch, StringBuilder, make_array};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Fields, Schema};
+use arrow::datatypes::{Field, Schema};
 use indexmap::IndexMap;
 
 use self::columns::{Column, Numbers, Texts};
 use self::row::Row;
+use super::Conversations;
 use crate::model::{Asked, Message};
 use crate::pipeline::spec::input::Shape;
 
@@ -236,31 +237,15 @@ impl<'a> Sources<'a> {
 }
 
 /// The columns in the making.
+#[derive(Default)]
 struct Made {
     prompt: StringBuilder,
-    messages: ListBuilder<StructBuilder>,
+    messages: Conversations,
     response: StringBuilder,
     chosen: StringBuilder,
     rejected: StringBuilder,
     chosen_score: Float64Builder,
     rejected_score: Float64Builder,
-}
-
-impl Default for Made {
-    fn default() -> Self {
-        let text = |name| Field::new(name, DataType::Utf8, false);
-        let message = Fields::from(vec![text("role"), text("content")]);
-        let field = Field::new_list_field(DataType::Struct(message.clone()), false);
-        Self {
-            prompt: StringBuilder::new(),
-            messages: ListBuilder::new(StructBuilder::from_fields(message, 0)).with_field(field),
-            response: StringBuilder::new(),
-            chosen: StringBuilder::new(),
-            rejected: StringBuilder::new(),
-            chosen_score: Float64Builder::new(),
-            rejected_score: Float64Builder::new(),
-        }
-    }
 }
 
 impl Made {
@@ -274,15 +259,7 @@ impl Made {
             None => (None, None),
         };
         self.prompt.append_option(text);
-        for message in messages.iter().flatten() {
-            for (index, text) in [&message.role, &message.content].into_iter().enumerate() {
-                if let Some(texts) = self.messages.values().field_builder::<StringBuilder>(index) {
-                    texts.append_value(text);
-                }
-            }
-            self.messages.values().append(true);
-        }
-        self.messages.append(messages.is_some());
+        self.messages.append(messages.as_deref());
         self.response.append_option(resolved.response);
         self.chosen.append_option(resolved.chosen);
         self.rejected.append_option(resolved.rejected);
@@ -296,7 +273,7 @@ impl Made {
         let mut add = |there: bool, name: &str, array: ArrayRef| columns.extend(there.then(|| (name.to_string(), array)));
         let pairs = sources.chosen.is_some() || sources.sampled.is_some();
         add(!sources.is_conversation, "prompt", Arc::new(self.prompt.finish()));
-        add(sources.is_conversation, "messages", Arc::new(self.messages.finish()));
+        add(sources.is_conversation, "messages", self.messages.finish());
         add(sources.response.is_some() || sources.ends_in_response, "response", Arc::new(self.response.finish()));
         add(pairs, "chosen", Arc::new(self.chosen.finish()));
         add(pairs, "rejected", Arc::new(self.rejected.finish()));
