@@ -9,19 +9,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ModelError;
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
+use super::{Message, ModelError};
 
 /// A checkpoint's chat template.
 #[derive(Clone, Debug)]
@@ -76,18 +66,23 @@ impl ChatTemplate {
         Self::new(&source, token_in(&settings, "bos_token"), token_in(&settings, "eos_token")).map(Some)
     }
 
-    /// The conversation as text, special tokens spelled out, ending where the assistant's response begins.
+    /// The token that the tokenizer's settings name as the end of a sequence; for a model that converses, of a turn.
+    pub(super) fn eos_token(&self) -> Option<&str> {
+        self.eos_token.as_deref()
+    }
+
+    /// The conversation as text, special tokens spelled out; with a generation prompt, ending where the assistant's response begins.
     ///
     /// Tokenize it with [`SpecialTokens::Written`](super::SpecialTokens::Written).
     ///
     /// # Errors
     /// When the template refuses the messages (`raise_exception`) or fails.
-    pub fn prompt(&self, messages: &[Message]) -> Result<String, ModelError> {
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
         let failed = |error: minijinja::Error| ModelError::Chat(error.to_string());
         let template = self.environment.get_template(NAME).map_err(failed)?;
         let variables = context! {
             messages => Serde(messages),
-            add_generation_prompt => true,
+            add_generation_prompt => add_generation_prompt,
             bos_token => self.bos_token.as_deref().unwrap_or_default(),
             eos_token => self.eos_token.as_deref().unwrap_or_default(),
         };

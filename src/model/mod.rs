@@ -5,6 +5,7 @@
 mod chat;
 mod checkpoint;
 mod config;
+mod conversation;
 mod device;
 mod error;
 mod kv_cache;
@@ -16,9 +17,10 @@ mod tokenizer;
 mod transformer;
 mod weights;
 
-pub use chat::{ChatTemplate, Message};
+pub use chat::ChatTemplate;
 pub use checkpoint::Checkpoint;
 pub use config::{GenerationConfig, ModelConfig};
+pub use conversation::{Asked, Message};
 pub use device::DeviceChoice;
 pub use error::ModelError;
 pub use kv_cache::KvCache;

@@ -8,8 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::StageError;
-use crate::model::{self, Checkpoint, SpecialTokens};
-use crate::tables::Message;
+use crate::model::{Asked, Message};
 
 /// A table of prompts, checked: every row has a prompt_id of its own and something to ask.
 pub struct Prompts {
@@ -27,15 +26,6 @@ pub struct Prompt {
     pub asked: Asked,
 }
 
-/// What a prompt asks.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Asked {
-    /// Plain text, given to the model as it is.
-    Text(String),
-    /// A conversation, for the model's chat template.
-    Messages(Vec<Message>),
-}
-
 impl Prompts {
     /// Checks and completes a user's table; `name` is for errors. A missing `prompt_id` becomes the blake3 of what is asked.
     ///
@@ -47,7 +37,7 @@ impl Prompts {
             let asked = asked(name, rows.len(), &batch)?;
             let ids = match batch.column_by_name("prompt_id") {
                 Some(column) => cast(column, &DataType::Utf8)?,
-                None => Arc::new(asked.iter().map(|asked| Some(asked.fingerprint())).collect::<StringArray>()),
+                None => Arc::new(asked.iter().map(|asked| Some(fingerprint(asked))).collect::<StringArray>()),
             };
             for (id, asked) in ids.as_string::<i32>().iter().zip(asked) {
                 let row = rows.len();
@@ -95,39 +85,17 @@ impl Prompts {
     }
 }
 
-impl Asked {
-    /// The text to tokenize, and who writes its special tokens: the tokenizer, or the chat template that already has.
-    ///
-    /// # Errors
-    /// A conversation for a model without a chat template, or one that its template refuses.
-    pub fn text(&self, checkpoint: &Checkpoint) -> Result<(String, SpecialTokens), StageError> {
-        match self {
-            Asked::Text(text) => Ok((text.clone(), SpecialTokens::Added)),
-            Asked::Messages(messages) => {
-                let template = checkpoint.chat_template.as_ref().ok_or_else(|| {
-                    StageError::Input(format!(
-                        "{}: expected a chat template because prompts are messages, found none; \
-                         add chat_template.jinja, or give prompts as text",
-                        checkpoint.folder().display()
-                    ))
-                })?;
-                let message = |message: &Message| model::Message { role: message.role.clone(), content: message.content.clone() };
-                Ok((template.prompt(&messages.iter().map(message).collect::<Vec<_>>())?, SpecialTokens::Written))
-            }
-        }
-    }
-
-    fn fingerprint(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        match self {
-            Asked::Text(text) => hasher.update(text.as_bytes()),
-            Asked::Messages(messages) => messages.iter().fold(&mut hasher, |hasher, message| {
-                // A separator that no text holds, so that messages do not run together.
-                hasher.update(message.role.as_bytes()).update(&[0xff]).update(message.content.as_bytes()).update(&[0xff])
-            }),
-        };
-        hasher.finalize().to_hex().to_string()
-    }
+/// The blake3 of what is asked.
+fn fingerprint(asked: &Asked) -> String {
+    let mut hasher = blake3::Hasher::new();
+    match asked {
+        Asked::Text(text) => hasher.update(text.as_bytes()),
+        Asked::Messages(messages) => messages.iter().fold(&mut hasher, |hasher, message| {
+            // A separator that no text holds, so that messages do not run together.
+            hasher.update(message.role.as_bytes()).update(&[0xff]).update(message.content.as_bytes()).update(&[0xff])
+        }),
+    };
+    hasher.finalize().to_hex().to_string()
 }
 
 /// What each row asks; rows count on from `before`.
