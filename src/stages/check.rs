@@ -8,10 +8,11 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::read as read_source;
-use super::{Prompts, StageError, device_choice, score};
+use super::{Prompts, StageError, device_choice, generate_remote, score};
 use crate::model::{Checkpoint, DeviceChoice};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::sampling::Generate;
 use crate::pipeline::spec::training::Initialize;
 use crate::store::Session;
 use crate::tables::TableKind;
@@ -66,6 +67,9 @@ impl Known<'_> {
                     };
                 }
             }
+        }
+        if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
+            generate_remote::client(engine)?;
         }
         if super::slot(&task.operator) == crate::dag::schedule::Slot::Device {
             device.unwrap_or_else(|| device_choice(task)).resolve()?;

@@ -7,6 +7,7 @@ mod generation;
 mod kills;
 mod model;
 mod pipeline;
+mod remote;
 mod server;
 mod store;
 mod stories;
