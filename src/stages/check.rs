@@ -9,11 +9,12 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::import;
-use super::{Prompts, StageError, device_choice, score};
+use super::{Prompts, StageError, device_choice, generate_remote, score};
 use crate::model::{Asked, Checkpoint, DeviceChoice, ModelError};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::input::Shape;
 use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::sampling::Generate;
 use crate::pipeline::spec::training::Initialize;
 use crate::store::Session;
 use crate::tables::TableKind;
@@ -29,7 +30,8 @@ pub type Shapes = BTreeMap<String, Shape>;
 /// # Errors
 /// The first thing found wrong, with the file, table, row or column, and the node's line in the pipeline file.
 pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Shapes, StageError> {
-    let mut known = Known { graph, sources: HashMap::new(), shapes: Shapes::new(), asked: HashMap::new(), tried: HashSet::new(), tasks: Vec::new() };
+    let mut known =
+        Known { graph, sources: HashMap::new(), shapes: Shapes::new(), asked: HashMap::new(), tried: HashSet::new(), tasks: Vec::new() };
     for task in &graph.tasks {
         // Iterations differ in their inputs only where t = 1 starts; the second one shows all there is to see.
         let schema = known.check(task, device).map_err(|error| match error {
@@ -82,6 +84,9 @@ impl<'a> Known<'a> {
             }
         }
         self.try_prompts(task)?;
+        if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
+            generate_remote::client(engine)?;
+        }
         if super::slot(&task.operator) == crate::dag::schedule::Slot::Device {
             device.unwrap_or_else(|| device_choice(task)).resolve()?;
         }

@@ -2,6 +2,7 @@
 
 use crate::generation::GenerationError;
 use crate::model::ModelError;
+use crate::remote::RemoteError;
 use crate::store::StoreError;
 use crate::tables::TableError;
 use crate::training::TrainingError;
@@ -30,6 +31,12 @@ pub enum StageError {
     /// An optimizer step failed.
     #[error(transparent)]
     Training(#[from] TrainingError),
+    /// A server could not be asked, or what it answers cannot be used.
+    #[error(transparent)]
+    Remote(RemoteError),
+    /// The stage did all it could, and it was not enough; what is finished is committed.
+    #[error("{0}")]
+    Failed(String),
     /// Arrow refused an operation.
     #[error("arrow: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
@@ -41,9 +48,15 @@ impl StageError {
         match self {
             StageError::Input(_) | StageError::Model(_) => true,
             StageError::Store(error) => error.is_input(),
-            StageError::Stopped | StageError::Table(_) | StageError::Generation(_) | StageError::Training(_) | StageError::Arrow(_) => {
-                false
-            }
+            StageError::Remote(error) => error.is_input(),
+            StageError::Stopped | StageError::Table(_) | StageError::Generation(_) | StageError::Training(_) => false,
+            StageError::Failed(_) | StageError::Arrow(_) => false,
         }
+    }
+}
+
+impl From<RemoteError> for StageError {
+    fn from(error: RemoteError) -> Self {
+        if matches!(error, RemoteError::Stopped) { StageError::Stopped } else { StageError::Remote(error) }
     }
 }

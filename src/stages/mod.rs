@@ -13,6 +13,7 @@ mod conversations;
 mod error;
 mod evaluate;
 mod generate;
+mod generate_remote;
 pub mod input;
 pub mod merge;
 pub mod pair;
@@ -60,7 +61,8 @@ impl Summary {
 /// The operator's version, part of every fingerprint: raised when its output changes for the same inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Select(_) | Operator::Generate(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) => 1,
+        Operator::Generate(_) => 2,
+        Operator::Select(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) => 1,
         Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) | Operator::Sql(_) => 1,
     }
 }
@@ -68,6 +70,7 @@ pub fn version(operator: &Operator) -> u32 {
 /// What the operator occupies while it runs.
 pub fn slot(operator: &Operator) -> Slot {
     match operator {
+        Operator::Generate(settings) if settings.engine.is_some() => Slot::Server,
         Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Slot::Device,
         Operator::Select(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Slot::Relational,
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::relational::{Merge, Pair, Score, Select, Sql, Strategy};
 use super::sampling::{Evaluate, Generate};
@@ -217,7 +217,12 @@ impl Operator {
         ];
         let written = serde_json::to_value(self).unwrap_or_default();
         let settings = written.get(self.name()).and_then(Value::as_object).cloned().unwrap_or_default();
-        settings.into_iter().filter(|(key, _)| !SLOTS.contains(&key.as_str())).collect()
+        let mut settings: BTreeMap<String, Value> = settings.into_iter().filter(|(key, _)| !SLOTS.contains(&key.as_str())).collect();
+        // Where a server is and how it is asked changes nothing about what it serves.
+        if let Some(engine) = settings.get_mut("engine") {
+            *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();
+        }
+        settings
     }
 }
 
