@@ -11,7 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
-use super::parameters::{self, Parameter};
+use super::adapter::{self, Adapter};
+use super::parameters::{self, Parameter, Sink};
 use super::weights::{self, Weights};
 use super::{CausalLm, ChatTemplate, GenerationConfig, ModelConfig, ModelError, Tokenizer};
 
@@ -41,21 +42,26 @@ pub struct Checkpoint {
     pub tokenizer: Tokenizer,
     /// Messages to text; `None` when the checkpoint has no chat template.
     pub chat_template: Option<ChatTemplate>,
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     config_json: Value,
-    parameters: Vec<Parameter>,
+    pub(super) parameters: Vec<Parameter>,
     weights: Option<Weights>,
+    /// What is added to the weights.
+    pub(super) adapter: Option<Adapter>,
 }
 
 impl Checkpoint {
-    /// Opens a folder with weights.
+    /// Opens a folder with weights, or with an adapter that says where its base lies; configuration and tokenizer are then the base's.
     ///
     /// # Errors
     /// Names the file that is missing or wrong; compares the weights' names and shapes with `config.json`.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        if let Some(base) = adapter::base_of(folder)? {
+            return Self::open(&base)?.with_adapter(folder);
+        }
         let mut checkpoint = Self::open_blank(folder)?;
         let weights = Weights::open(folder)?;
-        weights.check(&checkpoint.parameters)?;
+        weights.check(&checkpoint.parameters, CONFIG)?;
         checkpoint.weights = Some(weights);
         Ok(checkpoint)
     }
@@ -82,10 +88,25 @@ impl Checkpoint {
         // Makes no parameter yet, only their names and shapes.
         let parameters = parameters::list(&CausalLm::unfilled(&config, &Device::flex()));
         let chat_template = ChatTemplate::in_folder(folder)?;
-        Ok(Self { config, generation, tokenizer, chat_template, folder: folder.to_path_buf(), config_json, parameters, weights: None })
+        Ok(Self {
+            config,
+            generation,
+            tokenizer,
+            chat_template,
+            folder: folder.to_path_buf(),
+            config_json,
+            parameters,
+            weights: None,
+            adapter: None,
+        })
     }
 
-    /// The folder that was opened.
+    /// This checkpoint with `adapter` in place of its own.
+    pub(super) fn adapted(self, adapter: Adapter) -> Self {
+        Self { adapter: Some(adapter), ..self }
+    }
+
+    /// The folder that was opened; of an adapter, its base's.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -95,14 +116,29 @@ impl Checkpoint {
         self.parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// Reads the weights, as f32 whatever their format on disk. A device with autodiff gives a model to train.
+    /// Reads the weights, as f32 whatever their format on disk, an adapter's part merged in. A device with autodiff gives a model to
+    /// train.
     ///
     /// # Errors
     /// When the checkpoint was opened blank or a file cannot be read any more.
     pub fn load(&self, device: &Device) -> Result<CausalLm, ModelError> {
+        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| self.parameter(parameter))
+    }
+
+    /// The values of one parameter, an adapter's part merged in.
+    fn parameter(&self, parameter: &Parameter) -> Result<Vec<f32>, ModelError> {
+        let values = self.base_parameter(parameter)?;
+        match &self.adapter {
+            Some(adapter) => adapter.merge(parameter, values),
+            None => Ok(values),
+        }
+    }
+
+    /// The values of one parameter as they are without an adapter.
+    pub(super) fn base_parameter(&self, parameter: &Parameter) -> Result<Vec<f32>, ModelError> {
         let weights = self.weights.as_ref();
         let weights = weights.ok_or_else(|| ModelError::invalid(&self.folder, "opened without weights, nothing to load"))?;
-        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| weights.read(&parameter.name))
+        weights.read(&parameter.name)
     }
 
     /// A model with fresh weights: norms are 1, all else normal with mean 0 and standard deviation `initializer_range`, as Hugging
@@ -129,6 +165,27 @@ impl Checkpoint {
         if parameters::list(model) != self.parameters {
             return Err(ModelError::invalid(&self.folder, "the model to be saved has other parameters than config.json describes"));
         }
+        self.write(folder, |sink| parameters::read(model, sink))
+    }
+
+    /// Writes the checkpoint to `folder` with an adapter's part merged into the weights, one parameter in memory at a time.
+    ///
+    /// # Errors
+    /// When the checkpoint was opened blank, or a file cannot be read or written.
+    pub fn save_merged(&self, folder: &Path) -> Result<(), ModelError> {
+        self.write(folder, |sink| self.parameters.iter().try_for_each(|parameter| sink(self.parameter(parameter)?)))
+    }
+
+    fn write(&self, folder: &Path, values: impl FnOnce(&mut Sink<'_>) -> Result<(), ModelError>) -> Result<(), ModelError> {
+        self.write_companions(folder)?;
+        let path = folder.join(CONFIG);
+        let text = format!("{:#}\n", as_float32(&self.config_json));
+        fs::write(&path, text).map_err(|source| ModelError::Write { path, source })?;
+        weights::write(&folder.join(weights::SINGLE), &self.parameters, values)
+    }
+
+    /// Writes what stands beside weights or an adapter: tokenizer, chat template and what ends a response.
+    pub(super) fn write_companions(&self, folder: &Path) -> Result<(), ModelError> {
         let failed = |path: PathBuf| move |source: io::Error| ModelError::Write { path, source };
         fs::create_dir_all(folder).map_err(failed(folder.to_path_buf()))?;
         for name in COPIED {
@@ -139,15 +196,11 @@ impl Checkpoint {
                 fs::write(folder.join(name), bytes).map_err(failed(folder.join(name)))?;
             }
         }
-        let path = folder.join(CONFIG);
-        let mut text = format!("{:#}", as_float32(&self.config_json));
-        text.push('\n');
-        fs::write(&path, text).map_err(failed(path.clone()))?;
-        weights::write(folder, &self.parameters, |sink| parameters::read(model, sink))
+        Ok(())
     }
 }
 
-fn read_json(path: &Path) -> Result<Value, ModelError> {
+pub(super) fn read_json(path: &Path) -> Result<Value, ModelError> {
     let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
     serde_json::from_str(&text).map_err(|error| ModelError::invalid(path, error))
 }

@@ -2,12 +2,15 @@
 //!
 //! Token ids go in, hidden states and logits come out. Knows nothing of Arrow, the pipeline or any training objective.
 
+mod adapted;
+mod adapter;
 mod chat;
 mod checkpoint;
 mod config;
 mod device;
 mod error;
 mod kv_cache;
+mod low_rank;
 mod parameters;
 mod placement;
 mod projection;
@@ -16,12 +19,14 @@ mod tokenizer;
 mod transformer;
 mod weights;
 
+pub use adapter::{AdapterConfig, base_of};
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
 pub use config::{GenerationConfig, ModelConfig};
 pub use device::DeviceChoice;
 pub use error::ModelError;
 pub use kv_cache::KvCache;
+pub use low_rank::LowRank;
 pub use placement::Placement;
 pub use projection::Projection;
 pub use sequences::{Padding, Sequences};

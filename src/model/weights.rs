@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::ModelError;
 use super::parameters::{Parameter, Sink};
 
-const SINGLE: &str = "model.safetensors";
+pub(super) const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// The format's own limit on headers.
 const LARGEST_HEADER_BYTES: u64 = 100_000_000;
@@ -73,6 +73,16 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Reads the header of one safetensors file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not a whole safetensors file.
+    pub(super) fn open_file(path: &Path) -> Result<Self, ModelError> {
+        let mut weights = Self { folder: path.to_path_buf(), tensors: BTreeMap::new() };
+        weights.read_header(path)?;
+        Ok(weights)
+    }
+
     fn read_header(&mut self, path: &Path) -> Result<(), ModelError> {
         let invalid = |problem: String| ModelError::invalid(path, problem);
         let failed = |source: io::Error| ModelError::Read { path: path.to_path_buf(), source };
@@ -100,17 +110,18 @@ impl Weights {
         Ok(())
     }
 
-    /// Checks that the tensors are exactly these `parameters`, apart from what other software writes and nobody reads.
+    /// Checks that the tensors are exactly these `parameters`, which `config` (a file's name) asks for, apart from what other software
+    /// writes and nobody reads.
     ///
     /// # Errors
     /// Lists what is missing, unexpected or of another shape.
-    pub(super) fn check(&self, parameters: &[Parameter]) -> Result<(), ModelError> {
+    pub(super) fn check(&self, parameters: &[Parameter], config: &str) -> Result<(), ModelError> {
         let mut problems = Vec::new();
         for Parameter { name, shape, .. } in parameters {
             match self.tensors.get(name) {
                 None => problems.push(format!("{name} is missing")),
                 Some(stored) if stored.shape != *shape => {
-                    problems.push(format!("{name} has shape {:?}, config.json asks for {shape:?}", stored.shape));
+                    problems.push(format!("{name} has shape {:?}, {config} asks for {shape:?}", stored.shape));
                 }
                 Some(_) => {}
             }
@@ -119,14 +130,14 @@ impl Weights {
         // A copy of tied weights; the rotary frequencies of old checkpoints.
         let ignored = |name: &str| name == "lm_head.weight" || name.ends_with(".rotary_emb.inv_freq");
         let unexpected = self.tensors.keys().filter(|name| !expected(name) && !ignored(name));
-        problems.extend(unexpected.map(|name| format!("{name} is not part of the model that config.json describes")));
+        problems.extend(unexpected.map(|name| format!("{name} is not part of the model that {config} describes")));
         if problems.is_empty() {
             return Ok(());
         }
         let more = problems.len().saturating_sub(5);
         problems.truncate(5);
         let tail = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Err(ModelError::invalid(&self.folder, format!("weights do not fit config.json: {}{tail}", problems.join("; "))))
+        Err(ModelError::invalid(&self.folder, format!("weights do not fit {config}: {}{tail}", problems.join("; "))))
     }
 
     /// The values of one tensor, as f32.
@@ -189,18 +200,17 @@ fn shards(index: &Path) -> Result<Vec<String>, ModelError> {
     Ok(shards)
 }
 
-/// Writes a safetensors file of f32 `parameters` into `folder`; `write_values` then hands over the values of each, in the same order.
+/// Writes a safetensors file of f32 `parameters` to `path`; `write_values` then hands over the values of each, in the same order.
 ///
 /// # Errors
 /// When the file cannot be written, and the errors of `write_values`.
 pub(super) fn write(
-    folder: &Path,
+    path: &Path,
     parameters: &[Parameter],
     write_values: impl FnOnce(&mut Sink<'_>) -> Result<(), ModelError>,
 ) -> Result<(), ModelError> {
-    let path = folder.join(SINGLE);
-    let failed = |source: io::Error| ModelError::Write { path: path.clone(), source };
-    let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
+    let failed = |source: io::Error| ModelError::Write { path: path.to_path_buf(), source };
+    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
     file.write_all(&header(parameters)).map_err(failed)?;
     write_values(&mut |values| {
         for value in values {
