@@ -7,7 +7,9 @@ use clap::{Args, Subcommand};
 
 use super::format::{self, Format};
 use super::{CliError, sql};
-use crate::store::{Place, PlaceKind, Runs};
+use crate::pipeline::{Input, Pipeline};
+use crate::stages::{StageError, adapters};
+use crate::store::{Place, PlaceKind, Run, Runs};
 
 #[derive(Args)]
 pub(super) struct Export {
@@ -17,7 +19,7 @@ pub(super) struct Export {
 
 #[derive(Subcommand)]
 enum What {
-    /// A model of a run as a Hugging Face directory.
+    /// A model of a run as a Hugging Face directory; one that was trained with `lora` has its adapter merged in.
     Policy {
         /// The run: its name, or its folder.
         run: PathBuf,
@@ -29,6 +31,9 @@ enum What {
         /// The iteration; the last one when left out.
         #[arg(long)]
         iteration: Option<u32>,
+        /// Write the adapter alone, in PEFT's format, with the place of its base in it.
+        #[arg(long)]
+        adapter: bool,
     },
     /// Pairs with the columns prompt, chosen, rejected, weight and margin; the format is that of the file's extension.
     Pairs {
@@ -54,7 +59,7 @@ enum What {
 impl Export {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         match self.what {
-            What::Policy { run, output, node, iteration } => policy(runs, &run, &output, &node, iteration),
+            What::Policy { run, output, node, iteration, adapter } => policy(runs, &run, &output, &node, iteration, adapter),
             What::Pairs { run, output, node, responses, prompts, iteration } => {
                 let format = match output.extension().and_then(|extension| extension.to_str()) {
                     Some("jsonl" | "json") => Format::Json,
@@ -70,7 +75,7 @@ impl Export {
     }
 }
 
-fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<u32>) -> Result<(), CliError> {
+fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<u32>, adapter: bool) -> Result<(), CliError> {
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
     let made =
@@ -85,19 +90,40 @@ fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<
     };
     let place = Place { kind: PlaceKind::Model, name: manifest.node.clone(), iteration: manifest.iteration };
     let source = run.model_dir(&place)?;
+    let is_adapter = manifest.files.iter().any(|file| file.file == "adapter_config.json");
+    if adapter && !is_adapter {
+        return Err(CliError::Input(format!("expected a model that was trained with `lora`, but {node} was not; leave out --adapter")));
+    }
     if output.exists() {
         return Err(CliError::Input(format!("{}: exists already; name a directory that does not", output.display())));
     }
-    std::fs::create_dir_all(output)?;
-    for file in &manifest.files {
-        std::fs::copy(source.join(&file.file), output.join(&file.file))
-            .map_err(|error| CliError::Failed(format!("{}: cannot copy {}: {error}", output.display(), file.file)))?;
+    if is_adapter {
+        adapted(&run, &place, output, adapter)?;
+    } else {
+        std::fs::create_dir_all(output)?;
+        for file in &manifest.files {
+            std::fs::copy(source.join(&file.file), output.join(&file.file))
+                .map_err(|error| CliError::Failed(format!("{}: cannot copy {}: {error}", output.display(), file.file)))?;
+        }
     }
     format::print(&format!(
         "{} in {}",
         manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}")),
         output.display()
     ))
+}
+
+/// Writes a model that is an adapter: alone, or merged into its base, which the run's pipeline file leads to.
+fn adapted(run: &Run, place: &Place, output: &Path, alone: bool) -> Result<(), CliError> {
+    let graph = Pipeline::load(&run.folder().join("pipeline.yaml"), &[])?.graph(Path::new(""))?;
+    let made = graph.tasks.iter().position(|task| task.place() == *place).map(Input::Task);
+    let made = made.ok_or_else(|| CliError::Input(format!("{}: its pipeline.yaml has no {place}", run.folder().display())))?;
+    let checkpoint = adapters::open(run, &graph, made)?;
+    let written = match adapters::base_folder(run, &graph, made)? {
+        Some(base) if alone => checkpoint.copy_adapter(output, &base.display().to_string()),
+        _ => checkpoint.save_merged(output),
+    };
+    Ok(written.map_err(StageError::from)?)
 }
 
 /// The pairs with their texts. A conversation's messages go out as they came in; the responses are text.

@@ -57,6 +57,10 @@ impl Checkpoint {
     /// Names the file that is missing or wrong; compares the weights' names and shapes with `config.json`.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         if let Some(base) = adapter::base_of(folder)? {
+            // Also what keeps an adapter that names itself from being followed without end.
+            if adapter::base_of(&base)?.is_some() {
+                return Err(ModelError::invalid(folder, format!("its base {} is an adapter too; merge that one first", base.display())));
+            }
             return Self::open(&base)?.with_adapter(folder);
         }
         let mut checkpoint = Self::open_blank(folder)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::read as read_source;
-use super::{Prompts, StageError, device_choice, score};
+use super::{Prompts, StageError, adapters, device_choice, score};
 use crate::model::{Checkpoint, DeviceChoice};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::operator::Operator;
@@ -67,6 +67,7 @@ impl Known<'_> {
                 }
             }
         }
+        adapters::check(self.graph, task)?;
         if super::slot(&task.operator) == crate::dag::schedule::Slot::Device {
             device.unwrap_or_else(|| device_choice(task)).resolve()?;
         }
