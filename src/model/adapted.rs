@@ -87,7 +87,7 @@ impl Checkpoint {
             return Err(ModelError::invalid(&own.folder, problem));
         }
         let unfilled = CausalLm::unfilled(&self.config, device);
-        let mut model = parameters::fill(unfilled, device, &mut |parameter| self.base_parameter(parameter))?.no_grad();
+        let mut model = parameters::fill(unfilled, device, &mut |parameter| self.base_parameter(&parameter.name))?.no_grad();
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         let mut generator = ChaCha8Rng::from_seed(key);

@@ -1,6 +1,6 @@
 //! Language models: the transformer, its checkpoint on disk, its tokenizer and its chat template.
 //!
-//! Token ids go in, hidden states and logits come out. Knows nothing of Arrow, the pipeline or any training objective.
+//! Token ids go in; hidden states, logits and rewards come out. Knows nothing of Arrow, the pipeline or any training objective.
 
 mod adapted;
 mod adapter;
@@ -9,11 +9,13 @@ mod checkpoint;
 mod config;
 mod device;
 mod error;
+mod head;
 mod kv_cache;
 mod low_rank;
 mod parameters;
 mod placement;
 mod projection;
+mod reward_model;
 mod sequences;
 mod tokenizer;
 mod transformer;
@@ -25,10 +27,12 @@ pub use checkpoint::Checkpoint;
 pub use config::{GenerationConfig, ModelConfig};
 pub use device::DeviceChoice;
 pub use error::ModelError;
+pub use head::Head;
 pub use kv_cache::KvCache;
 pub use low_rank::LowRank;
 pub use placement::Placement;
 pub use projection::Projection;
+pub use reward_model::RewardModel;
 pub use sequences::{Padding, Sequences};
 pub use tokenizer::{EncodedPair, SpecialTokens, Tokenizer};
 pub use transformer::{Attention, CausalLm, Decoder, Layer, Mlp};

@@ -7,6 +7,7 @@ mod generation;
 mod kills;
 mod model;
 mod pipeline;
+mod reward_model;
 mod store;
 mod stories;
 mod tables;
