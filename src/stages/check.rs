@@ -67,7 +67,9 @@ impl Known<'_> {
                 }
             }
         }
-        adapters::check(self.graph, task)?;
+        if task.iteration.is_none_or(|iteration| iteration <= 2) {
+            adapters::check(self.graph, task)?;
+        }
         if super::slot(&task.operator) == crate::dag::schedule::Slot::Device {
             device.unwrap_or_else(|| device_choice(task)).resolve()?;
         }

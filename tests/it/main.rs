@@ -5,6 +5,7 @@ mod command_line;
 mod floors;
 mod generation;
 mod kills;
+mod lora;
 mod model;
 mod pipeline;
 mod reward_model;
