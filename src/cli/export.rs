@@ -7,9 +7,8 @@ use clap::{Args, Subcommand};
 
 use super::format::{self, Format};
 use super::{CliError, sql};
-use crate::pipeline::{Input, Pipeline};
-use crate::stages::{StageError, adapters};
-use crate::store::{Place, PlaceKind, Run, Runs};
+use crate::model::{Checkpoint, Dtype};
+use crate::store::{Place, PlaceKind, Runs};
 
 #[derive(Args)]
 pub(super) struct Export {
@@ -19,7 +18,7 @@ pub(super) struct Export {
 
 #[derive(Subcommand)]
 enum What {
-    /// A model of a run as a Hugging Face directory; one that was trained with `lora` has its adapter merged in.
+    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory.
     Policy {
         /// The run: its name, or its folder.
         run: PathBuf,
@@ -31,9 +30,12 @@ enum What {
         /// The iteration; the last one when left out.
         #[arg(long)]
         iteration: Option<u32>,
-        /// Write the adapter alone, in PEFT's format, with the place of its base in it.
-        #[arg(long)]
-        adapter: bool,
+        /// The number format of the weights: f32, bf16 or f16.
+        #[arg(long, default_value = "f32")]
+        dtype: Dtype,
+        /// The largest size of a weights file; larger models go into several.
+        #[arg(long, default_value = "5GB", value_name = "SIZE", value_parser = bytes)]
+        max_shard_size: u64,
     },
     /// Pairs with the columns prompt, chosen, rejected, weight and margin; the format is that of the file's extension.
     Pairs {
@@ -59,7 +61,11 @@ enum What {
 impl Export {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         match self.what {
-            What::Policy { run, output, node, iteration, adapter } => policy(runs, &run, &output, &node, iteration, adapter),
+            What::Policy { run, output, node, iteration, dtype, max_shard_size } => {
+                let (model, name) = model(runs, &run, &node, iteration)?;
+                export(&model, &output, dtype, max_shard_size)?;
+                format::print(&format!("{name} in {}", output.display()))
+            }
             What::Pairs { run, output, node, responses, prompts, iteration } => {
                 let format = match output.extension().and_then(|extension| extension.to_str()) {
                     Some("jsonl" | "json") => Format::Json,
@@ -75,7 +81,8 @@ impl Export {
     }
 }
 
-fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<u32>, adapter: bool) -> Result<(), CliError> {
+/// The folder of a finished model, and what to call it.
+fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<(PathBuf, String), CliError> {
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
     let made =
@@ -89,41 +96,38 @@ fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<
         return Err(CliError::Input(format!("expected a finished model {node}, found: {}", there.join(", "))));
     };
     let place = Place { kind: PlaceKind::Model, name: manifest.node.clone(), iteration: manifest.iteration };
-    let source = run.model_dir(&place)?;
-    let is_adapter = manifest.files.iter().any(|file| file.file == "adapter_config.json");
-    if adapter && !is_adapter {
-        return Err(CliError::Input(format!("expected a model that was trained with `lora`, but {node} was not; leave out --adapter")));
-    }
+    let name = manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}"));
+    Ok((run.model_dir(&place)?, name))
+}
+
+/// Writes the model into a directory that does not exist yet; where that fails, none is left.
+fn export(model: &Path, output: &Path, dtype: Dtype, max_shard_bytes: u64) -> Result<(), CliError> {
     if output.exists() {
         return Err(CliError::Input(format!("{}: exists already; name a directory that does not", output.display())));
     }
-    if is_adapter {
-        adapted(&run, &place, output, adapter)?;
-    } else {
-        std::fs::create_dir_all(output)?;
-        for file in &manifest.files {
-            std::fs::copy(source.join(&file.file), output.join(&file.file))
-                .map_err(|error| CliError::Failed(format!("{}: cannot copy {}: {error}", output.display(), file.file)))?;
-        }
+    let written = Checkpoint::open(model).and_then(|checkpoint| checkpoint.export(output, dtype, max_shard_bytes));
+    if written.is_err() && output.exists() {
+        std::fs::remove_dir_all(output)?;
     }
-    format::print(&format!(
-        "{} in {}",
-        manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}")),
-        output.display()
-    ))
+    Ok(written?)
 }
 
-/// Writes a model that is an adapter: alone, or merged into its base, which the run's pipeline file leads to.
-fn adapted(run: &Run, place: &Place, output: &Path, alone: bool) -> Result<(), CliError> {
-    let graph = Pipeline::load(&run.folder().join("pipeline.yaml"), &[])?.graph(Path::new(""))?;
-    let made = graph.tasks.iter().position(|task| task.place() == *place).map(Input::Task);
-    let made = made.ok_or_else(|| CliError::Input(format!("{}: its pipeline.yaml has no {place}", run.folder().display())))?;
-    let checkpoint = adapters::open(run, &graph, made)?;
-    let written = match adapters::base_folder(run, &graph, made)? {
-        Some(base) if alone => checkpoint.copy_adapter(output, &base.display().to_string()),
-        _ => checkpoint.save_merged(output),
+/// A number of bytes as `500MB`, `5GB` or `4GiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "b" | "" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err(format!("expected a number of B, kB, MB, GB, KiB, MiB or GiB, found {unit:?}")),
     };
-    Ok(written.map_err(StageError::from)?)
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("expected a size such as 500MB or 5GB, found {text:?}"))
 }
 
 /// The pairs with their texts. A conversation's messages go out as they came in; the responses are text.

@@ -14,7 +14,7 @@ use rand_chacha::rand_core::SeedableRng;
 use super::adapter::{self, Adapter};
 use super::low_rank::{Factors, LowRank};
 use super::parameters::{self, Sink, transpose};
-use super::{AdapterConfig, CausalLm, Checkpoint, ModelError, Projection, weights};
+use super::{AdapterConfig, CausalLm, Checkpoint, Dtype, ModelError, Projection, weights_writer};
 
 impl CausalLm {
     /// Every projection but the head, under its name in a checkpoint, in the order of the parameters.
@@ -114,7 +114,7 @@ impl Checkpoint {
         config.write(folder, None)?;
         let mut model = model.clone();
         let adapters: HashMap<String, &mut Projection> = model.projections_mut().collect();
-        weights::write(&folder.join(adapter::WEIGHTS), &config.parameters(&self.parameters), |sink| {
+        weights_writer::write_file(&folder.join(adapter::WEIGHTS), &config.parameters(&self.parameters), Dtype::F32, |sink| {
             for name in self.parameters.iter().filter_map(|parameter| config.adapted(parameter)) {
                 let adapter = adapters.get(name).and_then(|projection| projection.adapter.as_ref());
                 let adapter =

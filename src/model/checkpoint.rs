@@ -15,19 +15,21 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
 use super::adapter::{self, Adapter};
-use super::head::{self, Head};
-use super::parameters::{self, Parameter, Sink};
-use super::weights::{self, Weights};
-use super::{CausalLm, ChatTemplate, GenerationConfig, ModelConfig, ModelError, RewardModel, Tokenizer};
+use super::families;
+use super::parameters::{self, Parameter};
+use super::weights::Weights;
+use super::{CausalLm, ChatTemplate, Dtype, GenerationConfig, Head, ModelConfig, ModelError, RewardModel, Tokenizer, weights_writer};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// What tied logits are computed with.
+const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The one parameter of a reward head.
 const SCORE: &str = "score.weight";
 /// Copied as they are when a model is saved.
-const COPIED: [&str; 8] = [
+const COPIED: [&str; 9] = [
     GENERATION_CONFIG,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -36,6 +38,7 @@ const COPIED: [&str; 8] = [
     "added_tokens.json",
     "chat_template.jinja",
     "vocab.json",
+    "merges.txt",
 ];
 
 /// Everything in a checkpoint's folder but the weights themselves. What is wrong with it is found here, before anything heavy is done.
@@ -75,6 +78,9 @@ impl Checkpoint {
         let mut checkpoint = Self::open_blank(folder)?;
         let weights = Weights::open(folder)?;
         weights.check(&checkpoint.parameters, CONFIG)?;
+        if checkpoint.config.head == Head::CausalLm && checkpoint.config.tie_word_embeddings {
+            weights.check_tied(EMBEDDING)?;
+        }
         checkpoint.weights = Some(weights);
         Ok(checkpoint)
     }
@@ -115,7 +121,7 @@ impl Checkpoint {
         if self.config.head == Head::Reward {
             return self;
         }
-        self.config_json = head::with_reward_head(&self.config_json, self.padding_token());
+        self.config_json = families::with_reward_head(&self.config_json, self.padding_token());
         self.config.head = Head::Reward;
         self.parameters = list_parameters(&self.config);
         self.score_seed = Some(seed);
@@ -167,7 +173,11 @@ impl Checkpoint {
         parameters::fill(RewardModel::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
     }
 
-    fn expect(&self, head: Head) -> Result<(), ModelError> {
+    /// That the model has this head.
+    ///
+    /// # Errors
+    /// When it has the other one.
+    pub fn expect(&self, head: Head) -> Result<(), ModelError> {
         if self.config.head == head {
             return Ok(());
         }
@@ -200,14 +210,18 @@ impl Checkpoint {
         }
     }
 
-    /// A model with fresh weights: norms are 1, all else normal with mean 0 and standard deviation `initializer_range`, as Hugging
-    /// Face initialises its models. The same seed gives the same weights.
+    /// A language model with fresh weights: norms are 1, biases 0, all else normal with mean 0 and standard deviation
+    /// `initializer_range`, as Hugging Face initialises its models. The same seed gives the same weights.
     pub fn init(&self, device: &Device, seed: u64) -> CausalLm {
         let mut generator = generator(seed);
         let Ok(model) = parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| {
             let count = parameter.shape.iter().product();
-            let is_norm = parameter.shape.len() == 1;
-            Ok::<_, Infallible>(if is_norm { vec![1.0; count] } else { normal(&mut generator, count, self.config.initializer_range) })
+            let deviation = self.config.initializer_range;
+            Ok::<_, Infallible>(match parameter.name.rsplit_once('.') {
+                Some((_, "bias")) => vec![0.0; count],
+                Some((layer, _)) if layer.ends_with("norm") => vec![1.0; count],
+                _ => normal(&mut generator, count, deviation),
+            })
         });
         model
     }
@@ -234,29 +248,22 @@ impl Checkpoint {
         if parameters::list(model) != self.parameters {
             return Err(ModelError::invalid(&self.folder, "the model to be saved has other parameters than config.json describes"));
         }
-        self.write(folder, |sink| parameters::read(model, sink))
+        fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_path_buf(), source })?;
+        weights_writer::write(folder, &self.parameters, Dtype::F32, u64::MAX, |sink| parameters::read(model, sink))?;
+        self.write_settings(folder, Dtype::F32)
     }
 
-    /// Writes the checkpoint to `folder` with an adapter's part merged into the weights, one parameter in memory at a time.
-    ///
-    /// # Errors
-    /// When the checkpoint was opened blank, or a file cannot be read or written.
-    pub fn save_merged(&self, folder: &Path) -> Result<(), ModelError> {
-        self.write(folder, |sink| self.parameters.iter().try_for_each(|parameter| sink(self.parameter(&parameter.name)?)))
-    }
-
-    fn write(&self, folder: &Path, values: impl FnOnce(&mut Sink<'_>) -> Result<(), ModelError>) -> Result<(), ModelError> {
+    /// Writes everything but the weights, which are in `dtype`.
+    pub(super) fn write_settings(&self, folder: &Path, dtype: Dtype) -> Result<(), ModelError> {
         self.write_companions(folder)?;
         let path = folder.join(CONFIG);
-        let text = format!("{:#}\n", as_float32(&self.config_json));
-        fs::write(&path, text).map_err(|source| ModelError::Write { path, source })?;
-        weights::write(&folder.join(weights::SINGLE), &self.parameters, values)
+        let text = format!("{:#}\n", with_dtype(&self.config_json, dtype));
+        fs::write(&path, text).map_err(|source| ModelError::Write { path, source })
     }
 
     /// Writes what stands beside weights or an adapter: tokenizer, chat template and what ends a response.
     pub(super) fn write_companions(&self, folder: &Path) -> Result<(), ModelError> {
         let failed = |path: PathBuf| move |source: io::Error| ModelError::Write { path, source };
-        fs::create_dir_all(folder).map_err(failed(folder.to_path_buf()))?;
         for name in COPIED {
             // Not fs::copy: a read-only original must not make a read-only copy.
             let original = self.folder.join(name);
@@ -283,12 +290,15 @@ pub(super) fn read_json(path: &Path) -> Result<Value, ModelError> {
     serde_json::from_str(&text).map_err(|error| ModelError::invalid(path, error))
 }
 
-/// `config.json` for weights in f32: the format is `dtype` in newer files and `torch_dtype` in older ones.
-fn as_float32(config: &Value) -> Value {
+/// `config.json` for weights in `dtype`: the setting is `dtype` in newer files and `torch_dtype` in older ones.
+fn with_dtype(config: &Value, dtype: Dtype) -> Value {
     let mut config = config.clone();
     if let Some(settings) = config.as_object_mut() {
-        let name = if settings.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        settings.insert(name.to_string(), Value::from("float32"));
+        for name in ["dtype", "torch_dtype"] {
+            if settings.contains_key(name) || name == "torch_dtype" && !settings.contains_key("dtype") {
+                settings.insert(name.to_string(), Value::from(dtype.in_config()));
+            }
+        }
     }
     config
 }

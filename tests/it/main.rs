@@ -2,11 +2,14 @@
 
 mod broken;
 mod command_line;
+mod export;
+mod families;
 mod floors;
 mod generation;
 mod kills;
 mod lora;
 mod model;
+mod model_config;
 mod pipeline;
 mod reward_model;
 mod store;
