@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
 use clap::{Args, Subcommand};
 
-use super::format::{self, Format};
-use super::{CliError, sql};
-use crate::model::{Checkpoint, Dtype};
+use super::pairs::{self, Wanted};
+use super::{CliError, format};
+use crate::model::{Checkpoint, Dtype, ModelError};
+use crate::pipeline::{Input, Pipeline};
+use crate::stages::adapters;
 use crate::store::{Place, PlaceKind, Runs};
+
+/// The file of a model that is an adapter.
+const ADAPTER: &str = "adapter_config.json";
 
 #[derive(Args)]
 pub(super) struct Export {
@@ -18,7 +22,7 @@ pub(super) struct Export {
 
 #[derive(Subcommand)]
 enum What {
-    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory.
+    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory; an adapter is merged into its base.
     Policy {
         /// The run: its name, or its folder.
         run: PathBuf,
@@ -36,16 +40,20 @@ enum What {
         /// The largest size of a weights file; larger models go into several.
         #[arg(long, default_value = "5GB", value_name = "SIZE", value_parser = bytes)]
         max_shard_size: u64,
+        /// Write what was trained with `lora` alone, in PEFT's format, with the place of its base in it.
+        #[arg(long, conflicts_with_all = ["dtype", "max_shard_size"])]
+        adapter: bool,
     },
-    /// Pairs with the columns prompt, chosen, rejected, weight and margin; the format is that of the file's extension.
+    /// Pairs with the columns prompt, chosen, rejected, weight and margin, as TRL reads them: texts, or lists of messages where the prompts
+    /// are messages. The format is that of the file's extension.
     Pairs {
         /// The run: its name, or its folder.
         run: PathBuf,
         /// The file to write: `.jsonl` or `.parquet`.
         output: PathBuf,
-        /// The node that made the pairs.
-        #[arg(long, default_value = "pairs")]
-        node: String,
+        /// The node that made the pairs: `pairs`, or the only one, when left out. Those that a `train` node reads are `<train>_pairs`.
+        #[arg(long)]
+        node: Option<String>,
         /// The node that sampled the responses.
         #[arg(long, default_value = "responses")]
         responses: String,
@@ -61,28 +69,26 @@ enum What {
 impl Export {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         match self.what {
-            What::Policy { run, output, node, iteration, dtype, max_shard_size } => {
-                let (model, name) = model(runs, &run, &node, iteration)?;
-                export(&model, &output, dtype, max_shard_size)?;
+            What::Policy { run, output, node, iteration, dtype, max_shard_size, adapter } => {
+                let (checkpoint, base, name) = model(runs, &run, &node, iteration)?;
+                match (adapter, base) {
+                    (true, Some(base)) => export(&output, |folder| checkpoint.copy_adapter(folder, &base.display().to_string())),
+                    (true, None) => {
+                        Err(CliError::Input(format!("expected a model trained with `lora`, but {name} was not; leave out --adapter")))
+                    }
+                    (false, _) => export(&output, |folder| checkpoint.export(folder, dtype, max_shard_size)),
+                }?;
                 format::print(&format!("{name} in {}", output.display()))
             }
             What::Pairs { run, output, node, responses, prompts, iteration } => {
-                let format = match output.extension().and_then(|extension| extension.to_str()) {
-                    Some("jsonl" | "json") => Format::Json,
-                    Some("parquet") => Format::Parquet,
-                    _ => return Err(CliError::Input(format!("{}: expected a file that ends in .jsonl or .parquet", output.display()))),
-                };
-                let rows = pairs(runs, &run, [&node, &responses, &prompts], iteration)?;
-                format::write(&rows, format, Some(&output))?;
-                let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-                format::print(&format!("{count} pairs in {}", output.display()))
+                pairs::export(runs, &run, &output, &Wanted { node, responses, prompts, iteration })
             }
         }
     }
 }
 
-/// The folder of a finished model, and what to call it.
-fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<(PathBuf, String), CliError> {
+/// A finished model, where its base lies if it is an adapter, and what to call it.
+fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<(Checkpoint, Option<PathBuf>, String), CliError> {
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
     let made =
@@ -97,15 +103,22 @@ fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<
     };
     let place = Place { kind: PlaceKind::Model, name: manifest.node.clone(), iteration: manifest.iteration };
     let name = manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}"));
-    Ok((run.model_dir(&place)?, name))
+    if !manifest.files.iter().any(|file| file.file == ADAPTER) {
+        return Ok((Checkpoint::open(&run.model_dir(&place)?)?, None, name));
+    }
+    // The run's own pipeline file leads to the base.
+    let graph = Pipeline::load(&run.folder().join("pipeline.yaml"), &[])?.graph(Path::new(""))?;
+    let made = graph.tasks.iter().position(|task| task.place() == place).map(Input::Task);
+    let made = made.ok_or_else(|| CliError::Input(format!("{}: its pipeline.yaml has no {place}", run.folder().display())))?;
+    Ok((adapters::open(&run, &graph, made)?, adapters::base_folder(&run, &graph, made)?, name))
 }
 
-/// Writes the model into a directory that does not exist yet; where that fails, none is left.
-fn export(model: &Path, output: &Path, dtype: Dtype, max_shard_bytes: u64) -> Result<(), CliError> {
+/// Writes a model into a directory that does not exist yet; where that fails, none is left.
+fn export(output: &Path, write: impl FnOnce(&Path) -> Result<(), ModelError>) -> Result<(), CliError> {
     if output.exists() {
         return Err(CliError::Input(format!("{}: exists already; name a directory that does not", output.display())));
     }
-    let written = Checkpoint::open(model).and_then(|checkpoint| checkpoint.export(output, dtype, max_shard_bytes));
+    let written = write(output);
     if written.is_err() && output.exists() {
         std::fs::remove_dir_all(output)?;
     }
@@ -128,28 +141,4 @@ fn bytes(text: &str) -> Result<u64, String> {
     };
     let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("expected a size such as 500MB or 5GB, found {text:?}"))
-}
-
-/// The pairs with their texts. A conversation's messages go out as they came in; the responses are text.
-fn pairs(runs: &Path, run: &Path, [node, responses, prompts]: [&str; 3], iteration: Option<u32>) -> Result<Vec<RecordBatch>, CliError> {
-    let session = sql::open(runs, run)?;
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let columns = session.schema_of(&format!("SELECT * FROM {}", quote(prompts)))?;
-    let prompt = if columns.field_with_name("prompt").is_ok() { "prompt" } else { "messages" };
-    let wanted = match iteration {
-        Some(iteration) => iteration.to_string(),
-        None => format!("(SELECT max(iteration) FROM {})", quote(node)),
-    };
-    Ok(session.query(&format!(
-        "SELECT asked.{prompt} AS prompt, chosen.text AS chosen, rejected.text AS rejected, pairs.weight, pairs.reward_gap AS margin
-FROM {node} AS pairs
-JOIN {prompts} AS asked ON asked.prompt_id = pairs.prompt_id
-JOIN {responses} AS chosen ON chosen.prompt_id = pairs.prompt_id AND chosen.born = pairs.chosen_born AND chosen.response_index = pairs.chosen_index
-JOIN {responses} AS rejected ON rejected.prompt_id = pairs.prompt_id AND rejected.born = pairs.rejected_born AND rejected.response_index = pairs.rejected_index
-WHERE pairs.iteration = {wanted}
-ORDER BY pairs.prompt_id",
-        node = quote(node),
-        prompts = quote(prompts),
-        responses = quote(responses),
-    ))?)
 }

@@ -13,8 +13,10 @@ pub struct Tokenizer {
 /// Who writes the special tokens (such as a beginning-of-sequence token) around a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpecialTokens {
-    /// The tokenizer adds them: for plain text.
+    /// The tokenizer adds them, before and behind: for a plain text that is complete.
     Added,
+    /// The tokenizer adds those that open a text and leaves out those that close it: for a plain text to be continued.
+    Opening,
     /// The text spells them out already: for the output of a chat template.
     Written,
 }
@@ -22,7 +24,7 @@ pub enum SpecialTokens {
 /// A prompt and its response as one sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedPair {
-    /// The prompt's ids, then the response's. No end-of-sequence token is added.
+    /// The prompt's ids, then the response's.
     pub token_ids: Vec<i32>,
     /// How many of them are the prompt's.
     pub prompt_token_count: usize,
@@ -46,28 +48,48 @@ impl Tokenizer {
         self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
     }
 
-    /// The token ids of a prompt.
+    /// The token ids of a text.
+    ///
+    /// A text that begins with the token that the tokenizer would put before it does not get it twice. (Python's `tokenizer(text)`
+    /// would give it twice, which no model was trained on.)
     ///
     /// # Errors
     /// When the tokenizer cannot represent the text, or makes no token of it.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<i32>, ModelError> {
-        let encoding = self.inner.encode_fast(text, special == SpecialTokens::Added);
-        let encoding = encoding.map_err(|error| ModelError::Text(error.to_string()))?;
-        if encoding.get_ids().is_empty() {
+        let ids = self.ids(text, special)?;
+        if ids.is_empty() {
             return Err(ModelError::Text(format!("expected at least one token, found none in {text:?}")));
         }
-        // Ids are below the vocabulary size, which is checked against config.json, which fits i32.
-        Ok(encoding.get_ids().iter().map(|id| *id as i32).collect())
+        Ok(ids)
     }
 
-    /// The token ids of a prompt followed by a response, tokenized as one text.
+    /// As [`Tokenizer::encode`], but a text may have no tokens.
+    pub(super) fn ids(&self, text: &str, special: SpecialTokens) -> Result<Vec<i32>, ModelError> {
+        let encoding = self.inner.encode_fast(text, special != SpecialTokens::Written);
+        let encoding = encoding.map_err(|error| ModelError::Text(error.to_string()))?;
+        // The mask marks what the tokenizer added; a special token that the text spells out is not marked.
+        let added = |mask: &&u32| **mask == 1;
+        let opening = encoding.get_special_tokens_mask().iter().take_while(added).count();
+        let closing = encoding.get_special_tokens_mask()[opening..].iter().rev().take_while(added).count();
+        // Ids are below the vocabulary size, which is checked against config.json, which fits i32.
+        let mut ids: Vec<i32> = encoding.get_ids().iter().map(|id| *id as i32).collect();
+        if special == SpecialTokens::Opening {
+            ids.truncate(ids.len() - closing);
+        }
+        if opening > 0 && ids.get(opening) == ids.get(opening - 1) {
+            ids.remove(opening);
+        }
+        Ok(ids)
+    }
+
+    /// The token ids of `whole`, a text that begins with `prompt`, and how many of them are the prompt's.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`]; and when the response's first characters melt into the prompt's last token, because then
-    /// generation from the prompt could never have produced the pair.
-    pub fn encode_pair(&self, prompt: &str, response: &str, special: SpecialTokens) -> Result<EncodedPair, ModelError> {
+    /// generation from the prompt could never have produced the whole.
+    pub fn encode_pair(&self, prompt: &str, whole: &str, special: SpecialTokens) -> Result<EncodedPair, ModelError> {
         let prompt_ids = self.encode(prompt, special)?;
-        let token_ids = self.encode(&format!("{prompt}{response}"), special)?;
+        let token_ids = self.encode(whole, special)?;
         if !token_ids.starts_with(&prompt_ids) {
             let same = token_ids.iter().zip(&prompt_ids).take_while(|(left, right)| left == right).count();
             return Err(ModelError::Text(format!(
@@ -75,7 +97,7 @@ impl Tokenizer {
                  move white space from the prompt's end to the response's start",
                 prompt_ids.len(),
                 ending(prompt),
-                response.chars().take(20).collect::<String>(),
+                whole.strip_prefix(prompt).unwrap_or(whole).chars().take(20).collect::<String>(),
             )));
         }
         Ok(EncodedPair { token_ids, prompt_token_count: prompt_ids.len() })
@@ -98,7 +120,7 @@ impl Tokenizer {
 }
 
 /// The last characters of `text`, for an error message.
-fn ending(text: &str) -> String {
+pub(super) fn ending(text: &str) -> String {
     let skipped = text.chars().count().saturating_sub(20);
     text.chars().skip(skipped).collect()
 }

@@ -8,12 +8,14 @@
 //! | merge | `responses` that the fresh rewards are of |
 //! | `<train>_pairs` (reference) | `responses` that the pairs can be of: of every iteration whose responses the pool may still hold |
 //! | train | the same `responses`; its `pairs` are `<train>_pairs` |
+//! | both, on a table of preferences | `preferences` in the place of pairs and responses, which `<train>_pairs` tokenizes as `from` does |
 //! | evaluate | `responses`, `rewards`, `baseline_responses`, `baseline_rewards`, each made by a task of its own |
 //!
 //! Knows which task feeds which, not how any of them runs.
 
 use std::path::Path;
 
+use chrono::NaiveDate;
 use serde_json::json;
 
 use super::check::{Link, Linked, link, order};
@@ -23,7 +25,7 @@ use super::graph::{Graph, Input, Slot, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::spec::Spec;
-use super::spec::operator::Operator;
+use super::spec::operator::{Operator, Output};
 use super::spec::relational::{RankBy, Score, Strategy};
 use super::spec::sampling::{Evaluate, Generate};
 
@@ -37,6 +39,7 @@ const MOST_TASKS: usize = 20_000;
 pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
     let iterations = iterations(&spec)?;
     run_name(&spec.name)?;
+    let date = date(&spec)?;
     let sources = files::find(&mut spec, folder)?;
     let scope = Scope::of(&spec)?;
     let no_nodes = indexmap::IndexMap::new();
@@ -55,8 +58,15 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
         Target::Same(index) => Some(index),
         _ => None,
     })?;
-    let mut unrolling =
-        Unrolling { sources: &sources, scope: &scope, tasks: Vec::new(), once: vec![0; once.len()], same: Vec::new(), last: Vec::new() };
+    let mut unrolling = Unrolling {
+        sources: &sources,
+        scope: &scope,
+        date,
+        tasks: Vec::new(),
+        once: vec![0; once.len()],
+        same: Vec::new(),
+        last: Vec::new(),
+    };
     for index in once_order {
         let Some(node) = once.get(index) else { continue };
         let baseline = unrolling.baseline(node);
@@ -92,6 +102,16 @@ fn iterations(spec: &Spec) -> Result<u32, Fault> {
     }
 }
 
+/// The date, if one is given: a day that the calendar has.
+fn date(spec: &Spec) -> Result<Option<NaiveDate>, Fault> {
+    let Some(At { value, span }) = &spec.date else { return Ok(None) };
+    // The length rules out years of more digits and days without their zero, which would make two spellings of one date.
+    match value.parse::<NaiveDate>() {
+        Ok(date) if value.len() == 10 => Ok(Some(date)),
+        _ => Err(Fault::at(*span, format!("expected a date such as 2026-11-23, found \"{value}\""))),
+    }
+}
+
 /// The run's name is a folder's name, and must not lead out of its place.
 fn run_name(name: &At<String>) -> Result<(), Fault> {
     let text = &name.value;
@@ -109,6 +129,8 @@ fn run_name(name: &At<String>) -> Result<(), Fault> {
 struct Unrolling<'a> {
     sources: &'a [Source],
     scope: &'a Scope,
+    /// The date that chat templates write.
+    date: Option<NaiveDate>,
     tasks: Vec<Task>,
     /// The task of each node of `nodes`.
     once: Vec<usize>,
@@ -145,14 +167,19 @@ impl Unrolling<'_> {
                 inputs.extend(fresh.and_then(|fresh| self.slot(&self.inputs_of(fresh.input), "responses")));
             }
             Operator::Train(_) => {
-                let pairs = self.slot(&inputs, "pairs");
-                let responses = pairs.map_or(Vec::new(), |pairs| self.responses(pairs.input));
+                for slot in inputs.iter_mut().filter(|slot| slot.slot == "pairs" && self.is_own_table(slot.input)) {
+                    slot.slot = "preferences";
+                }
+                let texts = match self.slot(&inputs, "pairs") {
+                    Some(pairs) => self.responses(pairs.input),
+                    None => inputs.iter().filter(|slot| ["from", "preferences"].contains(&slot.slot)).cloned().collect(),
+                };
                 let mut referenced: Vec<Slot> = inputs.iter().filter(|slot| ["pairs", "reference"].contains(&slot.slot)).cloned().collect();
-                referenced.extend(responses.iter().cloned());
+                referenced.extend(texts.iter().cloned());
                 let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced);
                 inputs.retain(|slot| slot.slot == "from");
                 inputs.push(self.made("pairs", pairs));
-                inputs.extend(responses);
+                inputs.extend(texts.into_iter().filter(|slot| slot.slot != "from"));
             }
             Operator::Evaluate(evaluate) => return self.evaluation(node, evaluate, inputs, t, baseline),
             _ => {}
@@ -240,6 +267,9 @@ impl Unrolling<'_> {
         {
             settings.insert("reward".to_string(), json!({ "sql": sql }));
         }
+        if let Some(date) = self.date.filter(|_| operator.converses()) {
+            settings.insert("date".to_string(), json!(date.to_string()));
+        }
         self.tasks.push(Task {
             name: format!("{}{part}", node.name.value),
             iteration,
@@ -289,6 +319,14 @@ impl Unrolling<'_> {
         match input {
             Input::Task(index) => self.tasks.get(index).map_or(Vec::new(), |task| task.inputs.clone()),
             Input::Source(_) => Vec::new(),
+        }
+    }
+
+    /// Whether it is a table of the user's own, from outside or by a query.
+    fn is_own_table(&self, input: Input) -> bool {
+        match input {
+            Input::Task(index) => self.tasks.get(index).is_some_and(|task| task.output() == Output::Table),
+            Input::Source(_) => true,
         }
     }
 

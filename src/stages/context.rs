@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 
-use super::{Progress, Prompts, StageError, adapters, seed, version};
+use super::{Preferences, Progress, Prompts, StageError, adapters, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model::{Checkpoint, DeviceChoice};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
@@ -150,14 +150,20 @@ impl Context<'_> {
         Prompts::read(&name, self.batches(slot)?)
     }
 
+    /// The preferences in `slot`, checked.
+    pub fn preferences(&self, slot: &str) -> Result<Preferences, StageError> {
+        let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
+        Preferences::read(&name, self.batches(slot)?)
+    }
+
     /// The directory of the model in `slot`.
     pub fn model(&self, slot: &str) -> Result<PathBuf, StageError> {
         adapters::folder(self.run, self.graph, self.input(slot)?)
     }
 
-    /// The model in `slot`, opened but not loaded; an adapter comes with its base.
+    /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat template writes the pipeline's date.
     pub fn checkpoint(&self, slot: &str) -> Result<Checkpoint, StageError> {
-        adapters::open(self.run, self.graph, self.input(slot)?)
+        Ok(adapters::open(self.run, self.graph, self.input(slot)?)?.with_date(self.task.date()))
     }
 
     /// The text of the reward's query.

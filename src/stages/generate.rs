@@ -107,6 +107,7 @@ impl<'a> Sampler<'a> {
             top_k: settings.top_k.map_or(0, |k| k as usize),
             max_new_tokens: settings.max_new_tokens as usize,
             eos: checkpoint.generation.eos_token_ids.clone(),
+            vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
             max_total_tokens: checkpoint.config.max_position_embeddings,
         };
         let policy_fingerprint = context.fingerprint_of("policy")?;
@@ -142,9 +143,7 @@ impl<'a> Sampler<'a> {
 
     /// The prompt's ids, or why it cannot be answered.
     fn encode(&self, prompt: &Prompt) -> Result<Vec<i32>, String> {
-        let encoded =
-            prompt.asked.text(&self.checkpoint).and_then(|(text, special)| Ok(self.checkpoint.tokenizer.encode(&text, special)?));
-        let ids = encoded.map_err(|error| error.to_string())?;
+        let ids = self.checkpoint.encode_prompt(&prompt.asked).map_err(|error| error.to_string())?;
         let limit = (self.settings.max_prompt_tokens as usize).min(self.sampling.max_total_tokens.saturating_sub(1));
         if ids.len() > limit {
             return Err(format!("expected a prompt of at most {limit} tokens, found {}", ids.len()));

@@ -10,6 +10,7 @@
 pub mod adapters;
 mod check;
 mod context;
+mod conversations;
 mod error;
 mod evaluate;
 mod generate;
@@ -17,6 +18,7 @@ pub mod input;
 pub mod merge;
 pub mod pair;
 mod paired;
+mod preferences;
 mod progress;
 mod prompts;
 mod reference;
@@ -24,14 +26,17 @@ mod score;
 pub mod seed;
 pub mod select;
 mod sft;
+mod shapes;
 mod sql;
 pub mod tensors;
 mod train;
 mod training_loop;
 
-pub use check::check;
+pub use check::{Shapes, check};
 pub use context::{Context, device_choice, recipe, training_recipe};
+pub use conversations::Conversations;
 pub use error::StageError;
+pub use preferences::{Preference, Preferences};
 pub use progress::{Progress, Silent};
 pub use prompts::{Prompt, Prompts};
 

@@ -8,8 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::StageError;
-use crate::model::{self, Checkpoint, SpecialTokens};
-use crate::tables::Message;
+use crate::model::{Asked, Message};
 
 /// A table of prompts, checked: every row has a prompt_id of its own and something to ask.
 pub struct Prompts {
@@ -27,35 +26,27 @@ pub struct Prompt {
     pub asked: Asked,
 }
 
-/// What a prompt asks.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Asked {
-    /// Plain text, given to the model as it is.
-    Text(String),
-    /// A conversation, for the model's chat template.
-    Messages(Vec<Message>),
-}
-
 impl Prompts {
     /// Checks and completes a user's table; `name` is for errors. A missing `prompt_id` becomes the blake3 of what is asked.
     ///
     /// # Errors
     /// No column `prompt` or `messages`, a row without either, or an id that is there twice; with the row.
     pub fn read(name: &str, batches: Vec<RecordBatch>) -> Result<Self, StageError> {
+        Self::read_rows(&|row| format!("table {name}, row {row}"), name, batches)
+    }
+
+    /// As [`Self::read`]; `place` says in an error where a row (from 0) is.
+    pub(super) fn read_rows(place: &dyn Fn(usize) -> String, name: &str, batches: Vec<RecordBatch>) -> Result<Self, StageError> {
         let (mut rows, mut completed, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
         for batch in batches {
-            let asked = asked(name, rows.len(), &batch)?;
-            let ids = match batch.column_by_name("prompt_id") {
-                Some(column) => cast(column, &DataType::Utf8)?,
-                None => Arc::new(asked.iter().map(|asked| Some(asked.fingerprint())).collect::<StringArray>()),
-            };
+            let asked = asked(place, name, rows.len(), &batch)?;
+            let ids = ids(&batch, &asked)?;
             for (id, asked) in ids.as_string::<i32>().iter().zip(asked) {
                 let row = rows.len();
-                let id = id
-                    .filter(|id| !id.is_empty())
-                    .ok_or_else(|| StageError::Input(format!("table {name}, row {row}: expected a prompt_id, found none")))?;
+                let at = |problem: String| StageError::Input(format!("{}: {problem}", place(row)));
+                let id = id.filter(|id| !id.is_empty()).ok_or_else(|| at("expected a prompt_id, found none".to_string()))?;
                 if let Some(first) = seen.insert(id.to_string(), row) {
-                    return Err(StageError::Input(format!("table {name}, row {row}: prompt_id {id} is already that of row {first}")));
+                    return Err(at(format!("prompt_id {id} is already that of row {first}")));
                 }
                 rows.push(Prompt { id: id.to_string(), asked });
             }
@@ -95,43 +86,29 @@ impl Prompts {
     }
 }
 
-impl Asked {
-    /// The text to tokenize, and who writes its special tokens: the tokenizer, or the chat template that already has.
-    ///
-    /// # Errors
-    /// A conversation for a model without a chat template, or one that its template refuses.
-    pub fn text(&self, checkpoint: &Checkpoint) -> Result<(String, SpecialTokens), StageError> {
-        match self {
-            Asked::Text(text) => Ok((text.clone(), SpecialTokens::Added)),
-            Asked::Messages(messages) => {
-                let template = checkpoint.chat_template.as_ref().ok_or_else(|| {
-                    StageError::Input(format!(
-                        "{}: expected a chat template because prompts are messages, found none; \
-                         add chat_template.jinja, or give prompts as text",
-                        checkpoint.folder().display()
-                    ))
-                })?;
-                let message = |message: &Message| model::Message { role: message.role.clone(), content: message.content.clone() };
-                Ok((template.prompt(&messages.iter().map(message).collect::<Vec<_>>())?, SpecialTokens::Written))
-            }
-        }
-    }
+/// The blake3 of what is asked.
+fn fingerprint(asked: &Asked) -> String {
+    let mut hasher = blake3::Hasher::new();
+    match asked {
+        Asked::Text(text) => hasher.update(text.as_bytes()),
+        Asked::Messages(messages) => messages.iter().fold(&mut hasher, |hasher, message| {
+            // A separator that no text holds, so that messages do not run together.
+            hasher.update(message.role.as_bytes()).update(&[0xff]).update(message.content.as_bytes()).update(&[0xff])
+        }),
+    };
+    hasher.finalize().to_hex().to_string()
+}
 
-    fn fingerprint(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        match self {
-            Asked::Text(text) => hasher.update(text.as_bytes()),
-            Asked::Messages(messages) => messages.iter().fold(&mut hasher, |hasher, message| {
-                // A separator that no text holds, so that messages do not run together.
-                hasher.update(message.role.as_bytes()).update(&[0xff]).update(message.content.as_bytes()).update(&[0xff])
-            }),
-        };
-        hasher.finalize().to_hex().to_string()
+/// The ids of a batch's rows, as Utf8: the column `prompt_id`, else the blake3 of what is `asked`.
+pub(super) fn ids(batch: &RecordBatch, asked: &[Asked]) -> Result<ArrayRef, StageError> {
+    match batch.column_by_name("prompt_id") {
+        Some(column) => Ok(cast(column, &DataType::Utf8)?),
+        None => Ok(Arc::new(asked.iter().map(|asked| Some(fingerprint(asked))).collect::<StringArray>())),
     }
 }
 
-/// What each row asks; rows count on from `before`.
-fn asked(name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<Asked>, StageError> {
+/// What each row asks; rows count on from `before`, and `place` says in an error where a row is.
+pub(super) fn asked(place: &dyn Fn(usize) -> String, name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<Asked>, StageError> {
     let texts = batch.column_by_name("prompt").map(|column| cast(column, &DataType::Utf8)).transpose()?;
     let messages = batch.column_by_name("messages");
     if texts.is_none() && messages.is_none() {
@@ -148,7 +125,7 @@ fn asked(name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<Asked>, S
         }
     };
     (0..batch.num_rows())
-        .map(|index| row(index).map_err(|problem| StageError::Input(format!("table {name}, row {}: {problem}", before + index))))
+        .map(|index| row(index).map_err(|problem| StageError::Input(format!("{}: {problem}", place(before + index)))))
         .collect()
 }
 

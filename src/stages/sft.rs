@@ -18,7 +18,7 @@ const MICRO_BATCH_SIZE: usize = 16;
 pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageError> {
     let checkpoint = match settings.initialize {
         Initialize::Checkpoint => context.checkpoint("from")?,
-        Initialize::Random => Checkpoint::open_blank(&context.model("from")?)?,
+        Initialize::Random => Checkpoint::open_blank(&context.model("from")?)?.with_date(context.task.date()),
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
@@ -67,17 +67,12 @@ impl Demonstrations {
             let column = cast(column, &DataType::Utf8)?;
             answers.extend(column.as_string::<i32>().iter().map(|text| text.map(str::to_string)));
         }
-        let Some(&eos) = checkpoint.generation.eos_token_ids.first() else {
-            return Err(StageError::Input("the model has no eos_token_id, so it could not learn to stop".to_string()));
-        };
         let mut rows = Vec::with_capacity(prompts.len());
         for (row, (Prompt { id, asked }, answer)) in prompts.iter().zip(answers).enumerate() {
             let at = |problem: String| StageError::Input(format!("demonstrations, row {row} ({id}): {problem}"));
             let answer = answer.ok_or_else(|| at(format!("expected a {}, found null", settings.response)))?;
-            let (text, special) = asked.text(checkpoint).map_err(|error| at(error.to_string()))?;
-            let encoded = checkpoint.tokenizer.encode_pair(&text, &answer, special).map_err(|error| at(error.to_string()))?;
-            let (mut tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
-            tokens.push(eos);
+            let encoded = checkpoint.encode_pair(asked, &answer).map_err(|error| at(error.to_string()))?;
+            let (tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
             let limits = [
                 (prompt_count, settings.max_prompt_tokens, "prompt"),
                 (tokens.len() - prompt_count, settings.max_response_tokens, "response"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use optune::model::{AdapterConfig, CausalLm, Checkpoint, Sequences};
+use optune::model::{AdapterConfig, CausalLm, Checkpoint, Dtype, Sequences};
 use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, response_logprobs};
 use serde_json::{Value, json};
 
@@ -152,7 +152,7 @@ fn merged_or_beside_its_base_an_adapter_gives_the_same_logits() {
     let without = all_logits(&Checkpoint::open(&base).unwrap().load(&device()).unwrap(), &sequence);
     assert!(largest_difference(&beside, &without) > 1e-2, "the adapter does nothing");
 
-    checkpoint.save_merged(&folder.path().join("merged")).unwrap();
+    checkpoint.export(&folder.path().join("merged"), Dtype::F32, u64::MAX).unwrap();
     let exported = Checkpoint::open(&folder.path().join("merged")).unwrap();
     assert!(exported.adapter().is_none());
     assert_eq!(all_logits(&exported.load(&device()).unwrap(), &sequence), merged);
@@ -337,7 +337,7 @@ fn a_run_keeps_adapters_goes_on_with_them_and_exports_them_merged_or_alone() {
     assert_eq!(logits("merged"), logits("alone"));
     assert!(largest_difference(&logits("alone"), &logits("first")) > 1e-4);
     let error = workspace.fail(&["export", "policy", "small", "base", "--node", "base", "--adapter"], 2);
-    assert!(error.contains("trained with `lora`"), "{error}");
+    assert!(error.contains("expected a model trained with `lora`"), "{error}");
 
     // What PEFT or a run made is an input like any other model, and is gone on with.
     workspace.edit("pipeline.yaml", "shape:    { model: shape }", "shape:    { model: shape }\n  adapted:  { model: alone }");
@@ -421,6 +421,6 @@ fn adapters_are_exported() {
     };
     checkpoint.copy_adapter(&folder.join("adapter"), folder.join("base").to_str().unwrap()).unwrap();
     parity("adapter", &model);
-    checkpoint.save_merged(&folder.join("merged")).unwrap();
+    checkpoint.export(&folder.join("merged"), Dtype::F32, u64::MAX).unwrap();
     parity("merged", &model);
 }

@@ -318,7 +318,7 @@ fn tokenizing_a_pair_keeps_the_prompt_apart() {
     // The file asks for truncation to 3 tokens, which is not for us.
     assert_eq!(tokenizer.encode("abcd", SpecialTokens::Added).unwrap(), [1, 4, 5, 6, 7]);
     assert_eq!(tokenizer.encode("<s>ab", SpecialTokens::Written).unwrap(), [1, 4, 5]);
-    let pair = tokenizer.encode_pair("ab", " c", SpecialTokens::Added).unwrap();
+    let pair = tokenizer.encode_pair("ab", "ab c", SpecialTokens::Opening).unwrap();
     assert_eq!((pair.token_ids, pair.prompt_token_count), (vec![1, 4, 5, 3, 6], 3));
     assert_eq!(tokenizer.decode(&[4, 3, 5, 2]).unwrap(), "a b");
     assert_eq!(tokenizer.token_id("</s>"), Some(2));
@@ -331,8 +331,8 @@ fn a_response_that_melts_into_the_prompt_is_an_error() {
     let Some(folder) = real("stories260K") else { return };
     let tokenizer = Checkpoint::open(&folder).unwrap().tokenizer;
     assert_eq!(tokenizer.encode("Once upon a time", SpecialTokens::Added).unwrap(), [1, 403, 407, 261, 378]);
-    assert!(tokenizer.encode_pair("Once upon a time", ", there was", SpecialTokens::Added).is_ok());
-    let error = tokenizer.encode_pair("Once upon a ti", "me", SpecialTokens::Added).unwrap_err().to_string();
+    assert!(tokenizer.encode_pair("Once upon a time", "Once upon a time, there was", SpecialTokens::Opening).is_ok());
+    let error = tokenizer.encode_pair("Once upon a ti", "Once upon a time", SpecialTokens::Opening).unwrap_err().to_string();
     assert!(error.contains("not the first ones") && error.contains("they part after"), "{error}");
 }
 
@@ -345,23 +345,23 @@ fn chat_templates_write_the_prompt() {
                   <|{{ message.role }}|>\n{{ message['content'].strip() + eos_token }}\n\
                   {% endfor %}\n\
                   {% if add_generation_prompt %}<|assistant|>\n{% endif %}";
-    let template = ChatTemplate::new(source, None, Some("</s>".to_string())).unwrap();
+    let template = ChatTemplate::new(source, &[("eos_token", "</s>")]).unwrap();
     let message = |role: &str, content: &str| Message { role: role.to_string(), content: content.to_string() };
-    let text = template.prompt(&[message("system", "Be kind."), message("user", " Hi ")]).unwrap();
+    let text = template.render(&[message("system", "Be kind."), message("user", " Hi ")], true).unwrap();
     assert_eq!(text, "<|system|>\nBe kind.</s>\n<|user|>\nHi</s>\n<|assistant|>\n");
-    let error = template.prompt(&[message("dog", "woof")]).unwrap_err().to_string();
+    let error = template.render(&[message("dog", "woof")], true).unwrap_err().to_string();
     assert!(error.contains("unknown role dog"), "{error}");
-    assert!(ChatTemplate::new("{% for %}", None, None).is_err());
+    assert!(ChatTemplate::new("{% for %}", &[]).is_err());
 
     let (folder, checkpoint) = blank(true);
     assert!(checkpoint.chat_template.is_none());
     let settings = json!({"chat_template": [{"name": "default", "template": "{{ bos_token }}{{ messages[0].content }}"}], "bos_token": {"content": "<s>"}});
     fs::write(folder.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
     let checkpoint = Checkpoint::open_blank(folder.path()).unwrap();
-    assert_eq!(checkpoint.chat_template.as_ref().unwrap().prompt(&[message("user", "abc")]).unwrap(), "<s>abc");
+    assert_eq!(checkpoint.chat_template.as_ref().unwrap().render(&[message("user", "abc")], true).unwrap(), "<s>abc");
     fs::write(folder.path().join("chat_template.jinja"), "{{ messages[0].content | upper }}").unwrap();
     let checkpoint = Checkpoint::open_blank(folder.path()).unwrap();
-    assert_eq!(checkpoint.chat_template.as_ref().unwrap().prompt(&[message("user", "abc")]).unwrap(), "ABC");
+    assert_eq!(checkpoint.chat_template.as_ref().unwrap().render(&[message("user", "abc")], true).unwrap(), "ABC");
 }
 
 #[test]

@@ -96,6 +96,11 @@ impl Output {
         !matches!(self, Self::Model | Self::Reward)
     }
 
+    /// Whether `found` can stand where this is expected: it is the same, or a user's own table of preferences in the place of pairs.
+    pub fn takes(self, found: Self) -> bool {
+        self == found || (self == Self::Pairs && found == Self::Table)
+    }
+
     /// What to call it in a sentence.
     pub fn noun(self) -> &'static str {
         match self {
@@ -193,6 +198,11 @@ impl Operator {
             Self::Generate(_) | Self::Train(_) | Self::Sft(_) => true,
             Self::Score(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_) => false,
         }
+    }
+
+    /// Whether a model's chat template may be used, so that the date it writes counts.
+    pub fn converses(&self) -> bool {
+        !matches!(self, Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_))
     }
 
     /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.

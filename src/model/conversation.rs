@@ -1,0 +1,144 @@
+//! What is asked of a model, and the token ids of prompts, of prompts with a response, and of whole conversations.
+//!
+//! The only place that decides who writes special tokens: for plain text the tokenizer, for messages the chat template, never both.
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
+use super::tokenizer::ending;
+use super::{ChatTemplate, Checkpoint, EncodedPair, ModelError, SpecialTokens};
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks: `system`, `user` or `assistant`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+/// What a prompt asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Plain text, given to the model as it is.
+    Text(String),
+    /// A conversation, for the model's chat template.
+    Messages(Vec<Message>),
+}
+
+impl Checkpoint {
+    /// The same checkpoint for a run of this date, which is what its chat template writes as today's.
+    pub fn with_date(mut self, date: Option<NaiveDate>) -> Self {
+        if let Some(template) = &mut self.chat_template {
+            template.set_date(date);
+        }
+        self
+    }
+
+    /// The ids that generation starts from: a plain text behind the tokenizer's opening special tokens, or the conversation as the
+    /// chat template writes it up to where the response begins.
+    ///
+    /// # Errors
+    /// Messages for a checkpoint without a chat template or that its template refuses, or a prompt without tokens.
+    pub fn encode_prompt(&self, asked: &Asked) -> Result<Vec<i32>, ModelError> {
+        match asked {
+            Asked::Text(text) => self.tokenizer.encode(text, SpecialTokens::Opening),
+            Asked::Messages(messages) => self.tokenizer.encode(&self.template()?.render(messages, true)?, SpecialTokens::Written),
+        }
+    }
+
+    /// The prompt's ids as [`Checkpoint::encode_prompt`] gives them, then those of a complete response, ended as the model ends its turn.
+    ///
+    /// Prompt and response are tokenized as one text. Behind a plain text's response comes the first of the model's end tokens; in a
+    /// conversation comes what the template writes behind the assistant's message up to the first end token (the newline that often
+    /// follows is no part of the turn), and an end token if the template writes none. A response that brings its end token along does
+    /// not get a second one.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::encode_prompt`]; when the prompt's text or tokens change once the response follows; when the model has no end
+    /// token, or the response has one before its end.
+    pub fn encode_pair(&self, asked: &Asked, response: &str) -> Result<EncodedPair, ModelError> {
+        let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
+        let first_end = *self.generation.eos_token_ids.first().ok_or_else(no_end)?;
+        self.check_ends_last(response)?;
+        let (mut pair, end) = match asked {
+            Asked::Text(text) => (self.tokenizer.encode_pair(text, &format!("{text}{response}"), SpecialTokens::Opening)?, first_end),
+            Asked::Messages(messages) => {
+                let template = self.template()?;
+                let prompt = template.render(messages, true)?;
+                let whole = template.render(&answered(messages, response), false)?;
+                if !whole.starts_with(&prompt) {
+                    return Err(changed_prompt(&prompt, &whole));
+                }
+                // A model that converses may have several end tokens; its tokenizer's settings name the one that ends a turn.
+                let end = template.eos_token().and_then(|token| self.tokenizer.token_id(token));
+                let end = end.filter(|id| self.is_end(*id)).unwrap_or(first_end);
+                (self.tokenizer.encode_pair(&prompt, &whole, SpecialTokens::Written)?, end)
+            }
+        };
+        let response_ids = pair.token_ids.get(pair.prompt_token_count..).unwrap_or_default();
+        match response_ids.iter().position(|id| self.is_end(*id)) {
+            Some(position) => pair.token_ids.truncate(pair.prompt_token_count + position + 1),
+            None => pair.token_ids.push(end),
+        }
+        Ok(pair)
+    }
+
+    /// The ids of prompt and response as a model that reads whole conversations takes them: as Python's
+    /// `apply_chat_template(messages, tokenize=True)` gives them, nothing dropped and nothing added.
+    ///
+    /// A plain text is one user turn and one assistant turn if there is a chat template; if not, prompt and response are one text with
+    /// the tokenizer's special tokens around it.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::encode_prompt`].
+    pub fn encode_conversation(&self, asked: &Asked, response: &str) -> Result<Vec<i32>, ModelError> {
+        let messages = match (asked, &self.chat_template) {
+            (Asked::Text(text), None) => return self.tokenizer.encode(&format!("{text}{response}"), SpecialTokens::Added),
+            (Asked::Text(text), Some(_)) => answered(&[Message { role: "user".to_string(), content: text.clone() }], response),
+            (Asked::Messages(messages), _) => answered(messages, response),
+        };
+        self.tokenizer.encode(&self.template()?.render(&messages, false)?, SpecialTokens::Written)
+    }
+
+    fn template(&self) -> Result<&ChatTemplate, ModelError> {
+        let problem = "expected a chat template because prompts are messages, found none; add chat_template.jinja, or give prompts as text";
+        self.chat_template.as_ref().ok_or_else(|| ModelError::invalid(self.folder(), problem))
+    }
+
+    fn is_end(&self, id: i32) -> bool {
+        self.generation.eos_token_ids.contains(&id)
+    }
+
+    /// Refuses a response that goes on behind an end token: no model says such a thing in one turn, and what follows would be lost.
+    fn check_ends_last(&self, response: &str) -> Result<(), ModelError> {
+        let ids = self.tokenizer.ids(response.trim_end(), SpecialTokens::Written)?;
+        match ids.iter().position(|id| self.is_end(*id)) {
+            Some(position) if position + 1 < ids.len() => Err(ModelError::Text(format!(
+                "expected a response with an end token at its end only, found token {} after {position} of its {} tokens, in {:?}",
+                ids[position],
+                ids.len(),
+                response.chars().take(60).collect::<String>(),
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The conversation with the assistant's next message.
+fn answered(messages: &[Message], response: &str) -> Vec<Message> {
+    let answer = Message { role: "assistant".to_string(), content: response.to_string() };
+    messages.iter().cloned().chain([answer]).collect()
+}
+
+fn changed_prompt(prompt: &str, whole: &str) -> ModelError {
+    let same: usize = prompt.chars().zip(whole.chars()).take_while(|(left, right)| left == right).map(|(same, _)| same.len_utf8()).sum();
+    let after = |text: &str| text[same..].chars().take(40).collect::<String>();
+    ModelError::Chat(format!(
+        "the template changes the prompt once a response follows: after {:?} the prompt goes on with {:?}, the whole conversation with {:?}; \
+         a template is needed whose generation prompt begins the assistant's turn as the template writes it",
+        ending(&prompt[..same]),
+        after(prompt),
+        after(whole),
+    ))
+}
