@@ -166,12 +166,13 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
     };
     let beside = folder.parent().map(|parent| parent.join(base));
     let found = [Some(PathBuf::from(base)), beside].into_iter().flatten().find(|path| path.is_dir());
-    found.map(Some).ok_or_else(|| {
-        ModelError::invalid(
-            &path,
-            format!("base_model_name_or_path is {base:?}, expected a directory; download the base and name it there"),
-        )
-    })
+    let problem = match found {
+        // Nor is an adapter that names itself followed without end.
+        Some(found) if found.join(CONFIG).is_file() => "which is an adapter too; merge that one into its base first",
+        Some(found) => return Ok(Some(found)),
+        None => "expected a directory; download the base and name it there",
+    };
+    Err(ModelError::invalid(&path, format!("base_model_name_or_path is {base:?}, {problem}")))
 }
 
 /// An adapter whose weights are still on disk.

@@ -69,10 +69,6 @@ impl Checkpoint {
     /// Names the file that is missing or wrong; compares the weights' names and shapes with `config.json`.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         if let Some(base) = adapter::base_of(folder)? {
-            // Also what keeps an adapter that names itself from being followed without end.
-            if adapter::base_of(&base)?.is_some() {
-                return Err(ModelError::invalid(folder, format!("its base {} is an adapter too; merge that one first", base.display())));
-            }
             return Self::open(&base)?.with_adapter(folder);
         }
         let mut checkpoint = Self::open_blank(folder)?;
@@ -85,11 +81,14 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Opens a folder of which only configuration and tokenizer count, to initialise a model from.
+    /// Opens a folder of which only configuration and tokenizer count, to initialise a model from; of an adapter, those of its base.
     ///
     /// # Errors
     /// Names the file that is missing or wrong.
     pub fn open_blank(folder: &Path) -> Result<Self, ModelError> {
+        if let Some(base) = adapter::base_of(folder)? {
+            return Self::open_blank(&base);
+        }
         let path = folder.join(CONFIG);
         let config_json = read_json(&path)?;
         let config = ModelConfig::from_json(&config_json).map_err(|problem| ModelError::invalid(&path, problem))?;

@@ -294,7 +294,7 @@ fn adapters_of_other_kinds_are_refused() {
     config["base_model_name_or_path"] = json!(adapter);
     fs::write(&path, config.to_string()).unwrap();
     let error = Checkpoint::open(&adapter).unwrap_err().to_string();
-    assert!(error.contains("is an adapter too"), "{error}");
+    assert!(error.contains("which is an adapter too"), "{error}");
     fs::write(&path, &text).unwrap();
     fs::remove_file(adapter.join("adapter_model.safetensors")).unwrap();
     let error = Checkpoint::open(&base).unwrap().with_adapter(&adapter).map(|_| ()).unwrap_err().to_string();
