@@ -6,8 +6,13 @@ use clap::{Args, Subcommand};
 
 use super::pairs::{self, Wanted};
 use super::{CliError, format};
-use crate::model::{Checkpoint, Dtype};
+use crate::model::{Checkpoint, Dtype, ModelError};
+use crate::pipeline::{Input, Pipeline};
+use crate::stages::adapters;
 use crate::store::{Place, PlaceKind, Runs};
+
+/// The file of a model that is an adapter.
+const ADAPTER: &str = "adapter_config.json";
 
 #[derive(Args)]
 pub(super) struct Export {
@@ -17,7 +22,7 @@ pub(super) struct Export {
 
 #[derive(Subcommand)]
 enum What {
-    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory.
+    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory; an adapter is merged into its base.
     Policy {
         /// The run: its name, or its folder.
         run: PathBuf,
@@ -35,6 +40,9 @@ enum What {
         /// The largest size of a weights file; larger models go into several.
         #[arg(long, default_value = "5GB", value_name = "SIZE", value_parser = bytes)]
         max_shard_size: u64,
+        /// Write what was trained with `lora` alone, in PEFT's format, with the place of its base in it.
+        #[arg(long, conflicts_with_all = ["dtype", "max_shard_size"])]
+        adapter: bool,
     },
     /// Pairs with the columns prompt, chosen, rejected, weight and margin, as TRL reads them: texts, or lists of messages where the prompts
     /// are messages. The format is that of the file's extension.
@@ -61,9 +69,15 @@ enum What {
 impl Export {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         match self.what {
-            What::Policy { run, output, node, iteration, dtype, max_shard_size } => {
-                let (model, name) = model(runs, &run, &node, iteration)?;
-                export(&model, &output, dtype, max_shard_size)?;
+            What::Policy { run, output, node, iteration, dtype, max_shard_size, adapter } => {
+                let (checkpoint, base, name) = model(runs, &run, &node, iteration)?;
+                match (adapter, base) {
+                    (true, Some(base)) => export(&output, |folder| checkpoint.copy_adapter(folder, &base.display().to_string())),
+                    (true, None) => {
+                        Err(CliError::Input(format!("expected a model trained with `lora`, but {name} was not; leave out --adapter")))
+                    }
+                    (false, _) => export(&output, |folder| checkpoint.export(folder, dtype, max_shard_size)),
+                }?;
                 format::print(&format!("{name} in {}", output.display()))
             }
             What::Pairs { run, output, node, responses, prompts, iteration } => {
@@ -73,8 +87,8 @@ impl Export {
     }
 }
 
-/// The folder of a finished model, and what to call it.
-fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<(PathBuf, String), CliError> {
+/// A finished model, where its base lies if it is an adapter, and what to call it.
+fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<(Checkpoint, Option<PathBuf>, String), CliError> {
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
     let made =
@@ -89,15 +103,22 @@ fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<
     };
     let place = Place { kind: PlaceKind::Model, name: manifest.node.clone(), iteration: manifest.iteration };
     let name = manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}"));
-    Ok((run.model_dir(&place)?, name))
+    if !manifest.files.iter().any(|file| file.file == ADAPTER) {
+        return Ok((Checkpoint::open(&run.model_dir(&place)?)?, None, name));
+    }
+    // The run's own pipeline file leads to the base.
+    let graph = Pipeline::load(&run.folder().join("pipeline.yaml"), &[])?.graph(Path::new(""))?;
+    let made = graph.tasks.iter().position(|task| task.place() == place).map(Input::Task);
+    let made = made.ok_or_else(|| CliError::Input(format!("{}: its pipeline.yaml has no {place}", run.folder().display())))?;
+    Ok((adapters::open(&run, &graph, made)?, adapters::base_folder(&run, &graph, made)?, name))
 }
 
-/// Writes the model into a directory that does not exist yet; where that fails, none is left.
-fn export(model: &Path, output: &Path, dtype: Dtype, max_shard_bytes: u64) -> Result<(), CliError> {
+/// Writes a model into a directory that does not exist yet; where that fails, none is left.
+fn export(output: &Path, write: impl FnOnce(&Path) -> Result<(), ModelError>) -> Result<(), CliError> {
     if output.exists() {
         return Err(CliError::Input(format!("{}: exists already; name a directory that does not", output.display())));
     }
-    let written = Checkpoint::open(model).and_then(|checkpoint| checkpoint.export(output, dtype, max_shard_bytes));
+    let written = write(output);
     if written.is_err() && output.exists() {
         std::fs::remove_dir_all(output)?;
     }

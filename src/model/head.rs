@@ -46,9 +46,9 @@ pub(super) fn with_reward_head(config: &Value, architecture: Option<String>, pad
         settings.remove("num_labels");
         settings.insert("id2label".to_string(), json!({"0": "LABEL_0"}));
         settings.insert("label2id".to_string(), json!({"LABEL_0": 0}));
-        if settings.get("pad_token_id").is_none_or(Value::is_null)
-            && let Some(padding) = padding
-        {
+        // Old files say -1 for none.
+        let has_padding = settings.get("pad_token_id").and_then(Value::as_i64).is_some_and(|id| id >= 0);
+        if let Some(padding) = padding.filter(|_| !has_padding) {
             settings.insert("pad_token_id".to_string(), Value::from(padding));
         }
     }

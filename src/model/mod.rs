@@ -2,6 +2,8 @@
 //!
 //! Token ids go in; hidden states, logits and rewards come out. Knows nothing of Arrow, the pipeline or any training objective.
 
+mod adapted;
+mod adapter;
 mod chat;
 mod checkpoint;
 mod config;
@@ -14,6 +16,7 @@ mod families;
 mod generation_config;
 mod head;
 mod kv_cache;
+mod low_rank;
 mod parameters;
 mod placement;
 mod projection;
@@ -25,6 +28,7 @@ mod transformer;
 mod weights;
 mod weights_writer;
 
+pub use adapter::{AdapterConfig, base_of};
 pub use chat::ChatTemplate;
 pub use checkpoint::Checkpoint;
 pub use config::{LayerConfig, ModelConfig};
@@ -35,6 +39,7 @@ pub use error::ModelError;
 pub use generation_config::GenerationConfig;
 pub use head::Head;
 pub use kv_cache::KvCache;
+pub use low_rank::LowRank;
 pub use placement::Placement;
 pub use projection::Projection;
 pub use reward_model::RewardModel;

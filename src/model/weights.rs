@@ -71,6 +71,16 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Reads the header of one safetensors file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not a whole safetensors file.
+    pub(super) fn open_file(path: &Path) -> Result<Self, ModelError> {
+        let mut weights = Self { folder: path.to_path_buf(), tensors: BTreeMap::new() };
+        weights.read_header(path)?;
+        Ok(weights)
+    }
+
     /// Reads the headers of the shards that an index names, and checks that its tensors are where it says.
     fn read_shards(&mut self, index: &Path) -> Result<(), ModelError> {
         #[derive(Deserialize)]
@@ -125,31 +135,32 @@ impl Weights {
         Ok(())
     }
 
-    /// Checks that the tensors are exactly these `parameters`, apart from what other software writes and nobody reads.
+    /// Checks that the tensors are exactly these `parameters`, which `config` (a file's name) asks for, apart from what other software
+    /// writes and nobody reads.
     ///
     /// # Errors
     /// Lists what is missing, unexpected or of another shape.
-    pub(super) fn check(&self, parameters: &[Parameter]) -> Result<(), ModelError> {
+    pub(super) fn check(&self, parameters: &[Parameter], config: &str) -> Result<(), ModelError> {
         let mut problems = Vec::new();
         for Parameter { name, shape, .. } in parameters {
             match self.tensors.get(name) {
                 None => problems.push(format!("{name} is missing")),
                 Some(stored) if stored.shape != *shape => {
-                    problems.push(format!("{name} has shape {:?}, config.json asks for {shape:?}", stored.shape));
+                    problems.push(format!("{name} has shape {:?}, {config} asks for {shape:?}", stored.shape));
                 }
                 Some(_) => {}
             }
         }
         let expected = |name: &str| parameters.iter().any(|parameter| parameter.name == name);
         let unexpected = self.tensors.keys().filter(|name| !expected(name) && *name != LM_HEAD);
-        problems.extend(unexpected.map(|name| format!("{name} is not part of the model that config.json describes")));
+        problems.extend(unexpected.map(|name| format!("{name} is not part of the model that {config} describes")));
         if problems.is_empty() {
             return Ok(());
         }
         let more = problems.len().saturating_sub(5);
         problems.truncate(5);
         let tail = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Err(ModelError::invalid(&self.folder, format!("weights do not fit config.json: {}{tail}", problems.join("; "))))
+        Err(ModelError::invalid(&self.folder, format!("weights do not fit {config}: {}{tail}", problems.join("; "))))
     }
 
     /// Checks that the logits' weights, where they are stored although they are tied to the embedding, are a copy of it.

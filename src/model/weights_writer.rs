@@ -39,6 +39,22 @@ pub(super) fn write(
     if shards.len() > 1 { write_index(folder, &names, &shards, dtype) } else { Ok(()) }
 }
 
+/// Writes `parameters` to the file `path`, as [`write`] does.
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn write_file(
+    path: &Path,
+    parameters: &[Parameter],
+    dtype: Dtype,
+    write_values: impl FnOnce(&mut Sink<'_>) -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
+    let to_come = std::iter::once((path.to_path_buf(), parameters));
+    let mut writer = Writer { folder: path, dtype, to_come, current: None };
+    write_values(&mut |values| writer.push(&values))?;
+    writer.close()
+}
+
 /// The parameters of each shard: as many as fit, in their order.
 fn divide(parameters: &[Parameter], dtype: Dtype, max_shard_bytes: u64) -> Vec<&[Parameter]> {
     let mut shards = Vec::new();

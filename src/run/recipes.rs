@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::RunError;
 use crate::dag::fingerprint::{Fingerprint, Recipe};
+use crate::model;
 use crate::pipeline::graph::{Graph, Input, Source, SourceKind};
-use crate::stages;
+use crate::stages::{self, StageError};
 use crate::store;
 
 /// A graph whose inputs were read once, so that every output's fingerprint is known.
@@ -57,7 +58,13 @@ fn fingerprint(source: &Source, files: &[Fingerprint]) -> Result<Fingerprint, Ru
             let reading = serde_json::json!([files, format, delimiter, header, columns, shape, map]);
             Fingerprint::of(reading.to_string().as_bytes())
         }
-        SourceKind::Model { path } => store::fingerprint_of(path)?,
+        SourceKind::Model { path } => match model::base_of(path).map_err(StageError::from)? {
+            Some(base) => {
+                let parts = serde_json::json!([store::fingerprint_of(path)?, store::fingerprint_of(&base)?]);
+                Fingerprint::of(parts.to_string().as_bytes())
+            }
+            None => store::fingerprint_of(path)?,
+        },
         SourceKind::Reward { sql } => Fingerprint::of(sql.as_bytes()),
     })
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::import;
-use super::{Prompts, StageError, device_choice, generate_remote, score};
+use super::{Prompts, StageError, adapters, device_choice, generate_remote, score};
 use crate::model::{Asked, Checkpoint, DeviceChoice, ModelError};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::input::Shape;
@@ -82,6 +82,9 @@ impl<'a> Known<'a> {
                     };
                 }
             }
+        }
+        if task.iteration.is_none_or(|iteration| iteration <= 2) {
+            adapters::check(self.graph, task)?;
         }
         self.try_prompts(task)?;
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {

@@ -7,6 +7,7 @@ mod families;
 mod floors;
 mod generation;
 mod kills;
+mod lora;
 mod model;
 mod model_config;
 mod pipeline;

@@ -77,7 +77,7 @@ pub fn largest_difference(left: &[f32], right: &[f32]) -> f32 {
 }
 
 /// The logits of every position of one sequence, without a cache.
-fn all_logits(model: &CausalLm, sequence: &[i32]) -> Vec<f32> {
+pub fn all_logits(model: &CausalLm, sequence: &[i32]) -> Vec<f32> {
     let device = model.device();
     let placement = Placement::right_padded(sequence.len(), &device);
     values(model.logits(model.hidden(ids(&[sequence], &device), &placement, None)))

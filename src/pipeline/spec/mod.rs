@@ -4,6 +4,7 @@
 
 pub mod engine;
 pub mod input;
+pub mod lora;
 pub mod operator;
 pub mod query;
 pub mod relational;

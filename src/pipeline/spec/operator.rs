@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::lora::Lora;
 use super::relational::{Merge, Pair, Score, Select, Sql, Strategy};
 use super::sampling::{Evaluate, Generate};
 use super::training::{Sft, Train};
@@ -144,6 +145,15 @@ impl Operator {
             Self::Evaluate(_) => Output::Evaluation,
             Self::Train(_) | Self::Sft(_) => Output::Model,
             Self::Sql(_) => Output::Table,
+        }
+    }
+
+    /// The adapter that it trains, if it does not train the weights.
+    pub fn lora(&self) -> Option<&Lora> {
+        match self {
+            Self::Train(train) => train.lora.as_ref(),
+            Self::Sft(sft) => sft.lora.as_ref(),
+            _ => None,
         }
     }
 

@@ -5,6 +5,7 @@
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
+use super::lora::Lora;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
@@ -52,6 +53,9 @@ pub struct Train {
     #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: Option<f64>,
+    /// Train a low-rank adapter instead of the weights, `{}` for its defaults; the weights themselves when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
 }
 
 /// A policy trained to imitate demonstrations.
@@ -102,6 +106,9 @@ pub struct Sft {
     #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: Option<f64>,
+    /// Train a low-rank adapter instead of the weights, `{}` for its defaults; the weights themselves when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
 }
 
 /// The loss over pairs.
