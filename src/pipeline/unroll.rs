@@ -4,17 +4,16 @@
 //!
 //! | task | hidden slots |
 //! |---|---|
-//! | score | `prompts` of its responses; `tables` of the reward's query |
+//! | score | `prompts` of its responses; `tables` of the reward's queries, `rewards` that it names |
 //! | merge | `responses` that the fresh rewards are of |
 //! | `<train>_pairs` (reference) | `responses` that the pairs can be of: of every iteration whose responses the pool may still hold |
 //! | train | the same `responses`; its `pairs` are `<train>_pairs` |
+//! | `<reward_model>_ranking` (rank) | `model`, the reward model; the same `preferences` |
 //! | evaluate | `responses`, `rewards`, `baseline_responses`, `baseline_rewards`, each made by a task of its own |
 //!
 //! Knows which task feeds which, not how any of them runs.
 
 use std::path::Path;
-
-use serde_json::json;
 
 use super::check::{Link, Linked, link, order};
 use super::error::Fault;
@@ -26,6 +25,7 @@ use super::spec::Spec;
 use super::spec::operator::Operator;
 use super::spec::relational::{RankBy, Score, Strategy};
 use super::spec::sampling::{Evaluate, Generate};
+use super::spec::training::Rank;
 
 /// The most iterations; a run of more is a mistake.
 const MOST_ITERATIONS: u32 = 1_000;
@@ -154,6 +154,14 @@ impl Unrolling<'_> {
                 inputs.push(self.made("pairs", pairs));
                 inputs.extend(responses);
             }
+            Operator::RewardModel(settings) if settings.has_held_out() => {
+                let rank = Rank { held_out: settings.held_out.clone(), max_tokens: settings.max_tokens };
+                let mut ranked: Vec<Slot> = inputs.iter().filter(|slot| slot.slot != "from").cloned().collect();
+                let model = self.add(node, "", t, operator, inputs);
+                ranked.push(self.made("model", model));
+                self.add(node, "_ranking", t, Operator::Rank(rank), ranked);
+                return model;
+            }
             Operator::Evaluate(evaluate) => return self.evaluation(node, evaluate, inputs, t, baseline),
             _ => {}
         }
@@ -226,7 +234,7 @@ impl Unrolling<'_> {
         let mut scoring = vec![self.made("responses", responses)];
         scoring.extend(self.slot(inputs, "reward"));
         scoring.extend(prompts);
-        scoring.extend(inputs.iter().filter(|slot| slot.slot == "tables").cloned());
+        scoring.extend(inputs.iter().filter(|slot| ["tables", "rewards"].contains(&slot.slot)).cloned());
         let rewards = self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scoring);
         (responses, rewards)
     }
@@ -236,9 +244,9 @@ impl Unrolling<'_> {
         let mut settings = operator.settings();
         let reward = self.slot(&inputs, "reward").map(|reward| reward.input);
         if let Some(Input::Source(index)) = reward
-            && let Some(Source { kind: SourceKind::Reward { sql }, .. }) = self.sources.get(index)
+            && let Some(Source { kind: SourceKind::Reward { reward }, .. }) = self.sources.get(index)
         {
-            settings.insert("reward".to_string(), json!({ "sql": sql }));
+            settings.insert("reward".to_string(), reward.settings());
         }
         self.tasks.push(Task {
             name: format!("{}{part}", node.name.value),

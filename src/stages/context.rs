@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 
-use super::{Progress, Prompts, StageError, seed, version};
+use super::{Preferences, Progress, Prompts, StageError, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model::{Checkpoint, DeviceChoice};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
@@ -148,6 +148,12 @@ impl Context<'_> {
     pub fn prompts(&self, slot: &str) -> Result<Prompts, StageError> {
         let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
         Prompts::read(&name, self.batches(slot)?)
+    }
+
+    /// The preferences in `slot`, checked.
+    pub fn preferences(&self, slot: &str) -> Result<Preferences, StageError> {
+        let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
+        Preferences::read(&name, self.batches(slot)?)
     }
 
     /// The model directory in `slot`.

@@ -16,6 +16,7 @@ pub mod input;
 pub mod merge;
 pub mod pair;
 mod paired;
+mod preferences;
 mod progress;
 mod prompts;
 mod reference;
@@ -31,6 +32,7 @@ mod training_loop;
 pub use check::check;
 pub use context::{Context, device_choice, recipe, training_recipe};
 pub use error::StageError;
+pub use preferences::{Preference, Preferences};
 pub use progress::{Progress, Silent};
 pub use prompts::{Prompt, Prompts};
 

@@ -3,6 +3,7 @@
 //! Knows how a user names them, not how they are opened.
 
 mod reward;
+mod server;
 mod table;
 
 use std::borrow::Cow;
@@ -12,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::position::{At, Name};
 
-pub use reward::Reward;
+pub use reward::{Component, Reward, RewardSource};
+use server::server;
+pub use server::{Server, Shape};
 pub use table::{ColumnType, Columns, Format, TableFile};
 
 /// One entry of `inputs`.
