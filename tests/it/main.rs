@@ -7,6 +7,7 @@ mod generation;
 mod kills;
 mod model;
 mod pipeline;
+mod server;
 mod store;
 mod stories;
 mod tables;
