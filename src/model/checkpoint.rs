@@ -1,4 +1,6 @@
 //! A checkpoint: a folder in Hugging Face's layout, opened without its weights, then loaded, freshly initialised, or written.
+//!
+//! Knows nothing of training, nor of what a family's `config.json` means.
 
 use std::convert::Infallible;
 use std::f64::consts::TAU;
@@ -6,23 +8,28 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::Device;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
+use super::head::{self, Head};
 use super::parameters::{self, Parameter};
 use super::weights::{self, Weights};
-use super::{CausalLm, ChatTemplate, GenerationConfig, ModelConfig, ModelError, Tokenizer};
+use super::{CausalLm, ChatTemplate, GenerationConfig, ModelConfig, ModelError, RewardModel, Tokenizer};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// The one parameter of a reward head.
+const SCORE: &str = "score.weight";
 /// Copied as they are when a model is saved.
 const COPIED: [&str; 8] = [
     GENERATION_CONFIG,
     TOKENIZER,
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG,
     "tokenizer.model",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -45,6 +52,8 @@ pub struct Checkpoint {
     config_json: Value,
     parameters: Vec<Parameter>,
     weights: Option<Weights>,
+    /// Where a fresh score head is drawn from; `None` when the checkpoint has its own, or none.
+    score_seed: Option<u64>,
 }
 
 impl Checkpoint {
@@ -79,10 +88,38 @@ impl Checkpoint {
                 format!("token ids reach {}, but vocab_size in {CONFIG} is {}", tokenizer.vocabulary_size() - 1, config.vocab_size);
             return Err(ModelError::invalid(&path, problem));
         }
-        // Makes no parameter yet, only their names and shapes.
-        let parameters = parameters::list(&CausalLm::unfilled(&config, &Device::flex()));
+        let parameters = list_parameters(&config);
         let chat_template = ChatTemplate::in_folder(folder)?;
-        Ok(Self { config, generation, tokenizer, chat_template, folder: folder.to_path_buf(), config_json, parameters, weights: None })
+        let folder = folder.to_path_buf();
+        Ok(Self { config, generation, tokenizer, chat_template, folder, config_json, parameters, weights: None, score_seed: None })
+    }
+
+    /// This policy as the start of a reward model: the same transformer without its `lm_head`, under a score head that is drawn from
+    /// `seed`, normal with mean 0 and standard deviation `initializer_range`. A checkpoint that is a reward model already stays as it is.
+    ///
+    /// `config.json` of what is saved names the family's `...ForSequenceClassification` with one label. Where it has no `pad_token_id`,
+    /// it gets the tokenizer's, or else that of a token which never ends a text.
+    #[must_use]
+    pub fn with_reward_head(mut self, seed: u64) -> Self {
+        if self.config.head == Head::Reward {
+            return self;
+        }
+        self.config_json = head::with_reward_head(&self.config_json, self.padding_token());
+        self.config.head = Head::Reward;
+        self.parameters = list_parameters(&self.config);
+        self.score_seed = Some(seed);
+        self
+    }
+
+    /// The token to pad with: the tokenizer's, else the unknown one, the first of a text, or as a last resort the last.
+    fn padding_token(&self) -> Option<i32> {
+        let settings = read_json(&self.folder.join(TOKENIZER_CONFIG)).unwrap_or_default();
+        let id_of = |name: &str| {
+            let token = settings.get(name)?;
+            self.tokenizer.token_id(token.as_str().or_else(|| token.get("content")?.as_str())?)
+        };
+        let known = id_of("pad_token").or_else(|| id_of("unk_token")).or(self.config.bos_token_id);
+        known.or_else(|| self.config.eos_token_ids.first().copied())
     }
 
     /// The folder that was opened.
@@ -95,22 +132,51 @@ impl Checkpoint {
         self.parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// Reads the weights, as f32 whatever their format on disk. A device with autodiff gives a model to train.
+    /// Reads a language model's weights, as f32 whatever their format on disk. A device with autodiff gives a model to train.
     ///
     /// # Errors
-    /// When the checkpoint was opened blank or a file cannot be read any more.
+    /// When this is a reward model, was opened blank, or a file cannot be read any more.
     pub fn load(&self, device: &Device) -> Result<CausalLm, ModelError> {
+        self.expect(Head::CausalLm)?;
+        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
+    }
+
+    /// Reads a reward model's weights, as [`Checkpoint::load`] does a language model's.
+    ///
+    /// # Errors
+    /// When this is a language model, was opened blank, or a file cannot be read any more.
+    pub fn load_reward_model(&self, device: &Device) -> Result<RewardModel, ModelError> {
+        self.expect(Head::Reward)?;
+        parameters::fill(RewardModel::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
+    }
+
+    fn expect(&self, head: Head) -> Result<(), ModelError> {
+        if self.config.head == head {
+            return Ok(());
+        }
+        let architectures = self.config_json.get("architectures").unwrap_or(&Value::Null);
+        let problem =
+            format!("expected {}, found {}: architectures is {architectures}", head.description(), self.config.head.description());
+        Err(ModelError::invalid(&self.folder.join(CONFIG), problem))
+    }
+
+    /// The values of one parameter under its Hugging Face name, in the checkpoint's layout, as f32. All weights are read through here.
+    ///
+    /// # Errors
+    /// When the checkpoint was opened blank, has no such parameter, or a file cannot be read any more.
+    pub fn parameter(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let weights = self.weights.as_ref();
         let weights = weights.ok_or_else(|| ModelError::invalid(&self.folder, "opened without weights, nothing to load"))?;
-        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| weights.read(&parameter.name))
+        match self.score_seed {
+            Some(seed) if name == SCORE => Ok(normal(&mut generator(seed), self.config.hidden_size, self.config.initializer_range)),
+            _ => weights.read(name),
+        }
     }
 
     /// A model with fresh weights: norms are 1, all else normal with mean 0 and standard deviation `initializer_range`, as Hugging
     /// Face initialises its models. The same seed gives the same weights.
     pub fn init(&self, device: &Device, seed: u64) -> CausalLm {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        let mut generator = ChaCha8Rng::from_seed(key);
+        let mut generator = generator(seed);
         let Ok(model) = parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| {
             let count = parameter.shape.iter().product();
             let is_norm = parameter.shape.len() == 1;
@@ -126,6 +192,18 @@ impl Checkpoint {
     /// # Errors
     /// When the model is not of this checkpoint's shape, or a file cannot be read or written.
     pub fn save(&self, folder: &Path, model: &CausalLm) -> Result<(), ModelError> {
+        self.write(folder, model)
+    }
+
+    /// Writes a reward model, as [`Checkpoint::save`] does a language model.
+    ///
+    /// # Errors
+    /// When the model is not of this checkpoint's shape, or a file cannot be read or written.
+    pub fn save_reward_model(&self, folder: &Path, model: &RewardModel) -> Result<(), ModelError> {
+        self.write(folder, model)
+    }
+
+    fn write(&self, folder: &Path, model: &impl Module) -> Result<(), ModelError> {
         if parameters::list(model) != self.parameters {
             return Err(ModelError::invalid(&self.folder, "the model to be saved has other parameters than config.json describes"));
         }
@@ -147,6 +225,15 @@ impl Checkpoint {
     }
 }
 
+/// The parameters of a model of this shape; makes none of them.
+fn list_parameters(config: &ModelConfig) -> Vec<Parameter> {
+    let device = Device::flex();
+    match config.head {
+        Head::CausalLm => parameters::list(&CausalLm::unfilled(config, &device)),
+        Head::Reward => parameters::list(&RewardModel::unfilled(config, &device)),
+    }
+}
+
 fn read_json(path: &Path) -> Result<Value, ModelError> {
     let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
     serde_json::from_str(&text).map_err(|error| ModelError::invalid(path, error))
@@ -160,6 +247,12 @@ fn as_float32(config: &Value) -> Value {
         settings.insert(name.to_string(), Value::from("float32"));
     }
     config
+}
+
+fn generator(seed: u64) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    ChaCha8Rng::from_seed(key)
 }
 
 /// Normally distributed numbers, by Box and Muller's transform.

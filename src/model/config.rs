@@ -5,8 +5,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The one architecture the `transformer` module computes.
-const ARCHITECTURE: &str = "LlamaForCausalLM";
+use super::head::{self, Head};
+
+/// The families the `transformer` module computes, as the names of architectures begin.
+const FAMILIES: [&str; 1] = ["Llama"];
 
 /// No dimension of a model in use comes near this; beyond it a `config.json` is taken to be broken.
 const LARGEST_DIMENSION: usize = 1 << 24;
@@ -14,6 +16,8 @@ const LARGEST_DIMENSION: usize = 1 << 24;
 /// The shape of a model, with the field names and defaults of Hugging Face's `LlamaConfig`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
+    /// What stands on top of the transformer.
+    pub head: Head,
     /// Rows of the embedding, and logits a position.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -103,11 +107,18 @@ impl ModelConfig {
     pub fn from_json(json: &Value) -> Result<Self, String> {
         let written = Written::deserialize(json).map_err(|error| error.to_string())?;
         check_supported(&written)?;
+        let head = architecture(&written)?;
+        if head == Head::Reward
+            && let Some(labels) = head::labels(json).filter(|labels| *labels != 1)
+        {
+            return Err(format!("expected a classifier with 1 label, its score being the reward; found {labels} (num_labels, id2label)"));
+        }
         let size = |value: Option<usize>, name: &str| value.ok_or_else(|| format!("{name} is missing"));
         let hidden_size = size(written.hidden_size, "hidden_size")?;
         let num_attention_heads = size(written.num_attention_heads, "num_attention_heads")?;
         let rope_theta = written.rope_theta.or(written.rope_parameters.and_then(|rope| rope.rope_theta));
         let config = Self {
+            head,
             vocab_size: size(written.vocab_size, "vocab_size")?,
             hidden_size,
             intermediate_size: size(written.intermediate_size, "intermediate_size")?,
@@ -163,13 +174,19 @@ impl ModelConfig {
     }
 }
 
+/// The head of the first architecture that is supported.
+fn architecture(written: &Written) -> Result<Head, String> {
+    let architectures = written.architectures.as_deref().unwrap_or_default();
+    let known = |head: Head| FAMILIES.map(|family| format!("{family}{}", head.suffix()));
+    let find = |head: Head| architectures.iter().any(|name| known(head).contains(name)).then_some(head);
+    find(Head::CausalLm).or_else(|| find(Head::Reward)).ok_or_else(|| {
+        let found = if architectures.is_empty() { "none".to_string() } else { architectures.join(", ") };
+        format!("architectures is {found}; supported: {}, {}", known(Head::CausalLm).join(", "), known(Head::Reward).join(", "))
+    })
+}
+
 /// Refuses what the transformer would compute differently from the checkpoint's own code.
 fn check_supported(written: &Written) -> Result<(), String> {
-    let architectures = written.architectures.as_deref().unwrap_or_default();
-    if !architectures.iter().any(|name| name == ARCHITECTURE) {
-        let found = if architectures.is_empty() { "none".to_string() } else { architectures.join(", ") };
-        return Err(format!("architectures is {found}; supported: {ARCHITECTURE}"));
-    }
     for (name, rope) in [("rope_scaling", &written.rope_scaling), ("rope_parameters", &written.rope_parameters)] {
         if let Some(kind) = rope.as_ref().and_then(|rope| rope.rope_type.as_deref()).filter(|kind| *kind != "default") {
             return Err(format!("{name} of type {kind} is not supported; supported: default (no scaling)"));

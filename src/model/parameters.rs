@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{CausalLm, ModelError};
+use super::ModelError;
 
 /// One parameter as a checkpoint stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Path {
 }
 
 /// All parameters in the model's order; makes none of them.
-pub(super) fn list(model: &CausalLm) -> Vec<Parameter> {
+pub(super) fn list(model: &impl Module) -> Vec<Parameter> {
     struct List(Path, Vec<Parameter>);
     impl ModuleVisitor for List {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -70,7 +70,7 @@ pub(super) fn list(model: &CausalLm) -> Vec<Parameter> {
 ///
 /// # Errors
 /// The first error of `value`.
-pub(super) fn fill<E>(model: CausalLm, device: &Device, value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>) -> Result<CausalLm, E> {
+pub(super) fn fill<M: Module, E>(model: M, device: &Device, value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>) -> Result<M, E> {
     struct Fill<'a, E> {
         path: Path,
         device: &'a Device,
@@ -118,7 +118,7 @@ pub(super) fn fill<E>(model: CausalLm, device: &Device, value: &mut dyn FnMut(&P
 ///
 /// # Errors
 /// The first error of `sink`, or that a parameter is not f32 or cannot be read from its device.
-pub(super) fn read(model: &CausalLm, sink: &mut Sink<'_>) -> Result<(), ModelError> {
+pub(super) fn read(model: &impl Module, sink: &mut Sink<'_>) -> Result<(), ModelError> {
     struct Read<'a, 'b> {
         path: Path,
         sink: &'a mut Sink<'b>,

@@ -73,39 +73,13 @@ pub struct Mlp {
 impl CausalLm {
     /// A model whose parameters are made when first used; a checkpoint gives them their values before that.
     pub(super) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
-        let linear = |from: usize, to: usize| Projection::unfilled(from, to, false, device);
-        let norm = || RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device);
-        let (queries, keys) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-        let layer = |_| Layer {
-            self_attn: Attention {
-                q_proj: linear(config.hidden_size, queries),
-                k_proj: linear(config.hidden_size, keys),
-                v_proj: linear(config.hidden_size, keys),
-                o_proj: linear(queries, config.hidden_size),
-                head_dim: config.head_dim,
-            },
-            mlp: Mlp {
-                gate_proj: linear(config.hidden_size, config.intermediate_size),
-                up_proj: linear(config.hidden_size, config.intermediate_size),
-                down_proj: linear(config.intermediate_size, config.hidden_size),
-            },
-            input_layernorm: norm(),
-            post_attention_layernorm: norm(),
-        };
-        Self {
-            model: Decoder {
-                embed_tokens: EmbeddingConfig::new(config.vocab_size, config.hidden_size).init(device),
-                layers: (0..config.num_hidden_layers).map(layer).collect(),
-                norm: norm(),
-                rope_theta: config.rope_theta,
-            },
-            lm_head: (!config.tie_word_embeddings).then(|| linear(config.hidden_size, config.vocab_size)),
-        }
+        let lm_head = || Projection::unfilled(config.hidden_size, config.vocab_size, false, device);
+        Self { model: Decoder::unfilled(config, device), lm_head: (!config.tie_word_embeddings).then(lm_head) }
     }
 
     /// The device the parameters are on; it carries autodiff when they do.
     pub fn device(&self) -> Device {
-        self.model.norm.gamma.val().device()
+        self.model.device()
     }
 
     /// An empty cache for this model.
@@ -147,10 +121,46 @@ impl CausalLm {
 }
 
 impl Decoder {
+    /// A decoder whose parameters are made when first used; a checkpoint gives them their values before that.
+    pub(super) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
+        let linear = |from: usize, to: usize| Projection::unfilled(from, to, false, device);
+        let norm = || RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device);
+        let (queries, keys) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        let layer = |_| Layer {
+            self_attn: Attention {
+                q_proj: linear(config.hidden_size, queries),
+                k_proj: linear(config.hidden_size, keys),
+                v_proj: linear(config.hidden_size, keys),
+                o_proj: linear(queries, config.hidden_size),
+                head_dim: config.head_dim,
+            },
+            mlp: Mlp {
+                gate_proj: linear(config.hidden_size, config.intermediate_size),
+                up_proj: linear(config.hidden_size, config.intermediate_size),
+                down_proj: linear(config.intermediate_size, config.hidden_size),
+            },
+            input_layernorm: norm(),
+            post_attention_layernorm: norm(),
+        };
+        Self {
+            embed_tokens: EmbeddingConfig::new(config.vocab_size, config.hidden_size).init(device),
+            layers: (0..config.num_hidden_layers).map(layer).collect(),
+            norm: norm(),
+            rope_theta: config.rope_theta,
+        }
+    }
+
+    /// The device the parameters are on; it carries autodiff when they do.
+    pub(super) fn device(&self) -> Device {
+        self.norm.gamma.val().device()
+    }
+
+    /// Hidden states after the last norm.
+    ///
     /// # Shapes
     /// - tokens: `[rows, length]`
     /// - output: `[rows, length, hidden_size]`
-    fn forward(&self, tokens: Tensor<2, Int>, placement: &Placement, cache: Option<&mut KvCache>) -> Tensor<3> {
+    pub(super) fn forward(&self, tokens: Tensor<2, Int>, placement: &Placement, cache: Option<&mut KvCache>) -> Tensor<3> {
         let head_dim = self.layers.first().map_or(2, |layer| layer.self_attn.head_dim);
         let rotation = Rotation::new(placement.positions.clone(), head_dim, self.rope_theta);
         let mut caches = cache.map(|cache| cache.layers_mut().iter_mut());

@@ -116,7 +116,7 @@ impl Weights {
             }
         }
         let expected = |name: &str| parameters.iter().any(|parameter| parameter.name == name);
-        // A copy of tied weights; the rotary frequencies of old checkpoints.
+        // A copy of tied weights, or the head that a reward model has left behind; the rotary frequencies of old checkpoints.
         let ignored = |name: &str| name == "lm_head.weight" || name.ends_with(".rotary_emb.inv_freq");
         let unexpected = self.tensors.keys().filter(|name| !expected(name) && !ignored(name));
         problems.extend(unexpected.map(|name| format!("{name} is not part of the model that config.json describes")));

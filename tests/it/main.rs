@@ -7,6 +7,8 @@ mod generation;
 mod kills;
 mod model;
 mod pipeline;
+mod reward_model;
+mod rewards;
 mod server;
 mod store;
 mod stories;

@@ -55,23 +55,23 @@ pub fn blank_checkpoint(folder: &Path, tied: bool) {
     fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
 }
 
-fn blank(tied: bool) -> (tempfile::TempDir, Checkpoint) {
+pub fn blank(tied: bool) -> (tempfile::TempDir, Checkpoint) {
     let folder = tempfile::tempdir().unwrap();
     blank_checkpoint(folder.path(), tied);
     let checkpoint = Checkpoint::open_blank(folder.path()).unwrap();
     (folder, checkpoint)
 }
 
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
-fn ids(rows: &[&[i32]], device: &Device) -> Tensor<2, Int> {
+pub fn ids(rows: &[&[i32]], device: &Device) -> Tensor<2, Int> {
     let shape = [rows.len(), rows[0].len()];
     Tensor::from_data(TensorData::new(rows.concat(), shape), (device, DType::I32))
 }
 
-fn largest_difference(left: &[f32], right: &[f32]) -> f32 {
+pub fn largest_difference(left: &[f32], right: &[f32]) -> f32 {
     assert_eq!(left.len(), right.len());
     left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
 }
@@ -248,7 +248,11 @@ fn initial_weights_depend_on_the_seed_alone() {
 #[test]
 fn a_wrong_config_is_refused_with_its_reason() {
     let cases = [
-        ("architectures", json!(["MistralForCausalLM"]), "architectures is MistralForCausalLM; supported: LlamaForCausalLM"),
+        (
+            "architectures",
+            json!(["MistralForCausalLM"]),
+            "architectures is MistralForCausalLM; supported: LlamaForCausalLM, LlamaForSequenceClassification",
+        ),
         ("hidden_size", json!(null), "hidden_size is missing"),
         ("hidden_size", json!(0), "hidden_size is 0"),
         ("hidden_size", json!("wide"), "expected usize"),

@@ -30,8 +30,11 @@ pub struct Server {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
-    /// OpenRLHF's `get_reward`: `{"query": [prompt and response …], "prompts": […]}` is answered with `{"rewards": […]}`.
+    /// `{"prompts": […], "responses": […]}` is answered with `{"scores": […]}`.
     #[default]
+    Plain,
+    /// OpenRLHF's `get_reward`: `{"query": [prompt and response …], "prompts": […], "labels": [reference answer …]}` is answered with
+    /// `{"rewards": […]}`.
     Openrlhf,
 }
 
