@@ -150,7 +150,11 @@ impl Checkpoint {
         parameters::fill(RewardModel::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
     }
 
-    fn expect(&self, head: Head) -> Result<(), ModelError> {
+    /// That the model has this head.
+    ///
+    /// # Errors
+    /// When it has the other one.
+    pub fn expect(&self, head: Head) -> Result<(), ModelError> {
         if self.config.head == head {
             return Ok(());
         }

@@ -57,8 +57,7 @@ fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Fault> {
     match spelled {
         Reward::One(one) => Ok(graph::Reward::One(source(one)?)),
         Reward::Sum(components) => {
-            let component =
-                |c: &Component| Ok(graph::Component { weight: c.weight, name: c.name.clone(), source: source(&c.source)? });
+            let component = |c: &Component| Ok(graph::Component { weight: c.weight, name: c.name.clone(), source: source(&c.source)? });
             components.iter().map(component).collect::<Result<_, Fault>>().map(graph::Reward::Sum)
         }
     }

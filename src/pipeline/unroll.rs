@@ -4,7 +4,7 @@
 //!
 //! | task | hidden slots |
 //! |---|---|
-//! | score | `prompts` of its responses; `tables` of the reward's queries, `rewards` that it names |
+//! | score | `prompts` of its responses; `tables` of the reward's queries, `rewards` that it names, the `policy` if it asks a server |
 //! | merge | `responses` that the fresh rewards are of |
 //! | `<train>_pairs` (reference) | `responses` that the pairs can be of: of every iteration whose responses the pool may still hold |
 //! | train | the same `responses`; its `pairs` are `<train>_pairs` |
@@ -18,7 +18,7 @@ use std::path::Path;
 use super::check::{Link, Linked, link, order};
 use super::error::Fault;
 use super::files;
-use super::graph::{Graph, Input, Slot, Source, SourceKind, Task};
+use super::graph::{Graph, Input, RewardSource, Slot, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::spec::Spec;
@@ -137,6 +137,8 @@ impl Unrolling<'_> {
                 }
             }
             Operator::Score(score) => {
+                let policy = self.slot(&inputs, "responses").and_then(|responses| self.policy(&inputs, responses.input));
+                inputs.extend(policy);
                 let prompts = self.slot(&inputs, "responses").and_then(|responses| self.slot(&self.inputs_of(responses.input), "prompts"));
                 inputs.extend(prompts.filter(|_| score.prompts.is_none()));
             }
@@ -234,6 +236,7 @@ impl Unrolling<'_> {
         let mut scoring = vec![self.made("responses", responses)];
         scoring.extend(self.slot(inputs, "reward"));
         scoring.extend(prompts);
+        scoring.extend(self.policy(inputs, Input::Task(responses)));
         scoring.extend(inputs.iter().filter(|slot| ["tables", "rewards"].contains(&slot.slot)).cloned());
         let rewards = self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scoring);
         (responses, rewards)
@@ -283,6 +286,20 @@ impl Unrolling<'_> {
             Input::Task(index) => self.tasks.get(index).map(|task| task.name.clone()),
         }
         .unwrap_or_default()
+    }
+
+    /// The policy that `responses` are of, for a score whose reward asks a server: it is sent texts in the policy's chat template.
+    fn policy(&self, inputs: &[Slot], responses: Input) -> Option<Slot> {
+        let asks_server = |slot: &Slot| match slot.input {
+            Input::Source(index) if ["reward", "rewards"].contains(&slot.slot) => {
+                match self.sources.get(index).map(|source| &source.kind) {
+                    Some(SourceKind::Reward { reward }) => reward.sources().any(|source| matches!(source, RewardSource::Http(_))),
+                    _ => false,
+                }
+            }
+            _ => false,
+        };
+        if inputs.iter().any(asks_server) { self.slot(&self.inputs_of(responses), "policy") } else { None }
     }
 
     fn made(&self, slot: &'static str, task: usize) -> Slot {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::RunError;
 use crate::dag::fingerprint::{Fingerprint, Recipe};
-use crate::pipeline::graph::{Graph, Input, Source, SourceKind};
+use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
 use crate::stages;
 use crate::store;
 
@@ -50,6 +50,14 @@ fn fingerprint(source: &Source) -> Result<Fingerprint, RunError> {
             Fingerprint::of(reading.to_string().as_bytes())
         }
         SourceKind::Model { path } => store::fingerprint_of(path)?,
-        SourceKind::Reward { sql } => Fingerprint::of(sql.as_bytes()),
+        SourceKind::Reward { reward: Reward::One(RewardSource::Sql(sql)) } => Fingerprint::of(sql.as_bytes()),
+        SourceKind::Reward { reward } => {
+            let models = reward.sources().filter_map(|source| match source {
+                RewardSource::Model(path) => Some(store::fingerprint_of(path)),
+                _ => None,
+            });
+            let models = models.collect::<Result<Vec<_>, _>>()?;
+            Fingerprint::of(serde_json::json!([reward.settings(), models]).to_string().as_bytes())
+        }
     })
 }

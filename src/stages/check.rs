@@ -8,8 +8,9 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::read as read_source;
-use super::{Prompts, StageError, device_choice, score};
-use crate::model::{Checkpoint, DeviceChoice};
+use super::reward::{ModelAt, Reward, Term};
+use super::{Preferences, Prompts, StageError, device_choice, score};
+use crate::model::{Checkpoint, DeviceChoice, Head};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::operator::Operator;
 use crate::pipeline::spec::training::Initialize;
@@ -57,17 +58,25 @@ impl Known<'_> {
                 }
             }
         }
+        for slot in ["preferences", "held_out"] {
+            for input in task.inputs(slot) {
+                self.preferences(input.input)?;
+            }
+        }
         for slot in ["policy", "from", "reference", "initial"] {
             for input in task.inputs(slot) {
                 if let Some(SourceKind::Model { path }) = self.graph.source(input.input).map(|source| &source.kind) {
                     match &task.operator {
-                        Operator::Sft(sft) if sft.initialize == Initialize::Random => Checkpoint::open_blank(path)?,
-                        _ => Checkpoint::open(path)?,
+                        Operator::Sft(sft) if sft.initialize == Initialize::Random => {
+                            Checkpoint::open_blank(path)?.expect(Head::CausalLm)?
+                        }
+                        Operator::RewardModel(_) => self.reads_messages(&Checkpoint::open(path)?, task, "preferences")?,
+                        _ => Checkpoint::open(path)?.expect(Head::CausalLm)?,
                     };
                 }
             }
         }
-        if super::slot(&task.operator) == crate::dag::schedule::Slot::Device {
+        if super::slot(self.graph, task) == crate::dag::schedule::Slot::Device {
             device.unwrap_or_else(|| device_choice(task)).resolve()?;
         }
         match (&task.operator, task.table_kind()) {
@@ -76,21 +85,68 @@ impl Known<'_> {
                 Ok(session.schema_of(&settings.query.text)?)
             }
             (Operator::Score(_), Some(kind)) => {
-                let session = self.session(task)?;
-                session.register_empty("responses", TableKind::Responses.schema())?;
-                if let Some(prompts) = task.input("prompts") {
-                    session.register_empty("prompts", self.prompts(prompts)?)?;
-                }
-                if let Some(SourceKind::Reward { sql }) =
-                    task.input("reward").and_then(|reward| self.graph.source(reward)).map(|source| &source.kind)
-                {
-                    score::check_columns(&*session.schema_of(sql)?)?;
-                }
+                self.reward(task, &Reward::of(self.graph, task)?)?;
                 Ok(kind.schema())
             }
             (_, Some(kind)) => Ok(kind.schema()),
             (_, None) => Ok(Arc::new(Schema::empty())),
         }
+    }
+
+    /// Plans a reward's queries, opens its models, and makes its servers' clients, which ask nothing yet.
+    fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), StageError> {
+        match reward {
+            Reward::Query(sql) => {
+                let session = self.session(task)?;
+                session.register_empty("responses", TableKind::Responses.schema())?;
+                if let Some(prompts) = task.input("prompts") {
+                    session.register_empty("prompts", self.prompts(prompts)?)?;
+                }
+                score::check_columns(&*session.schema_of(sql)?)
+            }
+            Reward::Model(ModelAt::Outside(path)) => {
+                let checkpoint = Checkpoint::open(path)?;
+                checkpoint.expect(Head::Reward)?;
+                self.reads_messages(&checkpoint, task, "prompts")
+            }
+            // The node that makes it is checked for itself.
+            Reward::Model(ModelAt::Made(_)) => Ok(()),
+            Reward::Server(settings) => score::client(settings).map(drop),
+            Reward::Sum(terms) => {
+                let mut check =
+                    |term: &Term| self.reward(task, &term.reward).map_err(|error| error.of(&format!("component {}", term.name)));
+                terms.iter().try_for_each(&mut check)
+            }
+        }
+    }
+
+    /// That a model has a chat template if the table in `slot` asks by messages alone.
+    fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: &str) -> Result<(), StageError> {
+        let Some(input) = task.input(slot) else { return Ok(()) };
+        let schema = self.table(input)?;
+        let asks = |column: &str| schema.field_with_name(column).is_ok();
+        if asks("messages") && !asks("prompt") && checkpoint.chat_template.is_none() {
+            return Err(StageError::Input(format!(
+                "{}: expected a chat template because {slot} are messages, found none; add chat_template.jinja, or give them as text",
+                checkpoint.folder().display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks a table of preferences, its rows too if it is an outside one.
+    fn preferences(&mut self, input: Input) -> Result<(), StageError> {
+        if let Input::Source(index) = input {
+            let source = &self.graph.sources[index];
+            return Preferences::read(&source.name, read_source(source)?).map(drop);
+        }
+        let schema = self.table(input)?;
+        let has = |column: &str| schema.field_with_name(column).is_ok();
+        if has("chosen") && has("rejected") && (has("prompt") || has("messages")) {
+            return Ok(());
+        }
+        let found = schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+        Err(StageError::Input(format!("preferences: expected columns prompt or messages, chosen and rejected, found {found}")))
     }
 
     /// A session with the task's named tables, empty.

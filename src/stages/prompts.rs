@@ -87,7 +87,7 @@ impl Prompts {
 }
 
 /// The blake3 of what is asked.
-fn fingerprint(asked: &Asked) -> String {
+pub(super) fn fingerprint(asked: &Asked) -> String {
     let mut hasher = blake3::Hasher::new();
     match asked {
         Asked::Text(text) => hasher.update(text.as_bytes()),
@@ -108,12 +108,7 @@ pub(super) fn ids(batch: &RecordBatch, asked: &[Asked]) -> Result<ArrayRef, Stag
 }
 
 /// What each row asks; rows count on from `before`, and `place` says in an error where a row is.
-pub(super) fn asked(
-    place: &dyn Fn(usize) -> String,
-    name: &str,
-    before: usize,
-    batch: &RecordBatch,
-) -> Result<Vec<Asked>, StageError> {
+pub(super) fn asked(place: &dyn Fn(usize) -> String, name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<Asked>, StageError> {
     let texts = batch.column_by_name("prompt").map(|column| cast(column, &DataType::Utf8)).transpose()?;
     let messages = batch.column_by_name("messages");
     if texts.is_none() && messages.is_none() {

@@ -142,9 +142,9 @@ impl Fields {
         let mut sources = sources.into_iter().flatten();
         match (sources.next(), sources.next(), stray) {
             (None, _, _) => Err(NONE.to_string()),
-            (Some((first, _)), Some((second, _)), _) => {
-                Err(format!("expected one kind of reward, found `{first}` and `{second}`; add them up in a list: `[{{ {first}: … }}, {{ {second}: … }}]`"))
-            }
+            (Some((first, _)), Some((second, _)), _) => Err(format!(
+                "expected one kind of reward, found `{first}` and `{second}`; add them up in a list: `[{{ {first}: … }}, {{ {second}: … }}]`"
+            )),
             (Some((kind, _)), None, Some(key)) => Err(format!("`{key}` is for `http`; a reward by `{kind}` has none")),
             (Some((_, source)), None, None) => source,
         }
