@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
 use clap::{Args, Subcommand};
 
-use super::format::{self, Format};
-use super::{CliError, sql};
+use super::pairs::{self, Wanted};
+use super::{CliError, format};
 use crate::store::{Place, PlaceKind, Runs};
 
 #[derive(Args)]
@@ -30,15 +29,16 @@ enum What {
         #[arg(long)]
         iteration: Option<u32>,
     },
-    /// Pairs with the columns prompt, chosen, rejected, weight and margin; the format is that of the file's extension.
+    /// Pairs with the columns prompt, chosen, rejected, weight and margin, as TRL reads them: texts, or lists of messages where the prompts
+    /// are messages. The format is that of the file's extension.
     Pairs {
         /// The run: its name, or its folder.
         run: PathBuf,
         /// The file to write: `.jsonl` or `.parquet`.
         output: PathBuf,
-        /// The node that made the pairs.
-        #[arg(long, default_value = "pairs")]
-        node: String,
+        /// The node that made the pairs: `pairs`, or the only one, when left out. Those that a `train` node reads are `<train>_pairs`.
+        #[arg(long)]
+        node: Option<String>,
         /// The node that sampled the responses.
         #[arg(long, default_value = "responses")]
         responses: String,
@@ -56,15 +56,7 @@ impl Export {
         match self.what {
             What::Policy { run, output, node, iteration } => policy(runs, &run, &output, &node, iteration),
             What::Pairs { run, output, node, responses, prompts, iteration } => {
-                let format = match output.extension().and_then(|extension| extension.to_str()) {
-                    Some("jsonl" | "json") => Format::Json,
-                    Some("parquet") => Format::Parquet,
-                    _ => return Err(CliError::Input(format!("{}: expected a file that ends in .jsonl or .parquet", output.display()))),
-                };
-                let rows = pairs(runs, &run, [&node, &responses, &prompts], iteration)?;
-                format::write(&rows, format, Some(&output))?;
-                let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-                format::print(&format!("{count} pairs in {}", output.display()))
+                pairs::export(runs, &run, &output, &Wanted { node, responses, prompts, iteration })
             }
         }
     }
@@ -98,28 +90,4 @@ fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<
         manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}")),
         output.display()
     ))
-}
-
-/// The pairs with their texts. A conversation's messages go out as they came in; the responses are text.
-fn pairs(runs: &Path, run: &Path, [node, responses, prompts]: [&str; 3], iteration: Option<u32>) -> Result<Vec<RecordBatch>, CliError> {
-    let session = sql::open(runs, run)?;
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let columns = session.schema_of(&format!("SELECT * FROM {}", quote(prompts)))?;
-    let prompt = if columns.field_with_name("prompt").is_ok() { "prompt" } else { "messages" };
-    let wanted = match iteration {
-        Some(iteration) => iteration.to_string(),
-        None => format!("(SELECT max(iteration) FROM {})", quote(node)),
-    };
-    Ok(session.query(&format!(
-        "SELECT asked.{prompt} AS prompt, chosen.text AS chosen, rejected.text AS rejected, pairs.weight, pairs.reward_gap AS margin
-FROM {node} AS pairs
-JOIN {prompts} AS asked ON asked.prompt_id = pairs.prompt_id
-JOIN {responses} AS chosen ON chosen.prompt_id = pairs.prompt_id AND chosen.born = pairs.chosen_born AND chosen.response_index = pairs.chosen_index
-JOIN {responses} AS rejected ON rejected.prompt_id = pairs.prompt_id AND rejected.born = pairs.rejected_born AND rejected.response_index = pairs.rejected_index
-WHERE pairs.iteration = {wanted}
-ORDER BY pairs.prompt_id",
-        node = quote(node),
-        prompts = quote(prompts),
-        responses = quote(responses),
-    ))?)
 }

@@ -5,6 +5,7 @@
 mod clean;
 mod export;
 mod format;
+mod pairs;
 mod plan;
 mod progress;
 mod run;

@@ -36,12 +36,45 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Fault>
 }
 
 fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Fault> {
-    let path = folder.join(&table.table.value);
-    if !path.is_file() {
-        let found = if path.is_dir() { "is a directory" } else { "is not there" };
-        return Err(Fault::at(table.table.span, format!("expected a file, but \"{}\" {found}", table.table.value)));
+    let mut paths = Vec::new();
+    for written in &table.table.0 {
+        paths.extend(found(written, folder)?);
     }
-    Ok(SourceKind::Table { path, format: table.format, delimiter: table.delimiter, header: table.header, columns: table.columns.clone() })
+    paths.sort();
+    paths.dedup();
+    Ok(SourceKind::Table {
+        paths,
+        format: table.format,
+        delimiter: table.delimiter,
+        header: table.header,
+        columns: table.columns.clone(),
+        shape: table.shape,
+        map: table.map.clone(),
+    })
+}
+
+/// The file of this path, or all files that it fits as a pattern.
+fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let fault = |problem: String| Fault::at(written.span, problem);
+    let path = folder.join(&written.value);
+    if path.is_file() {
+        return Ok(vec![path]);
+    }
+    if path.is_dir() {
+        return Err(fault(format!("expected a file, but \"{}\" is a directory; to read all in it, end with /*", written.value)));
+    }
+    if !written.value.contains(['*', '?', '[']) {
+        return Err(fault(format!("expected a file, but \"{}\" is not there", written.value)));
+    }
+    let pattern = Path::new(&glob::Pattern::escape(&folder.to_string_lossy())).join(&written.value);
+    let paths = glob::glob(&pattern.to_string_lossy())
+        .map_err(|error| fault(format!("\"{}\" is no pattern of file names: {}", written.value, error.msg)))?;
+    let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| fault(format!("\"{}\": {error}", written.value)))?;
+    let files: Vec<PathBuf> = paths.into_iter().filter(|path| path.is_file()).collect();
+    if files.is_empty() {
+        return Err(fault(format!("expected files, but none fits \"{}\"", written.value)));
+    }
+    Ok(files)
 }
 
 /// A reward with its model directories found; its queries are read already.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::spec::input::{Columns, Format, Server};
+use super::spec::input::{Columns, Format, Server, Shape};
 use super::spec::operator::{Operator, Output, Resources};
 use super::spec::{Param, Spec};
 
@@ -45,11 +45,11 @@ pub struct Source {
 /// What is read from outside.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
-    /// A file of rows.
+    /// Files of rows.
     Table {
-        /// The file, which was there when the pipeline was checked.
-        path: PathBuf,
-        /// Its format.
+        /// The files, at least one, which were there when the pipeline was checked; sorted.
+        paths: Vec<PathBuf>,
+        /// Their format.
         format: Format,
         /// What separates two values of a csv file; given for csv only.
         delimiter: Option<char>,
@@ -57,6 +57,10 @@ pub enum SourceKind {
         header: Option<bool>,
         /// A csv file's columns as far as given; every other one is text.
         columns: Columns,
+        /// How prompts and responses lie in the columns, if the file says.
+        shape: Shape,
+        /// Columns to rename: ours, each with theirs.
+        map: IndexMap<String, String>,
     },
     /// A Hugging Face model directory.
     Model {

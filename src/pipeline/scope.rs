@@ -131,8 +131,8 @@ impl Scope {
 
     /// Where a name leads that stands for an `expected` output.
     pub(super) fn resolve(&self, name: &Name, expected: Output, place: Where) -> Result<Target, Fault> {
-        let (target, found) = self.find(name, expected.noun(), place, |entry| entry.output == expected)?;
-        if found == expected {
+        let (target, found) = self.find(name, expected.noun(), place, |entry| expected.takes(entry.output))?;
+        if expected.takes(found) {
             return Ok(target);
         }
         Err(Fault::at(name.span, format!("expected {}, but \"{}\" is {}", expected.noun(), name.value, found.noun())))

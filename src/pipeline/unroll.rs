@@ -8,6 +8,7 @@
 //! | merge | `responses` that the fresh rewards are of |
 //! | `<train>_pairs` (reference) | `responses` that the pairs can be of: of every iteration whose responses the pool may still hold |
 //! | train | the same `responses`; its `pairs` are `<train>_pairs` |
+//! | both, on a table of preferences | `preferences` in the place of pairs and responses, which `<train>_pairs` tokenizes as `from` does |
 //! | `<reward_model>_ranking` (rank) | `model`, the reward model; the same `preferences` |
 //! | evaluate | `responses`, `rewards`, `baseline_responses`, `baseline_rewards`, each made by a task of its own |
 //!
@@ -22,7 +23,7 @@ use super::graph::{Graph, Input, RewardSource, Slot, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::spec::Spec;
-use super::spec::operator::Operator;
+use super::spec::operator::{Operator, Output};
 use super::spec::relational::{RankBy, Score, Strategy};
 use super::spec::sampling::{Evaluate, Generate};
 use super::spec::training::Rank;
@@ -147,14 +148,19 @@ impl Unrolling<'_> {
                 inputs.extend(fresh.and_then(|fresh| self.slot(&self.inputs_of(fresh.input), "responses")));
             }
             Operator::Train(_) => {
-                let pairs = self.slot(&inputs, "pairs");
-                let responses = pairs.map_or(Vec::new(), |pairs| self.responses(pairs.input));
+                for slot in inputs.iter_mut().filter(|slot| slot.slot == "pairs" && self.is_own_table(slot.input)) {
+                    slot.slot = "preferences";
+                }
+                let texts = match self.slot(&inputs, "pairs") {
+                    Some(pairs) => self.responses(pairs.input),
+                    None => inputs.iter().filter(|slot| ["from", "preferences"].contains(&slot.slot)).cloned().collect(),
+                };
                 let mut referenced: Vec<Slot> = inputs.iter().filter(|slot| ["pairs", "reference"].contains(&slot.slot)).cloned().collect();
-                referenced.extend(responses.iter().cloned());
+                referenced.extend(texts.iter().cloned());
                 let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced);
                 inputs.retain(|slot| slot.slot == "from");
                 inputs.push(self.made("pairs", pairs));
-                inputs.extend(responses);
+                inputs.extend(texts.into_iter().filter(|slot| slot.slot != "from"));
             }
             Operator::RewardModel(settings) if settings.has_held_out() => {
                 let rank = Rank { held_out: settings.held_out.clone(), max_tokens: settings.max_tokens };
@@ -314,6 +320,14 @@ impl Unrolling<'_> {
         match input {
             Input::Task(index) => self.tasks.get(index).map_or(Vec::new(), |task| task.inputs.clone()),
             Input::Source(_) => Vec::new(),
+        }
+    }
+
+    /// Whether it is a table of the user's own, from outside or by a query.
+    fn is_own_table(&self, input: Input) -> bool {
+        match input {
+            Input::Task(index) => self.tasks.get(index).is_some_and(|task| task.output() == Output::Table),
+            Input::Source(_) => true,
         }
     }
 

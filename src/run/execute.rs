@@ -50,7 +50,7 @@ pub fn execute(
     let graph = &prepared.graph;
     run.write_pipeline(&graph.to_yaml().map_err(|error| RunError::Pipeline(error.to_string()))?)?;
     repair(run, prepared, progress)?;
-    stages::input::bring_in(run, graph, &prepared.sources)?;
+    stages::input::bring_in(run, graph, &prepared.files)?;
     retire(run, prepared)?;
     adopt(run, prepared, progress)?;
     let states = plan(run, prepared)?;

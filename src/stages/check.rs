@@ -2,27 +2,31 @@
 //!
 //! Follows the graph once with schemas instead of rows, so that a query that names a wrong column fails now and not in an hour.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::input::read as read_source;
+use super::input::import;
 use super::reward::{ModelAt, Reward, Term};
-use super::{Preferences, Prompts, StageError, device_choice, score};
+use super::{StageError, device_choice, score};
 use crate::model::{Checkpoint, DeviceChoice, Head};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
+use crate::pipeline::spec::input::Shape;
 use crate::pipeline::spec::operator::Operator;
 use crate::pipeline::spec::training::Initialize;
 use crate::store::Session;
 use crate::tables::TableKind;
 
-/// Checks the graph's inputs and queries; `device` overrides that of every node.
+/// The shapes of outside tables of prompts and preferences, by the tables' names.
+pub type Shapes = BTreeMap<String, Shape>;
+
+/// Checks the graph's inputs and queries; `device` overrides that of every node. Says how the outside tables' rows are read.
 ///
 /// # Errors
 /// The first thing found wrong, with the file, table, row or column, and the node's line in the pipeline file.
-pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<(), StageError> {
-    let mut known = Known { graph, sources: HashMap::new(), tasks: Vec::new() };
+pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Shapes, StageError> {
+    let mut known = Known { graph, sources: HashMap::new(), shapes: Shapes::new(), tasks: Vec::new() };
     for task in &graph.tasks {
         // Iterations differ in their inputs only where t = 1 starts; the second one shows all there is to see.
         let schema = known.check(task, device).map_err(|error| match error {
@@ -31,13 +35,14 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<(), StageErr
         })?;
         known.tasks.push(schema);
     }
-    Ok(())
+    Ok(known.shapes)
 }
 
 /// The schemas of what was checked so far.
 struct Known<'a> {
     graph: &'a Graph,
-    sources: HashMap<(usize, bool), SchemaRef>,
+    sources: HashMap<usize, SchemaRef>,
+    shapes: Shapes,
     tasks: Vec<SchemaRef>,
 }
 
@@ -50,11 +55,9 @@ impl Known<'_> {
                 if let Operator::Sft(settings) = &task.operator
                     && schema.field_with_name(&settings.response).is_err()
                 {
-                    let found = schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-                    return Err(StageError::Input(format!(
-                        "demonstrations: expected a column {}, found {found}; name it with `response:`",
-                        settings.response
-                    )));
+                    let (expected, found) = (&settings.response, names(&schema));
+                    let problem = format!("demonstrations: expected a column {expected}, found {found}; name it with `response:`");
+                    return Err(StageError::Input(problem));
                 }
             }
         }
@@ -134,21 +137,6 @@ impl Known<'_> {
         Ok(())
     }
 
-    /// Checks a table of preferences, its rows too if it is an outside one.
-    fn preferences(&mut self, input: Input) -> Result<(), StageError> {
-        if let Input::Source(index) = input {
-            let source = &self.graph.sources[index];
-            return Preferences::read(&source.name, read_source(source)?).map(drop);
-        }
-        let schema = self.table(input)?;
-        let has = |column: &str| schema.field_with_name(column).is_ok();
-        if has("chosen") && has("rejected") && (has("prompt") || has("messages")) {
-            return Ok(());
-        }
-        let found = schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-        Err(StageError::Input(format!("preferences: expected columns prompt or messages, chosen and rejected, found {found}")))
-    }
-
     /// A session with the task's named tables, empty.
     fn session(&mut self, task: &Task) -> Result<Session, StageError> {
         let session = Session::new()?;
@@ -167,42 +155,53 @@ impl Known<'_> {
 
     /// The columns of a table of prompts, its rows checked if it is an outside one.
     fn prompts(&mut self, input: Input) -> Result<SchemaRef, StageError> {
-        let Input::Source(index) = input else {
-            let schema = self.table(input)?;
+        let schema = self.table(input)?;
+        // Outside tables were checked row by row, and got ids, when they were read.
+        if let Input::Task(_) = input {
             if schema.field_with_name("prompt").is_err() && schema.field_with_name("messages").is_err() {
-                let found = schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-                return Err(StageError::Input(format!("expected a column prompt or messages, found {found}")));
+                return Err(StageError::Input(format!("expected a column prompt or messages, found {}", names(&schema))));
             }
             if schema.field_with_name("prompt_id").is_err() {
-                // Outside tables get ids when they are brought in; a table of the pipeline's own must have them, for rewards to join by.
+                // A table of the pipeline's own must have ids, for rewards to join by.
                 return Err(StageError::Input("prompts made by a query: expected a column prompt_id, found none; select one".to_string()));
             }
-            return Ok(schema);
-        };
-        if let Some(schema) = self.sources.get(&(index, true)) {
-            return Ok(schema.clone());
         }
-        let source = &self.graph.sources[index];
-        let prompts = Prompts::read(&source.name, read_source(source)?)?;
-        let schema = prompts.batches.first().map_or_else(|| Arc::new(Schema::empty()), |batch| batch.schema());
-        self.sources.insert((index, true), schema.clone());
         Ok(schema)
     }
 
-    /// The columns of any table.
+    /// Checks the columns of a table of preferences.
+    fn preferences(&mut self, input: Input) -> Result<(), StageError> {
+        let schema = self.table(input)?;
+        let has = |name: &str| schema.field_with_name(name).is_ok();
+        if !(has("prompt") || has("messages")) || !has("chosen") || !has("rejected") {
+            let expected = "preferences: expected columns prompt or messages, chosen and rejected";
+            return Err(StageError::Input(format!("{expected}, found {}", names(&schema))));
+        }
+        Ok(())
+    }
+
+    /// The columns of any table; the rows of an outside one are checked too.
     fn table(&mut self, input: Input) -> Result<SchemaRef, StageError> {
         let index = match input {
             Input::Task(index) => return Ok(self.tasks.get(index).cloned().unwrap_or_else(|| Arc::new(Schema::empty()))),
             Input::Source(index) => index,
         };
-        if let Some(schema) = self.sources.get(&(index, false)) {
+        if let Some(schema) = self.sources.get(&index) {
             return Ok(schema.clone());
         }
-        let batches = read_source(&self.graph.sources[index])?;
-        let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), |batch| batch.schema());
-        self.sources.insert((index, false), schema.clone());
+        let imported = import(self.graph, index)?;
+        if let (Some(source), Some(shape)) = (self.graph.sources.get(index), imported.shape) {
+            self.shapes.insert(source.name.clone(), shape);
+        }
+        let schema = imported.schema();
+        self.sources.insert(index, schema.clone());
         Ok(schema)
     }
+}
+
+/// The names of all columns, for an error.
+fn names(schema: &Schema) -> String {
+    schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn with_iteration(schema: &Schema) -> SchemaRef {

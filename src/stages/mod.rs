@@ -10,6 +10,7 @@
 mod check;
 mod comparisons;
 mod context;
+mod conversations;
 mod error;
 mod evaluate;
 mod generate;
@@ -28,13 +29,15 @@ mod score;
 pub mod seed;
 pub mod select;
 mod sft;
+mod shapes;
 mod sql;
 pub mod tensors;
 mod train;
 mod training_loop;
 
-pub use check::check;
+pub use check::{Shapes, check};
 pub use context::{Context, device_choice, recipe, training_recipe};
+pub use conversations::Conversations;
 pub use error::StageError;
 pub use preferences::{Preference, Preferences};
 pub use progress::{Progress, Silent};

@@ -102,6 +102,11 @@ impl Output {
         !matches!(self, Self::Model | Self::Reward)
     }
 
+    /// Whether `found` can stand where this is expected: it is the same, or a user's own table of preferences in the place of pairs.
+    pub fn takes(self, found: Self) -> bool {
+        self == found || (self == Self::Pairs && found == Self::Table)
+    }
+
     /// What to call it in a sentence.
     pub fn noun(self) -> &'static str {
         match self {

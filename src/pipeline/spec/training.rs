@@ -17,7 +17,8 @@ pub struct Train {
     pub from: Name,
     /// The reference of the loss. Never implied: the paper leaves open whether it is the last iteration's policy or the initial one.
     pub reference: Name,
-    /// The pairs to train on.
+    /// The pairs to train on: what `pair` makes, or a table of preferences (`prompt` or `messages`, `chosen`, `rejected`, and maybe
+    /// `chosen_score` and `rejected_score`, `reward_gap`, `weight`), for training on given pairs.
     pub pairs: Name,
     /// The loss.
     #[serde(default)]

@@ -10,7 +10,7 @@ use arrow::datatypes::DataType;
 
 use super::{Item, Question, Score, Scores};
 use crate::model::{Asked, ChatTemplate};
-use crate::pipeline::spec::input::{self as spec, Shape};
+use crate::pipeline::spec::input::{self as spec, ServerShape};
 use crate::remote::{Client, Patience, RemoteError, RewardServer, RewardShape, Scorable, in_order};
 use crate::stages::{Context, StageError};
 
@@ -30,8 +30,8 @@ pub fn client(settings: &spec::Server) -> Result<RewardServer, StageError> {
     let patience = Patience { timeout: Duration::from_secs_f64(settings.timeout_seconds), ..Patience::default() };
     let key = settings.api_key_env.as_ref().map(|name| name.value.as_str());
     let shape = match settings.shape {
-        Shape::Plain => RewardShape::Plain,
-        Shape::Openrlhf => RewardShape::OpenRlhf,
+        ServerShape::Plain => RewardShape::Plain,
+        ServerShape::Openrlhf => RewardShape::OpenRlhf,
     };
     Ok(RewardServer::new(Client::new(&settings.http.value, key, patience)?, shape))
 }

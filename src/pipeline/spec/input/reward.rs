@@ -11,7 +11,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::query::Query;
-use super::server::{ServerFields, Shape};
+use super::server::{ServerFields, ServerShape};
 use super::{Server, server};
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
@@ -98,7 +98,7 @@ struct Fields {
     http: Option<At<String>>,
     /// What the server is asked and answers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    shape: Option<Shape>,
+    shape: Option<ServerShape>,
     /// Responses in one request to the server; 32 when left out.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]

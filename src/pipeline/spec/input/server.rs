@@ -13,7 +13,7 @@ pub struct Server {
     /// Its address.
     pub http: At<String>,
     /// What it is asked and answers.
-    pub shape: Shape,
+    pub shape: ServerShape,
     /// Responses in one request.
     pub batch_size: u32,
     /// Requests at once.
@@ -29,7 +29,7 @@ pub struct Server {
 /// What a reward server is asked and answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Shape {
+pub enum ServerShape {
     /// `{"prompts": […], "responses": […]}` is answered with `{"scores": […]}`.
     #[default]
     Plain,
@@ -40,7 +40,7 @@ pub enum Shape {
 
 /// The settings of a server as read.
 pub(super) struct ServerFields {
-    pub(super) shape: Option<Shape>,
+    pub(super) shape: Option<ServerShape>,
     pub(super) batch_size: Option<u32>,
     pub(super) concurrency: Option<u32>,
     pub(super) timeout_seconds: Option<f64>,
