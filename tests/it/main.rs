@@ -1,6 +1,7 @@
 //! All integration tests, in one program: linking costs more than compiling.
 
 mod broken;
+mod chain;
 mod command_line;
 mod floors;
 mod generation;

@@ -108,9 +108,10 @@ impl Query {
     /// Every response without an error has a finite reward, and no other has.
     fn check(&self, all: &[responses::Row]) -> Result<(), StageError> {
         let mut rest: HashMap<(&str, i32), &Found> = self.0.iter().map(|((id, index), found)| ((id.as_str(), *index), found)).collect();
-        for response in all.iter().filter(|response| response.error.is_none()) {
+        for response in all {
             let (prompt_id, response_index) = (response.prompt_id.as_str(), response.response_index);
             let found = match rest.remove(&(prompt_id, response_index)) {
+                _ if response.error.is_some() => continue,
                 Some((Some(reward), _)) if reward.is_finite() => continue,
                 Some((Some(reward), _)) => format!("{reward}"),
                 Some((None, _)) => "null".to_string(),
@@ -120,7 +121,7 @@ impl Query {
                 "reward query: expected a finite reward for prompt_id {prompt_id}, response_index {response_index}, found {found}"
             )));
         }
-        match rest.keys().filter(|key| !all.iter().any(|row| (row.prompt_id.as_str(), row.response_index) == **key)).min() {
+        match rest.keys().min() {
             Some((prompt_id, index)) => Err(StageError::Input(format!(
                 "reward query: expected rows for the responses only, found one for prompt_id {prompt_id}, response_index {index}"
             ))),

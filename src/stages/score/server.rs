@@ -2,6 +2,7 @@
 //!
 //! Knows which texts a server is sent; not what goes over the wire.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -11,7 +12,7 @@ use arrow::datatypes::DataType;
 use super::{Item, Question, Score, Scores};
 use crate::model::{Asked, ChatTemplate};
 use crate::pipeline::spec::input::{self as spec, ServerShape};
-use crate::remote::{Client, Patience, RemoteError, RewardServer, RewardShape, Scorable, in_order};
+use crate::remote::{Client, Patience, RemoteError, RewardServer, RewardShape, Scorable, each};
 use crate::stages::{Context, StageError};
 
 /// A server, and how it is asked.
@@ -27,7 +28,8 @@ pub(super) struct Server<'a> {
 /// # Errors
 /// An address that is none, or a key that is not in the environment.
 pub fn client(settings: &spec::Server) -> Result<RewardServer, StageError> {
-    let patience = Patience { timeout: Duration::from_secs_f64(settings.timeout_seconds), ..Patience::default() };
+    let timeout = Duration::try_from_secs_f64(settings.timeout_seconds).unwrap_or(Duration::MAX);
+    let patience = Patience { timeout, retries: settings.retries as usize, ..Patience::default() };
     let key = settings.api_key_env.as_ref().map(|name| name.value.as_str());
     let shape = match settings.shape {
         ServerShape::Plain => RewardShape::Plain,
@@ -55,14 +57,28 @@ impl<'a> Server<'a> {
         let texts = items.iter().map(|item| self.texts(item)).collect::<Result<Vec<_>, _>>()?;
         let batches: Vec<&[Texts]> = texts.chunks(self.settings.batch_size as usize).collect();
         let ask = |batch: &&[Texts]| self.server.score(&batch.iter().map(Texts::scorable).collect::<Vec<_>>(), context.stopped);
-        let answers = in_order(&batches, self.settings.concurrency as usize, context.stopped, ask);
+        let mut answers: Vec<Option<Result<Vec<f64>, RemoteError>>> = batches.iter().map(|_| None).collect();
+        each(&batches, self.settings.concurrency as usize, context.stopped, ask, |batch, answer| {
+            // What is not asked yet would be lost with the part.
+            let goes_on = if answer.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            if let Some(place) = answers.get_mut(batch) {
+                *place = Some(answer);
+            }
+            goes_on
+        });
+        let failed = answers.iter().position(|answer| matches!(answer, Some(Err(_))));
         let mut scores = Vec::with_capacity(items.len());
-        for (answer, items) in answers.into_iter().zip(items.chunks(self.settings.batch_size as usize)) {
-            let rewards = answer.unwrap_or(Err(RemoteError::Stopped)).map_err(|error| match (items.first(), items.last()) {
-                (Some(first), Some(last)) => StageError::from(error).of(&format!("responses {} to {}", first.place(), last.place())),
-                _ => error.into(),
-            })?;
-            scores.extend(rewards.into_iter().map(|reward| Ok(Score::plain(reward))));
+        for (batch, (answer, items)) in answers.into_iter().zip(items.chunks(self.settings.batch_size as usize)).enumerate() {
+            match answer {
+                Some(Ok(rewards)) => scores.extend(rewards.into_iter().map(|reward| Ok(Score::plain(reward)))),
+                Some(Err(error)) => {
+                    let place = |item: Option<&Item>| item.map_or(String::new(), Item::place);
+                    return Err(StageError::from(error).of(&format!("responses {} to {}", place(items.first()), place(items.last()))));
+                }
+                // Its answer came behind the failure of a later one, which is reported.
+                None if failed.is_some_and(|failed| failed > batch) => {}
+                None => return Err(StageError::Stopped),
+            }
         }
         Ok(scores)
     }

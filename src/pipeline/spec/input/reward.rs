@@ -111,6 +111,9 @@ struct Fields {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     timeout_seconds: Option<f64>,
+    /// How often a request that failed is made again, with longer and longer waits; 5 when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retries: Option<u32>,
     /// The environment variable that holds the server's key. The key itself is written nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_key_env: Option<At<String>>,
@@ -129,6 +132,7 @@ impl Fields {
             batch_size: self.batch_size,
             concurrency: self.concurrency,
             timeout_seconds: self.timeout_seconds,
+            retries: self.retries,
             api_key_env: self.api_key_env,
             version: self.version,
         };
@@ -161,6 +165,7 @@ impl Fields {
                 batch_size: Some(server.batch_size),
                 concurrency: Some(server.concurrency),
                 timeout_seconds: Some(server.timeout_seconds),
+                retries: Some(server.retries),
                 api_key_env: server.api_key_env.clone(),
                 version: server.version.clone(),
                 ..Self::default()

@@ -20,6 +20,8 @@ pub struct Server {
     pub concurrency: u32,
     /// How long one request may take.
     pub timeout_seconds: f64,
+    /// How often a request that failed is made again.
+    pub retries: u32,
     /// The environment variable that holds its key.
     pub api_key_env: Option<At<String>>,
     /// What it scores with, in the user's words.
@@ -44,6 +46,7 @@ pub(super) struct ServerFields {
     pub(super) batch_size: Option<u32>,
     pub(super) concurrency: Option<u32>,
     pub(super) timeout_seconds: Option<f64>,
+    pub(super) retries: Option<u32>,
     pub(super) api_key_env: Option<At<String>>,
     pub(super) version: Option<String>,
 }
@@ -56,6 +59,7 @@ impl ServerFields {
             ("batch_size", self.batch_size.is_some()),
             ("concurrency", self.concurrency.is_some()),
             ("timeout_seconds", self.timeout_seconds.is_some()),
+            ("retries", self.retries.is_some()),
             ("api_key_env", self.api_key_env.is_some()),
             ("version", self.version.is_some()),
         ];
@@ -89,6 +93,7 @@ pub(super) fn server(http: At<String>, settings: ServerFields) -> Result<Server,
         batch_size: settings.batch_size.unwrap_or(32),
         concurrency: settings.concurrency.unwrap_or(4),
         timeout_seconds: settings.timeout_seconds.unwrap_or(120.0),
+        retries: settings.retries.unwrap_or(5),
         api_key_env: settings.api_key_env,
         version: settings.version,
         http,
