@@ -12,10 +12,12 @@ use super::position::{At, Name, Span};
 use super::relations::relations;
 use super::scope::{Scope, Target, Where};
 use super::spec::Spec;
+use super::spec::engine::Engine;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
 use super::spec::relational::Strategy;
+use super::spec::sampling::Generate;
 
 /// One input of a node: the slot, what the node calls it, and where it leads.
 #[derive(Clone, Debug)]
@@ -53,12 +55,29 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
         Operator::Select(select) if select.pool.is_none() && select.strategy == Strategy::LowestReward => {
             return Err(Fault::at(name.span, "to select by lowest_reward, \"pool\" is needed: the pool whose rewards rank the prompts"));
         }
+        Operator::Generate(generate) => served(generate, &links)?,
         Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, place, &mut links)?,
         Operator::Score(score) => reward_inputs(spec, scope, &score.reward, place, &mut Vec::new(), &mut links)?,
         Operator::Evaluate(evaluate) => reward_inputs(spec, scope, &evaluate.reward, Where::Outside, &mut Vec::new(), &mut links)?,
         _ => {}
     }
     Ok(links)
+}
+
+/// A server keeps answering with the model it has loaded, so a policy that the pipeline makes needs a command that loads it.
+fn served(generate: &Generate, links: &[Link]) -> Result<(), Fault> {
+    let made = links.iter().find(|link| link.slot == "policy" && !matches!(link.target, Target::Source(_)));
+    match (&generate.engine, made) {
+        (Some(Engine { serve: None, model, .. }), Some(policy)) => Err(Fault::at(
+            policy.span,
+            format!(
+                "the policy \"{}\" is made by this pipeline, and the server of \"{}\" would go on answering with an older one; \
+                 add to engine the command that has it load {{model}}: `serve: \"… {{model}}\"`",
+                policy.name, model.value
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What reads the last iteration needs something to read in the first, unless the slot may be empty.

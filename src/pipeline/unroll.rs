@@ -231,6 +231,7 @@ impl Unrolling<'_> {
             temperature: evaluate.temperature,
             top_p: evaluate.top_p,
             top_k: evaluate.top_k,
+            engine: None,
         };
         let at = |value: String| At { value, span: node.name.span };
         let score =

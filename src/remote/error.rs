@@ -62,6 +62,19 @@ pub enum RemoteError {
         /// What was expected and what was found.
         problem: String,
     },
+    /// The server does not serve the model.
+    #[error("{url}/models: expected the model \"{model}\" among what is served, found {found}")]
+    Model {
+        /// The server.
+        url: String,
+        /// The model that was asked for.
+        model: String,
+        /// What it serves.
+        found: String,
+    },
+    /// The command that has a server load a model did not do so.
+    #[error("serve: {0}")]
+    Serve(String),
     /// Every attempt failed.
     #[error("{last} (gave up after {attempts} attempts)")]
     GaveUp {
@@ -78,12 +91,13 @@ impl RemoteError {
         match self {
             RemoteError::Connection { .. } | RemoteError::Body { .. } | RemoteError::GaveUp { .. } => true,
             RemoteError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Answer { .. } => false,
+            RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } => false,
+            RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) => false,
         }
     }
 
     /// Whether what the user wrote or set is wrong.
     pub fn is_input(&self) -> bool {
-        matches!(self, RemoteError::Url { .. } | RemoteError::Key { .. })
+        matches!(self, RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Model { .. })
     }
 }

@@ -4,14 +4,18 @@
 //! tables, tensors or the pipeline: callers bring texts and token ids, and decide what a failure means for a row.
 
 mod client;
+mod completions;
 mod concurrent;
 mod error;
 mod reward;
+mod serve;
 
 pub use client::{Client, Patience};
+pub use completions::{Completion, Completions, Finish, PromptForm, Request};
 pub use concurrent::{each, in_order};
 pub use error::RemoteError;
 pub use reward::{RewardServer, RewardShape, Scorable};
+pub use serve::{command, serve};
 
 /// Asks whether the run was asked to stop; called from several threads.
 pub type Stopped<'a> = &'a (dyn Fn() -> bool + Sync);

@@ -9,11 +9,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::import;
 use super::reward::{ModelAt, Reward, Term};
-use super::{StageError, device_choice, score};
+use super::{StageError, device_choice, generate_remote, score};
 use crate::model::{Checkpoint, DeviceChoice, Head};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::input::Shape;
 use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::sampling::Generate;
 use crate::pipeline::spec::training::Initialize;
 use crate::store::Session;
 use crate::tables::TableKind;
@@ -78,6 +79,9 @@ impl Known<'_> {
                     };
                 }
             }
+        }
+        if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
+            generate_remote::client(engine)?;
         }
         if super::slot(self.graph, task) == crate::dag::schedule::Slot::Device {
             device.unwrap_or_else(|| device_choice(task)).resolve()?;

@@ -31,9 +31,12 @@ pub enum StageError {
     /// An optimizer step failed.
     #[error(transparent)]
     Training(#[from] TrainingError),
-    /// A server could not be asked.
+    /// A server could not be asked, or what it answers cannot be used.
     #[error(transparent)]
     Remote(RemoteError),
+    /// The stage did all it could, and it was not enough; what is finished is committed.
+    #[error("{0}")]
+    Failed(String),
     /// An error of one of several things, named first.
     #[error("{of}: {error}")]
     Of {
@@ -72,9 +75,8 @@ impl StageError {
             StageError::Store(error) => error.is_input(),
             StageError::Remote(error) => error.is_input(),
             StageError::Of { error, .. } => error.is_input(),
-            StageError::Stopped | StageError::Table(_) | StageError::Generation(_) | StageError::Training(_) | StageError::Arrow(_) => {
-                false
-            }
+            StageError::Stopped | StageError::Table(_) | StageError::Generation(_) | StageError::Training(_) => false,
+            StageError::Failed(_) | StageError::Arrow(_) => false,
         }
     }
 }

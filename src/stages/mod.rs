@@ -14,6 +14,7 @@ mod conversations;
 mod error;
 mod evaluate;
 mod generate;
+mod generate_remote;
 pub mod input;
 pub mod merge;
 pub mod pair;
@@ -67,7 +68,8 @@ impl Summary {
 /// The operator's version, part of every fingerprint: raised when its output changes for the same inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Select(_) | Operator::Generate(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) => 1,
+        Operator::Generate(_) => 2,
+        Operator::Select(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) => 1,
         Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) | Operator::Sql(_) => 1,
         Operator::RewardModel(_) | Operator::Rank(_) => 1,
     }
@@ -76,10 +78,15 @@ pub fn version(operator: &Operator) -> u32 {
 /// What a task of the graph occupies while it runs.
 pub fn slot(graph: &Graph, task: &Task) -> Slot {
     match &task.operator {
+        Operator::Generate(settings) if settings.engine.is_some() => Slot::Server,
         Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Slot::Device,
         Operator::RewardModel(_) | Operator::Rank(_) => Slot::Device,
-        Operator::Score(_) if Reward::of(graph, task).is_ok_and(|reward| reward.has_model()) => Slot::Device,
-        Operator::Select(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Slot::Relational,
+        Operator::Score(_) => match Reward::of(graph, task) {
+            Ok(reward) if reward.has_model() => Slot::Device,
+            Ok(reward) if !reward.is_relational() => Slot::Server,
+            _ => Slot::Relational,
+        },
+        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Slot::Relational,
     }
 }
 

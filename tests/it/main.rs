@@ -8,6 +8,7 @@ mod generation;
 mod kills;
 mod model;
 mod pipeline;
+mod remote;
 mod reward_model;
 mod rewards;
 mod server;

@@ -90,7 +90,7 @@ pub fn response_rows(draw: &mut Draw, count: usize) -> Vec<responses::Row> {
             token_ids,
             text: draw.text(),
             finish_reason,
-            logprob: -draw.number().abs(),
+            logprob: draw.maybe(|draw| -draw.number().abs()),
             policy_fingerprint: draw.text(),
             error: (finish_reason == FinishReason::Error).then(|| draw.text()),
         }
@@ -294,7 +294,7 @@ fn a_row_that_breaks_a_rule_is_named() {
         "prompt_token_count: expected 0 or more" => |row| row.prompt_token_count = -2;
         "prompt_token_count: expected at most the 2 of token_ids, found 3" => |row| { row.token_ids = vec![1, 2]; row.prompt_token_count = 3 };
         "token_ids: expected 0 or more, found -5" => |row| row.token_ids.push(-5);
-        "logprob: expected a finite number, found inf" => |row| row.logprob = f64::INFINITY;
+        "logprob: expected a finite number, found inf" => |row| row.logprob = Some(f64::INFINITY);
         "because finish_reason is error, found null" => |row| (row.finish_reason, row.error) = (FinishReason::Error, None);
         "because finish_reason is stop, found \"why\"" => |row| (row.finish_reason, row.error) = (FinishReason::Stop, Some("why".into()));
     );

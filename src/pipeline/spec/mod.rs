@@ -2,6 +2,7 @@
 //!
 //! Knows the words, not whether the names in them lead anywhere.
 
+pub mod engine;
 pub mod held_out;
 pub mod input;
 pub mod operator;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::relational::{Merge, Pair, Score, Select, Sql, Strategy};
 use super::sampling::{Evaluate, Generate};
@@ -233,7 +233,12 @@ impl Operator {
         let settings = written.get(self.name()).and_then(Value::as_object).cloned().unwrap_or_default();
         // What is held out is a share, which is a setting, or a table.
         let names = |(key, value): &(String, Value)| SLOTS.contains(&key.as_str()) || (key == "held_out" && value.is_string());
-        settings.into_iter().filter(|setting| !names(setting)).collect()
+        let mut settings: BTreeMap<String, Value> = settings.into_iter().filter(|setting| !names(setting)).collect();
+        // Where a server is and how it is asked changes nothing about what it serves.
+        if let Some(engine) = settings.get_mut("engine") {
+            *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();
+        }
+        settings
     }
 }
 
