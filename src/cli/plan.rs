@@ -76,16 +76,23 @@ fn show_sql(graph: &Graph) -> Result<(), CliError> {
 
 /// The SQL that a relational task runs; none for the others.
 fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
-    use crate::pipeline::graph::SourceKind;
+    use crate::pipeline::graph::{RewardSource, SourceKind};
     match &task.operator {
         Operator::Select(settings) => Some(stages::select::sql(settings, None, task.input("pool").is_some())),
         Operator::Merge(_) => Some(stages::merge::sql(task.input("carried").is_some())),
         Operator::Pair(settings) => Some(stages::pair::sql(&settings.weight)),
         Operator::Sql(settings) => Some(settings.query.text.trim().to_string()),
         Operator::Score(_) => match graph.source(task.input("reward")?).map(|source| &source.kind) {
-            Some(SourceKind::Reward { sql }) => Some(sql.trim().to_string()),
+            Some(SourceKind::Reward { reward }) => {
+                let queries = reward.sources().filter_map(|source| match source {
+                    RewardSource::Sql(sql) => Some(sql.trim().to_string()),
+                    _ => None,
+                });
+                Some(queries.collect::<Vec<_>>().join(";\n")).filter(|queries| !queries.is_empty())
+            }
             _ => None,
         },
         Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => None,
+        Operator::RewardModel(_) | Operator::Rank(_) => None,
     }
 }

@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use super::error::Fault;
-use super::graph::{Source, SourceKind};
+use super::graph::{self, Source, SourceKind};
 use super::position::Name;
 use super::spec::Spec;
-use super::spec::input::{Input, Reward, TableFile};
+use super::spec::input::{Component, Input, Reward, RewardSource, TableFile};
 use super::spec::operator::Operator;
 use super::spec::query::Query;
 
@@ -24,10 +24,10 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Fault>
     for (name, input) in &mut spec.inputs {
         let kind = match input {
             Input::Table(table) => file(table, folder)?,
-            Input::Model { model } => directory(model, folder)?,
-            Input::Reward { reward: Reward::Sql(query) } => {
-                read(query, folder)?;
-                SourceKind::Reward { sql: query.text.clone() }
+            Input::Model { model } => SourceKind::Model { path: directory(model, folder)? },
+            Input::Reward { reward: spelled } => {
+                spelled.queries_mut().try_for_each(|query| read(query, folder))?;
+                SourceKind::Reward { reward: reward(spelled, folder)? }
             }
         };
         sources.push(Source { name: name.value.clone(), kind, line: name.span.line });
@@ -77,7 +77,26 @@ fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Fault> {
     Ok(files)
 }
 
-fn directory(model: &Name, folder: &Path) -> Result<SourceKind, Fault> {
+/// A reward with its model directories found; its queries are read already.
+fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Fault> {
+    let source = |source: &RewardSource| {
+        Ok(match source {
+            RewardSource::Sql(query) => graph::RewardSource::Sql(query.text.clone()),
+            RewardSource::Model(model) => graph::RewardSource::Model(directory(model, folder)?),
+            RewardSource::Http(server) => graph::RewardSource::Http(server.clone()),
+            RewardSource::Named(name) => graph::RewardSource::Named(name.value.clone()),
+        })
+    };
+    match spelled {
+        Reward::One(one) => Ok(graph::Reward::One(source(one)?)),
+        Reward::Sum(components) => {
+            let component = |c: &Component| Ok(graph::Component { weight: c.weight, name: c.name.clone(), source: source(&c.source)? });
+            components.iter().map(component).collect::<Result<_, Fault>>().map(graph::Reward::Sum)
+        }
+    }
+}
+
+fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Fault> {
     let written = &model.value;
     if written.starts_with("hf://") {
         return Err(Fault::at(model.span, format!("\"{written}\" is not supported yet; download the model and name its directory")));
@@ -90,7 +109,7 @@ fn directory(model: &Name, folder: &Path) -> Result<SourceKind, Fault> {
     if !["config.json", "adapter_config.json"].iter().any(|name| path.join(name).is_file()) {
         return Err(Fault::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
     }
-    Ok(SourceKind::Model { path })
+    Ok(path)
 }
 
 /// Puts the text of the file that a query names in the place of its path.

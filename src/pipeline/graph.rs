@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use chrono::NaiveDate;
 use indexmap::IndexMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::spec::input::{Columns, Format, Shape};
+use super::spec::input::{Columns, Format, Server, Shape};
 use super::spec::operator::{Operator, Output, Resources};
 use super::spec::{Param, Spec};
 
@@ -68,11 +68,72 @@ pub enum SourceKind {
         /// The directory, which was there when the pipeline was checked.
         path: PathBuf,
     },
-    /// A reward by a query.
+    /// A way to reward responses.
     Reward {
-        /// The text of the query.
-        sql: String,
+        /// Which way.
+        reward: Reward,
     },
+}
+
+/// A way to reward responses, its files found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reward {
+    /// One source, whose reward is taken as it is.
+    One(RewardSource),
+    /// The sum of several, each times its weight.
+    Sum(Vec<Component>),
+}
+
+/// One term of a weighted sum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Component {
+    /// What its reward is multiplied by.
+    pub weight: f64,
+    /// Its name among the components of each reward.
+    pub name: String,
+    /// Where its reward comes from.
+    pub source: RewardSource,
+}
+
+/// Where a reward comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RewardSource {
+    /// A query, as its text.
+    Sql(String),
+    /// The directory of a reward model, which was there when the pipeline was checked.
+    Model(PathBuf),
+    /// A server.
+    Http(Server),
+    /// Another source or task: the one in a slot `rewards` with this name.
+    Named(String),
+}
+
+impl Reward {
+    /// The sources, in order.
+    pub fn sources(&self) -> impl Iterator<Item = &RewardSource> {
+        let (one, several) = match self {
+            Self::One(source) => (Some(source), [].as_slice()),
+            Self::Sum(components) => (None, components.as_slice()),
+        };
+        one.into_iter().chain(several.iter().map(|component| &component.source))
+    }
+
+    /// What a reward is decided by, besides the contents of models and of the rewards it names.
+    pub fn settings(&self) -> Value {
+        let source = |source: &RewardSource| match source {
+            RewardSource::Sql(sql) => json!({ "sql": sql }),
+            RewardSource::Model(_) => json!({ "model": Value::Null }),
+            RewardSource::Http(server) => json!({ "http": server.http, "shape": server.shape, "version": server.version }),
+            RewardSource::Named(name) => json!({ "reward": name }),
+        };
+        match self {
+            Self::One(one) => source(one),
+            Self::Sum(components) => {
+                let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": source(&c.source) });
+                components.iter().map(component).collect()
+            }
+        }
+    }
 }
 
 /// One node in one iteration.

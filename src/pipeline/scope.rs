@@ -54,6 +54,7 @@ pub(super) fn derived(operator: &Operator) -> &'static [&'static str] {
     match operator {
         Operator::Train(_) => &["pairs", "training"],
         Operator::Sft(_) => &["training"],
+        Operator::RewardModel(_) => &["training", "ranking"],
         Operator::Evaluate(_) => &["responses", "rewards", "baseline_responses", "baseline_rewards"],
         _ => &[],
     }

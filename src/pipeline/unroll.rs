@@ -4,11 +4,12 @@
 //!
 //! | task | hidden slots |
 //! |---|---|
-//! | score | `prompts` of its responses; `tables` of the reward's query |
+//! | score | `prompts` of its responses; `tables` of the reward's queries, `rewards` that it names, the `policy` if it asks a server |
 //! | merge | `responses` that the fresh rewards are of |
 //! | `<train>_pairs` (reference) | `responses` that the pairs can be of: of every iteration whose responses the pool may still hold |
 //! | train | the same `responses`; its `pairs` are `<train>_pairs` |
 //! | both, on a table of preferences | `preferences` in the place of pairs and responses, which `<train>_pairs` tokenizes as `from` does |
+//! | `<reward_model>_ranking` (rank) | `model`, the reward model; the same `preferences` |
 //! | evaluate | `responses`, `rewards`, `baseline_responses`, `baseline_rewards`, each made by a task of its own |
 //!
 //! Knows which task feeds which, not how any of them runs.
@@ -21,13 +22,14 @@ use serde_json::json;
 use super::check::{Link, Linked, link, order};
 use super::error::Fault;
 use super::files;
-use super::graph::{Graph, Input, Slot, Source, SourceKind, Task};
+use super::graph::{Graph, Input, RewardSource, Slot, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::spec::Spec;
 use super::spec::operator::{Operator, Output};
 use super::spec::relational::{RankBy, Score, Strategy};
 use super::spec::sampling::{Evaluate, Generate};
+use super::spec::training::Rank;
 
 /// The most iterations; a run of more is a mistake.
 const MOST_ITERATIONS: u32 = 1_000;
@@ -159,6 +161,8 @@ impl Unrolling<'_> {
                 }
             }
             Operator::Score(score) => {
+                let policy = self.slot(&inputs, "responses").and_then(|responses| self.policy(&inputs, responses.input));
+                inputs.extend(policy);
                 let prompts = self.slot(&inputs, "responses").and_then(|responses| self.slot(&self.inputs_of(responses.input), "prompts"));
                 inputs.extend(prompts.filter(|_| score.prompts.is_none()));
             }
@@ -180,6 +184,14 @@ impl Unrolling<'_> {
                 inputs.retain(|slot| slot.slot == "from");
                 inputs.push(self.made("pairs", pairs));
                 inputs.extend(texts.into_iter().filter(|slot| slot.slot != "from"));
+            }
+            Operator::RewardModel(settings) if settings.has_held_out() => {
+                let rank = Rank { held_out: settings.held_out.clone(), max_tokens: settings.max_tokens };
+                let mut ranked: Vec<Slot> = inputs.iter().filter(|slot| slot.slot != "from").cloned().collect();
+                let model = self.add(node, "", t, operator, inputs);
+                ranked.push(self.made("model", model));
+                self.add(node, "_ranking", t, Operator::Rank(rank), ranked);
+                return model;
             }
             Operator::Evaluate(evaluate) => return self.evaluation(node, evaluate, inputs, t, baseline),
             _ => {}
@@ -254,7 +266,8 @@ impl Unrolling<'_> {
         let mut scoring = vec![self.made("responses", responses)];
         scoring.extend(self.slot(inputs, "reward"));
         scoring.extend(prompts);
-        scoring.extend(inputs.iter().filter(|slot| slot.slot == "tables").cloned());
+        scoring.extend(self.policy(inputs, Input::Task(responses)));
+        scoring.extend(inputs.iter().filter(|slot| ["tables", "rewards"].contains(&slot.slot)).cloned());
         let rewards = self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scoring);
         (responses, rewards)
     }
@@ -264,9 +277,9 @@ impl Unrolling<'_> {
         let mut settings = operator.settings();
         let reward = self.slot(&inputs, "reward").map(|reward| reward.input);
         if let Some(Input::Source(index)) = reward
-            && let Some(Source { kind: SourceKind::Reward { sql }, .. }) = self.sources.get(index)
+            && let Some(Source { kind: SourceKind::Reward { reward }, .. }) = self.sources.get(index)
         {
-            settings.insert("reward".to_string(), json!({ "sql": sql }));
+            settings.insert("reward".to_string(), reward.settings());
         }
         if let Some(date) = self.date.filter(|_| operator.converses()) {
             settings.insert("date".to_string(), json!(date.to_string()));
@@ -306,6 +319,20 @@ impl Unrolling<'_> {
             Input::Task(index) => self.tasks.get(index).map(|task| task.name.clone()),
         }
         .unwrap_or_default()
+    }
+
+    /// The policy that `responses` are of, for a score whose reward asks a server: it is sent texts in the policy's chat template.
+    fn policy(&self, inputs: &[Slot], responses: Input) -> Option<Slot> {
+        let asks_server = |slot: &Slot| match slot.input {
+            Input::Source(index) if ["reward", "rewards"].contains(&slot.slot) => {
+                match self.sources.get(index).map(|source| &source.kind) {
+                    Some(SourceKind::Reward { reward }) => reward.sources().any(|source| matches!(source, RewardSource::Http(_))),
+                    _ => false,
+                }
+            }
+            _ => false,
+        };
+        if inputs.iter().any(asks_server) { self.slot(&self.inputs_of(responses), "policy") } else { None }
     }
 
     fn made(&self, slot: &'static str, task: usize) -> Slot {

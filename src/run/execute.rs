@@ -64,7 +64,7 @@ pub fn execute(
                 Input::Task(need) => pending.binary_search(&need).ok(),
                 Input::Source(_) => None,
             });
-            schedule::Step { needs: needs.collect(), slot: stages::slot(&task.operator) }
+            schedule::Step { needs: needs.collect(), slot: stages::slot(graph, task) }
         })
         .collect();
     let outcomes = schedule::schedule(&steps, stopped, &|step| {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::import;
+use super::reward::{ModelAt, Reward, Term};
 use super::{Prompts, StageError, adapters, device_choice, generate_remote, score};
-use crate::model::{Asked, Checkpoint, DeviceChoice, ModelError};
+use crate::model::{Asked, Checkpoint, DeviceChoice, Head, ModelError};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::input::Shape;
 use crate::pipeline::spec::operator::Operator;
@@ -70,15 +71,20 @@ impl<'a> Known<'a> {
                 }
             }
         }
-        for input in task.inputs("preferences") {
-            self.preferences(input.input)?;
+        for slot in ["preferences", "held_out"] {
+            for input in task.inputs(slot) {
+                self.preferences(input.input)?;
+            }
         }
         for slot in ["policy", "from", "reference", "initial"] {
             for input in task.inputs(slot) {
                 if let Some(SourceKind::Model { path }) = self.graph.source(input.input).map(|source| &source.kind) {
                     match &task.operator {
-                        Operator::Sft(sft) if sft.initialize == Initialize::Random => Checkpoint::open_blank(path)?,
-                        _ => Checkpoint::open(path)?,
+                        Operator::Sft(sft) if sft.initialize == Initialize::Random => {
+                            Checkpoint::open_blank(path)?.expect(Head::CausalLm)?
+                        }
+                        Operator::RewardModel(_) => self.reads_messages(&Checkpoint::open(path)?, task, "preferences")?,
+                        _ => Checkpoint::open(path)?.expect(Head::CausalLm)?,
                     };
                 }
             }
@@ -90,7 +96,7 @@ impl<'a> Known<'a> {
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             generate_remote::client(engine)?;
         }
-        if super::slot(&task.operator) == crate::dag::schedule::Slot::Device {
+        if super::slot(self.graph, task) == crate::dag::schedule::Slot::Device {
             device.unwrap_or_else(|| device_choice(task)).resolve()?;
         }
         match (&task.operator, task.table_kind()) {
@@ -99,16 +105,7 @@ impl<'a> Known<'a> {
                 Ok(session.schema_of(&settings.query.text)?)
             }
             (Operator::Score(_), Some(kind)) => {
-                let session = self.session(task)?;
-                session.register_empty("responses", TableKind::Responses.schema())?;
-                if let Some(prompts) = task.input("prompts") {
-                    session.register_empty("prompts", self.prompts(prompts)?)?;
-                }
-                if let Some(SourceKind::Reward { sql }) =
-                    task.input("reward").and_then(|reward| self.graph.source(reward)).map(|source| &source.kind)
-                {
-                    score::check_columns(&*session.schema_of(sql)?)?;
-                }
+                self.reward(task, &Reward::of(self.graph, task)?)?;
                 Ok(kind.schema())
             }
             (_, Some(kind)) => Ok(kind.schema()),
@@ -138,6 +135,47 @@ impl<'a> Known<'a> {
             if refusals.len() == asked.len() {
                 return Err(refusals.swap_remove(0).into());
             }
+        }
+        Ok(())
+    }
+
+    /// Plans a reward's queries, opens its models, and makes its servers' clients, which ask nothing yet.
+    fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), StageError> {
+        match reward {
+            Reward::Query(sql) => {
+                let session = self.session(task)?;
+                session.register_empty("responses", TableKind::Responses.schema())?;
+                if let Some(prompts) = task.input("prompts") {
+                    session.register_empty("prompts", self.prompts(prompts)?)?;
+                }
+                score::check_columns(&*session.schema_of(sql)?)
+            }
+            Reward::Model(ModelAt::Outside(path)) => {
+                let checkpoint = Checkpoint::open(path)?;
+                checkpoint.expect(Head::Reward)?;
+                self.reads_messages(&checkpoint, task, "prompts")
+            }
+            // The node that makes it is checked for itself.
+            Reward::Model(ModelAt::Made(_)) => Ok(()),
+            Reward::Server(settings) => score::client(settings).map(drop),
+            Reward::Sum(terms) => {
+                let mut check =
+                    |term: &Term| self.reward(task, &term.reward).map_err(|error| error.of(&format!("component {}", term.name)));
+                terms.iter().try_for_each(&mut check)
+            }
+        }
+    }
+
+    /// That a model has a chat template if the table in `slot` asks by messages alone.
+    fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: &str) -> Result<(), StageError> {
+        let Some(input) = task.input(slot) else { return Ok(()) };
+        let schema = self.table(input)?;
+        let asks = |column: &str| schema.field_with_name(column).is_ok();
+        if asks("messages") && !asks("prompt") && checkpoint.chat_template.is_none() {
+            return Err(StageError::Input(format!(
+                "{}: expected a chat template because {slot} are messages, found none; add chat_template.jinja, or give them as text",
+                checkpoint.folder().display()
+            )));
         }
         Ok(())
     }

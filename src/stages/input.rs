@@ -56,7 +56,7 @@ impl Uses {
     fn of(graph: &Graph, index: usize) -> Self {
         let slots = || graph.tasks.iter().flat_map(|task| &task.inputs).filter(|slot| slot.input == Input::Source(index));
         let any = |names: &[&str]| slots().any(|slot| names.contains(&slot.slot));
-        Self { prompts: any(&["prompts", "demonstrations"]), preferences: any(&["preferences"]) }
+        Self { prompts: any(&["prompts", "demonstrations"]), preferences: any(&["preferences", "held_out"]) }
     }
 }
 

@@ -87,7 +87,7 @@ impl Prompts {
 }
 
 /// The blake3 of what is asked.
-fn fingerprint(asked: &Asked) -> String {
+pub(super) fn fingerprint(asked: &Asked) -> String {
     let mut hasher = blake3::Hasher::new();
     match asked {
         Asked::Text(text) => hasher.update(text.as_bytes()),

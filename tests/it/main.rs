@@ -1,6 +1,7 @@
 //! All integration tests, in one program: linking costs more than compiling.
 
 mod broken;
+mod chain;
 mod command_line;
 mod export;
 mod families;
@@ -13,6 +14,7 @@ mod model_config;
 mod pipeline;
 mod remote;
 mod reward_model;
+mod rewards;
 mod server;
 mod store;
 mod stories;

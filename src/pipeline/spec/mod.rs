@@ -3,6 +3,7 @@
 //! Knows the words, not whether the names in them lead anywhere.
 
 pub mod engine;
+pub mod held_out;
 pub mod input;
 pub mod lora;
 pub mod operator;

@@ -3,6 +3,7 @@
 //! Knows how a user names them, not how they are opened.
 
 mod reward;
+mod server;
 mod table;
 
 use std::borrow::Cow;
@@ -13,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::position::{At, Name};
 
-pub use reward::Reward;
+pub use reward::{Component, Reward, RewardSource};
+use server::server;
+pub use server::{Server, ServerShape};
 pub use table::{ColumnType, Columns, Format, Paths, Shape, TableFile};
 
 /// One entry of `inputs`.
