@@ -263,6 +263,7 @@ impl Checkpoint {
     /// Writes what stands beside weights or an adapter: tokenizer, chat template and what ends a response.
     pub(super) fn write_companions(&self, folder: &Path) -> Result<(), ModelError> {
         let failed = |path: PathBuf| move |source: io::Error| ModelError::Write { path, source };
+        fs::create_dir_all(folder).map_err(failed(folder.to_path_buf()))?;
         for name in COPIED {
             // Not fs::copy: a read-only original must not make a read-only copy.
             let original = self.folder.join(name);
