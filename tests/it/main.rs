@@ -1,7 +1,9 @@
 //! All integration tests, in one program: linking costs more than compiling.
 
 mod broken;
+mod chat_templates;
 mod command_line;
+mod conversations;
 mod floors;
 mod generation;
 mod kills;

@@ -4,7 +4,8 @@
 
 Every template meets every conversation, with and without a generation prompt. Where transformers raises, this crate must refuse.
 No template is left out: one that expects images is given text too, and then both must write (or refuse) the same.
-The cases go to a temporary folder, which a test of the crate reads; nothing of a template is kept. `--only NAME` takes some of them,
+`--golden` renders our own templates in tests/chat_templates/constructs.jsonl anew, a line for each: add a line with a "template" to
+have a "text" (or "error") beside it. The cases go to a temporary folder, which a test of the crate reads; nothing of a template is kept. `--only NAME` takes some of them,
 `--cases FOLDER` writes the cases there and leaves running the test to you.
 """
 
@@ -165,11 +166,33 @@ def write_cases(folder, templates):
     return path
 
 
+def write_golden():
+    """Fills in what transformers makes of our own templates."""
+    chat_template_utils.datetime = Midnight
+    path = Path(__file__).parents[1] / "chat_templates" / "constructs.jsonl"
+    messages = [{"role": "user", "content": " Hi there "}, {"role": "assistant", "content": "it's"}]
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        case = {"template": json.loads(line)["template"]}
+        try:
+            (case["text"],), _ = chat_template_utils.render_jinja_template([messages], chat_template=case["template"], **tokens)
+        except Exception as error:  # whatever a template does wrong
+            case["error"] = f"{type(error).__name__}: {error}"
+        lines.append(json.dumps(case))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} templates, {sum('error' in line for line in lines)} raised")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="templates whose name holds this")
     parser.add_argument("--cases", type=Path, help="write the cases here and do not run the test")
+    parser.add_argument("--golden", action="store_true", help="render our own templates anew")
     arguments = parser.parse_args()
+    if arguments.golden:
+        write_golden()
+        return
     shipped = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
     templates = [template for template in shipped if arguments.only in template.name]
     if arguments.cases:
