@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use optune::model::{Asked, ChatTemplate, Checkpoint, Message, ModelError};
+use optune::model::{Asked, ChatTemplate, Checkpoint, EncodedPair, Message, ModelError, SpecialTokens};
 use serde_json::{Value, json};
 
 use crate::model::blank_checkpoint;
@@ -149,6 +149,7 @@ fn published_chat_templates_give_the_text_and_the_token_ids_that_transformers_gi
     };
     let mut checkpoints: HashMap<PathBuf, Checkpoint> = HashMap::new();
     let (mut count, mut refused, mut differences) = (0, 0, Vec::new());
+    let (mut pairs, mut changed, mut joined) = (0, 0, 0);
     for line in BufReader::new(fs::File::open(path).unwrap()).lines() {
         let case: Value = serde_json::from_str(&line.unwrap()).unwrap();
         let folder = Path::new(case["folder"].as_str().unwrap());
@@ -167,12 +168,35 @@ fn published_chat_templates_give_the_text_and_the_token_ids_that_transformers_gi
             _ => false,
         };
         count += 1;
+        if let (Some(trained), Some((last, before))) = (case["trained_ids"].as_array(), messages.split_last()) {
+            match checkpoint.encode_pair(&Asked::Messages(before.to_vec()), &last.content) {
+                Ok(pair) if is_trained(&pair, trained) => pairs += 1,
+                Err(ModelError::Chat(error)) if error.contains("changes the prompt") => changed += 1,
+                Err(ModelError::Text(error)) if error.contains("not the first ones") => joined += 1,
+                other => differences.push(format!("{}: trained on {trained:?}, we {other:?}", case["name"])),
+            }
+        }
         if !same {
             differences.push(format!("{}: transformers {}{}, we {text:?}", case["name"], case["text"], case["error"]));
         }
     }
     eprintln!("{} templates, {count} cases, {refused} refused by both, {} differences", checkpoints.len(), differences.len());
+    eprintln!(
+        "{pairs} responses of the very tokens that TRL trains on, {changed} refused because the template changes the prompt, {joined} because a token joins both"
+    );
     assert!(count > 0 && differences.is_empty(), "{}", differences.iter().take(5).map(String::as_str).collect::<Vec<_>>().join("\n"));
+}
+
+/// Whether a pair ends in the tokens that TRL trains on, to which its templates count what they write before the response. A template
+/// without an end of turn leaves that to us.
+fn is_trained(pair: &EncodedPair, trained: &[Value]) -> bool {
+    let trained: Vec<i32> = trained.iter().map(|id| id.as_i64().unwrap() as i32).collect();
+    let response = &pair.token_ids[pair.prompt_token_count..];
+    let (end, without_end) = pair.token_ids.split_last().unwrap();
+    match trained.contains(end) {
+        true => pair.token_ids.ends_with(&trained) && trained.ends_with(response),
+        false => without_end.ends_with(&trained) && trained.ends_with(&response[..response.len() - 1]),
+    }
 }
 
 /// The ids by the way that a stage takes: as a prompt, or as a conversation whose last message is the response.
@@ -183,7 +207,7 @@ fn token_ids(checkpoint: &Checkpoint, messages: &[Message], is_prompt: bool, tex
         Some((last, before)) if last.role == "assistant" => {
             checkpoint.encode_conversation(&Asked::Messages(before.to_vec()), &last.content)
         }
-        _ => checkpoint.tokenizer.encode(text, optune::model::SpecialTokens::Written),
+        _ => checkpoint.tokenizer.encode(text, SpecialTokens::Written),
     };
     json!(ids.unwrap())
 }
