@@ -131,8 +131,9 @@ fn templates_and_special_tokens_are_found_where_transformers_writes_them() {
     settings["added_tokens_decoder"] = json!({});
     write("tokenizer_config.json", &settings.to_string());
     assert_eq!(said().unwrap(), "<s>|</s>|</s>|False");
-    write("chat_templates/default.jinja", "folder");
-    assert_eq!(said().unwrap(), "folder");
+    // A folder of its own is for templates that are not the default.
+    write("chat_templates/tool_use.jinja", "tools");
+    assert_eq!(said().unwrap(), "<s>|</s>|</s>|False");
     write("chat_template.jinja", "file");
     assert_eq!(said().unwrap(), "file");
     write("chat_template.jinja", "{{ broken");
