@@ -137,7 +137,7 @@ fn an_end_token_that_is_also_the_pad_token_is_kept_as_an_end() {
         workspace.succeed(&["run", "pipeline.yaml"]);
         workspace.query(
             "small",
-            "SELECT prompt_id, born, response_index, token_ids, logprob FROM responses ORDER BY born, prompt_id, response_index",
+            "SELECT prompt_id, born, response_index, array_to_string(token_ids, ' '), logprob FROM responses ORDER BY born, prompt_id, response_index",
         )
     });
     assert!(runs[0].contains("p-0") && runs[0] == runs[1]);
@@ -151,12 +151,9 @@ fn a_truncated_response_is_given_no_end_token_and_a_stopped_one_keeps_its_own() 
     for reason in ["stop", "length"] {
         assert_ne!(count(&format!("finish_reason = '{reason}'")), "0", "no response of the kind that is asked about");
     }
-    assert_eq!(
-        count("finish_reason = 'length' AND array_has(array_slice(token_ids, prompt_token_count + 1, array_length(token_ids)), 2)"),
-        "0"
-    );
+    assert_eq!(count("finish_reason = 'length' AND array_has(token_ids, 2)"), "0");
     assert_eq!(count("finish_reason = 'length' AND array_length(token_ids) - prompt_token_count <> 8"), "0");
-    assert_eq!(count("finish_reason = 'stop' AND token_ids[array_length(token_ids)] <> 2"), "0");
+    assert_eq!(count("finish_reason = 'stop' AND array_element(token_ids, -1) <> 2"), "0");
     // What was trained on and scored is the stored ids: as many tokens as there are, no end added.
     let tokens = "array_length(r.token_ids) - r.prompt_token_count";
     let query = format!(
@@ -262,7 +259,7 @@ fn a_template_that_wants_the_date_is_found_before_anything_runs_and_runs_with_th
     workspace.edit("pipeline.yaml", "seed: 5\n", "seed: 5\ndate: 2026-11-23\n");
     workspace.succeed(&["run", "pipeline.yaml"]);
     let written = fs::read_to_string(workspace.path("runs/small/pipeline.yaml")).unwrap();
-    assert!(written.contains("date: 2026-11-23"), "{written}");
+    assert!(written.contains("\ndate: ") && written.contains("2026-11-23"), "{written}");
     // Another date is another run of all that the model's words are part of, and of nothing else.
     let plan = workspace.succeed(&["plan", "pipeline.yaml"]);
     assert!(plan.lines().all(|line| line.ends_with("done")), "{plan}");
