@@ -20,6 +20,7 @@
 //! | 1 | [`pipeline`] | YAML to a checked graph | Arrow, burn |
 //! | 1 | [`store`] | parts, manifests, cache, journal, lock, SQL over a run | burn, the pipeline |
 //! | 1 | [`generation`], [`training`] | batched sampling; losses, logprobs, optimizer | Arrow, each other |
+//! | 1 | [`remote`] | servers that score and generate, models from the hub: all that goes over HTTP | Arrow, burn, the pipeline |
 //! | 0 | [`tables`] | one file a table: schema, key, row checks | files |
 //! | 0 | [`dag`] | fingerprints and the scheduler over abstract nodes | Arrow, burn, files |
 //! | 0 | [`model`] | transformer, checkpoint, tokenizer, chat template | Arrow, the graph |
@@ -37,6 +38,7 @@ pub mod dag;
 pub mod generation;
 pub mod model;
 pub mod pipeline;
+pub mod remote;
 pub mod run;
 pub mod stages;
 pub mod store;

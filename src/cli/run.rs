@@ -34,10 +34,10 @@ impl Run {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let graph = self.pipeline.load()?;
         let run = Runs::open(runs)?.run(&graph.name)?;
-        stages::check(&graph, self.device)?;
+        let shapes = stages::check(&graph, self.device)?;
         let prepared = prepare(graph)?;
         if self.dry_run {
-            return plan::show(&run, &prepared, self.json);
+            return plan::show(&run, &prepared, &shapes, self.json);
         }
         let lock = run.lock()?;
         listen()?;

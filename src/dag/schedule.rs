@@ -13,6 +13,9 @@ pub enum Slot {
     Device,
     /// A thread beside it.
     Relational,
+    /// A server elsewhere; here, a thread that mostly waits. One at a time, so that no node has a server load another policy under the
+    /// node that it answers.
+    Server,
 }
 
 /// One node as the scheduler sees it.
@@ -65,6 +68,7 @@ pub fn schedule<E: Send>(
         loop {
             let running = |slot| (0..steps.len()).filter(|&i| started[i] && outcomes[i].is_none() && steps[i].slot == slot).count();
             let mut free_device = usize::from(running(Slot::Device) == 0);
+            let mut free_server = usize::from(running(Slot::Server) == 0);
             let mut free_relational = RELATIONAL_SLOTS.saturating_sub(running(Slot::Relational));
             for index in 0..steps.len() {
                 if started[index] || outcomes[index].is_some() {
@@ -81,6 +85,7 @@ pub fn schedule<E: Send>(
                 let free = match step.slot {
                     Slot::Device => &mut free_device,
                     Slot::Relational => &mut free_relational,
+                    Slot::Server => &mut free_server,
                 };
                 if ready && *free > 0 && !stopped() {
                     *free -= 1;

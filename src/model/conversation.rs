@@ -41,10 +41,8 @@ impl Checkpoint {
     /// # Errors
     /// Messages for a checkpoint without a chat template or that its template refuses, or a prompt without tokens.
     pub fn encode_prompt(&self, asked: &Asked) -> Result<Vec<i32>, ModelError> {
-        match asked {
-            Asked::Text(text) => self.tokenizer.encode(text, SpecialTokens::Opening),
-            Asked::Messages(messages) => self.tokenizer.encode(&self.template()?.render(messages, true)?, SpecialTokens::Written),
-        }
+        let (text, special) = self.prompt_text(asked)?;
+        self.tokenizer.encode(&text, special)
     }
 
     /// The prompt's ids as [`Checkpoint::encode_prompt`] gives them, then those of a complete response, ended as the model ends its turn.
@@ -59,10 +57,10 @@ impl Checkpoint {
     /// token, or the response has one before its end.
     pub fn encode_pair(&self, asked: &Asked, response: &str) -> Result<EncodedPair, ModelError> {
         let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
-        let first_end = *self.generation.eos_token_ids.first().ok_or_else(no_end)?;
+        let end = self.end_token(asked).ok_or_else(no_end)?;
         self.check_ends_last(response)?;
-        let (mut pair, end) = match asked {
-            Asked::Text(text) => (self.tokenizer.encode_pair(text, &format!("{text}{response}"), SpecialTokens::Opening)?, first_end),
+        let mut pair = match asked {
+            Asked::Text(text) => self.tokenizer.encode_pair(text, &format!("{text}{response}"), SpecialTokens::Opening)?,
             Asked::Messages(messages) => {
                 let template = self.template()?;
                 let prompt = template.render(messages, true)?;
@@ -70,10 +68,7 @@ impl Checkpoint {
                 if !whole.starts_with(&prompt) {
                     return Err(changed_prompt(&prompt, &whole));
                 }
-                // A model that converses may have several end tokens; its tokenizer's settings name the one that ends a turn.
-                let end = template.eos_token().and_then(|token| self.tokenizer.token_id(token));
-                let end = end.filter(|id| self.is_end(*id)).unwrap_or(first_end);
-                (self.tokenizer.encode_pair(&prompt, &whole, SpecialTokens::Written)?, end)
+                self.tokenizer.encode_pair(&prompt, &whole, SpecialTokens::Written)?
             }
         };
         let response_ids = pair.token_ids.get(pair.prompt_token_count..).unwrap_or_default();
@@ -82,6 +77,26 @@ impl Checkpoint {
             None => pair.token_ids.push(end),
         }
         Ok(pair)
+    }
+
+    /// The token that ends a complete response to `asked`; `None` for a model without one.
+    pub fn end_token(&self, asked: &Asked) -> Option<i32> {
+        let first = self.generation.eos_token_ids.first().copied();
+        let template = self.chat_template.as_ref().filter(|_| matches!(asked, Asked::Messages(_)));
+        // A model that converses may have several end tokens; its tokenizer's settings name the one that ends a turn.
+        let turn = template.and_then(|template| template.eos_token()).and_then(|token| self.tokenizer.token_id(token));
+        turn.filter(|id| self.is_end(*id)).or(first)
+    }
+
+    /// The text of a prompt as [`Checkpoint::encode_prompt`] tokenizes it, and who writes its special tokens.
+    ///
+    /// # Errors
+    /// Messages for a checkpoint without a chat template or that its template refuses.
+    pub fn prompt_text(&self, asked: &Asked) -> Result<(String, SpecialTokens), ModelError> {
+        match asked {
+            Asked::Text(text) => Ok((text.clone(), SpecialTokens::Opening)),
+            Asked::Messages(messages) => Ok((self.template()?.render(messages, true)?, SpecialTokens::Written)),
+        }
     }
 
     /// The ids of prompt and response as a model that reads whole conversations takes them: as Python's

@@ -42,6 +42,9 @@ pub enum ModelError {
     /// Token ids and lengths do not belong together.
     #[error("sequences: {0}")]
     Sequences(String),
+    /// There is no number format of that name.
+    #[error("dtype: {0}")]
+    Dtype(String),
     /// The device asked for cannot be used.
     #[error("device: {0}")]
     Device(String),

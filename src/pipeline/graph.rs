@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use chrono::NaiveDate;
 use indexmap::IndexMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::spec::input::{Columns, Format};
+use super::spec::input::{Columns, Format, Server, Shape};
 use super::spec::operator::{Operator, Output, Resources};
 use super::spec::{Param, Spec};
 
@@ -46,11 +46,11 @@ pub struct Source {
 /// What is read from outside.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
-    /// A file of rows.
+    /// Files of rows.
     Table {
-        /// The file, which was there when the pipeline was checked.
-        path: PathBuf,
-        /// Its format.
+        /// The files, at least one, which were there when the pipeline was checked; sorted.
+        paths: Vec<PathBuf>,
+        /// Their format.
         format: Format,
         /// What separates two values of a csv file; given for csv only.
         delimiter: Option<char>,
@@ -58,17 +58,82 @@ pub enum SourceKind {
         header: Option<bool>,
         /// A csv file's columns as far as given; every other one is text.
         columns: Columns,
+        /// How prompts and responses lie in the columns, if the file says.
+        shape: Shape,
+        /// Columns to rename: ours, each with theirs.
+        map: IndexMap<String, String>,
     },
     /// A Hugging Face model directory.
     Model {
         /// The directory, which was there when the pipeline was checked.
         path: PathBuf,
     },
-    /// A reward by a query.
+    /// A way to reward responses.
     Reward {
-        /// The text of the query.
-        sql: String,
+        /// Which way.
+        reward: Reward,
     },
+}
+
+/// A way to reward responses, its files found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reward {
+    /// One source, whose reward is taken as it is.
+    One(RewardSource),
+    /// The sum of several, each times its weight.
+    Sum(Vec<Component>),
+}
+
+/// One term of a weighted sum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Component {
+    /// What its reward is multiplied by.
+    pub weight: f64,
+    /// Its name among the components of each reward.
+    pub name: String,
+    /// Where its reward comes from.
+    pub source: RewardSource,
+}
+
+/// Where a reward comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RewardSource {
+    /// A query, as its text.
+    Sql(String),
+    /// The directory of a reward model, which was there when the pipeline was checked.
+    Model(PathBuf),
+    /// A server.
+    Http(Server),
+    /// Another source or task: the one in a slot `rewards` with this name.
+    Named(String),
+}
+
+impl Reward {
+    /// The sources, in order.
+    pub fn sources(&self) -> impl Iterator<Item = &RewardSource> {
+        let (one, several) = match self {
+            Self::One(source) => (Some(source), [].as_slice()),
+            Self::Sum(components) => (None, components.as_slice()),
+        };
+        one.into_iter().chain(several.iter().map(|component| &component.source))
+    }
+
+    /// What a reward is decided by, besides the contents of models and of the rewards it names.
+    pub fn settings(&self) -> Value {
+        let source = |source: &RewardSource| match source {
+            RewardSource::Sql(sql) => json!({ "sql": sql }),
+            RewardSource::Model(_) => json!({ "model": Value::Null }),
+            RewardSource::Http(server) => json!({ "http": server.http, "shape": server.shape, "version": server.version }),
+            RewardSource::Named(name) => json!({ "reward": name }),
+        };
+        match self {
+            Self::One(one) => source(one),
+            Self::Sum(components) => {
+                let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": source(&c.source) });
+                components.iter().map(component).collect()
+            }
+        }
+    }
 }
 
 /// One node in one iteration.

@@ -11,7 +11,7 @@ mod plan;
 mod recipes;
 
 pub use execute::{Failure, Report, execute};
-pub use plan::{describe, plan, runs};
+pub use plan::{Outside, describe, outside, plan, runs};
 pub use recipes::{Prepared, prepare};
 
 use crate::stages::StageError;

@@ -6,14 +6,14 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 use burn::tensor::Device;
 
-use super::tensors;
 use super::{Context, Prompt, StageError, Summary};
+use super::{generate_remote, tensors};
 use crate::generation::{self, FinishReason, Generated, Sampling};
-use crate::model::{CausalLm, Checkpoint};
+use crate::model::{CausalLm, Checkpoint, Tokenizer};
 use crate::pipeline::spec::sampling::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses, selection};
@@ -27,6 +27,10 @@ const BATCH_SIZE: usize = 64;
 /// Samples responses for the selected prompts, or for all where there is no selection.
 pub(super) fn run(context: &Context, settings: &Generate) -> Result<Summary, StageError> {
     let prompts = selected(context)?;
+    if let Some(engine) = &settings.engine {
+        let (writer, tokens) = generate_remote::run(context, settings, engine, &prompts)?;
+        return finish(writer, tokens);
+    }
     let mut writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART)?;
     let label = context.task.label();
     let missing = writer.missing();
@@ -46,6 +50,11 @@ pub(super) fn run(context: &Context, settings: &Generate) -> Result<Summary, Sta
             context.progress.advanced(&label, done as u64, tokens);
         }
     }
+    finish(writer, tokens)
+}
+
+/// Says that all responses are there; `tokens` is how many of their tokens this call generated.
+fn finish(writer: TableWriter, tokens: u64) -> Result<Summary, StageError> {
     let counts = counts(&writer)?;
     let text =
         format!("{} responses, {} tokens, {} cut by the length limit, {} failed", counts[0].1, counts[1].1, counts[2].1, counts[3].1);
@@ -85,6 +94,16 @@ fn response_tokens(batch: &RecordBatch) -> Result<u64, StageError> {
     Ok(u64::try_from(all).unwrap_or(0))
 }
 
+/// The prompt's ids, or why it cannot be answered.
+pub(super) fn prompt_ids(checkpoint: &Checkpoint, prompt: &Prompt, settings: &Generate) -> Result<Vec<i32>, String> {
+    let ids = checkpoint.encode_prompt(&prompt.asked).map_err(|error| error.to_string())?;
+    let limit = (settings.max_prompt_tokens as usize).min(checkpoint.config.max_position_embeddings.saturating_sub(1));
+    if ids.len() > limit {
+        return Err(format!("expected a prompt of at most {limit} tokens, found {}", ids.len()));
+    }
+    Ok(ids)
+}
+
 /// A policy on its device, and how to sample from it.
 struct Sampler<'a> {
     context: &'a Context<'a>,
@@ -116,7 +135,8 @@ impl<'a> Sampler<'a> {
 
     /// All responses to `prompts`, ready to be committed. `observe` hears of tokens as they come.
     fn responses(&self, prompts: &[Prompt], observe: &mut dyn FnMut(usize)) -> Result<RecordBatch, StageError> {
-        let encoded: Vec<Result<Vec<i32>, String>> = prompts.iter().map(|prompt| self.encode(prompt)).collect();
+        let encoded: Vec<Result<Vec<i32>, String>> =
+            prompts.iter().map(|prompt| prompt_ids(&self.checkpoint, prompt, self.settings)).collect();
         let per_prompt = self.settings.responses_per_prompt;
         let stream = self.context.seed();
         let (mut rows, mut seeds) = (Vec::new(), Vec::new());
@@ -139,16 +159,6 @@ impl<'a> Sampler<'a> {
             Some(generation::generate(&self.model, &sequences, &seeds, &self.sampling, batch_size, &mut each)?)
         };
         self.table(prompts, &encoded, generated)
-    }
-
-    /// The prompt's ids, or why it cannot be answered.
-    fn encode(&self, prompt: &Prompt) -> Result<Vec<i32>, String> {
-        let ids = self.checkpoint.encode_prompt(&prompt.asked).map_err(|error| error.to_string())?;
-        let limit = (self.settings.max_prompt_tokens as usize).min(self.sampling.max_total_tokens.saturating_sub(1));
-        if ids.len() > limit {
-            return Err(format!("expected a prompt of at most {limit} tokens, found {}", ids.len()));
-        }
-        Ok(ids)
     }
 
     /// The responses table of these prompts: what was generated, and an error row for each response of a prompt that could not be asked.
@@ -176,7 +186,7 @@ impl<'a> Sampler<'a> {
             let (length, ((prompt_count, reason), logprob)) = next.unwrap_or((0, ((0, FinishReason::Length), 0.0)));
             lengths.push(length);
             prompt_counts.push(i32::try_from(prompt_count).unwrap_or(i32::MAX));
-            logprobs.push(logprob);
+            logprobs.push(encoded.is_ok().then_some(logprob));
             reasons.push(match (encoded, reason) {
                 (Err(_), _) => tables::FinishReason::Error.as_str(),
                 (Ok(_), FinishReason::Stop) => tables::FinishReason::Stop.as_str(),
@@ -188,7 +198,13 @@ impl<'a> Sampler<'a> {
             Some(ids) => tensors::list_array(ids, lengths.iter().copied())?,
             None => tensors::empty_lists(rows),
         };
-        let texts = self.texts(&token_ids, &prompt_counts)?;
+        let lists = token_ids.as_list::<i32>().iter().flatten().zip(&prompt_counts);
+        let texts = lists.map(|(ids, prompt_count)| {
+            let ids = ids.as_primitive::<Int32Type>().values();
+            let (prompt, response) = ids.split_at_checked(*prompt_count as usize).unwrap_or((ids, &[]));
+            response_text(&self.checkpoint.tokenizer, prompt, response)
+        });
+        let texts = texts.collect::<Result<Vec<_>, _>>()?;
         let ids: Vec<&str> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.id.as_str(), per_prompt)).collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(ids)),
@@ -204,22 +220,14 @@ impl<'a> Sampler<'a> {
         ];
         Ok(RecordBatch::try_new(responses::schema(), columns)?)
     }
+}
 
-    /// The responses as text: what stands after the prompt when both are decoded together, special tokens left out.
-    fn texts(&self, token_ids: &ArrayRef, prompt_counts: &[i32]) -> Result<Vec<String>, StageError> {
-        let (lists, tokenizer) = (token_ids.as_list::<i32>(), &self.checkpoint.tokenizer);
-        let mut texts = Vec::with_capacity(lists.len());
-        for (row, prompt_count) in prompt_counts.iter().enumerate() {
-            let ids = lists.value(row);
-            let ids = ids.as_primitive::<Int32Type>().values();
-            let (prompt, response) = ids.split_at_checked(*prompt_count as usize).unwrap_or((ids, &[]));
-            // Decoders treat a text's first token differently (a leading space is dropped), so a response is not decoded alone.
-            let (both, prompt) = (tokenizer.decode(ids)?, tokenizer.decode(prompt)?);
-            texts.push(match both.strip_prefix(&prompt) {
-                Some(text) => text.to_string(),
-                None => tokenizer.decode(response)?,
-            });
-        }
-        Ok(texts)
+/// A response as text: what stands after the prompt when both are decoded together, special tokens left out.
+pub(super) fn response_text(tokenizer: &Tokenizer, prompt: &[i32], response: &[i32]) -> Result<String, StageError> {
+    // Decoders treat a text's first token differently (a leading space is dropped), so a response is not decoded alone.
+    let (both, before) = (tokenizer.decode(&[prompt, response].concat())?, tokenizer.decode(prompt)?);
+    match both.strip_prefix(&before) {
+        Some(text) => Ok(text.to_string()),
+        None => Ok(tokenizer.decode(response)?),
     }
 }

@@ -29,6 +29,8 @@ pub enum EventKind {
     NodeFailed,
     /// The user stopped the run.
     Interrupted,
+    /// A server was found that serves what a node asks for; `message` has what it says of itself.
+    ServerFound,
     /// A file was not what its manifest says; `message` says which. Written by the store.
     Quarantined,
 }
@@ -42,6 +44,7 @@ impl EventKind {
             EventKind::NodeDone => "node_done",
             EventKind::NodeFailed => "node_failed",
             EventKind::Interrupted => "interrupted",
+            EventKind::ServerFound => "server_found",
             EventKind::Quarantined => "quarantined",
         }
     }

@@ -111,6 +111,18 @@ impl TableWriter<'_> {
         self.manifest.parts.iter().map(|part| parquet::decode(&self.folder.join(&part.file))).collect()
     }
 
+    /// The rows of one part; `None` if it is not committed.
+    ///
+    /// # Errors
+    /// The part cannot be read.
+    pub fn committed_part(&self, part: usize) -> Result<Option<RecordBatch>, StoreError> {
+        self.listed(part).map(|listed| parquet::decode(&self.folder.join(&listed.file))).transpose()
+    }
+
+    fn listed(&self, part: usize) -> Option<&Part> {
+        self.manifest.parts.iter().find(|listed| usize::try_from(listed.index).is_ok_and(|index| index == part))
+    }
+
     /// The damaged parts that were found and set aside when writing began; they are among the missing.
     pub fn quarantined(&self) -> &[Quarantined] {
         &self.quarantined
@@ -125,7 +137,25 @@ impl TableWriter<'_> {
         if !missing.contains(&part) {
             return Err(StoreError::Part { place: self.place.clone(), part, missing });
         }
-        let file = format!("part-{part:05}.parquet");
+        self.write(part, format!("part-{part:05}.parquet"), batch)
+    }
+
+    /// Puts other rows in the place of a committed part's, such as those that failed before: at every moment the old part is there or the
+    /// new one. A part that is not committed yet is committed.
+    ///
+    /// # Errors
+    /// As [`TableWriter::commit`].
+    pub fn replace(&mut self, part: usize, batch: &RecordBatch) -> Result<(), StoreError> {
+        let Some(old) = self.listed(part).map(|listed| listed.file.clone()) else { return self.commit(part, batch) };
+        // The manifest decides which of the two names counts; files in place are never written to.
+        let names = [format!("part-{part:05}.parquet"), format!("part-{part:05}-again.parquet")];
+        let Some(free) = names.into_iter().find(|name| *name != old) else { return Ok(()) };
+        self.write(part, free, batch)?;
+        files::remove(&self.folder.join(old))
+    }
+
+    /// Writes a part to `file`, which the manifest does not list, and lists it.
+    fn write(&mut self, part: usize, file: String, batch: &RecordBatch) -> Result<(), StoreError> {
         let path = self.folder.join(&file);
         if let Some(table) = self.manifest.table {
             table.check(batch).map_err(|source| StoreError::Table { path: path.clone(), source })?;
@@ -136,6 +166,7 @@ impl TableWriter<'_> {
         let (index, rows) = (part as u64, batch.num_rows() as u64);
         let blake3 = blake3::hash(&bytes).to_hex().to_string();
         let mut manifest = self.manifest.clone();
+        manifest.parts.retain(|other| other.index != index);
         manifest.add(Part { index, file, rows, bytes: bytes.len() as u64, blake3 });
         manifest.write(&self.folder, &self.lock.temporary()?)?;
         self.manifest = manifest;

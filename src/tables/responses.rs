@@ -7,7 +7,7 @@ use super::check::{at_least, finite, not_empty};
 use super::{TableError, column};
 
 table! {
-    Responses, version 1, key [prompt_id, born, response_index];
+    Responses, version 2, key [prompt_id, born, response_index];
     /// One response to one prompt.
     pub struct Row {
         /// The prompt.
@@ -24,8 +24,9 @@ table! {
         pub text: String,
         /// Why it ended.
         pub finish_reason: FinishReason,
-        /// Sum over the response's tokens under the distribution sampled from, in nats; 0 for an error.
-        pub logprob: f64,
+        /// Sum over the response's tokens under the distribution sampled from, in nats. Null for an error, and where it is not known: a
+        /// server gives none, or that of its model before temperature and cuts.
+        pub logprob: Option<f64>,
         /// Which policy sampled it.
         pub policy_fingerprint: String,
         /// What went wrong, exactly when `finish_reason` is `error`.
@@ -34,7 +35,7 @@ table! {
 }
 
 impl Row {
-    /// Counts that fit each other, ids from 0, a finite logprob, and an error exactly when it ended in one.
+    /// Counts that fit each other, ids from 0, a finite logprob if any, and an error exactly when it ended in one.
     ///
     /// # Errors
     /// What was expected and what was found.
@@ -50,7 +51,7 @@ impl Row {
         if let Some(id) = self.token_ids.iter().find(|id| **id < 0) {
             return Err(format!("token_ids: expected 0 or more, found {id}"));
         }
-        finite("logprob", self.logprob)?;
+        self.logprob.map_or(Ok(()), |logprob| finite("logprob", logprob))?;
         match (self.finish_reason, &self.error) {
             (FinishReason::Error, None) => Err("error: expected a reason because finish_reason is error, found null".to_string()),
             (FinishReason::Stop | FinishReason::Length, Some(error)) => {

@@ -1,14 +1,23 @@
 //! All integration tests, in one program: linking costs more than compiling.
 
 mod broken;
+mod chain;
 mod chat_templates;
 mod command_line;
 mod conversations;
+mod export;
+mod families;
 mod floors;
 mod generation;
 mod kills;
+mod lora;
 mod model;
+mod model_config;
 mod pipeline;
+mod remote;
+mod reward_model;
+mod rewards;
+mod server;
 mod store;
 mod stories;
 mod tables;

@@ -2,7 +2,10 @@
 //!
 //! Knows the words, not whether the names in them lead anywhere.
 
+pub mod engine;
+pub mod held_out;
 pub mod input;
+pub mod lora;
 pub mod operator;
 pub mod query;
 pub mod relational;

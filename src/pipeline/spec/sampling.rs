@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::engine::Engine;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
@@ -43,9 +44,13 @@ pub struct Generate {
     #[serde(default, deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     pub top_k: Option<u32>,
+    /// A server that samples; this machine when left out. The policy's tokenizer and chat template are used all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
 }
 
 /// A policy against a baseline on prompts it was not trained on: reward, outcome (win, tie, loss), length and over-optimisation.
+/// Its responses are always sampled on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {

@@ -148,3 +148,41 @@ fn two_runs_may_publish_the_same_at_once() {
         fs::read_dir(space.runs().root().join(".cache")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names, [recipe(0.5).fingerprint().to_string()]);
 }
+
+#[test]
+fn a_part_that_is_replaced_is_the_old_one_or_the_new_one_at_every_step() {
+    let place = Place::table(TABLE, None);
+    // The part of another recipe stands for the same rows, asked again.
+    let replace = |space: &Space, times: usize| {
+        let lock = locked(&space.run("run"))?;
+        let mut writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS)?;
+        (0..times).try_for_each(|time| writer.replace(1, &part(0.6 + time as f64 / 10.0, 1)))
+    };
+    for times in 1..=2 {
+        let [old, new] = [0.5, 0.5 + times as f64 / 10.0].map(|ratio| part(ratio, 1));
+        for steps in 0.. {
+            let space = Space::new();
+            make_table(&space.lock("run"), &place, 0.5, 2).unwrap();
+            let (_, stopped) = faults::stop_after(steps, || replace(&space, times));
+            let lock = space.lock("run");
+            assert!(lock.verify(&place).unwrap().is_empty(), "a kill damages nothing");
+            let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS).unwrap();
+            assert!(writer.quarantined().is_empty() && writer.missing() == [2], "step {steps}");
+            let there = writer.committed_part(1).unwrap().unwrap();
+            let between = times == 2 && pool::rows(&there).unwrap() == pool::rows(&part(0.6, 1)).unwrap();
+            let is = |batch: &RecordBatch| pool::rows(&there).unwrap() == pool::rows(batch).unwrap();
+            assert!(is(&old) || is(&new) || between, "step {steps}");
+            assert_eq!(snapshot(&lock.path(&place)).len(), 3, "step {steps}: two parts and the manifest");
+            drop(writer);
+            drop(lock);
+            replace(&space, times).unwrap();
+            assert_eq!(make_table(&space.lock("run"), &place, 0.5, 9).unwrap(), [2]);
+            let table = space.run("run").read_table(&place, Some(TableKind::Pool)).unwrap();
+            assert_eq!(pool::rows(&table[1]).unwrap(), pool::rows(&new).unwrap());
+            if !stopped {
+                assert!(is(&new));
+                break;
+            }
+        }
+    }
+}

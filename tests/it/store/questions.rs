@@ -43,7 +43,7 @@ fn small_run(runs: &Runs) -> Run {
             prompt_token_count: 8,
             text: "x".into(),
             finish_reason: FinishReason::Stop,
-            logprob: -1.0,
+            logprob: Some(-1.0),
             policy_fingerprint: "p".into(),
             error: None,
         };

@@ -1,0 +1,280 @@
+//! One server's client: JSON over HTTP with a time limit, attempts with longer and longer waits between them, and a key that nobody sees.
+//!
+//! A request in flight cannot be taken back, so each has a thread of its own that is left behind when the run is asked to stop.
+//! Knows nothing of what is asked.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use serde_json::Value;
+use ureq::http::{StatusCode, Uri, header};
+
+use super::{RemoteError, Stopped};
+
+/// The longest wait between two attempts that is not asked for by the server.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The longest wait that a server can ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+/// How often a waiting request looks whether the run was asked to stop.
+const LOOK: Duration = Duration::from_millis(25);
+/// No server takes longer to accept a connection.
+const CONNECT: Duration = Duration::from_secs(30);
+/// No answer is longer.
+const MOST_BYTES: u64 = 1 << 28;
+/// How much of a body an error shows.
+const SHOWN_CHARACTERS: usize = 300;
+
+/// How long a server is waited for, and how often it is asked again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Patience {
+    /// The longest that one attempt may take, from connecting to the end of the answer.
+    pub timeout: Duration,
+    /// How many attempts follow the first.
+    pub retries: usize,
+    /// The wait before the second attempt; each further one is twice as long, with up to as much again at random.
+    pub first_wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(600), retries: 5, first_wait: Duration::from_millis(500) }
+    }
+}
+
+/// Asks one server. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    agent: ureq::Agent,
+    url: String,
+    key: Option<String>,
+    patience: Patience,
+}
+
+impl Client {
+    /// A client of the server at `url`, with the key from the environment variable `key_variable` if one is named. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// A URL that is none or that holds a password, or a variable that is not set.
+    pub fn new(url: &str, key_variable: Option<&str>, patience: Patience) -> Result<Self, RemoteError> {
+        let url = url.trim_end_matches('/').to_string();
+        let local = check_url(&url)?;
+        let key = key_variable.map(key).transpose()?;
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_global(Some(patience.timeout))
+            .timeout_connect(Some(CONNECT.min(patience.timeout)))
+            .max_idle_connections(64)
+            .max_idle_connections_per_host(64);
+        // A proxy cannot reach this machine's own servers.
+        let config = if local { config.proxy(None) } else { config };
+        Ok(Self { agent: config.build().into(), url, key, patience })
+    }
+
+    /// The server's URL, without a slash at its end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Posts `body` to `path` under the server's URL, until `read` can make something of the answer or the attempts are used up.
+    ///
+    /// `read` says what it expected and found in an answer that it cannot use; another attempt may bring a better one.
+    ///
+    /// # Errors
+    /// The last attempt's, or [`RemoteError::Stopped`].
+    pub fn post<T>(&self, path: &str, body: &Value, stopped: Stopped, read: impl Fn(Value) -> Result<T, String>) -> Result<T, RemoteError> {
+        self.ask(path, Some(body.to_string()), stopped, read)
+    }
+
+    /// Gets `path` under the server's URL, as [`Client::post`] does.
+    ///
+    /// # Errors
+    /// The last attempt's, or [`RemoteError::Stopped`].
+    pub fn get<T>(&self, path: &str, stopped: Stopped, read: impl Fn(Value) -> Result<T, String>) -> Result<T, RemoteError> {
+        self.ask(path, None, stopped, read)
+    }
+
+    fn ask<T>(
+        &self,
+        path: &str,
+        body: Option<String>,
+        stopped: Stopped,
+        read: impl Fn(Value) -> Result<T, String>,
+    ) -> Result<T, RemoteError> {
+        let url = format!("{}{path}", self.url);
+        let mut waits = ExponentialBuilder::new()
+            .with_min_delay(self.patience.first_wait)
+            .with_max_delay(LONGEST_WAIT)
+            .with_max_times(self.patience.retries)
+            .with_jitter()
+            .build();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let error = match self.attempt(&url, body.clone(), stopped).and_then(|text| self.parse(&url, &text, &read)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if !error.is_transient() => return Err(error),
+                Err(error) => error,
+            };
+            let Some(wait) = waits.next() else {
+                return Err(if attempts > 1 { RemoteError::GaveUp { attempts, last: Box::new(error) } } else { error });
+            };
+            let asked = match &error {
+                RemoteError::Status { wait: Some(asked), .. } => *asked,
+                _ => Duration::ZERO,
+            };
+            pause(wait.max(asked), stopped)?;
+        }
+    }
+
+    /// One request, on a thread of its own.
+    fn attempt(&self, url: &str, body: Option<String>, stopped: Stopped) -> Result<String, RemoteError> {
+        if stopped() {
+            return Err(RemoteError::Stopped);
+        }
+        let failed = |problem: String| RemoteError::Connection { url: url.to_string(), problem };
+        let (client, to) = (self.clone(), url.to_string());
+        let (sender, answer) = mpsc::channel();
+        // Nobody receives what comes after the run was asked to stop.
+        let request = move || drop(sender.send(client.request(&to, body)));
+        std::thread::Builder::new().spawn(request).map_err(|error| failed(format!("no thread for a request: {error}")))?;
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if stopped() => return Err(RemoteError::Stopped),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(failed("the request ended without an answer".to_string())),
+            }
+        }
+    }
+
+    fn request(&self, url: &str, body: Option<String>) -> Result<String, RemoteError> {
+        let failed = |error: ureq::Error| RemoteError::Connection { url: url.to_string(), problem: self.describe(&error) };
+        let key = self.key.as_ref().map(|key| format!("Bearer {key}"));
+        let mut response = match body {
+            Some(body) => {
+                let mut request = self.agent.post(url).content_type("application/json");
+                if let Some(key) = key {
+                    request = request.header(header::AUTHORIZATION, key);
+                }
+                request.send(body)
+            }
+            None => {
+                let mut request = self.agent.get(url);
+                if let Some(key) = key {
+                    request = request.header(header::AUTHORIZATION, key);
+                }
+                request.call()
+            }
+        }
+        .map_err(failed)?;
+        let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
+        let status = response.status();
+        let bytes = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(failed)?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if !status.is_success() {
+            let wait = wait.filter(|_| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE));
+            return Err(RemoteError::Status { url: url.to_string(), status: status.as_u16(), body: self.beginning(&text), wait });
+        }
+        Ok(text)
+    }
+
+    fn parse<T>(&self, url: &str, text: &str, read: impl Fn(Value) -> Result<T, String>) -> Result<T, RemoteError> {
+        let failed = |problem: String| RemoteError::Body { url: url.to_string(), problem, body: self.beginning(text) };
+        let value = serde_json::from_str(text).map_err(|error| match ["NaN", "Infinity"].iter().find(|word| text.contains(**word)) {
+            Some(word) => failed(format!("expected JSON, found {word}, which it cannot have")),
+            None => failed(format!("expected JSON, found a body that is none ({error})")),
+        })?;
+        read(value).map_err(failed)
+    }
+
+    fn describe(&self, error: &ureq::Error) -> String {
+        match error {
+            ureq::Error::Timeout(_) => format!("no answer within {:.1} seconds", self.patience.timeout.as_secs_f64()),
+            ureq::Error::HostNotFound => "the host is not known".to_string(),
+            ureq::Error::Io(error) => format!("the connection failed: {error}"),
+            other => format!("the request failed: {other}"),
+        }
+    }
+
+    /// The beginning of a body on one line, without the key that some servers repeat.
+    fn beginning(&self, text: &str) -> String {
+        let text = self.key.as_ref().map_or_else(|| text.to_string(), |key| text.replace(key, "***"));
+        let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if words.is_empty() {
+            return "(an empty body)".to_string();
+        }
+        if let Some((end, _)) = words.char_indices().nth(SHOWN_CHARACTERS) {
+            words.truncate(end);
+            words.push('…');
+        }
+        words
+    }
+}
+
+impl std::fmt::Debug for Client {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("url", &self.url).field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+/// Checks that requests can be made to a URL; whether it is on this machine.
+fn check_url(url: &str) -> Result<bool, RemoteError> {
+    let failed = |problem: &str| {
+        let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
+        Err(RemoteError::Url { url: shown.to_string(), problem: problem.to_string() })
+    };
+    let Ok(uri) = url.parse::<Uri>() else { return failed("it has characters that a URL cannot have") };
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return failed("it does not begin with http:// or https://");
+    }
+    let Some(authority) = uri.authority() else { return failed("it names no host") };
+    if authority.as_str().contains('@') {
+        return failed("it holds a user or a password; name an environment variable with the key in api_key_env instead");
+    }
+    if uri.query().is_some() {
+        return failed("it has a query after \"?\"");
+    }
+    let host = authority.host();
+    Ok(host == "localhost" || host == "[::1]" || host.starts_with("127."))
+}
+
+fn key(variable: &str) -> Result<String, RemoteError> {
+    let failed = |found| Err(RemoteError::Key { variable: variable.to_string(), found });
+    match std::env::var(variable) {
+        Err(std::env::VarError::NotPresent) => failed("no such variable"),
+        Err(std::env::VarError::NotUnicode(_)) => failed("a value that is not text"),
+        Ok(value) if value.trim().is_empty() => failed("an empty value"),
+        Ok(value) if value.trim().chars().any(|c| !c.is_ascii_graphic()) => failed("a value that a header cannot hold"),
+        Ok(value) => Ok(value.trim().to_string()),
+    }
+}
+
+/// Waits, unless the run is asked to stop.
+fn pause(wait: Duration, stopped: Stopped) -> Result<(), RemoteError> {
+    let start = Instant::now();
+    loop {
+        if stopped() {
+            return Err(RemoteError::Stopped);
+        }
+        match wait.checked_sub(start.elapsed()) {
+            Some(left) if !left.is_zero() => std::thread::sleep(left.min(LOOK)),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// How long a `Retry-After` asks to wait: seconds, or a date (RFC 9110, section 10.2.3).
+fn retry_after(value: &str) -> Option<Duration> {
+    let wait = match value.trim().parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let at = u64::try_from(chrono::DateTime::parse_from_rfc2822(value.trim()).ok()?.timestamp()).ok()?;
+            (UNIX_EPOCH + Duration::from_secs(at)).duration_since(SystemTime::now()).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}

@@ -1,0 +1,103 @@
+//! What can go wrong between here and a server.
+
+use std::time::Duration;
+
+/// An error of this module.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The run was asked to stop.
+    #[error("interrupted")]
+    Stopped,
+    /// The address of the server cannot be one.
+    #[error("{url}: expected the URL of a server, such as http://localhost:8000/v1: {problem}")]
+    Url {
+        /// What was given, without a password.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The key for the server is not there.
+    #[error("api_key_env: expected the key in the environment variable {variable}, found {found}; set it and run again")]
+    Key {
+        /// The variable.
+        variable: String,
+        /// What is wrong with its value, which is never shown.
+        found: &'static str,
+    },
+    /// No answer: the connection failed or broke, or the answer took too long.
+    #[error("{url}: {problem}")]
+    Connection {
+        /// The server.
+        url: String,
+        /// What happened.
+        problem: String,
+    },
+    /// An answer of another status than 2xx.
+    #[error("{url}: status {status}: {body}")]
+    Status {
+        /// The server.
+        url: String,
+        /// The status.
+        status: u16,
+        /// The beginning of the body.
+        body: String,
+        /// How long the server asks to wait before the next attempt.
+        wait: Option<Duration>,
+    },
+    /// An answer that is not what was asked for, as garbage from a proxy.
+    #[error("{url}: {problem}: {body}")]
+    Body {
+        /// The server.
+        url: String,
+        /// What was expected and what was found.
+        problem: String,
+        /// The beginning of the body.
+        body: String,
+    },
+    /// An answer that would be the same however often it is asked for.
+    #[error("{url}: {problem}")]
+    Answer {
+        /// The server.
+        url: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// The server does not serve the model.
+    #[error("{url}/models: expected the model \"{model}\" among what is served, found {found}")]
+    Model {
+        /// The server.
+        url: String,
+        /// The model that was asked for.
+        model: String,
+        /// What it serves.
+        found: String,
+    },
+    /// The command that has a server load a model did not do so.
+    #[error("serve: {0}")]
+    Serve(String),
+    /// Every attempt failed.
+    #[error("{last} (gave up after {attempts} attempts)")]
+    GaveUp {
+        /// How many there were.
+        attempts: usize,
+        /// Why the last one failed.
+        last: Box<RemoteError>,
+    },
+}
+
+impl RemoteError {
+    /// Whether the same request may succeed later: nothing is wrong with it as far as is known.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            RemoteError::Connection { .. } | RemoteError::Body { .. } | RemoteError::GaveUp { .. } => true,
+            RemoteError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
+            RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } => false,
+            RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) => false,
+        }
+    }
+
+    /// Whether what the user wrote or set is wrong.
+    pub fn is_input(&self) -> bool {
+        matches!(self, RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Model { .. })
+    }
+}

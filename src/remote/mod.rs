@@ -1,0 +1,21 @@
+//! What goes over HTTP: servers that score and servers that generate.
+//!
+//! A request is JSON in and JSON out, is asked again when that may help, and stops waiting when the run is asked to stop. Knows nothing of
+//! tables, tensors or the pipeline: callers bring texts and token ids, and decide what a failure means for a row.
+
+mod client;
+mod completions;
+mod concurrent;
+mod error;
+mod reward;
+mod serve;
+
+pub use client::{Client, Patience};
+pub use completions::{Completion, Completions, Finish, PromptForm, Request};
+pub use concurrent::{each, in_order};
+pub use error::RemoteError;
+pub use reward::{RewardServer, RewardShape, Scorable};
+pub use serve::{command, serve};
+
+/// Asks whether the run was asked to stop; called from several threads.
+pub type Stopped<'a> = &'a (dyn Fn() -> bool + Sync);

@@ -1,0 +1,97 @@
+//! Rewards by a server: batches of texts out, a number for each back.
+//!
+//! Knows two shapes of the exchange, not where texts come from or what the numbers mean.
+
+use serde_json::{Value, json};
+
+use super::{Client, RemoteError, Stopped};
+
+/// What a reward server is sent and what it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RewardShape {
+    /// `{"prompts": […], "responses": […]}` → `{"scores": […]}`.
+    Plain,
+    /// `{"query": […], "prompts": […], "labels": […]}` → `{"rewards": […]}` or `{"reward": […]}`: that of OpenRLHF's remote reward models
+    /// (`--remote_rm_url`, `openrlhf/cli/serve_rm.py`). A query is the prompt with its response.
+    OpenRlhf,
+}
+
+/// A response to be scored.
+#[derive(Clone, Copy, Debug)]
+pub struct Scorable<'a> {
+    /// Prompt and response as one text, in the policy's chat template.
+    pub query: &'a str,
+    /// The prompt.
+    pub prompt: &'a str,
+    /// The response.
+    pub response: &'a str,
+    /// The reference answer, if there is one; sent in OpenRLHF's shape only.
+    pub label: Option<&'a str>,
+}
+
+/// A server that scores.
+#[derive(Clone, Debug)]
+pub struct RewardServer {
+    client: Client,
+    shape: RewardShape,
+}
+
+impl RewardServer {
+    /// The server that `client` asks, by posting to its URL.
+    pub fn new(client: Client, shape: RewardShape) -> Self {
+        Self { client, shape }
+    }
+
+    /// One finite reward for each of `batch`, asked for in one request; see [`super::in_order`] for several batches at once.
+    ///
+    /// # Errors
+    /// No usable answer after all attempts, another count of rewards, a reward that is no finite number, or [`RemoteError::Stopped`].
+    pub fn score(&self, batch: &[Scorable], stopped: Stopped) -> Result<Vec<f64>, RemoteError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = self.shape.keys();
+        // An answer without the list may be a proxy's; a wrong list is the server's own and would come again.
+        let list = self.client.post("", &self.shape.request(batch), stopped, |answer| {
+            let list = keys.iter().find_map(|key| answer.get(key)?.as_array().cloned());
+            list.ok_or_else(|| format!("expected a list {}, found none", keys.map(|key| format!("\"{key}\"")).join(" or ")))
+        })?;
+        let failed = |problem: String| RemoteError::Answer { url: self.client.url().to_string(), problem };
+        if list.len() != batch.len() {
+            return Err(failed(format!("expected {} rewards, one for each response, found {}", batch.len(), list.len())));
+        }
+        let numbers = list.iter().enumerate().map(|(index, value)| match value.as_f64() {
+            Some(number) if number.is_finite() => Ok(number),
+            _ => Err(failed(format!("expected a number as reward {index} of {}, found {}", batch.len(), beginning(value)))),
+        });
+        numbers.collect()
+    }
+}
+
+impl RewardShape {
+    fn keys(self) -> [&'static str; 2] {
+        match self {
+            RewardShape::Plain => ["scores", "rewards"],
+            RewardShape::OpenRlhf => ["rewards", "reward"],
+        }
+    }
+
+    fn request(self, batch: &[Scorable]) -> Value {
+        let texts = |of: fn(&Scorable) -> String| batch.iter().map(of).collect::<Vec<_>>();
+        let prompts = texts(|item| item.prompt.to_string());
+        match self {
+            RewardShape::Plain => json!({ "prompts": prompts, "responses": texts(|item| item.response.to_string()) }),
+            RewardShape::OpenRlhf => {
+                let mut request = json!({ "query": texts(|item| item.query.to_string()), "prompts": prompts });
+                if batch.iter().any(|item| item.label.is_some()) {
+                    request["labels"] = batch.iter().map(|item| item.label).collect::<Value>();
+                }
+                request
+            }
+        }
+    }
+}
+
+fn beginning(value: &Value) -> String {
+    value.to_string().chars().take(80).collect()
+}

@@ -1,0 +1,112 @@
+//! Having a server load a model: the user's command, then waiting until the server answers with the model.
+//!
+//! Knows a path and a command; not what kind of server it is or how the command does it.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Client, Completions, RemoteError, Stopped};
+
+/// How often to look whether the command has ended, and the run was asked to stop.
+const LOOK: Duration = Duration::from_millis(25);
+/// The wait between two questions to a server that is starting.
+const ASK: Duration = Duration::from_millis(500);
+/// How much of what the command said an error shows, from its end.
+const SHOWN_BYTES: usize = 2000;
+
+/// The shell command: every `{model}` in `written` is the path, quoted.
+pub fn command(written: &str, model: &Path) -> String {
+    let quoted = format!("'{}'", model.display().to_string().replace('\'', "'\\''"));
+    written.replace("{model}", &quoted)
+}
+
+/// Runs the user's command with the model's path, and waits until the server of `client` serves `name`; both within `limit`.
+///
+/// # Errors
+/// The command cannot be run, fails or takes too long; or the server does not answer with the model in time.
+pub fn serve(
+    written: &str,
+    model: &Path,
+    client: &Client,
+    name: &str,
+    limit: Duration,
+    stopped: Stopped,
+) -> Result<Completions, RemoteError> {
+    let start = Instant::now();
+    run(written, model, limit, stopped)?;
+    loop {
+        let last = match Completions::find(client.clone(), name, stopped) {
+            Err(RemoteError::Stopped) => return Err(RemoteError::Stopped),
+            Err(error) => error,
+            found => return found,
+        };
+        if start.elapsed() >= limit {
+            let seconds = limit.as_secs_f64();
+            return Err(RemoteError::Serve(format!(
+                "the command ended well, but the server did not serve the model within {seconds} seconds: {last}"
+            )));
+        }
+        let asked = Instant::now();
+        while asked.elapsed() < ASK {
+            if stopped() {
+                return Err(RemoteError::Stopped);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Runs the command to its end.
+fn run(written: &str, model: &Path, limit: Duration, stopped: Stopped) -> Result<(), RemoteError> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let failed = |problem: String| RemoteError::Serve(format!("`{written}` {problem}"));
+    // A file, not a pipe: a server left running in the background would hold a pipe open for ever.
+    let said = std::env::temp_dir().join(format!("optune-serve-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    let log = File::create(&said).map_err(|error| failed(format!("cannot keep what it says in {}: {error}", said.display())))?;
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command(written, model)).env("OPTUNE_MODEL", model);
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // A group of its own, so that Ctrl-C at the terminal does not end the server that it starts.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+    let ended = shell.spawn().map_err(|error| failed(format!("cannot be run: {error}"))).and_then(|mut child| {
+        let ended = wait(&mut child, limit, stopped);
+        if !matches!(ended, Ok(Some(_))) {
+            // It may have ended this very moment.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        ended?.ok_or_else(|| {
+            failed(format!("did not end within {} seconds (a server goes on in the background with `… &`)", limit.as_secs_f64()))
+        })
+    });
+    let words = std::fs::read(&said).unwrap_or_default();
+    // Left over at worst: a file of the system's temporary folder.
+    let _ = std::fs::remove_file(&said);
+    match ended? {
+        status if status.success() => Ok(()),
+        status => {
+            let words =
+                String::from_utf8_lossy(words.get(words.len().saturating_sub(SHOWN_BYTES)..).unwrap_or_default()).trim().to_string();
+            let words = if words.is_empty() { "nothing on standard error".to_string() } else { words };
+            Err(failed(format!("ended with {status}: {words}")))
+        }
+    }
+}
+
+/// How the child ended; `None` if it did not within `limit`.
+fn wait(child: &mut Child, limit: Duration, stopped: Stopped) -> Result<Option<ExitStatus>, RemoteError> {
+    let start = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(Some(status)),
+            Ok(None) if stopped() => return Err(RemoteError::Stopped),
+            Ok(None) if start.elapsed() >= limit => return Ok(None),
+            Ok(None) => std::thread::sleep(LOOK),
+            Err(error) => return Err(RemoteError::Serve(format!("cannot wait for the command: {error}"))),
+        }
+    }
+}
