@@ -281,3 +281,22 @@ fn messages_without_a_chat_template_and_templates_that_refuse_every_prompt_are_f
     assert!(error.contains("expected a chat template because prompts are messages") && error.contains("chat_template.jinja"), "{error}");
     assert!(!workspace.path("runs/small/models").exists());
 }
+
+#[test]
+fn a_reward_models_template_that_wants_the_date_is_found_before_anything_runs() {
+    let workspace = Workspace::new();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reward_model");
+    fs::create_dir(workspace.path("judge")).unwrap();
+    for entry in fs::read_dir(golden).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), workspace.path("judge").join(entry.file_name())).unwrap();
+    }
+    workspace.write("judge/chat_template.jinja", "{{ strftime_now('%Y') }}{% for m in messages %}{{ m.content }}{% endfor %}");
+    workspace.edit("pipeline.yaml", "{ sql: reward.sql }", "{ model: judge }");
+    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
+    assert!(error.contains("rewards") && error.contains("date: 2026-11-23"), "{error}");
+    assert!(!workspace.path("runs/small/models").exists());
+    workspace.edit("pipeline.yaml", "seed: 5\n", "seed: 5\ndate: 2026-11-23\n");
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    assert_ne!(workspace.query("small", "SELECT count(*) FROM rewards WHERE reward IS NOT NULL"), "0");
+}
