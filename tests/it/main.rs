@@ -2,7 +2,9 @@
 
 mod broken;
 mod chain;
+mod chat_templates;
 mod command_line;
+mod conversations;
 mod export;
 mod families;
 mod floors;
