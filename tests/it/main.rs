@@ -4,6 +4,7 @@ mod broken;
 mod command_line;
 mod floors;
 mod generation;
+mod import;
 mod kills;
 mod model;
 mod pipeline;
