@@ -550,6 +550,17 @@ fn several_files_are_one_table_in_the_order_of_their_paths() {
 }
 
 #[test]
+fn columns_that_hold_nothing_are_kept_as_nulls() {
+    let workspace = Workspace::new();
+    workspace
+        .write("empty.jsonl", "{\"prompt\": \"q\", \"a\": {}, \"b\": [{}, {}], \"c\": {\"d\": {}, \"e\": 1}, \"f\": [], \"g\": null}\n");
+    let text = "optune: 1\nname: empty\ninputs:\n  data: { table: empty.jsonl }\nnodes:\n  node: { sql: { query: select * from data } }\n";
+    workspace.write("pipeline.yaml", text);
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    assert_eq!(workspace.query("empty", "SELECT prompt, a IS NULL, array_length(b), c['e'] FROM node"), "q,true,2,1");
+}
+
+#[test]
 fn a_table_that_only_queries_read_keeps_its_columns() {
     let folder = folder();
     let row = json!({"conversations": [from("human", "q")], "prompt": "p", "instruction": "i"});
