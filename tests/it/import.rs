@@ -249,7 +249,13 @@ fn cases() -> Vec<Case> {
             json!({"chosen": [q, a], "rejected": [q, b], "chosen_score": 5.0, "rejected_score": 2.0, "source": "s"}),
             json!({"messages": asked, "chosen": "a", "rejected": "b", "chosen_score": 5.0, "rejected_score": 2.0, "source": "s"}),
         ),
-        case(Shape::Rlhflow, Use::Prompts, "", json!({"context_messages": [q], "source": "s"}), json!({"messages": asked, "source": "s"})),
+        case(
+            Shape::Rlhflow,
+            Use::Prompts,
+            "shape: rlhflow",
+            json!({"context_messages": [q], "prompt": "q", "source": "s"}),
+            json!({"messages": asked, "source": "s"}),
+        ),
         case(
             Shape::Rlhflow,
             Preferences,
@@ -705,6 +711,10 @@ fn given_pairs_feed_train_and_are_exported() {
         assert!(line(&plan, "prefs").ends_with("stale: prefs/b.jsonl changed"), "{plan}");
         assert!(line(&plan, "prompts").ends_with("done") && line(&plan, "policy").contains("stale: input"), "{plan}");
         workspace.edit("prefs/b.jsonl", "p99", "p08");
+        fs::copy(workspace.path("prefs/b.jsonl"), workspace.path("prefs/c.jsonl")).unwrap();
+        let plan = workspace.succeed(&["plan", "pipeline.yaml"]);
+        assert!(line(&plan, "prefs").ends_with("stale: 3 files, were 2"), "{plan}");
+        fs::remove_file(workspace.path("prefs/c.jsonl")).unwrap();
 
         workspace.succeed(&["export", "pairs", "offline", "pairs.jsonl"]);
         workspace.succeed(&["export", "pairs", "offline", "pairs.parquet", "--node", "policy_pairs"]);
