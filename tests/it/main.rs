@@ -9,6 +9,7 @@ mod export;
 mod families;
 mod floors;
 mod generation;
+mod import;
 mod kills;
 mod lora;
 mod model;
