@@ -2,7 +2,7 @@
 //!
 //! Knows paths, not what the files hold; only SQL is read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::Fault;
 use super::graph::{Source, SourceKind};
@@ -24,7 +24,7 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Fault>
     for (name, input) in &mut spec.inputs {
         let kind = match input {
             Input::Table(table) => file(table, folder)?,
-            Input::Model { model } => directory(model, folder)?,
+            Input::Model { model } => SourceKind::Model { path: directory(model, folder)? },
             Input::Reward { reward: Reward::Sql(query) } => {
                 read(query, folder)?;
                 SourceKind::Reward { sql: query.text.clone() }
@@ -44,10 +44,14 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Fault> {
     Ok(SourceKind::Table { path, format: table.format, delimiter: table.delimiter, header: table.header, columns: table.columns.clone() })
 }
 
-fn directory(model: &Name, folder: &Path) -> Result<SourceKind, Fault> {
+/// A model's directory, or `hf://ORG/NAME@REVISION` for one that is to be fetched.
+fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Fault> {
     let written = &model.value;
-    if written.starts_with("hf://") {
-        return Err(Fault::at(model.span, format!("\"{written}\" is not supported yet; download the model and name its directory")));
+    if let Some(named) = written.strip_prefix("hf://") {
+        let expected = || {
+            Fault::at(model.span, format!("expected a model of the hub as hf://ORG/NAME or hf://ORG/NAME@REVISION, found \"{written}\""))
+        };
+        return hub(named).ok_or_else(expected);
     }
     let path = folder.join(written);
     if !path.is_dir() {
@@ -57,7 +61,18 @@ fn directory(model: &Name, folder: &Path) -> Result<SourceKind, Fault> {
     if !path.join("config.json").is_file() {
         return Err(Fault::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
     }
-    Ok(SourceKind::Model { path })
+    Ok(path)
+}
+
+/// `ORG/NAME` or `ORG/NAME@REVISION` with its revision, `main` unless it is given; nothing that could lead out of a folder.
+fn hub(named: &str) -> Option<PathBuf> {
+    let (repo, revision) = named.split_once('@').unwrap_or((named, "main"));
+    let plain = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c))
+    };
+    let valid = repo.split('/').count() == 2 && repo.split('/').chain(revision.split('/')).all(plain);
+    valid.then(|| PathBuf::from(format!("hf://{repo}@{revision}")))
 }
 
 /// Puts the text of the file that a query names in the place of its path.

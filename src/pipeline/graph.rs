@@ -60,7 +60,7 @@ pub enum SourceKind {
     },
     /// A Hugging Face model directory.
     Model {
-        /// The directory, which was there when the pipeline was checked.
+        /// The directory, which was there when the pipeline was checked; or `hf://ORG/NAME@REVISION`, until it is fetched.
         path: PathBuf,
     },
     /// A reward by a query.
@@ -141,6 +141,14 @@ impl Graph {
             Input::Task(index) => self.tasks.get(index),
             Input::Source(_) => None,
         }
+    }
+
+    /// The model directories that `inputs` name, each with its input's name, for those that begin with `hf://` to be fetched.
+    pub fn models_mut(&mut self) -> impl Iterator<Item = (&str, &mut PathBuf)> {
+        self.sources.iter_mut().filter_map(|source| match &mut source.kind {
+            SourceKind::Model { path } => Some((source.name.as_str(), path)),
+            SourceKind::Table { .. } | SourceKind::Reward { .. } => None,
+        })
     }
 
     /// The pipeline file with params and SQL files filled in and every default written out, under the graph's name. Loading it gives the same graph.

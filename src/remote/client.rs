@@ -254,7 +254,7 @@ fn key(variable: &str) -> Result<String, RemoteError> {
 }
 
 /// Waits, unless the run is asked to stop.
-fn pause(wait: Duration, stopped: Stopped) -> Result<(), RemoteError> {
+pub(super) fn pause(wait: Duration, stopped: Stopped) -> Result<(), RemoteError> {
     let start = Instant::now();
     loop {
         if stopped() {

@@ -2,8 +2,10 @@
 
 mod broken;
 mod command_line;
+mod fetch;
 mod floors;
 mod generation;
+mod hub;
 mod kills;
 mod model;
 mod pipeline;
