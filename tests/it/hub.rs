@@ -16,13 +16,15 @@ pub const FIRST: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const SECOND: &str = "89abcdef0123456789abcdef0123456789abcdef";
 const GOING_ON: &(dyn Fn() -> bool + Sync) = &|| false;
 
+/// Bytes by commit and name.
+type Files = BTreeMap<(String, String), Vec<u8>>;
+
 /// What a hub has.
 #[derive(Clone, Default)]
 pub struct Repository {
     /// The commit that `main` is at.
     pub commit: Arc<Mutex<String>>,
-    /// Files by commit and name.
-    pub files: Arc<Mutex<BTreeMap<(String, String), Vec<u8>>>>,
+    pub files: Arc<Mutex<Files>>,
     /// How many answers with weights are still to be cut, each after this many bytes.
     pub cuts: Arc<AtomicUsize>,
     pub cut_after: usize,

@@ -387,6 +387,11 @@ fn a_policy_that_changes_needs_a_command_that_loads_it() {
     assert!(error.contains("ended with exit status: 3: out of luck"), "{error}");
     assert!(asked(&server.seen()).is_empty());
 
+    // A command that loads another model, and one that does not end.
+    let workspace = whole_loop(&server, "true");
+    workspace.edit("pipeline.yaml", "model: tiny, serve_timeout_seconds: 20", "model: huge, serve_timeout_seconds: 0.8");
+    let error = workspace.fail(&["run", "pipeline.yaml"], 1);
+    assert!(error.contains("did not serve the model within 0.8 seconds") && error.contains("found other, tiny"), "{error}");
     let workspace = whole_loop(&server, "sleep 60");
     workspace.edit("pipeline.yaml", "serve_timeout_seconds: 20", "serve_timeout_seconds: 0.3");
     assert!(workspace.fail(&["run", "pipeline.yaml"], 1).contains("did not end within 0.3 seconds"));
