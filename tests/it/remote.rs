@@ -221,9 +221,9 @@ fn killed_and_run_again_only_what_was_in_flight_is_asked_twice() {
         kills += 1;
         let answered: Vec<Request> = seen[before..].iter().filter(|request| request.fate == Fate::Answer).cloned().collect();
         let now: BTreeSet<u64> = committed(&workspace).iter().map(seed_of).collect();
-        // What was answered and is not there: in flight or being committed at the kill, at most one each a thread.
+        // What was asked for and is not there: one a thread, and the one that was being committed.
         let lost = asked(&answered).into_keys().filter(|seed| !now.contains(seed)).count();
-        assert!(lost <= 8, "kill {kills}, seed {seed}: {lost} answers were lost");
+        assert!(lost <= 5, "kill {kills}, seed {seed}: {lost} answers were lost");
         again += lost;
     }
     workspace.succeed(&["run", "remote.yaml"]);
@@ -379,7 +379,7 @@ fn a_policy_that_changes_needs_a_command_that_loads_it() {
     let workspace = whole_loop(&server, "true");
     workspace.edit("pipeline.yaml", ", serve_timeout_seconds: 20, serve: 'true'", "");
     let error = workspace.fail(&["run", "pipeline.yaml"], 2);
-    assert!(error.contains("the policy \"policy[t-1]\" is made by this pipeline") && error.contains("pipeline.yaml:15:"), "{error}");
+    assert!(error.contains("the policy \"policy[t-1]\" is made by this pipeline") && error.contains("pipeline.yaml:17:"), "{error}");
     assert!(server.seen().is_empty());
 
     let workspace = whole_loop(&server, "echo out of luck >&2; exit 3");
