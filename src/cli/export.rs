@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
 use clap::{Args, Subcommand};
 
-use super::format::{self, Format};
-use super::{CliError, sql};
+use super::pairs::{self, Wanted};
+use super::{CliError, format};
+use crate::model::{Checkpoint, Dtype, ModelError};
+use crate::pipeline::{Input, Pipeline};
+use crate::stages::adapters;
 use crate::store::{Place, PlaceKind, Runs};
+
+/// The file of a model that is an adapter.
+const ADAPTER: &str = "adapter_config.json";
 
 #[derive(Args)]
 pub(super) struct Export {
@@ -17,7 +22,7 @@ pub(super) struct Export {
 
 #[derive(Subcommand)]
 enum What {
-    /// A model of a run as a Hugging Face directory.
+    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory; an adapter is merged into its base.
     Policy {
         /// The run: its name, or its folder.
         run: PathBuf,
@@ -29,16 +34,26 @@ enum What {
         /// The iteration; the last one when left out.
         #[arg(long)]
         iteration: Option<u32>,
+        /// The number format of the weights: f32, bf16 or f16.
+        #[arg(long, default_value = "f32")]
+        dtype: Dtype,
+        /// The largest size of a weights file; larger models go into several.
+        #[arg(long, default_value = "5GB", value_name = "SIZE", value_parser = bytes)]
+        max_shard_size: u64,
+        /// Write what was trained with `lora` alone, in PEFT's format, with the place of its base in it.
+        #[arg(long, conflicts_with_all = ["dtype", "max_shard_size"])]
+        adapter: bool,
     },
-    /// Pairs with the columns prompt, chosen, rejected, weight and margin; the format is that of the file's extension.
+    /// Pairs with the columns prompt, chosen, rejected, weight and margin, as TRL reads them: texts, or lists of messages where the prompts
+    /// are messages. The format is that of the file's extension.
     Pairs {
         /// The run: its name, or its folder.
         run: PathBuf,
         /// The file to write: `.jsonl` or `.parquet`.
         output: PathBuf,
-        /// The node that made the pairs.
-        #[arg(long, default_value = "pairs")]
-        node: String,
+        /// The node that made the pairs: `pairs`, or the only one, when left out. Those that a `train` node reads are `<train>_pairs`.
+        #[arg(long)]
+        node: Option<String>,
         /// The node that sampled the responses.
         #[arg(long, default_value = "responses")]
         responses: String,
@@ -54,23 +69,26 @@ enum What {
 impl Export {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         match self.what {
-            What::Policy { run, output, node, iteration } => policy(runs, &run, &output, &node, iteration),
+            What::Policy { run, output, node, iteration, dtype, max_shard_size, adapter } => {
+                let (checkpoint, base, name) = model(runs, &run, &node, iteration)?;
+                match (adapter, base) {
+                    (true, Some(base)) => export(&output, |folder| checkpoint.copy_adapter(folder, &base.display().to_string())),
+                    (true, None) => {
+                        Err(CliError::Input(format!("expected a model trained with `lora`, but {name} was not; leave out --adapter")))
+                    }
+                    (false, _) => export(&output, |folder| checkpoint.export(folder, dtype, max_shard_size)),
+                }?;
+                format::print(&format!("{name} in {}", output.display()))
+            }
             What::Pairs { run, output, node, responses, prompts, iteration } => {
-                let format = match output.extension().and_then(|extension| extension.to_str()) {
-                    Some("jsonl" | "json") => Format::Json,
-                    Some("parquet") => Format::Parquet,
-                    _ => return Err(CliError::Input(format!("{}: expected a file that ends in .jsonl or .parquet", output.display()))),
-                };
-                let rows = pairs(runs, &run, [&node, &responses, &prompts], iteration)?;
-                format::write(&rows, format, Some(&output))?;
-                let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-                format::print(&format!("{count} pairs in {}", output.display()))
+                pairs::export(runs, &run, &output, &Wanted { node, responses, prompts, iteration })
             }
         }
     }
 }
 
-fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<u32>) -> Result<(), CliError> {
+/// A finished model, where its base lies if it is an adapter, and what to call it.
+fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<(Checkpoint, Option<PathBuf>, String), CliError> {
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
     let made =
@@ -84,42 +102,43 @@ fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<
         return Err(CliError::Input(format!("expected a finished model {node}, found: {}", there.join(", "))));
     };
     let place = Place { kind: PlaceKind::Model, name: manifest.node.clone(), iteration: manifest.iteration };
-    let source = run.model_dir(&place)?;
+    let name = manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}"));
+    if !manifest.files.iter().any(|file| file.file == ADAPTER) {
+        return Ok((Checkpoint::open(&run.model_dir(&place)?)?, None, name));
+    }
+    // The run's own pipeline file leads to the base.
+    let graph = Pipeline::load(&run.folder().join("pipeline.yaml"), &[])?.graph(Path::new(""))?;
+    let made = graph.tasks.iter().position(|task| task.place() == place).map(Input::Task);
+    let made = made.ok_or_else(|| CliError::Input(format!("{}: its pipeline.yaml has no {place}", run.folder().display())))?;
+    Ok((adapters::open(&run, &graph, made)?, adapters::base_folder(&run, &graph, made)?, name))
+}
+
+/// Writes a model into a directory that does not exist yet; where that fails, none is left.
+fn export(output: &Path, write: impl FnOnce(&Path) -> Result<(), ModelError>) -> Result<(), CliError> {
     if output.exists() {
         return Err(CliError::Input(format!("{}: exists already; name a directory that does not", output.display())));
     }
-    std::fs::create_dir_all(output)?;
-    for file in &manifest.files {
-        std::fs::copy(source.join(&file.file), output.join(&file.file))
-            .map_err(|error| CliError::Failed(format!("{}: cannot copy {}: {error}", output.display(), file.file)))?;
+    let written = write(output);
+    if written.is_err() && output.exists() {
+        std::fs::remove_dir_all(output)?;
     }
-    format::print(&format!(
-        "{} in {}",
-        manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}")),
-        output.display()
-    ))
+    Ok(written?)
 }
 
-/// The pairs with their texts. A conversation's messages go out as they came in; the responses are text.
-fn pairs(runs: &Path, run: &Path, [node, responses, prompts]: [&str; 3], iteration: Option<u32>) -> Result<Vec<RecordBatch>, CliError> {
-    let session = sql::open(runs, run)?;
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let columns = session.schema_of(&format!("SELECT * FROM {}", quote(prompts)))?;
-    let prompt = if columns.field_with_name("prompt").is_ok() { "prompt" } else { "messages" };
-    let wanted = match iteration {
-        Some(iteration) => iteration.to_string(),
-        None => format!("(SELECT max(iteration) FROM {})", quote(node)),
+/// A number of bytes as `500MB`, `5GB` or `4GiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "b" | "" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err(format!("expected a number of B, kB, MB, GB, KiB, MiB or GiB, found {unit:?}")),
     };
-    Ok(session.query(&format!(
-        "SELECT asked.{prompt} AS prompt, chosen.text AS chosen, rejected.text AS rejected, pairs.weight, pairs.reward_gap AS margin
-FROM {node} AS pairs
-JOIN {prompts} AS asked ON asked.prompt_id = pairs.prompt_id
-JOIN {responses} AS chosen ON chosen.prompt_id = pairs.prompt_id AND chosen.born = pairs.chosen_born AND chosen.response_index = pairs.chosen_index
-JOIN {responses} AS rejected ON rejected.prompt_id = pairs.prompt_id AND rejected.born = pairs.rejected_born AND rejected.response_index = pairs.rejected_index
-WHERE pairs.iteration = {wanted}
-ORDER BY pairs.prompt_id",
-        node = quote(node),
-        prompts = quote(prompts),
-        responses = quote(responses),
-    ))?)
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("expected a size such as 500MB or 5GB, found {text:?}"))
 }

@@ -5,6 +5,7 @@
 mod clean;
 mod export;
 mod format;
+mod pairs;
 mod plan;
 mod progress;
 mod run;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::model::ModelError;
 use crate::pipeline::{Graph, Pipeline, PipelineError};
 use crate::run::RunError;
 use crate::stages::StageError;
@@ -106,6 +108,15 @@ impl From<StageError> for CliError {
             StageError::Stopped => Self::Interrupted("interrupted; the same command goes on from there".to_string()),
             error if error.is_input() => Self::Input(error.to_string()),
             error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Read { .. } | ModelError::Write { .. } => Self::Failed(error.to_string()),
+            _ => Self::Input(error.to_string()),
         }
     }
 }

@@ -9,8 +9,8 @@ use super::progress::watcher;
 use super::{CliError, PipelineArguments};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
-use crate::run::{Prepared, describe, fetch, prepare, runs};
-use crate::stages;
+use crate::run::{Prepared, describe, fetch, outside, prepare, runs};
+use crate::stages::{self, Shapes};
 use crate::store::{Run, Runs};
 
 #[derive(Args)]
@@ -30,32 +30,43 @@ impl Plan {
         let graph = self.pipeline.load()?;
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &|| false, watcher(self.json).as_ref())?;
-        stages::check(&fetched.graph, None)?;
+        let shapes = stages::check(&fetched.graph, None)?;
         if self.sql {
             return show_sql(&fetched.graph);
         }
-        show(&run, &prepare(fetched)?, self.json)
+        show(&run, &prepare(fetched)?, &shapes, self.json)
     }
 }
 
-/// Prints one line a task.
-pub(super) fn show(run: &Run, prepared: &Prepared, json: bool) -> Result<(), CliError> {
+/// Prints one line an outside table, with the shape of its rows, and one a task.
+pub(super) fn show(run: &Run, prepared: &Prepared, shapes: &Shapes, json: bool) -> Result<(), CliError> {
+    let mut lines = Vec::new();
+    for table in outside(run, prepared)? {
+        let (name, fingerprint, state) = (&table.source.name, table.recipe.fingerprint(), table.describe());
+        lines.push(if json {
+            let line = serde_json::json!({
+                "node": name, "iteration": null, "operator": "input", "shape": shapes.get(name),
+                "fingerprint": fingerprint, "runs": runs(&table.state), "state": state,
+            });
+            line.to_string()
+        } else {
+            let shape = shapes.get(name).map_or(String::new(), |shape| format!("{}, ", shape.name()));
+            format!("{name:30} {:9} {}  {shape}{state}", "input", fingerprint.short())
+        });
+    }
     let states = crate::run::plan(run, prepared)?;
-    let tasks = prepared.graph.tasks.iter().zip(&prepared.recipes).zip(&states);
-    let lines: Vec<String> = tasks
-        .map(|((task, recipe), state)| {
-            let fingerprint = recipe.fingerprint();
-            if json {
-                let line = serde_json::json!({
-                    "node": task.name, "iteration": task.iteration, "operator": task.operator.name(),
-                    "fingerprint": fingerprint, "runs": runs(state), "state": describe(state, recipe),
-                });
-                line.to_string()
-            } else {
-                format!("{:30} {:9} {}  {}", task.label(), task.operator.name(), fingerprint.short(), describe(state, recipe))
-            }
-        })
-        .collect();
+    for ((task, recipe), state) in prepared.graph.tasks.iter().zip(&prepared.recipes).zip(&states) {
+        let fingerprint = recipe.fingerprint();
+        lines.push(if json {
+            let line = serde_json::json!({
+                "node": task.name, "iteration": task.iteration, "operator": task.operator.name(),
+                "fingerprint": fingerprint, "runs": runs(state), "state": describe(state, recipe),
+            });
+            line.to_string()
+        } else {
+            format!("{:30} {:9} {}  {}", task.label(), task.operator.name(), fingerprint.short(), describe(state, recipe))
+        });
+    }
     print(&lines.join("\n"))
 }
 
@@ -67,16 +78,23 @@ fn show_sql(graph: &Graph) -> Result<(), CliError> {
 
 /// The SQL that a relational task runs; none for the others.
 fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
-    use crate::pipeline::graph::SourceKind;
+    use crate::pipeline::graph::{RewardSource, SourceKind};
     match &task.operator {
         Operator::Select(settings) => Some(stages::select::sql(settings, None, task.input("pool").is_some())),
         Operator::Merge(_) => Some(stages::merge::sql(task.input("carried").is_some())),
         Operator::Pair(settings) => Some(stages::pair::sql(&settings.weight)),
         Operator::Sql(settings) => Some(settings.query.text.trim().to_string()),
         Operator::Score(_) => match graph.source(task.input("reward")?).map(|source| &source.kind) {
-            Some(SourceKind::Reward { sql }) => Some(sql.trim().to_string()),
+            Some(SourceKind::Reward { reward }) => {
+                let queries = reward.sources().filter_map(|source| match source {
+                    RewardSource::Sql(sql) => Some(sql.trim().to_string()),
+                    _ => None,
+                });
+                Some(queries.collect::<Vec<_>>().join(";\n")).filter(|queries| !queries.is_empty())
+            }
             _ => None,
         },
         Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => None,
+        Operator::RewardModel(_) | Operator::Rank(_) => None,
     }
 }

@@ -38,10 +38,10 @@ impl Run {
         let stopped = || STOPPED.load(Ordering::SeqCst);
         let progress = watcher(self.json);
         let fetched = fetch(graph, &run, &stopped, progress.as_ref())?;
-        stages::check(&fetched.graph, self.device)?;
+        let shapes = stages::check(&fetched.graph, self.device)?;
         let prepared = prepare(fetched)?;
         if self.dry_run {
-            return plan::show(&run, &prepared, self.json);
+            return plan::show(&run, &prepared, &shapes, self.json);
         }
         let lock = run.lock()?;
         let report = execute(&lock, &prepared, self.device, &stopped, progress.as_ref())?;

@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{CausalLm, ModelError};
+use super::ModelError;
 
 /// One parameter as a checkpoint stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,14 @@ pub(super) struct Parameter {
     pub(super) shape: Vec<usize>,
     /// Whether the model holds it the other way round, `[in, out]`.
     pub(super) transposed: bool,
+}
+
+impl Parameter {
+    /// The projection whose weight it is, of those an adapter can stand beside: all but a head, whose name has one part only.
+    pub(super) fn projection(&self) -> Option<&str> {
+        let name = self.name.strip_suffix(".weight").filter(|_| self.transposed)?;
+        name.contains('.').then_some(name)
+    }
 }
 
 /// Takes the values of one parameter after the other.
@@ -46,7 +54,7 @@ impl Path {
 }
 
 /// All parameters in the model's order; makes none of them.
-pub(super) fn list(model: &CausalLm) -> Vec<Parameter> {
+pub(super) fn list(model: &impl Module) -> Vec<Parameter> {
     struct List(Path, Vec<Parameter>);
     impl ModuleVisitor for List {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -70,7 +78,7 @@ pub(super) fn list(model: &CausalLm) -> Vec<Parameter> {
 ///
 /// # Errors
 /// The first error of `value`.
-pub(super) fn fill<E>(model: CausalLm, device: &Device, value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>) -> Result<CausalLm, E> {
+pub(super) fn fill<M: Module, E>(model: M, device: &Device, value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>) -> Result<M, E> {
     struct Fill<'a, E> {
         path: Path,
         device: &'a Device,
@@ -118,7 +126,7 @@ pub(super) fn fill<E>(model: CausalLm, device: &Device, value: &mut dyn FnMut(&P
 ///
 /// # Errors
 /// The first error of `sink`, or that a parameter is not f32 or cannot be read from its device.
-pub(super) fn read(model: &CausalLm, sink: &mut Sink<'_>) -> Result<(), ModelError> {
+pub(super) fn read(model: &impl Module, sink: &mut Sink<'_>) -> Result<(), ModelError> {
     struct Read<'a, 'b> {
         path: Path,
         sink: &'a mut Sink<'b>,
@@ -153,7 +161,7 @@ pub(super) fn read(model: &CausalLm, sink: &mut Sink<'_>) -> Result<(), ModelErr
 }
 
 /// The transpose of a `rows` × `columns` matrix, in tiles that stay in the cache.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(super) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let mut turned = vec![0.0; values.len()];
     for top in (0..rows).step_by(TILE) {

@@ -13,11 +13,12 @@ use super::relations::relations;
 use super::scope::{Scope, Target, Where};
 use super::spec::Spec;
 use super::spec::engine::Engine;
-use super::spec::input::Input;
-use super::spec::operator::{Node, Operator};
+use super::spec::input::{Input, RewardSource};
+use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
 use super::spec::relational::Strategy;
 use super::spec::sampling::Generate;
+use super::spec::training::{Initialize, Sft};
 
 /// One input of a node: the slot, what the node calls it, and where it leads.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
     let mut links = Vec::new();
     for (slot, input, expected) in node.operator.slots() {
         // What an evaluation compares with is made once, so that it is the same in every iteration.
-        let fixed = matches!(node.operator, Operator::Evaluate(_)) && ["baseline", "prompts"].contains(&slot);
+        let fixed = matches!(node.operator, Operator::Evaluate(_)) && ["baseline", "prompts", "reward"].contains(&slot);
         let target = scope.resolve(input, expected, if fixed { Where::Outside } else { place })?;
         let optional = matches!((&node.operator, slot), (Operator::Select(_), "pool") | (Operator::Merge(_), "carried"));
         begins(scope, target, optional, &input.value, input.span)?;
@@ -56,9 +57,13 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
             return Err(Fault::at(name.span, "to select by lowest_reward, \"pool\" is needed: the pool whose rewards rank the prompts"));
         }
         Operator::Generate(generate) => served(generate, &links)?,
+        Operator::Sft(Sft { initialize: Initialize::Random, lora: Some(_), .. }) => {
+            let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
+            return Err(Fault::at(name.span, problem));
+        }
         Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, place, &mut links)?,
-        Operator::Score(score) => reward_tables(spec, scope, &score.reward, place, &mut links)?,
-        Operator::Evaluate(evaluate) => reward_tables(spec, scope, &evaluate.reward, Where::Outside, &mut links)?,
+        Operator::Score(score) => reward_inputs(spec, scope, &score.reward, place, &mut Vec::new(), &mut links)?,
+        Operator::Evaluate(evaluate) => reward_inputs(spec, scope, &evaluate.reward, Where::Outside, &mut Vec::new(), &mut links)?,
         _ => {}
     }
     Ok(links)
@@ -90,12 +95,37 @@ fn begins(scope: &Scope, target: Target, optional: bool, name: &str, span: Span)
     }
 }
 
-/// The tables that the query of a reward reads, besides the responses and prompts that it is always given.
-fn reward_tables(spec: &Spec, scope: &Scope, reward: &Name, place: Where, links: &mut Vec<Link>) -> Result<(), Fault> {
-    match spec.inputs.get(reward.value.as_str()) {
-        Some(Input::Reward { reward: spelled }) => tables(scope, spelled.query(), Some(&reward.value), &IndexMap::new(), place, links),
-        _ => Ok(()),
+/// What a reward reads, besides the responses and prompts that it is always given: the tables of its queries, and the rewards that it
+/// names, with what those read. `above` are the rewards that name this one.
+fn reward_inputs<'a>(
+    spec: &'a Spec,
+    scope: &Scope,
+    reward: &'a Name,
+    place: Where,
+    above: &mut Vec<&'a str>,
+    links: &mut Vec<Link>,
+) -> Result<(), Fault> {
+    let Some(Input::Reward { reward: spelled }) = spec.inputs.get(reward.value.as_str()) else { return Ok(()) };
+    if let Some(begin) = above.iter().position(|name| *name == reward.value) {
+        let round: Vec<&str> = above.iter().skip(begin).copied().chain([reward.value.as_str()]).collect();
+        return Err(Fault::at(reward.span, format!("these rewards are made of each other: {}", round.join(" names "))));
     }
+    above.push(&reward.value);
+    for source in spelled.sources() {
+        match source {
+            RewardSource::Sql(query) => tables(scope, query, Some(&reward.value), &IndexMap::new(), place, links)?,
+            RewardSource::Named(name) => {
+                let target = scope.resolve(name, Output::Reward, Where::Outside)?;
+                if !links.iter().any(|link| link.slot == "rewards" && link.name == name.value) {
+                    links.push(Link { slot: "rewards", name: name.value.clone(), target, span: name.span });
+                }
+                reward_inputs(spec, scope, name, place, above, links)?;
+            }
+            RewardSource::Model(_) | RewardSource::Http(_) => {}
+        }
+    }
+    above.pop();
+    Ok(())
 }
 
 /// The tables that a query reads, by `aliases` or else by name. A `reward`'s query is given `responses` and `prompts`.
@@ -126,7 +156,10 @@ fn tables(
             false => Fault { message: format!("{whose} reads \"{relation}\": {}", fault.message), ..fault },
         })?;
         begins(scope, target, false, &name.value, name.span)?;
-        links.push(Link { slot: "tables", name: relation.clone(), target, span: name.span });
+        // Several queries of one reward may read the same table.
+        if !links.iter().any(|link| link.slot == "tables" && link.name == *relation) {
+            links.push(Link { slot: "tables", name: relation.clone(), target, span: name.span });
+        }
     }
     Ok(())
 }

@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use super::error::Fault;
-use super::graph::{Source, SourceKind};
+use super::graph::{self, Source, SourceKind};
 use super::position::Name;
 use super::spec::Spec;
-use super::spec::input::{Input, Reward, TableFile};
+use super::spec::input::{Component, Input, Reward, RewardSource, TableFile};
 use super::spec::operator::Operator;
 use super::spec::query::Query;
 
@@ -25,9 +25,9 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Fault>
         let kind = match input {
             Input::Table(table) => file(table, folder)?,
             Input::Model { model } => SourceKind::Model { path: directory(model, folder)? },
-            Input::Reward { reward: Reward::Sql(query) } => {
-                read(query, folder)?;
-                SourceKind::Reward { sql: query.text.clone() }
+            Input::Reward { reward: spelled } => {
+                spelled.queries_mut().try_for_each(|query| read(query, folder))?;
+                SourceKind::Reward { reward: reward(spelled, folder)? }
             }
         };
         sources.push(Source { name: name.value.clone(), kind, line: name.span.line });
@@ -36,12 +36,64 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Fault>
 }
 
 fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Fault> {
-    let path = folder.join(&table.table.value);
-    if !path.is_file() {
-        let found = if path.is_dir() { "is a directory" } else { "is not there" };
-        return Err(Fault::at(table.table.span, format!("expected a file, but \"{}\" {found}", table.table.value)));
+    let mut paths = Vec::new();
+    for written in &table.table.0 {
+        paths.extend(found(written, folder)?);
     }
-    Ok(SourceKind::Table { path, format: table.format, delimiter: table.delimiter, header: table.header, columns: table.columns.clone() })
+    paths.sort();
+    paths.dedup();
+    Ok(SourceKind::Table {
+        paths,
+        format: table.format,
+        delimiter: table.delimiter,
+        header: table.header,
+        columns: table.columns.clone(),
+        shape: table.shape,
+        map: table.map.clone(),
+    })
+}
+
+/// The file of this path, or all files that it fits as a pattern.
+fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let fault = |problem: String| Fault::at(written.span, problem);
+    let path = folder.join(&written.value);
+    if path.is_file() {
+        return Ok(vec![path]);
+    }
+    if path.is_dir() {
+        return Err(fault(format!("expected a file, but \"{}\" is a directory; to read all in it, end with /*", written.value)));
+    }
+    if !written.value.contains(['*', '?', '[']) {
+        return Err(fault(format!("expected a file, but \"{}\" is not there", written.value)));
+    }
+    let pattern = Path::new(&glob::Pattern::escape(&folder.to_string_lossy())).join(&written.value);
+    let paths = glob::glob(&pattern.to_string_lossy())
+        .map_err(|error| fault(format!("\"{}\" is no pattern of file names: {}", written.value, error.msg)))?;
+    let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| fault(format!("\"{}\": {error}", written.value)))?;
+    let files: Vec<PathBuf> = paths.into_iter().filter(|path| path.is_file()).collect();
+    if files.is_empty() {
+        return Err(fault(format!("expected files, but none fits \"{}\"", written.value)));
+    }
+    Ok(files)
+}
+
+/// A reward with its model directories found; its queries are read already.
+fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Fault> {
+    let source = |source: &RewardSource| {
+        Ok(match source {
+            RewardSource::Sql(query) => graph::RewardSource::Sql(query.text.clone()),
+            RewardSource::Model(model) => graph::RewardSource::Model(directory(model, folder)?),
+            RewardSource::Http(server) => graph::RewardSource::Http(server.clone()),
+            RewardSource::Named(name) => graph::RewardSource::Named(name.value.clone()),
+        })
+    };
+    match spelled {
+        Reward::One(one) => Ok(graph::Reward::One(source(one)?)),
+        Reward::Sum(components) => {
+            let component = |c: &Component| Ok(graph::Component { weight: c.weight, name: c.name.clone(), source: source(&c.source)? });
+            components.iter().map(component).collect::<Result<_, Fault>>().map(graph::Reward::Sum)
+        }
+    }
 }
 
 /// A model's directory, or `hf://ORG/NAME@REVISION` for one that is to be fetched.
@@ -58,7 +110,7 @@ fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Fault> {
         let found = if path.exists() { "is a file" } else { "is not there" };
         return Err(Fault::at(model.span, format!("expected a model directory, but \"{written}\" {found}")));
     }
-    if !path.join("config.json").is_file() {
+    if !["config.json", "adapter_config.json"].iter().any(|name| path.join(name).is_file()) {
         return Err(Fault::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
     }
     Ok(path)

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use chrono::NaiveDate;
 use indexmap::IndexMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::spec::input::{Columns, Format};
+use super::spec::input::{Columns, Format, Server, Shape};
 use super::spec::operator::{Operator, Output, Resources};
 use super::spec::{Param, Spec};
 
@@ -45,11 +46,11 @@ pub struct Source {
 /// What is read from outside.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
-    /// A file of rows.
+    /// Files of rows.
     Table {
-        /// The file, which was there when the pipeline was checked.
-        path: PathBuf,
-        /// Its format.
+        /// The files, at least one, which were there when the pipeline was checked; sorted.
+        paths: Vec<PathBuf>,
+        /// Their format.
         format: Format,
         /// What separates two values of a csv file; given for csv only.
         delimiter: Option<char>,
@@ -57,17 +58,95 @@ pub enum SourceKind {
         header: Option<bool>,
         /// A csv file's columns as far as given; every other one is text.
         columns: Columns,
+        /// How prompts and responses lie in the columns, if the file says.
+        shape: Shape,
+        /// Columns to rename: ours, each with theirs.
+        map: IndexMap<String, String>,
     },
     /// A Hugging Face model directory.
     Model {
         /// The directory, which was there when the pipeline was checked; or `hf://ORG/NAME@REVISION`, until it is fetched.
         path: PathBuf,
     },
-    /// A reward by a query.
+    /// A way to reward responses.
     Reward {
-        /// The text of the query.
-        sql: String,
+        /// Which way.
+        reward: Reward,
     },
+}
+
+/// A way to reward responses, its files found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reward {
+    /// One source, whose reward is taken as it is.
+    One(RewardSource),
+    /// The sum of several, each times its weight.
+    Sum(Vec<Component>),
+}
+
+/// One term of a weighted sum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Component {
+    /// What its reward is multiplied by.
+    pub weight: f64,
+    /// Its name among the components of each reward.
+    pub name: String,
+    /// Where its reward comes from.
+    pub source: RewardSource,
+}
+
+/// Where a reward comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RewardSource {
+    /// A query, as its text.
+    Sql(String),
+    /// The directory of a reward model, which was there when the pipeline was checked; or `hf://ORG/NAME@REVISION`, until it is fetched.
+    Model(PathBuf),
+    /// A server.
+    Http(Server),
+    /// Another source or task: the one in a slot `rewards` with this name.
+    Named(String),
+}
+
+impl Reward {
+    /// The sources, in order.
+    pub fn sources(&self) -> impl Iterator<Item = &RewardSource> {
+        let (one, several) = match self {
+            Self::One(source) => (Some(source), [].as_slice()),
+            Self::Sum(components) => (None, components.as_slice()),
+        };
+        one.into_iter().chain(several.iter().map(|component| &component.source))
+    }
+
+    /// The directories of its reward models.
+    fn models_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let (one, several) = match self {
+            Self::One(source) => (Some(source), [].as_mut_slice()),
+            Self::Sum(components) => (None, components.as_mut_slice()),
+        };
+        let sources = one.into_iter().chain(several.iter_mut().map(|component| &mut component.source));
+        sources.filter_map(|source| match source {
+            RewardSource::Model(path) => Some(path),
+            RewardSource::Sql(_) | RewardSource::Http(_) | RewardSource::Named(_) => None,
+        })
+    }
+
+    /// What a reward is decided by, besides the contents of models and of the rewards it names.
+    pub fn settings(&self) -> Value {
+        let source = |source: &RewardSource| match source {
+            RewardSource::Sql(sql) => json!({ "sql": sql }),
+            RewardSource::Model(_) => json!({ "model": Value::Null }),
+            RewardSource::Http(server) => json!({ "http": server.http, "shape": server.shape, "version": server.version }),
+            RewardSource::Named(name) => json!({ "reward": name }),
+        };
+        match self {
+            Self::One(one) => source(one),
+            Self::Sum(components) => {
+                let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": source(&c.source) });
+                components.iter().map(component).collect()
+            }
+        }
+    }
 }
 
 /// One node in one iteration.
@@ -110,6 +189,11 @@ pub enum Input {
 }
 
 impl Task {
+    /// The date that the chat template of the task's model may write.
+    pub fn date(&self) -> Option<NaiveDate> {
+        self.settings.get("date").and_then(Value::as_str).and_then(|date| date.parse().ok())
+    }
+
     /// The first input in a slot.
     pub fn input(&self, slot: &str) -> Option<Input> {
         self.inputs(slot).next().map(|slot| slot.input)
@@ -145,9 +229,13 @@ impl Graph {
 
     /// The model directories that `inputs` name, each with its input's name, for those that begin with `hf://` to be fetched.
     pub fn models_mut(&mut self) -> impl Iterator<Item = (&str, &mut PathBuf)> {
-        self.sources.iter_mut().filter_map(|source| match &mut source.kind {
-            SourceKind::Model { path } => Some((source.name.as_str(), path)),
-            SourceKind::Table { .. } | SourceKind::Reward { .. } => None,
+        self.sources.iter_mut().flat_map(|source| {
+            let paths: Vec<&mut PathBuf> = match &mut source.kind {
+                SourceKind::Model { path } => vec![path],
+                SourceKind::Reward { reward } => reward.models_mut().collect(),
+                SourceKind::Table { .. } => Vec::new(),
+            };
+            paths.into_iter().map(|path| (source.name.as_str(), path))
         })
     }
 

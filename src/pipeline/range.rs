@@ -38,6 +38,15 @@ pub fn optional_positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<O
     }
 }
 
+/// Any finite number, or nothing.
+pub fn optional_finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let number = Option::<f64>::deserialize(deserializer)?;
+    match number {
+        Some(x) if !x.is_finite() => Err(D::Error::custom(format!("expected a finite number, found {x}"))),
+        _ => Ok(number),
+    }
+}
+
 /// Adam's two decay rates, each a [`fraction`].
 pub fn betas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 2], D::Error> {
     let betas = <[f64; 2]>::deserialize(deserializer)?;

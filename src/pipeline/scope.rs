@@ -54,6 +54,7 @@ pub(super) fn derived(operator: &Operator) -> &'static [&'static str] {
     match operator {
         Operator::Train(_) => &["pairs", "training"],
         Operator::Sft(_) => &["training"],
+        Operator::RewardModel(_) => &["training", "ranking"],
         Operator::Evaluate(_) => &["responses", "rewards", "baseline_responses", "baseline_rewards"],
         _ => &[],
     }
@@ -130,8 +131,8 @@ impl Scope {
 
     /// Where a name leads that stands for an `expected` output.
     pub(super) fn resolve(&self, name: &Name, expected: Output, place: Where) -> Result<Target, Fault> {
-        let (target, found) = self.find(name, expected.noun(), place, |entry| entry.output == expected)?;
-        if found == expected {
+        let (target, found) = self.find(name, expected.noun(), place, |entry| expected.takes(entry.output))?;
+        if expected.takes(found) {
             return Ok(target);
         }
         Err(Fault::at(name.span, format!("expected {}, but \"{}\" is {}", expected.noun(), name.value, found.noun())))

@@ -4,28 +4,32 @@
 //!
 //! | task | hidden slots |
 //! |---|---|
-//! | score | `prompts` of its responses; `tables` of the reward's query |
+//! | score | `prompts` of its responses; `tables` of the reward's queries, `rewards` that it names, the `policy` if it asks a server |
 //! | merge | `responses` that the fresh rewards are of |
 //! | `<train>_pairs` (reference) | `responses` that the pairs can be of: of every iteration whose responses the pool may still hold |
 //! | train | the same `responses`; its `pairs` are `<train>_pairs` |
+//! | both, on a table of preferences | `preferences` in the place of pairs and responses, which `<train>_pairs` tokenizes as `from` does |
+//! | `<reward_model>_ranking` (rank) | `model`, the reward model; the same `preferences` |
 //! | evaluate | `responses`, `rewards`, `baseline_responses`, `baseline_rewards`, each made by a task of its own |
 //!
 //! Knows which task feeds which, not how any of them runs.
 
 use std::path::Path;
 
+use chrono::NaiveDate;
 use serde_json::json;
 
 use super::check::{Link, Linked, link, order};
 use super::error::Fault;
 use super::files;
-use super::graph::{Graph, Input, Slot, Source, SourceKind, Task};
+use super::graph::{Graph, Input, RewardSource, Slot, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::spec::Spec;
-use super::spec::operator::Operator;
+use super::spec::operator::{Operator, Output};
 use super::spec::relational::{RankBy, Score, Strategy};
 use super::spec::sampling::{Evaluate, Generate};
+use super::spec::training::Rank;
 
 /// The most iterations; a run of more is a mistake.
 const MOST_ITERATIONS: u32 = 1_000;
@@ -37,6 +41,7 @@ const MOST_TASKS: usize = 20_000;
 pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
     let iterations = iterations(&spec)?;
     run_name(&spec.name)?;
+    let date = date(&spec)?;
     let sources = files::find(&mut spec, folder)?;
     let scope = Scope::of(&spec)?;
     let no_nodes = indexmap::IndexMap::new();
@@ -55,8 +60,15 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
         Target::Same(index) => Some(index),
         _ => None,
     })?;
-    let mut unrolling =
-        Unrolling { sources: &sources, scope: &scope, tasks: Vec::new(), once: vec![0; once.len()], same: Vec::new(), last: Vec::new() };
+    let mut unrolling = Unrolling {
+        sources: &sources,
+        scope: &scope,
+        date,
+        tasks: Vec::new(),
+        once: vec![0; once.len()],
+        same: Vec::new(),
+        last: Vec::new(),
+    };
     for index in once_order {
         let Some(node) = once.get(index) else { continue };
         let baseline = unrolling.baseline(node);
@@ -92,6 +104,16 @@ fn iterations(spec: &Spec) -> Result<u32, Fault> {
     }
 }
 
+/// The date, if one is given: a day that the calendar has.
+fn date(spec: &Spec) -> Result<Option<NaiveDate>, Fault> {
+    let Some(At { value, span }) = &spec.date else { return Ok(None) };
+    // The length rules out years of more digits and days without their zero, which would make two spellings of one date.
+    match value.parse::<NaiveDate>() {
+        Ok(date) if value.len() == 10 => Ok(Some(date)),
+        _ => Err(Fault::at(*span, format!("expected a date such as 2026-11-23, found \"{value}\""))),
+    }
+}
+
 /// The run's name is a folder's name, and must not lead out of its place.
 fn run_name(name: &At<String>) -> Result<(), Fault> {
     let text = &name.value;
@@ -109,6 +131,8 @@ fn run_name(name: &At<String>) -> Result<(), Fault> {
 struct Unrolling<'a> {
     sources: &'a [Source],
     scope: &'a Scope,
+    /// The date that chat templates write.
+    date: Option<NaiveDate>,
     tasks: Vec<Task>,
     /// The task of each node of `nodes`.
     once: Vec<usize>,
@@ -137,6 +161,8 @@ impl Unrolling<'_> {
                 }
             }
             Operator::Score(score) => {
+                let policy = self.slot(&inputs, "responses").and_then(|responses| self.policy(&inputs, responses.input));
+                inputs.extend(policy);
                 let prompts = self.slot(&inputs, "responses").and_then(|responses| self.slot(&self.inputs_of(responses.input), "prompts"));
                 inputs.extend(prompts.filter(|_| score.prompts.is_none()));
             }
@@ -145,14 +171,27 @@ impl Unrolling<'_> {
                 inputs.extend(fresh.and_then(|fresh| self.slot(&self.inputs_of(fresh.input), "responses")));
             }
             Operator::Train(_) => {
-                let pairs = self.slot(&inputs, "pairs");
-                let responses = pairs.map_or(Vec::new(), |pairs| self.responses(pairs.input));
+                for slot in inputs.iter_mut().filter(|slot| slot.slot == "pairs" && self.is_own_table(slot.input)) {
+                    slot.slot = "preferences";
+                }
+                let texts = match self.slot(&inputs, "pairs") {
+                    Some(pairs) => self.responses(pairs.input),
+                    None => inputs.iter().filter(|slot| ["from", "preferences"].contains(&slot.slot)).cloned().collect(),
+                };
                 let mut referenced: Vec<Slot> = inputs.iter().filter(|slot| ["pairs", "reference"].contains(&slot.slot)).cloned().collect();
-                referenced.extend(responses.iter().cloned());
+                referenced.extend(texts.iter().cloned());
                 let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced);
                 inputs.retain(|slot| slot.slot == "from");
                 inputs.push(self.made("pairs", pairs));
-                inputs.extend(responses);
+                inputs.extend(texts.into_iter().filter(|slot| slot.slot != "from"));
+            }
+            Operator::RewardModel(settings) if settings.has_held_out() => {
+                let rank = Rank { held_out: settings.held_out.clone(), max_tokens: settings.max_tokens };
+                let mut ranked: Vec<Slot> = inputs.iter().filter(|slot| slot.slot != "from").cloned().collect();
+                let model = self.add(node, "", t, operator, inputs);
+                ranked.push(self.made("model", model));
+                self.add(node, "_ranking", t, Operator::Rank(rank), ranked);
+                return model;
             }
             Operator::Evaluate(evaluate) => return self.evaluation(node, evaluate, inputs, t, baseline),
             _ => {}
@@ -227,7 +266,8 @@ impl Unrolling<'_> {
         let mut scoring = vec![self.made("responses", responses)];
         scoring.extend(self.slot(inputs, "reward"));
         scoring.extend(prompts);
-        scoring.extend(inputs.iter().filter(|slot| slot.slot == "tables").cloned());
+        scoring.extend(self.policy(inputs, Input::Task(responses)));
+        scoring.extend(inputs.iter().filter(|slot| ["tables", "rewards"].contains(&slot.slot)).cloned());
         let rewards = self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scoring);
         (responses, rewards)
     }
@@ -237,9 +277,12 @@ impl Unrolling<'_> {
         let mut settings = operator.settings();
         let reward = self.slot(&inputs, "reward").map(|reward| reward.input);
         if let Some(Input::Source(index)) = reward
-            && let Some(Source { kind: SourceKind::Reward { sql }, .. }) = self.sources.get(index)
+            && let Some(Source { kind: SourceKind::Reward { reward }, .. }) = self.sources.get(index)
         {
-            settings.insert("reward".to_string(), json!({ "sql": sql }));
+            settings.insert("reward".to_string(), reward.settings());
+        }
+        if let Some(date) = self.date.filter(|_| operator.converses()) {
+            settings.insert("date".to_string(), json!(date.to_string()));
         }
         self.tasks.push(Task {
             name: format!("{}{part}", node.name.value),
@@ -278,6 +321,20 @@ impl Unrolling<'_> {
         .unwrap_or_default()
     }
 
+    /// The policy that `responses` are of, for a score whose reward asks a server: it is sent texts in the policy's chat template.
+    fn policy(&self, inputs: &[Slot], responses: Input) -> Option<Slot> {
+        let asks_server = |slot: &Slot| match slot.input {
+            Input::Source(index) if ["reward", "rewards"].contains(&slot.slot) => {
+                match self.sources.get(index).map(|source| &source.kind) {
+                    Some(SourceKind::Reward { reward }) => reward.sources().any(|source| matches!(source, RewardSource::Http(_))),
+                    _ => false,
+                }
+            }
+            _ => false,
+        };
+        if inputs.iter().any(asks_server) { self.slot(&self.inputs_of(responses), "policy") } else { None }
+    }
+
     fn made(&self, slot: &'static str, task: usize) -> Slot {
         Slot { slot, name: self.name(Input::Task(task)), input: Input::Task(task) }
     }
@@ -290,6 +347,14 @@ impl Unrolling<'_> {
         match input {
             Input::Task(index) => self.tasks.get(index).map_or(Vec::new(), |task| task.inputs.clone()),
             Input::Source(_) => Vec::new(),
+        }
+    }
+
+    /// Whether it is a table of the user's own, from outside or by a query.
+    fn is_own_table(&self, input: Input) -> bool {
+        match input {
+            Input::Task(index) => self.tasks.get(index).is_some_and(|task| task.output() == Output::Table),
+            Input::Source(_) => true,
         }
     }
 

@@ -180,7 +180,7 @@ impl Hub {
         let revision = pinned.map_or(model.revision, |pinned| &pinned.commit);
         let info = self.info(model, revision, RETRIES, stopped)?;
         let wanted: Vec<&Sibling> = info.siblings.iter().filter(|sibling| is_needed(&sibling.rfilename)).collect();
-        if !wanted.iter().any(|sibling| sibling.rfilename == "config.json") {
+        if !wanted.iter().any(|sibling| is_config(&sibling.rfilename)) {
             return Err(self.problem(model, "expected a model in Hugging Face's format, found a repository without config.json", true));
         }
         let total = wanted.iter().filter_map(|sibling| sibling.size).sum();
@@ -216,7 +216,7 @@ impl Hub {
         let mut files: Vec<String> = names.filter(|name| is_needed(name) && is_whole(&folder.join(name), name, None)).collect();
         files.sort();
         let lacks = pinned.is_some_and(|pinned| pinned.files.iter().any(|(file, bytes)| !is_whole(&folder.join(file), file, Some(*bytes))));
-        if lacks || !files.iter().any(|file| file == "config.json") {
+        if lacks || !files.iter().any(|file| is_config(file)) {
             let problem = format!(
                 "expected the model in the cache {} because HF_HUB_OFFLINE is set, found {}; run once without HF_HUB_OFFLINE",
                 self.cache.path().display(),
@@ -485,6 +485,11 @@ fn is_needed(name: &str) -> bool {
     let is_shard = name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors");
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c));
     plain && (FILES.contains(&name) || name == "model.safetensors" || is_shard)
+}
+
+/// Whether a file says what the model is; of an adapter, on which base.
+fn is_config(name: &str) -> bool {
+    matches!(name, "config.json" | "adapter_config.json")
 }
 
 /// Whether the file `name` lies at `path` with its length: that which is known, and of safetensors that which the header promises.

@@ -53,7 +53,7 @@ pub fn execute(
         run.write_sources(text)?;
     }
     repair(run, prepared, progress)?;
-    stages::input::bring_in(run, graph, &prepared.sources)?;
+    stages::input::bring_in(run, graph, &prepared.files)?;
     retire(run, prepared)?;
     adopt(run, prepared, progress)?;
     let states = plan(run, prepared)?;
@@ -63,11 +63,11 @@ pub fn execute(
         .iter()
         .map(|index| {
             let task = &graph.tasks[*index];
-            let needs = task.inputs.iter().filter_map(|input| match input.input {
+            let needs = stages::adapters::needs(graph, task).filter_map(|input| match input {
                 Input::Task(need) => pending.binary_search(&need).ok(),
                 Input::Source(_) => None,
             });
-            schedule::Step { needs: needs.collect(), slot: stages::slot(&task.operator) }
+            schedule::Step { needs: needs.collect(), slot: stages::slot(graph, task) }
         })
         .collect();
     let outcomes = schedule::schedule(&steps, stopped, &|step| {

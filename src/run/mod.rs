@@ -13,7 +13,7 @@ mod recipes;
 
 pub use execute::{Failure, Report, execute};
 pub use fetch::{Fetched, fetch};
-pub use plan::{describe, plan, runs};
+pub use plan::{Outside, describe, outside, plan, runs};
 pub use recipes::{Prepared, prepare};
 
 use crate::stages::StageError;

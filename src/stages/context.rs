@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 
-use super::{Progress, Prompts, StageError, seed, version};
+use super::{Preferences, Progress, Prompts, StageError, adapters, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model::{Checkpoint, DeviceChoice};
-use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
+use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::{Device, Output};
 use crate::store::{Place, PlaceKind, RunLock, Session, TableWriter};
 use crate::tables::{TableError, TableKind};
@@ -58,14 +58,19 @@ pub fn training_recipe(model: &Recipe) -> Recipe {
 impl Task {
     /// Where the task's output lies in a run folder.
     pub fn place(&self) -> Place {
-        let kind = if self.output() == Output::Model { PlaceKind::Model } else { PlaceKind::Table };
+        let kind = if self.makes_model() { PlaceKind::Model } else { PlaceKind::Table };
         Place { kind, name: self.name.clone(), iteration: self.iteration }
+    }
+
+    /// Whether its output is a folder with a checkpoint: a model, or a reward that the pipeline makes itself.
+    fn makes_model(&self) -> bool {
+        matches!(self.output(), Output::Model | Output::Reward)
     }
 
     /// Where a model's training table lies: `<name>_training`. Nothing for tasks that make no model.
     pub fn training_place(&self) -> Option<Place> {
         let name = format!("{}_training", self.name);
-        (self.output() == Output::Model).then_some(Place { kind: PlaceKind::Table, name, iteration: self.iteration })
+        self.makes_model().then_some(Place { kind: PlaceKind::Table, name, iteration: self.iteration })
     }
 
     /// The task for people: `responses[2]`.
@@ -150,27 +155,20 @@ impl Context<'_> {
         Prompts::read(&name, self.batches(slot)?)
     }
 
-    /// The model directory in `slot`.
+    /// The preferences in `slot`, checked.
+    pub fn preferences(&self, slot: &str) -> Result<Preferences, StageError> {
+        let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
+        Preferences::read(&name, self.batches(slot)?)
+    }
+
+    /// The directory of the model in `slot`.
     pub fn model(&self, slot: &str) -> Result<PathBuf, StageError> {
-        let input = self.input(slot)?;
-        match (self.graph.source(input).map(|source| &source.kind), self.graph.task(input)) {
-            (Some(SourceKind::Model { path }), _) => Ok(path.clone()),
-            (_, Some(task)) => Ok(self.run.model_dir(&task.place())?),
-            _ => Err(StageError::Input(format!("{}: {slot} is not a model", self.task.label()))),
-        }
+        adapters::folder(self.run, self.graph, self.input(slot)?)
     }
 
-    /// The model in `slot`, opened but not loaded.
+    /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat template writes the pipeline's date.
     pub fn checkpoint(&self, slot: &str) -> Result<Checkpoint, StageError> {
-        Ok(Checkpoint::open(&self.model(slot)?)?)
-    }
-
-    /// The text of the reward's query.
-    pub fn reward_sql(&self) -> Result<&str, StageError> {
-        match self.graph.source(self.input("reward")?).map(|source| &source.kind) {
-            Some(SourceKind::Reward { sql }) => Ok(sql),
-            _ => Err(StageError::Input(format!("{}: its input reward is not a reward", self.task.label()))),
-        }
+        Ok(adapters::open(self.run, self.graph, self.input(slot)?)?.with_date(self.task.date()))
     }
 
     /// A session for this stage's plans.

@@ -37,26 +37,46 @@ pub enum StageError {
     /// The stage did all it could, and it was not enough; what is finished is committed.
     #[error("{0}")]
     Failed(String),
+    /// An error of one of several things, named first.
+    #[error("{of}: {error}")]
+    Of {
+        /// What the error is about.
+        of: String,
+        /// The error.
+        error: Box<StageError>,
+    },
     /// Arrow refused an operation.
     #[error("arrow: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
 }
 
+impl From<RemoteError> for StageError {
+    fn from(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Stopped => Self::Stopped,
+            error => Self::Remote(error),
+        }
+    }
+}
+
 impl StageError {
+    /// The error, said to be `of` something; a stop stays a stop.
+    pub(super) fn of(self, of: &str) -> Self {
+        match self {
+            Self::Stopped => Self::Stopped,
+            error => Self::Of { of: of.to_string(), error: Box::new(error) },
+        }
+    }
+
     /// Whether the user's input is to blame, and not this program or the machine.
     pub fn is_input(&self) -> bool {
         match self {
             StageError::Input(_) | StageError::Model(_) => true,
             StageError::Store(error) => error.is_input(),
             StageError::Remote(error) => error.is_input(),
+            StageError::Of { error, .. } => error.is_input(),
             StageError::Stopped | StageError::Table(_) | StageError::Generation(_) | StageError::Training(_) => false,
             StageError::Failed(_) | StageError::Arrow(_) => false,
         }
-    }
-}
-
-impl From<RemoteError> for StageError {
-    fn from(error: RemoteError) -> Self {
-        if matches!(error, RemoteError::Stopped) { StageError::Stopped } else { StageError::Remote(error) }
     }
 }

@@ -3,13 +3,17 @@
 //! So SQL over a run needs nothing from outside it, and a file that changes under a run changes nothing.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use serde_json::json;
 
-use super::{Prompts, StageError};
+use super::{Preferences, Prompts, StageError, shapes};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::pipeline::graph::{Graph, Input, Source, SourceKind};
-use crate::pipeline::spec::input::{self as spec, Format};
+use crate::pipeline::spec::input::{self as spec, Format, Shape};
 use crate::store::{self, ColumnType, InputFormat, Place, PlaceKind, RunLock, State};
 
 impl Source {
@@ -19,26 +23,115 @@ impl Source {
     }
 }
 
-/// The rows of an outside table, as they are.
+/// An outside table as the run sees it.
+pub struct Imported {
+    /// The rows: those of prompts and preferences with `prompt_id`, and in our own columns.
+    pub batches: Vec<RecordBatch>,
+    /// How prompts and responses lay in the columns; none for a table that is neither.
+    pub shape: Option<Shape>,
+}
+
+impl Imported {
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// The columns.
+    pub fn schema(&self) -> SchemaRef {
+        self.batches.first().map_or_else(|| Arc::new(Schema::empty()), |batch| batch.schema())
+    }
+}
+
+/// What tasks read a source as.
+#[derive(Clone, Copy)]
+struct Uses {
+    /// As prompts, which need ids of their own.
+    prompts: bool,
+    /// As pairs of a chosen and a rejected response.
+    preferences: bool,
+}
+
+impl Uses {
+    fn of(graph: &Graph, index: usize) -> Self {
+        let slots = || graph.tasks.iter().flat_map(|task| &task.inputs).filter(|slot| slot.input == Input::Source(index));
+        let any = |names: &[&str]| slots().any(|slot| names.contains(&slot.slot));
+        Self { prompts: any(&["prompts", "demonstrations"]), preferences: any(&["preferences", "held_out"]) }
+    }
+}
+
+/// The rows of the source at `index`, read from its files; a table that only queries read keeps its columns unless its shape is given.
 ///
 /// # Errors
-/// A file that cannot be read as its format.
-pub fn read(source: &Source) -> Result<Vec<RecordBatch>, StageError> {
-    match &source.kind {
-        SourceKind::Table { path, format, delimiter, header, columns } => {
-            let format = match format {
-                Format::Parquet => InputFormat::Parquet,
-                Format::Jsonl => InputFormat::JsonLines,
-                Format::Csv => InputFormat::Csv {
-                    delimiter: delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()).unwrap_or(b','),
-                    header: header.unwrap_or(true),
-                    columns: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(),
-                },
-            };
-            // Whatever cannot be read here is the user's file, not one of the run's.
-            store::read_input(&format, path).map_err(|error| StageError::Input(error.to_string()))
-        }
-        _ => Err(StageError::Input(format!("{} is not a table", source.name))),
+/// A file that cannot be read as its format, columns of no shape or of several, a row that is not of the shape or breaks the rules of
+/// what it is read as; with file and line, or row (from 0) where the format has no lines.
+pub fn import(graph: &Graph, index: usize) -> Result<Imported, StageError> {
+    let Some(source) = graph.sources.get(index) else { return Err(StageError::Input("an input does not exist".to_string())) };
+    let SourceKind::Table { paths, shape, map, .. } = &source.kind else {
+        return Err(StageError::Input(format!("{} is not a table", source.name)));
+    };
+    let (uses, name) = (Uses::of(graph, index), source.name.as_str());
+    let format = format_of(&source.kind);
+    let of_table = |problem: String| StageError::Input(format!("table {name}: {problem}"));
+    // Whatever cannot be read here is the user's file, not one of the run's.
+    let files = store::read_inputs(&format, paths).map_err(|error| StageError::Input(error.to_string()))?;
+    let starts: Vec<usize> = files
+        .iter()
+        .scan(0, |next, batches| {
+            let start = *next;
+            *next += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+            Some(start)
+        })
+        .collect();
+    // A row of the table as its file and what the format counts in it.
+    let wrong = |row: usize, problem: String| {
+        let file = starts.partition_point(|start| *start <= row).saturating_sub(1);
+        let path = paths.get(file).cloned().unwrap_or_default();
+        store::wrong_row(&format, &path, row - starts.get(file).copied().unwrap_or(0), problem).to_string()
+    };
+    let mut batches =
+        files.into_iter().flatten().map(|batch| shapes::renamed(&batch, map)).collect::<Result<Vec<_>, _>>().map_err(of_table)?;
+    batches.retain({
+        // One batch without rows is enough to know the columns by.
+        let filled = batches.iter().any(|batch| batch.num_rows() > 0);
+        let mut first = true;
+        move |batch| batch.num_rows() > 0 || (!filled && std::mem::take(&mut first))
+    });
+    if !uses.prompts && !uses.preferences && *shape == Shape::Auto {
+        return Ok(Imported { batches, shape: None });
+    }
+    let Some(first) = batches.first() else { return Err(of_table("expected columns, found none".to_string())) };
+    let shape = shapes::detect(*shape, first).map_err(of_table)?;
+    let mut before = 0;
+    for batch in &mut batches {
+        *batch = shapes::normalised(shape, batch).map_err(|error| match error.row {
+            Some(row) => StageError::Input(wrong(before + row, format!("table {name}: {}", error.problem))),
+            None => of_table(error.problem),
+        })?;
+        before += batch.num_rows();
+    }
+    // Without a problem behind it, the text of a wrong row is its place.
+    let place = |row: usize| wrong(row, format!("table {name}, row {row}"));
+    if uses.preferences {
+        Preferences::read_rows(&place, name, &batches)?;
+    }
+    if uses.prompts {
+        batches = Prompts::read_rows(&place, name, batches)?.batches;
+    }
+    Ok(Imported { batches, shape: Some(shape) })
+}
+
+fn format_of(kind: &SourceKind) -> InputFormat {
+    match kind {
+        SourceKind::Table { format: Format::Jsonl, .. } => InputFormat::JsonLines,
+        SourceKind::Table { format: Format::Json, .. } => InputFormat::Json,
+        SourceKind::Table { format: Format::Arrow, .. } => InputFormat::Arrow,
+        SourceKind::Table { format: Format::Csv, delimiter, header, columns, .. } => InputFormat::Csv {
+            delimiter: delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()).unwrap_or(b','),
+            header: header.unwrap_or(true),
+            columns: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(),
+        },
+        _ => InputFormat::Parquet,
     }
 }
 
@@ -51,43 +144,70 @@ fn column_type(kind: spec::ColumnType) -> ColumnType {
     }
 }
 
-/// Whether some task asks the source's rows as prompts, which then need ids.
-fn is_prompts(graph: &Graph, index: usize) -> bool {
-    let slots = graph.tasks.iter().flat_map(|task| &task.inputs);
-    slots.into_iter().any(|slot| slot.input == Input::Source(index) && matches!(slot.slot, "prompts" | "demonstrations"))
+/// What the run folder's copy of the source at `index` is made of; `files` are the fingerprints of its files, in order.
+pub fn recipe(graph: &Graph, index: usize, files: &[Fingerprint]) -> Recipe {
+    let uses = Uses::of(graph, index);
+    let mut settings = BTreeMap::from([("prompts".to_string(), json!(uses.prompts)), ("preferences".to_string(), json!(uses.preferences))]);
+    if let Some(SourceKind::Table { format, delimiter, header, columns, shape, map, .. }) =
+        graph.sources.get(index).map(|source| &source.kind)
+    {
+        let written = [
+            ("format", json!(format)),
+            ("delimiter", json!(delimiter)),
+            ("header", json!(header)),
+            ("columns", json!(columns)),
+            ("shape", json!(shape)),
+            ("map", json!(map)),
+        ];
+        settings.extend(written.map(|(key, value)| (key.to_string(), value)));
+    }
+    let inputs = BTreeMap::from([(FILES.to_string(), files.to_vec())]);
+    Recipe { operator: "input".to_string(), version: 2, seed: None, settings, inputs }
 }
 
-/// Brings the graph's input tables into the run folder, where they are not yet there; `fingerprints` are those of its sources.
+/// The slot of a source's files in its recipe.
+pub const FILES: &str = "files";
+
+/// Rows in one part of an input table in the run folder.
+const PART_ROWS: usize = 1 << 16;
+
+/// Brings the graph's input tables into the run folder, where they are not yet there; `files` are the fingerprints of each source's files.
 ///
 /// # Errors
-/// A file that cannot be read, or prompts that break their rules.
-pub fn bring_in(run: &RunLock, graph: &Graph, fingerprints: &[Fingerprint]) -> Result<(), StageError> {
-    for (index, (source, fingerprint)) in graph.sources.iter().zip(fingerprints).enumerate() {
+/// As [`import`].
+pub fn bring_in(run: &RunLock, graph: &Graph, files: &[Vec<Fingerprint>]) -> Result<(), StageError> {
+    for (index, (source, files)) in graph.sources.iter().zip(files).enumerate() {
         if !matches!(source.kind, SourceKind::Table { .. }) {
             continue;
         }
-        let prompts = is_prompts(graph, index);
-        let recipe = Recipe {
-            operator: "input".to_string(),
-            version: 1,
-            seed: None,
-            settings: BTreeMap::from([("prompts".to_string(), prompts.into())]),
-            inputs: BTreeMap::from([("file".to_string(), vec![fingerprint.clone()])]),
-        };
+        let recipe = recipe(graph, index, files);
         match run.state(&source.place(), &recipe)? {
             State::Complete => continue,
             State::Cached if run.adopt(&source.place(), &recipe.fingerprint())?.0 => continue,
             _ => {}
         }
-        let batches = read(source)?;
-        let batches = if prompts { Prompts::read(&source.name, batches)?.batches } else { batches };
-        let Some(first) = batches.first() else { continue };
-        let whole = arrow::compute::concat_batches(&first.schema(), &batches)?;
-        let mut writer = run.write_table(&source.place(), &recipe, None, whole.num_rows(), whole.num_rows().max(1))?;
+        let imported = import(graph, index)?;
+        let total = imported.rows();
+        let mut writer = run.write_table(&source.place(), &recipe, None, total, PART_ROWS)?;
         for part in writer.missing() {
-            writer.commit(part, &whole)?;
+            writer.commit(part, &slice(&imported, writer.rows_of(part))?)?;
         }
-        writer.finish(BTreeMap::from([("rows".to_string(), whole.num_rows() as i64)]))?;
+        let shape = imported.shape.map(|shape| (format!("rows_as_{}", shape.name()), total as i64));
+        writer.finish([("rows".to_string(), total as i64)].into_iter().chain(shape).collect())?;
     }
     Ok(())
+}
+
+/// These rows of a table as one batch.
+fn slice(imported: &Imported, rows: Range<usize>) -> Result<RecordBatch, StageError> {
+    let (mut before, mut pieces) = (0, Vec::new());
+    for batch in &imported.batches {
+        let begin = rows.start.max(before);
+        let end = rows.end.min(before + batch.num_rows());
+        if begin < end {
+            pieces.push(batch.slice(begin - before, end - begin));
+        }
+        before += batch.num_rows();
+    }
+    Ok(arrow::compute::concat_batches(&imported.schema(), &pieces)?)
 }

@@ -1,14 +1,17 @@
 //! The operators, one file each, in the order data flows through them.
 //!
 //! ```text
-//! sft ─▶ select ─▶ generate ─▶ score ─▶ merge ─▶ pair ─▶ reference ─▶ train ─▶ evaluate      sql: anywhere
+//! sft ─▶ reward_model ─▶ rank ─▶ select ─▶ generate ─▶ score ─▶ merge ─▶ pair ─▶ reference ─▶ train ─▶ evaluate      sql: anywhere
 //! ```
 //!
 //! A stage reads tables and models that the store verified, and writes one output through it, part by part where it is long.
 //! This is the only place that sees both Arrow and burn. Stages know nothing of each other, of the schedule, or of the terminal.
 
+pub mod adapters;
 mod check;
+mod comparisons;
 mod context;
+mod conversations;
 mod error;
 mod evaluate;
 mod generate;
@@ -17,25 +20,35 @@ pub mod input;
 pub mod merge;
 pub mod pair;
 mod paired;
+mod preferences;
 mod progress;
 mod prompts;
+mod rank;
 mod reference;
+mod reward;
+mod reward_model;
 mod score;
 pub mod seed;
 pub mod select;
 mod sft;
+mod shapes;
 mod sql;
 pub mod tensors;
 mod train;
 mod training_loop;
 
-pub use check::check;
+pub use check::{Shapes, check};
 pub use context::{Context, device_choice, recipe, training_recipe};
+pub use conversations::Conversations;
 pub use error::StageError;
+pub use preferences::{Preference, Preferences};
 pub use progress::{Progress, Silent};
 pub use prompts::{Prompt, Prompts};
 
+use reward::Reward;
+
 use crate::dag::schedule::Slot;
+use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
 
 /// What a finished stage says of itself.
@@ -59,15 +72,22 @@ pub fn version(operator: &Operator) -> u32 {
         Operator::Generate(_) => 2,
         Operator::Select(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) => 1,
         Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) | Operator::Sql(_) => 1,
+        Operator::RewardModel(_) | Operator::Rank(_) => 1,
     }
 }
 
-/// What the operator occupies while it runs.
-pub fn slot(operator: &Operator) -> Slot {
-    match operator {
+/// What a task of the graph occupies while it runs.
+pub fn slot(graph: &Graph, task: &Task) -> Slot {
+    match &task.operator {
         Operator::Generate(settings) if settings.engine.is_some() => Slot::Server,
         Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Slot::Device,
-        Operator::Select(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Slot::Relational,
+        Operator::RewardModel(_) | Operator::Rank(_) => Slot::Device,
+        Operator::Score(_) => match Reward::of(graph, task) {
+            Ok(reward) if reward.has_model() => Slot::Device,
+            Ok(reward) if !reward.is_relational() => Slot::Server,
+            _ => Slot::Relational,
+        },
+        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Slot::Relational,
     }
 }
 
@@ -79,13 +99,15 @@ pub fn run(context: &Context) -> Result<Summary, StageError> {
     match &context.task.operator {
         Operator::Select(settings) => select::run(context, settings),
         Operator::Generate(settings) => generate::run(context, settings),
-        Operator::Score(_) => score::run(context, context.reward_sql()?),
+        Operator::Score(_) => score::run(context),
         Operator::Merge(_) => merge::run(context),
         Operator::Pair(settings) => pair::run(context, settings),
         Operator::Reference => reference::run(context),
         Operator::Train(settings) => train::run(context, settings),
         Operator::Evaluate(_) => evaluate::run(context),
         Operator::Sft(settings) => sft::run(context, settings),
+        Operator::RewardModel(settings) => reward_model::run(context, settings),
+        Operator::Rank(settings) => rank::run(context, settings),
         Operator::Sql(settings) => sql::run(context, settings),
     }
 }

@@ -1,8 +1,11 @@
-//! The token ids of pairs: a join of `pairs` with the responses of every iteration they were sampled in.
+//! The token ids of pairs: a join of `pairs` with the responses of every iteration they were sampled in, or preferences tokenized.
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int32Builder, ListBuilder, RecordBatch};
 use arrow::compute::concat;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 use burn::tensor::Device;
 
 use super::tensors;
@@ -15,6 +18,8 @@ use crate::training::Responses;
 pub struct Paired {
     /// The pairs; row i of `pairs` has the token ids in row i of `chosen` and `rejected`.
     pub pairs: Vec<pairs::Row>,
+    /// How many rows of a table of preferences make no pair, by the reason; only reasons that there are.
+    pub left_out: BTreeMap<String, i64>,
     chosen: ArrayRef,
     rejected: ArrayRef,
     prompt_token_counts: Vec<usize>,
@@ -32,11 +37,15 @@ JOIN responses AS rejected
 ORDER BY pairs.prompt_id";
 
 impl Paired {
-    /// The pairs in the slot `pairs`, with the responses in the slot `responses`.
+    /// The pairs in the slot `pairs`, with the responses in the slot `responses`; or those of the slot `preferences`.
     ///
     /// # Errors
-    /// A pair whose responses are not there.
+    /// A pair whose responses are not there, or that the model in `from` cannot tokenize.
     pub fn read(context: &Context) -> Result<Self, StageError> {
+        if context.has("preferences") { Self::of_preferences(context) } else { Self::of_responses(context) }
+    }
+
+    fn of_responses(context: &Context) -> Result<Self, StageError> {
         let session = context.session()?;
         context.register(&session, "pairs", "pairs")?;
         context.register(&session, "responses", "responses")?;
@@ -54,7 +63,63 @@ impl Paired {
             let counts: &Int32Array = tables::column(batch, "prompt_token_count")?;
             prompt_token_counts.extend(counts.values().iter().map(|count| usize::try_from(*count).unwrap_or(0)));
         }
-        Ok(Self { pairs, chosen, rejected, prompt_token_counts })
+        Ok(Self { pairs, left_out: BTreeMap::new(), chosen, rejected, prompt_token_counts })
+    }
+
+    /// Preferences as the tokenizer of the slot `from` has them, chosen as response 0 and rejected as response 1 of iteration 0.
+    ///
+    /// No pair is a row whose scores do not put chosen before rejected, whose responses are the same, or that is longer than the model's
+    /// context. Without scores the reward_gap is 1, and without a column `weight` the weight is. Where the slot `pairs` is filled, its
+    /// rows are taken, with their reference logprobs.
+    fn of_preferences(context: &Context) -> Result<Self, StageError> {
+        let checkpoint = context.checkpoint("from")?;
+        let longest = checkpoint.config.max_position_embeddings;
+        let (mut pairs, mut left_out) = (Vec::new(), BTreeMap::new());
+        let (mut chosen, mut rejected, mut prompt_token_counts) = (Vec::new(), Vec::new(), Vec::new());
+        for preference in context.preferences("preferences")? {
+            let encode = |response: &str| {
+                let at = |error| StageError::Input(format!("preference {}: {error}", preference.id));
+                checkpoint.encode_pair(&preference.asked, response).map_err(at)
+            };
+            let reward_gap = preference.reward_gap.unwrap_or(1.0);
+            let mut leave_out = |reason: &str| *left_out.entry(reason.to_string()).or_insert(0) += 1;
+            if reward_gap <= 0.0 {
+                leave_out("without_gap");
+                continue;
+            }
+            if preference.chosen == preference.rejected {
+                leave_out("same_response");
+                continue;
+            }
+            let (one, other) = (encode(&preference.chosen)?, encode(&preference.rejected)?);
+            if one.token_ids.len().max(other.token_ids.len()) > longest {
+                leave_out("too_long");
+                continue;
+            }
+            prompt_token_counts.push(one.prompt_token_count);
+            chosen.push(one.token_ids);
+            rejected.push(other.token_ids);
+            pairs.push(pairs::Row {
+                prompt_id: preference.id,
+                chosen_born: 0,
+                chosen_index: 0,
+                rejected_born: 0,
+                rejected_index: 1,
+                reward_gap,
+                weight: preference.weight.unwrap_or(1.0),
+                reference_logprob_chosen: None,
+                reference_logprob_rejected: None,
+            });
+        }
+        if context.has("pairs") {
+            let referenced = context.rows("pairs", pairs::rows)?;
+            if !referenced.iter().map(|row| &row.prompt_id).eq(pairs.iter().map(|row| &row.prompt_id)) {
+                let (expected, found) = (pairs.len(), referenced.len());
+                return Err(StageError::Input(format!("expected the pairs of these {expected} preferences, found {found} others")));
+            }
+            pairs = referenced;
+        }
+        Ok(Self { pairs, left_out, chosen: token_lists(chosen), rejected: token_lists(rejected), prompt_token_counts })
     }
 
     /// Rows `range` of both responses on `device`: first all chosen ones, then all rejected ones.
@@ -65,6 +130,16 @@ impl Paired {
         let sequences: Sequences = tensors::sequences(both.as_list(), device)?;
         Ok(Responses::new(sequences, [counts, counts].concat())?)
     }
+}
+
+/// Token ids as one list array of Int32.
+fn token_lists(rows: Vec<Vec<i32>>) -> ArrayRef {
+    let mut lists = ListBuilder::new(Int32Builder::new()).with_field(Field::new_list_field(DataType::Int32, false));
+    for row in rows {
+        lists.values().append_slice(&row);
+        lists.append(true);
+    }
+    Arc::new(lists.finish())
 }
 
 /// One column of all batches as one list array of Int32.

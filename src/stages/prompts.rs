@@ -32,20 +32,21 @@ impl Prompts {
     /// # Errors
     /// No column `prompt` or `messages`, a row without either, or an id that is there twice; with the row.
     pub fn read(name: &str, batches: Vec<RecordBatch>) -> Result<Self, StageError> {
+        Self::read_rows(&|row| format!("table {name}, row {row}"), name, batches)
+    }
+
+    /// As [`Self::read`]; `place` says in an error where a row (from 0) is.
+    pub(super) fn read_rows(place: &dyn Fn(usize) -> String, name: &str, batches: Vec<RecordBatch>) -> Result<Self, StageError> {
         let (mut rows, mut completed, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
         for batch in batches {
-            let asked = asked(name, rows.len(), &batch)?;
-            let ids = match batch.column_by_name("prompt_id") {
-                Some(column) => cast(column, &DataType::Utf8)?,
-                None => Arc::new(asked.iter().map(|asked| Some(fingerprint(asked))).collect::<StringArray>()),
-            };
+            let asked = asked(place, name, rows.len(), &batch)?;
+            let ids = ids(&batch, &asked)?;
             for (id, asked) in ids.as_string::<i32>().iter().zip(asked) {
                 let row = rows.len();
-                let id = id
-                    .filter(|id| !id.is_empty())
-                    .ok_or_else(|| StageError::Input(format!("table {name}, row {row}: expected a prompt_id, found none")))?;
+                let at = |problem: String| StageError::Input(format!("{}: {problem}", place(row)));
+                let id = id.filter(|id| !id.is_empty()).ok_or_else(|| at("expected a prompt_id, found none".to_string()))?;
                 if let Some(first) = seen.insert(id.to_string(), row) {
-                    return Err(StageError::Input(format!("table {name}, row {row}: prompt_id {id} is already that of row {first}")));
+                    return Err(at(format!("prompt_id {id} is already that of row {first}")));
                 }
                 rows.push(Prompt { id: id.to_string(), asked });
             }
@@ -86,7 +87,7 @@ impl Prompts {
 }
 
 /// The blake3 of what is asked.
-fn fingerprint(asked: &Asked) -> String {
+pub(super) fn fingerprint(asked: &Asked) -> String {
     let mut hasher = blake3::Hasher::new();
     match asked {
         Asked::Text(text) => hasher.update(text.as_bytes()),
@@ -98,8 +99,16 @@ fn fingerprint(asked: &Asked) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// What each row asks; rows count on from `before`.
-fn asked(name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<Asked>, StageError> {
+/// The ids of a batch's rows, as Utf8: the column `prompt_id`, else the blake3 of what is `asked`.
+pub(super) fn ids(batch: &RecordBatch, asked: &[Asked]) -> Result<ArrayRef, StageError> {
+    match batch.column_by_name("prompt_id") {
+        Some(column) => Ok(cast(column, &DataType::Utf8)?),
+        None => Ok(Arc::new(asked.iter().map(|asked| Some(fingerprint(asked))).collect::<StringArray>())),
+    }
+}
+
+/// What each row asks; rows count on from `before`, and `place` says in an error where a row is.
+pub(super) fn asked(place: &dyn Fn(usize) -> String, name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<Asked>, StageError> {
     let texts = batch.column_by_name("prompt").map(|column| cast(column, &DataType::Utf8)).transpose()?;
     let messages = batch.column_by_name("messages");
     if texts.is_none() && messages.is_none() {
@@ -116,7 +125,7 @@ fn asked(name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<Asked>, S
         }
     };
     (0..batch.num_rows())
-        .map(|index| row(index).map_err(|problem| StageError::Input(format!("table {name}, row {}: {problem}", before + index))))
+        .map(|index| row(index).map_err(|problem| StageError::Input(format!("{}: {problem}", place(before + index)))))
         .collect()
 }
 

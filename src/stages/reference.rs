@@ -43,6 +43,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
             context.progress.advanced(&label, done as u64, tokens);
         }
     }
-    writer.finish([("pairs".to_string(), total as i64)].into())?;
-    Ok(Summary { text: format!("reference logprobs of {total} pairs"), tokens })
+    let left_out: String = paired.left_out.iter().map(|(reason, count)| format!(", {count} {}", reason.replace('_', " "))).collect();
+    writer.finish([("pairs".to_string(), total as i64)].into_iter().chain(paired.left_out).collect())?;
+    Ok(Summary { text: format!("reference logprobs of {total} pairs{left_out}"), tokens })
 }

@@ -46,7 +46,7 @@ mod table_writer;
 pub use checkpoint::Checkpoint;
 pub use clean::Garbage;
 pub use error::StoreError;
-pub use input::{ColumnType, InputFormat, fingerprint_of, fingerprint_of_files, hash_files, read_input};
+pub use input::{ColumnType, InputFormat, fingerprint_of, fingerprint_of_files, hash_files, read_input, read_inputs, wrong_row};
 pub use journal::{Event, EventKind, Journal};
 pub use lock::RunLock;
 pub use manifest::{Manifest, ModelFile, Part};

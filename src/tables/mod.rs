@@ -1,7 +1,7 @@
 //! The tables between nodes: fixed Arrow schemas, their keys, and what must hold for every row.
 //!
 //! ```text
-//! prompts ─▶ selection ─▶ responses ─▶ rewards ─▶ pool ─▶ pairs ─▶ training, evaluation
+//! prompts ─▶ selection ─▶ responses ─▶ rewards ─▶ pool ─▶ pairs ─▶ training, evaluation     ranking: of a reward model
 //! ```
 //!
 //! One file a table. A table file lists its columns once, as the fields of a `Row`; the schema, `batch` (rows to Arrow) and `rows`
@@ -21,6 +21,7 @@ pub mod evaluation;
 pub mod pairs;
 pub mod pool;
 pub mod prompts;
+pub mod ranking;
 pub mod responses;
 pub mod rewards;
 pub mod selection;
@@ -61,11 +62,13 @@ pub enum TableKind {
     Training,
     /// The policy against the baseline on held-out prompts: [`evaluation`].
     Evaluation,
+    /// A reward model on held-out preferences: [`ranking`].
+    Ranking,
 }
 
 impl TableKind {
     /// Every kind, in data-flow order.
-    pub const ALL: [TableKind; 8] = [
+    pub const ALL: [TableKind; 9] = [
         TableKind::Prompts,
         TableKind::Selection,
         TableKind::Responses,
@@ -74,6 +77,7 @@ impl TableKind {
         TableKind::Pairs,
         TableKind::Training,
         TableKind::Evaluation,
+        TableKind::Ranking,
     ];
 
     /// The name, as in schemas, manifests and error messages.
@@ -87,6 +91,7 @@ impl TableKind {
             TableKind::Pairs => "pairs",
             TableKind::Training => "training",
             TableKind::Evaluation => "evaluation",
+            TableKind::Ranking => "ranking",
         }
     }
 
@@ -101,6 +106,7 @@ impl TableKind {
             TableKind::Pairs => pairs::schema(),
             TableKind::Training => training::schema(),
             TableKind::Evaluation => evaluation::schema(),
+            TableKind::Ranking => ranking::schema(),
         }
     }
 
@@ -115,6 +121,7 @@ impl TableKind {
             TableKind::Pairs => pairs::KEY,
             TableKind::Training => training::KEY,
             TableKind::Evaluation => evaluation::KEY,
+            TableKind::Ranking => ranking::KEY,
         }
     }
 
@@ -133,6 +140,7 @@ impl TableKind {
             TableKind::Pairs => pairs::check(batch),
             TableKind::Training => training::check(batch),
             TableKind::Evaluation => evaluation::check(batch),
+            TableKind::Ranking => ranking::check(batch),
         }?;
         self.check_keys([batch])
     }

@@ -12,7 +12,7 @@ table! {
         pub epoch: i32,
         /// The mean loss of the batch before the update.
         pub loss: f64,
-        /// The mean of beta times the loss's implicit reward difference, chosen minus rejected.
+        /// The mean reward difference, chosen minus rejected: of a policy beta times the loss's implicit one, of a reward model its own.
         pub reward_margin: Option<f64>,
         /// The share of pairs whose reward_margin is above 0.
         pub accuracy: Option<f64>,

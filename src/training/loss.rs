@@ -82,6 +82,63 @@ pub fn weighted_dpo(logprobs: PairLogprobs<'_>, weights: &[f64], beta: f64) -> P
     sum
 }
 
+/// What [`bradley_terry`] found on some comparisons: sums over them, so that micro-batches of any size add up to their batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RankingLoss {
+    /// Σ −log σ(difference − margin), and what centering adds.
+    pub loss: f64,
+    /// Σ of the differences.
+    pub reward_margin: f64,
+    /// How many differences are above 0.
+    pub correct_count: usize,
+    /// ∂loss/∂reward of the chosen response, one entry a comparison.
+    pub derivative_chosen: Vec<f64>,
+    /// ∂loss/∂reward of the rejected response.
+    pub derivative_rejected: Vec<f64>,
+}
+
+impl RankingLoss {
+    /// Adds the sums of other comparisons, whose derivatives follow this one's.
+    pub fn add(&mut self, other: &Self) {
+        self.loss += other.loss;
+        self.reward_margin += other.reward_margin;
+        self.correct_count += other.correct_count;
+        self.derivative_chosen.extend(&other.derivative_chosen);
+        self.derivative_rejected.extend(&other.derivative_rejected);
+    }
+}
+
+/// The loss of a reward model on comparisons.
+///
+/// ```text
+/// d    = r(chosen) − r(rejected)
+/// loss = −log σ(d − margin) + c · (r(chosen) + r(rejected))²
+/// ∂loss/∂r(chosen)   = −σ(margin − d) + 2·c·(r(chosen) + r(rejected))
+/// ∂loss/∂r(rejected) =  σ(margin − d) + 2·c·(r(chosen) + r(rejected))
+/// ```
+///
+/// The first term is the negative log-likelihood of the preferences under the model of Bradley and Terry (1952), as reward models are
+/// trained since Ouyang et al. 2022 (arXiv 2203.02155, equation 1); the margin is that of Llama 2 (arXiv 2307.09288, equation 2). The second
+/// one, with c = `centering`, keeps the rewards, which the first leaves free to shift, around 0 (Eisenstein et al. 2023, arXiv 2312.09244).
+/// TRL's RewardTrainer has the same three.
+///
+/// All slices have one entry a comparison; the shortest one decides how many there are. The sums are over comparisons: divide by their
+/// number for the batch mean that is minimised.
+pub fn bradley_terry(chosen: &[f64], rejected: &[f64], margins: &[f64], centering: Option<f64>) -> RankingLoss {
+    let mut sum = RankingLoss::default();
+    for ((chosen, rejected), margin) in chosen.iter().zip(rejected).zip(margins) {
+        let (difference, centre) = (chosen - rejected, chosen + rejected);
+        let coefficient = centering.unwrap_or(0.0);
+        let slope = log_sigmoid(margin - difference).exp();
+        sum.loss += coefficient * centre * centre - log_sigmoid(difference - margin);
+        sum.reward_margin += difference;
+        sum.correct_count += usize::from(difference > 0.0);
+        sum.derivative_chosen.push(2.0 * coefficient * centre - slope);
+        sum.derivative_rejected.push(2.0 * coefficient * centre + slope);
+    }
+    sum
+}
+
 /// log σ(x) = −log(1 + e^−x), without overflow for any finite `x`.
 pub fn log_sigmoid(x: f64) -> f64 {
     x.min(0.0) - (-x.abs()).exp().ln_1p()
@@ -122,6 +179,26 @@ mod tests {
         assert_eq!(pair.correct_count, 0);
         assert_eq!(pair.kl, -0.75);
         assert!((pair.loss - 1.5 * (1.0 + 0.15_f64.exp()).ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_derivatives_of_a_comparison_are_those_of_its_loss() {
+        let loss = |chosen: f64, rejected: f64| bradley_terry(&[chosen], &[rejected], &[0.7], Some(0.05)).loss;
+        let (chosen, rejected, step) = (1.2, -0.4, 1e-6);
+        let found = bradley_terry(&[chosen], &[rejected], &[0.7], Some(0.05));
+        let numeric = (loss(chosen + step, rejected) - loss(chosen - step, rejected)) / (2.0 * step);
+        assert!((found.derivative_chosen[0] - numeric).abs() < 1e-9, "{found:?} against {numeric}");
+        let numeric = (loss(chosen, rejected + step) - loss(chosen, rejected - step)) / (2.0 * step);
+        assert!((found.derivative_rejected[0] - numeric).abs() < 1e-9, "{found:?} against {numeric}");
+        assert_eq!((found.correct_count, found.reward_margin), (1, 1.6));
+    }
+
+    #[test]
+    fn equal_rewards_lose_ln_2() {
+        let found = bradley_terry(&[3.0, -1.0], &[3.0, -1.0], &[0.0, 0.0], None);
+        assert_eq!(found.loss, 2.0 * std::f64::consts::LN_2);
+        assert_eq!((found.correct_count, found.reward_margin), (0, 0.0));
+        assert_eq!(found.derivative_chosen, [-0.5, -0.5]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Training a policy: on weighted preference pairs (DPO) or on responses alone (supervised fine-tuning).
+//! Training a policy, on weighted preference pairs (DPO) or on responses alone (supervised fine-tuning), and a reward model, on
+//! comparisons (Bradley–Terry).
 //!
 //! ```text
 //! Responses ─▶ logprobs ─▶ loss ─▶ derivative by logprob ─▶ logprobs, backwards ─▶ gradients ─▶ clip ─▶ optimizer ─▶ policy
@@ -17,6 +18,7 @@ mod optimizer;
 mod parameters;
 mod preference;
 mod responses;
+mod reward;
 mod schedule;
 mod supervised;
 mod trainer;
@@ -26,5 +28,6 @@ pub use logprobs::response_logprobs;
 pub use optimizer::Rule;
 pub use preference::Pair;
 pub use responses::Responses;
+pub use reward::{Comparison, rewards};
 pub use schedule::{Decay, Schedule};
 pub use trainer::{Settings, StepMetrics, Trainer};

@@ -91,7 +91,8 @@ fn every_file_says_what_it_is() {
 #[test]
 fn stages_do_not_know_each_other() {
     // `train` lends its loop to `sft`, and `reference` its batch size to `evaluate`; nothing else crosses.
-    let operators = ["select", "generate", "score", "merge", "pair", "reference", "train", "evaluate", "sft", "sql"];
+    let operators =
+        ["select", "generate", "score", "merge", "pair", "reference", "train", "evaluate", "sft", "reward_model", "rank", "sql"];
     let allowed = [("sft", "train"), ("evaluate", "reference")];
     for (module, path, code) in modules() {
         let own = path.file_stem().unwrap().to_string_lossy().into_owned();

@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use optune::tables::{
-    FinishReason, Message, Outcome, TableKind, column, evaluation, pairs, pool, prompts, responses, rewards, selection, training,
+    FinishReason, Message, Outcome, TableKind, column, evaluation, pairs, pool, prompts, ranking, responses, rewards, selection, training,
 };
 
 /// A small generator (splitmix64): tests need the same rows every time, not good randomness.
@@ -178,6 +178,20 @@ pub fn evaluation_rows(draw: &mut Draw, count: usize) -> Vec<evaluation::Row> {
     (0..count).map(row).collect()
 }
 
+pub fn ranking_rows(draw: &mut Draw, count: usize) -> Vec<ranking::Row> {
+    let row = |index| {
+        let (reward_chosen, reward_rejected) = (draw.number(), draw.number());
+        ranking::Row {
+            preference_id: draw.id(index),
+            reward_chosen,
+            reward_rejected,
+            correct: reward_chosen > reward_rejected,
+            reward_gap: draw.maybe(Draw::number),
+        }
+    };
+    (0..count).map(row).collect()
+}
+
 /// A random batch of every table.
 pub fn random_batches(seed: u64, count: usize) -> Vec<(TableKind, RecordBatch)> {
     let draw = &mut Draw(seed);
@@ -190,6 +204,7 @@ pub fn random_batches(seed: u64, count: usize) -> Vec<(TableKind, RecordBatch)> 
         (TableKind::Pairs, pairs::batch(&pair_rows(draw, count))),
         (TableKind::Training, training::batch(&training_rows(draw, count))),
         (TableKind::Evaluation, evaluation::batch(&evaluation_rows(draw, count))),
+        (TableKind::Ranking, ranking::batch(&ranking_rows(draw, count))),
     ]
 }
 
@@ -217,6 +232,8 @@ fn rows_survive_the_way_to_arrow_and_back() {
         assert_eq!(training::rows(&training::batch(&rows)).unwrap(), rows);
         let rows = evaluation_rows(draw, count);
         assert_eq!(evaluation::rows(&evaluation::batch(&rows)).unwrap(), rows);
+        let rows = ranking_rows(draw, count);
+        assert_eq!(ranking::rows(&ranking::batch(&rows)).unwrap(), rows);
     }
 }
 
@@ -314,6 +331,11 @@ fn a_row_that_breaks_a_rule_is_named() {
         "learning_rate: expected 0 or more" => |row| row.learning_rate = -1.0;
         "kl: expected a finite" => |row| row.kl = Some(f64::NAN);
         "tokens: expected 0 or more" => |row| row.tokens = -1;
+    );
+    broken!(ranking, ranking_rows,
+        "correct: expected" => |row| row.correct = !row.correct;
+        "reward_chosen: expected a finite number" => |row| row.reward_chosen = f64::NAN;
+        "reward_gap: expected a finite" => |row| row.reward_gap = Some(f64::INFINITY);
     );
     broken!(evaluation, evaluation_rows,
         "baseline_reward: expected a finite number" => |row| row.baseline_reward = f64::NAN;

@@ -9,9 +9,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::lora::Lora;
 use super::relational::{Merge, Pair, Score, Select, Sql, Strategy};
 use super::sampling::{Evaluate, Generate};
-use super::training::{Sft, Train};
+use super::training::{Rank, RewardModel, Sft, Train};
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
@@ -49,6 +50,10 @@ pub enum Operator {
     Evaluate(Evaluate),
     /// Imitate demonstrations; makes a model.
     Sft(Sft),
+    /// Learn preferences; makes a reward model.
+    RewardModel(RewardModel),
+    /// Rank held-out preferences by a reward model; makes a ranking. Never written by a user: each `reward_model` brings one along.
+    Rank(Rank),
     /// Run a query; makes a table of the user's own.
     Sql(Sql),
 }
@@ -70,9 +75,11 @@ pub enum Output {
     Pairs,
     /// A table of evaluation.
     Evaluation,
+    /// A ranking of held-out preferences.
+    Ranking,
     /// A model: a folder with a checkpoint and a tokenizer.
     Model,
-    /// A way to reward responses.
+    /// A way to reward responses; what a node makes of this kind is a folder with a reward model and a tokenizer.
     Reward,
 }
 
@@ -86,6 +93,7 @@ impl Output {
             Self::Pool => Some("pool"),
             Self::Pairs => Some("pairs"),
             Self::Evaluation => Some("evaluation"),
+            Self::Ranking => Some("ranking"),
             Self::Table | Self::Model | Self::Reward => None,
         }
     }
@@ -93,6 +101,11 @@ impl Output {
     /// Whether it is a table of any kind.
     pub fn is_table(self) -> bool {
         !matches!(self, Self::Model | Self::Reward)
+    }
+
+    /// Whether `found` can stand where this is expected: it is the same, or a user's own table of preferences in the place of pairs.
+    pub fn takes(self, found: Self) -> bool {
+        self == found || (self == Self::Pairs && found == Self::Table)
     }
 
     /// What to call it in a sentence.
@@ -105,6 +118,7 @@ impl Output {
             Self::Pool => "a pool",
             Self::Pairs => "pairs",
             Self::Evaluation => "an evaluation",
+            Self::Ranking => "a ranking",
             Self::Model => "a model",
             Self::Reward => "a reward",
         }
@@ -124,6 +138,8 @@ impl Operator {
             Self::Train(_) => "train",
             Self::Evaluate(_) => "evaluate",
             Self::Sft(_) => "sft",
+            Self::RewardModel(_) => "reward_model",
+            Self::Rank(_) => "rank",
             Self::Sql(_) => "sql",
         }
     }
@@ -138,7 +154,18 @@ impl Operator {
             Self::Pair(_) | Self::Reference => Output::Pairs,
             Self::Evaluate(_) => Output::Evaluation,
             Self::Train(_) | Self::Sft(_) => Output::Model,
+            Self::RewardModel(_) => Output::Reward,
+            Self::Rank(_) => Output::Ranking,
             Self::Sql(_) => Output::Table,
+        }
+    }
+
+    /// The adapter that it trains, if it does not train the weights.
+    pub fn lora(&self) -> Option<&Lora> {
+        match self {
+            Self::Train(train) => train.lora.as_ref(),
+            Self::Sft(sft) => sft.lora.as_ref(),
+            _ => None,
         }
     }
 
@@ -171,7 +198,12 @@ impl Operator {
                 ("initial", e.initial.as_ref(), Output::Model),
             ],
             Self::Sft(s) => vec![("from", Some(&s.from), Output::Model), ("demonstrations", Some(&s.demonstrations), Output::Table)],
-            Self::Reference | Self::Sql(_) => Vec::new(),
+            Self::RewardModel(r) => vec![
+                ("from", Some(&r.from), Output::Model),
+                ("preferences", Some(&r.preferences), Output::Table),
+                ("held_out", r.held_out.table(), Output::Table),
+            ],
+            Self::Reference | Self::Rank(_) | Self::Sql(_) => Vec::new(),
         };
         slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
     }
@@ -180,15 +212,21 @@ impl Operator {
     pub fn draws(&self) -> bool {
         match self {
             Self::Select(select) => select.strategy == Strategy::Random,
-            Self::Generate(_) | Self::Train(_) | Self::Sft(_) => true,
+            Self::Generate(_) | Self::Train(_) | Self::Sft(_) | Self::RewardModel(_) => true,
+            Self::Rank(rank) => rank.held_out.table().is_none(),
             Self::Score(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_) => false,
         }
+    }
+
+    /// Whether a model's chat template may be used, so that the date it writes counts.
+    pub fn converses(&self) -> bool {
+        !matches!(self, Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Evaluate(_) | Self::Sql(_))
     }
 
     /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
         /// Every slot of every operator; no setting has one of these names.
-        const SLOTS: [&str; 15] = [
+        const SLOTS: [&str; 16] = [
             "prompts",
             "pool",
             "policy",
@@ -203,11 +241,14 @@ impl Operator {
             "baseline",
             "initial",
             "demonstrations",
+            "preferences",
             "tables",
         ];
         let written = serde_json::to_value(self).unwrap_or_default();
         let settings = written.get(self.name()).and_then(Value::as_object).cloned().unwrap_or_default();
-        let mut settings: BTreeMap<String, Value> = settings.into_iter().filter(|(key, _)| !SLOTS.contains(&key.as_str())).collect();
+        // What is held out is a share, which is a setting, or a table.
+        let names = |(key, value): &(String, Value)| SLOTS.contains(&key.as_str()) || (key == "held_out" && value.is_string());
+        let mut settings: BTreeMap<String, Value> = settings.into_iter().filter(|setting| !names(setting)).collect();
         // Where a server is and how it is asked changes nothing about what it serves.
         if let Some(engine) = settings.get_mut("engine") {
             *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();
@@ -280,6 +321,8 @@ pub(super) struct NodeFields {
     evaluate: Option<Evaluate>,
     /// A policy trained to imitate demonstrations.
     sft: Option<Sft>,
+    /// A reward model, trained on preferences.
+    reward_model: Option<RewardModel>,
     /// A table of your own, from one query.
     sql: Option<Sql>,
     /// What the node may use; never part of its fingerprint.
@@ -308,6 +351,7 @@ impl TryFrom<NodeFields> for Node {
             fields.train.map(Operator::Train),
             fields.evaluate.map(Operator::Evaluate),
             fields.sft.map(Operator::Sft),
+            fields.reward_model.map(Operator::RewardModel),
             fields.sql.map(Operator::Sql),
         ];
         let mut operators = operators.into_iter().flatten();

@@ -1,10 +1,12 @@
-//! The operators that make models: train and sft.
+//! The operators that make models: train, sft and reward_model.
 //!
 //! Knows what a user may write about them, not how gradients are taken.
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
+use super::held_out::HeldOut;
+use super::lora::Lora;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
@@ -16,7 +18,8 @@ pub struct Train {
     pub from: Name,
     /// The reference of the loss. Never implied: the paper leaves open whether it is the last iteration's policy or the initial one.
     pub reference: Name,
-    /// The pairs to train on.
+    /// The pairs to train on: what `pair` makes, or a table of preferences (`prompt` or `messages`, `chosen`, `rejected`, and maybe
+    /// `chosen_score` and `rejected_score`, `reward_gap`, `weight`), for training on given pairs.
     pub pairs: Name,
     /// The loss.
     #[serde(default)]
@@ -51,6 +54,9 @@ pub struct Train {
     #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: Option<f64>,
+    /// Train a low-rank adapter instead of the weights, `{}` for its defaults; the weights themselves when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
 }
 
 /// A policy trained to imitate demonstrations.
@@ -101,6 +107,76 @@ pub struct Sft {
     #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: Option<f64>,
+    /// Train a low-rank adapter instead of the weights, `{}` for its defaults; the weights themselves when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
+}
+
+/// A reward model, trained on preferences: a policy whose head is replaced by a score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RewardModel {
+    /// The model whose weights training starts from: a policy, which gets a new score head, or a reward model.
+    pub from: Name,
+    /// Prompts, each with a response to prefer (`chosen`) and one to avoid (`rejected`).
+    pub preferences: Name,
+    /// What the model is tested on and never trained on: a share of the prompts, drawn from the seed, or a table of preferences.
+    #[serde(default)]
+    pub held_out: HeldOut,
+    /// The longest conversation, in tokens: preferences with a longer one are left out, and counted. The model's own limit when it is
+    /// lower.
+    #[serde(default = "conversation_limit", deserialize_with = "range::count")]
+    #[schemars(range(min = 1))]
+    pub max_tokens: u32,
+    /// Whether the rewards should differ by more than the preference's reward_gap, where the table has it.
+    #[serde(default)]
+    pub margin: bool,
+    /// What the mean square of the sum of both rewards counts in the loss, which keeps rewards around 0; none leaves it out.
+    #[serde(default, deserialize_with = "range::optional_positive")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub center_rewards_coefficient: Option<f64>,
+    /// The highest learning rate, above 0.
+    #[serde(default = "reward_model_learning_rate", deserialize_with = "range::positive")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub learning_rate: f64,
+    /// The optimizer.
+    #[serde(default = "adamw")]
+    pub optimizer: Optimizer,
+    /// How the learning rate goes on after the warm-up.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// The share of steps in which the learning rate rises from 0, at least 0 and below 1.
+    #[serde(default = "tenth", deserialize_with = "range::fraction")]
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
+    pub warmup_ratio: f64,
+    /// Passes over the preferences.
+    #[serde(default = "once", deserialize_with = "range::count")]
+    #[schemars(range(min = 1))]
+    pub epochs: u32,
+    /// Preferences in one optimizer step.
+    #[serde(default = "sft_batch_size", deserialize_with = "range::count")]
+    #[schemars(range(min = 1))]
+    pub batch_size: u32,
+    /// The norm that longer gradients are scaled down to; none leaves them.
+    #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub max_gradient_norm: Option<f64>,
+}
+
+impl RewardModel {
+    /// Whether there is anything to test the model on.
+    pub fn has_held_out(&self) -> bool {
+        self.held_out != HeldOut::Share(0.0)
+    }
+}
+
+/// The test of a reward model: which preferences, and how long they may be.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rank {
+    /// What is held out.
+    pub held_out: HeldOut,
+    /// The longest conversation, in tokens.
+    pub max_tokens: u32,
 }
 
 /// The loss over pairs.
@@ -233,6 +309,14 @@ fn sft_batch_size() -> u32 {
 
 fn token_limit() -> u32 {
     512
+}
+
+fn conversation_limit() -> u32 {
+    1024
+}
+
+fn reward_model_learning_rate() -> f64 {
+    1e-5
 }
 
 fn unit_norm() -> Option<f64> {

@@ -3,23 +3,27 @@
 //! Knows how a user names them, not how they are opened.
 
 mod reward;
+mod server;
 mod table;
 
 use std::borrow::Cow;
 
+use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::position::{At, Name};
 
-pub use reward::Reward;
-pub use table::{ColumnType, Columns, Format, TableFile};
+pub use reward::{Component, Reward, RewardSource};
+use server::server;
+pub use server::{Server, ServerShape};
+pub use table::{ColumnType, Columns, Format, Paths, Shape, TableFile};
 
 /// One entry of `inputs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, try_from = "InputFields")]
 pub enum Input {
-    /// A file of rows.
+    /// Files of rows.
     Table(TableFile),
     /// A Hugging Face model directory.
     Model {
@@ -38,9 +42,10 @@ pub enum Input {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Input", extend("minProperties" = 1))]
 pub(super) struct InputFields {
-    /// The path of a file of rows, from the working directory.
-    table: Option<Name>,
-    /// The table's format; by the file's extension when left out.
+    /// The path of a file of rows, from the working directory; one with `*`, `?` or `[…]` for all files that fit; or a list of such
+    /// paths. Several files are read in the order of their paths and must have the same columns.
+    table: Option<Paths>,
+    /// The table's format; by the extension when left out.
     format: Option<Format>,
     /// What separates two values of a csv file: a comma when left out, a tab for `.tsv`.
     delimiter: Option<At<String>>,
@@ -48,6 +53,11 @@ pub(super) struct InputFields {
     header: Option<bool>,
     /// A csv file's columns: their names in order when there is no header, their types where these are not text.
     columns: Option<Columns>,
+    /// How prompts and responses lie in the columns; told by them when left out. What is not one of ours becomes `prompt` or `messages`,
+    /// `response`, `chosen`, `rejected`, `chosen_score` and `rejected_score`.
+    shape: Option<Shape>,
+    /// Columns to rename before that: ours, each with theirs (`prompt: question`); `theirs.field` is a field of a nested column.
+    map: Option<IndexMap<String, String>>,
     /// A Hugging Face model directory, from the working directory.
     model: Option<Name>,
     /// A way to reward responses.
@@ -72,10 +82,20 @@ impl TryFrom<InputFields> for Input {
             ("delimiter", fields.delimiter.is_some()),
             ("header", fields.header.is_some()),
             ("columns", fields.columns.is_some()),
+            ("shape", fields.shape.is_some()),
+            ("map", fields.map.is_some()),
         ];
         let stray = about_tables.into_iter().find(|(_, given)| *given).map(|(key, _)| key);
         match (fields.table, fields.model, fields.reward, stray) {
-            (Some(table), None, None, _) => table::table_file(table, fields.format, fields.delimiter, fields.header, fields.columns),
+            (Some(table), None, None, _) => table::table_file(table::Written {
+                table,
+                format: fields.format,
+                delimiter: fields.delimiter,
+                header: fields.header,
+                columns: fields.columns,
+                shape: fields.shape,
+                map: fields.map,
+            }),
             (None, Some(model), None, None) => Ok(Self::Model { model }),
             (None, None, Some(reward), None) => Ok(Self::Reward { reward }),
             (None, Some(_), None, Some(key)) => Err(format!("`{key}` is for tables; a model has none")),

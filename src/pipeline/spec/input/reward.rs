@@ -1,77 +1,265 @@
-//! A reward from outside: how responses are scored.
+//! A reward: how responses are scored, by one source or by a weighted sum of several.
 //!
 //! Knows what a user may write about it, not how it is computed.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::query::Query;
+use super::server::{ServerFields, ServerShape};
+use super::{Server, server};
+use crate::pipeline::position::{At, Name};
+use crate::pipeline::range;
 
-/// A way to reward responses: one key, which names the kind, and what that kind needs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// A way to reward responses.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Reward {
-    /// A query over `responses`, `prompts` and any other table of the pipeline; gives a `reward` for every response.
-    Sql(Query),
+    /// One source, whose reward is taken as it is.
+    One(RewardSource),
+    /// The sum of several, each times its weight.
+    Sum(Vec<Component>),
 }
 
-/// A way to reward responses: one key, which names the kind.
-#[derive(Default, Deserialize, JsonSchema)]
+/// Where a reward comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RewardSource {
+    /// A query over `responses`, `prompts` and any other table of the pipeline; gives a `reward` for every response.
+    Sql(Query),
+    /// A directory with a reward model.
+    Model(Name),
+    /// A server that scores batches.
+    Http(Server),
+    /// Another reward of the pipeline, an input or a node; in a sum only.
+    Named(Name),
+}
+
+/// One term of a weighted sum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Component {
+    /// What its reward is multiplied by.
+    pub weight: f64,
+    /// The name that it has among the components of each reward; unique in its sum.
+    pub name: String,
+    /// Where its reward comes from.
+    pub source: RewardSource,
+}
+
+impl Reward {
+    /// The sources, in order.
+    pub fn sources(&self) -> impl Iterator<Item = &RewardSource> {
+        let (one, several) = match self {
+            Self::One(source) => (Some(source), [].as_slice()),
+            Self::Sum(components) => (None, components.as_slice()),
+        };
+        one.into_iter().chain(several.iter().map(|component| &component.source))
+    }
+
+    /// The queries, in order.
+    pub fn queries_mut(&mut self) -> impl Iterator<Item = &mut Query> {
+        let (one, several) = match self {
+            Self::One(source) => (Some(source), [].as_mut_slice()),
+            Self::Sum(components) => (None, components.as_mut_slice()),
+        };
+        one.into_iter().chain(several.iter_mut().map(|component| &mut component.source)).filter_map(|source| match source {
+            RewardSource::Sql(query) => Some(query),
+            _ => None,
+        })
+    }
+}
+
+/// A way to reward responses: exactly one of `sql`, `model` and `http`; in a list also `reward`, with a weight and a name.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(rename = "Reward")]
-struct RewardFields {
+#[schemars(rename = "Reward", extend("minProperties" = 1))]
+struct Fields {
+    /// In a list: what this reward is multiplied by; 1 when left out.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_finite")]
+    weight: Option<f64>,
+    /// In a list: the name of this reward among the components of the sum; its kind when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Name>,
     /// A query, or the path of a file that ends in `.sql`: over `responses`, `prompts` and any other table of the pipeline, it
     /// gives a `reward` for every response.
+    #[serde(skip_serializing_if = "Option::is_none")]
     sql: Option<Query>,
-    // Kinds yet to come, told from typing errors.
-    #[schemars(skip)]
-    model: Option<IgnoredAny>,
-    #[schemars(skip)]
-    http: Option<IgnoredAny>,
+    /// A Hugging Face directory of a `…ForSequenceClassification` with one label, from the working directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Name>,
+    /// In a list: another reward of the pipeline, one of `inputs` or a `reward_model` node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reward: Option<Name>,
+    /// The address of a server that scores batches of responses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<At<String>>,
+    /// What the server is asked and answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shape: Option<ServerShape>,
+    /// Responses in one request to the server; 32 when left out.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
+    #[schemars(range(min = 1))]
+    batch_size: Option<u32>,
+    /// Requests to the server at once; 4 when left out.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
+    #[schemars(range(min = 1))]
+    concurrency: Option<u32>,
+    /// How long one request may take; 120 when left out.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_positive")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    timeout_seconds: Option<f64>,
+    /// How often a request that failed is made again, with longer and longer waits; 5 when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retries: Option<u32>,
+    /// The environment variable that holds the server's key. The key itself is written nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key_env: Option<At<String>>,
+    /// What the server scores with, in your words: change it when that changes, and the responses are scored again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+}
+
+/// The sentence for a mapping without a source.
+const NONE: &str = "expected a reward such as `{ sql: reward.sql }`, `{ model: DIR }` or `{ http: URL }`, found none";
+
+impl Fields {
+    fn source(self) -> Result<RewardSource, String> {
+        let settings = ServerFields {
+            shape: self.shape,
+            batch_size: self.batch_size,
+            concurrency: self.concurrency,
+            timeout_seconds: self.timeout_seconds,
+            retries: self.retries,
+            api_key_env: self.api_key_env,
+            version: self.version,
+        };
+        let stray = settings.first().filter(|_| self.http.is_none());
+        let sources = [
+            self.sql.map(|query| ("sql", Ok(RewardSource::Sql(query)))),
+            self.model.map(|model| ("model", Ok(RewardSource::Model(model)))),
+            self.http.map(|url| ("http", server(url, settings).map(RewardSource::Http))),
+            self.reward.map(|name| ("reward", Ok(RewardSource::Named(name)))),
+        ];
+        let mut sources = sources.into_iter().flatten();
+        match (sources.next(), sources.next(), stray) {
+            (None, _, _) => Err(NONE.to_string()),
+            (Some((first, _)), Some((second, _)), _) => Err(format!(
+                "expected one kind of reward, found `{first}` and `{second}`; add them up in a list: `[{{ {first}: … }}, {{ {second}: … }}]`"
+            )),
+            (Some((kind, _)), None, Some(key)) => Err(format!("`{key}` is for `http`; a reward by `{kind}` has none")),
+            (Some((_, source)), None, None) => source,
+        }
+    }
+
+    fn of(source: &RewardSource) -> Self {
+        match source {
+            RewardSource::Sql(query) => Self { sql: Some(query.clone()), ..Self::default() },
+            RewardSource::Model(model) => Self { model: Some(model.clone()), ..Self::default() },
+            RewardSource::Named(name) => Self { reward: Some(name.clone()), ..Self::default() },
+            RewardSource::Http(server) => Self {
+                http: Some(server.http.clone()),
+                shape: Some(server.shape),
+                batch_size: Some(server.batch_size),
+                concurrency: Some(server.concurrency),
+                timeout_seconds: Some(server.timeout_seconds),
+                retries: Some(server.retries),
+                api_key_env: server.api_key_env.clone(),
+                version: server.version.clone(),
+                ..Self::default()
+            },
+        }
+    }
+}
+
+/// The terms of a sum, each with a name of its own: its kind, or `kind_2` and so on, where it is given none.
+fn components(list: Vec<Fields>) -> Result<Vec<Component>, String> {
+    if list.is_empty() {
+        return Err("expected at least one reward in the list, found none".to_string());
+    }
+    let mut taken: Vec<String> = Vec::new();
+    for name in list.iter().filter_map(|fields| fields.name.as_ref()) {
+        let text = &name.value;
+        let valid = text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !valid {
+            let expected = "expected the name of a component, of lower-case letters, digits and \"_\" and beginning with a letter";
+            return Err(format!("{expected}, found \"{text}\""));
+        }
+        if taken.contains(text) {
+            return Err(format!("two rewards of the list are named \"{text}\"; give each a name of its own"));
+        }
+        taken.push(text.clone());
+    }
+    let component = |mut fields: Fields| {
+        let (weight, given) = (fields.weight.take().unwrap_or(1.0), fields.name.take());
+        let source = fields.source()?;
+        let kind = match &source {
+            RewardSource::Sql(_) => "sql",
+            RewardSource::Model(_) => "model",
+            RewardSource::Http(_) => "http",
+            RewardSource::Named(name) => name.value.as_str(),
+        };
+        let name = given.map(|name| name.value).unwrap_or_else(|| {
+            let numbered = (2..).map(|number| format!("{kind}_{number}"));
+            let free = std::iter::once(kind.to_string()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or_default();
+            taken.push(free.clone());
+            free
+        });
+        Ok(Component { weight, name, source })
+    };
+    list.into_iter().map(component).collect()
 }
 
 impl<'de> Deserialize<'de> for Reward {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneKind;
-        impl<'de> Visitor<'de> for OneKind {
+        struct OneOrSeveral;
+        impl<'de> Visitor<'de> for OneOrSeveral {
             type Value = Reward;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a reward such as `{ sql: reward.sql }`")
+                f.write_str("a reward such as `{ sql: reward.sql }`, or a list of weighted rewards")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Reward, A::Error> {
-                Err(A::Error::custom("a weighted list of rewards is not supported yet; add them up in one `{ sql: … }`"))
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Reward, A::Error> {
+                let list = Vec::<Fields>::deserialize(SeqAccessDeserializer::new(list))?;
+                components(list).map(Reward::Sum).map_err(A::Error::custom)
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Reward, A::Error> {
-                let fields = RewardFields::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                if fields.model.is_some() || fields.http.is_some() {
-                    let kind = if fields.model.is_some() { "model" } else { "http" };
-                    return Err(A::Error::custom(format!("a reward by `{kind}` is not supported yet; use `{{ sql: … }}`")));
+                let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                let of_lists = [("weight", fields.weight.is_some()), ("name", fields.name.is_some()), ("reward", fields.reward.is_some())];
+                if let Some((key, _)) = of_lists.into_iter().find(|(_, given)| *given) {
+                    return Err(A::Error::custom(format!("`{key}` is for the rewards of a list: `[{{ weight: 1.0, … }}, …]`")));
                 }
-                fields.sql.map(Reward::Sql).ok_or_else(|| A::Error::custom("expected a reward such as `{ sql: reward.sql }`, found none"))
+                fields.source().map(Reward::One).map_err(A::Error::custom)
             }
         }
-        deserializer.deserialize_any(OneKind)
+        deserializer.deserialize_any(OneOrSeveral)
+    }
+}
+
+impl Serialize for Reward {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::One(source) => Fields::of(source).serialize(serializer),
+            Self::Sum(components) => serializer.collect_seq(components.iter().map(|component| Fields {
+                weight: Some(component.weight),
+                name: Some(At { value: component.name.clone(), ..At::default() }),
+                ..Fields::of(&component.source)
+            })),
+        }
     }
 }
 
 impl JsonSchema for Reward {
+    fn inline_schema() -> bool {
+        true
+    }
     fn schema_name() -> Cow<'static, str> {
-        RewardFields::schema_name()
+        "RewardOrSum".into()
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        RewardFields::json_schema(generator)
-    }
-}
-
-impl Reward {
-    /// The query.
-    pub fn query(&self) -> &Query {
-        match self {
-            Self::Sql(query) => query,
-        }
+        let one = generator.subschema_for::<Fields>();
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
     }
 }

@@ -1,4 +1,4 @@
-//! A table from outside: a file of rows and how to read it.
+//! A table from outside: files of rows and how to read them.
 //!
 //! Knows what a user may write about it, not how files are read.
 
@@ -8,17 +8,17 @@ use std::fmt;
 use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Input;
 use crate::pipeline::position::{At, Name};
 
-/// A file of rows, and how to read it.
+/// Files of rows, and how to read them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TableFile {
-    /// The path, from the working directory.
-    pub table: Name,
-    /// The file's format.
+    /// The paths, from the working directory.
+    pub table: Paths,
+    /// The files' format.
     pub format: Format,
     /// What separates two values of a csv file.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +29,53 @@ pub struct TableFile {
     /// A csv file's columns: their names in order when there is no header, their types where these are not text.
     #[serde(skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
+    /// How prompts and responses lie in the columns.
+    pub shape: Shape,
+    /// Our columns, each with the column of the file that it is.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub map: IndexMap<String, String>,
+}
+
+/// One path or several, each of a file or with `*`, `?` and `[…]` of several files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Paths(pub Vec<Name>);
+
+/// How prompts and responses lie in a table's columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// Told by the columns, where prompts or preferences are read from them; it must be one of the others and no second one.
+    #[default]
+    Auto,
+    /// TRL's: `prompt` and `completion`, `prompt` (or none), `chosen` and `rejected`, or `messages`; texts or lists of messages.
+    Trl,
+    /// `conversations` of `from` and `value`; for preferences `chosen` and `rejected` besides.
+    Sharegpt,
+    /// `instruction`, `input` and `output`; for preferences `chosen` and `rejected` besides. The prompt is the instruction, with an empty
+    /// line and the input behind it where there is one.
+    Alpaca,
+    /// `prompt`, `chosen` and `rejected` as lists of messages, `score_chosen` and `score_rejected`.
+    Ultrafeedback,
+    /// `chosen` and `rejected` as lists of messages with `chosen_score` and `rejected_score`; `context_messages`; or `prompt`, `responses`
+    /// and `rewards`, of which the highest and the lowest are taken.
+    Rlhflow,
+    /// Our own: `prompt` (text) or `messages`, and `response`, `chosen`, `rejected` as texts.
+    Rows,
+}
+
+impl Shape {
+    /// The word in the pipeline file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Trl => "trl",
+            Self::Sharegpt => "sharegpt",
+            Self::Alpaca => "alpaca",
+            Self::Ultrafeedback => "ultrafeedback",
+            Self::Rlhflow => "rlhflow",
+            Self::Rows => "rows",
+        }
+    }
 }
 
 /// The format of a file of rows.
@@ -41,6 +88,10 @@ pub enum Format {
     Csv,
     /// One JSON object a line.
     Jsonl,
+    /// An array of JSON objects, or an object with one such array in it.
+    Json,
+    /// Arrow IPC: a file or a stream, as Feather and Hugging Face datasets write them.
+    Arrow,
 }
 
 /// Column names, each with its type; in order.
@@ -63,32 +114,30 @@ pub enum ColumnType {
     Boolean,
 }
 
+/// A table's keys as they were written.
+pub(super) struct Written {
+    pub table: Paths,
+    pub format: Option<Format>,
+    pub delimiter: Option<At<String>>,
+    pub header: Option<bool>,
+    pub columns: Option<Columns>,
+    pub shape: Option<Shape>,
+    pub map: Option<IndexMap<String, String>>,
+}
+
 /// A table with the format found and the csv settings filled in.
-pub(super) fn table_file(
-    table: Name,
-    format: Option<Format>,
-    delimiter: Option<At<String>>,
-    header: Option<bool>,
-    columns: Option<Columns>,
-) -> Result<Input, String> {
-    let path = table.value.to_ascii_lowercase();
-    let by_extension = match path.rsplit_once('.').map(|(_, extension)| extension) {
-        Some("parquet") => Some(Format::Parquet),
-        Some("csv" | "tsv") => Some(Format::Csv),
-        Some("jsonl" | "ndjson") => Some(Format::Jsonl),
-        _ => None,
-    };
-    let format = format.or(by_extension).ok_or_else(|| {
-        format!("cannot tell the format of `{}` from its extension; add `format: parquet`, `csv` or `jsonl`", table.value)
-    })?;
+pub(super) fn table_file(written: Written) -> Result<Input, String> {
+    let Written { table, format, delimiter, header, columns, shape, map } = written;
+    let format = format.map_or_else(|| format_of(&table), Ok)?;
+    let (shape, map) = (shape.unwrap_or_default(), map.unwrap_or_default());
     if format != Format::Csv {
         if delimiter.is_some() || header.is_some() || columns.is_some() {
             return Err("`delimiter`, `header` and `columns` are for csv files".to_string());
         }
-        return Ok(Input::Table(TableFile { table, format, delimiter: None, header: None, columns: Columns::default() }));
+        return Ok(Input::Table(TableFile { table, format, delimiter: None, header: None, columns: Columns::default(), shape, map }));
     }
     let delimiter = match delimiter {
-        None if path.ends_with(".tsv") => '\t',
+        None if table.0.iter().all(|path| path.value.to_ascii_lowercase().ends_with(".tsv")) => '\t',
         None => ',',
         Some(written) => {
             let mut characters = written.value.chars();
@@ -103,7 +152,93 @@ pub(super) fn table_file(
     if !header && columns.0.is_empty() {
         return Err("a csv file without a header needs `columns`".to_string());
     }
-    Ok(Input::Table(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns }))
+    Ok(Input::Table(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns, shape, map }))
+}
+
+/// The format that the paths' extensions say.
+fn format_of(table: &Paths) -> Result<Format, String> {
+    let mut found: Option<(Format, &str)> = None;
+    for path in &table.0 {
+        let path = path.value.as_str();
+        let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+        let format = match extension.as_deref() {
+            Some("parquet") => Format::Parquet,
+            Some("csv" | "tsv") => Format::Csv,
+            Some("jsonl" | "ndjson") => Format::Jsonl,
+            Some("json") => Format::Json,
+            Some("arrow" | "feather" | "ipc") => Format::Arrow,
+            Some("gz" | "zst" | "bz2" | "xz" | "zip") => return Err(format!("`{path}` is compressed; unpack it first")),
+            _ => {
+                let formats = "`parquet`, `jsonl`, `json`, `csv` or `arrow`";
+                return Err(format!("cannot tell the format of `{path}` from its extension; add `format:` with {formats}"));
+            }
+        };
+        match found {
+            Some((other, first)) if other != format => {
+                return Err(format!("`{first}` and `{path}` are of two formats; give each an input of its own"));
+            }
+            _ => found = Some((format, path)),
+        }
+    }
+    found.map(|(format, _)| format).ok_or_else(|| "expected a path or a list of paths, found an empty list".to_string())
+}
+
+impl Serialize for Paths {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Paths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// One path, whose place is that of the whole, or several with their own.
+        enum Written {
+            One(String),
+            Several(Vec<Name>),
+        }
+        impl<'de> Deserialize<'de> for Written {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct OneOrSeveral;
+                impl<'de> Visitor<'de> for OneOrSeveral {
+                    type Value = Written;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a path or a list of paths")
+                    }
+                    fn visit_str<E: Error>(self, path: &str) -> Result<Written, E> {
+                        Ok(Written::One(path.to_string()))
+                    }
+                    fn visit_seq<A: SeqAccess<'de>>(self, mut paths: A) -> Result<Written, A::Error> {
+                        let mut several = Vec::new();
+                        while let Some(path) = paths.next_element()? {
+                            several.push(path);
+                        }
+                        Ok(Written::Several(several))
+                    }
+                }
+                deserializer.deserialize_any(OneOrSeveral)
+            }
+        }
+        let At { value, span } = At::<Written>::deserialize(deserializer)?;
+        Ok(Self(match value {
+            Written::One(path) => vec![At { value: path, span }],
+            Written::Several(paths) => paths,
+        }))
+    }
+}
+
+impl JsonSchema for Paths {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Paths".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }] })
+    }
 }
 
 impl Columns {

@@ -1,4 +1,4 @@
-//! score: a reward for every response, by the user's SQL.
+//! Scores by the user's SQL.
 //!
 //! Knows what the query must give back; not what it means.
 
@@ -8,37 +8,12 @@ use arrow::array::{Array, AsArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Schema};
 
-use super::{Context, StageError, Summary};
-use crate::tables::{TableKind, responses, rewards};
+use super::{Item, Score, Scores};
+use crate::stages::{Context, StageError};
+use crate::tables::responses;
 
 /// The columns that say which response a row of the query is about. `born` may be left out: it is the same for all of them.
 const KEY: [&str; 3] = ["prompt_id", "born", "response_index"];
-
-/// Runs the reward's query over `responses`, `prompts` and the tables it names, and matches its rows to the responses one to one.
-pub(super) fn run(context: &Context, sql: &str) -> Result<Summary, StageError> {
-    let fingerprint = context.fingerprint_of("reward")?;
-    let all: Vec<responses::Row> = context.rows("responses", responses::rows)?;
-    let session = context.session()?;
-    context.register(&session, "all_responses", "responses")?;
-    session.register_view("responses", "SELECT * FROM all_responses WHERE error IS NULL")?;
-    if context.has("prompts") {
-        context.register(&session, "prompts", "prompts")?;
-    }
-    context.register_named(&session, "tables")?;
-    let mut scored = Scored::read(&session.query(sql)?)?;
-
-    let rewards: Vec<rewards::Row> = all.into_iter().map(|response| scored.reward(response, &fingerprint)).collect::<Result<_, _>>()?;
-    scored.nothing_left()?;
-    let count = rewards.len();
-    let values: Vec<f64> = rewards.iter().filter_map(|row| row.reward).collect();
-    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    context.write_relation(
-        TableKind::Rewards,
-        &[rewards::batch(&rewards)],
-        [("responses", count as i64), ("scored", values.len() as i64)],
-    )?;
-    Ok(Summary::new(format!("{count} responses scored, mean reward {mean:.3}")))
-}
 
 /// Checks that a query's columns can be rewards, before there are any responses to score.
 ///
@@ -64,12 +39,37 @@ pub fn check_columns(schema: &Schema) -> Result<(), StageError> {
 }
 
 /// A reward and its components, or null.
-type Score = (Option<f64>, BTreeMap<String, f64>);
+type Found = (Option<f64>, BTreeMap<String, f64>);
 
-/// What the query said, by prompt_id and response_index.
-struct Scored(HashMap<(String, i32), Score>);
+/// What a query says, by prompt_id and response_index.
+pub(super) struct Query(HashMap<(String, i32), Found>);
 
-impl Scored {
+impl Query {
+    /// Runs the query over `responses`, `prompts` and the tables it names; its rows must be those of the responses without an error
+    /// among `all`, one each.
+    pub(super) fn run(context: &Context, sql: &str, all: &[responses::Row]) -> Result<Self, StageError> {
+        let session = context.session()?;
+        context.register(&session, "all_responses", "responses")?;
+        session.register_view("responses", "SELECT * FROM all_responses WHERE error IS NULL")?;
+        if context.has("prompts") {
+            context.register(&session, "prompts", "prompts")?;
+        }
+        context.register_named(&session, "tables")?;
+        let query = Self::read(&session.query(sql)?)?;
+        query.check(all)?;
+        Ok(query)
+    }
+
+    /// What the query said of these responses.
+    pub(super) fn score(&self, items: &[Item]) -> Result<Scores, StageError> {
+        let score = |item: &Item| match self.0.get(&(item.row.prompt_id.clone(), item.row.response_index)) {
+            Some((Some(reward), components)) => Ok(Ok(Score { reward: *reward, components: components.clone() })),
+            // Every response was checked to have a reward.
+            _ => item.finite("reward query", f64::NAN).map(|reward| Ok(Score::plain(reward))),
+        };
+        items.iter().map(score).collect()
+    }
+
     fn read(batches: &[RecordBatch]) -> Result<Self, StageError> {
         let mut scores = HashMap::new();
         for batch in batches {
@@ -105,31 +105,23 @@ impl Scored {
         Ok(Self(scores))
     }
 
-    /// The reward row of one response.
-    fn reward(&mut self, response: responses::Row, fingerprint: &str) -> Result<rewards::Row, StageError> {
-        let (prompt_id, response_index) = (response.prompt_id, response.response_index);
-        let scored = self.0.remove(&(prompt_id.clone(), response_index));
-        let (reward, components, error) = match (response.error, scored) {
-            (Some(error), _) => (None, BTreeMap::new(), Some(error)),
-            (None, Some((Some(reward), components))) if reward.is_finite() => (Some(reward), components, None),
-            (None, found) => {
-                let found = match found {
-                    Some((Some(reward), _)) => format!("{reward}"),
-                    Some((None, _)) => "null".to_string(),
-                    None => "no row".to_string(),
-                };
-                return Err(StageError::Input(format!(
-                    "reward query: expected a finite reward for prompt_id {prompt_id}, response_index {response_index}, found {found}"
-                )));
-            }
-        };
-        let components = (!components.is_empty()).then_some(components);
-        let reward_fingerprint = fingerprint.to_string();
-        Ok(rewards::Row { prompt_id, born: response.born, response_index, reward, reward_fingerprint, components, error })
-    }
-
-    fn nothing_left(&self) -> Result<(), StageError> {
-        match self.0.keys().min() {
+    /// Every response without an error has a finite reward, and no other has.
+    fn check(&self, all: &[responses::Row]) -> Result<(), StageError> {
+        let mut rest: HashMap<(&str, i32), &Found> = self.0.iter().map(|((id, index), found)| ((id.as_str(), *index), found)).collect();
+        for response in all {
+            let (prompt_id, response_index) = (response.prompt_id.as_str(), response.response_index);
+            let found = match rest.remove(&(prompt_id, response_index)) {
+                _ if response.error.is_some() => continue,
+                Some((Some(reward), _)) if reward.is_finite() => continue,
+                Some((Some(reward), _)) => format!("{reward}"),
+                Some((None, _)) => "null".to_string(),
+                None => "no row".to_string(),
+            };
+            return Err(StageError::Input(format!(
+                "reward query: expected a finite reward for prompt_id {prompt_id}, response_index {response_index}, found {found}"
+            )));
+        }
+        match rest.keys().min() {
             Some((prompt_id, index)) => Err(StageError::Input(format!(
                 "reward query: expected rows for the responses only, found one for prompt_id {prompt_id}, response_index {index}"
             ))),

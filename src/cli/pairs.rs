@@ -1,0 +1,205 @@
+//! `optune export pairs`: pairs as TRL's preference trainers read them.
+//!
+//! Prompts that are texts go out as texts, those that are messages as messages, with one message of the assistant for each response.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
+use arrow::datatypes::Float64Type;
+
+use super::CliError;
+use super::format::{self, Format};
+use crate::model::{Asked, Message};
+use crate::pipeline::Pipeline;
+use crate::pipeline::spec::input::Input;
+use crate::pipeline::spec::operator::Operator;
+use crate::stages::{Conversations, Preferences, Prompts, StageError};
+use crate::store::{Manifest, Place, PlaceKind, Run, Runs, Session};
+use crate::tables::{TableKind, pairs};
+
+/// Which pairs, and where the texts are.
+pub(super) struct Wanted {
+    /// The node that made the pairs; `pairs` or the only one when none is named.
+    pub(super) node: Option<String>,
+    /// The node that sampled the responses.
+    pub(super) responses: String,
+    /// The table of prompts.
+    pub(super) prompts: String,
+    /// The iteration; the last one when none is named.
+    pub(super) iteration: Option<u32>,
+}
+
+/// One pair with its texts.
+struct Row {
+    asked: Asked,
+    chosen: String,
+    rejected: String,
+    weight: f64,
+    margin: f64,
+}
+
+/// Writes the pairs to `output`.
+pub(super) fn export(runs: &Path, run: &Path, output: &Path, wanted: &Wanted) -> Result<(), CliError> {
+    let format = match output.extension().and_then(|extension| extension.to_str()) {
+        Some("jsonl" | "json") => Format::Json,
+        Some("parquet") => Format::Parquet,
+        _ => return Err(CliError::Input(format!("{}: expected a file that ends in .jsonl or .parquet", output.display()))),
+    };
+    let run = Runs::open(runs)?.find(run)?;
+    let manifests = run.manifests()?;
+    let place = place_of(&manifests, wanted)?;
+    let rows = match preferences_of(&run, &place)? {
+        Some(table) => of_preferences(&run, &manifests, &place, &table)?,
+        None => of_responses(&run, &manifests, &place, wanted)?,
+    };
+    format::write(&[batch(&rows)?], format, Some(output))?;
+    format::print(&format!("{} pairs in {}", rows.len(), output.display()))
+}
+
+/// Where the wanted pairs lie.
+fn place_of(manifests: &[(Place, Manifest)], wanted: &Wanted) -> Result<Place, CliError> {
+    let made: Vec<&Place> = manifests
+        .iter()
+        .filter(|(_, manifest)| manifest.table == Some(TableKind::Pairs) && manifest.complete)
+        .map(|(place, _)| place)
+        .collect();
+    let mut names: Vec<&str> = made.iter().map(|place| place.name.as_str()).collect();
+    names.dedup();
+    let node = match (&wanted.node, names.as_slice()) {
+        (Some(node), _) => node.as_str(),
+        (None, names) if names.contains(&"pairs") => "pairs",
+        (None, [only]) => only,
+        (None, names) => {
+            return Err(CliError::Input(format!("expected the name of a table of pairs by --node, one of: {}", names.join(", "))));
+        }
+    };
+    let fitting = made.iter().filter(|place| place.name == node && (wanted.iteration.is_none() || place.iteration == wanted.iteration));
+    let place = fitting.max_by_key(|place| place.iteration).map(|place| (*place).clone());
+    place.ok_or_else(|| {
+        let of = wanted.iteration.map_or(String::new(), |iteration| format!(" of iteration {iteration}"));
+        CliError::Input(format!(
+            "expected finished pairs {node}{of}, found: {}",
+            if names.is_empty() { "none".to_string() } else { names.join(", ") }
+        ))
+    })
+}
+
+/// The table of preferences that the pairs of a `train` node come from; none if they are of sampled responses.
+fn preferences_of(run: &Run, place: &Place) -> Result<Option<String>, CliError> {
+    let Some(train) = place.name.strip_suffix("_pairs") else { return Ok(None) };
+    let spec = Pipeline::load(&run.folder().join("pipeline.yaml"), &[])?.spec;
+    let nodes = || spec.iterate.iter().flat_map(|iterate| &iterate.nodes).chain(&spec.nodes);
+    let named = |name: &str| nodes().find(|(node, _)| node.value == name).map(|(_, node)| &node.operator);
+    let Some(Operator::Train(settings)) = named(train) else { return Ok(None) };
+    let table = settings.pairs.value.as_str();
+    let table = table.strip_suffix("[t-1]").unwrap_or(table);
+    let own = matches!(spec.inputs.get(table), Some(Input::Table(_))) || matches!(named(table), Some(Operator::Sql(_)));
+    Ok(own.then(|| table.to_string()))
+}
+
+/// The batches of a table by name: of the same iteration if it has any.
+fn table(run: &Run, manifests: &[(Place, Manifest)], name: &str, iteration: Option<u32>) -> Result<Vec<RecordBatch>, CliError> {
+    let is_it = |place: &&Place| {
+        place.kind == PlaceKind::Table && place.name == name && (place.iteration.is_none() || place.iteration == iteration)
+    };
+    let place = manifests.iter().map(|(place, _)| place).find(is_it);
+    let place = place.ok_or_else(|| CliError::Input(format!("expected a table {name} in the run, found none")))?;
+    Ok(run.read_table(place, None)?)
+}
+
+fn of_preferences(run: &Run, manifests: &[(Place, Manifest)], place: &Place, name: &str) -> Result<Vec<Row>, CliError> {
+    let preferences = Preferences::read(name, table(run, manifests, name, place.iteration)?)?;
+    let mut texts: HashMap<String, _> = preferences.into_iter().map(|preference| (preference.id.clone(), preference)).collect();
+    let mut rows = Vec::new();
+    for batch in run.read_table(place, Some(TableKind::Pairs))? {
+        for pair in pairs::rows(&batch).map_err(StageError::from)? {
+            let found = texts.remove(&pair.prompt_id);
+            let found = found.ok_or_else(|| CliError::Failed(format!("pair {}: not in the table {name} of the run", pair.prompt_id)))?;
+            let (weight, margin) = (pair.weight, pair.reward_gap);
+            rows.push(Row { asked: found.asked, chosen: found.chosen, rejected: found.rejected, weight, margin });
+        }
+    }
+    Ok(rows)
+}
+
+fn of_responses(run: &Run, manifests: &[(Place, Manifest)], place: &Place, wanted: &Wanted) -> Result<Vec<Row>, CliError> {
+    let prompts = Prompts::read(&wanted.prompts, table(run, manifests, &wanted.prompts, place.iteration)?)?;
+    let asked: HashMap<&str, &Asked> = prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.asked)).collect();
+    let session = Session::over_run(run)?;
+    session.register_batches("exported_pairs", run.read_table(place, Some(TableKind::Pairs))?)?;
+    let batches = session.query(&format!(
+        "SELECT pairs.prompt_id, chosen.text, rejected.text AS rejected_text, pairs.weight, pairs.reward_gap
+FROM exported_pairs AS pairs
+JOIN {responses} AS chosen ON chosen.prompt_id = pairs.prompt_id AND chosen.born = pairs.chosen_born AND chosen.response_index = pairs.chosen_index
+JOIN {responses} AS rejected ON rejected.prompt_id = pairs.prompt_id AND rejected.born = pairs.rejected_born AND rejected.response_index = pairs.rejected_index
+ORDER BY pairs.prompt_id",
+        responses = format_args!("\"{}\"", wanted.responses.replace('"', "\"\"")),
+    ))?;
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let texts = |column: usize| batch.column(column).as_string::<i32>();
+        let numbers = |column: usize| batch.column(column).as_primitive::<Float64Type>();
+        for row in 0..batch.num_rows() {
+            let id = texts(0).value(row);
+            let asked = asked.get(id).copied().cloned();
+            rows.push(Row {
+                asked: asked.ok_or_else(|| {
+                    CliError::Input(format!("pair {id}: its prompt is not in {}; name its table with --prompts", wanted.prompts))
+                })?,
+                chosen: texts(1).value(row).to_string(),
+                rejected: texts(2).value(row).to_string(),
+                weight: numbers(3).value(row),
+                margin: numbers(4).value(row),
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// The columns `prompt`, `chosen`, `rejected`, `weight` and `margin`.
+fn batch(rows: &[Row]) -> Result<RecordBatch, CliError> {
+    let conversations = rows.iter().filter(|row| matches!(row.asked, Asked::Messages(_))).count();
+    let [prompt, chosen, rejected] = match conversations {
+        0 => texts(rows),
+        all if all == rows.len() => messages(rows),
+        some => {
+            let problem = format!("expected prompts of one kind, found {some} of {} as messages and the others as texts", rows.len());
+            return Err(CliError::Input(format!("{problem}; TRL reads either")));
+        }
+    };
+    let number = |number: fn(&Row) -> f64| Arc::new(rows.iter().map(number).collect::<Float64Array>()) as ArrayRef;
+    let columns = [
+        ("prompt", prompt),
+        ("chosen", chosen),
+        ("rejected", rejected),
+        ("weight", number(|row| row.weight)),
+        ("margin", number(|row| row.margin)),
+    ];
+    RecordBatch::try_from_iter(columns).map_err(|error| CliError::Failed(error.to_string()))
+}
+
+fn texts(rows: &[Row]) -> [ArrayRef; 3] {
+    let column = |text: fn(&Row) -> &str| Arc::new(rows.iter().map(|row| Some(text(row))).collect::<StringArray>()) as ArrayRef;
+    let asked = |row: &Row| match &row.asked {
+        Asked::Text(text) => text.clone(),
+        Asked::Messages(_) => String::new(),
+    };
+    let prompts: StringArray = rows.iter().map(|row| Some(asked(row))).collect();
+    [Arc::new(prompts), column(|row| &row.chosen), column(|row| &row.rejected)]
+}
+
+fn messages(rows: &[Row]) -> [ArrayRef; 3] {
+    let answer = |text: &str| [Message { role: "assistant".to_string(), content: text.to_string() }];
+    let mut columns = [Conversations::default(), Conversations::default(), Conversations::default()];
+    let [prompt, chosen, rejected] = &mut columns;
+    for row in rows {
+        if let Asked::Messages(messages) = &row.asked {
+            prompt.append(Some(messages));
+        }
+        chosen.append(Some(&answer(&row.chosen)));
+        rejected.append(Some(&answer(&row.rejected)));
+    }
+    columns.map(|mut column| column.finish())
+}

@@ -1,0 +1,50 @@
+//! A reward model: the transformer with one score in place of the logits. Knows nothing of prompts, templates or preferences.
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use super::{Decoder, ModelConfig, Placement, Projection};
+
+/// What Hugging Face calls a model for sequence classification with one label.
+#[derive(Module, Debug)]
+pub struct RewardModel {
+    /// Everything below the score.
+    pub model: Decoder,
+    /// `hidden_size` to 1, without a bias.
+    pub score: Projection,
+}
+
+impl RewardModel {
+    /// A model whose parameters are made when first used; a checkpoint gives them their values before that.
+    pub(super) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
+        Self { model: Decoder::unfilled(config, device), score: Projection::unfilled(config.hidden_size, 1, false, device) }
+    }
+
+    /// The device the parameters are on; it carries autodiff when they do.
+    pub fn device(&self) -> Device {
+        self.model.device()
+    }
+
+    /// The reward of each row: the score at its last real token, which its length names. Padding never matters, whatever its ids.
+    ///
+    /// # Shapes
+    /// - tokens: `[rows, length]`, i32, right-padded, every id below `vocab_size`
+    /// - lengths: the real tokens of each row, 1 to `length`
+    /// - output: `[rows]`
+    ///
+    /// # Panics
+    /// When there are not as many lengths as rows, one is out of range, or an id is outside the vocabulary.
+    pub fn rewards(&self, tokens: Tensor<2, Int>, lengths: &[usize]) -> Tensor<1> {
+        let [rows, longest] = tokens.dims();
+        assert!(
+            lengths.len() == rows && lengths.iter().all(|length| (1..=longest).contains(length)),
+            "expected {rows} lengths from 1 to {longest}, found {lengths:?}"
+        );
+        let device = tokens.device();
+        // Below rows * longest, which there is a tensor of.
+        let last: Vec<i32> = lengths.iter().enumerate().map(|(row, length)| (row * longest + length - 1) as i32).collect();
+        let last: Tensor<1, Int> = Tensor::from_data(TensorData::new(last, [rows]), (&device, DType::I32));
+        let hidden: Tensor<2> = self.model.forward(tokens, &Placement::right_padded(longest, &device), None).flatten(0, 1);
+        self.score.forward(hidden.select(0, last)).reshape([rows])
+    }
+}

@@ -1,0 +1,101 @@
+//! A server that scores responses: where it is and how it is asked.
+//!
+//! Knows what a user may write about it, not how requests are made.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::position::At;
+
+/// A server that scores batches of responses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Its address.
+    pub http: At<String>,
+    /// What it is asked and answers.
+    pub shape: ServerShape,
+    /// Responses in one request.
+    pub batch_size: u32,
+    /// Requests at once.
+    pub concurrency: u32,
+    /// How long one request may take.
+    pub timeout_seconds: f64,
+    /// How often a request that failed is made again.
+    pub retries: u32,
+    /// The environment variable that holds its key.
+    pub api_key_env: Option<At<String>>,
+    /// What it scores with, in the user's words.
+    pub version: Option<String>,
+}
+
+/// What a reward server is asked and answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerShape {
+    /// `{"prompts": […], "responses": […]}` is answered with `{"scores": […]}`.
+    #[default]
+    Plain,
+    /// OpenRLHF's `get_reward`: `{"query": [prompt and response …], "prompts": […], "labels": [reference answer …]}` is answered with
+    /// `{"rewards": […]}`.
+    Openrlhf,
+}
+
+/// The settings of a server as read.
+pub(super) struct ServerFields {
+    pub(super) shape: Option<ServerShape>,
+    pub(super) batch_size: Option<u32>,
+    pub(super) concurrency: Option<u32>,
+    pub(super) timeout_seconds: Option<f64>,
+    pub(super) retries: Option<u32>,
+    pub(super) api_key_env: Option<At<String>>,
+    pub(super) version: Option<String>,
+}
+
+impl ServerFields {
+    /// The first setting that is given.
+    pub(super) fn first(&self) -> Option<&'static str> {
+        let given = [
+            ("shape", self.shape.is_some()),
+            ("batch_size", self.batch_size.is_some()),
+            ("concurrency", self.concurrency.is_some()),
+            ("timeout_seconds", self.timeout_seconds.is_some()),
+            ("retries", self.retries.is_some()),
+            ("api_key_env", self.api_key_env.is_some()),
+            ("version", self.version.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(key, _)| key)
+    }
+}
+
+/// A server with its defaults filled in.
+pub(super) fn server(http: At<String>, settings: ServerFields) -> Result<Server, String> {
+    let url = &http.value;
+    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+        return Err(format!("expected an address that begins with http:// or https://, found \"{url}\""));
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if host.contains('@') {
+        // The address is written into the run folder, and so would be the password.
+        return Err("expected an address without user and password; name the environment variable of a key with `api_key_env`".to_string());
+    }
+    if host.is_empty() {
+        return Err(format!("expected an address with a host, found \"{url}\""));
+    }
+    if let Some(name) = &settings.api_key_env {
+        let valid = !name.value.is_empty() && name.value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !valid {
+            // What was written may be the key itself, so it is not repeated.
+            return Err("`api_key_env`: expected the name of an environment variable, such as REWARD_API_KEY".to_string());
+        }
+    }
+    Ok(Server {
+        shape: settings.shape.unwrap_or_default(),
+        batch_size: settings.batch_size.unwrap_or(32),
+        concurrency: settings.concurrency.unwrap_or(4),
+        timeout_seconds: settings.timeout_seconds.unwrap_or(120.0),
+        retries: settings.retries.unwrap_or(5),
+        api_key_env: settings.api_key_env,
+        version: settings.version,
+        http,
+    })
+}

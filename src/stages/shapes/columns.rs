@@ -1,0 +1,208 @@
+//! Columns of a table from outside, by what is said in them: texts, messages, numbers.
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef, Float64Type};
+
+use super::row::Said;
+use crate::model::Message;
+
+/// What a column's type can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Texts.
+    Text,
+    /// Lists of messages.
+    Turns,
+    /// One message a row.
+    Turn,
+    /// Lists of texts.
+    Texts,
+    /// Lists of numbers.
+    Numbers,
+    /// Anything else.
+    Other,
+}
+
+/// What the values of a type can say.
+pub(super) fn kind(data_type: &DataType) -> Kind {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
+        DataType::Dictionary(_, values) => kind(values),
+        DataType::Struct(_) if speaker(data_type).is_some() => Kind::Turn,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item) => {
+            match (kind(item.data_type()), item.data_type()) {
+                (Kind::Turn, _) => Kind::Turns,
+                (Kind::Text, _) => Kind::Texts,
+                (_, item) if item.is_numeric() => Kind::Numbers,
+                _ => Kind::Other,
+            }
+        }
+        _ => Kind::Other,
+    }
+}
+
+/// The names of a message's fields: role and content, or from and value.
+fn speaker(data_type: &DataType) -> Option<(&'static str, &'static str)> {
+    let DataType::Struct(fields) = data_type else { return None };
+    let has = |name: &str| fields.iter().any(|field: &FieldRef| field.name() == name);
+    [("role", "content"), ("from", "value")].into_iter().find(|(who, what)| has(who) && has(what))
+}
+
+/// A column of texts.
+pub(super) struct Texts(StringArray);
+
+impl Texts {
+    pub(super) fn of(name: &str, array: &ArrayRef) -> Result<Self, String> {
+        if kind(array.data_type()) != Kind::Text {
+            return Err(format!("column {name}: expected text, found {}", array.data_type()));
+        }
+        Ok(Self(text(array)?))
+    }
+
+    pub(super) fn value(&self, row: usize) -> Option<&str> {
+        self.0.is_valid(row).then(|| self.0.value(row))
+    }
+}
+
+fn text(array: &ArrayRef) -> Result<StringArray, String> {
+    Ok(cast(array, &DataType::Utf8).map_err(|error| error.to_string())?.as_string::<i32>().clone())
+}
+
+/// A column of numbers.
+pub(super) struct Numbers(Float64Array);
+
+impl Numbers {
+    pub(super) fn of(name: &str, array: &ArrayRef) -> Result<Self, String> {
+        if !array.data_type().is_numeric() && *array.data_type() != DataType::Null {
+            return Err(format!("column {name}: expected numbers, found {}", array.data_type()));
+        }
+        Ok(Self(cast(array, &DataType::Float64).map_err(|error| error.to_string())?.as_primitive().clone()))
+    }
+
+    pub(super) fn value(&self, row: usize) -> Option<f64> {
+        self.0.is_valid(row).then(|| self.0.value(row))
+    }
+}
+
+/// A column of texts or of messages.
+pub(super) enum Column {
+    Texts(Texts),
+    /// `offsets` (one more than rows) lead to the messages of a row.
+    Messages {
+        name: String,
+        valid: Vec<bool>,
+        offsets: Vec<usize>,
+        roles: StringArray,
+        contents: StringArray,
+        named_from: bool,
+    },
+}
+
+impl Column {
+    pub(super) fn of(name: &str, array: &ArrayRef) -> Result<Self, String> {
+        let expected = || format!("column {name}: expected text or messages of role and content, found {}", array.data_type());
+        match kind(array.data_type()) {
+            Kind::Text => Ok(Self::Texts(Texts::of(name, array)?)),
+            Kind::Turn => Self::messages(name, array, array, (0..=array.len()).collect()),
+            Kind::Turns => {
+                let (DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item)) =
+                    array.data_type()
+                else {
+                    return Err(expected());
+                };
+                let lists = cast(array, &DataType::List(item.clone())).map_err(|error| error.to_string())?;
+                let lists = lists.as_list::<i32>();
+                Self::messages(name, array, lists.values(), lists.value_offsets().iter().map(|offset| *offset as usize).collect())
+            }
+            _ => Err(expected()),
+        }
+    }
+
+    fn messages(name: &str, rows: &ArrayRef, messages: &ArrayRef, offsets: Vec<usize>) -> Result<Self, String> {
+        let expected = |found: &DataType| format!("column {name}: expected messages whose fields are texts, found {found}");
+        let fields = messages.as_struct_opt().ok_or_else(|| expected(messages.data_type()))?;
+        let (who, what) = speaker(messages.data_type()).ok_or_else(|| expected(messages.data_type()))?;
+        let field = |field: &str| match fields.column_by_name(field) {
+            Some(array) if kind(array.data_type()) == Kind::Text || *array.data_type() == DataType::Null => text(array),
+            found => Err(expected(found.map_or(&DataType::Null, |array| array.data_type()))),
+        };
+        Ok(Self::Messages {
+            name: name.to_string(),
+            valid: (0..rows.len()).map(|row| rows.is_valid(row)).collect(),
+            offsets,
+            roles: field(who)?,
+            contents: field(what)?,
+            named_from: who == "from",
+        })
+    }
+
+    pub(super) fn is_turns(&self) -> bool {
+        matches!(self, Self::Messages { .. })
+    }
+
+    /// What a row says; nothing where it is null.
+    pub(super) fn said(&self, row: usize) -> Result<Option<Said>, String> {
+        let (name, valid, offsets, roles, contents, named_from) = match self {
+            Self::Texts(texts) => return Ok(texts.value(row).map(|text| Said::Text(text.to_string()))),
+            Self::Messages { name, valid, offsets, roles, contents, named_from } => (name, valid, offsets, roles, contents, *named_from),
+        };
+        let (Some(true), Some(&begin), Some(&end)) = (valid.get(row), offsets.get(row), offsets.get(row + 1)) else { return Ok(None) };
+        let message = |(index, at): (usize, usize)| {
+            if roles.is_null(at) || contents.is_null(at) {
+                return Err(format!("{name}: message {index}: expected a role and a content, found null"));
+            }
+            let role = roles.value(at);
+            let role = if named_from { role_of(role) } else { Some(role) };
+            let role = role.ok_or_else(|| {
+                let known = "human, user, gpt, assistant or system";
+                format!("{name}: message {index}: expected it to be from {known}, found {:?}", roles.value(at))
+            })?;
+            Ok(Message { role: role.to_string(), content: contents.value(at).to_string() })
+        };
+        Ok(Some(Said::Turns((begin..end).enumerate().map(message).collect::<Result<_, _>>()?)))
+    }
+}
+
+/// The role of a speaker in ShareGPT's words.
+fn role_of(from: &str) -> Option<&'static str> {
+    match from {
+        "human" | "user" => Some("user"),
+        "gpt" | "assistant" | "chatgpt" => Some("assistant"),
+        "system" => Some("system"),
+        _ => None,
+    }
+}
+
+/// How many items the list in a row has; none if it is no list.
+pub(super) fn length_at(lists: &ArrayRef, row: usize) -> Option<usize> {
+    lists
+        .as_list_opt::<i32>()
+        .map(|lists| lists.value(row).len())
+        .or_else(|| lists.as_list_opt::<i64>().map(|lists| lists.value(row).len()))
+}
+
+/// The items of the list in a row, as texts.
+pub(super) fn texts_at(name: &str, lists: &ArrayRef, row: usize) -> Result<Vec<String>, String> {
+    let texts = text(&items(name, lists, row)?)?;
+    texts.iter().map(|text| text.map(str::to_string).ok_or_else(|| format!("{name}: expected texts, found null"))).collect()
+}
+
+/// The items of the list in a row, as numbers.
+pub(super) fn numbers_at(name: &str, lists: &ArrayRef, row: usize) -> Result<Vec<f64>, String> {
+    let numbers = cast(&items(name, lists, row)?, &DataType::Float64).map_err(|error| error.to_string())?;
+    let numbers = numbers.as_primitive::<Float64Type>();
+    let finite = |number: Option<f64>| {
+        number.filter(|number| number.is_finite()).ok_or_else(|| format!("{name}: expected finite numbers, found {number:?}"))
+    };
+    numbers.iter().map(finite).collect()
+}
+
+fn items(name: &str, lists: &ArrayRef, row: usize) -> Result<ArrayRef, String> {
+    if lists.is_null(row) {
+        return Err(format!("{name}: expected a list, found null"));
+    }
+    let narrow = lists.as_list_opt::<i32>().map(|lists| lists.value(row));
+    let items = narrow.or_else(|| lists.as_list_opt::<i64>().map(|lists| lists.value(row)));
+    items.ok_or_else(|| format!("column {name}: expected lists, found {}", lists.data_type()))
+}

@@ -1,0 +1,73 @@
+//! Parquet and Arrow IPC from outside: what has its schema in the file.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow::array::{RecordBatch, RecordBatchReader};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::{FileReader, StreamReader};
+
+use super::{BATCH_ROWS, Source, message, never_empty};
+use crate::store::StoreError;
+
+/// What an Arrow file begins with; a stream does not.
+const ARROW_FILE: &[u8] = b"ARROW1";
+
+/// The rows of several files, file by file, all with the columns of the first.
+pub(super) fn read(
+    paths: &[PathBuf],
+    open: fn(&Path) -> Result<Box<dyn RecordBatchReader>, StoreError>,
+) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+    let mut files = Vec::with_capacity(paths.len());
+    let mut first: Option<(&Path, SchemaRef)> = None;
+    for path in paths {
+        let failed = |error: ArrowError| StoreError::Input { path: path.clone(), line: None, problem: message(error) };
+        let reader = open(path)?;
+        let schema = Arc::new(Schema::new(reader.schema().fields().clone()));
+        let (first_path, expected) = first.get_or_insert_with(|| (path.as_path(), schema.clone()));
+        same(first_path, expected, path, &schema)?;
+        let order = expected.fields().iter().map(|field| schema.index_of(field.name())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        // Not `with_schema`, which wants the old metadata to stay.
+        let rows = reader.map(|batch| RecordBatch::try_new(expected.clone(), batch?.project(&order)?.columns().to_vec()));
+        files.push(never_empty(rows.collect::<Result<Vec<_>, _>>().map_err(failed)?, expected));
+    }
+    Ok(files)
+}
+
+/// Checks that a file has the columns of the first, in any order, with their types.
+fn same(first_path: &Path, first: &Schema, path: &Path, schema: &Schema) -> Result<(), StoreError> {
+    let source = |path, schema: &Schema| Source { path, columns: schema.fields().iter().map(|field| field.name().clone()).collect() };
+    super::agree(&[source(first_path, first), source(path, schema)])?;
+    let differing = first.fields().iter().find_map(|field| {
+        let other = schema.field_with_name(field.name()).ok()?;
+        (other.data_type() != field.data_type()).then_some((field, other))
+    });
+    let Some((field, other)) = differing else { return Ok(()) };
+    let problem =
+        format!("column {}: expected {}, as in {}, found {}", field.name(), field.data_type(), first_path.display(), other.data_type());
+    Err(StoreError::Input { path: path.to_path_buf(), line: None, problem })
+}
+
+/// A Parquet file.
+pub(super) fn parquet(path: &Path) -> Result<Box<dyn RecordBatchReader>, StoreError> {
+    let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
+    let file = File::open(path).map_err(StoreError::io("read", path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+    Ok(Box::new(builder.with_batch_size(BATCH_ROWS).build().map_err(failed)?))
+}
+
+/// An Arrow IPC file or stream.
+pub(super) fn arrow(path: &Path) -> Result<Box<dyn RecordBatchReader>, StoreError> {
+    let open = || File::open(path).map(BufReader::new).map_err(StoreError::io("read", path));
+    let failed = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
+    let mut begin = Vec::new();
+    open()?.take(ARROW_FILE.len() as u64).read_to_end(&mut begin).map_err(StoreError::io("read", path))?;
+    if begin == ARROW_FILE {
+        return Ok(Box::new(FileReader::try_new(open()?, None).map_err(failed)?));
+    }
+    Ok(Box::new(StreamReader::try_new(open()?, None).map_err(failed)?))
+}

@@ -1,0 +1,102 @@
+//! CSV from outside.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::csv::reader::Format;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+
+use super::{BATCH_ROWS, ColumnType, Source, message, never_empty, open};
+use crate::store::StoreError;
+
+/// How the values lie in a file.
+pub(super) struct Layout<'a> {
+    pub(super) delimiter: u8,
+    pub(super) header: bool,
+    pub(super) columns: &'a [(String, ColumnType)],
+}
+
+impl Layout<'_> {
+    fn format(&self) -> Format {
+        Format::default().with_delimiter(self.delimiter).with_header(self.header)
+    }
+}
+
+/// The rows of several files, file by file, with one schema.
+pub(super) fn read(layout: &Layout, paths: &[PathBuf]) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+    let given = || layout.columns.iter().map(|(name, column_type)| Field::new(name, column_type.data_type(), true)).collect::<Vec<_>>();
+    let schema = Arc::new(if layout.columns.is_empty() { inferred(layout, paths)? } else { Schema::new(given()) });
+    paths.iter().map(|path| rows(layout, path, &schema)).collect()
+}
+
+/// The names in the first row and the types that all values of all files have.
+fn inferred(layout: &Layout, paths: &[PathBuf]) -> Result<Schema, StoreError> {
+    let schema = |path: &PathBuf| layout.format().infer_schema(open(path)?, None).map(|(schema, _)| schema).map_err(failed(path));
+    let schemas = paths.iter().map(schema).collect::<Result<Vec<_>, _>>()?;
+    let names = |schema: &Schema| schema.fields().iter().map(|field| field.name().clone()).collect();
+    let sources: Vec<Source> = paths.iter().zip(&schemas).map(|(path, schema)| Source { path, columns: names(schema) }).collect();
+    super::agree(&sources)?;
+    let mut schemas = schemas.into_iter();
+    let first = schemas.next().unwrap_or_else(Schema::empty);
+    let (mut fields, mut sources) = (first.fields().to_vec(), sources.into_iter());
+    let first = sources.next();
+    for (schema, source) in schemas.zip(sources) {
+        for (field, other) in fields.iter_mut().zip(schema.fields()) {
+            if field.name() != other.name() {
+                let first = first.as_ref().map_or(String::new(), |first| first.path.display().to_string());
+                let problem = format!("expected the columns in the order of {first}, found {} where {} is", other.name(), field.name());
+                return Err(StoreError::Input { path: source.path.to_path_buf(), line: None, problem });
+            }
+            *field = Arc::new(Field::new(field.name(), wider(field.data_type(), other.data_type()), true));
+        }
+    }
+    Ok(Schema::new(fields))
+}
+
+/// The type that values of both types can be read as.
+fn wider(one: &DataType, other: &DataType) -> DataType {
+    let number = |data_type: &DataType| matches!(data_type, DataType::Int64 | DataType::Float64);
+    match (one, other) {
+        _ if one == other => one.clone(),
+        (DataType::Null, known) | (known, DataType::Null) => known.clone(),
+        _ if number(one) && number(other) => DataType::Float64,
+        _ => DataType::Utf8,
+    }
+}
+
+fn rows(layout: &Layout, path: &Path, schema: &SchemaRef) -> Result<Vec<RecordBatch>, StoreError> {
+    let reader = arrow::csv::ReaderBuilder::new(schema.clone()).with_format(layout.format()).with_batch_size(BATCH_ROWS);
+    let reader = reader.build_buffered(open(path)?).map_err(failed(path))?;
+    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(failed(path))?;
+    Ok(never_empty(batches, schema))
+}
+
+/// The error at row `row` (from 0) of a file, with the line it begins in.
+pub(super) fn wrong_row(layout: &Layout, path: &Path, row: usize, problem: String) -> StoreError {
+    let mut reader = csv::ReaderBuilder::new();
+    let reader = reader.delimiter(layout.delimiter).has_headers(layout.header).flexible(true);
+    let records = open(path).ok().map(|file| reader.from_reader(Box::new(file) as Box<dyn Read>).into_byte_records());
+    let record = records.and_then(|mut records| records.nth(row)).and_then(Result::ok);
+    let line = record.and_then(|record| record.position().map(csv::Position::line));
+    StoreError::Input { path: path.to_path_buf(), line, problem }
+}
+
+fn failed(path: &Path) -> impl Fn(ArrowError) -> StoreError {
+    move |error| {
+        let (problem, line) = line_of(message(error));
+        StoreError::Input { path: path.to_path_buf(), line, problem }
+    }
+}
+
+/// Arrow's message about CSV without its line, and that line from 1: Arrow counts from 0 where a value is wrong.
+fn line_of(message: String) -> (String, Option<u64>) {
+    let Some((before, after)) = message.split_once(" at line ") else { return (message, None) };
+    let (number, after) = after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));
+    match number.parse::<u64>() {
+        Ok(line) => (format!("{before}{after}"), Some(line + u64::from(before.starts_with("Error while parsing")))),
+        Err(_) => (message, None),
+    }
+}

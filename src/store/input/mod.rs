@@ -1,0 +1,214 @@
+//! Files from outside: tables in the usual formats as Arrow batches, and the fingerprints of files and folders.
+
+mod columnar;
+mod csv;
+mod json;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+
+use super::{ModelFile, StoreError, files};
+use crate::dag::fingerprint::Fingerprint;
+
+/// Rows a batch.
+const BATCH_ROWS: usize = 8192;
+
+/// How the files of a table from outside are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InputFormat {
+    /// Parquet.
+    Parquet,
+    /// Values with a delimiter between them.
+    Csv {
+        /// The delimiter, one byte.
+        delimiter: u8,
+        /// Whether the first line has the columns' names.
+        header: bool,
+        /// The columns in the order of the file. If empty, names come from the header (without one: `column_1`, …), types from all values.
+        columns: Vec<(String, ColumnType)>,
+    },
+    /// One JSON object a line; types come from all values.
+    JsonLines,
+    /// An array of JSON objects, or an object with one such array in it; types come from all values.
+    Json,
+    /// Arrow IPC, a file or a stream.
+    Arrow,
+}
+
+/// The type of a CSV column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    /// Utf8.
+    Text,
+    /// Int64.
+    Integer,
+    /// Float64.
+    Number,
+    /// Boolean.
+    Boolean,
+}
+
+impl ColumnType {
+    fn data_type(self) -> DataType {
+        match self {
+            ColumnType::Text => DataType::Utf8,
+            ColumnType::Integer => DataType::Int64,
+            ColumnType::Number => DataType::Float64,
+            ColumnType::Boolean => DataType::Boolean,
+        }
+    }
+}
+
+impl InputFormat {
+    /// The format that the file's name says: `.parquet`, `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`, `.arrow`, `.feather`, `.ipc`; `None`
+    /// for other names.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let csv = |delimiter| InputFormat::Csv { delimiter, header: true, columns: Vec::new() };
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "parquet" => Some(InputFormat::Parquet),
+            "csv" => Some(csv(b',')),
+            "tsv" => Some(csv(b'\t')),
+            "jsonl" | "ndjson" => Some(InputFormat::JsonLines),
+            "json" => Some(InputFormat::Json),
+            "arrow" | "feather" | "ipc" => Some(InputFormat::Arrow),
+            _ => None,
+        }
+    }
+}
+
+/// All rows of a file, in order: at least one batch, maybe an empty one.
+///
+/// # Errors
+/// As [`read_inputs`].
+pub fn read_input(format: &InputFormat, path: &Path) -> Result<Vec<RecordBatch>, StoreError> {
+    Ok(read_inputs(format, &[path.to_path_buf()])?.into_iter().flatten().collect())
+}
+
+/// All rows of several files in order, file by file: each at least one batch, maybe an empty one, and all of one schema.
+///
+/// # Errors
+/// A file cannot be read, a row is not what the format says (with its line, or its row from 0 where the format has no lines), or files
+/// differ in their columns.
+pub fn read_inputs(format: &InputFormat, paths: &[PathBuf]) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+    match format {
+        InputFormat::Parquet => columnar::read(paths, columnar::parquet),
+        InputFormat::Arrow => columnar::read(paths, columnar::arrow),
+        InputFormat::Csv { delimiter, header, columns } => {
+            csv::read(&csv::Layout { delimiter: *delimiter, header: *header, columns }, paths)
+        }
+        InputFormat::JsonLines => json::read(json::Layout::Lines, paths),
+        InputFormat::Json => json::read(json::Layout::Array, paths),
+    }
+}
+
+/// The error that something is wrong with row `row` (from 0) of a file: with its line where the format has lines, else with the row.
+pub fn wrong_row(format: &InputFormat, path: &Path, row: usize, problem: String) -> StoreError {
+    match format {
+        InputFormat::Csv { delimiter, header, columns } => {
+            csv::wrong_row(&csv::Layout { delimiter: *delimiter, header: *header, columns }, path, row, problem)
+        }
+        InputFormat::JsonLines => json::wrong_row(json::Layout::Lines, path, row, problem),
+        InputFormat::Json => json::wrong_row(json::Layout::Array, path, row, problem),
+        InputFormat::Parquet | InputFormat::Arrow => {
+            StoreError::Input { path: path.to_path_buf(), line: None, problem: format!("row {row}: {problem}") }
+        }
+    }
+}
+
+/// A file and the names of its columns.
+struct Source<'a> {
+    path: &'a Path,
+    columns: Vec<String>,
+}
+
+/// Checks that all files have the columns of the first one, in any order.
+fn agree(sources: &[Source]) -> Result<(), StoreError> {
+    let Some((first, others)) = sources.split_first() else { return Ok(()) };
+    for source in others {
+        let missing = first.columns.iter().find(|column| !source.columns.contains(column));
+        let added = source.columns.iter().find(|column| !first.columns.contains(column));
+        let (column, with, without) = match (missing, added) {
+            (Some(column), _) => (column, first.path, source.path),
+            (None, Some(column)) => (column, source.path, first.path),
+            (None, None) => continue,
+        };
+        let problem = format!("expected files of one table to have the same columns, but {} has no column {column}", without.display());
+        return Err(StoreError::Input { path: with.to_path_buf(), line: None, problem });
+    }
+    Ok(())
+}
+
+/// A text file from its first byte behind a byte order mark.
+fn open(path: &Path) -> Result<Box<dyn BufRead>, StoreError> {
+    let mut reader = File::open(path).map(BufReader::new).map_err(StoreError::io("read", path))?;
+    let begin = reader.fill_buf().map_err(StoreError::io("read", path))?;
+    let wrong = |found: &str| {
+        Err(StoreError::Input { path: path.to_path_buf(), line: None, problem: format!("expected text in UTF-8, found {found}") })
+    };
+    match begin {
+        [0xef, 0xbb, 0xbf, ..] => reader.consume(3),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return wrong("UTF-16"),
+        [0x1f, 0x8b, ..] => return wrong("gzip; unpack it first"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => return wrong("zstd; unpack it first"),
+        _ => {}
+    }
+    Ok(Box::new(reader))
+}
+
+fn never_empty(batches: Vec<RecordBatch>, schema: &SchemaRef) -> Vec<RecordBatch> {
+    if batches.is_empty() { vec![RecordBatch::new_empty(schema.clone())] } else { batches }
+}
+
+/// The reader's words without its name for the kind of error.
+fn message(error: ArrowError) -> String {
+    match error {
+        ArrowError::CsvError(text) | ArrowError::JsonError(text) | ArrowError::ParseError(text) | ArrowError::SchemaError(text) => text,
+        other => other.to_string(),
+    }
+}
+
+/// The fingerprint of what is in a file, or in a folder: names and contents of all files but dot files. Where it lies does not matter.
+///
+/// # Errors
+/// Something cannot be read, or a folder has no files.
+pub fn fingerprint_of(path: &Path) -> Result<Fingerprint, StoreError> {
+    if !path.is_dir() {
+        return files::hash(path).map(|(_, hash)| hash.into());
+    }
+    let names = files::walk(path)?;
+    if names.is_empty() {
+        return Err(StoreError::Input {
+            path: path.to_path_buf(),
+            line: None,
+            problem: "expected files, found an empty folder".to_string(),
+        });
+    }
+    Ok(fingerprint_of_files(&hash_files(path, &names)?))
+}
+
+/// The length and the blake3 of each of these files of a folder.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn hash_files(folder: &Path, names: &[String]) -> Result<Vec<ModelFile>, StoreError> {
+    let hashed = |file: &String| {
+        let (bytes, hash) = files::hash(&folder.join(file))?;
+        Ok(ModelFile { file: file.clone(), bytes, blake3: hash.to_hex().to_string() })
+    };
+    names.iter().map(hashed).collect()
+}
+
+/// The fingerprint of a folder with just these files, which are sorted by name.
+pub fn fingerprint_of_files(files: &[ModelFile]) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    for ModelFile { file, blake3, .. } in files {
+        // File names have no line ends on any system we name files on; where they do, the length keeps names apart.
+        hasher.update(format!("{} {file} {blake3}\n", file.len()).as_bytes());
+    }
+    hasher.finalize().into()
+}
