@@ -186,6 +186,25 @@ fn a_server_that_misbehaves_gives_every_row_right() {
 }
 
 #[test]
+fn without_retries_every_row_is_right_or_an_error_row() {
+    let fate = misbehaving(31, 20);
+    // The list of models and the first question, whether ids are taken, are answered.
+    let server = Server::start(move |number| if number < 2 { Fate::Answer } else { fate(number) }, serve(Style::Vllm));
+    let workspace = workspace(&server, 3, "concurrency: 8, timeout_seconds: 1.5, retries: 0, failures: keep");
+    workspace.succeed(&["run", "remote.yaml"]);
+    let rows = committed(&workspace);
+    let (failed, right): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.finish_reason == FinishReason::Error);
+    right.iter().for_each(|row| assert_right(row));
+    assert!(right.len() + failed.len() == 60 && failed.len() >= 4, "{} failed", failed.len());
+    let said: BTreeSet<&str> = ["the connection failed", "status 429", "status 500", "no answer within", "expected JSON"]
+        .into_iter()
+        .filter(|said| failed.iter().any(|row| row.error.as_ref().is_some_and(|error| error.contains(said))))
+        .collect();
+    assert!(said.len() >= 3, "{said:?}");
+    assert!(failed.iter().all(|row| row.token_ids.is_empty() && row.logprob.is_none() && row.error.is_some()));
+}
+
+#[test]
 fn killed_and_run_again_only_what_was_in_flight_is_asked_twice() {
     let seed = std::env::var("OPTUNE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
     eprintln!("seed {seed}");
