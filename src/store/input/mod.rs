@@ -13,7 +13,7 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, NullArray, RecordBatch, 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-use super::{StoreError, files};
+use super::{ModelFile, StoreError, files};
 use crate::dag::fingerprint::Fingerprint;
 
 /// Rows a batch.
@@ -219,7 +219,6 @@ pub fn fingerprint_of(path: &Path) -> Result<Fingerprint, StoreError> {
     if !path.is_dir() {
         return files::hash(path).map(|(_, hash)| hash.into());
     }
-    let mut hasher = blake3::Hasher::new();
     let names = files::walk(path)?;
     if names.is_empty() {
         return Err(StoreError::Input {
@@ -228,10 +227,27 @@ pub fn fingerprint_of(path: &Path) -> Result<Fingerprint, StoreError> {
             problem: "expected files, found an empty folder".to_string(),
         });
     }
-    for name in names {
-        let (_, hash) = files::hash(&path.join(&name))?;
+    Ok(fingerprint_of_files(&hash_files(path, &names)?))
+}
+
+/// The length and the blake3 of each of these files of a folder.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn hash_files(folder: &Path, names: &[String]) -> Result<Vec<ModelFile>, StoreError> {
+    let hashed = |file: &String| {
+        let (bytes, hash) = files::hash(&folder.join(file))?;
+        Ok(ModelFile { file: file.clone(), bytes, blake3: hash.to_hex().to_string() })
+    };
+    names.iter().map(hashed).collect()
+}
+
+/// The fingerprint of a folder with just these files, which are sorted by name.
+pub fn fingerprint_of_files(files: &[ModelFile]) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    for ModelFile { file, blake3, .. } in files {
         // File names have no line ends on any system we name files on; where they do, the length keeps names apart.
-        hasher.update(format!("{} {name} {hash}\n", name.len()).as_bytes());
+        hasher.update(format!("{} {file} {blake3}\n", file.len()).as_bytes());
     }
-    Ok(hasher.finalize().into())
+    hasher.finalize().into()
 }
