@@ -104,7 +104,10 @@ impl RunLock {
     }
 
     /// A path for a file or folder in flight. Whatever is there when the lock is taken next is removed.
-    pub(super) fn temporary(&self) -> Result<PathBuf, StoreError> {
+    ///
+    /// # Errors
+    /// The folder that holds it cannot be made.
+    pub fn temporary(&self) -> Result<PathBuf, StoreError> {
         let folder = self.partial();
         files::create_folder(&folder)?;
         Ok(folder.join(format!("tmp-{}", self.temporaries.fetch_add(1, Ordering::Relaxed))))

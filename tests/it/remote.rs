@@ -393,6 +393,23 @@ fn a_policy_that_changes_is_loaded_before_each_iteration() {
 }
 
 #[test]
+fn of_an_adapter_the_server_gets_the_merged_model() {
+    let server = Server::start(well, serve(Style::Vllm));
+    let workspace = whole_loop(&server, "test -f {model}/model.safetensors && cp -r {model} served.$(ls | wc -l)");
+    workspace.edit("pipeline.yaml", "batch_size: 4, epochs: 2 }", "batch_size: 4, epochs: 2, lora: { rank: 2 } }");
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    workspace.succeed(&["export", "policy", "small", "exported", "--iteration", "1"]);
+    let weights = |folder: &str| std::fs::read(workspace.path(folder).join("model.safetensors")).unwrap();
+    let served: Vec<String> = std::fs::read_dir(workspace.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("served."))
+        .collect();
+    assert_eq!(served.len(), 2);
+    assert!(served.iter().any(|folder| weights(folder) == weights("exported")));
+}
+
+#[test]
 fn a_policy_that_changes_needs_a_command_that_loads_it() {
     let server = Server::start(well, serve(Style::Vllm));
     let workspace = whole_loop(&server, "true");
