@@ -174,43 +174,72 @@ impl Fields {
     }
 }
 
+/// One reward of a list as read; its name may yet have to be found.
+struct Item {
+    weight: f64,
+    name: Option<String>,
+    source: RewardSource,
+}
+
+impl Item {
+    fn of(mut fields: Fields) -> Result<Self, String> {
+        let (weight, name) = (fields.weight.take().unwrap_or(1.0), fields.name.take().map(|name| name.value));
+        if let Some(name) = &name {
+            let valid = name.starts_with(|c: char| c.is_ascii_lowercase())
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if !valid {
+                let expected = "expected the name of a component, of lower-case letters, digits and \"_\" and beginning with a letter";
+                return Err(format!("{expected}, found \"{name}\""));
+            }
+        }
+        Ok(Self { weight, name, source: fields.source()? })
+    }
+}
+
 /// The terms of a sum, each with a name of its own: its kind, or `kind_2` and so on, where it is given none.
-fn components(list: Vec<Fields>) -> Result<Vec<Component>, String> {
+fn components(list: Vec<Item>) -> Result<Vec<Component>, String> {
     if list.is_empty() {
         return Err("expected at least one reward in the list, found none".to_string());
     }
     let mut taken: Vec<String> = Vec::new();
-    for name in list.iter().filter_map(|fields| fields.name.as_ref()) {
-        let text = &name.value;
-        let valid = text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if !valid {
-            let expected = "expected the name of a component, of lower-case letters, digits and \"_\" and beginning with a letter";
-            return Err(format!("{expected}, found \"{text}\""));
+    for name in list.iter().filter_map(|item| item.name.as_ref()) {
+        if taken.contains(name) {
+            return Err(format!("two rewards of the list are named \"{name}\"; give each a name of its own"));
         }
-        if taken.contains(text) {
-            return Err(format!("two rewards of the list are named \"{text}\"; give each a name of its own"));
-        }
-        taken.push(text.clone());
+        taken.push(name.clone());
     }
-    let component = |mut fields: Fields| {
-        let (weight, given) = (fields.weight.take().unwrap_or(1.0), fields.name.take());
-        let source = fields.source()?;
+    let component = |Item { weight, name, source }: Item| {
         let kind = match &source {
             RewardSource::Sql(_) => "sql",
             RewardSource::Model(_) => "model",
             RewardSource::Http(_) => "http",
             RewardSource::Named(name) => name.value.as_str(),
         };
-        let name = given.map(|name| name.value).unwrap_or_else(|| {
+        let name = name.unwrap_or_else(|| {
             let numbered = (2..).map(|number| format!("{kind}_{number}"));
             let free = std::iter::once(kind.to_string()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or_default();
             taken.push(free.clone());
             free
         });
-        Ok(Component { weight, name, source })
+        Component { weight, name, source }
     };
-    list.into_iter().map(component).collect()
+    Ok(list.into_iter().map(component).collect())
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One;
+        impl<'de> Visitor<'de> for One {
+            type Value = Item;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a reward such as `{ weight: 1.0, sql: reward.sql }`")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {
+                Item::of(Fields::deserialize(MapAccessDeserializer::new(map))?).map_err(A::Error::custom)
+            }
+        }
+        deserializer.deserialize_any(One)
+    }
 }
 
 impl<'de> Deserialize<'de> for Reward {
@@ -222,7 +251,7 @@ impl<'de> Deserialize<'de> for Reward {
                 f.write_str("a reward such as `{ sql: reward.sql }`, or a list of weighted rewards")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Reward, A::Error> {
-                let list = Vec::<Fields>::deserialize(SeqAccessDeserializer::new(list))?;
+                let list = Vec::<Item>::deserialize(SeqAccessDeserializer::new(list))?;
                 components(list).map(Reward::Sum).map_err(A::Error::custom)
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Reward, A::Error> {
