@@ -160,6 +160,25 @@ fn every_component_of_a_weighted_sum_is_kept() {
 }
 
 #[test]
+fn a_reward_model_may_be_made_anew_in_every_iteration() {
+    let workspace = learned();
+    let text = std::fs::read_to_string(workspace.path("pipeline.yaml")).unwrap();
+    let start = text.find("  judge: {").unwrap();
+    let (node, end) = text[start..].split_once('\n').map(|(node, _)| (node.trim().to_string(), start + node.len() + 1)).unwrap();
+    let text = format!("{}{}", &text[..start], &text[end..]);
+    let text = text.replace("  nodes:\n    selection", &format!("  nodes:\n    {node}\n    selection"));
+    let text = text
+        .replace("reward: mixed }, resources", "reward: judge }, resources")
+        .replace("prompts: held_out, reward: judge", "prompts: held_out, reward: exact");
+    // A sum is an input, and an input cannot name what changes.
+    let text = text.lines().filter(|line| !line.starts_with("  mixed:")).map(|line| format!("{line}\n")).collect::<String>();
+    workspace.write("pipeline.yaml", &text);
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    assert_eq!(workspace.query("small", "SELECT count(DISTINCT iteration) FROM judge_ranking"), "2");
+    assert_eq!(workspace.query("small", "SELECT count(DISTINCT reward_fingerprint) FROM rewards"), "2");
+}
+
+#[test]
 fn killed_in_the_middle_a_learned_reward_ends_in_the_same_bytes() {
     let whole = learned();
     let start = Instant::now();
