@@ -6,7 +6,13 @@ use clap::{Args, Subcommand};
 
 use super::pairs::{self, Wanted};
 use super::{CliError, format};
+use crate::model::{Checkpoint, Dtype, ModelError};
+use crate::pipeline::{Input, Pipeline};
+use crate::stages::adapters;
 use crate::store::{Place, PlaceKind, Runs};
+
+/// The file of a model that is an adapter.
+const ADAPTER: &str = "adapter_config.json";
 
 #[derive(Args)]
 pub(super) struct Export {
@@ -16,7 +22,7 @@ pub(super) struct Export {
 
 #[derive(Subcommand)]
 enum What {
-    /// A model of a run as a Hugging Face directory.
+    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory; an adapter is merged into its base.
     Policy {
         /// The run: its name, or its folder.
         run: PathBuf,
@@ -28,6 +34,15 @@ enum What {
         /// The iteration; the last one when left out.
         #[arg(long)]
         iteration: Option<u32>,
+        /// The number format of the weights: f32, bf16 or f16.
+        #[arg(long, default_value = "f32")]
+        dtype: Dtype,
+        /// The largest size of a weights file; larger models go into several.
+        #[arg(long, default_value = "5GB", value_name = "SIZE", value_parser = bytes)]
+        max_shard_size: u64,
+        /// Write what was trained with `lora` alone, in PEFT's format, with the place of its base in it.
+        #[arg(long, conflicts_with_all = ["dtype", "max_shard_size"])]
+        adapter: bool,
     },
     /// Pairs with the columns prompt, chosen, rejected, weight and margin, as TRL reads them: texts, or lists of messages where the prompts
     /// are messages. The format is that of the file's extension.
@@ -54,7 +69,17 @@ enum What {
 impl Export {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         match self.what {
-            What::Policy { run, output, node, iteration } => policy(runs, &run, &output, &node, iteration),
+            What::Policy { run, output, node, iteration, dtype, max_shard_size, adapter } => {
+                let (checkpoint, base, name) = model(runs, &run, &node, iteration)?;
+                match (adapter, base) {
+                    (true, Some(base)) => export(&output, |folder| checkpoint.copy_adapter(folder, &base.display().to_string())),
+                    (true, None) => {
+                        Err(CliError::Input(format!("expected a model trained with `lora`, but {name} was not; leave out --adapter")))
+                    }
+                    (false, _) => export(&output, |folder| checkpoint.export(folder, dtype, max_shard_size)),
+                }?;
+                format::print(&format!("{name} in {}", output.display()))
+            }
             What::Pairs { run, output, node, responses, prompts, iteration } => {
                 pairs::export(runs, &run, &output, &Wanted { node, responses, prompts, iteration })
             }
@@ -62,7 +87,8 @@ impl Export {
     }
 }
 
-fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<u32>) -> Result<(), CliError> {
+/// A finished model, where its base lies if it is an adapter, and what to call it.
+fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<(Checkpoint, Option<PathBuf>, String), CliError> {
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
     let made =
@@ -76,18 +102,43 @@ fn policy(runs: &Path, run: &Path, output: &Path, node: &str, iteration: Option<
         return Err(CliError::Input(format!("expected a finished model {node}, found: {}", there.join(", "))));
     };
     let place = Place { kind: PlaceKind::Model, name: manifest.node.clone(), iteration: manifest.iteration };
-    let source = run.model_dir(&place)?;
+    let name = manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}"));
+    if !manifest.files.iter().any(|file| file.file == ADAPTER) {
+        return Ok((Checkpoint::open(&run.model_dir(&place)?)?, None, name));
+    }
+    // The run's own pipeline file leads to the base.
+    let graph = Pipeline::load(&run.folder().join("pipeline.yaml"), &[])?.graph(Path::new(""))?;
+    let made = graph.tasks.iter().position(|task| task.place() == place).map(Input::Task);
+    let made = made.ok_or_else(|| CliError::Input(format!("{}: its pipeline.yaml has no {place}", run.folder().display())))?;
+    Ok((adapters::open(&run, &graph, made)?, adapters::base_folder(&run, &graph, made)?, name))
+}
+
+/// Writes a model into a directory that does not exist yet; where that fails, none is left.
+fn export(output: &Path, write: impl FnOnce(&Path) -> Result<(), ModelError>) -> Result<(), CliError> {
     if output.exists() {
         return Err(CliError::Input(format!("{}: exists already; name a directory that does not", output.display())));
     }
-    std::fs::create_dir_all(output)?;
-    for file in &manifest.files {
-        std::fs::copy(source.join(&file.file), output.join(&file.file))
-            .map_err(|error| CliError::Failed(format!("{}: cannot copy {}: {error}", output.display(), file.file)))?;
+    let written = write(output);
+    if written.is_err() && output.exists() {
+        std::fs::remove_dir_all(output)?;
     }
-    format::print(&format!(
-        "{} in {}",
-        manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}")),
-        output.display()
-    ))
+    Ok(written?)
+}
+
+/// A number of bytes as `500MB`, `5GB` or `4GiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "b" | "" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err(format!("expected a number of B, kB, MB, GB, KiB, MiB or GiB, found {unit:?}")),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("expected a size such as 500MB or 5GB, found {text:?}"))
 }

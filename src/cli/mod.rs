@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::model::ModelError;
 use crate::pipeline::{Graph, Pipeline, PipelineError};
 use crate::run::RunError;
 use crate::stages::StageError;
@@ -104,6 +105,15 @@ impl From<PipelineError> for CliError {
 impl From<StageError> for CliError {
     fn from(error: StageError) -> Self {
         if error.is_input() { Self::Input(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Read { .. } | ModelError::Write { .. } => Self::Failed(error.to_string()),
+            _ => Self::Input(error.to_string()),
+        }
     }
 }
 

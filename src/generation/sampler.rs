@@ -20,6 +20,9 @@ pub struct Sampling {
     pub max_new_tokens: usize,
     /// Any of these tokens ends a response, and is part of it.
     pub eos: Vec<i32>,
+    /// Tokens with an id below it are drawn: the tokenizer's. A model may have more logits, to fill up a row of memory; nothing can
+    /// decode those.
+    pub vocabulary_size: usize,
     /// The longest prompt and response together: the model's `max_position_embeddings`.
     pub max_total_tokens: usize,
 }
@@ -37,6 +40,9 @@ impl Sampling {
         }
         if self.max_new_tokens == 0 {
             return wrong("max_new_tokens", "0".to_string(), "at least 1");
+        }
+        if self.vocabulary_size == 0 {
+            return wrong("vocabulary_size", "0".to_string(), "at least 1");
         }
         Ok(())
     }
@@ -79,6 +85,7 @@ impl Sampler {
     pub fn draw(&mut self, logits: &[f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
         // In [0, 1), with all 53 bits that a f64 has.
         let uniform = (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let logits = logits.get(..sampling.vocabulary_size).unwrap_or(logits);
         let (best, largest) = likeliest(logits)?;
         let certain = Draw { token: best as i32, logprob: 0.0 };
         if sampling.temperature == 0.0 {

@@ -14,19 +14,22 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
-use super::head::{self, Head};
+use super::adapter::{self, Adapter};
+use super::families;
 use super::parameters::{self, Parameter};
-use super::weights::{self, Weights};
-use super::{CausalLm, ChatTemplate, GenerationConfig, ModelConfig, ModelError, RewardModel, Tokenizer};
+use super::weights::Weights;
+use super::{CausalLm, ChatTemplate, Dtype, GenerationConfig, Head, ModelConfig, ModelError, RewardModel, Tokenizer, weights_writer};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// What tied logits are computed with.
+const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The one parameter of a reward head.
 const SCORE: &str = "score.weight";
 /// Copied as they are when a model is saved.
-const COPIED: [&str; 8] = [
+const COPIED: [&str; 9] = [
     GENERATION_CONFIG,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -35,6 +38,7 @@ const COPIED: [&str; 8] = [
     "added_tokens.json",
     "chat_template.jinja",
     "vocab.json",
+    "merges.txt",
 ];
 
 /// Everything in a checkpoint's folder but the weights themselves. What is wrong with it is found here, before anything heavy is done.
@@ -48,32 +52,43 @@ pub struct Checkpoint {
     pub tokenizer: Tokenizer,
     /// Messages to text; `None` when the checkpoint has no chat template.
     pub chat_template: Option<ChatTemplate>,
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     config_json: Value,
-    parameters: Vec<Parameter>,
+    pub(super) parameters: Vec<Parameter>,
     weights: Option<Weights>,
+    /// What is added to the weights.
+    pub(super) adapter: Option<Adapter>,
     /// Where a fresh score head is drawn from; `None` when the checkpoint has its own, or none.
     score_seed: Option<u64>,
 }
 
 impl Checkpoint {
-    /// Opens a folder with weights.
+    /// Opens a folder with weights, or with an adapter that says where its base lies; configuration and tokenizer are then the base's.
     ///
     /// # Errors
     /// Names the file that is missing or wrong; compares the weights' names and shapes with `config.json`.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        if let Some(base) = adapter::base_of(folder)? {
+            return Self::open(&base)?.with_adapter(folder);
+        }
         let mut checkpoint = Self::open_blank(folder)?;
         let weights = Weights::open(folder)?;
-        weights.check(&checkpoint.parameters)?;
+        weights.check(&checkpoint.parameters, CONFIG)?;
+        if checkpoint.config.head == Head::CausalLm && checkpoint.config.tie_word_embeddings {
+            weights.check_tied(EMBEDDING)?;
+        }
         checkpoint.weights = Some(weights);
         Ok(checkpoint)
     }
 
-    /// Opens a folder of which only configuration and tokenizer count, to initialise a model from.
+    /// Opens a folder of which only configuration and tokenizer count, to initialise a model from; of an adapter, those of its base.
     ///
     /// # Errors
     /// Names the file that is missing or wrong.
     pub fn open_blank(folder: &Path) -> Result<Self, ModelError> {
+        if let Some(base) = adapter::base_of(folder)? {
+            return Self::open_blank(&base);
+        }
         let path = folder.join(CONFIG);
         let config_json = read_json(&path)?;
         let config = ModelConfig::from_json(&config_json).map_err(|problem| ModelError::invalid(&path, problem))?;
@@ -91,7 +106,8 @@ impl Checkpoint {
         let parameters = list_parameters(&config);
         let chat_template = ChatTemplate::in_folder(folder)?;
         let folder = folder.to_path_buf();
-        Ok(Self { config, generation, tokenizer, chat_template, folder, config_json, parameters, weights: None, score_seed: None })
+        let (weights, adapter, score_seed) = (None, None, None);
+        Ok(Self { config, generation, tokenizer, chat_template, folder, config_json, parameters, weights, adapter, score_seed })
     }
 
     /// This policy as the start of a reward model: the same transformer without its `lm_head`, under a score head that is drawn from
@@ -104,7 +120,7 @@ impl Checkpoint {
         if self.config.head == Head::Reward {
             return self;
         }
-        self.config_json = head::with_reward_head(&self.config_json, self.padding_token());
+        self.config_json = families::with_reward_head(&self.config_json, self.padding_token());
         self.config.head = Head::Reward;
         self.parameters = list_parameters(&self.config);
         self.score_seed = Some(seed);
@@ -122,7 +138,12 @@ impl Checkpoint {
         known.or_else(|| self.config.eos_token_ids.first().copied())
     }
 
-    /// The folder that was opened.
+    /// This checkpoint with `adapter` in place of its own.
+    pub(super) fn adapted(self, adapter: Adapter) -> Self {
+        Self { adapter: Some(adapter), ..self }
+    }
+
+    /// The folder that was opened; of an adapter, its base's.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -132,7 +153,8 @@ impl Checkpoint {
         self.parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// Reads a language model's weights, as f32 whatever their format on disk. A device with autodiff gives a model to train.
+    /// Reads a language model's weights, as f32 whatever their format on disk, an adapter's part merged in. A device with autodiff gives
+    /// a model to train.
     ///
     /// # Errors
     /// When this is a reward model, was opened blank, or a file cannot be read any more.
@@ -164,11 +186,21 @@ impl Checkpoint {
         Err(ModelError::invalid(&self.folder.join(CONFIG), problem))
     }
 
-    /// The values of one parameter under its Hugging Face name, in the checkpoint's layout, as f32. All weights are read through here.
+    /// The values of one parameter under its Hugging Face name, in the checkpoint's layout, as f32, an adapter's part merged in. All weights
+    /// are read through here.
     ///
     /// # Errors
     /// When the checkpoint was opened blank, has no such parameter, or a file cannot be read any more.
     pub fn parameter(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        let values = self.base_parameter(name)?;
+        match self.adapter.as_ref().zip(self.parameters.iter().find(|parameter| parameter.name == name)) {
+            Some((adapter, parameter)) => adapter.merge(parameter, values),
+            None => Ok(values),
+        }
+    }
+
+    /// The values of one parameter as they are without an adapter.
+    pub(super) fn base_parameter(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let weights = self.weights.as_ref();
         let weights = weights.ok_or_else(|| ModelError::invalid(&self.folder, "opened without weights, nothing to load"))?;
         match self.score_seed {
@@ -177,14 +209,18 @@ impl Checkpoint {
         }
     }
 
-    /// A model with fresh weights: norms are 1, all else normal with mean 0 and standard deviation `initializer_range`, as Hugging
-    /// Face initialises its models. The same seed gives the same weights.
+    /// A language model with fresh weights: norms are 1, biases 0, all else normal with mean 0 and standard deviation
+    /// `initializer_range`, as Hugging Face initialises its models. The same seed gives the same weights.
     pub fn init(&self, device: &Device, seed: u64) -> CausalLm {
         let mut generator = generator(seed);
         let Ok(model) = parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| {
             let count = parameter.shape.iter().product();
-            let is_norm = parameter.shape.len() == 1;
-            Ok::<_, Infallible>(if is_norm { vec![1.0; count] } else { normal(&mut generator, count, self.config.initializer_range) })
+            let deviation = self.config.initializer_range;
+            Ok::<_, Infallible>(match parameter.name.rsplit_once('.') {
+                Some((_, "bias")) => vec![0.0; count],
+                Some((layer, _)) if layer.ends_with("norm") => vec![1.0; count],
+                _ => normal(&mut generator, count, deviation),
+            })
         });
         model
     }
@@ -196,7 +232,7 @@ impl Checkpoint {
     /// # Errors
     /// When the model is not of this checkpoint's shape, or a file cannot be read or written.
     pub fn save(&self, folder: &Path, model: &CausalLm) -> Result<(), ModelError> {
-        self.write(folder, model)
+        self.write_model(folder, model)
     }
 
     /// Writes a reward model, as [`Checkpoint::save`] does a language model.
@@ -204,15 +240,29 @@ impl Checkpoint {
     /// # Errors
     /// When the model is not of this checkpoint's shape, or a file cannot be read or written.
     pub fn save_reward_model(&self, folder: &Path, model: &RewardModel) -> Result<(), ModelError> {
-        self.write(folder, model)
+        self.write_model(folder, model)
     }
 
-    fn write(&self, folder: &Path, model: &impl Module) -> Result<(), ModelError> {
+    fn write_model(&self, folder: &Path, model: &impl Module) -> Result<(), ModelError> {
         if parameters::list(model) != self.parameters {
             return Err(ModelError::invalid(&self.folder, "the model to be saved has other parameters than config.json describes"));
         }
+        fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_path_buf(), source })?;
+        weights_writer::write(folder, &self.parameters, Dtype::F32, u64::MAX, |sink| parameters::read(model, sink))?;
+        self.write_settings(folder, Dtype::F32)
+    }
+
+    /// Writes everything but the weights, which are in `dtype`.
+    pub(super) fn write_settings(&self, folder: &Path, dtype: Dtype) -> Result<(), ModelError> {
+        self.write_companions(folder)?;
+        let path = folder.join(CONFIG);
+        let text = format!("{:#}\n", with_dtype(&self.config_json, dtype));
+        fs::write(&path, text).map_err(|source| ModelError::Write { path, source })
+    }
+
+    /// Writes what stands beside weights or an adapter: tokenizer, chat template and what ends a response.
+    pub(super) fn write_companions(&self, folder: &Path) -> Result<(), ModelError> {
         let failed = |path: PathBuf| move |source: io::Error| ModelError::Write { path, source };
-        fs::create_dir_all(folder).map_err(failed(folder.to_path_buf()))?;
         for name in COPIED {
             // Not fs::copy: a read-only original must not make a read-only copy.
             let original = self.folder.join(name);
@@ -221,11 +271,7 @@ impl Checkpoint {
                 fs::write(folder.join(name), bytes).map_err(failed(folder.join(name)))?;
             }
         }
-        let path = folder.join(CONFIG);
-        let mut text = format!("{:#}", as_float32(&self.config_json));
-        text.push('\n');
-        fs::write(&path, text).map_err(failed(path.clone()))?;
-        weights::write(folder, &self.parameters, |sink| parameters::read(model, sink))
+        Ok(())
     }
 }
 
@@ -238,17 +284,20 @@ fn list_parameters(config: &ModelConfig) -> Vec<Parameter> {
     }
 }
 
-fn read_json(path: &Path) -> Result<Value, ModelError> {
+pub(super) fn read_json(path: &Path) -> Result<Value, ModelError> {
     let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
     serde_json::from_str(&text).map_err(|error| ModelError::invalid(path, error))
 }
 
-/// `config.json` for weights in f32: the format is `dtype` in newer files and `torch_dtype` in older ones.
-fn as_float32(config: &Value) -> Value {
+/// `config.json` for weights in `dtype`: the setting is `dtype` in newer files and `torch_dtype` in older ones.
+fn with_dtype(config: &Value, dtype: Dtype) -> Value {
     let mut config = config.clone();
     if let Some(settings) = config.as_object_mut() {
-        let name = if settings.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        settings.insert(name.to_string(), Value::from("float32"));
+        for name in ["dtype", "torch_dtype"] {
+            if settings.contains_key(name) || name == "torch_dtype" && !settings.contains_key("dtype") {
+                settings.insert(name.to_string(), Value::from(dtype.in_config()));
+            }
+        }
     }
     config
 }

@@ -2,6 +2,7 @@
 //!
 //! The only place that decides who writes special tokens: for plain text the tokenizer, for messages the chat template, never both.
 
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::tokenizer::ending;
@@ -26,6 +27,14 @@ pub enum Asked {
 }
 
 impl Checkpoint {
+    /// The same checkpoint for a run of this date, which is what its chat template writes as today's.
+    pub fn with_date(mut self, date: Option<NaiveDate>) -> Self {
+        if let Some(template) = &mut self.chat_template {
+            template.set_date(date);
+        }
+        self
+    }
+
     /// The ids that generation starts from: a plain text behind the tokenizer's opening special tokens, or the conversation as the
     /// chat template writes it up to where the response begins.
     ///

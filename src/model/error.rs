@@ -36,9 +36,15 @@ pub enum ModelError {
     /// Messages could not be turned into text by the chat template.
     #[error("chat template: {0}")]
     Chat(String),
+    /// The chat template does not take these messages, and says why.
+    #[error("chat template: {0}")]
+    Refused(String),
     /// Token ids and lengths do not belong together.
     #[error("sequences: {0}")]
     Sequences(String),
+    /// There is no number format of that name.
+    #[error("dtype: {0}")]
+    Dtype(String),
     /// The device asked for cannot be used.
     #[error("device: {0}")]
     Device(String),

@@ -39,23 +39,16 @@ pub(super) fn labels(config: &Value) -> Option<usize> {
 ///
 /// transformers scores a batch only where `config.json` names a token for padding, and takes each row's last token that is not it:
 /// `padding` should be one that never ends a text.
-pub(super) fn with_reward_head(config: &Value, padding: Option<i32>) -> Value {
+pub(super) fn with_reward_head(config: &Value, architecture: Option<String>, padding: Option<i32>) -> Value {
     let mut config = config.clone();
     if let Some(settings) = config.as_object_mut() {
-        if let Some(Value::Array(architectures)) = settings.get_mut("architectures") {
-            for name in architectures {
-                let family = name.as_str().and_then(|name| name.strip_suffix(Head::CausalLm.suffix()));
-                if let Some(family) = family {
-                    *name = Value::from(format!("{family}{}", Head::Reward.suffix()));
-                }
-            }
-        }
+        settings.insert("architectures".to_string(), architecture.into_iter().collect());
         settings.remove("num_labels");
         settings.insert("id2label".to_string(), json!({"0": "LABEL_0"}));
         settings.insert("label2id".to_string(), json!({"LABEL_0": 0}));
-        if settings.get("pad_token_id").is_none_or(Value::is_null)
-            && let Some(padding) = padding
-        {
+        // Old files say -1 for none.
+        let has_padding = settings.get("pad_token_id").and_then(Value::as_i64).is_some_and(|id| id >= 0);
+        if let Some(padding) = padding.filter(|_| !has_padding) {
             settings.insert("pad_token_id".to_string(), Value::from(padding));
         }
     }

@@ -16,6 +16,14 @@ pub(super) struct Parameter {
     pub(super) transposed: bool,
 }
 
+impl Parameter {
+    /// The projection whose weight it is, of those an adapter can stand beside: all but a head, whose name has one part only.
+    pub(super) fn projection(&self) -> Option<&str> {
+        let name = self.name.strip_suffix(".weight").filter(|_| self.transposed)?;
+        name.contains('.').then_some(name)
+    }
+}
+
 /// Takes the values of one parameter after the other.
 pub(super) type Sink<'a> = dyn FnMut(Vec<f32>) -> Result<(), ModelError> + 'a;
 
@@ -153,7 +161,7 @@ pub(super) fn read(model: &impl Module, sink: &mut Sink<'_>) -> Result<(), Model
 }
 
 /// The transpose of a `rows` × `columns` matrix, in tiles that stay in the cache.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(super) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let mut turned = vec![0.0; values.len()];
     for top in (0..rows).step_by(TILE) {

@@ -8,12 +8,16 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 const HIDDEN: f32 = -1e30;
 
 /// Positions and attention of one forward pass.
+///
+/// Columns are counted from the first that keys are held for; the queries are the last columns.
 #[derive(Clone, Debug)]
 pub struct Placement {
     /// `[rows or 1, length]`, i32: the position of each token, counted from its row's first real token.
     pub(super) positions: Tensor<2, Int>,
-    /// `[rows or 1, 1, 1, length, keys]`: 0 where a query sees a key, [`HIDDEN`] or -∞ where not; `None` when all is seen.
-    pub(super) bias: Option<Tensor<5>>,
+    /// How many columns of each row, its first ones, are not real; empty when all of all rows are.
+    padding: Vec<usize>,
+    queries: usize,
+    keys: usize,
 }
 
 impl Placement {
@@ -21,7 +25,7 @@ impl Placement {
     ///
     /// No row's own tokens ever see its padding, so the lengths do not matter here; what is computed on padding is meaningless.
     pub fn right_padded(length: usize, device: &Device) -> Self {
-        Self { positions: positions((0..length).collect(), [1, length], device), bias: causal(length, device) }
+        Self { positions: positions((0..length).collect(), [1, length], device), padding: Vec::new(), queries: length, keys: length }
     }
 
     /// Rows of these `lengths`, padded at their start to the longest: a prefill, so that all rows go on in the same column.
@@ -30,51 +34,50 @@ impl Placement {
         if lengths.iter().all(|&length| length == longest) {
             return Self::right_padded(longest, device);
         }
-        let mut bias = Vec::with_capacity(lengths.len() * longest * longest);
-        let mut at = Vec::with_capacity(lengths.len() * longest);
-        for length in lengths {
-            let padding = longest - length;
-            at.extend((0..longest).map(|column| column.saturating_sub(padding)));
-            for query in 0..longest {
-                bias.extend((0..longest).map(|key| if key <= query && key >= padding { 0.0 } else { HIDDEN }));
-            }
-        }
-        let shape = [lengths.len(), longest];
-        Self { positions: positions(at, shape, device), bias: Some(float(bias, [shape[0], 1, 1, longest, longest], device)) }
+        let padding: Vec<usize> = lengths.iter().map(|length| longest - length).collect();
+        let at = padding.iter().flat_map(|padding| (0..longest).map(|column| column.saturating_sub(*padding))).collect();
+        Self { positions: positions(at, [lengths.len(), longest], device), padding, queries: longest, keys: longest }
     }
 
     /// One more token a row, behind a cache of `columns` positions of which each row's first `padding` are not real.
     pub fn next(padding: &[usize], columns: usize, device: &Device) -> Self {
+        let keys = columns + 1;
         if padding.iter().all(|&padding| padding == 0) {
-            return Self { positions: positions(vec![columns], [1, 1], device), bias: None };
-        }
-        let (rows, keys) = (padding.len(), columns + 1);
-        let mut bias = Vec::with_capacity(rows * keys);
-        for &padding in padding {
-            bias.extend((0..keys).map(|key| if key < padding { HIDDEN } else { 0.0 }));
+            return Self { positions: positions(vec![columns], [1, 1], device), padding: Vec::new(), queries: 1, keys };
         }
         let at = padding.iter().map(|padding| columns.saturating_sub(*padding)).collect();
-        Self { positions: positions(at, [rows, 1], device), bias: Some(float(bias, [rows, 1, 1, 1, keys], device)) }
+        Self { positions: positions(at, [padding.len(), 1], device), padding: padding.to_vec(), queries: 1, keys }
     }
-}
 
-/// Each token sees itself and what is before it: `[1, 1, 1, length, length]`.
-///
-/// Infinite, because every query sees a key, and because the exponential of a large finite number takes the slow way of numbers
-/// that are almost 0: 6 to 15 % of a training step.
-fn causal(length: usize, device: &Device) -> Option<Tensor<5>> {
-    if length <= 1 {
-        return None;
+    /// How many columns back a query sees, its own included, in a layer with this window: no more than there are.
+    pub(super) fn reach(&self, sliding_window: Option<usize>) -> usize {
+        sliding_window.map_or(self.keys, |window| window.min(self.keys))
     }
-    let bias = (0..length * length).map(|at| if at % length <= at / length { 0.0 } else { f32::NEG_INFINITY }).collect();
-    Some(float(bias, [1, 1, 1, length, length], device))
+
+    /// What is added to the scores, `[rows or 1, 1, 1, length, keys]`: 0 where a query sees a key, [`HIDDEN`] or -∞ where not; `None`
+    /// when all is seen. A query sees real keys only, its own and those before it, `reach` of them at most.
+    ///
+    /// Infinite where every query sees a key, because the exponential of a large finite number takes the slow way of numbers that are
+    /// almost 0: 6 to 15 % of a training step.
+    pub(super) fn bias(&self, reach: usize) -> Option<Tensor<5>> {
+        let (hidden, rows): (f32, &[usize]) = match self.padding[..] {
+            [] if self.queries <= 1 && reach >= self.keys => return None,
+            [] => (f32::NEG_INFINITY, &[0]),
+            _ => (HIDDEN, &self.padding),
+        };
+        let mut bias = Vec::with_capacity(rows.len() * self.queries * self.keys);
+        for &padding in rows {
+            for query in self.keys - self.queries..self.keys {
+                let first = padding.max((query + 1).saturating_sub(reach));
+                bias.extend((0..self.keys).map(|key| if key <= query && key >= first { 0.0 } else { hidden }));
+            }
+        }
+        let shape = [rows.len(), 1, 1, self.queries, self.keys];
+        Some(Tensor::from_data(TensorData::new(bias, shape), (&self.positions.device(), DType::F32)))
+    }
 }
 
 fn positions(values: Vec<usize>, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
     let values: Vec<i32> = values.into_iter().map(|value| value as i32).collect();
     Tensor::from_data(TensorData::new(values, shape), (device, DType::I32))
-}
-
-fn float(values: Vec<f32>, shape: [usize; 5], device: &Device) -> Tensor<5> {
-    Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
 }

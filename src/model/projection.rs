@@ -1,4 +1,4 @@
-//! A projection: the one kind of layer with a weight matrix inside the transformer, with or without a bias.
+//! A projection: the one kind of layer with a weight matrix inside the transformer, with or without a bias or an adapter.
 //!
 //! Knows nothing of attention, heads or checkpoints.
 
@@ -7,13 +7,17 @@ use burn::nn::Initializer;
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-/// `y = x · weight + bias`.
+use super::LowRank;
+
+/// `y = x · weight + bias`, and what an adapter adds to that.
 #[derive(Module, Debug)]
 pub struct Projection {
     /// `[in, out]`: the transpose of what a checkpoint stores.
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// What is trained in place of the weight; `None` unless a checkpoint was loaded to be adapted.
+    pub adapter: Option<LowRank>,
 }
 
 impl Projection {
@@ -21,13 +25,17 @@ impl Projection {
     pub(super) fn unfilled(from: usize, to: usize, bias: bool, device: &Device) -> Self {
         let weight = Initializer::Zeros.init([from, to], device);
         let bias = bias.then(|| Initializer::Zeros.init([to], device));
-        Self { weight, bias }
+        Self { weight, bias, adapter: None }
     }
 
     /// # Shapes
     /// - x: `[.., in]`
     /// - output: `[.., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(|bias| bias.val()))
+        let bias = self.bias.as_ref().map(|bias| bias.val());
+        match &self.adapter {
+            None => linear(x, self.weight.val(), bias),
+            Some(adapter) => linear(x.clone(), self.weight.val(), bias) + adapter.forward(x),
+        }
     }
 }

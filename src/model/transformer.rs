@@ -1,15 +1,19 @@
 //! The transformer. Fields bear the names of the Hugging Face checkpoint's keys, and their order is the order of the parameters.
 //!
 //! Pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and SwiGLU (Touvron et al. 2023, arXiv 2302.13971;
-//! Ainslie et al. 2023, arXiv 2305.13245). Runs plain or with autodiff, with or without a cache; knows nothing of losses or sampling.
+//! Ainslie et al. 2023, arXiv 2305.13245), and what families add to it: biases, windows (Jiang et al. 2023, arXiv 2310.06825), norms of
+//! queries and keys. Runs plain or with autodiff, with or without a cache; knows nothing of families, losses or sampling.
+
+use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::activation::{silu, softmax};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::kv_cache::LayerCache;
-use super::{KvCache, ModelConfig, Placement, Projection};
+use super::rope::Rotation;
+use super::{KvCache, LayerConfig, ModelConfig, Placement, Projection};
 
 /// A causal language model.
 #[derive(Module, Debug)]
@@ -29,7 +33,9 @@ pub struct Decoder {
     pub layers: Vec<Layer>,
     /// Over the last layer's output.
     pub norm: RmsNorm,
-    rope_theta: f64,
+    /// The angle a position that each pair of a head turns by.
+    #[module(skip)]
+    frequencies: Vec<f32>,
 }
 
 /// Attention and MLP, each behind a norm and added to the residual stream.
@@ -56,7 +62,13 @@ pub struct Attention {
     pub v_proj: Projection,
     /// `num_attention_heads * head_dim` to `hidden_size`.
     pub o_proj: Projection,
+    /// Over each head of the queries, in some families.
+    pub q_norm: Option<RmsNorm>,
+    /// Over each head of the keys, in some families.
+    pub k_norm: Option<RmsNorm>,
     head_dim: usize,
+    rotary: bool,
+    sliding_window: Option<usize>,
 }
 
 /// SwiGLU: `down(silu(gate(x)) * up(x))`.
@@ -123,30 +135,36 @@ impl CausalLm {
 impl Decoder {
     /// A decoder whose parameters are made when first used; a checkpoint gives them their values before that.
     pub(super) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
-        let linear = |from: usize, to: usize| Projection::unfilled(from, to, false, device);
-        let norm = || RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device);
+        let linear = |from: usize, to: usize, bias: bool| Projection::unfilled(from, to, bias, device);
+        let norm_of = |width: usize| RmsNormConfig::new(width).with_epsilon(config.rms_norm_eps).init(device);
+        let norm = || norm_of(config.hidden_size);
+        let head_norm = || config.qk_norm.then(|| norm_of(config.head_dim));
         let (queries, keys) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-        let layer = |_| Layer {
+        let layer = |layer: &LayerConfig| Layer {
             self_attn: Attention {
-                q_proj: linear(config.hidden_size, queries),
-                k_proj: linear(config.hidden_size, keys),
-                v_proj: linear(config.hidden_size, keys),
-                o_proj: linear(queries, config.hidden_size),
+                q_proj: linear(config.hidden_size, queries, config.qkv_bias),
+                k_proj: linear(config.hidden_size, keys, config.qkv_bias),
+                v_proj: linear(config.hidden_size, keys, config.qkv_bias),
+                o_proj: linear(queries, config.hidden_size, config.o_bias),
+                q_norm: head_norm(),
+                k_norm: head_norm(),
                 head_dim: config.head_dim,
+                rotary: layer.rotary,
+                sliding_window: layer.sliding_window,
             },
             mlp: Mlp {
-                gate_proj: linear(config.hidden_size, config.intermediate_size),
-                up_proj: linear(config.hidden_size, config.intermediate_size),
-                down_proj: linear(config.intermediate_size, config.hidden_size),
+                gate_proj: linear(config.hidden_size, config.intermediate_size, config.mlp_bias),
+                up_proj: linear(config.hidden_size, config.intermediate_size, config.mlp_bias),
+                down_proj: linear(config.intermediate_size, config.hidden_size, config.mlp_bias),
             },
             input_layernorm: norm(),
             post_attention_layernorm: norm(),
         };
         Self {
             embed_tokens: EmbeddingConfig::new(config.vocab_size, config.hidden_size).init(device),
-            layers: (0..config.num_hidden_layers).map(layer).collect(),
+            layers: config.layers.iter().map(layer).collect(),
             norm: norm(),
-            rope_theta: config.rope_theta,
+            frequencies: config.rope.frequencies(config.head_dim),
         }
     }
 
@@ -161,12 +179,14 @@ impl Decoder {
     /// - tokens: `[rows, length]`
     /// - output: `[rows, length, hidden_size]`
     pub(super) fn forward(&self, tokens: Tensor<2, Int>, placement: &Placement, cache: Option<&mut KvCache>) -> Tensor<3> {
-        let head_dim = self.layers.first().map_or(2, |layer| layer.self_attn.head_dim);
-        let rotation = Rotation::new(placement.positions.clone(), head_dim, self.rope_theta);
+        let rotation = Rotation::new(placement.positions.clone(), &self.frequencies);
+        let mut biases: BTreeMap<usize, Option<Tensor<5>>> = BTreeMap::new();
         let mut caches = cache.map(|cache| cache.layers_mut().iter_mut());
         let mut x = self.embed_tokens.forward(tokens);
         for layer in &self.layers {
-            x = layer.forward(x, &rotation, placement, caches.as_mut().and_then(Iterator::next));
+            let reach = placement.reach(layer.self_attn.sliding_window);
+            let bias = biases.entry(reach).or_insert_with(|| placement.bias(reach));
+            x = layer.forward(x, &rotation, bias.as_ref(), caches.as_mut().and_then(Iterator::next));
         }
         self.norm.forward(x)
     }
@@ -175,8 +195,9 @@ impl Decoder {
 impl Layer {
     /// # Shapes
     /// - x, output: `[rows, length, hidden_size]`
-    fn forward(&self, x: Tensor<3>, rotation: &Rotation, placement: &Placement, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), rotation, placement, cache);
+    /// - bias: `[rows or 1, 1, 1, length, keys]`
+    fn forward(&self, x: Tensor<3>, rotation: &Rotation, bias: Option<&Tensor<5>>, cache: Option<&mut LayerCache>) -> Tensor<3> {
+        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), rotation, bias, cache);
         let x = x + attended;
         let transformed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + transformed
@@ -186,14 +207,23 @@ impl Layer {
 impl Attention {
     /// # Shapes
     /// - x, output: `[rows, length, hidden_size]`
-    fn forward(&self, x: Tensor<3>, rotation: &Rotation, placement: &Placement, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    /// - bias: `[rows or 1, 1, 1, length, keys]`
+    fn forward(&self, x: Tensor<3>, rotation: &Rotation, bias: Option<&Tensor<5>>, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let [rows, length, _] = x.dims();
         let split = |x: Tensor<3>| -> Tensor<4> {
             let heads = x.dims()[2] / self.head_dim;
             x.reshape([rows, length, heads, self.head_dim])
         };
-        let queries = rotation.apply(split(self.q_proj.forward(x.clone()))).swap_dims(1, 2);
-        let keys = rotation.apply(split(self.k_proj.forward(x.clone()))).swap_dims(1, 2);
+        let place = |heads: Tensor<4>, norm: Option<&RmsNorm>| {
+            let heads = match norm {
+                Some(norm) => norm.forward(heads),
+                None => heads,
+            };
+            let heads = if self.rotary { rotation.apply(heads) } else { heads };
+            heads.swap_dims(1, 2)
+        };
+        let queries = place(split(self.q_proj.forward(x.clone())), self.q_norm.as_ref());
+        let keys = place(split(self.k_proj.forward(x.clone())), self.k_norm.as_ref());
         let values = split(self.v_proj.forward(x)).swap_dims(1, 2);
         let (keys, values) = match cache {
             Some(cache) => cache.append(keys, values),
@@ -206,7 +236,7 @@ impl Attention {
         // The queries that share a key stand under each other, so that one product a key head serves its whole group.
         let queries = queries.mul_scalar((self.head_dim as f64).powf(-0.5)).reshape([rows, shared, group * length, self.head_dim]);
         let mut scores = queries.matmul(keys.transpose());
-        if let Some(bias) = &placement.bias {
+        if let Some(bias) = bias {
             let separate: Tensor<5> = scores.reshape([rows, shared, group, length, seen]);
             scores = (separate + bias.clone()).reshape([rows, shared, group * length, seen]);
         }
@@ -221,36 +251,5 @@ impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let gate = silu(self.gate_proj.forward(x.clone()));
         self.down_proj.forward(gate * self.up_proj.forward(x))
-    }
-}
-
-/// Rotary positions (Su et al. 2021, arXiv 2104.09864) in Hugging Face's layout: a head's first half pairs with its second half.
-struct Rotation {
-    cosines: Tensor<4>,
-    sines: Tensor<4>,
-}
-
-impl Rotation {
-    /// # Shapes
-    /// - positions: `[rows or 1, length]`
-    /// - held: `[rows or 1, length, 1, head_dim / 2]`
-    fn new(positions: Tensor<2, Int>, head_dim: usize, theta: f64) -> Self {
-        let half = head_dim / 2;
-        let frequencies: Vec<f32> = (0..half).map(|pair| theta.powf(-(pair as f64) / half as f64) as f32).collect();
-        let frequencies = TensorData::new(frequencies, [1, 1, 1, half]);
-        let frequencies: Tensor<4> = Tensor::from_data(frequencies, (&positions.device(), DType::F32));
-        let [rows, length] = positions.dims();
-        let angles = positions.float().cast(DType::F32).reshape([rows, length, 1, 1]) * frequencies;
-        Self { cosines: angles.clone().cos(), sines: angles.sin() }
-    }
-
-    /// # Shapes
-    /// - x, output: `[rows, length, heads, head_dim]`
-    fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let turned_first = first.clone() * self.cosines.clone() - second.clone() * self.sines.clone();
-        let turned_second = second * self.cosines.clone() + first * self.sines.clone();
-        Tensor::cat(vec![turned_first, turned_second], 3)
     }
 }

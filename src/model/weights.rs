@@ -1,23 +1,29 @@
 //! Safetensors files: an 8-byte little-endian header length, a JSON header, then the values. Knows nothing of models.
 //!
-//! The header alone says which tensors there are, so that a wrong checkpoint is refused before anything is loaded. Written files
-//! are a function of names, shapes and values only. Format: <https://github.com/huggingface/safetensors>.
+//! The header alone says which tensors there are, so that a wrong checkpoint is refused before anything is loaded. Reading only.
+//! Format: <https://github.com/huggingface/safetensors>.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{bf16, f16};
 use serde::Deserialize;
 
-use super::ModelError;
-use super::parameters::{Parameter, Sink};
+use super::parameters::Parameter;
+use super::{Dtype, ModelError};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// The file with all weights.
+pub(super) const SINGLE: &str = "model.safetensors";
+/// The file that says which shard has which tensor.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The format's own limit on headers.
 const LARGEST_HEADER_BYTES: u64 = 100_000_000;
+
+/// The weights of the logits: a copy of tied ones may be stored, and a reward model may have left its policy's behind.
+const LM_HEAD: &str = "lm_head.weight";
+/// How much of two tensors is compared at a time.
+const COMPARED_BYTES: usize = 1 << 20;
 
 /// The tensors of a checkpoint, by name, still on disk.
 #[derive(Debug)]
@@ -30,18 +36,10 @@ pub(super) struct Weights {
 #[derive(Debug)]
 struct Stored {
     file: PathBuf,
-    kind: Kind,
+    dtype: Dtype,
     shape: Vec<usize>,
     start: u64,
     bytes: usize,
-}
-
-/// The number formats that can be read; all become f32.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    F32,
-    F16,
-    Bf16,
 }
 
 /// One entry of the header.
@@ -64,13 +62,47 @@ impl Weights {
         if single.is_file() {
             weights.read_header(&single)?;
         } else if index.is_file() {
-            for shard in shards(&index)? {
-                weights.read_header(&folder.join(shard))?;
-            }
+            weights.read_shards(&index)?;
         } else {
-            return Err(ModelError::invalid(folder, format!("no weights: expected {SINGLE} or {INDEX}")));
+            let other = ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter().find(|name| folder.join(name).is_file());
+            let found = other.map(|name| format!(", found {name}: convert it to safetensors")).unwrap_or_default();
+            return Err(ModelError::invalid(folder, format!("no weights: expected {SINGLE} or {INDEX}{found}")));
         }
         Ok(weights)
+    }
+
+    /// Reads the header of one safetensors file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not a whole safetensors file.
+    pub(super) fn open_file(path: &Path) -> Result<Self, ModelError> {
+        let mut weights = Self { folder: path.to_path_buf(), tensors: BTreeMap::new() };
+        weights.read_header(path)?;
+        Ok(weights)
+    }
+
+    /// Reads the headers of the shards that an index names, and checks that its tensors are where it says.
+    fn read_shards(&mut self, index: &Path) -> Result<(), ModelError> {
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let text = std::fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.to_path_buf(), source })?;
+        let Index { weight_map } = serde_json::from_str(&text).map_err(|error| ModelError::invalid(index, error))?;
+        let shards: BTreeSet<&String> = weight_map.values().collect();
+        for shard in shards {
+            let path = self.folder.join(shard);
+            if !path.is_file() {
+                return Err(ModelError::invalid(index, format!("names {shard}, which is not there; download the checkpoint in full")));
+            }
+            self.read_header(&path)?;
+        }
+        for (name, shard) in &weight_map {
+            if self.tensors.get(name).is_none_or(|stored| stored.file != self.folder.join(shard)) {
+                return Err(ModelError::invalid(index, format!("says that {name} is in {shard}, which does not have it")));
+            }
+        }
+        Ok(())
     }
 
     fn read_header(&mut self, path: &Path) -> Result<(), ModelError> {
@@ -91,42 +123,74 @@ impl Weights {
         file.read_exact(&mut header).map_err(failed)?;
         let entries: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(&header).map_err(|error| invalid(format!("the safetensors header is not JSON: {error}")))?;
-        for (name, entry) in entries.into_iter().filter(|(name, _)| name != "__metadata__") {
+        for (name, entry) in entries.into_iter().filter(|(name, _)| !is_ignored(name)) {
             let entry: Entry = serde_json::from_value(entry).map_err(|error| invalid(format!("tensor {name}: {error}")))?;
             let stored =
                 entry.locate(path, 8 + header_bytes, file_bytes).map_err(|problem| invalid(format!("tensor {name}: {problem}")))?;
+            if let Some(other) = self.tensors.get(&name) {
+                return Err(invalid(format!("tensor {name} is in {} too", other.file.display())));
+            }
             self.tensors.insert(name, stored);
         }
         Ok(())
     }
 
-    /// Checks that the tensors are exactly these `parameters`, apart from what other software writes and nobody reads.
+    /// Checks that the tensors are exactly these `parameters`, which `config` (a file's name) asks for, apart from what other software
+    /// writes and nobody reads.
     ///
     /// # Errors
     /// Lists what is missing, unexpected or of another shape.
-    pub(super) fn check(&self, parameters: &[Parameter]) -> Result<(), ModelError> {
+    pub(super) fn check(&self, parameters: &[Parameter], config: &str) -> Result<(), ModelError> {
         let mut problems = Vec::new();
         for Parameter { name, shape, .. } in parameters {
             match self.tensors.get(name) {
                 None => problems.push(format!("{name} is missing")),
                 Some(stored) if stored.shape != *shape => {
-                    problems.push(format!("{name} has shape {:?}, config.json asks for {shape:?}", stored.shape));
+                    problems.push(format!("{name} has shape {:?}, {config} asks for {shape:?}", stored.shape));
                 }
                 Some(_) => {}
             }
         }
         let expected = |name: &str| parameters.iter().any(|parameter| parameter.name == name);
-        // A copy of tied weights, or the head that a reward model has left behind; the rotary frequencies of old checkpoints.
-        let ignored = |name: &str| name == "lm_head.weight" || name.ends_with(".rotary_emb.inv_freq");
-        let unexpected = self.tensors.keys().filter(|name| !expected(name) && !ignored(name));
-        problems.extend(unexpected.map(|name| format!("{name} is not part of the model that config.json describes")));
+        let unexpected = self.tensors.keys().filter(|name| !expected(name) && *name != LM_HEAD);
+        problems.extend(unexpected.map(|name| format!("{name} is not part of the model that {config} describes")));
         if problems.is_empty() {
             return Ok(());
         }
         let more = problems.len().saturating_sub(5);
         problems.truncate(5);
         let tail = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Err(ModelError::invalid(&self.folder, format!("weights do not fit config.json: {}{tail}", problems.join("; "))))
+        Err(ModelError::invalid(&self.folder, format!("weights do not fit {config}: {}{tail}", problems.join("; "))))
+    }
+
+    /// Checks that the logits' weights, where they are stored although they are tied to the embedding, are a copy of it.
+    ///
+    /// # Errors
+    /// When they differ, because then it is not clear which of them are meant; or a file cannot be read.
+    pub(super) fn check_tied(&self, embedding: &str) -> Result<(), ModelError> {
+        let (Some(tied), Some(source)) = (self.tensors.get(LM_HEAD), self.tensors.get(embedding)) else { return Ok(()) };
+        let failed = |stored: &Stored| {
+            let path = stored.file.clone();
+            move |source: io::Error| ModelError::Read { path, source }
+        };
+        let mut equal = tied.shape == source.shape && tied.dtype == source.dtype;
+        let mut readers = (tied.open().map_err(failed(tied))?, source.open().map_err(failed(source))?);
+        let (mut left, mut right) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
+        let mut compared = 0;
+        while equal && compared < tied.bytes {
+            let count = COMPARED_BYTES.min(tied.bytes - compared);
+            readers.0.read_exact(&mut left[..count]).map_err(failed(tied))?;
+            readers.1.read_exact(&mut right[..count]).map_err(failed(source))?;
+            equal = left[..count] == right[..count];
+            compared += count;
+        }
+        match equal {
+            true => Ok(()),
+            false => Err(ModelError::invalid(
+                &tied.file,
+                format!("{LM_HEAD} differs from {embedding}, but config.json ties them; set tie_word_embeddings to false if it is meant"),
+            )),
+        }
     }
 
     /// The values of one tensor, as f32.
@@ -136,93 +200,38 @@ impl Weights {
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let stored = self.tensors.get(name).ok_or_else(|| ModelError::invalid(&self.folder, format!("{name} is missing")))?;
         let mut bytes = vec![0; stored.bytes];
-        let outcome = File::open(&stored.file).and_then(|mut file| {
-            file.seek(SeekFrom::Start(stored.start))?;
-            file.read_exact(&mut bytes)
-        });
+        let outcome = stored.open().and_then(|mut reader| reader.read_exact(&mut bytes));
         outcome.map_err(|source| ModelError::Read { path: stored.file.clone(), source })?;
-        Ok(stored.kind.decode(&bytes))
+        Ok(stored.dtype.decode(&bytes))
+    }
+}
+
+/// What is stored beside the weights and nobody reads: metadata, and the rotary frequencies and positions of old checkpoints.
+fn is_ignored(name: &str) -> bool {
+    name == "__metadata__" || name.ends_with("rotary_emb.inv_freq") || name == "position_ids" || name.ends_with(".position_ids")
+}
+
+impl Stored {
+    /// A reader that stands before the first value.
+    fn open(&self) -> io::Result<BufReader<File>> {
+        let mut file = File::open(&self.file)?;
+        file.seek(SeekFrom::Start(self.start))?;
+        Ok(BufReader::new(file))
     }
 }
 
 impl Entry {
     /// The tensor's place in the file, whose values begin at byte `data`.
     fn locate(self, path: &Path, data: u64, file_bytes: u64) -> Result<Stored, String> {
-        let (kind, width) = match self.dtype.as_str() {
-            "F32" => (Kind::F32, 4),
-            "F16" => (Kind::F16, 2),
-            "BF16" => (Kind::Bf16, 2),
-            other => return Err(format!("dtype is {other}; supported: F32, F16, BF16")),
-        };
-        let bytes = self.shape.iter().try_fold(width, |product: usize, size| product.checked_mul(*size));
+        let dtype = Dtype::from_safetensors(&self.dtype);
+        let dtype = dtype.ok_or_else(|| format!("dtype is {}; supported: F32, F16, BF16", self.dtype))?;
+        let bytes = self.shape.iter().try_fold(dtype.width(), |product: usize, size| product.checked_mul(*size));
         let (start, end) = self.data_offsets;
         let fits = end.checked_sub(start).zip(bytes).is_some_and(|(span, bytes)| span == bytes as u64)
             && data.checked_add(end).is_some_and(|end| end <= file_bytes);
         match bytes {
-            Some(bytes) if fits => Ok(Stored { file: path.to_path_buf(), kind, shape: self.shape, start: data + start, bytes }),
+            Some(bytes) if fits => Ok(Stored { file: path.to_path_buf(), dtype, shape: self.shape, start: data + start, bytes }),
             _ => Err(format!("bytes {start} to {end} do not hold shape {:?} of {}, or the file is cut short", self.shape, self.dtype)),
         }
     }
-}
-
-impl Kind {
-    fn decode(self, bytes: &[u8]) -> Vec<f32> {
-        match self {
-            Self::F32 => bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect(),
-            Self::F16 => bytes.as_chunks().0.iter().map(|word| f16::from_le_bytes(*word).to_f32()).collect(),
-            Self::Bf16 => bytes.as_chunks().0.iter().map(|word| bf16::from_le_bytes(*word).to_f32()).collect(),
-        }
-    }
-}
-
-/// The shards an index names, each once.
-fn shards(index: &Path) -> Result<Vec<String>, ModelError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let text = std::fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.to_path_buf(), source })?;
-    let index: Index = serde_json::from_str(&text).map_err(|error| ModelError::invalid(index, error))?;
-    let mut shards: Vec<String> = index.weight_map.into_values().collect();
-    shards.sort();
-    shards.dedup();
-    Ok(shards)
-}
-
-/// Writes a safetensors file of f32 `parameters` into `folder`; `write_values` then hands over the values of each, in the same order.
-///
-/// # Errors
-/// When the file cannot be written, and the errors of `write_values`.
-pub(super) fn write(
-    folder: &Path,
-    parameters: &[Parameter],
-    write_values: impl FnOnce(&mut Sink<'_>) -> Result<(), ModelError>,
-) -> Result<(), ModelError> {
-    let path = folder.join(SINGLE);
-    let failed = |source: io::Error| ModelError::Write { path: path.clone(), source };
-    let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
-    file.write_all(&header(parameters)).map_err(failed)?;
-    write_values(&mut |values| {
-        for value in values {
-            file.write_all(&value.to_le_bytes()).map_err(failed)?;
-        }
-        Ok(())
-    })?;
-    file.flush().map_err(failed)
-}
-
-/// The length and the JSON, padded with spaces so that the values are aligned to 8 bytes.
-fn header(parameters: &[Parameter]) -> Vec<u8> {
-    let mut start = 0;
-    let mut entries = vec![r#""__metadata__":{"format":"pt"}"#.to_string()];
-    for Parameter { name, shape, .. } in parameters {
-        let end = start + 4 * shape.iter().product::<usize>();
-        entries.push(format!(r#""{name}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{start},{end}]}}"#));
-        start = end;
-    }
-    let mut json = format!("{{{}}}", entries.join(","));
-    json.extend(std::iter::repeat_n(' ', json.len().next_multiple_of(8) - json.len()));
-    let mut header = (json.len() as u64).to_le_bytes().to_vec();
-    header.extend(json.into_bytes());
-    header
 }

@@ -18,6 +18,7 @@ use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
 use super::spec::relational::Strategy;
 use super::spec::sampling::Generate;
+use super::spec::training::{Initialize, Sft};
 
 /// One input of a node: the slot, what the node calls it, and where it leads.
 #[derive(Clone, Debug)]
@@ -56,6 +57,10 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
             return Err(Fault::at(name.span, "to select by lowest_reward, \"pool\" is needed: the pool whose rewards rank the prompts"));
         }
         Operator::Generate(generate) => served(generate, &links)?,
+        Operator::Sft(Sft { initialize: Initialize::Random, lora: Some(_), .. }) => {
+            let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
+            return Err(Fault::at(name.span, problem));
+        }
         Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, place, &mut links)?,
         Operator::Score(score) => reward_inputs(spec, scope, &score.reward, place, &mut Vec::new(), &mut links)?,
         Operator::Evaluate(evaluate) => reward_inputs(spec, scope, &evaluate.reward, Where::Outside, &mut Vec::new(), &mut links)?,

@@ -106,7 +106,7 @@ fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Fault> {
         let found = if path.exists() { "is a file" } else { "is not there" };
         return Err(Fault::at(model.span, format!("expected a model directory, but \"{written}\" {found}")));
     }
-    if !path.join("config.json").is_file() {
+    if !["config.json", "adapter_config.json"].iter().any(|name| path.join(name).is_file()) {
         return Err(Fault::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
     }
     Ok(path)

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use chrono::NaiveDate;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
@@ -175,6 +176,11 @@ pub enum Input {
 }
 
 impl Task {
+    /// The date that the chat template of the task's model may write.
+    pub fn date(&self) -> Option<NaiveDate> {
+        self.settings.get("date").and_then(Value::as_str).and_then(|date| date.parse().ok())
+    }
+
     /// The first input in a slot.
     pub fn input(&self, slot: &str) -> Option<Input> {
         self.inputs(slot).next().map(|slot| slot.input)

@@ -16,6 +16,9 @@
 
 use std::path::Path;
 
+use chrono::NaiveDate;
+use serde_json::json;
+
 use super::check::{Link, Linked, link, order};
 use super::error::Fault;
 use super::files;
@@ -38,6 +41,7 @@ const MOST_TASKS: usize = 20_000;
 pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
     let iterations = iterations(&spec)?;
     run_name(&spec.name)?;
+    let date = date(&spec)?;
     let sources = files::find(&mut spec, folder)?;
     let scope = Scope::of(&spec)?;
     let no_nodes = indexmap::IndexMap::new();
@@ -56,8 +60,15 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
         Target::Same(index) => Some(index),
         _ => None,
     })?;
-    let mut unrolling =
-        Unrolling { sources: &sources, scope: &scope, tasks: Vec::new(), once: vec![0; once.len()], same: Vec::new(), last: Vec::new() };
+    let mut unrolling = Unrolling {
+        sources: &sources,
+        scope: &scope,
+        date,
+        tasks: Vec::new(),
+        once: vec![0; once.len()],
+        same: Vec::new(),
+        last: Vec::new(),
+    };
     for index in once_order {
         let Some(node) = once.get(index) else { continue };
         let baseline = unrolling.baseline(node);
@@ -93,6 +104,16 @@ fn iterations(spec: &Spec) -> Result<u32, Fault> {
     }
 }
 
+/// The date, if one is given: a day that the calendar has.
+fn date(spec: &Spec) -> Result<Option<NaiveDate>, Fault> {
+    let Some(At { value, span }) = &spec.date else { return Ok(None) };
+    // The length rules out years of more digits and days without their zero, which would make two spellings of one date.
+    match value.parse::<NaiveDate>() {
+        Ok(date) if value.len() == 10 => Ok(Some(date)),
+        _ => Err(Fault::at(*span, format!("expected a date such as 2026-11-23, found \"{value}\""))),
+    }
+}
+
 /// The run's name is a folder's name, and must not lead out of its place.
 fn run_name(name: &At<String>) -> Result<(), Fault> {
     let text = &name.value;
@@ -110,6 +131,8 @@ fn run_name(name: &At<String>) -> Result<(), Fault> {
 struct Unrolling<'a> {
     sources: &'a [Source],
     scope: &'a Scope,
+    /// The date that chat templates write.
+    date: Option<NaiveDate>,
     tasks: Vec<Task>,
     /// The task of each node of `nodes`.
     once: Vec<usize>,
@@ -257,6 +280,9 @@ impl Unrolling<'_> {
             && let Some(Source { kind: SourceKind::Reward { reward }, .. }) = self.sources.get(index)
         {
             settings.insert("reward".to_string(), reward.settings());
+        }
+        if let Some(date) = self.date.filter(|_| operator.converses()) {
+            settings.insert("date".to_string(), json!(date.to_string()));
         }
         self.tasks.push(Task {
             name: format!("{}{part}", node.name.value),

@@ -60,7 +60,7 @@ pub fn execute(
         .iter()
         .map(|index| {
             let task = &graph.tasks[*index];
-            let needs = task.inputs.iter().filter_map(|input| match input.input {
+            let needs = stages::adapters::needs(graph, task).filter_map(|input| match input {
                 Input::Task(need) => pending.binary_search(&need).ok(),
                 Input::Source(_) => None,
             });

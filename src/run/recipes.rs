@@ -1,11 +1,13 @@
 //! From a graph to the recipe, and so the fingerprint, of each of its tasks.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::RunError;
 use crate::dag::fingerprint::{Fingerprint, Recipe};
+use crate::model;
 use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
-use crate::stages;
+use crate::stages::{self, StageError};
 use crate::store;
 
 /// A graph whose inputs were read once, so that every output's fingerprint is known.
@@ -57,15 +59,26 @@ fn fingerprint(source: &Source, files: &[Fingerprint]) -> Result<Fingerprint, Ru
             let reading = serde_json::json!([files, format, delimiter, header, columns, shape, map]);
             Fingerprint::of(reading.to_string().as_bytes())
         }
-        SourceKind::Model { path } => store::fingerprint_of(path)?,
+        SourceKind::Model { path } => model_fingerprint(path)?,
         SourceKind::Reward { reward: Reward::One(RewardSource::Sql(sql)) } => Fingerprint::of(sql.as_bytes()),
         SourceKind::Reward { reward } => {
             let models = reward.sources().filter_map(|source| match source {
-                RewardSource::Model(path) => Some(store::fingerprint_of(path)),
+                RewardSource::Model(path) => Some(model_fingerprint(path)),
                 _ => None,
             });
             let models = models.collect::<Result<Vec<_>, _>>()?;
             Fingerprint::of(serde_json::json!([reward.settings(), models]).to_string().as_bytes())
         }
+    })
+}
+
+/// The contents of a model directory; for an adapter those of its base too.
+fn model_fingerprint(path: &Path) -> Result<Fingerprint, RunError> {
+    Ok(match model::base_of(path).map_err(StageError::from)? {
+        Some(base) => {
+            let parts = serde_json::json!([store::fingerprint_of(path)?, store::fingerprint_of(&base)?]);
+            Fingerprint::of(parts.to_string().as_bytes())
+        }
+        None => store::fingerprint_of(path)?,
     })
 }

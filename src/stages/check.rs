@@ -2,15 +2,16 @@
 //!
 //! Follows the graph once with schemas instead of rows, so that a query that names a wrong column fails now and not in an hour.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::input::import;
 use super::reward::{ModelAt, Reward, Term};
-use super::{StageError, device_choice, generate_remote, score};
-use crate::model::{Checkpoint, DeviceChoice, Head};
+use super::{Prompts, StageError, adapters, device_choice, generate_remote, score};
+use crate::model::{Asked, Checkpoint, DeviceChoice, Head, ModelError};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::input::Shape;
 use crate::pipeline::spec::operator::Operator;
@@ -18,6 +19,9 @@ use crate::pipeline::spec::sampling::Generate;
 use crate::pipeline::spec::training::Initialize;
 use crate::store::Session;
 use crate::tables::TableKind;
+
+/// How many prompts of a table are tried on a model's chat template.
+const PROMPTS_TRIED: usize = 100;
 
 /// The shapes of outside tables of prompts and preferences, by the tables' names.
 pub type Shapes = BTreeMap<String, Shape>;
@@ -27,7 +31,8 @@ pub type Shapes = BTreeMap<String, Shape>;
 /// # Errors
 /// The first thing found wrong, with the file, table, row or column, and the node's line in the pipeline file.
 pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Shapes, StageError> {
-    let mut known = Known { graph, sources: HashMap::new(), shapes: Shapes::new(), tasks: Vec::new() };
+    let mut known =
+        Known { graph, sources: HashMap::new(), shapes: Shapes::new(), asked: HashMap::new(), tried: HashSet::new(), tasks: Vec::new() };
     for task in &graph.tasks {
         // Iterations differ in their inputs only where t = 1 starts; the second one shows all there is to see.
         let schema = known.check(task, device).map_err(|error| match error {
@@ -44,10 +49,14 @@ struct Known<'a> {
     graph: &'a Graph,
     sources: HashMap<usize, SchemaRef>,
     shapes: Shapes,
+    /// The first prompts of each outside table of prompts.
+    asked: HashMap<usize, Vec<Asked>>,
+    /// The models and tables that were tried together.
+    tried: HashSet<(&'a Path, usize)>,
     tasks: Vec<SchemaRef>,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
     /// Checks one task whose inputs were checked; gives its output's columns (none for a model).
     fn check(&mut self, task: &Task, device: Option<DeviceChoice>) -> Result<SchemaRef, StageError> {
         for slot in ["prompts", "demonstrations"] {
@@ -80,6 +89,10 @@ impl Known<'_> {
                 }
             }
         }
+        if task.iteration.is_none_or(|iteration| iteration <= 2) {
+            adapters::check(self.graph, task)?;
+        }
+        self.try_prompts(task)?;
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             generate_remote::client(engine)?;
         }
@@ -98,6 +111,32 @@ impl Known<'_> {
             (_, Some(kind)) => Ok(kind.schema()),
             (_, None) => Ok(Arc::new(Schema::empty())),
         }
+    }
+
+    /// Encodes the first prompts of an outside table as the task's model will, because a chat template that fails does so for all of
+    /// them. Single prompts that a template refuses become rows with an error when the task runs.
+    fn try_prompts(&mut self, task: &Task) -> Result<(), StageError> {
+        for (model, prompts) in [("policy", "prompts"), ("from", "demonstrations")] {
+            let (Some(model), Some(Input::Source(table))) = (task.input(model), task.input(prompts)) else { continue };
+            let Some(folder) = self.base_model(model) else { continue };
+            let asked = self.asked.get(&table).map(Vec::as_slice).unwrap_or_default();
+            if !self.tried.insert((folder, table)) || asked.iter().all(|asked| matches!(asked, Asked::Text(_))) {
+                continue;
+            }
+            let checkpoint = Checkpoint::open_blank(folder)?.with_date(task.date());
+            let mut refusals = Vec::new();
+            for asked in asked {
+                match checkpoint.encode_prompt(asked) {
+                    Ok(_) => {}
+                    Err(error @ (ModelError::Chat(_) | ModelError::Invalid { .. })) => return Err(error.into()),
+                    Err(refused) => refusals.push(refused),
+                }
+            }
+            if refusals.len() == asked.len() {
+                return Err(refusals.swap_remove(0).into());
+            }
+        }
+        Ok(())
     }
 
     /// Plans a reward's queries, opens its models, and makes its servers' clients, which ask nothing yet.
@@ -139,6 +178,17 @@ impl Known<'_> {
             )));
         }
         Ok(())
+    }
+
+    /// The outside model that a model began as: it has the same tokenizer and chat template.
+    fn base_model(&self, mut model: Input) -> Option<&'a Path> {
+        loop {
+            match self.graph.source(model).map(|source| &source.kind) {
+                Some(SourceKind::Model { path }) => return Some(path),
+                Some(_) => return None,
+                None => model = self.graph.task(model)?.input("from")?,
+            }
+        }
     }
 
     /// A session with the task's named tables, empty.
@@ -198,6 +248,11 @@ impl Known<'_> {
             self.shapes.insert(source.name.clone(), shape);
         }
         let schema = imported.schema();
+        if let (Some(source), Some(first)) = (self.graph.sources.get(index), imported.batches.first())
+            && let Ok(prompts) = Prompts::read(&source.name, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
+        {
+            self.asked.insert(index, prompts.iter().map(|prompt| prompt.asked.clone()).collect());
+        }
         self.sources.insert(index, schema.clone());
         Ok(schema)
     }

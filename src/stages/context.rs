@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 
-use super::{Preferences, Progress, Prompts, StageError, seed, version};
+use super::{Preferences, Progress, Prompts, StageError, adapters, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model::{Checkpoint, DeviceChoice};
-use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
+use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::{Device, Output};
 use crate::store::{Place, PlaceKind, RunLock, Session, TableWriter};
 use crate::tables::{TableError, TableKind};
@@ -161,19 +161,14 @@ impl Context<'_> {
         Preferences::read(&name, self.batches(slot)?)
     }
 
-    /// The model directory in `slot`.
+    /// The directory of the model in `slot`.
     pub fn model(&self, slot: &str) -> Result<PathBuf, StageError> {
-        let input = self.input(slot)?;
-        match (self.graph.source(input).map(|source| &source.kind), self.graph.task(input)) {
-            (Some(SourceKind::Model { path }), _) => Ok(path.clone()),
-            (_, Some(task)) => Ok(self.run.model_dir(&task.place())?),
-            _ => Err(StageError::Input(format!("{}: {slot} is not a model", self.task.label()))),
-        }
+        adapters::folder(self.run, self.graph, self.input(slot)?)
     }
 
-    /// The model in `slot`, opened but not loaded.
+    /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat template writes the pipeline's date.
     pub fn checkpoint(&self, slot: &str) -> Result<Checkpoint, StageError> {
-        Ok(Checkpoint::open(&self.model(slot)?)?)
+        Ok(adapters::open(self.run, self.graph, self.input(slot)?)?.with_date(self.task.date()))
     }
 
     /// A session for this stage's plans.

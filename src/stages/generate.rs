@@ -126,6 +126,7 @@ impl<'a> Sampler<'a> {
             top_k: settings.top_k.map_or(0, |k| k as usize),
             max_new_tokens: settings.max_new_tokens as usize,
             eos: checkpoint.generation.eos_token_ids.clone(),
+            vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
             max_total_tokens: checkpoint.config.max_position_embeddings,
         };
         let policy_fingerprint = context.fingerprint_of("policy")?;

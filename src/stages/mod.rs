@@ -7,6 +7,7 @@
 //! A stage reads tables and models that the store verified, and writes one output through it, part by part where it is long.
 //! This is the only place that sees both Arrow and burn. Stages know nothing of each other, of the schedule, or of the terminal.
 
+pub mod adapters;
 mod check;
 mod comparisons;
 mod context;

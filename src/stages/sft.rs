@@ -4,6 +4,7 @@ use arrow::array::{ArrayRef, AsArray, ListArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type};
 
+use super::adapters::Trainee;
 use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, Prompt, StageError, Summary, tensors};
 use crate::model::Checkpoint;
@@ -17,7 +18,7 @@ const MICRO_BATCH_SIZE: usize = 16;
 pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageError> {
     let checkpoint = match settings.initialize {
         Initialize::Checkpoint => context.checkpoint("from")?,
-        Initialize::Random => Checkpoint::open_blank(&context.model("from")?)?,
+        Initialize::Random => Checkpoint::open_blank(&context.model("from")?)?.with_date(context.task.date()),
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
@@ -34,9 +35,10 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageErr
         gradient_limit: settings.max_gradient_norm,
         micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
     };
+    let trainee = Trainee::new(context, &checkpoint);
     let seed = context.seed().number("initialize", "", 0);
     let initial = || match settings.initialize {
-        Initialize::Checkpoint => Ok(checkpoint.load(&device)?),
+        Initialize::Checkpoint => trainee.load(&device),
         Initialize::Random => Ok(checkpoint.init(&device, seed)),
     };
     train(
@@ -45,7 +47,7 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageErr
         training,
         &plan,
         |trainer, rows| trainer.supervised_step(&responses, rows),
-        |folder, policy| Ok(checkpoint.save(folder, policy)?),
+        |folder, policy| trainee.save(folder, policy),
     )
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The loop itself is [`super::training_loop`]'s, what a step does `training`'s.
 
+use super::adapters::Trainee;
 use super::paired::Paired;
 use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, StageError, Summary};
@@ -22,6 +23,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
         )));
     }
     let checkpoint = context.checkpoint("from")?;
+    let trainee = Trainee::new(context, &checkpoint);
     let device = context.device()?;
     let plan = Plan {
         examples: paired.pairs.iter().map(|pair| pair.prompt_id.as_str()).collect(),
@@ -49,7 +51,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
     let mut batch = Vec::new();
     train(
         context,
-        || Ok(checkpoint.load(&device)?),
+        || trainee.load(&device),
         training,
         &plan,
         |trainer, rows| {
@@ -57,6 +59,6 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
             batch.extend(rows.iter().filter_map(|row| pairs.get(*row).copied()));
             trainer.preference_step(&responses, &batch, settings.beta)
         },
-        |folder, policy| Ok(checkpoint.save(folder, policy)?),
+        |folder, policy| trainee.save(folder, policy),
     )
 }

@@ -1,6 +1,6 @@
 //! A trainer on disk: weights, optimizer moments and step, such that training goes on bit for bit as if it had never stopped.
 //!
-//! `weights.safetensors` holds the f32 weights; `gradient_means.safetensors` and `gradient_squares.safetensors` what the optimizer
+//! `weights.safetensors` holds the f32 weights that are trained, not those that are frozen; `gradient_means.safetensors` and `gradient_squares.safetensors` what the optimizer
 //! remembers of each, under the same names; `trainer.json` the step. The same state gives the same bytes. Knows no settings: those are
 //! the caller's to bring back, and a change of them is the caller's to notice. Atomic replacement of the folder is the caller's too.
 
@@ -36,13 +36,12 @@ impl<M: Module + Sync> Trainer<M> {
     /// # Errors
     /// When a file cannot be written.
     pub fn save_state(&self, folder: &Path) -> Result<(), TrainingError> {
-        let model = self.model();
         let moments = &self.optimizer.moments;
         let mut files = vec![WEIGHTS.to_string()];
-        save(&model, &folder.join(WEIGHTS))?;
+        save(&self.model, &folder.join(WEIGHTS))?;
         for (name, moments) in [(MEANS, &moments.first), (SQUARES, &moments.second)] {
             if !moments.is_empty() {
-                save(&with_values(model.clone(), moments), &folder.join(name))?;
+                save(&with_values(self.model.clone(), moments), &folder.join(name))?;
                 files.push(name.to_string());
             }
         }
@@ -52,8 +51,8 @@ impl<M: Module + Sync> Trainer<M> {
         fs::write(&path, text).map_err(|problem| TrainingError::state(&path, problem))
     }
 
-    /// The trainer that was saved in `folder`. Of `model` only the architecture and the device are used; `settings` and `total_steps`
-    /// must be those the saved trainer had.
+    /// The trainer that was saved in `folder`. Of `model` only the architecture, the device and what is frozen are used; `settings` and
+    /// `total_steps` must be those the saved trainer had.
     ///
     /// # Errors
     /// When a file cannot be read or does not fit the model.
@@ -64,7 +63,7 @@ impl<M: Module + Sync> Trainer<M> {
         if progress.version != VERSION {
             return Err(TrainingError::state(&path, format!("state version {}, expected {VERSION}", progress.version)));
         }
-        let model = load(model.valid(), &folder.join(WEIGHTS))?;
+        let model = load(model.train(), &folder.join(WEIGHTS))?;
         let moments = |name: &str| -> Result<Parameters, TrainingError> {
             match progress.files.iter().any(|file| file == name) {
                 true => Ok(parameters::values(&load(model.clone(), &folder.join(name))?)),
@@ -86,17 +85,24 @@ fn with_values<M: Module>(module: M, values: &Parameters) -> M {
     parameters::change(module, or_zero)
 }
 
+/// Writes what is not frozen of `module`, which has autodiff.
 fn save(module: &impl Module, path: &Path) -> Result<(), TrainingError> {
     // Without metadata, whose order in the file would change from run to run.
-    let mut store = SafetensorsStore::from_file(path).clear_metadata().overwrite(true);
-    module.save_into(&mut store).map_err(|problem| TrainingError::state(path, problem))
+    let mut store = SafetensorsStore::from_file(path).clear_metadata().overwrite(true).with_full_paths(parameters::names(module));
+    module.valid().save_into(&mut store).map_err(|problem| TrainingError::state(path, problem))
 }
 
-fn load<M: Module>(mut module: M, path: &Path) -> Result<M, TrainingError> {
-    let mut store = SafetensorsStore::from_file(path);
+/// Reads what is not frozen of `module`, which has autodiff.
+fn load<M: Module>(module: M, path: &Path) -> Result<M, TrainingError> {
+    let trained = parameters::names(&module);
+    let mut store = SafetensorsStore::from_file(path).allow_partial(true);
+    let mut module = module.valid();
     let result = module.load_from(&mut store).map_err(|problem| TrainingError::state(path, problem))?;
-    match result.unused.first() {
-        Some(name) => Err(TrainingError::state(path, format!("tensor {name} belongs to no parameter of this model"))),
-        None => Ok(module),
+    if let Some(name) = result.unused.first() {
+        return Err(TrainingError::state(path, format!("tensor {name} belongs to no parameter of this model")));
+    }
+    match result.missing.iter().find(|(name, _)| trained.contains(name)) {
+        Some((name, _)) => Err(TrainingError::state(path, format!("expected a tensor {name}, found none"))),
+        None => Ok(module.train()),
     }
 }

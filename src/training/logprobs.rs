@@ -54,6 +54,8 @@ struct Head {
     hidden: Tensor<2>,
     /// `[vocab_size, hidden_size]`, with autodiff.
     weight: Tensor<2>,
+    /// Whether the weight is frozen, and so wants no gradient.
+    frozen: bool,
     /// `[tokens, vocab_size]`, without.
     probabilities: Tensor<2>,
     /// `[tokens]`: the response tokens.
@@ -84,7 +86,7 @@ impl Scored {
         let targets = tokens.clone().flatten::<1>(0, 1).select(0, indices(targets));
         let hidden: Tensor<2> = model.hidden(tokens, &Placement::right_padded(longest, &device), None).flatten(0, 1);
         let hidden = hidden.select(0, before);
-        let weight = head_weight(model);
+        let (weight, frozen) = head_weight(model);
 
         let logits = hidden.clone().inner().matmul(weight.clone().inner().transpose());
         let probabilities = softmax(logits.clone(), 1);
@@ -93,12 +95,12 @@ impl Scored {
         let of_tokens = (logits.gather(1, targets.clone().unsqueeze_dim(1)) - normalizer).into_data();
         let mut of_tokens = of_tokens.iter::<f64>();
         let logprobs = token_counts.iter().map(|&count| of_tokens.by_ref().take(count).sum()).collect();
-        Ok(Self { logprobs, token_counts, head: Some(Head { hidden, weight, probabilities, targets }) })
+        Ok(Self { logprobs, token_counts, head: Some(Head { hidden, weight, frozen, probabilities, targets }) })
     }
 
     /// The gradients of Σ `derivatives` · logprobs, one derivative a row; `None` when no row has a response token.
     pub(super) fn backward(self, derivatives: &[f64]) -> Option<Gradients> {
-        let Head { hidden, weight, probabilities, targets } = self.head?;
+        let Head { hidden, weight, frozen, probabilities, targets } = self.head?;
         let of_tokens: Vec<f32> = derivatives
             .iter()
             .zip(&self.token_counts)
@@ -111,18 +113,29 @@ impl Scored {
         // With G = derivative ⊙ (one-hot − probabilities), the gradient by the logits, these are G · weight and Gᵀ · hidden.
         let by_hidden =
             (plain_weight.clone().select(0, targets.clone()) - probabilities.clone().matmul(plain_weight.clone())) * derivative.clone();
+        // A sum with these derivatives, for autodiff to go on from.
+        let of_hidden = (hidden * by_hidden.autodiff()).sum();
+        if frozen {
+            return Some(of_hidden.backward());
+        }
         let scaled = plain_hidden * derivative;
         let by_weight = plain_weight.zeros_like().select_assign(0, targets, scaled.clone(), IndexingUpdateOp::Add)
             - probabilities.transpose().matmul(scaled);
-        // A sum with these derivatives, for autodiff to go on from.
-        Some(((hidden * by_hidden.autodiff()).sum() + (weight * by_weight.autodiff()).sum()).backward())
+        Some((of_hidden + (weight * by_weight.autodiff()).sum()).backward())
     }
 }
 
-/// The weights from hidden states to logits: `[vocab_size, hidden_size]`.
-fn head_weight(model: &CausalLm) -> Tensor<2> {
-    match &model.lm_head {
-        Some(lm_head) => lm_head.weight.val().transpose(),
-        None => model.model.embed_tokens.weight.val(),
-    }
+/// The weights from hidden states to logits, `[vocab_size, hidden_size]`, and whether they are frozen.
+fn head_weight(model: &CausalLm) -> (Tensor<2>, bool) {
+    let (weight, transposed) = match &model.lm_head {
+        Some(lm_head) => (lm_head.weight.val(), true),
+        None => (model.model.embed_tokens.weight.val(), false),
+    };
+    let frozen = !weight.is_require_grad();
+    (if transposed { weight.transpose() } else { weight }, frozen)
+}
+
+/// `model` with the dropout of a micro-batch of a step: masks depend on which rows these are, never on when they are worked on.
+pub(super) fn masked(model: &CausalLm, step: u64, rows: &[usize]) -> CausalLm {
+    model.with_dropout(step, rows.first().map_or(0, |&row| row as u64))
 }

@@ -1,7 +1,8 @@
 //! Walks over the parameters of a module by name, each as a flat tensor.
 //!
 //! burn names a parameter by a random id; everything that is kept between runs needs the name instead: the path of fields from the
-//! module's root, such as `model.layers.0.self_attn.q_proj.weight`. Knows nothing of optimizers or losses.
+//! module's root, such as `model.layers.0.self_attn.q_proj.weight`. Frozen parameters, those of a module with autodiff that want no
+//! gradient, are passed over: nothing is kept for them and nothing copied. Knows nothing of optimizers or losses.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +19,19 @@ pub fn gradients(module: &impl Module, gradients: Gradients) -> Parameters {
     collect.found
 }
 
-/// The values of all parameters of `module`, without autodiff.
+/// The values of the parameters of `module` that are not frozen, without autodiff.
 pub fn values(module: &impl Module) -> Parameters {
     let mut collect = Collect { path: Path::default(), found: Parameters::new(), gradients: None };
     module.visit(&mut collect);
     collect.found
 }
 
-/// The module with every parameter replaced by what `change` makes of its name and value.
+/// The names of the parameters of `module` that are not frozen.
+pub fn names(module: &impl Module) -> Vec<String> {
+    values(module).into_keys().collect()
+}
+
+/// The module with every parameter that is not frozen replaced by what `change` makes of its name and value.
 ///
 /// `change` must keep the element count. Names, shapes and whether a gradient is wanted stay as they were; the result is a leaf
 /// again, so no graph reaches from one step into the next.
@@ -67,9 +73,10 @@ impl ModuleVisitor for Collect {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
         let tensor = match &mut self.gradients {
-            Some(gradients) => param.val().grad_remove(gradients),
-            None => Some(param.val().inner()),
+            Some(gradients) => value.grad_remove(gradients),
+            None => (!is_frozen(&value)).then(|| value.inner()),
         };
         if let Some(tensor) = tensor {
             self.found.insert(self.path.name(), tensor.flatten(0, D - 1));
@@ -92,6 +99,9 @@ impl<F: FnMut(&str, Tensor<1>) -> Tensor<1>> ModuleMapper for Change<F> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if is_frozen(&param.val()) {
+            return param;
+        }
         let name = self.path.name();
         param.map(|tensor| {
             let shape = tensor.shape();
@@ -104,4 +114,8 @@ impl<F: FnMut(&str, Tensor<1>) -> Tensor<1>> ModuleMapper for Change<F> {
             }
         })
     }
+}
+
+fn is_frozen<const D: usize>(value: &Tensor<D>) -> bool {
+    value.is_autodiff() && !value.is_require_grad()
 }

@@ -4,7 +4,7 @@
 
 use crate::model::CausalLm;
 
-use super::logprobs::Scored;
+use super::logprobs::{Scored, masked};
 use super::loss::{PairLogprobs, PreferenceLoss, weighted_dpo};
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
@@ -29,11 +29,11 @@ impl Trainer<CausalLm> {
     /// # Errors
     /// When there is no pair, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
     pub fn preference_step(&mut self, responses: &Responses, pairs: &[Pair], beta: f64) -> Result<StepMetrics, TrainingError> {
-        let count = pairs.len() as f64;
+        let (count, step) = (pairs.len() as f64, self.step());
         let mut sum = PreferenceLoss::default();
         let work = |policy: &CausalLm, pairs: &[Pair]| {
             let rows: Vec<usize> = pairs.iter().map(|pair| pair.chosen).chain(pairs.iter().map(|pair| pair.rejected)).collect();
-            let scored = Scored::new(policy, responses, &rows)?;
+            let scored = Scored::new(&masked(policy, step, &rows), responses, &rows)?;
             let found = preference_loss(&scored.logprobs, pairs, beta);
             let chosen = found.derivative.iter().map(|derivative| derivative / count);
             let derivatives: Vec<f64> = chosen.clone().chain(chosen.map(|derivative| -derivative)).collect();

@@ -2,7 +2,7 @@
 
 use crate::model::CausalLm;
 
-use super::logprobs::Scored;
+use super::logprobs::{Scored, masked};
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
 impl Trainer<CausalLm> {
@@ -13,9 +13,9 @@ impl Trainer<CausalLm> {
     /// When no row has a response token, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
     pub fn supervised_step(&mut self, responses: &Responses, rows: &[usize]) -> Result<StepMetrics, TrainingError> {
         let count = rows.iter().map(|&row| responses.response(row).len()).sum::<usize>() as f64;
-        let mut loss = 0.0;
+        let (mut loss, step) = (0.0, self.step());
         let work = |policy: &CausalLm, rows: &[usize]| {
-            let scored = Scored::new(policy, responses, rows)?;
+            let scored = Scored::new(&masked(policy, step, rows), responses, rows)?;
             let found = -scored.logprobs.iter().sum::<f64>() / count;
             Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
         };

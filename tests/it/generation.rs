@@ -11,7 +11,7 @@ use optune::model::{CausalLm, Checkpoint, Placement, Sequences, SpecialTokens};
 use crate::model::{blank_checkpoint, device, real};
 
 fn sampling() -> Sampling {
-    Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, max_new_tokens: 12, eos: vec![2], max_total_tokens: 64 }
+    Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, max_new_tokens: 12, eos: vec![2], vocabulary_size: usize::MAX, max_total_tokens: 64 }
 }
 
 /// A seed that no other pair of numbers has.

@@ -3,10 +3,14 @@
 mod broken;
 mod chain;
 mod command_line;
+mod export;
+mod families;
 mod floors;
 mod generation;
 mod kills;
+mod lora;
 mod model;
+mod model_config;
 mod pipeline;
 mod remote;
 mod reward_model;

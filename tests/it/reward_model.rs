@@ -116,9 +116,11 @@ fn padding_is_the_tokenizers_own_where_it_has_one() {
     assert_eq!(padding(json!({})), json!(1));
     let path = folder.path().join("config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    config["pad_token_id"] = json!(7);
-    fs::write(&path, config.to_string()).unwrap();
-    assert_eq!(padding(json!({"pad_token": "</s>"})), json!(7));
+    for (before, after) in [(7, 7), (-1, 2)] {
+        config["pad_token_id"] = json!(before);
+        fs::write(&path, config.to_string()).unwrap();
+        assert_eq!(padding(json!({"pad_token": "</s>"})), json!(after));
+    }
 }
 
 #[test]

@@ -60,11 +60,7 @@ impl Workspace {
         workspace.write("held_out.jsonl", &rows(20, 28));
         workspace.write("reward.sql", REWARD);
         workspace.write("pipeline.yaml", PIPELINE);
-        std::fs::create_dir(workspace.path("shape")).unwrap();
-        for entry in std::fs::read_dir(shape).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), workspace.path("shape").join(entry.file_name())).unwrap();
-        }
+        copy_folder(&shape, &workspace.path("shape"));
         workspace
     }
 
@@ -135,6 +131,17 @@ impl Workspace {
             .filter(|found| found["event"] == event)
             .map(|found| (found["node"].as_str().unwrap_or_default().to_string(), number(&found, "iteration"), number(&found, "part")))
             .collect()
+    }
+}
+
+/// Copies the files of a folder, not its folders, over what is there.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
     }
 }
 

@@ -1,10 +1,10 @@
-"""Compares saved models with Hugging Face transformers: same logits, same token ids.
+"""Compares saved models with Hugging Face transformers: same logits or reward, same token ids.
 
-    OPTUNE_EXPORT_DIR=DIR cargo test --release -- models_are_exported
+    OPTUNE_EXPORT_DIR=DIR cargo test --release -- exported
     python tests/python/export_parity.py DIR
 
-Every folder in DIR holds a saved model and a parity.json, written by the test above: token ids, the logits of every position, and
-(where there is a tokenizer that transformers can load) a text with its ids. Exits with 1 if anything differs, and with 0 and a word
+Every folder in DIR holds a saved model and a parity.json, written by the tests above: token ids, the logits of every position or the
+reward, and (where there is a tokenizer that transformers can load) a text with its ids. Exits with 1 if anything differs, and with 0 and a word
 about it where transformers is not installed.
 """
 
@@ -18,20 +18,24 @@ TOLERANCE = 1e-4
 def compare(folder, torch, transformers):
     """Returns what differs in one folder, as a list of sentences."""
     parity = json.loads((folder / "parity.json").read_text())
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    differences = []
+    is_reward = "reward" in parity
+    model_class = transformers.AutoModelForSequenceClassification if is_reward else transformers.AutoModelForCausalLM
+    model, info = model_class.from_pretrained(folder, output_loading_info=True)
+    differences = [f"{kind}: {sorted(keys)}" for kind, keys in info.items() if keys]
     if model.dtype != torch.float32:
         differences.append(f"loaded as {model.dtype}, expected torch.float32")
     with torch.no_grad():
-        logits = model(torch.tensor([parity["token_ids"]])).logits[0]
-    largest = (logits - torch.tensor(parity["logits"])).abs().max().item()
+        results = model.eval()(torch.tensor([parity["token_ids"]])).logits[0]
+    expected = torch.tensor([parity["reward"]] if is_reward else parity["logits"])
+    largest = (results - expected).abs().max().item()
+    what = "reward" if is_reward else "logit"
     if not largest < TOLERANCE:
-        differences.append(f"largest difference of a logit is {largest}, expected less than {TOLERANCE}")
+        differences.append(f"largest difference of a {what} is {largest}, expected less than {TOLERANCE}")
     if "text" in parity:
         ids = transformers.AutoTokenizer.from_pretrained(folder)(parity["text"])["input_ids"]
         if ids != parity["text_ids"]:
             differences.append(f"{parity['text']!r} is {ids}, expected {parity['text_ids']}")
-    print(f"{folder.name}: {model.num_parameters()} parameters, largest difference of a logit {largest:.1e}")
+    print(f"{folder.name}: {type(model).__name__}, {model.num_parameters()} parameters, largest difference of a {what} {largest:.1e}")
     return differences
 
 

@@ -5,6 +5,7 @@
 pub mod engine;
 pub mod held_out;
 pub mod input;
+pub mod lora;
 pub mod operator;
 pub mod query;
 pub mod relational;
@@ -34,6 +35,11 @@ pub struct Spec {
     /// What all randomness is drawn from.
     #[serde(default)]
     pub seed: u64,
+    /// The date that chat templates write as today's, such as `2026-11-23`; only templates that ask for it need one. It is never taken
+    /// from the clock, because a run that is resumed tomorrow would then see other prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date"))]
+    pub date: Option<At<String>>,
     /// Values that the rest of the file takes in by `${name}`, and `--set name=value` replaces.
     #[serde(default)]
     pub params: IndexMap<String, Param>,

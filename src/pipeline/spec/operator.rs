@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::lora::Lora;
 use super::relational::{Merge, Pair, Score, Select, Sql, Strategy};
 use super::sampling::{Evaluate, Generate};
 use super::training::{Rank, RewardModel, Sft, Train};
@@ -159,6 +160,15 @@ impl Operator {
         }
     }
 
+    /// The adapter that it trains, if it does not train the weights.
+    pub fn lora(&self) -> Option<&Lora> {
+        match self {
+            Self::Train(train) => train.lora.as_ref(),
+            Self::Sft(sft) => sft.lora.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The slots that the user filled: slot, name as written, and what must stand there. Tables of `sql` are not among them.
     pub fn slots(&self) -> Vec<(&'static str, &Name, Output)> {
         let slots: Vec<(&'static str, Option<&Name>, Output)> = match self {
@@ -206,6 +216,11 @@ impl Operator {
             Self::Rank(rank) => rank.held_out.table().is_none(),
             Self::Score(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_) => false,
         }
+    }
+
+    /// Whether a model's chat template may be used, so that the date it writes counts.
+    pub fn converses(&self) -> bool {
+        !matches!(self, Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Evaluate(_) | Self::Sql(_))
     }
 
     /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.

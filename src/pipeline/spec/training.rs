@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::held_out::HeldOut;
+use super::lora::Lora;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
@@ -53,6 +54,9 @@ pub struct Train {
     #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: Option<f64>,
+    /// Train a low-rank adapter instead of the weights, `{}` for its defaults; the weights themselves when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
 }
 
 /// A policy trained to imitate demonstrations.
@@ -103,6 +107,9 @@ pub struct Sft {
     #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: Option<f64>,
+    /// Train a low-rank adapter instead of the weights, `{}` for its defaults; the weights themselves when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
 }
 
 /// A reward model, trained on preferences: a policy whose head is replaced by a score.

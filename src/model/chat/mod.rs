@@ -1,0 +1,185 @@
+//! Chat templates: messages to text, as the checkpoint's Jinja template says. Knows nothing of tokens.
+//!
+//! The environment is that of Hugging Face transformers (`trim_blocks`, `lstrip_blocks`, Python's methods and order of dictionaries,
+//! `raise_exception`, `{% generation %}`), without the clock: a prompt must not depend on the day. What a template uses and is not
+//! here is an error that names it.
+
+mod date;
+mod json;
+mod python;
+mod syntax;
+
+use std::fmt;
+use std::path::Path;
+
+use chrono::NaiveDate;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, Value as Variable};
+use serde_json::Value;
+
+use super::{Message, ModelError};
+use python::Dict;
+
+/// A checkpoint's chat template.
+#[derive(Clone, Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    special_tokens: Vec<(String, String)>,
+}
+
+const NAME: &str = "chat_template";
+
+/// The special tokens that a template sees as variables, if the tokenizer has them.
+const SPECIAL_TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// Filters, tests and functions that minijinja has and Python's Jinja has not; a template may ask whether they are defined.
+const FILTERS_NOT_IN_PYTHON: [&str; 5] = ["bool", "split", "lines", "chain", "zip"];
+const TESTS_NOT_IN_PYTHON: [&str; 2] = ["startingwith", "endingwith"];
+const FUNCTIONS_NOT_IN_PYTHON: [&str; 1] = ["debug"];
+
+/// A template's own refusal, by `raise_exception`.
+#[derive(Debug)]
+struct Raised;
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("raised by the template")
+    }
+}
+
+impl std::error::Error for Raised {}
+
+impl ChatTemplate {
+    /// Compiles a template's source. The special tokens (`("bos_token", "<s>")`) are what the template may write.
+    ///
+    /// # Errors
+    /// When the source is not Jinja.
+    pub fn new(source: &str, special_tokens: &[(&str, &str)]) -> Result<Self, ModelError> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| ModelError::Chat(error.to_string()))?);
+        environment.set_formatter(python::show);
+        environment.set_unknown_method_callback(python::method);
+        FILTERS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_filter(name));
+        TESTS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_test(name));
+        FUNCTIONS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_global(name));
+        environment.add_filter("tojson", json::tojson);
+        environment.add_filter("trim", python::trim);
+        environment.add_test("iterable", python::is_iterable);
+        environment.add_test("sequence", python::is_sequence);
+        environment.add_function(syntax::DICT, Dict::of);
+        environment.add_function("dict", Dict::call);
+        environment.add_function("raise_exception", |text: String| -> Result<String, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, text).with_source(Raised))
+        });
+        environment.add_template_owned(NAME, syntax::translate(source)).map_err(|error| ModelError::Chat(error.to_string()))?;
+        let special_tokens = special_tokens.iter().map(|(name, token)| (name.to_string(), token.to_string())).collect();
+        let mut template = Self { environment, special_tokens };
+        template.set_date(None);
+        Ok(template)
+    }
+
+    /// Sets the date that `strftime_now` writes, at midnight; without one, a template that asks for it fails.
+    pub fn set_date(&mut self, date: Option<NaiveDate>) {
+        self.environment.add_function("strftime_now", move |format: &str| date::strftime(date, format));
+    }
+
+    /// The template in a checkpoint's folder: `chat_template.jinja`, else `chat_templates/default.jinja`, else the one in
+    /// `tokenizer_config.json`; `None` if there is none of them.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or is not JSON or Jinja.
+    pub(super) fn in_folder(folder: &Path) -> Result<Option<Self>, ModelError> {
+        let settings = json_in(folder, "tokenizer_config.json")?.unwrap_or_default();
+        let mut source = None;
+        for name in ["chat_template.jinja", "chat_templates/default.jinja"] {
+            if source.is_none() {
+                source = text_in(folder, name)?;
+            }
+        }
+        let Some(source) = source.or_else(|| template_in(&settings)) else { return Ok(None) };
+        // The older file counts where the newer one does not describe the added tokens.
+        let older = match settings.get("added_tokens_decoder") {
+            Some(_) => None,
+            None => json_in(folder, "special_tokens_map.json")?,
+        };
+        let token = |name: &&str| older.as_ref().and_then(|older| token_in(older, name)).or_else(|| token_in(&settings, name));
+        let tokens: Vec<(&str, &str)> = SPECIAL_TOKENS.iter().filter_map(|name| Some((*name, token(name)?))).collect();
+        Self::new(&source, &tokens).map(Some)
+    }
+
+    /// The token that the tokenizer's settings name as the end of a sequence; for a model that converses, of a turn.
+    pub(super) fn eos_token(&self) -> Option<&str> {
+        self.special_tokens.iter().find(|(name, _)| name == "eos_token").map(|(_, token)| token.as_str())
+    }
+
+    /// The conversation as text, special tokens spelled out; with a generation prompt, ending where the assistant's response begins.
+    ///
+    /// Tokenize it with [`SpecialTokens::Written`](super::SpecialTokens::Written).
+    ///
+    /// # Errors
+    /// [`ModelError::Refused`] when the template refuses the messages (`raise_exception`), [`ModelError::Chat`] when it fails.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
+        let failed = |error: minijinja::Error| match was_raised(&error) {
+            true => ModelError::Refused(error.to_string()),
+            false => ModelError::Chat(error.to_string()),
+        };
+        let text = |name: &str, value: &str| (Variable::from(name), Variable::from(value));
+        let message =
+            |message: &Message| Variable::from_object(Dict::new([text("role", &message.role), text("content", &message.content)]));
+        let variables = [
+            ("messages", messages.iter().map(message).collect()),
+            ("tools", Variable::from(())),
+            ("documents", Variable::from(())),
+            ("add_generation_prompt", Variable::from(add_generation_prompt)),
+        ];
+        let variables = variables.into_iter().map(|(name, value)| (name.to_string(), value));
+        let tokens = self.special_tokens.iter().map(|(name, token)| (name.clone(), Variable::from(token.as_str())));
+        let template = self.environment.get_template(NAME).map_err(failed)?;
+        template.render(Variable::from_pairs(variables.chain(tokens))).map_err(failed)
+    }
+}
+
+/// Whether the template itself refused, maybe inside of a macro.
+fn was_raised(error: &minijinja::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.is::<Raised>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn text_in(folder: &Path, name: &str) -> Result<Option<String>, ModelError> {
+    let path = folder.join(name);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ModelError::Read { path, source }),
+    }
+}
+
+fn json_in(folder: &Path, name: &str) -> Result<Option<Value>, ModelError> {
+    let Some(text) = text_in(folder, name)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| ModelError::invalid(&folder.join(name), error))
+}
+
+/// A template is written as text, or as a list of named ones of which `default` is meant.
+fn template_in(settings: &Value) -> Option<String> {
+    match settings.get("chat_template")? {
+        Value::String(source) => Some(source.clone()),
+        Value::Array(named) => {
+            let default = named.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"))?;
+            default.get("template")?.as_str().map(str::to_string)
+        }
+        _ => None,
+    }
+}
+
+/// A token is written as text, or as an object with its `content`.
+fn token_in<'a>(settings: &'a Value, name: &str) -> Option<&'a str> {
+    let token = settings.get(name)?;
+    token.as_str().or_else(|| token.get("content")?.as_str())
+}

@@ -1,0 +1,87 @@
+//! The families of models that can be computed, one file each: what a family's `config.json` means, as one neutral description.
+//!
+//! Only what is computed is accepted: a setting that would change the logits and is not known here is an error, never ignored.
+//! Defaults are those of the families' configuration classes in Hugging Face transformers. Knows nothing of weights or tensors.
+
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+mod settings;
+mod smollm3;
+
+use serde_json::Value;
+
+use self::settings::Settings;
+use super::ModelConfig;
+use super::head::{self, Head};
+
+/// A family under the names that `config.json` has for it.
+struct Family {
+    /// How the names of its architectures begin.
+    name: &'static str,
+    model_type: &'static str,
+    read: fn(&Settings) -> Result<ModelConfig, String>,
+}
+
+const FAMILIES: [Family; 5] = [
+    Family { name: "Llama", model_type: "llama", read: llama::read },
+    Family { name: "Mistral", model_type: "mistral", read: mistral::read },
+    Family { name: "Qwen2", model_type: "qwen2", read: qwen2::read },
+    Family { name: "Qwen3", model_type: "qwen3", read: qwen3::read },
+    Family { name: "SmolLM3", model_type: "smollm3", read: smollm3::read },
+];
+
+impl Family {
+    fn architecture(&self, head: Head) -> String {
+        format!("{}{}", self.name, head.suffix())
+    }
+}
+
+/// Reads `config.json`.
+///
+/// # Errors
+/// A sentence without the file's name: another architecture, a missing or absurd size, or a setting that is not supported.
+pub(super) fn read(config: &Value) -> Result<ModelConfig, String> {
+    let (family, head) = find(config)?;
+    if head == Head::Reward
+        && let Some(labels) = head::labels(config).filter(|labels| *labels != 1)
+    {
+        return Err(format!("expected a classifier with 1 label, its score being the reward; found {labels} (num_labels, id2label)"));
+    }
+    let model = ModelConfig { head, ..(family.read)(&Settings::new(config)?)? };
+    model.check()?;
+    Ok(model)
+}
+
+/// The `config.json` of a reward model that starts from the language model of this one; [`head::with_reward_head`] says what else changes.
+pub(super) fn with_reward_head(config: &Value, padding: Option<i32>) -> Value {
+    let architecture = find(config).map(|(family, _)| family.architecture(Head::Reward));
+    head::with_reward_head(config, architecture.ok(), padding)
+}
+
+/// The family and the head that a `config.json` names. transformers chooses the family by `model_type`, so both must agree.
+fn find(config: &Value) -> Result<(&'static Family, Head), String> {
+    let architectures: Vec<&str> =
+        config.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let model_type = config.get("model_type").and_then(Value::as_str);
+    let named = |head: Head| {
+        FAMILIES.iter().find(|family| architectures.contains(&family.architecture(head).as_str())).map(|family| (family, head))
+    };
+    let Some((family, head)) = named(Head::CausalLm).or_else(|| named(Head::Reward)) else {
+        let found = match (architectures.is_empty(), model_type) {
+            (false, _) => architectures.join(", "),
+            (true, Some(model_type)) => format!("none (model_type is {model_type})"),
+            (true, None) => "none".to_string(),
+        };
+        let families: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
+        let (language, reward) = (Head::CausalLm.suffix(), Head::Reward.suffix());
+        return Err(format!("architectures is {found}; supported: {}, each as ...{language} or ...{reward}", families.join(", ")));
+    };
+    match model_type {
+        Some(model_type) if model_type != family.model_type => {
+            Err(format!("architectures says {}, but model_type is {model_type}, expected {}", family.architecture(head), family.model_type))
+        }
+        _ => Ok((family, head)),
+    }
+}

@@ -1,0 +1,94 @@
+//! The low-rank term that an adapter adds to a projection (LoRA, Hu et al. 2021, arXiv 2106.09685), and its dropout.
+//!
+//! The product of the two matrices is never formed: a token goes through `rank` numbers. Knows nothing of files, nor of the weight
+//! that it is added to.
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::module::linear;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::AdapterConfig;
+
+/// `y = scale · dropout(x) · lora_a · lora_b`.
+#[derive(Module, Debug)]
+pub struct LowRank {
+    /// `[in, rank]`: the transpose of what PEFT stores.
+    pub lora_a: Param<Tensor<2>>,
+    /// `[rank, out]`: the transpose of what PEFT stores.
+    pub lora_b: Param<Tensor<2>>,
+    scale: f64,
+    dropout: f64,
+    seed: u64,
+    /// What the mask of a forward pass is drawn from, beside the seed; `None` drops nothing.
+    #[module(skip)]
+    mask: Option<[u64; 3]>,
+}
+
+/// What both matrices start from, row by row, `[in, rank]` and `[rank, out]`.
+pub(super) struct Factors {
+    pub(super) lora_a: Vec<f32>,
+    pub(super) lora_b: Vec<f32>,
+}
+
+impl Factors {
+    /// As PEFT begins: A uniform between ±1/√in (Kaiming's with a = √5), B zero, so that the term adds nothing at first.
+    pub(super) fn drawn(from: usize, to: usize, rank: usize, generator: &mut ChaCha8Rng) -> Self {
+        let bound = (from as f64).sqrt().recip();
+        let mut uniform = || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        Self { lora_a: (0..from * rank).map(|_| (bound * (2.0 * uniform() - 1.0)) as f32).collect(), lora_b: vec![0.0; rank * to] }
+    }
+}
+
+impl LowRank {
+    /// A term of these values, `[in, out]` beside it; dropout is drawn from `seed`. Its parameters are numbered from `first_id`, so that
+    /// they have the same order in every process.
+    pub(super) fn new(factors: Factors, [from, to]: [usize; 2], config: &AdapterConfig, seed: u64, first_id: u64, device: &Device) -> Self {
+        let param = |values: Vec<f32>, shape: [usize; 2], id: u64| {
+            let mut param: Param<Tensor<2>> = Param::from_data(TensorData::new(values, shape), device);
+            param.id = ParamId::from(id);
+            param
+        };
+        Self {
+            lora_a: param(factors.lora_a, [from, config.rank], first_id),
+            lora_b: param(factors.lora_b, [config.rank, to], first_id + 1),
+            scale: config.scale(),
+            dropout: config.dropout,
+            seed,
+            mask: None,
+        }
+    }
+
+    /// The same term with a dropout mask drawn from its seed and these `numbers`.
+    pub(super) fn masked(self, numbers: [u64; 3]) -> Self {
+        Self { mask: (self.dropout > 0.0).then_some(numbers), ..self }
+    }
+
+    /// # Shapes
+    /// - x: `[.., in]`
+    /// - output: `[.., out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let x = match self.mask {
+            None => x,
+            Some([step, item, number]) => {
+                let mask = mask([self.seed, step, item, number], self.dropout, x.shape().num_elements());
+                let mask = Tensor::from_data(TensorData::new(mask, x.shape()), (&x.device(), DType::F32));
+                x * mask
+            }
+        };
+        linear(linear(x, self.lora_a.val(), None).mul_scalar(self.scale), self.lora_b.val(), None)
+    }
+}
+
+/// `count` factors: 0 with probability `dropout`, else what keeps the mean at 1.
+fn mask(numbers: [u64; 4], dropout: f64, count: usize) -> Vec<f32> {
+    let mut key = [0; 32];
+    for (bytes, number) in key.chunks_exact_mut(8).zip(numbers) {
+        bytes.copy_from_slice(&number.to_le_bytes());
+    }
+    let mut generator = ChaCha8Rng::from_seed(key);
+    let limit = (dropout * (1u64 << 32) as f64) as u64;
+    let kept = (1.0 / (1.0 - dropout)) as f32;
+    (0..count).map(|_| if u64::from(generator.next_u32()) < limit { 0.0 } else { kept }).collect()
+}

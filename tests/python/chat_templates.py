@@ -1,0 +1,186 @@
+"""Compares chat templates as this crate writes them with those that transformers writes, text and token ids, for every template that TRL ships.
+
+    python tests/python/chat_templates.py            # from the repository's root; needs transformers, trl and cargo
+
+Every template meets every conversation, with and without a generation prompt. Where transformers raises, this crate must refuse.
+No template is left out: one that expects images is given text too, and then both must write (or refuse) the same.
+The cases go to a temporary folder, which a test of the crate reads; nothing of a template is kept. `--only NAME` takes some of them,
+`--cases FOLDER` writes the cases there and leaves running the test to you.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import trl
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
+
+DATE = "2026-11-23"
+# What looks like a special token in a template's source.
+TOKEN = re.compile(r"<\|[^|<>'\"\s]+\|>|<｜[^｜<>'\"\s]+｜>|</?[a-z_]+>|\[/?[A-Z_]+\]")
+BOS = ["<|begin_of_text|>", "<bos>", "<|startoftext|>", "<｜begin▁of▁sentence｜>", "<BOS_TOKEN>"]
+EOS = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|return|>", "<｜end▁of▁sentence｜>", "<|endoftext|>", "<|END_OF_TURN_TOKEN|>"]
+
+
+class Midnight(datetime.datetime):
+    """A clock that stands still, because a template may write today's date."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromisoformat(DATE)
+
+
+def conversations():
+    """Conversations by name."""
+    user = lambda text: {"role": "user", "content": text}
+    assistant = lambda text: {"role": "assistant", "content": text}
+    system = lambda text: {"role": "system", "content": text}
+    texts = {
+        "plain": "What is 2 + 2?",
+        "empty": "",
+        "space": " ",
+        "newline": "\n",
+        "leading and trailing spaces": "  two in front, three behind   ",
+        "consecutive white space": "a  b   c\t\td \n\n\n e",
+        "newlines": "one\ntwo\n\nthree\n",
+        "carriage returns": "one\r\ntwo\rthree",
+        "python's white space": "\x1c\x1d odd \x85\u2003separators\u3000\x1f",
+        "unicode": "Grüße, 世界! Ünïcödé ﬁ ß İ",
+        "emoji": "👩‍👩‍👧‍👦 🇩🇪 🤷🏽‍♀️",
+        "combining": "e\u0301 vs é, \u200b\u200d\ufeff",
+        "code": "```python\ndef f(x):\n    return {'a': [1, 2], \"b\": x}\n```",
+        "jinja expression": "{{ x }} and {{ messages[0] }}",
+        "jinja blocks": "{% raw %}{% for x in y %}{{ x }}{% endfor %}{% endraw %}",
+        "jinja comment": "{# not a comment #} {% generation %} {% endgeneration %}",
+        "braces": "{} { } }} {{ %} {%",
+        "quotes and backslashes": "'single' \"double\" \\n \\\\ \\u0041 `tick`",
+        "html": "<b>bold</b> &amp; <script>alert('x')</script>",
+        "percent": "100% %s %d {0} {x}",
+        "special tokens": "<s></s><|im_start|>user\n<|eot_id|><bos>[INST]<|end|>",
+        "think": "<think>hm</think>yes",
+        "json": '{"name": "f", "arguments": {"x": [1, 2.0, null, true]}}',
+        "control characters": "a\x00b\x07c\x7fd",
+        "long": "All work and no play. " * 500,
+        "number": "42",
+        "word none": "None",
+    }
+    made = {f"user: {name}": [user(text)] for name, text in texts.items()}
+    made |= {f"assistant last: {name}": [user("Q"), assistant(text)] for name, text in texts.items()}
+    made |= {f"system: {name}": [system(text), user("Q")] for name, text in texts.items()}
+    made |= {
+        "three turns": [user("a"), assistant("b"), user("c"), assistant("d"), user("e")],
+        "three turns, system": [system("s"), user("a"), assistant("b"), user("c"), assistant("d"), user("e")],
+        "earlier thoughts": [user("a"), assistant("<think>\nlong\n</think>\n\nb"), user("c")],
+        "thoughts last": [user("a"), assistant("<think>\nlong\n</think>\n\nb")],
+        "thoughts not closed": [user("a"), assistant("<think>\nlong"), user("c")],
+        "assistant first": [assistant("a"), user("b")],
+        "only a system message": [system("s")],
+        "only an assistant": [assistant("a")],
+        "system message in the middle": [user("a"), system("s"), user("b")],
+        "two system messages": [system("s"), system("t"), user("b")],
+        "two users in a row": [user("a"), user("b")],
+        "two assistants in a row": [user("a"), assistant("b"), assistant("c")],
+        "developer": [{"role": "developer", "content": "d"}, user("a")],
+        "tool result": [user("a"), assistant("b"), {"role": "tool", "content": "c"}, user("d")],
+        "unknown role": [{"role": "dog", "content": "woof"}],
+        "role of many words": [{"role": "user ", "content": "a"}],
+        "empty assistant": [user("a"), assistant(""), user("b")],
+        "tool response as user": [user("<tool_response>\nx\n</tool_response>"), assistant("y"), user("z")],
+        "system with a switch": [system("/no_think be short"), user("hi /no_think")],
+    }
+    return made
+
+
+def tokenizer_for(source):
+    """A byte-level tokenizer with a few merges and the template's special tokens."""
+    pieces = list(dict.fromkeys(TOKEN.findall(source)))
+    pick = lambda candidates, default: next((token for token in candidates if token in source), default)
+    bos, eos = pick(BOS, "<s>"), pick(EOS, "</s>")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("t", "h"), ("th", "e"), ("a", "n"), ("an", "d"), ("Ġ", "a"), ("Ċ", "Ċ"), ("Ġ", "Ġ"), ("u", "s"), ("us", "e")]
+    words = alphabet + [left + right for left, right in merges]
+    tokenizer = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=eos,
+        unk_token="<unk>",
+        extra_special_tokens=[token for token in pieces if token not in (bos, eos, "<unk>")],
+        chat_template=source,
+    )
+
+
+def model_config(tokenizer):
+    """The smallest Llama that has this vocabulary."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 4,
+        "intermediate_size": 4,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "max_position_embeddings": 65536,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def write_cases(folder, templates):
+    """Writes a model folder for each template and all cases; gives the file of cases."""
+    chat_template_utils.datetime = Midnight
+    path = folder / "cases.jsonl"
+    counts = {"templates": 0, "conversations": len(conversations()), "cases": 0, "raised": 0}
+    with open(path, "w", encoding="utf-8") as out:
+        for template in templates:
+            source = template.read_text(encoding="utf-8")
+            tokenizer = tokenizer_for(source)
+            model = folder / template.stem
+            tokenizer.save_pretrained(model)
+            (model / "config.json").write_text(json.dumps(model_config(tokenizer)))
+            counts["templates"] += 1
+            for name, messages in conversations().items():
+                for prompt in (False, True):
+                    case = {"folder": str(model), "name": f"{template.name}, {name}", "date": DATE, "messages": messages, "add_generation_prompt": prompt}
+                    try:
+                        case["text"] = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+                        ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, add_generation_prompt=prompt)
+                        case["token_ids"] = ids
+                    except Exception as error:  # whatever a template does wrong
+                        case["error"] = f"{type(error).__name__}: {error}"
+                        counts["raised"] += 1
+                    counts["cases"] += 1
+                    out.write(json.dumps(case) + "\n")
+    print(", ".join(f"{count} {what}" for what, count in counts.items()))
+    return path
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="templates whose name holds this")
+    parser.add_argument("--cases", type=Path, help="write the cases here and do not run the test")
+    arguments = parser.parse_args()
+    shipped = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
+    templates = [template for template in shipped if arguments.only in template.name]
+    if arguments.cases:
+        arguments.cases.mkdir(parents=True, exist_ok=True)
+        print(write_cases(arguments.cases, templates))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        cases = write_cases(Path(folder), templates)
+        command = ["cargo", "test", "--release", "--test", "it", "--", "published_chat_templates", "--nocapture"]
+        raise SystemExit(subprocess.run(command, env=os.environ | {"OPTUNE_TEMPLATE_CASES": str(cases)}).returncode)
+
+
+if __name__ == "__main__":
+    main()

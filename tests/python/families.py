@@ -1,0 +1,121 @@
+"""Makes the tiny models of `tests/families/`: one a family and head, with random weights, and what Hugging Face transformers computes
+with each of them.
+
+    python tests/python/families.py
+
+Every folder holds a checkpoint as transformers saves it (some with the `config.json` of transformers 4, some in half precision, one in
+shards), a tokenizer of 64 words, and a golden.json: token ids of rows of different lengths, and for each row the logits of all its
+positions, or its reward, computed in float32 from the saved files, each row alone and without padding.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+import transformers
+
+FOLDER = Path(__file__).resolve().parent.parent / "families"
+VOCABULARY = 64
+EOS = 2
+# Some hold the end token inside; some end in it, which is also the padding of the reward models.
+ROWS = [[1, 5, 9, 12, 40, 2, 33, 8, 8, 61, 17, 3, 25], [1, 2], [1, 44, 7, 7, 30, 11, 2], [1], [1, 63, 18, 4, 52, 29, 10, 36, 21, 2]]
+SHAPE = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": EOS, "pad_token_id": EOS,
+}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e3, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+# name: (family, settings, dtype on disk, how it is written)
+MODELS = {
+    "llama2": ("Llama", {"attention_bias": True, "mlp_bias": True}, "float32", ["old config", "shards"]),
+    "llama3": ("Llama", {"rope_parameters": LLAMA3, "tie_word_embeddings": True, "num_key_value_heads": 1}, "bfloat16", ["old config"]),
+    "mistral": ("Mistral", {"sliding_window": 4, "head_dim": 12}, "float32", []),
+    "qwen2": ("Qwen2", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1, "tie_word_embeddings": True}, "bfloat16", ["old config"]),
+    "qwen3": ("Qwen3", {"head_dim": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 1e5}}, "float32", []),
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 3, "no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 5}, "float16", []),
+    "llama3_reward": ("Llama", {"rope_parameters": LLAMA3}, "bfloat16", []),
+    "mistral_reward": ("Mistral", {"sliding_window": 4}, "float16", ["old config"]),
+    "qwen2_reward": ("Qwen2", {}, "bfloat16", []),
+    "qwen3_reward": ("Qwen3", {"head_dim": 16, "attention_bias": True, "use_sliding_window": True, "sliding_window": 3,
+                               "layer_types": ["sliding_attention", "full_attention"]}, "bfloat16", ["old config"]),
+    "smollm3_reward": ("SmolLM3", {"num_hidden_layers": 3, "no_rope_layers": [0, 1, 1], "attention_bias": True, "mlp_bias": True}, "bfloat16", []),
+}
+
+
+def randomize(model, generator):
+    """Gives every parameter random values, biases and norms too, so that leaving one out cannot go unnoticed."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + 0.3 * noise if name.endswith("norm.weight") else 0.25 * noise)
+
+
+def as_transformers_4(path, settings):
+    """Rewrites a config.json in the words of transformers 4."""
+    config = json.loads(path.read_text())
+    if "layer_types" not in settings:
+        config.pop("layer_types", None)
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.51.0"
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def tokenizer():
+    words = ["<unk>", "<s>", "</s>"] + [f"w{number}" for number in range(3, VOCABULARY)]
+    special = [
+        {"id": at, "content": word, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        for at, word in enumerate(words[:3])
+    ]
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {word: at for at, word in enumerate(words)}, "unk_token": "<unk>"},
+    }
+
+
+def rounded(tensor):
+    return [float(f"{value:.7g}") for value in tensor.flatten().tolist()]
+
+
+def make(name, family, settings, dtype, ways, seed):
+    folder = FOLDER / name
+    reward = name.endswith("_reward")
+    head = "ForSequenceClassification" if reward else "ForCausalLM"
+    config = getattr(transformers, f"{family}Config")(**SHAPE | settings | ({"num_labels": 1} if reward else {}))
+    model_class = getattr(transformers, f"{family}{head}")
+    model = model_class(config)
+    randomize(model, torch.Generator().manual_seed(seed))
+    model.generation_config = None if reward else model.generation_config
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size="24KB" if "shards" in ways else "5GB")
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(0o644)
+    if "old config" in ways:
+        as_transformers_4(folder / "config.json", settings)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer(), separators=(",", ":")) + "\n")
+
+    model = model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        if reward:
+            # By length: transformers itself looks for the last token that is not the padding's.
+            results = [model.score(model.model(torch.tensor([row])).last_hidden_state)[0, -1] for row in ROWS]
+            for row, score in zip(ROWS, results):
+                assert row[-1] == EOS or torch.allclose(model(torch.tensor([row])).logits[0], score), name
+        else:
+            results = [model(torch.tensor([row])).logits[0] for row in ROWS]
+    golden = {"rows": ROWS, "rewards" if reward else "logits": [rounded(result) for result in results]}
+    (folder / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
+    spread = torch.cat([result.flatten() for result in results]).std().item()
+    print(f"{name}: {model.num_parameters()} parameters, {dtype}, standard deviation of the results {spread:.2f}")
+
+
+def main():
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    for seed, (name, (family, settings, dtype, ways)) in enumerate(MODELS.items()):
+        make(name, family, settings, dtype, ways, seed)
+
+
+if __name__ == "__main__":
+    main()
