@@ -160,6 +160,41 @@ fn every_component_of_a_weighted_sum_is_kept() {
 }
 
 #[test]
+fn preferences_can_be_held_out_as_a_table_and_too_long_ones_are_left_out() {
+    let workspace = learned();
+    let row = |word: &str, more: &str| {
+        format!("{{\"prompt\": \"upper {word}=\", \"chosen\": \"{}\", \"rejected\": \"{word}\"{more}}}\n", word.to_uppercase())
+    };
+    let gap = ", \"reward_gap\": 0.5";
+    workspace.write("preferences.jsonl", &(row("ab", gap) + &row("cd", gap) + &row("abcdefghabcdefgh", gap)));
+    workspace.write("tested.jsonl", &(row("ef", "") + &row("gh", "")));
+    let node = "judge: { reward_model: { from: base, preferences: preferences, held_out: tested, max_tokens: 20, margin: true, epochs: 4, batch_size: 2, learning_rate: 1.0e-3 } }";
+    let text = PIPELINE.split("iterate:").next().unwrap().replace(
+        "  judge:    { reward: { sql: reward.sql } }",
+        "  preferences: { table: preferences.jsonl }\n  tested: { table: tested.jsonl }",
+    );
+    workspace.write("pipeline.yaml", &format!("{text}  {node}\n"));
+    let output = workspace.optune(&["run", "pipeline.yaml"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("judge: warning: 1 of 3 preferences are left out: more than 20 tokens"), "{told}");
+    assert_eq!(workspace.query("small", "SELECT count(*) FROM judge_ranking"), "2");
+    assert_eq!(workspace.query("small", "SELECT count(*) FROM judge_training"), "4");
+
+    workspace.edit("pipeline.yaml", "max_tokens: 20", "max_tokens: 5");
+    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
+    let said = "preferences: expected at least one to train on, found none (3 are longer than the model or max_tokens allow)";
+    assert!(error.contains(said), "{error}");
+    workspace.edit("pipeline.yaml", "max_tokens: 5", "max_tokens: 20");
+    workspace.write("preferences.jsonl", &(row("ab", gap) + &row("cd", "")));
+    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
+    assert!(error.contains("margin: expected a reward_gap, or a chosen_score and a rejected_score, found none"), "{error}");
+    workspace.write("tested.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\"}\n");
+    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
+    assert!(error.contains("table tested: ") && error.contains("found chosen"), "{error}");
+}
+
+#[test]
 fn a_reward_model_may_be_made_anew_in_every_iteration() {
     let workspace = learned();
     let text = std::fs::read_to_string(workspace.path("pipeline.yaml")).unwrap();
