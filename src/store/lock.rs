@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::checkpoint::Outlived;
+use super::run::SOURCES;
 use super::{Event, Journal, Run, StoreError, checkpoint, files};
 
 /// The lock's name in the run's folder.
@@ -92,6 +93,14 @@ impl RunLock {
     /// The file cannot be written.
     pub fn write_pipeline(&self, text: &str) -> Result<(), StoreError> {
         files::replace(&self.folder().join("pipeline.yaml"), text.as_bytes(), &self.temporary()?)
+    }
+
+    /// Replaces `sources.json`: what was fetched for the run, so that it goes on with the same.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_sources(&self, text: &str) -> Result<(), StoreError> {
+        files::replace(&self.folder().join(SOURCES), text.as_bytes(), &self.temporary()?)
     }
 
     /// A path for a file or folder in flight. Whatever is there when the lock is taken next is removed.

@@ -26,7 +26,8 @@ impl Model {
         let checkpoint = match at {
             ModelAt::Outside(path) => Checkpoint::open(path)?,
             ModelAt::Made(task) => Checkpoint::open(&context.run.model_dir(&task.place())?)?,
-        };
+        }
+        .with_date(context.task.date());
         let device = context.device()?;
         let model = checkpoint.load_reward_model(&device)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
