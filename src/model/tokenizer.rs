@@ -93,11 +93,14 @@ impl Tokenizer {
         if !token_ids.starts_with(&prompt_ids) {
             let same = token_ids.iter().zip(&prompt_ids).take_while(|(left, right)| left == right).count();
             return Err(ModelError::Text(format!(
-                "the prompt's {} tokens are not the first ones of prompt and response together (they part after {same}), near {:?} + {:?}; \
-                 move white space from the prompt's end to the response's start",
+                "the prompt's {} tokens are not the first ones of prompt and response together (they part after {same}), near {:?} + {:?}; {}",
                 prompt_ids.len(),
                 ending(prompt),
                 whole.strip_prefix(prompt).unwrap_or(whole).chars().take(20).collect::<String>(),
+                match special {
+                    SpecialTokens::Written => "the chat template must end the prompt where a token ends whatever follows",
+                    SpecialTokens::Added | SpecialTokens::Opening => "move white space from the prompt's end to the response's start",
+                },
             )));
         }
         Ok(EncodedPair { token_ids, prompt_token_count: prompt_ids.len() })

@@ -83,7 +83,9 @@ impl<'a> Known<'a> {
                         Operator::Sft(sft) if sft.initialize == Initialize::Random => {
                             Checkpoint::open_blank(path)?.expect(Head::CausalLm)?
                         }
-                        Operator::RewardModel(_) => self.reads_messages(&Checkpoint::open(path)?, task, "preferences")?,
+                        Operator::RewardModel(_) => {
+                            self.reads_messages(&Checkpoint::open(path)?.with_date(task.date()), task, "preferences")?
+                        }
                         _ => Checkpoint::open(path)?.expect(Head::CausalLm)?,
                     };
                 }
@@ -151,7 +153,7 @@ impl<'a> Known<'a> {
                 score::check_columns(&*session.schema_of(sql)?)
             }
             Reward::Model(ModelAt::Outside(path)) => {
-                let checkpoint = Checkpoint::open(path)?;
+                let checkpoint = Checkpoint::open(path)?.with_date(task.date());
                 checkpoint.expect(Head::Reward)?;
                 self.reads_messages(&checkpoint, task, "prompts")
             }
@@ -166,7 +168,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// That a model has a chat template if the table in `slot` asks by messages alone.
+    /// That a model has a chat template if the table in `slot` asks by messages alone, and that the template does not fail.
     fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: &str) -> Result<(), StageError> {
         let Some(input) = task.input(slot) else { return Ok(()) };
         let schema = self.table(input)?;
@@ -177,7 +179,11 @@ impl<'a> Known<'a> {
                 checkpoint.folder().display()
             )));
         }
-        Ok(())
+        // A reward model reads plain prompts through its template too. Some templates refuse a conversation; that is for the rows to show.
+        match checkpoint.encode_conversation(&Asked::Text("Hello.".to_string()), "Hello.") {
+            Err(error @ ModelError::Chat(_)) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// The outside model that a model began as: it has the same tokenizer and chat template.

@@ -2,11 +2,16 @@
 
 mod broken;
 mod chain;
+mod chat_templates;
 mod command_line;
+mod conversations;
 mod export;
 mod families;
+mod fetch;
 mod floors;
 mod generation;
+mod hub;
+mod import;
 mod kills;
 mod lora;
 mod model;

@@ -4,7 +4,8 @@
 
 Every template meets every conversation, with and without a generation prompt. Where transformers raises, this crate must refuse.
 No template is left out: one that expects images is given text too, and then both must write (or refuse) the same.
-The cases go to a temporary folder, which a test of the crate reads; nothing of a template is kept. `--only NAME` takes some of them,
+`--golden` renders our own templates in tests/chat_templates/constructs.jsonl anew, a line for each: add a line with a "template" to
+have a "text" (or "error") beside it. The cases go to a temporary folder, which a test of the crate reads; nothing of a template is kept. `--only NAME` takes some of them,
 `--cases FOLDER` writes the cases there and leaves running the test to you.
 """
 
@@ -18,15 +19,17 @@ import tempfile
 from pathlib import Path
 
 import trl
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 DATE = "2026-11-23"
 # What looks like a special token in a template's source.
 TOKEN = re.compile(r"<\|[^|<>'\"\s]+\|>|<｜[^｜<>'\"\s]+｜>|</?[a-z_]+>|\[/?[A-Z_]+\]")
+# Where words end, for models that converse: line ends stand together, before what follows them.
+WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 BOS = ["<|begin_of_text|>", "<bos>", "<|startoftext|>", "<｜begin▁of▁sentence｜>", "<BOS_TOKEN>"]
-EOS = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|return|>", "<｜end▁of▁sentence｜>", "<|endoftext|>", "<|END_OF_TURN_TOKEN|>"]
+EOS = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<turn|>", "<|return|>", "<|end|>", "<｜end▁of▁sentence｜>", "<|endoftext|>", "<|END_OF_TURN_TOKEN|>"]
 
 
 class Midnight(datetime.datetime):
@@ -107,7 +110,8 @@ def tokenizer_for(source):
     merges = [("t", "h"), ("th", "e"), ("a", "n"), ("an", "d"), ("Ġ", "a"), ("Ċ", "Ċ"), ("Ġ", "Ġ"), ("u", "s"), ("us", "e")]
     words = alphabet + [left + right for left, right in merges]
     tokenizer = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    split = pre_tokenizers.Split(Regex(WORD), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -136,6 +140,21 @@ def model_config(tokenizer):
     }
 
 
+def trained_ids(tokenizer, messages):
+    """The last message's tokens that TRL trains on, which the template writes in a generation block, up to the end of the turn.
+
+    Nothing where the response has letters of several bytes, whose tokens transformers cannot tell apart, or an end token of its own.
+    """
+    content = messages[-1]["content"]
+    if not content.isascii() or tokenizer.eos_token in content:
+        return None
+    whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    marked = [at for at, mark in enumerate(whole["assistant_masks"]) if mark]
+    first = next((at for at in reversed(marked) if at - 1 not in marked), 0)
+    ids = [whole["input_ids"][at] for at in marked if at >= first]
+    return ids[: ids.index(tokenizer.eos_token_id) + 1] if tokenizer.eos_token_id in ids else ids
+
+
 def write_cases(folder, templates):
     """Writes a model folder for each template and all cases; gives the file of cases."""
     chat_template_utils.datetime = Midnight
@@ -144,6 +163,7 @@ def write_cases(folder, templates):
     with open(path, "w", encoding="utf-8") as out:
         for template in templates:
             source = template.read_text(encoding="utf-8")
+            blocks = set(re.findall(r"\{%-?\s*(\w+)", source))
             tokenizer = tokenizer_for(source)
             model = folder / template.stem
             tokenizer.save_pretrained(model)
@@ -156,6 +176,8 @@ def write_cases(folder, templates):
                         case["text"] = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
                         ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, add_generation_prompt=prompt)
                         case["token_ids"] = ids
+                        if not prompt and len(messages) > 1 and messages[-1]["role"] == "assistant" and "generation" in blocks:
+                            case["trained_ids"] = trained_ids(tokenizer, messages)
                     except Exception as error:  # whatever a template does wrong
                         case["error"] = f"{type(error).__name__}: {error}"
                         counts["raised"] += 1
@@ -165,11 +187,33 @@ def write_cases(folder, templates):
     return path
 
 
+def write_golden():
+    """Fills in what transformers makes of our own templates."""
+    chat_template_utils.datetime = Midnight
+    path = Path(__file__).parents[1] / "chat_templates" / "constructs.jsonl"
+    messages = [{"role": "user", "content": " Hi there "}, {"role": "assistant", "content": "it's"}]
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        case = {"template": json.loads(line)["template"]}
+        try:
+            (case["text"],), _ = chat_template_utils.render_jinja_template([messages], chat_template=case["template"], **tokens)
+        except Exception as error:  # whatever a template does wrong
+            case["error"] = f"{type(error).__name__}: {error}"
+        lines.append(json.dumps(case))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} templates, {sum('error' in line for line in lines)} raised")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="templates whose name holds this")
     parser.add_argument("--cases", type=Path, help="write the cases here and do not run the test")
+    parser.add_argument("--golden", action="store_true", help="render our own templates anew")
     arguments = parser.parse_args()
+    if arguments.golden:
+        write_golden()
+        return
     shipped = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
     templates = [template for template in shipped if arguments.only in template.name]
     if arguments.cases:

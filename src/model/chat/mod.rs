@@ -84,19 +84,14 @@ impl ChatTemplate {
         self.environment.add_function("strftime_now", move |format: &str| date::strftime(date, format));
     }
 
-    /// The template in a checkpoint's folder: `chat_template.jinja`, else `chat_templates/default.jinja`, else the one in
-    /// `tokenizer_config.json`; `None` if there is none of them.
+    /// The template in a checkpoint's folder: `chat_template.jinja`, else the one in `tokenizer_config.json`; `None` if there is neither.
+    /// (`chat_templates/` holds those that are not the default, for tools.)
     ///
     /// # Errors
     /// When a file cannot be read, or is not JSON or Jinja.
     pub(super) fn in_folder(folder: &Path) -> Result<Option<Self>, ModelError> {
         let settings = json_in(folder, "tokenizer_config.json")?.unwrap_or_default();
-        let mut source = None;
-        for name in ["chat_template.jinja", "chat_templates/default.jinja"] {
-            if source.is_none() {
-                source = text_in(folder, name)?;
-            }
-        }
+        let source = text_in(folder, "chat_template.jinja")?;
         let Some(source) = source.or_else(|| template_in(&settings)) else { return Ok(None) };
         // The older file counts where the newer one does not describe the added tokens.
         let older = match settings.get("added_tokens_decoder") {
