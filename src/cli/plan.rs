@@ -51,7 +51,7 @@ pub(super) fn show(run: &Run, prepared: &Prepared, shapes: &Shapes, json: bool) 
             line.to_string()
         } else {
             let shape = shapes.get(name).map_or(String::new(), |shape| format!("{}, ", shape.name()));
-            format!("{name:30} {:9} {}  {shape}{state}", "input", fingerprint.short())
+            format!("{name:30} {:12} {}  {shape}{state}", "input", fingerprint.short())
         });
     }
     let states = crate::run::plan(run, prepared)?;
@@ -64,7 +64,7 @@ pub(super) fn show(run: &Run, prepared: &Prepared, shapes: &Shapes, json: bool) 
             });
             line.to_string()
         } else {
-            format!("{:30} {:9} {}  {}", task.label(), task.operator.name(), fingerprint.short(), describe(state, recipe))
+            format!("{:30} {:12} {}  {}", task.label(), task.operator.name(), fingerprint.short(), describe(state, recipe))
         });
     }
     print(&lines.join("\n"))

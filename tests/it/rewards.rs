@@ -191,7 +191,7 @@ fn preferences_can_be_held_out_as_a_table_and_too_long_ones_are_left_out() {
     assert!(error.contains("margin: expected a reward_gap, or a chosen_score and a rejected_score, found none"), "{error}");
     workspace.write("tested.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\"}\n");
     let error = workspace.fail(&["run", "pipeline.yaml"], 2);
-    assert!(error.contains("table tested: ") && error.contains("found chosen"), "{error}");
+    assert!(error.contains("judge: table tested: expected columns chosen and rejected, found prompt, chosen"), "{error}");
 }
 
 #[test]
