@@ -104,7 +104,11 @@ impl From<PipelineError> for CliError {
 
 impl From<StageError> for CliError {
     fn from(error: StageError) -> Self {
-        if error.is_input() { Self::Input(error.to_string()) } else { Self::Failed(error.to_string()) }
+        match error {
+            StageError::Stopped => Self::Interrupted("interrupted; the same command goes on from there".to_string()),
+            error if error.is_input() => Self::Input(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
     }
 }
 

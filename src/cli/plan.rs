@@ -5,10 +5,11 @@ use std::path::Path;
 use clap::Args;
 
 use super::format::print;
+use super::progress::watcher;
 use super::{CliError, PipelineArguments};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
-use crate::run::{Prepared, describe, outside, prepare, runs};
+use crate::run::{Prepared, describe, fetch, outside, prepare, runs};
 use crate::stages::{self, Shapes};
 use crate::store::{Run, Runs};
 
@@ -27,12 +28,13 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let graph = self.pipeline.load()?;
-        let shapes = stages::check(&graph, None)?;
-        if self.sql {
-            return show_sql(&graph);
-        }
         let run = Runs::open(runs)?.run(&graph.name)?;
-        show(&run, &prepare(graph)?, &shapes, self.json)
+        let fetched = fetch(graph, &run, &|| false, watcher(self.json).as_ref())?;
+        let shapes = stages::check(&fetched.graph, None)?;
+        if self.sql {
+            return show_sql(&fetched.graph);
+        }
+        show(&run, &prepare(fetched)?, &shapes, self.json)
     }
 }
 

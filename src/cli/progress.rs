@@ -106,7 +106,8 @@ impl Progress for Lines {
         let rate = done.saturating_sub(state.first) as f64 / seconds;
         let left = if rate > 0.0 { state.total.saturating_sub(done) as f64 / rate } else { 0.0 };
         let (unit, total) = (state.unit, state.total);
-        eprintln!("{node}: {done} of {total} {unit}, {:.0} tokens/s, {left:.0} s left", tokens as f64 / seconds);
+        let speed = if tokens > 0 { format!(", {:.0} tokens/s", tokens as f64 / seconds) } else { String::new() };
+        eprintln!("{node}: {done} of {total} {unit}{speed}, {left:.0} s left");
     }
 
     fn finished(&self, node: &str, summary: &str, seconds: f64) {

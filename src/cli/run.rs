@@ -8,7 +8,7 @@ use clap::Args;
 use super::progress::watcher;
 use super::{CliError, PipelineArguments, plan, summary};
 use crate::model::DeviceChoice;
-use crate::run::{Report, execute, prepare};
+use crate::run::{Report, execute, fetch, prepare};
 use crate::stages;
 use crate::store::Runs;
 
@@ -34,15 +34,17 @@ impl Run {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let graph = self.pipeline.load()?;
         let run = Runs::open(runs)?.run(&graph.name)?;
-        let shapes = stages::check(&graph, self.device)?;
-        let prepared = prepare(graph)?;
+        listen()?;
+        let stopped = || STOPPED.load(Ordering::SeqCst);
+        let progress = watcher(self.json);
+        let fetched = fetch(graph, &run, &stopped, progress.as_ref())?;
+        let shapes = stages::check(&fetched.graph, self.device)?;
+        let prepared = prepare(fetched)?;
         if self.dry_run {
             return plan::show(&run, &prepared, &shapes, self.json);
         }
         let lock = run.lock()?;
-        listen()?;
-        let progress = watcher(self.json);
-        let report = execute(&lock, &prepared, self.device, &|| STOPPED.load(Ordering::SeqCst), progress.as_ref())?;
+        let report = execute(&lock, &prepared, self.device, &stopped, progress.as_ref())?;
         self.conclude(&report)?;
         summary::show(runs, &run, &prepared.graph, self.json)
     }

@@ -96,10 +96,14 @@ fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Fault> {
     }
 }
 
+/// A model's directory, or `hf://ORG/NAME@REVISION` for one that is to be fetched.
 fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Fault> {
     let written = &model.value;
-    if written.starts_with("hf://") {
-        return Err(Fault::at(model.span, format!("\"{written}\" is not supported yet; download the model and name its directory")));
+    if let Some(named) = written.strip_prefix("hf://") {
+        let expected = || {
+            Fault::at(model.span, format!("expected a model of the hub as hf://ORG/NAME or hf://ORG/NAME@REVISION, found \"{written}\""))
+        };
+        return hub(named).ok_or_else(expected);
     }
     let path = folder.join(written);
     if !path.is_dir() {
@@ -110,6 +114,17 @@ fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Fault> {
         return Err(Fault::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
     }
     Ok(path)
+}
+
+/// `ORG/NAME` or `ORG/NAME@REVISION` with its revision, `main` unless it is given; nothing that could lead out of a folder.
+fn hub(named: &str) -> Option<PathBuf> {
+    let (repo, revision) = named.split_once('@').unwrap_or((named, "main"));
+    let plain = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c))
+    };
+    let valid = repo.split('/').count() == 2 && repo.split('/').chain(revision.split('/')).all(plain);
+    valid.then(|| PathBuf::from(format!("hf://{repo}@{revision}")))
 }
 
 /// Puts the text of the file that a query names in the place of its path.

@@ -65,7 +65,7 @@ pub enum SourceKind {
     },
     /// A Hugging Face model directory.
     Model {
-        /// The directory, which was there when the pipeline was checked.
+        /// The directory, which was there when the pipeline was checked; or `hf://ORG/NAME@REVISION`, until it is fetched.
         path: PathBuf,
     },
     /// A way to reward responses.
@@ -100,7 +100,7 @@ pub struct Component {
 pub enum RewardSource {
     /// A query, as its text.
     Sql(String),
-    /// The directory of a reward model, which was there when the pipeline was checked.
+    /// The directory of a reward model, which was there when the pipeline was checked; or `hf://ORG/NAME@REVISION`, until it is fetched.
     Model(PathBuf),
     /// A server.
     Http(Server),
@@ -116,6 +116,19 @@ impl Reward {
             Self::Sum(components) => (None, components.as_slice()),
         };
         one.into_iter().chain(several.iter().map(|component| &component.source))
+    }
+
+    /// The directories of its reward models.
+    fn models_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let (one, several) = match self {
+            Self::One(source) => (Some(source), [].as_mut_slice()),
+            Self::Sum(components) => (None, components.as_mut_slice()),
+        };
+        let sources = one.into_iter().chain(several.iter_mut().map(|component| &mut component.source));
+        sources.filter_map(|source| match source {
+            RewardSource::Model(path) => Some(path),
+            RewardSource::Sql(_) | RewardSource::Http(_) | RewardSource::Named(_) => None,
+        })
     }
 
     /// What a reward is decided by, besides the contents of models and of the rewards it names.
@@ -212,6 +225,18 @@ impl Graph {
             Input::Task(index) => self.tasks.get(index),
             Input::Source(_) => None,
         }
+    }
+
+    /// The model directories that `inputs` name, each with its input's name, for those that begin with `hf://` to be fetched.
+    pub fn models_mut(&mut self) -> impl Iterator<Item = (&str, &mut PathBuf)> {
+        self.sources.iter_mut().flat_map(|source| {
+            let paths: Vec<&mut PathBuf> = match &mut source.kind {
+                SourceKind::Model { path } => vec![path],
+                SourceKind::Reward { reward } => reward.models_mut().collect(),
+                SourceKind::Table { .. } => Vec::new(),
+            };
+            paths.into_iter().map(|path| (source.name.as_str(), path))
+        })
     }
 
     /// The pipeline file with params and SQL files filled in and every default written out, under the graph's name. Loading it gives the same graph.

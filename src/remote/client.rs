@@ -20,6 +20,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(25);
 /// No server takes longer to accept a connection.
 const CONNECT: Duration = Duration::from_secs(30);
+/// Connections are used again for this long: Python's servers close theirs after 5 seconds.
+const IDLE: Duration = Duration::from_secs(4);
 /// No answer is longer.
 const MOST_BYTES: u64 = 1 << 28;
 /// How much of a body an error shows.
@@ -66,11 +68,17 @@ impl Client {
             .max_redirects_will_error(false)
             .timeout_global(Some(patience.timeout))
             .timeout_connect(Some(CONNECT.min(patience.timeout)))
+            .max_idle_age(IDLE)
             .max_idle_connections(64)
             .max_idle_connections_per_host(64);
         // A proxy cannot reach this machine's own servers.
         let config = if local { config.proxy(None) } else { config };
         Ok(Self { agent: config.build().into(), url, key, patience })
+    }
+
+    /// The same client, which asks once.
+    pub(super) fn once(&self) -> Self {
+        Self { patience: Patience { retries: 0, ..self.patience }, ..self.clone() }
     }
 
     /// The server's URL, without a slash at its end.
@@ -254,7 +262,7 @@ fn key(variable: &str) -> Result<String, RemoteError> {
 }
 
 /// Waits, unless the run is asked to stop.
-fn pause(wait: Duration, stopped: Stopped) -> Result<(), RemoteError> {
+pub(super) fn pause(wait: Duration, stopped: Stopped) -> Result<(), RemoteError> {
     let start = Instant::now();
     loop {
         if stopped() {

@@ -8,9 +8,12 @@ use std::sync::mpsc;
 
 use super::Stopped;
 
+/// No server is asked more at once.
+const MOST_THREADS: usize = 1024;
+
 /// Does `work` to every item on at most `threads` threads, and hands each result with the item's index to `done`, on the calling thread and
 /// in the order in which they come. Items are begun in order. No further item is begun once `stopped` answers true or `done` breaks; results of
-/// those in hand still arrive.
+/// those in hand still arrive. A thread goes on once its result was taken, so that no more than `threads` results wait for `done`.
 pub fn each<T: Sync, R: Send>(
     items: &[T],
     threads: usize,
@@ -19,18 +22,26 @@ pub fn each<T: Sync, R: Send>(
     mut done: impl FnMut(usize, R) -> ControlFlow<()>,
 ) {
     let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let (sender, results) = mpsc::channel();
+    // Without a buffer: what waits for a slow `done` would be lost with the process.
+    let (sender, results) = mpsc::sync_channel(0);
     std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, items.len().max(1)) {
+        // In here, so that a panic of `done` lets the threads go.
+        let results = results;
+        for _ in 0..threads.clamp(1, items.len().max(1)).min(MOST_THREADS) {
             let (sender, next, ended, work) = (sender.clone(), &next, &ended, &work);
-            scope.spawn(move || {
+            let worker = move || {
                 while !ended.load(Ordering::SeqCst) && !stopped() {
                     let index = next.fetch_add(1, Ordering::SeqCst);
                     let Some(item) = items.get(index) else { return };
-                    // The receiver outlives the scope.
-                    let _ = sender.send((index, work(item)));
+                    if sender.send((index, work(item))).is_err() {
+                        return;
+                    }
                 }
-            });
+            };
+            // Where the system gives no more threads, those that there are do the work.
+            if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                break;
+            }
         }
         drop(sender);
         for (index, result) in &results {

@@ -75,6 +75,16 @@ pub enum RemoteError {
     /// The command that has a server load a model did not do so.
     #[error("serve: {0}")]
     Serve(String),
+    /// A model of the hub cannot be had.
+    #[error("{model}: {problem}")]
+    Hub {
+        /// The model, as the pipeline file has it.
+        model: String,
+        /// What was expected and what was found, and what can be done.
+        problem: String,
+        /// Whether what the user wrote or set is wrong.
+        input: bool,
+    },
     /// Every attempt failed.
     #[error("{last} (gave up after {attempts} attempts)")]
     GaveUp {
@@ -92,12 +102,12 @@ impl RemoteError {
             RemoteError::Connection { .. } | RemoteError::Body { .. } | RemoteError::GaveUp { .. } => true,
             RemoteError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
             RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } => false,
-            RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) => false,
+            RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) | RemoteError::Hub { .. } => false,
         }
     }
 
     /// Whether what the user wrote or set is wrong.
     pub fn is_input(&self) -> bool {
-        matches!(self, RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Model { .. })
+        matches!(self, RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Model { .. } | RemoteError::Hub { input: true, .. })
     }
 }

@@ -1,4 +1,4 @@
-//! What goes over HTTP: servers that score and servers that generate.
+//! What goes over HTTP: servers that score, servers that generate, and models from the hub.
 //!
 //! A request is JSON in and JSON out, is asked again when that may help, and stops waiting when the run is asked to stop. Knows nothing of
 //! tables, tensors or the pipeline: callers bring texts and token ids, and decide what a failure means for a row.
@@ -7,6 +7,7 @@ mod client;
 mod completions;
 mod concurrent;
 mod error;
+mod hub;
 mod reward;
 mod serve;
 
@@ -14,6 +15,7 @@ pub use client::{Client, Patience};
 pub use completions::{Completion, Completions, Finish, PromptForm, Request};
 pub use concurrent::{each, in_order};
 pub use error::RemoteError;
+pub use hub::{Hub, HubModel, Pinned, Snapshot};
 pub use reward::{RewardServer, RewardShape, Scorable};
 pub use serve::{command, serve};
 

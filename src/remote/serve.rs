@@ -37,24 +37,26 @@ pub fn serve(
 ) -> Result<Completions, RemoteError> {
     let start = Instant::now();
     run(written, model, limit, stopped)?;
+    let (client, ended) = (client.once(), || stopped() || start.elapsed() >= limit);
+    let mut last = "no answer".to_string();
     loop {
-        let last = match Completions::find(client.clone(), name, stopped) {
-            Err(RemoteError::Stopped) => return Err(RemoteError::Stopped),
-            Err(error) => error,
-            found => return found,
-        };
-        if start.elapsed() >= limit {
+        let asked = Instant::now();
+        match Completions::find(client.clone(), name, &ended) {
+            Ok(found) => return Ok(found),
+            Err(RemoteError::Stopped) => {}
+            Err(error) => last = error.to_string(),
+        }
+        while asked.elapsed() < ASK && !ended() {
+            std::thread::sleep(LOOK);
+        }
+        if stopped() {
+            return Err(RemoteError::Stopped);
+        }
+        if ended() {
             let seconds = limit.as_secs_f64();
             return Err(RemoteError::Serve(format!(
                 "the command ended well, but the server did not serve the model within {seconds} seconds: {last}"
             )));
-        }
-        let asked = Instant::now();
-        while asked.elapsed() < ASK {
-            if stopped() {
-                return Err(RemoteError::Stopped);
-            }
-            std::thread::sleep(LOOK);
         }
     }
 }

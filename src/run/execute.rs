@@ -49,6 +49,9 @@ pub fn execute(
 ) -> Result<Report, RunError> {
     let graph = &prepared.graph;
     run.write_pipeline(&graph.to_yaml().map_err(|error| RunError::Pipeline(error.to_string()))?)?;
+    if let Some(text) = &prepared.fetched {
+        run.write_sources(text)?;
+    }
     repair(run, prepared, progress)?;
     stages::input::bring_in(run, graph, &prepared.files)?;
     retire(run, prepared)?;

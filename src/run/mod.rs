@@ -1,16 +1,18 @@
 //! A run: from a checked pipeline to finished outputs in a run folder.
 //!
 //! ```text
-//! graph ─▶ recipes ─▶ plan ─▶ execute
+//! graph ─▶ fetch ─▶ recipes ─▶ plan ─▶ execute
 //! ```
 //!
 //! Brings together what must not know each other: the pipeline, the store, the scheduler and the stages. Knows no terminal.
 
 mod execute;
+mod fetch;
 mod plan;
 mod recipes;
 
 pub use execute::{Failure, Report, execute};
+pub use fetch::{Fetched, fetch};
 pub use plan::{Outside, describe, outside, plan, runs};
 pub use recipes::{Prepared, prepare};
 

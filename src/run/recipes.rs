@@ -1,14 +1,18 @@
 //! From a graph to the recipe, and so the fingerprint, of each of its tasks.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::RunError;
+use super::fetch::{Fetched, to_json};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
 use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
 use crate::stages::{self, StageError};
 use crate::store;
+
+/// The fingerprints of folders that were fetched.
+type FetchedFolders = BTreeMap<PathBuf, Fingerprint>;
 
 /// A graph whose inputs were read once, so that every output's fingerprint is known.
 pub struct Prepared {
@@ -18,15 +22,20 @@ pub struct Prepared {
     pub files: Vec<Vec<Fingerprint>>,
     /// One recipe a task, in the graph's order.
     pub recipes: Vec<Recipe>,
+    /// The text of the run's `sources.json`, if anything was fetched.
+    pub(super) fetched: Option<String>,
 }
 
 /// Hashes the graph's sources and follows its edges.
 ///
 /// # Errors
 /// A source that cannot be read.
-pub fn prepare(graph: Graph) -> Result<Prepared, RunError> {
+pub fn prepare(fetched: Fetched) -> Result<Prepared, RunError> {
+    let Fetched { graph, sources, fingerprints } = fetched;
+    let fetched = to_json(&sources);
     let files = graph.sources.iter().map(files).collect::<Result<Vec<_>, _>>()?;
-    let sources = graph.sources.iter().zip(&files).map(|(source, files)| fingerprint(source, files)).collect::<Result<Vec<_>, _>>()?;
+    let both = graph.sources.iter().zip(&files);
+    let sources = both.map(|(source, files)| fingerprint(source, files, &fingerprints)).collect::<Result<Vec<_>, _>>()?;
     let mut recipes: Vec<Recipe> = Vec::with_capacity(graph.tasks.len());
     for task in &graph.tasks {
         let mut inputs: BTreeMap<String, Vec<Fingerprint>> = BTreeMap::new();
@@ -41,7 +50,7 @@ pub fn prepare(graph: Graph) -> Result<Prepared, RunError> {
         }
         recipes.push(stages::recipe(&graph, task, inputs));
     }
-    Ok(Prepared { graph, files, recipes })
+    Ok(Prepared { graph, files, recipes, fetched })
 }
 
 /// The fingerprints of a table's files, in order; none for other sources.
@@ -53,17 +62,17 @@ fn files(source: &Source) -> Result<Vec<Fingerprint>, RunError> {
 }
 
 /// What a source holds and how it is read, without its path.
-fn fingerprint(source: &Source, files: &[Fingerprint]) -> Result<Fingerprint, RunError> {
+fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders) -> Result<Fingerprint, RunError> {
     Ok(match &source.kind {
         SourceKind::Table { format, delimiter, header, columns, shape, map, .. } => {
             let reading = serde_json::json!([files, format, delimiter, header, columns, shape, map]);
             Fingerprint::of(reading.to_string().as_bytes())
         }
-        SourceKind::Model { path } => model_fingerprint(path)?,
+        SourceKind::Model { path } => model_fingerprint(path, fetched)?,
         SourceKind::Reward { reward: Reward::One(RewardSource::Sql(sql)) } => Fingerprint::of(sql.as_bytes()),
         SourceKind::Reward { reward } => {
             let models = reward.sources().filter_map(|source| match source {
-                RewardSource::Model(path) => Some(model_fingerprint(path)),
+                RewardSource::Model(path) => Some(model_fingerprint(path, fetched)),
                 _ => None,
             });
             let models = models.collect::<Result<Vec<_>, _>>()?;
@@ -73,12 +82,10 @@ fn fingerprint(source: &Source, files: &[Fingerprint]) -> Result<Fingerprint, Ru
 }
 
 /// The contents of a model directory; for an adapter those of its base too.
-fn model_fingerprint(path: &Path) -> Result<Fingerprint, RunError> {
+fn model_fingerprint(path: &Path, fetched: &FetchedFolders) -> Result<Fingerprint, RunError> {
+    let own = fetched.get(path).cloned().map_or_else(|| store::fingerprint_of(path), Ok)?;
     Ok(match model::base_of(path).map_err(StageError::from)? {
-        Some(base) => {
-            let parts = serde_json::json!([store::fingerprint_of(path)?, store::fingerprint_of(&base)?]);
-            Fingerprint::of(parts.to_string().as_bytes())
-        }
-        None => store::fingerprint_of(path)?,
+        Some(base) => Fingerprint::of(serde_json::json!([own, store::fingerprint_of(&base)?]).to_string().as_bytes()),
+        None => own,
     })
 }

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 
 use super::{Preferences, Progress, Prompts, StageError, adapters, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
-use crate::model::{Checkpoint, DeviceChoice};
+use crate::model::{Checkpoint, DeviceChoice, Dtype};
 use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::{Device, Output};
 use crate::store::{Place, PlaceKind, RunLock, Session, TableWriter};
@@ -169,6 +169,18 @@ impl Context<'_> {
     /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat template writes the pipeline's date.
     pub fn checkpoint(&self, slot: &str) -> Result<Checkpoint, StageError> {
         Ok(adapters::open(self.run, self.graph, self.input(slot)?)?.with_date(self.task.date()))
+    }
+
+    /// The directory of the model in `slot` for other software that does not know bases: of an adapter, a merged copy, which is gone when
+    /// the run is locked again.
+    pub fn whole_model(&self, slot: &str) -> Result<PathBuf, StageError> {
+        let checkpoint = self.checkpoint(slot)?;
+        if checkpoint.adapter().is_none() {
+            return self.model(slot);
+        }
+        let folder = self.run.temporary()?;
+        checkpoint.export(&folder, Dtype::F32, u64::MAX)?;
+        Ok(folder)
     }
 
     /// A session for this stage's plans.

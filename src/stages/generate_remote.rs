@@ -113,7 +113,7 @@ impl Asking<'_> {
         let (client, name, stopped) = (client(self.engine)?, &self.engine.model.value, self.context.stopped);
         let server = match &self.engine.serve {
             Some(command) => {
-                let path = self.context.model("policy")?;
+                let path = self.context.whole_model("policy")?;
                 let path = absolute(&path).map_err(|error| StageError::Input(format!("{}: {error}", path.display())))?;
                 remote::serve(&command.value, &path, &client, name, seconds(self.engine.serve_timeout_seconds), stopped)?
             }

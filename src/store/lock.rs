@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::checkpoint::Outlived;
+use super::run::SOURCES;
 use super::{Event, Journal, Run, StoreError, checkpoint, files};
 
 /// The lock's name in the run's folder.
@@ -94,8 +95,19 @@ impl RunLock {
         files::replace(&self.folder().join("pipeline.yaml"), text.as_bytes(), &self.temporary()?)
     }
 
+    /// Replaces `sources.json`: what was fetched for the run, so that it goes on with the same.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_sources(&self, text: &str) -> Result<(), StoreError> {
+        files::replace(&self.folder().join(SOURCES), text.as_bytes(), &self.temporary()?)
+    }
+
     /// A path for a file or folder in flight. Whatever is there when the lock is taken next is removed.
-    pub(super) fn temporary(&self) -> Result<PathBuf, StoreError> {
+    ///
+    /// # Errors
+    /// The folder that holds it cannot be made.
+    pub fn temporary(&self) -> Result<PathBuf, StoreError> {
         let folder = self.partial();
         files::create_folder(&folder)?;
         Ok(folder.join(format!("tmp-{}", self.temporaries.fetch_add(1, Ordering::Relaxed))))

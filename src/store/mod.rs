@@ -3,6 +3,7 @@
 //! ```text
 //! runs/<name>/lock                                   held by the one process that writes the run
 //! runs/<name>/journal.jsonl                          what happened when; informs, decides nothing
+//! runs/<name>/sources.json                           which commits of the hub the run began with
 //! runs/<name>/tables/<node>[/iteration=N]/           part-00000.parquet, … and manifest.json
 //! runs/<name>/models/<node>[/iteration=N]/           a Hugging Face directory and manifest.json
 //! runs/<name>/.partial/                              files in flight, models in the making, checkpoints
@@ -45,7 +46,7 @@ mod table_writer;
 pub use checkpoint::Checkpoint;
 pub use clean::Garbage;
 pub use error::StoreError;
-pub use input::{ColumnType, InputFormat, fingerprint_of, read_input, read_inputs, wrong_row};
+pub use input::{ColumnType, InputFormat, fingerprint_of, fingerprint_of_files, hash_files, read_input, read_inputs, wrong_row};
 pub use journal::{Event, EventKind, Journal};
 pub use lock::RunLock;
 pub use manifest::{Manifest, ModelFile, Part};

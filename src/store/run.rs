@@ -9,6 +9,9 @@ use super::place::check_name;
 use super::{Place, PlaceKind, StoreError, checkpoint, files};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 
+/// The file that says what was fetched for a run.
+pub(super) const SOURCES: &str = "sources.json";
+
 /// A folder of runs that share a cache.
 #[derive(Clone, Debug)]
 pub struct Runs {
@@ -144,6 +147,14 @@ impl Run {
     /// The folder of an output: `tables/<name>[/iteration=N]` or `models/<name>[/iteration=N]`.
     pub fn path(&self, place: &Place) -> PathBuf {
         self.folder().join(place.relative_path())
+    }
+
+    /// The text of `sources.json`; `None` if nothing was fetched for the run.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_sources(&self) -> Result<Option<String>, StoreError> {
+        Ok(files::read(&self.folder().join(SOURCES))?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// What is in the output's folder; `None` if it has no manifest.

@@ -30,17 +30,18 @@ pub struct Settings {
 pub struct StepMetrics {
     /// The step, counted from 0.
     pub step: u64,
-    /// The mean loss, nats: over pairs (see [`weighted_dpo`]), or over response tokens in a supervised step.
+    /// The mean loss, nats: over pairs (see [`weighted_dpo`](super::loss::weighted_dpo)), over response tokens in a supervised step, or over
+    /// comparisons.
     pub loss: f64,
-    /// The mean of β·Δ.
+    /// The mean of β·Δ, or of the reward differences.
     pub reward_margin: Option<f64>,
-    /// The share of pairs with Δ > 0.
+    /// The share of pairs with Δ > 0, or of comparisons with a difference above 0.
     pub accuracy: Option<f64>,
     /// The mean of log π(chosen), nats.
     pub logprob_chosen: Option<f64>,
     /// The mean of log π(rejected), nats.
     pub logprob_rejected: Option<f64>,
-    /// The k1 estimate of KL(reference ‖ policy), nats a response; see [`weighted_dpo`].
+    /// The k1 estimate of KL(reference ‖ policy), nats a response; see [`weighted_dpo`](super::loss::weighted_dpo).
     pub kl: Option<f64>,
     /// The global L2 norm of the gradient, before clipping.
     pub gradient_norm: f64,

@@ -108,7 +108,7 @@ fn a_wrong_config_is_refused_with_its_reason() {
         (
             "Gemma",
             json!({}),
-            "architectures is GemmaForCausalLM; supported: Llama, Mistral, Qwen2, Qwen3, SmolLM3, each as ...ForCausalLM or",
+            "architectures is GemmaForCausalLM; supported: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, SmolLM3ForCausalLM, and",
         ),
         ("Llama", json!({"architectures": null, "model_type": "gpt2"}), "architectures is none (model_type is gpt2); supported: Llama"),
         ("Llama", json!({"architectures": []}), "architectures is none; supported: Llama"),

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use optune::pipeline::spec::input::Shape;
 use optune::pipeline::spec::relational::Strategy;
-use optune::pipeline::{Graph, Input, Operator, Pipeline, Task};
+use optune::pipeline::{Graph, Input, Operator, Pipeline, SourceKind, Task};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tempfile::TempDir;
@@ -231,6 +232,36 @@ fn an_error_shows_the_place() {
     assert_eq!(error(&text, &[]).lines().collect::<Vec<_>>(), expected);
 }
 
+#[test]
+fn train_takes_a_table_of_preferences_in_the_place_of_pairs() {
+    let text = r#"optune: 1
+name: offline
+inputs:
+  prefs: { table: [datasets/tasks/train.parquet, "datasets/tasks/h*.parquet"], map: { chosen: best } }
+  base:  { model: models/base }
+nodes:
+  policy: { train: { from: base, reference: base, pairs: prefs } }
+  again:  { train: { from: policy, reference: base, pairs: some } }
+  some:   { sql: { query: select * from prefs limit 5 } }
+"#;
+    let graph = graph(text, &[]);
+    let expected = [
+        "policy_pairs: reference reference=base from=base preferences=prefs",
+        "policy: train from=base pairs=policy_pairs preferences=prefs",
+        "some: sql tables=prefs",
+        "again_pairs: reference reference=base from=policy preferences=some",
+        "again: train from=policy pairs=again_pairs preferences=some",
+    ];
+    assert_eq!(lines(&graph), expected);
+    let SourceKind::Table { paths, shape, map, .. } = &graph.sources[0].kind else { panic!("prefs is a table") };
+    let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap().to_string_lossy()).collect();
+    assert_eq!((names.join(" ").as_str(), *shape, map["chosen"].as_str()), ("held_out.parquet train.parquet", Shape::Auto, "best"));
+    let written = graph.to_yaml().unwrap();
+    let folder = folder();
+    let again = Pipeline::read("again.yaml", &written, &[]).and_then(|pipeline| pipeline.graph(folder.path())).unwrap();
+    assert_eq!(lines(&again), expected, "the resolved file gives the same graph");
+}
+
 /// Each file of `tests/broken` says in its first line what it is told: `# line:column message`, or `# message` where no place is to blame.
 #[test]
 fn broken_files_are_told_what_is_wrong_and_where() {
@@ -323,6 +354,10 @@ fn the_schema_describes_every_key() {
     assert_eq!(definitions["Train"]["properties"]["beta"]["default"], 0.1);
     assert_eq!(definitions["Train"]["additionalProperties"], false);
     assert!(definitions.contains_key("Generate") && definitions.contains_key("Resources"));
+    let input = &definitions["Input"]["properties"];
+    assert!(input["table"].to_string().contains("array") && input["map"]["additionalProperties"]["type"] == "string", "{input}");
+    let shapes = definitions["Shape"]["oneOf"].as_array().unwrap();
+    assert!(shapes.iter().any(|shape| shape["const"] == "sharegpt"), "{shapes:?}");
 }
 
 #[test]

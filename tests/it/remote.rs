@@ -186,6 +186,25 @@ fn a_server_that_misbehaves_gives_every_row_right() {
 }
 
 #[test]
+fn without_retries_every_row_is_right_or_an_error_row() {
+    let fate = misbehaving(31, 20);
+    // The list of models and the first question, whether ids are taken, are answered.
+    let server = Server::start(move |number| if number < 2 { Fate::Answer } else { fate(number) }, serve(Style::Vllm));
+    let workspace = workspace(&server, 3, "concurrency: 8, timeout_seconds: 1.5, retries: 0, failures: keep");
+    workspace.succeed(&["run", "remote.yaml"]);
+    let rows = committed(&workspace);
+    let (failed, right): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.finish_reason == FinishReason::Error);
+    right.iter().for_each(|row| assert_right(row));
+    assert!(right.len() + failed.len() == 60 && failed.len() >= 4, "{} failed", failed.len());
+    let said: BTreeSet<&str> = ["the connection failed", "status 429", "status 500", "no answer within", "expected JSON"]
+        .into_iter()
+        .filter(|said| failed.iter().any(|row| row.error.as_ref().is_some_and(|error| error.contains(said))))
+        .collect();
+    assert!(said.len() >= 3, "{said:?}");
+    assert!(failed.iter().all(|row| row.token_ids.is_empty() && row.logprob.is_none() && row.error.is_some()));
+}
+
+#[test]
 fn killed_and_run_again_only_what_was_in_flight_is_asked_twice() {
     let seed = std::env::var("OPTUNE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
     eprintln!("seed {seed}");
@@ -221,9 +240,9 @@ fn killed_and_run_again_only_what_was_in_flight_is_asked_twice() {
         kills += 1;
         let answered: Vec<Request> = seen[before..].iter().filter(|request| request.fate == Fate::Answer).cloned().collect();
         let now: BTreeSet<u64> = committed(&workspace).iter().map(seed_of).collect();
-        // What was answered and is not there: in flight or being committed at the kill, at most one each a thread.
+        // What was asked for and is not there: one a thread, and the one that was being committed.
         let lost = asked(&answered).into_keys().filter(|seed| !now.contains(seed)).count();
-        assert!(lost <= 8, "kill {kills}, seed {seed}: {lost} answers were lost");
+        assert!(lost <= 5, "kill {kills}, seed {seed}: {lost} answers were lost");
         again += lost;
     }
     workspace.succeed(&["run", "remote.yaml"]);
@@ -374,12 +393,29 @@ fn a_policy_that_changes_is_loaded_before_each_iteration() {
 }
 
 #[test]
+fn of_an_adapter_the_server_gets_the_merged_model() {
+    let server = Server::start(well, serve(Style::Vllm));
+    let workspace = whole_loop(&server, "test -f {model}/model.safetensors && cp -r {model} served.$(ls | wc -l)");
+    workspace.edit("pipeline.yaml", "batch_size: 4, epochs: 2 }", "batch_size: 4, epochs: 2, lora: { rank: 2 } }");
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    workspace.succeed(&["export", "policy", "small", "exported", "--iteration", "1"]);
+    let weights = |folder: &str| std::fs::read(workspace.path(folder).join("model.safetensors")).unwrap();
+    let served: Vec<String> = std::fs::read_dir(workspace.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("served."))
+        .collect();
+    assert_eq!(served.len(), 2);
+    assert!(served.iter().any(|folder| weights(folder) == weights("exported")));
+}
+
+#[test]
 fn a_policy_that_changes_needs_a_command_that_loads_it() {
     let server = Server::start(well, serve(Style::Vllm));
     let workspace = whole_loop(&server, "true");
     workspace.edit("pipeline.yaml", ", serve_timeout_seconds: 20, serve: 'true'", "");
     let error = workspace.fail(&["run", "pipeline.yaml"], 2);
-    assert!(error.contains("the policy \"policy[t-1]\" is made by this pipeline") && error.contains("pipeline.yaml:15:"), "{error}");
+    assert!(error.contains("the policy \"policy[t-1]\" is made by this pipeline") && error.contains("pipeline.yaml:17:"), "{error}");
     assert!(server.seen().is_empty());
 
     let workspace = whole_loop(&server, "echo out of luck >&2; exit 3");
@@ -387,6 +423,11 @@ fn a_policy_that_changes_needs_a_command_that_loads_it() {
     assert!(error.contains("ended with exit status: 3: out of luck"), "{error}");
     assert!(asked(&server.seen()).is_empty());
 
+    // A command that loads another model, and one that does not end.
+    let workspace = whole_loop(&server, "true");
+    workspace.edit("pipeline.yaml", "model: tiny, serve_timeout_seconds: 20", "model: huge, serve_timeout_seconds: 0.8");
+    let error = workspace.fail(&["run", "pipeline.yaml"], 1);
+    assert!(error.contains("did not serve the model within 0.8 seconds") && error.contains("found other, tiny"), "{error}");
     let workspace = whole_loop(&server, "sleep 60");
     workspace.edit("pipeline.yaml", "serve_timeout_seconds: 20", "serve_timeout_seconds: 0.3");
     assert!(workspace.fail(&["run", "pipeline.yaml"], 1).contains("did not end within 0.3 seconds"));

@@ -104,7 +104,7 @@ fn steps_on_comparisons_are_those_of_trl_and_pytorch() {
 /// A pipeline that learns its own reward model and scores by it, by a query, and by another query that is a reward of its own.
 fn learned() -> Workspace {
     let workspace = Workspace::new();
-    let word = |i: usize| -> String { (0..3).map(|k| char::from(b'a' + ((i * 7 + k * 3) % 8) as u8)).collect() };
+    let word = |i: usize| -> String { [i, i / 8, i * 3].into_iter().map(|k| char::from(b'a' + (k % 8) as u8)).collect() };
     let row = |i: usize| {
         let (word, other) = (word(i), word(i + 1));
         // Every third prompt has a second pair.
@@ -157,6 +157,60 @@ fn every_component_of_a_weighted_sum_is_kept() {
     assert!(serde_json::from_str::<Value>(&again).is_ok(), "{again}");
     let config = std::fs::read_to_string(workspace.path("runs/small/models/judge/config.json")).unwrap();
     assert!(config.contains("LlamaForSequenceClassification"), "{config}");
+}
+
+#[test]
+fn preferences_can_be_held_out_as_a_table_and_too_long_ones_are_left_out() {
+    let workspace = learned();
+    let row = |word: &str, more: &str| {
+        format!("{{\"prompt\": \"upper {word}=\", \"chosen\": \"{}\", \"rejected\": \"{word}\"{more}}}\n", word.to_uppercase())
+    };
+    let gap = ", \"reward_gap\": 0.5";
+    workspace.write("preferences.jsonl", &(row("ab", gap) + &row("cd", gap) + &row("abcdefghabcdefgh", gap)));
+    workspace.write("tested.jsonl", &(row("ef", "") + &row("gh", "")));
+    let node = "judge: { reward_model: { from: base, preferences: preferences, held_out: tested, max_tokens: 20, margin: true, epochs: 4, batch_size: 2, learning_rate: 1.0e-3 } }";
+    let text = PIPELINE.split("iterate:").next().unwrap().replace(
+        "  judge:    { reward: { sql: reward.sql } }",
+        "  preferences: { table: preferences.jsonl }\n  tested: { table: tested.jsonl }",
+    );
+    workspace.write("pipeline.yaml", &format!("{text}  {node}\n"));
+    let output = workspace.optune(&["run", "pipeline.yaml"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("judge: warning: 1 of 3 preferences are left out: more than 20 tokens"), "{told}");
+    assert_eq!(workspace.query("small", "SELECT count(*) FROM judge_ranking"), "2");
+    assert_eq!(workspace.query("small", "SELECT count(*) FROM judge_training"), "4");
+
+    workspace.edit("pipeline.yaml", "max_tokens: 20", "max_tokens: 5");
+    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
+    let said = "preferences: expected at least one to train on, found none (3 are longer than the model or max_tokens allow)";
+    assert!(error.contains(said), "{error}");
+    workspace.edit("pipeline.yaml", "max_tokens: 5", "max_tokens: 20");
+    workspace.write("preferences.jsonl", &(row("ab", gap) + &row("cd", "")));
+    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
+    assert!(error.contains("margin: expected a reward_gap, or a chosen_score and a rejected_score, found none"), "{error}");
+    workspace.write("tested.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\"}\n");
+    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
+    assert!(error.contains("table tested: ") && error.contains("found chosen"), "{error}");
+}
+
+#[test]
+fn a_reward_model_may_be_made_anew_in_every_iteration() {
+    let workspace = learned();
+    let text = std::fs::read_to_string(workspace.path("pipeline.yaml")).unwrap();
+    let start = text.find("  judge: {").unwrap();
+    let (node, end) = text[start..].split_once('\n').map(|(node, _)| (node.trim().to_string(), start + node.len() + 1)).unwrap();
+    let text = format!("{}{}", &text[..start], &text[end..]);
+    let text = text.replace("  nodes:\n    selection", &format!("  nodes:\n    {node}\n    selection"));
+    let text = text
+        .replace("reward: mixed }, resources", "reward: judge }, resources")
+        .replace("prompts: held_out, reward: judge", "prompts: held_out, reward: exact");
+    // A sum is an input, and an input cannot name what changes.
+    let text = text.lines().filter(|line| !line.starts_with("  mixed:")).map(|line| format!("{line}\n")).collect::<String>();
+    workspace.write("pipeline.yaml", &text);
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    assert_eq!(workspace.query("small", "SELECT count(DISTINCT iteration) FROM judge_ranking"), "2");
+    assert_eq!(workspace.query("small", "SELECT count(DISTINCT reward_fingerprint) FROM rewards"), "2");
 }
 
 #[test]
@@ -249,8 +303,8 @@ fn a_server_scores_batches_and_only_the_missing_ones_again() {
     let wrong = "SELECT count(*) FROM rewards JOIN responses USING (iteration, prompt_id, born, response_index) WHERE reward <> character_length(text)";
     assert_eq!(workspace.query("small", wrong), "0");
     let asked = server.seen().iter().skip(before).count();
-    // 20 responses a part, 4 a request; the evaluation scores 8 responses of each model.
-    assert_eq!(asked, (3 - committed) * 5 + 4);
+    // 20 responses a part, 4 a request; of the evaluation's 8 responses of each model, the baseline's were scored before.
+    assert_eq!(asked, (3 - committed) * 5 + 2);
     assert!(server.most_in_flight() <= 2);
     for request in server.seen() {
         assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/score"));

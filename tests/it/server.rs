@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use optune::remote::{Client, Patience, RemoteError, RewardServer, RewardShape, Scorable, in_order};
+use optune::remote::{Client, Patience, RemoteError, RewardServer, RewardShape, Scorable, each, in_order};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -399,4 +400,36 @@ fn rewards_that_cannot_be_are_said() {
         assert!(error.contains(said) && error.contains(&server.url), "{body}: {error}");
         assert_eq!(server.seen().len(), requests, "{body}");
     }
+}
+
+#[test]
+fn a_slow_taker_holds_up_the_work() {
+    let begun = AtomicUsize::new(0);
+    let work = |item: &usize| {
+        begun.fetch_add(1, Ordering::SeqCst);
+        *item
+    };
+    let mut taken = 0;
+    each(&(0..50).collect::<Vec<_>>(), 3, GOING_ON, work, |_, _| {
+        std::thread::sleep(Duration::from_millis(1));
+        taken += 1;
+        assert!(begun.load(Ordering::SeqCst) <= taken + 3);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(taken, 50);
+
+    let mut taken = 0;
+    each(
+        &[0; 50],
+        3,
+        GOING_ON,
+        |item| *item,
+        |_, _| {
+            taken += 1;
+            if taken == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
+    );
+    assert_eq!(taken, 5);
+    let panics = || each(&[0; 50], 3, GOING_ON, |item| *item, |_, _| panic!("out of luck"));
+    assert!(std::panic::catch_unwind(panics).is_err());
 }

@@ -74,9 +74,9 @@ fn find(config: &Value) -> Result<(&'static Family, Head), String> {
             (true, Some(model_type)) => format!("none (model_type is {model_type})"),
             (true, None) => "none".to_string(),
         };
-        let families: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
-        let (language, reward) = (Head::CausalLm.suffix(), Head::Reward.suffix());
-        return Err(format!("architectures is {found}; supported: {}, each as ...{language} or ...{reward}", families.join(", ")));
+        let supported = FAMILIES.each_ref().map(|family| family.architecture(Head::CausalLm)).join(", ");
+        let reward = Head::Reward.suffix();
+        return Err(format!("architectures is {found}; supported: {supported}, and as a reward model the same with {reward}"));
     };
     match model_type {
         Some(model_type) if model_type != family.model_type => {

@@ -37,8 +37,9 @@ pub struct Engine {
     /// What happens when responses failed in spite of all retries.
     #[serde(default)]
     pub failures: Failures,
-    /// A command that has the server load the policy, run by `sh -c` before each generation. `{model}` becomes the policy's directory, in
-    /// quotes; OPTUNE_MODEL holds it too. It must end with 0, and leave the server running. Needed when the policy is made by this pipeline.
+    /// A command that has the server load the policy, run by `sh -c` before each generation. `{model}` becomes the policy's directory, of an
+    /// adapter that of a merged copy, in quotes; OPTUNE_MODEL holds it too. It must end with 0, and leave the server running. Needed when the
+    /// policy is made by this pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serve: Option<At<String>>,
     /// How long the command, and then the server until it answers with the model, may take.

@@ -179,10 +179,8 @@ impl<'a> Sources<'a> {
             (Some(responses), Some(rewards)) if shape == Shape::Rlhflow => Some((responses.clone(), rewards.clone())),
             _ => None,
         };
-        // A list of messages that says prompt and response again, for supervised training, or a prompt that says the first of them.
-        if is_conversation && (chosen.is_some() || ends_in_response) {
-            used.extend(["messages", "prompt"]);
-        }
+        // The rows get one of these two; the other one would say the same again, or what supervised training learns.
+        used.extend(["messages", "prompt"]);
         if sampled.is_some() {
             used.extend(["responses", "rewards"]);
         }

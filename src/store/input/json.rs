@@ -14,7 +14,7 @@ use arrow::json::ReaderBuilder;
 use arrow::json::reader::{Decoder, infer_json_schema_from_iterator};
 use serde_json::Value;
 
-use super::{BATCH_ROWS, Source, message, never_empty, open};
+use super::{BATCH_ROWS, Source, message, never_empty, open, storable_batch};
 use crate::store::StoreError;
 
 /// How the objects lie in a file.
@@ -127,7 +127,8 @@ fn decoder(schema: &SchemaRef, rows: usize) -> Result<Decoder, ArrowError> {
 }
 
 fn rows(layout: Layout, path: &Path, schema: &SchemaRef) -> Result<Vec<RecordBatch>, StoreError> {
-    let failed = |error: ArrowError| mistyped(layout, path, schema).unwrap_or_else(|| at(path, None, 0, message(error)));
+    let whole = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
+    let failed = |error: ArrowError| mistyped(layout, path, schema).unwrap_or_else(|| whole(error));
     let mut decoder = decoder(schema, BATCH_ROWS).map_err(failed)?;
     let mut batches = Vec::new();
     let mut waiting = 0;
@@ -142,7 +143,8 @@ fn rows(layout: Layout, path: &Path, schema: &SchemaRef) -> Result<Vec<RecordBat
         }
     }
     batches.extend(decoder.flush().map_err(failed)?);
-    Ok(never_empty(batches, schema))
+    let batches = never_empty(batches, schema).iter().map(storable_batch).collect::<Result<Vec<_>, _>>();
+    batches.map_err(whole)
 }
 
 /// The first row that is not of the schema's types: the decoder only says that there is one.

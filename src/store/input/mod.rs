@@ -7,12 +7,13 @@ mod json;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, NullArray, RecordBatch, RecordBatchOptions, StructArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-use super::{StoreError, files};
+use super::{ModelFile, StoreError, files};
 use crate::dag::fingerprint::Fingerprint;
 
 /// Rows a batch.
@@ -120,6 +121,44 @@ pub fn wrong_row(format: &InputFormat, path: &Path, row: usize, problem: String)
     }
 }
 
+/// The array with nulls in the place of structs without fields, which Parquet cannot hold: what `{}` is read as where it is always empty.
+fn storable(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    fn is_storable(data_type: &DataType) -> bool {
+        match data_type {
+            DataType::Struct(fields) => !fields.is_empty() && fields.iter().all(|field| is_storable(field.data_type())),
+            DataType::List(item) => is_storable(item.data_type()),
+            _ => true,
+        }
+    }
+    if is_storable(array.data_type()) {
+        return Ok(array.clone());
+    }
+    if let Some(lists) = array.as_list_opt::<i32>() {
+        let values = storable(lists.values())?;
+        let item = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+        return Ok(Arc::new(ListArray::try_new(item, lists.offsets().clone(), values, lists.nulls().cloned())?));
+    }
+    match array.as_struct_opt() {
+        Some(fields) if fields.num_columns() > 0 => {
+            let columns = fields.columns().iter().map(storable).collect::<Result<Vec<_>, _>>()?;
+            let named =
+                fields.fields().iter().zip(&columns).map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true));
+            Ok(Arc::new(StructArray::try_new(named.collect(), columns, fields.nulls().cloned())?))
+        }
+        _ => Ok(Arc::new(NullArray::new(array.len()))),
+    }
+}
+
+/// The batch with columns that Parquet can hold.
+fn storable_batch(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().map(storable).collect::<Result<Vec<_>, _>>()?;
+    let fields = batch.schema_ref().fields().iter().zip(&columns);
+    let fields: Vec<Field> =
+        fields.map(|(field, column)| Field::new(field.name(), column.data_type().clone(), field.is_nullable())).collect();
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &rows)
+}
+
 /// A file and the names of its columns.
 struct Source<'a> {
     path: &'a Path,
@@ -180,7 +219,6 @@ pub fn fingerprint_of(path: &Path) -> Result<Fingerprint, StoreError> {
     if !path.is_dir() {
         return files::hash(path).map(|(_, hash)| hash.into());
     }
-    let mut hasher = blake3::Hasher::new();
     let names = files::walk(path)?;
     if names.is_empty() {
         return Err(StoreError::Input {
@@ -189,10 +227,27 @@ pub fn fingerprint_of(path: &Path) -> Result<Fingerprint, StoreError> {
             problem: "expected files, found an empty folder".to_string(),
         });
     }
-    for name in names {
-        let (_, hash) = files::hash(&path.join(&name))?;
+    Ok(fingerprint_of_files(&hash_files(path, &names)?))
+}
+
+/// The length and the blake3 of each of these files of a folder.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn hash_files(folder: &Path, names: &[String]) -> Result<Vec<ModelFile>, StoreError> {
+    let hashed = |file: &String| {
+        let (bytes, hash) = files::hash(&folder.join(file))?;
+        Ok(ModelFile { file: file.clone(), bytes, blake3: hash.to_hex().to_string() })
+    };
+    names.iter().map(hashed).collect()
+}
+
+/// The fingerprint of a folder with just these files, which are sorted by name.
+pub fn fingerprint_of_files(files: &[ModelFile]) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    for ModelFile { file, blake3, .. } in files {
         // File names have no line ends on any system we name files on; where they do, the length keeps names apart.
-        hasher.update(format!("{} {name} {hash}\n", name.len()).as_bytes());
+        hasher.update(format!("{} {file} {blake3}\n", file.len()).as_bytes());
     }
-    Ok(hasher.finalize().into())
+    hasher.finalize().into()
 }

@@ -71,7 +71,7 @@ fn errors_name_the_file_and_the_line() {
     says(&csv(b',', true, &[("a", ColumnType::Integer)]), &file(&space, "d.csv", "a\n1\nx\n"), &["d.csv:3: ", "'x'"]);
     says(&InputFormat::Parquet, &file(&space, "e.parquet", "no parquet at all"), &["e.parquet: "]);
     says(&InputFormat::Parquet, &space.path().join("none.parquet"), &["cannot read", "none.parquet"]);
-    assert_eq!(InputFormat::of_path(&space.path().join("x.json")), None);
+    assert_eq!(InputFormat::of_path(&space.path().join("x.txt")), None);
 }
 
 #[test]

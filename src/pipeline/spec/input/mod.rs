@@ -3,6 +3,7 @@
 //! Knows how a user names them, not how they are opened.
 
 mod reward;
+mod reward_keys;
 mod server;
 mod table;
 
@@ -15,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::position::{At, Name};
 
 pub use reward::{Component, Reward, RewardSource};
-use server::server;
 pub use server::{Server, ServerShape};
 pub use table::{ColumnType, Columns, Format, Paths, Shape, TableFile};
 

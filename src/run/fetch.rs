@@ -1,0 +1,117 @@
+//! From `hf://…` to folders, before anything is checked; and which commit a run began with, so that it goes on with the same.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::RunError;
+use crate::dag::fingerprint::Fingerprint;
+use crate::pipeline::graph::Graph;
+use crate::remote::{Hub, HubModel, Pinned, RemoteError};
+use crate::stages::{Progress, StageError};
+use crate::store::{self, ModelFile, Run};
+
+/// Bytes in the unit of progress.
+const MEGABYTE: u64 = 1_000_000;
+
+/// A graph whose models are all folders.
+pub struct Fetched {
+    /// The graph.
+    pub graph: Graph,
+    /// What was fetched, by its name in the pipeline file (`hf://org/name@revision`).
+    pub(super) sources: BTreeMap<String, Source>,
+    /// The fingerprints of the folders that these models are in, by their files: others may put more files there.
+    pub(super) fingerprints: BTreeMap<PathBuf, Fingerprint>,
+}
+
+/// A model of the hub as a run began with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Source {
+    commit: String,
+    files: Vec<ModelFile>,
+}
+
+/// Fetches the models that are named `hf://…`: those of the commits that the run began with, else of the commits that their revisions are at.
+///
+/// # Errors
+/// A model that cannot be had, or a file that is not what the run began with.
+pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), progress: &dyn Progress) -> Result<Fetched, RunError> {
+    let (mut sources, mut fingerprints) = (BTreeMap::new(), BTreeMap::new());
+    let remote = |error: RemoteError| RunError::Stage(StageError::from(error));
+    let mut hub = None;
+    for (name, path) in graph.models_mut() {
+        let written = path.display().to_string();
+        let Some((repo, revision)) = written.strip_prefix("hf://").and_then(|model| model.split_once('@')) else { continue };
+        let model = HubModel { repo, revision };
+        let hub = match &mut hub {
+            Some(hub) => hub,
+            none => none.insert(Hub::from_env().map_err(remote)?),
+        };
+        let began: Option<Source> = read(run)?.remove(&written);
+        if let Some(began) = &began
+            && let Some(now) = hub.commit(model, stopped).filter(|now| *now != began.commit)
+        {
+            let began = &began.commit;
+            progress.warned(name, &format!("{written} is at commit {now} now; this run goes on with {began}, which it began with"));
+        }
+        let pinned = began.as_ref().map(|began| Pinned {
+            commit: began.commit.clone(),
+            files: began.files.iter().map(|file| (file.file.clone(), file.bytes)).collect(),
+        });
+        let (start, mut is_shown) = (Instant::now(), false);
+        let snapshot = hub.fetch(model, pinned.as_ref(), stopped, &mut |done, total| {
+            if !std::mem::replace(&mut is_shown, true) {
+                progress.started(name, "MB", 0, total / MEGABYTE);
+            }
+            progress.advanced(name, done / MEGABYTE, 0);
+        });
+        let snapshot = snapshot.map_err(remote)?;
+        let files = store::hash_files(&snapshot.folder, &snapshot.files)?;
+        if is_shown {
+            let summary = format!("{written}, commit {}, {} files", snapshot.commit, files.len());
+            progress.finished(name, &summary, start.elapsed().as_secs_f64());
+        }
+        if let Some(began) = &began {
+            check(&written, &began.files, &files).map_err(|problem| RunError::Stage(StageError::Input(problem)))?;
+        }
+        fingerprints.insert(snapshot.folder.clone(), store::fingerprint_of_files(&files));
+        sources.insert(written, Source { commit: snapshot.commit, files });
+        *path = snapshot.folder;
+    }
+    Ok(Fetched { graph, sources, fingerprints })
+}
+
+/// What the run began with.
+fn read(run: &Run) -> Result<BTreeMap<String, Source>, RunError> {
+    let text = run.read_sources()?.unwrap_or_else(|| "{}".to_string());
+    let failed =
+        |error| StageError::Input(format!("{}: sources.json: expected the models that the run began with, found {error}", run.name()));
+    Ok(serde_json::from_str(&text).map_err(failed)?)
+}
+
+/// Compares a model's files with those that the run began with.
+fn check(model: &str, began: &[ModelFile], found: &[ModelFile]) -> Result<(), String> {
+    for file in began {
+        match found.iter().find(|other| other.file == file.file) {
+            Some(other) if other == file => {}
+            found => {
+                let found =
+                    found.map_or("none".to_string(), |other| format!("one with blake3 {}", other.blake3.get(..12).unwrap_or_default()));
+                let name = &file.file;
+                return Err(format!(
+                    "{model}: expected the {name} that this run began with (blake3 {}), found {found}; remove it from the cache to fetch it again",
+                    file.blake3.get(..12).unwrap_or_default()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The text of `sources.json`; `None` if nothing was fetched.
+pub(super) fn to_json(sources: &BTreeMap<String, Source>) -> Option<String> {
+    // Names, numbers and hashes always serialise.
+    (!sources.is_empty()).then(|| format!("{}\n", serde_json::to_string_pretty(sources).unwrap_or_default()))
+}
