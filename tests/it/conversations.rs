@@ -297,6 +297,5 @@ fn a_reward_models_template_that_wants_the_date_is_found_before_anything_runs() 
     assert!(error.contains("rewards") && error.contains("date: 2026-11-23"), "{error}");
     assert!(!workspace.path("runs/small/models").exists());
     workspace.edit("pipeline.yaml", "seed: 5\n", "seed: 5\ndate: 2026-11-23\n");
-    workspace.succeed(&["run", "pipeline.yaml"]);
-    assert_ne!(workspace.query("small", "SELECT count(*) FROM rewards WHERE reward IS NOT NULL"), "0");
+    workspace.succeed(&["plan", "pipeline.yaml"]);
 }
