@@ -1,0 +1,249 @@
+//! How one file of a repository comes into the cache.
+//!
+//! Made here and not by hf-hub, because a transfer must have time limits, go on where it was cut, stop when asked to, and notice a file that is
+//! short. Of a file's content it knows only the length that a safetensors header promises.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use hf_hub::Repo;
+use serde_json::Value;
+use ureq::http::{HeaderMap, StatusCode, header};
+
+use super::super::client::pause;
+use super::super::{RemoteError, Stopped};
+use super::{Hub, HubModel, RETRIES, Sibling, Trouble};
+
+/// Bytes between two looks at whether to stop.
+const PIECE_BYTES: usize = 1 << 18;
+/// Redirects within the hub itself, as of a renamed repository.
+const MOST_REDIRECTS: usize = 5;
+/// A safetensors header is at most this long (as its reader in Rust has it).
+const MOST_HEADER_BYTES: u64 = 100_000_000;
+
+/// What the hub says of a file: the name of its blob, and its length.
+struct Blob {
+    etag: String,
+    size: Option<u64>,
+}
+
+impl Hub {
+    /// Has one file in the snapshot's folder; its length.
+    pub(super) fn file(
+        &self,
+        model: HubModel,
+        commit: &str,
+        sibling: &Sibling,
+        folder: &Path,
+        stopped: Stopped,
+        observe: &mut dyn FnMut(u64),
+    ) -> Result<u64, RemoteError> {
+        let (name, pointer) = (&sibling.rfilename, folder.join(&sibling.rfilename));
+        let failed = |path: &Path, error: std::io::Error| self.problem(model, &format!("{}: {error}", path.display()), false);
+        let length = |path: &Path| path.metadata().map(|metadata| metadata.len()).map_err(|error| failed(path, error));
+        if is_whole(&pointer, name, sibling.size) {
+            return length(&pointer);
+        }
+        let url = format!("{}/{}/resolve/{commit}/{name}", self.endpoint, model.repo);
+        let blob = self.persist(model, RETRIES, stopped, &mut || self.blob(model, &url))?;
+        let size = sibling.size.or(blob.size);
+        let path = self.folder(model).join("blobs").join(&blob.etag);
+        for needed in [path.parent(), Some(folder)].into_iter().flatten() {
+            fs::create_dir_all(needed).map_err(|error| failed(needed, error))?;
+        }
+        let _lock = self.lock(model, &blob.etag, stopped)?;
+        if !is_whole(&path, name, size) {
+            let partial = path.with_file_name(format!("{}.incomplete", blob.etag));
+            self.download(model, &url, &partial, size, stopped, observe)?;
+            if !is_whole(&partial, name, size) {
+                let found = length(&partial)?;
+                // What is wrong must not be gone on from.
+                fs::remove_file(&partial).map_err(|error| failed(&partial, error))?;
+                let problem = format!("{name}: expected a whole file, found {found} bytes that are not one; run again to fetch it anew");
+                return Err(self.problem(model, &problem, false));
+            }
+            fs::rename(&partial, &path).map_err(|error| failed(&path, error))?;
+        }
+        point(&pointer, &path, &blob.etag).map_err(|error| failed(&pointer, error))?;
+        length(&path)
+    }
+
+    /// Asks what a file is, without its content.
+    fn blob(&self, model: HubModel, url: &str) -> Result<Blob, Trouble> {
+        let mut url = url.to_string();
+        for _ in 0..=MOST_REDIRECTS {
+            let mut request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
+            if let Some(token) = &self.token {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            }
+            let response = request.call().map_err(|error| Trouble::Again(format!("{url}: {error}")))?;
+            let headers = response.headers();
+            let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+            let etag = text("x-linked-etag").or_else(|| text("etag")).map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
+            // The hub's own redirects are relative; those with a host lead to where large files are, and come with their etag.
+            match text("location") {
+                Some(location) if response.status().is_redirection() && location.starts_with('/') => {
+                    url = format!("{}{location}", self.endpoint);
+                    continue;
+                }
+                _ => {}
+            }
+            if !response.status().is_redirection() {
+                self.check_status(model, response.status(), headers)?;
+            }
+            let size = text("x-linked-size").or_else(|| text("content-length").filter(|_| response.status().is_success()));
+            let valid = |etag: &&str| !etag.is_empty() && etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+            let etag = etag.filter(valid).ok_or_else(|| Trouble::Again(format!("{url}: expected a file's etag, found none")))?;
+            return Ok(Blob { etag: etag.to_string(), size: size.and_then(|size| size.parse().ok()) });
+        }
+        Err(Trouble::Final(self.problem(model, &format!("{url}: too many redirects"), false)))
+    }
+
+    /// Fetches a file into `partial`, going on from what is there, until it is whole or attempts come to nothing.
+    fn download(
+        &self,
+        model: HubModel,
+        url: &str,
+        partial: &Path,
+        size: Option<u64>,
+        stopped: Stopped,
+        observe: &mut dyn FnMut(u64),
+    ) -> Result<(), RemoteError> {
+        loop {
+            let before = partial.metadata().map_or(0, |metadata| metadata.len());
+            let mut have = before;
+            let result = self.persist(model, RETRIES, stopped, &mut || {
+                let result = self.transfer(model, url, partial, size, stopped, observe);
+                have = partial.metadata().map_or(0, |metadata| metadata.len());
+                // Progress counts as a success: attempts are counted anew from here.
+                if have > before && matches!(result, Err(Trouble::Again(_))) { Ok(false) } else { result.map(|()| true) }
+            })?;
+            if result {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One request for the rest of a file.
+    fn transfer(
+        &self,
+        model: HubModel,
+        url: &str,
+        partial: &Path,
+        size: Option<u64>,
+        stopped: Stopped,
+        observe: &mut dyn FnMut(u64),
+    ) -> Result<(), Trouble> {
+        let failed = |error: std::io::Error| Trouble::Final(self.problem(model, &format!("{}: {error}", partial.display()), false));
+        let mut file = OpenOptions::new().create(true).append(true).open(partial).map_err(failed)?;
+        let mut have = file.metadata().map_err(failed)?.len();
+        if size.is_some_and(|size| have > size) {
+            file.set_len(0).map_err(failed)?;
+            have = 0;
+        }
+        if size == Some(have) && have > 0 {
+            return Ok(());
+        }
+        let mut response = self.get(url, (have > 0).then(|| format!("bytes={have}-")))?;
+        let goes_on = response.status() == StatusCode::PARTIAL_CONTENT && starts_at(response.headers()) == Some(have);
+        if have > 0 && !goes_on {
+            file.set_len(0).map_err(failed)?;
+            have = 0;
+            if response.status() != StatusCode::OK {
+                // A range that cannot be had (416), or another one than was asked for: from the beginning then.
+                self.check_status(model, response.status(), response.headers())?;
+                return Err(Trouble::Again(format!("{url}: expected to go on, found status {}", response.status())));
+            }
+        }
+        self.check_status(model, response.status(), response.headers())?;
+        let mut reader = response.body_mut().as_reader();
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            if stopped() {
+                return Err(Trouble::Final(RemoteError::Stopped));
+            }
+            let read = reader.read(&mut piece).map_err(|error| Trouble::Again(format!("{url}: cut after {have} bytes: {error}")))?;
+            if read == 0 {
+                break;
+            }
+            file.write_all(piece.get(..read).unwrap_or_default()).map_err(failed)?;
+            have += read as u64;
+            observe(have);
+        }
+        file.sync_all().map_err(failed)?;
+        match size {
+            Some(size) if have < size => Err(Trouble::Again(format!("{url}: expected {size} bytes, found {have}"))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn get(&self, url: &str, range: Option<String>) -> Result<ureq::http::Response<ureq::Body>, Trouble> {
+        let mut request = self.agent.get(url);
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(range) = range {
+            request = request.header(header::RANGE, range);
+        }
+        request.call().map_err(|error| Trouble::Again(format!("{url}: {error}")))
+    }
+
+    /// Waits until no other process fetches the same file.
+    fn lock(&self, model: HubModel, etag: &str, stopped: Stopped) -> Result<File, RemoteError> {
+        let folder = self.cache.path().join(".locks").join(Repo::model(model.repo.to_string()).folder_name());
+        let path = folder.join(format!("{etag}.lock"));
+        let failed = |error: std::io::Error| self.problem(model, &format!("{}: {error}", path.display()), false);
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let file = File::create(&path).map_err(failed)?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => pause(Duration::from_millis(200), stopped)?,
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+/// Whether the file `name` lies at `path` with its length: that which is known, and of safetensors that which the header promises.
+pub(super) fn is_whole(path: &Path, name: &str, size: Option<u64>) -> bool {
+    let Ok(found) = path.metadata().map(|metadata| metadata.len()) else { return false };
+    size.is_none_or(|size| size == found) && (!name.ends_with(".safetensors") || promised(path) == Some(found))
+}
+
+/// The length that a safetensors file's header promises: 8 bytes, the header, and the last tensor's end.
+fn promised(path: &Path) -> Option<u64> {
+    let mut file = File::open(path).ok()?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    if length > MOST_HEADER_BYTES {
+        return None;
+    }
+    let mut header = vec![0; usize::try_from(length).ok()?];
+    file.read_exact(&mut header).ok()?;
+    let header: Value = serde_json::from_slice(&header).ok()?;
+    let ends = header.as_object()?.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
+    ends.max().unwrap_or(0).checked_add(8 + length)
+}
+
+/// Where the bytes of a partial answer begin: `Content-Range: bytes 100-199/200`.
+fn starts_at(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+/// Lets the snapshot's name stand for the blob, which lies two folders up and one down.
+fn point(pointer: &Path, blob: &Path, etag: &str) -> std::io::Result<()> {
+    match fs::remove_file(pointer) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    #[cfg(unix)]
+    if std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), pointer).is_ok() {
+        return Ok(());
+    }
+    // Where there are no links that name a path: a second name, or else a copy.
+    fs::hard_link(blob, pointer).or_else(|_| fs::copy(blob, pointer).map(drop))
+}
