@@ -375,3 +375,18 @@ fn the_papers_pipeline_loads_once_its_inputs_are_there() {
     assert_eq!(task(&graph, "selection", 2).settings["ratio"], 0.5);
     assert_eq!(task(&graph, "policy", 3).settings["learning_rate"], 5e-7);
 }
+
+#[test]
+fn the_pipeline_from_preferences_loads_once_its_inputs_are_there() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/preferences.yaml");
+    let folder = folder();
+    fs::create_dir(folder.path().join("datasets/preferences")).unwrap();
+    for file in ["preferences/one.jsonl", "prompts.jsonl", "held_out.jsonl"] {
+        fs::write(folder.path().join("datasets").join(file), "").unwrap();
+    }
+    let graph = Pipeline::load(&path, &[("lora_rank".to_string(), "8".to_string())]).and_then(|pipeline| pipeline.graph(folder.path()));
+    let graph = graph.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(graph.iterations, 3);
+    assert_eq!(task(&graph, "policy", 3).settings["lora"]["rank"], 8);
+    assert!(graph.tasks.iter().any(|task| task.name == "offline_pairs" && task.iteration.is_none()));
+}
