@@ -43,6 +43,10 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
             context.progress.advanced(&label, done as u64, tokens);
         }
     }
+    if let Some(count) = paired.left_out.get("too_long") {
+        let all = total as i64 + paired.left_out.values().sum::<i64>();
+        context.progress.warned(&label, &format!("{count} of {all} preferences are left out: longer than the model allows"));
+    }
     let left_out: String = paired.left_out.iter().map(|(reason, count)| format!(", {count} {}", reason.replace('_', " "))).collect();
     writer.finish([("pairs".to_string(), total as i64)].into_iter().chain(paired.left_out).collect())?;
     Ok(Summary { text: format!("reference logprobs of {total} pairs{left_out}"), tokens })
