@@ -81,6 +81,30 @@ fn sql_answers_what_users_ask() {
 }
 
 #[test]
+fn pairs_that_are_carried_over_keep_the_logprobs_of_a_reference_that_stays() {
+    let workspace = Workspace::new();
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    let both = "FROM policy_pairs AS now JOIN policy_pairs AS before
+  ON now.prompt_id = before.prompt_id AND now.chosen_born = before.chosen_born AND now.chosen_index = before.chosen_index
+ AND now.rejected_born = before.rejected_born AND now.rejected_index = before.rejected_index
+ WHERE now.iteration = 2 AND before.iteration = 1";
+    let carried = workspace.query("small", &format!("SELECT count(*) {both}"));
+    let same = "now.reference_logprob_chosen = before.reference_logprob_chosen
+ AND now.reference_logprob_rejected = before.reference_logprob_rejected";
+    assert_eq!(workspace.query("small", &format!("SELECT count(*) {both} AND {same}")), carried);
+    let manifest = std::fs::read(workspace.path("runs/small/tables/policy_pairs/iteration=2/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["counts"]["known"].to_string(), carried, "{manifest}");
+    let pairs = workspace.query("small", "SELECT count(*) FROM policy_pairs WHERE iteration = 2");
+    assert!((1..pairs.parse().unwrap()).contains(&carried.parse::<i64>().unwrap()), "{carried} of {pairs}");
+    // In iteration 1 the reference itself sampled the responses, so it must say of them what sampling said.
+    let wrong = "SELECT count(*) FROM policy_pairs AS pair JOIN responses ON responses.prompt_id = pair.prompt_id
+ AND responses.born = pair.chosen_born AND responses.response_index = pair.chosen_index
+ WHERE responses.born = 1 AND abs(responses.logprob - pair.reference_logprob_chosen) > 0.0001";
+    assert_eq!(workspace.query("small", wrong), "0");
+}
+
+#[test]
 fn policies_and_pairs_are_exported() {
     let workspace = Workspace::new();
     workspace.succeed(&["run", "pipeline.yaml"]);
