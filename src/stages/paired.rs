@@ -122,6 +122,12 @@ impl Paired {
         Ok(Self { pairs, left_out, chosen: token_lists(chosen), rejected: token_lists(rejected), prompt_token_counts })
     }
 
+    /// Why rows of a table of preferences make no pair, as `279 too long, 1 same response`; `None` where all do.
+    pub fn left_out_text(&self) -> Option<String> {
+        let reasons: Vec<String> = self.left_out.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
+        (!reasons.is_empty()).then(|| reasons.join(", "))
+    }
+
     /// Rows `range` of both responses on `device`: first all chosen ones, then all rejected ones.
     pub fn responses(&self, range: std::ops::Range<usize>, device: &Device) -> Result<Responses, StageError> {
         let part = |lists: &ArrayRef| lists.slice(range.start, range.len());

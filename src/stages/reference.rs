@@ -62,7 +62,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
         let all = total as i64 + paired.left_out.values().sum::<i64>();
         context.progress.warned(&label, &format!("{count} of {all} preferences are left out: longer than the model allows"));
     }
-    let left_out: String = paired.left_out.iter().map(|(reason, count)| format!(", {count} {}", reason.replace('_', " "))).collect();
+    let left_out = paired.left_out_text().map_or(String::new(), |reasons| format!(", {reasons}"));
     let counts = [("pairs".to_string(), total as i64), ("known".to_string(), carried as i64)];
     writer.finish(counts.into_iter().chain(paired.left_out).collect())?;
     let known = if carried > 0 { format!(", {carried} known from the last iteration") } else { String::new() };

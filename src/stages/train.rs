@@ -16,11 +16,13 @@ const MICRO_BATCH_SIZE: usize = 8;
 pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageError> {
     let paired = Paired::read(context)?;
     if paired.pairs.is_empty() {
-        return Err(StageError::Input(format!(
-            "{}: expected at least one pair to train on, found none: no prompt's responses differ in reward; \
-             look at the rewards, sample more responses or raise the temperature",
-            context.task.label()
-        )));
+        let why = match paired.left_out_text() {
+            None => {
+                "no prompt's responses differ in reward; look at the rewards, sample more responses or raise the temperature".to_string()
+            }
+            Some(reasons) => format!("of the preferences are {reasons}"),
+        };
+        return Err(StageError::Input(format!("expected at least one pair to train on, found none: {why}")));
     }
     let checkpoint = context.checkpoint("from")?;
     let trainee = Trainee::new(context, &checkpoint);

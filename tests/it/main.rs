@@ -16,6 +16,7 @@ mod kills;
 mod lora;
 mod model;
 mod model_config;
+mod offline;
 mod pipeline;
 mod remote;
 mod reward_model;
