@@ -14,16 +14,17 @@
 //!
 //! | floor | module | what it is | must not know |
 //! |---|---|---|---|
-//! | 4 | [`cli`] | commands, progress, printing | tensors |
-//! | 3 | [`run`] | a pipeline's plan and its execution in a run folder | the terminal |
-//! | 2 | [`stages`] | one file an operator; the only place with both Arrow and burn | each other |
-//! | 1 | [`pipeline`] | YAML to a checked graph | Arrow, burn |
-//! | 1 | [`store`] | parts, manifests, cache, journal, lock, SQL over a run | burn, the pipeline |
-//! | 1 | [`generation`], [`training`] | batched sampling; losses, logprobs, optimizer | Arrow, each other |
-//! | 1 | [`remote`] | servers that score and generate, models from the hub: all that goes over HTTP | Arrow, burn, the pipeline |
-//! | 0 | [`tables`] | one file a table: schema, key, row checks | files |
-//! | 0 | [`dag`] | fingerprints and the scheduler over abstract nodes | Arrow, burn, files |
-//! | 0 | [`model`] | transformer, checkpoint, tokenizer, chat template | Arrow, the graph |
+//! | 5 | [`cli`] | commands, progress, printing | tensors |
+//! | 4 | [`run`] | a pipeline's plan and its execution in a run folder | the terminal |
+//! | 3 | [`stages`] | one file an operator; the only place with both Arrow and burn | each other |
+//! | 2 | [`pipeline`] | YAML to a checked graph | Arrow, burn |
+//! | 2 | [`store`] | parts, manifests, cache, journal, lock, SQL over a run | burn, the pipeline |
+//! | 2 | [`generation`], [`training`] | batched sampling; losses, logprobs, optimizer | Arrow, each other |
+//! | 2 | [`remote`] | servers that score and generate, models from the hub: all that goes over HTTP | Arrow, burn, the pipeline |
+//! | 1 | [`tables`] | one file a table: schema, key, row checks | files |
+//! | 1 | [`dag`] | fingerprints and the scheduler over abstract nodes | Arrow, burn, files |
+//! | 1 | [`model`] | transformer, checkpoint, tokenizer, chat template | Arrow, the graph |
+//! | 0 | [`kernels`] | products, attention and elementwise work on the processor | models, burn |
 //!
 //! # Invariants
 //!
@@ -36,6 +37,7 @@
 pub mod cli;
 pub mod dag;
 pub mod generation;
+pub mod kernels;
 pub mod model;
 pub mod pipeline;
 pub mod remote;

@@ -65,6 +65,11 @@ impl LowRank {
         Self { mask: (self.dropout > 0.0).then_some(numbers), ..self }
     }
 
+    /// What it adds to a weight beside it: `[in, out]`.
+    pub(super) fn product(&self) -> Tensor<2> {
+        self.lora_a.val().matmul(self.lora_b.val()).mul_scalar(self.scale)
+    }
+
     /// # Shapes
     /// - x: `[.., in]`
     /// - output: `[.., out]`

@@ -28,6 +28,14 @@ impl Projection {
         Self { weight, bias, adapter: None }
     }
 
+    /// The weight with the adapter's part added, `[in, out]`.
+    pub(super) fn merged(&self) -> Tensor<2> {
+        match &self.adapter {
+            None => self.weight.val(),
+            Some(adapter) => self.weight.val() + adapter.product(),
+        }
+    }
+
     /// # Shapes
     /// - x: `[.., in]`
     /// - output: `[.., out]`

@@ -168,6 +168,11 @@ impl Decoder {
         }
     }
 
+    /// The angle a position that each pair of a head turns by.
+    pub(super) fn frequencies(&self) -> &[f32] {
+        &self.frequencies
+    }
+
     /// The device the parameters are on; it carries autodiff when they do.
     pub(super) fn device(&self) -> Device {
         self.norm.gamma.val().device()
@@ -205,6 +210,21 @@ impl Layer {
 }
 
 impl Attention {
+    /// Width of one head.
+    pub(super) fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// Whether queries and keys are rotated by their positions.
+    pub(super) fn is_rotary(&self) -> bool {
+        self.rotary
+    }
+
+    /// How many tokens attention reaches back; `None` when it sees all before it.
+    pub(super) fn sliding_window(&self) -> Option<usize> {
+        self.sliding_window
+    }
+
     /// # Shapes
     /// - x, output: `[rows, length, hidden_size]`
     /// - bias: `[rows or 1, 1, 1, length, keys]`

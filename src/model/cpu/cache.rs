@@ -1,0 +1,120 @@
+//! Keys and values of sequences that grow on their own, and may begin where another one ends. Knows nothing of tokens or weights.
+
+use crate::kernels::{BLOCK, Segment};
+
+/// The keys and values of many sequences, every layer.
+///
+/// A sequence may have a prefix, another sequence that is read before it and must not grow any more once something follows it: a prompt is held once
+/// for all of its responses. Memory of closed sequences is used again.
+#[derive(Debug)]
+pub struct CpuCache {
+    sequences: Vec<Sequence>,
+    closed: Vec<usize>,
+    layers: usize,
+    key_value_heads: usize,
+    head_dim: usize,
+}
+
+#[derive(Debug, Default)]
+struct Sequence {
+    prefix: Option<usize>,
+    /// Positions of its own.
+    length: usize,
+    layers: Vec<LayerCache>,
+}
+
+/// One layer's part, in the layout of [`Segment`].
+#[derive(Debug, Default)]
+struct LayerCache {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl CpuCache {
+    /// A cache without sequences for a model of these sizes.
+    pub(super) fn new(layers: usize, key_value_heads: usize, head_dim: usize) -> Self {
+        Self { sequences: Vec::new(), closed: Vec::new(), layers, key_value_heads, head_dim }
+    }
+
+    /// Begins a sequence, after the positions of `prefix` if one is named, and returns its number.
+    ///
+    /// # Panics
+    /// When there is no such prefix.
+    pub fn open(&mut self, prefix: Option<usize>) -> usize {
+        assert!(prefix.is_none_or(|prefix| self.sequences[prefix].prefix.is_none()), "a prefix has no prefix of its own");
+        let number = self.closed.pop().unwrap_or_else(|| {
+            self.sequences.push(Sequence { layers: (0..self.layers).map(|_| LayerCache::default()).collect(), ..Sequence::default() });
+            self.sequences.len() - 1
+        });
+        let sequence = &mut self.sequences[number];
+        (sequence.prefix, sequence.length) = (prefix, 0);
+        number
+    }
+
+    /// Ends a sequence, whose number may then be given to another one. None that has it as its prefix may be used any more.
+    ///
+    /// # Panics
+    /// When there is no such sequence.
+    pub fn close(&mut self, number: usize) {
+        for layer in &mut self.sequences[number].layers {
+            layer.keys.clear();
+            layer.values.clear();
+        }
+        self.closed.push(number);
+    }
+
+    /// Positions of a sequence, its prefix included.
+    ///
+    /// # Panics
+    /// When there is no such sequence.
+    pub fn length(&self, number: usize) -> usize {
+        let Sequence { prefix, length, .. } = &self.sequences[number];
+        prefix.map_or(0, |prefix| self.sequences[prefix].length) + length
+    }
+
+    /// The sequence that a sequence follows.
+    pub(super) fn prefix(&self, number: usize) -> Option<usize> {
+        self.sequences[number].prefix
+    }
+
+    /// Bytes a position takes in all layers.
+    pub fn bytes_per_position(&self) -> usize {
+        2 * self.layers * self.key_value_heads * self.head_dim * size_of::<f32>()
+    }
+
+    /// Says that a sequence has `positions` more, which every layer has been given.
+    pub(super) fn advance(&mut self, number: usize, positions: usize) {
+        self.sequences[number].length += positions;
+    }
+
+    /// Adds a layer's keys and values of positions from the sequence's end on; [`Self::advance`] makes them count once all layers have theirs.
+    ///
+    /// # Shapes
+    /// - keys, values: `[heads, head_dim]` of position `past` past the end
+    pub(super) fn append(&mut self, layer: usize, number: usize, past: usize, keys: &[f32], values: &[f32]) {
+        let sequence = &mut self.sequences[number];
+        let position = sequence.length + past;
+        let cache = &mut sequence.layers[layer];
+        if position.is_multiple_of(BLOCK) {
+            cache.keys.resize((position / BLOCK + 1) * keys.len() * BLOCK, 0.0);
+        }
+        let block = &mut cache.keys[position / BLOCK * keys.len() * BLOCK..];
+        block[position % BLOCK..].iter_mut().step_by(BLOCK).zip(keys).for_each(|(to, from)| *to = *from);
+        cache.values.extend_from_slice(values);
+    }
+
+    /// What position `past` past the end of a sequence sees in a layer, itself included: all positions that the layer has of its prefix, and its own.
+    pub(super) fn segments(&self, layer: usize, number: usize, past: usize) -> [Segment<'_>; 2] {
+        let sequence = &self.sequences[number];
+        let LayerCache { keys, values } = &sequence.layers[layer];
+        let own = Segment { keys, values, length: sequence.length + past + 1 };
+        let before = match sequence.prefix {
+            Some(prefix) => {
+                let LayerCache { keys, values } = &self.sequences[prefix].layers[layer];
+                Segment { keys, values, length: values.len().checked_div(self.key_value_heads * self.head_dim).unwrap_or(0) }
+            }
+            None => Segment { keys: &[], values: &[], length: 0 },
+        };
+        [before, own]
+    }
+}

@@ -1,0 +1,405 @@
+//! The transformer on the processor, in kernels of our own: for sampling, and for logprobs and rewards without gradients.
+//!
+//! Computes what [`Decoder::forward`](super::Decoder::forward) computes, from weights that are laid out once, on sequences of any lengths without
+//! padding. What a position gets is the same bits whichever sequences are computed beside it, and however many positions at once.
+//! Knows nothing of sampling or losses.
+
+mod cache;
+
+use rayon::prelude::*;
+
+use super::{Attention, CausalLm, Decoder, ModelError, Projection, RewardModel};
+use crate::kernels::{self, Left, Packed};
+
+pub use cache::CpuCache;
+
+/// Multiply-adds of attention that are worth a thread's while.
+const WORTH_A_THREAD: usize = 1 << 16;
+
+/// A model's weights, laid out for the processor.
+#[derive(Debug)]
+pub struct CpuDecoder {
+    vocab_size: usize,
+    hidden_size: usize,
+    /// `[vocab_size, hidden_size]`; `None` when the head's weights are looked up instead.
+    embedding: Option<Vec<f32>>,
+    layers: Vec<CpuLayer>,
+    norm: CpuNorm,
+    /// `[hidden_size, outputs]`.
+    head: Packed,
+    frequencies: Vec<f32>,
+}
+
+/// One layer's weights; projections of one input stand beside each other.
+#[derive(Debug)]
+struct CpuLayer {
+    input_norm: CpuNorm,
+    /// Queries, keys and values.
+    qkv: CpuProjection,
+    query_norm: Option<CpuNorm>,
+    key_norm: Option<CpuNorm>,
+    output: CpuProjection,
+    mlp_norm: CpuNorm,
+    /// Gates, then ups.
+    gate_up: CpuProjection,
+    down: CpuProjection,
+    shape: AttentionShape,
+}
+
+/// The sizes of an attention.
+#[derive(Clone, Copy, Debug)]
+struct AttentionShape {
+    heads: usize,
+    key_value_heads: usize,
+    head_dim: usize,
+    rotary: bool,
+    /// How far a position sees; [`usize::MAX`] when it sees all before it.
+    window: usize,
+}
+
+#[derive(Debug)]
+struct CpuProjection {
+    weight: Packed,
+    bias: Option<Vec<f32>>,
+}
+
+#[derive(Debug)]
+struct CpuNorm {
+    weight: Vec<f32>,
+    epsilon: f32,
+}
+
+/// Tokens that follow what a sequence of the cache holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    /// The sequence's number in the cache.
+    pub sequence: usize,
+    /// The ids, at least one.
+    pub tokens: &'a [i32],
+}
+
+impl CpuDecoder {
+    /// A language model's weights; [`Self::head`] gives logits.
+    ///
+    /// # Errors
+    /// When a parameter is not f32.
+    pub fn of_causal_lm(model: &CausalLm) -> Result<Self, ModelError> {
+        match &model.lm_head {
+            Some(head) => {
+                Self::new(&model.model, CpuProjection::beside(&[head])?.weight, Some(read(model.model.embed_tokens.weight.val())?))
+            }
+            None => {
+                let embedding = model.model.embed_tokens.weight.val();
+                let [vocab_size, hidden_size] = embedding.dims();
+                Self::new(&model.model, Packed::of_columns(hidden_size, vocab_size, &read(embedding)?), None)
+            }
+        }
+    }
+
+    /// A reward model's weights; [`Self::head`] gives one score.
+    ///
+    /// # Errors
+    /// When a parameter is not f32.
+    pub fn of_reward_model(model: &RewardModel) -> Result<Self, ModelError> {
+        let embedding = read(model.model.embed_tokens.weight.val())?;
+        Self::new(&model.model, CpuProjection::beside(&[&model.score])?.weight, Some(embedding))
+    }
+
+    fn new(decoder: &Decoder, head: Packed, embedding: Option<Vec<f32>>) -> Result<Self, ModelError> {
+        let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
+        let layer = |layer: &super::Layer| {
+            let attention = &layer.self_attn;
+            Ok(CpuLayer {
+                input_norm: CpuNorm::new(&layer.input_layernorm)?,
+                qkv: CpuProjection::beside(&[&attention.q_proj, &attention.k_proj, &attention.v_proj])?,
+                query_norm: attention.q_norm.as_ref().map(CpuNorm::new).transpose()?,
+                key_norm: attention.k_norm.as_ref().map(CpuNorm::new).transpose()?,
+                output: CpuProjection::beside(&[&attention.o_proj])?,
+                mlp_norm: CpuNorm::new(&layer.post_attention_layernorm)?,
+                gate_up: CpuProjection::beside(&[&layer.mlp.gate_proj, &layer.mlp.up_proj])?,
+                down: CpuProjection::beside(&[&layer.mlp.down_proj])?,
+                shape: AttentionShape::of(attention),
+            })
+        };
+        Ok(Self {
+            vocab_size,
+            hidden_size,
+            embedding,
+            layers: decoder.layers.iter().map(layer).collect::<Result<_, ModelError>>()?,
+            norm: CpuNorm::new(&decoder.norm)?,
+            head,
+            frequencies: decoder.frequencies().to_vec(),
+        })
+    }
+
+    /// An empty cache for this model.
+    pub fn new_cache(&self) -> CpuCache {
+        let shape = self.layers.first().map(|layer| layer.shape);
+        let (key_value_heads, head_dim) = shape.map_or((0, 0), |shape| (shape.key_value_heads, shape.head_dim));
+        CpuCache::new(self.layers.len(), key_value_heads, head_dim)
+    }
+
+    /// Width of the hidden states.
+    pub fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    /// Width of what [`Self::head`] gives.
+    pub fn outputs(&self) -> usize {
+        self.head.columns()
+    }
+
+    /// Hidden states after the last norm, of all spans' tokens, one span after the other. The spans' sequences hold them afterwards.
+    ///
+    /// A span whose sequence is the prefix of another span's must come before it, and a sequence have one span only.
+    ///
+    /// # Shapes
+    /// - output: `[tokens, hidden_size]`
+    ///
+    /// # Errors
+    /// When an id is outside the vocabulary; the cache is as it was then.
+    pub fn forward(&self, spans: &[Span<'_>], cache: &mut CpuCache) -> Result<Vec<f32>, ModelError> {
+        let places = self.places(spans, cache)?;
+        let mut x = vec![0.0; places.len() * self.hidden_size];
+        self.embed(&places, &mut x);
+        let angles = self.angles(&places);
+        let mut scratch = Scratch::default();
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.forward(index, &mut x, &places, &angles, cache, &mut scratch);
+        }
+        for span in spans {
+            cache.advance(span.sequence, span.tokens.len());
+        }
+        Ok(self.norm.of(&x))
+    }
+
+    /// Logits or scores of hidden states.
+    ///
+    /// # Shapes
+    /// - hidden: `[rows, hidden_size]`
+    /// - output: `[rows, outputs]`
+    pub fn head(&self, hidden: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; hidden.len() / self.hidden_size.max(1) * self.head.columns()];
+        kernels::product(Left::Rows(hidden), &self.head, &mut out);
+        out
+    }
+
+    /// Where each token of the spans is.
+    fn places(&self, spans: &[Span<'_>], cache: &CpuCache) -> Result<Vec<Place>, ModelError> {
+        let mut places = Vec::with_capacity(spans.iter().map(|span| span.tokens.len()).sum());
+        let mut read: Vec<(usize, usize)> = Vec::new();
+        for span in spans {
+            // A prefix that is read in this very pass counts already.
+            let before = cache.prefix(span.sequence).and_then(|prefix| read.iter().find(|(number, _)| *number == prefix));
+            let start = cache.length(span.sequence) + before.map_or(0, |(_, tokens)| *tokens);
+            for (past, &token) in span.tokens.iter().enumerate() {
+                let token = usize::try_from(token).ok().filter(|token| *token < self.vocab_size).ok_or_else(|| {
+                    ModelError::Sequences(format!("token id {token}, expected 0 to {}", self.vocab_size.saturating_sub(1)))
+                })?;
+                places.push(Place { token, sequence: span.sequence, past, position: start + past });
+            }
+            read.push((span.sequence, span.tokens.len()));
+        }
+        Ok(places)
+    }
+
+    fn embed(&self, places: &[Place], x: &mut [f32]) {
+        for (place, row) in places.iter().zip(x.chunks_exact_mut(self.hidden_size.max(1))) {
+            match &self.embedding {
+                Some(embedding) => row.copy_from_slice(&embedding[place.token * self.hidden_size..][..self.hidden_size]),
+                None => self.head.column(place.token, row),
+            }
+        }
+    }
+
+    /// The cosines and sines of each token's angles: `[tokens, 2, head_dim / 2]`.
+    fn angles(&self, places: &[Place]) -> Vec<f32> {
+        let angle = |place: &Place, frequency: &f32| place.position as f32 * frequency;
+        let of_place = |place| {
+            let frequencies = &self.frequencies;
+            let cosines = frequencies.iter().map(move |frequency| angle(place, frequency).cos());
+            cosines.chain(frequencies.iter().map(move |frequency| angle(place, frequency).sin()))
+        };
+        places.iter().flat_map(of_place).collect()
+    }
+}
+
+/// A token in its sequence.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    token: usize,
+    sequence: usize,
+    /// Positions past what the cache held of the sequence before this pass.
+    past: usize,
+    /// Counted from the start of the sequence, its prefix included.
+    position: usize,
+}
+
+/// Memory of a forward pass that every layer uses again.
+#[derive(Default)]
+struct Scratch {
+    normed: Vec<f32>,
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    gate_up: Vec<f32>,
+    activated: Vec<f32>,
+}
+
+impl CpuLayer {
+    /// # Shapes
+    /// - x: `[tokens, hidden_size]`, changed in place
+    fn forward(&self, index: usize, x: &mut [f32], places: &[Place], angles: &[f32], cache: &mut CpuCache, scratch: &mut Scratch) {
+        let shape = self.shape;
+        let Scratch { normed, qkv, attended, gate_up, activated } = scratch;
+        self.input_norm.apply(x, normed);
+        self.qkv.apply(normed, qkv);
+        self.place(qkv, angles);
+        for (place, row) in places.iter().zip(qkv.chunks_exact(shape.qkv_width())) {
+            let (keys, values) = row[shape.query_width()..].split_at(shape.key_width());
+            cache.append(index, place.sequence, place.past, keys, values);
+        }
+        self.attend(index, places, qkv, cache, attended);
+        self.output.add(attended, x);
+        self.mlp_norm.apply(x, normed);
+        self.gate_up.apply(normed, gate_up);
+        let width = self.down.weight.rows();
+        activated.resize(places.len() * width, 0.0);
+        kernels::swiglu(gate_up, width, activated);
+        self.down.add(activated, x);
+    }
+
+    /// Norms queries and keys where the family does, turns them by their positions, and divides queries by √head_dim.
+    fn place(&self, qkv: &mut [f32], angles: &[f32]) {
+        let shape = self.shape;
+        let scale = (shape.head_dim as f64).powf(-0.5) as f32;
+        let angle_width = shape.head_dim;
+        for (row, angles) in qkv.chunks_exact_mut(shape.qkv_width()).zip(angles.chunks_exact(angle_width.max(1))) {
+            let (queries, rest) = row.split_at_mut(shape.query_width());
+            let (keys, _) = rest.split_at_mut(shape.key_width());
+            for (heads, norm) in [(&mut *queries, &self.query_norm), (&mut *keys, &self.key_norm)] {
+                if let Some(norm) = norm {
+                    let normed = norm.of(heads);
+                    heads.copy_from_slice(&normed);
+                }
+                if shape.rotary {
+                    let (cosines, sines) = angles.split_at(angle_width / 2);
+                    kernels::rotate(heads, cosines, sines);
+                }
+            }
+            queries.iter_mut().for_each(|number| *number *= scale);
+        }
+    }
+
+    /// What each token's queries find in the cache: `[tokens, heads · head_dim]`.
+    fn attend(&self, index: usize, places: &[Place], qkv: &[f32], cache: &CpuCache, out: &mut Vec<f32>) {
+        let AttentionShape { heads, key_value_heads, head_dim, window, .. } = self.shape;
+        let (width, group) = (self.shape.query_width(), self.shape.query_width() / key_value_heads.max(1));
+        out.resize(places.len() * width, 0.0);
+        let work: usize = places.iter().map(|place| 2 * (place.position + 1).min(window) * width).sum();
+        let items = places.len() * key_value_heads;
+        // So many items are worth a thread's while.
+        let at_least = (items * WORTH_A_THREAD).checked_div(work).unwrap_or(1).clamp(1, items.max(1));
+        debug_assert_eq!(heads * head_dim, width);
+        out.par_chunks_mut(group.max(1)).enumerate().with_min_len(at_least).for_each_init(Vec::new, |scores, (item, out)| {
+            let (row, head) = (item / key_value_heads, item % key_value_heads);
+            let place = places[row];
+            let queries = &qkv[row * self.shape.qkv_width() + head * group..][..group];
+            let segments = cache.segments(index, place.sequence, place.past);
+            kernels::attend(queries, head_dim, &segments, [head, key_value_heads], window, scores, out);
+        });
+    }
+}
+
+impl AttentionShape {
+    fn of(attention: &Attention) -> Self {
+        let head_dim = attention.head_dim();
+        let [_, queries] = attention.q_proj.weight.val().dims();
+        let [_, keys] = attention.k_proj.weight.val().dims();
+        Self {
+            heads: queries / head_dim,
+            key_value_heads: keys / head_dim,
+            head_dim,
+            rotary: attention.is_rotary(),
+            window: attention.sliding_window().unwrap_or(usize::MAX),
+        }
+    }
+
+    fn query_width(self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn key_width(self) -> usize {
+        self.key_value_heads * self.head_dim
+    }
+
+    fn qkv_width(self) -> usize {
+        self.query_width() + 2 * self.key_width()
+    }
+}
+
+impl CpuProjection {
+    /// Projections of one input beside each other, adapters merged in.
+    fn beside(projections: &[&Projection]) -> Result<Self, ModelError> {
+        let mut parts = Vec::with_capacity(projections.len());
+        let (mut bias, mut biased) = (Vec::new(), false);
+        let mut rows = 0;
+        for projection in projections {
+            let weight = projection.merged();
+            let [from, to] = weight.dims();
+            rows = from;
+            match &projection.bias {
+                Some(values) => {
+                    biased = true;
+                    bias.extend(read(values.val())?);
+                }
+                None => bias.resize(bias.len() + to, 0.0),
+            }
+            parts.push((read(weight)?, to));
+        }
+        let parts: Vec<(&[f32], usize)> = parts.iter().map(|(values, columns)| (values.as_slice(), *columns)).collect();
+        Ok(Self { weight: Packed::of_rows(rows, &parts), bias: biased.then_some(bias) })
+    }
+
+    /// `out = x · weight + bias`.
+    fn apply(&self, x: &[f32], out: &mut Vec<f32>) {
+        let width = self.weight.columns();
+        out.resize(x.len() / self.weight.rows().max(1) * width, 0.0);
+        match &self.bias {
+            Some(bias) => {
+                out.chunks_exact_mut(width.max(1)).for_each(|row| row.copy_from_slice(bias));
+                kernels::add_product(Left::Rows(x), &self.weight, out);
+            }
+            None => kernels::product(Left::Rows(x), &self.weight, out),
+        }
+    }
+
+    /// `out += x · weight + bias`.
+    fn add(&self, x: &[f32], out: &mut [f32]) {
+        if let Some(bias) = &self.bias {
+            out.chunks_exact_mut(bias.len().max(1)).for_each(|row| row.iter_mut().zip(bias).for_each(|(to, from)| *to += from));
+        }
+        kernels::add_product(Left::Rows(x), &self.weight, out);
+    }
+}
+
+impl CpuNorm {
+    fn new(norm: &burn::nn::RmsNorm) -> Result<Self, ModelError> {
+        Ok(Self { weight: read(norm.gamma.val())?, epsilon: norm.epsilon as f32 })
+    }
+
+    fn of(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = Vec::new();
+        self.apply(x, &mut out);
+        out
+    }
+
+    fn apply(&self, x: &[f32], out: &mut Vec<f32>) {
+        out.resize(x.len(), 0.0);
+        kernels::rms_norm(x, &self.weight, self.epsilon, out);
+    }
+}
+
+/// A parameter's numbers.
+fn read<const D: usize>(tensor: burn::tensor::Tensor<D>) -> Result<Vec<f32>, ModelError> {
+    tensor.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(format!("cannot read the weights back: {error}")))
+}
