@@ -3,10 +3,12 @@
 //! Prompts' token ids and one seed a response go in; token ids, reasons of ending and logprobs come out. Knows nothing of Arrow,
 //! text or rewards.
 
-mod decode;
+mod batch;
+mod continuous;
 mod error;
+mod generator;
 mod sampler;
 
-pub use decode::{FinishReason, Generated, generate};
 pub use error::GenerationError;
+pub use generator::{FinishReason, Generated, Generator};
 pub use sampler::{Draw, Sampler, Sampling};

@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::GenerationError;
+use crate::kernels;
 
 /// How responses are sampled and when they end.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,39 +79,30 @@ impl Sampler {
         Self { generator: ChaCha8Rng::from_seed(seed) }
     }
 
-    /// Draws the next token.
+    /// Draws the next token. The logits are used up: weights stand in their place afterwards.
     ///
     /// # Errors
     /// The first token whose logit is not finite, and that logit; there must be at least one logit.
-    pub fn draw(&mut self, logits: &[f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
+    pub fn draw(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
         // In [0, 1), with all 53 bits that a f64 has.
         let uniform = (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let logits = logits.get(..sampling.vocabulary_size).unwrap_or(logits);
-        let (best, largest) = likeliest(logits)?;
+        let vocabulary = logits.len().min(sampling.vocabulary_size);
+        let logits = &mut logits[..vocabulary];
+        let (best, largest) = kernels::largest(logits)?;
         let certain = Draw { token: best as i32, logprob: 0.0 };
         if sampling.temperature == 0.0 {
             return Ok(certain);
         }
-        let inverse = (1.0 / sampling.temperature) as f32;
-        let mut candidates: Vec<Candidate> = logits.iter().map(|logit| ((logit - largest) * inverse).exp()).zip(0..).collect();
+        let inverse = (1.0 / sampling.temperature).min(f64::from(f32::MAX)) as f32;
+        let sums = kernels::weigh(logits, largest, inverse);
+        if (sampling.top_k == 0 || sampling.top_k >= vocabulary) && sampling.top_p >= 1.0 {
+            return Ok(pick(logits, &sums, uniform).unwrap_or(certain));
+        }
+        let mut candidates: Vec<Candidate> = logits.iter().copied().zip(0..).collect();
         keep_top_k(&mut candidates, sampling.top_k);
         keep_top_p(&mut candidates, sampling.top_p);
-        Ok(pick(&candidates, uniform).unwrap_or(certain))
+        Ok(pick_candidate(&candidates, uniform).unwrap_or(certain))
     }
-}
-
-/// The index of the largest logit, the first of equals, and the logit.
-fn likeliest(logits: &[f32]) -> Result<(usize, f32), (usize, f32)> {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (token, &logit) in logits.iter().enumerate() {
-        if !logit.is_finite() {
-            return Err((token, logit));
-        }
-        if logit > best.1 {
-            best = (token, logit);
-        }
-    }
-    Ok(best)
 }
 
 /// Keeps the `top_k` likeliest candidates, in their order; all if it is 0.
@@ -164,13 +156,33 @@ fn mass(candidates: &[Candidate]) -> f64 {
     sums.iter().sum::<f64>() + rest.iter().map(|candidate| f64::from(candidate.0)).sum::<f64>()
 }
 
+/// The token at `uniform` of the way through the weights of a vocabulary, whose blocks have these `sums`; `None` when there is none.
+fn pick(weights: &[f32], sums: &[f64], uniform: f64) -> Option<Draw> {
+    let total: f64 = sums.iter().sum();
+    let mut target = uniform * total;
+    let mut blocks = weights.chunks(kernels::WEIGHED_TOGETHER).zip(sums).enumerate().filter(|(_, (_, sum))| **sum > 0.0).peekable();
+    while let Some((block, (weights, sum))) = blocks.next() {
+        // Rounding may leave a rest behind the last block: it is that one's.
+        if target < *sum || blocks.peek().is_none() {
+            let first = block * kernels::WEIGHED_TOGETHER;
+            return pick_weight(weights.iter().copied().zip(first as u32..), target, total);
+        }
+        target -= sum;
+    }
+    None
+}
+
 /// The candidate at `uniform` of the way through the weights; `None` when there is none.
-fn pick(candidates: &[Candidate], uniform: f64) -> Option<Draw> {
+fn pick_candidate(candidates: &[Candidate], uniform: f64) -> Option<Draw> {
     let total = mass(candidates);
-    let target = uniform * total;
+    pick_weight(candidates.iter().copied(), uniform * total, total)
+}
+
+/// The candidate in which the sum of the weights passes `target`, else the last; `None` when all are 0.
+fn pick_weight(candidates: impl Iterator<Item = Candidate>, target: f64, total: f64) -> Option<Draw> {
     let mut sum = 0.0;
     let mut picked = None;
-    for &(weight, token) in candidates.iter().filter(|candidate| candidate.0 > 0.0) {
+    for (weight, token) in candidates.filter(|candidate| candidate.0 > 0.0) {
         sum += f64::from(weight);
         picked = Some((weight, token));
         if sum > target {

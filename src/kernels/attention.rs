@@ -21,9 +21,8 @@ pub struct Segment<'a> {
     pub length: usize,
 }
 
-/// What the queries of one position that share key-value head `head` (of `heads`) find in all `segments`, the last `window` positions only.
-///
-
+/// What the queries of one position that share key-value head `head` (of `heads`) find in the last `window` positions of all `segments`: the mean of
+/// the values, weighted by the softmax of query times key.
 ///
 /// # Shapes
 /// - queries, out: `[queries, head_dim]`, the queries already divided by √head_dim

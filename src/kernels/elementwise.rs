@@ -142,3 +142,69 @@ pub fn softmax(scores: &mut [f32]) -> (f32, f32) {
     }
     (largest, sum_lanes(lanes))
 }
+
+/// Where the largest number is, the first of equals, and that number.
+///
+/// # Errors
+/// The first number that is not finite, and where it is.
+pub fn largest(numbers: &[f32]) -> Result<(usize, f32), (usize, f32)> {
+    struct Largest<'a>(&'a [f32]);
+    impl WithSimd for Largest<'_> {
+        type Output = Option<f32>;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> Option<f32> {
+            let (chunks, rest) = self.0.as_chunks::<LANES>();
+            let (mut largest, mut zeros) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
+            for chunk in chunks {
+                for lane in 0..LANES {
+                    largest[lane] = if chunk[lane] > largest[lane] { chunk[lane] } else { largest[lane] };
+                    // Stays 0 unless there is an infinity or NaN.
+                    zeros[lane] += chunk[lane] * 0.0;
+                }
+            }
+            let finite = zeros.iter().chain(rest).all(|number| number.is_finite());
+            finite.then(|| largest.iter().chain(rest).fold(f32::NEG_INFINITY, |largest, number| largest.max(*number)))
+        }
+    }
+    let place = |wanted: &dyn Fn(f32) -> bool| numbers.iter().position(|number| wanted(*number)).unwrap_or(0);
+    match Arch::new().dispatch(Largest(numbers)) {
+        Some(largest) => Ok((place(&|number| number == largest), largest)),
+        None => {
+            let first = place(&|number| !number.is_finite());
+            Err((first, numbers[first]))
+        }
+    }
+}
+
+/// How many weights have a sum of their own, see [`weigh`].
+pub const WEIGHED_TOGETHER: usize = 512;
+
+/// Replaces logits by e^((logit − largest) · inverse_temperature), and returns the sum of each [`WEIGHED_TOGETHER`] of them.
+pub fn weigh(logits: &mut [f32], largest: f32, inverse_temperature: f32) -> Vec<f64> {
+    struct Weigh<'a>(&'a mut [f32], f32, f32);
+    impl WithSimd for Weigh<'_> {
+        type Output = Vec<f64>;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
+            let Self(logits, largest, inverse_temperature) = self;
+            let mut sums = Vec::with_capacity(logits.len().div_ceil(WEIGHED_TOGETHER));
+            for logits in logits.chunks_mut(WEIGHED_TOGETHER) {
+                let mut lanes = [0.0; LANES];
+                let (chunks, rest) = logits.as_chunks_mut::<LANES>();
+                for chunk in chunks {
+                    for lane in 0..LANES {
+                        chunk[lane] = exp((chunk[lane] - largest) * inverse_temperature);
+                        lanes[lane] += chunk[lane];
+                    }
+                }
+                for (logit, lane) in rest.iter_mut().zip(&mut lanes) {
+                    *logit = exp((*logit - largest) * inverse_temperature);
+                    *lane += *logit;
+                }
+                sums.push(f64::from(sum_lanes(lanes)));
+            }
+            sums
+        }
+    }
+    Arch::new().dispatch(Weigh(logits, largest, inverse_temperature))
+}

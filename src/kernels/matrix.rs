@@ -147,15 +147,15 @@ fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: bool) {
     let panels = columns.div_ceil(PANEL);
     let threads = (rows * columns * inner / WORTH_A_THREAD).clamp(1, rayon::current_num_threads());
     if threads == 1 {
-        let mut out: Vec<&mut [f32]> = out.chunks_mut(columns).collect();
-        return arch.dispatch(Share { tiles, left: &laid_out, right: &right.lines, out: &mut out, add });
+        let out = out.chunks_mut(columns).collect();
+        return arch.dispatch(Share { tiles, left: &laid_out, right: &right.lines, out, add });
     }
     // Each thread has a range of panels, and where there are too few of them, a range of tiles.
     let across = threads.min(panels);
     let down = threads.div_ceil(across).min(tiles.count);
     let panels_each = panels.div_ceil(across);
     let tiles_each = tiles.count.div_ceil(down);
-    let mut shares: Vec<(Tiles, &[f32], &[Line], Vec<&mut [f32]>)> = Vec::new();
+    let mut shares = Vec::new();
     let (mut rest, mut first) = (out, 0);
     while first < tiles.count {
         let part = tiles.part(first, tiles_each);
@@ -165,12 +165,12 @@ fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: bool) {
         for row in here.chunks_mut(columns) {
             ranges.iter_mut().zip(row.chunks_mut(panels_each * PANEL)).for_each(|(range, columns)| range.push(columns));
         }
-        for (range, lines) in ranges.into_iter().zip(right.lines.chunks(panels_each * inner)) {
-            shares.push((part, &laid_out[start * inner..end * inner], lines, range));
+        for (out, right) in ranges.into_iter().zip(right.lines.chunks(panels_each * inner)) {
+            shares.push(Share { tiles: part, left: &laid_out[start * inner..end * inner], right, out, add });
         }
         (rest, first) = (after, first + part.count);
     }
-    shares.into_par_iter().for_each(|(tiles, left, right, mut out)| arch.dispatch(Share { tiles, left, right, out: &mut out, add }));
+    shares.into_par_iter().for_each(|share| arch.dispatch(share));
 }
 
 /// How many rows a tile may have, so that its sums fit into the processor's registers beside what they are made of.
@@ -230,23 +230,23 @@ impl Tiles {
 }
 
 /// What one thread computes of a product.
-struct Share<'a, 'b> {
+struct Share<'a> {
     tiles: Tiles,
     /// The tiles, laid out.
     left: &'a [f32],
     /// Whole panels.
     right: &'a [Line],
     /// A slice of each row, as wide as the panels.
-    out: &'a mut [&'b mut [f32]],
+    out: Vec<&'a mut [f32]>,
     add: bool,
 }
 
-impl WithSimd for Share<'_, '_> {
+impl WithSimd for Share<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { tiles, left, right, out, add } = self;
+        let Self { tiles, left, right, mut out, add } = self;
         for (panel, lines) in right.chunks_exact(tiles.inner).enumerate() {
             for tile in 0..tiles.count {
                 let (start, end) = (tiles.row(tile), tiles.row(tile + 1));

@@ -9,7 +9,7 @@ mod elementwise;
 mod matrix;
 
 pub use attention::{BLOCK, Segment, attend};
-pub use elementwise::{dot, exp, rms_norm, rotate, softmax, swiglu};
+pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, softmax, swiglu, weigh};
 pub use matrix::{Left, Packed, add_product, product};
 
 /// The lanes of every reduction.

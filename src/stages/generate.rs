@@ -12,8 +12,8 @@ use burn::tensor::Device;
 
 use super::{Context, Prompt, StageError, Summary};
 use super::{generate_remote, tensors};
-use crate::generation::{self, FinishReason, Generated, Sampling};
-use crate::model::{CausalLm, Checkpoint, Tokenizer};
+use crate::generation::{FinishReason, Generated, Generator, Sampling};
+use crate::model::{Checkpoint, Tokenizer};
 use crate::pipeline::spec::sampling::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses, selection};
@@ -109,7 +109,7 @@ struct Sampler<'a> {
     context: &'a Context<'a>,
     settings: &'a Generate,
     checkpoint: Checkpoint,
-    model: CausalLm,
+    generator: Generator,
     device: Device,
     sampling: Sampling,
     policy_fingerprint: String,
@@ -119,7 +119,7 @@ impl<'a> Sampler<'a> {
     fn open(context: &'a Context, settings: &'a Generate) -> Result<Self, StageError> {
         let checkpoint = context.checkpoint("policy")?;
         let device = context.device()?;
-        let model = checkpoint.load(&device)?;
+        let generator = Generator::new(&checkpoint.load(&device)?)?;
         let sampling = Sampling {
             temperature: settings.temperature,
             top_p: settings.top_p,
@@ -130,7 +130,7 @@ impl<'a> Sampler<'a> {
             max_total_tokens: checkpoint.config.max_position_embeddings,
         };
         let policy_fingerprint = context.fingerprint_of("policy")?;
-        Ok(Self { context, settings, checkpoint, model, device, sampling, policy_fingerprint })
+        Ok(Self { context, settings, checkpoint, generator, device, sampling, policy_fingerprint })
     }
 
     /// All responses to `prompts`, ready to be committed. `observe` hears of tokens as they come.
@@ -156,7 +156,7 @@ impl<'a> Sampler<'a> {
                 observe(tokens);
                 ControlFlow::Continue(())
             };
-            Some(generation::generate(&self.model, &sequences, &seeds, &self.sampling, batch_size, &mut each)?)
+            Some(self.generator.generate(&sequences, &seeds, &self.sampling, batch_size, &mut each)?)
         };
         self.table(prompts, &encoded, generated)
     }

@@ -13,15 +13,15 @@ const TOLERANCE: f32 = 1e-4;
 const BATCH_TOLERANCE: f32 = 1e-5;
 
 /// A tiny model and what transformers computes with it.
-struct Golden {
-    name: String,
-    folder: PathBuf,
-    rows: Vec<Vec<i32>>,
+pub struct Golden {
+    pub name: String,
+    pub folder: PathBuf,
+    pub rows: Vec<Vec<i32>>,
     /// Of each row, the logits of all positions, or the one reward.
-    results: Vec<Vec<f32>>,
+    pub results: Vec<Vec<f32>>,
 }
 
-fn goldens(head: Head) -> Vec<Golden> {
+pub fn goldens(head: Head) -> Vec<Golden> {
     let key = if head == Head::CausalLm { "logits" } else { "rewards" };
     let mut folders: Vec<PathBuf> =
         fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families")).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 use burn::tensor::{DType, Tensor, TensorData};
-use optune::generation::{FinishReason, Generated, GenerationError, Sampler, Sampling, generate};
+use optune::generation::{FinishReason, Generated, GenerationError, Generator, Sampler, Sampling};
 use optune::model::{CausalLm, Checkpoint, Placement, Sequences, SpecialTokens};
 
 use crate::model::{blank_checkpoint, device, real};
@@ -36,9 +35,18 @@ fn prompts(rows: &[Vec<i32>]) -> Sequences {
     Sequences::from_rows(rows, &device()).unwrap()
 }
 
-/// Without anyone watching.
+/// With the engine of the model's device, without anyone watching.
 fn sample(model: &CausalLm, prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
-    generate(model, prompts, seeds, sampling, batch_size, &mut |_| ControlFlow::Continue(())).unwrap()
+    sample_with(&Generator::new(model).unwrap(), prompts, seeds, sampling, batch_size)
+}
+
+fn sample_with(generator: &Generator, prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
+    generator.generate(prompts, seeds, sampling, batch_size, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+/// The engine of the model's device, and burn's.
+fn engines(model: &CausalLm) -> [Generator; 2] {
+    [Generator::new(model).unwrap(), Generator::with_burn(model)]
 }
 
 /// The response ids of each row.
@@ -58,7 +66,7 @@ fn responses(generated: &Generated) -> Vec<Vec<i32>> {
 fn shares(logits: &[f32], sampling: &Sampling, count: usize) -> Vec<f64> {
     let mut shares = vec![0.0; logits.len()];
     for at in 0..count {
-        let draw = Sampler::new(seed(at, 1)).draw(logits, sampling).unwrap();
+        let draw = Sampler::new(seed(at, 1)).draw(&mut logits.to_vec(), sampling).unwrap();
         shares[draw.token as usize] += 1.0 / count as f64;
     }
     shares
@@ -110,31 +118,33 @@ fn top_k_and_top_p_keep_the_likeliest() {
 fn logprobs_are_of_the_distribution_drawn_from() {
     let full = softmax(&LOGITS, 0.7);
     for at in 0..50 {
-        let draw = Sampler::new(seed(at, 2)).draw(&LOGITS, &Sampling { temperature: 0.7, ..sampling() }).unwrap();
+        let draw = Sampler::new(seed(at, 2)).draw(&mut LOGITS.clone(), &Sampling { temperature: 0.7, ..sampling() }).unwrap();
         assert!((draw.logprob - full[draw.token as usize].ln()).abs() < 1e-6);
-        let draw = Sampler::new(seed(at, 2)).draw(&LOGITS, &Sampling { temperature: 0.7, top_k: 2, ..sampling() }).unwrap();
+        let draw = Sampler::new(seed(at, 2)).draw(&mut LOGITS.clone(), &Sampling { temperature: 0.7, top_k: 2, ..sampling() }).unwrap();
         assert!((draw.logprob - (full[draw.token as usize] / (full[2] + full[6])).ln()).abs() < 1e-6);
-        let draw = Sampler::new(seed(at, 2)).draw(&LOGITS, &Sampling { temperature: 0.0, ..sampling() }).unwrap();
+        let draw = Sampler::new(seed(at, 2)).draw(&mut LOGITS.clone(), &Sampling { temperature: 0.0, ..sampling() }).unwrap();
         assert_eq!((draw.token, draw.logprob), (2, 0.0));
     }
     // Far apart logits, where a naive softmax overflows.
-    let draw = Sampler::new(seed(0, 0)).draw(&[-1e30, 3e38, -3e38], &sampling()).unwrap();
+    let draw = Sampler::new(seed(0, 0)).draw(&mut [-1e30, 3e38, -3e38], &sampling()).unwrap();
     assert_eq!((draw.token, draw.logprob), (1, 0.0));
     let cold = Sampling { temperature: 1e-30, top_p: 0.9, ..sampling() };
-    assert_eq!(Sampler::new(seed(0, 0)).draw(&LOGITS, &cold).unwrap().token, 2);
+    assert_eq!(Sampler::new(seed(0, 0)).draw(&mut LOGITS.clone(), &cold).unwrap().token, 2);
 }
 
 #[test]
 fn logits_that_are_not_finite_are_an_error() {
     for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let error = Sampler::new(seed(0, 0)).draw(&[0.0, broken], &sampling()).unwrap_err();
+        let error = Sampler::new(seed(0, 0)).draw(&mut [0.0, broken], &sampling()).unwrap_err();
         assert_eq!((error.0, error.1.to_bits()), (1, broken.to_bits()));
     }
     let mut model = small_model();
     let broken: Tensor<1> = Tensor::from_data(TensorData::new(vec![f32::NAN; 24], [24]), (&device(), DType::F32));
     model.model.norm.gamma = model.model.norm.gamma.map(|_| broken);
-    let error = generate(&model, &prompts(&[vec![1]]), &seeds(1, 1), &sampling(), 4, &mut |_| ControlFlow::Continue(()));
-    assert!(error.unwrap_err().to_string().contains("the logits of prompt 0 at response token 0 are not finite"));
+    for engine in engines(&model) {
+        let error = engine.generate(&prompts(&[vec![1]]), &seeds(1, 1), &sampling(), 4, &mut |_| ControlFlow::Continue(()));
+        assert!(error.unwrap_err().to_string().contains("the logits of prompt 0 at response token 0 are not finite"));
+    }
 }
 
 #[test]
@@ -152,6 +162,33 @@ fn the_same_seeds_give_the_same_responses() {
     assert!(texts[0] != texts[1] && texts[0] != texts[9]);
 }
 
+/// On the processor nothing beside a response changes a bit of it: not the places, not the other prompts, not the threads.
+#[test]
+fn responses_are_the_same_bits_in_any_company() {
+    let model = small_model();
+    let engine = Generator::new(&model).unwrap();
+    let rows: Vec<Vec<i32>> = (0..9).map(|row| (0..1 + row * 5 % 37).map(|at| (at * 7 + row) % 40).collect()).collect();
+    let warm = Sampling { top_p: 0.95, temperature: 0.8, max_new_tokens: 20, ..sampling() };
+    let all = sample_with(&engine, &prompts(&rows), &seeds(9, 5), &warm, 64);
+    assert!(all.finish_reasons.contains(&FinishReason::Stop) && all.finish_reasons.contains(&FinishReason::Length));
+    let same = |other: Generated| {
+        assert_eq!(responses(&all), responses(&other));
+        assert_eq!(all.logprobs, other.logprobs);
+    };
+    for places in [1, 2, 7, 45] {
+        same(sample_with(&engine, &prompts(&rows), &seeds(9, 5), &warm, places));
+    }
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        same(pool.install(|| sample_with(&engine, &prompts(&rows), &seeds(9, 5), &warm, 11)));
+    }
+    for row in 0..9 {
+        let alone = sample_with(&engine, &prompts(&rows[row..=row]), &seeds(9, 5)[row..=row], &warm, 3);
+        assert_eq!(responses(&alone), responses(&all)[row * 5..][..5]);
+        assert_eq!(alone.logprobs, all.logprobs[row * 5..][..5]);
+    }
+}
+
 #[test]
 fn a_model_in_training_samples_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -167,32 +204,37 @@ fn results_stand_in_the_order_of_the_prompts() {
     let model = small_model();
     let rows = [vec![1, 20, 21, 22, 23], vec![1], vec![1, 7, 8], vec![1, 30]];
     let greedy = Sampling { temperature: 0.0, ..sampling() };
-    let together = sample(&model, &prompts(&rows), &[vec![seed(0, 0)], vec![], vec![seed(2, 0); 2], vec![seed(3, 0)]], &greedy, 3);
-    assert_eq!(together.prompt_token_counts, [5, 3, 3, 2]);
-    let alone = |row: usize| responses(&sample(&model, &prompts(&rows[row..=row]), &seeds(1, 1), &greedy, 1)).remove(0);
-    assert_eq!(responses(&together), [alone(0), alone(2), alone(2), alone(3)]);
-    let reversed: Vec<Vec<i32>> = rows.iter().rev().cloned().collect();
-    let reversed = responses(&sample(&model, &prompts(&reversed), &seeds(4, 1), &greedy, 2));
-    assert_eq!(reversed, [alone(3), alone(2), alone(1), alone(0)]);
-    let ids: Vec<i32> = together.sequences.token_ids().to_data().try_into_vec().unwrap();
-    assert_eq!(ids[..5], rows[0]);
+    for engine in engines(&model) {
+        let seeds_of_each = [vec![seed(0, 0)], vec![], vec![seed(2, 0); 2], vec![seed(3, 0)]];
+        let together = sample_with(&engine, &prompts(&rows), &seeds_of_each, &greedy, 3);
+        assert_eq!(together.prompt_token_counts, [5, 3, 3, 2]);
+        let alone = |row: usize| responses(&sample_with(&engine, &prompts(&rows[row..=row]), &seeds(1, 1), &greedy, 1)).remove(0);
+        assert_eq!(responses(&together), [alone(0), alone(2), alone(2), alone(3)]);
+        let reversed: Vec<Vec<i32>> = rows.iter().rev().cloned().collect();
+        let reversed = responses(&sample_with(&engine, &prompts(&reversed), &seeds(4, 1), &greedy, 2));
+        assert_eq!(reversed, [alone(3), alone(2), alone(1), alone(0)]);
+        let ids: Vec<i32> = together.sequences.token_ids().to_data().try_into_vec().unwrap();
+        assert_eq!(ids[..5], rows[0]);
+    }
 }
 
 #[test]
 fn any_end_token_ends_a_response_and_belongs_to_it() {
     let model = small_model();
     let ends = Sampling { eos: vec![2, 10, 11, 12, 13], max_new_tokens: 20, ..sampling() };
-    let generated = sample(&model, &prompts(&[vec![1], vec![1, 4]]), &seeds(2, 16), &ends, 7);
     let is_end = |id: &i32| ends.eos.contains(id);
-    for (response, reason) in responses(&generated).iter().zip(&generated.finish_reasons) {
-        let (last, before) = response.split_last().unwrap();
-        assert!(!before.iter().any(is_end));
-        match reason {
-            FinishReason::Stop => assert!(is_end(last)),
-            FinishReason::Length => assert!(!is_end(last) && response.len() == 20),
+    for engine in engines(&model) {
+        let generated = sample_with(&engine, &prompts(&[vec![1], vec![1, 4]]), &seeds(2, 16), &ends, 7);
+        for (response, reason) in responses(&generated).iter().zip(&generated.finish_reasons) {
+            let (last, before) = response.split_last().unwrap();
+            assert!(!before.iter().any(is_end));
+            match reason {
+                FinishReason::Stop => assert!(is_end(last)),
+                FinishReason::Length => assert!(!is_end(last) && response.len() == 20),
+            }
         }
+        assert!(generated.finish_reasons.contains(&FinishReason::Stop));
     }
-    assert!(generated.finish_reasons.contains(&FinishReason::Stop));
     let none = sample(&model, &prompts(&[vec![1]]), &seeds(1, 4), &Sampling { eos: vec![], ..ends }, 4);
     assert!(none.finish_reasons.iter().all(|reason| *reason == FinishReason::Length));
     assert_eq!((FinishReason::Stop.name(), FinishReason::Length.name()), ("stop", "length"));
@@ -203,35 +245,40 @@ fn responses_stop_at_the_models_length() {
     let model = small_model();
     let long = Sampling { eos: vec![], max_new_tokens: 30, ..sampling() };
     let rows = [vec![4; 60], vec![1], vec![4; 63]];
-    let generated = sample(&model, &prompts(&rows), &seeds(3, 1), &long, 3);
-    assert_eq!(responses(&generated).iter().map(Vec::len).collect::<Vec<_>>(), [4, 30, 1]);
-    let error = generate(&model, &prompts(&[vec![1], vec![4; 64]]), &seeds(2, 1), &long, 3, &mut |_| ControlFlow::Continue(()));
-    assert!(matches!(error, Err(GenerationError::PromptTooLong { row: 1, tokens: 64, limit: 64 })));
+    for engine in engines(&model) {
+        let generated = sample_with(&engine, &prompts(&rows), &seeds(3, 1), &long, 3);
+        assert_eq!(responses(&generated).iter().map(Vec::len).collect::<Vec<_>>(), [4, 30, 1]);
+        let error = engine.generate(&prompts(&[vec![1], vec![4; 64]]), &seeds(2, 1), &long, 3, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(error, Err(GenerationError::PromptTooLong { row: 1, tokens: 64, limit: 64 })));
+    }
 }
 
 #[test]
 fn progress_is_told_and_can_stop_the_work() {
     let model = small_model();
     let rows = prompts(&[vec![1], vec![1, 5]]);
-    let mut told = Vec::new();
-    let generated = generate(&model, &rows, &seeds(2, 2), &sampling(), 2, &mut |tokens| {
-        told.push(tokens);
-        ControlFlow::Continue(())
-    });
-    let tokens: usize = responses(&generated.unwrap()).iter().map(Vec::len).sum();
-    assert_eq!(told.last(), Some(&tokens));
-    assert!(told.is_sorted());
-    let stopped = generate(&model, &rows, &seeds(2, 2), &sampling(), 2, &mut |tokens| {
-        if tokens > 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    assert!(matches!(stopped, Err(GenerationError::Interrupted)));
+    for engine in engines(&model) {
+        let mut told = Vec::new();
+        let generated = engine.generate(&rows, &seeds(2, 2), &sampling(), 2, &mut |tokens| {
+            told.push(tokens);
+            ControlFlow::Continue(())
+        });
+        let tokens: usize = responses(&generated.unwrap()).iter().map(Vec::len).sum();
+        assert_eq!(told.last(), Some(&tokens));
+        assert!(told.is_sorted());
+        let stopped = engine.generate(&rows, &seeds(2, 2), &sampling(), 2, &mut |tokens| {
+            if tokens > 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(stopped, Err(GenerationError::Interrupted)));
+    }
 }
 
 #[test]
 fn settings_and_seeds_are_checked() {
     let model = small_model();
+    let engine = Generator::new(&model).unwrap();
     let refused = |sampling: Sampling, seeds: &[Vec<[u8; 32]>]| {
-        generate(&model, &prompts(&[vec![1]]), seeds, &sampling, 1, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string()
+        engine.generate(&prompts(&[vec![1]]), seeds, &sampling, 1, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string()
     };
     assert_eq!(refused(Sampling { temperature: -1.0, ..sampling() }, &seeds(1, 1)), "temperature is -1, expected a number from 0 on");
     assert_eq!(refused(Sampling { top_p: 0.0, ..sampling() }, &seeds(1, 1)), "top_p is 0, expected a number above 0, at most 1");
@@ -272,6 +319,20 @@ fn greedy_stories_do_not_depend_on_the_batch() {
     assert_eq!(responses(&generated)[0], golden[1..]);
 }
 
+/// The processor's engine and burn's take the same tokens, but where the two likeliest are as good as equal.
+#[test]
+fn engines_take_the_same_greedy_tokens_for_a_thousand_prompts() {
+    let Some((model, openings)) = stories() else { return };
+    let greedy = Sampling { temperature: 0.0, max_new_tokens: 24, eos: vec![1, 2], max_total_tokens: 512, ..sampling() };
+    // Every opening from its start and from inside.
+    let rows: Vec<Vec<i32>> =
+        openings.iter().flat_map(|row| [row.clone(), row[1..].to_vec(), row[row.len() / 2..].to_vec()]).take(1000).collect();
+    assert_eq!(rows.len(), 1000);
+    let [own, burn] = engines(&model).map(|engine| responses(&sample_with(&engine, &prompts(&rows), &seeds(1000, 1), &greedy, 64)));
+    let different = own.iter().zip(&burn).filter(|(own, burn)| own != burn).count();
+    assert_eq!(different, 0);
+}
+
 #[test]
 fn story_logprobs_are_those_of_a_pass_without_a_cache() {
     let Some((model, openings)) = stories() else { return };
@@ -293,46 +354,5 @@ fn story_logprobs_are_those_of_a_pass_without_a_cache() {
             .map(|at| softmax(&logits[(at - 1) * width..][..width], 1.0)[ids[at] as usize].ln())
             .sum();
         assert!((generated.logprobs[row] - expected).abs() < 1e-3, "row {row}: {} against {expected}", generated.logprobs[row]);
-    }
-}
-
-/// Prints tokens a second; run by hand with `--ignored`, nothing depends on the figures.
-///
-/// For the stories, and for fresh weights in the shape of a Llama with 15 million parameters and a vocabulary of 32,000.
-#[test]
-#[ignore = "a measurement"]
-fn decoding_speed() {
-    let folder = tempfile::tempdir().unwrap();
-    blank_checkpoint(folder.path(), true);
-    let path = folder.path().join("config.json");
-    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    let sizes = [
-        ("vocab_size", 32_000),
-        ("hidden_size", 288),
-        ("intermediate_size", 768),
-        ("num_hidden_layers", 6),
-        ("num_attention_heads", 6),
-        ("num_key_value_heads", 6),
-        ("head_dim", 48),
-    ];
-    for (name, size) in sizes {
-        config[name] = size.into();
-    }
-    fs::write(&path, config.to_string()).unwrap();
-    let larger = Checkpoint::open_blank(folder.path()).unwrap().init(&device(), 1);
-    measure("15M", &larger, &vec![(1..16).collect(); 64], 64);
-    if let Some((model, openings)) = stories() {
-        measure("stories260K", &model, &openings[..64], 128);
-    }
-}
-
-fn measure(name: &str, model: &CausalLm, rows: &[Vec<i32>], max_new_tokens: usize) {
-    let endless = Sampling { eos: vec![], max_new_tokens, max_total_tokens: 512, top_p: 0.9, ..sampling() };
-    for batch_size in [1, 8, 64] {
-        let chosen = prompts(&rows[..batch_size]);
-        let started = Instant::now();
-        let generated = sample(model, &chosen, &seeds(chosen.rows(), 1), &endless, batch_size);
-        let tokens: usize = responses(&generated).iter().map(Vec::len).sum();
-        eprintln!("{name}, batch {batch_size}: {:.0} tokens/s", tokens as f64 / started.elapsed().as_secs_f64());
     }
 }

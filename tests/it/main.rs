@@ -5,6 +5,7 @@ mod chain;
 mod chat_templates;
 mod command_line;
 mod conversations;
+mod cpu;
 mod export;
 mod families;
 mod fetch;

@@ -1,0 +1,190 @@
+//! Sampling responses to many prompts, by whichever engine the model's device has. Knows nothing of text.
+
+use std::ops::ControlFlow;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use super::{GenerationError, Sampler, Sampling, batch, continuous};
+use crate::model::{CausalLm, CpuDecoder, Sequences};
+
+/// Why a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// With one of the end tokens, which is its last token.
+    Stop,
+    /// At the limit of new or total tokens, without an end token.
+    Length,
+}
+
+impl FinishReason {
+    /// `stop` or `length`, as in the responses table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// Sampled responses: the first prompt's in the order of its seeds, then the second's, and so on.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// Prompt and response of each row.
+    pub sequences: Sequences,
+    /// How many tokens of each row are the prompt's.
+    pub prompt_token_counts: Vec<usize>,
+    /// Why each response ended.
+    pub finish_reasons: Vec<FinishReason>,
+    /// Each response's log probability in nats, end token included, under the distribution it was sampled from.
+    pub logprobs: Vec<f64>,
+}
+
+/// One response that is being, or has been, sampled.
+pub(super) struct Response {
+    /// The row of its prompt.
+    pub(super) prompt: usize,
+    sampler: Sampler,
+    /// Those drawn so far.
+    pub(super) tokens: Vec<i32>,
+    logprob: f64,
+    /// The most tokens it may have.
+    pub(super) limit: usize,
+    /// `None` while it grows.
+    pub(super) finished: Option<FinishReason>,
+}
+
+/// A language model, ready to be sampled from.
+#[derive(Debug)]
+pub struct Generator {
+    engine: Engine,
+    device: Device,
+}
+
+#[derive(Debug)]
+enum Engine {
+    /// Sequences come and go one by one, in kernels of our own.
+    Processor(Box<CpuDecoder>),
+    /// Batches of rows, by burn.
+    Burn(Box<CausalLm>),
+}
+
+impl Generator {
+    /// The fastest engine there is for the model's device. On the processor it has a copy of the weights, and `model` can be dropped.
+    ///
+    /// # Errors
+    /// When a weight is not f32.
+    pub fn new(model: &CausalLm) -> Result<Self, GenerationError> {
+        // A model in training is sampled from without recording a graph.
+        let model = model.valid();
+        match model.device() {
+            device if device == Device::flex() => {
+                Ok(Self { engine: Engine::Processor(Box::new(CpuDecoder::of_causal_lm(&model)?)), device })
+            }
+            _ => Ok(Self::with_burn(&model)),
+        }
+    }
+
+    /// burn's operations on any device: what the processor's engine is compared with.
+    pub fn with_burn(model: &CausalLm) -> Self {
+        let model = model.valid();
+        Self { device: model.device(), engine: Engine::Burn(Box::new(model)) }
+    }
+
+    /// Samples a response for every seed of every prompt, `batch_size` responses at a time.
+    ///
+    /// `observe` is told how many tokens there are after every step, and may stop the work.
+    ///
+    /// A response depends on its seed and its prompt alone: on the processor to the last bit; with burn, logits differ in the last bits between
+    /// batches, so that equal results are only promised for equal calls.
+    ///
+    /// # Errors
+    /// A prompt that leaves no room for a response, settings out of range, logits that are not finite, or an interruption.
+    pub fn generate(
+        &self,
+        prompts: &Sequences,
+        seeds: &[Vec<[u8; 32]>],
+        sampling: &Sampling,
+        batch_size: usize,
+        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Generated, GenerationError> {
+        sampling.check()?;
+        let mut responses = responses(prompts, seeds, sampling)?;
+        let prompt_ids = read_integers(prompts.token_ids().clone())?;
+        let mut rest = &prompt_ids[..];
+        let rows = prompts.lengths().iter().map(|&length| {
+            // The lengths add up to the ids.
+            let (row, after) = rest.split_at(length);
+            rest = after;
+            row
+        });
+        let rows: Vec<&[i32]> = rows.collect();
+        match &self.engine {
+            Engine::Processor(decoder) => continuous::run(decoder, &rows, &mut responses, sampling, batch_size, observe)?,
+            Engine::Burn(model) => batch::run(model, prompts, &mut responses, sampling, batch_size, observe)?,
+        }
+        collect(&rows, responses, &self.device)
+    }
+}
+
+/// A response for every seed of every prompt, nothing of it sampled yet.
+fn responses(prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling) -> Result<Vec<Response>, GenerationError> {
+    if seeds.len() != prompts.rows() {
+        return Err(GenerationError::Seeds { prompts: prompts.rows(), seeds: seeds.len() });
+    }
+    let mut responses = Vec::new();
+    for ((prompt, &tokens), seeds) in prompts.lengths().iter().enumerate().zip(seeds) {
+        let limit = sampling.max_total_tokens;
+        if tokens >= limit {
+            return Err(GenerationError::PromptTooLong { row: prompt, tokens, limit });
+        }
+        let limit = sampling.max_new_tokens.min(limit - tokens);
+        responses.extend(seeds.iter().map(|seed| Response {
+            prompt,
+            sampler: Sampler::new(*seed),
+            tokens: Vec::new(),
+            logprob: 0.0,
+            limit,
+            finished: None,
+        }));
+    }
+    Ok(responses)
+}
+
+impl Response {
+    /// Draws the next token; nothing of the logits is left then.
+    pub(super) fn draw(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<(), GenerationError> {
+        let draw = self.sampler.draw(logits, sampling);
+        let draw = draw.map_err(|(token, logit)| GenerationError::Logits { row: self.prompt, step: self.tokens.len(), token, logit })?;
+        self.tokens.push(draw.token);
+        self.logprob += draw.logprob;
+        if sampling.eos.contains(&draw.token) {
+            self.finished = Some(FinishReason::Stop);
+        } else if self.tokens.len() >= self.limit {
+            self.finished = Some(FinishReason::Length);
+        }
+        Ok(())
+    }
+}
+
+/// Puts each response behind its prompt.
+fn collect(prompts: &[&[i32]], responses: Vec<Response>, device: &Device) -> Result<Generated, GenerationError> {
+    let (mut ids, mut lengths) = (Vec::new(), Vec::with_capacity(responses.len()));
+    let (mut prompt_token_counts, mut finish_reasons, mut logprobs) = (Vec::new(), Vec::new(), Vec::new());
+    for response in responses {
+        let prompt = prompts[response.prompt];
+        ids.extend_from_slice(prompt);
+        ids.extend_from_slice(&response.tokens);
+        lengths.push(prompt.len() + response.tokens.len());
+        prompt_token_counts.push(prompt.len());
+        finish_reasons.push(response.finished.unwrap_or(FinishReason::Length));
+        logprobs.push(response.logprob);
+    }
+    let count = ids.len();
+    let ids = Tensor::from_data(TensorData::new(ids, [count]), (device, DType::I32));
+    Ok(Generated { sequences: Sequences::new(ids, lengths)?, prompt_token_counts, finish_reasons, logprobs })
+}
+
+fn read_integers(tensor: Tensor<1, Int>) -> Result<Vec<i32>, GenerationError> {
+    tensor.try_into_vec_as::<i32>().map_err(|error| GenerationError::Device(error.to_string()))
+}
