@@ -109,7 +109,43 @@ impl Generator {
         observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Generated, GenerationError> {
         sampling.check()?;
-        let mut responses = responses(prompts, seeds, sampling)?;
+        let responses = responses(prompts, seeds, sampling)?;
+        self.run(prompts, responses, sampling, batch_size, observe)
+    }
+
+    /// Samples responses that are as long as `lengths` says, one list a prompt, whatever is drawn: for measurements. Otherwise as [`Self::generate`].
+    ///
+    /// # Errors
+    /// As for [`Self::generate`].
+    pub fn generate_lengths(
+        &self,
+        prompts: &Sequences,
+        lengths: &[Vec<usize>],
+        sampling: &Sampling,
+        batch_size: usize,
+        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Generated, GenerationError> {
+        sampling.check()?;
+        let sampling = Sampling { eos: Vec::new(), ..sampling.clone() };
+        let seed = |number: usize| {
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&(number as u64).to_le_bytes());
+            seed
+        };
+        let seeds: Vec<Vec<[u8; 32]>> = lengths.iter().map(|lengths| (0..lengths.len()).map(seed).collect()).collect();
+        let mut responses = responses(prompts, &seeds, &sampling)?;
+        responses.iter_mut().zip(lengths.iter().flatten()).for_each(|(response, length)| response.limit = response.limit.min(*length));
+        self.run(prompts, responses, &sampling, batch_size, observe)
+    }
+
+    fn run(
+        &self,
+        prompts: &Sequences,
+        mut responses: Vec<Response>,
+        sampling: &Sampling,
+        batch_size: usize,
+        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Generated, GenerationError> {
         let prompt_ids = read_integers(prompts.token_ids().clone())?;
         let mut rest = &prompt_ids[..];
         let rows = prompts.lengths().iter().map(|&length| {

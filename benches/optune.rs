@@ -1,0 +1,48 @@
+//! Our side of the measurements: one process is one measurement, which prints one JSON object. `benches/README.md` has the cases.
+//!
+//! Knows which cases there are; each is a file of its own.
+
+mod generate;
+mod measurement;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The program's own allocator, so that both are measured alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    case: Case,
+    /// Given by `cargo bench`; means nothing.
+    #[arg(long, global = true, hide = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Case {
+    /// Responses of equal lengths, one a prompt.
+    Generate(generate::Equal),
+    /// Four responses a prompt, of lengths as in real runs.
+    Workload(generate::Workload),
+}
+
+fn main() -> ExitCode {
+    let measured = match Arguments::parse().case {
+        Case::Generate(arguments) => generate::equal(&arguments),
+        Case::Workload(arguments) => generate::workload(&arguments),
+    };
+    match measured {
+        Ok(measurement) => {
+            println!("{measurement}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
