@@ -83,8 +83,9 @@ pub fn equal(arguments: &Equal) -> Result<Value, Box<dyn Error>> {
     let start = Instant::now();
     let generated = engine.generate(&prompts, &lengths(*tokens), 0.0)?;
     let seconds = start.elapsed().as_secs_f64();
-    let first: Vec<i32> =
-        generated.sequences.token_ids().clone().slice([prompts[0].len()..prompts[0].len() + tokens]).into_data().try_into_vec()?;
+    let ids: Vec<i32> = generated.sequences.into_parts().0.into_data().try_into_vec()?;
+    let start = prompts.first().map_or(0, Vec::len);
+    let first = &ids[start..start + tokens];
     let count = prompts.len() * tokens;
     Ok(json!({
         "case": "generate", "side": "optune", "seconds": seconds, "peak_rss_bytes": peak_rss_bytes(), "threads": rayon::current_num_threads(),

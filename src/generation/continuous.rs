@@ -50,6 +50,7 @@ pub(super) fn run(
         reads: prompts.iter().map(|_| None).collect(),
         growing: Vec::new(),
         reserved_positions: 0,
+        logits: Vec::new(),
     };
     let most_positions = CACHE_BYTES / batch.cache.bytes_per_position().max(1);
     let mut unfinished = vec![0; prompts.len()];
@@ -102,6 +103,8 @@ struct Batch<'a> {
     growing: Vec<Growing<'a>>,
     /// What the cache will hold if every response in it grows to its limit.
     reserved_positions: usize,
+    /// Of one step; kept so that its memory is used again.
+    logits: Vec<f32>,
 }
 
 impl<'a> Batch<'a> {
@@ -137,10 +140,10 @@ impl<'a> Batch<'a> {
                 sources.push(row);
             }
         }
-        let mut logits = self.decoder.head(&rows);
+        self.decoder.head(&rows, &mut self.logits);
         let outputs = self.decoder.outputs().max(1);
         // Drawing uses up the logits: those that are shared are copied for all but the last.
-        let mut rows: Vec<Option<&mut [f32]>> = logits.chunks_exact_mut(outputs).map(Some).collect();
+        let mut rows: Vec<Option<&mut [f32]>> = self.logits.chunks_exact_mut(outputs).map(Some).collect();
         let mut copies: Vec<Vec<f32>> = Vec::new();
         let mut last_use = vec![0; rows.len()];
         sources.iter().enumerate().for_each(|(at, row)| last_use[*row] = at);

@@ -9,8 +9,11 @@ use rayon::prelude::*;
 /// Columns of a panel.
 const PANEL: usize = 32;
 
-/// Multiply-adds that are worth a thread's while.
-const WORTH_A_THREAD: usize = 1 << 18;
+/// Multiply-adds that are worth being given to another thread.
+const WORTH_A_SHARE: usize = 1 << 17;
+
+/// Shares of a large product that there are for each thread.
+const SHARES_A_THREAD: usize = 4;
 
 /// One row of a panel, a whole number of cache lines.
 #[repr(C, align(64))]
@@ -145,14 +148,15 @@ fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: bool) {
     tiles.lay_out(left, &mut laid_out);
 
     let panels = columns.div_ceil(PANEL);
-    let threads = (rows * columns * inner / WORTH_A_THREAD).clamp(1, rayon::current_num_threads());
-    if threads == 1 {
+    // More shares than threads, so that one that is held up gets less to do.
+    let shares = (rows * columns * inner / WORTH_A_SHARE).clamp(1, SHARES_A_THREAD * rayon::current_num_threads());
+    if shares == 1 || rayon::current_num_threads() == 1 {
         let out = out.chunks_mut(columns).collect();
         return arch.dispatch(Share { tiles, left: &laid_out, right: &right.lines, out, add });
     }
-    // Each thread has a range of panels, and where there are too few of them, a range of tiles.
-    let across = threads.min(panels);
-    let down = threads.div_ceil(across).min(tiles.count);
+    // Each share is a range of panels, and where there are too few of them, also a range of tiles.
+    let across = shares.min(panels);
+    let down = shares.div_ceil(across).min(tiles.count);
     let panels_each = panels.div_ceil(across);
     let tiles_each = tiles.count.div_ceil(down);
     let mut shares = Vec::new();

@@ -1,5 +1,6 @@
 //! Keys and values of sequences that grow on their own, and may begin where another one ends. Knows nothing of tokens or weights.
 
+use super::Scratch;
 use crate::kernels::{BLOCK, Segment};
 
 /// The keys and values of many sequences, every layer.
@@ -13,6 +14,7 @@ pub struct CpuCache {
     layers: usize,
     key_value_heads: usize,
     head_dim: usize,
+    pub(super) scratch: Scratch,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +35,7 @@ struct LayerCache {
 impl CpuCache {
     /// A cache without sequences for a model of these sizes.
     pub(super) fn new(layers: usize, key_value_heads: usize, head_dim: usize) -> Self {
-        Self { sequences: Vec::new(), closed: Vec::new(), layers, key_value_heads, head_dim }
+        Self { sequences: Vec::new(), closed: Vec::new(), layers, key_value_heads, head_dim, scratch: Scratch::default() }
     }
 
     /// Begins a sequence, after the positions of `prefix` if one is named, and returns its number.

@@ -163,10 +163,11 @@ impl CpuDecoder {
         let mut x = vec![0.0; places.len() * self.hidden_size];
         self.embed(&places, &mut x);
         let angles = self.angles(&places);
-        let mut scratch = Scratch::default();
+        let mut scratch = std::mem::take(&mut cache.scratch);
         for (index, layer) in self.layers.iter().enumerate() {
             layer.forward(index, &mut x, &places, &angles, cache, &mut scratch);
         }
+        cache.scratch = scratch;
         for span in spans {
             cache.advance(span.sequence, span.tokens.len());
         }
@@ -177,11 +178,10 @@ impl CpuDecoder {
     ///
     /// # Shapes
     /// - hidden: `[rows, hidden_size]`
-    /// - output: `[rows, outputs]`
-    pub fn head(&self, hidden: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; hidden.len() / self.hidden_size.max(1) * self.head.columns()];
-        kernels::product(Left::Rows(hidden), &self.head, &mut out);
-        out
+    /// - out: `[rows, outputs]`, whatever it was before
+    pub fn head(&self, hidden: &[f32], out: &mut Vec<f32>) {
+        out.resize(hidden.len() / self.hidden_size.max(1) * self.head.columns(), 0.0);
+        kernels::product(Left::Rows(hidden), &self.head, out);
     }
 
     /// Where each token of the spans is.
@@ -235,8 +235,8 @@ struct Place {
     position: usize,
 }
 
-/// Memory of a forward pass that every layer uses again.
-#[derive(Default)]
+/// Memory of a forward pass that every layer, and the next pass, uses again.
+#[derive(Debug, Default)]
 struct Scratch {
     normed: Vec<f32>,
     qkv: Vec<f32>,
