@@ -74,7 +74,7 @@ impl Runs {
             }
         }
         let mut found = Vec::new();
-        let kept = self.kept(TableKind::Logprobs);
+        let kept = self.kept_folder(TableKind::Logprobs);
         for path in files::list(&kept)?.into_iter().filter(|path| !inputs.contains(&files::file_name(path))) {
             found.push(Garbage { bytes: files::size(&path)?, path, why: "logprobs under a reference that no run has any more" });
         }

@@ -21,7 +21,7 @@ impl RunLock {
     /// Files cannot be read or moved.
     pub fn kept(&self, place: &Place, table: TableKind, of: &Fingerprint) -> Result<(Vec<RecordBatch>, Vec<Quarantined>), StoreError> {
         let (mut batches, mut reports) = (Vec::new(), Vec::new());
-        for path in files::list(&self.runs().kept(table).join(of.as_str()))? {
+        for path in files::list(&self.runs().kept_folder(table).join(of.as_str()))? {
             match read(&path, table) {
                 Ok(batch) => batches.extend(batch),
                 Err(StoreError::Damaged { files }) => {
@@ -44,7 +44,7 @@ impl RunLock {
     /// # Errors
     /// The rows break the table's rules, or the file cannot be written.
     pub fn keep(&self, table: TableKind, of: &Fingerprint, batch: &RecordBatch) -> Result<(), StoreError> {
-        let folder = self.runs().kept(table).join(of.as_str());
+        let folder = self.runs().kept_folder(table).join(of.as_str());
         table.check(batch).map_err(|source| StoreError::Table { path: folder.clone(), source })?;
         let bytes = parquet::encode(batch, &[("fingerprint", of.to_string())])
             .map_err(|source| StoreError::Parquet { path: folder.clone(), source })?;
@@ -55,7 +55,7 @@ impl RunLock {
 
 impl Runs {
     /// The folder of all that is kept of a table: one folder a fingerprint.
-    pub(super) fn kept(&self, table: TableKind) -> PathBuf {
+    pub(super) fn kept_folder(&self, table: TableKind) -> PathBuf {
         self.cache().join(table.name())
     }
 }
