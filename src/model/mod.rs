@@ -35,7 +35,7 @@ pub use checkpoint::Checkpoint;
 pub use config::{LayerConfig, ModelConfig};
 pub use conversation::{Asked, Message};
 pub use cpu::{CpuCache, CpuDecoder, Span};
-pub use device::DeviceChoice;
+pub use device::{DeviceChoice, arithmetic};
 pub use dtype::Dtype;
 pub use error::ModelError;
 pub use generation_config::GenerationConfig;

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | score | `prompts` of its responses; `tables` of the reward's queries, `rewards` that it names, the `policy` if it asks a server |
 //! | merge | `responses` that the fresh rewards are of |
-//! | `<train>_pairs` (reference) | `responses` that the pairs can be of: of every iteration whose responses the pool may still hold; `known`, the same table of the last iteration where the reference is the same |
+//! | `<train>_pairs` (reference) | `responses` that the pairs can be of: of every iteration whose responses the pool may still hold |
 //! | train | the same `responses`; its `pairs` are `<train>_pairs` |
 //! | both, on a table of preferences | `preferences` in the place of pairs and responses, which `<train>_pairs` tokenizes as `from` does |
 //! | `<reward_model>_ranking` (rank) | `model`, the reward model; the same `preferences` |
@@ -180,7 +180,6 @@ impl Unrolling<'_> {
                 };
                 let mut referenced: Vec<Slot> = inputs.iter().filter(|slot| ["pairs", "reference"].contains(&slot.slot)).cloned().collect();
                 referenced.extend(texts.iter().cloned());
-                referenced.extend(self.known(node, t, &referenced));
                 let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced);
                 inputs.retain(|slot| slot.slot == "from");
                 inputs.push(self.made("pairs", pairs));
@@ -198,16 +197,6 @@ impl Unrolling<'_> {
             _ => {}
         }
         self.add(node, "", t, operator, inputs)
-    }
-
-    /// The last iteration's pairs with the logprobs of the same reference: pairs of responses that were carried over are among them.
-    fn known(&self, node: &Linked<'_>, t: Option<u32>, inputs: &[Slot]) -> Option<Slot> {
-        let (name, last) = (format!("{}_pairs", node.name.value), t?.checked_sub(1)?);
-        let task = self.tasks.iter().rposition(|task| task.iteration == Some(last) && task.name == name)?;
-        let earlier = &self.tasks.get(task)?.inputs;
-        // Pairs are known by the iterations their responses were sampled in; those of a table, only as long as it is the same table.
-        let same = |slot: &str| self.slot(earlier, slot).map(|slot| slot.input) == self.slot(inputs, slot).map(|slot| slot.input);
-        (same("reference") && same("preferences")).then(|| self.made("known", task))
     }
 
     /// Adds the baseline's part of an evaluation, which is the same in every iteration.

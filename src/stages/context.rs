@@ -113,10 +113,10 @@ impl Context<'_> {
         self.task.input(slot).ok_or_else(|| StageError::Input(format!("{}: nothing fills its input {slot}", self.task.label())))
     }
 
-    /// The fingerprint of what fills `slot`, in full.
-    pub fn fingerprint_of(&self, slot: &str) -> Result<String, StageError> {
+    /// The fingerprint of what fills `slot`.
+    pub fn fingerprint_of(&self, slot: &str) -> Result<Fingerprint, StageError> {
         let found = self.recipe.inputs.get(slot).and_then(|fingerprints| fingerprints.first());
-        found.map(|fingerprint| fingerprint.to_string()).ok_or_else(|| StageError::Input(format!("nothing fills the input {slot}")))
+        found.cloned().ok_or_else(|| StageError::Input(format!("nothing fills the input {slot}")))
     }
 
     /// The batches of the table in `slot`.

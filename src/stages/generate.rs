@@ -129,7 +129,7 @@ impl<'a> Sampler<'a> {
             vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
             max_total_tokens: checkpoint.config.max_position_embeddings,
         };
-        let policy_fingerprint = context.fingerprint_of("policy")?;
+        let policy_fingerprint = context.fingerprint_of("policy")?.to_string();
         Ok(Self { context, settings, checkpoint, generator, device, sampling, policy_fingerprint })
     }
 

@@ -46,7 +46,15 @@ pub(super) fn run<'a>(
     let checkpoint = context.checkpoint("policy")?;
     let encoded: Vec<Result<Vec<i32>, String>> = prompts.iter().map(|prompt| prompt_ids(&checkpoint, prompt, settings)).collect();
     let writer = context.writer(Some(TableKind::Responses), prompts.len(), prompts.len().div_ceil(MOST_PARTS))?;
-    let asking = Asking { context, settings, engine, prompts, encoded, checkpoint, policy_fingerprint: context.fingerprint_of("policy")? };
+    let asking = Asking {
+        context,
+        settings,
+        engine,
+        prompts,
+        encoded,
+        checkpoint,
+        policy_fingerprint: context.fingerprint_of("policy")?.to_string(),
+    };
     let mut parts = Parts::read(&asking, writer)?;
     let items = parts.items();
     let (label, total) = (context.task.label(), prompts.len() * settings.responses_per_prompt as usize);

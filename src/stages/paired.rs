@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, Int32Builder, ListBuilder, RecordBatch};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Int32Type};
 use burn::tensor::Device;
 
 use super::tensors;
@@ -13,6 +13,9 @@ use super::{Context, StageError};
 use crate::model::Sequences;
 use crate::tables::{self, TableKind, pairs};
 use crate::training::Responses;
+
+/// What a response and its prompt are to a model, as a hash.
+pub type Key = [u8; 32];
 
 /// Pairs in the order of their prompt_ids, with the token ids of both responses.
 pub struct Paired {
@@ -122,6 +125,23 @@ impl Paired {
         Ok(Self { pairs, left_out, chosen: token_lists(chosen), rejected: token_lists(rejected), prompt_token_counts })
     }
 
+    /// The keys of each pair's responses, chosen and rejected; `computed` says in words how what is kept under them was computed.
+    ///
+    /// # Errors
+    /// Token ids that are none.
+    pub fn keys(&self, computed: &str) -> Result<Vec<[Key; 2]>, StageError> {
+        let keys = |lists: &ArrayRef| -> Result<Vec<Key>, StageError> {
+            let all = lists.as_list::<i32>().iter().zip(&self.prompt_token_counts);
+            all.map(|(ids, count)| {
+                let ids = ids.as_ref().and_then(|ids| ids.as_primitive_opt::<Int32Type>());
+                let ids = ids.ok_or_else(|| StageError::Input("token_ids: expected lists of Int32, found others".to_string()))?;
+                Ok(key(computed, *count, ids.values()))
+            })
+            .collect()
+        };
+        Ok(keys(&self.chosen)?.into_iter().zip(keys(&self.rejected)?).map(|(chosen, rejected)| [chosen, rejected]).collect())
+    }
+
     /// Why rows of a table of preferences make no pair, as `279 too long, 1 same response`; `None` where all do.
     pub fn left_out_text(&self) -> Option<String> {
         let reasons: Vec<String> = self.left_out.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
@@ -136,6 +156,17 @@ impl Paired {
         let sequences: Sequences = tensors::sequences(both.as_list(), device)?;
         Ok(Responses::new(sequences, [counts, counts].concat())?)
     }
+}
+
+/// The blake3 of `computed`, of how many of the tokens are the prompt's, and of the token ids.
+fn key(computed: &str, prompt_token_count: usize, token_ids: &[i32]) -> Key {
+    // Lengths before what may have any, so that no two keys are of the same bytes.
+    let mut bytes = Vec::with_capacity(16 + computed.len() + 4 * token_ids.len());
+    bytes.extend((computed.len() as u64).to_le_bytes());
+    bytes.extend(computed.as_bytes());
+    bytes.extend((prompt_token_count as u64).to_le_bytes());
+    bytes.extend(token_ids.iter().flat_map(|id| id.to_le_bytes()));
+    *blake3::hash(&bytes).as_bytes()
 }
 
 /// Token ids as one list array of Int32.

@@ -1,84 +1,100 @@
 //! reference: the pairs with the reference's logprobs, computed once and kept. Comes with every `train` node, as `<node>_pairs`.
 //!
-//! Under a reference that stays the same, a pair whose responses were carried over costs nothing again.
+//! A response's logprob is kept beside the runs under the reference's fingerprint, by its token ids and by how it was computed. So under a
+//! reference that stays the same it is computed once, in whichever iteration of whichever run needs it first. The table does not depend on
+//! what was kept: on the processor a logprob is a function of the reference and the token ids alone, to the last bit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::paired::Paired;
+use burn::tensor::Device;
+
+use super::paired::{Key, Paired};
 use super::{Context, StageError, Summary};
-use crate::tables::{TableKind, pairs};
+use crate::model;
+use crate::tables::{TableKind, logprobs, pairs};
 use crate::training;
 
 /// Pairs in one part, unless the node's resources say otherwise.
 const PAIRS_PER_PART: usize = 256;
 
-/// Sequences that go through the reference at once, unless the node's resources say otherwise.
+/// Sequences that go through a model at once, unless the node's resources say otherwise.
 pub(super) const BATCH_SIZE: usize = 32;
 
-/// Fills `reference_logprob_chosen` and `reference_logprob_rejected`, nats, part by part; those of the slot `known` are taken from there.
+/// Fills `reference_logprob_chosen` and `reference_logprob_rejected`, nats, part by part.
 pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
     let paired = Paired::read(context)?;
     let total = paired.pairs.len();
+    let device = context.device()?;
+    let keys = paired.keys(&format!("{} {}", model::arithmetic(&device), context.recipe.version))?;
     let mut writer = context.writer(Some(TableKind::Pairs), total, PAIRS_PER_PART)?;
     let missing = writer.missing();
     let label = context.task.label();
     let mut done = total - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
     let mut tokens = 0;
     context.progress.started(&label, "pairs", done as u64, total as u64);
-    let known = known(context)?;
+
+    let mut logprobs = kept(context, &keys)?;
+    let known = keys.iter().flatten().filter(|key| logprobs.contains_key(*key)).count();
     let mut reference = None;
     for part in missing {
         context.check_stopped()?;
         let range = writer.rows_of(part);
-        let mut rows: Vec<pairs::Row> = paired.pairs.get(range.clone()).unwrap_or(&[]).to_vec();
-        for row in &mut rows {
-            if let Some(&(chosen, rejected)) = known.get(&key(row)) {
-                (row.reference_logprob_chosen, row.reference_logprob_rejected) = (Some(chosen), Some(rejected));
-            }
-        }
-        let open: Vec<usize> = (0..rows.len()).filter(|row| rows[*row].reference_logprob_chosen.is_none()).collect();
+        let keys = keys.get(range.clone()).unwrap_or(&[]);
+        // In the order of the responses: all chosen ones, then all rejected ones.
+        let both = keys.iter().map(|[chosen, _]| chosen).chain(keys.iter().map(|[_, rejected]| rejected));
+        let mut met = HashSet::new();
+        let open = both.enumerate().filter(|(_, key)| !logprobs.contains_key(*key) && met.insert(*key));
+        let (open, open_keys): (Vec<usize>, Vec<&Key>) = open.unzip();
         if !open.is_empty() {
-            let device = context.device()?;
             let model = match &reference {
                 Some(model) => model,
                 None => reference.insert(context.checkpoint("reference")?.load(&device)?),
             };
-            let responses = paired.responses(range, &device)?;
-            let both: Vec<usize> = open.iter().copied().chain(open.iter().map(|row| rows.len() + row)).collect();
-            let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-            let logprobs = training::response_logprobs(model, &responses, &both, batch_size)?;
-            let (chosen, rejected) = logprobs.split_at(open.len());
-            for ((row, chosen), rejected) in open.into_iter().zip(chosen).zip(rejected) {
-                (rows[row].reference_logprob_chosen, rows[row].reference_logprob_rejected) = (Some(*chosen), Some(*rejected));
-            }
-            tokens += responses.token_count(&both) as u64;
+            let responses = paired.responses(range.clone(), &device)?;
+            // On the processor one at a time on each core: others in the batch would change the last digits.
+            let batch_size = match device == Device::flex() {
+                true => 1,
+                false => context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize),
+            };
+            let found = training::response_logprobs(model, &responses, &open, batch_size)?;
+            tokens += responses.token_count(&open) as u64;
+            let mut new: Vec<logprobs::Row> =
+                open_keys.into_iter().zip(found).map(|(key, logprob)| logprobs::Row { key: *key, logprob }).collect();
+            new.sort_by_key(|row| row.key);
+            context.run.keep(TableKind::Logprobs, &context.fingerprint_of("reference")?, &logprobs::batch(&new))?;
+            logprobs.extend(new.into_iter().map(|row| (row.key, row.logprob)));
+        }
+        let mut rows: Vec<pairs::Row> = paired.pairs.get(range).unwrap_or(&[]).to_vec();
+        for (row, [chosen, rejected]) in rows.iter_mut().zip(keys) {
+            (row.reference_logprob_chosen, row.reference_logprob_rejected) =
+                (logprobs.get(chosen).copied(), logprobs.get(rejected).copied());
         }
         writer.commit(part, &pairs::batch(&rows))?;
         done += rows.len();
         context.progress.advanced(&label, done as u64, tokens);
     }
-    let carried = paired.pairs.iter().filter(|row| known.contains_key(&key(row))).count();
     if let Some(count) = paired.left_out.get("too_long") {
         let all = total as i64 + paired.left_out.values().sum::<i64>();
         context.progress.warned(&label, &format!("{count} of {all} preferences are left out: longer than the model allows"));
     }
     let left_out = paired.left_out_text().map_or(String::new(), |reasons| format!(", {reasons}"));
-    let counts = [("pairs".to_string(), total as i64), ("known".to_string(), carried as i64)];
-    writer.finish(counts.into_iter().chain(paired.left_out).collect())?;
-    let known = if carried > 0 { format!(", {carried} known from the last iteration") } else { String::new() };
+    // Not how many were known: the manifest is of what the pairs are, not of what happened.
+    writer.finish([("pairs".to_string(), total as i64)].into_iter().chain(paired.left_out).collect())?;
+    let known = if known > 0 { format!(", {known} of {} known before", 2 * total) } else { String::new() };
     Ok(Summary { text: format!("reference logprobs of {total} pairs{known}{left_out}"), tokens })
 }
 
-/// Which responses a pair is of.
-type Key = (String, [i32; 4]);
-
-fn key(row: &pairs::Row) -> Key {
-    (row.prompt_id.clone(), [row.chosen_born, row.chosen_index, row.rejected_born, row.rejected_index])
-}
-
-/// The logprobs under the same reference, chosen and rejected, that the last iteration left.
-fn known(context: &Context) -> Result<HashMap<Key, (f64, f64)>, StageError> {
-    let rows = context.rows("known", pairs::rows)?;
-    let logprobs = |row: pairs::Row| Some((key(&row), (row.reference_logprob_chosen?, row.reference_logprob_rejected?)));
-    Ok(rows.into_iter().filter_map(logprobs).collect())
+/// The logprobs under the reference that are kept for these keys; what is damaged is reported and computed again.
+fn kept(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, StageError> {
+    let (batches, damaged) = context.run.kept(&context.task.place(), TableKind::Logprobs, &context.fingerprint_of("reference")?)?;
+    for bad in damaged {
+        context.progress.warned(&context.task.label(), &bad.to_string());
+    }
+    let wanted: HashSet<&Key> = keys.iter().flatten().collect();
+    let mut kept = HashMap::new();
+    for batch in batches {
+        let rows = logprobs::rows(&batch)?.into_iter().filter(|row| wanted.contains(&row.key));
+        kept.extend(rows.map(|row| (row.key, row.logprob)));
+    }
+    Ok(kept)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::Outlived;
 use super::{Run, RunLock, Runs, StoreError, checkpoint, files};
+use crate::tables::TableKind;
 
 /// Something that no run needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,12 +66,19 @@ impl Runs {
 
     /// What is in the cache and in no run. For use while no run is locked by others.
     fn unused_cache(&self) -> Result<Vec<Garbage>, StoreError> {
-        let mut used = HashSet::new();
+        let (mut used, mut inputs) = (HashSet::new(), HashSet::new());
         for name in self.names()? {
-            used.extend(self.run(&name)?.manifests()?.into_iter().map(|(_, manifest)| manifest.fingerprint.to_string()));
+            for (_, manifest) in self.run(&name)?.manifests()? {
+                inputs.extend(manifest.recipe.inputs.values().flatten().map(|fingerprint| fingerprint.to_string()));
+                used.insert(manifest.fingerprint.to_string());
+            }
         }
         let mut found = Vec::new();
-        for path in files::list(&self.cache())? {
+        let kept = self.kept_folder(TableKind::Logprobs);
+        for path in files::list(&kept)?.into_iter().filter(|path| !inputs.contains(&files::file_name(path))) {
+            found.push(Garbage { bytes: files::size(&path)?, path, why: "logprobs under a reference that no run has any more" });
+        }
+        for path in files::list(&self.cache())?.into_iter().filter(|path| *path != kept) {
             let name = files::file_name(&path);
             let why = match name.strip_suffix(".partial") {
                 Some(_) => "parts of an unfinished table, set aside when its recipe changed",

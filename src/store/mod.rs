@@ -10,6 +10,7 @@
 //! runs/<name>/quarantine/                            files that were not what their manifest says
 //! runs/.cache/<fingerprint>/                         finished outputs, hard links, shared by all runs
 //! runs/.cache/<fingerprint>.partial/                 parts of a table whose recipe changed before it was finished
+//! runs/.cache/logprobs/<fingerprint>/                what a model makes of token ids, in parts named for their hash
 //! ```
 //!
 //! What holds at every moment, so that a kill between any two steps loses at most the part in hand:
@@ -31,6 +32,7 @@ pub mod faults;
 mod files;
 mod input;
 mod journal;
+mod kept;
 mod lock;
 mod manifest;
 mod model_writer;

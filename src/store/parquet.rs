@@ -44,7 +44,7 @@ pub(super) fn encode_part(batch: &RecordBatch, fingerprint: &Fingerprint, part: 
 }
 
 /// A batch of a Parquet file with these words about it. Every setting is written out, so that a library's new default changes nothing.
-fn encode(batch: &RecordBatch, words: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
+pub(super) fn encode(batch: &RecordBatch, words: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
     let mut metadata = Vec::new();
     for key in [TABLE_KEY, SCHEMA_VERSION_KEY] {
         metadata.extend(batch.schema_ref().metadata().get(key).map(|value| KeyValue::new(key.to_string(), value.clone())));

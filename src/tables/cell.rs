@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Float64Builder, Int32Array, Int32Builder, Int64Array, ListBuilder, MapBuilder,
-    MapFieldNames, RecordBatch, StringArray, StringBuilder, StructBuilder,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryBuilder, Float64Array, Float64Builder, Int32Array, Int32Builder, Int64Array,
+    ListBuilder, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, StructBuilder,
 };
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
 
@@ -91,6 +91,34 @@ plain_cell!(bool, DataType::Boolean, BooleanArray, |value| *value, |cells| cells
 plain_cell!(i32, DataType::Int32, Int32Array, |value| *value, |cells| cells.as_primitive_opt::<Int32Type>());
 plain_cell!(i64, DataType::Int64, Int64Array, |value| *value, |cells| cells.as_primitive_opt::<Int64Type>());
 plain_cell!(f64, DataType::Float64, Float64Array, |value| *value, |cells| cells.as_primitive_opt::<Float64Type>());
+
+/// A hash.
+impl Cell for [u8; 32] {
+    fn data_type() -> DataType {
+        DataType::FixedSizeBinary(32)
+    }
+
+    fn array<'a>(values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
+        let mut builder = FixedSizeBinaryBuilder::new(32);
+        for value in values {
+            match value {
+                // It fails only for values of another size.
+                Some(value) => builder.append_value(value).expect("32 bytes"),
+                None => builder.append_null(),
+            }
+        }
+        Arc::new(builder.finish())
+    }
+
+    fn value(array: &dyn Array, row: usize) -> Result<Self, String> {
+        let typed = array.as_fixed_size_binary_opt().ok_or_else(|| mismatch::<Self>(array))?;
+        if typed.is_null(row) {
+            Err("expected a value, found null".to_string())
+        } else {
+            Self::try_from(typed.value(row)).map_err(|_| mismatch::<Self>(array))
+        }
+    }
+}
 
 /// Token ids: a list without nulls in it.
 impl Cell for Vec<i32> {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! prompts ─▶ selection ─▶ responses ─▶ rewards ─▶ pool ─▶ pairs ─▶ training, evaluation     ranking: of a reward model
+//!                                                         logprobs: kept beside the runs
 //! ```
 //!
 //! One file a table. A table file lists its columns once, as the fields of a `Row`; the schema, `batch` (rows to Arrow) and `rows`
@@ -18,6 +19,7 @@ mod error;
 mod table;
 
 pub mod evaluation;
+pub mod logprobs;
 pub mod pairs;
 pub mod pool;
 pub mod prompts;
@@ -64,11 +66,13 @@ pub enum TableKind {
     Evaluation,
     /// A reward model on held-out preferences: [`ranking`].
     Ranking,
+    /// What a model makes of token ids: [`logprobs`].
+    Logprobs,
 }
 
 impl TableKind {
     /// Every kind, in data-flow order.
-    pub const ALL: [TableKind; 9] = [
+    pub const ALL: [TableKind; 10] = [
         TableKind::Prompts,
         TableKind::Selection,
         TableKind::Responses,
@@ -78,6 +82,7 @@ impl TableKind {
         TableKind::Training,
         TableKind::Evaluation,
         TableKind::Ranking,
+        TableKind::Logprobs,
     ];
 
     /// The name, as in schemas, manifests and error messages.
@@ -92,6 +97,7 @@ impl TableKind {
             TableKind::Training => "training",
             TableKind::Evaluation => "evaluation",
             TableKind::Ranking => "ranking",
+            TableKind::Logprobs => "logprobs",
         }
     }
 
@@ -107,6 +113,7 @@ impl TableKind {
             TableKind::Training => training::schema(),
             TableKind::Evaluation => evaluation::schema(),
             TableKind::Ranking => ranking::schema(),
+            TableKind::Logprobs => logprobs::schema(),
         }
     }
 
@@ -122,6 +129,7 @@ impl TableKind {
             TableKind::Training => training::KEY,
             TableKind::Evaluation => evaluation::KEY,
             TableKind::Ranking => ranking::KEY,
+            TableKind::Logprobs => logprobs::KEY,
         }
     }
 
@@ -141,6 +149,7 @@ impl TableKind {
             TableKind::Training => training::check(batch),
             TableKind::Evaluation => evaluation::check(batch),
             TableKind::Ranking => ranking::check(batch),
+            TableKind::Logprobs => logprobs::check(batch),
         }?;
         self.check_keys([batch])
     }

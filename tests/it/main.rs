@@ -19,6 +19,7 @@ mod model;
 mod model_config;
 mod offline;
 mod pipeline;
+mod reference;
 mod remote;
 mod reward_model;
 mod rewards;

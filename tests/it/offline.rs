@@ -24,7 +24,7 @@ nodes:
 "#;
 
 /// A workspace whose pipeline trains on 16 pairs in two files: as texts, or as messages for a chat template.
-fn offline(messages: bool) -> Workspace {
+pub fn offline(messages: bool) -> Workspace {
     let workspace = Workspace::new();
     workspace.write("pipeline.yaml", OFFLINE);
     fs::create_dir(workspace.path("prefs")).unwrap();

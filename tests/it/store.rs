@@ -4,6 +4,7 @@ mod clean;
 mod crash;
 mod damage;
 mod input;
+mod kept;
 mod questions;
 mod resume;
 mod session;

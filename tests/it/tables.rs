@@ -8,7 +8,8 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use optune::tables::{
-    FinishReason, Message, Outcome, TableKind, column, evaluation, pairs, pool, prompts, ranking, responses, rewards, selection, training,
+    FinishReason, Message, Outcome, TableKind, column, evaluation, logprobs, pairs, pool, prompts, ranking, responses, rewards, selection,
+    training,
 };
 
 /// A small generator (splitmix64): tests need the same rows every time, not good randomness.
@@ -192,6 +193,16 @@ pub fn ranking_rows(draw: &mut Draw, count: usize) -> Vec<ranking::Row> {
     (0..count).map(row).collect()
 }
 
+pub fn logprob_rows(draw: &mut Draw, count: usize) -> Vec<logprobs::Row> {
+    let row = |index: usize| {
+        let mut key = [0; 32];
+        key.chunks_exact_mut(8).for_each(|bytes| bytes.copy_from_slice(&draw.bits().to_le_bytes()));
+        key[0] = index as u8;
+        logprobs::Row { key, logprob: -draw.number().abs() }
+    };
+    (0..count).map(row).collect()
+}
+
 /// A random batch of every table.
 pub fn random_batches(seed: u64, count: usize) -> Vec<(TableKind, RecordBatch)> {
     let draw = &mut Draw(seed);
@@ -205,6 +216,7 @@ pub fn random_batches(seed: u64, count: usize) -> Vec<(TableKind, RecordBatch)> 
         (TableKind::Training, training::batch(&training_rows(draw, count))),
         (TableKind::Evaluation, evaluation::batch(&evaluation_rows(draw, count))),
         (TableKind::Ranking, ranking::batch(&ranking_rows(draw, count))),
+        (TableKind::Logprobs, logprobs::batch(&logprob_rows(draw, count))),
     ]
 }
 
@@ -234,6 +246,8 @@ fn rows_survive_the_way_to_arrow_and_back() {
         assert_eq!(evaluation::rows(&evaluation::batch(&rows)).unwrap(), rows);
         let rows = ranking_rows(draw, count);
         assert_eq!(ranking::rows(&ranking::batch(&rows)).unwrap(), rows);
+        let rows = logprob_rows(draw, count);
+        assert_eq!(logprobs::rows(&logprobs::batch(&rows)).unwrap(), rows);
     }
 }
 
@@ -342,6 +356,9 @@ fn a_row_that_breaks_a_rule_is_named() {
         "truncated: expected a share between 0 and 1, found 2" => |row| row.truncated = 2.0;
         "nll_initial: expected a finite number" => |row| row.nll_initial = f64::NAN;
         "token_count: expected 0 or more" => |row| row.token_count = -0.5;
+    );
+    broken!(logprobs, logprob_rows,
+        "logprob: expected a finite number, found NaN" => |row| row.logprob = f64::NAN;
     );
 }
 

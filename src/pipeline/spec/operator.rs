@@ -263,7 +263,7 @@ impl Operator {
 pub struct Resources {
     /// Where tensors live.
     pub device: Device,
-    /// Sequences that go through the model at once; the operator's choice when left out.
+    /// Sequences that go through the model at once; the operator's choice when left out. On the processor a reference takes one at a time.
     #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub batch_size: Option<u32>,

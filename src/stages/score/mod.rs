@@ -47,7 +47,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
 
 /// Which rewards these are: what fills the slot `reward`, and what fills the rewards that it names.
 fn fingerprint(context: &Context) -> Result<String, StageError> {
-    let own = context.fingerprint_of("reward")?;
+    let own = context.fingerprint_of("reward")?.to_string();
     let named = context.recipe.inputs.get("rewards").map_or(&[][..], Vec::as_slice);
     if named.is_empty() {
         return Ok(own);

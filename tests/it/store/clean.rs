@@ -1,8 +1,10 @@
 //! Tidying up: only what no run needs, and nothing while it is in use.
 
 use optune::store::{Garbage, Place, State, StoreError};
+use optune::tables::logprobs;
 
 use super::*;
+use crate::tables::logprob_rows;
 
 fn names(space: &Space, garbage: &[Garbage]) -> Vec<String> {
     let root = space.runs().root().to_path_buf();
@@ -77,4 +79,23 @@ fn a_run_in_use_and_the_cache_it_may_want_are_left_alone() {
     assert!(lock.folder().join("quarantine/x-1").exists());
     assert_eq!(lock.state(&table, &recipe(0.1)).unwrap(), State::Cached);
     assert!(!space.run("two").folder().join("quarantine/x-1").exists());
+}
+
+#[test]
+fn what_is_kept_for_a_model_goes_when_no_run_reads_that_model() {
+    let space = Space::new();
+    let lock = space.lock("run");
+    make_table(&lock, &Place::table("pool", Some(1)), 0.5, 9).unwrap();
+    // The input of every recipe here, and another one.
+    let (read, unread) = (Fingerprint::of(b"fresh"), Fingerprint::of(b"gone"));
+    for of in [&read, &unread] {
+        lock.keep(TableKind::Logprobs, of, &logprobs::batch(&logprob_rows(&mut Draw(1), 3))).unwrap();
+    }
+    drop(lock);
+    let garbage = space.runs().garbage().unwrap();
+    assert_eq!(names(&space, &garbage), [format!(".cache/logprobs/{unread}")]);
+    space.runs().remove(&garbage).unwrap();
+    assert_eq!(space.runs().garbage().unwrap(), []);
+    let (batches, _) = space.lock("run").kept(&Place::table("pool", Some(1)), TableKind::Logprobs, &read).unwrap();
+    assert_eq!(rows_of(&batches), 3);
 }
