@@ -4,7 +4,8 @@
     python benches/peers/llama_cpp_generate.py generate --inputs DIR --model llama-15m --batch 8 --tokens 128
 
 The first call for a model writes it as f32 GGUF beside its Hugging Face weights. Sequences are decoded together, one `llama_decode` a token; the most probable
-tokens are found by numpy in the logits as they lie. With `--cache f32` keys and values are f32 too; llama.cpp's own default is f16.
+tokens are found by numpy in the logits as they lie. Weights are f32, but by default llama.cpp keeps keys and values in f16 and computes attention with flash
+attention, in part in f16 too. `--attention f32` turns both off: it is slower, and gives the ids that transformers gives.
 """
 
 import contextlib
@@ -16,13 +17,14 @@ import measurement
 import numpy as np
 
 FILE = "model-f32.gguf"
-CACHES = {"f32": 0, "f16": 1}
+# Of enum ggml_type and enum llama_flash_attn_type.
+F32, DISABLED = 0, 0
 # Kept here, because the library calls it to the end.
 SILENCE = llama_cpp.llama_log_callback(lambda *_: None)
 
 
 def main():
-    asked = measurement.arguments(__doc__, {"generate": {"model": "", "batch": None, "tokens": None, "cache": "f32"}})
+    asked = measurement.arguments(__doc__, {"generate": {"model": "", "batch": None, "tokens": None, "attention": "default"}})
     folder = asked.inputs / asked.model
     if not (folder / FILE).exists():
         # Elsewhere, so that this process's memory is llama.cpp's.
@@ -31,7 +33,7 @@ def main():
         writer.join()
     prompts = np.array(measurement.read_json(asked.inputs / "prompts.json")["prompts"][: asked.batch])
     ids, seconds = generate(folder / FILE, prompts, asked)
-    measurement.report("llama.cpp", asked, seconds, tokens=ids.size, token_ids=ids[0].tolist(), cache=asked.cache)
+    measurement.report("llama.cpp", asked, seconds, tokens=ids.size, token_ids=ids[0].tolist(), attention=asked.attention)
 
 
 def generate(path, prompts, asked):
@@ -46,7 +48,9 @@ def generate(path, prompts, asked):
     settings.n_ctx = count * -(-(prompt_tokens + asked.tokens) // 256) * 256
     settings.n_batch = settings.n_ubatch = max(512, prompts.size)
     settings.n_threads = settings.n_threads_batch = asked.threads
-    settings.type_k = settings.type_v = CACHES[asked.cache]
+    if asked.attention == "f32":
+        settings.type_k = settings.type_v = F32
+        settings.flash_attn_type = DISABLED
     context = llama_cpp.llama_init_from_model(model, settings)
     memory = llama_cpp.llama_get_memory(context)
     vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
