@@ -1,0 +1,49 @@
+"""What every peer does alike: arguments, threads, the clock, and the line it prints (benches/README.md). Knows no peer."""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+
+class Stopwatch:
+    """`with watch: work` adds the work's time to `watch.seconds`."""
+
+    seconds = 0.0
+
+    def __enter__(self):
+        self.started = time.perf_counter()
+
+    def __exit__(self, *_):
+        self.seconds += time.perf_counter() - self.started
+
+
+def arguments(description, cases):
+    """The command line of a peer. `cases` maps each case to the names of its own arguments, which are numbers unless a default says otherwise."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    commands = parser.add_subparsers(dest="case", required=True)
+    for case, options in cases.items():
+        command = commands.add_parser(case)
+        command.add_argument("--inputs", type=Path, required=True)
+        command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+        for name, default in options.items():
+            kind = int if default is None else type(default)
+            command.add_argument(f"--{name}", type=kind, default=default, required=default is None)
+    return parser.parse_args()
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+def peak_rss_bytes():
+    """The highest resident set of this process so far. Unlike `ru_maxrss`, it knows nothing of the process that started this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def report(side, asked, seconds, **found):
+    """Prints the line: what was asked for, and what was found."""
+    line = {"case": asked.case, "side": side, **{name: value for name, value in vars(asked).items() if name in ("model", "batch", "threads", "prompts")}}
+    print(json.dumps({**line, "seconds": seconds, "peak_rss_bytes": peak_rss_bytes(), **found}), flush=True)
