@@ -17,7 +17,7 @@ const ADAM_W: Rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight
 
 fn settings(rule: Rule, peak: f64, micro_batch: usize) -> Settings {
     let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
-    Settings { rule, schedule, gradient_limit: None, micro_batch }
+    Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false }
 }
 
 fn tiny_model(tied: bool, seed: u64) -> CausalLm {
@@ -187,7 +187,7 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
     }
     for rule in [ADAM_W, Rule::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
         let schedule = Schedule { peak: 3e-3, decay: Decay::Cosine, warmup_ratio: 0.25 };
-        let settings = Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3 };
+        let settings = Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3, gradient_checkpointing: false };
         let responses = tiny_responses(10);
         let pairs = pairs(&tiny_model(false, 7), &responses);
         let mut trainer = Trainer::new(tiny_model(false, 7), settings, 8).unwrap();
