@@ -62,8 +62,9 @@ fn assert_same(name: &str, found: &Numbers, expected: &Numbers) {
         let found = &found[parameter];
         assert_eq!(found.len(), expected.len(), "{name}: {parameter}");
         let differences: Vec<f32> = found.iter().zip(expected).map(|(found, expected)| found - expected).collect();
-        // A bias of keys has a gradient of 0 but for rounding.
-        let relative = largest(&differences) / largest(expected).max(1e-3 * of_all);
+        // A bias of keys adds the same to all scores of a query that is not turned, so its gradient is 0 but for rounding.
+        let least = if parameter.ends_with("k_proj.bias") { 1e-2 } else { 1e-4 };
+        let relative = largest(&differences) / largest(expected).max(least * of_all);
         assert!(relative < 1e-4, "{name}: {parameter} differs by {relative:e} of its largest");
         worst = worst.max(relative);
     }
