@@ -2,6 +2,7 @@
 //!
 //! Knows which cases there are; each is a file of its own.
 
+mod dpo_step;
 mod generate;
 mod measurement;
 
@@ -24,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Case {
+    /// Steps of weighted DPO.
+    DpoStep(dpo_step::DpoStep),
     /// Responses of equal lengths, one a prompt.
     Generate(generate::Equal),
     /// Four responses a prompt, of lengths as in real runs.
@@ -32,6 +35,7 @@ enum Case {
 
 fn main() -> ExitCode {
     let measured = match Arguments::parse().case {
+        Case::DpoStep(arguments) => dpo_step::run(&arguments),
         Case::Generate(arguments) => generate::equal(&arguments),
         Case::Workload(arguments) => generate::workload(&arguments),
     };

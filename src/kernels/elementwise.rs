@@ -30,7 +30,7 @@ pub fn exp(x: f32) -> f32 {
 
 /// x / (1 + e^−x).
 #[inline(always)]
-fn silu(x: f32) -> f32 {
+pub(super) fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
@@ -113,6 +113,21 @@ pub fn rotate(heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
         let (first, second) = head.split_at_mut(pairs);
         for ((first, second), (cosine, sine)) in first.iter_mut().zip(second).zip(cosines.iter().zip(sines)) {
             (*first, *second) = (*first * cosine - *second * sine, *second * cosine + *first * sine);
+        }
+    }
+}
+
+/// The way back through [`rotate`], which is the turn in the other direction.
+///
+/// # Shapes
+/// - by_heads: `[heads, 2 · pairs]`
+/// - cosines, sines: `[pairs]`
+pub fn rotate_back(by_heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    let pairs = cosines.len();
+    for head in by_heads.chunks_exact_mut(2 * pairs.max(1)) {
+        let (first, second) = head.split_at_mut(pairs);
+        for ((first, second), (cosine, sine)) in first.iter_mut().zip(second).zip(cosines.iter().zip(sines)) {
+            (*first, *second) = (*first * cosine + *second * sine, *second * cosine - *first * sine);
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The right factor is cut into panels of [`PANEL`] columns, row after row, so that the innermost loop reads memory from front to back. The
 //! left factor is laid out in tiles of a few rows when it is used. A tile times a panel stays in registers until it is done.
 
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -14,6 +16,12 @@ const WORTH_A_SHARE: usize = 1 << 17;
 
 /// Shares of a large product that there are for each thread.
 const SHARES_A_THREAD: usize = 4;
+
+/// Tiles for each thread from which on a product is shared out by its rows.
+const MANY_TILES: usize = 8;
+
+/// How much of the inner dimension is worked on at once, so that what is used again is still near. An element's chain goes on where it stopped.
+const DEPTH: usize = 384;
 
 /// One row of a panel, a whole number of cache lines.
 #[repr(C, align(64))]
@@ -46,10 +54,23 @@ impl Packed {
     pub fn of_rows(rows: usize, parts: &[(&[f32], usize)]) -> Self {
         assert!(parts.iter().all(|(values, columns)| values.len() == rows * columns), "expected parts of {rows} rows");
         let mut packed = Self::zeros(rows, parts.iter().map(|(_, columns)| columns).sum());
-        packed.fill(|row, lines| {
-            let mut values = parts.iter().flat_map(|(values, columns)| &values[row * columns..(row + 1) * columns]);
-            lines.for_each(|line| line.0.iter_mut().zip(&mut values).for_each(|(to, from)| *to = *from));
-        });
+        if rows > 0 {
+            packed.lines.par_chunks_mut(rows).enumerate().for_each(|(panel, lines)| {
+                let mut start = 0;
+                for (values, columns) in parts {
+                    // What the panel has of this part: columns `from` to `to` of it, at `place` in a line.
+                    let from = (panel * PANEL).max(start).min(start + columns) - start;
+                    let to = ((panel + 1) * PANEL).max(start).min(start + columns) - start;
+                    if from < to {
+                        let place = start + from - panel * PANEL;
+                        for (line, values) in lines.iter_mut().zip(values.chunks_exact(*columns)) {
+                            line.0[place..place + to - from].copy_from_slice(&values[from..to]);
+                        }
+                    }
+                    start += columns;
+                }
+            });
+        }
         packed
     }
 
@@ -77,13 +98,6 @@ impl Packed {
 
     fn zeros(rows: usize, columns: usize) -> Self {
         Self { rows, columns, lines: vec![Line([0.0; PANEL]); rows * columns.div_ceil(PANEL)] }
-    }
-
-    /// Hands every row with its lines, one a panel, to `fill`.
-    fn fill(&mut self, fill: impl Fn(usize, &mut dyn Iterator<Item = &mut Line>)) {
-        for row in 0..self.rows {
-            fill(row, &mut self.lines.iter_mut().skip(row).step_by(self.rows));
-        }
     }
 
     /// Copies one column to `to`.
@@ -117,7 +131,7 @@ impl Packed {
 /// # Panics
 /// When the shapes do not fit.
 pub fn product(left: Left<'_>, right: &Packed, out: &mut [f32]) {
-    multiply(left, right, out, false);
+    multiply(left, right, out, false, rayon::current_num_threads());
 }
 
 /// `out += left · right`, see [`product`].
@@ -125,10 +139,14 @@ pub fn product(left: Left<'_>, right: &Packed, out: &mut [f32]) {
 /// # Panics
 /// When the shapes do not fit.
 pub fn add_product(left: Left<'_>, right: &Packed, out: &mut [f32]) {
-    multiply(left, right, out, true);
+    multiply(left, right, out, true, rayon::current_num_threads());
 }
 
-fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: bool) {
+/// `out = left · right`, or with `add` `out += left · right`, on at most so many threads; see [`product`].
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(super) fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: bool, threads: usize) {
     let (inner, columns) = (right.rows, right.columns);
     let rows = out.len().checked_div(columns).unwrap_or(0);
     let (Left::Rows(values) | Left::Columns(values)) = left;
@@ -143,20 +161,20 @@ fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: bool) {
         return;
     }
     let arch = Arch::new();
-    let tiles = Tiles::new(rows, inner, arch.dispatch(TileRows));
-    let mut laid_out = vec![0.0; values.len()];
-    tiles.lay_out(left, &mut laid_out);
-
+    let tiles = Tiles::new(rows, arch.dispatch(TileRows));
     let panels = columns.div_ceil(PANEL);
     // More shares than threads, so that one that is held up gets less to do.
-    let shares = (rows * columns * inner / WORTH_A_SHARE).clamp(1, SHARES_A_THREAD * rayon::current_num_threads());
-    if shares == 1 || rayon::current_num_threads() == 1 {
+    let shares = (rows * columns * inner / WORTH_A_SHARE).clamp(1, SHARES_A_THREAD * threads);
+    if shares == 1 || threads == 1 {
         let out = out.chunks_mut(columns).collect();
-        return arch.dispatch(Share { tiles, left: &laid_out, right: &right.lines, out, add });
+        return arch.dispatch(Share { tiles, left: Piece { left, rows, inner, first: 0 }, right: &right.lines, out, add });
     }
-    // Each share is a range of panels, and where there are too few of them, also a range of tiles.
-    let across = shares.min(panels);
-    let down = shares.div_ceil(across).min(tiles.count);
+    // Few rows go by quickly, and what counts is that the right factor is read once: each share is a range of its panels. Many rows are shared out
+    // as ranges of tiles.
+    let (across, down) = match tiles.count >= MANY_TILES * threads {
+        true => (1, shares.min(tiles.count)),
+        false => (shares.min(panels), shares.div_ceil(shares.min(panels)).min(tiles.count)),
+    };
     let panels_each = panels.div_ceil(across);
     let tiles_each = tiles.count.div_ceil(down);
     let mut shares = Vec::new();
@@ -170,7 +188,7 @@ fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: bool) {
             ranges.iter_mut().zip(row.chunks_mut(panels_each * PANEL)).for_each(|(range, columns)| range.push(columns));
         }
         for (out, right) in ranges.into_iter().zip(right.lines.chunks(panels_each * inner)) {
-            shares.push(Share { tiles: part, left: &laid_out[start * inner..end * inner], right, out, add });
+            shares.push(Share { tiles: part, left: Piece { left, rows, inner, first: start }, right, out, add });
         }
         (rest, first) = (after, first + part.count);
     }
@@ -192,13 +210,12 @@ impl WithSimd for TileRows {
 #[derive(Clone, Copy)]
 struct Tiles {
     rows: usize,
-    inner: usize,
     count: usize,
 }
 
 impl Tiles {
-    fn new(rows: usize, inner: usize, most: usize) -> Self {
-        Self { rows, inner, count: rows.div_ceil(most) }
+    fn new(rows: usize, most: usize) -> Self {
+        Self { rows, count: rows.div_ceil(most) }
     }
 
     /// The first row of a tile.
@@ -210,23 +227,39 @@ impl Tiles {
     /// `count` tiles from `first` on, or those that are left, as tiles of their own.
     fn part(&self, first: usize, count: usize) -> Self {
         let count = count.min(self.count - first);
-        Self { rows: self.row(first + count) - self.row(first), inner: self.inner, count }
+        Self { rows: self.row(first + count) - self.row(first), count }
     }
+}
 
-    /// Each tile's numbers in the order in which they are used: the rows of its first column, of its second, and so on.
-    fn lay_out(&self, left: Left<'_>, to: &mut [f32]) {
-        for tile in 0..self.count {
-            let (start, end) = (self.row(tile), self.row(tile + 1));
+/// The left factor from row `first` on.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    left: Left<'a>,
+    /// Of the whole factor.
+    rows: usize,
+    inner: usize,
+    first: usize,
+}
+
+impl Piece<'_> {
+    /// Each tile's numbers of some of its columns in the order in which they are used: the rows of the first of them, of the second, and so on.
+    #[inline(always)]
+    fn lay_out(&self, tiles: Tiles, columns: Range<usize>, to: &mut [f32]) {
+        for tile in 0..tiles.count {
+            let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
             let height = end - start;
-            let to = to[start * self.inner..end * self.inner].chunks_exact_mut(height);
-            match left {
+            let to = &mut to[start * columns.len()..end * columns.len()];
+            let (start, end) = (self.first + start, self.first + end);
+            match self.left {
                 Left::Rows(values) => {
-                    let values = &values[start * self.inner..end * self.inner];
-                    to.enumerate()
-                        .for_each(|(at, to)| to.iter_mut().zip(values[at..].iter().step_by(self.inner)).for_each(|(to, from)| *to = *from));
+                    for (at, row) in values[start * self.inner..end * self.inner].chunks_exact(self.inner).enumerate() {
+                        let to = to[at..].iter_mut().step_by(height);
+                        to.zip(&row[columns.clone()]).for_each(|(to, from)| *to = *from);
+                    }
                 }
                 Left::Columns(values) => {
-                    to.zip(values.chunks_exact(self.rows)).for_each(|(to, from)| to.copy_from_slice(&from[start..end]));
+                    let values = values[columns.start * self.rows..columns.end * self.rows].chunks_exact(self.rows);
+                    to.chunks_exact_mut(height).zip(values).for_each(|(to, from)| to.copy_from_slice(&from[start..end]));
                 }
             }
         }
@@ -236,8 +269,7 @@ impl Tiles {
 /// What one thread computes of a product.
 struct Share<'a> {
     tiles: Tiles,
-    /// The tiles, laid out.
-    left: &'a [f32],
+    left: Piece<'a>,
     /// Whole panels.
     right: &'a [Line],
     /// A slice of each row, as wide as the panels.
@@ -250,25 +282,33 @@ impl WithSimd for Share<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { tiles, left, right, mut out, add } = self;
-        for (panel, lines) in right.chunks_exact(tiles.inner).enumerate() {
-            for tile in 0..tiles.count {
-                let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
-                let left = &left[start * tiles.inner..end * tiles.inner];
-                let out = &mut out[start..end];
-                match end - start {
-                    1 => tile_times_panel::<S, 1>(simd, left, lines, out, panel, add),
-                    2 => tile_times_panel::<S, 2>(simd, left, lines, out, panel, add),
-                    3 => tile_times_panel::<S, 3>(simd, left, lines, out, panel, add),
-                    4 => tile_times_panel::<S, 4>(simd, left, lines, out, panel, add),
-                    5 => tile_times_panel::<S, 5>(simd, left, lines, out, panel, add),
-                    6 => tile_times_panel::<S, 6>(simd, left, lines, out, panel, add),
-                    7 => tile_times_panel::<S, 7>(simd, left, lines, out, panel, add),
-                    8 => tile_times_panel::<S, 8>(simd, left, lines, out, panel, add),
-                    9 => tile_times_panel::<S, 9>(simd, left, lines, out, panel, add),
-                    10 => tile_times_panel::<S, 10>(simd, left, lines, out, panel, add),
-                    11 => tile_times_panel::<S, 11>(simd, left, lines, out, panel, add),
-                    _ => tile_times_panel::<S, 12>(simd, left, lines, out, panel, add),
+        let Self { tiles, left: piece, right, mut out, add } = self;
+        let mut laid_out = vec![0.0; tiles.rows * piece.inner.min(DEPTH)];
+        for first in (0..piece.inner).step_by(DEPTH) {
+            let columns = first..(first + DEPTH).min(piece.inner);
+            let depth = columns.len();
+            let add = add || first > 0;
+            piece.lay_out(tiles, columns.clone(), &mut laid_out);
+            for (panel, lines) in right.chunks_exact(piece.inner).enumerate() {
+                let lines = &lines[columns.clone()];
+                for tile in 0..tiles.count {
+                    let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
+                    let left = &laid_out[start * depth..end * depth];
+                    let out = &mut out[start..end];
+                    match end - start {
+                        1 => tile_times_panel::<S, 1>(simd, left, lines, out, panel, add),
+                        2 => tile_times_panel::<S, 2>(simd, left, lines, out, panel, add),
+                        3 => tile_times_panel::<S, 3>(simd, left, lines, out, panel, add),
+                        4 => tile_times_panel::<S, 4>(simd, left, lines, out, panel, add),
+                        5 => tile_times_panel::<S, 5>(simd, left, lines, out, panel, add),
+                        6 => tile_times_panel::<S, 6>(simd, left, lines, out, panel, add),
+                        7 => tile_times_panel::<S, 7>(simd, left, lines, out, panel, add),
+                        8 => tile_times_panel::<S, 8>(simd, left, lines, out, panel, add),
+                        9 => tile_times_panel::<S, 9>(simd, left, lines, out, panel, add),
+                        10 => tile_times_panel::<S, 10>(simd, left, lines, out, panel, add),
+                        11 => tile_times_panel::<S, 11>(simd, left, lines, out, panel, add),
+                        _ => tile_times_panel::<S, 12>(simd, left, lines, out, panel, add),
+                    }
                 }
             }
         }

@@ -47,23 +47,6 @@ impl DeviceChoice {
     }
 }
 
-/// The arithmetic of `device` as a word: numbers computed with the same one are the same to the last bit, as far as the computation is a
-/// function of its inputs. Of the processor it is the widest vectors that matrix products use; models of GPUs are not told apart.
-pub fn arithmetic(device: &Device) -> &'static str {
-    if *device != Device::flex() {
-        return "gpu";
-    }
-    #[cfg(target_arch = "x86_64")]
-    let vectors = match (is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("avx2")) {
-        (true, _) => "avx512",
-        (_, true) => "avx2",
-        _ => "sse2",
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let vectors = std::env::consts::ARCH;
-    vectors
-}
-
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Result<Device, String> {
     Err("cuda was asked for, but this build is without it; build with --features cuda, or use cpu".to_string())

@@ -65,6 +65,22 @@ impl LowRank {
         Self { mask: (self.dropout > 0.0).then_some(numbers), ..self }
     }
 
+    /// What the product of the matrices is multiplied by.
+    pub(super) fn scale(&self) -> f32 {
+        self.scale as f32
+    }
+
+    /// Whether dropout changes anything.
+    pub(super) fn drops(&self) -> bool {
+        self.dropout > 0.0
+    }
+
+    /// Multiplies inputs by a dropout mask drawn from the term's seed and these `numbers`.
+    pub(super) fn hide(&self, [step, item, number]: [u64; 3], x: &mut [f32]) {
+        let mask = mask([self.seed, step, item, number], self.dropout, x.len());
+        x.iter_mut().zip(mask).for_each(|(x, factor)| *x *= factor);
+    }
+
     /// What it adds to a weight beside it: `[in, out]`.
     pub(super) fn product(&self) -> Tensor<2> {
         self.lora_a.val().matmul(self.lora_b.val()).mul_scalar(self.scale)

@@ -10,7 +10,6 @@ use burn::tensor::Device;
 
 use super::paired::{Key, Paired};
 use super::{Context, StageError, Summary};
-use crate::model;
 use crate::tables::{TableKind, logprobs, pairs};
 use crate::training;
 
@@ -25,7 +24,9 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
     let paired = Paired::read(context)?;
     let total = paired.pairs.len();
     let device = context.device()?;
-    let keys = paired.keys(&format!("{} {}", model::arithmetic(&device), context.recipe.version))?;
+    // A GPU's numbers differ from the processor's in their last digits.
+    let arithmetic = if device == Device::flex() { "cpu" } else { "gpu" };
+    let keys = paired.keys(&format!("{arithmetic} {}", context.recipe.version))?;
     let mut writer = context.writer(Some(TableKind::Pairs), total, PAIRS_PER_PART)?;
     let missing = writer.missing();
     let label = context.task.label();
@@ -51,11 +52,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
                 None => reference.insert(context.checkpoint("reference")?.load(&device)?),
             };
             let responses = paired.responses(range.clone(), &device)?;
-            // On the processor one at a time on each core: others in the batch would change the last digits.
-            let batch_size = match device == Device::flex() {
-                true => 1,
-                false => context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize),
-            };
+            let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
             let found = training::response_logprobs(model, &responses, &open, batch_size)?;
             tokens += responses.token_count(&open) as u64;
             let mut new: Vec<logprobs::Row> =

@@ -46,6 +46,7 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
         schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
         gradient_limit: settings.max_gradient_norm,
         micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
+        gradient_checkpointing: context.task.resources.gradient_checkpointing,
     };
     let mut batch = Vec::new();
     train(

@@ -37,6 +37,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
         schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
         gradient_limit: settings.max_gradient_norm,
         micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
+        gradient_checkpointing: context.task.resources.gradient_checkpointing,
     };
     let responses = paired.responses(0..paired.pairs.len(), &device)?;
     let pairs = paired.pairs.iter().enumerate().map(|(row, pair)| {

@@ -6,34 +6,88 @@
 //! Knows nothing of losses and optimizers.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use crate::model::{CausalLm, Padding, Placement};
+use crate::model::{CausalLm, CpuTraining, Padding, Placement};
 
-use super::{Responses, TrainingError, micro_batches};
+use super::responses::token_ids;
+use super::trainer::{micro_batches, on_processor};
+use super::{Responses, TrainingError};
+
+/// The most tokens that go through a model on the processor together: more would not be faster.
+const TOKENS: usize = 4096;
 
 /// The logprob of each chosen row's response given its prompt: the sum over response tokens, nats, at temperature 1.
 ///
-/// `micro_batch` rows go through the model together (see [`Settings::micro_batch`](super::Settings)), rows of similar length, so that
-/// little is padding. The same rows and the same `micro_batch` give the same bits.
+/// At most `micro_batch` rows go through the model together. On the processor, rows of one prompt share its computation, and a row has the same bits
+/// whatever it is computed beside; elsewhere rows of similar length are padded to the longest, and the same rows and the same `micro_batch` give the
+/// same bits.
 ///
 /// # Errors
 /// When a row does not exist or `micro_batch` is 0.
 pub fn response_logprobs(model: &CausalLm, responses: &Responses, rows: &[usize], micro_batch: usize) -> Result<Vec<f64>, TrainingError> {
     let model = model.valid();
-    let mut order: Vec<(usize, usize)> = rows.iter().copied().enumerate().collect();
-    order.sort_by_key(|&(_, row)| Reverse(responses.length(row)));
     let mut logprobs = Vec::with_capacity(rows.len());
-    let score = |piece: &[(usize, usize)]| {
-        let (at, rows): (Vec<usize>, Vec<usize>) = piece.iter().copied().unzip();
-        Ok(at.into_iter().zip(Scored::new(&model, responses, &rows)?.logprobs).collect::<Vec<_>>())
-    };
-    micro_batches::for_each(&model.device(), &order, micro_batch, score, |found| logprobs.extend(found))?;
+    if on_processor(&model.device()) {
+        let model = CpuTraining::of_causal_lm(&model, false);
+        for groups in batches(responses, rows, micro_batch)? {
+            let (mut families, mut prompts) = (Vec::new(), Vec::new());
+            for group in &groups {
+                let rows: Vec<usize> = group.iter().map(|(_, row)| *row).collect();
+                let (family, of_family) = responses.families(&rows, rows.len())?;
+                families.extend(family);
+                prompts.extend(of_family);
+            }
+            let found = model.logprobs(&families, &prompts)?;
+            logprobs.extend(groups.iter().flatten().map(|(at, _)| *at).zip(found.into_iter().flatten()));
+        }
+    } else {
+        let mut order: Vec<(usize, usize)> = rows.iter().copied().enumerate().collect();
+        order.sort_by_key(|&(_, row)| Reverse(responses.length(row)));
+        for piece in micro_batches(&order, micro_batch)? {
+            let (at, rows): (Vec<usize>, Vec<usize>) = piece.iter().copied().unzip();
+            logprobs.extend(at.into_iter().zip(Scored::new(&model, responses, &rows)?.logprobs));
+        }
+    }
     logprobs.sort_by_key(|&(at, _)| at);
     Ok(logprobs.into_iter().map(|(_, logprob)| logprob).collect())
+}
+
+/// Rows of one prompt, each with its place among all rows.
+type Group = Vec<(usize, usize)>;
+
+/// All rows in groups, and these in batches: of at most `size` rows and, unless one row has more, [`TOKENS`] tokens.
+fn batches(responses: &Responses, rows: &[usize], size: usize) -> Result<Vec<Vec<Group>>, TrainingError> {
+    let mut groups: Vec<Group> = Vec::new();
+    if !rows.is_empty() {
+        let ids = token_ids(responses.sequences(), rows)?;
+        let mut numbers: HashMap<&[i32], usize> = HashMap::new();
+        for (at, (&row, ids)) in rows.iter().zip(&ids).enumerate() {
+            let number = *numbers.entry(&ids[..responses.response(row).start]).or_insert(groups.len());
+            if number == groups.len() {
+                groups.push(Group::new());
+            }
+            groups[number].push((at, row));
+        }
+    }
+    let mut batches: Vec<Vec<Group>> = Vec::new();
+    let (mut count, mut tokens) = (size, 0);
+    for group in &groups {
+        for piece in micro_batches(group, size)? {
+            let more = piece.iter().map(|(_, row)| responses.length(*row)).sum::<usize>();
+            if count + piece.len() > size || tokens + more > TOKENS {
+                batches.push(Vec::new());
+                (count, tokens) = (0, 0);
+            }
+            (count, tokens) = (count + piece.len(), tokens + more);
+            batches.last_mut().into_iter().for_each(|batch| batch.push(piece.to_vec()));
+        }
+    }
+    Ok(batches)
 }
 
 /// The responses of one micro-batch after the forward pass.

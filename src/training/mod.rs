@@ -6,14 +6,14 @@
 //!              (tensors)   (numbers)                        (tensors, summed over micro-batches)
 //! ```
 //!
-//! The same inputs, settings and micro-batch size give the same bits on the CPU, also across a stop: see [`Trainer::save_state`].
+//! On the processor the arithmetic is that of kernels of our own, elsewhere burn's with its autodiff. The same inputs and settings give the same bits on the
+//! processor, on any number of threads, in micro-batches of any size, and across a stop: see [`Trainer::save_state`].
 //! Knows nothing of Arrow, tables, decoding or where its batches come from.
 
 mod checkpoint;
 mod error;
 mod logprobs;
 pub mod loss;
-mod micro_batches;
 mod optimizer;
 mod parameters;
 mod preference;

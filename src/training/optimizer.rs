@@ -2,12 +2,15 @@
 //!
 //! Written here rather than taken from burn-optim because a run must continue bit for bit after a restart: the state is kept by
 //! parameter name, bias corrections are in f64 and clipping sees one norm for all parameters (burn clips each tensor on its own).
-//! Knows nothing of models or losses.
+//! On the processor a step is one pass over the numbers, in place. Knows nothing of models or losses.
+
+use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::parameters::{self, Parameters};
+use crate::kernels;
 
 /// How a gradient becomes an update. Weight decay applies to *every* parameter, norms and embeddings included, as in
 /// `torch.optim.X(model.parameters())`; the Hugging Face Trainer leaves norms and biases out.
@@ -53,6 +56,54 @@ pub(super) struct Moments {
     pub(super) second: Parameters,
 }
 
+/// The gradients of a step, by parameter name.
+pub(super) enum Gradients {
+    /// Where the model is.
+    Tensors(Parameters),
+    /// Of a model on the processor, flat.
+    Numbers(BTreeMap<String, Vec<f32>>),
+}
+
+impl Gradients {
+    /// Whether no parameter has a gradient.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Tensors(tensors) => tensors.is_empty(),
+            Self::Numbers(numbers) => numbers.is_empty(),
+        }
+    }
+
+    /// The global L2 norm over all gradients. One transfer from the device.
+    fn norm(&self) -> f64 {
+        match self {
+            Self::Tensors(tensors) if tensors.is_empty() => 0.0,
+            Self::Tensors(tensors) => {
+                let squares: Vec<Tensor<1>> = tensors.values().map(|gradient| gradient.clone().square().sum()).collect();
+                Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>().sqrt()
+            }
+            Self::Numbers(numbers) => numbers.values().map(|gradient| kernels::sum_of_squares(gradient)).sum::<f64>().sqrt(),
+        }
+    }
+
+    /// Scales all gradients so that their global norm is at most `limit`, and returns the norm they had before.
+    ///
+    /// As `torch.nn.utils.clip_grad_norm_`: the factor is `limit / (norm + 1e-6)`, never above 1. Without a limit nothing is scaled.
+    pub(super) fn clip(&mut self, limit: Option<f64>) -> f64 {
+        let norm = self.norm();
+        let factor = limit.map_or(1.0, |limit| limit / (norm + 1e-6));
+        if factor < 1.0 {
+            match self {
+                Self::Tensors(tensors) => {
+                    let scaled = std::mem::take(tensors).into_iter().map(|(name, gradient)| (name, gradient * factor));
+                    *tensors = scaled.collect();
+                }
+                Self::Numbers(numbers) => numbers.values_mut().for_each(|gradient| kernels::scale(gradient, factor as f32)),
+            }
+        }
+        norm
+    }
+}
+
 impl Optimizer {
     /// An optimizer that has taken no step.
     pub fn new(rule: Rule) -> Self {
@@ -60,28 +111,31 @@ impl Optimizer {
     }
 
     /// Takes one step on every parameter of `module` that has an entry in `gradients`; the others keep their value, undecayed.
-    pub fn step<M: Module>(&mut self, module: M, mut gradients: Parameters, learning_rate: f64) -> M {
+    ///
+    /// Parameters that nothing but `module` holds are changed in place.
+    pub fn step<M: Module>(&mut self, module: M, gradients: Gradients, learning_rate: f64) -> M {
         self.moments.step += 1;
-        parameters::change(module, |name, weight| match gradients.remove(name) {
-            Some(gradient) => self.update(name, weight, gradient, learning_rate),
-            None => weight,
-        })
+        match gradients {
+            Gradients::Tensors(mut tensors) => parameters::change(module, |name, weight| match tensors.remove(name) {
+                Some(gradient) => self.update(name, weight, gradient, learning_rate),
+                None => weight,
+            }),
+            Gradients::Numbers(mut numbers) => parameters::change(module, |name, weight| match numbers.remove(name) {
+                Some(gradient) => self.update_in_place(name, weight, &gradient, learning_rate),
+                None => weight,
+            }),
+        }
     }
 
     fn update(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, learning_rate: f64) -> Tensor<1> {
-        // Taken out of the map while they are updated, so that they have one owner and are changed in place.
-        let mut take = |moments: fn(&mut Moments) -> &mut Parameters| {
-            moments(&mut self.moments).remove_entry(name).unwrap_or_else(|| (name.to_string(), gradient.zeros_like()))
-        };
+        let zeros = gradient.zeros_like();
         match self.rule {
             Rule::AdamW { beta_1, beta_2, eps, weight_decay } => {
-                let (name, mean) = take(|moments| &mut moments.first);
-                let (_, square) = take(|moments| &mut moments.second);
+                let (name, mean) = take(&mut self.moments.first, name, || zeros.clone());
+                let (_, square) = take(&mut self.moments.second, &name, || zeros);
                 let mean = mean * beta_1 + gradient.clone() * (1.0 - beta_1);
                 let square = square * beta_2 + gradient.square() * (1.0 - beta_2);
-                // More steps than i32 counts would have corrections of 1 all the same.
-                let step = i32::try_from(self.moments.step).unwrap_or(i32::MAX);
-                let (correction_1, correction_2) = (1.0 - beta_1.powi(step), 1.0 - beta_2.powi(step));
+                let (correction_1, correction_2) = self.corrections(beta_1, beta_2);
                 let scale = square.clone().sqrt() / correction_2.sqrt() + eps;
                 let update = mean.clone() / scale * (learning_rate / correction_1);
                 self.moments.first.insert(name.clone(), mean);
@@ -89,7 +143,7 @@ impl Optimizer {
                 weight * (1.0 - learning_rate * weight_decay) - update
             }
             Rule::RmsProp { alpha, eps, weight_decay } => {
-                let (name, square) = take(|moments| &mut moments.second);
+                let (name, square) = take(&mut self.moments.second, name, || zeros);
                 let gradient = if weight_decay == 0.0 { gradient } else { gradient + weight.clone() * weight_decay };
                 let square = square * alpha + gradient.clone().square() * (1.0 - alpha);
                 let update = gradient / (square.clone().sqrt() + eps) * learning_rate;
@@ -98,32 +152,60 @@ impl Optimizer {
             }
         }
     }
+
+    /// [`Self::update`] of a parameter on the processor.
+    fn update_in_place(&mut self, name: &str, weight: Tensor<1>, gradient: &[f32], learning_rate: f64) -> Tensor<1> {
+        let zeros = || Tensor::from_data(TensorData::new(vec![0.0_f32; gradient.len()], [gradient.len()]), &Device::flex());
+        match self.rule {
+            Rule::AdamW { beta_1, beta_2, eps, weight_decay } => {
+                let (name, mean) = take(&mut self.moments.first, name, zeros);
+                let (_, square) = take(&mut self.moments.second, &name, zeros);
+                let (correction_1, correction_2) = self.corrections(beta_1, beta_2);
+                let rule = kernels::AdamW {
+                    beta_1,
+                    beta_2,
+                    root_correction_2: correction_2.sqrt(),
+                    eps,
+                    rate: learning_rate / correction_1,
+                    kept: 1.0 - learning_rate * weight_decay,
+                };
+                let [weight, mean, square] = in_place([weight, mean, square], |[weights, means, squares]| {
+                    kernels::adam_w(rule, weights, gradient, means, squares);
+                });
+                self.moments.first.insert(name.clone(), mean);
+                self.moments.second.insert(name, square);
+                weight
+            }
+            Rule::RmsProp { alpha, eps, weight_decay } => {
+                let (name, square) = take(&mut self.moments.second, name, zeros);
+                let rule = kernels::RmsProp { alpha, eps, rate: learning_rate, weight_decay };
+                let [weight, square] = in_place([weight, square], |[weights, squares]| kernels::rms_prop(rule, weights, gradient, squares));
+                self.moments.second.insert(name, square);
+                weight
+            }
+        }
+    }
+
+    /// What the means are divided by, because they begin at 0.
+    fn corrections(&self, beta_1: f64, beta_2: f64) -> (f64, f64) {
+        // More steps than i32 counts would have corrections of 1 all the same.
+        let step = i32::try_from(self.moments.step).unwrap_or(i32::MAX);
+        (1.0 - beta_1.powi(step), 1.0 - beta_2.powi(step))
+    }
 }
 
-/// The global L2 norm over all gradients. One transfer from the device.
-pub fn norm(gradients: &Parameters) -> f64 {
-    // In slices, because burn-flex sums longer tensors on several threads in an order that changes from run to run.
-    let slices = gradients.values().flat_map(|gradient| gradient.clone().split(SLICE, 0));
-    let squares: Vec<Tensor<1>> = slices.map(|slice| slice.square().sum()).collect();
-    if squares.is_empty() {
-        return 0.0;
-    }
-    Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>().sqrt()
+/// A moment, taken out of the map while it is updated, so that it has one owner and is changed in place.
+fn take(moments: &mut Parameters, name: &str, zeros: impl FnOnce() -> Tensor<1>) -> (String, Tensor<1>) {
+    moments.remove_entry(name).unwrap_or_else(|| (name.to_string(), zeros()))
 }
 
-/// The most elements summed at once.
-const SLICE: usize = 1 << 20;
-
-/// Scales all gradients so that their global norm is at most `limit`, and returns the norm they had before.
-///
-/// As `torch.nn.utils.clip_grad_norm_`: the factor is `limit / (norm + 1e-6)`, never above 1. Without a limit nothing is scaled.
-pub fn clip(gradients: Parameters, limit: Option<f64>) -> (Parameters, f64) {
-    let norm = norm(&gradients);
-    let factor = limit.map_or(1.0, |limit| limit / (norm + 1e-6));
-    if factor >= 1.0 {
-        return (gradients, norm);
-    }
-    (gradients.into_iter().map(|(name, gradient)| (name, gradient * factor)).collect(), norm)
+/// Changes the numbers of f32 tensors on the processor; without a copy of those that have one owner.
+fn in_place<const N: usize>(tensors: [Tensor<1>; N], change: impl FnOnce([&mut [f32]; N])) -> [Tensor<1>; N] {
+    let device = Device::flex();
+    let mut data = tensors.map(Tensor::into_data);
+    // A trainer has numbers for gradients only where all weights are f32, and so is what it remembers of them.
+    change(data.each_mut().map(|data| data.as_mut_slice().expect("f32")));
+    data.map(|data| Tensor::from_data(data, &device))
 }
 
 #[cfg(test)]
@@ -139,8 +221,11 @@ mod tests {
         parameters::change(RmsNormConfig::new(3).init(&device), |_, weight| Tensor::from_floats([0.5, -1.25, 2.0], &weight.device()))
     }
 
-    fn gradient(values: [f32; 3]) -> Parameters {
-        Parameters::from([("gamma".to_string(), Tensor::from_floats(values, &Device::flex()))])
+    /// The same gradient both ways.
+    fn gradients(values: [f32; 3]) -> [Gradients; 2] {
+        let name = "gamma".to_string();
+        let tensors = Parameters::from([(name.clone(), Tensor::from_floats(values, &Device::flex()))]);
+        [Gradients::Tensors(tensors), Gradients::Numbers([(name, values.to_vec())].into())]
     }
 
     fn assert_close(found: &RmsNorm, expected: [f32; 3]) {
@@ -162,11 +247,14 @@ mod tests {
         let rms_prop = Rule::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.05 };
         let after_rms_prop = [[-0.499999, -0.25, 1.0], [-1.449157, -0.202196, 1.294351], [-0.761373, -0.167203, 1.196814]];
         for (rule, expected) in [(adam_w, after_adam_w), (rms_prop, after_rms_prop)] {
-            let mut optimizer = Optimizer::new(rule);
-            let mut module = module();
-            for (gradients, expected) in [[0.1, -0.2, 3.0], [0.4, 0.0, -1.0], [-0.3, 1e-3, 0.25]].into_iter().zip(expected) {
-                module = optimizer.step(module, gradient(gradients), 0.1);
-                assert_close(&module, expected);
+            for way in 0..2 {
+                let mut optimizer = Optimizer::new(rule);
+                let mut module = module();
+                for (values, expected) in [[0.1, -0.2, 3.0], [0.4, 0.0, -1.0], [-0.3, 1e-3, 0.25]].into_iter().zip(expected) {
+                    let [tensors, numbers] = gradients(values);
+                    module = optimizer.step(module, if way == 0 { tensors } else { numbers }, 0.1);
+                    assert_close(&module, expected);
+                }
             }
         }
     }
@@ -174,26 +262,36 @@ mod tests {
     #[test]
     fn a_parameter_without_gradient_keeps_its_value() {
         let mut optimizer = Optimizer::new(Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.05 });
-        let module = optimizer.step(module(), Parameters::new(), 0.1);
+        let module = optimizer.step(module(), Gradients::Numbers(BTreeMap::new()), 0.1);
         assert_close(&module, [0.5, -1.25, 2.0]);
         assert!(module.gamma.is_require_grad());
     }
 
     #[test]
     fn clipping_sees_one_norm_for_all_parameters() {
-        let device = Device::flex();
-        let gradients = Parameters::from([
-            ("a".to_string(), Tensor::from_floats([3.0, 0.0], &device)),
-            ("b".to_string(), Tensor::from_floats([4.0], &device)),
-        ]);
-        let (clipped, norm) = clip(gradients.clone(), Some(1.0));
-        assert_eq!(norm, 5.0);
-        let clipped: Vec<f32> = clipped.values().flat_map(|gradient| gradient.to_data().iter::<f32>().collect::<Vec<_>>()).collect();
-        assert!(clipped.iter().zip([0.6, 0.0, 0.8]).all(|(found, expected)| (found - expected).abs() < 1e-6), "{clipped:?}");
-        for limit in [None, Some(5.1)] {
-            let (same, _) = clip(gradients.clone(), limit);
-            assert!(same.iter().all(|(name, gradient)| gradient.to_data() == gradients[name].to_data()));
+        let numbers = BTreeMap::from([("a".to_string(), vec![3.0, 0.0]), ("b".to_string(), vec![4.0])]);
+        let tensor = |values: &Vec<f32>| Tensor::from_data(TensorData::new(values.clone(), [values.len()]), &Device::flex());
+        let tensors: Parameters = numbers.iter().map(|(name, values)| (name.clone(), tensor(values))).collect();
+        let values = |gradients: &Gradients| -> Vec<f32> {
+            match gradients {
+                Gradients::Tensors(tensors) => {
+                    tensors.values().flat_map(|gradient| gradient.to_data().iter().collect::<Vec<f32>>()).collect()
+                }
+                Gradients::Numbers(numbers) => numbers.values().flatten().copied().collect(),
+            }
+        };
+        for gradients in [|tensors, _| Gradients::Tensors(tensors), |_, numbers| Gradients::Numbers(numbers)] {
+            let gradients = || gradients(tensors.clone(), numbers.clone());
+            let mut clipped = gradients();
+            assert_eq!(clipped.clip(Some(1.0)), 5.0);
+            let clipped = values(&clipped);
+            assert!(clipped.iter().zip([0.6, 0.0, 0.8]).all(|(found, expected)| (found - expected).abs() < 1e-6), "{clipped:?}");
+            for limit in [None, Some(5.1)] {
+                let mut same = gradients();
+                same.clip(limit);
+                assert_eq!(values(&same), values(&gradients()));
+            }
         }
-        assert_eq!(clip(Parameters::new(), Some(1.0)).1, 0.0);
+        assert_eq!(Gradients::Tensors(Parameters::new()).clip(Some(1.0)), 0.0);
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Knows the loss's inputs and outputs, not its formula: that is in `loss`.
 
-use crate::model::CausalLm;
+use std::collections::BTreeMap;
+
+use crate::model::{CausalLm, CpuGradients, CpuTraining};
 
 use super::logprobs::{Scored, masked};
 use super::loss::{PairLogprobs, PreferenceLoss, weighted_dpo};
+use super::optimizer::Gradients;
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
 /// A preference pair.
@@ -29,18 +32,12 @@ impl Trainer<CausalLm> {
     /// # Errors
     /// When there is no pair, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
     pub fn preference_step(&mut self, responses: &Responses, pairs: &[Pair], beta: f64) -> Result<StepMetrics, TrainingError> {
-        let (count, step) = (pairs.len() as f64, self.step());
+        let count = pairs.len() as f64;
         let mut sum = PreferenceLoss::default();
-        let work = |policy: &CausalLm, pairs: &[Pair]| {
-            let rows: Vec<usize> = pairs.iter().map(|pair| pair.chosen).chain(pairs.iter().map(|pair| pair.rejected)).collect();
-            let scored = Scored::new(&masked(policy, step, &rows), responses, &rows)?;
-            let found = preference_loss(&scored.logprobs, pairs, beta);
-            let chosen = found.derivative.iter().map(|derivative| derivative / count);
-            let derivatives: Vec<f64> = chosen.clone().chain(chosen.map(|derivative| -derivative)).collect();
-            Ok((found, scored.backward(&derivatives)))
+        let gradients = match self.on_processor {
+            true => self.preference_numbers(responses, pairs, beta, &mut sum)?,
+            false => self.preference_tensors(responses, pairs, beta, &mut sum)?,
         };
-        let length = |pair: &Pair| responses.length(pair.chosen).max(responses.length(pair.rejected));
-        let gradients = self.gradients(&self.model.device(), pairs, length, work, |found| sum.add(&found))?;
         let (gradient_norm, learning_rate) = self.update(gradients, sum.loss / count)?;
         Ok(StepMetrics {
             step: self.step() - 1,
@@ -54,6 +51,54 @@ impl Trainer<CausalLm> {
             learning_rate,
             tokens: pairs.iter().map(|pair| responses.token_count(&[pair.chosen, pair.rejected])).sum(),
         })
+    }
+
+    /// The gradients by kernels of our own: chosen and rejected share their prompt.
+    fn preference_numbers(
+        &self,
+        responses: &Responses,
+        pairs: &[Pair],
+        beta: f64,
+        sum: &mut PreferenceLoss,
+    ) -> Result<Gradients, TrainingError> {
+        let (count, step) = (pairs.len() as f64, self.step());
+        let rows = |pairs: &[Pair]| -> Vec<usize> { pairs.iter().flat_map(|pair| [pair.chosen, pair.rejected]).collect() };
+        let policy = CpuTraining::of_causal_lm(&self.model, self.gradient_checkpointing());
+        let mut gradients = CpuGradients::default();
+        for pairs in self.micro_batches(pairs)? {
+            let (families, prompts) = responses.families(&rows(pairs), 2)?;
+            policy.logprobs_and_back(&families, &prompts, Some(step), &mut gradients, |at, logprobs| {
+                let found = preference_loss(logprobs, &pairs[at..=at], beta);
+                let derivatives = found.derivative.iter().flat_map(|derivative| [derivative / count, -derivative / count]).collect();
+                sum.add(&found);
+                derivatives
+            })?;
+        }
+        Ok(Gradients::Numbers(match responses.response_token_count(&rows(pairs)) {
+            0 => BTreeMap::new(),
+            _ => gradients.into_parameters(),
+        }))
+    }
+
+    /// The gradients by autodiff.
+    fn preference_tensors(
+        &self,
+        responses: &Responses,
+        pairs: &[Pair],
+        beta: f64,
+        sum: &mut PreferenceLoss,
+    ) -> Result<Gradients, TrainingError> {
+        let (count, step) = (pairs.len() as f64, self.step());
+        let work = |policy: &CausalLm, pairs: &[Pair]| {
+            let rows: Vec<usize> = pairs.iter().map(|pair| pair.chosen).chain(pairs.iter().map(|pair| pair.rejected)).collect();
+            let scored = Scored::new(&masked(policy, step, &rows), responses, &rows)?;
+            let found = preference_loss(&scored.logprobs, pairs, beta);
+            let chosen = found.derivative.iter().map(|derivative| derivative / count);
+            let derivatives: Vec<f64> = chosen.clone().chain(chosen.map(|derivative| -derivative)).collect();
+            Ok((found, scored.backward(&derivatives)))
+        };
+        let length = |pair: &Pair| responses.length(pair.chosen).max(responses.length(pair.rejected));
+        self.gradients(pairs, length, work, |found| sum.add(&found))
     }
 }
 

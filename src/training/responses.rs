@@ -4,7 +4,9 @@
 
 use std::ops::Range;
 
-use crate::model::Sequences;
+use burn::tensor::Tensor;
+
+use crate::model::{Family, ModelError, Padding, Sequences};
 
 use super::TrainingError;
 
@@ -55,6 +57,17 @@ impl Responses {
         rows.iter().map(|&row| self.length(row)).sum()
     }
 
+    /// How many tokens of the chosen rows are their responses'.
+    pub(super) fn response_token_count(&self, rows: &[usize]) -> usize {
+        rows.iter().map(|&row| self.response(row).len()).sum()
+    }
+
+    /// The chosen rows, of which each `together` begin alike, as the processor takes them, and how many tokens of each row are its prompt.
+    pub(super) fn families(&self, rows: &[usize], together: usize) -> Result<(Vec<Family>, Vec<Vec<usize>>), TrainingError> {
+        let prompts = rows.chunks(together.max(1)).map(|rows| rows.iter().map(|&row| self.response(row).start).collect());
+        Ok((families(&self.sequences, rows, together)?, prompts.collect()))
+    }
+
     /// The columns of `row` that hold its response; empty for a row that does not exist.
     pub(super) fn response(&self, row: usize) -> Range<usize> {
         match (self.prompt_token_counts.get(row), self.sequences.lengths().get(row)) {
@@ -62,4 +75,28 @@ impl Responses {
             _ => 0..0,
         }
     }
+}
+
+/// The ids of the chosen rows, in that order.
+///
+/// # Errors
+/// When no row is chosen or one does not exist.
+pub(super) fn token_ids(sequences: &Sequences, rows: &[usize]) -> Result<Vec<Vec<i32>>, TrainingError> {
+    let tokens = sequences.gather(rows, Padding::Right)?;
+    let [_, longest] = tokens.dims();
+    let ids =
+        Tensor::try_into_vec_as::<i32>(tokens).map_err(|error| ModelError::Device(format!("cannot read the tokens back: {error}")))?;
+    // A row that was gathered has a length, which is at least 1.
+    Ok(ids.chunks_exact(longest).zip(rows).map(|(ids, &row)| ids[..sequences.lengths()[row]].to_vec()).collect())
+}
+
+/// The chosen rows, of which each `together` begin alike, as the processor takes them.
+///
+/// # Errors
+/// When no row is chosen or one does not exist.
+pub(super) fn families(sequences: &Sequences, rows: &[usize], together: usize) -> Result<Vec<Family>, TrainingError> {
+    let ids = token_ids(sequences, rows)?;
+    let pieces = rows.chunks(together.max(1)).zip(ids.chunks(together.max(1)));
+    // A family's dropout is drawn from its first row.
+    Ok(pieces.map(|(rows, ids)| Family::new(rows[0] as u64, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>())).collect())
 }

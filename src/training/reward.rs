@@ -5,12 +5,15 @@
 use std::cmp::Reverse;
 
 use burn::module::Module;
-use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
-use crate::model::{Padding, RewardModel, Sequences};
+use crate::model::{CpuGradients, CpuTraining, Padding, RewardModel, Sequences};
 
 use super::loss::{RankingLoss, bradley_terry};
-use super::{StepMetrics, Trainer, TrainingError, micro_batches};
+use super::optimizer::Gradients;
+use super::responses::families;
+use super::trainer::{micro_batches, on_processor};
+use super::{StepMetrics, Trainer, TrainingError};
 
 /// Two conversations, one preferred.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,7 +29,7 @@ pub struct Comparison {
 /// The reward of each chosen row, a whole conversation.
 ///
 /// `micro_batch` rows go through the model together, rows of similar length, so that little is padding. A row's reward does not depend on
-/// the others but for the rounding of f32.
+/// the others: on the processor not at all, elsewhere but for the rounding of f32.
 ///
 /// # Errors
 /// When a row does not exist or `micro_batch` is 0.
@@ -35,11 +38,15 @@ pub fn rewards(model: &RewardModel, sequences: &Sequences, rows: &[usize], micro
     let mut order: Vec<(usize, usize)> = rows.iter().copied().enumerate().collect();
     order.sort_by_key(|&(_, row)| Reverse(length(sequences, row)));
     let mut rewards = Vec::with_capacity(rows.len());
-    let score = |piece: &[(usize, usize)]| {
+    let processor = on_processor(&model.device()).then(|| CpuTraining::of_reward_model(&model, false));
+    for piece in micro_batches(&order, micro_batch)? {
         let (at, rows): (Vec<usize>, Vec<usize>) = piece.iter().copied().unzip();
-        Ok(at.into_iter().zip(numbers(forward(&model, sequences, &rows)?)).collect::<Vec<_>>())
-    };
-    micro_batches::for_each(&model.device(), &order, micro_batch, score, |found| rewards.extend(found))?;
+        let found = match &processor {
+            Some(processor) => processor.scores(&families(sequences, &rows, 1)?)?.into_iter().map(f64::from).collect(),
+            None => numbers(forward(&model, sequences, &rows)?),
+        };
+        rewards.extend(at.into_iter().zip(found));
+    }
     rewards.sort_by_key(|&(at, _)| at);
     Ok(rewards.into_iter().map(|(_, reward)| reward).collect())
 }
@@ -58,19 +65,40 @@ impl Trainer<RewardModel> {
     ) -> Result<StepMetrics, TrainingError> {
         let count = comparisons.len() as f64;
         let mut sum = RankingLoss::default();
-        let work = |model: &RewardModel, comparisons: &[Comparison]| {
-            let rows: Vec<usize> = comparisons.iter().map(|c| c.chosen).chain(comparisons.iter().map(|c| c.rejected)).collect();
-            let rewards = forward(model, sequences, &rows)?;
-            let values = numbers(rewards.clone().inner());
-            let (chosen, rejected) = values.split_at(comparisons.len());
-            let margins: Vec<f64> = comparisons.iter().map(|comparison| comparison.margin).collect();
-            let found = bradley_terry(chosen, rejected, &margins, centering);
-            let derivatives = found.derivative_chosen.iter().chain(&found.derivative_rejected).map(|derivative| derivative / count);
-            let gradients = backward(rewards, derivatives.collect());
-            Ok((found, Some(gradients)))
+        let gradients = match self.on_processor {
+            true => {
+                let model = CpuTraining::of_reward_model(&self.model, self.gradient_checkpointing());
+                let mut gradients = CpuGradients::default();
+                for comparisons in self.micro_batches(comparisons)? {
+                    let rows: Vec<usize> = comparisons.iter().flat_map(|comparison| [comparison.chosen, comparison.rejected]).collect();
+                    model.scores_and_back(&families(sequences, &rows, 2)?, &mut gradients, |scores| {
+                        let of_comparison = |(scores, comparison): (&[f32], &Comparison)| {
+                            let [chosen, rejected] = [0, 1].map(|side| [f64::from(scores[side])]);
+                            let found = bradley_terry(&chosen, &rejected, &[comparison.margin], centering);
+                            sum.add(&found);
+                            [found.derivative_chosen[0] / count, found.derivative_rejected[0] / count]
+                        };
+                        scores.chunks_exact(2).zip(comparisons).flat_map(of_comparison).collect()
+                    })?;
+                }
+                Gradients::Numbers(gradients.into_parameters())
+            }
+            false => {
+                let work = |model: &RewardModel, comparisons: &[Comparison]| {
+                    let rows: Vec<usize> = comparisons.iter().map(|c| c.chosen).chain(comparisons.iter().map(|c| c.rejected)).collect();
+                    let rewards = forward(model, sequences, &rows)?;
+                    let values = numbers(rewards.clone().inner());
+                    let (chosen, rejected) = values.split_at(comparisons.len());
+                    let margins: Vec<f64> = comparisons.iter().map(|comparison| comparison.margin).collect();
+                    let found = bradley_terry(chosen, rejected, &margins, centering);
+                    let derivatives = found.derivative_chosen.iter().chain(&found.derivative_rejected).map(|derivative| derivative / count);
+                    let gradients = backward(rewards, derivatives.collect());
+                    Ok((found, Some(gradients)))
+                };
+                let length = |comparison: &Comparison| length(sequences, comparison.chosen).max(length(sequences, comparison.rejected));
+                self.gradients(comparisons, length, work, |found| sum.add(&found))?
+            }
         };
-        let length = |comparison: &Comparison| length(sequences, comparison.chosen).max(length(sequences, comparison.rejected));
-        let gradients = self.gradients(&self.model.device(), comparisons, length, work, |found| sum.add(&found))?;
         let (gradient_norm, learning_rate) = self.update(gradients, sum.loss / count)?;
         Ok(StepMetrics {
             step: self.step() - 1,
@@ -95,7 +123,7 @@ fn forward(model: &RewardModel, sequences: &Sequences, rows: &[usize]) -> Result
 }
 
 /// The gradients of Σ `derivatives` · rewards.
-fn backward(rewards: Tensor<1>, derivatives: Vec<f64>) -> Gradients {
+fn backward(rewards: Tensor<1>, derivatives: Vec<f64>) -> burn::tensor::Gradients {
     let shape = [derivatives.len()];
     let derivatives: Vec<f32> = derivatives.into_iter().map(|derivative| derivative as f32).collect();
     let derivatives: Tensor<1> = Tensor::from_data(TensorData::new(derivatives, shape), (&rewards.device().inner(), DType::F32));

@@ -1,8 +1,11 @@
 //! A step on responses alone: the next-token loss of supervised fine-tuning.
 
-use crate::model::CausalLm;
+use std::collections::BTreeMap;
+
+use crate::model::{CausalLm, CpuGradients, CpuTraining};
 
 use super::logprobs::{Scored, masked};
+use super::optimizer::Gradients;
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
 impl Trainer<CausalLm> {
@@ -12,14 +15,30 @@ impl Trainer<CausalLm> {
     /// # Errors
     /// When no row has a response token, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
     pub fn supervised_step(&mut self, responses: &Responses, rows: &[usize]) -> Result<StepMetrics, TrainingError> {
-        let count = rows.iter().map(|&row| responses.response(row).len()).sum::<usize>() as f64;
+        let count = responses.response_token_count(rows) as f64;
         let (mut loss, step) = (0.0, self.step());
-        let work = |policy: &CausalLm, rows: &[usize]| {
-            let scored = Scored::new(&masked(policy, step, rows), responses, rows)?;
-            let found = -scored.logprobs.iter().sum::<f64>() / count;
-            Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
+        let gradients = match self.on_processor {
+            true => {
+                let policy = CpuTraining::of_causal_lm(&self.model, self.gradient_checkpointing());
+                let mut gradients = CpuGradients::default();
+                for rows in self.micro_batches(rows)? {
+                    let (families, prompts) = responses.families(rows, 1)?;
+                    policy.logprobs_and_back(&families, &prompts, Some(step), &mut gradients, |_, logprobs| {
+                        loss -= logprobs.iter().sum::<f64>() / count;
+                        vec![-1.0 / count; logprobs.len()]
+                    })?;
+                }
+                Gradients::Numbers(if count > 0.0 { gradients.into_parameters() } else { BTreeMap::new() })
+            }
+            false => {
+                let work = |policy: &CausalLm, rows: &[usize]| {
+                    let scored = Scored::new(&masked(policy, step, rows), responses, rows)?;
+                    let found = -scored.logprobs.iter().sum::<f64>() / count;
+                    Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
+                };
+                self.gradients(rows, |&row| responses.length(row), work, |found| loss += found)?
+            }
         };
-        let gradients = self.gradients(&self.model.device(), rows, |&row| responses.length(row), work, |found| loss += found)?;
         let (gradient_norm, learning_rate) = self.update(gradients, loss)?;
         Ok(StepMetrics {
             step: self.step() - 1,

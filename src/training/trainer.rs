@@ -5,11 +5,11 @@
 use std::cmp::Reverse;
 
 use burn::module::Module;
-use burn::tensor::{Device, Gradients};
+use burn::tensor::{DType, Device};
 
-use super::optimizer::{self, Optimizer, Rule};
+use super::optimizer::{Gradients, Optimizer, Rule};
 use super::parameters::{self, Parameters};
-use super::{Schedule, TrainingError, micro_batches};
+use super::{Schedule, TrainingError};
 
 /// How to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,9 +20,11 @@ pub struct Settings {
     pub schedule: Schedule,
     /// The global gradient norm is clipped to this; `None` leaves it.
     pub gradient_limit: Option<f64>,
-    /// How many pairs (or responses, in supervised steps) go through the model together; on the processor, as many such micro-batches
-    /// as there are cores are worked on at once. Bounds memory; the gradient is that of the whole batch, up to rounding.
+    /// How many pairs (or responses, in supervised steps) go through the model together. Bounds memory. The gradient is that of the whole batch: on the
+    /// processor bit for bit, elsewhere up to rounding.
     pub micro_batch: usize,
+    /// Whether layers are computed again on the way back instead of being kept: less memory, more work, the same bits. On the processor only.
+    pub gradient_checkpointing: bool,
 }
 
 /// What a step found, before its update. What only pairs have is `None` after a supervised step.
@@ -58,6 +60,8 @@ pub struct Trainer<M> {
     pub(super) optimizer: Optimizer,
     settings: Settings,
     total_steps: u64,
+    /// Whether gradients are computed by kernels of our own; by autodiff elsewhere.
+    pub(super) on_processor: bool,
 }
 
 impl<M: Module + Sync> Trainer<M> {
@@ -74,7 +78,14 @@ impl<M: Module + Sync> Trainer<M> {
         if !(0.0..=1.0).contains(&warmup_ratio) {
             return Err(TrainingError::Input(format!("warmup_ratio is {warmup_ratio}, expected 0 to 1")));
         }
-        Ok(Self { model: model.train(), optimizer: Optimizer::new(settings.rule), settings, total_steps })
+        let model = model.train();
+        let on_processor =
+            model.devices().iter().all(on_processor) && parameters::values(&model).values().all(|weight| weight.dtype() == DType::F32);
+        if settings.gradient_checkpointing && !on_processor {
+            let problem = "gradient_checkpointing is for training on the processor; leave it out, or choose device: cpu";
+            return Err(TrainingError::Input(problem.to_string()));
+        }
+        Ok(Self { model, optimizer: Optimizer::new(settings.rule), settings, total_steps, on_processor })
     }
 
     /// How many steps have been taken.
@@ -87,41 +98,45 @@ impl<M: Module + Sync> Trainer<M> {
         self.model.valid()
     }
 
-    /// The sum of the gradients that `work` finds for each micro-batch of `items`; what else it finds goes to `take`.
+    /// The items in pieces that go through the model together.
+    pub(super) fn micro_batches<'a, T>(&self, items: &'a [T]) -> Result<impl Iterator<Item = &'a [T]> + use<'a, M, T>, TrainingError> {
+        micro_batches(items, self.settings.micro_batch)
+    }
+
+    /// Whether a model on the processor is to be given less memory, and more work.
+    pub(super) fn gradient_checkpointing(&self) -> bool {
+        self.settings.gradient_checkpointing
+    }
+
+    /// The sum of the gradients that `work` finds by autodiff for each micro-batch of `items`; what else it finds goes to `take`.
     ///
     /// A micro-batch is made of items of similar `length`, so that little is padding.
-    pub(super) fn gradients<T: Copy + Sync, R: Send>(
+    pub(super) fn gradients<T: Copy, R>(
         &self,
-        device: &Device,
         items: &[T],
         length: impl Fn(&T) -> usize,
-        work: impl Fn(&M, &[T]) -> Result<(R, Option<Gradients>), TrainingError> + Sync,
+        work: impl Fn(&M, &[T]) -> Result<(R, Option<burn::tensor::Gradients>), TrainingError>,
         mut take: impl FnMut(R),
-    ) -> Result<Parameters, TrainingError> {
-        let work = |items: &[T]| {
-            // With leaves of its own, so that micro-batches on other threads are other graphs.
-            let model = parameters::change(self.model.clone(), |_, weight| weight);
-            let (found, gradients) = work(&model, items)?;
-            Ok((found, gradients.map(|gradients| parameters::gradients(&model, gradients))))
-        };
+    ) -> Result<Gradients, TrainingError> {
         let mut items = items.to_vec();
         items.sort_by_key(|item| Reverse(length(item)));
         let mut sum = Parameters::new();
-        micro_batches::for_each(device, &items, self.settings.micro_batch, work, |(found, gradients)| {
+        for items in self.micro_batches(&items)? {
+            let (found, gradients) = work(&self.model, items)?;
             take(found);
-            for (name, gradient) in gradients.into_iter().flatten() {
+            for (name, gradient) in gradients.into_iter().flat_map(|gradients| parameters::gradients(&self.model, gradients)) {
                 let gradient = match sum.remove(&name) {
                     Some(earlier) => earlier + gradient,
                     None => gradient,
                 };
                 sum.insert(name, gradient);
             }
-        })?;
-        Ok(sum)
+        }
+        Ok(Gradients::Tensors(sum))
     }
 
     /// Clips and applies the gradients; returns their norm and the learning rate.
-    pub(super) fn update(&mut self, gradients: Parameters, loss: f64) -> Result<(f64, f64), TrainingError> {
+    pub(super) fn update(&mut self, mut gradients: Gradients, loss: f64) -> Result<(f64, f64), TrainingError> {
         let step = self.step();
         if gradients.is_empty() {
             return Err(TrainingError::Input(format!("step {step}: the batch has no response token, expected at least one")));
@@ -131,10 +146,26 @@ impl<M: Module + Sync> Trainer<M> {
             false => Err(TrainingError::Diverged { step, quantity, value }),
         };
         finite("the loss", loss)?;
-        let (gradients, norm) = optimizer::clip(gradients, self.settings.gradient_limit);
+        let norm = gradients.clip(self.settings.gradient_limit);
         finite("the gradient norm", norm)?;
         let learning_rate = self.settings.schedule.rate(step, self.total_steps);
-        self.model = self.optimizer.step(self.model.clone(), gradients, learning_rate);
+        self.model = self.optimizer.step(parameters::take(&mut self.model), gradients, learning_rate);
         Ok((norm, learning_rate))
+    }
+}
+
+/// Whether a device is the one that there are kernels of our own for.
+pub(super) fn on_processor(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+/// Pieces of `size` items; the last may be shorter.
+///
+/// # Errors
+/// When `size` is 0.
+pub(super) fn micro_batches<T>(items: &[T], size: usize) -> Result<impl Iterator<Item = &[T]>, TrainingError> {
+    match size {
+        0 => Err(TrainingError::Input("micro_batch is 0, expected at least 1".to_string())),
+        size => Ok(items.chunks(size)),
     }
 }

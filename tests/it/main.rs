@@ -11,6 +11,7 @@ mod families;
 mod fetch;
 mod floors;
 mod generation;
+mod gradients;
 mod hub;
 mod import;
 mod kills;

@@ -17,7 +17,7 @@ const ADAM_W: Rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight
 
 fn settings(rule: Rule, peak: f64, micro_batch: usize) -> Settings {
     let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
-    Settings { rule, schedule, gradient_limit: None, micro_batch }
+    Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false }
 }
 
 fn tiny_model(tied: bool, seed: u64) -> CausalLm {
@@ -102,6 +102,9 @@ fn logprobs_do_not_depend_on_the_batch() {
         let together = response_logprobs(&model, &responses, &rows, 7).unwrap();
         let alone = response_logprobs(&model, &responses, &rows, 1).unwrap();
         assert_eq!(together, response_logprobs(&model, &responses, &rows, 7).unwrap());
+        if device() == Device::flex() {
+            assert_eq!(together, alone);
+        }
         for (together, alone) in together.iter().zip(alone) {
             assert!(alone < 0.0);
             assert_close(*together, alone, 1e-5);
@@ -130,6 +133,9 @@ fn micro_batches_add_up_to_their_batch() {
         let whole = run(&model, &responses, &pairs, 7);
         for micro_batch in [1, 3] {
             let parts = run(&model, &responses, &pairs, micro_batch);
+            if device() == Device::flex() {
+                assert!(parts == whole, "other bits in micro-batches of {micro_batch}");
+            }
             for (whole, parts) in whole.0.iter().zip(&parts.0) {
                 assert_close(parts.loss, whole.loss, 1e-5);
                 assert_close(parts.gradient_norm, whole.gradient_norm, 1e-5);
@@ -160,7 +166,7 @@ fn the_first_loss_with_the_policy_as_reference_is_the_mean_weight_times_ln_2() {
     let pairs = pairs(&model, &responses);
     let mut trainer = Trainer::new(model, settings(ADAM_W, 1e-3, 3), 1).unwrap();
     let metrics = trainer.preference_step(&responses, &pairs, 0.1).unwrap();
-    assert_close(metrics.loss, 1.5 * LN_2, 1e-6);
+    assert_close(metrics.loss, 1.5 * LN_2, if device() == Device::flex() { 1e-15 } else { 1e-6 });
     assert!(metrics.kl.unwrap().abs() < 1e-5 && metrics.reward_margin.unwrap().abs() < 1e-6);
     assert_eq!((metrics.step, metrics.learning_rate, trainer.step()), (0, 1e-3, 1));
 }
@@ -187,7 +193,7 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
     }
     for rule in [ADAM_W, Rule::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
         let schedule = Schedule { peak: 3e-3, decay: Decay::Cosine, warmup_ratio: 0.25 };
-        let settings = Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3 };
+        let settings = Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3, gradient_checkpointing: false };
         let responses = tiny_responses(10);
         let pairs = pairs(&tiny_model(false, 7), &responses);
         let mut trainer = Trainer::new(tiny_model(false, 7), settings, 8).unwrap();

@@ -5,6 +5,7 @@
 //! Knows nothing of sampling or losses.
 
 mod cache;
+mod training;
 
 use rayon::prelude::*;
 
@@ -12,6 +13,7 @@ use super::{Attention, CausalLm, Decoder, ModelError, Projection, RewardModel};
 use crate::kernels::{self, Left, Packed};
 
 pub use cache::CpuCache;
+pub use training::{CpuGradients, CpuTraining, Family};
 
 /// Multiply-adds of attention that are worth a thread's while.
 const WORTH_A_THREAD: usize = 1 << 16;
@@ -162,7 +164,7 @@ impl CpuDecoder {
         let places = self.places(spans, cache)?;
         let mut x = vec![0.0; places.len() * self.hidden_size];
         self.embed(&places, &mut x);
-        let angles = self.angles(&places);
+        let angles = angles(&self.frequencies, places.iter().map(|place| place.position));
         let mut scratch = std::mem::take(&mut cache.scratch);
         for (index, layer) in self.layers.iter().enumerate() {
             layer.forward(index, &mut x, &places, &angles, cache, &mut scratch);
@@ -210,17 +212,6 @@ impl CpuDecoder {
                 None => self.head.column(place.token, row),
             }
         }
-    }
-
-    /// The cosines and sines of each token's angles: `[tokens, 2, head_dim / 2]`.
-    fn angles(&self, places: &[Place]) -> Vec<f32> {
-        let angle = |place: &Place, frequency: &f32| place.position as f32 * frequency;
-        let of_place = |place| {
-            let frequencies = &self.frequencies;
-            let cosines = frequencies.iter().map(move |frequency| angle(place, frequency).cos());
-            cosines.chain(frequencies.iter().map(move |frequency| angle(place, frequency).sin()))
-        };
-        places.iter().flat_map(of_place).collect()
     }
 }
 
@@ -397,6 +388,15 @@ impl CpuNorm {
         out.resize(x.len(), 0.0);
         kernels::rms_norm(x, &self.weight, self.epsilon, out);
     }
+}
+
+/// The cosines and sines of each position's angles: `[positions, 2, head_dim / 2]`.
+fn angles(frequencies: &[f32], positions: impl Iterator<Item = usize>) -> Vec<f32> {
+    let of_position = |position: usize| {
+        let angles = frequencies.iter().map(move |frequency| position as f32 * frequency);
+        angles.clone().map(f32::cos).chain(angles.map(f32::sin))
+    };
+    positions.flat_map(of_position).collect()
 }
 
 /// A parameter's numbers.

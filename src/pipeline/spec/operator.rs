@@ -271,6 +271,9 @@ pub struct Resources {
     #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub micro_batch_size: Option<u32>,
+    /// Less memory for more work in a training node on the CPU: layers are computed again on the way back instead of being kept. The same result, bit for bit.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
     /// Input rows (prompts, for `generate`) in one part, the unit of what a kill can lose.
     #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

@@ -1,0 +1,229 @@
+//! From hidden states to logprobs or scores, and back, without ever holding logits of more than some tokens. Knows nothing of losses.
+
+use rayon::prelude::*;
+
+use super::parameter::{CpuGradients, Parameter};
+use crate::kernels::{self, Left, Packed};
+use crate::model::ModelError;
+
+/// Bytes of logits that are held at once.
+const LOGITS_BYTES: usize = 96 << 20;
+
+/// A head's weights.
+#[derive(Debug)]
+pub(super) struct TrainedHead {
+    weight: Parameter<2>,
+    /// Whether the weight is an embedding's, `[outputs, hidden_size]`; else it is `[hidden_size, outputs]`.
+    tied: bool,
+}
+
+/// A token that a hidden state is to predict.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    /// The row of the hidden state.
+    pub(super) row: usize,
+    pub(super) token: usize,
+}
+
+/// The tokens whose logprobs are added up, sequence by sequence; a group's sequences decide each other's derivatives.
+pub(super) type Group = Vec<Vec<Target>>;
+
+impl TrainedHead {
+    pub(super) fn new(weight: Parameter<2>, tied: bool) -> Self {
+        Self { weight, tied }
+    }
+
+    fn dims(&self) -> [usize; 2] {
+        let [rows, columns] = self.weight.dims();
+        if self.tied { [columns, rows] } else { [rows, columns] }
+    }
+
+    /// `[hidden_size, outputs]`.
+    fn packed(&self) -> Result<Packed, ModelError> {
+        let ([hidden_size, outputs], weight) = (self.dims(), self.weight.read()?);
+        Ok(match self.tied {
+            true => Packed::of_columns(hidden_size, outputs, &weight),
+            false => Packed::of_rows(hidden_size, &[(&weight, outputs)]),
+        })
+    }
+
+    /// `[outputs, hidden_size]`.
+    fn turned(&self) -> Result<Packed, ModelError> {
+        let ([hidden_size, outputs], weight) = (self.dims(), self.weight.read()?);
+        Ok(match self.tied {
+            true => Packed::of_rows(outputs, &[(&weight, hidden_size)]),
+            false => Packed::of_columns(outputs, hidden_size, &weight),
+        })
+    }
+
+    /// Adds to the weight's gradient.
+    ///
+    /// # Shapes
+    /// - hidden: `[rows, hidden_size]`
+    /// - by_out: `[rows, outputs]`
+    fn add_gradient(&self, hidden: &[f32], by_out: &[f32], gradients: &mut CpuGradients) {
+        let [hidden_size, outputs] = self.dims();
+        let rows = hidden.len() / hidden_size.max(1);
+        if self.weight.trained {
+            let gradient = gradients.of(&self.weight);
+            match self.tied {
+                true => kernels::add_product(Left::Columns(by_out), &Packed::of_rows(rows, &[(hidden, hidden_size)]), gradient),
+                false => kernels::add_product(Left::Columns(hidden), &Packed::of_rows(rows, &[(by_out, outputs)]), gradient),
+            }
+        }
+    }
+
+    /// Each group's logprobs, one a sequence, nats.
+    ///
+    /// # Shapes
+    /// - hidden: `[tokens, hidden_size]`
+    pub(super) fn logprobs(&self, hidden: &[f32], groups: &[Group]) -> Result<Vec<Vec<f64>>, ModelError> {
+        let [hidden_size, _] = self.dims();
+        let (packed, most) = (self.packed()?, self.most());
+        let targets: Vec<Target> = groups.iter().flatten().flatten().copied().collect();
+        let mut logits = Vec::new();
+        let chunks = targets.chunks(most).flat_map(|targets| Chunk::new(hidden, hidden_size, &packed, targets, &mut logits).logprobs);
+        let mut found = chunks.collect::<Vec<f64>>().into_iter();
+        Ok(groups.iter().map(|group| sums(group, &mut found)).collect())
+    }
+
+    /// The scores of some rows.
+    ///
+    /// # Shapes
+    /// - hidden: `[tokens, hidden_size]`
+    pub(super) fn scores(&self, hidden: &[f32], rows: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let mut scores = vec![0.0; rows.len()];
+        kernels::product(Left::Rows(&gather(hidden, self.dims()[0], rows.iter().copied())), &self.packed()?, &mut scores);
+        Ok(scores)
+    }
+
+    /// How many rows of logits are held at once.
+    fn most(&self) -> usize {
+        (LOGITS_BYTES / size_of::<f32>()).checked_div(self.dims()[1]).unwrap_or(0).max(1)
+    }
+
+    /// Hands each group's logprobs, one a sequence, to `derivative`, which gives a derivative by each; passes these back. Returns the
+    /// derivatives by the hidden states.
+    ///
+    /// A group whose logits are not too many to be held is passed back from these; one with more has them computed again.
+    ///
+    /// # Shapes
+    /// - hidden, output: `[tokens, hidden_size]`
+    pub(super) fn logprobs_and_back(
+        &self,
+        hidden: &[f32],
+        groups: &[Group],
+        gradients: &mut CpuGradients,
+        mut derivative: impl FnMut(usize, &[f64]) -> Vec<f64>,
+    ) -> Result<Vec<f32>, ModelError> {
+        let [hidden_size, outputs] = self.dims();
+        let (packed, turned) = (self.packed()?, self.turned()?);
+        let most = self.most();
+        let mut by_hidden = vec![0.0; hidden.len()];
+        let mut logits = Vec::new();
+        let mut back = |targets: &[Target], chunk: &Chunk, logits: &mut [f32], of_targets: &[f32], gradients: &mut CpuGradients| {
+            let rows = logits.par_chunks_mut(outputs.max(1)).zip(targets).zip(&chunk.sums).zip(of_targets);
+            rows.for_each(|(((row, target), sum), derivative)| kernels::logprob_backward(row, target.token, *sum, *derivative));
+            self.add_gradient(&chunk.hidden, logits, gradients);
+            let mut by = vec![0.0; chunk.hidden.len()];
+            kernels::product(Left::Rows(logits), &turned, &mut by);
+            for (target, by) in targets.iter().zip(by.chunks_exact(hidden_size.max(1))) {
+                let to = &mut by_hidden[target.row * hidden_size..][..hidden_size];
+                to.iter_mut().zip(by).for_each(|(to, from)| *to += from);
+            }
+        };
+        let mut first = 0;
+        while first < groups.len() {
+            // As many groups as fit, one at least.
+            let (mut last, mut count) = (first, 0);
+            while let Some(group) = groups.get(last) {
+                let more = group.iter().map(Vec::len).sum::<usize>();
+                if last > first && count + more > most {
+                    break;
+                }
+                (last, count) = (last + 1, count + more);
+            }
+            let together = &groups[first..last];
+            let targets: Vec<Target> = together.iter().flatten().flatten().copied().collect();
+            let mut of_targets = Vec::with_capacity(count);
+            let mut chunks = Vec::new();
+            let mut found = Vec::with_capacity(count);
+            for targets in targets.chunks(most) {
+                let chunk = Chunk::new(hidden, hidden_size, &packed, targets, &mut logits);
+                found.extend_from_slice(&chunk.logprobs);
+                chunks.push(chunk);
+            }
+            let mut found = found.into_iter();
+            for (number, group) in together.iter().enumerate() {
+                let derivatives = derivative(first + number, &sums(group, &mut found));
+                let repeated = group.iter().zip(derivatives).flat_map(|(targets, by)| std::iter::repeat_n(by as f32, targets.len()));
+                of_targets.extend(repeated);
+            }
+            if let [chunk] = &chunks[..] {
+                back(&targets, chunk, &mut logits, &of_targets, gradients);
+            } else {
+                drop(chunks);
+                for (targets, of_targets) in targets.chunks(most).zip(of_targets.chunks(most)) {
+                    let chunk = Chunk::new(hidden, hidden_size, &packed, targets, &mut logits);
+                    back(targets, &chunk, &mut logits, of_targets, gradients);
+                }
+            }
+            first = last;
+        }
+        Ok(by_hidden)
+    }
+
+    /// Hands the scores of all `rows` to `derivative`, which gives a derivative by each; passes these back. Returns the derivatives by the
+    /// hidden states.
+    ///
+    /// # Shapes
+    /// - hidden, output: `[tokens, hidden_size]`
+    pub(super) fn scores_and_back(
+        &self,
+        hidden: &[f32],
+        rows: &[usize],
+        gradients: &mut CpuGradients,
+        derivative: impl FnOnce(&[f32]) -> Vec<f64>,
+    ) -> Result<Vec<f32>, ModelError> {
+        let [hidden_size, _] = self.dims();
+        let gathered = gather(hidden, hidden_size, rows.iter().copied());
+        let by_scores: Vec<f32> = derivative(&self.scores(hidden, rows)?).into_iter().map(|derivative| derivative as f32).collect();
+        self.add_gradient(&gathered, &by_scores, gradients);
+        let mut by = vec![0.0; gathered.len()];
+        kernels::product(Left::Rows(&by_scores), &self.turned()?, &mut by);
+        let mut by_hidden = vec![0.0; hidden.len()];
+        for (row, by) in rows.iter().zip(by.chunks_exact(hidden_size.max(1))) {
+            by_hidden[row * hidden_size..][..hidden_size].iter_mut().zip(by).for_each(|(to, from)| *to += from);
+        }
+        Ok(by_hidden)
+    }
+}
+
+/// Some targets after the way to their logprobs.
+struct Chunk {
+    /// `[targets, hidden_size]`.
+    hidden: Vec<f32>,
+    logprobs: Vec<f64>,
+    sums: Vec<f32>,
+}
+
+impl Chunk {
+    /// Leaves what [`kernels::logprob`] leaves in `logits`, `[targets, outputs]`.
+    fn new(hidden: &[f32], hidden_size: usize, head: &Packed, targets: &[Target], logits: &mut Vec<f32>) -> Self {
+        let hidden = gather(hidden, hidden_size, targets.iter().map(|target| target.row));
+        logits.resize(targets.len() * head.columns(), 0.0);
+        kernels::product(Left::Rows(&hidden), head, logits);
+        let rows = logits.par_chunks_mut(head.columns().max(1)).zip(targets);
+        let (logprobs, sums) = rows.map(|(row, target)| kernels::logprob(row, target.token)).unzip();
+        Self { hidden, logprobs, sums }
+    }
+}
+
+/// The next logprobs of a group, added up sequence by sequence.
+fn sums(group: &Group, logprobs: &mut impl Iterator<Item = f64>) -> Vec<f64> {
+    group.iter().map(|targets| logprobs.by_ref().take(targets.len()).sum()).collect()
+}
+
+fn gather(hidden: &[f32], hidden_size: usize, rows: impl Iterator<Item = usize>) -> Vec<f32> {
+    rows.flat_map(|row| &hidden[row * hidden_size..][..hidden_size]).copied().collect()
+}

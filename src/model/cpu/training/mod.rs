@@ -1,0 +1,221 @@
+//! Training on the processor: the transformer forward, with what is needed on the way back kept, and backward to the gradients of its parameters.
+//!
+//! ```text
+//! Family ─▶ layers ─▶ hidden states ─▶ logprobs or scores ─▶ the caller's derivatives ─▶ hidden states ─▶ layers ─▶ CpuGradients
+//! ```
+//!
+//! Computes what autodiff computes of [`Decoder::forward`](crate::model::Decoder::forward), which is its reference, on sequences of any lengths without padding; sequences that
+//! begin alike share that part. Gradients are the same bits on any number of threads and in whatever pieces a batch is passed through.
+//! Knows nothing of losses or optimizers.
+
+mod attention;
+mod head;
+mod layer;
+mod linear;
+mod parameter;
+mod tokens;
+
+use head::{Group, Target, TrainedHead};
+use layer::{Kept, TrainedLayer};
+use linear::Norm;
+use parameter::Parameter;
+use tokens::{Place, Tokens};
+
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use super::angles;
+use crate::model::{CausalLm, Decoder, ModelError, RewardModel};
+
+pub use parameter::CpuGradients;
+pub use tokens::Family;
+
+/// A model in training on the processor. Shares the weights of the model it was made of, and lays out each when it is used.
+#[derive(Debug)]
+pub struct CpuTraining {
+    embedding: Parameter<2>,
+    layers: Vec<TrainedLayer>,
+    norm: Norm,
+    head: TrainedHead,
+    frequencies: Vec<f32>,
+    keep: Keep,
+}
+
+/// What a pass keeps for the way back.
+#[derive(Clone, Copy, Debug)]
+enum Keep {
+    Nothing,
+    /// The inputs of layers; the rest is computed again, by the same arithmetic.
+    Inputs,
+    Everything,
+}
+
+/// A pass forward.
+struct Pass {
+    tokens: Tokens,
+    angles: Vec<f32>,
+    /// Each layer's input, and what else it kept.
+    layers: Vec<(Vec<f32>, Option<Kept>)>,
+    /// After the last layer: `[tokens, hidden_size]`.
+    x: Vec<f32>,
+    /// After the last norm.
+    hidden: Vec<f32>,
+}
+
+impl CpuTraining {
+    /// A language model with autodiff; what is frozen gets no gradient. With `checkpointing`, layers are computed again
+    /// on the way back and take less memory; the bits are the same.
+    pub fn of_causal_lm(model: &CausalLm, checkpointing: bool) -> Self {
+        let head = match &model.lm_head {
+            Some(head) => TrainedHead::new(Parameter::of(&head.weight, "lm_head.weight".to_string()), false),
+            None => TrainedHead::new(embedding(&model.model), true),
+        };
+        Self::new(&model.model, head, checkpointing)
+    }
+
+    /// A reward model, as [`Self::of_causal_lm`].
+    pub fn of_reward_model(model: &RewardModel, checkpointing: bool) -> Self {
+        Self::new(&model.model, TrainedHead::new(Parameter::of(&model.score.weight, "score.weight".to_string()), false), checkpointing)
+    }
+
+    fn new(decoder: &Decoder, head: TrainedHead, checkpointing: bool) -> Self {
+        Self {
+            embedding: embedding(decoder),
+            layers: decoder.layers.iter().enumerate().map(|(index, layer)| TrainedLayer::of(layer, index)).collect(),
+            norm: Norm::of(&decoder.norm, "model.norm"),
+            head,
+            frequencies: decoder.frequencies().to_vec(),
+            keep: if checkpointing { Keep::Inputs } else { Keep::Everything },
+        }
+    }
+
+    /// The logprobs of each family's sequences: each the sum over its tokens from position `prompts[family][sequence]` on, nats, at temperature 1. The same
+    /// bits whatever they are computed beside.
+    ///
+    /// # Errors
+    /// When a token is outside the vocabulary or a weight is not f32.
+    pub fn logprobs(&self, families: &[Family], prompts: &[Vec<usize>]) -> Result<Vec<Vec<f64>>, ModelError> {
+        let pass = self.forward(families, None, Keep::Nothing)?;
+        self.head.logprobs(&pass.hidden, &groups(families, prompts, &pass.tokens))
+    }
+
+    /// The scores of all sequences' last tokens, family by family. The same bits whatever they are computed beside.
+    ///
+    /// # Errors
+    /// When a token is outside the vocabulary or a weight is not f32.
+    pub fn scores(&self, families: &[Family]) -> Result<Vec<f32>, ModelError> {
+        let pass = self.forward(families, None, Keep::Nothing)?;
+        self.head.scores(&pass.hidden, &last_rows(families, &pass.tokens))
+    }
+
+    /// Hands each family's [`Self::logprobs`] to `derivative`, which gives a derivative by each, and adds to the gradients of
+    /// Σ derivative · logprob.
+    ///
+    /// `step` is what dropout is drawn from; `None` drops nothing.
+    ///
+    /// # Errors
+    /// When a token is outside the vocabulary or a weight is not f32.
+    pub fn logprobs_and_back(
+        &self,
+        families: &[Family],
+        prompts: &[Vec<usize>],
+        step: Option<u64>,
+        gradients: &mut CpuGradients,
+        derivative: impl FnMut(usize, &[f64]) -> Vec<f64>,
+    ) -> Result<(), ModelError> {
+        let pass = self.forward(families, step, self.keep)?;
+        let groups = groups(families, prompts, &pass.tokens);
+        let by_hidden = self.head.logprobs_and_back(&pass.hidden, &groups, gradients, derivative)?;
+        self.backward(pass, by_hidden, gradients)
+    }
+
+    /// Hands the [`Self::scores`] to `derivative`, which gives a derivative by each, and adds to the gradients of Σ derivative · score.
+    ///
+    /// # Errors
+    /// When a token is outside the vocabulary or a weight is not f32.
+    pub fn scores_and_back(
+        &self,
+        families: &[Family],
+        gradients: &mut CpuGradients,
+        derivative: impl FnOnce(&[f32]) -> Vec<f64>,
+    ) -> Result<(), ModelError> {
+        let pass = self.forward(families, None, self.keep)?;
+        let rows = last_rows(families, &pass.tokens);
+        let by_hidden = self.head.scores_and_back(&pass.hidden, &rows, gradients, derivative)?;
+        self.backward(pass, by_hidden, gradients)
+    }
+
+    fn forward(&self, families: &[Family], step: Option<u64>, keep: Keep) -> Result<Pass, ModelError> {
+        let [vocab_size, _] = self.embedding.dims();
+        let tokens = Tokens::new(families, vocab_size, step)?;
+        let angles = angles(&self.frequencies, tokens.positions.iter().copied());
+        let mut x = self.embed(&tokens)?;
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let (out, kept) = layer.forward(&x, &tokens, &angles)?;
+            let x = std::mem::replace(&mut x, out);
+            match keep {
+                Keep::Nothing => {}
+                Keep::Inputs => layers.push((x, None)),
+                Keep::Everything => layers.push((x, Some(kept))),
+            }
+        }
+        let hidden = self.norm.forward(&x)?;
+        Ok(Pass { tokens, angles, layers, x, hidden })
+    }
+
+    fn embed(&self, tokens: &Tokens) -> Result<Vec<f32>, ModelError> {
+        let table = self.embedding.value();
+        // Below the vocabulary's size, which there is a tensor of.
+        let ids: Vec<i32> = tokens.ids.iter().map(|id| *id as i32).collect();
+        let count = ids.len();
+        let ids: Tensor<1, Int> = Tensor::from_data(TensorData::new(ids, [count]), (&table.device(), DType::I32));
+        super::read(table.select(0, ids))
+    }
+
+    fn backward(&self, pass: Pass, by_hidden: Vec<f32>, gradients: &mut CpuGradients) -> Result<(), ModelError> {
+        let Pass { tokens, angles, layers, x, hidden } = pass;
+        drop(hidden);
+        let mut by = vec![0.0; x.len()];
+        self.norm.backward(&x, &by_hidden, &mut by, gradients)?;
+        drop((x, by_hidden));
+        for (layer, (x, kept)) in self.layers.iter().zip(layers).rev() {
+            let kept = match kept {
+                Some(kept) => kept,
+                None => layer.forward(&x, &tokens, &angles)?.1,
+            };
+            layer.backward(kept, &x, &tokens, &angles, &mut by, gradients)?;
+        }
+        let [_, hidden_size] = self.embedding.dims();
+        if self.embedding.trained {
+            for (id, by) in tokens.ids.iter().zip(by.chunks_exact(hidden_size.max(1))) {
+                gradients.add_row(&self.embedding, *id, by);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is to be predicted of each family.
+fn groups(families: &[Family], prompts: &[Vec<usize>], tokens: &Tokens) -> Vec<Group> {
+    let of_family = |((family, place), prompts): ((&Family, &Place), &Vec<usize>)| {
+        let targets = |(sequence, &prompt): (usize, &usize)| {
+            // A token is predicted by the state before it; nothing predicts the first one.
+            let prompt = prompt.max(1);
+            let tokens = family.sequence(sequence).into_iter().flatten().skip(prompt);
+            // Ids are in the vocabulary, or there were no place for them.
+            place.rows(sequence, prompt - 1).zip(tokens).map(|(row, token)| Target { row, token: *token as usize }).collect()
+        };
+        prompts.iter().enumerate().map(targets).collect()
+    };
+    families.iter().zip(&tokens.families).zip(prompts).map(of_family).collect()
+}
+
+/// The row of each sequence's last token.
+fn last_rows(families: &[Family], tokens: &Tokens) -> Vec<usize> {
+    let places = families.iter().zip(&tokens.families);
+    places.flat_map(|(family, place)| (0..family.sequences()).filter_map(|sequence| place.rows(sequence, 0).last())).collect()
+}
+
+fn embedding(decoder: &Decoder) -> Parameter<2> {
+    Parameter::of(&decoder.embed_tokens.weight, "model.embed_tokens.weight".to_string())
+}
