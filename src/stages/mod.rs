@@ -69,11 +69,14 @@ impl Summary {
 /// The operator's version, part of every fingerprint: raised when its output changes for the same inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Generate(_) => 2,
-        Operator::Reference => 3,
-        Operator::Select(_) | Operator::Score(_) | Operator::Merge(_) | Operator::Pair(_) => 1,
-        Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) | Operator::Sql(_) => 1,
-        Operator::RewardModel(_) | Operator::Rank(_) => 1,
+        Operator::Generate(_) | Operator::Reference => 3,
+        Operator::Score(_)
+        | Operator::Train(_)
+        | Operator::Evaluate(_)
+        | Operator::Sft(_)
+        | Operator::RewardModel(_)
+        | Operator::Rank(_) => 2,
+        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => 1,
     }
 }
 
