@@ -3,8 +3,9 @@
 //! Keys lie in blocks of [`BLOCK`] positions, transposed, so that a vector holds one number of each of them and scores need no sums
 //! across lanes; values lie position after position.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
+use super::arch;
 use super::elementwise::softmax;
 
 /// Positions in a block of keys.
@@ -39,7 +40,7 @@ pub fn attend(
     scores: &mut Vec<f32>,
     out: &mut [f32],
 ) {
-    Arch::new().dispatch(Attend { queries, head_dim, segments, head, heads, window, scores, out, normalizers: &mut [] });
+    arch().dispatch(Attend { queries, head_dim, segments, head, heads, window, scores, out, normalizers: &mut [] });
 }
 
 /// [`attend`], and the logarithm of each query's sum of e^score, from which [`super::attend_backward`] has its weights again.
@@ -60,7 +61,7 @@ pub fn attend_and_normalize(
     out: &mut [f32],
     normalizers: &mut [f32],
 ) {
-    Arch::new().dispatch(Attend { queries, head_dim, segments, head, heads, window, scores, out, normalizers });
+    arch().dispatch(Attend { queries, head_dim, segments, head, heads, window, scores, out, normalizers });
 }
 
 struct Attend<'a> {

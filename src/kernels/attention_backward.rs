@@ -3,8 +3,9 @@
 //! Weights are computed again from each query's normalizer, in blocks of queries and keys, so that nothing of the size of all pairs of positions is
 //! held (Dao et al. 2022, arXiv 2205.14135). A number's sum runs over blocks in the order of positions.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
+use super::arch;
 use super::elementwise::{dot, exp};
 use super::matrix::{Left, Packed, multiply};
 
@@ -89,7 +90,7 @@ pub fn attend_backward(attended: Attended<'_>, by_out: &[f32]) -> AttentionGradi
         spans.push(blocks.collect());
         first += length;
     }
-    let arch = Arch::new();
+    let arch = arch();
     let (mut weights, mut by_scores, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
     for (span, blocks) in spans.iter().enumerate() {
         let before = if span == 0 { &[][..] } else { &spans[0] };

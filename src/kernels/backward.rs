@@ -4,9 +4,10 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::arch;
 use super::elementwise::{dot, exp, silu, softmax};
 
 /// Columns that one thread sums up at a time.
@@ -42,7 +43,7 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], epsilon: f32, by_out: &[f32]
         }
     }
     if !weight.is_empty() {
-        Arch::new().dispatch(Norm(x, weight, epsilon, by_out, by_x, scales));
+        arch().dispatch(Norm(x, weight, epsilon, by_out, by_x, scales));
     }
 }
 
@@ -85,7 +86,7 @@ pub fn add_column_sums_of_products(left: &[f32], right: &[f32], scales: &[f32], 
     let width = sums.len();
     sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(piece, sums)| {
         let columns = piece * COLUMNS..piece * COLUMNS + sums.len();
-        Arch::new().dispatch(Sums(left, right, scales, width, columns, sums));
+        arch().dispatch(Sums(left, right, scales, width, columns, sums));
     });
 }
 
@@ -102,7 +103,7 @@ pub fn gate(gates: &[f32], ups: &[f32], out: &mut [f32]) {
             }
         }
     }
-    Arch::new().dispatch(Gate(gates, ups, out));
+    arch().dispatch(Gate(gates, ups, out));
 }
 
 /// The way back through [`gate`]: gates and ups become the derivatives by them.
@@ -121,7 +122,7 @@ pub fn gate_backward(gates: &mut [f32], ups: &mut [f32], by_out: &[f32]) {
             }
         }
     }
-    Arch::new().dispatch(Gate(gates, ups, by_out));
+    arch().dispatch(Gate(gates, ups, by_out));
 }
 
 /// The logprob of `target` under the softmax of `logits`, nats, and Σ e^(logit − largest); the logits become e^(logit − largest).
@@ -138,7 +139,7 @@ pub fn logprob(logits: &mut [f32], target: usize) -> (f64, f32) {
         }
     }
     let logit = logits[target];
-    let (largest, sum) = Arch::new().dispatch(Softmax(logits));
+    let (largest, sum) = arch().dispatch(Softmax(logits));
     (f64::from(logit) - f64::from(largest) - f64::from(sum).ln(), sum)
 }
 

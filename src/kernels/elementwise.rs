@@ -1,8 +1,8 @@
 //! What is done to numbers one by one or row by row: norms, activations, rotations, softmax. Knows nothing of products or models.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
-use super::{LANES, sum_lanes};
+use super::{LANES, arch, sum_lanes};
 
 /// e^x, within 2 units in the last place; 0 below −87.3, where it would not be a normal number, and infinite above 88.7.
 ///
@@ -73,7 +73,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         }
     }
     if !weight.is_empty() {
-        Arch::new().dispatch(Norm(x, weight, epsilon, out));
+        arch().dispatch(Norm(x, weight, epsilon, out));
     }
 }
 
@@ -98,7 +98,7 @@ pub fn swiglu(gate_up: &[f32], width: usize, out: &mut [f32]) {
         }
     }
     if width > 0 {
-        Arch::new().dispatch(SwiGlu(gate_up, width, out));
+        arch().dispatch(SwiGlu(gate_up, width, out));
     }
 }
 
@@ -182,7 +182,7 @@ pub fn largest(numbers: &[f32]) -> Result<(usize, f32), (usize, f32)> {
         }
     }
     let place = |wanted: &dyn Fn(f32) -> bool| numbers.iter().position(|number| wanted(*number)).unwrap_or(0);
-    match Arch::new().dispatch(Largest(numbers)) {
+    match arch().dispatch(Largest(numbers)) {
         Some(largest) => Ok((place(&|number| number == largest), largest)),
         None => {
             let first = place(&|number| !number.is_finite());
@@ -221,5 +221,5 @@ pub fn weigh(logits: &mut [f32], largest: f32, inverse_temperature: f32) -> Vec<
             sums
         }
     }
-    Arch::new().dispatch(Weigh(logits, largest, inverse_temperature))
+    arch().dispatch(Weigh(logits, largest, inverse_temperature))
 }

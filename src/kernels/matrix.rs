@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
+
+use super::arch;
 use rayon::prelude::*;
 
 /// Columns of a panel.
@@ -160,7 +162,7 @@ pub(super) fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: boo
         }
         return;
     }
-    let arch = Arch::new();
+    let arch = arch();
     let tiles = Tiles::new(rows, arch.dispatch(TileRows));
     let panels = columns.div_ceil(PANEL);
     // More shares than threads, so that one that is held up gets less to do.

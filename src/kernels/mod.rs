@@ -21,6 +21,16 @@ pub use update::{AdamW, RmsProp, adam_w, rms_prop, scale, sum_of_squares};
 /// The lanes of every reduction.
 const LANES: usize = 16;
 
+/// The vectors that the processor has.
+#[cfg(not(test))]
+#[inline(always)]
+fn arch() -> pulp::Arch {
+    pulp::Arch::new()
+}
+
+#[cfg(test)]
+use tests::arch;
+
 /// The sum of a reduction's lanes, always in this order.
 #[inline(always)]
 fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
@@ -32,4 +42,99 @@ fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
         width /= 2;
     }
     lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use pulp::Arch;
+
+    use super::*;
+
+    thread_local! {
+        /// Vectors that are used in place of the processor's widest.
+        static NARROWER: Cell<Option<Arch>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn arch() -> Arch {
+        NARROWER.get().unwrap_or_default()
+    }
+
+    /// What `work` gives with every vector width that the processor has, widest first.
+    fn with_all_widths<R>(work: impl Fn() -> R) -> Vec<R> {
+        let mut widths = vec![None, Some(Arch::Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        widths.extend(pulp::x86::V3::try_new().map(|simd| Some(Arch::V3(simd))));
+        let results = widths.into_iter().map(|width| {
+            NARROWER.set(width);
+            work()
+        });
+        let results = results.collect();
+        NARROWER.set(None);
+        results
+    }
+
+    /// Numbers without a pattern, between −1 and 1.
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Some((state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+        };
+        std::iter::from_fn(next).take(count).collect()
+    }
+
+    fn assert_all_same(name: &str, work: impl Fn() -> Vec<f32>) {
+        let bits = |numbers: Vec<f32>| numbers.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+        let results: Vec<Vec<u32>> = with_all_widths(work).into_iter().map(bits).collect();
+        assert!(results.len() > 1 && results.iter().all(|result| *result == results[0]), "{name}");
+    }
+
+    #[test]
+    fn every_vector_width_gives_the_same_bits() {
+        // Small enough for one thread: the width is chosen on this one only.
+        let (rows, inner, columns) = (13, 37, 45);
+        let (left, right) = (numbers(rows * inner, 1), Packed::of_rows(inner, &[(&numbers(inner * columns, 2), columns)]));
+        assert_all_same("product", || {
+            let mut out = numbers(rows * columns, 3);
+            add_product(Left::Rows(&left), &right, &mut out);
+            out
+        });
+        let weight = numbers(45, 4);
+        assert_all_same("rms_norm", || {
+            let mut out = vec![0.0; 90];
+            rms_norm(&numbers(90, 5), &weight, 1e-5, &mut out);
+            out
+        });
+        assert_all_same("swiglu", || {
+            let mut out = vec![0.0; 45];
+            swiglu(&numbers(90, 6), 45, &mut out);
+            out
+        });
+        let (head_dim, positions) = (24, 37);
+        let (keys, values) = (numbers(3 * 2 * head_dim * BLOCK, 7), numbers(positions * 2 * head_dim, 8));
+        assert_all_same("attention", || {
+            let mut out = vec![0.0; 3 * head_dim];
+            let segments = [Segment { keys: &keys, values: &values, length: positions }];
+            attend(&numbers(3 * head_dim, 9), head_dim, &segments, [1, 2], 30, &mut Vec::new(), &mut out);
+            out
+        });
+        assert_all_same("weights of a vocabulary", || {
+            let mut logits = numbers(1234, 10);
+            let sums = weigh(&mut logits, 1.0, 3.0);
+            logits.extend(sums.into_iter().map(|sum| sum as f32));
+            logits
+        });
+    }
+
+    #[test]
+    fn exp_is_that_of_the_standard_library() {
+        for step in -870..=885 {
+            let x = step as f32 / 10.0 + 0.017;
+            let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found / expected - 1.0).abs() < 3e-7, "e^{x}: {found}, expected {expected}");
+        }
+        assert_eq!((exp(0.0), exp(-88.0), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+    }
 }

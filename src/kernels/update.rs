@@ -1,9 +1,10 @@
 //! One optimizer step on a parameter's numbers, in place, and what is summed over gradients. Knows nothing of models or schedules.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::LANES;
+use super::arch;
 
 /// Numbers that one thread works on at a time.
 const PIECE: usize = 1 << 15;
@@ -68,7 +69,7 @@ pub fn adam_w(rule: AdamW, weights: &mut [f32], gradients: &[f32], means: &mut [
     let pieces = weights.par_chunks_mut(PIECE).zip(gradients.par_chunks(PIECE));
     let pieces = pieces.zip(means.par_chunks_mut(PIECE)).zip(squares.par_chunks_mut(PIECE));
     pieces.for_each(|(((weights, gradients), means), squares)| {
-        Arch::new().dispatch(Step(rule, weights, gradients, means, squares));
+        arch().dispatch(Step(rule, weights, gradients, means, squares));
     });
 }
 
@@ -98,7 +99,7 @@ pub fn rms_prop(rule: RmsProp, weights: &mut [f32], gradients: &[f32], squares: 
         weights.len()
     );
     let pieces = weights.par_chunks_mut(PIECE).zip(gradients.par_chunks(PIECE)).zip(squares.par_chunks_mut(PIECE));
-    pieces.for_each(|((weights, gradients), squares)| Arch::new().dispatch(Step(rule, weights, gradients, squares)));
+    pieces.for_each(|((weights, gradients), squares)| arch().dispatch(Step(rule, weights, gradients, squares)));
 }
 
 /// Multiplies all `values`.
@@ -125,6 +126,6 @@ pub fn sum_of_squares(values: &[f32]) -> f64 {
             lanes.iter().sum()
         }
     }
-    let sums: Vec<f64> = values.par_chunks(PIECE).map(|values| Arch::new().dispatch(Squares(values))).collect();
+    let sums: Vec<f64> = values.par_chunks(PIECE).map(|values| arch().dispatch(Squares(values))).collect();
     sums.iter().sum()
 }
