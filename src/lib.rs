@@ -28,9 +28,9 @@
 //!
 //! # Invariants
 //!
-//! - Same fingerprint, same bytes (on one kind of processor): randomness comes from (seed, iteration, prompt_id, response_index),
-//!   never from the order of calls; a part is always made in the same batches; queries run in one partition.
-//! - A reference's logprob that is looked up is the one that would be computed, to the last bit (on one kind of processor): it depends on
+//! - Same fingerprint, same bytes: randomness comes from (seed, iteration, prompt_id, response_index), never from the order of calls; on the processor
+//!   nothing depends on batches, threads or vector widths, on a GPU a part is always made in the same batches; queries run in one partition.
+//! - A reference's logprob that is looked up is the one that would be computed, to the last bit (on the processor): it depends on
 //!   the weights and the token ids, never on its batch.
 //! - What is committed is never computed again and never half-written: parts are renamed into place before a manifest names them.
 //! - Response token ids are stored and never tokenized again; masks come from lengths, never from token ids.
