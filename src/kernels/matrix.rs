@@ -55,25 +55,20 @@ impl Packed {
     /// When a part has not `rows` times its columns numbers.
     pub fn of_rows(rows: usize, parts: &[(&[f32], usize)]) -> Self {
         assert!(parts.iter().all(|(values, columns)| values.len() == rows * columns), "expected parts of {rows} rows");
-        let mut packed = Self::zeros(rows, parts.iter().map(|(_, columns)| columns).sum());
-        if rows > 0 {
-            packed.lines.par_chunks_mut(rows).enumerate().for_each(|(panel, lines)| {
-                let mut start = 0;
-                for (values, columns) in parts {
-                    // What the panel has of this part: columns `from` to `to` of it, at `place` in a line.
-                    let from = (panel * PANEL).max(start).min(start + columns) - start;
-                    let to = ((panel + 1) * PANEL).max(start).min(start + columns) - start;
-                    if from < to {
-                        let place = start + from - panel * PANEL;
-                        for (line, values) in lines.iter_mut().zip(values.chunks_exact(*columns)) {
-                            line.0[place..place + to - from].copy_from_slice(&values[from..to]);
-                        }
-                    }
-                    start += columns;
+        let columns = parts.iter().map(|(_, columns)| columns).sum();
+        Self::of_lines(rows, columns, |row, first, line| {
+            let mut start = 0;
+            for (values, columns) in parts {
+                // What the line has of this part: columns `from` to `to` of it.
+                let from = first.clamp(start, start + columns) - start;
+                let to = (first + PANEL).clamp(start, start + columns) - start;
+                if from < to {
+                    let place = start + from - first;
+                    line[place..place + to - from].copy_from_slice(&values[row * columns + from..row * columns + to]);
                 }
-            });
-        }
-        packed
+                start += columns;
+            }
+        })
     }
 
     /// The transpose of `values`, which are `[columns, rows]`, row after row.
@@ -82,24 +77,22 @@ impl Packed {
     /// When there are not `rows` times `columns` values.
     pub fn of_columns(rows: usize, columns: usize, values: &[f32]) -> Self {
         assert_eq!(values.len(), rows * columns, "expected {columns} columns of {rows}");
-        let mut packed = Self::zeros(rows, columns);
-        if rows > 0 {
-            // Tiles of as many rows as a cache line has numbers, so that what is read is used up while it is near.
-            let panels = packed.lines.par_chunks_mut(rows).zip(values.par_chunks(PANEL * rows));
-            panels.for_each(|(lines, columns)| {
-                for (tile, lines) in lines.chunks_mut(16).enumerate() {
-                    for (column, values) in columns.chunks(rows).enumerate() {
-                        let values = &values[tile * 16..];
-                        lines.iter_mut().zip(values).for_each(|(line, value)| line.0[column] = *value);
-                    }
-                }
-            });
-        }
-        packed
+        Self::of_lines(rows, columns, |row, first, line| {
+            let values = values[first * rows + row..].iter().step_by(rows);
+            line.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        })
     }
 
-    fn zeros(rows: usize, columns: usize) -> Self {
-        Self { rows, columns, lines: vec![Line([0.0; PANEL]); rows * columns.div_ceil(PANEL)] }
+    /// Has every line of zeros filled, given its row and its first column.
+    fn of_lines(rows: usize, columns: usize, fill: impl Fn(usize, usize, &mut [f32; PANEL]) + Sync) -> Self {
+        let line = |at: usize| {
+            let mut line = Line([0.0; PANEL]);
+            fill(at % rows, at / rows * PANEL, &mut line.0);
+            line
+        };
+        let count = rows * columns.div_ceil(PANEL);
+        // Fewer lines than that are not worth a thread's while.
+        Self { rows, columns, lines: (0..count).into_par_iter().with_min_len(512).map(line).collect() }
     }
 
     /// Copies one column to `to`.

@@ -34,7 +34,7 @@ pub use chat::ChatTemplate;
 pub use checkpoint::Checkpoint;
 pub use config::{LayerConfig, ModelConfig};
 pub use conversation::{Asked, Message};
-pub use cpu::{CpuCache, CpuDecoder, CpuGradients, CpuTraining, Family, Span};
+pub use cpu::{CpuCache, CpuDecoder, CpuGradients, CpuTraining, CpuWeights, Family, Span};
 pub use device::DeviceChoice;
 pub use dtype::Dtype;
 pub use error::ModelError;

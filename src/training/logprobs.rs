@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use crate::model::{CausalLm, CpuTraining, Padding, Placement};
+use crate::model::{CausalLm, CpuTraining, CpuWeights, Padding, Placement};
 
 use super::responses::token_ids;
 use super::trainer::{micro_batches, on_processor};
@@ -33,7 +33,7 @@ pub fn response_logprobs(model: &CausalLm, responses: &Responses, rows: &[usize]
     let model = model.valid();
     let mut logprobs = Vec::with_capacity(rows.len());
     if on_processor(&model.device()) {
-        let model = CpuTraining::of_causal_lm(&model, false);
+        let model = CpuTraining::of_causal_lm(&model, &CpuWeights::of(&model)?, false)?;
         for groups in batches(responses, rows, micro_batch)? {
             let (mut families, mut prompts) = (Vec::new(), Vec::new());
             for group in &groups {

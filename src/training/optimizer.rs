@@ -11,6 +11,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::parameters::{self, Parameters};
 use crate::kernels;
+use crate::model::CpuWeights;
 
 /// How a gradient becomes an update. Weight decay applies to *every* parameter, norms and embeddings included, as in
 /// `torch.optim.X(model.parameters())`; the Hugging Face Trainer leaves norms and biases out.
@@ -111,19 +112,21 @@ impl Optimizer {
     }
 
     /// Takes one step on every parameter of `module` that has an entry in `gradients`; the others keep their value, undecayed.
-    ///
-    /// Parameters that nothing but `module` holds are changed in place.
-    pub fn step<M: Module>(&mut self, module: M, gradients: Gradients, learning_rate: f64) -> M {
+    pub fn step<M: Module>(&mut self, module: M, mut gradients: Parameters, learning_rate: f64) -> M {
         self.moments.step += 1;
-        match gradients {
-            Gradients::Tensors(mut tensors) => parameters::change(module, |name, weight| match tensors.remove(name) {
-                Some(gradient) => self.update(name, weight, gradient, learning_rate),
-                None => weight,
-            }),
-            Gradients::Numbers(mut numbers) => parameters::change(module, |name, weight| match numbers.remove(name) {
-                Some(gradient) => self.update_in_place(name, weight, &gradient, learning_rate),
-                None => weight,
-            }),
+        parameters::change(module, |name, weight| match gradients.remove(name) {
+            Some(gradient) => self.update(name, weight, gradient, learning_rate),
+            None => weight,
+        })
+    }
+
+    /// [`Self::step`] of weights on the processor, in place.
+    pub fn step_in_place(&mut self, weights: &mut CpuWeights, gradients: &BTreeMap<String, Vec<f32>>, learning_rate: f64) {
+        self.moments.step += 1;
+        for (name, gradient) in gradients {
+            if let Some(weight) = weights.trained_mut(name) {
+                self.update_in_place(name, weight, gradient, learning_rate);
+            }
         }
     }
 
@@ -153,13 +156,12 @@ impl Optimizer {
         }
     }
 
-    /// [`Self::update`] of a parameter on the processor.
-    fn update_in_place(&mut self, name: &str, weight: Tensor<1>, gradient: &[f32], learning_rate: f64) -> Tensor<1> {
+    fn update_in_place(&mut self, name: &str, weights: &mut [f32], gradient: &[f32], learning_rate: f64) {
         let zeros = || Tensor::from_data(TensorData::new(vec![0.0_f32; gradient.len()], [gradient.len()]), &Device::flex());
+        let (name, square) = take(&mut self.moments.second, name, zeros);
         match self.rule {
             Rule::AdamW { beta_1, beta_2, eps, weight_decay } => {
-                let (name, mean) = take(&mut self.moments.first, name, zeros);
-                let (_, square) = take(&mut self.moments.second, &name, zeros);
+                let (name, mean) = take(&mut self.moments.first, &name, zeros);
                 let (correction_1, correction_2) = self.corrections(beta_1, beta_2);
                 let rule = kernels::AdamW {
                     beta_1,
@@ -169,19 +171,15 @@ impl Optimizer {
                     rate: learning_rate / correction_1,
                     kept: 1.0 - learning_rate * weight_decay,
                 };
-                let [weight, mean, square] = in_place([weight, mean, square], |[weights, means, squares]| {
-                    kernels::adam_w(rule, weights, gradient, means, squares);
-                });
+                let [mean, square] =
+                    in_place([mean, square], |[means, squares]| kernels::adam_w(rule, weights, gradient, means, squares));
                 self.moments.first.insert(name.clone(), mean);
                 self.moments.second.insert(name, square);
-                weight
             }
             Rule::RmsProp { alpha, eps, weight_decay } => {
-                let (name, square) = take(&mut self.moments.second, name, zeros);
                 let rule = kernels::RmsProp { alpha, eps, rate: learning_rate, weight_decay };
-                let [weight, square] = in_place([weight, square], |[weights, squares]| kernels::rms_prop(rule, weights, gradient, squares));
+                let [square] = in_place([square], |[squares]| kernels::rms_prop(rule, weights, gradient, squares));
                 self.moments.second.insert(name, square);
-                weight
             }
         }
     }
@@ -203,7 +201,7 @@ fn take(moments: &mut Parameters, name: &str, zeros: impl FnOnce() -> Tensor<1>)
 fn in_place<const N: usize>(tensors: [Tensor<1>; N], change: impl FnOnce([&mut [f32]; N])) -> [Tensor<1>; N] {
     let device = Device::flex();
     let mut data = tensors.map(Tensor::into_data);
-    // A trainer has numbers for gradients only where all weights are f32, and so is what it remembers of them.
+    // A trainer steps in place only where all weights that it trains are f32, and so is what it remembers of them.
     change(data.each_mut().map(|data| data.as_mut_slice().expect("f32")));
     data.map(|data| Tensor::from_data(data, &device))
 }
@@ -219,13 +217,6 @@ mod tests {
     fn module() -> RmsNorm {
         let device = Device::flex().autodiff();
         parameters::change(RmsNormConfig::new(3).init(&device), |_, weight| Tensor::from_floats([0.5, -1.25, 2.0], &weight.device()))
-    }
-
-    /// The same gradient both ways.
-    fn gradients(values: [f32; 3]) -> [Gradients; 2] {
-        let name = "gamma".to_string();
-        let tensors = Parameters::from([(name.clone(), Tensor::from_floats(values, &Device::flex()))]);
-        [Gradients::Tensors(tensors), Gradients::Numbers([(name, values.to_vec())].into())]
     }
 
     fn assert_close(found: &RmsNorm, expected: [f32; 3]) {
@@ -251,9 +242,16 @@ mod tests {
                 let mut optimizer = Optimizer::new(rule);
                 let mut module = module();
                 for (values, expected) in [[0.1, -0.2, 3.0], [0.4, 0.0, -1.0], [-0.3, 1e-3, 0.25]].into_iter().zip(expected) {
-                    let [tensors, numbers] = gradients(values);
-                    module = optimizer.step(module, if way == 0 { tensors } else { numbers }, 0.1);
+                    if way == 0 {
+                        let gradients = [("gamma".to_string(), Tensor::from_floats(values, &Device::flex()))];
+                        module = optimizer.step(module, gradients.into(), 0.1);
+                    } else {
+                        let mut weights = CpuWeights::lend(&mut module).unwrap();
+                        optimizer.step_in_place(&mut weights, &[("gamma".to_string(), values.to_vec())].into(), 0.1);
+                        weights.give_back(&mut module);
+                    }
                     assert_close(&module, expected);
+                    assert!(module.gamma.is_require_grad());
                 }
             }
         }
@@ -262,7 +260,7 @@ mod tests {
     #[test]
     fn a_parameter_without_gradient_keeps_its_value() {
         let mut optimizer = Optimizer::new(Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.05 });
-        let module = optimizer.step(module(), Gradients::Numbers(BTreeMap::new()), 0.1);
+        let module = optimizer.step(module(), Parameters::new(), 0.1);
         assert_close(&module, [0.5, -1.25, 2.0]);
         assert!(module.gamma.is_require_grad());
     }

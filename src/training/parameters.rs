@@ -116,18 +116,6 @@ impl<F: FnMut(&str, Tensor<1>) -> Tensor<1>> ModuleMapper for Change<F> {
     }
 }
 
-/// The module, taken out of `module` so that nothing else holds its parameters; what is left behind has empty ones.
-pub fn take<M: Module>(module: &mut M) -> M {
-    struct Empty;
-    impl ModuleMapper for Empty {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|tensor| Tensor::empty([0; D], &tensor.device()))
-        }
-    }
-    let empty = module.clone().map(&mut Empty);
-    std::mem::replace(module, empty)
-}
-
 fn is_frozen<const D: usize>(value: &Tensor<D>) -> bool {
     value.is_autodiff() && !value.is_require_grad()
 }

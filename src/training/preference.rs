@@ -2,13 +2,11 @@
 //!
 //! Knows the loss's inputs and outputs, not its formula: that is in `loss`.
 
-use std::collections::BTreeMap;
-
-use crate::model::{CausalLm, CpuGradients, CpuTraining};
+use crate::model::{CausalLm, CpuGradients, CpuTraining, CpuWeights};
 
 use super::logprobs::{Scored, masked};
 use super::loss::{PairLogprobs, PreferenceLoss, weighted_dpo};
-use super::optimizer::Gradients;
+use super::parameters::Parameters;
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
 /// A preference pair.
@@ -34,11 +32,16 @@ impl Trainer<CausalLm> {
     pub fn preference_step(&mut self, responses: &Responses, pairs: &[Pair], beta: f64) -> Result<StepMetrics, TrainingError> {
         let count = pairs.len() as f64;
         let mut sum = PreferenceLoss::default();
-        let gradients = match self.on_processor {
-            true => self.preference_numbers(responses, pairs, beta, &mut sum)?,
-            false => self.preference_tensors(responses, pairs, beta, &mut sum)?,
+        let (gradient_norm, learning_rate) = match self.on_processor {
+            true => self.step_in_place(|trainer, weights, gradients| {
+                trainer.add_gradients(weights, responses, pairs, beta, gradients, &mut sum)?;
+                Ok(sum.loss / count)
+            })?,
+            false => {
+                let gradients = self.preference_gradients(responses, pairs, beta, &mut sum)?;
+                self.update(gradients, sum.loss / count)?
+            }
         };
-        let (gradient_norm, learning_rate) = self.update(gradients, sum.loss / count)?;
         Ok(StepMetrics {
             step: self.step() - 1,
             loss: sum.loss / count,
@@ -53,41 +56,39 @@ impl Trainer<CausalLm> {
         })
     }
 
-    /// The gradients by kernels of our own: chosen and rejected share their prompt.
-    fn preference_numbers(
+    /// Adds the gradients by kernels of our own: chosen and rejected share their prompt.
+    fn add_gradients(
         &self,
+        weights: &CpuWeights,
         responses: &Responses,
         pairs: &[Pair],
         beta: f64,
+        gradients: &mut CpuGradients,
         sum: &mut PreferenceLoss,
-    ) -> Result<Gradients, TrainingError> {
+    ) -> Result<(), TrainingError> {
         let (count, step) = (pairs.len() as f64, self.step());
-        let rows = |pairs: &[Pair]| -> Vec<usize> { pairs.iter().flat_map(|pair| [pair.chosen, pair.rejected]).collect() };
-        let policy = CpuTraining::of_causal_lm(&self.model, self.gradient_checkpointing());
-        let mut gradients = CpuGradients::default();
+        let policy = CpuTraining::of_causal_lm(&self.model, weights, self.gradient_checkpointing())?;
         for pairs in self.micro_batches(pairs)? {
-            let (families, prompts) = responses.families(&rows(pairs), 2)?;
-            policy.logprobs_and_back(&families, &prompts, Some(step), &mut gradients, |at, logprobs| {
+            let rows: Vec<usize> = pairs.iter().flat_map(|pair| [pair.chosen, pair.rejected]).collect();
+            let (families, prompts) = responses.families(&rows, 2)?;
+            policy.logprobs_and_back(&families, &prompts, Some(step), gradients, |at, logprobs| {
                 let found = preference_loss(logprobs, &pairs[at..=at], beta);
                 let derivatives = found.derivative.iter().flat_map(|derivative| [derivative / count, -derivative / count]).collect();
                 sum.add(&found);
                 derivatives
             })?;
         }
-        Ok(Gradients::Numbers(match responses.response_token_count(&rows(pairs)) {
-            0 => BTreeMap::new(),
-            _ => gradients.into_parameters(),
-        }))
+        Ok(())
     }
 
     /// The gradients by autodiff.
-    fn preference_tensors(
+    fn preference_gradients(
         &self,
         responses: &Responses,
         pairs: &[Pair],
         beta: f64,
         sum: &mut PreferenceLoss,
-    ) -> Result<Gradients, TrainingError> {
+    ) -> Result<Parameters, TrainingError> {
         let (count, step) = (pairs.len() as f64, self.step());
         let work = |policy: &CausalLm, pairs: &[Pair]| {
             let rows: Vec<usize> = pairs.iter().map(|pair| pair.chosen).chain(pairs.iter().map(|pair| pair.rejected)).collect();

@@ -7,10 +7,9 @@ use std::cmp::Reverse;
 use burn::module::Module;
 use burn::tensor::{DType, Tensor, TensorData};
 
-use crate::model::{CpuGradients, CpuTraining, Padding, RewardModel, Sequences};
+use crate::model::{CpuTraining, CpuWeights, Padding, RewardModel, Sequences};
 
 use super::loss::{RankingLoss, bradley_terry};
-use super::optimizer::Gradients;
 use super::responses::families;
 use super::trainer::{micro_batches, on_processor};
 use super::{StepMetrics, Trainer, TrainingError};
@@ -38,7 +37,10 @@ pub fn rewards(model: &RewardModel, sequences: &Sequences, rows: &[usize], micro
     let mut order: Vec<(usize, usize)> = rows.iter().copied().enumerate().collect();
     order.sort_by_key(|&(_, row)| Reverse(length(sequences, row)));
     let mut rewards = Vec::with_capacity(rows.len());
-    let processor = on_processor(&model.device()).then(|| CpuTraining::of_reward_model(&model, false));
+    let processor = match on_processor(&model.device()) {
+        true => Some(CpuTraining::of_reward_model(&model, &CpuWeights::of(&model)?, false)?),
+        false => None,
+    };
     for piece in micro_batches(&order, micro_batch)? {
         let (at, rows): (Vec<usize>, Vec<usize>) = piece.iter().copied().unzip();
         let found = match &processor {
@@ -65,13 +67,12 @@ impl Trainer<RewardModel> {
     ) -> Result<StepMetrics, TrainingError> {
         let count = comparisons.len() as f64;
         let mut sum = RankingLoss::default();
-        let gradients = match self.on_processor {
-            true => {
-                let model = CpuTraining::of_reward_model(&self.model, self.gradient_checkpointing());
-                let mut gradients = CpuGradients::default();
-                for comparisons in self.micro_batches(comparisons)? {
+        let (gradient_norm, learning_rate) = match self.on_processor {
+            true => self.step_in_place(|trainer, weights, gradients| {
+                let model = CpuTraining::of_reward_model(&trainer.model, weights, trainer.gradient_checkpointing())?;
+                for comparisons in trainer.micro_batches(comparisons)? {
                     let rows: Vec<usize> = comparisons.iter().flat_map(|comparison| [comparison.chosen, comparison.rejected]).collect();
-                    model.scores_and_back(&families(sequences, &rows, 2)?, &mut gradients, |scores| {
+                    model.scores_and_back(&families(sequences, &rows, 2)?, gradients, |scores| {
                         let of_comparison = |(scores, comparison): (&[f32], &Comparison)| {
                             let [chosen, rejected] = [0, 1].map(|side| [f64::from(scores[side])]);
                             let found = bradley_terry(&chosen, &rejected, &[comparison.margin], centering);
@@ -81,8 +82,8 @@ impl Trainer<RewardModel> {
                         scores.chunks_exact(2).zip(comparisons).flat_map(of_comparison).collect()
                     })?;
                 }
-                Gradients::Numbers(gradients.into_parameters())
-            }
+                Ok(sum.loss / count)
+            })?,
             false => {
                 let work = |model: &RewardModel, comparisons: &[Comparison]| {
                     let rows: Vec<usize> = comparisons.iter().map(|c| c.chosen).chain(comparisons.iter().map(|c| c.rejected)).collect();
@@ -96,10 +97,10 @@ impl Trainer<RewardModel> {
                     Ok((found, Some(gradients)))
                 };
                 let length = |comparison: &Comparison| length(sequences, comparison.chosen).max(length(sequences, comparison.rejected));
-                self.gradients(comparisons, length, work, |found| sum.add(&found))?
+                let gradients = self.gradients(comparisons, length, work, |found| sum.add(&found))?;
+                self.update(gradients, sum.loss / count)?
             }
         };
-        let (gradient_norm, learning_rate) = self.update(gradients, sum.loss / count)?;
         Ok(StepMetrics {
             step: self.step() - 1,
             loss: sum.loss / count,

@@ -1,11 +1,8 @@
 //! A step on responses alone: the next-token loss of supervised fine-tuning.
 
-use std::collections::BTreeMap;
-
-use crate::model::{CausalLm, CpuGradients, CpuTraining};
+use crate::model::{CausalLm, CpuTraining};
 
 use super::logprobs::{Scored, masked};
-use super::optimizer::Gradients;
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
 impl Trainer<CausalLm> {
@@ -17,29 +14,28 @@ impl Trainer<CausalLm> {
     pub fn supervised_step(&mut self, responses: &Responses, rows: &[usize]) -> Result<StepMetrics, TrainingError> {
         let count = responses.response_token_count(rows) as f64;
         let (mut loss, step) = (0.0, self.step());
-        let gradients = match self.on_processor {
-            true => {
-                let policy = CpuTraining::of_causal_lm(&self.model, self.gradient_checkpointing());
-                let mut gradients = CpuGradients::default();
-                for rows in self.micro_batches(rows)? {
+        let (gradient_norm, learning_rate) = match self.on_processor {
+            true => self.step_in_place(|trainer, weights, gradients| {
+                let policy = CpuTraining::of_causal_lm(&trainer.model, weights, trainer.gradient_checkpointing())?;
+                for rows in trainer.micro_batches(rows)? {
                     let (families, prompts) = responses.families(rows, 1)?;
-                    policy.logprobs_and_back(&families, &prompts, Some(step), &mut gradients, |_, logprobs| {
+                    policy.logprobs_and_back(&families, &prompts, Some(step), gradients, |_, logprobs| {
                         loss -= logprobs.iter().sum::<f64>() / count;
                         vec![-1.0 / count; logprobs.len()]
                     })?;
                 }
-                Gradients::Numbers(if count > 0.0 { gradients.into_parameters() } else { BTreeMap::new() })
-            }
+                Ok(loss)
+            })?,
             false => {
                 let work = |policy: &CausalLm, rows: &[usize]| {
                     let scored = Scored::new(&masked(policy, step, rows), responses, rows)?;
                     let found = -scored.logprobs.iter().sum::<f64>() / count;
                     Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
                 };
-                self.gradients(rows, |&row| responses.length(row), work, |found| loss += found)?
+                let gradients = self.gradients(rows, |&row| responses.length(row), work, |found| loss += found)?;
+                self.update(gradients, loss)?
             }
         };
-        let (gradient_norm, learning_rate) = self.update(gradients, loss)?;
         Ok(StepMetrics {
             step: self.step() - 1,
             loss,

@@ -10,6 +10,7 @@ use burn::tensor::{DType, Device};
 use super::optimizer::{Gradients, Optimizer, Rule};
 use super::parameters::{self, Parameters};
 use super::{Schedule, TrainingError};
+use crate::model::{CpuGradients, CpuWeights};
 
 /// How to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,7 +118,7 @@ impl<M: Module + Sync> Trainer<M> {
         length: impl Fn(&T) -> usize,
         work: impl Fn(&M, &[T]) -> Result<(R, Option<burn::tensor::Gradients>), TrainingError>,
         mut take: impl FnMut(R),
-    ) -> Result<Gradients, TrainingError> {
+    ) -> Result<Parameters, TrainingError> {
         let mut items = items.to_vec();
         items.sort_by_key(|item| Reverse(length(item)));
         let mut sum = Parameters::new();
@@ -132,11 +133,41 @@ impl<M: Module + Sync> Trainer<M> {
                 sum.insert(name, gradient);
             }
         }
-        Ok(Gradients::Tensors(sum))
+        Ok(sum)
     }
 
     /// Clips and applies the gradients; returns their norm and the learning rate.
-    pub(super) fn update(&mut self, mut gradients: Gradients, loss: f64) -> Result<(f64, f64), TrainingError> {
+    pub(super) fn update(&mut self, gradients: Parameters, loss: f64) -> Result<(f64, f64), TrainingError> {
+        let mut gradients = Gradients::Tensors(gradients);
+        let (norm, learning_rate) = self.checked(&mut gradients, loss)?;
+        if let Gradients::Tensors(gradients) = gradients {
+            self.model = self.optimizer.step(self.model.clone(), gradients, learning_rate);
+        }
+        Ok((norm, learning_rate))
+    }
+
+    /// One step on the processor: hands the weights, out of the model for that time, and what gradients are to be added to, to `work`, which returns the loss;
+    /// clips and applies the gradients. Returns their norm and the learning rate.
+    pub(super) fn step_in_place(
+        &mut self,
+        work: impl FnOnce(&Self, &CpuWeights, &mut CpuGradients) -> Result<f64, TrainingError>,
+    ) -> Result<(f64, f64), TrainingError> {
+        let mut weights = CpuWeights::lend(&mut self.model)?;
+        let mut gradients = CpuGradients::default();
+        let outcome = work(self, &weights, &mut gradients).and_then(|loss| {
+            let mut gradients = Gradients::Numbers(gradients.into_parameters());
+            let (norm, learning_rate) = self.checked(&mut gradients, loss)?;
+            if let Gradients::Numbers(gradients) = gradients {
+                self.optimizer.step_in_place(&mut weights, &gradients, learning_rate);
+            }
+            Ok((norm, learning_rate))
+        });
+        weights.give_back(&mut self.model);
+        outcome
+    }
+
+    /// Clips the gradients, if there are any and they and the loss are numbers; returns their norm and the learning rate.
+    fn checked(&self, gradients: &mut Gradients, loss: f64) -> Result<(f64, f64), TrainingError> {
         let step = self.step();
         if gradients.is_empty() {
             return Err(TrainingError::Input(format!("step {step}: the batch has no response token, expected at least one")));
@@ -148,9 +179,7 @@ impl<M: Module + Sync> Trainer<M> {
         finite("the loss", loss)?;
         let norm = gradients.clip(self.settings.gradient_limit);
         finite("the gradient norm", norm)?;
-        let learning_rate = self.settings.schedule.rate(step, self.total_steps);
-        self.model = self.optimizer.step(parameters::take(&mut self.model), gradients, learning_rate);
-        Ok((norm, learning_rate))
+        Ok((norm, self.settings.schedule.rate(step, self.total_steps)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor};
-use optune::model::{AdapterConfig, CausalLm, Checkpoint, CpuGradients, CpuTraining, Family, Head, Placement, RewardModel};
+use optune::model::{AdapterConfig, CausalLm, Checkpoint, CpuGradients, CpuTraining, CpuWeights, Family, Head, Placement, RewardModel};
 
 use crate::model::{blank, ids, values};
 
@@ -93,6 +93,10 @@ fn shared() -> Vec<Family> {
     sequences().into_iter().enumerate().map(family).collect()
 }
 
+fn training_of(model: &CausalLm, checkpointing: bool) -> CpuTraining {
+    CpuTraining::of_causal_lm(model, &CpuWeights::of(model).unwrap(), checkpointing).unwrap()
+}
+
 fn ours(training: &CpuTraining, step: Option<u64>) -> (Vec<Vec<f64>>, Numbers) {
     let (mut logprobs, mut gradients) = (Vec::new(), CpuGradients::default());
     let derivative = |at: usize, found: &[f64]| {
@@ -140,7 +144,7 @@ fn gradients_of_logprobs_are_those_of_autodiff_in_every_family() {
     for (name, folder) in families(Head::CausalLm) {
         let model = Checkpoint::open(&folder).unwrap().load(&device).unwrap();
         let (expected_logprobs, expected) = autodiff_of_logprobs(&model);
-        let training = CpuTraining::of_causal_lm(&model, false);
+        let training = training_of(&model, false);
         let (logprobs, found) = ours(&training, None);
         assert_logprobs(&name, &logprobs, &expected_logprobs);
         assert_same(&name, &found, &expected);
@@ -153,7 +157,7 @@ fn gradients_of_logprobs_are_those_of_autodiff_in_every_family() {
     for tied in [true, false] {
         let model = blank(tied).1.init(&device, 5);
         let (logprobs, expected) = autodiff_of_logprobs(&model);
-        let found = ours(&CpuTraining::of_causal_lm(&model, false), None);
+        let found = ours(&training_of(&model, false), None);
         assert_logprobs("blank", &found.0, &logprobs);
         assert_same("blank", &found.1, &expected);
     }
@@ -174,7 +178,7 @@ fn gradients_of_scores_are_those_of_autodiff_in_every_family() {
         });
         let sum = terms.reduce(|sum, term| sum + term).unwrap();
         let gradients = reached(&model, &sum.backward());
-        let training = CpuTraining::of_reward_model(&model, false);
+        let training = CpuTraining::of_reward_model(&model, &CpuWeights::of(&model).unwrap(), false).unwrap();
         let (mut scores, mut found) = (Vec::new(), CpuGradients::default());
         let derivative = |given: &[f32]| {
             scores = given.to_vec();
@@ -209,15 +213,15 @@ fn adapted(dropout: f64, targets: &[&str]) -> CausalLm {
 fn an_adapter_has_the_gradients_of_autodiff_and_its_base_none() {
     let model = adapted(0.0, &["q_proj", "v_proj", "down_proj"]);
     let (logprobs, expected) = autodiff_of_logprobs(&model);
-    let found = ours(&CpuTraining::of_causal_lm(&model, false), None);
+    let found = ours(&training_of(&model, false), None);
     assert_logprobs("adapter", &found.0, &logprobs);
     assert_same("adapter", &found.1, &expected);
     assert!(found.1.keys().all(|name| name.contains(".adapter.lora_")));
     // Dropout changes what a step sees, and is the same for the same step, in other pieces, and with layers computed again.
     let model = adapted(0.4, &["q_proj", "v_proj", "down_proj"]);
-    let training = CpuTraining::of_causal_lm(&model, false);
+    let training = training_of(&model, false);
     let first = ours(&training, Some(1));
-    assert!(first == ours(&CpuTraining::of_causal_lm(&model, true), Some(1)) && first == in_pieces(&training, Some(1)));
+    assert!(first == ours(&training_of(&model, true), Some(1)) && first == in_pieces(&training, Some(1)));
     assert!(first.1 != ours(&training, Some(2)).1 && first.1 != ours(&training, None).1);
 }
 
@@ -241,20 +245,20 @@ fn gradients_are_the_same_bits_on_any_threads_in_any_pieces_and_with_layers_comp
         families(Head::CausalLm).into_iter().map(|(name, folder)| (name, Checkpoint::open(&folder).unwrap().load(&device).unwrap()));
     let blank = [true, false].map(|tied| ("blank".to_string(), blank(tied).1.init(&device, 5)));
     for (name, model) in models.chain(blank) {
-        let training = CpuTraining::of_causal_lm(&model, false);
+        let training = training_of(&model, false);
         let expected = ours(&training, None);
         for threads in [1, 2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             assert!(pool.install(|| ours(&training, None)) == expected, "{name}: {threads} threads");
         }
         assert!(in_pieces(&training, None) == expected, "{name}: in pieces");
-        assert!(ours(&CpuTraining::of_causal_lm(&model, true), None) == expected, "{name}: computed again");
+        assert!(ours(&training_of(&model, true), None) == expected, "{name}: computed again");
     }
 }
 
 #[test]
 fn a_token_outside_the_vocabulary_is_an_error() {
     let model = blank(true).1.init(&Device::flex(), 5);
-    let error = CpuTraining::of_causal_lm(&model, false).logprobs(&[Family::new(0, &[&[1, 4000]])], &[vec![1]]).unwrap_err();
+    let error = training_of(&model, false).logprobs(&[Family::new(0, &[&[1, 4000]])], &[vec![1]]).unwrap_err();
     assert!(error.to_string().contains("token id 4000, expected 0 to "), "{error}");
 }

@@ -13,7 +13,7 @@ use super::{Attention, CausalLm, Decoder, ModelError, Projection, RewardModel};
 use crate::kernels::{self, Left, Packed};
 
 pub use cache::CpuCache;
-pub use training::{CpuGradients, CpuTraining, Family};
+pub use training::{CpuGradients, CpuTraining, CpuWeights, Family};
 
 /// Multiply-adds of attention that are worth a thread's while.
 const WORTH_A_THREAD: usize = 1 << 16;
@@ -303,9 +303,14 @@ impl CpuLayer {
 
 impl AttentionShape {
     fn of(attention: &Attention) -> Self {
-        let head_dim = attention.head_dim();
         let [_, queries] = attention.q_proj.weight.val().dims();
         let [_, keys] = attention.k_proj.weight.val().dims();
+        Self::new(attention, queries, keys)
+    }
+
+    /// Of an attention with so wide queries and keys.
+    fn new(attention: &Attention, queries: usize, keys: usize) -> Self {
+        let head_dim = attention.head_dim();
         Self {
             heads: queries / head_dim,
             key_value_heads: keys / head_dim,

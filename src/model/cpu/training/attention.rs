@@ -1,13 +1,15 @@
 //! Attention in training: queries, keys and values to what they find, and back. Knows nothing of the layer around it.
 
+use burn::nn::RmsNorm;
 use rayon::prelude::*;
 
 use super::linear::{Linear, Norm};
 use super::parameter::CpuGradients;
 use super::tokens::Tokens;
+use super::weights::CpuWeights;
 use crate::kernels::{self, Attended, AttentionGradients, BLOCK, Segment};
 use crate::model::cpu::AttentionShape;
-use crate::model::{Attention, ModelError};
+use crate::model::{Attention, ModelError, Projection};
 
 /// An attention's parameters.
 #[derive(Debug)]
@@ -40,16 +42,20 @@ pub(super) struct Kept {
 
 impl TrainedAttention {
     /// `number` is that of its first projection among all of the model's.
-    pub(super) fn of(attention: &Attention, name: &str, number: u64) -> Self {
-        Self {
-            queries: Linear::of(&attention.q_proj, &format!("{name}.q_proj"), number),
-            keys: Linear::of(&attention.k_proj, &format!("{name}.k_proj"), number + 1),
-            values: Linear::of(&attention.v_proj, &format!("{name}.v_proj"), number + 2),
-            output: Linear::of(&attention.o_proj, &format!("{name}.o_proj"), number + 3),
-            query_norm: attention.q_norm.as_ref().map(|norm| Norm::of(norm, &format!("{name}.q_norm"))),
-            key_norm: attention.k_norm.as_ref().map(|norm| Norm::of(norm, &format!("{name}.k_norm"))),
-            shape: AttentionShape::of(attention),
-        }
+    pub(super) fn of(attention: &Attention, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
+        let linear =
+            |projection: &Projection, field: &str, past: u64| Linear::of(projection, weights, &format!("{name}.{field}"), number + past);
+        let norm = |norm: &RmsNorm, field: &str| Norm::of(norm, weights, &format!("{name}.{field}"));
+        let (queries, keys) = (linear(&attention.q_proj, "q_proj", 0)?, linear(&attention.k_proj, "k_proj", 1)?);
+        Ok(Self {
+            shape: AttentionShape::new(attention, queries.dims()[1], keys.dims()[1]),
+            queries,
+            keys,
+            values: linear(&attention.v_proj, "v_proj", 2)?,
+            output: linear(&attention.o_proj, "o_proj", 3)?,
+            query_norm: attention.q_norm.as_ref().map(|query_norm| norm(query_norm, "q_norm")).transpose()?,
+            key_norm: attention.k_norm.as_ref().map(|key_norm| norm(key_norm, "k_norm")).transpose()?,
+        })
     }
 
     /// Adds to `out` what `x` finds.
@@ -57,14 +63,14 @@ impl TrainedAttention {
     /// # Shapes
     /// - x, out: `[tokens, hidden_size]`
     /// - angles: `[tokens, 2, head_dim / 2]`
-    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32], out: &mut [f32]) -> Result<Kept, ModelError> {
+    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32], out: &mut [f32]) -> Kept {
         let scale = (self.shape.head_dim as f64).powf(-0.5) as f32;
-        let (raw_queries, queries) = self.place(self.queries.forward(x, tokens)?, self.query_norm.as_ref(), angles, Some(scale))?;
-        let (raw_keys, keys) = self.place(self.keys.forward(x, tokens)?, self.key_norm.as_ref(), angles, None)?;
-        let values = self.values.forward(x, tokens)?;
+        let (raw_queries, queries) = self.place(self.queries.forward(x, tokens), self.query_norm.as_ref(), angles, Some(scale));
+        let (raw_keys, keys) = self.place(self.keys.forward(x, tokens), self.key_norm.as_ref(), angles, None);
+        let values = self.values.forward(x, tokens);
         let (found, normalizers) = self.attend(tokens, &queries, &keys, &values);
-        self.output.add(&found, tokens, out)?;
-        Ok(Kept { raw_queries, raw_keys, queries, keys, values, found, normalizers })
+        self.output.add(&found, tokens, out);
+        Kept { raw_queries, raw_keys, queries, keys, values, found, normalizers }
     }
 
     /// Adds to the derivatives by `x`, and to the gradients.
@@ -81,17 +87,17 @@ impl TrainedAttention {
         by_out: &[f32],
         by_x: &mut [f32],
         gradients: &mut CpuGradients,
-    ) -> Result<(), ModelError> {
+    ) {
         let mut by_found = vec![0.0; kept.found.len()];
-        self.output.backward(&kept.found, tokens, by_out, &mut by_found, gradients)?;
+        self.output.backward(&kept.found, tokens, by_out, &mut by_found, gradients);
         let [by_queries, by_keys, by_values] = self.attend_backward(tokens, &kept, &by_found);
         drop(by_found);
-        self.values.backward(x, tokens, &by_values, by_x, gradients)?;
+        self.values.backward(x, tokens, &by_values, by_x, gradients);
         let scale = (self.shape.head_dim as f64).powf(-0.5) as f32;
-        let by_queries = self.place_backward(by_queries, self.query_norm.as_ref(), kept.raw_queries, angles, Some(scale), gradients)?;
-        self.queries.backward(x, tokens, &by_queries, by_x, gradients)?;
-        let by_keys = self.place_backward(by_keys, self.key_norm.as_ref(), kept.raw_keys, angles, None, gradients)?;
-        self.keys.backward(x, tokens, &by_keys, by_x, gradients)
+        let by_queries = self.place_backward(by_queries, self.query_norm.as_ref(), kept.raw_queries, angles, Some(scale), gradients);
+        self.queries.backward(x, tokens, &by_queries, by_x, gradients);
+        let by_keys = self.place_backward(by_keys, self.key_norm.as_ref(), kept.raw_keys, angles, None, gradients);
+        self.keys.backward(x, tokens, &by_keys, by_x, gradients);
     }
 
     /// Heads before their norm, if they have one, and normed, turned by their positions and multiplied by `scale`.
@@ -101,10 +107,10 @@ impl TrainedAttention {
         norm: Option<&Norm>,
         angles: &[f32],
         scale: Option<f32>,
-    ) -> Result<(Option<Vec<f32>>, Vec<f32>), ModelError> {
+    ) -> (Option<Vec<f32>>, Vec<f32>) {
         let (raw, mut heads) = match norm {
             Some(norm) => {
-                let normed = norm.forward(&heads)?;
+                let normed = norm.forward(&heads);
                 (Some(heads), normed)
             }
             None => (None, heads),
@@ -117,7 +123,7 @@ impl TrainedAttention {
                 heads.iter_mut().for_each(|number| *number *= scale);
             }
         });
-        Ok((raw, heads))
+        (raw, heads)
     }
 
     /// The way back through [`Self::place`].
@@ -129,7 +135,7 @@ impl TrainedAttention {
         angles: &[f32],
         scale: Option<f32>,
         gradients: &mut CpuGradients,
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Vec<f32> {
         self.each_token(&mut by_heads, angles, |heads, cosines, sines| {
             if let Some(scale) = scale {
                 heads.iter_mut().for_each(|number| *number *= scale);
@@ -141,10 +147,10 @@ impl TrainedAttention {
         match (norm, raw) {
             (Some(norm), Some(raw)) => {
                 let mut by_raw = vec![0.0; raw.len()];
-                norm.backward(&raw, &by_heads, &mut by_raw, gradients)?;
-                Ok(by_raw)
+                norm.backward(&raw, &by_heads, &mut by_raw, gradients);
+                by_raw
             }
-            _ => Ok(by_heads),
+            _ => by_heads,
         }
     }
 

@@ -4,7 +4,6 @@ use rayon::prelude::*;
 
 use super::parameter::{CpuGradients, Parameter};
 use crate::kernels::{self, Left, Packed};
-use crate::model::ModelError;
 
 /// Bytes of logits that are held at once.
 const LOGITS_BYTES: usize = 96 << 20;
@@ -39,21 +38,21 @@ impl TrainedHead {
     }
 
     /// `[hidden_size, outputs]`.
-    fn packed(&self) -> Result<Packed, ModelError> {
-        let ([hidden_size, outputs], weight) = (self.dims(), self.weight.read()?);
-        Ok(match self.tied {
-            true => Packed::of_columns(hidden_size, outputs, &weight),
-            false => Packed::of_rows(hidden_size, &[(&weight, outputs)]),
-        })
+    fn packed(&self) -> Packed {
+        let ([hidden_size, outputs], weight) = (self.dims(), self.weight.values());
+        match self.tied {
+            true => Packed::of_columns(hidden_size, outputs, weight),
+            false => Packed::of_rows(hidden_size, &[(weight, outputs)]),
+        }
     }
 
     /// `[outputs, hidden_size]`.
-    fn turned(&self) -> Result<Packed, ModelError> {
-        let ([hidden_size, outputs], weight) = (self.dims(), self.weight.read()?);
-        Ok(match self.tied {
-            true => Packed::of_rows(outputs, &[(&weight, hidden_size)]),
-            false => Packed::of_columns(outputs, hidden_size, &weight),
-        })
+    fn turned(&self) -> Packed {
+        let ([hidden_size, outputs], weight) = (self.dims(), self.weight.values());
+        match self.tied {
+            true => Packed::of_rows(outputs, &[(weight, hidden_size)]),
+            false => Packed::of_columns(outputs, hidden_size, weight),
+        }
     }
 
     /// Adds to the weight's gradient.
@@ -77,24 +76,24 @@ impl TrainedHead {
     ///
     /// # Shapes
     /// - hidden: `[tokens, hidden_size]`
-    pub(super) fn logprobs(&self, hidden: &[f32], groups: &[Group]) -> Result<Vec<Vec<f64>>, ModelError> {
+    pub(super) fn logprobs(&self, hidden: &[f32], groups: &[Group]) -> Vec<Vec<f64>> {
         let [hidden_size, _] = self.dims();
-        let (packed, most) = (self.packed()?, self.most());
+        let (packed, most) = (self.packed(), self.most());
         let targets: Vec<Target> = groups.iter().flatten().flatten().copied().collect();
         let mut logits = Vec::new();
         let chunks = targets.chunks(most).flat_map(|targets| Chunk::new(hidden, hidden_size, &packed, targets, &mut logits).logprobs);
         let mut found = chunks.collect::<Vec<f64>>().into_iter();
-        Ok(groups.iter().map(|group| sums(group, &mut found)).collect())
+        groups.iter().map(|group| sums(group, &mut found)).collect()
     }
 
     /// The scores of some rows.
     ///
     /// # Shapes
     /// - hidden: `[tokens, hidden_size]`
-    pub(super) fn scores(&self, hidden: &[f32], rows: &[usize]) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn scores(&self, hidden: &[f32], rows: &[usize]) -> Vec<f32> {
         let mut scores = vec![0.0; rows.len()];
-        kernels::product(Left::Rows(&gather(hidden, self.dims()[0], rows.iter().copied())), &self.packed()?, &mut scores);
-        Ok(scores)
+        kernels::product(Left::Rows(&gather(hidden, self.dims()[0], rows.iter().copied())), &self.packed(), &mut scores);
+        scores
     }
 
     /// How many rows of logits are held at once.
@@ -115,9 +114,9 @@ impl TrainedHead {
         groups: &[Group],
         gradients: &mut CpuGradients,
         mut derivative: impl FnMut(usize, &[f64]) -> Vec<f64>,
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Vec<f32> {
         let [hidden_size, outputs] = self.dims();
-        let (packed, turned) = (self.packed()?, self.turned()?);
+        let (packed, turned) = (self.packed(), self.turned());
         let most = self.most();
         let mut by_hidden = vec![0.0; hidden.len()];
         let mut logits = Vec::new();
@@ -170,7 +169,7 @@ impl TrainedHead {
             }
             first = last;
         }
-        Ok(by_hidden)
+        by_hidden
     }
 
     /// Hands the scores of all `rows` to `derivative`, which gives a derivative by each; passes these back. Returns the derivatives by the
@@ -184,18 +183,18 @@ impl TrainedHead {
         rows: &[usize],
         gradients: &mut CpuGradients,
         derivative: impl FnOnce(&[f32]) -> Vec<f64>,
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Vec<f32> {
         let [hidden_size, _] = self.dims();
         let gathered = gather(hidden, hidden_size, rows.iter().copied());
-        let by_scores: Vec<f32> = derivative(&self.scores(hidden, rows)?).into_iter().map(|derivative| derivative as f32).collect();
+        let by_scores: Vec<f32> = derivative(&self.scores(hidden, rows)).into_iter().map(|derivative| derivative as f32).collect();
         self.add_gradient(&gathered, &by_scores, gradients);
         let mut by = vec![0.0; gathered.len()];
-        kernels::product(Left::Rows(&by_scores), &self.turned()?, &mut by);
+        kernels::product(Left::Rows(&by_scores), &self.turned(), &mut by);
         let mut by_hidden = vec![0.0; hidden.len()];
         for (row, by) in rows.iter().zip(by.chunks_exact(hidden_size.max(1))) {
             by_hidden[row * hidden_size..][..hidden_size].iter_mut().zip(by).for_each(|(to, from)| *to += from);
         }
-        Ok(by_hidden)
+        by_hidden
     }
 }
 

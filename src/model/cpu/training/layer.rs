@@ -6,6 +6,7 @@ use super::attention::{self, TrainedAttention};
 use super::linear::{Linear, Norm};
 use super::parameter::CpuGradients;
 use super::tokens::Tokens;
+use super::weights::CpuWeights;
 use crate::kernels;
 use crate::model::{Layer, ModelError};
 
@@ -38,32 +39,32 @@ pub(super) struct Kept {
 }
 
 impl TrainedLayer {
-    pub(super) fn of(layer: &Layer, index: usize) -> Self {
+    pub(super) fn of(layer: &Layer, weights: &CpuWeights, index: usize) -> Result<Self, ModelError> {
         let name = |field: &str| format!("model.layers.{index}.{field}");
         let number = index as u64 * PROJECTIONS;
-        Self {
-            input_norm: Norm::of(&layer.input_layernorm, &name("input_layernorm")),
-            attention: TrainedAttention::of(&layer.self_attn, &name("self_attn"), number),
-            mlp_norm: Norm::of(&layer.post_attention_layernorm, &name("post_attention_layernorm")),
-            gates: Linear::of(&layer.mlp.gate_proj, &name("mlp.gate_proj"), number + 4),
-            ups: Linear::of(&layer.mlp.up_proj, &name("mlp.up_proj"), number + 5),
-            down: Linear::of(&layer.mlp.down_proj, &name("mlp.down_proj"), number + 6),
-        }
+        Ok(Self {
+            input_norm: Norm::of(&layer.input_layernorm, weights, &name("input_layernorm"))?,
+            attention: TrainedAttention::of(&layer.self_attn, weights, &name("self_attn"), number)?,
+            mlp_norm: Norm::of(&layer.post_attention_layernorm, weights, &name("post_attention_layernorm"))?,
+            gates: Linear::of(&layer.mlp.gate_proj, weights, &name("mlp.gate_proj"), number + 4)?,
+            ups: Linear::of(&layer.mlp.up_proj, weights, &name("mlp.up_proj"), number + 5)?,
+            down: Linear::of(&layer.mlp.down_proj, weights, &name("mlp.down_proj"), number + 6)?,
+        })
     }
 
     /// The residual stream after the layer.
     ///
     /// # Shapes
     /// - x, output: `[tokens, hidden_size]`
-    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32]) -> Result<(Vec<f32>, Kept), ModelError> {
+    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32]) -> (Vec<f32>, Kept) {
         let mut middle = x.to_vec();
-        let attention = self.attention.forward(&self.input_norm.forward(x)?, tokens, angles, &mut middle)?;
-        let normed = self.mlp_norm.forward(&middle)?;
-        let (gates, ups) = (self.gates.forward(&normed, tokens)?, self.ups.forward(&normed, tokens)?);
+        let attention = self.attention.forward(&self.input_norm.forward(x), tokens, angles, &mut middle);
+        let normed = self.mlp_norm.forward(&middle);
+        let (gates, ups) = (self.gates.forward(&normed, tokens), self.ups.forward(&normed, tokens));
         drop(normed);
         let mut out = middle.clone();
-        self.down.add(&activated(&gates, &ups), tokens, &mut out)?;
-        Ok((out, Kept { attention, middle, gates, ups }))
+        self.down.add(&activated(&gates, &ups), tokens, &mut out);
+        (out, Kept { attention, middle, gates, ups })
     }
 
     /// Turns the derivatives by the output into those by the input `x`, and adds to the gradients.
@@ -78,23 +79,23 @@ impl TrainedLayer {
         angles: &[f32],
         by: &mut [f32],
         gradients: &mut CpuGradients,
-    ) -> Result<(), ModelError> {
+    ) {
         let Kept { attention, middle, mut gates, mut ups } = kept;
         let mut by_activated = vec![0.0; gates.len()];
-        self.down.backward(&activated(&gates, &ups), tokens, by, &mut by_activated, gradients)?;
+        self.down.backward(&activated(&gates, &ups), tokens, by, &mut by_activated, gradients);
         let pieces = gates.par_chunks_mut(PIECE).zip(ups.par_chunks_mut(PIECE)).zip(by_activated.par_chunks(PIECE));
         pieces.for_each(|((gates, ups), by_activated)| kernels::gate_backward(gates, ups, by_activated));
         drop(by_activated);
-        let normed = self.mlp_norm.forward(&middle)?;
+        let normed = self.mlp_norm.forward(&middle);
         let mut by_normed = vec![0.0; x.len()];
-        self.gates.backward(&normed, tokens, &gates, &mut by_normed, gradients)?;
-        self.ups.backward(&normed, tokens, &ups, &mut by_normed, gradients)?;
-        self.mlp_norm.backward(&middle, &by_normed, by, gradients)?;
+        self.gates.backward(&normed, tokens, &gates, &mut by_normed, gradients);
+        self.ups.backward(&normed, tokens, &ups, &mut by_normed, gradients);
+        self.mlp_norm.backward(&middle, &by_normed, by, gradients);
 
-        let normed = self.input_norm.forward(x)?;
+        let normed = self.input_norm.forward(x);
         by_normed.fill(0.0);
-        self.attention.backward(attention, &normed, tokens, angles, by, &mut by_normed, gradients)?;
-        self.input_norm.backward(x, &by_normed, by, gradients)
+        self.attention.backward(attention, &normed, tokens, angles, by, &mut by_normed, gradients);
+        self.input_norm.backward(x, &by_normed, by, gradients);
     }
 }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::parameter::{CpuGradients, Parameter};
 use super::tokens::Tokens;
+use super::weights::CpuWeights;
 use crate::kernels::{self, Left, Packed};
 use crate::model::{LowRank, ModelError, Projection};
 
@@ -30,17 +31,20 @@ struct Adapter {
 }
 
 impl Linear {
-    pub(super) fn of(projection: &Projection, name: &str, number: u64) -> Self {
-        Self {
-            weight: Parameter::of(&projection.weight, format!("{name}.weight")),
-            bias: projection.bias.as_ref().map(|bias| Parameter::of(bias, format!("{name}.bias"))),
-            adapter: projection.adapter.as_ref().map(|adapter| Adapter {
-                lora_a: Parameter::of(&adapter.lora_a, format!("{name}.adapter.lora_a")),
-                lora_b: Parameter::of(&adapter.lora_b, format!("{name}.adapter.lora_b")),
+    pub(super) fn of(projection: &Projection, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
+        let adapter = |adapter: &LowRank| {
+            Ok::<_, ModelError>(Adapter {
+                lora_a: Parameter::of(weights, format!("{name}.adapter.lora_a"))?,
+                lora_b: Parameter::of(weights, format!("{name}.adapter.lora_b"))?,
                 low_rank: adapter.clone(),
                 number,
-            }),
-        }
+            })
+        };
+        Ok(Self {
+            weight: Parameter::of(weights, format!("{name}.weight"))?,
+            bias: projection.bias.as_ref().map(|_| Parameter::of(weights, format!("{name}.bias"))).transpose()?,
+            adapter: projection.adapter.as_ref().map(adapter).transpose()?,
+        })
     }
 
     /// Width of what goes in, and of what comes out.
@@ -53,28 +57,26 @@ impl Linear {
     /// # Shapes
     /// - x: `[tokens, in]`
     /// - output: `[tokens, out]`
-    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens) -> Vec<f32> {
         let mut out = vec![0.0; tokens.count() * self.dims()[1]];
-        self.add(x, tokens, &mut out)?;
-        Ok(out)
+        self.add(x, tokens, &mut out);
+        out
     }
 
     /// Adds what [`Self::forward`] gives to `out`.
-    pub(super) fn add(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) -> Result<(), ModelError> {
+    pub(super) fn add(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) {
         let [from, to] = self.dims();
         if let Some(bias) = &self.bias {
-            let bias = bias.read()?;
-            out.par_chunks_mut(to.max(1)).for_each(|row| row.iter_mut().zip(&bias).for_each(|(to, from)| *to += from));
+            out.par_chunks_mut(to.max(1)).for_each(|row| row.iter_mut().zip(bias.values()).for_each(|(to, from)| *to += from));
         }
-        let weight = Packed::of_rows(from, &[(&self.weight.read()?, to)]);
+        let weight = Packed::of_rows(from, &[(self.weight.values(), to)]);
         kernels::add_product(Left::Rows(x), &weight, out);
         if let Some(adapter) = &self.adapter {
             let hidden = adapter.hide(x, tokens);
-            let low = adapter.low(hidden.as_deref().unwrap_or(x), tokens)?;
-            let lora_b = Packed::of_rows(adapter.lora_b.dims()[0], &[(&adapter.lora_b.read()?, to)]);
+            let low = adapter.low(hidden.as_deref().unwrap_or(x), tokens);
+            let lora_b = Packed::of_rows(adapter.lora_b.dims()[0], &[(adapter.lora_b.values(), to)]);
             kernels::add_product(Left::Rows(&low), &lora_b, out);
         }
-        Ok(())
     }
 
     /// Adds to the derivatives by `x`, and to the gradients of what is trained.
@@ -82,16 +84,9 @@ impl Linear {
     /// # Shapes
     /// - x, by_x: `[tokens, in]`
     /// - by_out: `[tokens, out]`
-    pub(super) fn backward(
-        &self,
-        x: &[f32],
-        tokens: &Tokens,
-        by_out: &[f32],
-        by_x: &mut [f32],
-        gradients: &mut CpuGradients,
-    ) -> Result<(), ModelError> {
+    pub(super) fn backward(&self, x: &[f32], tokens: &Tokens, by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
         let [from, to] = self.dims();
-        let turned = Packed::of_columns(to, from, &self.weight.read()?);
+        let turned = Packed::of_columns(to, from, self.weight.values());
         kernels::add_product(Left::Rows(by_out), &turned, by_x);
         drop(turned);
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.trained) {
@@ -106,9 +101,9 @@ impl Linear {
             let x = hidden.as_deref().unwrap_or(x);
             let rank = adapter.lora_b.dims()[0];
             // The scale is in what B sees and in what A gets back.
-            let low = adapter.low(x, tokens)?;
+            let low = adapter.low(x, tokens);
             let mut by_low = vec![0.0; low.len()];
-            kernels::product(Left::Rows(by_out), &Packed::of_columns(to, rank, &adapter.lora_b.read()?), &mut by_low);
+            kernels::product(Left::Rows(by_out), &Packed::of_columns(to, rank, adapter.lora_b.values()), &mut by_low);
             kernels::scale(&mut by_low, adapter.low_rank.scale());
             if adapter.lora_b.trained {
                 kernels::add_product(Left::Columns(&low), &by_out_packed(), gradients.of(&adapter.lora_b));
@@ -117,7 +112,7 @@ impl Linear {
                 let by_low = Packed::of_rows(tokens.count(), &[(&by_low, rank)]);
                 kernels::add_product(Left::Columns(x), &by_low, gradients.of(&adapter.lora_a));
             }
-            let turned = Packed::of_columns(rank, from, &adapter.lora_a.read()?);
+            let turned = Packed::of_columns(rank, from, adapter.lora_a.values());
             match hidden.is_some() {
                 false => kernels::add_product(Left::Rows(&by_low), &turned, by_x),
                 true => {
@@ -128,7 +123,6 @@ impl Linear {
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -143,12 +137,12 @@ impl Adapter {
     }
 
     /// `scale · x · lora_a`.
-    fn low(&self, x: &[f32], tokens: &Tokens) -> Result<Vec<f32>, ModelError> {
+    fn low(&self, x: &[f32], tokens: &Tokens) -> Vec<f32> {
         let [from, rank] = self.lora_a.dims();
         let mut low = vec![0.0; tokens.count() * rank];
-        kernels::product(Left::Rows(x), &Packed::of_rows(from, &[(&self.lora_a.read()?, rank)]), &mut low);
+        kernels::product(Left::Rows(x), &Packed::of_rows(from, &[(self.lora_a.values(), rank)]), &mut low);
         kernels::scale(&mut low, self.low_rank.scale());
-        Ok(low)
+        low
     }
 }
 
@@ -160,35 +154,34 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    pub(super) fn of(norm: &RmsNorm, name: &str) -> Self {
-        Self { weight: Parameter::of(&norm.gamma, format!("{name}.gamma")), epsilon: norm.epsilon as f32 }
+    pub(super) fn of(norm: &RmsNorm, weights: &CpuWeights, name: &str) -> Result<Self, ModelError> {
+        Ok(Self { weight: Parameter::of(weights, format!("{name}.gamma"))?, epsilon: norm.epsilon as f32 })
     }
 
     /// # Shapes
     /// - x, output: `[rows, width]`
-    pub(super) fn forward(&self, x: &[f32]) -> Result<Vec<f32>, ModelError> {
-        let weight = self.weight.read()?;
+    pub(super) fn forward(&self, x: &[f32]) -> Vec<f32> {
+        let weight = self.weight.values();
         let mut out = vec![0.0; x.len()];
         let piece = ROWS * weight.len().max(1);
         let pieces = x.par_chunks(piece).zip(out.par_chunks_mut(piece));
-        pieces.for_each(|(x, out)| kernels::rms_norm(x, &weight, self.epsilon, out));
-        Ok(out)
+        pieces.for_each(|(x, out)| kernels::rms_norm(x, weight, self.epsilon, out));
+        out
     }
 
     /// Adds to the derivatives by `x`, and to the weight's gradient.
     ///
     /// # Shapes
     /// - x, by_out, by_x: `[rows, width]`
-    pub(super) fn backward(&self, x: &[f32], by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) -> Result<(), ModelError> {
-        let weight = self.weight.read()?;
+    pub(super) fn backward(&self, x: &[f32], by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
+        let weight = self.weight.values();
         let width = weight.len().max(1);
         let mut scales = vec![0.0; x.len() / width];
         let pieces = x.par_chunks(ROWS * width).zip(by_out.par_chunks(ROWS * width));
         let pieces = pieces.zip(by_x.par_chunks_mut(ROWS * width)).zip(scales.par_chunks_mut(ROWS));
-        pieces.for_each(|(((x, by_out), by_x), scales)| kernels::rms_norm_backward(x, &weight, self.epsilon, by_out, by_x, scales));
+        pieces.for_each(|(((x, by_out), by_x), scales)| kernels::rms_norm_backward(x, weight, self.epsilon, by_out, by_x, scales));
         if self.weight.trained {
             kernels::add_column_sums_of_products(x, by_out, &scales, gradients.of(&self.weight));
         }
-        Ok(())
     }
 }

@@ -14,6 +14,7 @@ mod layer;
 mod linear;
 mod parameter;
 mod tokens;
+mod weights;
 
 use head::{Group, Target, TrainedHead};
 use layer::{Kept, TrainedLayer};
@@ -21,15 +22,17 @@ use linear::Norm;
 use parameter::Parameter;
 use tokens::{Place, Tokens};
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
-
 use super::angles;
 use crate::model::{CausalLm, Decoder, ModelError, RewardModel};
 
 pub use parameter::CpuGradients;
 pub use tokens::Family;
+pub use weights::CpuWeights;
 
-/// A model in training on the processor. Shares the weights of the model it was made of, and lays out each when it is used.
+/// The embedding's name.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// A model in training on the processor. Shares the weights it was made of, and lays out each when it is used.
 #[derive(Debug)]
 pub struct CpuTraining {
     embedding: Parameter<2>,
@@ -62,49 +65,57 @@ struct Pass {
 }
 
 impl CpuTraining {
-    /// A language model with autodiff; what is frozen gets no gradient. With `checkpointing`, layers are computed again
-    /// on the way back and take less memory; the bits are the same.
-    pub fn of_causal_lm(model: &CausalLm, checkpointing: bool) -> Self {
+    /// A language model with these `weights`; what is frozen gets no gradient. With `checkpointing`, layers are computed again on the way back and take
+    /// less memory; the bits are the same.
+    ///
+    /// # Errors
+    /// When the weights are another model's.
+    pub fn of_causal_lm(model: &CausalLm, weights: &CpuWeights, checkpointing: bool) -> Result<Self, ModelError> {
         let head = match &model.lm_head {
-            Some(head) => TrainedHead::new(Parameter::of(&head.weight, "lm_head.weight".to_string()), false),
-            None => TrainedHead::new(embedding(&model.model), true),
+            Some(_) => TrainedHead::new(Parameter::of(weights, "lm_head.weight".to_string())?, false),
+            None => TrainedHead::new(Parameter::of(weights, EMBEDDING.to_string())?, true),
         };
-        Self::new(&model.model, head, checkpointing)
+        Self::new(&model.model, weights, head, checkpointing)
     }
 
     /// A reward model, as [`Self::of_causal_lm`].
-    pub fn of_reward_model(model: &RewardModel, checkpointing: bool) -> Self {
-        Self::new(&model.model, TrainedHead::new(Parameter::of(&model.score.weight, "score.weight".to_string()), false), checkpointing)
+    ///
+    /// # Errors
+    /// When the weights are another model's.
+    pub fn of_reward_model(model: &RewardModel, weights: &CpuWeights, checkpointing: bool) -> Result<Self, ModelError> {
+        let head = TrainedHead::new(Parameter::of(weights, "score.weight".to_string())?, false);
+        Self::new(&model.model, weights, head, checkpointing)
     }
 
-    fn new(decoder: &Decoder, head: TrainedHead, checkpointing: bool) -> Self {
-        Self {
-            embedding: embedding(decoder),
-            layers: decoder.layers.iter().enumerate().map(|(index, layer)| TrainedLayer::of(layer, index)).collect(),
-            norm: Norm::of(&decoder.norm, "model.norm"),
+    fn new(decoder: &Decoder, weights: &CpuWeights, head: TrainedHead, checkpointing: bool) -> Result<Self, ModelError> {
+        let layer = |(index, layer)| TrainedLayer::of(layer, weights, index);
+        Ok(Self {
+            embedding: Parameter::of(weights, EMBEDDING.to_string())?,
+            layers: decoder.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?,
+            norm: Norm::of(&decoder.norm, weights, "model.norm")?,
             head,
             frequencies: decoder.frequencies().to_vec(),
             keep: if checkpointing { Keep::Inputs } else { Keep::Everything },
-        }
+        })
     }
 
     /// The logprobs of each family's sequences: each the sum over its tokens from position `prompts[family][sequence]` on, nats, at temperature 1. The same
     /// bits whatever they are computed beside.
     ///
     /// # Errors
-    /// When a token is outside the vocabulary or a weight is not f32.
+    /// When a token is outside the vocabulary.
     pub fn logprobs(&self, families: &[Family], prompts: &[Vec<usize>]) -> Result<Vec<Vec<f64>>, ModelError> {
         let pass = self.forward(families, None, Keep::Nothing)?;
-        self.head.logprobs(&pass.hidden, &groups(families, prompts, &pass.tokens))
+        Ok(self.head.logprobs(&pass.hidden, &groups(families, prompts, &pass.tokens)))
     }
 
     /// The scores of all sequences' last tokens, family by family. The same bits whatever they are computed beside.
     ///
     /// # Errors
-    /// When a token is outside the vocabulary or a weight is not f32.
+    /// When a token is outside the vocabulary.
     pub fn scores(&self, families: &[Family]) -> Result<Vec<f32>, ModelError> {
         let pass = self.forward(families, None, Keep::Nothing)?;
-        self.head.scores(&pass.hidden, &last_rows(families, &pass.tokens))
+        Ok(self.head.scores(&pass.hidden, &last_rows(families, &pass.tokens)))
     }
 
     /// Hands each family's [`Self::logprobs`] to `derivative`, which gives a derivative by each, and adds to the gradients of
@@ -113,25 +124,31 @@ impl CpuTraining {
     /// `step` is what dropout is drawn from; `None` drops nothing.
     ///
     /// # Errors
-    /// When a token is outside the vocabulary or a weight is not f32.
+    /// When a token is outside the vocabulary.
     pub fn logprobs_and_back(
         &self,
         families: &[Family],
         prompts: &[Vec<usize>],
         step: Option<u64>,
         gradients: &mut CpuGradients,
-        derivative: impl FnMut(usize, &[f64]) -> Vec<f64>,
+        mut derivative: impl FnMut(usize, &[f64]) -> Vec<f64>,
     ) -> Result<(), ModelError> {
         let pass = self.forward(families, step, self.keep)?;
         let groups = groups(families, prompts, &pass.tokens);
-        let by_hidden = self.head.logprobs_and_back(&pass.hidden, &groups, gradients, derivative)?;
-        self.backward(pass, by_hidden, gradients)
+        if groups.iter().flatten().all(Vec::is_empty) {
+            // There is nothing to pass back, and nothing gets a gradient.
+            groups.iter().enumerate().for_each(|(at, group)| drop(derivative(at, &vec![0.0; group.len()])));
+            return Ok(());
+        }
+        let by_hidden = self.head.logprobs_and_back(&pass.hidden, &groups, gradients, derivative);
+        self.backward(pass, by_hidden, gradients);
+        Ok(())
     }
 
     /// Hands the [`Self::scores`] to `derivative`, which gives a derivative by each, and adds to the gradients of Σ derivative · score.
     ///
     /// # Errors
-    /// When a token is outside the vocabulary or a weight is not f32.
+    /// When a token is outside the vocabulary.
     pub fn scores_and_back(
         &self,
         families: &[Family],
@@ -140,18 +157,19 @@ impl CpuTraining {
     ) -> Result<(), ModelError> {
         let pass = self.forward(families, None, self.keep)?;
         let rows = last_rows(families, &pass.tokens);
-        let by_hidden = self.head.scores_and_back(&pass.hidden, &rows, gradients, derivative)?;
-        self.backward(pass, by_hidden, gradients)
+        let by_hidden = self.head.scores_and_back(&pass.hidden, &rows, gradients, derivative);
+        self.backward(pass, by_hidden, gradients);
+        Ok(())
     }
 
     fn forward(&self, families: &[Family], step: Option<u64>, keep: Keep) -> Result<Pass, ModelError> {
         let [vocab_size, _] = self.embedding.dims();
         let tokens = Tokens::new(families, vocab_size, step)?;
         let angles = angles(&self.frequencies, tokens.positions.iter().copied());
-        let mut x = self.embed(&tokens)?;
+        let mut x = self.embed(&tokens);
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (out, kept) = layer.forward(&x, &tokens, &angles)?;
+            let (out, kept) = layer.forward(&x, &tokens, &angles);
             let x = std::mem::replace(&mut x, out);
             match keep {
                 Keep::Nothing => {}
@@ -159,31 +177,27 @@ impl CpuTraining {
                 Keep::Everything => layers.push((x, Some(kept))),
             }
         }
-        let hidden = self.norm.forward(&x)?;
+        let hidden = self.norm.forward(&x);
         Ok(Pass { tokens, angles, layers, x, hidden })
     }
 
-    fn embed(&self, tokens: &Tokens) -> Result<Vec<f32>, ModelError> {
-        let table = self.embedding.value();
-        // Below the vocabulary's size, which there is a tensor of.
-        let ids: Vec<i32> = tokens.ids.iter().map(|id| *id as i32).collect();
-        let count = ids.len();
-        let ids: Tensor<1, Int> = Tensor::from_data(TensorData::new(ids, [count]), (&table.device(), DType::I32));
-        super::read(table.select(0, ids))
+    fn embed(&self, tokens: &Tokens) -> Vec<f32> {
+        let [_, hidden_size] = self.embedding.dims();
+        tokens.ids.iter().flat_map(|id| &self.embedding.values()[id * hidden_size..][..hidden_size]).copied().collect()
     }
 
-    fn backward(&self, pass: Pass, by_hidden: Vec<f32>, gradients: &mut CpuGradients) -> Result<(), ModelError> {
+    fn backward(&self, pass: Pass, by_hidden: Vec<f32>, gradients: &mut CpuGradients) {
         let Pass { tokens, angles, layers, x, hidden } = pass;
         drop(hidden);
         let mut by = vec![0.0; x.len()];
-        self.norm.backward(&x, &by_hidden, &mut by, gradients)?;
+        self.norm.backward(&x, &by_hidden, &mut by, gradients);
         drop((x, by_hidden));
         for (layer, (x, kept)) in self.layers.iter().zip(layers).rev() {
             let kept = match kept {
                 Some(kept) => kept,
-                None => layer.forward(&x, &tokens, &angles)?.1,
+                None => layer.forward(&x, &tokens, &angles).1,
             };
-            layer.backward(kept, &x, &tokens, &angles, &mut by, gradients)?;
+            layer.backward(kept, &x, &tokens, &angles, &mut by, gradients);
         }
         let [_, hidden_size] = self.embedding.dims();
         if self.embedding.trained {
@@ -191,7 +205,6 @@ impl CpuTraining {
                 gradients.add_row(&self.embedding, *id, by);
             }
         }
-        Ok(())
     }
 }
 
@@ -214,8 +227,4 @@ fn groups(families: &[Family], prompts: &[Vec<usize>], tokens: &Tokens) -> Vec<G
 fn last_rows(families: &[Family], tokens: &Tokens) -> Vec<usize> {
     let places = families.iter().zip(&tokens.families);
     places.flat_map(|(family, place)| (0..family.sequences()).filter_map(|sequence| place.rows(sequence, 0).last())).collect()
-}
-
-fn embedding(decoder: &Decoder) -> Parameter<2> {
-    Parameter::of(&decoder.embed_tokens.weight, "model.embed_tokens.weight".to_string())
 }

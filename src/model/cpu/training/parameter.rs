@@ -1,40 +1,37 @@
 //! A model's parameters as a training pass sees them, and their gradients by name. Knows nothing of what they do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use burn::module::Param;
-use burn::tensor::Tensor;
-
+use super::weights::{CpuWeights, Weight};
 use crate::model::ModelError;
 
-/// A parameter's value, shared with the model.
-#[derive(Debug)]
+/// A parameter's numbers.
+#[derive(Clone, Debug)]
 pub(super) struct Parameter<const D: usize> {
     /// The path of fields from the model's root.
-    pub(super) name: String,
-    value: Tensor<D>,
+    name: String,
+    values: Arc<Vec<f32>>,
+    dims: [usize; D],
     /// Whether it wants a gradient.
     pub(super) trained: bool,
 }
 
 impl<const D: usize> Parameter<D> {
-    pub(super) fn of(param: &Param<Tensor<D>>, name: String) -> Self {
-        let value = param.val();
-        let frozen = value.is_autodiff() && !value.is_require_grad();
-        Self { name, value: value.inner(), trained: !frozen }
+    pub(super) fn of(weights: &CpuWeights, name: String) -> Result<Self, ModelError> {
+        let missing = || ModelError::Device(format!("expected weights of {name} with {D} dimensions, found none"));
+        let Weight { values, shape, trained, .. } = weights.get(&name).ok_or_else(missing)?;
+        let dims = shape.as_slice().try_into().map_err(|_| missing())?;
+        Ok(Self { values: Arc::clone(values), dims, trained: *trained, name })
     }
 
     pub(super) fn dims(&self) -> [usize; D] {
-        self.value.dims()
+        self.dims
     }
 
-    pub(super) fn value(&self) -> Tensor<D> {
-        self.value.clone()
-    }
-
-    /// Its numbers.
-    pub(super) fn read(&self) -> Result<Vec<f32>, ModelError> {
-        crate::model::cpu::read(self.value.clone())
+    /// Its numbers, flat.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
     }
 }
 
@@ -55,8 +52,7 @@ pub struct CpuGradients {
 impl CpuGradients {
     /// The gradient of a parameter, flat; zeros at first.
     pub(super) fn of<const D: usize>(&mut self, parameter: &Parameter<D>) -> &mut [f32] {
-        let count = parameter.value.shape().num_elements();
-        self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| vec![0.0; count])
+        self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| vec![0.0; parameter.values.len()])
     }
 
     /// Adds to a row of an embedding.
