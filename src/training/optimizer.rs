@@ -171,8 +171,7 @@ impl Optimizer {
                     rate: learning_rate / correction_1,
                     kept: 1.0 - learning_rate * weight_decay,
                 };
-                let [mean, square] =
-                    in_place([mean, square], |[means, squares]| kernels::adam_w(rule, weights, gradient, means, squares));
+                let [mean, square] = in_place([mean, square], |[means, squares]| kernels::adam_w(rule, weights, gradient, means, squares));
                 self.moments.first.insert(name.clone(), mean);
                 self.moments.second.insert(name, square);
             }

@@ -101,13 +101,7 @@ impl TrainedAttention {
     }
 
     /// Heads before their norm, if they have one, and normed, turned by their positions and multiplied by `scale`.
-    fn place(
-        &self,
-        heads: Vec<f32>,
-        norm: Option<&Norm>,
-        angles: &[f32],
-        scale: Option<f32>,
-    ) -> (Option<Vec<f32>>, Vec<f32>) {
+    fn place(&self, heads: Vec<f32>, norm: Option<&Norm>, angles: &[f32], scale: Option<f32>) -> (Option<Vec<f32>>, Vec<f32>) {
         let (raw, mut heads) = match norm {
             Some(norm) => {
                 let normed = norm.forward(&heads);

@@ -71,15 +71,7 @@ impl TrainedLayer {
     ///
     /// # Shapes
     /// - x, by: `[tokens, hidden_size]`
-    pub(super) fn backward(
-        &self,
-        kept: Kept,
-        x: &[f32],
-        tokens: &Tokens,
-        angles: &[f32],
-        by: &mut [f32],
-        gradients: &mut CpuGradients,
-    ) {
+    pub(super) fn backward(&self, kept: Kept, x: &[f32], tokens: &Tokens, angles: &[f32], by: &mut [f32], gradients: &mut CpuGradients) {
         let Kept { attention, middle, mut gates, mut ups } = kept;
         let mut by_activated = vec![0.0; gates.len()];
         self.down.backward(&activated(&gates, &ups), tokens, by, &mut by_activated, gradients);

@@ -77,9 +77,7 @@ fn is_trained<const D: usize>(value: &Tensor<D>) -> bool {
 fn keeping_autodiff<const D: usize>(tensor: Tensor<D>, change: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
     let require_grad = tensor.is_require_grad();
     match tensor.gradient_checkpointing_strategy() {
-        Some(strategy) => {
-            change(tensor.inner()).autodiff().with_gradient_checkpointing_strategy(strategy).set_require_grad(require_grad)
-        }
+        Some(strategy) => change(tensor.inner()).autodiff().with_gradient_checkpointing_strategy(strategy).set_require_grad(require_grad),
         None => change(tensor),
     }
 }
