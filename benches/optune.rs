@@ -4,6 +4,7 @@
 
 mod generate;
 mod measurement;
+mod relational;
 
 use std::process::ExitCode;
 
@@ -28,12 +29,15 @@ enum Case {
     Generate(generate::Equal),
     /// Four responses a prompt, of lengths as in real runs.
     Workload(generate::Workload),
+    /// select, merge and pair, from the inputs' Parquet files to Parquet files.
+    Relational(relational::Arguments),
 }
 
 fn main() -> ExitCode {
     let measured = match Arguments::parse().case {
         Case::Generate(arguments) => generate::equal(&arguments),
         Case::Workload(arguments) => generate::workload(&arguments),
+        Case::Relational(arguments) => relational::measure(&arguments),
     };
     match measured {
         Ok(measurement) => {
