@@ -3,6 +3,7 @@
 //! The right factor is cut into panels of [`PANEL`] columns, row after row, so that the innermost loop reads memory from front to back. The
 //! left factor is laid out in tiles of a few rows when it is used. A tile times a panel stays in registers until it is done.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -22,8 +23,21 @@ const SHARES_A_THREAD: usize = 4;
 /// Tiles for each thread from which on a product is shared out by its rows.
 const MANY_TILES: usize = 8;
 
-/// How much of the inner dimension is worked on at once, so that what is used again is still near. An element's chain goes on where it stopped.
-const DEPTH: usize = 384;
+/// How much of the inner dimension is worked on at once, at most, so that what is used again is still near. An element's chain goes on where it
+/// stopped.
+const DEPTH: usize = 768;
+
+/// Numbers of the left factor that a share works on at once: half of them fit into a processor's second cache beside what goes by.
+const NEAR: usize = 1 << 17;
+
+/// Panels that are laid out at once.
+const PANELS_TOGETHER: usize = 8;
+
+/// Rows of a panel that are laid out at once when they are columns of what they come from.
+const BLOCK: usize = 16;
+
+/// Tiles that are laid out at once when they come from columns.
+const TILES_TOGETHER: usize = 8;
 
 /// One row of a panel, a whole number of cache lines.
 #[repr(C, align(64))]
@@ -56,15 +70,30 @@ impl Packed {
     pub fn of_rows(rows: usize, parts: &[(&[f32], usize)]) -> Self {
         assert!(parts.iter().all(|(values, columns)| values.len() == rows * columns), "expected parts of {rows} rows");
         let columns = parts.iter().map(|(_, columns)| columns).sum();
-        Self::of_lines(rows, columns, |row, first, line| {
+        Self::of_panels(rows, columns, |panels, lines| {
+            // Row by row for some panels at once: a row's numbers lie together.
+            let wanted = panels.start * PANEL..panels.end * PANEL;
             let mut start = 0;
             for (values, columns) in parts {
-                // What the line has of this part: columns `from` to `to` of it.
-                let from = first.clamp(start, start + columns) - start;
-                let to = (first + PANEL).clamp(start, start + columns) - start;
+                // What the panels have of this part: columns `from` to `to` of it.
+                let from = wanted.start.clamp(start, start + columns) - start;
+                let to = wanted.end.clamp(start, start + columns) - start;
+                let place = (start + from).saturating_sub(wanted.start);
                 if from < to {
-                    let place = start + from - first;
-                    line[place..place + to - from].copy_from_slice(&values[row * columns + from..row * columns + to]);
+                    for (row, values) in values.chunks_exact(*columns).enumerate() {
+                        let mut rest = &values[from..to];
+                        let mut place = place;
+                        while !rest.is_empty() {
+                            let (panel, column) = (place / PANEL, place % PANEL);
+                            let (here, after) = rest.split_at(rest.len().min(PANEL - column));
+                            let line = &mut lines[panel * rows + row].0;
+                            match here.try_into() {
+                                Ok(whole) => *line = whole,
+                                Err(_) => line[column..column + here.len()].copy_from_slice(here),
+                            }
+                            (rest, place) = (after, place + here.len());
+                        }
+                    }
                 }
                 start += columns;
             }
@@ -77,22 +106,34 @@ impl Packed {
     /// When there are not `rows` times `columns` values.
     pub fn of_columns(rows: usize, columns: usize, values: &[f32]) -> Self {
         assert_eq!(values.len(), rows * columns, "expected {columns} columns of {rows}");
-        Self::of_lines(rows, columns, |row, first, line| {
-            let values = values[first * rows + row..].iter().step_by(rows);
-            line.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        Self::of_panels(rows, columns, |panels, lines| {
+            for (panel, lines) in panels.zip(lines.chunks_exact_mut(rows)) {
+                let first = panel * PANEL;
+                let values = &values[first * rows..(first + PANEL).min(columns) * rows];
+                // Some lines at once, which stay near while the columns are gone through.
+                for (block, lines) in lines.chunks_mut(BLOCK).enumerate() {
+                    for (column, values) in values.chunks_exact(rows).enumerate() {
+                        lines.iter_mut().zip(&values[block * BLOCK..]).for_each(|(line, value)| line.0[column] = *value);
+                    }
+                }
+            }
         })
     }
 
-    /// Has every line of zeros filled, given its row and its first column.
-    fn of_lines(rows: usize, columns: usize, fill: impl Fn(usize, usize, &mut [f32; PANEL]) + Sync) -> Self {
-        let line = |at: usize| {
-            let mut line = Line([0.0; PANEL]);
-            fill(at % rows, at / rows * PANEL, &mut line.0);
-            line
-        };
-        let count = rows * columns.div_ceil(PANEL);
-        // Fewer lines than that are not worth a thread's while.
-        Self { rows, columns, lines: (0..count).into_par_iter().with_min_len(512).map(line).collect() }
+    /// Has panels of zeros filled, some at once: `[panels, rows]`.
+    fn of_panels(rows: usize, columns: usize, fill: impl Fn(Range<usize>, &mut [Line]) + Sync) -> Self {
+        let panels = columns.div_ceil(PANEL);
+        let mut lines = vec![Line([0.0; PANEL]); rows * panels];
+        if rows > 0 {
+            let together = PANELS_TOGETHER.min(panels.div_ceil(rayon::current_num_threads())).max(1);
+            // Fewer lines than that are not worth a thread's while.
+            let pieces = lines.par_chunks_mut(rows * together).with_min_len(512usize.div_ceil(rows * together));
+            pieces.enumerate().for_each(|(piece, lines)| {
+                let first = piece * together;
+                fill(first..first + lines.len() / rows, lines);
+            });
+        }
+        Self { rows, columns, lines }
     }
 
     /// Copies one column to `to`.
@@ -157,37 +198,62 @@ pub(super) fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: boo
     }
     let arch = arch();
     let tiles = Tiles::new(rows, arch.dispatch(TileRows));
+    let left = Piece { left, rows, inner, first: 0 };
     let panels = columns.div_ceil(PANEL);
-    // More shares than threads, so that one that is held up gets less to do.
-    let shares = (rows * columns * inner / WORTH_A_SHARE).clamp(1, SHARES_A_THREAD * threads);
-    if shares == 1 || threads == 1 {
-        let out = out.chunks_mut(columns).collect();
-        return arch.dispatch(Share { tiles, left: Piece { left, rows, inner, first: 0 }, right: &right.lines, out, add });
-    }
-    // Few rows go by quickly, and what counts is that the right factor is read once: each share is a range of its panels. Many rows are shared out
-    // as ranges of tiles.
-    let (across, down) = match tiles.count >= MANY_TILES * threads {
-        true => (1, shares.min(tiles.count)),
-        false => (shares.min(panels), shares.div_ceil(shares.min(panels)).min(tiles.count)),
-    };
-    let panels_each = panels.div_ceil(across);
-    let tiles_each = tiles.count.div_ceil(down);
-    let mut shares = Vec::new();
-    let (mut rest, mut first) = (out, 0);
-    while first < tiles.count {
-        let part = tiles.part(first, tiles_each);
-        let (start, end) = (tiles.row(first), tiles.row(first + part.count));
-        let (here, after) = rest.split_at_mut((end - start) * columns);
-        let mut ranges: Vec<Vec<&mut [f32]>> = (0..panels.div_ceil(panels_each)).map(|_| Vec::with_capacity(end - start)).collect();
-        for row in here.chunks_mut(columns) {
-            ranges.iter_mut().zip(row.chunks_mut(panels_each * PANEL)).for_each(|(range, columns)| range.push(columns));
+    let shares = (rows * columns * inner / WORTH_A_SHARE).clamp(1, if threads == 1 { 1 } else { SHARES_A_THREAD * threads });
+    if shares == 1 || tiles.count >= MANY_TILES * threads {
+        // Many rows are shared out as ranges of tiles, none with more numbers than stay near.
+        let most = NEAR.div_ceil(inner.min(DEPTH) * tiles.rows.div_ceil(tiles.count));
+        let each = tiles.count.div_ceil(shares.min(tiles.count)).min(most);
+        let mut pieces = Vec::with_capacity(tiles.count.div_ceil(each));
+        let mut rest = out;
+        for first in (0..tiles.count).step_by(each) {
+            let part = tiles.part(first, each);
+            let (here, after) = rest.split_at_mut(part.rows * columns);
+            pieces.push((Piece { first: tiles.row(first), ..left }, part, here));
+            rest = after;
         }
-        for (out, right) in ranges.into_iter().zip(right.lines.chunks(panels_each * inner)) {
-            shares.push(Share { tiles: part, left: Piece { left, rows, inner, first: start }, right, out, add });
+        let work = |(piece, tiles, out): (Piece<'_>, Tiles, &mut [f32])| {
+            let mut out: Vec<&mut [f32]> = out.chunks_mut(columns).collect();
+            with_memory(|laid_out| {
+                for inner in slabs(inner) {
+                    laid_out.resize(tiles.rows * inner.len(), 0.0);
+                    piece.lay_out(tiles, inner.clone(), laid_out);
+                    arch.dispatch(Slab { tiles, left: laid_out, right: &right.lines, whole_inner: right.rows, inner, out: &mut out, add });
+                }
+            });
+        };
+        match shares {
+            1 => pieces.into_iter().for_each(work),
+            _ => pieces.into_par_iter().for_each(work),
         }
-        (rest, first) = (after, first + part.count);
+    } else {
+        // Few rows go by quickly, and what counts is that the right factor is read once: each share is a range of its panels.
+        let each = panels.div_ceil(shares.min(panels));
+        let mut ranges: Vec<Vec<&mut [f32]>> = (0..panels.div_ceil(each)).map(|_| Vec::with_capacity(rows)).collect();
+        for row in out.chunks_mut(columns) {
+            ranges.iter_mut().zip(row.chunks_mut(each * PANEL)).for_each(|(range, columns)| range.push(columns));
+        }
+        with_memory(|laid_out| {
+            laid_out.resize(rows * inner, 0.0);
+            for inner in slabs(inner) {
+                left.lay_out(tiles, inner.clone(), &mut laid_out[rows * inner.start..rows * inner.end]);
+            }
+            let laid_out = &*laid_out;
+            ranges.into_par_iter().zip(right.lines.par_chunks(each * inner)).for_each(|(mut out, right)| {
+                for slab in slabs(inner) {
+                    let left = &laid_out[rows * slab.start..rows * slab.end];
+                    arch.dispatch(Slab { tiles, left, right, whole_inner: inner, inner: slab, out: &mut out, add });
+                }
+            });
+        });
     }
-    shares.into_par_iter().for_each(|share| arch.dispatch(share));
+}
+
+/// The inner dimension in pieces of nearly equal length.
+fn slabs(inner: usize) -> impl Iterator<Item = Range<usize>> {
+    let depth = inner.div_ceil(inner.div_ceil(DEPTH));
+    (0..inner).step_by(depth).map(move |first| first..(first + depth).min(inner))
 }
 
 /// How many rows a tile may have, so that its sums fit into the processor's registers beside what they are made of.
@@ -236,97 +302,148 @@ struct Piece<'a> {
     first: usize,
 }
 
+/// Calls `work` with memory of this thread that is used again and again, whatever is in it.
+fn with_memory(work: impl FnOnce(&mut Vec<f32>)) {
+    thread_local! {
+        static MEMORY: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    }
+    // Taken, since this thread may come by again while it waits for others in `work`.
+    let mut memory = MEMORY.take();
+    work(&mut memory);
+    MEMORY.set(memory);
+}
+
 impl Piece<'_> {
-    /// Each tile's numbers of some of its columns in the order in which they are used: the rows of the first of them, of the second, and so on.
-    #[inline(always)]
+    /// The tiles' numbers of some columns in the order in which they are used: tile after tile, the rows of the first column, of the second, and so on.
     fn lay_out(&self, tiles: Tiles, columns: Range<usize>, to: &mut [f32]) {
-        for tile in 0..tiles.count {
-            let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
-            let height = end - start;
-            let to = &mut to[start * columns.len()..end * columns.len()];
-            let (start, end) = (self.first + start, self.first + end);
-            match self.left {
-                Left::Rows(values) => {
-                    for (at, row) in values[start * self.inner..end * self.inner].chunks_exact(self.inner).enumerate() {
-                        let to = to[at..].iter_mut().step_by(height);
-                        to.zip(&row[columns.clone()]).for_each(|(to, from)| *to = *from);
+        match self.left {
+            Left::Rows(values) => {
+                for tile in 0..tiles.count {
+                    let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
+                    let to = &mut to[start * columns.len()..end * columns.len()];
+                    let values = &values[(self.first + start) * self.inner..(self.first + end) * self.inner];
+                    for (at, row) in values.chunks_exact(self.inner).enumerate() {
+                        to[at..].iter_mut().step_by(end - start).zip(&row[columns.clone()]).for_each(|(to, from)| *to = *from);
                     }
                 }
-                Left::Columns(values) => {
-                    let values = values[columns.start * self.rows..columns.end * self.rows].chunks_exact(self.rows);
-                    to.chunks_exact_mut(height).zip(values).for_each(|(to, from)| to.copy_from_slice(&from[start..end]));
+            }
+            // Some tiles at once, since their numbers lie together.
+            Left::Columns(values) => {
+                let values = &values[columns.start * self.rows..columns.end * self.rows];
+                for group in (0..tiles.count).step_by(TILES_TOGETHER) {
+                    let group = group..(group + TILES_TOGETHER).min(tiles.count);
+                    for (at, values) in values.chunks_exact(self.rows).enumerate() {
+                        for tile in group.clone() {
+                            let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
+                            let to = &mut to[start * columns.len() + at * (end - start)..][..end - start];
+                            to.copy_from_slice(&values[self.first + start..self.first + end]);
+                        }
+                    }
                 }
             }
         }
     }
 }
 
-/// What one thread computes of a product.
-struct Share<'a> {
+/// What one thread computes of a product at once: tiles times panels, along a part of the inner dimension.
+struct Slab<'a, 'o> {
     tiles: Tiles,
-    left: Piece<'a>,
+    /// The tiles, laid out.
+    left: &'a [f32],
     /// Whole panels.
     right: &'a [Line],
+    whole_inner: usize,
+    inner: Range<usize>,
     /// A slice of each row, as wide as the panels.
-    out: Vec<&'a mut [f32]>,
+    out: &'a mut [&'o mut [f32]],
+    /// Whether `out` counts too where the inner dimension begins.
     add: bool,
 }
 
-impl WithSimd for Share<'_> {
+impl WithSimd for Slab<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { tiles, left: piece, right, mut out, add } = self;
-        let mut laid_out = vec![0.0; tiles.rows * piece.inner.min(DEPTH)];
-        for first in (0..piece.inner).step_by(DEPTH) {
-            let columns = first..(first + DEPTH).min(piece.inner);
-            let depth = columns.len();
-            let add = add || first > 0;
-            piece.lay_out(tiles, columns.clone(), &mut laid_out);
-            for (panel, lines) in right.chunks_exact(piece.inner).enumerate() {
-                let lines = &lines[columns.clone()];
-                for tile in 0..tiles.count {
-                    let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
-                    let left = &laid_out[start * depth..end * depth];
-                    let out = &mut out[start..end];
-                    match end - start {
-                        1 => tile_times_panel::<S, 1>(simd, left, lines, out, panel, add),
-                        2 => tile_times_panel::<S, 2>(simd, left, lines, out, panel, add),
-                        3 => tile_times_panel::<S, 3>(simd, left, lines, out, panel, add),
-                        4 => tile_times_panel::<S, 4>(simd, left, lines, out, panel, add),
-                        5 => tile_times_panel::<S, 5>(simd, left, lines, out, panel, add),
-                        6 => tile_times_panel::<S, 6>(simd, left, lines, out, panel, add),
-                        7 => tile_times_panel::<S, 7>(simd, left, lines, out, panel, add),
-                        8 => tile_times_panel::<S, 8>(simd, left, lines, out, panel, add),
-                        9 => tile_times_panel::<S, 9>(simd, left, lines, out, panel, add),
-                        10 => tile_times_panel::<S, 10>(simd, left, lines, out, panel, add),
-                        11 => tile_times_panel::<S, 11>(simd, left, lines, out, panel, add),
-                        _ => tile_times_panel::<S, 12>(simd, left, lines, out, panel, add),
-                    }
+        let Self { tiles, left, right, whole_inner, inner, out, add } = self;
+        let add = add || inner.start > 0;
+        let depth = inner.len();
+        for (panel, lines) in right.chunks_exact(whole_inner).enumerate() {
+            let lines = &lines[inner.clone()];
+            let next = right.get((panel + 1) * whole_inner + inner.start..).unwrap_or_default();
+            for tile in 0..tiles.count {
+                let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
+                let left = &left[start * depth..end * depth];
+                let ahead = Ahead::new(next, tile * depth / tiles.count, tiles.count);
+                let out = &mut out[start..end];
+                let first = panel * PANEL;
+                match end - start {
+                    1 => tile_times_panel::<S, 1>(simd, left, lines, ahead, out, first, add),
+                    2 => tile_times_panel::<S, 2>(simd, left, lines, ahead, out, first, add),
+                    3 => tile_times_panel::<S, 3>(simd, left, lines, ahead, out, first, add),
+                    4 => tile_times_panel::<S, 4>(simd, left, lines, ahead, out, first, add),
+                    5 => tile_times_panel::<S, 5>(simd, left, lines, ahead, out, first, add),
+                    6 => tile_times_panel::<S, 6>(simd, left, lines, ahead, out, first, add),
+                    7 => tile_times_panel::<S, 7>(simd, left, lines, ahead, out, first, add),
+                    8 => tile_times_panel::<S, 8>(simd, left, lines, ahead, out, first, add),
+                    9 => tile_times_panel::<S, 9>(simd, left, lines, ahead, out, first, add),
+                    10 => tile_times_panel::<S, 10>(simd, left, lines, ahead, out, first, add),
+                    11 => tile_times_panel::<S, 11>(simd, left, lines, ahead, out, first, add),
+                    _ => tile_times_panel::<S, 12>(simd, left, lines, ahead, out, first, add),
                 }
             }
         }
     }
 }
 
-/// `ROWS` rows times a panel. Two vectors of columns at a time: with `ROWS` at its most, that is what registers hold.
-#[inline(always)]
-fn tile_times_panel<S: Simd, const ROWS: usize>(simd: S, left: &[f32], lines: &[Line], out: &mut [&mut [f32]], panel: usize, add: bool) {
-    let first = panel * PANEL;
-    let mut block = [Line([0.0; PANEL]); ROWS];
-    if add {
-        for (line, out) in block.iter_mut().zip(out.iter()) {
-            line.0.iter_mut().zip(&out[first..]).for_each(|(to, from)| *to = *from);
-        }
+/// Memory that is fetched a little at a time while something else is computed.
+#[derive(Clone, Copy)]
+struct Ahead {
+    at: *const Line,
+    step_bytes: usize,
+}
+
+impl Ahead {
+    /// `lines` from `first` on; one of `of` each as often as it is asked.
+    fn new(lines: &[Line], first: usize, of: usize) -> Self {
+        Self { at: lines.as_ptr().wrapping_add(first), step_bytes: size_of::<Line>() / of }
     }
+
+    /// Asks for the next bytes.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn fetch(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint to the processor, which does nothing at addresses that cannot be read.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.at.cast());
+        }
+        self.at = self.at.wrapping_byte_add(self.step_bytes);
+    }
+}
+
+/// `ROWS` rows times a panel, for the columns `first` and following of `out`. Two vectors of columns at a time: with `ROWS` at its most, that is
+/// what registers hold.
+#[inline(always)]
+fn tile_times_panel<S: Simd, const ROWS: usize>(
+    simd: S,
+    left: &[f32],
+    lines: &[Line],
+    mut ahead: Ahead,
+    out: &mut [&mut [f32]],
+    first: usize,
+    add: bool,
+) {
     for vector in (0..PANEL / S::F32_LANES).step_by(2) {
+        let start = first + vector * S::F32_LANES;
         let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
-        for (sums, line) in sums.iter_mut().zip(&block) {
-            let vectors = S::as_simd_f32s(&line.0).0;
-            *sums = [vectors[vector], vectors[vector + 1]];
+        if add {
+            for row in 0..ROWS {
+                sums[row] = load_pair(simd, out[row], start);
+            }
         }
         for (line, left) in lines.iter().zip(left.as_chunks::<ROWS>().0) {
+            ahead.fetch();
             let vectors = S::as_simd_f32s(&line.0).0;
             let pair = [vectors[vector], vectors[vector + 1]];
             for row in 0..ROWS {
@@ -335,12 +452,35 @@ fn tile_times_panel<S: Simd, const ROWS: usize>(simd: S, left: &[f32], lines: &[
                 sums[row][1] = simd.mul_add_f32s(factor, pair[1], sums[row][1]);
             }
         }
-        for (sums, line) in sums.iter().zip(&mut block) {
-            let vectors = S::as_mut_simd_f32s(&mut line.0).0;
-            [vectors[vector], vectors[vector + 1]] = *sums;
+        for row in 0..ROWS {
+            store_pair(simd, out[row], start, sums[row]);
         }
     }
-    for (line, out) in block.iter().zip(out) {
-        out[first..].iter_mut().zip(&line.0).for_each(|(to, from)| *to = *from);
+}
+
+/// Two vectors of a row from `start` on; what lies past its end is 0.
+#[inline(always)]
+fn load_pair<S: Simd>(simd: S, row: &[f32], start: usize) -> [S::f32s; 2] {
+    let rest = row.get(start..).unwrap_or_default();
+    match S::as_simd_f32s(rest).0 {
+        [first, second, ..] => [*first, *second],
+        _ => {
+            let (first, second) = rest.split_at(rest.len().min(S::F32_LANES));
+            [simd.partial_load_f32s(first), simd.partial_load_f32s(second)]
+        }
+    }
+}
+
+/// Puts two vectors where [`load_pair`] takes them from; what lies past the row's end is left out.
+#[inline(always)]
+fn store_pair<S: Simd>(simd: S, row: &mut [f32], start: usize, pair: [S::f32s; 2]) {
+    let rest = row.get_mut(start..).unwrap_or_default();
+    match S::as_mut_simd_f32s(rest).0 {
+        [first, second, ..] => [*first, *second] = pair,
+        _ => {
+            let (first, second) = rest.split_at_mut(rest.len().min(S::F32_LANES));
+            simd.partial_store_f32s(first, pair[0]);
+            simd.partial_store_f32s(second, pair[1]);
+        }
     }
 }
