@@ -137,4 +137,42 @@ mod tests {
         }
         assert_eq!((exp(0.0), exp(-88.0), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
     }
+
+    #[test]
+    fn an_element_of_a_product_is_one_chain_of_fused_multiply_adds() {
+        // One row and many, columns that fill panels and that do not, and more of the inner dimension than is worked on at once.
+        for (rows, inner, columns) in [(1, 40, 70), (5, 1700, 96), (13, 3, 33), (26, 800, 31), (700, 130, 65), (450, 1, 1)] {
+            let (left, right, before) = (numbers(rows * inner, 1), numbers(inner * columns, 2), numbers(rows * columns, 3));
+            let chain = |row: usize, column: usize, start: f32| {
+                (0..inner).fold(start, |sum, at| left[row * inner + at].mul_add(right[at * columns + column], sum))
+            };
+            let turn = |numbers: &[f32], rows: usize| -> Vec<f32> {
+                let columns = numbers.len().checked_div(rows).unwrap_or(0);
+                (0..columns).flat_map(|column| (0..rows).map(move |row| numbers[row * columns + column])).collect()
+            };
+            let split = columns / 3;
+            let parts = turn(&right, inner);
+            let parts = [turn(&parts[..split * inner], split), turn(&parts[split * inner..], columns - split)];
+            let parts: Vec<(&[f32], usize)> = [split, columns - split]
+                .into_iter()
+                .zip(&parts)
+                .filter(|(width, _)| *width > 0)
+                .map(|(width, part)| (&part[..], width))
+                .collect();
+            let turned_left = turn(&left, rows);
+            for right in [Packed::of_rows(inner, &parts), Packed::of_columns(inner, columns, &turn(&right, inner))] {
+                for left in [Left::Rows(&left), Left::Columns(&turned_left)] {
+                    for threads in [1, 2, 5] {
+                        for add in [false, true] {
+                            let mut out = before.clone();
+                            matrix::multiply(left, &right, &mut out, add, threads);
+                            let expected =
+                                (0..rows * columns).map(|at| chain(at / columns, at % columns, if add { before[at] } else { 0.0 }));
+                            assert!(out.iter().copied().eq(expected), "{rows} x {inner} x {columns}, {threads} threads, add: {add}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
