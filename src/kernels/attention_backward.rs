@@ -7,7 +7,8 @@ use pulp::{Simd, WithSimd};
 
 use super::arch;
 use super::elementwise::{dot, exp};
-use super::matrix::{Left, Packed, multiply};
+use super::matrix::{Left, multiply};
+use super::packed::Packed;
 
 /// Positions in a block of queries, and in one of keys.
 const POSITIONS: usize = 64;

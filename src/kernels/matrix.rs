@@ -1,18 +1,16 @@
 //! Products with a matrix that is laid out for them. Knows nothing of what the matrices mean.
 //!
-//! The right factor is cut into panels of [`PANEL`] columns, row after row, so that the innermost loop reads memory from front to back. The
-//! left factor is laid out in tiles of a few rows when it is used. A tile times a panel stays in registers until it is done.
+//! The left factor is laid out in tiles of a few rows when it is used. A tile times a panel of the right factor stays in registers until it is
+//! done; meanwhile the next panel is fetched, so that memory and arithmetic work at the same time.
 
 use std::cell::Cell;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-
-use super::arch;
 use rayon::prelude::*;
 
-/// Columns of a panel.
-const PANEL: usize = 32;
+use super::arch;
+use super::packed::{Lines, PANEL, Packed, PanelRow};
 
 /// Multiply-adds that are worth being given to another thread.
 const WORTH_A_SHARE: usize = 1 << 17;
@@ -30,28 +28,8 @@ const DEPTH: usize = 768;
 /// Numbers of the left factor that a share works on at once: half of them fit into a processor's second cache beside what goes by.
 const NEAR: usize = 1 << 17;
 
-/// Panels that are laid out at once.
-const PANELS_TOGETHER: usize = 8;
-
-/// Rows of a panel that are laid out at once when they are columns of what they come from.
-const BLOCK: usize = 16;
-
 /// Tiles that are laid out at once when they come from columns.
 const TILES_TOGETHER: usize = 8;
-
-/// One row of a panel, a whole number of cache lines.
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug)]
-struct Line([f32; PANEL]);
-
-/// The right factor of a product, `[rows, columns]`.
-#[derive(Clone, Debug)]
-pub struct Packed {
-    rows: usize,
-    columns: usize,
-    /// `[panels, rows]`; columns past the end are 0.
-    lines: Vec<Line>,
-}
 
 /// The left factor of a product, `[rows, inner]`.
 #[derive(Clone, Copy, Debug)]
@@ -60,101 +38,6 @@ pub enum Left<'a> {
     Rows(&'a [f32]),
     /// Column after column: what is stored is the transpose, `[inner, rows]`, row after row.
     Columns(&'a [f32]),
-}
-
-impl Packed {
-    /// The matrices `[rows, columns]` of `parts` beside each other, each given with its number of columns, row after row.
-    ///
-    /// # Panics
-    /// When a part has not `rows` times its columns numbers.
-    pub fn of_rows(rows: usize, parts: &[(&[f32], usize)]) -> Self {
-        assert!(parts.iter().all(|(values, columns)| values.len() == rows * columns), "expected parts of {rows} rows");
-        let columns = parts.iter().map(|(_, columns)| columns).sum();
-        Self::of_panels(rows, columns, |panels, lines| {
-            // Row by row for some panels at once: a row's numbers lie together.
-            let wanted = panels.start * PANEL..panels.end * PANEL;
-            let mut start = 0;
-            for (values, columns) in parts {
-                // What the panels have of this part: columns `from` to `to` of it.
-                let from = wanted.start.clamp(start, start + columns) - start;
-                let to = wanted.end.clamp(start, start + columns) - start;
-                let place = (start + from).saturating_sub(wanted.start);
-                if from < to {
-                    for (row, values) in values.chunks_exact(*columns).enumerate() {
-                        let mut rest = &values[from..to];
-                        let mut place = place;
-                        while !rest.is_empty() {
-                            let (panel, column) = (place / PANEL, place % PANEL);
-                            let (here, after) = rest.split_at(rest.len().min(PANEL - column));
-                            let line = &mut lines[panel * rows + row].0;
-                            match here.try_into() {
-                                Ok(whole) => *line = whole,
-                                Err(_) => line[column..column + here.len()].copy_from_slice(here),
-                            }
-                            (rest, place) = (after, place + here.len());
-                        }
-                    }
-                }
-                start += columns;
-            }
-        })
-    }
-
-    /// The transpose of `values`, which are `[columns, rows]`, row after row.
-    ///
-    /// # Panics
-    /// When there are not `rows` times `columns` values.
-    pub fn of_columns(rows: usize, columns: usize, values: &[f32]) -> Self {
-        assert_eq!(values.len(), rows * columns, "expected {columns} columns of {rows}");
-        Self::of_panels(rows, columns, |panels, lines| {
-            for (panel, lines) in panels.zip(lines.chunks_exact_mut(rows)) {
-                let first = panel * PANEL;
-                let values = &values[first * rows..(first + PANEL).min(columns) * rows];
-                // Some lines at once, which stay near while the columns are gone through.
-                for (block, lines) in lines.chunks_mut(BLOCK).enumerate() {
-                    for (column, values) in values.chunks_exact(rows).enumerate() {
-                        lines.iter_mut().zip(&values[block * BLOCK..]).for_each(|(line, value)| line.0[column] = *value);
-                    }
-                }
-            }
-        })
-    }
-
-    /// Has panels of zeros filled, some at once: `[panels, rows]`.
-    fn of_panels(rows: usize, columns: usize, fill: impl Fn(Range<usize>, &mut [Line]) + Sync) -> Self {
-        let panels = columns.div_ceil(PANEL);
-        let mut lines = vec![Line([0.0; PANEL]); rows * panels];
-        if rows > 0 {
-            let together = PANELS_TOGETHER.min(panels.div_ceil(rayon::current_num_threads())).max(1);
-            // Fewer lines than that are not worth a thread's while.
-            let pieces = lines.par_chunks_mut(rows * together).with_min_len(512usize.div_ceil(rows * together));
-            pieces.enumerate().for_each(|(piece, lines)| {
-                let first = piece * together;
-                fill(first..first + lines.len() / rows, lines);
-            });
-        }
-        Self { rows, columns, lines }
-    }
-
-    /// Copies one column to `to`.
-    ///
-    /// # Panics
-    /// When there is no such column.
-    pub fn column(&self, column: usize, to: &mut [f32]) {
-        assert!(column < self.columns, "column {column} of {}", self.columns);
-        let lines = &self.lines[column / PANEL * self.rows..][..self.rows];
-        to.iter_mut().zip(lines).for_each(|(to, line)| *to = line.0[column % PANEL]);
-    }
-
-    /// The inner dimension of a product with it.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The width of a product with it.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
 }
 
 /// `out = left · right`.
@@ -183,7 +66,7 @@ pub fn add_product(left: Left<'_>, right: &Packed, out: &mut [f32]) {
 /// # Panics
 /// When the shapes do not fit.
 pub(super) fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: bool, threads: usize) {
-    let (inner, columns) = (right.rows, right.columns);
+    let (inner, columns) = (right.rows(), right.columns());
     let rows = out.len().checked_div(columns).unwrap_or(0);
     let (Left::Rows(values) | Left::Columns(values)) = left;
     assert!(out.len() == rows * columns && values.len() == rows * inner, "expected [rows, {inner}] and [rows, {columns}]");
@@ -196,9 +79,25 @@ pub(super) fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: boo
         }
         return;
     }
+    match right.lines() {
+        Lines::Singles(lines) => multiply_lines(left, lines, [rows, inner, columns], out, add, threads),
+        Lines::Halves(lines) => multiply_lines(left, lines, [rows, inner, columns], out, add, threads),
+    }
+}
+
+/// [`multiply`] with `lines` as they lie in memory; no dimension is 0.
+fn multiply_lines<L: PanelRow>(
+    left: Left<'_>,
+    right: &[L],
+    [rows, inner, columns]: [usize; 3],
+    out: &mut [f32],
+    add: bool,
+    threads: usize,
+) {
     let arch = arch();
     let tiles = Tiles::new(rows, arch.dispatch(TileRows));
     let left = Piece { left, rows, inner, first: 0 };
+    let whole_inner = inner;
     let panels = columns.div_ceil(PANEL);
     let shares = (rows * columns * inner / WORTH_A_SHARE).clamp(1, if threads == 1 { 1 } else { SHARES_A_THREAD * threads });
     if shares == 1 || tiles.count >= MANY_TILES * threads {
@@ -216,10 +115,10 @@ pub(super) fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: boo
         let work = |(piece, tiles, out): (Piece<'_>, Tiles, &mut [f32])| {
             let mut out: Vec<&mut [f32]> = out.chunks_mut(columns).collect();
             with_memory(|laid_out| {
-                for inner in slabs(inner) {
+                for inner in slabs(whole_inner) {
                     laid_out.resize(tiles.rows * inner.len(), 0.0);
                     piece.lay_out(tiles, inner.clone(), laid_out);
-                    arch.dispatch(Slab { tiles, left: laid_out, right: &right.lines, whole_inner: right.rows, inner, out: &mut out, add });
+                    arch.dispatch(Slab { tiles, left: laid_out, right, whole_inner, inner, out: &mut out, add });
                 }
             });
         };
@@ -240,10 +139,10 @@ pub(super) fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: boo
                 left.lay_out(tiles, inner.clone(), &mut laid_out[rows * inner.start..rows * inner.end]);
             }
             let laid_out = &*laid_out;
-            ranges.into_par_iter().zip(right.lines.par_chunks(each * inner)).for_each(|(mut out, right)| {
+            ranges.into_par_iter().zip(right.par_chunks(each * inner)).for_each(|(mut out, right)| {
                 for slab in slabs(inner) {
                     let left = &laid_out[rows * slab.start..rows * slab.end];
-                    arch.dispatch(Slab { tiles, left, right, whole_inner: inner, inner: slab, out: &mut out, add });
+                    arch.dispatch(Slab { tiles, left, right, whole_inner, inner: slab, out: &mut out, add });
                 }
             });
         });
@@ -346,12 +245,12 @@ impl Piece<'_> {
 }
 
 /// What one thread computes of a product at once: tiles times panels, along a part of the inner dimension.
-struct Slab<'a, 'o> {
+struct Slab<'a, 'o, L> {
     tiles: Tiles,
     /// The tiles, laid out.
     left: &'a [f32],
     /// Whole panels.
-    right: &'a [Line],
+    right: &'a [L],
     whole_inner: usize,
     inner: Range<usize>,
     /// A slice of each row, as wide as the panels.
@@ -360,7 +259,7 @@ struct Slab<'a, 'o> {
     add: bool,
 }
 
-impl WithSimd for Slab<'_, '_> {
+impl<L: PanelRow> WithSimd for Slab<'_, '_, L> {
     type Output = ();
 
     #[inline(always)]
@@ -378,18 +277,18 @@ impl WithSimd for Slab<'_, '_> {
                 let out = &mut out[start..end];
                 let first = panel * PANEL;
                 match end - start {
-                    1 => tile_times_panel::<S, 1>(simd, left, lines, ahead, out, first, add),
-                    2 => tile_times_panel::<S, 2>(simd, left, lines, ahead, out, first, add),
-                    3 => tile_times_panel::<S, 3>(simd, left, lines, ahead, out, first, add),
-                    4 => tile_times_panel::<S, 4>(simd, left, lines, ahead, out, first, add),
-                    5 => tile_times_panel::<S, 5>(simd, left, lines, ahead, out, first, add),
-                    6 => tile_times_panel::<S, 6>(simd, left, lines, ahead, out, first, add),
-                    7 => tile_times_panel::<S, 7>(simd, left, lines, ahead, out, first, add),
-                    8 => tile_times_panel::<S, 8>(simd, left, lines, ahead, out, first, add),
-                    9 => tile_times_panel::<S, 9>(simd, left, lines, ahead, out, first, add),
-                    10 => tile_times_panel::<S, 10>(simd, left, lines, ahead, out, first, add),
-                    11 => tile_times_panel::<S, 11>(simd, left, lines, ahead, out, first, add),
-                    _ => tile_times_panel::<S, 12>(simd, left, lines, ahead, out, first, add),
+                    1 => tile_times_panel::<S, L, 1>(simd, left, lines, ahead, out, first, add),
+                    2 => tile_times_panel::<S, L, 2>(simd, left, lines, ahead, out, first, add),
+                    3 => tile_times_panel::<S, L, 3>(simd, left, lines, ahead, out, first, add),
+                    4 => tile_times_panel::<S, L, 4>(simd, left, lines, ahead, out, first, add),
+                    5 => tile_times_panel::<S, L, 5>(simd, left, lines, ahead, out, first, add),
+                    6 => tile_times_panel::<S, L, 6>(simd, left, lines, ahead, out, first, add),
+                    7 => tile_times_panel::<S, L, 7>(simd, left, lines, ahead, out, first, add),
+                    8 => tile_times_panel::<S, L, 8>(simd, left, lines, ahead, out, first, add),
+                    9 => tile_times_panel::<S, L, 9>(simd, left, lines, ahead, out, first, add),
+                    10 => tile_times_panel::<S, L, 10>(simd, left, lines, ahead, out, first, add),
+                    11 => tile_times_panel::<S, L, 11>(simd, left, lines, ahead, out, first, add),
+                    _ => tile_times_panel::<S, L, 12>(simd, left, lines, ahead, out, first, add),
                 }
             }
         }
@@ -399,14 +298,14 @@ impl WithSimd for Slab<'_, '_> {
 /// Memory that is fetched a little at a time while something else is computed.
 #[derive(Clone, Copy)]
 struct Ahead {
-    at: *const Line,
+    at: *const u8,
     step_bytes: usize,
 }
 
 impl Ahead {
     /// `lines` from `first` on; one of `of` each as often as it is asked.
-    fn new(lines: &[Line], first: usize, of: usize) -> Self {
-        Self { at: lines.as_ptr().wrapping_add(first), step_bytes: size_of::<Line>() / of }
+    fn new<L>(lines: &[L], first: usize, of: usize) -> Self {
+        Self { at: lines.as_ptr().wrapping_add(first).cast(), step_bytes: size_of::<L>() / of }
     }
 
     /// Asks for the next bytes.
@@ -418,34 +317,33 @@ impl Ahead {
         unsafe {
             std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.at.cast());
         }
-        self.at = self.at.wrapping_byte_add(self.step_bytes);
+        self.at = self.at.wrapping_add(self.step_bytes);
     }
 }
 
 /// `ROWS` rows times a panel, for the columns `first` and following of `out`. Two vectors of columns at a time: with `ROWS` at its most, that is
 /// what registers hold.
 #[inline(always)]
-fn tile_times_panel<S: Simd, const ROWS: usize>(
+fn tile_times_panel<S: Simd, L: PanelRow, const ROWS: usize>(
     simd: S,
     left: &[f32],
-    lines: &[Line],
+    lines: &[L],
     mut ahead: Ahead,
     out: &mut [&mut [f32]],
     first: usize,
     add: bool,
 ) {
-    for vector in (0..PANEL / S::F32_LANES).step_by(2) {
-        let start = first + vector * S::F32_LANES;
+    for vector in 0..PANEL / 2 / S::F32_LANES {
+        let starts = [first + vector * S::F32_LANES, first + PANEL / 2 + vector * S::F32_LANES];
         let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
         if add {
             for row in 0..ROWS {
-                sums[row] = load_pair(simd, out[row], start);
+                sums[row] = [load(simd, out[row], starts[0]), load(simd, out[row], starts[1])];
             }
         }
         for (line, left) in lines.iter().zip(left.as_chunks::<ROWS>().0) {
             ahead.fetch();
-            let vectors = S::as_simd_f32s(&line.0).0;
-            let pair = [vectors[vector], vectors[vector + 1]];
+            let pair = line.pair(simd, vector);
             for row in 0..ROWS {
                 let factor = simd.splat_f32s(left[row]);
                 sums[row][0] = simd.mul_add_f32s(factor, pair[0], sums[row][0]);
@@ -453,34 +351,28 @@ fn tile_times_panel<S: Simd, const ROWS: usize>(
             }
         }
         for row in 0..ROWS {
-            store_pair(simd, out[row], start, sums[row]);
+            store(simd, out[row], starts[0], sums[row][0]);
+            store(simd, out[row], starts[1], sums[row][1]);
         }
     }
 }
 
-/// Two vectors of a row from `start` on; what lies past its end is 0.
+/// A vector of a row from `start` on; what lies past its end is 0.
 #[inline(always)]
-fn load_pair<S: Simd>(simd: S, row: &[f32], start: usize) -> [S::f32s; 2] {
+fn load<S: Simd>(simd: S, row: &[f32], start: usize) -> S::f32s {
     let rest = row.get(start..).unwrap_or_default();
     match S::as_simd_f32s(rest).0 {
-        [first, second, ..] => [*first, *second],
-        _ => {
-            let (first, second) = rest.split_at(rest.len().min(S::F32_LANES));
-            [simd.partial_load_f32s(first), simd.partial_load_f32s(second)]
-        }
+        [whole, ..] => *whole,
+        [] => simd.partial_load_f32s(rest),
     }
 }
 
-/// Puts two vectors where [`load_pair`] takes them from; what lies past the row's end is left out.
+/// Puts a vector where [`load`] takes it from; what lies past the row's end is left out.
 #[inline(always)]
-fn store_pair<S: Simd>(simd: S, row: &mut [f32], start: usize, pair: [S::f32s; 2]) {
+fn store<S: Simd>(simd: S, row: &mut [f32], start: usize, vector: S::f32s) {
     let rest = row.get_mut(start..).unwrap_or_default();
     match S::as_mut_simd_f32s(rest).0 {
-        [first, second, ..] => [*first, *second] = pair,
-        _ => {
-            let (first, second) = rest.split_at_mut(rest.len().min(S::F32_LANES));
-            simd.partial_store_f32s(first, pair[0]);
-            simd.partial_store_f32s(second, pair[1]);
-        }
+        [whole, ..] => *whole = vector,
+        [] => simd.partial_store_f32s(rest, vector),
     }
 }

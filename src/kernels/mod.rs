@@ -9,13 +9,15 @@ mod attention_backward;
 mod backward;
 mod elementwise;
 mod matrix;
+mod packed;
 mod update;
 
 pub use attention::{BLOCK, Segment, attend, attend_and_normalize};
 pub use attention_backward::{Attended, AttentionGradients, attend_backward};
 pub use backward::{add_column_sums, add_column_sums_of_products, gate, gate_backward, logprob, logprob_backward, rms_norm_backward};
 pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rotate_back, softmax, swiglu, weigh};
-pub use matrix::{Left, Packed, add_product, product};
+pub use matrix::{Left, add_product, product};
+pub use packed::Packed;
 pub use update::{AdamW, RmsProp, adam_w, rms_prop, scale, sum_of_squares};
 
 /// The lanes of every reduction.
@@ -85,6 +87,11 @@ mod tests {
         std::iter::from_fn(next).take(count).collect()
     }
 
+    /// [`numbers`] with no more digits than a bf16 has.
+    fn short(count: usize, seed: u32) -> Vec<f32> {
+        numbers(count, seed).into_iter().map(|number| f32::from_bits(number.to_bits() & 0xffff_0000)).collect()
+    }
+
     fn assert_all_same(name: &str, work: impl Fn() -> Vec<f32>) {
         let bits = |numbers: Vec<f32>| numbers.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
         let results: Vec<Vec<u32>> = with_all_widths(work).into_iter().map(bits).collect();
@@ -99,6 +106,12 @@ mod tests {
         assert_all_same("product", || {
             let mut out = numbers(rows * columns, 3);
             add_product(Left::Rows(&left), &right, &mut out);
+            out
+        });
+        let halves = Packed::of_rows(inner, &[(&short(inner * columns, 2), columns)]).narrowed();
+        assert_all_same("product with halves", || {
+            let mut out = vec![0.0; rows * columns];
+            product(Left::Rows(&left), &halves, &mut out);
             out
         });
         let weight = numbers(45, 4);
@@ -174,5 +187,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_fits_into_halves_is_the_same_in_them() {
+        for (rows, inner, columns) in [(1, 40, 70), (30, 900, 96), (300, 3, 33)] {
+            let (left, right) = (numbers(rows * inner, 1), short(inner * columns, 2));
+            let singles = Packed::of_rows(inner, &[(&right, columns)]);
+            let halves = singles.clone().narrowed();
+            assert!(matches!(halves.lines(), packed::Lines::Halves(_)));
+            let product = |right: &Packed| {
+                let mut out = vec![0.0; rows * columns];
+                product(Left::Rows(&left), right, &mut out);
+                out
+            };
+            assert_eq!(product(&halves), product(&singles));
+            for column in 0..columns {
+                let mut numbers = [vec![0.0; inner], vec![0.0; inner]];
+                singles.column(column, &mut numbers[0]);
+                halves.column(column, &mut numbers[1]);
+                assert_eq!(numbers[0], numbers[1]);
+            }
+        }
+        let mut right = short(64, 3);
+        right[63] = 0.1;
+        assert!(matches!(Packed::of_rows(2, &[(&right, 32)]).narrowed().lines(), packed::Lines::Singles(_)));
     }
 }

@@ -93,7 +93,7 @@ impl CpuDecoder {
             None => {
                 let embedding = model.model.embed_tokens.weight.val();
                 let [vocab_size, hidden_size] = embedding.dims();
-                Self::new(&model.model, Packed::of_columns(hidden_size, vocab_size, &read(embedding)?), None)
+                Self::new(&model.model, Packed::of_columns(hidden_size, vocab_size, &read(embedding)?).narrowed(), None)
             }
         }
     }
@@ -353,7 +353,7 @@ impl CpuProjection {
             parts.push((read(weight)?, to));
         }
         let parts: Vec<(&[f32], usize)> = parts.iter().map(|(values, columns)| (values.as_slice(), *columns)).collect();
-        Ok(Self { weight: Packed::of_rows(rows, &parts), bias: biased.then_some(bias) })
+        Ok(Self { weight: Packed::of_rows(rows, &parts).narrowed(), bias: biased.then_some(bias) })
     }
 
     /// `out = x · weight + bias`.
