@@ -128,7 +128,7 @@ impl Engine {
         let checkpoint = Checkpoint::open(&model.inputs.join(&model.model))?;
         let device = model.device.resolve()?;
         let loaded = checkpoint.load(&device)?;
-        let generator = if model.burn { Generator::with_burn(&loaded) } else { Generator::new(&loaded)? };
+        let generator = if model.burn { Generator::with_burn(loaded) } else { Generator::new(loaded)? };
         Ok(Self { generator, device, batch: model.batch, vocabulary_size: checkpoint.config.vocab_size })
     }
 

@@ -70,24 +70,22 @@ enum Engine {
 }
 
 impl Generator {
-    /// The fastest engine there is for the model's device. On the processor it has a copy of the weights, and `model` can be dropped.
+    /// The fastest engine there is for the model's device. On the processor it lays the weights out anew; what else holds the model keeps them in memory
+    /// twice.
     ///
     /// # Errors
     /// When a weight is not f32.
-    pub fn new(model: &CausalLm) -> Result<Self, GenerationError> {
-        // A model in training is sampled from without recording a graph.
-        let model = model.valid();
+    pub fn new(model: CausalLm) -> Result<Self, GenerationError> {
+        let model = without_graph(model);
         match model.device() {
-            device if device == Device::flex() => {
-                Ok(Self { engine: Engine::Processor(Box::new(CpuDecoder::of_causal_lm(&model)?)), device })
-            }
-            _ => Ok(Self::with_burn(&model)),
+            device if device == Device::flex() => Ok(Self { engine: Engine::Processor(Box::new(CpuDecoder::of_causal_lm(model)?)), device }),
+            _ => Ok(Self::with_burn(model)),
         }
     }
 
     /// burn's operations on any device: what the processor's engine is compared with.
-    pub fn with_burn(model: &CausalLm) -> Self {
-        let model = model.valid();
+    pub fn with_burn(model: CausalLm) -> Self {
+        let model = without_graph(model);
         Self { device: model.device(), engine: Engine::Burn(Box::new(model)) }
     }
 
@@ -161,6 +159,11 @@ impl Generator {
         }
         collect(&rows, responses, &self.device)
     }
+}
+
+/// A model in training is sampled from without recording a graph.
+fn without_graph(model: CausalLm) -> CausalLm {
+    model.valid()
 }
 
 /// A response for every seed of every prompt, nothing of it sampled yet.

@@ -1,8 +1,9 @@
 //! What is done to numbers one by one or row by row: norms, activations, rotations, softmax. Knows nothing of products or models.
 
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
-use super::{LANES, arch, sum_lanes};
+use super::{LANES, PIECE, arch, sum_lanes};
 
 /// e^x, within 2 units in the last place; 0 below −87.3, where it would not be a normal number, and infinite above 88.7.
 ///
@@ -73,7 +74,9 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         }
     }
     if !weight.is_empty() {
-        arch().dispatch(Norm(x, weight, epsilon, out));
+        let piece = PIECE.div_ceil(weight.len()) * weight.len();
+        let pieces = x.par_chunks(piece).zip(out.par_chunks_mut(piece));
+        pieces.for_each(|(x, out)| arch().dispatch(Norm(x, weight, epsilon, out)));
     }
 }
 
@@ -98,7 +101,9 @@ pub fn swiglu(gate_up: &[f32], width: usize, out: &mut [f32]) {
         }
     }
     if width > 0 {
-        arch().dispatch(SwiGlu(gate_up, width, out));
+        let rows = PIECE.div_ceil(2 * width);
+        let pieces = gate_up.par_chunks(2 * width * rows).zip(out.par_chunks_mut(width * rows));
+        pieces.for_each(|(gate_up, out)| arch().dispatch(SwiGlu(gate_up, width, out)));
     }
 }
 
@@ -108,13 +113,7 @@ pub fn swiglu(gate_up: &[f32], width: usize, out: &mut [f32]) {
 /// - heads: `[heads, 2 · pairs]`
 /// - cosines, sines: `[pairs]`
 pub fn rotate(heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
-    let pairs = cosines.len();
-    for head in heads.chunks_exact_mut(2 * pairs.max(1)) {
-        let (first, second) = head.split_at_mut(pairs);
-        for ((first, second), (cosine, sine)) in first.iter_mut().zip(second).zip(cosines.iter().zip(sines)) {
-            (*first, *second) = (*first * cosine - *second * sine, *second * cosine + *first * sine);
-        }
-    }
+    arch().dispatch(Rotate(heads, cosines, sines, 1.0));
 }
 
 /// The way back through [`rotate`], which is the turn in the other direction.
@@ -123,11 +122,25 @@ pub fn rotate(heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
 /// - by_heads: `[heads, 2 · pairs]`
 /// - cosines, sines: `[pairs]`
 pub fn rotate_back(by_heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
-    let pairs = cosines.len();
-    for head in by_heads.chunks_exact_mut(2 * pairs.max(1)) {
-        let (first, second) = head.split_at_mut(pairs);
-        for ((first, second), (cosine, sine)) in first.iter_mut().zip(second).zip(cosines.iter().zip(sines)) {
-            (*first, *second) = (*first * cosine + *second * sine, *second * cosine - *first * sine);
+    arch().dispatch(Rotate(by_heads, cosines, sines, -1.0));
+}
+
+/// Heads, cosines, sines, and the direction: 1 or −1.
+struct Rotate<'a>(&'a mut [f32], &'a [f32], &'a [f32], f32);
+
+impl WithSimd for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self(heads, cosines, sines, direction) = self;
+        let pairs = cosines.len();
+        for head in heads.chunks_exact_mut(2 * pairs.max(1)) {
+            let (first, second) = head.split_at_mut(pairs);
+            for ((first, second), (cosine, sine)) in first.iter_mut().zip(second).zip(cosines.iter().zip(sines)) {
+                let sine = sine * direction;
+                (*first, *second) = (*first * cosine - *second * sine, *second * cosine + *first * sine);
+            }
         }
     }
 }

@@ -23,6 +23,9 @@ pub use update::{AdamW, RmsProp, adam_w, rms_prop, scale, sum_of_squares};
 /// The lanes of every reduction.
 const LANES: usize = 16;
 
+/// Numbers that are worth a thread's while, where one by one or row by row something small is done to them.
+const PIECE: usize = 1 << 13;
+
 /// The vectors that the processor has.
 #[cfg(not(test))]
 #[inline(always)]

@@ -119,7 +119,7 @@ impl<'a> Sampler<'a> {
     fn open(context: &'a Context, settings: &'a Generate) -> Result<Self, StageError> {
         let checkpoint = context.checkpoint("policy")?;
         let device = context.device()?;
-        let generator = Generator::new(&checkpoint.load(&device)?)?;
+        let generator = Generator::new(checkpoint.load(&device)?)?;
         let sampling = Sampling {
             temperature: settings.temperature,
             top_p: settings.top_p,

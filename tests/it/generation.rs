@@ -37,7 +37,7 @@ fn prompts(rows: &[Vec<i32>]) -> Sequences {
 
 /// With the engine of the model's device, without anyone watching.
 fn sample(model: &CausalLm, prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
-    sample_with(&Generator::new(model).unwrap(), prompts, seeds, sampling, batch_size)
+    sample_with(&Generator::new(model.clone()).unwrap(), prompts, seeds, sampling, batch_size)
 }
 
 fn sample_with(generator: &Generator, prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
@@ -46,7 +46,7 @@ fn sample_with(generator: &Generator, prompts: &Sequences, seeds: &[Vec<[u8; 32]
 
 /// The engine of the model's device, and burn's.
 fn engines(model: &CausalLm) -> [Generator; 2] {
-    [Generator::new(model).unwrap(), Generator::with_burn(model)]
+    [Generator::new(model.clone()).unwrap(), Generator::with_burn(model.clone())]
 }
 
 /// The response ids of each row.
@@ -166,7 +166,7 @@ fn the_same_seeds_give_the_same_responses() {
 #[test]
 fn responses_are_the_same_bits_in_any_company() {
     let model = small_model();
-    let engine = Generator::new(&model).unwrap();
+    let engine = Generator::new(model.clone()).unwrap();
     let rows: Vec<Vec<i32>> = (0..9).map(|row| (0..1 + row * 5 % 37).map(|at| (at * 7 + row) % 40).collect()).collect();
     let warm = Sampling { top_p: 0.95, temperature: 0.8, max_new_tokens: 20, ..sampling() };
     let all = sample_with(&engine, &prompts(&rows), &seeds(9, 5), &warm, 64);
@@ -276,7 +276,7 @@ fn progress_is_told_and_can_stop_the_work() {
 #[test]
 fn settings_and_seeds_are_checked() {
     let model = small_model();
-    let engine = Generator::new(&model).unwrap();
+    let engine = Generator::new(model.clone()).unwrap();
     let refused = |sampling: Sampling, seeds: &[Vec<[u8; 32]>]| {
         engine.generate(&prompts(&[vec![1]]), seeds, &sampling, 1, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string()
     };

@@ -1,7 +1,14 @@
 //! Keys and values of sequences that grow on their own, and may begin where another one ends. Knows nothing of tokens or weights.
 
+use std::ops::Range;
+
+use rayon::prelude::*;
+
 use super::Scratch;
 use crate::kernels::{BLOCK, Segment};
+
+/// Numbers that are worth being copied on another thread.
+const WORTH_A_THREAD: usize = 1 << 11;
 
 /// The keys and values of many sequences, every layer.
 ///
@@ -89,20 +96,32 @@ impl CpuCache {
         self.sequences[number].length += positions;
     }
 
-    /// Adds a layer's keys and values of positions from the sequence's end on; [`Self::advance`] makes them count once all layers have theirs.
+    /// Adds a layer's keys and values; [`Self::advance`] makes them count once all layers have theirs.
     ///
     /// # Shapes
-    /// - keys, values: `[heads, head_dim]` of position `past` past the end
-    pub(super) fn append(&mut self, layer: usize, number: usize, past: usize, keys: &[f32], values: &[f32]) {
-        let sequence = &mut self.sequences[number];
-        let position = sequence.length + past;
-        let cache = &mut sequence.layers[layer];
-        if position.is_multiple_of(BLOCK) {
-            cache.keys.resize((position / BLOCK + 1) * keys.len() * BLOCK, 0.0);
-        }
-        let block = &mut cache.keys[position / BLOCK * keys.len() * BLOCK..];
-        block[position % BLOCK..].iter_mut().step_by(BLOCK).zip(keys).for_each(|(to, from)| *to = *from);
-        cache.values.extend_from_slice(values);
+    /// - spans: for each sequence, which of the rows are its own
+    /// - rows: `[positions, width]`, which end with keys and values, `[heads, head_dim]` each
+    pub(super) fn append(&mut self, layer: usize, spans: &[Range<usize>], rows: &[f32], width: usize) {
+        let key_width = self.key_value_heads * self.head_dim;
+        let at_least = WORTH_A_THREAD.div_ceil(key_width.max(1));
+        self.sequences.par_iter_mut().zip(spans).with_min_len(at_least).for_each(|(sequence, span)| {
+            let cache = &mut sequence.layers[layer];
+            let rows = rows[span.start * width..span.end * width].chunks_exact(width.max(1));
+            for (position, row) in (sequence.length..).zip(rows) {
+                let (keys, values) = row[width - 2 * key_width..].split_at(key_width);
+                if position.is_multiple_of(BLOCK) {
+                    cache.keys.resize((position / BLOCK + 1) * key_width * BLOCK, 0.0);
+                }
+                let block = &mut cache.keys[position / BLOCK * key_width * BLOCK..];
+                block[position % BLOCK..].iter_mut().step_by(BLOCK).zip(keys).for_each(|(to, from)| *to = *from);
+                cache.values.extend_from_slice(values);
+            }
+        });
+    }
+
+    /// How many sequences there are, closed ones included.
+    pub(super) fn sequences(&self) -> usize {
+        self.sequences.len()
     }
 
     /// What position `past` past the end of a sequence sees in a layer, itself included: all positions that the layer has of its prefix, and its own.

@@ -7,6 +7,8 @@
 mod cache;
 mod training;
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::{Attention, CausalLm, Decoder, ModelError, Projection, RewardModel};
@@ -17,6 +19,9 @@ pub use training::{CpuGradients, CpuTraining, CpuWeights, Family};
 
 /// Multiply-adds of attention that are worth a thread's while.
 const WORTH_A_THREAD: usize = 1 << 16;
+
+/// Rows of queries and keys that are turned at once.
+const TURNED_TOGETHER: usize = 8;
 
 /// A model's weights, laid out for the processor.
 #[derive(Debug)]
@@ -85,16 +90,14 @@ impl CpuDecoder {
     ///
     /// # Errors
     /// When a parameter is not f32.
-    pub fn of_causal_lm(model: &CausalLm) -> Result<Self, ModelError> {
-        match &model.lm_head {
-            Some(head) => {
-                Self::new(&model.model, CpuProjection::beside(&[head])?.weight, Some(read(model.model.embed_tokens.weight.val())?))
-            }
-            None => {
-                let embedding = model.model.embed_tokens.weight.val();
-                let [vocab_size, hidden_size] = embedding.dims();
-                Self::new(&model.model, Packed::of_columns(hidden_size, vocab_size, &read(embedding)?).narrowed(), None)
-            }
+    pub fn of_causal_lm(model: CausalLm) -> Result<Self, ModelError> {
+        let CausalLm { model, lm_head } = model;
+        let embedding = model.embed_tokens.weight.val();
+        let [vocab_size, hidden_size] = embedding.dims();
+        let embedding = read(embedding)?;
+        match lm_head {
+            Some(head) => Self::new(model, CpuProjection::beside(&[&head])?.weight, Some(embedding)),
+            None => Self::new(model, Packed::of_columns(hidden_size, vocab_size, &embedding).narrowed(), None),
         }
     }
 
@@ -102,14 +105,17 @@ impl CpuDecoder {
     ///
     /// # Errors
     /// When a parameter is not f32.
-    pub fn of_reward_model(model: &RewardModel) -> Result<Self, ModelError> {
+    pub fn of_reward_model(model: RewardModel) -> Result<Self, ModelError> {
         let embedding = read(model.model.embed_tokens.weight.val())?;
-        Self::new(&model.model, CpuProjection::beside(&[&model.score])?.weight, Some(embedding))
+        Self::new(model.model, CpuProjection::beside(&[&model.score])?.weight, Some(embedding))
     }
 
-    fn new(decoder: &Decoder, head: Packed, embedding: Option<Vec<f32>>) -> Result<Self, ModelError> {
+    /// Takes the layers apart one by one, so that few weights are in memory twice.
+    fn new(decoder: Decoder, head: Packed, embedding: Option<Vec<f32>>) -> Result<Self, ModelError> {
         let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
-        let layer = |layer: &super::Layer| {
+        let frequencies = decoder.frequencies().to_vec();
+        drop(decoder.embed_tokens);
+        let layer = |layer: super::Layer| {
             let attention = &layer.self_attn;
             Ok(CpuLayer {
                 input_norm: CpuNorm::new(&layer.input_layernorm)?,
@@ -127,10 +133,10 @@ impl CpuDecoder {
             vocab_size,
             hidden_size,
             embedding,
-            layers: decoder.layers.iter().map(layer).collect::<Result<_, ModelError>>()?,
             norm: CpuNorm::new(&decoder.norm)?,
+            layers: decoder.layers.into_iter().map(layer).collect::<Result<_, ModelError>>()?,
             head,
-            frequencies: decoder.frequencies().to_vec(),
+            frequencies,
         })
     }
 
@@ -161,13 +167,12 @@ impl CpuDecoder {
     /// # Errors
     /// When an id is outside the vocabulary; the cache is as it was then.
     pub fn forward(&self, spans: &[Span<'_>], cache: &mut CpuCache) -> Result<Vec<f32>, ModelError> {
-        let places = self.places(spans, cache)?;
-        let mut x = vec![0.0; places.len() * self.hidden_size];
-        self.embed(&places, &mut x);
-        let angles = angles(&self.frequencies, places.iter().map(|place| place.position));
+        let pass = self.pass(spans, cache)?;
+        let mut x = vec![0.0; pass.places.len() * self.hidden_size];
+        self.embed(&pass.places, &mut x);
         let mut scratch = std::mem::take(&mut cache.scratch);
         for (index, layer) in self.layers.iter().enumerate() {
-            layer.forward(index, &mut x, &places, &angles, cache, &mut scratch);
+            layer.forward(index, &mut x, &pass, cache, &mut scratch);
         }
         cache.scratch = scratch;
         for span in spans {
@@ -187,13 +192,15 @@ impl CpuDecoder {
     }
 
     /// Where each token of the spans is.
-    fn places(&self, spans: &[Span<'_>], cache: &CpuCache) -> Result<Vec<Place>, ModelError> {
+    fn pass(&self, spans: &[Span<'_>], cache: &CpuCache) -> Result<Pass, ModelError> {
+        let mut rows = vec![0..0; cache.sequences()];
         let mut places = Vec::with_capacity(spans.iter().map(|span| span.tokens.len()).sum());
         let mut read: Vec<(usize, usize)> = Vec::new();
         for span in spans {
             // A prefix that is read in this very pass counts already.
             let before = cache.prefix(span.sequence).and_then(|prefix| read.iter().find(|(number, _)| *number == prefix));
             let start = cache.length(span.sequence) + before.map_or(0, |(_, tokens)| *tokens);
+            rows[span.sequence] = places.len()..places.len() + span.tokens.len();
             for (past, &token) in span.tokens.iter().enumerate() {
                 let token = usize::try_from(token).ok().filter(|token| *token < self.vocab_size).ok_or_else(|| {
                     ModelError::Sequences(format!("token id {token}, expected 0 to {}", self.vocab_size.saturating_sub(1)))
@@ -202,7 +209,8 @@ impl CpuDecoder {
             }
             read.push((span.sequence, span.tokens.len()));
         }
-        Ok(places)
+        let angles = angles(&self.frequencies, places.iter().map(|place| place.position));
+        Ok(Pass { places, rows, angles })
     }
 
     fn embed(&self, places: &[Place], x: &mut [f32]) {
@@ -213,6 +221,17 @@ impl CpuDecoder {
             }
         }
     }
+}
+
+/// What a pass computes.
+#[derive(Debug)]
+struct Pass {
+    /// One a token.
+    places: Vec<Place>,
+    /// For each sequence of the cache, which of the tokens are its own.
+    rows: Vec<Range<usize>>,
+    /// The cosines and sines of each token's position: `[tokens, 2, head_dim / 2]`.
+    angles: Vec<f32>,
 }
 
 /// A token in its sequence.
@@ -239,22 +258,19 @@ struct Scratch {
 impl CpuLayer {
     /// # Shapes
     /// - x: `[tokens, hidden_size]`, changed in place
-    fn forward(&self, index: usize, x: &mut [f32], places: &[Place], angles: &[f32], cache: &mut CpuCache, scratch: &mut Scratch) {
+    fn forward(&self, index: usize, x: &mut [f32], pass: &Pass, cache: &mut CpuCache, scratch: &mut Scratch) {
         let shape = self.shape;
         let Scratch { normed, qkv, attended, gate_up, activated } = scratch;
         self.input_norm.apply(x, normed);
         self.qkv.apply(normed, qkv);
-        self.place(qkv, angles);
-        for (place, row) in places.iter().zip(qkv.chunks_exact(shape.qkv_width())) {
-            let (keys, values) = row[shape.query_width()..].split_at(shape.key_width());
-            cache.append(index, place.sequence, place.past, keys, values);
-        }
-        self.attend(index, places, qkv, cache, attended);
+        self.place(qkv, &pass.angles);
+        cache.append(index, &pass.rows, qkv, shape.qkv_width());
+        self.attend(index, &pass.places, qkv, cache, attended);
         self.output.add(attended, x);
         self.mlp_norm.apply(x, normed);
         self.gate_up.apply(normed, gate_up);
         let width = self.down.weight.rows();
-        activated.resize(places.len() * width, 0.0);
+        activated.resize(pass.places.len() * width, 0.0);
         kernels::swiglu(gate_up, width, activated);
         self.down.add(activated, x);
     }
@@ -264,7 +280,8 @@ impl CpuLayer {
         let shape = self.shape;
         let scale = (shape.head_dim as f64).powf(-0.5) as f32;
         let angle_width = shape.head_dim;
-        for (row, angles) in qkv.chunks_exact_mut(shape.qkv_width()).zip(angles.chunks_exact(angle_width.max(1))) {
+        let rows = qkv.par_chunks_exact_mut(shape.qkv_width()).zip(angles.par_chunks_exact(angle_width.max(1)));
+        rows.with_min_len(TURNED_TOGETHER).for_each(|(row, angles)| {
             let (queries, rest) = row.split_at_mut(shape.query_width());
             let (keys, _) = rest.split_at_mut(shape.key_width());
             for (heads, norm) in [(&mut *queries, &self.query_norm), (&mut *keys, &self.key_norm)] {
@@ -278,7 +295,7 @@ impl CpuLayer {
                 }
             }
             queries.iter_mut().for_each(|number| *number *= scale);
-        }
+        });
     }
 
     /// What each token's queries find in the cache: `[tokens, heads · head_dim]`.

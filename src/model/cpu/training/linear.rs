@@ -161,11 +161,8 @@ impl Norm {
     /// # Shapes
     /// - x, output: `[rows, width]`
     pub(super) fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let weight = self.weight.values();
         let mut out = vec![0.0; x.len()];
-        let piece = ROWS * weight.len().max(1);
-        let pieces = x.par_chunks(piece).zip(out.par_chunks_mut(piece));
-        pieces.for_each(|(x, out)| kernels::rms_norm(x, weight, self.epsilon, out));
+        kernels::rms_norm(x, self.weight.values(), self.epsilon, &mut out);
         out
     }
 
