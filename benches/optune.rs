@@ -2,6 +2,9 @@
 //!
 //! Knows which cases there are; each is a file of its own.
 
+/// The program's own, so that both are measured alike.
+#[path = "../src/allocator.rs"]
+mod allocator;
 mod dpo_step;
 mod generate;
 mod measurement;
@@ -9,10 +12,6 @@ mod measurement;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-/// The program's own allocator, so that both are measured alike.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 struct Arguments {
@@ -34,6 +33,7 @@ enum Case {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let measured = match Arguments::parse().case {
         Case::DpoStep(arguments) => dpo_step::run(&arguments),
         Case::Generate(arguments) => generate::equal(&arguments),

@@ -78,7 +78,9 @@ impl Generator {
     pub fn new(model: CausalLm) -> Result<Self, GenerationError> {
         let model = without_graph(model);
         match model.device() {
-            device if device == Device::flex() => Ok(Self { engine: Engine::Processor(Box::new(CpuDecoder::of_causal_lm(model)?)), device }),
+            device if device == Device::flex() => {
+                Ok(Self { engine: Engine::Processor(Box::new(CpuDecoder::of_causal_lm(model)?)), device })
+            }
             _ => Ok(Self::with_burn(model)),
         }
     }

@@ -40,28 +40,7 @@ pub fn attend(
     scores: &mut Vec<f32>,
     out: &mut [f32],
 ) {
-    arch().dispatch(Attend { queries, head_dim, segments, head, heads, window, scores, out, normalizers: &mut [] });
-}
-
-/// [`attend`], and the logarithm of each query's sum of e^score, from which [`super::attend_backward`] has its weights again.
-///
-/// # Shapes
-/// - normalizers: `[queries]`
-///
-/// # Panics
-/// When a segment is shorter than its length says.
-#[expect(clippy::too_many_arguments, reason = "one more than attend has")]
-pub fn attend_and_normalize(
-    queries: &[f32],
-    head_dim: usize,
-    segments: &[Segment<'_>],
-    [head, heads]: [usize; 2],
-    window: usize,
-    scores: &mut Vec<f32>,
-    out: &mut [f32],
-    normalizers: &mut [f32],
-) {
-    arch().dispatch(Attend { queries, head_dim, segments, head, heads, window, scores, out, normalizers });
+    arch().dispatch(Attend { queries, head_dim, segments, head, heads, window, scores, out });
 }
 
 struct Attend<'a> {
@@ -73,8 +52,6 @@ struct Attend<'a> {
     window: usize,
     scores: &'a mut Vec<f32>,
     out: &'a mut [f32],
-    /// One a query, or none.
-    normalizers: &'a mut [f32],
 }
 
 impl WithSimd for Attend<'_> {
@@ -82,8 +59,7 @@ impl WithSimd for Attend<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { queries, head_dim, segments, head, heads, window, scores, out, normalizers } = self;
-        let mut normalizers = normalizers.iter_mut();
+        let Self { queries, head_dim, segments, head, heads, window, scores, out } = self;
         let total: usize = segments.iter().map(|segment| segment.length).sum();
         let skipped = total.saturating_sub(window);
         let block_width = heads * head_dim * BLOCK;
@@ -98,10 +74,7 @@ impl WithSimd for Attend<'_> {
                 scores.truncate(end);
             }
             let scores = &mut scores[skipped..];
-            let (largest, sum) = softmax(scores);
-            if let Some(normalizer) = normalizers.next() {
-                *normalizer = largest + sum.ln();
-            }
+            let (_, sum) = softmax(scores);
             let scale = sum.recip();
             let width = heads * head_dim;
             let mut at = 0;

@@ -5,19 +5,19 @@
 //! are polynomials of our own. Vectors are chosen when the program runs ([`pulp`]); threads are those of the current rayon pool.
 
 mod attention;
-mod attention_backward;
 mod backward;
 mod elementwise;
 mod matrix;
 mod packed;
+mod self_attention;
 mod update;
 
-pub use attention::{BLOCK, Segment, attend, attend_and_normalize};
-pub use attention_backward::{Attended, AttentionGradients, attend_backward};
+pub use attention::{BLOCK, Segment, attend};
 pub use backward::{add_column_sums, add_column_sums_of_products, gate, gate_backward, logprob, logprob_backward, rms_norm_backward};
 pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rotate_back, softmax, swiglu, weigh};
 pub use matrix::{Left, add_product, product};
 pub use packed::Packed;
+pub use self_attention::{AttentionGradients, Found, SelfAttention, self_attention, self_attention_backward};
 pub use update::{AdamW, RmsProp, adam_w, rms_prop, scale, sum_of_squares};
 
 /// The lanes of every reduction.

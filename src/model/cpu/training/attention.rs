@@ -1,13 +1,15 @@
 //! Attention in training: queries, keys and values to what they find, and back. Knows nothing of the layer around it.
 
+use std::ops::Range;
+
 use burn::nn::RmsNorm;
 use rayon::prelude::*;
 
 use super::linear::{Linear, Norm};
 use super::parameter::CpuGradients;
-use super::tokens::Tokens;
+use super::tokens::{Place, Tokens};
 use super::weights::CpuWeights;
-use crate::kernels::{self, Attended, AttentionGradients, BLOCK, Segment};
+use crate::kernels::{self, AttentionGradients, Found, SelfAttention};
 use crate::model::cpu::AttentionShape;
 use crate::model::{Attention, ModelError, Projection};
 
@@ -160,94 +162,73 @@ impl TrainedAttention {
 
     /// What each token's queries find, and their normalizers.
     fn attend(&self, tokens: &Tokens, queries: &[f32], keys: &[f32], values: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let AttentionShape { heads, key_value_heads, head_dim, window, .. } = self.shape;
-        let (width, key_width) = (heads * head_dim, key_value_heads * head_dim);
-        let mut found = vec![0.0; queries.len()];
-        let mut normalizers = vec![0.0; tokens.count() * heads];
-        // Each span's rows, and the number of the span before it that it goes on from.
-        let mut spans: Vec<(std::ops::Range<usize>, Option<usize>)> = Vec::new();
-        for place in &tokens.families {
-            let (stem, mut row) = (spans.len(), place.row);
-            for (span, length) in place.lengths.iter().enumerate() {
-                spans.push((row..row + length, (span > 0).then_some(stem)));
-                row += length;
-            }
-        }
-        let blocks = |(rows, _): &(std::ops::Range<usize>, _)| {
-            let mut blocks = vec![0.0; rows.len().div_ceil(BLOCK) * key_width * BLOCK];
-            for (past, keys) in keys[rows.start * key_width..rows.end * key_width].chunks_exact(key_width.max(1)).enumerate() {
-                let block = &mut blocks[past / BLOCK * key_width * BLOCK..][past % BLOCK..];
-                block.iter_mut().step_by(BLOCK).zip(keys).for_each(|(to, from)| *to = *from);
-            }
-            blocks
-        };
-        let blocks: Vec<Vec<f32>> = spans.par_iter().map(blocks).collect();
-        let segment = |span: usize, length: usize| {
-            let first = spans[span].0.start;
-            Segment { keys: &blocks[span], values: &values[first * key_width..(first + length) * key_width], length }
-        };
-        let nothing = Segment { keys: &[], values: &[], length: 0 };
-        let places: Vec<(usize, usize)> =
-            spans.iter().enumerate().flat_map(|(span, (rows, _))| (1..=rows.len()).map(move |length| (span, length))).collect();
-        let group = heads.checked_div(key_value_heads).unwrap_or(0);
-        let rows = found.par_chunks_mut(width.max(1)).zip(normalizers.par_chunks_mut(heads.max(1)));
-        let rows = rows.zip(queries.par_chunks(width.max(1))).zip(&places);
-        rows.for_each_init(Vec::new, |scores, (((found, normalizers), queries), &(span, length))| {
-            let before = spans[span].1.map_or(nothing, |stem| segment(stem, spans[stem].0.len()));
-            let segments = [before, segment(span, length)];
-            let each = found.chunks_exact_mut((group * head_dim).max(1)).zip(normalizers.chunks_exact_mut(group.max(1)));
-            for (head, ((found, normalizers), queries)) in each.zip(queries.chunks_exact((group * head_dim).max(1))).enumerate() {
-                let place = [head, key_value_heads];
-                kernels::attend_and_normalize(queries, head_dim, &segments, place, window, scores, found, normalizers);
-            }
+        let (group, head_dim) = (self.group(), self.shape.head_dim);
+        let each = self.each_head(tokens, |place, head| {
+            let rows = place.row..place.row + place.tokens();
+            let gather = |values, each| self.gather(values, &rows, head, each);
+            let (queries, keys, values) = (gather(queries, group * head_dim), gather(keys, head_dim), gather(values, head_dim));
+            let lengths = &place.lengths;
+            let attention = SelfAttention { lengths, head_dim, window: self.shape.window, queries: &queries, keys: &keys, values: &values };
+            kernels::self_attention(attention)
         });
+        let mut found = vec![0.0; queries.len()];
+        let mut normalizers = vec![0.0; queries.len() / head_dim.max(1)];
+        for (row, head, of_head) in each {
+            self.scatter(&of_head.out, row, head, group * head_dim, &mut found);
+            self.scatter(&of_head.normalizers, row, head, group, &mut normalizers);
+        }
         (found, normalizers)
     }
 
     /// The derivatives by queries, keys and values, each in the shape of its own.
     fn attend_backward(&self, tokens: &Tokens, kept: &Kept, by_found: &[f32]) -> [Vec<f32>; 3] {
-        let AttentionShape { heads, key_value_heads, head_dim, window, .. } = self.shape;
-        let group = heads.checked_div(key_value_heads).unwrap_or(0);
-        let work: Vec<(usize, usize)> =
-            (0..tokens.families.len()).flat_map(|family| (0..key_value_heads).map(move |head| (family, head))).collect();
-        let of_head = |&(family, head): &(usize, usize)| {
-            let place = &tokens.families[family];
+        let (group, head_dim) = (self.group(), self.shape.head_dim);
+        let each = self.each_head(tokens, |place, head| {
             let rows = place.row..place.row + place.tokens();
-            let gather = |values: &[f32], each: usize| -> Vec<f32> {
-                let rows = values[rows.start * key_value_heads * each..rows.end * key_value_heads * each]
-                    .chunks_exact((key_value_heads * each).max(1));
-                rows.flat_map(|row| &row[head * each..(head + 1) * each]).copied().collect()
-            };
+            let gather = |values, each| self.gather(values, &rows, head, each);
             let [queries, found, by_found] = [&kept.queries, &kept.found, by_found].map(|values| gather(values, group * head_dim));
             let [keys, values] = [&kept.keys, &kept.values].map(|values| gather(values, head_dim));
-            let attended = Attended {
-                lengths: &place.lengths,
-                head_dim,
-                window,
-                queries: &queries,
-                keys: &keys,
-                values: &values,
-                out: &found,
-                normalizers: &gather(&kept.normalizers, group),
-            };
-            kernels::attend_backward(attended, &by_found)
-        };
-        let found: Vec<AttentionGradients> = work.par_iter().map(of_head).collect();
-        let (mut by_queries, mut by_keys, mut by_values) =
-            (vec![0.0; kept.queries.len()], vec![0.0; kept.keys.len()], vec![0.0; kept.values.len()]);
-        for (&(family, head), gradients) in work.iter().zip(found) {
-            let row = tokens.families[family].row;
-            for (by, found, each) in [
-                (&mut by_queries, gradients.queries, group * head_dim),
-                (&mut by_keys, gradients.keys, head_dim),
-                (&mut by_values, gradients.values, head_dim),
-            ] {
-                let rows = by[row * key_value_heads * each..].chunks_exact_mut((key_value_heads * each).max(1));
-                for (to, from) in rows.zip(found.chunks_exact(each.max(1))) {
-                    to[head * each..(head + 1) * each].copy_from_slice(from);
-                }
-            }
+            let normalizers = gather(&kept.normalizers, group);
+            let lengths = &place.lengths;
+            let attention = SelfAttention { lengths, head_dim, window: self.shape.window, queries: &queries, keys: &keys, values: &values };
+            kernels::self_attention_backward(attention, Found { out: &found, normalizers: &normalizers }, &by_found)
+        });
+        let [mut by_queries, mut by_keys, mut by_values] = [&kept.queries, &kept.keys, &kept.values].map(|values| vec![0.0; values.len()]);
+        for (row, head, gradients) in each {
+            let AttentionGradients { queries, keys, values } = gradients;
+            self.scatter(&queries, row, head, group * head_dim, &mut by_queries);
+            self.scatter(&keys, row, head, head_dim, &mut by_keys);
+            self.scatter(&values, row, head, head_dim, &mut by_values);
         }
         [by_queries, by_keys, by_values]
+    }
+
+    /// Query heads that share a key-value head.
+    fn group(&self) -> usize {
+        self.shape.heads.checked_div(self.shape.key_value_heads).unwrap_or(0)
+    }
+
+    /// What `work` gives for each family and key-value head, with the family's first row and the head.
+    fn each_head<R: Send>(&self, tokens: &Tokens, work: impl Fn(&Place, usize) -> R + Sync) -> Vec<(usize, usize, R)> {
+        let heads = self.shape.key_value_heads;
+        let items: Vec<(&Place, usize)> = tokens.families.iter().flat_map(|place| (0..heads).map(move |head| (place, head))).collect();
+        items.par_iter().map(|&(place, head)| (place.row, head, work(place, head))).collect()
+    }
+
+    /// What key-value head `head` has of some rows, `each` numbers a row: `[rows, each]` of `[tokens, key_value_heads, each]`.
+    fn gather(&self, values: &[f32], rows: &Range<usize>, head: usize, each: usize) -> Vec<f32> {
+        let width = self.shape.key_value_heads * each;
+        let mut gathered = Vec::with_capacity(rows.len() * each);
+        for row in values[rows.start * width..rows.end * width].chunks_exact(width.max(1)) {
+            gathered.extend_from_slice(&row[head * each..(head + 1) * each]);
+        }
+        gathered
+    }
+
+    /// Puts what [`Self::gather`] takes back, from row `row` on.
+    fn scatter(&self, gathered: &[f32], row: usize, head: usize, each: usize, values: &mut [f32]) {
+        let width = self.shape.key_value_heads * each;
+        let rows = values[row * width..].chunks_exact_mut(width.max(1));
+        rows.zip(gathered.chunks_exact(each.max(1))).for_each(|(to, from)| to[head * each..(head + 1) * each].copy_from_slice(from));
     }
 }

@@ -224,5 +224,7 @@ fn sums(group: &Group, logprobs: &mut impl Iterator<Item = f64>) -> Vec<f64> {
 }
 
 fn gather(hidden: &[f32], hidden_size: usize, rows: impl Iterator<Item = usize>) -> Vec<f32> {
-    rows.flat_map(|row| &hidden[row * hidden_size..][..hidden_size]).copied().collect()
+    let mut gathered = Vec::with_capacity(rows.size_hint().0 * hidden_size);
+    rows.for_each(|row| gathered.extend_from_slice(&hidden[row * hidden_size..][..hidden_size]));
+    gathered
 }
