@@ -28,6 +28,9 @@ const DEPTH: usize = 768;
 /// Numbers of the left factor that a share works on at once: half of them fit into a processor's second cache beside what goes by.
 const NEAR: usize = 1 << 17;
 
+/// Columns that are laid out at once when they come from rows.
+const COLUMNS_TOGETHER: usize = 32;
+
 /// Tiles that are laid out at once when they come from columns.
 const TILES_TOGETHER: usize = 8;
 
@@ -221,8 +224,11 @@ impl Piece<'_> {
                     let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
                     let to = &mut to[start * columns.len()..end * columns.len()];
                     let values = &values[(self.first + start) * self.inner..(self.first + end) * self.inner];
-                    for (at, row) in values.chunks_exact(self.inner).enumerate() {
-                        to[at..].iter_mut().step_by(end - start).zip(&row[columns.clone()]).for_each(|(to, from)| *to = *from);
+                    // A few columns at once, so that what is written stays near.
+                    for (to, first) in to.chunks_mut(COLUMNS_TOGETHER * (end - start)).zip(columns.clone().step_by(COLUMNS_TOGETHER)) {
+                        for (at, row) in values.chunks_exact(self.inner).enumerate() {
+                            to[at..].iter_mut().step_by(end - start).zip(&row[first..]).for_each(|(to, from)| *to = *from);
+                        }
                     }
                 }
             }
