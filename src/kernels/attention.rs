@@ -58,7 +58,7 @@ impl WithSimd for Attend<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Self { queries, head_dim, segments, head, heads, window, scores, out } = self;
         let total: usize = segments.iter().map(|segment| segment.length).sum();
         let skipped = total.saturating_sub(window);
@@ -69,27 +69,20 @@ impl WithSimd for Attend<'_> {
                 let end = scores.len() + segment.length;
                 for block in segment.keys.chunks_exact(block_width).take(segment.length.div_ceil(BLOCK)) {
                     let keys = &block[head * head_dim * BLOCK..(head + 1) * head_dim * BLOCK];
-                    scores.extend_from_slice(&block_scores(query, keys));
+                    scores.extend_from_slice(&block_scores(simd, query, keys));
                 }
                 scores.truncate(end);
             }
             let scores = &mut scores[skipped..];
             let (_, sum) = softmax(scores);
             let scale = sum.recip();
-            let width = heads * head_dim;
+            let values = Values { segments, skipped, width: heads * head_dim, first: head * head_dim };
             let mut at = 0;
             while at < head_dim {
-                let left = head_dim - at;
-                let columns = head * head_dim + at;
-                let out = &mut out[at..];
-                at += match left {
-                    64.. => mix::<64>(scores, skipped, segments, width, columns, scale, out),
-                    48.. => mix::<48>(scores, skipped, segments, width, columns, scale, out),
-                    32.. => mix::<32>(scores, skipped, segments, width, columns, scale, out),
-                    16.. => mix::<16>(scores, skipped, segments, width, columns, scale, out),
-                    8.. => mix::<8>(scores, skipped, segments, width, columns, scale, out),
-                    4.. => mix::<4>(scores, skipped, segments, width, columns, scale, out),
-                    _ => mix::<1>(scores, skipped, segments, width, columns, scale, out),
+                at += match head_dim - at {
+                    left if left >= 2 * S::F32_LANES => values.mix::<S, 2, true>(simd, scores, at, scale, out),
+                    left if left >= S::F32_LANES => values.mix::<S, 1, true>(simd, scores, at, scale, out),
+                    _ => values.mix::<S, 1, false>(simd, scores, at, scale, out),
                 };
             }
         }
@@ -98,51 +91,95 @@ impl WithSimd for Attend<'_> {
 
 /// A query times each key of a block. Four sums take turns, so that an addition need not wait for the one before it.
 #[inline(always)]
-fn block_scores(query: &[f32], keys: &[f32]) -> [f32; BLOCK] {
-    let mut sums = [[0.0_f32; BLOCK]; 4];
+fn block_scores<S: Simd>(simd: S, query: &[f32], keys: &[f32]) -> [f32; BLOCK] {
+    let mut scores = [0.0; BLOCK];
     let (fours, rest) = query.as_chunks::<4>();
     let (keys, _) = keys.as_chunks::<BLOCK>();
     let (key_fours, key_rest) = keys.as_chunks::<4>();
-    for (four, keys) in fours.iter().zip(key_fours) {
-        for turn in 0..4 {
-            for position in 0..BLOCK {
-                sums[turn][position] = four[turn].mul_add(keys[turn][position], sums[turn][position]);
+    for (vector, scores) in S::as_mut_simd_f32s(&mut scores).0.iter_mut().enumerate() {
+        let mut sums = [simd.splat_f32s(0.0); 4];
+        let mut add = |turn: usize, number: f32, keys: &[f32; BLOCK]| {
+            sums[turn] = simd.mul_add_f32s(simd.splat_f32s(number), S::as_simd_f32s(keys).0[vector], sums[turn]);
+        };
+        for (four, keys) in fours.iter().zip(key_fours) {
+            for turn in 0..4 {
+                add(turn, four[turn], &keys[turn]);
             }
         }
-    }
-    for ((sums, number), keys) in sums.iter_mut().zip(rest).zip(key_rest) {
-        for position in 0..BLOCK {
-            sums[position] = number.mul_add(keys[position], sums[position]);
+        for (turn, (number, keys)) in rest.iter().zip(key_rest).enumerate() {
+            add(turn, *number, keys);
         }
+        *scores = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
     }
-    std::array::from_fn(|position| (sums[0][position] + sums[1][position]) + (sums[2][position] + sums[3][position]))
+    scores
 }
 
-/// The mean of `WIDTH` columns of the values from `columns` on, weighted by `weights`, those past the first `skipped` positions. Returns `WIDTH`.
-#[inline(always)]
-fn mix<const WIDTH: usize>(
-    weights: &[f32],
-    mut skipped: usize,
-    segments: &[Segment<'_>],
+/// The values of one head that are seen.
+struct Values<'a> {
+    segments: &'a [Segment<'a>],
+    /// Positions at the start that are not seen.
+    skipped: usize,
+    /// Of a position's values, all heads'.
     width: usize,
-    columns: usize,
-    scale: f32,
-    out: &mut [f32],
-) -> usize {
-    let mut sums = [0.0_f32; WIDTH];
-    let mut weights = weights;
-    for segment in segments {
-        let first = skipped.min(segment.length);
-        skipped -= first;
-        let (here, after) = weights.split_at(segment.length - first);
-        for (weight, values) in here.iter().zip(segment.values[first * width..].chunks_exact(width)) {
-            let values = &values[columns..columns + WIDTH];
-            for column in 0..WIDTH {
-                sums[column] = weight.mul_add(values[column], sums[column]);
+    /// The head's first column.
+    first: usize,
+}
+
+impl Values<'_> {
+    /// `scale` times the sum of the values times `weights`, in `VECTORS` vectors of columns from `at` on; of one that is not `WHOLE`, in the columns that
+    /// the head has. Returns how many columns that is.
+    ///
+    /// Four sums take turns here too, from the start of each segment.
+    #[inline(always)]
+    fn mix<S: Simd, const VECTORS: usize, const WHOLE: bool>(
+        &self,
+        simd: S,
+        mut weights: &[f32],
+        at: usize,
+        scale: f32,
+        out: &mut [f32],
+    ) -> usize {
+        let columns = if WHOLE { VECTORS * S::F32_LANES } else { out.len() - at };
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; 4];
+        let mut add = |turn: usize, weight: f32, values: &[f32]| {
+            let values = &values[self.first + at..][..columns];
+            let weight = simd.splat_f32s(weight);
+            for vector in 0..VECTORS {
+                let values = if WHOLE { S::as_simd_f32s(values).0[vector] } else { simd.partial_load_f32s(values) };
+                sums[turn][vector] = simd.mul_add_f32s(weight, values, sums[turn][vector]);
+            }
+        };
+        let mut skipped = self.skipped;
+        for segment in self.segments {
+            let first = skipped.min(segment.length);
+            skipped -= first;
+            let (here, after) = weights.split_at(segment.length - first);
+            let (fours, rest) = here.as_chunks::<4>();
+            let values = &segment.values[first * self.width..];
+            let mut value_fours = values.chunks_exact(4 * self.width);
+            for (four, values) in fours.iter().zip(&mut value_fours) {
+                for turn in 0..4 {
+                    add(turn, four[turn], &values[turn * self.width..]);
+                }
+            }
+            let values = &values[fours.len() * 4 * self.width..];
+            for turn in 0..3 {
+                if let Some(weight) = rest.get(turn) {
+                    add(turn, *weight, &values[turn * self.width..]);
+                }
+            }
+            weights = after;
+        }
+        for vector in 0..VECTORS {
+            let sum = [[0, 1], [2, 3]].map(|[left, right]| simd.add_f32s(sums[left][vector], sums[right][vector]));
+            let mean = simd.mul_f32s(simd.add_f32s(sum[0], sum[1]), simd.splat_f32s(scale));
+            let out = &mut out[at + vector * S::F32_LANES..];
+            if WHOLE {
+                S::as_mut_simd_f32s(out).0[0] = mean;
+            } else {
+                simd.partial_store_f32s(out, mean);
             }
         }
-        weights = after;
+        columns
     }
-    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * scale);
-    WIDTH
 }

@@ -164,9 +164,15 @@ pub fn softmax(scores: &mut [f32]) -> (f32, f32) {
             lanes[lane] += chunk[lane];
         }
     }
-    for (score, lane) in rest.iter_mut().zip(&mut lanes) {
-        *score = exp(*score - largest);
-        *lane += *score;
+    if !rest.is_empty() {
+        // As one more chunk, in which e^−∞ adds nothing: one by one they would take as long as many chunks.
+        let mut chunk = [f32::NEG_INFINITY; LANES];
+        chunk[..rest.len()].copy_from_slice(rest);
+        for lane in 0..LANES {
+            chunk[lane] = exp(chunk[lane] - largest);
+            lanes[lane] += chunk[lane];
+        }
+        rest.copy_from_slice(&chunk[..rest.len()]);
     }
     (largest, sum_lanes(lanes))
 }

@@ -69,13 +69,13 @@ impl Summary {
 /// The operator's version, part of every fingerprint: raised when its output changes for the same inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Generate(_) | Operator::Reference => 3,
+        Operator::Generate(_) | Operator::Reference => 4,
         Operator::Score(_)
         | Operator::Train(_)
         | Operator::Evaluate(_)
         | Operator::Sft(_)
         | Operator::RewardModel(_)
-        | Operator::Rank(_) => 2,
+        | Operator::Rank(_) => 3,
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => 1,
     }
 }
