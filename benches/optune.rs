@@ -8,6 +8,7 @@ mod allocator;
 mod dpo_step;
 mod generate;
 mod measurement;
+mod relational;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Case {
     Generate(generate::Equal),
     /// Four responses a prompt, of lengths as in real runs.
     Workload(generate::Workload),
+    /// select, merge and pair, from the inputs' Parquet files to Parquet files.
+    Relational(relational::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Case::DpoStep(arguments) => dpo_step::run(&arguments),
         Case::Generate(arguments) => generate::equal(&arguments),
         Case::Workload(arguments) => generate::workload(&arguments),
+        Case::Relational(arguments) => relational::measure(&arguments),
     };
     match measured {
         Ok(measurement) => {
