@@ -3,12 +3,15 @@
 //! Knows types only: which columns there are is each table's business.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryBuilder, Float64Array, Float64Builder, Int32Array, Int32Builder, Int64Array,
-    ListBuilder, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, StructBuilder,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Float64Array, Float64Builder, Int32Array,
+    Int32Builder, Int64Array, ListArray, ListBuilder, MapArray, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder,
+    StructBuilder,
 };
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
 
 use super::error::missing_column;
@@ -19,6 +22,12 @@ pub(crate) trait Cell: Sized {
     /// Whether the column may be null.
     const NULLABLE: bool = false;
 
+    /// The column as the array that it is.
+    type Column<'a>;
+
+    /// A value as it lies in the column: texts and token ids are borrowed.
+    type View<'a>;
+
     /// The column's Arrow type.
     fn data_type() -> DataType;
 
@@ -27,8 +36,14 @@ pub(crate) trait Cell: Sized {
     where
         Self: 'a;
 
+    /// The array as this type's; `None` if it is another's.
+    fn column(array: &dyn Array) -> Option<Self::Column<'_>>;
+
     /// The value in `row`, or what was found instead.
-    fn value(array: &dyn Array, row: usize) -> Result<Self, String>;
+    fn view<'a>(column: &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String>;
+
+    /// The value itself.
+    fn owned(view: Self::View<'_>) -> Self;
 }
 
 /// The field `name` with the type of `C`.
@@ -36,19 +51,30 @@ pub(crate) fn field<C: Cell>(name: &str) -> Field {
     Field::new(name, C::data_type(), C::NULLABLE)
 }
 
-/// All values of the column `name`.
-pub(crate) fn cells<C: Cell>(kind: TableKind, batch: &RecordBatch, name: &str) -> Result<Vec<C>, TableError> {
+/// The column `name` as an array of `C`.
+pub(crate) fn column<'a, C: Cell>(kind: TableKind, batch: &'a RecordBatch, name: &str) -> Result<C::Column<'a>, TableError> {
     let array = batch.column_by_name(name).ok_or_else(|| missing_column(kind.name(), batch, name))?;
-    let cell = |row| C::value(array, row).map_err(|found| TableError::row(kind, row, format!("{name}: {found}")));
-    (0..batch.num_rows()).map(cell).collect()
+    C::column(array).ok_or_else(|| TableError::ColumnType {
+        table: kind.to_string(),
+        column: name.to_string(),
+        expected: C::data_type().to_string(),
+        found: array.data_type().to_string(),
+    })
 }
 
-fn mismatch<C: Cell>(array: &dyn Array) -> String {
-    format!("expected {}, found {}", C::data_type(), array.data_type())
+/// The value of the column `name` in `row`.
+pub(crate) fn view<'a, C: Cell>(kind: TableKind, column: &C::Column<'a>, name: &str, row: usize) -> Result<C::View<'a>, TableError> {
+    C::view(column, row).map_err(|found| TableError::row(kind, row, format!("{name}: {found}")))
 }
+
+const NO_NULL: &str = "expected a value, found null";
 
 impl<C: Cell> Cell for Option<C> {
     const NULLABLE: bool = true;
+
+    type Column<'a> = (Option<&'a NullBuffer>, C::Column<'a>);
+
+    type View<'a> = Option<C::View<'a>>;
 
     fn data_type() -> DataType {
         C::data_type()
@@ -61,39 +87,70 @@ impl<C: Cell> Cell for Option<C> {
         C::array(values.map(|value| value.and_then(Option::as_ref)))
     }
 
-    fn value(array: &dyn Array, row: usize) -> Result<Self, String> {
-        if array.is_null(row) { Ok(None) } else { C::value(array, row).map(Some) }
+    fn column(array: &dyn Array) -> Option<Self::Column<'_>> {
+        Some((array.nulls(), C::column(array)?))
+    }
+
+    fn view<'a>((nulls, column): &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {
+        if nulls.is_some_and(|nulls| nulls.is_null(row)) { Ok(None) } else { C::view(column, row).map(Some) }
+    }
+
+    fn owned(view: Self::View<'_>) -> Self {
+        view.map(C::owned)
     }
 }
 
 /// Implements [`Cell`] for a type that one Arrow array holds as it is.
 macro_rules! plain_cell {
-    ($type:ty, $data_type:expr, $array:ty, |$value:ident| $owned:expr, |$cells:ident| $typed:expr) => {
+    ($type:ty, $data_type:expr, $array:ty, $view:ty, |$value:ident| $plain:expr, |$cells:ident| $typed:expr) => {
         impl Cell for $type {
+            type Column<'a> = &'a $array;
+
+            type View<'a> = $view;
+
             fn data_type() -> DataType {
                 $data_type
             }
 
             fn array<'a>(values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
-                Arc::new(values.map(|value| value.map(|$value| $owned)).collect::<$array>())
+                Arc::new(values.map(|value| value.map(|$value| $plain)).collect::<$array>())
             }
 
-            fn value($cells: &dyn Array, row: usize) -> Result<Self, String> {
-                let typed = $typed.ok_or_else(|| mismatch::<Self>($cells))?;
-                if typed.is_null(row) { Err("expected a value, found null".to_string()) } else { Ok(typed.value(row).into()) }
+            fn column($cells: &dyn Array) -> Option<Self::Column<'_>> {
+                $typed
+            }
+
+            fn view<'a>(column: &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {
+                if column.is_null(row) { Err(NO_NULL.to_string()) } else { Ok(column.value(row)) }
+            }
+
+            fn owned(view: Self::View<'_>) -> Self {
+                view.into()
             }
         }
     };
 }
 
-plain_cell!(String, DataType::Utf8, StringArray, |text| text.as_str(), |cells| cells.as_string_opt::<i32>());
-plain_cell!(bool, DataType::Boolean, BooleanArray, |value| *value, |cells| cells.as_boolean_opt());
-plain_cell!(i32, DataType::Int32, Int32Array, |value| *value, |cells| cells.as_primitive_opt::<Int32Type>());
-plain_cell!(i64, DataType::Int64, Int64Array, |value| *value, |cells| cells.as_primitive_opt::<Int64Type>());
-plain_cell!(f64, DataType::Float64, Float64Array, |value| *value, |cells| cells.as_primitive_opt::<Float64Type>());
+plain_cell!(String, DataType::Utf8, StringArray, &'a str, |text| text.as_str(), |cells| cells.as_string_opt::<i32>());
+plain_cell!(bool, DataType::Boolean, BooleanArray, bool, |value| *value, |cells| cells.as_boolean_opt());
+plain_cell!(i32, DataType::Int32, Int32Array, i32, |value| *value, |cells| cells.as_primitive_opt::<Int32Type>());
+plain_cell!(i64, DataType::Int64, Int64Array, i64, |value| *value, |cells| cells.as_primitive_opt::<Int64Type>());
+plain_cell!(f64, DataType::Float64, Float64Array, f64, |value| *value, |cells| cells.as_primitive_opt::<Float64Type>());
+
+/// Where the items of a list or map in `row` are.
+fn items_of(offsets: &[i32], nulls: Option<&NullBuffer>, row: usize) -> Result<Range<usize>, String> {
+    match offsets.get(row..row + 2) {
+        Some(&[start, end]) if nulls.is_none_or(|nulls| nulls.is_valid(row)) => Ok(start as usize..end as usize),
+        _ => Err(NO_NULL.to_string()),
+    }
+}
 
 /// A hash.
 impl Cell for [u8; 32] {
+    type Column<'a> = &'a FixedSizeBinaryArray;
+
+    type View<'a> = Self;
+
     fn data_type() -> DataType {
         DataType::FixedSizeBinary(32)
     }
@@ -110,18 +167,28 @@ impl Cell for [u8; 32] {
         Arc::new(builder.finish())
     }
 
-    fn value(array: &dyn Array, row: usize) -> Result<Self, String> {
-        let typed = array.as_fixed_size_binary_opt().ok_or_else(|| mismatch::<Self>(array))?;
-        if typed.is_null(row) {
-            Err("expected a value, found null".to_string())
-        } else {
-            Self::try_from(typed.value(row)).map_err(|_| mismatch::<Self>(array))
+    fn column(array: &dyn Array) -> Option<Self::Column<'_>> {
+        array.as_fixed_size_binary_opt().filter(|hashes| hashes.value_length() == 32)
+    }
+
+    fn view<'a>(column: &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {
+        if column.is_null(row) {
+            return Err(NO_NULL.to_string());
         }
+        Self::try_from(column.value(row)).map_err(|_| format!("expected 32 bytes, found {}", column.value_length()))
+    }
+
+    fn owned(view: Self) -> Self {
+        view
     }
 }
 
 /// Token ids: a list without nulls in it.
 impl Cell for Vec<i32> {
+    type Column<'a> = (&'a ListArray, &'a [i32]);
+
+    type View<'a> = &'a [i32];
+
     fn data_type() -> DataType {
         DataType::List(Arc::new(Field::new_list_field(DataType::Int32, false)))
     }
@@ -135,9 +202,17 @@ impl Cell for Vec<i32> {
         Arc::new(builder.finish())
     }
 
-    fn value(array: &dyn Array, row: usize) -> Result<Self, String> {
-        let items = array.as_list_opt::<i32>().ok_or_else(|| mismatch::<Self>(array))?.value(row);
-        Ok(items.as_primitive_opt::<Int32Type>().ok_or_else(|| mismatch::<Self>(array))?.values().to_vec())
+    fn column(array: &dyn Array) -> Option<Self::Column<'_>> {
+        let lists = array.as_list_opt::<i32>()?;
+        Some((lists, lists.values().as_primitive_opt::<Int32Type>()?.values()))
+    }
+
+    fn view<'a>((lists, items): &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {
+        items_of(lists.value_offsets(), lists.nulls(), row).map(|range| &items[range])
+    }
+
+    fn owned(view: Self::View<'_>) -> Self {
+        view.to_vec()
     }
 }
 
@@ -156,6 +231,10 @@ fn message_fields() -> Fields {
 
 /// A conversation: a list of messages.
 impl Cell for Vec<Message> {
+    type Column<'a> = (&'a ListArray, &'a StringArray, &'a StringArray);
+
+    type View<'a> = Self;
+
     fn data_type() -> DataType {
         DataType::List(Arc::new(Field::new_list_field(DataType::Struct(message_fields()), false)))
     }
@@ -177,19 +256,28 @@ impl Cell for Vec<Message> {
         Arc::new(builder.finish())
     }
 
-    fn value(array: &dyn Array, row: usize) -> Result<Self, String> {
-        let items = array.as_list_opt::<i32>().ok_or_else(|| mismatch::<Self>(array))?.value(row);
-        let items = items.as_struct_opt().ok_or_else(|| mismatch::<Self>(array))?;
-        let text = |name, index| match items.column_by_name(name) {
-            Some(texts) => String::value(texts, index),
-            None => Err(mismatch::<Self>(array)),
-        };
-        (0..items.len()).map(|index| Ok(Message { role: text("role", index)?, content: text("content", index)? })).collect()
+    fn column(array: &dyn Array) -> Option<Self::Column<'_>> {
+        let lists = array.as_list_opt::<i32>()?;
+        let items = lists.values().as_struct_opt()?;
+        Some((lists, String::column(items.column_by_name("role")?)?, String::column(items.column_by_name("content")?)?))
+    }
+
+    fn view<'a>((lists, roles, contents): &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {
+        let message = |index| Ok(Message { role: String::view(roles, index)?.into(), content: String::view(contents, index)?.into() });
+        items_of(lists.value_offsets(), lists.nulls(), row)?.map(message).collect()
+    }
+
+    fn owned(view: Self) -> Self {
+        view
     }
 }
 
 /// Named numbers, ordered by name.
 impl Cell for BTreeMap<String, f64> {
+    type Column<'a> = (&'a MapArray, &'a StringArray, &'a Float64Array);
+
+    type View<'a> = Self;
+
     fn data_type() -> DataType {
         let entry = Fields::from(vec![field::<String>("key"), field::<f64>("value")]);
         DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entry), false)), false)
@@ -210,9 +298,18 @@ impl Cell for BTreeMap<String, f64> {
         Arc::new(builder.finish())
     }
 
-    fn value(array: &dyn Array, row: usize) -> Result<Self, String> {
-        let entries = array.as_map_opt().ok_or_else(|| mismatch::<Self>(array))?.value(row);
-        (0..entries.len()).map(|index| Ok((String::value(entries.column(0), index)?, f64::value(entries.column(1), index)?))).collect()
+    fn column(array: &dyn Array) -> Option<Self::Column<'_>> {
+        let maps = array.as_map_opt()?;
+        Some((maps, String::column(maps.keys())?, f64::column(maps.values())?))
+    }
+
+    fn view<'a>((maps, keys, values): &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {
+        let entry = |index| Ok((String::view(keys, index)?.into(), f64::view(values, index)?));
+        items_of(maps.value_offsets(), maps.nulls(), row)?.map(entry).collect()
+    }
+
+    fn owned(view: Self) -> Self {
+        view
     }
 }
 
@@ -240,6 +337,10 @@ macro_rules! words {
         }
 
         impl Cell for $name {
+            type Column<'a> = &'a StringArray;
+
+            type View<'a> = Self;
+
             fn data_type() -> DataType {
                 DataType::Utf8
             }
@@ -248,10 +349,18 @@ macro_rules! words {
                 Arc::new(values.map(|value| value.map(|word| word.as_str())).collect::<StringArray>())
             }
 
-            fn value(array: &dyn Array, row: usize) -> Result<Self, String> {
-                let found = String::value(array, row)?;
-                let words = [$($word),+].join(", ");
-                Self::ALL.iter().copied().find(|word| word.as_str() == found).ok_or_else(|| format!("expected one of {words}, found {found:?}"))
+            fn column(array: &dyn Array) -> Option<Self::Column<'_>> {
+                String::column(array)
+            }
+
+            fn view<'a>(column: &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {
+                let found = String::view(column, row)?;
+                let words = || [$($word),+].join(", ");
+                Self::ALL.iter().copied().find(|word| word.as_str() == found).ok_or_else(|| format!("expected one of {}, found {found:?}", words()))
+            }
+
+            fn owned(view: Self) -> Self {
+                view
             }
         }
     };

@@ -11,10 +11,8 @@ use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 
 use super::error::{column_names, missing_column};
+use super::order::Ascent;
 use super::{SCHEMA_VERSION_KEY, TABLE_KEY, TableError, TableKind};
-
-/// Rows that are turned from Arrow into Rust at a time.
-const SLICE_ROWS: usize = 8192;
 
 /// The schema of `kind` with its name and version in the metadata.
 pub(super) fn versioned(kind: TableKind, version: u32, fields: Vec<Field>) -> SchemaRef {
@@ -52,24 +50,20 @@ pub(super) fn schema(kind: TableKind, batch: &RecordBatch) -> Result<(), TableEr
     }
 }
 
-/// Calls `check` with slices of `batch`; the rows in its errors count within the slice, those in the result within the batch.
-pub(super) fn slices(batch: &RecordBatch, check: impl Fn(&RecordBatch) -> Result<(), TableError>) -> Result<(), TableError> {
-    (0..batch.num_rows()).step_by(SLICE_ROWS).try_for_each(|first| {
-        let slice = batch.slice(first, SLICE_ROWS.min(batch.num_rows() - first));
-        check(&slice).map_err(|error| match error {
-            TableError::Row { table, row, problem } => TableError::Row { table, row: first + row, problem },
-            other => other,
-        })
-    })
-}
-
-/// Calls `check` with every row.
-pub(super) fn each<R>(kind: TableKind, rows: &[R], check: impl Fn(&R) -> Result<(), String>) -> Result<(), TableError> {
-    rows.iter().enumerate().try_for_each(|(index, row)| check(row).map_err(|problem| TableError::row(kind, index, problem)))
-}
-
 /// Checks that no key of `kind` is there twice in `batches`.
 pub(super) fn keys<'a>(kind: TableKind, batches: impl IntoIterator<Item = &'a RecordBatch>) -> Result<(), TableError> {
+    let batches: Vec<&RecordBatch> = batches.into_iter().collect();
+    let mut ascent = Ascent::new(kind, kind.key());
+    for batch in &batches {
+        // Tables are written in the order of their keys, but for a few; those need a look at all keys at once.
+        if ascent.broken_by(batch)?.is_some() {
+            return distinct_keys(kind, &batches);
+        }
+    }
+    Ok(())
+}
+
+fn distinct_keys(kind: TableKind, batches: &[&RecordBatch]) -> Result<(), TableError> {
     let failed = |source: ArrowError| TableError::Arrow { table: kind.to_string(), source };
     let schema = kind.schema();
     let sort_fields = kind.key().iter().filter_map(|name| schema.field_with_name(name).ok());
@@ -82,17 +76,23 @@ pub(super) fn keys<'a>(kind: TableKind, batches: impl IntoIterator<Item = &'a Re
         let key_columns: Vec<ArrayRef> = key_columns.collect::<Result<_, _>>()?;
         for (index, key) in converter.convert_columns(&key_columns).map_err(failed)?.iter().enumerate() {
             if let Some(first) = seen.insert(key.as_ref().into(), before + index) {
-                let described = kind.key().iter().zip(&key_columns).map(|(name, column)| {
-                    let value = array_value_to_string(column, index).map_err(failed)?;
-                    Ok::<_, TableError>(format!("{name} = {value}"))
-                });
-                let key = described.collect::<Result<Vec<_>, _>>()?.join(", ");
+                let key = described(kind, kind.key(), batch, index)?;
                 return Err(TableError::DuplicateKey { table: kind.to_string(), row: before + index, first, key });
             }
         }
         before += batch.num_rows();
     }
     Ok(())
+}
+
+/// What a row has in these columns: `column = value` with commas.
+pub(super) fn described(kind: TableKind, columns: &[&str], batch: &RecordBatch, row: usize) -> Result<String, TableError> {
+    let one = |name: &&str| {
+        let column = batch.column_by_name(name).ok_or_else(|| missing_column(kind.name(), batch, name))?;
+        let value = array_value_to_string(column, row).map_err(|source| TableError::Arrow { table: kind.to_string(), source })?;
+        Ok(format!("{name} = {value}"))
+    };
+    Ok(columns.iter().map(one).collect::<Result<Vec<_>, TableError>>()?.join(", "))
 }
 
 /// `value` must be a finite number.

@@ -78,6 +78,16 @@ pub enum TableError {
         /// The key, `column = value` with commas.
         key: String,
     },
+    /// A row is not where the table's order has it.
+    #[error("table {table}, row {row}: expected rows in ascending order, no two alike, found {found} after the same or more")]
+    Order {
+        /// The table.
+        table: String,
+        /// The row that does not come after the row before it.
+        row: usize,
+        /// What the row has in the columns that are the order, `column = value` with commas.
+        found: String,
+    },
     /// Arrow could not do something that the table asked of it.
     #[error("table {table}: {source}")]
     Arrow {

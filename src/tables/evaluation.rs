@@ -30,12 +30,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// Finite numbers, a share between 0 and 1.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", &self.prompt_id)?;
         finite("reward", self.reward)?;
         finite("baseline_reward", self.baseline_reward)?;

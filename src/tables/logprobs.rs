@@ -13,12 +13,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// A finite logprob.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         finite("logprob", self.logprob)
     }
 }

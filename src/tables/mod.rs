@@ -15,6 +15,7 @@ mod cell;
 mod check;
 mod conform;
 mod error;
+mod order;
 #[macro_use]
 mod table;
 
@@ -38,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cell::{FinishReason, Message, Outcome};
 pub use error::TableError;
+pub use order::InOrder;
 
 /// The key of the table's name in a schema's metadata.
 pub const TABLE_KEY: &str = "table";
@@ -133,11 +135,25 @@ impl TableKind {
         }
     }
 
+    /// The columns in whose ascending order the table is written; no two rows are alike in them.
+    pub fn order(self) -> &'static [&'static str] {
+        match self {
+            TableKind::Selection => &["rank"],
+            other => other.key(),
+        }
+    }
+
     /// Checks columns, rows and keys of one batch.
     ///
     /// # Errors
     /// The first thing wrong: another schema, a row that breaks a rule of its table, or a key that is there twice.
     pub fn check(self, batch: &RecordBatch) -> Result<(), TableError> {
+        self.check_rows(batch)?;
+        self.check_keys([batch])
+    }
+
+    /// Checks columns and rows, not keys.
+    fn check_rows(self, batch: &RecordBatch) -> Result<(), TableError> {
         check::schema(self, batch)?;
         match self {
             TableKind::Prompts => prompts::check(batch),
@@ -150,8 +166,7 @@ impl TableKind {
             TableKind::Evaluation => evaluation::check(batch),
             TableKind::Ranking => ranking::check(batch),
             TableKind::Logprobs => logprobs::check(batch),
-        }?;
-        self.check_keys([batch])
+        }
     }
 
     /// Checks that no key is there twice in all of `batches`, the parts of one table in order; rows count on from part to part.

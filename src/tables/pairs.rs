@@ -27,12 +27,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// Two different responses, a reward_gap above 0, a weight from 0, finite logprobs (both or neither).
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", &self.prompt_id)?;
         at_least("chosen_born", 0, self.chosen_born)?;
         at_least("chosen_index", 0, self.chosen_index)?;

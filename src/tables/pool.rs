@@ -22,12 +22,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// A finite reward and counts from 0.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", &self.prompt_id)?;
         at_least("response_index", 0, self.response_index)?;
         at_least("born", 0, self.born)?;

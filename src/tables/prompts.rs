@@ -22,12 +22,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// An id, and either a prompt or at least one message.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", &self.prompt_id)?;
         match (&self.prompt, &self.messages) {
             (Some(_), Some(_)) => Err("expected prompt or messages, found both".to_string()),

@@ -19,12 +19,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// Finite rewards, and what follows from them.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         not_empty("preference_id", &self.preference_id)?;
         finite("reward_chosen", self.reward_chosen)?;
         finite("reward_rejected", self.reward_rejected)?;

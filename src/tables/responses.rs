@@ -34,12 +34,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// Counts that fit each other, ids from 0, a finite logprob if any, and an error exactly when it ended in one.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", &self.prompt_id)?;
         at_least("born", 0, self.born)?;
         at_least("response_index", 0, self.response_index)?;

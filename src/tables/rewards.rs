@@ -25,12 +25,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// Either a finite reward or an error; finite components.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", &self.prompt_id)?;
         at_least("born", 0, self.born)?;
         at_least("response_index", 0, self.response_index)?;

@@ -17,12 +17,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// A finite score, and a rank from 1.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", &self.prompt_id)?;
         finite_or_null("score", self.score)?;
         at_least("rank", 1, self.rank)

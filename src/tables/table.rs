@@ -2,7 +2,8 @@
 //!
 //! Knows how a row becomes cells and back, not what any column means.
 
-/// Makes `Row`, `KEY`, `schema`, `batch`, `rows` and `check` from a table's columns. `Row` must have `fn check(&self) -> Result<(), String>`.
+/// Makes `Row`, `View`, `KEY`, `schema`, `batch`, `rows` and `check` from a table's columns. `View` must have
+/// `fn check(&self) -> Result<(), String>`, which says what was expected of a row and what was found.
 macro_rules! table {
     (
         $kind:ident, version $version:literal, key [$($key:ident),+];
@@ -33,26 +34,41 @@ macro_rules! table {
             arrow::array::RecordBatch::try_new(schema(), columns).expect("columns made from the schema's own cells")
         }
 
+        /// One row as its checks see it: texts and token ids stay where they are.
+        struct View<'a> { $($column: <$cell as $crate::tables::cell::Cell>::View<'a>,)+ }
+
+        /// Calls `each` with every row, in order.
+        fn views(
+            batch: &arrow::array::RecordBatch,
+            mut each: impl FnMut(View<'_>) -> Result<(), String>,
+        ) -> Result<(), $crate::tables::TableError> {
+            use $crate::tables::{TableError, cell};
+            let kind = $crate::tables::TableKind::$kind;
+            $(let $column = cell::column::<$cell>(kind, batch, stringify!($column))?;)+
+            (0..batch.num_rows()).try_for_each(|row| {
+                $(let $column = cell::view::<$cell>(kind, &$column, stringify!($column), row)?;)+
+                each(View { $($column),+ }).map_err(|problem| TableError::row(kind, row, problem))
+            })
+        }
+
         /// The batch as rows, in order.
         ///
         /// # Errors
         /// The batch's schema is not the table's, or a word (such as a finish_reason) is unknown.
         pub fn rows(batch: &arrow::array::RecordBatch) -> Result<Vec<Row>, $crate::tables::TableError> {
-            let kind = $crate::tables::TableKind::$kind;
-            $crate::tables::check::schema(kind, batch)?;
-            $(let mut $column = $crate::tables::cell::cells::<$cell>(kind, batch, stringify!($column))?.into_iter();)+
+            use $crate::tables::cell::Cell;
+            $crate::tables::check::schema($crate::tables::TableKind::$kind, batch)?;
             let mut rows = Vec::with_capacity(batch.num_rows());
-            while let ($(Some($column),)+) = ($($column.next(),)+) {
-                rows.push(Row { $($column),+ });
-            }
+            views(batch, |view| {
+                rows.push(Row { $($column: <$cell as Cell>::owned(view.$column)),+ });
+                Ok(())
+            })?;
             Ok(rows)
         }
 
-        /// Checks every row, a slice at a time so that memory stays small.
+        /// Checks every row of a batch with the table's schema.
         pub(super) fn check(batch: &arrow::array::RecordBatch) -> Result<(), $crate::tables::TableError> {
-            $crate::tables::check::slices(batch, |slice| {
-                $crate::tables::check::each($crate::tables::TableKind::$kind, &rows(slice)?, Row::check)
-            })
+            views(batch, |view| view.check())
         }
     };
 }

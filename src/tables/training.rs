@@ -31,12 +31,9 @@ table! {
     }
 }
 
-impl Row {
+impl View<'_> {
     /// Steps and epochs from 0, finite numbers, an accuracy between 0 and 1.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         at_least("step", 0, self.step)?;
         at_least("epoch", 0, self.epoch)?;
         finite("loss", self.loss)?;
