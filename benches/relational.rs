@@ -11,7 +11,6 @@ use optune::pipeline::{Graph, Pipeline, Task};
 use optune::run::{Prepared, fetch, prepare};
 use optune::stages::{self, Context, Silent};
 use optune::store::{Place, RunLock, Runs, Session};
-use optune::tables::TableKind;
 use serde_json::{Value, json};
 
 use crate::measurement::peak_rss_bytes;
@@ -27,7 +26,7 @@ pub struct Arguments {
     /// Where the run is; what an earlier measurement left there is used again. A folder beside the tables when left out.
     #[arg(long)]
     write: Option<PathBuf>,
-    /// The threads for queries; as many as there are cores when left out.
+    /// The threads that work; as many as there are cores when left out.
     #[arg(long)]
     threads: Option<usize>,
 }
@@ -65,7 +64,10 @@ pub fn measure(arguments: &Arguments) -> Result<Value, Box<dyn Error>> {
     bring_in(&lock, &prepared, &tables)?;
     forget(&lock, &prepared)?;
 
-    let mut measurement = json!({ "case": "relational", "side": "optune", "threads": arguments.threads });
+    if let Some(threads) = arguments.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    let mut measurement = json!({ "case": "relational", "side": "optune", "threads": rayon::current_num_threads() });
     let start = Instant::now();
     for name in STAGES {
         let begun = Instant::now();
@@ -100,11 +102,16 @@ fn bring_in(lock: &RunLock, prepared: &Prepared, tables: &Path) -> Result<(), Bo
         let place = Place::table(name, Some(iteration));
         let (index, task) = task(&prepared.graph, &place)?;
         let kind = task.table_kind();
-        let rows = optune::store::read_parquet(&tables.join(format!("{name}.parquet")))?;
-        let rows = kind.map_or(Ok(rows.clone()), |kind: TableKind| kind.conform(&rows))?;
-        let mut writer = lock.write_table(&place, &prepared.recipes[index], kind, rows.num_rows(), rows.num_rows())?;
-        for part in writer.missing() {
-            writer.commit(part, &rows)?;
+        let session = Session::new()?;
+        session.register_files("rows", &[(None, tables.join(format!("{name}.parquet")))])?;
+        let kind = task.table_kind().ok_or("expected a table of a fixed schema")?;
+        let columns = kind.schema().fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+        let mut writer = lock.write_table(&place, &prepared.recipes[index], Some(kind), 0, 1)?;
+        if let Some(mut part) = writer.begin(0, &kind.schema())? {
+            for rows in session.rows(&format!("SELECT {columns} FROM rows"))? {
+                part.write(&kind.conform(&rows?)?)?;
+            }
+            part.commit()?;
         }
         writer.finish(Default::default())?;
     }
@@ -129,8 +136,7 @@ fn forget(lock: &RunLock, prepared: &Prepared) -> Result<(), Box<dyn Error>> {
 fn run_stage(lock: &RunLock, prepared: &Prepared, name: &str) -> Result<(), Box<dyn Error>> {
     let (index, task) = task(&prepared.graph, &Place::table(name, Some(2)))?;
     let (graph, recipe) = (&prepared.graph, &prepared.recipes[index]);
-    let context =
-        Context { run: lock, graph, task, recipe, device: DeviceChoice::Cpu, stopped: &|| false, progress: &Silent };
+    let context = Context { run: lock, graph, task, recipe, device: DeviceChoice::Cpu, stopped: &|| false, progress: &Silent };
     stages::run(&context)?;
     Ok(())
 }

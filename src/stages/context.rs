@@ -6,14 +6,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 
 use super::{Preferences, Progress, Prompts, StageError, adapters, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model::{Checkpoint, DeviceChoice, Dtype};
 use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::{Device, Output};
-use crate::store::{Place, PlaceKind, RunLock, Session, TableWriter};
+use crate::store::{PartWriter, Place, PlaceKind, RunLock, Session, TableWriter};
 use crate::tables::{TableError, TableKind};
+
+/// Memory of a plan's sorts, in bytes, before they go on on disk.
+const SORTING_BYTES: usize = 256 << 20;
 
 /// Everything a stage may know.
 pub struct Context<'a> {
@@ -188,6 +192,25 @@ impl Context<'_> {
         Ok(Session::new()?)
     }
 
+    /// A session for plans over tables of any length: what does not fit into its memory is sorted on disk, beside the run.
+    pub fn spilling_session(&self) -> Result<Session, StageError> {
+        Ok(Session::with_memory_limit(SORTING_BYTES, &self.run.temporary()?)?)
+    }
+
+    /// Offers the ids of the prompts in `slot`, checked, to the session's queries as `name`; how many there are.
+    pub fn register_prompt_ids(&self, session: &Session, name: &str, slot: &str) -> Result<usize, StageError> {
+        let input = self.input(slot)?;
+        if let Some(source) = self.graph.source(input) {
+            // Outside tables have ids and were checked when they were brought in.
+            let rows = self.run.manifest(&source.place())?.map_or(0, |manifest| manifest.rows());
+            session.register_places(name, self.run, &[source.place()])?;
+            return Ok(usize::try_from(rows).unwrap_or(usize::MAX));
+        }
+        let prompts = self.prompts(slot)?;
+        session.register_batches(name, prompts.batches.iter().map(|batch| batch.project(&[0])).collect::<Result<_, _>>()?)?;
+        Ok(prompts.len())
+    }
+
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.
     pub fn register(&self, session: &Session, name: &str, slot: &str) -> Result<(), StageError> {
         let places: Vec<Place> = self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, StageError>>()?;
@@ -217,32 +240,74 @@ impl Context<'_> {
         Ok(writer)
     }
 
-    /// Writes a whole table at once: the rows of a plan, as one part with this table's schema.
+    /// Writes a table of `kind` as a whole: the rows that `make` hands over, in the table's order, with the counts that it gives at the end.
+    /// Says how many rows it has.
     pub fn write_relation<const N: usize>(
         &self,
         kind: TableKind,
-        batches: &[RecordBatch],
-        counts: [(&str, i64); N],
-    ) -> Result<(), StageError> {
-        let batches = batches.iter().map(|batch| kind.conform(batch)).collect::<Result<Vec<_>, _>>()?;
-        let whole = arrow::compute::concat_batches(&kind.schema(), &batches)?;
-        self.write_whole(Some(kind), &whole, counts.into_iter().map(|(name, count)| (name.to_string(), count)).collect())
+        make: impl FnOnce(&mut Relation) -> Result<[(&'static str, i64); N], StageError>,
+    ) -> Result<i64, StageError> {
+        self.write_whole(Some(kind), kind.schema(), |relation| {
+            Ok(make(relation)?.into_iter().map(|(name, count)| (name.to_string(), count)).collect())
+        })
     }
 
-    /// Writes a whole table of the user's own.
-    pub fn write_query_result(&self, schema: arrow::datatypes::SchemaRef, batches: &[RecordBatch]) -> Result<(), StageError> {
-        let whole = arrow::compute::concat_batches(&schema, batches)?;
-        self.write_whole(None, &whole, BTreeMap::from([("rows".to_string(), whole.num_rows() as i64)]))
+    /// Writes a table of the user's own, the rows of a query. Says how many rows it has.
+    pub fn write_query_result(&self, session: &Session, query: &str) -> Result<i64, StageError> {
+        self.write_whole(None, session.schema_of(query)?, |relation| {
+            session.rows(query)?.try_for_each(|batch| relation.write(&batch?))?;
+            Ok(BTreeMap::from([("rows".to_string(), relation.rows())]))
+        })
     }
 
-    fn write_whole(&self, kind: Option<TableKind>, whole: &RecordBatch, counts: BTreeMap<String, i64>) -> Result<(), StageError> {
-        let total = whole.num_rows();
-        let mut writer = self.run.write_table(&self.task.place(), self.recipe, kind, total, total.max(1))?;
-        for part in writer.missing() {
-            writer.commit(part, whole)?;
+    /// One part, which is begun with the first row: the rows of what it is made from are not counted.
+    fn write_whole(
+        &self,
+        kind: Option<TableKind>,
+        schema: SchemaRef,
+        make: impl FnOnce(&mut Relation) -> Result<BTreeMap<String, i64>, StageError>,
+    ) -> Result<i64, StageError> {
+        let mut writer = self.run.write_table(&self.task.place(), self.recipe, kind, 0, 1)?;
+        let part = writer.begin(0, &schema)?;
+        let mut relation = Relation { kind, schema, part, rows: 0, stopped: self.stopped };
+        let counts = make(&mut relation)?;
+        let rows = relation.rows;
+        if let Some(part) = relation.part {
+            part.commit()?;
         }
         writer.finish(counts)?;
-        Ok(())
+        Ok(rows)
+    }
+}
+
+/// A table in the making, whose rows come batch by batch.
+pub struct Relation<'w, 'a> {
+    kind: Option<TableKind>,
+    schema: SchemaRef,
+    /// None if the rows are on disk already, and only counted once more.
+    part: Option<PartWriter<'w, 'a>>,
+    rows: i64,
+    stopped: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Relation<'_, '_> {
+    /// Appends rows, after a look at whether the run was asked to stop.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), StageError> {
+        if (self.stopped)() {
+            return Err(StageError::Stopped);
+        }
+        self.rows += batch.num_rows() as i64;
+        let Some(part) = &mut self.part else { return Ok(()) };
+        let batch = match self.kind {
+            Some(kind) => kind.conform(batch)?,
+            None => RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())?,
+        };
+        Ok(part.write(&batch)?)
+    }
+
+    /// How many rows there are so far.
+    pub fn rows(&self) -> i64 {
+        self.rows
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
         mean(|row| row.nll_initial),
     );
     let counts = [("prompts", total), ("wins", wins), ("losses", losses), ("ties", total - wins - losses)];
-    context.write_relation(TableKind::Evaluation, &[evaluation::batch(&rows)], counts)?;
+    context.write_relation(TableKind::Evaluation, |relation| relation.write(&evaluation::batch(&rows)).map(|()| counts))?;
     Ok(Summary { text, tokens: initial.tokens })
 }
 

@@ -2,25 +2,39 @@
 //!
 //! Knows rewards as numbers to rank by; not what a prompt or a response says.
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use std::sync::Arc;
+
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::{Context, StageError, Summary, seed};
 use crate::pipeline::spec::relational::{RankBy, Select, Strategy};
+use crate::store::{Slices, StoreError};
 use crate::tables::TableKind;
 
 /// Ranks every prompt and selects the first ceil(ratio·N) (OPTune, arXiv 2406.07657); all of them where there is no pool yet.
 pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, StageError> {
-    let prompts = context.prompts("prompts")?;
-    let session = context.session()?;
-    session.register_batches("prompts", vec![draws(&prompts.ids(), context.seed())?])?;
+    let session = context.spilling_session()?;
+    let prompts = context.register_prompt_ids(&session, "prompts", "prompts")?;
     let pool = context.has("pool");
-    if pool {
-        context.register(&session, "pool", "pool")?;
-    }
-    let count = selected_count(settings, prompts.len(), pool);
-    let selection = session.query(&sql(settings, Some(count), pool))?;
-    context.write_relation(TableKind::Selection, &selection, [("prompts", prompts.len() as i64), ("selected", count as i64)])?;
-    Ok(Summary::new(format!("{count} of {} prompts selected", prompts.len())))
+    let count = selected_count(settings, prompts, pool);
+    context.write_relation(TableKind::Selection, |relation| {
+        let mut write = |query: &str| session.rows(query)?.try_for_each(|batch| relation.write(&batch?));
+        if pool {
+            context.register(&session, "pool", "pool")?;
+            let mut slices = Slices::default();
+            let ids = session.rows("SELECT prompt_id FROM prompts ORDER BY prompt_id")?;
+            let stream = context.seed();
+            slices.add_rows("prompts", drawn_schema(), ids.map(move |ids| drawn(&ids?, stream)));
+            slices.add("pool", session.rows("SELECT prompt_id, reward FROM pool")?);
+            let scored = format!("WITH {}\n{}", statistic(settings), scored(settings));
+            slices.feed(&scored, &session, "scored", || write(&format!("WITH {}", ranked(settings, Some(count)))))?;
+        } else {
+            write(&sql(settings, None, false))?;
+        }
+        Ok([("prompts", prompts as i64), ("selected", count as i64)])
+    })?;
+    Ok(Summary::new(format!("{count} of {prompts} prompts selected")))
 }
 
 /// ceil(ratio·N), without the rounding errors of the product: 0.1·30 is 3, not 4.
@@ -34,11 +48,15 @@ fn selected_count(settings: &Select, prompts: usize, pool: bool) -> usize {
     (count as usize).clamp(usize::from(prompts > 0), prompts)
 }
 
-/// One number a prompt for the random strategy: drawn from the seed and the prompt's id, so neither order nor company matters.
-fn draws(ids: &[&str], seed: seed::Stream) -> Result<RecordBatch, StageError> {
-    let draws: Int64Array = ids.iter().map(|id| Some(seed.draw(id))).collect();
-    let ids: StringArray = ids.iter().map(|id| Some(*id)).collect();
-    Ok(RecordBatch::try_from_iter([("prompt_id", std::sync::Arc::new(ids) as _), ("draw", std::sync::Arc::new(draws) as _)])?)
+/// The ids of prompts, each with a number for the random strategy: drawn from the seed and the id, so neither order nor company matters.
+fn drawn(ids: &RecordBatch, seed: seed::Stream) -> Result<RecordBatch, StoreError> {
+    let draws: Int64Array = ids.column(0).as_string::<i32>().iter().map(|id| id.map(|id| seed.draw(id))).collect();
+    let columns = vec![ids.column(0).clone(), Arc::new(draws) as _];
+    RecordBatch::try_new(drawn_schema(), columns).map_err(|error| StoreError::Sql { message: error.to_string() })
+}
+
+fn drawn_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("prompt_id", DataType::Utf8, true), Field::new("draw", DataType::Int64, true)]))
 }
 
 /// The plan as SQL over `prompts(prompt_id, draw)` and, after the first iteration, `pool`.
@@ -51,27 +69,42 @@ pub fn sql(settings: &Select, count: Option<usize>, pool: bool) -> String {
                 TRUE AS selected\nFROM prompts\nORDER BY rank"
             .to_string();
     }
+    format!("WITH {}, scored AS (\n  {}\n), {}", statistic(settings), scored(settings), ranked(settings, count))
+}
+
+/// The statistic of each prompt's rewards, behind `WITH`.
+fn statistic(settings: &Select) -> String {
     let statistic = match settings.rank_by {
         RankBy::Mean => "avg(reward)",
         RankBy::Min => "min(reward)",
         RankBy::Max => "max(reward)",
         RankBy::Gap => "max(reward) - min(reward)",
     };
+    format!("statistic AS (\n  SELECT prompt_id, {statistic} AS score FROM pool GROUP BY prompt_id\n)")
+}
+
+/// What each prompt is ranked by.
+fn scored(settings: &Select) -> String {
+    let draw = if settings.strategy == Strategy::Random { "prompts.draw, " } else { "" };
+    format!(
+        "SELECT prompts.prompt_id, {draw}statistic.score
+  FROM prompts LEFT JOIN statistic ON prompts.prompt_id = statistic.prompt_id"
+    )
+}
+
+/// The ranking of all prompts over `scored`, behind `WITH`.
+fn ranked(settings: &Select, count: Option<usize>) -> String {
     let order = match settings.strategy {
-        Strategy::LowestReward | Strategy::All => "statistic.score ASC NULLS FIRST",
-        Strategy::Random => "prompts.draw",
+        Strategy::LowestReward | Strategy::All => "score ASC NULLS FIRST",
+        Strategy::Random => "draw",
     };
     let count = match count {
         Some(count) => count.to_string(),
         None => format!("(SELECT ceil({:?} * count(*)) FROM prompts)", settings.ratio),
     };
     format!(
-        "WITH statistic AS (
-  SELECT prompt_id, {statistic} AS score FROM pool GROUP BY prompt_id
-), ranked AS (
-  SELECT prompts.prompt_id, statistic.score,
-         CAST(row_number() OVER (ORDER BY {order}, prompts.prompt_id) AS BIGINT) AS rank
-  FROM prompts LEFT JOIN statistic ON prompts.prompt_id = statistic.prompt_id
+        "ranked AS (
+  SELECT prompt_id, score, CAST(row_number() OVER (ORDER BY {order}, prompt_id) AS BIGINT) AS rank FROM scored
 )
 SELECT prompt_id, score, rank, rank <= {count} AS selected
 FROM ranked

@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
@@ -21,6 +21,43 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         file.sync_all()
     });
     written.map_err(StoreError::io("write", path))
+}
+
+/// A new file that is written piece by piece and hashed on the way.
+pub(super) struct Growing {
+    path: PathBuf,
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+impl Growing {
+    /// An empty file.
+    pub(super) fn create(path: &Path) -> Result<Self, StoreError> {
+        let file = step().and_then(|()| File::create(path)).map_err(StoreError::io("write", path))?;
+        Ok(Self { path: path.to_path_buf(), file, hasher: blake3::Hasher::new() })
+    }
+
+    /// Has the file on disk when this returns: its length in bytes and its blake3 hash.
+    pub(super) fn sync(self) -> Result<(u64, blake3::Hash), StoreError> {
+        step().and_then(|()| self.file.sync_all()).map_err(StoreError::io("write", &self.path))?;
+        Ok((self.hasher.count(), self.hasher.finalize()))
+    }
+}
+
+impl Write for Growing {
+    /// Stopped in the middle, half of the bytes are there.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (front, back) = bytes.split_at(bytes.len() / 2);
+        self.file.write_all(front)?;
+        step()?;
+        self.file.write_all(back)?;
+        self.hasher.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Has what was written to `path` on disk when this returns.
@@ -84,11 +121,25 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Bytes that are read and hashed at a time: enough for all cores. A map of the whole file would count as this process's memory.
+const HASHED_BYTES: usize = 8 << 20;
+
 /// The length in bytes and the blake3 hash of a file.
 pub(super) fn hash(path: &Path) -> Result<(u64, blake3::Hash), StoreError> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(path).map_err(StoreError::io("read", path))?;
-    Ok((hasher.count(), hasher.finalize()))
+    let failed = StoreError::io("read", path);
+    let hash = || {
+        let (mut file, mut hasher) = (File::open(path)?, blake3::Hasher::new());
+        let mut bytes = vec![0; HASHED_BYTES.min(usize::try_from(file.metadata()?.len()).unwrap_or(HASHED_BYTES).max(1))];
+        loop {
+            match file.read(&mut bytes) {
+                Ok(0) => return Ok((hasher.count(), hasher.finalize())),
+                Ok(read) => hasher.update_rayon(&bytes[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+        }
+    };
+    hash().map_err(failed)
 }
 
 /// The bytes of a file, or `None` if there is no such file.

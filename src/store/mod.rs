@@ -43,6 +43,7 @@ mod read;
 mod run;
 mod scan;
 mod session;
+mod slices;
 mod table_writer;
 
 pub use checkpoint::Checkpoint;
@@ -57,5 +58,6 @@ pub use parquet::{read_parquet, write_parquet};
 pub use place::{Place, PlaceKind};
 pub use quarantine::Quarantined;
 pub use run::{Run, Runs, State};
-pub use session::Session;
-pub use table_writer::TableWriter;
+pub use session::{Rows, Session};
+pub use slices::Slices;
+pub use table_writer::{PartWriter, TableWriter};

@@ -1,17 +1,21 @@
 //! Parquet files whose bytes depend on nothing but the rows, the fingerprint and the part's number.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use ::parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use ::parquet::basic::{Compression, ZstdLevel};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use ::parquet::file::writer::SerializedFileWriter;
+use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
+use rayon::prelude::*;
 
 use super::StoreError;
 use crate::dag::fingerprint::Fingerprint;
@@ -26,8 +30,10 @@ const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// The file cannot be written.
 pub fn write_parquet(path: &Path, batch: &RecordBatch) -> Result<(), StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
-    let bytes = encode(batch, &[]).map_err(failed)?;
-    std::fs::write(path, bytes).map_err(StoreError::io("write", path))
+    let file = File::create(path).map_err(StoreError::io("write", path))?;
+    let mut encoder = Encoder::new(file, batch.schema_ref(), &[]).map_err(failed)?;
+    encoder.write(batch).map_err(failed)?;
+    encoder.finish().map(drop).map_err(failed)
 }
 
 /// All rows of a Parquet file as one batch, maybe an empty one.
@@ -38,16 +44,89 @@ pub fn read_parquet(path: &Path) -> Result<RecordBatch, StoreError> {
     decode(path)
 }
 
-/// One part as the bytes of a Parquet file; it names what it is a part of.
-pub(super) fn encode_part(batch: &RecordBatch, fingerprint: &Fingerprint, part: usize) -> Result<Vec<u8>, ParquetError> {
-    encode(batch, &[("fingerprint", fingerprint.to_string()), ("part", part.to_string())])
+/// A batch as a Parquet file with these words about it.
+pub(super) fn encode(batch: &RecordBatch, words: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
+    let mut encoder = Encoder::new(Vec::new(), batch.schema_ref(), words)?;
+    encoder.write(batch)?;
+    encoder.finish()
 }
 
-/// A batch of a Parquet file with these words about it. Every setting is written out, so that a library's new default changes nothing.
-pub(super) fn encode(batch: &RecordBatch, words: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
+/// A Parquet file that grows by batches; the rows of one row group are in memory at a time.
+///
+/// The bytes depend on the rows alone, not on the batches that they come in nor on how many threads encode them.
+pub(super) struct Encoder<W: Write + Send> {
+    file: SerializedFileWriter<W>,
+    row_groups: ArrowRowGroupWriterFactory,
+    schema: SchemaRef,
+    /// What the next row group will hold.
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+}
+
+impl<W: Write + Send> Encoder<W> {
+    /// One part of a table; the file names what it is a part of.
+    pub(super) fn of_part(sink: W, schema: &Schema, fingerprint: &Fingerprint, part: usize) -> Result<Self, ParquetError> {
+        Self::new(sink, schema, &[("fingerprint", fingerprint.to_string()), ("part", part.to_string())])
+    }
+
+    /// A file with these words about it.
+    fn new(sink: W, schema: &Schema, words: &[(&str, String)]) -> Result<Self, ParquetError> {
+        let properties = properties(schema, words)?;
+        let schema = without_metadata(schema);
+        let (file, row_groups) = ArrowWriter::try_new(sink, schema.clone(), Some(properties))?.into_serialized_writer()?;
+        Ok(Self { file, row_groups, schema, waiting: Vec::new(), waiting_rows: 0 })
+    }
+
+    /// Appends rows with the file's columns.
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
+        let mut rest = plain(batch)?;
+        while rest.num_rows() > 0 {
+            let rows = rest.num_rows().min(ROW_GROUP_ROWS - self.waiting_rows);
+            self.waiting.push(rest.slice(0, rows));
+            self.waiting_rows += rows;
+            rest = rest.slice(rows, rest.num_rows() - rows);
+            if self.waiting_rows == ROW_GROUP_ROWS {
+                self.write_row_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and the footer.
+    pub(super) fn finish(mut self) -> Result<W, ParquetError> {
+        if self.waiting_rows > 0 {
+            self.write_row_group()?;
+        }
+        self.file.into_inner()
+    }
+
+    /// Encodes each column on a thread of its own.
+    fn write_row_group(&mut self) -> Result<(), ParquetError> {
+        let batches = std::mem::take(&mut self.waiting);
+        self.waiting_rows = 0;
+        let mut writers: Vec<Vec<ArrowColumnWriter>> = self.schema.fields().iter().map(|_| Vec::new()).collect();
+        for (leaf, writer) in self.row_groups.create_column_writers(self.file.flushed_row_groups().len())?.into_iter().enumerate() {
+            // The root of a leaf is one of the schema's columns.
+            writers[self.file.schema_descr().get_column_root_idx(leaf)].push(writer);
+        }
+        let encode = |(index, mut writers): (usize, Vec<ArrowColumnWriter>)| {
+            let pieces: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
+            let leaves = compute_leaves(self.schema.field(index), &arrow::compute::concat(&pieces)?)?;
+            writers.iter_mut().zip(&leaves).try_for_each(|(writer, leaf)| writer.write(leaf))?;
+            writers.into_iter().map(ArrowColumnWriter::close).collect::<Result<Vec<_>, _>>()
+        };
+        let columns = writers.into_par_iter().enumerate().map(encode).collect::<Result<Vec<_>, ParquetError>>()?;
+        let mut row_group = self.file.next_row_group()?;
+        columns.into_iter().flatten().try_for_each(|column| column.append_to_row_group(&mut row_group))?;
+        row_group.close().map(drop)
+    }
+}
+
+/// Every setting is written out, so that a library's new default changes nothing.
+fn properties(schema: &Schema, words: &[(&str, String)]) -> Result<WriterProperties, ParquetError> {
     let mut metadata = Vec::new();
     for key in [TABLE_KEY, SCHEMA_VERSION_KEY] {
-        metadata.extend(batch.schema_ref().metadata().get(key).map(|value| KeyValue::new(key.to_string(), value.clone())));
+        metadata.extend(schema.metadata().get(key).map(|value| KeyValue::new(key.to_string(), value.clone())));
     }
     metadata.extend(words.iter().map(|(key, value)| KeyValue::new(key.to_string(), value.clone())));
     let properties = WriterProperties::builder()
@@ -57,12 +136,8 @@ pub(super) fn encode(batch: &RecordBatch, words: &[(&str, String)]) -> Result<Ve
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_dictionary_enabled(true)
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_key_value_metadata(Some(metadata))
-        .build();
-    let plain = plain(batch)?;
-    let mut writer = ArrowWriter::try_new(Vec::new(), plain.schema(), Some(properties))?;
-    writer.write(&plain)?;
-    writer.into_inner()
+        .set_key_value_metadata(Some(metadata));
+    Ok(properties.build())
 }
 
 /// All rows of a file as one batch, maybe an empty one. The schema's metadata is dropped.

@@ -1,22 +1,33 @@
 //! SQL over tables: those of a run, batches in memory, files. Queries only; nothing here can change what is on disk.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::manifest::Manifest;
 use super::scan::Files;
 use super::{Place, PlaceKind, Run, StoreError, journal, parquet};
+
+/// Batches of a query's result that wait to be asked for.
+const BATCHES_AHEAD: usize = 2;
 
 /// A DataFusion session with a runtime of its own. Every call blocks; it must not be used from asynchronous code.
 ///
@@ -32,15 +43,17 @@ impl Session {
     /// # Errors
     /// The system gives no threads.
     pub fn new() -> Result<Self, StoreError> {
-        Self::build(RuntimeEnvBuilder::new())
+        Self::build(RuntimeEnvBuilder::new(), &mut tokio::runtime::Builder::new_current_thread())
     }
 
-    /// A session that sorts and groups on disk when it would need more than `bytes` of memory.
+    /// A session that sorts and groups on disk, in `folder`, when it would need more than `bytes` of memory, and whose queries work on
+    /// threads of their own while their rows are waited for.
     ///
     /// # Errors
     /// The system gives no threads.
-    pub fn with_memory_limit(bytes: usize) -> Result<Self, StoreError> {
-        Self::build(RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))))
+    pub fn with_memory_limit(bytes: usize, folder: &Path) -> Result<Self, StoreError> {
+        let environment = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))).with_temp_file_path(folder);
+        Self::build(environment, &mut tokio::runtime::Builder::new_multi_thread())
     }
 
     /// A session with every table of the run as far as it is committed, under its node's name, and `journal`. A table of several
@@ -54,9 +67,8 @@ impl Session {
         Ok(session)
     }
 
-    fn build(environment: RuntimeEnvBuilder) -> Result<Self, StoreError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let runtime = runtime.map_err(|error| StoreError::Sql { message: format!("cannot start the SQL engine: {error}") })?;
+    fn build(environment: RuntimeEnvBuilder, runtime: &mut tokio::runtime::Builder) -> Result<Self, StoreError> {
+        let runtime = runtime.build().map_err(|error| StoreError::Sql { message: format!("cannot start the SQL engine: {error}") })?;
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_information_schema(true)
@@ -178,6 +190,40 @@ impl Session {
         Ok(batches)
     }
 
+    /// The rows of a query as they come, so that they need not all be in memory.
+    ///
+    /// # Errors
+    /// As for [`Self::query`]; of what fails only while it runs, the rows are errors.
+    pub fn rows(&self, text: &str) -> Result<Rows<'_>, StoreError> {
+        let stream = self.runtime.block_on(async {
+            let plan = self.context.sql_with_options(text, only_queries()).await?.create_physical_plan().await?;
+            let mut rows = coalesced(plan).execute(0, self.context.task_ctx())?;
+            let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
+            let sender = stream.tx();
+            stream.spawn(async move {
+                while let Some(batch) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
+                    if sender.send(batch).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            Ok(stream.build())
+        });
+        Ok(Rows { runtime: &self.runtime, stream: stream.map_err(sql)? })
+    }
+
+    /// Adds rows that come as they are asked for as the table `name`, which a query can read once.
+    pub(super) fn register_rows(&self, name: &str, schema: SchemaRef, rows: Receiver<RecordBatch>) -> Result<(), StoreError> {
+        let partition: Arc<dyn PartitionStream> = Arc::new(Once { schema: schema.clone(), rows: Mutex::new(Some(rows)) });
+        self.register(name, Arc::new(StreamingTable::try_new(schema, vec![partition]).map_err(sql)?))
+    }
+
+    /// Takes the table `name` away, if there is one.
+    pub(super) fn deregister(&self, name: &str) -> Result<(), StoreError> {
+        self.context.deregister_table(TableReference::bare(name)).map(drop).map_err(sql)
+    }
+
     /// Adds the committed parts that the manifests list. A table without any part yet has its fixed schema and no rows.
     fn register_manifests(&self, name: &str, run: &Run, outputs: &[(Place, Manifest)]) -> Result<(), StoreError> {
         let mut files = Vec::new();
@@ -195,6 +241,63 @@ impl Session {
 
     fn register(&self, name: &str, table: Arc<dyn TableProvider>) -> Result<(), StoreError> {
         self.context.register_table(TableReference::bare(name), table).map(drop).map_err(sql)
+    }
+}
+
+/// The rows of a query, batch by batch.
+pub struct Rows<'a> {
+    runtime: &'a tokio::runtime::Runtime,
+    stream: SendableRecordBatchStream,
+}
+
+impl Rows<'_> {
+    /// The columns.
+    pub fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<RecordBatch, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let stream = &mut self.stream;
+        let next = self.runtime.block_on(poll_fn(|context| stream.as_mut().poll_next(context)));
+        next.map(|batch| batch.map_err(sql))
+    }
+}
+
+/// A table that is read once, as its rows come.
+#[derive(Debug)]
+struct Once {
+    schema: SchemaRef,
+    rows: Mutex<Option<Receiver<RecordBatch>>>,
+}
+
+impl PartitionStream for Once {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut stream = RecordBatchReceiverStream::builder(self.schema.clone(), BATCHES_AHEAD);
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sender = stream.tx();
+        stream.spawn_blocking(move || {
+            let rows = rows.ok_or_else(|| DataFusionError::Plan("expected to be read once, found a second reader".to_string()))?;
+            // An error is a query that needs no more rows.
+            rows.iter().try_for_each(|batch| sender.blocking_send(Ok(batch))).ok();
+            Ok(())
+        });
+        stream.build()
+    }
+}
+
+/// The plan with one stream of rows, as it almost always is: only the parts of a `UNION ALL` are streams of their own.
+fn coalesced(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    match plan.output_partitioning().partition_count() {
+        1 => plan,
+        _ => Arc::new(CoalescePartitionsExec::new(plan)),
     }
 }
 

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 
 use super::manifest::{Manifest, Part};
+use super::parquet::Encoder;
 use super::{Event, EventKind, Place, PlaceKind, Quarantined, RunLock, StoreError, files, parquet};
 use crate::dag::fingerprint::Recipe;
-use crate::tables::TableKind;
+use crate::tables::{InOrder, TableKind};
 
 /// A table in the making. Dropping it leaves the committed parts for the next process.
 #[derive(Debug)]
@@ -87,7 +89,7 @@ impl RunLock {
     }
 }
 
-impl TableWriter<'_> {
+impl<'a> TableWriter<'a> {
     /// The numbers of the parts still to be committed, ascending.
     pub fn missing(&self) -> Vec<usize> {
         self.manifest.missing()
@@ -140,6 +142,19 @@ impl TableWriter<'_> {
         self.write(part, format!("part-{part:05}.parquet"), batch)
     }
 
+    /// Begins a part whose rows come batch by batch, in the table's order ([`TableKind::order`]) if it has one; memory does not grow with
+    /// them. `schema` is that of the batches. `None` if the part is committed already.
+    ///
+    /// # Errors
+    /// Files cannot be written.
+    pub fn begin(&mut self, part: usize, schema: &Schema) -> Result<Option<PartWriter<'_, 'a>>, StoreError> {
+        if !self.missing().contains(&part) {
+            return Ok(None);
+        }
+        let in_order = self.manifest.table.map(InOrder::new);
+        PartWriter::new(self, part, format!("part-{part:05}.parquet"), schema, in_order).map(Some)
+    }
+
     /// Puts other rows in the place of a committed part's, such as those that failed before: at every moment the old part is there or the
     /// new one. A part that is not committed yet is committed.
     ///
@@ -156,25 +171,12 @@ impl TableWriter<'_> {
 
     /// Writes a part to `file`, which the manifest does not list, and lists it.
     fn write(&mut self, part: usize, file: String, batch: &RecordBatch) -> Result<(), StoreError> {
-        let path = self.folder.join(&file);
         if let Some(table) = self.manifest.table {
-            table.check(batch).map_err(|source| StoreError::Table { path: path.clone(), source })?;
+            table.check(batch).map_err(|source| StoreError::Table { path: self.folder.join(&file), source })?;
         }
-        let bytes = parquet::encode_part(batch, &self.manifest.fingerprint, part)
-            .map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
-        files::replace(&path, &bytes, &self.lock.temporary()?)?;
-        let (index, rows) = (part as u64, batch.num_rows() as u64);
-        let blake3 = blake3::hash(&bytes).to_hex().to_string();
-        let mut manifest = self.manifest.clone();
-        manifest.parts.retain(|other| other.index != index);
-        manifest.add(Part { index, file, rows, bytes: bytes.len() as u64, blake3 });
-        manifest.write(&self.folder, &self.lock.temporary()?)?;
-        self.manifest = manifest;
-        self.lock.remember(&self.folder, &self.manifest);
-        let mut event = Event::new(EventKind::PartCommitted, &self.place.name, self.place.iteration);
-        (event.part, event.rows, event.seconds) = (Some(index), Some(rows), Some(self.begun.elapsed().as_secs_f64()));
-        self.begun = Instant::now();
-        self.lock.record(event)
+        let mut writer = PartWriter::new(self, part, file, batch.schema_ref(), None)?;
+        writer.write(batch)?;
+        writer.commit().map(drop)
     }
 
     /// Says that all parts are there, and shares the table through the cache. `counts` go into the manifest.
@@ -203,6 +205,73 @@ impl TableWriter<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A part in the making; dropped before it is committed, it was never there.
+pub struct PartWriter<'w, 'a> {
+    table: &'w mut TableWriter<'a>,
+    part: usize,
+    file: String,
+    temporary: PathBuf,
+    encoder: Encoder<files::Growing>,
+    /// The checks of the rows; none where they were checked before.
+    in_order: Option<InOrder>,
+    rows: u64,
+}
+
+impl<'w, 'a> PartWriter<'w, 'a> {
+    fn new(
+        table: &'w mut TableWriter<'a>,
+        part: usize,
+        file: String,
+        schema: &Schema,
+        in_order: Option<InOrder>,
+    ) -> Result<Self, StoreError> {
+        let temporary = table.lock.temporary()?;
+        let encoder = Encoder::of_part(files::Growing::create(&temporary)?, schema, &table.manifest.fingerprint, part);
+        let encoder = encoder.map_err(|source| StoreError::Parquet { path: table.folder.join(&file), source })?;
+        Ok(Self { table, part, file, temporary, encoder, in_order, rows: 0 })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.table.folder.join(&self.file)
+    }
+
+    /// Appends rows.
+    ///
+    /// # Errors
+    /// They are not what the table should be, are not in its order, or cannot be written.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        if let Some(in_order) = &mut self.in_order {
+            in_order.check(batch).map_err(|source| StoreError::Table { path: self.table.folder.join(&self.file), source })?;
+        }
+        self.rows += batch.num_rows() as u64;
+        self.encoder.write(batch).map_err(|source| StoreError::Parquet { path: self.path(), source })
+    }
+
+    /// Lists the part: when this returns it survives a kill. Gives its rows.
+    ///
+    /// # Errors
+    /// Files cannot be written.
+    pub fn commit(self) -> Result<u64, StoreError> {
+        let path = self.path();
+        let Self { table, part, file, temporary, encoder, rows, .. } = self;
+        let written = encoder.finish().map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
+        let (bytes, hash) = written.sync()?;
+        files::rename(&temporary, &path)?;
+        let (index, blake3) = (part as u64, hash.to_hex().to_string());
+        let mut manifest = table.manifest.clone();
+        manifest.parts.retain(|other| other.index != index);
+        manifest.add(Part { index, file, rows, bytes, blake3 });
+        manifest.write(&table.folder, &table.lock.temporary()?)?;
+        table.manifest = manifest;
+        table.lock.remember(&table.folder, &table.manifest);
+        let mut event = Event::new(EventKind::PartCommitted, &table.place.name, table.place.iteration);
+        (event.part, event.rows, event.seconds) = (Some(index), Some(rows), Some(table.begun.elapsed().as_secs_f64()));
+        table.begun = Instant::now();
+        table.lock.record(event)?;
+        Ok(rows)
     }
 }
 

@@ -130,7 +130,7 @@ fn errors_keep_the_engines_words() {
 fn batches_files_and_places_can_be_registered_and_empty_results_have_columns() {
     let space = Space::new();
     let run = run_with_tables(&space);
-    let session = Session::with_memory_limit(64 << 20).unwrap();
+    let session = Session::with_memory_limit(64 << 20, space.path()).unwrap();
     session.register_batches("a", vec![part(0.5, 0), part(0.5, 1)]).unwrap();
     session.register_places("b", &run, &[Place::table("pool", Some(1)), Place::table("pool", Some(2))]).unwrap();
     session.register_files("c", &[(None, run.path(&Place::table("mine", None)).join("part-00000.parquet"))]).unwrap();
