@@ -101,7 +101,6 @@ fn bring_in(lock: &RunLock, prepared: &Prepared, tables: &Path) -> Result<(), Bo
     for (name, iteration) in [("pool", 1), ("responses", 2), ("rewards", 2)] {
         let place = Place::table(name, Some(iteration));
         let (index, task) = task(&prepared.graph, &place)?;
-        let kind = task.table_kind();
         let session = Session::new()?;
         session.register_files("rows", &[(None, tables.join(format!("{name}.parquet")))])?;
         let kind = task.table_kind().ok_or("expected a table of a fixed schema")?;

@@ -1,10 +1,14 @@
-//! merge: the pool of this iteration. A plan over new rewards, new responses and the last iteration's pool.
+//! merge: the pool of this iteration, from new rewards, new responses and the last iteration's pool.
 //!
-//! Knows which prompts have new rewards; not how they were selected.
+//! [`sql`] says what it is. It is made by a walk through the tables, which have their rows in the order of their prompts. Knows which
+//! prompts have new rewards; not how they were selected.
+
+use arrow::array::{Array, Int32Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{interleave, take};
 
 use super::{Context, StageError, Summary};
-use crate::store::Slices;
-use crate::tables::TableKind;
+use crate::store::{Session, Slices};
+use crate::tables::{TableError, TableKind, column, pool};
 
 /// New responses of the prompts that have any, and the carried ones of all others; `born` says when each was sampled.
 pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
@@ -12,15 +16,11 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
     context.register(&session, "rewards", "fresh")?;
     context.register(&session, "responses", "responses")?;
     let carried = context.has("carried");
-    let mut slices = Slices::default();
-    slices.add("rewards", session.rows("SELECT prompt_id, born, response_index, reward, error FROM rewards")?);
-    slices.add("answered", session.rows(ANSWERED)?);
     if carried {
         context.register(&session, "carried", "carried")?;
-        slices.add("carried", session.rows(&format!("SELECT {COLUMNS} FROM carried"))?);
     }
     let rows = context.write_relation(TableKind::Pool, |relation| {
-        slices.query(&format!("WITH {}", of_each_prompt(carried)), &mut |batch| relation.write(&batch))?;
+        rows(&session, carried, Slices::default())?.try_for_each(|batch| relation.write(&batch?))?;
         Ok([("responses", relation.rows())])
     })?;
     Ok(Summary::new(format!("{rows} responses in the pool")))
@@ -28,20 +28,13 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
 
 const COLUMNS: &str = "prompt_id, response_index, born, reward, token_count, finish_reason";
 
-/// What the pool keeps of responses: of their tokens the count, so that no more than that is in memory.
-const ANSWERED: &str = "SELECT prompt_id, born, response_index,
-         CAST(array_length(token_ids) AS INT) - prompt_token_count AS token_count, finish_reason
-  FROM responses WHERE error IS NULL";
+/// Of responses' tokens only the count, so that no more than that is in memory.
+const TOKEN_COUNT: &str = "CAST(array_length(responses.token_ids) AS INT) - responses.prompt_token_count AS token_count";
 
 /// The plan as SQL over `rewards`, `responses` and, after the first iteration, `carried`.
 ///
 /// A selected prompt whose new responses all failed keeps its old ones, so that no prompt is lost.
 pub fn sql(carried: bool) -> String {
-    format!("WITH answered AS (\n  {ANSWERED}\n), {}", of_each_prompt(carried))
-}
-
-/// What becomes of each prompt for itself, behind `WITH`.
-fn of_each_prompt(carried: bool) -> String {
     let kept = if carried {
         format!(
             "\nUNION ALL\nSELECT {COLUMNS} FROM carried\nWHERE NOT EXISTS (SELECT 1 FROM fresh WHERE fresh.prompt_id = carried.prompt_id)"
@@ -50,15 +43,102 @@ fn of_each_prompt(carried: bool) -> String {
         String::new()
     };
     format!(
-        "fresh AS (
-  SELECT rewards.prompt_id, rewards.response_index, rewards.born, rewards.reward, answered.token_count, answered.finish_reason
-  FROM rewards JOIN answered
-    ON rewards.prompt_id = answered.prompt_id AND rewards.born = answered.born AND rewards.response_index = answered.response_index
-  WHERE rewards.error IS NULL
+        "WITH fresh AS (
+  SELECT rewards.prompt_id, rewards.response_index, rewards.born, rewards.reward,
+         {TOKEN_COUNT}, responses.finish_reason
+  FROM rewards JOIN responses
+    ON rewards.prompt_id = responses.prompt_id AND rewards.born = responses.born AND rewards.response_index = responses.response_index
+  WHERE rewards.error IS NULL AND responses.error IS NULL
 ), merged AS (
 SELECT {COLUMNS} FROM fresh{kept}
 )
 SELECT {COLUMNS} FROM merged
 ORDER BY prompt_id, response_index"
     )
+}
+
+/// What [`sql`] says of the tables `rewards`, `responses` and, if there is one, `carried` of a session, whose rows are in the order of
+/// their keys: batch by batch.
+///
+/// # Errors
+/// A table is missing. A row that is not in its place is an error in the place of a batch.
+pub fn rows<'s>(
+    session: &'s Session,
+    carried: bool,
+    slices: Slices<'s>,
+) -> Result<impl Iterator<Item = Result<RecordBatch, StageError>> + use<'s>, StageError> {
+    let rewards = session.rows("SELECT prompt_id, born, response_index, reward FROM rewards WHERE error IS NULL")?;
+    let answered = format!("SELECT prompt_id, born, response_index, {TOKEN_COUNT}, finish_reason FROM responses WHERE error IS NULL");
+    let mut slices = slices.with("rewards", &["born", "response_index"], rewards);
+    slices = slices.with("responses", &["born", "response_index"], session.rows(&answered)?);
+    if carried {
+        slices = slices.with("carried", &["response_index"], session.rows(&format!("SELECT {COLUMNS} FROM carried"))?);
+    }
+    Ok(slices.map(|slice| match slice?.as_slice() {
+        [rewards, answered] => joined(rewards, answered),
+        [rewards, answered, carried] => merged(&joined(rewards, answered)?, carried),
+        other => Err(StageError::Input(format!("expected two tables or three, found {}", other.len()))),
+    }))
+}
+
+/// The new responses that have rewards, in the order of the pool.
+fn joined(rewards: &RecordBatch, answered: &RecordBatch) -> Result<RecordBatch, StageError> {
+    let (ours, theirs) = (Keys::of(rewards)?, Keys::of(answered)?);
+    let (mut rows, mut row, mut other) = (Vec::with_capacity(rewards.num_rows()), 0, 0);
+    while row < rewards.num_rows() && other < answered.num_rows() {
+        let order = ours.at(row).cmp(&theirs.at(other));
+        if order.is_eq() {
+            rows.push((row as u32, other as u32));
+        }
+        row += usize::from(order.is_le());
+        other += usize::from(order.is_ge());
+    }
+    // The rows are in the order of `born` within a prompt.
+    let place = |row: u32| (ours.ids.value(row as usize), ours.indices.value(row as usize));
+    rows.sort_by(|(one, _), (other, _)| place(*one).cmp(&place(*other)));
+    let rewarded: UInt32Array = rows.iter().map(|(row, _)| *row).collect();
+    let sampled: UInt32Array = rows.iter().map(|(_, row)| *row).collect();
+    let columns = COLUMNS.split(", ").map(|name| match rewards.column_by_name(name) {
+        Some(column) => take(column, &rewarded, None),
+        None => take(answered.column(answered.schema().index_of(name)?), &sampled, None),
+    });
+    Ok(RecordBatch::try_new(pool::schema(), columns.collect::<Result<_, _>>()?)?)
+}
+
+/// The fresh rows, and the carried ones of all prompts that have none.
+fn merged(fresh: &RecordBatch, carried: &RecordBatch) -> Result<RecordBatch, StageError> {
+    let (new, old): (&StringArray, &StringArray) = (column(fresh, "prompt_id")?, column(carried, "prompt_id")?);
+    // Each row as where it comes from, fresh or carried, and its row there.
+    let (mut places, mut kept) = (Vec::with_capacity(new.len() + old.len()), 0);
+    for row in 0..new.len() {
+        let id = new.value(row);
+        while kept < old.len() && old.value(kept) < id {
+            places.push((1, kept));
+            kept += 1;
+        }
+        while kept < old.len() && old.value(kept) == id {
+            kept += 1;
+        }
+        places.push((0, row));
+    }
+    places.extend((kept..old.len()).map(|row| (1, row)));
+    let columns = fresh.columns().iter().zip(carried.columns()).map(|(new, old)| interleave(&[new, old], &places));
+    Ok(RecordBatch::try_new(pool::schema(), columns.collect::<Result<_, _>>()?)?)
+}
+
+/// The key of rewards and of responses.
+struct Keys<'a> {
+    ids: &'a StringArray,
+    born: &'a Int32Array,
+    indices: &'a Int32Array,
+}
+
+impl<'a> Keys<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self, TableError> {
+        Ok(Self { ids: column(batch, "prompt_id")?, born: column(batch, "born")?, indices: column(batch, "response_index")? })
+    }
+
+    fn at(&self, row: usize) -> (&'a str, i32, i32) {
+        (self.ids.value(row), self.born.value(row), self.indices.value(row))
+    }
 }

@@ -1,36 +1,33 @@
-//! select: which prompts get new responses. A plan over `prompts` and the last iteration's `pool`.
+//! select: which prompts get new responses. Made from `prompts` and the last iteration's `pool`.
 //!
-//! Knows rewards as numbers to rank by; not what a prompt or a response says.
+//! [`sql`] says what it is; prompts are scored by a walk through the pool, which has its rows in the order of its prompts, and ranked by a
+//! query. Knows rewards as numbers to rank by; not what a prompt or a response says.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
-use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::{Context, StageError, Summary, seed};
 use crate::pipeline::spec::relational::{RankBy, Select, Strategy};
-use crate::store::{Slices, StoreError};
-use crate::tables::TableKind;
+use crate::store::{Session, Slices};
+use crate::tables::{TableKind, column, selection};
 
 /// Ranks every prompt and selects the first ceil(ratio·N) (OPTune, arXiv 2406.07657); all of them where there is no pool yet.
 pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, StageError> {
     let session = context.spilling_session()?;
     let prompts = context.register_prompt_ids(&session, "prompts", "prompts")?;
     let pool = context.has("pool");
+    if pool {
+        context.register(&session, "pool", "pool")?;
+    }
     let count = selected_count(settings, prompts, pool);
     context.write_relation(TableKind::Selection, |relation| {
-        let mut write = |query: &str| session.rows(query)?.try_for_each(|batch| relation.write(&batch?));
         if pool {
-            context.register(&session, "pool", "pool")?;
-            let mut slices = Slices::default();
-            let ids = session.rows("SELECT prompt_id FROM prompts ORDER BY prompt_id")?;
-            let stream = context.seed();
-            slices.add_rows("prompts", drawn_schema(), ids.map(move |ids| drawn(&ids?, stream)));
-            slices.add("pool", session.rows("SELECT prompt_id, reward FROM pool")?);
-            let scored = format!("WITH {}\n{}", statistic(settings), scored(settings));
-            slices.feed(&scored, &session, "scored", || write(&format!("WITH {}", ranked(settings, Some(count)))))?;
+            rows(&session, settings, count, context.seed(), Slices::default())?.try_for_each(|batch| relation.write(&batch?))?;
         } else {
-            write(&sql(settings, None, false))?;
+            session.rows(&sql(settings, None, false))?.try_for_each(|batch| relation.write(&batch?))?;
         }
         Ok([("prompts", prompts as i64), ("selected", count as i64)])
     })?;
@@ -48,17 +45,6 @@ fn selected_count(settings: &Select, prompts: usize, pool: bool) -> usize {
     (count as usize).clamp(usize::from(prompts > 0), prompts)
 }
 
-/// The ids of prompts, each with a number for the random strategy: drawn from the seed and the id, so neither order nor company matters.
-fn drawn(ids: &RecordBatch, seed: seed::Stream) -> Result<RecordBatch, StoreError> {
-    let draws: Int64Array = ids.column(0).as_string::<i32>().iter().map(|id| id.map(|id| seed.draw(id))).collect();
-    let columns = vec![ids.column(0).clone(), Arc::new(draws) as _];
-    RecordBatch::try_new(drawn_schema(), columns).map_err(|error| StoreError::Sql { message: error.to_string() })
-}
-
-fn drawn_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("prompt_id", DataType::Utf8, true), Field::new("draw", DataType::Int64, true)]))
-}
-
 /// The plan as SQL over `prompts(prompt_id, draw)` and, after the first iteration, `pool`.
 ///
 /// Prompts without a reward come first: nothing is known of them, so they are asked again. Ties go by prompt_id.
@@ -69,47 +55,123 @@ pub fn sql(settings: &Select, count: Option<usize>, pool: bool) -> String {
                 TRUE AS selected\nFROM prompts\nORDER BY rank"
             .to_string();
     }
-    format!("WITH {}, scored AS (\n  {}\n), {}", statistic(settings), scored(settings), ranked(settings, count))
-}
-
-/// The statistic of each prompt's rewards, behind `WITH`.
-fn statistic(settings: &Select) -> String {
     let statistic = match settings.rank_by {
         RankBy::Mean => "avg(reward)",
         RankBy::Min => "min(reward)",
         RankBy::Max => "max(reward)",
         RankBy::Gap => "max(reward) - min(reward)",
     };
-    format!("statistic AS (\n  SELECT prompt_id, {statistic} AS score FROM pool GROUP BY prompt_id\n)")
-}
-
-/// What each prompt is ranked by.
-fn scored(settings: &Select) -> String {
-    let draw = if settings.strategy == Strategy::Random { "prompts.draw, " } else { "" };
-    format!(
-        "SELECT prompts.prompt_id, {draw}statistic.score
-  FROM prompts LEFT JOIN statistic ON prompts.prompt_id = statistic.prompt_id"
-    )
-}
-
-/// The ranking of all prompts over `scored`, behind `WITH`.
-fn ranked(settings: &Select, count: Option<usize>) -> String {
     let order = match settings.strategy {
-        Strategy::LowestReward | Strategy::All => "score ASC NULLS FIRST",
-        Strategy::Random => "draw",
+        Strategy::LowestReward | Strategy::All => "statistic.score ASC NULLS FIRST",
+        Strategy::Random => "prompts.draw",
     };
     let count = match count {
         Some(count) => count.to_string(),
         None => format!("(SELECT ceil({:?} * count(*)) FROM prompts)", settings.ratio),
     };
     format!(
-        "ranked AS (
-  SELECT prompt_id, score, CAST(row_number() OVER (ORDER BY {order}, prompt_id) AS BIGINT) AS rank FROM scored
+        "WITH statistic AS (
+  SELECT prompt_id, {statistic} AS score FROM pool GROUP BY prompt_id
+), ranked AS (
+  SELECT prompts.prompt_id, statistic.score,
+         CAST(row_number() OVER (ORDER BY {order}, prompts.prompt_id) AS BIGINT) AS rank
+  FROM prompts LEFT JOIN statistic ON prompts.prompt_id = statistic.prompt_id
 )
 SELECT prompt_id, score, rank, rank <= {count} AS selected
 FROM ranked
 ORDER BY rank"
     )
+}
+
+/// What [`sql`] says of the tables `prompts` and `pool` of a session, the pool's rows being in the order of its key: batch by batch. The
+/// draws of `prompts` come from `seed` and the ids, so neither order nor company matters.
+///
+/// # Errors
+/// A table is missing, or a row of the pool is not in its place. What fails later is an error in the place of a batch.
+pub fn rows<'s>(
+    session: &'s Session,
+    settings: &Select,
+    count: usize,
+    seed: seed::Stream,
+    slices: Slices<'s>,
+) -> Result<impl Iterator<Item = Result<RecordBatch, StageError>> + use<'s>, StageError> {
+    let ids = session.rows("SELECT prompt_id FROM prompts ORDER BY prompt_id")?;
+    let slices = slices.with("prompts", &[], ids).with("pool", &[], session.rows("SELECT prompt_id, reward FROM pool")?);
+    let (sender, scored) = sync_channel(1);
+    session.register_rows("scored", scored_schema(settings.strategy), scored)?;
+    let ranked = session.rows("SELECT prompt_id, score FROM scored ORDER BY ranked_by ASC NULLS FIRST, place")?;
+    let mut place = 0;
+    for slice in slices {
+        let slice = slice?;
+        let prompts: &StringArray = column(&slice[0], "prompt_id")?;
+        let scores = scores(prompts, &slice[1], settings.rank_by)?;
+        let ranked_by: ArrayRef = match settings.strategy {
+            Strategy::LowestReward | Strategy::All => Arc::new(scores.clone()),
+            Strategy::Random => draws(prompts, seed),
+        };
+        let places = Int64Array::from_iter_values(place..place + prompts.len() as i64);
+        place += prompts.len() as i64;
+        let columns: Vec<ArrayRef> = vec![slice[0].column(0).clone(), Arc::new(scores), ranked_by, Arc::new(places)];
+        // Nobody receives where the query has failed; its rows say why.
+        if sender.send(RecordBatch::try_new(scored_schema(settings.strategy), columns)?).is_err() {
+            break;
+        }
+    }
+    drop(sender);
+    let mut before = 0;
+    Ok(ranked.map(move |batch| {
+        let batch = batch?;
+        let ranks = Int64Array::from_iter_values(before + 1..=before + batch.num_rows() as i64);
+        before += batch.num_rows() as i64;
+        let selected: BooleanArray = ranks.values().iter().map(|rank| Some(*rank <= count as i64)).collect();
+        let [ids, scores] = [0, 1].map(|index| batch.column(index).clone());
+        Ok(RecordBatch::try_new(selection::schema(), vec![ids, scores, Arc::new(ranks), Arc::new(selected)])?)
+    }))
+}
+
+/// Prompts in the order of their ids, whose `place` that is.
+fn scored_schema(strategy: Strategy) -> SchemaRef {
+    let ranked_by = if strategy == Strategy::Random { DataType::Int64 } else { DataType::Float64 };
+    Arc::new(Schema::new(vec![
+        Field::new("prompt_id", DataType::Utf8, false),
+        Field::new("score", DataType::Float64, true),
+        Field::new("ranked_by", ranked_by, true),
+        Field::new("place", DataType::Int64, false),
+    ]))
+}
+
+/// The statistic of each prompt's rewards; null for a prompt that is not in the pool. Both ascend by prompt_id.
+fn scores(prompts: &StringArray, pool: &RecordBatch, rank_by: RankBy) -> Result<Float64Array, StageError> {
+    let (ids, rewards): (&StringArray, &Float64Array) = (column(pool, "prompt_id")?, column(pool, "reward")?);
+    let mut next = 0;
+    let score = |prompt: &str| {
+        while next < ids.len() && ids.value(next) < prompt {
+            next += 1;
+        }
+        let start = next;
+        while next < ids.len() && ids.value(next) == prompt {
+            next += 1;
+        }
+        let rewards = &rewards.values()[start..next];
+        (!rewards.is_empty()).then(|| statistic(rewards, rank_by))
+    };
+    Ok(prompts.iter().flatten().map(score).collect())
+}
+
+fn statistic(rewards: &[f64], rank_by: RankBy) -> f64 {
+    let least = || rewards.iter().copied().fold(f64::INFINITY, |least, reward| if reward < least { reward } else { least });
+    let most = || rewards.iter().copied().fold(f64::NEG_INFINITY, |most, reward| if reward > most { reward } else { most });
+    match rank_by {
+        RankBy::Mean => rewards.iter().fold(0.0, |sum, reward| sum + reward) / rewards.len() as f64,
+        RankBy::Min => least(),
+        RankBy::Max => most(),
+        RankBy::Gap => most() - least(),
+    }
+}
+
+/// One number a prompt for the random strategy.
+fn draws(prompts: &StringArray, seed: seed::Stream) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(prompts.iter().flatten().map(|id| seed.draw(id))))
 }
 
 #[cfg(test)]

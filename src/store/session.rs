@@ -214,14 +214,12 @@ impl Session {
     }
 
     /// Adds rows that come as they are asked for as the table `name`, which a query can read once.
-    pub(super) fn register_rows(&self, name: &str, schema: SchemaRef, rows: Receiver<RecordBatch>) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// The engine refuses the name.
+    pub fn register_rows(&self, name: &str, schema: SchemaRef, rows: Receiver<RecordBatch>) -> Result<(), StoreError> {
         let partition: Arc<dyn PartitionStream> = Arc::new(Once { schema: schema.clone(), rows: Mutex::new(Some(rows)) });
         self.register(name, Arc::new(StreamingTable::try_new(schema, vec![partition]).map_err(sql)?))
-    }
-
-    /// Takes the table `name` away, if there is one.
-    pub(super) fn deregister(&self, name: &str) -> Result<(), StoreError> {
-        self.context.deregister_table(TableReference::bare(name)).map(drop).map_err(sql)
     }
 
     /// Adds the committed parts that the manifests list. A table without any part yet has its fixed schema and no rows.
