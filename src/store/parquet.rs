@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
-use ::parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use ::parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use ::parquet::basic::{Compression, ZstdLevel};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::KeyValue;
@@ -51,7 +53,7 @@ pub(super) fn encode(batch: &RecordBatch, words: &[(&str, String)]) -> Result<Ve
     encoder.finish()
 }
 
-/// A Parquet file that grows by batches; the rows of one row group are in memory at a time.
+/// A Parquet file that grows by batches; the rows of two row groups are in memory at a time: one that fills while the other is encoded.
 ///
 /// The bytes depend on the rows alone, not on the batches that they come in nor on how many threads encode them.
 pub(super) struct Encoder<W: Write + Send> {
@@ -61,6 +63,8 @@ pub(super) struct Encoder<W: Write + Send> {
     /// What the next row group will hold.
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
+    /// The row group before it.
+    encoding: Option<JoinHandle<Result<Vec<ArrowColumnChunk>, ParquetError>>>,
 }
 
 impl<W: Write + Send> Encoder<W> {
@@ -74,7 +78,7 @@ impl<W: Write + Send> Encoder<W> {
         let properties = properties(schema, words)?;
         let schema = without_metadata(schema);
         let (file, row_groups) = ArrowWriter::try_new(sink, schema.clone(), Some(properties))?.into_serialized_writer()?;
-        Ok(Self { file, row_groups, schema, waiting: Vec::new(), waiting_rows: 0 })
+        Ok(Self { file, row_groups, schema, waiting: Vec::new(), waiting_rows: 0, encoding: None })
     }
 
     /// Appends rows with the file's columns.
@@ -86,7 +90,7 @@ impl<W: Write + Send> Encoder<W> {
             self.waiting_rows += rows;
             rest = rest.slice(rows, rest.num_rows() - rows);
             if self.waiting_rows == ROW_GROUP_ROWS {
-                self.write_row_group()?;
+                self.encode_row_group()?;
             }
         }
         Ok(())
@@ -95,31 +99,51 @@ impl<W: Write + Send> Encoder<W> {
     /// Writes what is left and the footer.
     pub(super) fn finish(mut self) -> Result<W, ParquetError> {
         if self.waiting_rows > 0 {
-            self.write_row_group()?;
+            self.encode_row_group()?;
         }
+        self.write_row_group()?;
         self.file.into_inner()
     }
 
-    /// Encodes each column on a thread of its own.
-    fn write_row_group(&mut self) -> Result<(), ParquetError> {
+    /// Begins to encode the waiting rows, once the row group before them is written.
+    fn encode_row_group(&mut self) -> Result<(), ParquetError> {
+        self.write_row_group()?;
         let batches = std::mem::take(&mut self.waiting);
         self.waiting_rows = 0;
-        let mut writers: Vec<Vec<ArrowColumnWriter>> = self.schema.fields().iter().map(|_| Vec::new()).collect();
+        let schema = self.schema.clone();
+        let mut writers: Vec<Vec<ArrowColumnWriter>> = schema.fields().iter().map(|_| Vec::new()).collect();
         for (leaf, writer) in self.row_groups.create_column_writers(self.file.flushed_row_groups().len())?.into_iter().enumerate() {
             // The root of a leaf is one of the schema's columns.
             writers[self.file.schema_descr().get_column_root_idx(leaf)].push(writer);
         }
-        let encode = |(index, mut writers): (usize, Vec<ArrowColumnWriter>)| {
-            let pieces: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
-            let leaves = compute_leaves(self.schema.field(index), &arrow::compute::concat(&pieces)?)?;
-            writers.iter_mut().zip(&leaves).try_for_each(|(writer, leaf)| writer.write(leaf))?;
-            writers.into_iter().map(ArrowColumnWriter::close).collect::<Result<Vec<_>, _>>()
-        };
-        let columns = writers.into_par_iter().enumerate().map(encode).collect::<Result<Vec<_>, ParquetError>>()?;
+        self.encoding = Some(std::thread::spawn(move || {
+            let columns = writers.into_par_iter().enumerate().map(|(index, writers)| encode_column(&schema, index, &batches, writers));
+            Ok(columns.collect::<Result<Vec<_>, ParquetError>>()?.into_iter().flatten().collect())
+        }));
+        Ok(())
+    }
+
+    /// Writes the row group that is being encoded.
+    fn write_row_group(&mut self) -> Result<(), ParquetError> {
+        let Some(encoding) = self.encoding.take() else { return Ok(()) };
+        let columns = encoding.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         let mut row_group = self.file.next_row_group()?;
-        columns.into_iter().flatten().try_for_each(|column| column.append_to_row_group(&mut row_group))?;
+        columns.into_iter().try_for_each(|column| column.append_to_row_group(&mut row_group))?;
         row_group.close().map(drop)
     }
+}
+
+/// The column `index` of a row group.
+fn encode_column(
+    schema: &Schema,
+    index: usize,
+    batches: &[RecordBatch],
+    mut writers: Vec<ArrowColumnWriter>,
+) -> Result<Vec<ArrowColumnChunk>, ParquetError> {
+    let pieces: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
+    let leaves = compute_leaves(schema.field(index), &arrow::compute::concat(&pieces)?)?;
+    writers.iter_mut().zip(&leaves).try_for_each(|(writer, leaf)| writer.write(leaf))?;
+    writers.into_iter().map(ArrowColumnWriter::close).collect()
 }
 
 /// Every setting is written out, so that a library's new default changes nothing.

@@ -21,6 +21,7 @@ mod model_config;
 mod offline;
 mod pipeline;
 mod reference;
+mod relational;
 mod remote;
 mod reward_model;
 mod rewards;
