@@ -8,7 +8,7 @@ use arrow::compute::{interleave, take};
 
 use super::{Context, StageError, Summary};
 use crate::store::{Session, Slices};
-use crate::tables::{TableError, TableKind, column, pool};
+use crate::tables::{TableError, TableKind, column, pool, responses, rewards};
 
 /// New responses of the prompts that have any, and the carried ones of all others; `born` says when each was sampled.
 pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
@@ -67,12 +67,12 @@ pub fn rows<'s>(
     carried: bool,
     slices: Slices<'s>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, StageError>> + use<'s>, StageError> {
-    let rewards = session.rows("SELECT prompt_id, born, response_index, reward FROM rewards WHERE error IS NULL")?;
+    let scored = session.rows("SELECT prompt_id, born, response_index, reward FROM rewards WHERE error IS NULL")?;
     let answered = format!("SELECT prompt_id, born, response_index, {TOKEN_COUNT}, finish_reason FROM responses WHERE error IS NULL");
-    let mut slices = slices.with("rewards", &["born", "response_index"], rewards);
-    slices = slices.with("responses", &["born", "response_index"], session.rows(&answered)?);
+    let mut slices = slices.with("rewards", rewards::KEY, scored);
+    slices = slices.with("responses", responses::KEY, session.rows(&answered)?);
     if carried {
-        slices = slices.with("carried", &["response_index"], session.rows(&format!("SELECT {COLUMNS} FROM carried"))?);
+        slices = slices.with("carried", pool::KEY, session.rows(&format!("SELECT {COLUMNS} FROM carried"))?);
     }
     Ok(slices.map(|slice| match slice?.as_slice() {
         [rewards, answered] => joined(rewards, answered),

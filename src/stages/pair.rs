@@ -12,7 +12,7 @@ use arrow::datatypes::DataType;
 use super::{Context, StageError, Summary};
 use crate::pipeline::spec::relational::{Normalize, Pair, Weight, WeightKind};
 use crate::store::{Session, Slices};
-use crate::tables::{TableKind, column, pairs};
+use crate::tables::{TableKind, column, pairs, pool};
 
 /// One pair a prompt whose responses differ in reward; prompts whose do not are counted as ties.
 pub(super) fn run(context: &Context, settings: &Pair) -> Result<Summary, StageError> {
@@ -79,7 +79,7 @@ ORDER BY prompt_id",
 pub fn rows<'s>(session: &'s Session, weight: &Weight, slices: impl Fn() -> Slices<'s>) -> Result<Rows<'s>, StageError> {
     let pool = || {
         let rows = session.rows("SELECT prompt_id, response_index, born, reward FROM pool")?;
-        Ok::<_, StageError>(slices().with("pool", &["response_index"], rows))
+        Ok::<_, StageError>(slices().with("pool", pool::KEY, rows))
     };
     let mean = match weight.normalize {
         Normalize::None => None,

@@ -96,7 +96,7 @@ pub fn rows<'s>(
     slices: Slices<'s>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, StageError>> + use<'s>, StageError> {
     let ids = session.rows("SELECT prompt_id FROM prompts ORDER BY prompt_id")?;
-    let slices = slices.with("prompts", &[], ids).with("pool", &[], session.rows("SELECT prompt_id, reward FROM pool")?);
+    let slices = slices.with("prompts", selection::KEY, ids).with("pool", &[], session.rows("SELECT prompt_id, reward FROM pool")?);
     let (sender, scored) = sync_channel(1);
     session.register_rows("scored", scored_schema(settings.strategy), scored)?;
     let ranked = session.rows("SELECT prompt_id, score FROM scored ORDER BY ranked_by ASC NULLS FIRST, place")?;

@@ -37,11 +37,11 @@ impl<'a> Slices<'a> {
         Self { rows: rows.max(1), tables: Vec::new() }
     }
 
-    /// Adds the rows of a query, which ascend by `prompt_id` (Utf8) and the `further` columns (Int32) behind it; where there are any, no two
-    /// rows are alike in all of them. `name` is for errors.
-    pub fn with(mut self, name: &'static str, further: &'static [&'static str], rows: Rows<'a>) -> Self {
+    /// Adds the rows of a query. They ascend by their `key`, which is `prompt_id` (Utf8) and maybe columns (Int32) behind it, no two alike; where
+    /// no key is given, by `prompt_id`. `name` is for errors.
+    pub fn with(mut self, name: &'static str, key: &'static [&'static str], rows: Rows<'a>) -> Self {
         let waiting = VecDeque::new();
-        self.tables.push(Table { name, further, schema: rows.schema(), rows, waiting, waiting_rows: 0, before: None });
+        self.tables.push(Table { name, key, schema: rows.schema(), rows, waiting, waiting_rows: 0, before: None });
         self
     }
 
@@ -74,7 +74,7 @@ impl Iterator for Slices<'_> {
 /// One table as far as it is read.
 struct Table<'a> {
     name: &'static str,
-    further: &'static [&'static str],
+    key: &'static [&'static str],
     schema: SchemaRef,
     rows: Rows<'a>,
     /// What is read and in no slice yet.
@@ -102,14 +102,14 @@ impl Table<'_> {
 
     fn check_order(&self, batch: &RecordBatch) -> Result<(), StoreError> {
         let keys = self.keys(batch)?;
-        let ordered = |order: Ordering| order.is_lt() || (order.is_eq() && self.further.is_empty());
+        let ordered = |order: Ordering| order.is_lt() || (order.is_eq() && self.key.is_empty());
         let before = self.before.as_ref().map(|before| self.keys(before)).transpose()?;
         let first = before.filter(|before| !ordered(before.compare(0, &keys, 0))).map(|before| (before.described(0), 0));
         let later = || (1..keys.ids.len()).find(|row| !ordered(keys.compare(row - 1, &keys, *row))).map(|row| (keys.described(row - 1), row));
         match first.or_else(later) {
             Some((before, row)) => Err(self.wrong(&format!(
                 "expected rows in ascending order of {}, found {} after {before}",
-                [&[PROMPT_ID], self.further].concat().join(", "),
+                if self.key.is_empty() { PROMPT_ID.to_string() } else { self.key.join(", ") },
                 keys.described(row)
             ))),
             None => Ok(()),
@@ -117,10 +117,10 @@ impl Table<'_> {
     }
 
     fn keys<'b>(&self, batch: &'b RecordBatch) -> Result<Keys<'b>, StoreError> {
-        let further = self.further.iter().map(|name| batch.column_by_name(name)?.as_primitive_opt::<Int32Type>());
+        let further = self.key.iter().skip(1).map(|name| batch.column_by_name(name)?.as_primitive_opt::<Int32Type>());
         let keys = prompt_ids(batch).zip(further.collect()).map(|(ids, further)| Keys { ids, further });
         let full = keys.filter(|keys| keys.ids.null_count() == 0 && keys.further.iter().all(|numbers| numbers.null_count() == 0));
-        full.ok_or_else(|| self.wrong(&format!("expected {PROMPT_ID} (Utf8) and {:?} (Int32) in every row, found a row without", self.further)))
+        full.ok_or_else(|| self.wrong(&format!("expected {PROMPT_ID} (Utf8) and the key {:?} in every row, found a row without", self.key)))
     }
 
     fn wrong(&self, problem: &str) -> StoreError {
