@@ -126,7 +126,7 @@ def print_table(asked, lines, limits):
             reads, flops = [[line[key] / 1e9 for line in found] for key in ("read_bytes_per_second", "matrix_flops_per_second")]
             print(f"limits of {found[0]['threads']} threads: reads {spread(reads)} GB/s, matrix products {spread(flops)} Gflop/s")
         limit = [least_seconds(asked, line) for line in limits[None]]
-    header = ["side", "seconds", "tokens/s", "peak MiB", "share of the limit", f"speed of {next(iter(lines))} to it"]
+    header = ["side", "seconds", "tokens/s", "CPU seconds", "peak MiB", "share of the limit", f"speed of {next(iter(lines))} to it"]
     rows = [header]
     ours = next(iter(lines.values()))
     for name, found in lines.items():
@@ -135,6 +135,7 @@ def print_table(asked, lines, limits):
             name,
             spread(seconds),
             spread([line["tokens"] / line["seconds"] for line in found]) if "tokens" in found[0] else "-",
+            spread([line["cpu_seconds"] for line in found]) if "cpu_seconds" in found[0] else "-",
             spread([line["peak_rss_bytes"] / 2**20 for line in found]),
             spread([least / taken for least, taken in zip(limit, seconds)]) if limit else "-",
             spread([taken / line["seconds"] for taken, line in zip(seconds, ours)]) if found is not ours else "-",

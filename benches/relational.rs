@@ -13,7 +13,7 @@ use optune::stages::{self, Context, Silent};
 use optune::store::{Place, RunLock, Runs, Session};
 use serde_json::{Value, json};
 
-use crate::measurement::peak_rss_bytes;
+use crate::measurement::{cpu_seconds, peak_rss_bytes};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -68,13 +68,15 @@ pub fn measure(arguments: &Arguments) -> Result<Value, Box<dyn Error>> {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     let mut measurement = json!({ "case": "relational", "side": "optune", "threads": rayon::current_num_threads() });
-    let start = Instant::now();
+    let (start, start_cpu) = (Instant::now(), cpu_seconds());
     for name in STAGES {
-        let begun = Instant::now();
+        let (begun, begun_cpu) = (Instant::now(), cpu_seconds());
         run_stage(&lock, &prepared, name)?;
         measurement[format!("{name}_seconds")] = json!(begun.elapsed().as_secs_f64());
+        measurement[format!("{name}_cpu_seconds")] = json!(cpu_seconds() - begun_cpu);
     }
     measurement["seconds"] = json!(start.elapsed().as_secs_f64());
+    measurement["cpu_seconds"] = json!(cpu_seconds() - start_cpu);
     measurement["peak_rss_bytes"] = json!(peak_rss_bytes());
 
     let session = Session::new()?;

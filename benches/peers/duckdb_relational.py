@@ -66,7 +66,7 @@ def main():
     found = session.execute(
         f"SELECT (SELECT count(*) FROM {selection} WHERE selected), (SELECT count(*) FROM {pool}), (SELECT count(*) FROM {pairs}), (SELECT sum(weight) FROM {pairs})"
     ).fetchall()[0]
-    measurement.report("duckdb", asked, watch.seconds, **dict(zip(["selected", "pool", "pairs", "weight_sum"], found)))
+    measurement.report("duckdb", asked, watch.seconds, cpu_seconds=watch.cpu_seconds, **dict(zip(["selected", "pool", "pairs", "weight_sum"], found)))
 
 
 if __name__ == "__main__":

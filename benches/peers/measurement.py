@@ -8,15 +8,17 @@ from pathlib import Path
 
 
 class Stopwatch:
-    """`with watch: work` adds the work's time to `watch.seconds`."""
+    """`with watch: work` adds the work's time to `watch.seconds`, and what all threads together worked to `watch.cpu_seconds`."""
 
     seconds = 0.0
+    cpu_seconds = 0.0
 
     def __enter__(self):
-        self.started = time.perf_counter()
+        self.started = time.perf_counter(), time.process_time()
 
     def __exit__(self, *_):
-        self.seconds += time.perf_counter() - self.started
+        self.seconds += time.perf_counter() - self.started[0]
+        self.cpu_seconds += time.process_time() - self.started[1]
 
 
 def arguments(description, cases):

@@ -37,7 +37,7 @@ def main():
         pairs = make("pairs", pair(pl, pool))
     found = pl.collect_all([selection.select(pl.col("selected").sum()), pool.select(pl.len()), pairs.select(pl.len()), pairs.select(pl.col("weight").sum())])
     found = {name: frame.item() for name, frame in zip(["selected", "pool", "pairs", "weight_sum"], found)}
-    measurement.report("polars", asked, watch.seconds, engine=asked.engine, **found)
+    measurement.report("polars", asked, watch.seconds, cpu_seconds=watch.cpu_seconds, engine=asked.engine, **found)
 
 
 def select(pl, prompts, pool, count):
