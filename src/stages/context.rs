@@ -16,8 +16,8 @@ use crate::pipeline::spec::operator::{Device, Output};
 use crate::store::{PartWriter, Place, PlaceKind, RunLock, Session, TableWriter};
 use crate::tables::{TableError, TableKind};
 
-/// Memory of a plan's sorts, in bytes, before they go on on disk.
-const SORTING_BYTES: usize = 256 << 20;
+/// Memory of a session's sorts, in bytes, before they go on on disk.
+const SORTING_BYTES: usize = 128 << 20;
 
 /// Everything a stage may know.
 pub struct Context<'a> {

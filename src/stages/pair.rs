@@ -178,7 +178,9 @@ impl<'a> Extremes<'a> {
         let weights = Float64Array::from_iter_values(self.gaps.iter().map(of_gap));
         let (ids, born, indices): (&StringArray, &Int32Array, &Int32Array) =
             (column(self.pool, "prompt_id")?, column(self.pool, "born")?, column(self.pool, "response_index")?);
-        let pick = |numbers: &Int32Array, rows: &[u32]| Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| numbers.value(*row as usize)))) as _;
+        let pick = |numbers: &Int32Array, rows: &[u32]| {
+            Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| numbers.value(*row as usize)))) as _
+        };
         let unknown = new_null_array(&DataType::Float64, self.gaps.len());
         Ok(RecordBatch::try_new(
             pairs::schema(),

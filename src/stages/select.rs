@@ -16,7 +16,8 @@ use crate::tables::{TableKind, column, selection};
 
 /// Ranks every prompt and selects the first ceil(ratio·N) (OPTune, arXiv 2406.07657); all of them where there is no pool yet.
 pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, StageError> {
-    let session = context.spilling_session()?;
+    // Two sorts at a time: each has memory of its own, so that none can take all of it.
+    let (session, ranking) = (context.spilling_session()?, context.spilling_session()?);
     let prompts = context.register_prompt_ids(&session, "prompts", "prompts")?;
     let pool = context.has("pool");
     if pool {
@@ -25,7 +26,7 @@ pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, Stage
     let count = selected_count(settings, prompts, pool);
     context.write_relation(TableKind::Selection, |relation| {
         if pool {
-            rows(&session, settings, count, context.seed(), Slices::default())?.try_for_each(|batch| relation.write(&batch?))?;
+            rows(&session, &ranking, settings, count, context.seed(), Slices::default())?.try_for_each(|batch| relation.write(&batch?))?;
         } else {
             session.rows(&sql(settings, None, false))?.try_for_each(|batch| relation.write(&batch?))?;
         }
@@ -83,13 +84,14 @@ ORDER BY rank"
     )
 }
 
-/// What [`sql`] says of the tables `prompts` and `pool` of a session, the pool's rows being in the order of its key: batch by batch. The
-/// draws of `prompts` come from `seed` and the ids, so neither order nor company matters.
+/// What [`sql`] says of the tables `prompts` and `pool` of a session, the pool's rows being in the order of its key: batch by batch; ranked in
+/// a session of its own. The draws of `prompts` come from `seed` and the ids, so neither order nor company matters.
 ///
 /// # Errors
 /// A table is missing, or a row of the pool is not in its place. What fails later is an error in the place of a batch.
 pub fn rows<'s>(
     session: &'s Session,
+    ranking: &'s Session,
     settings: &Select,
     count: usize,
     seed: seed::Stream,
@@ -98,8 +100,8 @@ pub fn rows<'s>(
     let ids = session.rows("SELECT prompt_id FROM prompts ORDER BY prompt_id")?;
     let slices = slices.with("prompts", selection::KEY, ids).with("pool", &[], session.rows("SELECT prompt_id, reward FROM pool")?);
     let (sender, scored) = sync_channel(1);
-    session.register_rows("scored", scored_schema(settings.strategy), scored)?;
-    let ranked = session.rows("SELECT prompt_id, score FROM scored ORDER BY ranked_by ASC NULLS FIRST, place")?;
+    ranking.register_rows("scored", scored_schema(settings.strategy), scored)?;
+    let ranked = ranking.rows("SELECT prompt_id, score FROM scored ORDER BY ranked_by ASC NULLS FIRST, place")?;
     let mut place = 0;
     for slice in slices {
         let slice = slice?;

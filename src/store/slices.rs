@@ -105,7 +105,8 @@ impl Table<'_> {
         let ordered = |order: Ordering| order.is_lt() || (order.is_eq() && self.key.is_empty());
         let before = self.before.as_ref().map(|before| self.keys(before)).transpose()?;
         let first = before.filter(|before| !ordered(before.compare(0, &keys, 0))).map(|before| (before.described(0), 0));
-        let later = || (1..keys.ids.len()).find(|row| !ordered(keys.compare(row - 1, &keys, *row))).map(|row| (keys.described(row - 1), row));
+        let later =
+            || (1..keys.ids.len()).find(|row| !ordered(keys.compare(row - 1, &keys, *row))).map(|row| (keys.described(row - 1), row));
         match first.or_else(later) {
             Some((before, row)) => Err(self.wrong(&format!(
                 "expected rows in ascending order of {}, found {} after {before}",

@@ -124,7 +124,7 @@ fn merge_gives_what_its_sql_says() {
 
 #[test]
 fn pair_gives_what_its_sql_says() {
-    for seed in 0..40 {
+    for seed in 0..25 {
         let mut draw = Draw(seed);
         let tables = tables(&mut draw, seed as i32);
         let session = Session::new().unwrap();
@@ -133,7 +133,7 @@ fn pair_gives_what_its_sql_says() {
             for normalize in [Normalize::None, Normalize::Mean] {
                 for clip in [None, Some(0.7)] {
                     let weight = Weight { kind, gap_scale: 1.3, normalize, clip };
-                    for rows in SLICES {
+                    for rows in [1, 3, 1 << 20] {
                         let walk = pair::rows(&session, &weight, || Slices::of_rows(rows)).unwrap();
                         assert_same(TableKind::Pairs, walk, &session, &pair::sql(&weight));
                     }
@@ -154,7 +154,7 @@ fn drawn(draw: &mut Draw, ids: &[String], stream: Stream) -> RecordBatch {
 
 #[test]
 fn select_gives_what_its_sql_says() {
-    for seed in 0..40 {
+    for seed in 0..30 {
         let mut draw = Draw(seed);
         let (tables, stream) = (tables(&mut draw, seed as i32), Stream { seed, iteration: 2 });
         // Some of the pool's prompts are not asked any more.
@@ -162,14 +162,14 @@ fn select_gives_what_its_sql_says() {
         for strategy in [Strategy::LowestReward, Strategy::Random, Strategy::All] {
             for rank_by in [RankBy::Mean, RankBy::Min, RankBy::Max, RankBy::Gap] {
                 let settings = Select { prompts: Default::default(), pool: None, strategy, rank_by, ratio: 0.5 };
-                for rows in SLICES {
+                for rows in [1, 50] {
                     let space = Space::new();
-                    let session = Session::with_memory_limit(64 << 20, space.path()).unwrap();
+                    let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(64 << 20, space.path()).unwrap());
                     let prompts = drawn(&mut draw, &asked, stream);
                     session.register_batches("prompts", cut(&mut draw, &prompts)).unwrap();
                     session.register_batches("pool", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
                     let count = asked.len() / 2;
-                    let walk = select::rows(&session, &settings, count, stream, Slices::of_rows(rows)).unwrap();
+                    let walk = select::rows(&session, &ranking, &settings, count, stream, Slices::of_rows(rows)).unwrap();
                     assert_same(TableKind::Selection, walk, &session, &select::sql(&settings, Some(count), true));
                 }
             }
@@ -180,7 +180,7 @@ fn select_gives_what_its_sql_says() {
 #[test]
 fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     let (mut draw, space) = (Draw(3), Space::new());
-    let ids: Vec<String> = (0..60_000).map(|_| format!("{:016x}", draw.bits())).collect();
+    let ids: Vec<String> = (0..200_000).map(|_| format!("{:016x}", draw.bits())).collect();
     let mut rows: Vec<pool::Row> = (ids.iter().flat_map(|id| (0..2).map(|index| (id.clone(), index))))
         .map(|(prompt_id, response_index)| {
             let (born, token_count, finish_reason) = (1, 4, FinishReason::Stop);
@@ -190,17 +190,18 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     rows.sort_by(|one, other| (&one.prompt_id, one.response_index).cmp(&(&other.prompt_id, other.response_index)));
     let pool = pool::batch(&rows);
     let (prompts, stream) = (drawn(&mut draw, &ids, Stream { seed: 1, iteration: 2 }), Stream { seed: 1, iteration: 2 });
-    let settings =
-        Select { prompts: Default::default(), pool: None, strategy: Strategy::LowestReward, rank_by: RankBy::Mean, ratio: 0.5 };
+    let settings = Select { prompts: Default::default(), pool: None, strategy: Strategy::LowestReward, rank_by: RankBy::Mean, ratio: 0.5 };
     let ranked = |bytes: usize| {
-        let session = Session::with_memory_limit(bytes, space.path()).unwrap();
-        let batches = |rows: &RecordBatch| (0..rows.num_rows()).step_by(5000).map(|at| rows.slice(at, 5000)).collect::<Vec<_>>();
+        let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(bytes, space.path()).unwrap());
+        let batches =
+            |rows: &RecordBatch| -> Vec<RecordBatch> { (0..rows.num_rows()).step_by(5000).map(|at| rows.slice(at, 5000)).collect() };
         session.register_batches("prompts", batches(&prompts)).unwrap();
         session.register_batches("pool", batches(&pool)).unwrap();
-        let walk = select::rows(&session, &settings, 30_000, stream, Slices::default()).unwrap();
+        let walk = select::rows(&session, &ranking, &settings, 100_000, stream, Slices::default()).unwrap();
         whole(TableKind::Selection, &walk.collect::<Result<Vec<_>, _>>().unwrap())
     };
-    assert_eq!(ranked(3 << 20), ranked(1 << 30));
+    // A sort keeps 10 MiB back for merging what it has on disk.
+    assert_eq!(ranked(12 << 20), ranked(1 << 30));
 }
 
 #[test]
