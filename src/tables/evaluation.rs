@@ -33,7 +33,7 @@ table! {
 impl View<'_> {
     /// Finite numbers, a share between 0 and 1.
     fn check(&self) -> Result<(), String> {
-        not_empty("prompt_id", &self.prompt_id)?;
+        not_empty("prompt_id", self.prompt_id)?;
         finite("reward", self.reward)?;
         finite("baseline_reward", self.baseline_reward)?;
         finite("token_count", self.token_count)?;

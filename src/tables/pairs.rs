@@ -30,7 +30,7 @@ table! {
 impl View<'_> {
     /// Two different responses, a reward_gap above 0, a weight from 0, finite logprobs (both or neither).
     fn check(&self) -> Result<(), String> {
-        not_empty("prompt_id", &self.prompt_id)?;
+        not_empty("prompt_id", self.prompt_id)?;
         at_least("chosen_born", 0, self.chosen_born)?;
         at_least("chosen_index", 0, self.chosen_index)?;
         at_least("rejected_born", 0, self.rejected_born)?;

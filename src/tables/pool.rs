@@ -25,7 +25,7 @@ table! {
 impl View<'_> {
     /// A finite reward and counts from 0.
     fn check(&self) -> Result<(), String> {
-        not_empty("prompt_id", &self.prompt_id)?;
+        not_empty("prompt_id", self.prompt_id)?;
         at_least("response_index", 0, self.response_index)?;
         at_least("born", 0, self.born)?;
         finite("reward", self.reward)?;

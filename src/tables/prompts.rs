@@ -25,7 +25,7 @@ table! {
 impl View<'_> {
     /// An id, and either a prompt or at least one message.
     fn check(&self) -> Result<(), String> {
-        not_empty("prompt_id", &self.prompt_id)?;
+        not_empty("prompt_id", self.prompt_id)?;
         match (&self.prompt, &self.messages) {
             (Some(_), Some(_)) => Err("expected prompt or messages, found both".to_string()),
             (None, None) => Err("expected prompt or messages, found neither".to_string()),

@@ -22,7 +22,7 @@ table! {
 impl View<'_> {
     /// Finite rewards, and what follows from them.
     fn check(&self) -> Result<(), String> {
-        not_empty("preference_id", &self.preference_id)?;
+        not_empty("preference_id", self.preference_id)?;
         finite("reward_chosen", self.reward_chosen)?;
         finite("reward_rejected", self.reward_rejected)?;
         finite_or_null("reward_gap", self.reward_gap)?;

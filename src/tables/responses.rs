@@ -37,7 +37,7 @@ table! {
 impl View<'_> {
     /// Counts that fit each other, ids from 0, a finite logprob if any, and an error exactly when it ended in one.
     fn check(&self) -> Result<(), String> {
-        not_empty("prompt_id", &self.prompt_id)?;
+        not_empty("prompt_id", self.prompt_id)?;
         at_least("born", 0, self.born)?;
         at_least("response_index", 0, self.response_index)?;
         at_least("prompt_token_count", 0, self.prompt_token_count)?;

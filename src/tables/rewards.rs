@@ -28,7 +28,7 @@ table! {
 impl View<'_> {
     /// Either a finite reward or an error; finite components.
     fn check(&self) -> Result<(), String> {
-        not_empty("prompt_id", &self.prompt_id)?;
+        not_empty("prompt_id", self.prompt_id)?;
         at_least("born", 0, self.born)?;
         at_least("response_index", 0, self.response_index)?;
         finite_or_null("reward", self.reward)?;

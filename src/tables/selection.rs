@@ -20,7 +20,7 @@ table! {
 impl View<'_> {
     /// A finite score, and a rank from 1.
     fn check(&self) -> Result<(), String> {
-        not_empty("prompt_id", &self.prompt_id)?;
+        not_empty("prompt_id", self.prompt_id)?;
         finite_or_null("score", self.score)?;
         at_least("rank", 1, self.rank)
     }

@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
-use arrow::compute::concat_batches;
+use arrow::array::{Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
 use optune::pipeline::spec::relational::{Normalize, RankBy, Select, Strategy, Weight, WeightKind};
 use optune::stages::seed::Stream;
 use optune::stages::{StageError, merge, pair, select};
@@ -193,15 +193,16 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     let settings = Select { prompts: Default::default(), pool: None, strategy: Strategy::LowestReward, rank_by: RankBy::Mean, ratio: 0.5 };
     let ranked = |bytes: usize| {
         let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(bytes, space.path()).unwrap());
-        let batches =
-            |rows: &RecordBatch| -> Vec<RecordBatch> { (0..rows.num_rows()).step_by(5000).map(|at| rows.slice(at, 5000)).collect() };
+        // Copies, since a slice counts as all that it is a slice of.
+        let batch = |rows: &RecordBatch, at| take_record_batch(rows, &UInt32Array::from_iter_values(at..at + 5000)).unwrap();
+        let batches = |rows: &RecordBatch| (0..rows.num_rows() as u32).step_by(5000).map(|at| batch(rows, at)).collect();
         session.register_batches("prompts", batches(&prompts)).unwrap();
         session.register_batches("pool", batches(&pool)).unwrap();
         let walk = select::rows(&session, &ranking, &settings, 100_000, stream, Slices::default()).unwrap();
         whole(TableKind::Selection, &walk.collect::<Result<Vec<_>, _>>().unwrap())
     };
     // A sort keeps 10 MiB back for merging what it has on disk.
-    assert_eq!(ranked(12 << 20), ranked(1 << 30));
+    assert_eq!(ranked(14 << 20), ranked(1 << 30));
 }
 
 #[test]
