@@ -76,7 +76,7 @@ fn show_sql(graph: &Graph) -> Result<(), CliError> {
     print(&texts.join("\n\n"))
 }
 
-/// The SQL that a relational task runs; none for the others.
+/// The SQL that says what a relational task makes; none for the others.
 fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
     use crate::pipeline::graph::{RewardSource, SourceKind};
     match &task.operator {

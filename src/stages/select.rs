@@ -84,8 +84,9 @@ ORDER BY rank"
     )
 }
 
-/// What [`sql`] says of the tables `prompts` and `pool` of a session, the pool's rows being in the order of its key: batch by batch; ranked in
-/// a session of its own. The draws of `prompts` come from `seed` and the ids, so neither order nor company matters.
+/// What [`sql`] says of the tables `prompts` and `pool` of a session, the pool's rows being in the order of its key: batch by batch. The
+/// draws of `prompts` come from `seed` and the ids, so neither order nor company matters. Prompts are ranked in the session `ranking`, which
+/// works while it is given them and so must be one with a limit of memory.
 ///
 /// # Errors
 /// A table is missing, or a row of the pool is not in its place. What fails later is an error in the place of a batch.
