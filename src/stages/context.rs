@@ -17,7 +17,7 @@ use crate::store::{PartWriter, Place, PlaceKind, RunLock, Session, TableWriter};
 use crate::tables::{TableError, TableKind};
 
 /// Memory of a session's sorts, in bytes, before they go on on disk.
-const SORTING_BYTES: usize = 96 << 20;
+const SORTING_BYTES: usize = 128 << 20;
 
 /// Everything a stage may know.
 pub struct Context<'a> {
