@@ -144,9 +144,9 @@ impl Values<'_> {
         let mut add = |turn: usize, weight: f32, values: &[f32]| {
             let values = &values[self.first + at..][..columns];
             let weight = simd.splat_f32s(weight);
-            for vector in 0..VECTORS {
+            for (vector, sum) in sums[turn].iter_mut().enumerate() {
                 let values = if WHOLE { S::as_simd_f32s(values).0[vector] } else { simd.partial_load_f32s(values) };
-                sums[turn][vector] = simd.mul_add_f32s(weight, values, sums[turn][vector]);
+                *sum = simd.mul_add_f32s(weight, values, *sum);
             }
         };
         let mut skipped = self.skipped;
