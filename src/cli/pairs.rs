@@ -89,7 +89,7 @@ fn place_of(manifests: &[(Place, Manifest)], wanted: &Wanted) -> Result<Place, C
 /// The table of preferences that the pairs of a `train` node come from; none if they are of sampled responses.
 fn preferences_of(run: &Run, place: &Place) -> Result<Option<String>, CliError> {
     let Some(train) = place.name.strip_suffix("_pairs") else { return Ok(None) };
-    let spec = Pipeline::load(&run.folder().join("pipeline.yaml"), &[])?.spec;
+    let spec = Pipeline::load(&run.pipeline_file()?, &[])?.spec;
     let nodes = || spec.iterate.iter().flat_map(|iterate| &iterate.nodes).chain(&spec.nodes);
     let named = |name: &str| nodes().find(|(node, _)| node.value == name).map(|(_, node)| &node.operator);
     let Some(Operator::Train(settings)) = named(train) else { return Ok(None) };

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::CliError;
 use super::format::print;
-use crate::store::Runs;
+use crate::store::{Quarantined, Run, Runs, Verified};
 
 #[derive(Args)]
 pub(super) struct Status {
@@ -15,11 +15,17 @@ pub(super) struct Status {
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
+    /// Compare every byte of the run, and of what the cache has of it, with its hash; exit code 1 where anything is damaged.
+    #[arg(long)]
+    verify: bool,
 }
 
 impl Status {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let run = Runs::open(runs)?.find(&self.run)?;
+        if self.verify {
+            return self.verify(&run);
+        }
         let mut lines = Vec::new();
         for (place, manifest) in run.manifests()? {
             let (done, of) = (manifest.parts.len(), manifest.part_count);
@@ -40,5 +46,23 @@ impl Status {
             lines.push(if run.is_locked()? { "running".to_string() } else { "not running".to_string() });
         }
         print(&lines.join("\n"))
+    }
+
+    /// Says what is damaged, on standard output, as it is what was asked for.
+    fn verify(&self, run: &Run) -> Result<(), CliError> {
+        let Verified { compared, damaged } = run.verify_all()?;
+        let line = |bad: &Quarantined| match self.json {
+            true => serde_json::json!({ "path": bad.path, "expected": bad.expected, "found": bad.found }).to_string(),
+            false => bad.to_string(),
+        };
+        let mut lines: Vec<String> = damaged.iter().map(line).collect();
+        if !self.json {
+            lines.push(format!("{compared} outputs and files compared, {} damaged", damaged.len()));
+        }
+        print(&lines.join("\n"))?;
+        match damaged.len() {
+            0 => Ok(()),
+            _ => Err(CliError::Failed("run the pipeline again to set aside what is damaged and to make it anew".to_string())),
+        }
     }
 }

@@ -15,6 +15,7 @@ use super::adapter::{self, Adapter};
 use super::low_rank::{Factors, LowRank};
 use super::parameters::{self, Sink, transpose};
 use super::{AdapterConfig, CausalLm, Checkpoint, Dtype, ModelError, Projection, weights_writer};
+use crate::disk;
 
 impl CausalLm {
     /// Every projection but the head, under its name in a checkpoint, in the order of the parameters.
@@ -137,7 +138,7 @@ impl Checkpoint {
         adapter.config.write(folder, Some(base))?;
         let (from, path) = (adapter.folder.join(adapter::WEIGHTS), folder.join(adapter::WEIGHTS));
         let bytes = fs::read(&from).map_err(|source| ModelError::Read { path: from, source })?;
-        fs::write(&path, bytes).map_err(|source| ModelError::Write { path, source })
+        disk::write(&path, bytes).map_err(|source| ModelError::Write { path, source })
     }
 }
 

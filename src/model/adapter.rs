@@ -3,7 +3,6 @@
 //! What PEFT can configure and is not computed here is refused by name, never ignored. Knows parameters by name and shape, not the
 //! model they belong to.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -14,6 +13,7 @@ use super::checkpoint::read_json;
 use super::low_rank::Factors;
 use super::parameters::{Parameter, transpose};
 use super::weights::Weights;
+use crate::disk;
 
 /// The file that makes a folder an adapter.
 pub(super) const CONFIG: &str = "adapter_config.json";
@@ -139,7 +139,7 @@ impl AdapterConfig {
             "r": self.rank, "rank_pattern": {}, "target_modules": targets, "task_type": "CAUSAL_LM", "use_dora": false, "use_rslora": false,
         });
         let path = folder.join(CONFIG);
-        fs::write(&path, format!("{settings:#}\n")).map_err(|source| ModelError::Write { path, source })
+        disk::write(&path, format!("{settings:#}\n")).map_err(|source| ModelError::Write { path, source })
     }
 }
 

@@ -19,6 +19,7 @@ use super::families;
 use super::parameters::{self, Parameter};
 use super::weights::Weights;
 use super::{CausalLm, ChatTemplate, Dtype, GenerationConfig, Head, ModelConfig, ModelError, RewardModel, Tokenizer, weights_writer};
+use crate::disk;
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -257,7 +258,7 @@ impl Checkpoint {
         self.write_companions(folder)?;
         let path = folder.join(CONFIG);
         let text = format!("{:#}\n", with_dtype(&self.config_json, dtype));
-        fs::write(&path, text).map_err(|source| ModelError::Write { path, source })
+        disk::write(&path, text).map_err(|source| ModelError::Write { path, source })
     }
 
     /// Writes what stands beside weights or an adapter: tokenizer, chat template and what ends a response.
@@ -269,7 +270,7 @@ impl Checkpoint {
             let original = self.folder.join(name);
             if original.is_file() {
                 let bytes = fs::read(&original).map_err(|source| ModelError::Read { path: original, source })?;
-                fs::write(folder.join(name), bytes).map_err(failed(folder.join(name)))?;
+                disk::write(&folder.join(name), bytes).map_err(failed(folder.join(name)))?;
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ pub enum ModelError {
         source: io::Error,
     },
     /// A file or folder could not be written.
-    #[error("{}: cannot write: {source}", path.display())]
+    #[error("{}: cannot write: {source}{}", path.display(), crate::disk::way_on(source))]
     Write {
         /// The file or folder.
         path: PathBuf,

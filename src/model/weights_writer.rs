@@ -3,7 +3,6 @@
 //! The bytes are a function of names, shapes, values, dtype and the largest size of a file alone.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use serde_json::json;
 use super::parameters::{Parameter, Sink};
 use super::weights::{INDEX, SINGLE};
 use super::{Dtype, ModelError};
+use crate::disk::{self, File};
 
 /// Writes `parameters` into `folder`: as one file if their values have no more than `max_shard_bytes`, else as shards with an index.
 /// `write_values` then hands over the values of each, in the same order.
@@ -160,5 +160,5 @@ fn write_index(folder: &Path, names: &[String], shards: &[&[Parameter]], dtype: 
     let total_size: usize = shards.iter().copied().flatten().map(|parameter| bytes_of(parameter, dtype)).sum();
     let path = folder.join(INDEX);
     let text = format!("{:#}\n", json!({"metadata": {"total_size": total_size}, "weight_map": weight_map}));
-    fs::write(&path, text).map_err(|source| ModelError::Write { path, source })
+    disk::write(&path, text).map_err(|source| ModelError::Write { path, source })
 }

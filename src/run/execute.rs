@@ -1,6 +1,6 @@
 //! Doing what the plan says: outputs from the cache first, then every stage that is left, under the run's lock.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use super::{Prepared, RunError, plan, runs};
@@ -127,11 +127,13 @@ fn run_one(context: &Context) -> Result<(), StageError> {
     }
 }
 
-/// Checks every finished output against its checksums; what is damaged is moved aside, reported, and made again.
+/// Checks every output in the run folder against its checksums, those that the pipeline has no more too; what is damaged is moved aside, reported, and made again.
 fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
-    for (label, place) in places(prepared) {
+    run.damaged_journal().iter().for_each(|bad| progress.warned("journal", &bad.to_string()));
+    let labels: HashMap<Place, String> = places(prepared).map(|(label, place)| (place, label)).collect();
+    for place in run.places()? {
         for bad in run.verify(&place)? {
-            progress.warned(&label, &bad.to_string());
+            progress.warned(labels.get(&place).unwrap_or(&place.name), &bad.to_string());
         }
     }
     Ok(())

@@ -50,7 +50,7 @@ impl RunLock {
         manifest.write(&made, &self.cache_temporary()?)?;
         match files::rename(&made, &entry) {
             // Another run published the same at the same time: the first stays.
-            Err(_) if entry.is_dir() => files::remove(&made),
+            Err(_) if entry.is_dir() && made.is_dir() => files::remove(&made),
             result => result,
         }
     }
@@ -99,10 +99,7 @@ impl RunLock {
             Err(error) => return Err(error),
             Ok(_) => {}
         }
-        // Moved first, so that it vanishes at once.
-        let trash = self.temporary()?;
-        files::rename(&folder, &trash)?;
-        files::remove(&trash)
+        self.discard(&folder)
     }
 
     /// Moves an unfinished table's folder to the cache; where one is already, the one with more parts stays.
@@ -135,7 +132,8 @@ impl RunLock {
             Err(error) if error.is_not_found() => return Ok(false),
             result => result?,
         }
-        if let Some(mut manifest) = Manifest::read(&folder)? {
+        // The caller verifies what is not as it was.
+        if let Ok(Some(mut manifest)) = Manifest::read(&folder) {
             manifest.node.clone_from(&place.name);
             manifest.iteration = place.iteration;
             manifest.write(&folder, &self.temporary()?)?;
@@ -155,5 +153,5 @@ fn link_all(from: &Path, to: &Path, manifest: &Manifest) -> Result<(), StoreErro
         }
         files::link(&from.join(listed.file), &target)?;
     }
-    files::sync_folder(to)
+    files::sync_folders(to)
 }

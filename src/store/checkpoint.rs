@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{Listed, ModelFile};
-use super::{Event, EventKind, Place, Quarantined, Run, RunLock, StoreError, files, quarantine};
+use super::{Event, EventKind, Place, Quarantined, Run, RunLock, StoreError, files, quarantine, sealed};
 use crate::dag::fingerprint::Fingerprint;
 
 /// The file that makes a folder a checkpoint, written last.
@@ -42,19 +42,19 @@ pub(super) fn is_checkpoint(path: &Path) -> bool {
 
 /// The recipe's last checkpoint, by its contents' word alone.
 pub(super) fn newest(run: &Run, fingerprint: &Fingerprint) -> Result<Option<Checkpoint>, StoreError> {
-    let found = all(run, fingerprint)?.into_iter().filter_map(|dir| contents(&dir).map(|contents| (dir, contents)));
+    let found = all(run, fingerprint)?.into_iter().filter_map(|dir| contents(&dir).ok().map(|contents| (dir, contents)));
     Ok(found.map(|(dir, contents)| Checkpoint { dir, done: contents.done, of: contents.of }).max_by_key(|checkpoint| checkpoint.done))
 }
 
 /// Removes every checkpoint of the recipe.
 pub(super) fn remove(lock: &RunLock, fingerprint: &Fingerprint) -> Result<(), StoreError> {
-    all(lock, fingerprint)?.iter().try_for_each(|dir| files::remove(dir))
+    all(lock, fingerprint)?.iter().try_for_each(|dir| lock.discard(dir))
 }
 
 /// Whether the model that a checkpoint belongs to is finished with its recipe, or with another one; `None` if it is not finished or the
 /// checkpoint cannot be read.
 pub(super) fn outlived(run: &Run, dir: &Path) -> Result<Option<Outlived>, StoreError> {
-    let Some(contents) = contents(dir) else { return Ok(None) };
+    let Ok(contents) = contents(dir) else { return Ok(None) };
     let manifest = run.manifest(&Place::model(contents.node, contents.iteration))?.filter(|manifest| manifest.complete);
     Ok(manifest.map(|manifest| if manifest.fingerprint == contents.fingerprint { Outlived::Finished } else { Outlived::Changed }))
 }
@@ -73,9 +73,26 @@ fn all(run: &Run, fingerprint: &Fingerprint) -> Result<Vec<PathBuf>, StoreError>
     Ok(files::list(&run.partial())?.into_iter().filter(|path| files::file_name(path).starts_with(&prefix)).collect())
 }
 
-fn contents(dir: &Path) -> Option<Contents> {
-    let bytes = files::read(&dir.join(FILE)).ok()??;
-    serde_json::from_slice(&bytes).ok()
+/// What a checkpoint says of itself, or what is wrong with that.
+fn contents(dir: &Path) -> Result<Contents, Quarantined> {
+    let path = dir.join(FILE);
+    let read = || {
+        let bytes = files::read(&path).map_err(|error| error.to_string())?.ok_or("no such file")?;
+        serde_json::from_str(&sealed::JSON.open(&bytes)?).map_err(|error| error.to_string())
+    };
+    let wrong = |found| Quarantined { path: path.clone(), moved_to: None, expected: "what a checkpoint has".to_string(), found };
+    read().map_err(wrong)
+}
+
+/// What is wrong with the files of a checkpoint.
+pub(super) fn inspect(dir: &Path) -> Result<Vec<Quarantined>, StoreError> {
+    let contents = match contents(dir) {
+        Ok(contents) => contents,
+        Err(report) => return Ok(vec![report]),
+    };
+    let listed = contents.files.iter().map(|file| Listed { file: &file.file, bytes: file.bytes, blake3: &file.blake3 });
+    let bad: Result<Vec<_>, _> = listed.map(|listed| quarantine::inspect(dir, &listed)).collect();
+    Ok(bad?.into_iter().flatten().collect())
 }
 
 impl RunLock {
@@ -85,20 +102,16 @@ impl RunLock {
     /// Files cannot be read or moved.
     pub fn checkpoint(&self, place: &Place, fingerprint: &Fingerprint) -> Result<(Option<Checkpoint>, Vec<Quarantined>), StoreError> {
         let mut reports = Vec::new();
-        while let Some(checkpoint) = newest(self, fingerprint)? {
-            let Some(contents) = contents(&checkpoint.dir) else { break };
-            let listed = contents.files.iter().map(|file| Listed { file: &file.file, bytes: file.bytes, blake3: &file.blake3 });
-            let bad: Result<Vec<_>, _> = listed.map(|listed| quarantine::inspect(&checkpoint.dir, &listed)).collect();
-            let mut bad: Vec<Quarantined> = bad?.into_iter().flatten().collect();
-            if bad.is_empty() {
-                return Ok((Some(checkpoint), reports));
+        for dir in all(self, fingerprint)? {
+            let mut bad = inspect(&dir)?;
+            if !bad.is_empty() {
+                let moved_to = self.move_aside(&dir, &format!("{}-checkpoint", place.word()))?;
+                bad.iter_mut().for_each(|report| report.moved_to.clone_from(&moved_to));
+                self.report(place, &bad)?;
+                reports.extend(bad);
             }
-            let moved_to = self.move_aside(&checkpoint.dir, &format!("{}-checkpoint", place.word()))?;
-            bad.iter_mut().for_each(|report| report.moved_to.clone_from(&moved_to));
-            self.report(place, &bad)?;
-            reports.extend(bad);
         }
-        Ok((None, reports))
+        Ok((newest(self, fingerprint)?, reports))
     }
 
     /// Makes a checkpoint of what `write` puts into the empty folder it is given; the one before is then removed.
@@ -136,20 +149,20 @@ impl RunLock {
         let (node, iteration) = (place.name.clone(), place.iteration);
         let contents = Contents { node, iteration, fingerprint: fingerprint.clone(), done, of, files: sync_and_hash(made)? };
         let path = made.join(FILE);
-        let text =
-            serde_json::to_vec(&contents).map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
-        files::write(&path, &text)?;
+        let text = serde_json::to_string_pretty(&contents)
+            .map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
+        files::write(&path, sealed::JSON.seal(&format!("{text}\n")).as_bytes())?;
         files::sync_folder(made)?;
-        files::remove(dir)?;
+        self.discard(dir)?;
         files::rename(made, dir)?;
-        older.iter().filter(|path| *path != dir).try_for_each(|path| files::remove(path))?;
+        older.iter().filter(|path| *path != dir).try_for_each(|path| self.discard(path))?;
         let mut event = Event::new(EventKind::PartCommitted, &place.name, place.iteration);
         event.part = Some(done);
         self.record(event)
     }
 }
 
-/// Has every file under `dir` on disk, and lists them.
+/// Has every file under `dir` on disk, and its names, and lists them.
 pub(super) fn sync_and_hash(dir: &Path) -> Result<Vec<ModelFile>, StoreError> {
     let listed = files::walk(dir)?.into_iter().map(|file| {
         let path = dir.join(&file);
@@ -157,5 +170,7 @@ pub(super) fn sync_and_hash(dir: &Path) -> Result<Vec<ModelFile>, StoreError> {
         let (bytes, hash) = files::hash(&path)?;
         Ok(ModelFile { file, bytes, blake3: hash.to_hex().to_string() })
     });
-    listed.collect()
+    let listed = listed.collect::<Result<Vec<_>, StoreError>>()?;
+    files::sync_folders(dir)?;
+    Ok(listed)
 }

@@ -42,8 +42,16 @@ impl Runs {
         let locks = self.lock_all()?;
         let paths: HashSet<&Path> = garbage.iter().map(|garbage| garbage.path.as_path()).collect();
         let mut bytes = 0;
-        for still in self.garbage_of(&locks)?.iter().filter(|still| paths.contains(still.path.as_path())) {
-            files::remove(&still.path)?;
+        let garbage = self.garbage_of(&locks)?;
+        for (number, still) in garbage.iter().filter(|still| paths.contains(still.path.as_path())).enumerate() {
+            // A finished output vanishes at once: one that is half removed would look damaged.
+            let trash = self.cache().join(format!("tmp-clean-{number}"));
+            if still.path.parent() == Some(&self.cache()) && !trash.exists() {
+                files::rename(&still.path, &trash)?;
+                files::remove(&trash)?;
+            } else {
+                files::remove(&still.path)?;
+            }
             bytes += still.bytes;
         }
         Ok(bytes)

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use super::{Place, Quarantined};
 use crate::dag::fingerprint::Fingerprint;
+use crate::disk;
 use crate::tables::TableError;
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), disk::way_on(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -63,6 +64,16 @@ pub enum StoreError {
         done: u64,
         /// Parts that there should be.
         of: u64,
+    },
+    /// A file that a run goes by, and that cannot be made anew, was changed.
+    #[error("{}: expected the file as it was written, found {found}; {way_on}", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What the user can do.
+        way_on: &'static str,
     },
     /// Files are not what their manifest says; a reader leaves them where they are.
     #[error("damaged files; run the pipeline again to set them aside and make them anew\n{}", listed(files))]
@@ -117,13 +128,13 @@ pub enum StoreError {
         problem: String,
     },
     /// A line of the journal is not an event.
-    #[error("{}:{line}: expected an event, found something else ({problem}); remove the line", path.display())]
+    #[error("{}:{line}: expected an event, found {problem}; run the pipeline again to set the journal aside", path.display())]
     Journal {
         /// The journal.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What the JSON parser says.
+        /// What was found.
         problem: String,
     },
     /// A query is wrong or failed.
@@ -139,6 +150,7 @@ impl StoreError {
     pub fn is_input(&self) -> bool {
         match self {
             StoreError::Input { .. } | StoreError::Name { .. } | StoreError::Sql { .. } | StoreError::Missing { .. } => true,
+            StoreError::Changed { .. } => true,
             StoreError::Parquet { .. } | StoreError::Table { .. } | StoreError::Locked { .. } | StoreError::Journal { .. } => false,
             StoreError::Io { .. } | StoreError::Manifest { .. } | StoreError::Incomplete { .. } | StoreError::Damaged { .. } => false,
             StoreError::Part { .. } | StoreError::TwoOutputs { .. } => false,

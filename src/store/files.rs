@@ -1,6 +1,6 @@
 //! Files that survive a kill: write elsewhere, fsync, rename, fsync the folder.
 //!
-//! Every function here that changes the disk takes one or more steps of [`super::faults`]. Knows nothing of what the files mean.
+//! Whatever changes the disk goes through [`crate::disk`]. Knows nothing of what the files mean.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -8,17 +8,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
-use super::faults::step;
+use crate::disk;
 
-/// A new file with these bytes, on disk when this returns. Stopped in the middle, half of the bytes are there.
+/// A new file with these bytes, on disk when this returns.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let written = step().and_then(|()| File::create(path)).and_then(|mut file| {
-        let (front, back) = bytes.split_at(bytes.len() / 2);
-        file.write_all(front)?;
-        step()?;
-        file.write_all(back)?;
-        step()?;
-        file.sync_all()
+    let written = disk::File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync()
     });
     written.map_err(StoreError::io("write", path))
 }
@@ -26,31 +22,27 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 /// A new file that is written piece by piece and hashed on the way.
 pub(super) struct Growing {
     path: PathBuf,
-    file: File,
+    file: disk::File,
     hasher: blake3::Hasher,
 }
 
 impl Growing {
     /// An empty file.
     pub(super) fn create(path: &Path) -> Result<Self, StoreError> {
-        let file = step().and_then(|()| File::create(path)).map_err(StoreError::io("write", path))?;
+        let file = disk::File::create(path).map_err(StoreError::io("write", path))?;
         Ok(Self { path: path.to_path_buf(), file, hasher: blake3::Hasher::new() })
     }
 
     /// Has the file on disk when this returns: its length in bytes and its blake3 hash.
     pub(super) fn sync(self) -> Result<(u64, blake3::Hash), StoreError> {
-        step().and_then(|()| self.file.sync_all()).map_err(StoreError::io("write", &self.path))?;
+        self.file.sync().map_err(StoreError::io("write", &self.path))?;
         Ok((self.hasher.count(), self.hasher.finalize()))
     }
 }
 
 impl Write for Growing {
-    /// Stopped in the middle, half of the bytes are there.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let (front, back) = bytes.split_at(bytes.len() / 2);
-        self.file.write_all(front)?;
-        step()?;
-        self.file.write_all(back)?;
+        self.file.write_all(bytes)?;
         self.hasher.update(bytes);
         Ok(bytes.len())
     }
@@ -62,17 +54,18 @@ impl Write for Growing {
 
 /// Has what was written to `path` on disk when this returns.
 pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
-    // Windows flushes only files opened for writing.
-    let synced = step().and_then(|()| File::options().read(true).append(cfg!(windows)).open(path)).and_then(|file| file.sync_all());
-    synced.map_err(StoreError::io("flush", path))
+    disk::sync(path).map_err(StoreError::io("flush", path))
 }
 
 /// Has a folder's names on disk when this returns, where the system can do that.
 pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
-    step().map_err(StoreError::io("flush", path))?;
-    #[cfg(unix)]
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(StoreError::io("flush", path))?;
-    Ok(())
+    disk::sync_folder(path).map_err(StoreError::io("flush", path))
+}
+
+/// Has all names under a folder on disk when this returns.
+pub(super) fn sync_folders(path: &Path) -> Result<(), StoreError> {
+    list(path)?.iter().filter(|inner| inner.is_dir()).try_for_each(|inner| sync_folders(inner))?;
+    sync_folder(path)
 }
 
 /// The folder and those above it, durably.
@@ -82,17 +75,13 @@ pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
     }
     let Some(parent) = path.parent() else { return Ok(()) };
     create_folder(parent)?;
-    let created = step().and_then(|()| match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result,
-    });
-    created.map_err(StoreError::io("create", path))?;
+    disk::create_folder(path).map_err(StoreError::io("create", path))?;
     sync_folder(parent)
 }
 
 /// Moves a file or folder, durably; both ends must be on the same file system.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
-    step().and_then(|()| fs::rename(from, to)).map_err(StoreError::io("rename", from))?;
+    disk::rename(from, to).map_err(StoreError::io("rename", from))?;
     to.parent().map_or(Ok(()), sync_folder)
 }
 
@@ -104,21 +93,12 @@ pub(super) fn replace(path: &Path, bytes: &[u8], temporary: &Path) -> Result<(),
 
 /// A second name for the file, or a copy where the file system has no hard links.
 pub(super) fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
-    step().map_err(StoreError::io("link", from))?;
-    if fs::hard_link(from, to).is_ok() {
-        return Ok(());
-    }
-    fs::copy(from, to).map_err(StoreError::io("copy", from))?;
-    sync(to)
+    disk::link(from, to).map_err(StoreError::io("link", from))
 }
 
 /// Removes a file, or a folder with all in it; fine if there is none.
 pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
-    let removed = step().and_then(|()| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
-        _ => Ok(()),
-    }
+    disk::remove(path).map_err(StoreError::io("remove", path))
 }
 
 /// Bytes that are read and hashed at a time: enough for all cores. A map of the whole file would count as this process's memory.

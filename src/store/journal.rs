@@ -1,9 +1,8 @@
 //! The journal: what happened when, one JSON object a line, append only.
 //!
-//! It informs and decides nothing: a line may be missing when the process was killed right after the deed.
+//! It informs and decides nothing: a line may be missing when the process was killed right after the deed. Each line is sealed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use serde::{Deserialize, Serialize};
 
-use super::faults::step;
-use super::{Run, StoreError, files};
+use super::{Run, StoreError, files, sealed};
+use crate::disk;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,43 +105,55 @@ impl Journal {
     /// Every event so far. A last line without an end was being written when the process was killed: it is left out.
     ///
     /// # Errors
-    /// The file cannot be read, or another line is not an event.
+    /// The file cannot be read, or another line is not an event as it was written.
     pub fn read(&self) -> Result<Vec<Event>, StoreError> {
         let bytes = files::read(&self.path)?.unwrap_or_default();
         let whole = bytes.get(..whole_lines(&bytes)).unwrap_or_default();
         let lines = whole.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-        let events = lines.map(|(index, line)| {
-            let failed =
-                |error: serde_json::Error| StoreError::Journal { path: self.path.clone(), line: index + 1, problem: error.to_string() };
-            serde_json::from_slice(line).map_err(failed)
-        });
+        let events = lines
+            .map(|(index, line)| event(line).map_err(|problem| StoreError::Journal { path: self.path.clone(), line: index + 1, problem }));
         events.collect()
     }
 
-    /// Adds a line; on disk when this returns.
+    /// Adds a line; on disk when this returns. Where that fails, what was written of it is taken back.
     pub(super) fn append(&self, event: &Event) -> Result<(), StoreError> {
-        let failed = |source| StoreError::Io { action: "write", path: self.path.clone(), source };
-        let line = format!("{}\n", serde_json::to_string(event).map_err(|error| failed(error.into()))?);
-        let (front, back) = line.as_bytes().split_at(line.len() / 2);
-        let mut file = step().and_then(|()| self.open()).map_err(failed)?;
-        file.write_all(front).and_then(|()| step()).and_then(|()| file.write_all(back)).and_then(|()| step()).map_err(failed)?;
-        file.sync_all().map_err(failed)
-    }
-
-    /// Cuts off a last line that has no end.
-    pub(super) fn repair(&self) -> Result<(), StoreError> {
-        let Some(bytes) = files::read(&self.path)? else { return Ok(()) };
-        let whole = whole_lines(&bytes);
-        if whole == bytes.len() {
-            return Ok(());
+        let failed = |source| StoreError::io("write", &self.path)(source);
+        let line = serde_json::to_string(event).map_err(|error| failed(error.into()))?;
+        let line = format!("{}\n", sealed::LINE.seal(&line));
+        let mut file = disk::File::open(&self.path).map_err(failed)?;
+        let length = file.as_system().metadata().map_err(failed)?.len();
+        if length == 0 {
+            // The journal may be new.
+            self.path.parent().map_or(Ok(()), files::sync_folder)?;
         }
-        let file = File::options().write(true).open(&self.path);
-        let cut = file.and_then(|file| file.set_len(whole as u64).and_then(|()| file.sync_all()));
-        cut.map_err(StoreError::io("repair", &self.path))
+        file.write_all(line.as_bytes()).and_then(|()| file.sync()).map_err(|error| {
+            // Half a line would spoil the next one. If not even this can be done, the next process does it.
+            file.cut(length).ok();
+            failed(error)
+        })
     }
 
-    fn open(&self) -> std::io::Result<File> {
-        File::options().create(true).append(true).open(&self.path)
+    /// Cuts off a last line that has no end. Of a journal with other lines than events: the text without them, and where the first was.
+    pub(super) fn repair(&self) -> Result<Option<(String, String)>, StoreError> {
+        let Some(bytes) = files::read(&self.path)? else { return Ok(None) };
+        let whole = bytes.get(..whole_lines(&bytes)).unwrap_or_default();
+        let (mut kept, mut found) = (String::new(), None);
+        for (index, line) in whole.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+            match event(line) {
+                // An event is text.
+                Ok(_) => kept.extend([&String::from_utf8_lossy(line), "\n"]),
+                Err(problem) => found = found.or(Some(format!("in line {}: {problem}", index + 1))),
+            }
+        }
+        match found {
+            Some(found) => Ok(Some((kept, found))),
+            None if whole.len() == bytes.len() => Ok(None),
+            None => {
+                let file = disk::File::open(&self.path);
+                let cut = file.and_then(|file| file.cut(whole.len() as u64).and_then(|()| file.sync()));
+                cut.map(|()| None).map_err(StoreError::io("repair", &self.path))
+            }
+        }
     }
 
     /// The journal's file.
@@ -168,6 +179,11 @@ pub(super) fn batch(events: &[Event]) -> Result<RecordBatch, arrow::error::Arrow
         ("message", Arc::new(events.iter().map(|event| event.message.as_deref()).collect::<StringArray>())),
     ];
     RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
+}
+
+/// A line's event, or what was found in its place.
+fn event(line: &[u8]) -> Result<Event, String> {
+    serde_json::from_str(&sealed::LINE.open(line)?).map_err(|error| format!("something else ({error})"))
 }
 
 /// How many bytes belong to lines with an end.

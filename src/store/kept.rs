@@ -21,7 +21,7 @@ impl RunLock {
     /// Files cannot be read or moved.
     pub fn kept(&self, place: &Place, table: TableKind, of: &Fingerprint) -> Result<(Vec<RecordBatch>, Vec<Quarantined>), StoreError> {
         let (mut batches, mut reports) = (Vec::new(), Vec::new());
-        for path in files::list(&self.runs().kept_folder(table).join(of.as_str()))? {
+        for path in self.runs().kept_parts(table, of)? {
             match read(&path, table) {
                 Ok(batch) => batches.extend(batch),
                 Err(StoreError::Damaged { files }) => {
@@ -57,6 +57,19 @@ impl Runs {
     /// The folder of all that is kept of a table: one folder a fingerprint.
     pub(super) fn kept_folder(&self, table: TableKind) -> PathBuf {
         self.cache().join(table.name())
+    }
+
+    /// The files that are kept of a table for `of`.
+    pub(super) fn kept_parts(&self, table: TableKind, of: &Fingerprint) -> Result<Vec<PathBuf>, StoreError> {
+        files::list(&self.kept_folder(table).join(of.as_str()))
+    }
+}
+
+/// What is wrong with a part.
+pub(super) fn inspect(path: &Path, table: TableKind) -> Result<Vec<Quarantined>, StoreError> {
+    match read(path, table) {
+        Err(StoreError::Damaged { files }) => Ok(files),
+        result => result.map(|_| Vec::new()),
     }
 }
 

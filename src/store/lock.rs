@@ -1,15 +1,16 @@
 //! The right to write a run: one process at a time, given back by its death.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::checkpoint::Outlived;
-use super::run::SOURCES;
-use super::{Event, Journal, Run, StoreError, checkpoint, files};
+use super::run::{PIPELINE, SOURCES};
+use super::{Event, EventKind, Journal, Quarantined, Run, StoreError, checkpoint, files, sealed};
+use crate::disk;
 
 /// The lock's name in the run's folder.
 const FILE: &str = "lock";
@@ -19,10 +20,12 @@ const FILE: &str = "lock";
 pub struct RunLock {
     run: Run,
     /// Held for as long as it is open.
-    _file: File,
+    _file: disk::File,
     /// One line at a time: nodes run side by side.
     journal: Mutex<Journal>,
     temporaries: AtomicU64,
+    /// The journal as it was found, if it was not what had been written.
+    damaged_journal: Option<Quarantined>,
 }
 
 impl Run {
@@ -34,30 +37,29 @@ impl Run {
         files::create_folder(self.folder())?;
         let path = self.folder().join(FILE);
         let failed = |error| StoreError::io("lock", path.clone())(error);
-        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
-        match file.try_lock() {
+        let mut file = disk::File::open(&path).map_err(failed)?;
+        match file.as_system().try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
                 // Where a locked file cannot be read, the holder stays unnamed.
-                let holder = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                let holder = files::read(&path).ok().flatten().and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
                 return Err(StoreError::Locked { run: self.name().to_string(), path, holder });
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        file.set_len(0).map_err(failed)?;
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        for path in files::list(&self.partial())? {
-            // An unreadable manifest is dealt with when its place is verified.
-            let needed = checkpoint::is_checkpoint(&path) && !matches!(checkpoint::outlived(self, &path), Ok(Some(Outlived::Finished)));
-            if !needed {
-                files::remove(&path)?;
-            }
-        }
-        let journal = self.journal();
-        journal.repair()?;
-        Ok(RunLock { run: self.clone(), _file: file, journal: Mutex::new(journal), temporaries: AtomicU64::new(0) })
+        file.cut(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes())).map_err(failed)?;
+        let journal = Mutex::new(self.journal());
+        let mut lock = RunLock { run: self.clone(), _file: file, journal, temporaries: AtomicU64::new(0), damaged_journal: None };
+        lock.clear_away()?;
+        lock.begin_journal()?;
+        Ok(lock)
+    }
+
+    /// Whether a path of the cache's folder is of something that this run had in flight there.
+    fn is_cache_temporary(&self, path: &Path) -> bool {
+        let name = files::file_name(path);
+        let number = name.strip_prefix("tmp-").and_then(|name| name.strip_prefix(self.name())).and_then(|rest| rest.strip_prefix('-'));
+        number.is_some_and(|number| number.chars().all(|c| c.is_ascii_digit()))
     }
 
     /// Whether some process, maybe this one, writes the run.
@@ -79,6 +81,46 @@ impl Run {
 }
 
 impl RunLock {
+    /// Removes what a killed process had in flight, and checkpoints that it had no time to remove.
+    fn clear_away(&self) -> Result<(), StoreError> {
+        let (checkpoints, mut in_flight): (Vec<_>, Vec<_>) =
+            files::list(&self.partial())?.into_iter().partition(|path| checkpoint::is_checkpoint(path));
+        in_flight.extend(files::list(&self.runs().cache())?.into_iter().filter(|path| self.is_cache_temporary(path)));
+        in_flight.iter().try_for_each(|path| files::remove(path))?;
+        // An unreadable manifest is dealt with when its place is verified.
+        let finished = |path: &&PathBuf| matches!(checkpoint::outlived(self, path), Ok(Some(Outlived::Finished)));
+        checkpoints.iter().filter(finished).try_for_each(|path| self.discard(path))
+    }
+
+    /// Removes a file or folder of the run that counts as long as it is there: at once, as one that is half removed would look damaged.
+    pub(super) fn discard(&self, path: &Path) -> Result<(), StoreError> {
+        let trash = self.temporary()?;
+        match files::rename(path, &trash) {
+            Err(error) if error.is_not_found() => Ok(()),
+            result => result.and_then(|()| files::remove(&trash)),
+        }
+    }
+
+    /// Has the journal end with a whole line and have whole lines only: what a kill cut in two is cut off; a journal with other lines is
+    /// moved aside, and its whole lines stay.
+    fn begin_journal(&mut self) -> Result<(), StoreError> {
+        let journal = self.journal();
+        let Some((text, found)) = journal.repair()? else { return Ok(()) };
+        let moved_to = self.move_aside(journal.path(), "journal.jsonl")?;
+        files::replace(journal.path(), text.as_bytes(), &self.temporary()?)?;
+        let report = Quarantined { path: journal.path().to_path_buf(), moved_to, expected: "whole lines".to_string(), found };
+        let mut event = Event::new(EventKind::Quarantined, "journal", None);
+        event.message = Some(report.to_string());
+        self.record(event)?;
+        self.damaged_journal = Some(report);
+        Ok(())
+    }
+
+    /// The journal's damage, which was found and moved aside when the lock was taken.
+    pub fn damaged_journal(&self) -> Option<&Quarantined> {
+        self.damaged_journal.as_ref()
+    }
+
     /// Adds a line to the journal, on disk when this returns.
     ///
     /// # Errors
@@ -92,7 +134,7 @@ impl RunLock {
     /// # Errors
     /// The file cannot be written.
     pub fn write_pipeline(&self, text: &str) -> Result<(), StoreError> {
-        files::replace(&self.folder().join("pipeline.yaml"), text.as_bytes(), &self.temporary()?)
+        files::replace(&self.folder().join(PIPELINE), sealed::YAML.seal(text).as_bytes(), &self.temporary()?)
     }
 
     /// Replaces `sources.json`: what was fetched for the run, so that it goes on with the same.
@@ -100,7 +142,7 @@ impl RunLock {
     /// # Errors
     /// The file cannot be written.
     pub fn write_sources(&self, text: &str) -> Result<(), StoreError> {
-        files::replace(&self.folder().join(SOURCES), text.as_bytes(), &self.temporary()?)
+        files::replace(&self.folder().join(SOURCES), sealed::JSON.seal(text).as_bytes(), &self.temporary()?)
     }
 
     /// A path for a file or folder in flight. Whatever is there when the lock is taken next is removed.
@@ -113,12 +155,12 @@ impl RunLock {
         Ok(folder.join(format!("tmp-{}", self.temporaries.fetch_add(1, Ordering::Relaxed))))
     }
 
-    /// The same in the cache's folder; the name tells whose it is.
+    /// The same in the cache's folder; the name tells whose it is, and whoever has that run's lock may remove it.
     pub(super) fn cache_temporary(&self) -> Result<PathBuf, StoreError> {
         let folder = self.runs().cache();
         files::create_folder(&folder)?;
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
-        Ok(folder.join(format!("tmp-{}-{}-{number}", std::process::id(), self.name())))
+        Ok(folder.join(format!("tmp-{}-{number}", self.name())))
     }
 }
 

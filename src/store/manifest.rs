@@ -1,6 +1,6 @@
 //! Manifests: which files an output consists of, byte for byte, and what it was made of.
 //!
-//! No times and no absolute paths, so that equal outputs have equal manifests.
+//! No times and no absolute paths, so that equal outputs have equal manifests. Sealed, so that an edited one is found.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,14 +9,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::place::check_name;
-use super::{Place, PlaceKind, StoreError, files};
+use super::{Place, PlaceKind, StoreError, files, sealed};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::tables::TableKind;
 
 /// The manifest's name in the folder of its output.
 pub(super) const FILE: &str = "manifest.json";
 /// Raised when a manifest's fields change their meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is in a table's or model's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -171,12 +171,14 @@ impl Manifest {
         let path = folder.join(FILE);
         let Some(bytes) = files::read(&path)? else { return Ok(None) };
         let failed = |problem: String| StoreError::Manifest { path: path.clone(), problem };
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| failed(format!("expected a manifest, found {error}")))?;
+        let none = |found: String| failed(format!("expected a manifest, found {found}"));
+        let text = sealed::JSON.open(&bytes).map_err(none)?;
+        let manifest: Self = serde_json::from_str(&text).map_err(|error| none(error.to_string()))?;
         if manifest.manifest_version != VERSION {
             return Err(failed(format!("expected manifest version {VERSION}, found {}", manifest.manifest_version)));
         }
         for listed in manifest.listed() {
-            listed.file.split('/').try_for_each(|name| check_name("file", name))?;
+            listed.file.split('/').try_for_each(|name| check_name("file", name)).map_err(|error| failed(error.to_string()))?;
         }
         Ok(Some(manifest))
     }
@@ -186,6 +188,6 @@ impl Manifest {
         let path = folder.join(FILE);
         let text =
             serde_json::to_string_pretty(self).map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
-        files::replace(&path, format!("{text}\n").as_bytes(), temporary)
+        files::replace(&path, sealed::JSON.seal(&format!("{text}\n")).as_bytes(), temporary)
     }
 }

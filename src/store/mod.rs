@@ -17,6 +17,7 @@
 //! - a file is written elsewhere, fsynced and hashed before it is renamed into place, and in place before its manifest lists it;
 //! - **the manifest decides**: a part that it does not list does not exist, and one whose bytes differ from it is never read;
 //! - a finished output is in the cache before its manifest says that it is complete, and before anything replaces it;
+//! - **what no manifest lists is sealed**: manifests, `checkpoint.json`, `sources.json`, `pipeline.yaml` and the journal's lines end with their hash;
 //! - files in place are never written to again, so sharing them by hard links is safe;
 //! - writing needs a [`RunLock`]; reading needs only a [`Run`].
 //!
@@ -28,7 +29,6 @@ mod cache;
 mod checkpoint;
 pub mod clean;
 mod error;
-pub mod faults;
 mod files;
 mod input;
 mod journal;
@@ -42,9 +42,11 @@ mod quarantine;
 mod read;
 mod run;
 mod scan;
+mod sealed;
 mod session;
 mod slices;
 mod table_writer;
+mod verify;
 
 pub use checkpoint::Checkpoint;
 pub use clean::Garbage;
@@ -61,3 +63,4 @@ pub use run::{Run, Runs, State};
 pub use session::{Rows, Session};
 pub use slices::Slices;
 pub use table_writer::{PartWriter, TableWriter};
+pub use verify::Verified;

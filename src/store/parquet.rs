@@ -1,7 +1,7 @@
 //! Parquet files whose bytes depend on nothing but the rows, the fingerprint and the part's number.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use rayon::prelude::*;
 
 use super::StoreError;
 use crate::dag::fingerprint::Fingerprint;
+use crate::disk;
 use crate::tables::{SCHEMA_VERSION_KEY, TABLE_KEY};
 
 /// Rows a row group; also the unit that a query can skip.
@@ -31,11 +32,23 @@ const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// # Errors
 /// The file cannot be written.
 pub fn write_parquet(path: &Path, batch: &RecordBatch) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
-    let file = File::create(path).map_err(StoreError::io("write", path))?;
+    let failed = |source| cannot_write(path, source);
+    let file = disk::File::create(path).map_err(StoreError::io("write", path))?;
     let mut encoder = Encoder::new(file, batch.schema_ref(), &[]).map_err(failed)?;
     encoder.write(batch).map_err(failed)?;
     encoder.finish().map(drop).map_err(failed)
+}
+
+/// The error for a file that could not be written: the system's own where it is that.
+pub(super) fn cannot_write(path: &Path, error: ParquetError) -> StoreError {
+    let source = match error {
+        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+            Ok(system) => return StoreError::io("write", path)(*system),
+            Err(inner) => ParquetError::External(inner),
+        },
+        other => other,
+    };
+    StoreError::Parquet { path: path.to_path_buf(), source }
 }
 
 /// All rows of a Parquet file as one batch, maybe an empty one.

@@ -49,6 +49,18 @@ pub(super) fn inspect_all(folder: &Path, manifest: &Manifest) -> Result<Vec<Quar
     Ok(reports?.into_iter().flatten().collect())
 }
 
+/// What is wrong with an output's folder: with its manifest, with what that lists, or with there being files and no manifest.
+pub(super) fn inspect_output(folder: &Path) -> Result<Vec<Quarantined>, StoreError> {
+    match Manifest::read(folder) {
+        Ok(Some(manifest)) => inspect_all(folder, &manifest),
+        Ok(None) => {
+            Ok(files::list(folder)?.iter().find(|path| path.is_file()).map(|_| unlisted(folder, "no such file")).into_iter().collect())
+        }
+        Err(StoreError::Manifest { problem, .. }) => Ok(vec![unlisted(folder, &problem)]),
+        Err(error) => Err(error),
+    }
+}
+
 impl RunLock {
     /// Compares every file of the output with its manifest, once a process. What differs is moved to `quarantine/`, journalled and
     /// forgotten by the manifest, so that [`super::Run::state`] says what is to be made anew. A bad copy in the cache goes too.
@@ -61,11 +73,13 @@ impl RunLock {
         let mut reports = Vec::new();
         let mut manifest = match Manifest::read(&folder) {
             Ok(Some(manifest)) => manifest,
-            Ok(None) => return Ok(reports),
-            Err(StoreError::Manifest { path, problem }) => {
-                let moved_to = self.move_aside(&folder, &place.word())?;
-                reports.push(Quarantined { path, moved_to, expected: "a manifest".to_string(), found: problem });
-                self.report(place, &reports)?;
+            Ok(None) | Err(StoreError::Manifest { .. }) => {
+                reports.extend(inspect_output(&folder)?);
+                if !reports.is_empty() {
+                    let moved_to = self.move_aside(&folder, &place.word())?;
+                    reports.iter_mut().for_each(|report| report.moved_to.clone_from(&moved_to));
+                    self.report(place, &reports)?;
+                }
                 return Ok(reports);
             }
             Err(error) => return Err(error),
@@ -99,10 +113,8 @@ impl RunLock {
             return Ok(Vec::new());
         }
         let mut reports = match Manifest::read(&entry) {
-            Ok(Some(manifest)) => inspect_all(&entry, &manifest)?,
-            Ok(None) => vec![unlisted(&entry, "no manifest")],
-            Err(StoreError::Manifest { problem, .. }) => vec![unlisted(&entry, &problem)],
-            Err(error) => return Err(error),
+            Ok(None) => vec![unlisted(&entry, "no such file")],
+            _ => inspect_output(&entry)?,
         };
         if !reports.is_empty() {
             let moved_to = self.move_aside(&entry, &format!("cache-{}", fingerprint.short()))?;

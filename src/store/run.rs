@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::manifest::Manifest;
 use super::place::check_name;
-use super::{Place, PlaceKind, StoreError, checkpoint, files};
+use super::{Place, PlaceKind, StoreError, checkpoint, files, sealed};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 
 /// The file that says what was fetched for a run.
 pub(super) const SOURCES: &str = "sources.json";
+/// The file with the pipeline as resolved.
+pub(super) const PIPELINE: &str = "pipeline.yaml";
 
 /// A folder of runs that share a cache.
 #[derive(Clone, Debug)]
@@ -152,9 +154,26 @@ impl Run {
     /// The text of `sources.json`; `None` if nothing was fetched for the run.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or was changed.
     pub fn read_sources(&self) -> Result<Option<String>, StoreError> {
-        Ok(files::read(&self.folder().join(SOURCES))?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        let way_on = "put it back, or remove it to go on with what the revisions are at now";
+        let path = self.folder().join(SOURCES);
+        let Some(bytes) = files::read(&path)? else { return Ok(None) };
+        sealed::JSON.open(&bytes).map(Some).map_err(|found| StoreError::Changed { path, found, way_on })
+    }
+
+    /// The run's `pipeline.yaml`, after its seal was checked.
+    ///
+    /// # Errors
+    /// The file cannot be read, or was changed.
+    pub fn pipeline_file(&self) -> Result<PathBuf, StoreError> {
+        let path = self.folder().join(PIPELINE);
+        let found = match files::read(&path)? {
+            Some(bytes) => sealed::YAML.open(&bytes).map(drop),
+            None => Err("no such file".to_string()),
+        };
+        let way_on = "run the pipeline again to have it written anew";
+        found.map(|()| path.clone()).map_err(|found| StoreError::Changed { path, found, way_on })
     }
 
     /// What is in the output's folder; `None` if it has no manifest.
@@ -171,6 +190,15 @@ impl Run {
     /// # Errors
     /// A folder cannot be listed or a manifest cannot be read.
     pub fn manifests(&self) -> Result<Vec<(Place, Manifest)>, StoreError> {
+        let with_manifest = |place: Place| Ok(self.manifest(&place)?.map(|manifest| (place, manifest)));
+        self.places()?.into_iter().map(with_manifest).filter_map(Result::transpose).collect()
+    }
+
+    /// The place of every folder that could be an output's, in the same order.
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
+    pub fn places(&self) -> Result<Vec<Place>, StoreError> {
         let mut found = Vec::new();
         for kind in [PlaceKind::Table, PlaceKind::Model] {
             for folder in files::list(&self.folder().join(kind.folder()))? {
@@ -182,15 +210,11 @@ impl Run {
                     .collect::<Vec<_>>();
                 for iteration in [None].into_iter().chain(iterations) {
                     let place = Place { kind, name: name.clone(), iteration };
-                    if place.check().is_ok()
-                        && let Some(manifest) = self.manifest(&place)?
-                    {
-                        found.push((place, manifest));
-                    }
+                    found.extend(place.check().is_ok().then_some(place));
                 }
             }
         }
-        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        found.sort();
         Ok(found)
     }
 

@@ -230,7 +230,7 @@ impl<'w, 'a> PartWriter<'w, 'a> {
     ) -> Result<Self, StoreError> {
         let temporary = table.lock.temporary()?;
         let encoder = Encoder::of_part(files::Growing::create(&temporary)?, schema, &table.manifest.fingerprint, part);
-        let encoder = encoder.map_err(|source| StoreError::Parquet { path: table.folder.join(&file), source })?;
+        let encoder = encoder.map_err(|error| parquet::cannot_write(&table.folder.join(&file), error))?;
         Ok(Self { table, part, file, temporary, encoder, in_order, rows: 0 })
     }
 
@@ -247,7 +247,7 @@ impl<'w, 'a> PartWriter<'w, 'a> {
             in_order.check(batch).map_err(|source| StoreError::Table { path: self.table.folder.join(&self.file), source })?;
         }
         self.rows += batch.num_rows() as u64;
-        self.encoder.write(batch).map_err(|source| StoreError::Parquet { path: self.path(), source })
+        self.encoder.write(batch).map_err(|error| parquet::cannot_write(&self.path(), error))
     }
 
     /// Lists the part: when this returns it survives a kill. Gives its rows.
@@ -257,7 +257,7 @@ impl<'w, 'a> PartWriter<'w, 'a> {
     pub fn commit(self) -> Result<u64, StoreError> {
         let path = self.path();
         let Self { table, part, file, temporary, encoder, rows, .. } = self;
-        let written = encoder.finish().map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
+        let written = encoder.finish().map_err(|error| parquet::cannot_write(&path, error))?;
         let (bytes, hash) = written.sync()?;
         files::rename(&temporary, &path)?;
         let (index, blake3) = (part as u64, hash.to_hex().to_string());

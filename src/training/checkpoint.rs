@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::{self, Parameters};
 use super::{Settings, Trainer, TrainingError};
+use crate::disk;
 
 const VERSION: u32 = 1;
 
@@ -48,7 +49,7 @@ impl<M: Module + Sync> Trainer<M> {
         let path = folder.join(PROGRESS);
         let progress = Progress { version: VERSION, step: moments.step, files };
         let text = serde_json::to_string_pretty(&progress).map_err(|problem| TrainingError::state(&path, problem))?;
-        fs::write(&path, text).map_err(|problem| TrainingError::state(&path, problem))
+        disk::write(&path, text).map_err(|problem| TrainingError::state(&path, format!("{problem}{}", disk::way_on(&problem))))
     }
 
     /// The trainer that was saved in `folder`. Of `model` only the architecture, the device and what is frozen are used; `settings` and

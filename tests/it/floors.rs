@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The floor of each module, as the table in `lib.rs` has it.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("cli", 5),
     ("run", 4),
     ("stages", 3),
@@ -16,11 +16,12 @@ const FLOORS: [(&str, u8); 12] = [
     ("tables", 1),
     ("dag", 1),
     ("model", 1),
+    ("disk", 0),
     ("kernels", 0),
 ];
 
 /// Crates that a module must not name, as the table in `lib.rs` has it.
-const FORBIDDEN: [(&str, &[&str]); 10] = [
+const FORBIDDEN: [(&str, &[&str]); 11] = [
     ("cli", &["burn"]),
     ("pipeline", &["arrow", "burn", "datafusion", "parquet"]),
     ("store", &["burn"]),
@@ -30,6 +31,7 @@ const FORBIDDEN: [(&str, &[&str]); 10] = [
     ("tables", &["burn", "datafusion", "parquet"]),
     ("dag", &["arrow", "burn", "datafusion"]),
     ("model", &["arrow", "datafusion"]),
+    ("disk", &["arrow", "burn", "datafusion", "parquet"]),
     ("kernels", &["arrow", "burn", "datafusion"]),
 ];
 

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use arrow::array::RecordBatch;
 use optune::dag::fingerprint::{Fingerprint, Recipe};
+use optune::disk;
 use optune::store::{Place, Run, RunLock, Runs, StoreError};
 use optune::tables::{TableKind, pool};
 use tempfile::TempDir;
@@ -91,10 +92,15 @@ pub fn make_table(lock: &RunLock, place: &Place, ratio: f64, limit: usize) -> Re
 /// Writes a model of two files, one in a folder.
 pub fn make_model(lock: &RunLock, place: &Place, ratio: f64) -> Result<(), StoreError> {
     let writer = lock.write_model(place, &recipe(ratio))?;
-    fs::write(writer.dir().join("config.json"), format!("{{\"ratio\": {ratio}}}")).unwrap();
+    write(&writer.dir().join("config.json"), format!("{{\"ratio\": {ratio}}}").as_bytes())?;
     fs::create_dir(writer.dir().join("original")).unwrap();
-    fs::write(writer.dir().join("original/model.safetensors"), [7; 1000]).unwrap();
+    write(&writer.dir().join("original/model.safetensors"), &[7; 1000])?;
     writer.finish(counts()).map(drop)
+}
+
+/// A file as models and checkpoints write theirs.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    disk::write(path, bytes).map_err(|source| StoreError::Io { action: "write", path: path.into(), source })
 }
 
 /// Every file under a folder with its bytes.
@@ -128,7 +134,7 @@ pub fn rows_of(batches: &[RecordBatch]) -> usize {
 
 /// Locks a run. Other tests of this process start programs, and a child has the parent's files until it becomes another program: a lock
 /// that this process has just given back may seem held for that moment.
-fn locked(run: &Run) -> Result<RunLock, StoreError> {
+pub fn locked(run: &Run) -> Result<RunLock, StoreError> {
     for _ in 0..1000 {
         match run.lock() {
             Err(StoreError::Locked { holder: Some(holder), .. }) if holder == std::process::id() => {

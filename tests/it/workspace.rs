@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use optune::pipeline::Pipeline;
+use optune::run::{self, RunError};
+use optune::stages::Silent;
+use optune::store::Runs;
+
 /// A temporary folder with prompts, a reward, a model's shape and a pipeline of two iterations that runs in about a second.
 pub struct Workspace {
     folder: tempfile::TempDir,
@@ -105,6 +110,19 @@ impl Workspace {
         error
     }
 
+    /// Runs the pipeline in this process, into the folder `runs`; what went wrong, if anything did.
+    pub fn run_here(&self, runs: &Path) -> Result<(), String> {
+        let graph = Pipeline::load(&self.path("pipeline.yaml"), &[]).unwrap().graph(self.folder.path()).unwrap();
+        let all = || {
+            let run = Runs::open(runs)?.run(&graph.name)?;
+            let prepared = run::prepare(run::fetch(graph, &run, &|| false, &Silent)?)?;
+            run::execute(&crate::store::locked(&run)?, &prepared, None, &|| false, &Silent)
+        };
+        let report = all().map_err(|error: RunError| error.to_string())?;
+        let failures: Vec<String> = report.failures.iter().map(|failure| format!("{}: {}", failure.node, failure.error)).collect();
+        if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+    }
+
     /// The first column of a query's single row, or the whole CSV without its header.
     pub fn query(&self, run: &str, sql: &str) -> String {
         let csv = self.succeed(&["sql", run, sql, "--format", "csv"]);
@@ -113,13 +131,7 @@ impl Workspace {
 
     /// The hash of every file of a run that is part of its result: tables, models and their manifests.
     pub fn result(&self, run: &str) -> BTreeMap<String, String> {
-        let root = self.path("runs").join(run);
-        let mut files = BTreeMap::new();
-        for part in ["tables", "models"] {
-            hash_files(&root, &root.join(part), &mut files);
-        }
-        files.insert("pipeline.yaml".to_string(), hash(&root.join("pipeline.yaml")));
-        files
+        result(&self.path("runs").join(run))
     }
 
     /// The journal's events of one kind: node, iteration and part.
@@ -132,6 +144,16 @@ impl Workspace {
             .map(|found| (found["node"].as_str().unwrap_or_default().to_string(), number(&found, "iteration"), number(&found, "part")))
             .collect()
     }
+}
+
+/// The hash of every file of the run in `root` that is part of its result.
+pub fn result(root: &Path) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    for part in ["tables", "models"] {
+        hash_files(root, &root.join(part), &mut files);
+    }
+    files.insert("pipeline.yaml".to_string(), hash(&root.join("pipeline.yaml")));
+    files
 }
 
 /// Copies the files of a folder, not its folders, over what is there.

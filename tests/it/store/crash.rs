@@ -1,11 +1,12 @@
-//! A kill after every single step of the store, then a new process that does the same work again.
+//! A kill after every single operation of the store, power cuts, full and failing disks; then a new process that does the same work again.
 
 use std::collections::BTreeMap;
 
-use optune::store::{Event, EventKind, Place, State, StoreError, faults};
+use optune::store::{Event, EventKind, Place, State, StoreError};
 use optune::tables::TableKind;
 
 use super::*;
+use crate::disk::{ENOSPC, Fault, Replay, Simulation, misfortune, seeds, stop_after};
 
 const TABLE: &str = "pool";
 const MODEL: &str = "policy";
@@ -26,13 +27,7 @@ fn work(space: &Space) -> Result<(), StoreError> {
         let fingerprint = recipe(0.9).fingerprint();
         let begun = lock.checkpoint(&model, &fingerprint)?.0.map_or(0, |checkpoint| checkpoint.done);
         for done in begun + 1..=2 {
-            lock.commit_checkpoint(&model, &fingerprint, done, 3, |dir| {
-                fs::write(dir.join("weights"), [done as u8; 64]).map_err(|source| StoreError::Io {
-                    action: "write",
-                    path: dir.into(),
-                    source,
-                })
-            })?;
+            lock.commit_checkpoint(&model, &fingerprint, done, 3, |dir| write(&dir.join("weights"), &[done as u8; 64]))?;
         }
         make_model(&lock, &model, 0.9)?;
     }
@@ -96,7 +91,7 @@ fn killed_after_any_step_and_run_again_it_ends_in_the_same_bytes() {
     loop {
         let space = Space::new();
         before(&space);
-        let (result, stopped) = faults::stop_after(steps, || work(&space));
+        let (result, stopped) = stop_after(space.path(), steps, || work(&space));
         assert_eq!(result.is_err(), stopped, "step {steps}: {result:?}");
         // The work that is set aside is never lost, wherever the kill came.
         let run = space.run("run");
@@ -115,12 +110,108 @@ fn killed_after_any_step_and_run_again_it_ends_in_the_same_bytes() {
 }
 
 #[test]
+fn after_kills_power_cuts_and_errors_of_the_disk_it_ends_in_the_same_bytes() {
+    let reference = Space::new();
+    before(&reference);
+    let undisturbed = Simulation::new(reference.path(), Fault::None, 0, 0);
+    undisturbed.run(|| work(&reference)).unwrap();
+    let expected = outputs(&reference);
+    for seed in seeds(300) {
+        let _replay = Replay(seed);
+        let mut random = Draw(seed);
+        let mut space = Space::new();
+        before(&space);
+        let mut story = Vec::new();
+        // Several on the way to one result, so that processes that go on are disturbed too.
+        for _ in 0..=random.below(3) {
+            let (simulation, fault) = misfortune(space.path(), undisturbed.operations(), &mut random);
+            let result = simulation.run(|| work(&space));
+            assert!(result.is_ok() || simulation.failed().is_some(), "{story:?}: {result:?}");
+            let is_power_cut = random.chance();
+            story.push(format!("{fault:?} at {:?}, power cut: {is_power_cut}", simulation.failed()));
+            if is_power_cut {
+                let left = Space::new();
+                simulation.leave(left.path());
+                space = left;
+            }
+        }
+        let aside = space.run("run").state(&Place::table(TABLE, Some(1)), &recipe(0.6));
+        assert_eq!(aside.unwrap(), State::Partial { done: 2, of: 3 }, "{story:#?}");
+        work(&space).unwrap_or_else(|error| panic!("{error}, after {story:#?}"));
+        assert!(outputs(&space) == expected, "after {story:#?}");
+        tidy(&space);
+        let verified = space.run("run").verify_all();
+        assert!(verified.is_ok_and(|verified| verified.damaged.len() == 1), "only the pipeline's file, which this work does not write");
+    }
+}
+
+#[test]
+fn a_full_disk_at_any_operation_is_said_and_the_next_process_goes_on() {
+    let reference = Space::new();
+    before(&reference);
+    let undisturbed = Simulation::new(reference.path(), Fault::None, 0, 0);
+    undisturbed.run(|| work(&reference)).unwrap();
+    let expected = outputs(&reference);
+    let mut refused = 0;
+    for at in 0..undisturbed.operations() {
+        for lasting in [false, true] {
+            let _replay = Replay(at);
+            let space = Space::new();
+            before(&space);
+            let simulation = Simulation::new(space.path(), Fault::Fail { error: ENOSPC, lasting }, at, at);
+            if let Err(error) = simulation.run(|| work(&space)) {
+                refused += 1;
+                let text = error.to_string();
+                assert!(text.contains("free space there and run the same command again"), "{text}");
+                assert!(text.contains(&space.path().display().to_string()), "{text}");
+            }
+            work(&space).unwrap_or_else(|error| panic!("{:?}: {error}", simulation.failed()));
+            assert!(outputs(&space) == expected, "{:?}", simulation.failed());
+            tidy(&space);
+        }
+    }
+    assert!(refused > 200, "only {refused} were refused");
+}
+
+#[test]
+fn a_power_cut_loses_at_most_the_part_in_hand() {
+    let place = Place::table(TABLE, None);
+    for seed in seeds(200) {
+        let _replay = Replay(seed);
+        let mut random = Draw(seed);
+        let mut space = Space::new();
+        let mut committed = 0;
+        for _ in 0..4 {
+            let (simulation, _) = misfortune(space.path(), 60, &mut random);
+            simulation
+                .run(|| {
+                    let lock = locked(&space.run("run"))?;
+                    let mut writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS)?;
+                    for index in writer.missing() {
+                        writer.commit(index, &part(0.5, index))?;
+                        committed = index + 1;
+                    }
+                    Ok::<(), StoreError>(())
+                })
+                .ok();
+            let left = Space::new();
+            simulation.leave(left.path());
+            space = left;
+            let lock = space.lock("run");
+            let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS).unwrap();
+            assert!(writer.missing().iter().all(|index| *index >= committed), "{:?}, {committed} were committed", writer.missing());
+            assert_eq!(writer.quarantined(), [], "a power cut damages nothing");
+        }
+    }
+}
+
+#[test]
 fn a_kill_loses_at_most_the_part_in_hand() {
     for steps in 0.. {
         let space = Space::new();
         let place = Place::table(TABLE, None);
         make_table(&space.lock("run"), &place, 0.5, 1).unwrap();
-        let (_, stopped) = faults::stop_after(steps, || make_table(&locked(&space.run("run"))?, &place, 0.5, 1));
+        let (_, stopped) = stop_after(space.path(), steps, || make_table(&locked(&space.run("run"))?, &place, 0.5, 1));
         let made = make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
         assert!(made == [1, 2] || made == [2], "step {steps}: {made:?}");
         if !stopped {
@@ -163,7 +254,7 @@ fn a_part_that_is_replaced_is_the_old_one_or_the_new_one_at_every_step() {
         for steps in 0.. {
             let space = Space::new();
             make_table(&space.lock("run"), &place, 0.5, 2).unwrap();
-            let (_, stopped) = faults::stop_after(steps, || replace(&space, times));
+            let (_, stopped) = stop_after(space.path(), steps, || replace(&space, times));
             let lock = space.lock("run");
             assert!(lock.verify(&place).unwrap().is_empty(), "a kill damages nothing");
             let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS).unwrap();

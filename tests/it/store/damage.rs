@@ -145,10 +145,95 @@ fn a_manifest_that_is_none_is_set_aside_with_its_folder() {
     let lock = space.lock("run");
     assert_eq!(make_table(&lock, &place, 0.5, 9).unwrap(), [0, 1, 2]);
     assert!(lock.folder().join("quarantine/pool-1-1/part-00000.parquet").exists());
-    // Nor does a manifest lead out of its folder.
+    // Nor does a manifest lead out of its folder, not even a sealed one.
     let text = fs::read_to_string(&path).unwrap().replace("part-00000.parquet", "../../x");
-    fs::write(&path, text).unwrap();
-    assert!(matches!(space.run("run").manifest(&place), Err(StoreError::Name { .. })));
+    let body = text.rsplit_once(",\n  \"seal\": ").unwrap().0;
+    fs::write(&path, format!("{body},\n  \"seal\": \"{}\"\n}}\n", blake3::hash(body.as_bytes()))).unwrap();
+    let error = space.run("run").manifest(&place).unwrap_err();
+    assert!(matches!(error, StoreError::Manifest { .. }) && error.to_string().contains("cannot be the name of a file"), "{error}");
+}
+
+#[test]
+fn an_edited_manifest_and_a_lost_one_are_set_aside_with_their_folder() {
+    let edit = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap();
+        // Still a manifest, of the same files.
+        fs::write(path, text.replace("\"prompts\": 10", "\"prompts\": 11")).unwrap();
+    };
+    for (harm, found) in [(&edit as &dyn Fn(&Path), "one that was changed after it was written"), (&delete, "no such file")] {
+        let space = Space::new();
+        let place = Place::table("pool", Some(1));
+        make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
+        let expected = snapshot(&space.run("run").path(&place));
+        let path = space.run("run").path(&place).join("manifest.json");
+        harm(&path);
+        let verified = space.run("run").verify_all().unwrap();
+        let bad: Vec<&Quarantined> = verified.damaged.iter().filter(|bad| bad.path == path).collect();
+        assert!(bad.len() == 1 && bad[0].found.contains(found), "{verified:?}");
+        let lock = space.lock("run");
+        let reports = lock.verify(&place).unwrap();
+        assert!(reports.len() == 1 && reports[0].path == path, "{reports:?}");
+        assert_eq!(reports[0].moved_to, Some(lock.folder().join("quarantine/pool-1-1")));
+        assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Cached);
+        assert!(lock.adopt(&place, &recipe(0.5).fingerprint()).unwrap().0);
+        assert_eq!(snapshot(&lock.path(&place)), expected);
+    }
+}
+
+#[test]
+fn a_checkpoint_that_says_something_else_is_set_aside_and_reported() {
+    let space = Space::new();
+    let (place, fingerprint) = (Place::model("policy", Some(1)), recipe(0.5).fingerprint());
+    let lock = space.lock("run");
+    let dir = lock.commit_checkpoint(&place, &fingerprint, 1, 2, |dir| write(&dir.join("weights"), &[7; 100])).unwrap();
+    flip_a_bit(&dir.join("checkpoint.json"));
+    assert_eq!(lock.verify_all().unwrap().damaged[0].path, dir.join("checkpoint.json"));
+    let (none, reports) = lock.checkpoint(&place, &fingerprint).unwrap();
+    assert!(none.is_none() && reports.len() == 1 && reports[0].path == dir.join("checkpoint.json"), "{reports:?}");
+    assert!(reports[0].moved_to.as_ref().unwrap().join("weights").exists());
+}
+
+#[test]
+fn a_journal_with_a_line_that_is_none_is_set_aside_and_keeps_the_others() {
+    let space = Space::new();
+    let place = Place::table("pool", None);
+    make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
+    let journal = space.run("run").journal();
+    let before = journal.read().unwrap();
+    flip_a_bit(journal.path());
+    let error = journal.read().unwrap_err().to_string();
+    assert!(error.contains("journal.jsonl:2: expected an event, found ") && error.contains("run the pipeline again"), "{error}");
+    let lock = space.lock("run");
+    let report = lock.damaged_journal().unwrap();
+    assert_eq!(
+        (&report.path, report.moved_to.as_deref()),
+        (&journal.path().to_path_buf(), Some(lock.folder().join("quarantine/journal.jsonl-1").as_path()))
+    );
+    let after = journal.read().unwrap();
+    assert_eq!(&after[..2], [before[0].clone(), before[2].clone()]);
+    assert!(after.len() == 3 && after[2].event == EventKind::Quarantined);
+    drop(lock);
+    assert_eq!(space.lock("run").damaged_journal(), None);
+}
+
+#[test]
+fn what_a_run_goes_by_is_refused_when_it_was_changed() {
+    let space = Space::new();
+    let lock = space.lock("run");
+    let (sources, pipeline) = ("{\n  \"hf://org/name\": \"0123\"\n}\n", "optune: 1\nname: run\n");
+    lock.write_sources(sources).unwrap();
+    lock.write_pipeline(pipeline).unwrap();
+    assert_eq!(lock.read_sources().unwrap().unwrap(), sources);
+    assert!(fs::read_to_string(lock.pipeline_file().unwrap()).unwrap().starts_with(pipeline));
+    assert_eq!(lock.verify_all().unwrap().damaged, []);
+    for name in ["sources.json", "pipeline.yaml"] {
+        let path = lock.folder().join(name);
+        fs::write(&path, fs::read_to_string(&path).unwrap().replace("1", "2")).unwrap();
+        assert_eq!(lock.verify_all().unwrap().damaged.pop().unwrap().path, path);
+        let error = if name == "sources.json" { lock.read_sources().unwrap_err() } else { lock.pipeline_file().unwrap_err() };
+        assert!(error.to_string().starts_with(&format!("{}: expected the file as it was written, found ", path.display())), "{error}");
+        lock.write_sources(sources).unwrap();
+    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Rows that outlive runs: whole or not there, whoever adds them and whenever it is killed.
 
 use optune::dag::fingerprint::Fingerprint;
-use optune::store::{Place, faults};
+use optune::store::Place;
 use optune::tables::{TableKind, logprobs, pool};
 
 use super::*;
+use crate::disk::stop_after;
 use crate::tables::{logprob_rows, pool_rows};
 
 const TABLE: TableKind = TableKind::Logprobs;
@@ -55,7 +56,7 @@ fn killed_after_any_step_a_part_is_whole_or_not_there() {
     for steps in 0.. {
         let space = Space::new();
         keep(&space.lock("run"), &of, 1).unwrap();
-        let (_, stopped) = faults::stop_after(steps, || keep(&locked(&space.run("run"))?, &of, 2));
+        let (_, stopped) = stop_after(space.path(), steps, || keep(&locked(&space.run("run"))?, &of, 2));
         let (found, reports) = kept(&space.lock("run"), &of);
         assert!(reports.is_empty(), "step {steps}: a kill damages nothing");
         assert!(found == sorted(&[1]) || found == sorted(&[1, 2]), "step {steps}");
