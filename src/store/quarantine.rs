@@ -53,12 +53,18 @@ pub(super) fn inspect_all(folder: &Path, manifest: &Manifest) -> Result<Vec<Quar
 pub(super) fn inspect_output(folder: &Path) -> Result<Vec<Quarantined>, StoreError> {
     match Manifest::read(folder) {
         Ok(Some(manifest)) => inspect_all(folder, &manifest),
-        Ok(None) => {
-            Ok(files::list(folder)?.iter().find(|path| path.is_file()).map(|_| unlisted(folder, "no such file")).into_iter().collect())
-        }
+        Ok(None) if has_files(folder)? => Ok(vec![unlisted(folder, "no such file")]),
+        Ok(None) => Ok(Vec::new()),
         Err(StoreError::Manifest { problem, .. }) => Ok(vec![unlisted(folder, &problem)]),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a folder has files as an output has them: not beside the folders of its iterations, and none of a desktop's dot files.
+fn has_files(folder: &Path) -> Result<bool, StoreError> {
+    let paths = files::list(folder)?;
+    let iterated = paths.iter().any(|path| Place::iteration_of(&files::file_name(path)).is_some());
+    Ok(!iterated && paths.iter().any(|path| path.is_file() && !files::file_name(path).starts_with('.')))
 }
 
 impl RunLock {
