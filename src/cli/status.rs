@@ -60,9 +60,11 @@ impl Status {
             lines.push(format!("{compared} outputs and files compared, {} damaged", damaged.len()));
         }
         print(&lines.join("\n"))?;
-        match damaged.len() {
-            0 => Ok(()),
-            _ => Err(CliError::Failed("run the pipeline again to set aside what is damaged and to make it anew".to_string())),
-        }
+        let way_on = match damaged.len() {
+            0 => return Ok(()),
+            _ if run.is_locked()? => "the run is being written; compare it again when that is done",
+            _ => "run the pipeline again to set aside what is damaged and to make it anew",
+        };
+        Err(CliError::Failed(way_on.to_string()))
     }
 }

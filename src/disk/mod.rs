@@ -220,16 +220,15 @@ const COPIED_BYTES: usize = 1 << 20;
 /// # Errors
 /// The system's.
 pub fn remove(path: &Path) -> io::Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {
-            let inner: Vec<PathBuf> = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
-            inner.iter().try_for_each(|path| remove(path))?;
-            operate(Operation::RemoveFolder(path), || fs::remove_dir(path))
+    let remove_all = || {
+        if !fs::symlink_metadata(path)?.is_dir() {
+            return operate(Operation::RemoveFile(path), || fs::remove_file(path));
         }
-        Ok(_) => operate(Operation::RemoveFile(path), || fs::remove_file(path)),
-        Err(error) => Err(error),
+        let inner: Vec<PathBuf> = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
+        inner.iter().try_for_each(|path| remove(path))?;
+        operate(Operation::RemoveFolder(path), || fs::remove_dir(path))
     };
-    match removed {
+    match remove_all() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }

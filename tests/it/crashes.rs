@@ -3,6 +3,9 @@
 //! Nodes run side by side, so a seed brings back the fault and what the power cut leaves, but not always the very same order of operations.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
 
 use crate::disk::{ENOSPC, Fault, Replay, Simulation, misfortune, seeds};
 use crate::store::Space;
@@ -15,7 +18,7 @@ fn undisturbed() -> (Workspace, BTreeMap<String, String>, u64) {
     let simulation = Simulation::new(space.path(), Fault::None, 0, 0);
     simulation.run(|| workspace.run_here(space.runs().root())).unwrap();
     let expected = result(space.run("small").folder());
-    assert!(expected.len() > 40 && simulation.operations() > 1000, "{} files, {} operations", expected.len(), simulation.operations());
+    assert!(expected.len() > 40 && simulation.operations() > 500, "{} files, {} operations", expected.len(), simulation.operations());
     (workspace, expected, simulation.operations())
 }
 
@@ -70,4 +73,49 @@ fn a_disk_that_is_full_at_any_operation_of_a_run_is_said_and_the_same_command_go
         }
         finish(&workspace, &space, &expected, &story);
     }
+}
+
+/// Leaves a file system so many bytes of room, by a file that takes the rest.
+fn leave_room(ballast: &Path, room: u64) {
+    let mut file = File::create(ballast).unwrap();
+    let block = vec![1; 1 << 16];
+    // Until the disk is full.
+    while file.write_all(&block).is_ok() {}
+    let length = file.metadata().unwrap().len();
+    file.set_len(length.saturating_sub(room)).unwrap();
+}
+
+/// On a real file system: `mount -t tmpfs -o size=40M tmpfs DIR` and OPTUNE_SMALL_DISK=DIR.
+#[test]
+fn on_a_full_file_system_the_program_says_so_and_goes_on_when_there_is_room() {
+    let Some(disk) = std::env::var_os("OPTUNE_SMALL_DISK") else {
+        eprintln!("skipped: OPTUNE_SMALL_DISK names no file system of some 40 MB");
+        return;
+    };
+    let (runs, ballast) = (Path::new(&disk).join("runs"), Path::new(&disk).join("ballast"));
+    let workspace = Workspace::new();
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    let expected = workspace.result("small");
+    let mut refused = 0;
+    for seed in seeds(10) {
+        let _replay = Replay(seed);
+        let mut random = Draw(seed);
+        fs::remove_dir_all(&runs).ok();
+        // Each time there is some room for the next parts, so that the run meets the end of the disk at several places.
+        loop {
+            leave_room(&ballast, random.bits() % 5_000_000);
+            let output = workspace.command(&["--runs"]).arg(&runs).args(["run", "pipeline.yaml"]).output().unwrap();
+            fs::remove_file(&ballast).unwrap();
+            if output.status.success() {
+                break;
+            }
+            refused += 1;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains("No space left on device"), "{said}");
+        }
+        assert!(result(&runs.join("small")) == expected, "seed {seed}");
+        assert!(!runs.join("small/quarantine").exists(), "seed {seed}");
+    }
+    eprintln!("{refused} times the disk was full");
 }
