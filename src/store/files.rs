@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::StoreError;
 use crate::disk;
@@ -19,31 +20,33 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     written.map_err(StoreError::io("write", path))
 }
 
-/// A new file that is written piece by piece and hashed on the way.
+/// A new file that is written piece by piece and hashed on the way. Clones are the same file: one for whoever writes, one to flush it.
+#[derive(Clone)]
 pub(super) struct Growing {
     path: PathBuf,
-    file: disk::File,
-    hasher: blake3::Hasher,
+    inner: Arc<Mutex<(disk::File, blake3::Hasher)>>,
 }
 
 impl Growing {
     /// An empty file.
     pub(super) fn create(path: &Path) -> Result<Self, StoreError> {
         let file = disk::File::create(path).map_err(StoreError::io("write", path))?;
-        Ok(Self { path: path.to_path_buf(), file, hasher: blake3::Hasher::new() })
+        Ok(Self { path: path.to_path_buf(), inner: Arc::new(Mutex::new((file, blake3::Hasher::new()))) })
     }
 
     /// Has the file on disk when this returns: its length in bytes and its blake3 hash.
     pub(super) fn sync(self) -> Result<(u64, blake3::Hash), StoreError> {
-        self.file.sync().map_err(StoreError::io("write", &self.path))?;
-        Ok((self.hasher.count(), self.hasher.finalize()))
+        let (file, hasher) = &*self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        file.sync().map_err(StoreError::io("write", &self.path))?;
+        Ok((hasher.count(), hasher.finalize()))
     }
 }
 
 impl Write for Growing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
+        let (file, hasher) = &mut *self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(bytes)?;
+        hasher.update(bytes);
         Ok(bytes.len())
     }
 

@@ -36,7 +36,7 @@ pub fn write_parquet(path: &Path, batch: &RecordBatch) -> Result<(), StoreError>
     let file = disk::File::create(path).map_err(StoreError::io("write", path))?;
     let mut encoder = Encoder::new(file, batch.schema_ref(), &[]).map_err(failed)?;
     encoder.write(batch).map_err(failed)?;
-    encoder.finish().map(drop).map_err(failed)
+    encoder.finish().map_err(failed)
 }
 
 /// The error for a file that could not be written: the system's own where it is that.
@@ -61,9 +61,11 @@ pub fn read_parquet(path: &Path) -> Result<RecordBatch, StoreError> {
 
 /// A batch as a Parquet file with these words about it.
 pub(super) fn encode(batch: &RecordBatch, words: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
-    let mut encoder = Encoder::new(Vec::new(), batch.schema_ref(), words)?;
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(&mut bytes, batch.schema_ref(), words)?;
     encoder.write(batch)?;
-    encoder.finish()
+    encoder.finish()?;
+    Ok(bytes)
 }
 
 /// A Parquet file that grows by batches; the rows of two row groups are in memory at a time: one that fills while the other is encoded.
@@ -109,13 +111,13 @@ impl<W: Write + Send> Encoder<W> {
         Ok(())
     }
 
-    /// Writes what is left and the footer.
-    pub(super) fn finish(mut self) -> Result<W, ParquetError> {
+    /// Writes what is left and the footer. Not by `into_inner`, which makes words of the system's errors.
+    pub(super) fn finish(mut self) -> Result<(), ParquetError> {
         if self.waiting_rows > 0 {
             self.encode_row_group()?;
         }
         self.write_row_group()?;
-        self.file.into_inner()
+        self.file.close().map(drop)
     }
 
     /// Begins to encode the waiting rows, once the row group before them is written.

@@ -214,6 +214,8 @@ pub struct PartWriter<'w, 'a> {
     part: usize,
     file: String,
     temporary: PathBuf,
+    /// The temporary file, which the encoder writes.
+    written: files::Growing,
     encoder: Encoder<files::Growing>,
     /// The checks of the rows; none where they were checked before.
     in_order: Option<InOrder>,
@@ -229,9 +231,10 @@ impl<'w, 'a> PartWriter<'w, 'a> {
         in_order: Option<InOrder>,
     ) -> Result<Self, StoreError> {
         let temporary = table.lock.temporary()?;
-        let encoder = Encoder::of_part(files::Growing::create(&temporary)?, schema, &table.manifest.fingerprint, part);
+        let written = files::Growing::create(&temporary)?;
+        let encoder = Encoder::of_part(written.clone(), schema, &table.manifest.fingerprint, part);
         let encoder = encoder.map_err(|error| parquet::cannot_write(&table.folder.join(&file), error))?;
-        Ok(Self { table, part, file, temporary, encoder, in_order, rows: 0 })
+        Ok(Self { table, part, file, temporary, written, encoder, in_order, rows: 0 })
     }
 
     fn path(&self) -> PathBuf {
@@ -256,8 +259,8 @@ impl<'w, 'a> PartWriter<'w, 'a> {
     /// Files cannot be written.
     pub fn commit(self) -> Result<u64, StoreError> {
         let path = self.path();
-        let Self { table, part, file, temporary, encoder, rows, .. } = self;
-        let written = encoder.finish().map_err(|error| parquet::cannot_write(&path, error))?;
+        let Self { table, part, file, temporary, written, encoder, rows, .. } = self;
+        encoder.finish().map_err(|error| parquet::cannot_write(&path, error))?;
         let (bytes, hash) = written.sync()?;
         files::rename(&temporary, &path)?;
         let (index, blake3) = (part as u64, hash.to_hex().to_string());

@@ -45,13 +45,20 @@ struct State {
     at: u64,
     done: u64,
     failed: Option<String>,
+    /// What is not flushed when it should be, as on a disk that lies: folders, or files.
+    lies: Option<bool>,
 }
 
 impl Simulation {
     /// `fault` befalls the operation number `at`, from 0, in `folder`; everything there now is safely on disk.
     pub fn new(folder: &Path, fault: Fault, at: u64, seed: u64) -> Arc<Self> {
-        let state = State { disk: Disk::read(folder), random: Draw(seed), fault, at, done: 0, failed: None };
+        let state = State { disk: Disk::read(folder), random: Draw(seed), fault, at, done: 0, failed: None, lies: None };
         Arc::new(Self(Mutex::new(state)))
+    }
+
+    /// From now on files (`false`) or folders (`true`) are not flushed when they should be.
+    pub fn lie(&self, about_folders: bool) {
+        self.0.lock().unwrap().lies = Some(about_folders);
     }
 
     /// Does the work while the folder is watched.
@@ -93,7 +100,14 @@ impl Watcher for Simulation {
         match error {
             None => {
                 act()?;
-                state.disk.record(operation);
+                let is_lost = match operation {
+                    Operation::Sync(_) => state.lies == Some(false),
+                    Operation::SyncFolder(_) => state.lies == Some(true),
+                    _ => false,
+                };
+                if !is_lost {
+                    state.disk.record(operation);
+                }
                 Ok(())
             }
             Some(error) => {
@@ -322,8 +336,8 @@ impl Disk {
         let mut needed: Vec<bool> = self.waiting.iter().map(|naming| naming.is_in(folder)).collect();
         for later in (0..self.waiting.len()).rev() {
             if needed[later] {
-                for earlier in 0..later {
-                    needed[earlier] |= self.waiting[later].follows(&self.waiting[earlier]);
+                for (earlier, naming) in self.waiting[..later].iter().enumerate() {
+                    needed[earlier] |= self.waiting[later].follows(naming);
                 }
             }
         }

@@ -99,7 +99,8 @@ fn what_is_damaged_is_said_set_aside_and_made_anew() {
         fs::write(path, text.replace("\"rows\": 12", "\"rows\": 11")).unwrap();
     };
     let responses = "tables/responses/iteration=1/part-00000.parquet";
-    let harms: [(&str, &dyn Fn(&Path)); 12] = [
+    type Harm<'a> = &'a dyn Fn(&Path);
+    let harms: [(&str, Harm); 12] = [
         (responses, &middle),
         (responses, &cut),
         (responses, &delete),

@@ -113,12 +113,11 @@ impl Workspace {
     /// Runs the pipeline in this process, into the folder `runs`; what went wrong, if anything did.
     pub fn run_here(&self, runs: &Path) -> Result<(), String> {
         let graph = Pipeline::load(&self.path("pipeline.yaml"), &[]).unwrap().graph(self.folder.path()).unwrap();
-        let all = || {
-            let run = Runs::open(runs)?.run(&graph.name)?;
-            let prepared = run::prepare(run::fetch(graph, &run, &|| false, &Silent)?)?;
-            run::execute(&crate::store::locked(&run)?, &prepared, None, &|| false, &Silent)
-        };
-        let report = all().map_err(|error: RunError| error.to_string())?;
+        let said = |error: RunError| error.to_string();
+        let run = Runs::open(runs).and_then(|runs| runs.run(&graph.name)).map_err(|error| said(error.into()))?;
+        let prepared = run::fetch(graph, &run, &|| false, &Silent).and_then(run::prepare).map_err(said)?;
+        let lock = crate::store::locked(&run).map_err(|error| said(error.into()))?;
+        let report = run::execute(&lock, &prepared, None, &|| false, &Silent).map_err(said)?;
         let failures: Vec<String> = report.failures.iter().map(|failure| format!("{}: {}", failure.node, failure.error)).collect();
         if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
     }

@@ -221,6 +221,24 @@ fn a_kill_loses_at_most_the_part_in_hand() {
     }
 }
 
+/// The simulation is worth something: a store that does not flush files, or folders, does not get through it.
+#[test]
+fn a_disk_that_lies_about_flushing_loses_what_was_committed() {
+    for about_folders in [false, true] {
+        let lost = (0..20).filter(|seed| {
+            let space = Space::new();
+            let simulation = Simulation::new(space.path(), Fault::None, 0, *seed);
+            simulation.lie(about_folders);
+            let place = Place::table(TABLE, None);
+            simulation.run(|| make_table(&space.lock("run"), &place, 0.5, 9)).unwrap();
+            let left = Space::new();
+            simulation.leave(left.path());
+            left.run("run").read_table(&place, Some(TableKind::Pool)).is_err()
+        });
+        assert!(lost.count() > 3, "folders: {about_folders}");
+    }
+}
+
 #[test]
 fn two_runs_may_publish_the_same_at_once() {
     let space = Space::new();
