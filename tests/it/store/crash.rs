@@ -155,14 +155,13 @@ fn a_full_disk_at_any_operation_is_said_and_the_next_process_goes_on() {
     let mut refused = 0;
     for at in 0..undisturbed.operations() {
         for lasting in [false, true] {
-            let _replay = Replay(at);
             let space = Space::new();
             before(&space);
             let simulation = Simulation::new(space.path(), Fault::Fail { error: ENOSPC, lasting }, at, at);
             if let Err(error) = simulation.run(|| work(&space)) {
                 refused += 1;
                 let text = error.to_string();
-                assert!(text.contains("free space there and run the same command again"), "{text}");
+                assert!(text.contains("free space there and run the same command again"), "{:?}: {text}", simulation.failed());
                 assert!(text.contains(&space.path().display().to_string()), "{text}");
             }
             work(&space).unwrap_or_else(|error| panic!("{:?}: {error}", simulation.failed()));
