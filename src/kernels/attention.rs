@@ -171,8 +171,8 @@ impl Values<'_> {
             weights = after;
         }
         for vector in 0..VECTORS {
-            let sum = [[0, 1], [2, 3]].map(|[left, right]| simd.add_f32s(sums[left][vector], sums[right][vector]));
-            let mean = simd.mul_f32s(simd.add_f32s(sum[0], sum[1]), simd.splat_f32s(scale));
+            let halves = [simd.add_f32s(sums[0][vector], sums[1][vector]), simd.add_f32s(sums[2][vector], sums[3][vector])];
+            let mean = simd.mul_f32s(simd.add_f32s(halves[0], halves[1]), simd.splat_f32s(scale));
             let out = &mut out[at + vector * S::F32_LANES..];
             if WHOLE {
                 S::as_mut_simd_f32s(out).0[0] = mean;

@@ -13,7 +13,7 @@ use super::arch;
 use super::packed::{Lines, PANEL, Packed, PanelRow};
 
 /// Multiply-adds that are worth being given to another thread.
-const WORTH_A_SHARE: usize = 1 << 17;
+const WORTH_A_SHARE: usize = 1 << 15;
 
 /// Shares of a large product that there are for each thread.
 const SHARES_A_THREAD: usize = 4;
