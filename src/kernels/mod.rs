@@ -18,7 +18,7 @@ pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rot
 pub use matrix::{Left, add_product, product};
 pub use packed::Packed;
 pub use self_attention::{AttentionGradients, Found, SelfAttention, self_attention, self_attention_backward};
-pub use update::{AdamW, RmsProp, adam_w, rms_prop, scale, sum_of_squares};
+pub use update::{AdamW, RmsProp, adam_w, copied, rms_prop, scale, sum_of_squares, zeros};
 
 /// The lanes of every reduction.
 const LANES: usize = 16;
