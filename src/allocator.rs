@@ -2,7 +2,7 @@
 
 use std::ffi::c_long;
 
-use libmimalloc_sys::{mi_option_set, mi_option_t};
+use libmimalloc_sys::{mi_option_set_default, mi_option_t};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,6 +19,6 @@ pub fn keep_freed_memory() {
     // SAFETY: sets a number that the allocator reads; it is not to be called by two threads at once, and `main` calls it before there are others.
     #[allow(unsafe_code)]
     unsafe {
-        mi_option_set(PURGE_DELAY, DELAY_MILLISECONDS);
+        mi_option_set_default(PURGE_DELAY, DELAY_MILLISECONDS);
     }
 }

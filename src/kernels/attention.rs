@@ -129,7 +129,7 @@ impl Values<'_> {
     /// `scale` times the sum of the values times `weights`, in `VECTORS` vectors of columns from `at` on; of one that is not `WHOLE`, in the columns that
     /// the head has. Returns how many columns that is.
     ///
-    /// Four sums take turns here too, from the start of each segment.
+    /// Four sums take turns here too, wherever segments begin.
     #[inline(always)]
     fn mix<S: Simd, const VECTORS: usize, const WHOLE: bool>(
         &self,
@@ -149,15 +149,25 @@ impl Values<'_> {
                 *sum = simd.mul_add_f32s(weight, values, *sum);
             }
         };
-        let mut skipped = self.skipped;
+        let (mut skipped, mut next) = (self.skipped, 0);
         for segment in self.segments {
             let first = skipped.min(segment.length);
             skipped -= first;
             let (here, after) = weights.split_at(segment.length - first);
-            let (fours, rest) = here.as_chunks::<4>();
             let values = &segment.values[first * self.width..];
-            let mut value_fours = values.chunks_exact(4 * self.width);
-            for (four, values) in fours.iter().zip(&mut value_fours) {
+            // Until it is the first sum's turn; then four at a time; then what is left. Turns are written out, so that the sums stay in registers.
+            let (before, aligned) = here.split_at(here.len().min((4 - next) % 4));
+            for (past, weight) in before.iter().enumerate() {
+                let values = &values[past * self.width..];
+                match next + past {
+                    1 => add(1, *weight, values),
+                    2 => add(2, *weight, values),
+                    _ => add(3, *weight, values),
+                }
+            }
+            let values = &values[before.len() * self.width..];
+            let (fours, rest) = aligned.as_chunks::<4>();
+            for (four, values) in fours.iter().zip(values.chunks_exact(4 * self.width)) {
                 for turn in 0..4 {
                     add(turn, four[turn], &values[turn * self.width..]);
                 }
@@ -168,11 +178,12 @@ impl Values<'_> {
                     add(turn, *weight, &values[turn * self.width..]);
                 }
             }
+            next = (next + here.len()) % 4;
             weights = after;
         }
         for vector in 0..VECTORS {
-            let sum = [[0, 1], [2, 3]].map(|[left, right]| simd.add_f32s(sums[left][vector], sums[right][vector]));
-            let mean = simd.mul_f32s(simd.add_f32s(sum[0], sum[1]), simd.splat_f32s(scale));
+            let halves = [simd.add_f32s(sums[0][vector], sums[1][vector]), simd.add_f32s(sums[2][vector], sums[3][vector])];
+            let mean = simd.mul_f32s(simd.add_f32s(halves[0], halves[1]), simd.splat_f32s(scale));
             let out = &mut out[at + vector * S::F32_LANES..];
             if WHOLE {
                 S::as_mut_simd_f32s(out).0[0] = mean;

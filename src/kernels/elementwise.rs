@@ -184,9 +184,9 @@ pub fn softmax(scores: &mut [f32]) -> (f32, f32) {
 pub fn largest(numbers: &[f32]) -> Result<(usize, f32), (usize, f32)> {
     struct Largest<'a>(&'a [f32]);
     impl WithSimd for Largest<'_> {
-        type Output = Option<f32>;
+        type Output = Option<(usize, f32)>;
         #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) -> Option<f32> {
+        fn with_simd<S: Simd>(self, _: S) -> Option<(usize, f32)> {
             let (chunks, rest) = self.0.as_chunks::<LANES>();
             let (mut largest, mut zeros) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
             for chunk in chunks {
@@ -197,17 +197,19 @@ pub fn largest(numbers: &[f32]) -> Result<(usize, f32), (usize, f32)> {
                 }
             }
             let finite = zeros.iter().chain(rest).all(|number| number.is_finite());
-            finite.then(|| largest.iter().chain(rest).fold(f32::NEG_INFINITY, |largest, number| largest.max(*number)))
+            let largest = largest.iter().chain(rest).fold(f32::NEG_INFINITY, |largest, number| largest.max(*number));
+            finite.then(|| {
+                // Chunk by chunk: a look at a whole chunk takes no longer than one at a number.
+                let has_it = |chunk: &[f32; LANES]| chunk.iter().fold(false, |found, number| found | (*number == largest));
+                let before = chunks.iter().take_while(|chunk| !has_it(chunk)).count() * LANES;
+                (before + self.0[before..].iter().position(|number| *number == largest).unwrap_or(0), largest)
+            })
         }
     }
-    let place = |wanted: &dyn Fn(f32) -> bool| numbers.iter().position(|number| wanted(*number)).unwrap_or(0);
-    match arch().dispatch(Largest(numbers)) {
-        Some(largest) => Ok((place(&|number| number == largest), largest)),
-        None => {
-            let first = place(&|number| !number.is_finite());
-            Err((first, numbers[first]))
-        }
-    }
+    arch().dispatch(Largest(numbers)).ok_or_else(|| {
+        let first = numbers.iter().position(|number| !number.is_finite()).unwrap_or(0);
+        (first, numbers[first])
+    })
 }
 
 /// How many weights have a sum of their own, see [`weigh`].

@@ -13,7 +13,7 @@ use super::arch;
 use super::packed::{Lines, PANEL, Packed, PanelRow};
 
 /// Multiply-adds that are worth being given to another thread.
-const WORTH_A_SHARE: usize = 1 << 17;
+const WORTH_A_SHARE: usize = 1 << 15;
 
 /// Shares of a large product that there are for each thread.
 const SHARES_A_THREAD: usize = 4;
@@ -308,20 +308,27 @@ struct Ahead {
     step_bytes: usize,
 }
 
+/// Bytes that the processor fetches at a time.
+const CACHE_LINE: usize = 64;
+
 impl Ahead {
     /// `lines` from `first` on; one of `of` each as often as it is asked.
     fn new<L>(lines: &[L], first: usize, of: usize) -> Self {
         Self { at: lines.as_ptr().wrapping_add(first).cast(), step_bytes: size_of::<L>() / of }
     }
 
-    /// Asks for the next bytes.
+    /// Asks for the next bytes, to be put into the second cache: the first one is full of what is being used.
     #[inline(always)]
     #[allow(unsafe_code)]
     fn fetch(&mut self) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint to the processor, which does nothing at addresses that cannot be read.
+        // SAFETY: hints to the processor, which do nothing at addresses that cannot be read.
         unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.at.cast());
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
+            if self.step_bytes > CACHE_LINE {
+                _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(CACHE_LINE).cast());
+            }
         }
         self.at = self.at.wrapping_add(self.step_bytes);
     }

@@ -18,7 +18,7 @@ pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rot
 pub use matrix::{Left, add_product, product};
 pub use packed::Packed;
 pub use self_attention::{AttentionGradients, Found, SelfAttention, self_attention, self_attention_backward};
-pub use update::{AdamW, RmsProp, adam_w, rms_prop, scale, sum_of_squares};
+pub use update::{AdamW, RmsProp, adam_w, copied, rms_prop, scale, sum_of_squares, zeros};
 
 /// The lanes of every reduction.
 const LANES: usize = 16;
@@ -215,5 +215,34 @@ mod tests {
         let mut right = short(64, 3);
         right[63] = 0.1;
         assert!(matches!(Packed::of_rows(2, &[(&right, 32)]).narrowed().lines(), packed::Lines::Singles(_)));
+    }
+
+    #[test]
+    fn attention_does_not_depend_on_where_segments_begin() {
+        let (head_dim, positions, window) = (24, 37, 30);
+        // The second of two heads; keys position after position, to be laid out in blocks for each segment.
+        let (keys, values, queries) =
+            (numbers(positions * 2 * head_dim, 1), numbers(positions * 2 * head_dim, 2), numbers(3 * head_dim, 3));
+        let blocks = |range: std::ops::Range<usize>| {
+            let mut blocks = vec![0.0; range.len().div_ceil(BLOCK) * 2 * head_dim * BLOCK];
+            for (past, keys) in keys[range.start * 2 * head_dim..range.end * 2 * head_dim].chunks_exact(2 * head_dim).enumerate() {
+                let block = &mut blocks[past / BLOCK * 2 * head_dim * BLOCK..][past % BLOCK..];
+                block.iter_mut().step_by(BLOCK).zip(keys).for_each(|(to, from)| *to = *from);
+            }
+            blocks
+        };
+        let found = |split: usize| {
+            let (before, after) = (blocks(0..split), blocks(split..positions));
+            let segments = [
+                Segment { keys: &before, values: &values, length: split },
+                Segment { keys: &after, values: &values[split * 2 * head_dim..], length: positions - split },
+            ];
+            let mut out = vec![0.0; 3 * head_dim];
+            attend(&queries, head_dim, &segments, [1, 2], window, &mut Vec::new(), &mut out);
+            out
+        };
+        for split in 1..=positions {
+            assert_eq!(found(split), found(0), "split at {split}");
+        }
     }
 }

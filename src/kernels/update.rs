@@ -102,6 +102,16 @@ pub fn rms_prop(rule: RmsProp, weights: &mut [f32], gradients: &[f32], squares: 
     pieces.for_each(|((weights, gradients), squares)| arch().dispatch(Step(rule, weights, gradients, squares)));
 }
 
+/// So many zeros.
+pub fn zeros(count: usize) -> Vec<f32> {
+    rayon::iter::repeat_n(0.0, count).with_min_len(PIECE).collect()
+}
+
+/// A copy of `values`.
+pub fn copied(values: &[f32]) -> Vec<f32> {
+    values.par_iter().with_min_len(PIECE).copied().collect()
+}
+
 /// Multiplies all `values`.
 pub fn scale(values: &mut [f32], factor: f32) {
     values.par_chunks_mut(PIECE).for_each(|values| values.iter_mut().for_each(|value| *value *= factor));

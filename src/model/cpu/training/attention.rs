@@ -9,7 +9,7 @@ use super::linear::{Linear, Norm};
 use super::parameter::CpuGradients;
 use super::tokens::{Place, Tokens};
 use super::weights::CpuWeights;
-use crate::kernels::{self, AttentionGradients, Found, SelfAttention};
+use crate::kernels::{self, Found, SelfAttention};
 use crate::model::cpu::AttentionShape;
 use crate::model::{Attention, ModelError, Projection};
 
@@ -90,7 +90,7 @@ impl TrainedAttention {
         by_x: &mut [f32],
         gradients: &mut CpuGradients,
     ) {
-        let mut by_found = vec![0.0; kept.found.len()];
+        let mut by_found = kernels::zeros(kept.found.len());
         self.output.backward(&kept.found, tokens, by_out, &mut by_found, gradients);
         let [by_queries, by_keys, by_values] = self.attend_backward(tokens, &kept, &by_found);
         drop(by_found);
@@ -171,12 +171,10 @@ impl TrainedAttention {
             let attention = SelfAttention { lengths, head_dim, window: self.shape.window, queries: &queries, keys: &keys, values: &values };
             kernels::self_attention(attention)
         });
-        let mut found = vec![0.0; queries.len()];
+        let mut found = kernels::zeros(queries.len());
         let mut normalizers = vec![0.0; queries.len() / head_dim.max(1)];
-        for (row, head, of_head) in each {
-            self.scatter(&of_head.out, row, head, group * head_dim, &mut found);
-            self.scatter(&of_head.normalizers, row, head, group, &mut normalizers);
-        }
+        self.scatter(tokens, &each, group * head_dim, |found| &found.out, &mut found);
+        self.scatter(tokens, &each, group, |found| &found.normalizers, &mut normalizers);
         (found, normalizers)
     }
 
@@ -193,13 +191,11 @@ impl TrainedAttention {
             let attention = SelfAttention { lengths, head_dim, window: self.shape.window, queries: &queries, keys: &keys, values: &values };
             kernels::self_attention_backward(attention, Found { out: &found, normalizers: &normalizers }, &by_found)
         });
-        let [mut by_queries, mut by_keys, mut by_values] = [&kept.queries, &kept.keys, &kept.values].map(|values| vec![0.0; values.len()]);
-        for (row, head, gradients) in each {
-            let AttentionGradients { queries, keys, values } = gradients;
-            self.scatter(&queries, row, head, group * head_dim, &mut by_queries);
-            self.scatter(&keys, row, head, head_dim, &mut by_keys);
-            self.scatter(&values, row, head, head_dim, &mut by_values);
-        }
+        let [mut by_queries, mut by_keys, mut by_values] =
+            [&kept.queries, &kept.keys, &kept.values].map(|values| kernels::zeros(values.len()));
+        self.scatter(tokens, &each, group * head_dim, |gradients| &gradients.queries, &mut by_queries);
+        self.scatter(tokens, &each, head_dim, |gradients| &gradients.keys, &mut by_keys);
+        self.scatter(tokens, &each, head_dim, |gradients| &gradients.values, &mut by_values);
         [by_queries, by_keys, by_values]
     }
 
@@ -208,11 +204,11 @@ impl TrainedAttention {
         self.shape.heads.checked_div(self.shape.key_value_heads).unwrap_or(0)
     }
 
-    /// What `work` gives for each family and key-value head, with the family's first row and the head.
-    fn each_head<R: Send>(&self, tokens: &Tokens, work: impl Fn(&Place, usize) -> R + Sync) -> Vec<(usize, usize, R)> {
+    /// What `work` gives for each family and key-value head.
+    fn each_head<R: Send>(&self, tokens: &Tokens, work: impl Fn(&Place, usize) -> R + Sync) -> Vec<R> {
         let heads = self.shape.key_value_heads;
         let items: Vec<(&Place, usize)> = tokens.families.iter().flat_map(|place| (0..heads).map(move |head| (place, head))).collect();
-        items.par_iter().map(|&(place, head)| (place.row, head, work(place, head))).collect()
+        items.par_iter().map(|&(place, head)| work(place, head)).collect()
     }
 
     /// What key-value head `head` has of some rows, `each` numbers a row: `[rows, each]` of `[tokens, key_value_heads, each]`.
@@ -225,10 +221,21 @@ impl TrainedAttention {
         gathered
     }
 
-    /// Puts what [`Self::gather`] takes back, from row `row` on.
-    fn scatter(&self, gathered: &[f32], row: usize, head: usize, each: usize, values: &mut [f32]) {
-        let width = self.shape.key_value_heads * each;
-        let rows = values[row * width..].chunks_exact_mut(width.max(1));
-        rows.zip(gathered.chunks_exact(each.max(1))).for_each(|(to, from)| to[head * each..(head + 1) * each].copy_from_slice(from));
+    /// Puts what [`Self::each_head`] gave, `each` numbers a row, to where [`Self::gather`] takes it from.
+    fn scatter<R: Sync>(&self, tokens: &Tokens, found: &[R], each: usize, numbers: impl Fn(&R) -> &[f32] + Sync, values: &mut [f32]) {
+        let heads = self.shape.key_value_heads;
+        let mut families = Vec::with_capacity(tokens.families.len());
+        let mut rest = values;
+        for place in &tokens.families {
+            let (here, after) = rest.split_at_mut(place.tokens() * heads * each);
+            families.push(here);
+            rest = after;
+        }
+        families.into_par_iter().zip(found.par_chunks(heads.max(1))).for_each(|(rows, of_heads)| {
+            for (head, of_head) in of_heads.iter().enumerate() {
+                let rows = rows.chunks_exact_mut((heads * each).max(1)).zip(numbers(of_head).chunks_exact(each.max(1)));
+                rows.for_each(|(to, from)| to[head * each..(head + 1) * each].copy_from_slice(from));
+            }
+        });
     }
 }

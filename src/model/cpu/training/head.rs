@@ -118,13 +118,13 @@ impl TrainedHead {
         let [hidden_size, outputs] = self.dims();
         let (packed, turned) = (self.packed(), self.turned());
         let most = self.most();
-        let mut by_hidden = vec![0.0; hidden.len()];
+        let mut by_hidden = kernels::zeros(hidden.len());
         let mut logits = Vec::new();
         let mut back = |targets: &[Target], chunk: &Chunk, logits: &mut [f32], of_targets: &[f32], gradients: &mut CpuGradients| {
             let rows = logits.par_chunks_mut(outputs.max(1)).zip(targets).zip(&chunk.sums).zip(of_targets);
             rows.for_each(|(((row, target), sum), derivative)| kernels::logprob_backward(row, target.token, *sum, *derivative));
             self.add_gradient(&chunk.hidden, logits, gradients);
-            let mut by = vec![0.0; chunk.hidden.len()];
+            let mut by = kernels::zeros(chunk.hidden.len());
             kernels::product(Left::Rows(logits), &turned, &mut by);
             for (target, by) in targets.iter().zip(by.chunks_exact(hidden_size.max(1))) {
                 let to = &mut by_hidden[target.row * hidden_size..][..hidden_size];

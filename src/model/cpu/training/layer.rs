@@ -57,12 +57,12 @@ impl TrainedLayer {
     /// # Shapes
     /// - x, output: `[tokens, hidden_size]`
     pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32]) -> (Vec<f32>, Kept) {
-        let mut middle = x.to_vec();
+        let mut middle = kernels::copied(x);
         let attention = self.attention.forward(&self.input_norm.forward(x), tokens, angles, &mut middle);
         let normed = self.mlp_norm.forward(&middle);
         let (gates, ups) = (self.gates.forward(&normed, tokens), self.ups.forward(&normed, tokens));
         drop(normed);
-        let mut out = middle.clone();
+        let mut out = kernels::copied(&middle);
         self.down.add(&activated(&gates, &ups), tokens, &mut out);
         (out, Kept { attention, middle, gates, ups })
     }
@@ -73,13 +73,13 @@ impl TrainedLayer {
     /// - x, by: `[tokens, hidden_size]`
     pub(super) fn backward(&self, kept: Kept, x: &[f32], tokens: &Tokens, angles: &[f32], by: &mut [f32], gradients: &mut CpuGradients) {
         let Kept { attention, middle, mut gates, mut ups } = kept;
-        let mut by_activated = vec![0.0; gates.len()];
+        let mut by_activated = kernels::zeros(gates.len());
         self.down.backward(&activated(&gates, &ups), tokens, by, &mut by_activated, gradients);
         let pieces = gates.par_chunks_mut(PIECE).zip(ups.par_chunks_mut(PIECE)).zip(by_activated.par_chunks(PIECE));
         pieces.for_each(|((gates, ups), by_activated)| kernels::gate_backward(gates, ups, by_activated));
         drop(by_activated);
         let normed = self.mlp_norm.forward(&middle);
-        let mut by_normed = vec![0.0; x.len()];
+        let mut by_normed = kernels::zeros(x.len());
         self.gates.backward(&normed, tokens, &gates, &mut by_normed, gradients);
         self.ups.backward(&normed, tokens, &ups, &mut by_normed, gradients);
         self.mlp_norm.backward(&middle, &by_normed, by, gradients);
@@ -92,7 +92,7 @@ impl TrainedLayer {
 }
 
 fn activated(gates: &[f32], ups: &[f32]) -> Vec<f32> {
-    let mut out = vec![0.0; gates.len()];
+    let mut out = kernels::zeros(gates.len());
     let pieces = gates.par_chunks(PIECE).zip(ups.par_chunks(PIECE)).zip(out.par_chunks_mut(PIECE));
     pieces.for_each(|((gates, ups), out)| kernels::gate(gates, ups, out));
     out

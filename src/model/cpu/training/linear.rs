@@ -58,7 +58,7 @@ impl Linear {
     /// - x: `[tokens, in]`
     /// - output: `[tokens, out]`
     pub(super) fn forward(&self, x: &[f32], tokens: &Tokens) -> Vec<f32> {
-        let mut out = vec![0.0; tokens.count() * self.dims()[1]];
+        let mut out = kernels::zeros(tokens.count() * self.dims()[1]);
         self.add(x, tokens, &mut out);
         out
     }
@@ -161,7 +161,7 @@ impl Norm {
     /// # Shapes
     /// - x, output: `[rows, width]`
     pub(super) fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; x.len()];
+        let mut out = kernels::zeros(x.len());
         kernels::rms_norm(x, self.weight.values(), self.epsilon, &mut out);
         out
     }

@@ -23,6 +23,7 @@ use parameter::Parameter;
 use tokens::{Place, Tokens};
 
 use super::angles;
+use crate::kernels;
 use crate::model::{CausalLm, Decoder, ModelError, RewardModel};
 
 pub use parameter::CpuGradients;
@@ -189,7 +190,7 @@ impl CpuTraining {
     fn backward(&self, pass: Pass, by_hidden: Vec<f32>, gradients: &mut CpuGradients) {
         let Pass { tokens, angles, layers, x, hidden } = pass;
         drop(hidden);
-        let mut by = vec![0.0; x.len()];
+        let mut by = kernels::zeros(x.len());
         self.norm.backward(&x, &by_hidden, &mut by, gradients);
         drop((x, by_hidden));
         for (layer, (x, kept)) in self.layers.iter().zip(layers).rev() {

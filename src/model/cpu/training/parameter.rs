@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::weights::{CpuWeights, Weight};
+use crate::kernels;
 use crate::model::ModelError;
 
 /// A parameter's numbers.
@@ -52,7 +53,7 @@ pub struct CpuGradients {
 impl CpuGradients {
     /// The gradient of a parameter, flat; zeros at first.
     pub(super) fn of<const D: usize>(&mut self, parameter: &Parameter<D>) -> &mut [f32] {
-        self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| vec![0.0; parameter.values.len()])
+        self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| kernels::zeros(parameter.values.len()))
     }
 
     /// Adds to a row of an embedding.
