@@ -25,7 +25,7 @@ const MANY_TILES: usize = 8;
 /// stopped.
 const DEPTH: usize = 768;
 
-/// Numbers of the left factor that a share works on at once: half of them fit into a processor's second cache beside what goes by.
+/// Numbers of the left factor that a share works on at once: half a MiB, which fits into a processor's second cache beside what goes by.
 const NEAR: usize = 1 << 17;
 
 /// Columns that are laid out at once when they come from rows.
