@@ -38,7 +38,8 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
     for part in missing {
         context.check_stopped()?;
         let slice = all.get(writer.rows_of(part)).unwrap_or(&[]);
-        writer.commit(part, &rewards::batch(&score(context, &source, slice, &questions, &fingerprint)?))?;
+        let rows = score(context, &source, slice, &questions, &fingerprint).map_err(|error| error.of(&writer.name_of(part)))?;
+        writer.commit(part, &rewards::batch(&rows))?;
         done += slice.len();
         context.progress.advanced(&label, done as u64, 0);
     }

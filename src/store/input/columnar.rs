@@ -1,6 +1,5 @@
 //! Parquet and Arrow IPC from outside: what has its schema in the file.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 
 use super::{BATCH_ROWS, Source, message, never_empty};
+use crate::disk;
 use crate::store::StoreError;
 
 /// What an Arrow file begins with; a stream does not.
@@ -55,14 +55,14 @@ fn same(first_path: &Path, first: &Schema, path: &Path, schema: &Schema) -> Resu
 /// A Parquet file.
 pub(super) fn parquet(path: &Path) -> Result<Box<dyn RecordBatchReader>, StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(StoreError::io("read", path))?;
+    let file = disk::open(path).map_err(StoreError::io("read", path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
     Ok(Box::new(builder.with_batch_size(BATCH_ROWS).build().map_err(failed)?))
 }
 
 /// An Arrow IPC file or stream.
 pub(super) fn arrow(path: &Path) -> Result<Box<dyn RecordBatchReader>, StoreError> {
-    let open = || File::open(path).map(BufReader::new).map_err(StoreError::io("read", path));
+    let open = || disk::open(path).map(BufReader::new).map_err(StoreError::io("read", path));
     let failed = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
     let mut begin = Vec::new();
     open()?.take(ARROW_FILE.len() as u64).read_to_end(&mut begin).map_err(StoreError::io("read", path))?;
