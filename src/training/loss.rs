@@ -3,39 +3,224 @@
 //! Knows nothing of tensors, models or optimizers: a loss returns its value and its derivative by each logprob, and
 //! its caller carries that derivative back into the weights.
 
-/// The logprobs of one batch of pairs, all sums over response tokens in nats, one entry a pair.
+/// A pair as its loss sees it: logprobs are sums over response tokens, in nats.
 #[derive(Clone, Copy, Debug)]
-pub struct PairLogprobs<'a> {
+pub struct PairLogprobs {
     /// log π(chosen | prompt) under the policy in training.
-    pub policy_chosen: &'a [f64],
+    pub policy_chosen: f64,
     /// log π(rejected | prompt) under the policy in training.
-    pub policy_rejected: &'a [f64],
+    pub policy_rejected: f64,
     /// log π_ref(chosen | prompt) under the reference.
-    pub reference_chosen: &'a [f64],
+    pub reference_chosen: f64,
     /// log π_ref(rejected | prompt) under the reference.
-    pub reference_rejected: &'a [f64],
+    pub reference_rejected: f64,
+    /// |chosen|: its response tokens.
+    pub chosen_tokens: usize,
+    /// |rejected|: its response tokens.
+    pub rejected_tokens: usize,
+    /// The chosen response's reward less the rejected one's.
+    pub reward_gap: f64,
 }
 
-/// What [`weighted_dpo`] found on some pairs: sums over them, so that micro-batches of any size add up to their batch.
+impl PairLogprobs {
+    /// Δ = [log π(chosen) − log π_ref(chosen)] − [log π(rejected) − log π_ref(rejected)], nats.
+    fn log_ratio(&self) -> f64 {
+        (self.policy_chosen - self.reference_chosen) - (self.policy_rejected - self.reference_rejected)
+    }
+
+    /// What a loss of β·Δ comes to, given its derivative by β·Δ.
+    fn of_log_ratio(&self, beta: f64, loss: f64, slope: f64) -> PairLoss {
+        let margin = beta * self.log_ratio();
+        PairLoss { loss, margin, by_chosen: slope * beta, by_rejected: -slope * beta }
+    }
+
+    /// 1/|chosen| and 1/|rejected|; an empty response counts as one token.
+    fn per_token(&self) -> [f64; 2] {
+        [self.chosen_tokens, self.rejected_tokens].map(|tokens| 1.0 / tokens.max(1) as f64)
+    }
+}
+
+/// What a loss found on one pair.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairLoss {
+    /// The loss, nats where it is a likelihood.
+    pub loss: f64,
+    /// The margin of the implicit reward; above 0 the pair is ranked as the reward ranks it.
+    pub margin: f64,
+    /// ∂loss/∂log π(chosen).
+    pub by_chosen: f64,
+    /// ∂loss/∂log π(rejected).
+    pub by_rejected: f64,
+}
+
+/// A loss on preference pairs, with its parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Loss {
+    /// [`dpo`].
+    Dpo {
+        /// β.
+        beta: f64,
+    },
+    /// [`ipo`].
+    Ipo {
+        /// τ.
+        beta: f64,
+    },
+    /// [`hinge`].
+    Hinge {
+        /// β.
+        beta: f64,
+    },
+    /// [`robust`].
+    Robust {
+        /// β.
+        beta: f64,
+        /// ε: the share of pairs that are the wrong way round.
+        label_smoothing: f64,
+    },
+    /// [`simpo`].
+    Simpo {
+        /// β.
+        beta: f64,
+        /// γ.
+        gamma: f64,
+    },
+    /// [`rebel`].
+    Rebel {
+        /// 1/η.
+        beta: f64,
+    },
+}
+
+impl Loss {
+    /// The loss of one pair.
+    pub fn of(&self, pair: &PairLogprobs) -> PairLoss {
+        match *self {
+            Self::Dpo { beta } => dpo(pair, beta),
+            Self::Ipo { beta } => ipo(pair, beta),
+            Self::Hinge { beta } => hinge(pair, beta),
+            Self::Robust { beta, label_smoothing } => robust(pair, beta, label_smoothing),
+            Self::Simpo { beta, gamma } => simpo(pair, beta, gamma),
+            Self::Rebel { beta } => rebel(pair, beta),
+        }
+    }
+}
+
+/// Direct preference optimization.
+///
+/// ```text
+/// loss = −log σ(β·Δ)
+/// ∂loss/∂(β·Δ) = −σ(−β·Δ)
+/// ```
+///
+/// Rafailov et al. 2023, arXiv 2305.18290, equation 7; TRL's `sigmoid`. β·Δ is the margin.
+pub fn dpo(pair: &PairLogprobs, beta: f64) -> PairLoss {
+    let margin = beta * pair.log_ratio();
+    pair.of_log_ratio(beta, -log_sigmoid(margin), -log_sigmoid(-margin).exp())
+}
+
+/// Identity preference optimization: the log ratio a token is drawn to 1/2τ, and not on to infinity.
+///
+/// ```text
+/// h    = [log π(chosen) − log π_ref(chosen)] / |chosen| − [log π(rejected) − log π_ref(rejected)] / |rejected|
+/// loss = (h − 1/(2τ))²
+/// ```
+///
+/// Azar et al. 2023, arXiv 2310.12036, equation 17, with τ = `beta`; log ratios are divided by the responses' lengths, as in TRL's `ipo`, on the word of
+/// the paper's authors. τ·h is the margin.
+pub fn ipo(pair: &PairLogprobs, beta: f64) -> PairLoss {
+    let [chosen, rejected] = pair.per_token();
+    let h = (pair.policy_chosen - pair.reference_chosen) * chosen - (pair.policy_rejected - pair.reference_rejected) * rejected;
+    let distance = h - 1.0 / (2.0 * beta);
+    PairLoss { loss: distance * distance, margin: beta * h, by_chosen: 2.0 * distance * chosen, by_rejected: -2.0 * distance * rejected }
+}
+
+/// The hinge loss on the margin: a pair that is ranked right by 1 counts no more.
+///
+/// ```text
+/// loss = max(0, 1 − β·Δ)
+/// ```
+///
+/// SLiC (Zhao et al. 2023, arXiv 2305.10425) on DPO's log ratios, as in RSO (Liu et al. 2023, arXiv 2309.06657, equation 9) and TRL's `hinge`.
+pub fn hinge(pair: &PairLogprobs, beta: f64) -> PairLoss {
+    let short_of = 1.0 - beta * pair.log_ratio();
+    pair.of_log_ratio(beta, short_of.max(0.0), if short_of > 0.0 { -1.0 } else { 0.0 })
+}
+
+/// DPO where a share ε of pairs is the wrong way round: unbiased for that noise.
+///
+/// ```text
+/// loss = [−(1 − ε)·log σ(β·Δ) + ε·log σ(−β·Δ)] / (1 − 2ε)
+/// ∂loss/∂(β·Δ) = −[(1 − ε)·σ(−β·Δ) + ε·σ(β·Δ)] / (1 − 2ε)
+/// ```
+///
+/// Chowdhury et al. 2024, arXiv 2403.00409, equation 12, with ε = `label_smoothing` below 1/2; TRL's `robust`.
+pub fn robust(pair: &PairLogprobs, beta: f64, label_smoothing: f64) -> PairLoss {
+    let (margin, scale) = (beta * pair.log_ratio(), 1.0 - 2.0 * label_smoothing);
+    let loss = (label_smoothing * log_sigmoid(-margin) - (1.0 - label_smoothing) * log_sigmoid(margin)) / scale;
+    let slope = -((1.0 - label_smoothing) * log_sigmoid(-margin).exp() + label_smoothing * log_sigmoid(margin).exp()) / scale;
+    pair.of_log_ratio(beta, loss, slope)
+}
+
+/// Simple preference optimization: the logprob a token in the reference's place, which is not looked at.
+///
+/// ```text
+/// m    = β·log π(chosen) / |chosen| − β·log π(rejected) / |rejected|
+/// loss = −log σ(m − γ)
+/// ```
+///
+/// Meng et al. 2024, arXiv 2405.14734, equation 6; TRL's `simpo`. m is the margin.
+pub fn simpo(pair: &PairLogprobs, beta: f64, gamma: f64) -> PairLoss {
+    let [chosen, rejected] = pair.per_token();
+    let margin = beta * (pair.policy_chosen * chosen - pair.policy_rejected * rejected);
+    let slope = -log_sigmoid(gamma - margin).exp() * beta;
+    PairLoss { loss: -log_sigmoid(margin - gamma), margin, by_chosen: slope * chosen, by_rejected: -slope * rejected }
+}
+
+/// Regression to relative rewards: the margin is to be the reward gap, neither less nor more.
+///
+/// ```text
+/// loss = (β·Δ − reward_gap)²
+/// ```
+///
+/// Gao et al. 2024, arXiv 2404.16767, equation 4, with β = 1/η and the reference being the policy of the last iteration.
+pub fn rebel(pair: &PairLogprobs, beta: f64) -> PairLoss {
+    let distance = beta * pair.log_ratio() - pair.reward_gap;
+    pair.of_log_ratio(beta, distance * distance, 2.0 * distance)
+}
+
+/// What a [`Loss`] found on some pairs: sums over them, so that micro-batches of any size add up to their batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PreferenceLoss {
-    /// Σ −w · log σ(β·Δ), nats.
+    /// Σ w · loss.
     pub loss: f64,
-    /// Σ β·Δ, the margin of the implicit reward.
+    /// Σ margin.
     pub reward_margin: f64,
-    /// How many pairs have Δ > 0.
+    /// How many margins are above 0.
     pub correct_count: usize,
     /// Σ log π(chosen), nats.
     pub logprob_chosen: f64,
     /// Σ log π(rejected), nats.
     pub logprob_rejected: f64,
-    /// Σ over pairs of the mean over both responses of log π_ref − log π, nats a response; see [`weighted_dpo`].
+    /// Σ over pairs of the mean over both responses of log π_ref − log π, nats a response: the k1 estimate of KL(reference ‖ policy), unbiased when the
+    /// pair's two responses are all that was sampled, and sampled from the reference; a drift indicator otherwise. It can be negative.
     pub kl: f64,
-    /// ∂loss/∂log π(chosen), one entry a pair; ∂loss/∂log π(rejected) is its negative.
-    pub derivative: Vec<f64>,
+    /// ∂loss/∂log π(chosen) and ∂loss/∂log π(rejected) of each pair.
+    pub derivatives: Vec<[f64; 2]>,
 }
 
 impl PreferenceLoss {
+    /// Adds a pair that counts `weight` times: w from the reward gap is OPTune's (arXiv 2406.07657).
+    pub fn add_pair(&mut self, pair: &PairLogprobs, found: PairLoss, weight: f64) {
+        self.loss += weight * found.loss;
+        self.reward_margin += found.margin;
+        self.correct_count += usize::from(found.margin > 0.0);
+        self.logprob_chosen += pair.policy_chosen;
+        self.logprob_rejected += pair.policy_rejected;
+        self.kl -= ((pair.policy_chosen - pair.reference_chosen) + (pair.policy_rejected - pair.reference_rejected)) / 2.0;
+        self.derivatives.push([weight * found.by_chosen, weight * found.by_rejected]);
+    }
+
     /// Adds the sums of other pairs, whose derivatives follow this one's.
     pub fn add(&mut self, other: &Self) {
         self.loss += other.loss;
@@ -44,42 +229,8 @@ impl PreferenceLoss {
         self.logprob_chosen += other.logprob_chosen;
         self.logprob_rejected += other.logprob_rejected;
         self.kl += other.kl;
-        self.derivative.extend(&other.derivative);
+        self.derivatives.extend(&other.derivatives);
     }
-}
-
-/// Gap-weighted direct preference optimization.
-///
-/// ```text
-/// Δ    = [log π(chosen) − log π_ref(chosen)] − [log π(rejected) − log π_ref(rejected)]
-/// loss = −w · log σ(β·Δ)
-/// ∂loss/∂log π(chosen) = −w · β · σ(−β·Δ) = −∂loss/∂log π(rejected)
-/// ```
-///
-/// w = 1 is the sigmoid loss of DPO (Rafailov et al. 2023, arXiv 2305.18290, equation 7); w from the reward gap is OPTune's
-/// (arXiv 2406.07657). β·Δ is the implicit reward margin, Δ > 0 means the pair is ranked as the reward ranks it.
-///
-/// `kl` is the k1 estimate of KL(reference ‖ policy), the mean of log π_ref − log π over both responses: unbiased when the pair's
-/// two responses are all that was sampled, and sampled from the reference; a drift indicator otherwise. It can be negative.
-///
-/// All slices have one entry a pair; the shortest one decides how many pairs there are. The sums are over pairs: divide by their
-/// number for the batch mean that is minimised.
-pub fn weighted_dpo(logprobs: PairLogprobs<'_>, weights: &[f64], beta: f64) -> PreferenceLoss {
-    let policy = logprobs.policy_chosen.iter().zip(logprobs.policy_rejected);
-    let reference = logprobs.reference_chosen.iter().zip(logprobs.reference_rejected);
-    let mut sum = PreferenceLoss::default();
-    for ((policy, reference), &weight) in policy.zip(reference).zip(weights) {
-        let (chosen, rejected) = (policy.0 - reference.0, policy.1 - reference.1);
-        let margin = beta * (chosen - rejected);
-        sum.loss -= weight * log_sigmoid(margin);
-        sum.reward_margin += margin;
-        sum.correct_count += usize::from(margin > 0.0);
-        sum.logprob_chosen += policy.0;
-        sum.logprob_rejected += policy.1;
-        sum.kl -= (chosen + rejected) / 2.0;
-        sum.derivative.push(-weight * beta * log_sigmoid(-margin).exp());
-    }
-    sum
 }
 
 /// What [`bradley_terry`] found on some comparisons: sums over them, so that micro-batches of any size add up to their batch.
@@ -157,28 +308,61 @@ mod tests {
         assert!((log_sigmoid(2.0) - (1.0 / (1.0 + (-2.0_f64).exp())).ln()).abs() < 1e-15);
     }
 
-    fn pair(chosen: f64) -> PreferenceLoss {
-        let logprobs =
-            PairLogprobs { policy_chosen: &[chosen], policy_rejected: &[-4.0], reference_chosen: &[-3.5], reference_rejected: &[-5.0] };
-        weighted_dpo(logprobs, &[1.5], 0.3)
+    fn pair(policy_chosen: f64, policy_rejected: f64) -> PairLogprobs {
+        PairLogprobs {
+            policy_chosen,
+            policy_rejected,
+            reference_chosen: -3.5,
+            reference_rejected: -5.0,
+            chosen_tokens: 4,
+            rejected_tokens: 7,
+            reward_gap: 1.25,
+        }
     }
 
+    const LOSSES: [Loss; 6] = [
+        Loss::Dpo { beta: 0.3 },
+        Loss::Ipo { beta: 0.3 },
+        Loss::Hinge { beta: 0.3 },
+        Loss::Robust { beta: 0.3, label_smoothing: 0.2 },
+        Loss::Simpo { beta: 2.0, gamma: 0.5 },
+        Loss::Rebel { beta: 0.3 },
+    ];
+
     #[test]
-    fn the_derivative_is_that_of_the_loss() {
+    fn derivatives_are_those_of_the_losses() {
         let step = 1e-6;
-        let numeric = (pair(-3.0 + step).loss - pair(-3.0 - step).loss) / (2.0 * step);
-        let [derivative] = pair(-3.0).derivative[..] else { panic!("one pair, one derivative") };
-        assert!((derivative - numeric).abs() < 1e-9, "{derivative} against {numeric}");
+        for loss in LOSSES {
+            for (chosen, rejected) in [(-3.0, -4.0), (-1.0, -9.0), (-12.0, -2.0)] {
+                let found = loss.of(&pair(chosen, rejected));
+                let at = |chosen: f64, rejected: f64| loss.of(&pair(chosen, rejected)).loss;
+                let by_chosen = (at(chosen + step, rejected) - at(chosen - step, rejected)) / (2.0 * step);
+                let by_rejected = (at(chosen, rejected + step) - at(chosen, rejected - step)) / (2.0 * step);
+                assert!((found.by_chosen - by_chosen).abs() < 1e-7, "{loss:?}: {found:?} against {by_chosen}");
+                assert!((found.by_rejected - by_rejected).abs() < 1e-7, "{loss:?}: {found:?} against {by_rejected}");
+            }
+        }
     }
 
     #[test]
     fn the_metrics_are_those_of_the_pair() {
-        let pair = pair(-3.0);
+        let (pair, mut sum) = (pair(-3.0, -4.0), PreferenceLoss::default());
+        sum.add_pair(&pair, dpo(&pair, 0.3), 1.5);
         // Δ = (−3 + 3.5) − (−4 + 5) = −0.5, and both responses became more likely: by 0.5 and 1.
-        assert!((pair.reward_margin - 0.3 * -0.5).abs() < 1e-15);
-        assert_eq!(pair.correct_count, 0);
-        assert_eq!(pair.kl, -0.75);
-        assert!((pair.loss - 1.5 * (1.0 + 0.15_f64.exp()).ln()).abs() < 1e-12);
+        assert!((sum.reward_margin - 0.3 * -0.5).abs() < 1e-15);
+        assert_eq!(sum.correct_count, 0);
+        assert_eq!(sum.kl, -0.75);
+        assert!((sum.loss - 1.5 * (1.0 + 0.15_f64.exp()).ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn without_noise_robust_is_dpo_and_a_met_margin_is_no_loss() {
+        let far = pair(-1.0, -30.0);
+        assert_eq!(robust(&far, 0.3, 0.0), dpo(&far, 0.3));
+        assert_eq!(hinge(&far, 0.3).loss, 0.0);
+        assert_eq!(hinge(&far, 0.3).by_chosen, 0.0);
+        let met = PairLogprobs { reward_gap: 0.3 * far.log_ratio(), ..far };
+        assert_eq!(rebel(&met, 0.3).loss, 0.0);
     }
 
     #[test]
@@ -202,15 +386,11 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_equal_to_its_reference_loses_ln_2_times_the_weight() {
-        let logprobs = PairLogprobs {
-            policy_chosen: &[-7.0, -300.0],
-            policy_rejected: &[-9.0, -1.0],
-            reference_chosen: &[-7.0, -300.0],
-            reference_rejected: &[-9.0, -1.0],
-        };
-        let sum = weighted_dpo(logprobs, &[0.25, 2.0], 0.1);
-        assert_eq!(sum.loss, 2.25 * std::f64::consts::LN_2);
-        assert_eq!((sum.reward_margin, sum.correct_count, sum.kl), (0.0, 0, 0.0));
+    fn a_policy_equal_to_its_reference_loses_ln_2() {
+        for logprob in [-7.0, -300.0] {
+            let pair = PairLogprobs { reference_chosen: logprob, ..pair(logprob, -5.0) };
+            let found = dpo(&pair, 0.1);
+            assert_eq!((found.loss, found.margin), (std::f64::consts::LN_2, 0.0));
+        }
     }
 }

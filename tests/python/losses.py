@@ -1,0 +1,92 @@
+"""Makes tests/golden/losses.json: what TRL's trainers and PyTorch's autodiff make of random pairs, for every loss that optune has.
+
+    python tests/python/losses.py          # from the repository's root
+
+Needs torch and trl. The lines of TRL's source that compute a loss from logprobs are run as they are: DPOTrainer's for `sigmoid`, `ipo`, `hinge` and `robust`,
+CPOTrainer's `cpo_loss` for `simpo`. TRL has no REBEL; its line is the paper's equation.
+"""
+
+import inspect
+import json
+import re
+import textwrap
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from trl.experimental.cpo.cpo_trainer import CPOTrainer
+from trl.trainer.dpo_trainer import DPOTrainer
+
+PAIRS = 12
+BETA = 0.3
+EPSILON = 0.15
+SIMPO = {"beta": 2.0, "gamma": 0.5}
+
+
+def dpo_branch(loss_type):
+    """The body of `if loss_type == "..."` in DPOTrainer's loss."""
+    source = inspect.getsource(DPOTrainer)
+    found = re.search(rf'\n( +)(?:el)?if loss_type == "{loss_type}":\n(.*?)\n\1elif ', source, re.S)
+    return textwrap.dedent(found.group(2))
+
+
+def main():
+    torch.manual_seed(5)
+    tokens = torch.randint(1, 30, (2, PAIRS))
+    policy = (-2.0 * torch.rand(2, PAIRS, dtype=torch.float64) * tokens).requires_grad_()
+    reference = policy.detach() + torch.randn(2, PAIRS, dtype=torch.float64) * 2
+    gaps = torch.rand(PAIRS, dtype=torch.float64) * 4
+    masks = [(torch.arange(30) < count).double() for count in tokens.flatten()]
+
+    cases = {
+        "pairs": [
+            {
+                "policy": policy[:, i].tolist(),
+                "reference": reference[:, i].tolist(),
+                "tokens": tokens[:, i].tolist(),
+                "reward_gap": gaps[i].item(),
+            }
+            for i in range(PAIRS)
+        ],
+        "beta": BETA,
+        "label_smoothing": EPSILON,
+        "simpo": SIMPO,
+        "losses": {},
+    }
+
+    def record(name, losses):
+        (gradient,) = torch.autograd.grad(losses.sum(), policy)
+        cases["losses"][name] = {"loss": losses.tolist(), "by_chosen": gradient[0].tolist(), "by_rejected": gradient[1].tolist()}
+
+    for name, loss_type in [("dpo", "sigmoid"), ("ipo", "ipo"), ("hinge", "hinge"), ("robust", "robust")]:
+        chosen_scores, rejected_scores = policy[0] - reference[0], policy[1] - reference[1]
+        names = {
+            "self": SimpleNamespace(beta=BETA, label_smoothing=EPSILON),
+            "torch": torch,
+            "F": F,
+            "chosen_scores": chosen_scores,
+            "rejected_scores": rejected_scores,
+            "delta_score": chosen_scores - rejected_scores,
+            "completion_mask": torch.stack(masks),
+        }
+        exec(dpo_branch(loss_type), names)
+        record(name, names["per_sequence_loss"])
+
+    trainer = SimpleNamespace(
+        beta=SIMPO["beta"],
+        simpo_gamma=SIMPO["gamma"],
+        loss_type="simpo",
+        label_smoothing=0.0,
+        alpha=0.0,
+        accelerator=SimpleNamespace(device="cpu"),
+    )
+    losses, _, _ = CPOTrainer.cpo_loss(trainer, policy[0] / tokens[0], policy[1] / tokens[1])
+    record("simpo", losses)
+    record("rebel", (BETA * ((policy[0] - reference[0]) - (policy[1] - reference[1])) - gaps) ** 2)
+
+    with open("tests/golden/losses.json", "w") as file:
+        json.dump(cases, file, indent=1)
+        file.write("\n")
+
+
+main()
