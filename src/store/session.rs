@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
@@ -25,6 +26,10 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use super::manifest::Manifest;
 use super::scan::Files;
 use super::{Place, PlaceKind, Run, StoreError, journal, parquet};
+
+/// How often a reader looks again at a run that is at work, and after how long.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// Batches of a query's result that wait to be asked for.
 const BATCHES_AHEAD: usize = 2;
@@ -62,9 +67,18 @@ impl Session {
     /// # Errors
     /// A manifest or the journal cannot be read, or a part is not what its manifest says.
     pub fn over_run(run: &Run) -> Result<Self, StoreError> {
-        let session = Self::new()?;
-        session.register_run(run)?;
-        Ok(session)
+        let register = || {
+            let session = Self::new()?;
+            session.register_run(run).map(|()| session)
+        };
+        for _ in 0..LOOKS {
+            match register() {
+                // What a run at work takes out of its folder meanwhile is not damaged.
+                Err(_) if run.is_locked()? => std::thread::sleep(BETWEEN_LOOKS),
+                result => return result,
+            }
+        }
+        register()
     }
 
     fn build(environment: RuntimeEnvBuilder, runtime: &mut tokio::runtime::Builder) -> Result<Self, StoreError> {
