@@ -1,4 +1,5 @@
-//! SQL over tables: those of a run, batches in memory, files. Queries only; nothing here can change what is on disk.
+//! SQL over tables: those of a run, batches in memory, files. Queries only; nothing here can change what is on disk, and no query reads a
+//! file that was not registered.
 
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -23,11 +25,16 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::manifest::Manifest;
+use super::memory;
 use super::scan::Files;
 use super::{Place, PlaceKind, Run, StoreError, journal, parquet};
 
 /// Batches of a query's result that wait to be asked for.
 const BATCHES_AHEAD: usize = 2;
+
+/// Stack for planning and computing: an expression may be nested thousands deep, and each level takes a few calls. Only what is used of it
+/// is memory.
+const STACK_BYTES: usize = 1 << 28;
 
 /// A DataFusion session with a runtime of its own. Every call blocks; it must not be used from asynchronous code.
 ///
@@ -35,6 +42,8 @@ const BATCHES_AHEAD: usize = 2;
 pub struct Session {
     context: SessionContext,
     runtime: tokio::runtime::Runtime,
+    /// The most memory of a query, and of its result besides.
+    limit: Option<usize>,
 }
 
 impl Session {
@@ -43,7 +52,28 @@ impl Session {
     /// # Errors
     /// The system gives no threads.
     pub fn new() -> Result<Self, StoreError> {
-        Self::build(RuntimeEnvBuilder::new(), &mut tokio::runtime::Builder::new_current_thread())
+        Self::build(RuntimeEnvBuilder::new(), &mut tokio::runtime::Builder::new_current_thread(), None)
+    }
+
+    /// A session for queries that a user writes: one whose sorts, groups and joins, or whose result, take more than half of the machine's
+    /// memory is an error. It does not go on on disk, where groups and sums would come out in another order: so its result is the same
+    /// on every machine that gives one.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn bounded() -> Result<Self, StoreError> {
+        Self::bounded_by(memory::machine_bytes() / 2)
+    }
+
+    /// As [`Self::bounded`], by so many bytes.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn bounded_by(bytes: usize) -> Result<Self, StoreError> {
+        let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let environment =
+            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(bytes))).with_disk_manager_builder(no_disk);
+        Self::build(environment, tokio::runtime::Builder::new_multi_thread().worker_threads(1), Some(bytes))
     }
 
     /// A session that sorts and groups on disk, in `folder`, when it would need more than `bytes` of memory, and whose queries work on
@@ -53,28 +83,50 @@ impl Session {
     /// The system gives no threads.
     pub fn with_memory_limit(bytes: usize, folder: &Path) -> Result<Self, StoreError> {
         let environment = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))).with_temp_file_path(folder);
-        Self::build(environment, &mut tokio::runtime::Builder::new_multi_thread())
+        Self::build(environment, &mut tokio::runtime::Builder::new_multi_thread(), None)
     }
 
-    /// A session with every table of the run as far as it is committed, under its node's name, and `journal`. A table of several
+    /// A session for a user's queries with every table of the run as far as it is committed, under its node's name, and `journal`. A table of several
     /// iterations is one table with the column `iteration` (Int32).
     ///
     /// # Errors
     /// A manifest or the journal cannot be read, or a part is not what its manifest says.
     pub fn over_run(run: &Run) -> Result<Self, StoreError> {
-        let session = Self::new()?;
+        let session = Self::bounded()?;
         session.register_run(run)?;
         Ok(session)
     }
 
-    fn build(environment: RuntimeEnvBuilder, runtime: &mut tokio::runtime::Builder) -> Result<Self, StoreError> {
-        let runtime = runtime.build().map_err(|error| StoreError::Sql { message: format!("cannot start the SQL engine: {error}") })?;
+    fn build(environment: RuntimeEnvBuilder, runtime: &mut tokio::runtime::Builder, limit: Option<usize>) -> Result<Self, StoreError> {
+        let runtime = runtime
+            .thread_stack_size(STACK_BYTES)
+            .build()
+            .map_err(|error| StoreError::Sql { message: format!("cannot start the SQL engine: {error}") })?;
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_information_schema(true)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
         let context = SessionContext::new_with_config_rt(config, environment.build_arc().map_err(sql)?);
-        Ok(Self { context, runtime })
+        Ok(Self { context, runtime, limit })
+    }
+
+    /// Waits for `work` on a thread with a stack for the deepest query; a panic there is an error.
+    fn wait<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T, DataFusionError> + Send) -> Result<T, StoreError> {
+        let broken = |problem: String| StoreError::Sql { message: format!("the SQL engine cannot run this query: {problem}") };
+        let outcome = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            let thread = thread.spawn_scoped(scope, || self.runtime.block_on(work())).map_err(|error| broken(error.to_string()))?;
+            thread.join().map_err(|_| broken("it broke down".to_string()))
+        })?;
+        outcome.map_err(|error| self.explained(error))
+    }
+
+    /// The engine's error; of a query that takes too much memory, in words of our own.
+    fn explained(&self, error: DataFusionError) -> StoreError {
+        match (error.find_root(), self.limit) {
+            (DataFusionError::ResourcesExhausted(_), Some(limit)) => StoreError::Sql { message: too_large("a query", limit) },
+            _ => sql(error),
+        }
     }
 
     /// Adds every table of the run and `journal`, as [`Self::over_run`] does.
@@ -141,8 +193,8 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`], but for what fails only while it runs.
     pub fn register_view(&self, name: &str, text: &str) -> Result<(), StoreError> {
-        let frame = self.runtime.block_on(self.context.sql_with_options(text, only_queries())).map_err(sql)?;
-        self.register(name, frame.into_view())
+        let view = self.wait(async || Ok(self.context.sql_with_options(text, only_queries()).await?.into_view()))?;
+        self.register(name, view)
     }
 
     /// The names of the tables, sorted.
@@ -158,8 +210,7 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`], but for what fails only while it runs.
     pub fn schema_of(&self, text: &str) -> Result<SchemaRef, StoreError> {
-        let frame = self.runtime.block_on(self.context.sql_with_options(text, only_queries())).map_err(sql)?;
-        Ok(Arc::new(frame.schema().as_arrow().clone()))
+        self.wait(async || Ok(Arc::new(self.context.sql_with_options(text, only_queries()).await?.schema().as_arrow().clone())))
     }
 
     /// The single whole number that a query gives, such as a count.
@@ -176,14 +227,22 @@ impl Session {
     /// The result of a query: at least one batch, maybe without rows, so that its columns are always known.
     ///
     /// # Errors
-    /// The text is no SQL, is not a query, names what is not there, or fails while it runs.
+    /// The text is no SQL, is not a query, names what is not there, or fails while it runs; in a bounded session, it takes too much memory.
     pub fn query(&self, text: &str) -> Result<Vec<RecordBatch>, StoreError> {
-        let result = self.runtime.block_on(async {
+        let (schema, mut batches) = self.wait(async || {
             let frame = self.context.sql_with_options(text, only_queries()).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
-            Ok((schema, frame.collect().await?))
-        });
-        let (schema, mut batches) = result.map_err(sql)?;
+            let (mut rows, mut batches, mut bytes) = (frame.execute_stream().await?, Vec::new(), 0_usize);
+            while let Some(batch) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
+                let batch = batch?;
+                bytes = bytes.saturating_add(memory::bytes_of(&batch));
+                if let Some(limit) = self.limit.filter(|limit| bytes > *limit) {
+                    return Err(DataFusionError::Execution(too_large("the result of a query", limit)));
+                }
+                batches.push(batch);
+            }
+            Ok((schema, batches))
+        })?;
         if batches.is_empty() {
             batches.push(RecordBatch::new_empty(schema));
         }
@@ -195,7 +254,7 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`]; of what fails only while it runs, the rows are errors.
     pub fn rows(&self, text: &str) -> Result<Rows<'_>, StoreError> {
-        let stream = self.runtime.block_on(async {
+        let stream = self.wait(async || {
             let plan = self.context.sql_with_options(text, only_queries()).await?.create_physical_plan().await?;
             let mut rows = coalesced(plan).execute(0, self.context.task_ctx())?;
             let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
@@ -209,8 +268,8 @@ impl Session {
                 Ok(())
             });
             Ok(stream.build())
-        });
-        Ok(Rows { runtime: &self.runtime, stream: stream.map_err(sql)? })
+        })?;
+        Ok(Rows { session: self, stream })
     }
 
     /// Adds rows that come as they are asked for as the table `name`, which a query can read once.
@@ -244,7 +303,7 @@ impl Session {
 
 /// The rows of a query, batch by batch.
 pub struct Rows<'a> {
-    runtime: &'a tokio::runtime::Runtime,
+    session: &'a Session,
     stream: SendableRecordBatchStream,
 }
 
@@ -260,8 +319,8 @@ impl Iterator for Rows<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let stream = &mut self.stream;
-        let next = self.runtime.block_on(poll_fn(|context| stream.as_mut().poll_next(context)));
-        next.map(|batch| batch.map_err(sql))
+        let next = self.session.runtime.block_on(poll_fn(|context| stream.as_mut().poll_next(context)));
+        next.map(|batch| batch.map_err(|error| self.session.explained(error)))
     }
 }
 
@@ -310,5 +369,31 @@ fn sql(error: DataFusionError) -> StoreError {
         other => other.message().into_owned(),
     };
     let message = message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default();
-    StoreError::Sql { message: message.trim().to_string() }
+    StoreError::Sql { message: refusal(message.trim()).unwrap_or_else(|| message.trim().to_string()) }
+}
+
+/// What to do instead of what no query can do: `None` for another error of the engine.
+fn refusal(message: &str) -> Option<String> {
+    const WRITE: &str = "to write rows to a file, use `optune sql RUN QUERY --format parquet --output FILE`";
+    const READ: &str = "to read a file, make it an input table of the pipeline, or name it by `optune sql RUN --table NAME=FILE`";
+    let not_a_query = ["DDL not supported: ", "DML not supported: ", "Statement not supported: "];
+    if let Some(found) = not_a_query.iter().find_map(|words| message.strip_prefix(words)) {
+        return Some(format!("expected a query, found {found}: queries change nothing, inside the run or outside; {WRITE}; {READ}"));
+    }
+    if message.contains("only supports a single SQL statement") {
+        return Some("expected one query, found several statements; ask them one after the other".to_string());
+    }
+    let names_a_file =
+        message.contains("not found") && (message.contains('/') || message.contains("able function") || has_extension(message));
+    names_a_file.then(|| format!("{message}; queries read no files by their names: {READ}"))
+}
+
+/// Whether a message is about a name that ends as files of tables do.
+fn has_extension(message: &str) -> bool {
+    ["parquet", "csv", "json", "jsonl", "arrow"].iter().any(|extension| message.contains(&format!(".{extension}'")))
+}
+
+fn too_large(what: &str, limit: usize) -> String {
+    let advice = "filter rows or choose columns before they are joined, sorted or grouped, or add a LIMIT";
+    format!("expected {what} to take at most {limit} bytes of memory, found more; {advice}")
 }
