@@ -5,6 +5,7 @@
 use super::comparisons::{Comparisons, Part};
 use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, StageError, Summary};
+use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::RewardModel;
 use crate::training::{Comparison, Settings};
 
@@ -47,6 +48,7 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
         gradient_limit: settings.max_gradient_norm,
         micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
         gradient_checkpointing: context.task.resources.gradient_checkpointing,
+        skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
     let mut batch = Vec::new();
     train(

@@ -8,6 +8,7 @@ use super::adapters::Trainee;
 use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, Prompt, StageError, Summary, tensors};
 use crate::model::Checkpoint;
+use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::{Initialize, Sft};
 use crate::training::{Responses, Settings};
 
@@ -35,6 +36,7 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageErr
         gradient_limit: settings.max_gradient_norm,
         micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
         gradient_checkpointing: context.task.resources.gradient_checkpointing,
+        skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
     let trainee = Trainee::new(context, &checkpoint);
     let seed = context.seed().number("initialize", "", 0);

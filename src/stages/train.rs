@@ -6,6 +6,7 @@ use super::adapters::Trainee;
 use super::paired::Paired;
 use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, StageError, Summary};
+use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::Train;
 use crate::training::{Pair, Settings};
 
@@ -38,6 +39,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
         gradient_limit: settings.max_gradient_norm,
         micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
         gradient_checkpointing: context.task.resources.gradient_checkpointing,
+        skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
     let responses = paired.responses(0..paired.pairs.len(), &device)?;
     let pairs = paired.pairs.iter().enumerate().map(|(row, pair)| {
