@@ -24,6 +24,7 @@
 //! | 1 | [`tables`] | one file a table: schema, key, row checks | files |
 //! | 1 | [`dag`] | fingerprints and the scheduler over abstract nodes | Arrow, burn, files |
 //! | 1 | [`model`] | transformer, checkpoint, tokenizer, chat template | Arrow, the graph |
+//! | 0 | `memory` | what of it this process may take | who needs it |
 //! | 0 | [`disk`] | every change that a run makes on the disk | what files mean |
 //! | 0 | [`kernels`] | products, attention and elementwise work on the processor | models, burn |
 //!
@@ -42,6 +43,7 @@ pub mod dag;
 pub mod disk;
 pub mod generation;
 pub mod kernels;
+mod memory;
 pub mod model;
 pub mod pipeline;
 pub mod remote;

@@ -1,17 +1,20 @@
-//! The disk, as far as it is changed: whatever a run writes is made, grown, flushed, named and removed by these functions.
+//! The disk: whatever a run writes is made, grown, flushed, named and removed by these functions, and what it wrote is opened by them again.
 //!
 //! So a test can [`watch`] a folder: record every operation, fail it, or stop in front of it. Two things write beside them: a trainer's
 //! checkpoint through burn's own writer, into a folder that is flushed here before it counts, and queries that sort on disk, into files
-//! that nothing needs once the process is dead. Knows nothing of what files mean, and does not read them.
+//! that nothing needs once the process is dead. Models and the tables of queries are read by the libraries that know them, after the store has
+//! read and hashed the same files. Knows nothing of what files mean.
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// One change of the disk.
+/// One change of the disk, or a look at it.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation<'a> {
+    /// A file or folder opened to be read.
+    Read(&'a Path),
     /// A new, empty file in the place of what was there.
     Create(&'a Path),
     /// A file opened at its end, made if there is none.
@@ -40,7 +43,9 @@ impl<'a> Operation<'a> {
     /// What it is done to; of two names, the one that was there.
     pub fn path(&self) -> &'a Path {
         match self {
-            Self::Create(path) | Self::Open(path) | Self::Append(path, _) | Self::Cut(path, _) | Self::Sync(path) => path,
+            Self::Read(path) | Self::Create(path) | Self::Open(path) | Self::Append(path, _) | Self::Cut(path, _) | Self::Sync(path) => {
+                path
+            }
             Self::CreateFolder(path) | Self::SyncFolder(path) | Self::RemoveFile(path) | Self::RemoveFolder(path) => path,
             Self::Rename(path, _) | Self::Link(path, _) => path,
         }
@@ -54,6 +59,11 @@ pub trait Watcher: Send + Sync {
     /// # Errors
     /// What the caller is to take for the system's answer.
     fn operate(&self, operation: Operation, act: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()>;
+
+    /// How many bytes there is room for, if it is not as many as the system says.
+    fn room(&self) -> Option<u64> {
+        None
+    }
 }
 
 static WATCHED: RwLock<Vec<(PathBuf, Arc<dyn Watcher>)>> = RwLock::new(Vec::new());
@@ -76,11 +86,13 @@ impl Drop for Watch {
     }
 }
 
-fn operate<T>(operation: Operation, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+fn watcher(path: &Path) -> Option<Arc<dyn Watcher>> {
     let watched = WATCHED.read().unwrap_or_else(PoisonError::into_inner);
-    let watcher = watched.iter().find(|(folder, _)| operation.path().starts_with(folder)).map(|(_, watcher)| watcher.clone());
-    drop(watched);
-    let Some(watcher) = watcher else { return act() };
+    watched.iter().find(|(folder, _)| path.starts_with(folder)).map(|(_, watcher)| watcher.clone())
+}
+
+fn operate<T>(operation: Operation, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let Some(watcher) = watcher(operation.path()) else { return act() };
     let (mut act, mut made) = (Some(act), None);
     watcher.operate(operation, &mut || {
         if let Some(act) = act.take() {
@@ -148,6 +160,30 @@ impl Write for File {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A file to be read.
+///
+/// # Errors
+/// The system's.
+pub fn open(path: &Path) -> io::Result<fs::File> {
+    operate(Operation::Read(path), || fs::File::open(path))
+}
+
+/// The bytes of a file.
+///
+/// # Errors
+/// The system's.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    operate(Operation::Read(path), || fs::read(path))
+}
+
+/// The paths in a folder, in no order.
+///
+/// # Errors
+/// The system's.
+pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    operate(Operation::Read(folder), || fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect())
 }
 
 /// A file with these bytes, in the place of what was there; not flushed.
@@ -231,6 +267,17 @@ pub fn remove(path: &Path) -> io::Result<()> {
     match remove_all() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+/// How many bytes this process can still write on the disk that a folder is on.
+///
+/// # Errors
+/// The system's.
+pub fn room(folder: &Path) -> io::Result<u64> {
+    match watcher(folder).and_then(|watcher| watcher.room()) {
+        Some(bytes) => Ok(bytes),
+        None => fs4::available_space(folder),
     }
 }
 

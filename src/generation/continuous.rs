@@ -16,9 +16,6 @@ use crate::model::{CpuCache, CpuDecoder, Span};
 /// Prompt tokens that are read in one step, so that the memory of a step is bounded.
 const READ_AT_ONCE: usize = 512;
 
-/// What keys and values may take, all responses at their longest; a single response may take more.
-const CACHE_BYTES: usize = 2 << 30;
-
 /// A response that grows.
 struct Growing<'a> {
     response: &'a mut Response,
@@ -34,13 +31,15 @@ struct Read {
     unfinished: usize,
 }
 
-/// Samples all `responses`, which are in the order of their prompts, at most `places` at a time.
+/// Samples all `responses`, which are in the order of their prompts, at most `places` at a time, and as many as have keys and values of `cache_bytes` when all
+/// are at their longest; a single response may take more.
 pub(super) fn run(
     decoder: &CpuDecoder,
     prompts: &[&[i32]],
     responses: &mut [Response],
     sampling: &Sampling,
     places: usize,
+    cache_bytes: usize,
     observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<(), GenerationError> {
     let mut batch = Batch {
@@ -52,7 +51,7 @@ pub(super) fn run(
         reserved_positions: 0,
         logits: Vec::new(),
     };
-    let most_positions = CACHE_BYTES / batch.cache.bytes_per_position().max(1);
+    let most_positions = cache_bytes / batch.cache.bytes_per_position().max(1);
     let mut unfinished = vec![0; prompts.len()];
     responses.iter().for_each(|response| unfinished[response.prompt] += 1);
     let mut waiting = responses.iter_mut().peekable();

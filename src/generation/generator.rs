@@ -54,11 +54,15 @@ pub(super) struct Response {
     pub(super) finished: Option<FinishReason>,
 }
 
+/// What keys and values take at most on the processor, unless there is less memory.
+const CACHE_BYTES: usize = 2 << 30;
+
 /// A language model, ready to be sampled from.
 #[derive(Debug)]
 pub struct Generator {
     engine: Engine,
     device: Device,
+    cache_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -79,7 +83,8 @@ impl Generator {
         let model = without_graph(model);
         match model.device() {
             device if device == Device::flex() => {
-                Ok(Self { engine: Engine::Processor(Box::new(CpuDecoder::of_causal_lm(model)?)), device })
+                let engine = Engine::Processor(Box::new(CpuDecoder::of_causal_lm(model)?));
+                Ok(Self { engine, device, cache_bytes: CACHE_BYTES })
             }
             _ => Ok(Self::with_burn(model)),
         }
@@ -88,7 +93,14 @@ impl Generator {
     /// burn's operations on any device: what the processor's engine is compared with.
     pub fn with_burn(model: CausalLm) -> Self {
         let model = without_graph(model);
-        Self { device: model.device(), engine: Engine::Burn(Box::new(model)) }
+        Self { device: model.device(), engine: Engine::Burn(Box::new(model)), cache_bytes: CACHE_BYTES }
+    }
+
+    /// The same, with at most so many bytes of keys and values on the processor: fewer responses at a time, and the same ones.
+    #[must_use]
+    pub fn within(mut self, cache_bytes: usize) -> Self {
+        self.cache_bytes = self.cache_bytes.min(cache_bytes);
+        self
     }
 
     /// Samples a response for every seed of every prompt, `batch_size` responses at a time.
@@ -156,7 +168,7 @@ impl Generator {
         });
         let rows: Vec<&[i32]> = rows.collect();
         match &self.engine {
-            Engine::Processor(decoder) => continuous::run(decoder, &rows, &mut responses, sampling, batch_size, observe)?,
+            Engine::Processor(decoder) => continuous::run(decoder, &rows, &mut responses, sampling, batch_size, self.cache_bytes, observe)?,
             Engine::Burn(model) => batch::run(model, prompts, &mut responses, sampling, batch_size, observe)?,
         }
         collect(&rows, responses, &self.device)

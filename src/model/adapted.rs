@@ -52,6 +52,11 @@ impl Checkpoint {
         self.adapter.as_ref().map(|adapter| &adapter.config)
     }
 
+    /// How many numbers an adapter of this configuration has on this checkpoint.
+    pub fn adapter_parameter_count(&self, config: &AdapterConfig) -> usize {
+        config.parameters(&self.parameters).iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+    }
+
     /// This checkpoint with the adapter in `folder`, in place of its own if it has one; the base that the adapter names is not looked at.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ mod projection;
 mod reward_model;
 mod rope;
 mod sequences;
+mod size;
 mod tokenizer;
 mod transformer;
 mod weights;

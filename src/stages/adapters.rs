@@ -112,6 +112,11 @@ fn config(lora: &Lora, checkpoint: &Checkpoint) -> AdapterConfig {
     AdapterConfig { rank: lora.rank as usize, alpha: lora.alpha, dropout: lora.dropout, targets }
 }
 
+/// How many numbers an adapter on the checkpoint consists of.
+pub(super) fn parameter_count(lora: &Lora, checkpoint: &Checkpoint) -> usize {
+    checkpoint.adapter_parameter_count(&config(lora, checkpoint))
+}
+
 /// What a task trains of a checkpoint: its weights, or an adapter on them.
 pub(super) struct Trainee<'a> {
     checkpoint: &'a Checkpoint,

@@ -230,6 +230,11 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// Whether this task's model is computed on the processor.
+    pub fn on_processor(&self) -> Result<bool, StageError> {
+        Ok(self.device()? == burn::tensor::Device::flex())
+    }
+
     /// The device of this task's model.
     pub fn device(&self) -> Result<burn::tensor::Device, StageError> {
         Ok(self.device.resolve()?)

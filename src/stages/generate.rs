@@ -10,6 +10,7 @@ use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, Recor
 use arrow::datatypes::Int32Type;
 use burn::tensor::Device;
 
+use super::budget::{self, Budget};
 use super::{Context, Prompt, StageError, Summary};
 use super::{generate_remote, tensors};
 use crate::generation::{FinishReason, Generated, Generator, Sampling};
@@ -38,12 +39,16 @@ pub(super) fn run(context: &Context, settings: &Generate) -> Result<Summary, Sta
     context.progress.started(&label, "prompts", done_before as u64, prompts.len() as u64);
     let mut tokens = 0;
     if !missing.is_empty() {
+        // Ids and text, packed: some 4 bytes a token, if every response is as long as it may be.
+        let responses = (prompts.len() - done_before) as u64 * u64::from(settings.responses_per_prompt);
+        budget::room_for_table(context, responses.saturating_mul(4 * u64::from(settings.max_new_tokens)))?;
         let sampler = Sampler::open(context, settings)?;
         let mut done = done_before;
         for part in missing {
             context.check_stopped()?;
             let slice = &prompts[writer.rows_of(part)];
-            let batch = sampler.responses(slice, &mut |new| context.progress.advanced(&label, done as u64, tokens + new as u64))?;
+            let batch = sampler.responses(slice, &mut |new| context.progress.advanced(&label, done as u64, tokens + new as u64));
+            let batch = batch.map_err(|error| error.of(&writer.name_of(part)))?;
             tokens += response_tokens(&batch)?;
             writer.commit(part, &batch)?;
             done += slice.len();
@@ -135,13 +140,16 @@ struct Sampler<'a> {
 impl<'a> Sampler<'a> {
     fn open(context: &'a Context, settings: &'a Generate) -> Result<Self, StageError> {
         let checkpoint = context.checkpoint("policy")?;
-        let device = context.device()?;
+        let (device, new_tokens) = (context.device()?, settings.max_new_tokens as usize);
+        let budget = Budget::of(&context.task.resources, context.on_processor()?);
+        let cache_bytes = budget.map(|budget| budget::cache_bytes(budget, &checkpoint, new_tokens)).transpose()?;
         let generator = Generator::new(checkpoint.load(&device)?)?;
+        let generator = generator.within(cache_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)));
         let sampling = Sampling {
             temperature: settings.temperature,
             top_p: settings.top_p,
             top_k: settings.top_k.map_or(0, |k| k as usize),
-            max_new_tokens: settings.max_new_tokens as usize,
+            max_new_tokens: new_tokens,
             eos: checkpoint.generation.eos_token_ids.clone(),
             vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
             max_total_tokens: checkpoint.config.max_position_embeddings,

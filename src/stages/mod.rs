@@ -8,6 +8,7 @@
 //! This is the only place that sees both Arrow and burn. Stages know nothing of each other, of the schedule, or of the terminal.
 
 pub mod adapters;
+mod budget;
 mod check;
 mod comparisons;
 mod context;

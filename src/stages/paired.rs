@@ -148,6 +148,13 @@ impl Paired {
         (!reasons.is_empty()).then(|| reasons.join(", "))
     }
 
+    /// Tokens of the longest pair, its prompt once.
+    pub fn longest(&self) -> usize {
+        let length = |lists: &ArrayRef, row: usize| lists.as_list::<i32>().value_length(row) as usize;
+        let tokens = |(row, prompt): (usize, &usize)| length(&self.chosen, row) + length(&self.rejected, row).saturating_sub(*prompt);
+        self.prompt_token_counts.iter().enumerate().map(tokens).max().unwrap_or(0)
+    }
+
     /// Rows `range` of both responses on `device`: first all chosen ones, then all rejected ones.
     pub fn responses(&self, range: std::ops::Range<usize>, device: &Device) -> Result<Responses, StageError> {
         let part = |lists: &ArrayRef| lists.slice(range.start, range.len());

@@ -34,7 +34,8 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, StageEr
                 Vec::new()
             } else {
                 let sequences = comparisons.sequences(range, &device)?;
-                training::rewards(&model, &sequences, &(0..sequences.rows()).collect::<Vec<_>>(), batch_size)?
+                let rewards = training::rewards(&model, &sequences, &(0..sequences.rows()).collect::<Vec<_>>(), batch_size);
+                rewards.map_err(|error| StageError::from(error).of(&writer.name_of(part)))?
             };
             let (chosen, rejected) = rewards.split_at(rewards.len() / 2);
             let both = chosen.iter().copied().zip(rejected.iter().copied());

@@ -53,7 +53,8 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
             };
             let responses = paired.responses(range.clone(), &device)?;
             let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-            let found = training::response_logprobs(model, &responses, &open, batch_size)?;
+            let found = training::response_logprobs(model, &responses, &open, batch_size);
+            let found = found.map_err(|error| StageError::from(error).of(&writer.name_of(part)))?;
             tokens += responses.token_count(&open) as u64;
             let mut new: Vec<logprobs::Row> =
                 open_keys.into_iter().zip(found).map(|(key, logprob)| logprobs::Row { key: *key, logprob }).collect();

@@ -4,7 +4,7 @@
 
 use super::comparisons::{Comparisons, Part};
 use super::training_loop::{Plan, rule, schedule, train};
-use super::{Context, StageError, Summary};
+use super::{Context, StageError, Summary, budget};
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::RewardModel;
 use crate::training::{Comparison, Settings};
@@ -37,6 +37,8 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
     let compared = compared.collect::<Result<Vec<_>, StageError>>()?;
     let device = context.device()?;
     let sequences = comparisons.sequences(0..count, &device)?;
+    let lengths = sequences.lengths();
+    let longest = lengths.iter().zip(lengths.iter().skip(count)).map(|(chosen, rejected)| chosen + rejected).max().unwrap_or(0);
     let plan = Plan {
         examples: comparisons.rows.iter().map(|row| row.id.as_str()).collect(),
         epochs: settings.epochs,
@@ -46,10 +48,11 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
         rule: rule(&settings.optimizer),
         schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
         gradient_limit: settings.max_gradient_norm,
-        micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
+        micro_batch: budget::micro_batch(context, &checkpoint, longest, MICRO_BATCH_SIZE)?,
         gradient_checkpointing: context.task.resources.gradient_checkpointing,
         skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
+    budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
     let mut batch = Vec::new();
     train(
         context,

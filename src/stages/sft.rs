@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Int32Type};
 
 use super::adapters::Trainee;
 use super::training_loop::{Plan, rule, schedule, train};
-use super::{Context, Prompt, StageError, Summary, tensors};
+use super::{Context, Prompt, StageError, Summary, budget, tensors};
 use crate::model::Checkpoint;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::{Initialize, Sft};
@@ -23,6 +23,7 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageErr
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
+    let longest = demonstrations.token_ids.as_list::<i32>().iter().flatten().map(|ids| ids.len()).max().unwrap_or(0);
     let sequences = tensors::sequences(demonstrations.token_ids.as_list(), &device)?;
     let responses = Responses::new(sequences, demonstrations.prompt_token_counts)?;
     let plan = Plan {
@@ -34,10 +35,11 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageErr
         rule: rule(&settings.optimizer),
         schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
         gradient_limit: settings.max_gradient_norm,
-        micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
+        micro_batch: budget::micro_batch(context, &checkpoint, longest, MICRO_BATCH_SIZE)?,
         gradient_checkpointing: context.task.resources.gradient_checkpointing,
         skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
+    budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
     let trainee = Trainee::new(context, &checkpoint);
     let seed = context.seed().number("initialize", "", 0);
     let initial = || match settings.initialize {

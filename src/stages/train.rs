@@ -5,7 +5,7 @@
 use super::adapters::Trainee;
 use super::paired::Paired;
 use super::training_loop::{Plan, rule, schedule, train};
-use super::{Context, StageError, Summary};
+use super::{Context, StageError, Summary, budget};
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::Train;
 use crate::training::{Pair, Settings};
@@ -37,10 +37,11 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
         rule: rule(&settings.optimizer),
         schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
         gradient_limit: settings.max_gradient_norm,
-        micro_batch: context.task.resources.micro_batch_size.map_or(MICRO_BATCH_SIZE, |size| size as usize),
+        micro_batch: budget::micro_batch(context, &checkpoint, paired.longest(), MICRO_BATCH_SIZE)?,
         gradient_checkpointing: context.task.resources.gradient_checkpointing,
         skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
+    budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
     let responses = paired.responses(0..paired.pairs.len(), &device)?;
     let pairs = paired.pairs.iter().enumerate().map(|(row, pair)| {
         let missing = || StageError::Input(format!("pair of prompt {}: no reference logprob", pair.prompt_id));

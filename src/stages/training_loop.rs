@@ -44,6 +44,11 @@ impl Plan<'_> {
         self.steps_per_epoch() * u64::from(self.epochs)
     }
 
+    /// How many checkpoints are on the disk at once, at most.
+    pub(super) fn checkpoints(&self, context: &Context) -> u64 {
+        (self.total_steps().saturating_sub(1) / every(context)).min(2)
+    }
+
     /// The epoch (the first is 0) that `step` (the first is 0) belongs to, and where its examples begin in that epoch's order.
     fn place(&self, step: u64) -> (u32, usize) {
         let steps = self.steps_per_epoch().max(1);
@@ -65,6 +70,10 @@ impl Plan<'_> {
     }
 }
 
+fn every(context: &Context) -> u64 {
+    context.task.resources.checkpoint_every.map_or(CHECKPOINT_EVERY, u64::from)
+}
+
 /// Runs `step` over the plan, with checkpoints; writes the training table, and the model by `save` into the folder it is given. A skipped
 /// step has no row in the table.
 pub(super) fn train<M: Module + Sync>(
@@ -76,7 +85,7 @@ pub(super) fn train<M: Module + Sync>(
     save: impl FnOnce(&Path, &M) -> Result<(), StageError>,
 ) -> Result<Summary, StageError> {
     let (label, place, total) = (context.task.label(), context.task.place(), plan.total_steps());
-    let every = context.task.resources.checkpoint_every.map_or(CHECKPOINT_EVERY, u64::from);
+    let every = every(context);
     let model = initial()?;
     let fingerprint = context.recipe.fingerprint();
     let (found, damaged) = context.run.checkpoint(&place, &fingerprint)?;
@@ -113,7 +122,7 @@ pub(super) fn train<M: Module + Sync>(
                 let in_a_row = trainer.skipped().in_a_row;
                 if in_a_row >= MOST_SKIPPED_IN_A_ROW.min(plan.steps_per_epoch()) {
                     let problem =
-                        format!("{in_a_row} steps in a row are, expected one in an epoch or in {MOST_SKIPPED_IN_A_ROW} to be finite");
+                        format!("{in_a_row} in a row, expected at least one step of an epoch or of {MOST_SKIPPED_IN_A_ROW} to be finite");
                     return Err(StageError::Failed(format!("{skipped}; {problem}; lower the learning rate, or look at the data")));
                 }
                 context.progress.warned(&label, &skipped);

@@ -26,7 +26,11 @@ impl RunLock {
         manifest.node.clone_from(&place.name);
         manifest.iteration = place.iteration;
         let made = self.temporary()?;
-        link_all(&entry, &made, &manifest)?;
+        match link_all(&entry, &made, &manifest) {
+            // Another run found it damaged just now, and moved it aside.
+            Err(error) if error.is_not_found() => return Ok((false, reports)),
+            linked => linked?,
+        }
         manifest.write(&made, &self.temporary()?)?;
         self.put_in_place(&made, place)?;
         self.remember(&self.path(place), &manifest);

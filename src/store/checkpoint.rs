@@ -42,8 +42,11 @@ pub(super) fn is_checkpoint(path: &Path) -> bool {
 
 /// The recipe's last checkpoint, by its contents' word alone.
 pub(super) fn newest(run: &Run, fingerprint: &Fingerprint) -> Result<Option<Checkpoint>, StoreError> {
-    let found = all(run, fingerprint)?.into_iter().filter_map(|dir| contents(&dir).ok().map(|contents| (dir, contents)));
-    Ok(found.map(|(dir, contents)| Checkpoint { dir, done: contents.done, of: contents.of }).max_by_key(|checkpoint| checkpoint.done))
+    let mut found = Vec::new();
+    for dir in all(run, fingerprint)? {
+        found.extend(contents(&dir)?.ok().map(|contents| Checkpoint { dir, done: contents.done, of: contents.of }));
+    }
+    Ok(found.into_iter().max_by_key(|checkpoint| checkpoint.done))
 }
 
 /// Removes every checkpoint of the recipe.
@@ -54,7 +57,7 @@ pub(super) fn remove(lock: &RunLock, fingerprint: &Fingerprint) -> Result<(), St
 /// Whether the model that a checkpoint belongs to is finished with its recipe, or with another one; `None` if it is not finished or the
 /// checkpoint cannot be read.
 pub(super) fn outlived(run: &Run, dir: &Path) -> Result<Option<Outlived>, StoreError> {
-    let Ok(contents) = contents(dir) else { return Ok(None) };
+    let Ok(contents) = contents(dir)? else { return Ok(None) };
     let manifest = run.manifest(&Place::model(contents.node, contents.iteration))?.filter(|manifest| manifest.complete);
     Ok(manifest.map(|manifest| if manifest.fingerprint == contents.fingerprint { Outlived::Finished } else { Outlived::Changed }))
 }
@@ -73,20 +76,18 @@ fn all(run: &Run, fingerprint: &Fingerprint) -> Result<Vec<PathBuf>, StoreError>
     Ok(files::list(&run.partial())?.into_iter().filter(|path| files::file_name(path).starts_with(&prefix)).collect())
 }
 
-/// What a checkpoint says of itself, or what is wrong with that.
-fn contents(dir: &Path) -> Result<Contents, Quarantined> {
+/// What a checkpoint says of itself, or what is wrong with that; an error where the file is there and cannot be read.
+fn contents(dir: &Path) -> Result<Result<Contents, Quarantined>, StoreError> {
     let path = dir.join(FILE);
-    let read = || {
-        let bytes = files::read(&path).map_err(|error| error.to_string())?.ok_or("no such file")?;
-        serde_json::from_str(&sealed::JSON.open(&bytes)?).map_err(|error| error.to_string())
-    };
+    let bytes = files::read(&path)?;
+    let parsed = || serde_json::from_str(&sealed::JSON.open(&bytes.ok_or("no such file")?)?).map_err(|error| error.to_string());
     let wrong = |found| Quarantined { path: path.clone(), moved_to: None, expected: "what a checkpoint has".to_string(), found };
-    read().map_err(wrong)
+    Ok(parsed().map_err(wrong))
 }
 
 /// What is wrong with the files of a checkpoint.
 pub(super) fn inspect(dir: &Path) -> Result<Vec<Quarantined>, StoreError> {
-    let contents = match contents(dir) {
+    let contents = match contents(dir)? {
         Ok(contents) => contents,
         Err(report) => return Ok(vec![report]),
     };

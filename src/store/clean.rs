@@ -1,10 +1,12 @@
 //! What can be deleted: found first, removed when the user says so, never what a locked run uses.
 
 use std::collections::HashSet;
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::Outlived;
-use super::{Run, RunLock, Runs, StoreError, checkpoint, files};
+use super::{Run, RunLock, Runs, StoreError, checkpoint, files, lock};
+use crate::disk;
 use crate::tables::TableKind;
 
 /// Something that no run needs.
@@ -18,10 +20,13 @@ pub struct Garbage {
     pub why: &'static str,
 }
 
-/// The runs that could be locked, and whether those are all: only then may the cache be touched.
+/// Why something in flight is garbage when nobody has the lock.
+const KILLED: &str = "left by a process that was killed";
+
+/// The runs that could be locked, and the cache if no run is at work: only then may it be touched. A run that begins now waits for it.
 struct Locks {
-    locks: Vec<RunLock>,
-    all: bool,
+    runs: Vec<RunLock>,
+    cache: Option<disk::File>,
 }
 
 impl Runs {
@@ -59,13 +64,16 @@ impl Runs {
 
     fn garbage_of(&self, locks: &Locks) -> Result<Vec<Garbage>, StoreError> {
         let mut found = Vec::new();
-        for run in &locks.locks {
+        for run in &locks.runs {
             for path in files::list(&run.folder().join("quarantine"))? {
                 found.push(Garbage { bytes: files::size(&path)?, path, why: "damaged, made anew since" });
             }
+            for path in files::list(&run.partial())?.into_iter().filter(|path| !checkpoint::is_checkpoint(path)) {
+                found.push(Garbage { bytes: files::size(&path)?, path, why: KILLED });
+            }
             found.extend(old_checkpoints(run)?);
         }
-        if locks.all {
+        if locks.cache.is_some() {
             found.extend(self.unused_cache()?);
         }
         found.sort_by(|one, other| one.path.cmp(&other.path));
@@ -89,8 +97,9 @@ impl Runs {
         for path in files::list(&self.cache())?.into_iter().filter(|path| *path != kept) {
             let name = files::file_name(&path);
             let why = match name.strip_suffix(".partial") {
+                None if name == lock::FILE => continue,
                 Some(_) => "parts of an unfinished table, set aside when its recipe changed",
-                None if name.starts_with("tmp-") => "left by a process that was killed",
+                None if name.starts_with("tmp-") => KILLED,
                 None if !used.contains(&name) => "a finished output that no run has any more",
                 None => continue,
             };
@@ -99,13 +108,22 @@ impl Runs {
         Ok(found)
     }
 
-    /// Locks every run that is not in use. A run that was never locked has nothing in flight and is locked all the same.
+    /// Locks every run that is not in use, and the cache if none is.
     fn lock_all(&self) -> Result<Locks, StoreError> {
-        let mut locks = Locks { locks: Vec::new(), all: true };
-        for name in self.names()? {
-            match self.run(&name)?.lock() {
-                Ok(lock) => locks.locks.push(lock),
-                Err(StoreError::Locked { .. }) => locks.all = false,
+        let names = self.names()?;
+        let mut locks = Locks { runs: Vec::new(), cache: None };
+        if self.cache().is_dir() {
+            let (path, cache) = self.cache_lock()?;
+            match cache.as_system().try_lock() {
+                Ok(()) => locks.cache = Some(cache),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", path)(error)),
+            }
+        }
+        for name in names {
+            match self.run(&name)?.lock_without_cache() {
+                Ok(lock) => locks.runs.push(lock),
+                Err(StoreError::Locked { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

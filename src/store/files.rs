@@ -3,7 +3,7 @@
 //! Whatever changes the disk goes through [`crate::disk`]. Knows nothing of what the files mean.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,7 +111,7 @@ const HASHED_BYTES: usize = 8 << 20;
 pub(super) fn hash(path: &Path) -> Result<(u64, blake3::Hash), StoreError> {
     let failed = StoreError::io("read", path);
     let hash = || {
-        let (mut file, mut hasher) = (File::open(path)?, blake3::Hasher::new());
+        let (mut file, mut hasher) = (disk::open(path)?, blake3::Hasher::new());
         let mut bytes = vec![0; HASHED_BYTES.min(usize::try_from(file.metadata()?.len()).unwrap_or(HASHED_BYTES).max(1))];
         loop {
             match file.read(&mut bytes) {
@@ -127,7 +127,7 @@ pub(super) fn hash(path: &Path) -> Result<(u64, blake3::Hash), StoreError> {
 
 /// The bytes of a file, or `None` if there is no such file.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
+    match disk::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StoreError::io("read", path)(error)),
@@ -136,12 +136,10 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 
 /// The paths in a folder, sorted; none if there is no such folder.
 pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = match fs::read_dir(folder) {
+    let mut paths = match disk::list(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(StoreError::io("list", folder))?,
+        paths => paths.map_err(StoreError::io("list", folder))?,
     };
-    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
-    let mut paths = paths.map_err(StoreError::io("list", folder))?;
     paths.sort();
     Ok(paths)
 }

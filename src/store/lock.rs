@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::checkpoint::Outlived;
 use super::run::{PIPELINE, SOURCES};
-use super::{Event, EventKind, Journal, Quarantined, Run, StoreError, checkpoint, files, sealed};
+use super::{Event, EventKind, Journal, Quarantined, Run, Runs, StoreError, checkpoint, files, sealed};
 use crate::disk;
 
-/// The lock's name in the run's folder.
-const FILE: &str = "lock";
+/// The lock's name in the run's folder, and in the cache's.
+pub(super) const FILE: &str = "lock";
 
 /// A run that this process may write. Reads like the [`Run`] it is.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct RunLock {
     run: Run,
     /// Held for as long as it is open.
     _file: disk::File,
+    /// The cache as it is used by runs, any number at once; none where it is being cleaned by the process that holds this.
+    _cache: Option<disk::File>,
     /// One line at a time: nodes run side by side.
     journal: Mutex<Journal>,
     temporaries: AtomicU64,
@@ -29,11 +31,23 @@ pub struct RunLock {
 }
 
 impl Run {
-    /// Takes the lock, making the run's folder if need be, and clears away what a killed process had in flight.
+    /// Takes the lock, making the run's folder if need be, and clears away what a killed process had in flight. While the cache is being
+    /// cleaned it waits.
     ///
     /// # Errors
     /// [`StoreError::Locked`] names the process that has it.
     pub fn lock(&self) -> Result<RunLock, StoreError> {
+        let mut lock = self.lock_without_cache()?;
+        let (path, cache) = self.runs().cache_lock()?;
+        cache.as_system().lock_shared().map_err(StoreError::io("lock", path))?;
+        lock._cache = Some(cache);
+        lock.clear_away()?;
+        lock.begin_journal()?;
+        Ok(lock)
+    }
+
+    /// The lock of the run alone, with whatever a killed process left.
+    pub(super) fn lock_without_cache(&self) -> Result<RunLock, StoreError> {
         files::create_folder(self.folder())?;
         let path = self.folder().join(FILE);
         let failed = |error| StoreError::io("lock", path.clone())(error);
@@ -49,10 +63,8 @@ impl Run {
         }
         file.cut(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes())).map_err(failed)?;
         let journal = Mutex::new(self.journal());
-        let mut lock = RunLock { run: self.clone(), _file: file, journal, temporaries: AtomicU64::new(0), damaged_journal: None };
-        lock.clear_away()?;
-        lock.begin_journal()?;
-        Ok(lock)
+        let temporaries = AtomicU64::new(0);
+        Ok(RunLock { run: self.clone(), _file: file, _cache: None, journal, temporaries, damaged_journal: None })
     }
 
     /// Whether a path of the cache's folder is of something that this run had in flight there.
@@ -77,6 +89,16 @@ impl Run {
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path)(error)),
         }
+    }
+}
+
+impl Runs {
+    /// The file by which runs share the cache, and by which it is cleaned while none of them is at work.
+    pub(super) fn cache_lock(&self) -> Result<(PathBuf, disk::File), StoreError> {
+        files::create_folder(&self.cache())?;
+        let path = self.cache().join(FILE);
+        let file = disk::File::open(&path).map_err(StoreError::io("lock", &path))?;
+        Ok((path, file))
     }
 }
 

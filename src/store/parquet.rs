@@ -1,6 +1,5 @@
 //! Parquet files whose bytes depend on nothing but the rows, the fingerprint and the part's number.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -182,7 +181,7 @@ fn properties(schema: &Schema, words: &[(&str, String)]) -> Result<WriterPropert
 /// All rows of a file as one batch, maybe an empty one. The schema's metadata is dropped.
 pub(super) fn decode(path: &Path) -> Result<RecordBatch, StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(StoreError::io("read", path))?;
+    let file = disk::open(path).map_err(StoreError::io("read", path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
     let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
     let schema = builder.schema().clone();
@@ -194,7 +193,7 @@ pub(super) fn decode(path: &Path) -> Result<RecordBatch, StoreError> {
 
 /// The columns of a file, without reading its rows.
 pub(super) fn schema(path: &Path) -> Result<SchemaRef, StoreError> {
-    let file = File::open(path).map_err(StoreError::io("read", path))?;
+    let file = disk::open(path).map_err(StoreError::io("read", path))?;
     let metadata =
         ArrowReaderMetadata::load(&file, Default::default()).map_err(|source| StoreError::Parquet { path: path.to_path_buf(), source })?;
     Ok(without_metadata(metadata.schema()))

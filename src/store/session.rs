@@ -36,13 +36,19 @@ const BATCHES_AHEAD: usize = 2;
 /// is memory.
 const STACK_BYTES: usize = 1 << 28;
 
+/// The share of a query's memory that its result may take, which is printed or written as text when all of it is there.
+const RESULT_SHARE: usize = 8;
+
+/// The memory of a machine that does not say what it has.
+const UNKNOWN_MEMORY: usize = 8 << 30;
+
 /// A DataFusion session with a runtime of its own. Every call blocks; it must not be used from asynchronous code.
 ///
 /// One partition, so that a query returns the same rows in the same order, and the same last digits of sums, every time.
 pub struct Session {
     context: SessionContext,
     runtime: tokio::runtime::Runtime,
-    /// The most memory of a query, and of its result besides.
+    /// The most memory of a query.
     limit: Option<usize>,
 }
 
@@ -55,14 +61,14 @@ impl Session {
         Self::build(RuntimeEnvBuilder::new(), &mut tokio::runtime::Builder::new_current_thread(), None)
     }
 
-    /// A session for queries that a user writes: one whose sorts, groups and joins, or whose result, take more than half of the machine's
-    /// memory is an error. It does not go on on disk, where groups and sums would come out in another order: so its result is the same
+    /// A session for queries that a user writes: one whose sorts, groups and joins take more than half of the memory that is free,
+    /// or whose result takes more than an eighth of that, is an error. It does not go on on disk, where groups and sums would come out in another order: so its result is the same
     /// on every machine that gives one.
     ///
     /// # Errors
     /// The system gives no threads.
     pub fn bounded() -> Result<Self, StoreError> {
-        Self::bounded_by(memory::machine_bytes() / 2)
+        Self::bounded_by(crate::memory::available().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(UNKNOWN_MEMORY) / 2)
     }
 
     /// As [`Self::bounded`], by so many bytes.
@@ -236,7 +242,7 @@ impl Session {
             while let Some(batch) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
                 let batch = batch?;
                 bytes = bytes.saturating_add(memory::bytes_of(&batch));
-                if let Some(limit) = self.limit.filter(|limit| bytes > *limit) {
+                if let Some(limit) = self.limit.map(|limit| limit / RESULT_SHARE).filter(|limit| bytes > *limit) {
                     return Err(DataFusionError::Execution(too_large("the result of a query", limit)));
                 }
                 batches.push(batch);

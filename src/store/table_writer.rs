@@ -100,6 +100,11 @@ impl<'a> TableWriter<'a> {
         self.manifest.rows_of(part)
     }
 
+    /// A part for people: `part-00002 of 5`, by the name of its file.
+    pub fn name_of(&self, part: usize) -> String {
+        format!("part-{part:05} of {}", self.manifest.part_count)
+    }
+
     /// How many parts the table has when it is finished; at least one.
     pub fn part_count(&self) -> usize {
         usize::try_from(self.manifest.part_count).unwrap_or(usize::MAX)

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use crate::disk::{ENOSPC, Fault, Replay, Simulation, misfortune, seeds};
+use crate::disk::{EIO, EMFILE, ENOSPC, Fault, Replay, Simulation, misfortune, seeds};
 use crate::store::Space;
 use crate::tables::Draw;
 use crate::workspace::{Workspace, result};
@@ -73,6 +73,39 @@ fn a_disk_that_is_full_at_any_operation_of_a_run_is_said_and_the_same_command_go
         }
         finish(&workspace, &space, &expected, &story);
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_for_now_stops_the_run_and_nothing_is_taken_for_damaged() {
+    let (workspace, expected, _) = undisturbed();
+    // Half a run is there, so that all there is to read is read.
+    let half = Space::new();
+    let simulation = Simulation::new(half.path(), Fault::Stop, 400, 0);
+    simulation.run(|| workspace.run_here(half.runs().root())).unwrap_err();
+    let reads = {
+        let space = copied(&half);
+        let simulation = Simulation::new(space.path(), Fault::None, 0, 0);
+        simulation.run(|| workspace.run_here(space.runs().root())).unwrap();
+        simulation.reads()
+    };
+    assert!(reads > 100, "{reads} reads");
+    for seed in seeds(12) {
+        let _replay = Replay(seed);
+        let space = copied(&half);
+        let fault = Fault::Unreadable { error: [EIO, EMFILE][(seed % 2) as usize] };
+        let simulation = Simulation::new(space.path(), fault, seed * 7919 % reads, seed);
+        let outcome = simulation.run(|| workspace.run_here(space.runs().root()));
+        let story = [format!("{fault:?} at {:?}: {outcome:?}", simulation.failed())];
+        finish(&workspace, &space, &expected, &story);
+    }
+}
+
+/// Another folder with the same runs.
+fn copied(space: &Space) -> Space {
+    let copy = Space::new();
+    let status = std::process::Command::new("cp").arg("-a").arg(space.runs().root()).arg(copy.path()).status().unwrap();
+    assert!(status.success());
+    copy
 }
 
 /// Leaves a file system so many bytes of room, by a file that takes the rest.

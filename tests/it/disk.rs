@@ -27,6 +27,8 @@ pub enum Fault {
     Stop,
     /// The operation fails with this error of the system, once or from then on.
     Fail { error: i32, lasting: bool },
+    /// What is opened to be read cannot be, with this error of the system; these operations have numbers of their own.
+    Unreadable { error: i32 },
 }
 
 /// The system's errors on Linux.
@@ -44,6 +46,8 @@ struct State {
     /// The number of the operation that goes wrong.
     at: u64,
     done: u64,
+    /// How often something was opened to be read.
+    reads: u64,
     failed: Option<String>,
     /// What is not flushed when it should be, as on a disk that lies: folders, or files.
     lies: Option<bool>,
@@ -52,7 +56,7 @@ struct State {
 impl Simulation {
     /// `fault` befalls the operation number `at`, from 0, in `folder`; everything there now is safely on disk.
     pub fn new(folder: &Path, fault: Fault, at: u64, seed: u64) -> Arc<Self> {
-        let state = State { disk: Disk::read(folder), random: Draw(seed), fault, at, done: 0, failed: None, lies: None };
+        let state = State { disk: Disk::read(folder), random: Draw(seed), fault, at, done: 0, reads: 0, failed: None, lies: None };
         Arc::new(Self(Mutex::new(state)))
     }
 
@@ -73,6 +77,11 @@ impl Simulation {
         self.0.lock().unwrap().done
     }
 
+    /// How often something was opened to be read.
+    pub fn reads(&self) -> u64 {
+        self.0.lock().unwrap().reads
+    }
+
     /// The first operation that went wrong.
     pub fn failed(&self) -> Option<String> {
         self.0.lock().unwrap().failed.clone()
@@ -85,9 +94,34 @@ impl Simulation {
     }
 }
 
+impl State {
+    /// A look at a file or folder, which changes nothing.
+    fn read(&mut self, path: &Path, act: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        let number = self.reads;
+        self.reads += 1;
+        let (is_dead, has_failed) = (self.fault == Fault::Stop && self.failed.is_some(), self.failed.is_some());
+        let error = match self.fault {
+            Fault::Unreadable { error } if number == self.at => Some(io::Error::from_raw_os_error(error)),
+            Fault::Fail { error, lasting: true } if has_failed && error != ENOSPC => Some(io::Error::from_raw_os_error(error)),
+            _ if is_dead => Some(io::Error::other("stopped by a test")),
+            _ => None,
+        };
+        match error {
+            None => act(),
+            Some(error) => {
+                self.failed.get_or_insert_with(|| format!("read {number}: {}", path.display()));
+                Err(error)
+            }
+        }
+    }
+}
+
 impl Watcher for Simulation {
     fn operate(&self, operation: Operation, act: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
         let state = &mut *self.0.lock().unwrap();
+        if let Operation::Read(path) = operation {
+            return state.read(path, act);
+        }
         let number = state.done;
         state.done += 1;
         let error = match state.fault {
@@ -130,7 +164,7 @@ impl Watcher for Simulation {
 fn can_fail(operation: &Operation, error: i32) -> bool {
     match operation {
         Operation::RemoveFile(_) | Operation::RemoveFolder(_) | Operation::Cut(..) => error == EIO,
-        Operation::Create(_) | Operation::Open(_) | Operation::SyncFolder(_) => true,
+        Operation::Create(_) | Operation::Open(_) | Operation::SyncFolder(_) | Operation::Read(_) => true,
         Operation::Append(..) | Operation::Sync(_) | Operation::CreateFolder(_) | Operation::Rename(..) | Operation::Link(..) => {
             error != EMFILE
         }
@@ -275,6 +309,7 @@ impl Disk {
     /// An operation that was done.
     fn record(&mut self, operation: Operation) {
         match operation {
+            Operation::Read(_) => {}
             Operation::Create(path) | Operation::Open(path) => {
                 let name = self.name(path);
                 match self.names.get(&name) {

@@ -59,12 +59,9 @@ fn killed_at_random_and_run_again_the_bytes_are_the_same() {
     }
 }
 
+/// Starts the program and sends it a signal once it has committed something, then again as often as asked; how it ended.
 #[cfg(unix)]
-#[test]
-fn interrupted_it_says_how_to_go_on_and_goes_on() {
-    let whole = Workspace::new();
-    whole.succeed(&["run", "pipeline.yaml"]);
-    let workspace = Workspace::new();
+fn signalled(workspace: &Workspace, signal: &str, times: usize) -> std::process::Output {
     let child = workspace
         .command(&["run", "pipeline.yaml"])
         .stderr(std::process::Stdio::piped())
@@ -77,13 +74,29 @@ fn interrupted_it_says_how_to_go_on_and_goes_on() {
     {
         std::thread::sleep(Duration::from_millis(2));
     }
-    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
-    let output = child.wait_with_output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{error}");
-    assert!(error.contains("the same command goes on from there"), "{error}");
-    workspace.succeed(&["run", "pipeline.yaml"]);
-    assert_eq!(workspace.result("small"), whole.result("small"));
-    assert_nothing_twice(&workspace);
+    for _ in 0..times {
+        let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).stderr(std::process::Stdio::null()).status();
+        // The first one may have been enough.
+        assert!(sent.unwrap().success() || times > 1);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_once_it_says_how_to_go_on_and_twice_it_ends_at_once_and_either_way_it_goes_on() {
+    let whole = Workspace::new();
+    whole.succeed(&["run", "pipeline.yaml"]);
+    for (signal, times) in [("-INT", 1), ("-TERM", 1), ("-INT", 2), ("-TERM", 2), ("-HUP", 1)] {
+        let workspace = Workspace::new();
+        let output = signalled(&workspace, signal, times);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{signal} {times}: {error}");
+        assert!(error.contains("finishing the part in hand; press Ctrl-C again to drop it"), "{signal} {times}: {error}");
+        assert!(times > 1 || error.contains("the same command goes on from there"), "{signal}: {error}");
+        workspace.succeed(&["run", "pipeline.yaml"]);
+        assert!(workspace.result("small") == whole.result("small"), "{signal} {times}");
+        assert_nothing_twice(&workspace);
+    }
 }

@@ -12,7 +12,7 @@ use crate::workspace::{PIPELINE, Workspace};
 
 /// A count in the manifest of a table or model of the run `small`.
 fn count(workspace: &Workspace, place: &Place, name: &str) -> Option<i64> {
-    let run = Runs::open(&workspace.path("runs")).unwrap().run("small").unwrap();
+    let run = Runs::open(workspace.path("runs")).unwrap().run("small").unwrap();
     run.manifest(place).unwrap().unwrap().counts.get(name).copied()
 }
 
@@ -140,7 +140,7 @@ fn an_epoch_of_skipped_steps_and_weights_that_are_broken_at_the_end_fail() {
     let workspace = preferring("batch_size: 12, epochs: 3, non_finite: skip");
     let error = workspace.fail(&["run", "pipeline.yaml"], 1);
     assert!(error.contains("step 1 is skipped, on 12 examples (p-") && error.contains(", …)"), "{error}");
-    assert!(error.contains("1 steps in a row are, expected one in an epoch or in 10 to be finite"), "{error}");
+    assert!(error.contains("1 in a row, expected at least one step of an epoch or of 10 to be finite"), "{error}");
     let workspace = preferring("batch_size: 12, schedule: constant, warmup_ratio: 0.0");
     workspace.edit("prefs.jsonl", "1e+300", "1.0");
     workspace.edit("pipeline.yaml", "learning_rate: 1.0e-3, batch_size: 12", "learning_rate: 1.0e300, batch_size: 12");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::lora::Lora;
 use super::relational::{Merge, Pair, Score, Select, Sql, Strategy};
 use super::sampling::{Evaluate, Generate};
-use super::training::{Rank, RewardModel, Sft, Train};
+use super::training::{Optimizer, Rank, RewardModel, Sft, Train};
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
@@ -169,6 +169,16 @@ impl Operator {
         }
     }
 
+    /// What a node that trains updates its weights by.
+    pub fn optimizer(&self) -> Option<&Optimizer> {
+        match self {
+            Self::Train(train) => Some(&train.optimizer),
+            Self::Sft(sft) => Some(&sft.optimizer),
+            Self::RewardModel(reward_model) => Some(&reward_model.optimizer),
+            _ => None,
+        }
+    }
+
     /// The slots that the user filled: slot, name as written, and what must stand there. Tables of `sql` are not among them.
     pub fn slots(&self) -> Vec<(&'static str, &Name, Output)> {
         let slots: Vec<(&'static str, Option<&Name>, Output)> = match self {
@@ -274,6 +284,11 @@ pub struct Resources {
     /// Less memory for more work in a training node on the CPU: layers are computed again on the way back instead of being kept. The same result, bit for bit.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// Memory that a node with a model may take on the CPU, in 10⁹ bytes; what is free when the run begins when left out. Fewer responses or pairs then go
+    /// through the model together, with the same result; where not even one fits, the run does not begin.
+    #[serde(deserialize_with = "range::optional_positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub memory_gb: Option<f64>,
     /// Input rows (prompts, for `generate`) in one part, the unit of what a kill can lose.
     #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

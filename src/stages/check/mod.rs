@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 
+use super::budget::Budget;
 use super::reward::Reward;
 use super::{StageError, adapters, device_choice, generate_remote};
 use crate::model::{Asked, Checkpoint, DeviceChoice, Head};
@@ -32,8 +33,15 @@ pub type Shapes = BTreeMap<String, Shape>;
 /// # Errors
 /// The first thing found wrong, with the file, table, row or column, and the node's line in the pipeline file.
 pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Shapes, StageError> {
-    let mut known =
-        Known { graph, sources: HashMap::new(), shapes: Shapes::new(), asked: HashMap::new(), tried: HashSet::new(), tasks: Vec::new() };
+    let mut known = Known {
+        graph,
+        sources: HashMap::new(),
+        shapes: Shapes::new(),
+        asked: HashMap::new(),
+        opened: HashMap::new(),
+        tried: HashSet::new(),
+        tasks: Vec::new(),
+    };
     for task in &graph.tasks {
         // Iterations differ in their inputs only where t = 1 starts; the second one shows all there is to see.
         let schema = known.check(task, device).map_err(|error| match error {
@@ -52,6 +60,8 @@ struct Known<'a> {
     shapes: Shapes,
     /// The first prompts of each outside table of prompts.
     asked: HashMap<usize, Vec<Asked>>,
+    /// Outside models without their weights.
+    opened: HashMap<&'a Path, Checkpoint>,
     /// The models and tables that were tried together.
     tried: HashSet<(&'a Path, usize)>,
     tasks: Vec<SchemaRef>,
@@ -100,7 +110,10 @@ impl Known<'_> {
             generate_remote::client(engine)?;
         }
         if super::slot(self.graph, task) == crate::dag::schedule::Slot::Device {
-            device.unwrap_or_else(|| device_choice(task)).resolve()?;
+            let device = device.unwrap_or_else(|| device_choice(task)).resolve()?;
+            if let Some(budget) = Budget::of(&task.resources, device == burn::tensor::Device::flex()) {
+                self.fits(task, budget)?;
+            }
         }
         match (&task.operator, task.table_kind()) {
             (Operator::Sql(settings), _) => {

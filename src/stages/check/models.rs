@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::super::budget::{self, Budget};
 use super::super::reward::{ModelAt, Reward, Term};
 use super::super::{StageError, score};
 use super::Known;
@@ -84,6 +85,18 @@ impl<'a> Known<'a> {
             Err(error @ ModelError::Chat(_)) => Err(error.into()),
             _ => Ok(()),
         }
+    }
+
+    /// That each of the task's models fits into its memory: a model that is made here is as large as the one it began as.
+    pub(super) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), StageError> {
+        for input in ["policy", "from", "reference", "initial", "model"].iter().flat_map(|slot| task.inputs(slot)) {
+            let Some(folder) = self.base_model(input.input) else { continue };
+            if !self.opened.contains_key(folder) {
+                self.opened.insert(folder, Checkpoint::open_blank(folder)?);
+            }
+            self.opened.get(folder).map_or(Ok(()), |checkpoint| budget::check(budget, &task.operator, checkpoint))?;
+        }
+        Ok(())
     }
 
     /// The outside model that a model began as: it has the same tokenizer and chat template.

@@ -42,7 +42,8 @@ pub(super) fn run(context: &Context, settings: &relational::Score) -> Result<Sum
     for part in missing {
         context.check_stopped()?;
         let slice = all.get(writer.rows_of(part)).unwrap_or(&[]);
-        let rows = score(context, &source, slice, &questions, &fingerprint, settings.non_finite)?;
+        let rows = score(context, &source, slice, &questions, &fingerprint, settings.non_finite);
+        let rows = rows.map_err(|error| error.of(&writer.name_of(part)))?;
         writer.commit(part, &rewards::batch(&rows))?;
         done += slice.len();
         context.progress.advanced(&label, done as u64, 0);

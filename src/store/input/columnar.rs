@@ -1,6 +1,5 @@
 //! Parquet and Arrow IPC from outside: what has its schema in the file.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,17 +13,17 @@ use arrow::ipc::reader::{FileReader, StreamReader};
 
 use super::budget::{self, Budget};
 use super::{Source, expansion, message, never_empty};
+use crate::disk;
 use crate::store::StoreError;
 
 /// What an Arrow file begins with; a stream does not.
 const ARROW_FILE: &[u8] = b"ARROW1";
 
+/// Opens a file whose rows are to stay within a budget.
+type Open = fn(&Path, &Budget) -> Result<Box<dyn RecordBatchReader>, StoreError>;
+
 /// The rows of several files, file by file, all with the columns of the first.
-pub(super) fn read(
-    paths: &[PathBuf],
-    open: fn(&Path, &Budget) -> Result<Box<dyn RecordBatchReader>, StoreError>,
-    budget: &mut Budget,
-) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+pub(super) fn read(paths: &[PathBuf], open: Open, budget: &mut Budget) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
     let mut files = Vec::with_capacity(paths.len());
     let mut first: Option<(&Path, SchemaRef)> = None;
     for path in paths {
@@ -64,7 +63,7 @@ fn same(first_path: &Path, first: &Schema, path: &Path, schema: &Schema) -> Resu
 /// A Parquet file, unless it says of itself that it is too large.
 pub(super) fn parquet(path: &Path, budget: &Budget) -> Result<Box<dyn RecordBatchReader>, StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
-    let open = || File::open(path).map_err(StoreError::io("read", path));
+    let open = || disk::open(path).map_err(StoreError::io("read", path));
     let builder = ParquetRecordBatchReaderBuilder::try_new(open()?).map_err(failed)?;
     let most = budget::batch_rows(path, builder.schema().fields())?;
     expansion::expect(path, builder.metadata(), budget)?;
@@ -75,7 +74,7 @@ pub(super) fn parquet(path: &Path, budget: &Budget) -> Result<Box<dyn RecordBatc
 /// An Arrow IPC file or stream.
 pub(super) fn arrow(path: &Path, budget: &Budget) -> Result<Box<dyn RecordBatchReader>, StoreError> {
     budget.expect_text(path)?;
-    let open = || File::open(path).map(BufReader::new).map_err(StoreError::io("read", path));
+    let open = || disk::open(path).map(BufReader::new).map_err(StoreError::io("read", path));
     let failed = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
     let mut begin = Vec::new();
     open()?.take(ARROW_FILE.len() as u64).read_to_end(&mut begin).map_err(StoreError::io("read", path))?;

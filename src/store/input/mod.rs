@@ -6,7 +6,6 @@ mod csv;
 mod expansion;
 mod json;
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use arrow::error::ArrowError;
 use self::budget::Budget;
 use super::{ModelFile, StoreError, files};
 use crate::dag::fingerprint::Fingerprint;
+use crate::disk;
 
 /// Rows a batch.
 const BATCH_ROWS: usize = 8192;
@@ -189,7 +189,7 @@ fn agree(sources: &[Source]) -> Result<(), StoreError> {
 
 /// A text file from its first byte behind a byte order mark.
 fn open(path: &Path) -> Result<Box<dyn BufRead>, StoreError> {
-    let mut reader = File::open(path).map(BufReader::new).map_err(StoreError::io("read", path))?;
+    let mut reader = disk::open(path).map(BufReader::new).map_err(StoreError::io("read", path))?;
     let begin = reader.fill_buf().map_err(StoreError::io("read", path))?;
     let wrong = |found: &str| {
         Err(StoreError::Input { path: path.to_path_buf(), line: None, problem: format!("expected text in UTF-8, found {found}") })

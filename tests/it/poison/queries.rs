@@ -81,7 +81,7 @@ fn a_query_that_takes_too_much_memory_is_refused_and_the_session_goes_on() {
         assert!(error.is_input() && error.to_string().contains(said), "{query}: {error}");
     };
     let numbers = "generate_series(1, 100000000000)";
-    refused(&format!("SELECT * FROM {numbers}"), "expected the result of a query to take at most 16777216 bytes of memory");
+    refused(&format!("SELECT * FROM {numbers}"), "expected the result of a query to take at most 2097152 bytes of memory");
     refused(&format!("SELECT value FROM {numbers} ORDER BY -value"), "expected a query to take at most 16777216 bytes of memory");
     refused(
         &format!("SELECT value * 7919 % 100000007, count(*) FROM {numbers} GROUP BY 1"),

@@ -1,0 +1,25 @@
+//! What a model of some shape takes in memory on the processor, in bytes. Knows the shape only.
+
+use super::ModelConfig;
+
+const NUMBER: u64 = size_of::<f32>() as u64;
+
+impl ModelConfig {
+    /// Keys and values of one token, in all layers.
+    pub fn cache_bytes_per_token(&self) -> u64 {
+        let keys = self.num_key_value_heads as u64 * self.head_dim as u64;
+        2 * self.layers.len() as u64 * keys * NUMBER
+    }
+
+    /// What training keeps of one token for the way back; with `checkpointing` every layer's input, and all else of one layer at a time.
+    pub fn kept_bytes_per_token(&self, checkpointing: bool) -> u64 {
+        let (hidden, intermediate, layers) = (self.hidden_size as u64, self.intermediate_size as u64, self.layers.len() as u64);
+        let queries = self.num_attention_heads as u64 * self.head_dim as u64;
+        let keys = self.num_key_value_heads as u64 * self.head_dim as u64;
+        // Before their norms and after, where there are norms.
+        let raw = if self.qk_norm { queries + keys } else { 0 };
+        // Queries and what they find; keys and values; a normalizer a head; the stream between attention and MLP; gates and ups.
+        let inside = 2 * queries + 2 * keys + raw + self.num_attention_heads as u64 + hidden + 2 * intermediate;
+        NUMBER * (layers * hidden + inside * if checkpointing { 1 } else { layers })
+    }
+}
