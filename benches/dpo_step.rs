@@ -78,6 +78,7 @@ fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send 
         gradient_limit: None,
         micro_batch: asked.micro_batch,
         gradient_checkpointing: asked.checkpointing,
+        skip_non_finite: false,
     };
     let mut trainer = Trainer::new(Checkpoint::open(&folder)?.load(&device)?, settings, asked.steps + 1)?;
     trainer.preference_step(&responses, &pairs, BETA)?;

@@ -31,7 +31,7 @@ impl Sql {
         let session = open(runs, &self.run)?;
         for table in &self.tables {
             let (name, file) = table.split_once('=').ok_or_else(|| CliError::Input(format!("expected NAME=FILE, found {table}")))?;
-            session.register_batches(name, vec![crate::store::read_parquet(Path::new(file))?])?;
+            session.register_files(name, &[(None, std::path::absolute(file)?)])?;
         }
         match self.query {
             Some(query) => format::write(&session.query(&query)?, self.format, self.output.as_deref()),

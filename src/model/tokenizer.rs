@@ -4,6 +4,10 @@ use std::path::Path;
 
 use super::ModelError;
 
+/// The longest text that is tokenized, in bytes: longer than any model's context, and short enough for the hundred bytes that a tokenizer
+/// takes for each token, which may be one byte of it.
+const MOST_TEXT_BYTES: usize = 8 << 20;
+
 /// A Hugging Face tokenizer, without the truncation and padding that its file may ask for.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
@@ -58,13 +62,18 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<i32>, ModelError> {
         let ids = self.ids(text, special)?;
         if ids.is_empty() {
-            return Err(ModelError::Text(format!("expected at least one token, found none in {text:?}")));
+            let beginning: String = text.chars().take(60).collect();
+            return Err(ModelError::Text(format!("expected at least one token, found none in {beginning:?}")));
         }
         Ok(ids)
     }
 
     /// As [`Tokenizer::encode`], but a text may have no tokens.
     pub(super) fn ids(&self, text: &str, special: SpecialTokens) -> Result<Vec<i32>, ModelError> {
+        if text.len() > MOST_TEXT_BYTES {
+            let problem = format!("expected a text of at most {MOST_TEXT_BYTES} bytes, found {}", text.len());
+            return Err(ModelError::Text(problem));
+        }
         let encoding = self.inner.encode_fast(text, special != SpecialTokens::Written);
         let encoding = encoding.map_err(|error| ModelError::Text(error.to_string()))?;
         // The mask marks what the tokenizer added; a special token that the text spells out is not marked.

@@ -50,6 +50,7 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Fault> {
         columns: table.columns.clone(),
         shape: table.shape,
         map: table.map.clone(),
+        max_bytes: table.max_bytes,
     })
 }
 

@@ -62,6 +62,8 @@ pub enum SourceKind {
         shape: Shape,
         /// Columns to rename: ours, each with theirs.
         map: IndexMap<String, String>,
+        /// The most memory that the rows may take, in bytes.
+        max_bytes: u64,
     },
     /// A Hugging Face model directory.
     Model {

@@ -257,8 +257,12 @@ impl Unrolling<'_> {
             engine: None,
         };
         let at = |value: String| At { value, span: node.name.span };
-        let score =
-            Score { responses: at(format!("{}{part}_responses", node.name.value)), reward: name("reward"), prompts: Some(name("prompts")) };
+        let score = Score {
+            responses: at(format!("{}{part}_responses", node.name.value)),
+            reward: name("reward"),
+            prompts: Some(name("prompts")),
+            non_finite: evaluate.non_finite,
+        };
         let policy = self.slot(inputs, model).map(|slot| Slot { slot: "policy", ..slot });
         let prompts = self.slot(inputs, "prompts");
         let sampling = policy.into_iter().chain(prompts.clone()).collect();

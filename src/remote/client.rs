@@ -192,7 +192,7 @@ impl Client {
     fn parse<T>(&self, url: &str, text: &str, read: impl Fn(Value) -> Result<T, String>) -> Result<T, RemoteError> {
         let failed = |problem: String| RemoteError::Body { url: url.to_string(), problem, body: self.beginning(text) };
         let value = serde_json::from_str(text).map_err(|error| match ["NaN", "Infinity"].iter().find(|word| text.contains(**word)) {
-            Some(word) => failed(format!("expected JSON, found {word}, which it cannot have")),
+            Some(word) => failed(format!("expected JSON, found {word}, which it cannot have; null is its word for no number")),
             None => failed(format!("expected JSON, found a body that is none ({error})")),
         })?;
         read(value).map_err(failed)

@@ -42,11 +42,12 @@ impl RewardServer {
         Self { client, shape }
     }
 
-    /// One finite reward for each of `batch`, asked for in one request; see [`super::in_order`] for several batches at once.
+    /// A finite reward for each of `batch`, or `None` where the server says null, asked for in one request; see
+    /// [`super::in_order`] for several batches at once.
     ///
     /// # Errors
-    /// No usable answer after all attempts, another count of rewards, a reward that is no finite number, or [`RemoteError::Stopped`].
-    pub fn score(&self, batch: &[Scorable], stopped: Stopped) -> Result<Vec<f64>, RemoteError> {
+    /// No usable answer after all attempts, another count of rewards, a reward that is neither a number nor null, or [`RemoteError::Stopped`].
+    pub fn score(&self, batch: &[Scorable], stopped: Stopped) -> Result<Vec<Option<f64>>, RemoteError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -61,7 +62,8 @@ impl RewardServer {
             return Err(failed(format!("expected {} rewards, one for each response, found {}", batch.len(), list.len())));
         }
         let numbers = list.iter().enumerate().map(|(index, value)| match value.as_f64() {
-            Some(number) if number.is_finite() => Ok(number),
+            Some(number) if number.is_finite() => Ok(Some(number)),
+            None if value.is_null() => Ok(None),
             _ => Err(failed(format!("expected a number as reward {index} of {}, found {}", batch.len(), beginning(value)))),
         });
         numbers.collect()

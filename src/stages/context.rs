@@ -192,6 +192,11 @@ impl Context<'_> {
         Ok(Session::new()?)
     }
 
+    /// A session for a query that the user wrote.
+    pub fn query_session(&self) -> Result<Session, StageError> {
+        Ok(Session::bounded()?)
+    }
+
     /// A session for plans over tables of any length: what does not fit into its memory is sorted on disk, beside the run.
     pub fn spilling_session(&self) -> Result<Session, StageError> {
         Ok(Session::with_memory_limit(SORTING_BYTES, &self.run.temporary()?)?)

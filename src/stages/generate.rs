@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context, settings: &Generate) -> Result<Summary, Sta
     let prompts = selected(context)?;
     if let Some(engine) = &settings.engine {
         let (writer, tokens) = generate_remote::run(context, settings, engine, &prompts)?;
-        return finish(writer, tokens);
+        return finish(context, writer, tokens);
     }
     let mut writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART)?;
     let label = context.task.label();
@@ -55,12 +55,18 @@ pub(super) fn run(context: &Context, settings: &Generate) -> Result<Summary, Sta
             context.progress.advanced(&label, done as u64, tokens);
         }
     }
-    finish(writer, tokens)
+    finish(context, writer, tokens)
 }
 
 /// Says that all responses are there; `tokens` is how many of their tokens this call generated.
-fn finish(writer: TableWriter, tokens: u64) -> Result<Summary, StageError> {
+fn finish(context: &Context, writer: TableWriter, tokens: u64) -> Result<Summary, StageError> {
     let counts = counts(&writer)?;
+    if let Some((prompt_id, error)) = first_failure(&writer)? {
+        let (responses, failed) = (counts[0].1, counts[3].1);
+        context
+            .progress
+            .warned(&context.task.label(), &format!("{failed} of {responses} responses failed, the first: prompt {prompt_id}: {error}"));
+    }
     let text =
         format!("{} responses, {} tokens, {} cut by the length limit, {} failed", counts[0].1, counts[1].1, counts[2].1, counts[3].1);
     writer.finish(counts.into_iter().map(|(name, count)| (name.to_string(), count)).collect())?;
@@ -89,6 +95,17 @@ fn counts(writer: &TableWriter) -> Result<[(&'static str, i64); 4], StageError> 
         failed += reasons.iter().filter(|reason| *reason == Some("error")).count() as i64;
     }
     Ok([("responses", responses), ("tokens", tokens), ("truncated", truncated), ("failed", failed)])
+}
+
+/// The first response that failed: its prompt, and why.
+fn first_failure(writer: &TableWriter) -> Result<Option<(String, String)>, StageError> {
+    for batch in writer.committed()? {
+        let (ids, errors): (&StringArray, &StringArray) = (tables::column(&batch, "prompt_id")?, tables::column(&batch, "error")?);
+        if let Some((id, Some(error))) = ids.iter().zip(errors).find(|(_, error)| error.is_some()) {
+            return Ok(Some((id.unwrap_or_default().to_string(), error.to_string())));
+        }
+    }
+    Ok(None)
 }
 
 /// Response tokens in a batch of responses, without the prompts'.

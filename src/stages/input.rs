@@ -67,14 +67,14 @@ impl Uses {
 /// what it is read as; with file and line, or row (from 0) where the format has no lines.
 pub fn import(graph: &Graph, index: usize) -> Result<Imported, StageError> {
     let Some(source) = graph.sources.get(index) else { return Err(StageError::Input("an input does not exist".to_string())) };
-    let SourceKind::Table { paths, shape, map, .. } = &source.kind else {
+    let SourceKind::Table { paths, shape, map, max_bytes, .. } = &source.kind else {
         return Err(StageError::Input(format!("{} is not a table", source.name)));
     };
     let (uses, name) = (Uses::of(graph, index), source.name.as_str());
     let format = format_of(&source.kind);
     let of_table = |problem: String| StageError::Input(format!("table {name}: {problem}"));
     // Whatever cannot be read here is the user's file, not one of the run's.
-    let files = store::read_inputs(&format, paths).map_err(|error| StageError::Input(error.to_string()))?;
+    let files = store::read_inputs(&format, paths, *max_bytes).map_err(|error| StageError::Input(error.to_string()))?;
     let starts: Vec<usize> = files
         .iter()
         .scan(0, |next, batches| {

@@ -104,7 +104,7 @@ pub fn run(context: &Context) -> Result<Summary, StageError> {
     match &context.task.operator {
         Operator::Select(settings) => select::run(context, settings),
         Operator::Generate(settings) => generate::run(context, settings),
-        Operator::Score(_) => score::run(context),
+        Operator::Score(settings) => score::run(context, settings),
         Operator::Merge(_) => merge::run(context),
         Operator::Pair(settings) => pair::run(context, settings),
         Operator::Reference => reference::run(context),

@@ -165,6 +165,9 @@ impl Columns {
         let column = |name: &str, numbers: &Option<Float64Array>| numbers.as_ref().map_or(Ok(None), |numbers| number(name, numbers));
         let reward_gap = column("reward_gap", &self.reward_gap)?;
         let weight = column("weight", &self.weight)?;
+        if let Some((chosen, rejected)) = of_scores.filter(|(chosen, rejected)| !(chosen - rejected).is_finite()) {
+            return Err(format!("expected scores whose difference is a finite number, found {chosen:e} and {rejected:e}"));
+        }
         if let Some(weight) = weight.filter(|weight| *weight < 0.0) {
             return Err(format!("weight: expected 0 or more, found {weight}"));
         }

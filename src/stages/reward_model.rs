@@ -5,6 +5,7 @@
 use super::comparisons::{Comparisons, Part};
 use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, StageError, Summary, budget};
+use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::RewardModel;
 use crate::training::{Comparison, Settings};
 
@@ -49,6 +50,7 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
         gradient_limit: settings.max_gradient_norm,
         micro_batch: budget::micro_batch(context, &checkpoint, longest, MICRO_BATCH_SIZE)?,
         gradient_checkpointing: context.task.resources.gradient_checkpointing,
+        skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
     budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
     let mut batch = Vec::new();

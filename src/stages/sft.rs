@@ -8,6 +8,7 @@ use super::adapters::Trainee;
 use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, Prompt, StageError, Summary, budget, tensors};
 use crate::model::Checkpoint;
+use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::{Initialize, Sft};
 use crate::training::{Responses, Settings};
 
@@ -36,6 +37,7 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageErr
         gradient_limit: settings.max_gradient_norm,
         micro_batch: budget::micro_batch(context, &checkpoint, longest, MICRO_BATCH_SIZE)?,
         gradient_checkpointing: context.task.resources.gradient_checkpointing,
+        skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
     budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
     let trainee = Trainee::new(context, &checkpoint);

@@ -5,7 +5,7 @@ use crate::pipeline::spec::relational::Sql;
 
 /// The query's rows, as one part.
 pub(super) fn run(context: &Context, settings: &Sql) -> Result<Summary, StageError> {
-    let session = context.session()?;
+    let session = context.query_session()?;
     context.register_named(&session, "tables")?;
     let rows = context.write_query_result(&session, &settings.query.text)?;
     Ok(Summary::new(format!("{rows} rows")))

@@ -6,6 +6,7 @@ use super::adapters::Trainee;
 use super::paired::Paired;
 use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, StageError, Summary, budget};
+use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::Train;
 use crate::training::{Pair, Settings};
 
@@ -38,6 +39,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
         gradient_limit: settings.max_gradient_norm,
         micro_batch: budget::micro_batch(context, &checkpoint, paired.longest(), MICRO_BATCH_SIZE)?,
         gradient_checkpointing: context.task.resources.gradient_checkpointing,
+        skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
     budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
     let responses = paired.responses(0..paired.pairs.len(), &device)?;

@@ -2,6 +2,7 @@
 //!
 //! Knows neither what is trained nor by which loss.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
@@ -14,6 +15,12 @@ use crate::training::{Decay, Rule, Settings, StepMetrics, Trainer, TrainingError
 
 /// Steps between two checkpoints, unless the node's resources say otherwise.
 const CHECKPOINT_EVERY: u64 = 50;
+
+/// So many skipped steps in a row are no accident any more.
+const MOST_SKIPPED_IN_A_ROW: u64 = 10;
+
+/// Examples that an error names.
+const NAMED: usize = 8;
 
 /// The file beside the trainer's own in a checkpoint: the training table so far.
 const METRICS_FILE: &str = "training.parquet";
@@ -54,13 +61,21 @@ impl Plan<'_> {
         order.sort_by_cached_key(|row| (stream.number("shuffle", self.examples[*row], epoch), *row));
         order
     }
+
+    /// These examples for an error: `on 12 examples: p-001, p-007, …`.
+    fn named(&self, rows: &[usize]) -> String {
+        let ids: Vec<&str> = rows.iter().take(NAMED).filter_map(|row| self.examples.get(*row).copied()).collect();
+        let more = if rows.len() > ids.len() { ", …" } else { "" };
+        format!("on {} examples ({}{more})", rows.len(), ids.join(", "))
+    }
 }
 
 fn every(context: &Context) -> u64 {
     context.task.resources.checkpoint_every.map_or(CHECKPOINT_EVERY, u64::from)
 }
 
-/// Runs `step` over the plan, with checkpoints; writes the training table, and the model by `save` into the folder it is given.
+/// Runs `step` over the plan, with checkpoints; writes the training table, and the model by `save` into the folder it is given. A skipped
+/// step has no row in the table.
 pub(super) fn train<M: Module + Sync>(
     context: &Context,
     initial: impl FnOnce() -> Result<M, StageError>,
@@ -91,9 +106,28 @@ pub(super) fn train<M: Module + Sync>(
             order = (epoch, plan.order(context.seed(), epoch));
         }
         let batch: Vec<usize> = order.1.iter().copied().skip(first).take(plan.batch_size).collect();
-        let metrics = step(&mut trainer, &batch)?;
+        let metrics = step(&mut trainer, &batch).map_err(|error| match error {
+            error @ TrainingError::Diverged { .. } => StageError::Failed(format!(
+                "{}: {error}, and with `non_finite: skip` such steps are left out and counted",
+                plan.named(&batch)
+            )),
+            other => other.into(),
+        })?;
         tokens += metrics.tokens as u64;
-        rows.push(row(epoch + 1, &metrics));
+        match metrics.skipped {
+            None => rows.push(row(epoch + 1, &metrics)),
+            Some(unusable) => {
+                let (step, examples) = (metrics.step + 1, plan.named(&batch));
+                let skipped = format!("step {step} is skipped, {examples}: {unusable}");
+                let in_a_row = trainer.skipped().in_a_row;
+                if in_a_row >= MOST_SKIPPED_IN_A_ROW.min(plan.steps_per_epoch()) {
+                    let problem =
+                        format!("{in_a_row} in a row, expected at least one step of an epoch or of {MOST_SKIPPED_IN_A_ROW} to be finite");
+                    return Err(StageError::Failed(format!("{skipped}; {problem}; lower the learning rate, or look at the data")));
+                }
+                context.progress.warned(&label, &skipped);
+            }
+        }
         context.progress.advanced(&label, trainer.step(), tokens);
         let stopped = (context.stopped)();
         if trainer.step() < total && (stopped || trainer.step().is_multiple_of(every)) {
@@ -106,16 +140,28 @@ pub(super) fn train<M: Module + Sync>(
             return Err(StageError::Stopped);
         }
     }
-    write_training_table(context, &rows)?;
+    if let Some(name) = trainer.broken_parameter() {
+        let problem = "expected finite weights after the last step, found others";
+        return Err(StageError::Failed(format!("{name}: {problem}; lower the learning rate")));
+    }
+    let skipped = trainer.skipped().count;
+    write_training_table(context, &rows, skipped)?;
     let writer = context.run.write_model(&place, context.recipe)?;
     save(writer.dir(), &trainer.model())?;
-    writer.finish([("steps".to_string(), total as i64)].into())?;
+    writer.finish(counts(total as i64, skipped))?;
     let (first, last) = (rows.first().map_or(0.0, |row| row.loss), rows.last().map_or(0.0, |row| row.loss));
-    Ok(Summary { text: format!("{total} steps, loss {first:.4} to {last:.4}"), tokens })
+    let skipped = if skipped > 0 { format!(", {skipped} skipped because they were not finite") } else { String::new() };
+    Ok(Summary { text: format!("{total} steps, loss {first:.4} to {last:.4}{skipped}"), tokens })
+}
+
+/// What a manifest counts: `skipped` only where there are any.
+fn counts(steps: i64, skipped: u64) -> BTreeMap<String, i64> {
+    let skipped = (skipped > 0).then(|| ("skipped".to_string(), skipped as i64));
+    [("steps".to_string(), steps)].into_iter().chain(skipped).collect()
 }
 
 /// Writes the table before the model, so that a model that is there always has its table.
-fn write_training_table(context: &Context, rows: &[training_table::Row]) -> Result<(), StageError> {
+fn write_training_table(context: &Context, rows: &[training_table::Row], skipped: u64) -> Result<(), StageError> {
     let Some(place) = context.task.training_place() else { return Ok(()) };
     let recipe = training_recipe(context.recipe);
     let mut writer = context.run.write_table(&place, &recipe, Some(TableKind::Training), rows.len(), rows.len().max(1))?;
@@ -123,7 +169,7 @@ fn write_training_table(context: &Context, rows: &[training_table::Row]) -> Resu
     for part in writer.missing() {
         writer.commit(part, &batch)?;
     }
-    writer.finish([("steps".to_string(), rows.len() as i64)].into())?;
+    writer.finish(counts(rows.len() as i64, skipped))?;
     Ok(())
 }
 

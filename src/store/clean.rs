@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::checkpoint::Outlived;
 use super::{Run, RunLock, Runs, StoreError, checkpoint, files, lock};
@@ -121,7 +122,7 @@ impl Runs {
             }
         }
         for name in names {
-            match self.run(&name)?.lock_without_cache() {
+            match self.run(&name)?.lock_without_cache(Duration::ZERO) {
                 Ok(lock) => locks.runs.push(lock),
                 Err(StoreError::Locked { .. }) => {}
                 Err(error) => return Err(error),

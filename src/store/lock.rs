@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::checkpoint::Outlived;
 use super::run::{PIPELINE, SOURCES};
@@ -37,22 +38,22 @@ impl Run {
     /// # Errors
     /// [`StoreError::Locked`] names the process that has it.
     pub fn lock(&self) -> Result<RunLock, StoreError> {
-        let mut lock = self.lock_without_cache()?;
         let (path, cache) = self.runs().cache_lock()?;
         cache.as_system().lock_shared().map_err(StoreError::io("lock", path))?;
+        let mut lock = self.lock_without_cache(PATIENCE)?;
         lock._cache = Some(cache);
         lock.clear_away()?;
         lock.begin_journal()?;
         Ok(lock)
     }
 
-    /// The lock of the run alone, with whatever a killed process left.
-    pub(super) fn lock_without_cache(&self) -> Result<RunLock, StoreError> {
+    /// The lock of the run alone, with whatever a killed process left; tried for so long.
+    pub(super) fn lock_without_cache(&self, patience: Duration) -> Result<RunLock, StoreError> {
         files::create_folder(self.folder())?;
         let path = self.folder().join(FILE);
         let failed = |error| StoreError::io("lock", path.clone())(error);
         let mut file = disk::File::open(&path).map_err(failed)?;
-        match file.as_system().try_lock() {
+        match try_lock(file.as_system(), patience) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 // Where a locked file cannot be read, the holder stays unnamed.
@@ -88,6 +89,20 @@ impl Run {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path)(error)),
+        }
+    }
+}
+
+/// How long a run that begins waits for its lock: a reader that asks whether it is held, and who tidies up, hold it for a moment themselves.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Takes a lock within this time.
+fn try_lock(file: &File, patience: Duration) -> Result<(), TryLockError> {
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if start.elapsed() < patience => std::thread::sleep(patience / 100),
+            result => return result,
         }
     }
 }

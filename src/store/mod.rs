@@ -35,6 +35,7 @@ mod journal;
 mod kept;
 mod lock;
 mod manifest;
+mod memory;
 mod model_writer;
 mod parquet;
 mod place;

@@ -1,9 +1,11 @@
-//! SQL over tables: those of a run, batches in memory, files. Queries only; nothing here can change what is on disk.
+//! SQL over tables: those of a run, batches in memory, files. Queries only; nothing here can change what is on disk, and no query reads a
+//! file that was not registered.
 
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
@@ -13,7 +15,8 @@ use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -23,11 +26,29 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::manifest::Manifest;
+use super::memory;
 use super::scan::Files;
 use super::{Place, PlaceKind, Run, StoreError, journal, parquet};
 
+/// How often a reader looks again at a run that is at work, and after how long.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+/// What the engine says of a file that is not there any more.
+const VANISHED: &str = "Object Store error: Object at location";
+
 /// Batches of a query's result that wait to be asked for.
 const BATCHES_AHEAD: usize = 2;
+
+/// Stack for planning and computing: an expression may be nested thousands deep, and each level takes a few calls. Only what is used of it
+/// is memory.
+const STACK_BYTES: usize = 1 << 28;
+
+/// The share of a query's memory that its result may take, which is printed or written as text when all of it is there.
+const RESULT_SHARE: usize = 8;
+
+/// The memory of a machine that does not say what it has.
+const UNKNOWN_MEMORY: usize = 8 << 30;
 
 /// A DataFusion session with a runtime of its own. Every call blocks; it must not be used from asynchronous code.
 ///
@@ -35,6 +56,10 @@ const BATCHES_AHEAD: usize = 2;
 pub struct Session {
     context: SessionContext,
     runtime: tokio::runtime::Runtime,
+    /// The most memory of a query.
+    limit: Option<usize>,
+    /// The run that it is over, if it is over one.
+    run: Option<Run>,
 }
 
 impl Session {
@@ -43,7 +68,28 @@ impl Session {
     /// # Errors
     /// The system gives no threads.
     pub fn new() -> Result<Self, StoreError> {
-        Self::build(RuntimeEnvBuilder::new(), &mut tokio::runtime::Builder::new_current_thread())
+        Self::build(RuntimeEnvBuilder::new(), &mut tokio::runtime::Builder::new_current_thread(), None)
+    }
+
+    /// A session for queries that a user writes: one whose sorts, groups and joins take more than half of the memory that is free,
+    /// or whose result takes more than an eighth of that, is an error. It does not go on on disk, where groups and sums would come out in another order: so its result is the same
+    /// on every machine that gives one.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn bounded() -> Result<Self, StoreError> {
+        Self::bounded_by(crate::memory::available().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(UNKNOWN_MEMORY) / 2)
+    }
+
+    /// As [`Self::bounded`], by so many bytes.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn bounded_by(bytes: usize) -> Result<Self, StoreError> {
+        let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let environment =
+            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(bytes))).with_disk_manager_builder(no_disk);
+        Self::build(environment, tokio::runtime::Builder::new_multi_thread().worker_threads(1), Some(bytes))
     }
 
     /// A session that sorts and groups on disk, in `folder`, when it would need more than `bytes` of memory, and whose queries work on
@@ -53,31 +99,65 @@ impl Session {
     /// The system gives no threads.
     pub fn with_memory_limit(bytes: usize, folder: &Path) -> Result<Self, StoreError> {
         let environment = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))).with_temp_file_path(folder);
-        Self::build(environment, &mut tokio::runtime::Builder::new_multi_thread())
+        Self::build(environment, &mut tokio::runtime::Builder::new_multi_thread(), None)
     }
 
-    /// A session with every table of the run as far as it is committed, under its node's name, and `journal`. A table of several
+    /// A session for a user's queries with every table of the run as far as it is committed, under its node's name, and `journal`. A table of several
     /// iterations is one table with the column `iteration` (Int32).
     ///
     /// # Errors
     /// A manifest or the journal cannot be read, or a part is not what its manifest says.
     pub fn over_run(run: &Run) -> Result<Self, StoreError> {
-        let session = Self::new()?;
-        session.register_run(run)?;
+        let mut session = Self::bounded()?;
+        session.run = Some(run.clone());
+        session.look(|| session.register_run(run))?;
         Ok(session)
     }
 
-    fn build(environment: RuntimeEnvBuilder, runtime: &mut tokio::runtime::Builder) -> Result<Self, StoreError> {
-        let runtime = runtime.build().map_err(|error| StoreError::Sql { message: format!("cannot start the SQL engine: {error}") })?;
+    /// Looks again, for a while, where a run at work took away what was looked at: that is no damage.
+    fn look<T>(&self, look: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        for _ in 0..LOOKS {
+            match (look(), &self.run) {
+                (Err(_), Some(run)) if run.is_locked()? => std::thread::sleep(BETWEEN_LOOKS),
+                (result, _) => return result,
+            }
+        }
+        look()
+    }
+
+    fn build(environment: RuntimeEnvBuilder, runtime: &mut tokio::runtime::Builder, limit: Option<usize>) -> Result<Self, StoreError> {
+        let runtime = runtime
+            .thread_stack_size(STACK_BYTES)
+            .build()
+            .map_err(|error| StoreError::Sql { message: format!("cannot start the SQL engine: {error}") })?;
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_information_schema(true)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
         let context = SessionContext::new_with_config_rt(config, environment.build_arc().map_err(sql)?);
-        Ok(Self { context, runtime })
+        Ok(Self { context, runtime, limit, run: None })
     }
 
-    /// Adds every table of the run and `journal`, as [`Self::over_run`] does.
+    /// Waits for `work` on a thread with a stack for the deepest query; a panic there is an error.
+    fn wait<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T, DataFusionError> + Send) -> Result<T, StoreError> {
+        let broken = |problem: String| StoreError::Sql { message: format!("the SQL engine cannot run this query: {problem}") };
+        let outcome = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            let thread = thread.spawn_scoped(scope, || self.runtime.block_on(work())).map_err(|error| broken(error.to_string()))?;
+            thread.join().map_err(|_| broken("it broke down".to_string()))
+        })?;
+        outcome.map_err(|error| self.explained(error))
+    }
+
+    /// The engine's error; of a query that takes too much memory, in words of our own.
+    fn explained(&self, error: DataFusionError) -> StoreError {
+        match (error.find_root(), self.limit) {
+            (DataFusionError::ResourcesExhausted(_), Some(limit)) => StoreError::Sql { message: too_large("a query", limit) },
+            _ => sql(error),
+        }
+    }
+
+    /// Adds every table of the run and `journal`, as [`Self::over_run`] does, in the place of those that have their names.
     ///
     /// # Errors
     /// As for [`Self::over_run`].
@@ -86,10 +166,12 @@ impl Session {
         let tables: Vec<_> = manifests.into_iter().filter(|(place, _)| place.kind == PlaceKind::Table).collect();
         for group in tables.chunk_by(|(one, _), (other, _)| one.name == other.name) {
             if let [(place, _), ..] = group {
+                self.context.deregister_table(TableReference::bare(place.name.as_str())).map_err(sql)?;
                 self.register_manifests(&place.name, run, group)?;
             }
         }
         let events = journal::batch(&run.journal().read()?).map_err(|error| sql(error.into()))?;
+        self.context.deregister_table("journal").map_err(sql)?;
         self.register_batches("journal", vec![events])
     }
 
@@ -141,8 +223,8 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`], but for what fails only while it runs.
     pub fn register_view(&self, name: &str, text: &str) -> Result<(), StoreError> {
-        let frame = self.runtime.block_on(self.context.sql_with_options(text, only_queries())).map_err(sql)?;
-        self.register(name, frame.into_view())
+        let view = self.wait(async || Ok(self.context.sql_with_options(text, only_queries()).await?.into_view()))?;
+        self.register(name, view)
     }
 
     /// The names of the tables, sorted.
@@ -158,8 +240,7 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`], but for what fails only while it runs.
     pub fn schema_of(&self, text: &str) -> Result<SchemaRef, StoreError> {
-        let frame = self.runtime.block_on(self.context.sql_with_options(text, only_queries())).map_err(sql)?;
-        Ok(Arc::new(frame.schema().as_arrow().clone()))
+        self.wait(async || Ok(Arc::new(self.context.sql_with_options(text, only_queries()).await?.schema().as_arrow().clone())))
     }
 
     /// The single whole number that a query gives, such as a count.
@@ -176,14 +257,37 @@ impl Session {
     /// The result of a query: at least one batch, maybe without rows, so that its columns are always known.
     ///
     /// # Errors
-    /// The text is no SQL, is not a query, names what is not there, or fails while it runs.
+    /// The text is no SQL, is not a query, names what is not there, or fails while it runs; in a bounded session, it takes too much memory.
     pub fn query(&self, text: &str) -> Result<Vec<RecordBatch>, StoreError> {
-        let result = self.runtime.block_on(async {
+        let mut result = self.query_once(text);
+        for _ in 0..LOOKS {
+            match (&result, &self.run) {
+                // A run at work took it away since it was registered.
+                (Err(StoreError::Sql { message }), Some(run)) if message.contains(VANISHED) => {
+                    self.look(|| self.register_run(run))?;
+                    result = self.query_once(text);
+                }
+                _ => break,
+            }
+        }
+        result
+    }
+
+    fn query_once(&self, text: &str) -> Result<Vec<RecordBatch>, StoreError> {
+        let (schema, mut batches) = self.wait(async || {
             let frame = self.context.sql_with_options(text, only_queries()).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
-            Ok((schema, frame.collect().await?))
-        });
-        let (schema, mut batches) = result.map_err(sql)?;
+            let (mut rows, mut batches, mut bytes) = (frame.execute_stream().await?, Vec::new(), 0_usize);
+            while let Some(batch) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
+                let batch = batch?;
+                bytes = bytes.saturating_add(memory::bytes_of(&batch));
+                if let Some(limit) = self.limit.map(|limit| limit / RESULT_SHARE).filter(|limit| bytes > *limit) {
+                    return Err(DataFusionError::Execution(too_large("the result of a query", limit)));
+                }
+                batches.push(batch);
+            }
+            Ok((schema, batches))
+        })?;
         if batches.is_empty() {
             batches.push(RecordBatch::new_empty(schema));
         }
@@ -195,7 +299,7 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`]; of what fails only while it runs, the rows are errors.
     pub fn rows(&self, text: &str) -> Result<Rows<'_>, StoreError> {
-        let stream = self.runtime.block_on(async {
+        let stream = self.wait(async || {
             let plan = self.context.sql_with_options(text, only_queries()).await?.create_physical_plan().await?;
             let mut rows = coalesced(plan).execute(0, self.context.task_ctx())?;
             let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
@@ -209,8 +313,8 @@ impl Session {
                 Ok(())
             });
             Ok(stream.build())
-        });
-        Ok(Rows { runtime: &self.runtime, stream: stream.map_err(sql)? })
+        })?;
+        Ok(Rows { session: self, stream })
     }
 
     /// Adds rows that come as they are asked for as the table `name`, which a query can read once.
@@ -244,7 +348,7 @@ impl Session {
 
 /// The rows of a query, batch by batch.
 pub struct Rows<'a> {
-    runtime: &'a tokio::runtime::Runtime,
+    session: &'a Session,
     stream: SendableRecordBatchStream,
 }
 
@@ -260,8 +364,8 @@ impl Iterator for Rows<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let stream = &mut self.stream;
-        let next = self.runtime.block_on(poll_fn(|context| stream.as_mut().poll_next(context)));
-        next.map(|batch| batch.map_err(sql))
+        let next = self.session.runtime.block_on(poll_fn(|context| stream.as_mut().poll_next(context)));
+        next.map(|batch| batch.map_err(|error| self.session.explained(error)))
     }
 }
 
@@ -310,5 +414,31 @@ fn sql(error: DataFusionError) -> StoreError {
         other => other.message().into_owned(),
     };
     let message = message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default();
-    StoreError::Sql { message: message.trim().to_string() }
+    StoreError::Sql { message: refusal(message.trim()).unwrap_or_else(|| message.trim().to_string()) }
+}
+
+/// What to do instead of what no query can do: `None` for another error of the engine.
+fn refusal(message: &str) -> Option<String> {
+    const WRITE: &str = "to write rows to a file, use `optune sql RUN QUERY --format parquet --output FILE`";
+    const READ: &str = "to read a file, make it an input table of the pipeline, or name it by `optune sql RUN --table NAME=FILE`";
+    let not_a_query = ["DDL not supported: ", "DML not supported: ", "Statement not supported: "];
+    if let Some(found) = not_a_query.iter().find_map(|words| message.strip_prefix(words)) {
+        return Some(format!("expected a query, found {found}: queries change nothing, inside the run or outside; {WRITE}; {READ}"));
+    }
+    if message.contains("only supports a single SQL statement") {
+        return Some("expected one query, found several statements; ask them one after the other".to_string());
+    }
+    let names_a_file =
+        message.contains("not found") && (message.contains('/') || message.contains("able function") || has_extension(message));
+    names_a_file.then(|| format!("{message}; queries read no files by their names: {READ}"))
+}
+
+/// Whether a message is about a name that ends as files of tables do.
+fn has_extension(message: &str) -> bool {
+    ["parquet", "csv", "json", "jsonl", "arrow"].iter().any(|extension| message.contains(&format!(".{extension}'")))
+}
+
+fn too_large(what: &str, limit: usize) -> String {
+    let advice = "filter rows or choose columns before they are joined, sorted or grouped, or add a LIMIT";
+    format!("expected {what} to take at most {limit} bytes of memory, found more; {advice}")
 }

@@ -85,6 +85,17 @@ fn distinct_keys(kind: TableKind, batches: &[&RecordBatch]) -> Result<(), TableE
     Ok(())
 }
 
+/// The error of a row with the row's key behind it.
+pub(super) fn with_key(kind: TableKind, batch: &RecordBatch, error: TableError) -> TableError {
+    match error {
+        TableError::Row { table, row, problem } => match described(kind, kind.key(), batch, row) {
+            Ok(key) => TableError::Row { table, row, problem: format!("{problem} ({key})") },
+            Err(_) => TableError::Row { table, row, problem },
+        },
+        other => other,
+    }
+}
+
 /// What a row has in these columns: `column = value` with commas.
 pub(super) fn described(kind: TableKind, columns: &[&str], batch: &RecordBatch, row: usize) -> Result<String, TableError> {
     let one = |name: &&str| {

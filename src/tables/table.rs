@@ -68,7 +68,7 @@ macro_rules! table {
 
         /// Checks every row of a batch with the table's schema.
         pub(super) fn check(batch: &arrow::array::RecordBatch) -> Result<(), $crate::tables::TableError> {
-            views(batch, |view| view.check())
+            views(batch, |view| view.check()).map_err(|error| $crate::tables::check::with_key($crate::tables::TableKind::$kind, batch, error))
         }
     };
 }

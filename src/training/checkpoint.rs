@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::parameters::{self, Parameters};
-use super::{Settings, Trainer, TrainingError};
+use super::{Settings, Skipped, Trainer, TrainingError};
 use crate::disk;
 
 const VERSION: u32 = 1;
@@ -22,8 +22,18 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 struct Progress {
     version: u32,
+    /// Updates of the weights.
     step: u64,
+    /// Steps that changed nothing, if there are any, and how many of them are the last ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    skipped: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    skipped_in_a_row: u64,
     files: Vec<String>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 const WEIGHTS: &str = "weights.safetensors";
@@ -47,7 +57,8 @@ impl<M: Module + Sync> Trainer<M> {
             }
         }
         let path = folder.join(PROGRESS);
-        let progress = Progress { version: VERSION, step: moments.step, files };
+        let Skipped { count: skipped, in_a_row: skipped_in_a_row } = self.skipped;
+        let progress = Progress { version: VERSION, step: moments.step, skipped, skipped_in_a_row, files };
         let text = serde_json::to_string_pretty(&progress).map_err(|problem| TrainingError::state(&path, problem))?;
         disk::write(&path, text).map_err(|problem| TrainingError::state(&path, format!("{problem}{}", disk::way_on(&problem))))
     }
@@ -73,6 +84,7 @@ impl<M: Module + Sync> Trainer<M> {
         };
         let (first, second) = (moments(MEANS)?, moments(SQUARES)?);
         let mut trainer = Self::new(model, settings, total_steps)?;
+        trainer.skipped = Skipped { count: progress.skipped, in_a_row: progress.skipped_in_a_row };
         trainer.optimizer.moments.step = progress.step;
         trainer.optimizer.moments.first = first;
         trainer.optimizer.moments.second = second;

@@ -1,5 +1,6 @@
 //! What can go wrong in training: numbers that are none, inputs that do not belong together, a state that cannot be kept or restored.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::model::ModelError;
@@ -7,15 +8,13 @@ use crate::model::ModelError;
 /// An error of this module. The policy and the optimizer are as they were before the step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
-    /// The loss or the gradient norm is NaN or infinite.
-    #[error("step {step}: {quantity} is {value}, expected a finite number; a lower learning rate or a gradient limit may help")]
+    /// A number that the step goes by is NaN or infinite.
+    #[error("step {}: {unusable}, expected a finite number; a lower learning rate or a gradient limit may help", step + 1)]
     Diverged {
-        /// The step, counted from 0.
+        /// The step, counted from 0; the text counts from 1.
         step: u64,
         /// Which number.
-        quantity: &'static str,
-        /// Its value.
-        value: f64,
+        unusable: Unusable,
     },
     /// Rows, counts or settings do not belong together.
     #[error("{0}")]
@@ -31,6 +30,24 @@ pub enum TrainingError {
         /// What was expected and what was found.
         problem: String,
     },
+}
+
+/// A number of a step that is NaN or infinite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unusable {
+    /// Which number.
+    pub quantity: &'static str,
+    /// Its value.
+    pub value: f64,
+    /// The step's loss.
+    pub loss: f64,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}", self.quantity, self.value)?;
+        if self.loss.is_finite() { write!(f, " (the loss is {:.4})", self.loss) } else { Ok(()) }
+    }
 }
 
 impl TrainingError {

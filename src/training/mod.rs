@@ -23,11 +23,11 @@ mod schedule;
 mod supervised;
 mod trainer;
 
-pub use error::TrainingError;
+pub use error::{TrainingError, Unusable};
 pub use logprobs::response_logprobs;
 pub use optimizer::Rule;
 pub use preference::Pair;
 pub use responses::Responses;
 pub use reward::{Comparison, rewards};
 pub use schedule::{Decay, Schedule};
-pub use trainer::{Settings, StepMetrics, Trainer};
+pub use trainer::{Settings, Skipped, StepMetrics, Trainer};

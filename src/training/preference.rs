@@ -7,6 +7,7 @@ use crate::model::{CausalLm, CpuGradients, CpuTraining, CpuWeights};
 use super::logprobs::{Scored, masked};
 use super::loss::{PairLogprobs, PreferenceLoss, weighted_dpo};
 use super::parameters::Parameters;
+use super::trainer::{LOSS, Quantities};
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
 /// A preference pair.
@@ -28,18 +29,18 @@ impl Trainer<CausalLm> {
     /// One step on the mean of the weighted DPO loss over all of `pairs`, whose rows are those of `responses`.
     ///
     /// # Errors
-    /// When there is no pair, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
+    /// When there is no pair, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
     pub fn preference_step(&mut self, responses: &Responses, pairs: &[Pair], beta: f64) -> Result<StepMetrics, TrainingError> {
         let count = pairs.len() as f64;
         let mut sum = PreferenceLoss::default();
-        let (gradient_norm, learning_rate) = match self.on_processor {
+        let update = match self.on_processor {
             true => self.step_in_place(|trainer, weights, gradients| {
                 trainer.add_gradients(weights, responses, pairs, beta, gradients, &mut sum)?;
-                Ok(sum.loss / count)
+                Ok(quantities(&sum, count))
             })?,
             false => {
                 let gradients = self.preference_gradients(responses, pairs, beta, &mut sum)?;
-                self.update(gradients, sum.loss / count)?
+                self.update(gradients, quantities(&sum, count))?
             }
         };
         Ok(StepMetrics {
@@ -50,9 +51,10 @@ impl Trainer<CausalLm> {
             logprob_chosen: Some(sum.logprob_chosen / count),
             logprob_rejected: Some(sum.logprob_rejected / count),
             kl: Some(sum.kl / count),
-            gradient_norm,
-            learning_rate,
+            gradient_norm: update.gradient_norm,
+            learning_rate: update.learning_rate,
             tokens: pairs.iter().map(|pair| responses.token_count(&[pair.chosen, pair.rejected])).sum(),
+            skipped: update.skipped,
         })
     }
 
@@ -101,6 +103,17 @@ impl Trainer<CausalLm> {
         let length = |pair: &Pair| responses.length(pair.chosen).max(responses.length(pair.rejected));
         self.gradients(pairs, length, work, |found| sum.add(&found))
     }
+}
+
+/// What a step on so many pairs goes by.
+fn quantities(sum: &PreferenceLoss, count: f64) -> Quantities<4> {
+    [
+        (LOSS, sum.loss / count),
+        // An infinite margin has a loss of 0.
+        ("the reward margin", sum.reward_margin / count),
+        ("the chosen logprob", sum.logprob_chosen / count),
+        ("the rejected logprob", sum.logprob_rejected / count),
+    ]
 }
 
 /// The loss of `pairs`, whose `logprobs` are first those of all chosen and then those of all rejected responses.

@@ -11,7 +11,7 @@ use crate::model::{CpuTraining, CpuWeights, Padding, RewardModel, Sequences};
 
 use super::loss::{RankingLoss, bradley_terry};
 use super::responses::families;
-use super::trainer::{micro_batches, on_processor};
+use super::trainer::{LOSS, Quantities, micro_batches, on_processor};
 use super::{StepMetrics, Trainer, TrainingError};
 
 /// Two conversations, one preferred.
@@ -58,7 +58,7 @@ impl Trainer<RewardModel> {
     /// metric `reward_margin` is the mean difference of the two rewards, `accuracy` the share of comparisons where it is above 0.
     ///
     /// # Errors
-    /// When there is no comparison, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
+    /// When there is no comparison, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
     pub fn ranking_step(
         &mut self,
         sequences: &Sequences,
@@ -67,7 +67,7 @@ impl Trainer<RewardModel> {
     ) -> Result<StepMetrics, TrainingError> {
         let count = comparisons.len() as f64;
         let mut sum = RankingLoss::default();
-        let (gradient_norm, learning_rate) = match self.on_processor {
+        let update = match self.on_processor {
             true => self.step_in_place(|trainer, weights, gradients| {
                 let model = CpuTraining::of_reward_model(&trainer.model, weights, trainer.gradient_checkpointing())?;
                 for comparisons in trainer.micro_batches(comparisons)? {
@@ -82,7 +82,7 @@ impl Trainer<RewardModel> {
                         scores.chunks_exact(2).zip(comparisons).flat_map(of_comparison).collect()
                     })?;
                 }
-                Ok(sum.loss / count)
+                Ok(quantities(&sum, count))
             })?,
             false => {
                 let work = |model: &RewardModel, comparisons: &[Comparison]| {
@@ -98,7 +98,7 @@ impl Trainer<RewardModel> {
                 };
                 let length = |comparison: &Comparison| length(sequences, comparison.chosen).max(length(sequences, comparison.rejected));
                 let gradients = self.gradients(comparisons, length, work, |found| sum.add(&found))?;
-                self.update(gradients, sum.loss / count)?
+                self.update(gradients, quantities(&sum, count))?
             }
         };
         Ok(StepMetrics {
@@ -109,11 +109,17 @@ impl Trainer<RewardModel> {
             logprob_chosen: None,
             logprob_rejected: None,
             kl: None,
-            gradient_norm,
-            learning_rate,
+            gradient_norm: update.gradient_norm,
+            learning_rate: update.learning_rate,
             tokens: comparisons.iter().map(|c| self::length(sequences, c.chosen) + self::length(sequences, c.rejected)).sum(),
+            skipped: update.skipped,
         })
     }
+}
+
+/// What a step on so many comparisons goes by.
+fn quantities(sum: &RankingLoss, count: f64) -> Quantities<2> {
+    [(LOSS, sum.loss / count), ("the reward margin", sum.reward_margin / count)]
 }
 
 /// The rewards of the chosen rows: `[rows]`.

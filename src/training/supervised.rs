@@ -3,6 +3,7 @@
 use crate::model::{CausalLm, CpuTraining};
 
 use super::logprobs::{Scored, masked};
+use super::trainer::LOSS;
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
 impl Trainer<CausalLm> {
@@ -10,11 +11,11 @@ impl Trainer<CausalLm> {
     /// response weighs more than a short one, as in Hugging Face's causal language model loss.
     ///
     /// # Errors
-    /// When no row has a response token, a row does not exist, or a loss or gradient is not finite; nothing has changed then.
+    /// When no row has a response token, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
     pub fn supervised_step(&mut self, responses: &Responses, rows: &[usize]) -> Result<StepMetrics, TrainingError> {
         let count = responses.response_token_count(rows) as f64;
         let (mut loss, step) = (0.0, self.step());
-        let (gradient_norm, learning_rate) = match self.on_processor {
+        let update = match self.on_processor {
             true => self.step_in_place(|trainer, weights, gradients| {
                 let policy = CpuTraining::of_causal_lm(&trainer.model, weights, trainer.gradient_checkpointing())?;
                 for rows in trainer.micro_batches(rows)? {
@@ -24,7 +25,7 @@ impl Trainer<CausalLm> {
                         vec![-1.0 / count; logprobs.len()]
                     })?;
                 }
-                Ok(loss)
+                Ok([(LOSS, loss)])
             })?,
             false => {
                 let work = |policy: &CausalLm, rows: &[usize]| {
@@ -33,7 +34,7 @@ impl Trainer<CausalLm> {
                     Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
                 };
                 let gradients = self.gradients(rows, |&row| responses.length(row), work, |found| loss += found)?;
-                self.update(gradients, loss)?
+                self.update(gradients, [(LOSS, loss)])?
             }
         };
         Ok(StepMetrics {
@@ -44,9 +45,10 @@ impl Trainer<CausalLm> {
             logprob_chosen: None,
             logprob_rejected: None,
             kl: None,
-            gradient_norm,
-            learning_rate,
+            gradient_norm: update.gradient_norm,
+            learning_rate: update.learning_rate,
             tokens: responses.token_count(rows),
+            skipped: update.skipped,
         })
     }
 }

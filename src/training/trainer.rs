@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device};
 
 use super::optimizer::{Gradients, Optimizer, Rule};
 use super::parameters::{self, Parameters};
-use super::{Schedule, TrainingError};
+use super::{Schedule, TrainingError, Unusable};
 use crate::model::{CpuGradients, CpuWeights};
 
 /// How to train.
@@ -26,6 +26,8 @@ pub struct Settings {
     pub micro_batch: usize,
     /// Whether layers are computed again on the way back instead of being kept: less memory, more work, the same bits. On the processor only.
     pub gradient_checkpointing: bool,
+    /// Whether a step whose loss or gradient is NaN or infinite changes nothing and is counted, instead of being an error.
+    pub skip_non_finite: bool,
 }
 
 /// What a step found, before its update. What only pairs have is `None` after a supervised step.
@@ -52,13 +54,39 @@ pub struct StepMetrics {
     pub learning_rate: f64,
     /// Tokens that went through the model, prompts included, padding not.
     pub tokens: usize,
+    /// What was not finite in a step that changed nothing for that reason.
+    pub skipped: Option<Unusable>,
 }
+
+/// How many steps changed nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Of all steps.
+    pub count: u64,
+    /// Since the last step that changed something.
+    pub in_a_row: u64,
+}
+
+/// What a step did to the weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Update {
+    pub(super) gradient_norm: f64,
+    pub(super) learning_rate: f64,
+    pub(super) skipped: Option<Unusable>,
+}
+
+/// The numbers that a step goes by, with their names for errors; the loss first.
+pub(super) type Quantities<const N: usize> = [(&'static str, f64); N];
+
+/// The name of the loss among [`Quantities`].
+pub(super) const LOSS: &str = "the loss";
 
 /// A model in training.
 #[derive(Clone, Debug)]
 pub struct Trainer<M> {
     pub(super) model: M,
     pub(super) optimizer: Optimizer,
+    pub(super) skipped: Skipped,
     settings: Settings,
     total_steps: u64,
     /// Whether gradients are computed by kernels of our own; by autodiff elsewhere.
@@ -86,12 +114,23 @@ impl<M: Module + Sync> Trainer<M> {
             let problem = "gradient_checkpointing is for training on the processor; leave it out, or choose device: cpu";
             return Err(TrainingError::Input(problem.to_string()));
         }
-        Ok(Self { model, optimizer: Optimizer::new(settings.rule), settings, total_steps, on_processor })
+        Ok(Self { model, optimizer: Optimizer::new(settings.rule), skipped: Skipped::default(), settings, total_steps, on_processor })
     }
 
-    /// How many steps have been taken.
+    /// How many steps have been taken, with those that changed nothing.
     pub fn step(&self) -> u64 {
-        self.optimizer.moments.step
+        self.optimizer.moments.step + self.skipped.count
+    }
+
+    /// The steps that changed nothing.
+    pub fn skipped(&self) -> Skipped {
+        self.skipped
+    }
+
+    /// The first parameter in training that is not finite throughout, which the last step can have made so.
+    pub fn broken_parameter(&self) -> Option<String> {
+        let finite = |weights: burn::tensor::Tensor<1>| weights.into_data().iter::<f32>().all(f32::is_finite);
+        parameters::values(&self.model).into_iter().find_map(|(name, weights)| (!finite(weights)).then_some(name))
     }
 
     /// The model as it is now, without autodiff. Shares its weights with the trainer until the next step.
@@ -136,50 +175,55 @@ impl<M: Module + Sync> Trainer<M> {
         Ok(sum)
     }
 
-    /// Clips and applies the gradients; returns their norm and the learning rate.
-    pub(super) fn update(&mut self, gradients: Parameters, loss: f64) -> Result<(f64, f64), TrainingError> {
+    /// Clips and applies the gradients, if they and the `quantities` are finite.
+    pub(super) fn update<const N: usize>(&mut self, gradients: Parameters, quantities: Quantities<N>) -> Result<Update, TrainingError> {
         let mut gradients = Gradients::Tensors(gradients);
-        let (norm, learning_rate) = self.checked(&mut gradients, loss)?;
-        if let Gradients::Tensors(gradients) = gradients {
-            self.model = self.optimizer.step(self.model.clone(), gradients, learning_rate);
+        let update = self.checked(&mut gradients, &quantities)?;
+        if let (Gradients::Tensors(gradients), None) = (gradients, update.skipped) {
+            self.model = self.optimizer.step(self.model.clone(), gradients, update.learning_rate);
         }
-        Ok((norm, learning_rate))
+        Ok(update)
     }
 
-    /// One step on the processor: hands the weights, out of the model for that time, and what gradients are to be added to, to `work`, which returns the loss;
-    /// clips and applies the gradients. Returns their norm and the learning rate.
-    pub(super) fn step_in_place(
+    /// One step on the processor: hands the weights, out of the model for that time, and what gradients are to be added to, to `work`, which returns the
+    /// numbers that the step goes by; clips and applies the gradients, if all are finite.
+    pub(super) fn step_in_place<const N: usize>(
         &mut self,
-        work: impl FnOnce(&Self, &CpuWeights, &mut CpuGradients) -> Result<f64, TrainingError>,
-    ) -> Result<(f64, f64), TrainingError> {
+        work: impl FnOnce(&Self, &CpuWeights, &mut CpuGradients) -> Result<Quantities<N>, TrainingError>,
+    ) -> Result<Update, TrainingError> {
         let mut weights = CpuWeights::lend(&mut self.model)?;
         let mut gradients = CpuGradients::default();
-        let outcome = work(self, &weights, &mut gradients).and_then(|loss| {
+        let outcome = work(self, &weights, &mut gradients).and_then(|quantities| {
             let mut gradients = Gradients::Numbers(gradients.into_parameters());
-            let (norm, learning_rate) = self.checked(&mut gradients, loss)?;
-            if let Gradients::Numbers(gradients) = gradients {
-                self.optimizer.step_in_place(&mut weights, &gradients, learning_rate);
+            let update = self.checked(&mut gradients, &quantities)?;
+            if let (Gradients::Numbers(gradients), None) = (gradients, update.skipped) {
+                self.optimizer.step_in_place(&mut weights, &gradients, update.learning_rate);
             }
-            Ok((norm, learning_rate))
+            Ok(update)
         });
         weights.give_back(&mut self.model);
         outcome
     }
 
-    /// Clips the gradients, if there are any and they and the loss are numbers; returns their norm and the learning rate.
-    fn checked(&self, gradients: &mut Gradients, loss: f64) -> Result<(f64, f64), TrainingError> {
+    /// Clips the gradients, if there are any. Where they or a quantity are not finite, the step is an error, or it is counted as skipped:
+    /// whoever called must not apply it then. The one place that decides what a number that is none does.
+    fn checked(&mut self, gradients: &mut Gradients, quantities: &[(&'static str, f64)]) -> Result<Update, TrainingError> {
         let step = self.step();
         if gradients.is_empty() {
-            return Err(TrainingError::Input(format!("step {step}: the batch has no response token, expected at least one")));
+            return Err(TrainingError::Input(format!("step {}: the batch has no response token, expected at least one", step + 1)));
         }
-        let finite = |quantity, value: f64| match value.is_finite() {
-            true => Ok(value),
-            false => Err(TrainingError::Diverged { step, quantity, value }),
+        let gradient_norm = gradients.clip(self.settings.gradient_limit);
+        let learning_rate = self.settings.schedule.rate(step, self.total_steps);
+        let loss = quantities.first().map_or(f64::NAN, |(_, loss)| *loss);
+        let mut all = quantities.iter().copied().chain([("the gradient norm", gradient_norm)]);
+        let unusable = all.find(|(_, value)| !value.is_finite()).map(|(quantity, value)| Unusable { quantity, value, loss });
+        self.skipped.in_a_row = match unusable {
+            Some(unusable) if !self.settings.skip_non_finite => return Err(TrainingError::Diverged { step, unusable }),
+            Some(_) => self.skipped.in_a_row + 1,
+            None => 0,
         };
-        finite("the loss", loss)?;
-        let norm = gradients.clip(self.settings.gradient_limit);
-        finite("the gradient norm", norm)?;
-        Ok((norm, self.settings.schedule.rate(step, self.total_steps)))
+        self.skipped.count += u64::from(unusable.is_some());
+        Ok(Update { gradient_norm, learning_rate, skipped: unusable })
     }
 }
 

@@ -30,7 +30,7 @@ fn tiny() -> (tempfile::TempDir, PathBuf) {
 fn settings(peak: f64, micro_batch: usize) -> Settings {
     let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
-    Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false }
+    Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false, skip_non_finite: false }
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

@@ -25,6 +25,7 @@ mod model;
 mod model_config;
 mod offline;
 mod pipeline;
+mod poison;
 mod reference;
 mod relational;
 mod remote;

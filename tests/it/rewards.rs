@@ -76,7 +76,12 @@ fn trainer(folder: &Path, micro_batch: usize) -> Trainer<RewardModel> {
     let model = Checkpoint::open(folder).unwrap().load_reward_model(&device().autodiff()).unwrap();
     let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let schedule = Schedule { peak: 1e-2, decay: Decay::Constant, warmup_ratio: 0.0 };
-    Trainer::new(model, Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false }, 4).unwrap()
+    Trainer::new(
+        model,
+        Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false, skip_non_finite: false },
+        4,
+    )
+    .unwrap()
 }
 
 #[test]

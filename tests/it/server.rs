@@ -364,7 +364,7 @@ fn a_reward_server_is_asked_in_either_shape() {
         Reply::json(json!({ "scores": responses }))
     });
     let scores = RewardServer::new(client(&server, 20), RewardShape::Plain).score(&scorables(&texts), GOING_ON).unwrap();
-    assert_eq!(scores, [0.0, 0.5, 1.0]);
+    assert_eq!(scores, [0.0, 0.5, 1.0].map(Some));
     assert_eq!(server.seen().last().unwrap().json(), json!({"prompts": ["0", "1", "2"], "responses": ["", "b", "bb"]}));
 
     for key in ["rewards", "reward"] {
@@ -372,7 +372,7 @@ fn a_reward_server_is_asked_in_either_shape() {
         let mut batch = scorables(&texts);
         batch[1].label = Some("four");
         let rewards = RewardServer::new(client(&server, 0), RewardShape::OpenRlhf).score(&batch, GOING_ON).unwrap();
-        assert_eq!(rewards, [1.0, -2.5, 1000.0]);
+        assert_eq!(rewards, [1.0, -2.5, 1000.0].map(Some));
         let expected = json!({
             "query": ["<p>0</p>ab", "<p>1</p>ab", "<p>2</p>ab"], "prompts": ["0", "1", "2"], "labels": [null, "four", null],
         });
@@ -387,7 +387,7 @@ fn rewards_that_cannot_be_are_said() {
     for (body, said, requests) in [
         ("{\"scores\": [1]}", "expected 2 rewards, one for each response, found 1", 1),
         ("{\"scores\": [1, 2, 3]}", "found 3", 1),
-        ("{\"scores\": [1, null]}", "expected a number as reward 1 of 2, found null", 1),
+        ("{\"scores\": [1, true]}", "expected a number as reward 1 of 2, found true", 1),
         ("{\"scores\": [\"1\", 2]}", "expected a number as reward 0 of 2, found \"1\"", 1),
         ("{\"scores\": [[1], [2]]}", "found [1]", 1),
         ("{\"scores\": [1, NaN]}", "found NaN, which it cannot have", 2),

@@ -59,6 +59,15 @@ fn counts(runs: &Runs) -> Result<BTreeMap<&'static str, i64>, StoreError> {
     found.map(|(table, _)| Ok((*table, session.count(&format!("SELECT count(*) FROM {table}"))?))).collect()
 }
 
+/// Says that something is over, also when a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn readers_beside_a_run_see_what_is_committed_and_never_fail() {
     let workspace = Workspace::new();
@@ -79,8 +88,9 @@ fn readers_beside_a_run_see_what_is_committed_and_never_fail() {
                 }
                 reads
             });
+            let over = Over(&is_over);
             succeeded(begin(&workspace, arguments));
-            is_over.store(true, Ordering::SeqCst);
+            drop(over);
             reader.join().unwrap()
         });
         assert!(reads > 5, "the tables were seen in {reads} states");
@@ -119,8 +129,10 @@ fn runs_that_share_the_cache_at_the_same_time_end_in_the_bytes_that_each_has_alo
             let cleaner = scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) {
                     workspace.succeed(&["clean"]);
+                    thread::sleep(Duration::from_millis(20));
                 }
             });
+            let over = Over(&is_over);
             let mut children: Vec<Child> = files.iter().map(|file| begin(&workspace, &["run", file])).collect();
             thread::sleep(Duration::from_millis(random.next_u64() % 1500));
             let victim = (random.next_u64() % 3) as usize;
@@ -128,7 +140,7 @@ fn runs_that_share_the_cache_at_the_same_time_end_in_the_bytes_that_each_has_alo
             children[victim].wait().unwrap();
             children[victim] = begin(&workspace, &["run", &files[victim]]);
             children.into_iter().for_each(succeeded);
-            is_over.store(true, Ordering::SeqCst);
+            drop(over);
             cleaner.join().unwrap();
         });
         for ((name, _), expected) in names.iter().zip(&expected) {

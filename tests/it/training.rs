@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use optune::model::{CausalLm, Checkpoint, Sequences};
-use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, response_logprobs};
+use optune::training::{
+    Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, Unusable, response_logprobs,
+};
 use serde_json::Value;
 
 use crate::model::{blank_checkpoint, device, real};
@@ -17,7 +19,7 @@ const ADAM_W: Rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight
 
 fn settings(rule: Rule, peak: f64, micro_batch: usize) -> Settings {
     let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
-    Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false }
+    Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false, skip_non_finite: false }
 }
 
 fn tiny_model(tied: bool, seed: u64) -> CausalLm {
@@ -119,7 +121,7 @@ fn an_empty_response_has_logprob_zero() {
     let mut trainer = Trainer::new(tiny_model(true, 7), settings(ADAM_W, 1e-3, 2), 1).unwrap();
     assert_eq!(response_logprobs(&trainer.model(), &responses, &[0, 1], 2).unwrap(), [0.0, 0.0]);
     let error = trainer.supervised_step(&responses, &[0, 1]).unwrap_err();
-    assert_eq!(error.to_string(), "step 0: the batch has no response token, expected at least one");
+    assert_eq!(error.to_string(), "step 1: the batch has no response token, expected at least one");
 }
 
 #[test]
@@ -193,7 +195,8 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
     }
     for rule in [ADAM_W, Rule::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
         let schedule = Schedule { peak: 3e-3, decay: Decay::Cosine, warmup_ratio: 0.25 };
-        let settings = Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3, gradient_checkpointing: false };
+        let settings =
+            Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3, gradient_checkpointing: false, skip_non_finite: false };
         let responses = tiny_responses(10);
         let pairs = pairs(&tiny_model(false, 7), &responses);
         let mut trainer = Trainer::new(tiny_model(false, 7), settings, 8).unwrap();
@@ -236,10 +239,37 @@ fn a_diverged_step_is_an_error_and_changes_nothing() {
     let before = Weights::of(&trainer.model());
     pairs[1].weight = f64::NAN;
     let error = trainer.preference_step(&responses, &pairs, 0.1).unwrap_err();
-    assert!(matches!(error, TrainingError::Diverged { step: 1, quantity: "the loss", .. }), "{error}");
-    assert!(error.to_string().starts_with("step 1: the loss is NaN, expected a finite number"), "{error}");
+    assert!(matches!(error, TrainingError::Diverged { step: 1, unusable: Unusable { quantity: "the loss", .. } }), "{error}");
+    assert!(error.to_string().starts_with("step 2: the loss is NaN, expected a finite number"), "{error}");
     assert!(Weights::of(&trainer.model()) == before);
     assert_eq!(trainer.step(), 1);
+}
+
+#[test]
+fn a_skipped_step_is_counted_and_leaves_weights_and_moments_as_they_were() {
+    let responses = tiny_responses(4);
+    let good = pairs(&tiny_model(true, 7), &responses);
+    let mut bad = good.clone();
+    bad[1].weight = f64::NAN;
+    let skipping = Settings { skip_non_finite: true, ..settings(ADAM_W, 1e-3, 4) };
+    let trainer = |settings| Trainer::new(tiny_model(true, 7), settings, 9).unwrap();
+    let (mut plain, mut skipped) = (trainer(settings(ADAM_W, 1e-3, 4)), trainer(skipping));
+    for pairs in [&good, &bad, &bad, &good] {
+        let metrics = skipped.preference_step(&responses, pairs, 0.1).unwrap();
+        match metrics.skipped {
+            None => assert_eq!(StepMetrics { step: metrics.step, ..plain.preference_step(&responses, pairs, 0.1).unwrap() }, metrics),
+            Some(unusable) => assert_eq!((unusable.quantity, unusable.value.is_nan()), ("the loss", true)),
+        }
+        assert!(Weights::of(&skipped.model()) == Weights::of(&plain.model()));
+        // As it was saved, so it goes on.
+        let folder = tempfile::tempdir().unwrap();
+        skipped.save_state(folder.path()).unwrap();
+        let restored = Trainer::load_state(folder.path(), tiny_model(true, 8), skipping, 9).unwrap();
+        assert_eq!((restored.step(), restored.skipped()), (skipped.step(), skipped.skipped()));
+        skipped = restored;
+    }
+    assert_eq!((skipped.step(), plain.step()), (4, 2));
+    assert_eq!((skipped.skipped().count, skipped.skipped().in_a_row, skipped.broken_parameter()), (2, 0, None));
 }
 
 #[test]

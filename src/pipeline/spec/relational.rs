@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::non_finite::NonFinite;
 use super::query::Query;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
@@ -70,6 +71,9 @@ pub struct Score {
     /// The prompts that the responses answer; found from the responses when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<Name>,
+    /// What happens where a reward is NaN, infinite or null. `skip` leaves such responses out, and counts them.
+    #[serde(default, skip_serializing_if = "NonFinite::is_default")]
+    pub non_finite: NonFinite,
 }
 
 /// The pool of an iteration: the new responses of the selected prompts and the old ones of all others.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::engine::Engine;
+use super::non_finite::NonFinite;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
@@ -89,6 +90,9 @@ pub struct Evaluate {
     #[serde(default, deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     pub top_k: Option<u32>,
+    /// What happens where a reward is NaN, infinite or null. `skip` leaves such responses out, and counts them.
+    #[serde(default, skip_serializing_if = "NonFinite::is_default")]
+    pub non_finite: NonFinite,
 }
 
 fn pair_of_responses() -> u32 {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::held_out::HeldOut;
 use super::lora::Lora;
+use super::non_finite::NonFinite;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
@@ -54,6 +55,9 @@ pub struct Train {
     #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: Option<f64>,
+    /// What happens where a step's loss or gradient is NaN or infinite. `skip` leaves such steps out, and counts them; ten in a row, or an epoch, fail.
+    #[serde(default, skip_serializing_if = "NonFinite::is_default")]
+    pub non_finite: NonFinite,
     /// Train a low-rank adapter instead of the weights, `{}` for its defaults; the weights themselves when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
@@ -107,6 +111,9 @@ pub struct Sft {
     #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: Option<f64>,
+    /// What happens where a step's loss or gradient is NaN or infinite. `skip` leaves such steps out, and counts them; ten in a row, or an epoch, fail.
+    #[serde(default, skip_serializing_if = "NonFinite::is_default")]
+    pub non_finite: NonFinite,
     /// Train a low-rank adapter instead of the weights, `{}` for its defaults; the weights themselves when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
@@ -161,6 +168,9 @@ pub struct RewardModel {
     #[serde(default = "unit_norm", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: Option<f64>,
+    /// What happens where a step's loss or gradient is NaN or infinite. `skip` leaves such steps out, and counts them; ten in a row, or an epoch, fail.
+    #[serde(default, skip_serializing_if = "NonFinite::is_default")]
+    pub non_finite: NonFinite,
 }
 
 impl RewardModel {

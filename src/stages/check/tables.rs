@@ -13,7 +13,7 @@ use crate::store::Session;
 impl Known<'_> {
     /// A session with the task's named tables, empty.
     pub(super) fn session(&mut self, task: &Task) -> Result<Session, StageError> {
-        let session = Session::new()?;
+        let session = Session::bounded()?;
         for input in task.inputs("tables") {
             let schema = self.table(input.input)?;
             let schema = if self.is_partitioned(input.input) { with_iteration(&schema) } else { schema };

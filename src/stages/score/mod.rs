@@ -4,6 +4,7 @@
 //! added up; each source is a file of its own.
 
 mod model;
+mod problem;
 mod query;
 mod server;
 
@@ -15,21 +16,24 @@ pub use server::client;
 use super::reward::{Reward, Term};
 use super::{Context, StageError, Summary};
 use crate::model::Asked;
+use crate::pipeline::spec::non_finite::NonFinite;
+use crate::pipeline::spec::relational;
 use crate::store::TableWriter;
 use crate::tables::{TableKind, responses, rewards};
+use problem::Problem;
 
 /// Responses in one part when a model or a server scores them, unless the node's resources say otherwise.
 const RESPONSES_PER_PART: usize = 256;
 
 /// Scores the responses in the slot `responses`, asked by the prompts in the slot `prompts`.
-pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
+pub(super) fn run(context: &Context, settings: &relational::Score) -> Result<Summary, StageError> {
     let reward = Reward::of(context.graph, context.task)?;
     let fingerprint = fingerprint(context)?;
     let mut all: Vec<responses::Row> = context.rows("responses", responses::rows)?;
     all.sort_by(|a, b| (&a.prompt_id, a.born, a.response_index).cmp(&(&b.prompt_id, b.born, b.response_index)));
     let questions = if reward.is_relational() { HashMap::new() } else { questions(context)? };
     // Before anything is written, so that a query that gives no rewards leaves nothing behind.
-    let source = Source::open(context, &reward, &all)?;
+    let source = Source::open(context, &reward, &all, settings.non_finite)?;
     let rows_per_part = if reward.is_relational() { all.len().max(1) } else { RESPONSES_PER_PART };
     let mut writer = context.writer(Some(TableKind::Rewards), all.len(), rows_per_part)?;
     let (label, missing) = (context.task.label(), writer.missing());
@@ -38,7 +42,8 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
     for part in missing {
         context.check_stopped()?;
         let slice = all.get(writer.rows_of(part)).unwrap_or(&[]);
-        let rows = score(context, &source, slice, &questions, &fingerprint).map_err(|error| error.of(&writer.name_of(part)))?;
+        let rows = score(context, &source, slice, &questions, &fingerprint, settings.non_finite);
+        let rows = rows.map_err(|error| error.of(&writer.name_of(part)))?;
         writer.commit(part, &rewards::batch(&rows))?;
         done += slice.len();
         context.progress.advanced(&label, done as u64, 0);
@@ -97,14 +102,6 @@ impl Item<'_> {
         self.question
             .ok_or_else(|| StageError::Input(format!("expected the prompt of {}, found none in the table of prompts", self.place())))
     }
-
-    /// The reward, which must be finite; `whose` says what gave it.
-    fn finite(&self, whose: &str, reward: f64) -> Result<f64, StageError> {
-        if reward.is_finite() {
-            return Ok(reward);
-        }
-        Err(StageError::Input(format!("{whose}: expected a finite reward for {}, found {reward}", self.place())))
-    }
 }
 
 /// What a source says of a response.
@@ -115,13 +112,15 @@ struct Score {
 }
 
 impl Score {
-    fn plain(reward: f64) -> Self {
-        Self { reward, components: BTreeMap::new() }
+    /// A reward without components, which must be finite; `whose` says what gave it.
+    fn plain(whose: &str, reward: f64) -> Result<Self, Problem> {
+        let score = Self { reward, components: BTreeMap::new() };
+        if reward.is_finite() { Ok(score) } else { Err(Problem::not_finite(whose, reward)) }
     }
 }
 
-/// What a source says of each of several responses: a score, or why this response can have none.
-type Scores = Vec<Result<Score, String>>;
+/// What a source says of each of several responses: a score, or why this response has none.
+type Scores = Vec<Result<Score, Problem>>;
 
 /// A reward, ready to score.
 enum Source<'a> {
@@ -133,14 +132,15 @@ enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// Runs the queries and loads the models.
-    fn open(context: &'a Context, reward: &Reward<'a>, all: &[responses::Row]) -> Result<Self, StageError> {
+    fn open(context: &'a Context, reward: &Reward<'a>, all: &[responses::Row], non_finite: NonFinite) -> Result<Self, StageError> {
         Ok(match reward {
-            Reward::Query(sql) => Self::Query(query::Query::run(context, sql, all)?),
+            Reward::Query(sql) => Self::Query(query::Query::run(context, sql, all, non_finite)?),
             Reward::Model(at) => Self::Model(Box::new(model::Model::load(context, *at)?)),
             Reward::Server(settings) => Self::Server(Box::new(server::Server::open(context, settings)?)),
             Reward::Sum(terms) => {
                 let open = |Term { weight, name, reward }: &Term<'a>| {
-                    Ok((*weight, *name, Self::open(context, reward, all).map_err(|error| error.of(&format!("component {name}")))?))
+                    let source = Self::open(context, reward, all, non_finite);
+                    Ok((*weight, *name, source.map_err(|error| error.of(&format!("component {name}")))?))
                 };
                 Self::Sum(terms.iter().map(open).collect::<Result<_, StageError>>()?)
             }
@@ -149,7 +149,7 @@ impl<'a> Source<'a> {
 
     fn score(&self, context: &Context, items: &[Item]) -> Result<Scores, StageError> {
         match self {
-            Self::Query(query) => query.score(items),
+            Self::Query(query) => Ok(query.score(items)),
             Self::Model(model) => model.score(context, items),
             Self::Server(server) => server.score(context, items),
             Self::Sum(terms) => {
@@ -160,44 +160,55 @@ impl<'a> Source<'a> {
                         add(sum, *weight, name, score);
                     }
                 }
-                for (item, sum) in items.iter().zip(&sums) {
-                    sum.as_ref().map_or(Ok(0.0), |sum| item.finite("weighted sum", sum.reward))?;
-                }
-                Ok(sums)
+                let finite = |sum: Score| match sum.reward.is_finite() {
+                    true => Ok(sum),
+                    false => Err(Problem::not_finite("weighted sum", sum.reward)),
+                };
+                Ok(sums.into_iter().map(|sum| sum.and_then(finite)).collect())
             }
         }
     }
 }
 
 /// Adds one term to a sum. It stays as the component `name`, and its own components as `name.theirs`.
-fn add(sum: &mut Result<Score, String>, weight: f64, name: &str, score: Result<Score, String>) {
+fn add(sum: &mut Result<Score, Problem>, weight: f64, name: &str, score: Result<Score, Problem>) {
     match (sum.as_mut(), score) {
         (Ok(sum), Ok(score)) => {
             sum.reward += weight * score.reward;
             sum.components.insert(name.to_string(), score.reward);
             sum.components.extend(score.components.into_iter().map(|(own, value)| (format!("{name}.{own}"), value)));
         }
-        (Ok(_), Err(problem)) => *sum = Err(format!("component {name}: {problem}")),
+        (Ok(_), Err(problem)) => *sum = Err(problem.of(&format!("component {name}"))),
         (Err(_), _) => {}
     }
 }
 
-/// The rewards of some responses; one that is an error stays one.
+/// The rewards of some responses; one that is an error stays one. Where rewards that are not finite stop the node, the first one is its error.
 fn score(
     context: &Context,
     source: &Source,
     slice: &[responses::Row],
     questions: &HashMap<String, Question>,
     fingerprint: &str,
+    non_finite: NonFinite,
 ) -> Result<Vec<rewards::Row>, StageError> {
     let answered = slice.iter().filter(|row| row.error.is_none());
     let items: Vec<Item> = answered.map(|row| Item { row, question: questions.get(&row.prompt_id) }).collect();
-    let mut scores = if items.is_empty() { Vec::new() } else { source.score(context, &items)? }.into_iter();
+    let scores = if items.is_empty() { Vec::new() } else { source.score(context, &items)? };
+    if non_finite == NonFinite::Stop {
+        let stops = |(item, score): (&Item, &Result<Score, Problem>)| score.as_ref().err()?.stop(&item.place());
+        if let Some(error) = items.iter().zip(&scores).find_map(stops) {
+            return Err(StageError::Input(error));
+        }
+    }
+    let mut scores = scores.into_iter();
     let row = |response: &responses::Row| {
         let scored = match &response.error {
             Some(error) => Err(error.clone()),
             // Every source gives one score an item, so there is a next one.
-            None => scores.next().unwrap_or_else(|| Err("it was not scored".to_string())),
+            None => {
+                scores.next().map_or_else(|| Err("it was not scored".to_string()), |score| score.map_err(|problem| problem.to_string()))
+            }
         };
         let (reward, components, error) = match scored {
             Ok(Score { reward, components }) => (Some(reward), (!components.is_empty()).then_some(components), None),
@@ -219,14 +230,22 @@ fn score(
 
 /// Totals over all committed parts, so that they do not depend on how often the node was interrupted.
 fn finish(writer: TableWriter) -> Result<Summary, StageError> {
-    let mut values = Vec::new();
+    let (mut values, mut non_finite) = (Vec::new(), 0);
     for batch in writer.committed()? {
-        values.extend(rewards::rows(&batch)?.into_iter().map(|row| row.reward));
+        for row in rewards::rows(&batch)? {
+            values.push(row.reward);
+            non_finite += usize::from(row.error.is_some_and(|error| problem::is_not_finite(&error)));
+        }
     }
     let scored: Vec<f64> = values.iter().copied().flatten().collect();
     let mean = scored.iter().sum::<f64>() / scored.len().max(1) as f64;
     let (count, failed) = (values.len(), values.len() - scored.len());
-    let failures = if failed > 0 { format!(", {failed} without a reward") } else { String::new() };
-    writer.finish([("responses".to_string(), count as i64), ("scored".to_string(), scored.len() as i64)].into())?;
+    let mut failures = if failed > 0 { format!(", {failed} without a reward") } else { String::new() };
+    let mut counts = BTreeMap::from([("responses".to_string(), count as i64), ("scored".to_string(), scored.len() as i64)]);
+    if non_finite > 0 {
+        failures += &format!(", of {non_finite} it is not finite");
+        counts.insert("non_finite".to_string(), non_finite as i64);
+    }
+    writer.finish(counts)?;
     Ok(Summary::new(format!("{count} responses scored, mean reward {mean:.3}{failures}")))
 }

@@ -4,6 +4,7 @@
 
 use burn::tensor::Device;
 
+use super::problem::Problem;
 use super::{Item, Score, Scores};
 use crate::model::{Checkpoint, RewardModel, Sequences};
 use crate::stages::reward::ModelAt;
@@ -46,12 +47,12 @@ impl Model {
             training::rewards(&self.model, &sequences, &(0..tokens.len()).collect::<Vec<_>>(), self.batch_size)?
         }
         .into_iter();
-        let score = |(item, encoded): (&Item, Result<Vec<i32>, String>)| match encoded {
+        let score = |encoded: Result<Vec<i32>, String>| match encoded {
             // There is one reward for each conversation that could be encoded.
-            Ok(_) => Ok(Ok(Score::plain(item.finite("reward model", rewards.next().unwrap_or(f64::NAN))?))),
-            Err(problem) => Ok(Err(problem)),
+            Ok(_) => Score::plain("reward model", rewards.next().unwrap_or(f64::NAN)),
+            Err(problem) => Err(Problem::Other(problem)),
         };
-        items.iter().zip(encoded).map(score).collect()
+        Ok(encoded.into_iter().map(score).collect())
     }
 
     /// The conversation's ids, or why it cannot be scored.

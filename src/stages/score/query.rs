@@ -8,7 +8,9 @@ use arrow::array::{Array, AsArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Schema};
 
+use super::problem::Problem;
 use super::{Item, Score, Scores};
+use crate::pipeline::spec::non_finite::NonFinite;
 use crate::stages::{Context, StageError};
 use crate::tables::responses;
 
@@ -38,6 +40,9 @@ pub fn check_columns(schema: &Schema) -> Result<(), StageError> {
     Ok(())
 }
 
+/// What gave the rewards, for errors.
+const WHOSE: &str = "reward query";
+
 /// A reward and its components, or null.
 type Found = (Option<f64>, BTreeMap<String, f64>);
 
@@ -46,9 +51,9 @@ pub(super) struct Query(HashMap<(String, i32), Found>);
 
 impl Query {
     /// Runs the query over `responses`, `prompts` and the tables it names; its rows must be those of the responses without an error
-    /// among `all`, one each.
-    pub(super) fn run(context: &Context, sql: &str, all: &[responses::Row]) -> Result<Self, StageError> {
-        let session = context.session()?;
+    /// among `all`, one each, and finite where other rewards stop the node.
+    pub(super) fn run(context: &Context, sql: &str, all: &[responses::Row], non_finite: NonFinite) -> Result<Self, StageError> {
+        let session = context.query_session()?;
         context.register(&session, "all_responses", "responses")?;
         session.register_view("responses", "SELECT * FROM all_responses WHERE error IS NULL")?;
         if context.has("prompts") {
@@ -56,16 +61,16 @@ impl Query {
         }
         context.register_named(&session, "tables")?;
         let query = Self::read(&session.query(sql)?)?;
-        query.check(all)?;
+        query.check(all, non_finite)?;
         Ok(query)
     }
 
     /// What the query said of these responses.
-    pub(super) fn score(&self, items: &[Item]) -> Result<Scores, StageError> {
+    pub(super) fn score(&self, items: &[Item]) -> Scores {
         let score = |item: &Item| match self.0.get(&(item.row.prompt_id.clone(), item.row.response_index)) {
-            Some((Some(reward), components)) => Ok(Ok(Score { reward: *reward, components: components.clone() })),
-            // Every response was checked to have a reward.
-            _ => item.finite("reward query", f64::NAN).map(|reward| Ok(Score::plain(reward))),
+            Some(found) => finite(found),
+            // Every response was checked to have a row.
+            None => Err(Problem::Other(format!("{WHOSE}: expected a row, found none"))),
         };
         items.iter().map(score).collect()
     }
@@ -105,21 +110,23 @@ impl Query {
         Ok(Self(scores))
     }
 
-    /// Every response without an error has a finite reward, and no other has.
-    fn check(&self, all: &[responses::Row]) -> Result<(), StageError> {
+    /// Every response without an error has a row, and no other has; rewards are finite where others stop the node.
+    fn check(&self, all: &[responses::Row], non_finite: NonFinite) -> Result<(), StageError> {
         let mut rest: HashMap<(&str, i32), &Found> = self.0.iter().map(|((id, index), found)| ((id.as_str(), *index), found)).collect();
         for response in all {
             let (prompt_id, response_index) = (response.prompt_id.as_str(), response.response_index);
-            let found = match rest.remove(&(prompt_id, response_index)) {
-                _ if response.error.is_some() => continue,
-                Some((Some(reward), _)) if reward.is_finite() => continue,
-                Some((Some(reward), _)) => format!("{reward}"),
-                Some((None, _)) => "null".to_string(),
-                None => "no row".to_string(),
+            let found = rest.remove(&(prompt_id, response_index));
+            if response.error.is_some() {
+                continue;
+            }
+            let place = format!("prompt_id {prompt_id}, response_index {response_index}");
+            let Some(found) = found else {
+                return Err(StageError::Input(format!("{WHOSE}: expected a finite reward for {place}, found no row")));
             };
-            return Err(StageError::Input(format!(
-                "reward query: expected a finite reward for prompt_id {prompt_id}, response_index {response_index}, found {found}"
-            )));
+            let stop = if non_finite == NonFinite::Stop { finite(found).err().and_then(|problem| problem.stop(&place)) } else { None };
+            if let Some(error) = stop {
+                return Err(StageError::Input(error));
+            }
         }
         match rest.keys().min() {
             Some((prompt_id, index)) => Err(StageError::Input(format!(
@@ -127,5 +134,14 @@ impl Query {
             ))),
             None => Ok(()),
         }
+    }
+}
+
+/// The score, if the reward and all components are finite.
+fn finite((reward, components): &Found) -> Result<Score, Problem> {
+    let reward = reward.ok_or_else(|| Problem::not_finite(WHOSE, "null"))?;
+    match components.iter().find(|(_, value)| !value.is_finite()) {
+        Some((name, value)) if reward.is_finite() => Err(Problem::not_finite(WHOSE, format!("{value} as its component {name}"))),
+        _ => Ok(Score { components: components.clone(), ..Score::plain(WHOSE, reward)? }),
     }
 }

@@ -9,11 +9,15 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
+use super::problem::Problem;
 use super::{Item, Question, Score, Scores};
 use crate::model::{Asked, ChatTemplate};
 use crate::pipeline::spec::input::{self as spec, ServerShape};
 use crate::remote::{Client, Patience, RemoteError, RewardServer, RewardShape, Scorable, each};
 use crate::stages::{Context, StageError};
+
+/// What gave the rewards, for errors.
+const WHOSE: &str = "reward server";
 
 /// A server, and how it is asked.
 pub(super) struct Server<'a> {
@@ -57,7 +61,7 @@ impl<'a> Server<'a> {
         let texts = items.iter().map(|item| self.texts(item)).collect::<Result<Vec<_>, _>>()?;
         let batches: Vec<&[Texts]> = texts.chunks(self.settings.batch_size as usize).collect();
         let ask = |batch: &&[Texts]| self.server.score(&batch.iter().map(Texts::scorable).collect::<Vec<_>>(), context.stopped);
-        let mut answers: Vec<Option<Result<Vec<f64>, RemoteError>>> = batches.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<Result<Vec<Option<f64>>, RemoteError>>> = batches.iter().map(|_| None).collect();
         each(&batches, self.settings.concurrency as usize, context.stopped, ask, |batch, answer| {
             // What is not asked yet would be lost with the part.
             let goes_on = if answer.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
@@ -70,7 +74,10 @@ impl<'a> Server<'a> {
         let mut scores = Vec::with_capacity(items.len());
         for (batch, (answer, items)) in answers.into_iter().zip(items.chunks(self.settings.batch_size as usize)).enumerate() {
             match answer {
-                Some(Ok(rewards)) => scores.extend(rewards.into_iter().map(|reward| Ok(Score::plain(reward)))),
+                Some(Ok(rewards)) => scores.extend(rewards.into_iter().map(|reward| match reward {
+                    Some(reward) => Score::plain(WHOSE, reward),
+                    None => Err(Problem::not_finite(WHOSE, "null")),
+                })),
                 Some(Err(error)) => {
                     let place = |item: Option<&Item>| item.map_or(String::new(), Item::place);
                     return Err(StageError::from(error).of(&format!("responses {} to {}", place(items.first()), place(items.last()))));

@@ -5,35 +5,43 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::file::reader::SerializedFileReader;
 use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 
-use super::{BATCH_ROWS, Source, message, never_empty};
+use super::budget::{self, Budget};
+use super::{Source, expansion, message, never_empty};
 use crate::disk;
 use crate::store::StoreError;
 
 /// What an Arrow file begins with; a stream does not.
 const ARROW_FILE: &[u8] = b"ARROW1";
 
+/// Opens a file whose rows are to stay within a budget.
+type Open = fn(&Path, &Budget) -> Result<Box<dyn RecordBatchReader>, StoreError>;
+
 /// The rows of several files, file by file, all with the columns of the first.
-pub(super) fn read(
-    paths: &[PathBuf],
-    open: fn(&Path) -> Result<Box<dyn RecordBatchReader>, StoreError>,
-) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+pub(super) fn read(paths: &[PathBuf], open: Open, budget: &mut Budget) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
     let mut files = Vec::with_capacity(paths.len());
     let mut first: Option<(&Path, SchemaRef)> = None;
     for path in paths {
         let failed = |error: ArrowError| StoreError::Input { path: path.clone(), line: None, problem: message(error) };
-        let reader = open(path)?;
+        let reader = open(path, budget)?;
         let schema = Arc::new(Schema::new(reader.schema().fields().clone()));
         let (first_path, expected) = first.get_or_insert_with(|| (path.as_path(), schema.clone()));
         same(first_path, expected, path, &schema)?;
         let order = expected.fields().iter().map(|field| schema.index_of(field.name())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         // Not `with_schema`, which wants the old metadata to stay.
-        let rows = reader.map(|batch| RecordBatch::try_new(expected.clone(), batch?.project(&order)?.columns().to_vec()));
-        files.push(never_empty(rows.collect::<Result<Vec<_>, _>>().map_err(failed)?, expected));
+        let mut rows = Vec::new();
+        for batch in reader {
+            let ordered = batch.and_then(|batch| RecordBatch::try_new(expected.clone(), batch.project(&order)?.columns().to_vec()));
+            let batch = ordered.map_err(failed)?;
+            budget.take(path, &batch)?;
+            rows.push(batch);
+        }
+        files.push(never_empty(rows, expected));
     }
     Ok(files)
 }
@@ -52,22 +60,28 @@ fn same(first_path: &Path, first: &Schema, path: &Path, schema: &Schema) -> Resu
     Err(StoreError::Input { path: path.to_path_buf(), line: None, problem })
 }
 
-/// A Parquet file.
-pub(super) fn parquet(path: &Path) -> Result<Box<dyn RecordBatchReader>, StoreError> {
+/// A Parquet file, unless it says of itself that it is too large.
+pub(super) fn parquet(path: &Path, budget: &Budget) -> Result<Box<dyn RecordBatchReader>, StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
-    let file = disk::open(path).map_err(StoreError::io("read", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
-    Ok(Box::new(builder.with_batch_size(BATCH_ROWS).build().map_err(failed)?))
+    let open = || disk::open(path).map_err(StoreError::io("read", path));
+    let builder = ParquetRecordBatchReaderBuilder::try_new(open()?).map_err(failed)?;
+    let most = budget::batch_rows(path, builder.schema().fields())?;
+    expansion::expect(path, builder.metadata(), budget)?;
+    let rows = SerializedFileReader::new(open()?).and_then(|reader| expansion::batch_rows(&reader, most)).map_err(failed)?;
+    Ok(Box::new(builder.with_batch_size(rows).build().map_err(failed)?))
 }
 
 /// An Arrow IPC file or stream.
-pub(super) fn arrow(path: &Path) -> Result<Box<dyn RecordBatchReader>, StoreError> {
+pub(super) fn arrow(path: &Path, budget: &Budget) -> Result<Box<dyn RecordBatchReader>, StoreError> {
+    budget.expect_text(path)?;
     let open = || disk::open(path).map(BufReader::new).map_err(StoreError::io("read", path));
     let failed = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
     let mut begin = Vec::new();
     open()?.take(ARROW_FILE.len() as u64).read_to_end(&mut begin).map_err(StoreError::io("read", path))?;
-    if begin == ARROW_FILE {
-        return Ok(Box::new(FileReader::try_new(open()?, None).map_err(failed)?));
-    }
-    Ok(Box::new(StreamReader::try_new(open()?, None).map_err(failed)?))
+    let reader: Box<dyn RecordBatchReader> = match begin == ARROW_FILE {
+        true => Box::new(FileReader::try_new(open()?, None).map_err(failed)?),
+        false => Box::new(StreamReader::try_new(open()?, None).map_err(failed)?),
+    };
+    budget::batch_rows(path, reader.schema().fields())?;
+    Ok(reader)
 }

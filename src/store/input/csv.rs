@@ -9,7 +9,8 @@ use arrow::csv::reader::Format;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-use super::{BATCH_ROWS, ColumnType, Source, message, never_empty, open};
+use super::budget::{self, Budget, ShortLines};
+use super::{ColumnType, Source, message, never_empty, open};
 use crate::store::StoreError;
 
 /// How the values lie in a file.
@@ -26,15 +27,17 @@ impl Layout<'_> {
 }
 
 /// The rows of several files, file by file, with one schema.
-pub(super) fn read(layout: &Layout, paths: &[PathBuf]) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+pub(super) fn read(layout: &Layout, paths: &[PathBuf], budget: &mut Budget) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+    paths.iter().try_for_each(|path| budget.expect_text(path))?;
     let given = || layout.columns.iter().map(|(name, column_type)| Field::new(name, column_type.data_type(), true)).collect::<Vec<_>>();
     let schema = Arc::new(if layout.columns.is_empty() { inferred(layout, paths)? } else { Schema::new(given()) });
-    paths.iter().map(|path| rows(layout, path, &schema)).collect()
+    paths.iter().map(|path| rows(layout, path, &schema, budget)).collect()
 }
 
 /// The names in the first row and the types that all values of all files have.
 fn inferred(layout: &Layout, paths: &[PathBuf]) -> Result<Schema, StoreError> {
-    let schema = |path: &PathBuf| layout.format().infer_schema(open(path)?, None).map(|(schema, _)| schema).map_err(failed(path));
+    let schema =
+        |path: &PathBuf| layout.format().infer_schema(ShortLines::new(open(path)?), None).map(|(schema, _)| schema).map_err(failed(path));
     let schemas = paths.iter().map(schema).collect::<Result<Vec<_>, _>>()?;
     let names = |schema: &Schema| schema.fields().iter().map(|field| field.name().clone()).collect();
     let sources: Vec<Source> = paths.iter().zip(&schemas).map(|(path, schema)| Source { path, columns: names(schema) }).collect();
@@ -67,10 +70,16 @@ fn wider(one: &DataType, other: &DataType) -> DataType {
     }
 }
 
-fn rows(layout: &Layout, path: &Path, schema: &SchemaRef) -> Result<Vec<RecordBatch>, StoreError> {
-    let reader = arrow::csv::ReaderBuilder::new(schema.clone()).with_format(layout.format()).with_batch_size(BATCH_ROWS);
-    let reader = reader.build_buffered(open(path)?).map_err(failed(path))?;
-    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(failed(path))?;
+fn rows(layout: &Layout, path: &Path, schema: &SchemaRef, budget: &mut Budget) -> Result<Vec<RecordBatch>, StoreError> {
+    let rows = budget::batch_rows(path, schema.fields())?;
+    let reader = arrow::csv::ReaderBuilder::new(schema.clone()).with_format(layout.format()).with_batch_size(rows);
+    let reader = reader.build_buffered(ShortLines::new(open(path)?)).map_err(failed(path))?;
+    let mut batches = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(failed(path))?;
+        budget.take(path, &batch)?;
+        batches.push(batch);
+    }
     Ok(never_empty(batches, schema))
 }
 

@@ -3,7 +3,7 @@
 //! Both become the same thing, the bytes of one object after the other; a file is never in memory as a whole.
 
 use std::collections::BTreeSet;
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use arrow::json::ReaderBuilder;
 use arrow::json::reader::{Decoder, infer_json_schema_from_iterator};
 use serde_json::Value;
 
-use super::{BATCH_ROWS, Source, message, never_empty, open, storable_batch};
+use super::budget::{self, Budget, MOST_ROW_BYTES, row_too_long};
+use super::{Source, message, never_empty, open, storable_batch};
 use crate::store::StoreError;
 
 /// How the objects lie in a file.
@@ -27,9 +28,10 @@ pub(super) enum Layout {
 }
 
 /// The rows of several files, file by file, with one schema: that which the values of all of them need.
-pub(super) fn read(layout: Layout, paths: &[PathBuf]) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+pub(super) fn read(layout: Layout, paths: &[PathBuf], budget: &mut Budget) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+    paths.iter().try_for_each(|path| budget.expect_text(path))?;
     let schema = Arc::new(schema(layout, paths)?);
-    paths.iter().map(|path| rows(layout, path, &schema)).collect()
+    paths.iter().map(|path| rows(layout, path, &schema, budget)).collect()
 }
 
 /// The error at row `row` (from 0) of a file; lines are counted from 1.
@@ -126,23 +128,29 @@ fn decoder(schema: &SchemaRef, rows: usize) -> Result<Decoder, ArrowError> {
     ReaderBuilder::new(schema.clone()).with_batch_size(rows).build_decoder()
 }
 
-fn rows(layout: Layout, path: &Path, schema: &SchemaRef) -> Result<Vec<RecordBatch>, StoreError> {
+fn rows(layout: Layout, path: &Path, schema: &SchemaRef, budget: &mut Budget) -> Result<Vec<RecordBatch>, StoreError> {
+    let most = budget::batch_rows(path, schema.fields())?;
     let whole = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
     let failed = |error: ArrowError| mistyped(layout, path, schema).unwrap_or_else(|| whole(error));
-    let mut decoder = decoder(schema, BATCH_ROWS).map_err(failed)?;
+    let mut decoder = decoder(schema, most).map_err(failed)?;
     let mut batches = Vec::new();
     let mut waiting = 0;
+    let mut take = |batch: Option<RecordBatch>, batches: &mut Vec<RecordBatch>| {
+        batch.iter().try_for_each(|batch| budget.take(path, batch))?;
+        batches.extend(batch);
+        Ok::<_, StoreError>(())
+    };
     for object in Objects::open(layout, path)? {
         let (_, mut bytes) = object?;
         bytes.push(b'\n');
         decoder.decode(&bytes).map_err(failed)?;
         waiting += 1;
-        if waiting == BATCH_ROWS {
-            batches.extend(decoder.flush().map_err(failed)?);
+        if waiting == most {
+            take(decoder.flush().map_err(failed)?, &mut batches)?;
             waiting = 0;
         }
     }
-    batches.extend(decoder.flush().map_err(failed)?);
+    take(decoder.flush().map_err(failed)?, &mut batches)?;
     let batches = never_empty(batches, schema).iter().map(storable_batch).collect::<Result<Vec<_>, _>>();
     batches.map_err(whole)
 }
@@ -190,10 +198,15 @@ impl Objects {
     fn next_line(&mut self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         loop {
             let mut bytes = Vec::new();
-            if self.reader.read_until(b'\n', &mut bytes).map_err(StoreError::io("read", &self.path))? == 0 {
+            // One byte more than may be, to see that there is one.
+            let mut line = (&mut self.reader).take(MOST_ROW_BYTES as u64 + 1);
+            if line.read_until(b'\n', &mut bytes).map_err(StoreError::io("read", &self.path))? == 0 {
                 return Ok(None);
             }
             self.line += 1;
+            if bytes.len() > MOST_ROW_BYTES {
+                return Err(self.wrong(row_too_long()));
+            }
             if !bytes.trim_ascii().is_empty() {
                 return Ok(Some((self.line, bytes)));
             }
@@ -301,6 +314,9 @@ impl Objects {
                 return Err(self.wrong(format!("row {}: expected the value's end, found that of the file", self.row)));
             };
             bytes.push(byte);
+            if bytes.len() > MOST_ROW_BYTES {
+                return Err(self.wrong(format!("row {}: {}", self.row, row_too_long())));
+            }
             match byte {
                 _ if escaped => escaped = false,
                 b'\\' if text => escaped = true,

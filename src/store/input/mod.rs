@@ -1,7 +1,9 @@
 //! Files from outside: tables in the usual formats as Arrow batches, and the fingerprints of files and folders.
 
+mod budget;
 mod columnar;
 mod csv;
+mod expansion;
 mod json;
 
 use std::io::{BufRead, BufReader};
@@ -12,6 +14,7 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, NullArray, RecordBatch, 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
+use self::budget::Budget;
 use super::{ModelFile, StoreError, files};
 use crate::dag::fingerprint::Fingerprint;
 use crate::disk;
@@ -87,23 +90,25 @@ impl InputFormat {
 /// # Errors
 /// As [`read_inputs`].
 pub fn read_input(format: &InputFormat, path: &Path) -> Result<Vec<RecordBatch>, StoreError> {
-    Ok(read_inputs(format, &[path.to_path_buf()])?.into_iter().flatten().collect())
+    Ok(read_inputs(format, &[path.to_path_buf()], u64::MAX)?.into_iter().flatten().collect())
 }
 
-/// All rows of several files in order, file by file: each at least one batch, maybe an empty one, and all of one schema.
+/// All rows of several files in order, file by file: each at least one batch, maybe an empty one, and all of one schema. Together they take
+/// at most `max_bytes` of memory.
 ///
 /// # Errors
 /// A file cannot be read, a row is not what the format says (with its line, or its row from 0 where the format has no lines), or files
-/// differ in their columns.
-pub fn read_inputs(format: &InputFormat, paths: &[PathBuf]) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+/// differ in their columns; there are too many columns, a row of text is too long, or all rows together take more memory than they may.
+pub fn read_inputs(format: &InputFormat, paths: &[PathBuf], max_bytes: u64) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
+    let mut budget = Budget::new(max_bytes);
     match format {
-        InputFormat::Parquet => columnar::read(paths, columnar::parquet),
-        InputFormat::Arrow => columnar::read(paths, columnar::arrow),
+        InputFormat::Parquet => columnar::read(paths, columnar::parquet, &mut budget),
+        InputFormat::Arrow => columnar::read(paths, columnar::arrow, &mut budget),
         InputFormat::Csv { delimiter, header, columns } => {
-            csv::read(&csv::Layout { delimiter: *delimiter, header: *header, columns }, paths)
+            csv::read(&csv::Layout { delimiter: *delimiter, header: *header, columns }, paths, &mut budget)
         }
-        InputFormat::JsonLines => json::read(json::Layout::Lines, paths),
-        InputFormat::Json => json::read(json::Layout::Array, paths),
+        InputFormat::JsonLines => json::read(json::Layout::Lines, paths, &mut budget),
+        InputFormat::Json => json::read(json::Layout::Array, paths, &mut budget),
     }
 }
 

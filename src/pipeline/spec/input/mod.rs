@@ -58,6 +58,10 @@ pub(super) struct InputFields {
     shape: Option<Shape>,
     /// Columns to rename before that: ours, each with theirs (`prompt: question`); `theirs.field` is a field of a nested column.
     map: Option<IndexMap<String, String>>,
+    /// The most memory that the table's rows may take, in bytes, so that a small file cannot become more than the machine has; 4 GiB when
+    /// left out.
+    #[schemars(range(min = 1))]
+    max_bytes: Option<u64>,
     /// A Hugging Face model directory, from the working directory.
     model: Option<Name>,
     /// A way to reward responses.
@@ -84,6 +88,7 @@ impl TryFrom<InputFields> for Input {
             ("columns", fields.columns.is_some()),
             ("shape", fields.shape.is_some()),
             ("map", fields.map.is_some()),
+            ("max_bytes", fields.max_bytes.is_some()),
         ];
         let stray = about_tables.into_iter().find(|(_, given)| *given).map(|(key, _)| key);
         match (fields.table, fields.model, fields.reward, stray) {
@@ -95,6 +100,7 @@ impl TryFrom<InputFields> for Input {
                 columns: fields.columns,
                 shape: fields.shape,
                 map: fields.map,
+                max_bytes: fields.max_bytes,
             }),
             (None, Some(model), None, None) => Ok(Self::Model { model }),
             (None, None, Some(reward), None) => Ok(Self::Reward { reward }),

@@ -34,6 +34,16 @@ pub struct TableFile {
     /// Our columns, each with the column of the file that it is.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub map: IndexMap<String, String>,
+    /// The most memory that the rows may take, in bytes. Never part of a fingerprint.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub max_bytes: u64,
+}
+
+/// What [`TableFile::max_bytes`] is when left out: 4 GiB.
+const USUAL_BYTES: u64 = 4 << 30;
+
+fn is_usual(bytes: &u64) -> bool {
+    *bytes == USUAL_BYTES
 }
 
 /// One path or several, each of a file or with `*`, `?` and `[…]` of several files.
@@ -123,18 +133,20 @@ pub(super) struct Written {
     pub columns: Option<Columns>,
     pub shape: Option<Shape>,
     pub map: Option<IndexMap<String, String>>,
+    pub max_bytes: Option<u64>,
 }
 
 /// A table with the format found and the csv settings filled in.
 pub(super) fn table_file(written: Written) -> Result<Input, String> {
-    let Written { table, format, delimiter, header, columns, shape, map } = written;
+    let Written { table, format, delimiter, header, columns, shape, map, max_bytes } = written;
     let format = format.map_or_else(|| format_of(&table), Ok)?;
-    let (shape, map) = (shape.unwrap_or_default(), map.unwrap_or_default());
+    let (shape, map, max_bytes) = (shape.unwrap_or_default(), map.unwrap_or_default(), max_bytes.unwrap_or(USUAL_BYTES));
     if format != Format::Csv {
         if delimiter.is_some() || header.is_some() || columns.is_some() {
             return Err("`delimiter`, `header` and `columns` are for csv files".to_string());
         }
-        return Ok(Input::Table(TableFile { table, format, delimiter: None, header: None, columns: Columns::default(), shape, map }));
+        let columns = Columns::default();
+        return Ok(Input::Table(TableFile { table, format, delimiter: None, header: None, columns, shape, map, max_bytes }));
     }
     let delimiter = match delimiter {
         None if table.0.iter().all(|path| path.value.to_ascii_lowercase().ends_with(".tsv")) => '\t',
@@ -152,7 +164,7 @@ pub(super) fn table_file(written: Written) -> Result<Input, String> {
     if !header && columns.0.is_empty() {
         return Err("a csv file without a header needs `columns`".to_string());
     }
-    Ok(Input::Table(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns, shape, map }))
+    Ok(Input::Table(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns, shape, map, max_bytes }))
 }
 
 /// The format that the paths' extensions say.
