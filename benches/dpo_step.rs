@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use optune::model::{Checkpoint, DeviceChoice, Sequences};
+use optune::training::loss::Loss;
 use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, Trainer};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -70,6 +71,7 @@ fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send 
         weight: given.weight[at],
         reference_logprob_chosen: given.reference_chosen[at],
         reference_logprob_rejected: given.reference_rejected[at],
+        reward_gap: 1.0,
     };
     let pairs: Vec<Pair> = (0..count).map(pair).collect();
     let settings = Settings {
@@ -81,10 +83,10 @@ fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send 
         skip_non_finite: false,
     };
     let mut trainer = Trainer::new(Checkpoint::open(&folder)?.load(&device)?, settings, asked.steps + 1)?;
-    trainer.preference_step(&responses, &pairs, BETA)?;
+    trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: BETA })?;
     let (start, mut losses, mut tokens) = (Instant::now(), Vec::new(), 0);
     for _ in 0..asked.steps {
-        let metrics = trainer.preference_step(&responses, &pairs, BETA)?;
+        let metrics = trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: BETA })?;
         losses.push(metrics.loss);
         tokens += metrics.tokens;
     }

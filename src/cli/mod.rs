@@ -3,8 +3,11 @@
 //! Exit codes: 0 done, 1 failed, 2 the user's input is wrong, 130 interrupted with the state committed. Knows nothing of tensors.
 
 mod clean;
+mod doctor;
 mod export;
 mod format;
+mod help;
+mod init;
 mod pairs;
 mod plan;
 mod progress;
@@ -38,6 +41,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write a commented pipeline file for your own model, data and reward.
+    Init(init::Init),
     /// Run a pipeline, or go on with it where it stopped.
     Run(run::Run),
     /// Say what a run would do for each node, and why.
@@ -52,6 +57,12 @@ enum Command {
     Clean(clean::Clean),
     /// Print the JSON Schema of pipeline files, for editors.
     Schema,
+    /// Say what this program and this machine can do.
+    Doctor(doctor::Doctor),
+    /// Print a script by which a shell completes commands.
+    Completions(help::Completions),
+    /// Write manual pages.
+    Man(help::Man),
 }
 
 /// A pipeline file with values for its params.
@@ -148,6 +159,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runs = arguments.runs;
     let result = match arguments.command {
+        Command::Init(command) => command.execute(&runs),
         Command::Run(command) => command.execute(&runs),
         Command::Plan(command) => command.execute(&runs),
         Command::Status(command) => command.execute(&runs),
@@ -155,6 +167,9 @@ pub fn main() -> ExitCode {
         Command::Export(command) => command.execute(&runs),
         Command::Clean(command) => command.execute(&runs),
         Command::Schema => schema(),
+        Command::Doctor(command) => command.execute(&runs),
+        Command::Completions(command) => command.execute(),
+        Command::Man(command) => command.execute(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

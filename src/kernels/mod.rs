@@ -26,6 +26,19 @@ const LANES: usize = 16;
 /// Numbers that are worth a thread's while, where one by one or row by row something small is done to them.
 const PIECE: usize = 1 << 13;
 
+/// The vectors that the processor has and that are used, in words.
+pub fn vectors() -> &'static str {
+    match arch() {
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V4(_) => "AVX-512",
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V3(_) => "AVX2",
+        #[cfg(target_arch = "aarch64")]
+        pulp::Arch::Neon(_) => "NEON",
+        _ => "no vectors",
+    }
+}
+
 /// The vectors that the processor has.
 #[cfg(not(test))]
 #[inline(always)]

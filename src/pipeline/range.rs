@@ -29,6 +29,11 @@ pub fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D
     checked(deserializer, |x| x >= 0.0, "a number of at least 0")
 }
 
+/// A share below a half.
+pub fn below_half<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    checked(deserializer, |x| (0.0..0.5).contains(&x), "a number of at least 0 and below 0.5")
+}
+
 /// [`positive`], or nothing.
 pub fn optional_positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let number = Option::<f64>::deserialize(deserializer)?;

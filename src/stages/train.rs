@@ -6,8 +6,10 @@ use super::adapters::Trainee;
 use super::paired::Paired;
 use super::training_loop::{Plan, rule, schedule, train};
 use super::{Context, StageError, Summary, budget};
+use crate::pipeline::spec::loss as spec;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::Train;
+use crate::training::loss::Loss;
 use crate::training::{Pair, Settings};
 
 /// Pairs in one backward pass, unless the node's resources say otherwise: few, because the processor's cores take one pass each.
@@ -49,12 +51,13 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
             chosen: row,
             rejected: paired.pairs.len() + row,
             weight: pair.weight,
+            reward_gap: pair.reward_gap,
             reference_logprob_chosen: pair.reference_logprob_chosen.ok_or_else(missing)?,
             reference_logprob_rejected: pair.reference_logprob_rejected.ok_or_else(missing)?,
         })
     });
     let pairs = pairs.collect::<Result<Vec<_>, StageError>>()?;
-    let mut batch = Vec::new();
+    let (loss, mut batch) = (loss(settings), Vec::new());
     train(
         context,
         || trainee.load(&device),
@@ -63,8 +66,21 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
         |trainer, rows| {
             batch.clear();
             batch.extend(rows.iter().filter_map(|row| pairs.get(*row).copied()));
-            trainer.preference_step(&responses, &batch, settings.beta)
+            trainer.preference_step(&responses, &batch, loss)
         },
         |folder, policy| trainee.save(folder, policy),
     )
+}
+
+/// The pipeline file's loss as `training` has it.
+fn loss(settings: &Train) -> Loss {
+    let beta = settings.beta;
+    match settings.loss {
+        spec::Loss::Dpo => Loss::Dpo { beta },
+        spec::Loss::Ipo => Loss::Ipo { beta },
+        spec::Loss::Hinge => Loss::Hinge { beta },
+        spec::Loss::Robust(spec::Robust { label_smoothing }) => Loss::Robust { beta, label_smoothing },
+        spec::Loss::Simpo(spec::Simpo { gamma }) => Loss::Simpo { beta, gamma },
+        spec::Loss::Rebel => Loss::Rebel { beta },
+    }
 }

@@ -1,11 +1,11 @@
-//! A step on preference pairs: weighted DPO.
+//! A step on preference pairs, by any loss of `loss`, each pair with its weight.
 //!
-//! Knows the loss's inputs and outputs, not its formula: that is in `loss`.
+//! Knows the losses' inputs and outputs, not their formulas.
 
 use crate::model::{CausalLm, CpuGradients, CpuTraining, CpuWeights};
 
 use super::logprobs::{Scored, masked};
-use super::loss::{PairLogprobs, PreferenceLoss, weighted_dpo};
+use super::loss::{Loss, PairLogprobs, PreferenceLoss};
 use super::parameters::Parameters;
 use super::trainer::{LOSS, Quantities};
 use super::{Responses, StepMetrics, Trainer, TrainingError};
@@ -23,23 +23,25 @@ pub struct Pair {
     pub reference_logprob_chosen: f64,
     /// log π_ref(rejected | prompt), nats.
     pub reference_logprob_rejected: f64,
+    /// The chosen response's reward less the rejected one's.
+    pub reward_gap: f64,
 }
 
 impl Trainer<CausalLm> {
-    /// One step on the mean of the weighted DPO loss over all of `pairs`, whose rows are those of `responses`.
+    /// One step on the mean of the weighted loss over all of `pairs`, whose rows are those of `responses`.
     ///
     /// # Errors
     /// When there is no pair, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
-    pub fn preference_step(&mut self, responses: &Responses, pairs: &[Pair], beta: f64) -> Result<StepMetrics, TrainingError> {
+    pub fn preference_step(&mut self, responses: &Responses, pairs: &[Pair], loss: Loss) -> Result<StepMetrics, TrainingError> {
         let count = pairs.len() as f64;
         let mut sum = PreferenceLoss::default();
         let update = match self.on_processor {
             true => self.step_in_place(|trainer, weights, gradients| {
-                trainer.add_gradients(weights, responses, pairs, beta, gradients, &mut sum)?;
+                trainer.add_gradients(weights, responses, pairs, loss, gradients, &mut sum)?;
                 Ok(quantities(&sum, count))
             })?,
             false => {
-                let gradients = self.preference_gradients(responses, pairs, beta, &mut sum)?;
+                let gradients = self.preference_gradients(responses, pairs, loss, &mut sum)?;
                 self.update(gradients, quantities(&sum, count))?
             }
         };
@@ -64,7 +66,7 @@ impl Trainer<CausalLm> {
         weights: &CpuWeights,
         responses: &Responses,
         pairs: &[Pair],
-        beta: f64,
+        loss: Loss,
         gradients: &mut CpuGradients,
         sum: &mut PreferenceLoss,
     ) -> Result<(), TrainingError> {
@@ -74,10 +76,9 @@ impl Trainer<CausalLm> {
             let rows: Vec<usize> = pairs.iter().flat_map(|pair| [pair.chosen, pair.rejected]).collect();
             let (families, prompts) = responses.families(&rows, 2)?;
             policy.logprobs_and_back(&families, &prompts, Some(step), gradients, |at, logprobs| {
-                let found = preference_loss(logprobs, &pairs[at..=at], beta);
-                let derivatives = found.derivative.iter().flat_map(|derivative| [derivative / count, -derivative / count]).collect();
+                let found = preference_loss(logprobs, responses, &pairs[at..=at], loss);
                 sum.add(&found);
-                derivatives
+                found.derivatives.iter().flatten().map(|derivative| derivative / count).collect()
             })?;
         }
         Ok(())
@@ -88,16 +89,16 @@ impl Trainer<CausalLm> {
         &self,
         responses: &Responses,
         pairs: &[Pair],
-        beta: f64,
+        loss: Loss,
         sum: &mut PreferenceLoss,
     ) -> Result<Parameters, TrainingError> {
         let (count, step) = (pairs.len() as f64, self.step());
         let work = |policy: &CausalLm, pairs: &[Pair]| {
             let rows: Vec<usize> = pairs.iter().map(|pair| pair.chosen).chain(pairs.iter().map(|pair| pair.rejected)).collect();
             let scored = Scored::new(&masked(policy, step, &rows), responses, &rows)?;
-            let found = preference_loss(&scored.logprobs, pairs, beta);
-            let chosen = found.derivative.iter().map(|derivative| derivative / count);
-            let derivatives: Vec<f64> = chosen.clone().chain(chosen.map(|derivative| -derivative)).collect();
+            let found = preference_loss(&scored.logprobs, responses, pairs, loss);
+            let [chosen, rejected] = [0, 1].map(|which| found.derivatives.iter().map(move |both| both[which] / count));
+            let derivatives: Vec<f64> = chosen.chain(rejected).collect();
             Ok((found, scored.backward(&derivatives)))
         };
         let length = |pair: &Pair| responses.length(pair.chosen).max(responses.length(pair.rejected));
@@ -117,12 +118,20 @@ fn quantities(sum: &PreferenceLoss, count: f64) -> Quantities<4> {
 }
 
 /// The loss of `pairs`, whose `logprobs` are first those of all chosen and then those of all rejected responses.
-fn preference_loss(logprobs: &[f64], pairs: &[Pair], beta: f64) -> PreferenceLoss {
-    let (policy_chosen, policy_rejected) = logprobs.split_at(logprobs.len() / 2);
-    let weights: Vec<f64> = pairs.iter().map(|pair| pair.weight).collect();
-    let reference_chosen: Vec<f64> = pairs.iter().map(|pair| pair.reference_logprob_chosen).collect();
-    let reference_rejected: Vec<f64> = pairs.iter().map(|pair| pair.reference_logprob_rejected).collect();
-    let logprobs =
-        PairLogprobs { policy_chosen, policy_rejected, reference_chosen: &reference_chosen, reference_rejected: &reference_rejected };
-    weighted_dpo(logprobs, &weights, beta)
+fn preference_loss(logprobs: &[f64], responses: &Responses, pairs: &[Pair], loss: Loss) -> PreferenceLoss {
+    let (chosen, rejected) = logprobs.split_at(logprobs.len() / 2);
+    let mut sum = PreferenceLoss::default();
+    for ((pair, policy_chosen), policy_rejected) in pairs.iter().zip(chosen).zip(rejected) {
+        let logprobs = PairLogprobs {
+            policy_chosen: *policy_chosen,
+            policy_rejected: *policy_rejected,
+            reference_chosen: pair.reference_logprob_chosen,
+            reference_rejected: pair.reference_logprob_rejected,
+            chosen_tokens: responses.response(pair.chosen).len(),
+            rejected_tokens: responses.response(pair.rejected).len(),
+            reward_gap: pair.reward_gap,
+        };
+        sum.add_pair(&logprobs, loss.of(&logprobs), pair.weight);
+    }
+    sum
 }

@@ -35,7 +35,7 @@ pub struct Settings {
 pub struct StepMetrics {
     /// The step, counted from 0.
     pub step: u64,
-    /// The mean loss, nats: over pairs (see [`weighted_dpo`](super::loss::weighted_dpo)), over response tokens in a supervised step, or over
+    /// The mean loss, nats: over pairs (see [`Loss`](super::loss::Loss)), over response tokens in a supervised step, or over
     /// comparisons.
     pub loss: f64,
     /// The mean of β·Δ, or of the reward differences.
@@ -46,7 +46,7 @@ pub struct StepMetrics {
     pub logprob_chosen: Option<f64>,
     /// The mean of log π(rejected), nats.
     pub logprob_rejected: Option<f64>,
-    /// The k1 estimate of KL(reference ‖ policy), nats a response; see [`weighted_dpo`](super::loss::weighted_dpo).
+    /// The k1 estimate of KL(reference ‖ policy), nats a response; see [`PreferenceLoss`](super::loss::PreferenceLoss).
     pub kl: Option<f64>,
     /// The global L2 norm of the gradient, before clipping.
     pub gradient_norm: f64,

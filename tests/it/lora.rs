@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use optune::model::{AdapterConfig, CausalLm, Checkpoint, Dtype, Sequences};
+use optune::training::loss::Loss;
 use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, response_logprobs};
 use serde_json::{Value, json};
 
@@ -63,13 +64,14 @@ impl Golden {
             weight: 1.0,
             reference_logprob_chosen: both[0],
             reference_logprob_rejected: both[1],
+            reward_gap: 1.0,
         });
         let pairs = pairs.collect();
         Self { all, responses, pairs }
     }
 
     fn step(&self, trainer: &mut Trainer<CausalLm>) -> StepMetrics {
-        trainer.preference_step(&self.responses, &self.pairs, self.all["beta"].as_f64().unwrap()).unwrap()
+        trainer.preference_step(&self.responses, &self.pairs, Loss::Dpo { beta: self.all["beta"].as_f64().unwrap() }).unwrap()
     }
 
     /// The largest difference to the golden logits after the golden sequence.

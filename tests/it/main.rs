@@ -18,6 +18,7 @@ mod generation;
 mod gradients;
 mod hub;
 mod import;
+mod init;
 mod kills;
 mod limits;
 mod lora;

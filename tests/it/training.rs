@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use optune::model::{CausalLm, Checkpoint, Sequences};
+use optune::training::loss::{Loss, PairLogprobs};
 use optune::training::{
     Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, Unusable, response_logprobs,
 };
@@ -57,6 +58,7 @@ fn pairs(model: &CausalLm, responses: &Responses) -> Vec<Pair> {
         weight: 0.5 + at as f64,
         reference_logprob_chosen: logprobs[0],
         reference_logprob_rejected: logprobs[1],
+        reward_gap: 1.0,
     };
     logprobs.chunks_exact(2).enumerate().map(pair).collect()
 }
@@ -155,7 +157,8 @@ fn micro_batches_add_up_to_their_batch() {
         let rms_prop = Rule::RmsProp { alpha: 0.99, eps: 1e-2, weight_decay: 0.0 };
         let mut trainer = Trainer::new(model.clone(), settings(rms_prop, 1e-3, micro_batch), 4).unwrap();
         let rows: Vec<usize> = (0..responses.rows()).collect();
-        let mut metrics: Vec<StepMetrics> = (0..2).map(|_| trainer.preference_step(responses, pairs, 0.1).unwrap()).collect();
+        let mut metrics: Vec<StepMetrics> =
+            (0..2).map(|_| trainer.preference_step(responses, pairs, Loss::Dpo { beta: 0.1 }).unwrap()).collect();
         metrics.extend((0..2).map(|_| StepMetrics { kl: Some(0.0), ..trainer.supervised_step(responses, &rows).unwrap() }));
         (metrics, Weights::of(&trainer.model()))
     }
@@ -167,7 +170,7 @@ fn the_first_loss_with_the_policy_as_reference_is_the_mean_weight_times_ln_2() {
     let responses = tiny_responses(6);
     let pairs = pairs(&model, &responses);
     let mut trainer = Trainer::new(model, settings(ADAM_W, 1e-3, 3), 1).unwrap();
-    let metrics = trainer.preference_step(&responses, &pairs, 0.1).unwrap();
+    let metrics = trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap();
     assert_close(metrics.loss, 1.5 * LN_2, if device() == Device::flex() { 1e-15 } else { 1e-6 });
     assert!(metrics.kl.unwrap().abs() < 1e-5 && metrics.reward_margin.unwrap().abs() < 1e-6);
     assert_eq!((metrics.step, metrics.learning_rate, trainer.step()), (0, 1e-3, 1));
@@ -179,7 +182,7 @@ fn preferences_and_responses_are_learned() {
     let responses = tiny_responses(8);
     let pairs = pairs(&model, &responses);
     let mut trainer = Trainer::new(model, settings(ADAM_W, 3e-3, 4), 40).unwrap();
-    let steps: Vec<_> = (0..20).map(|_| trainer.preference_step(&responses, &pairs, 0.1).unwrap()).collect();
+    let steps: Vec<_> = (0..20).map(|_| trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap()).collect();
     assert!(steps[19].loss < 0.5 * steps[0].loss, "{:?}", steps[19]);
     assert_eq!(steps[19].accuracy, Some(1.0));
     let rows: Vec<usize> = (0..8).collect();
@@ -201,7 +204,7 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
         let pairs = pairs(&tiny_model(false, 7), &responses);
         let mut trainer = Trainer::new(tiny_model(false, 7), settings, 8).unwrap();
         for _ in 0..3 {
-            trainer.preference_step(&responses, &pairs, 0.1).unwrap();
+            trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap();
         }
         let folder = tempfile::tempdir().unwrap();
         trainer.save_state(folder.path()).unwrap();
@@ -214,8 +217,8 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
         let mut restored = Trainer::load_state(folder.path(), other, settings, 8).unwrap();
         assert_eq!(restored.step(), 3);
         for _ in 3..8 {
-            let metrics = trainer.preference_step(&responses, &pairs, 0.1).unwrap();
-            assert_eq!(metrics, restored.preference_step(&responses, &pairs, 0.1).unwrap());
+            let metrics = trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap();
+            assert_eq!(metrics, restored.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap());
         }
         assert!(Weights::of(&trainer.model()) == Weights::of(&restored.model()));
 
@@ -235,10 +238,10 @@ fn a_diverged_step_is_an_error_and_changes_nothing() {
     let responses = tiny_responses(4);
     let mut pairs = pairs(&model, &responses);
     let mut trainer = Trainer::new(model, settings(ADAM_W, 1e-3, 4), 4).unwrap();
-    trainer.preference_step(&responses, &pairs, 0.1).unwrap();
+    trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap();
     let before = Weights::of(&trainer.model());
     pairs[1].weight = f64::NAN;
-    let error = trainer.preference_step(&responses, &pairs, 0.1).unwrap_err();
+    let error = trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap_err();
     assert!(matches!(error, TrainingError::Diverged { step: 1, unusable: Unusable { quantity: "the loss", .. } }), "{error}");
     assert!(error.to_string().starts_with("step 2: the loss is NaN, expected a finite number"), "{error}");
     assert!(Weights::of(&trainer.model()) == before);
@@ -255,9 +258,12 @@ fn a_skipped_step_is_counted_and_leaves_weights_and_moments_as_they_were() {
     let trainer = |settings| Trainer::new(tiny_model(true, 7), settings, 9).unwrap();
     let (mut plain, mut skipped) = (trainer(settings(ADAM_W, 1e-3, 4)), trainer(skipping));
     for pairs in [&good, &bad, &bad, &good] {
-        let metrics = skipped.preference_step(&responses, pairs, 0.1).unwrap();
+        let metrics = skipped.preference_step(&responses, pairs, Loss::Dpo { beta: 0.1 }).unwrap();
         match metrics.skipped {
-            None => assert_eq!(StepMetrics { step: metrics.step, ..plain.preference_step(&responses, pairs, 0.1).unwrap() }, metrics),
+            None => assert_eq!(
+                StepMetrics { step: metrics.step, ..plain.preference_step(&responses, pairs, Loss::Dpo { beta: 0.1 }).unwrap() },
+                metrics
+            ),
             Some(unusable) => assert_eq!((unusable.quantity, unusable.value.is_nan()), ("the loss", true)),
         }
         assert!(Weights::of(&skipped.model()) == Weights::of(&plain.model()));
@@ -321,7 +327,7 @@ fn losses_and_gradients_are_those_of_transformers() {
     let beta = number(&oracle, "beta");
     let step = |rule: Rule, rate: f64, pairs: &[Pair]| {
         let mut trainer = Trainer::new(policy.clone(), settings(rule, rate, 3), 2).unwrap();
-        let metrics = trainer.preference_step(&responses, pairs, beta).unwrap();
+        let metrics = trainer.preference_step(&responses, pairs, Loss::Dpo { beta }).unwrap();
         (trainer, metrics)
     };
     // The oracle's weights are the gaps divided by their mean.
@@ -336,7 +342,7 @@ fn losses_and_gradients_are_those_of_transformers() {
     let (mut trainer, metrics) = step(ADAM_W, 1e-4, &pairs);
     assert_close(metrics.loss, number(&oracle, "mean_loss"), 1e-4);
     assert_close(metrics.gradient_norm, number(&oracle, "grad_norm"), 1e-3);
-    let second = trainer.preference_step(&responses, &pairs, beta).unwrap();
+    let second = trainer.preference_step(&responses, &pairs, Loss::Dpo { beta }).unwrap();
     assert_close(second.loss, number(&oracle, "mean_loss_after_adamw"), 1e-4);
 
     // With alpha = 1 and eps = 1, RMSprop is plain gradient descent: the change of the weights is the gradient.
@@ -347,5 +353,48 @@ fn losses_and_gradients_are_those_of_transformers() {
     for (name, expected) in norms {
         let changes = before[name].iter().zip(&after[name]).map(|(before, after)| f64::from(before - after).powi(2));
         assert_close(changes.sum::<f64>().sqrt(), expected.as_f64().unwrap(), 1e-3);
+    }
+}
+
+/// What TRL's lines and PyTorch's autodiff make of random pairs, with every loss; see `tests/python/losses.py`.
+#[test]
+fn losses_and_their_derivatives_are_those_of_trl() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/losses.json");
+    let golden: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let number = |value: &Value| value.as_f64().unwrap();
+    let (beta, label_smoothing) = (number(&golden["beta"]), number(&golden["label_smoothing"]));
+    let simpo = &golden["simpo"];
+    let losses = [
+        ("dpo", Loss::Dpo { beta }),
+        ("ipo", Loss::Ipo { beta }),
+        ("hinge", Loss::Hinge { beta }),
+        ("robust", Loss::Robust { beta, label_smoothing }),
+        ("simpo", Loss::Simpo { beta: number(&simpo["beta"]), gamma: number(&simpo["gamma"]) }),
+        ("rebel", Loss::Rebel { beta }),
+    ];
+    assert_eq!(golden["losses"].as_object().unwrap().len(), losses.len());
+    let pairs = golden["pairs"].as_array().unwrap();
+    assert!(pairs.len() > 10);
+    for (name, loss) in losses {
+        for (at, pair) in pairs.iter().enumerate() {
+            let tokens = |which: usize| pair["tokens"][which].as_u64().unwrap() as usize;
+            let found = loss.of(&PairLogprobs {
+                policy_chosen: number(&pair["policy"][0]),
+                policy_rejected: number(&pair["policy"][1]),
+                reference_chosen: number(&pair["reference"][0]),
+                reference_rejected: number(&pair["reference"][1]),
+                chosen_tokens: tokens(0),
+                rejected_tokens: tokens(1),
+                reward_gap: number(&pair["reward_gap"]),
+            });
+            let expected = &golden["losses"][name];
+            for (found, what) in [(found.loss, "loss"), (found.by_chosen, "by_chosen"), (found.by_rejected, "by_rejected")] {
+                let expected = number(&expected[what][at]);
+                assert!(
+                    (found - expected).abs() <= 1e-12 * expected.abs().max(1.0),
+                    "{name}, pair {at}: {what} {found}, expected {expected}"
+                );
+            }
+        }
     }
 }

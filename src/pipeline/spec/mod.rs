@@ -6,6 +6,7 @@ pub mod engine;
 pub mod held_out;
 pub mod input;
 pub mod lora;
+pub mod loss;
 pub mod non_finite;
 pub mod operator;
 pub mod query;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::held_out::HeldOut;
 use super::lora::Lora;
+use super::loss::Loss;
 use super::non_finite::NonFinite;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
@@ -187,15 +188,6 @@ pub struct Rank {
     pub held_out: HeldOut,
     /// The longest conversation, in tokens.
     pub max_tokens: u32,
-}
-
-/// The loss over pairs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Loss {
-    /// The mean of −w · log σ(β·Δ), with each pair's weight w (all 1: plain DPO).
-    #[default]
-    Dpo,
 }
 
 /// The optimizer: its name, or its name with settings, `{ adamw: { weight_decay: 0.01 } }`.
