@@ -23,7 +23,7 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::manifest::Manifest;
 use super::memory;
@@ -43,6 +43,12 @@ const BATCHES_AHEAD: usize = 2;
 /// Stack for planning and computing: an expression may be nested thousands deep, and each level takes a few calls. Only what is used of it
 /// is memory.
 const STACK_BYTES: usize = 1 << 28;
+
+/// What a statement begins with that is no query.
+const NO_QUERIES: [&str; 9] = ["ALTER", "COPY", "CREATE", "DELETE", "DROP", "INSERT", "PREPARE", "SET", "UPDATE"];
+
+/// What the engine says of a statement that is no query, before its kind.
+const NOT_SUPPORTED: &str = "Statement not supported: ";
 
 /// The share of a query's memory that its result may take, which is printed or written as text when all of it is there.
 const RESULT_SHARE: usize = 8;
@@ -138,6 +144,16 @@ impl Session {
         Ok(Self { context, runtime, limit, run: None })
     }
 
+    /// The query `text`, planned.
+    async fn frame(&self, text: &str) -> Result<DataFrame, DataFusionError> {
+        let frame = self.context.sql_with_options(text, only_queries()).await;
+        frame.map_err(|error| match text.split_whitespace().next().map(str::to_ascii_uppercase) {
+            // Whatever else is wrong with it.
+            Some(word) if NO_QUERIES.contains(&word.as_str()) => DataFusionError::Plan(format!("{NOT_SUPPORTED}{word}")),
+            _ => error,
+        })
+    }
+
     /// Waits for `work` on a thread with a stack for the deepest query; a panic there is an error.
     fn wait<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T, DataFusionError> + Send) -> Result<T, StoreError> {
         let broken = |problem: String| StoreError::Sql { message: format!("the SQL engine cannot run this query: {problem}") };
@@ -223,7 +239,7 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`], but for what fails only while it runs.
     pub fn register_view(&self, name: &str, text: &str) -> Result<(), StoreError> {
-        let view = self.wait(async || Ok(self.context.sql_with_options(text, only_queries()).await?.into_view()))?;
+        let view = self.wait(async || Ok(self.frame(text).await?.into_view()))?;
         self.register(name, view)
     }
 
@@ -240,7 +256,7 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`], but for what fails only while it runs.
     pub fn schema_of(&self, text: &str) -> Result<SchemaRef, StoreError> {
-        self.wait(async || Ok(Arc::new(self.context.sql_with_options(text, only_queries()).await?.schema().as_arrow().clone())))
+        self.wait(async || Ok(Arc::new(self.frame(text).await?.schema().as_arrow().clone())))
     }
 
     /// The single whole number that a query gives, such as a count.
@@ -275,7 +291,7 @@ impl Session {
 
     fn query_once(&self, text: &str) -> Result<Vec<RecordBatch>, StoreError> {
         let (schema, mut batches) = self.wait(async || {
-            let frame = self.context.sql_with_options(text, only_queries()).await?;
+            let frame = self.frame(text).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
             let (mut rows, mut batches, mut bytes) = (frame.execute_stream().await?, Vec::new(), 0_usize);
             while let Some(batch) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
@@ -300,7 +316,7 @@ impl Session {
     /// As for [`Self::query`]; of what fails only while it runs, the rows are errors.
     pub fn rows(&self, text: &str) -> Result<Rows<'_>, StoreError> {
         let stream = self.wait(async || {
-            let plan = self.context.sql_with_options(text, only_queries()).await?.create_physical_plan().await?;
+            let plan = self.frame(text).await?.create_physical_plan().await?;
             let mut rows = coalesced(plan).execute(0, self.context.task_ctx())?;
             let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
             let sender = stream.tx();
@@ -414,22 +430,24 @@ fn sql(error: DataFusionError) -> StoreError {
         other => other.message().into_owned(),
     };
     let message = message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default();
-    StoreError::Sql { message: refusal(message.trim()).unwrap_or_else(|| message.trim().to_string()) }
+    // All tables are in one place, whose name nobody asked for.
+    let message = message.trim().replace("'datafusion.public.", "'");
+    StoreError::Sql { message: refusal(&message).unwrap_or(message) }
 }
 
 /// What to do instead of what no query can do: `None` for another error of the engine.
 fn refusal(message: &str) -> Option<String> {
     const WRITE: &str = "to write rows to a file, use `optune sql RUN QUERY --format parquet --output FILE`";
     const READ: &str = "to read a file, make it an input table of the pipeline, or name it by `optune sql RUN --table NAME=FILE`";
-    let not_a_query = ["DDL not supported: ", "DML not supported: ", "Statement not supported: "];
+    let not_a_query = ["DDL not supported: ", "DML not supported: ", NOT_SUPPORTED];
     if let Some(found) = not_a_query.iter().find_map(|words| message.strip_prefix(words)) {
         return Some(format!("expected a query, found {found}: queries change nothing, inside the run or outside; {WRITE}; {READ}"));
     }
     if message.contains("only supports a single SQL statement") {
         return Some("expected one query, found several statements; ask them one after the other".to_string());
     }
-    let names_a_file =
-        message.contains("not found") && (message.contains('/') || message.contains("able function") || has_extension(message));
+    let no_table = message.starts_with("table '") && (message.contains('/') || has_extension(message));
+    let names_a_file = message.ends_with("not found") && (no_table || message.starts_with("table function"));
     names_a_file.then(|| format!("{message}; queries read no files by their names: {READ}"))
 }
 

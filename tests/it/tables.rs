@@ -367,7 +367,8 @@ fn rows_far_down_are_numbered_from_the_start_of_the_batch() {
     let mut rows = selection_rows(&mut Draw(1), 20_000);
     rows[17_001].rank = -3;
     let error = TableKind::Selection.check(&selection::batch(&rows)).unwrap_err().to_string();
-    assert_eq!(error, "table selection, row 17001: rank: expected 1 or more, found -3");
+    let key = format!("prompt_id = {}", rows[17_001].prompt_id);
+    assert_eq!(error, format!("table selection, row 17001: rank: expected 1 or more, found -3 ({key})"));
 }
 
 #[test]
@@ -388,7 +389,10 @@ fn a_word_that_is_unknown_is_named_with_its_row() {
     let rows = pool_rows(&mut Draw(1), 3);
     let batch = with_column(&pool::batch(&rows), "finish_reason", Arc::new(StringArray::from(vec!["stop", "length", "eos"])));
     let error = TableKind::Pool.check(&batch).unwrap_err().to_string();
-    assert_eq!(error, "table pool, row 2: finish_reason: expected one of stop, length, error, found \"eos\"");
+    assert_eq!(
+        error,
+        "table pool, row 2: finish_reason: expected one of stop, length, error, found \"eos\" (prompt_id = 2, response_index = 3)"
+    );
 }
 
 #[test]
