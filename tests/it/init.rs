@@ -45,7 +45,7 @@ fn init_writes_a_pipeline_that_passes_plan_and_runs() {
 #[test]
 fn init_says_what_is_missing_and_what_is_not_right() {
     let workspace = Workspace::new();
-    let said = workspace.fail(&["init", "--model", "shape"], 2);
+    let said = workspace.fail(&["init", "new.yaml", "--model", "shape"], 2);
     assert!(said.contains("expected --model, --data and --reward"), "{said}");
     let said = workspace.fail(&["init", "--model", "shape", "--data", "prompts.jsonl", "--reward", "reward.sql"], 2);
     assert!(said.contains("pipeline.yaml: exists already"), "{said}");
