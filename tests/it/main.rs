@@ -23,6 +23,7 @@ mod model;
 mod model_config;
 mod offline;
 mod pipeline;
+mod properties;
 mod reference;
 mod relational;
 mod remote;
