@@ -36,7 +36,7 @@ pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, Stage
 }
 
 /// ceil(ratio·N), without the rounding errors of the product: 0.1·30 is 3, not 4.
-fn selected_count(settings: &Select, prompts: usize, pool: bool) -> usize {
+pub fn selected_count(settings: &Select, prompts: usize, pool: bool) -> usize {
     if settings.strategy == Strategy::All || !pool {
         return prompts;
     }

@@ -37,6 +37,7 @@ mod lock;
 mod manifest;
 mod memory;
 mod model_writer;
+mod nesting;
 mod parquet;
 mod place;
 mod quarantine;

@@ -28,7 +28,7 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use super::manifest::Manifest;
 use super::memory;
 use super::scan::Files;
-use super::{Place, PlaceKind, Run, StoreError, journal, parquet};
+use super::{Place, PlaceKind, Run, StoreError, journal, nesting, parquet};
 
 /// How often a reader looks again at a run that is at work, and after how long.
 const LOOKS: u32 = 20;
@@ -146,6 +146,7 @@ impl Session {
 
     /// The query `text`, planned.
     async fn frame(&self, text: &str) -> Result<DataFrame, DataFusionError> {
+        nesting::check(text).map_err(DataFusionError::Plan)?;
         let frame = self.context.sql_with_options(text, only_queries()).await;
         frame.map_err(|error| match text.split_whitespace().next().map(str::to_ascii_uppercase) {
             // Whatever else is wrong with it.

@@ -1,6 +1,6 @@
 //! Parquet and Arrow IPC from outside: what has its schema in the file.
 
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,12 +12,10 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 
 use super::budget::{self, Budget};
-use super::{Source, expansion, message, never_empty};
+use super::{Source, expansion, ipc, message, never_empty};
+use crate::contained::contained;
 use crate::disk;
 use crate::store::StoreError;
-
-/// What an Arrow file begins with; a stream does not.
-const ARROW_FILE: &[u8] = b"ARROW1";
 
 /// Opens a file whose rows are to stay within a budget.
 type Open = fn(&Path, &Budget) -> Result<Box<dyn RecordBatchReader>, StoreError>;
@@ -27,23 +25,36 @@ pub(super) fn read(paths: &[PathBuf], open: Open, budget: &mut Budget) -> Result
     let mut files = Vec::with_capacity(paths.len());
     let mut first: Option<(&Path, SchemaRef)> = None;
     for path in paths {
-        let failed = |error: ArrowError| StoreError::Input { path: path.clone(), line: None, problem: message(error) };
-        let reader = open(path, budget)?;
-        let schema = Arc::new(Schema::new(reader.schema().fields().clone()));
-        let (first_path, expected) = first.get_or_insert_with(|| (path.as_path(), schema.clone()));
-        same(first_path, expected, path, &schema)?;
-        let order = expected.fields().iter().map(|field| schema.index_of(field.name())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        // Not `with_schema`, which wants the old metadata to stay.
-        let mut rows = Vec::new();
-        for batch in reader {
-            let ordered = batch.and_then(|batch| RecordBatch::try_new(expected.clone(), batch.project(&order)?.columns().to_vec()));
-            let batch = ordered.map_err(failed)?;
-            budget.take(path, &batch)?;
-            rows.push(batch);
-        }
-        files.push(never_empty(rows, expected));
+        // Both readers panic at some files that lie.
+        let rows = contained(|| rows(path, open, &mut first, budget));
+        let broken = |said| StoreError::Input { path: path.clone(), line: None, problem: format!("the file is broken ({said})") };
+        files.push(rows.map_err(broken)??);
     }
     Ok(files)
+}
+
+/// The rows of one file, with the columns of the `first`, which it may be.
+fn rows<'a>(
+    path: &'a Path,
+    open: Open,
+    first: &mut Option<(&'a Path, SchemaRef)>,
+    budget: &mut Budget,
+) -> Result<Vec<RecordBatch>, StoreError> {
+    let failed = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
+    let reader = open(path, budget)?;
+    let schema = Arc::new(Schema::new(reader.schema().fields().clone()));
+    let (first_path, expected) = first.get_or_insert_with(|| (path, schema.clone()));
+    same(first_path, expected, path, &schema)?;
+    let order = expected.fields().iter().map(|field| schema.index_of(field.name())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    // Not `with_schema`, which wants the old metadata to stay.
+    let mut rows = Vec::new();
+    for batch in reader {
+        let ordered = batch.and_then(|batch| RecordBatch::try_new(expected.clone(), batch.project(&order)?.columns().to_vec()));
+        let batch = ordered.map_err(failed)?;
+        budget.take(path, &batch)?;
+        rows.push(batch);
+    }
+    Ok(never_empty(rows, expected))
 }
 
 /// Checks that a file has the columns of the first, in any order, with their types.
@@ -76,9 +87,8 @@ pub(super) fn arrow(path: &Path, budget: &Budget) -> Result<Box<dyn RecordBatchR
     budget.expect_text(path)?;
     let open = || disk::open(path).map(BufReader::new).map_err(StoreError::io("read", path));
     let failed = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
-    let mut begin = Vec::new();
-    open()?.take(ARROW_FILE.len() as u64).read_to_end(&mut begin).map_err(StoreError::io("read", path))?;
-    let reader: Box<dyn RecordBatchReader> = match begin == ARROW_FILE {
+    let wrong = |problem| StoreError::Input { path: path.to_path_buf(), line: None, problem };
+    let reader: Box<dyn RecordBatchReader> = match ipc::check(path).map_err(StoreError::io("read", path))?.map_err(wrong)? {
         true => Box::new(FileReader::try_new(open()?, None).map_err(failed)?),
         false => Box::new(StreamReader::try_new(open()?, None).map_err(failed)?),
     };

@@ -4,6 +4,7 @@ mod budget;
 mod columnar;
 mod csv;
 mod expansion;
+mod ipc;
 mod json;
 
 use std::io::{BufRead, BufReader};
