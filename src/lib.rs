@@ -25,6 +25,7 @@
 //! | 1 | [`dag`] | fingerprints and the scheduler over abstract nodes | Arrow, burn, files |
 //! | 1 | [`model`] | transformer, checkpoint, tokenizer, chat template | Arrow, the graph |
 //! | 0 | [`disk`] | every change that a run makes on the disk | what files mean |
+//! | 0 | [`contained`] | libraries that panic, made to return errors | what they do |
 //! | 0 | [`kernels`] | products, attention and elementwise work on the processor | models, burn |
 //!
 //! # Invariants
@@ -35,9 +36,11 @@
 //!   the weights and the token ids, never on its batch.
 //! - What is committed is never computed again and never half-written: parts are renamed into place before a manifest names them.
 //! - Response token ids are stored and never tokenized again; masks come from lengths, never from token ids.
+//! - What comes from outside is refused by what it says, before memory is taken for it: no file makes the library panic.
 //! - The library never prints; [`cli`] does.
 
 pub mod cli;
+pub mod contained;
 pub mod dag;
 pub mod disk;
 pub mod generation;

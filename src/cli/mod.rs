@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::contained;
 use crate::model::ModelError;
 use crate::pipeline::{Graph, Pipeline, PipelineError};
 use crate::run::RunError;
@@ -145,6 +146,7 @@ impl From<std::io::Error> for CliError {
 
 /// Runs the command in the process's arguments.
 pub fn main() -> ExitCode {
+    contained::hush();
     let arguments = Arguments::parse();
     let runs = arguments.runs;
     let result = match arguments.command {

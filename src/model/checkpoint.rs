@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::adapter::{self, Adapter};
 use super::families;
+use super::files;
 use super::parameters::{self, Parameter};
 use super::weights::Weights;
 use super::{CausalLm, ChatTemplate, Dtype, GenerationConfig, Head, ModelConfig, ModelError, RewardModel, Tokenizer, weights_writer};
@@ -287,7 +288,7 @@ fn list_parameters(config: &ModelConfig) -> Vec<Parameter> {
 }
 
 pub(super) fn read_json(path: &Path) -> Result<Value, ModelError> {
-    let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+    let text = files::read_text(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
     serde_json::from_str(&text).map_err(|error| ModelError::invalid(path, error))
 }
 

@@ -8,6 +8,10 @@ use super::rope::Rope;
 
 /// No dimension of a model in use comes near this; beyond it a `config.json` is taken to be broken.
 pub(super) const LARGEST_DIMENSION: usize = 1 << 24;
+/// As for dimensions: the deepest models have a few hundred.
+pub(super) const MOST_LAYERS: usize = 1 << 12;
+/// As for dimensions: two million million numbers are 8 TB.
+const MOST_PARAMETERS: u128 = 1 << 41;
 
 /// The shape of a model. Where Hugging Face's configuration classes have a name for something, the field has it too.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +91,20 @@ impl ModelConfig {
                 return Err(format!("{name} is {value}, expected a positive number"));
             }
         }
+        let count = self.matrix_parameters();
+        if count > MOST_PARAMETERS {
+            return Err(format!("the sizes make a model of {count} parameters, expected at most {MOST_PARAMETERS}"));
+        }
         self.rope.check()
+    }
+
+    /// The parameters of all matrices, by arithmetic alone. No size is above [`LARGEST_DIMENSION`], so nothing here comes near the end of its type.
+    fn matrix_parameters(&self) -> u128 {
+        let [vocabulary, hidden, inner, heads, pairs, width] =
+            [self.vocab_size, self.hidden_size, self.intermediate_size, self.num_attention_heads, self.num_key_value_heads, self.head_dim]
+                .map(|size| size as u128);
+        let layer = hidden * width * (2 * heads + 2 * pairs) + 3 * hidden * inner;
+        let heads = if self.tie_word_embeddings { 1 } else { 2 };
+        layer * self.layers.len() as u128 + heads * vocabulary * hidden
     }
 }

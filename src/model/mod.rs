@@ -14,6 +14,7 @@ mod dtype;
 mod error;
 mod export;
 mod families;
+mod files;
 mod generation_config;
 mod head;
 mod kv_cache;

@@ -1,8 +1,12 @@
 //! Text to token ids and back, with a checkpoint's own `tokenizer.json`. Knows nothing of chat templates or tensors.
 
+use std::fmt;
 use std::path::Path;
 
-use super::ModelError;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::{ModelError, files};
+use crate::contained::contained;
 
 /// A Hugging Face tokenizer, without the truncation and padding that its file may ask for.
 #[derive(Clone, Debug)]
@@ -36,8 +40,12 @@ impl Tokenizer {
     /// # Errors
     /// When the file cannot be read or is not a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| ModelError::invalid(path, error))?;
+        let bytes = files::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+        // The library panics at what is no JSON within a decoder, and at some contradictions.
+        serde_json::from_slice::<Json>(&bytes).map_err(|error| ModelError::invalid(path, error))?;
+        let broken = |said| ModelError::invalid(path, format!("expected a tokenizer, found one that contradicts itself ({said})"));
+        let read = contained(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(broken)?;
+        let mut inner = read.map_err(|error| ModelError::invalid(path, error))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| ModelError::invalid(path, error))?;
         Ok(Self { inner })
@@ -65,7 +73,7 @@ impl Tokenizer {
 
     /// As [`Tokenizer::encode`], but a text may have no tokens.
     pub(super) fn ids(&self, text: &str, special: SpecialTokens) -> Result<Vec<i32>, ModelError> {
-        let encoding = self.inner.encode_fast(text, special != SpecialTokens::Written);
+        let encoding = contained(|| self.inner.encode_fast(text, special != SpecialTokens::Written)).map_err(broken)?;
         let encoding = encoding.map_err(|error| ModelError::Text(error.to_string()))?;
         // The mask marks what the tokenizer added; a special token that the text spells out is not marked.
         let added = |mask: &&u32| **mask == 1;
@@ -113,7 +121,7 @@ impl Tokenizer {
     pub fn decode(&self, token_ids: &[i32]) -> Result<String, ModelError> {
         let ids: Result<Vec<u32>, _> = token_ids.iter().map(|id| u32::try_from(*id)).collect();
         let ids = ids.map_err(|_| ModelError::Text("expected token ids from 0 on, found a negative one".to_string()))?;
-        self.inner.decode(&ids, true).map_err(|error| ModelError::Text(error.to_string()))
+        contained(|| self.inner.decode(&ids, true)).map_err(broken)?.map_err(|error| ModelError::Text(error.to_string()))
     }
 
     /// The id of a token given as text, such as `</s>`.
@@ -122,8 +130,55 @@ impl Tokenizer {
     }
 }
 
+fn broken(said: String) -> ModelError {
+    ModelError::Text(format!("tokenizer.json contradicts itself ({said})"))
+}
+
 /// The last characters of `text`, for an error message.
 pub(super) fn ending(text: &str) -> String {
     let skipped = text.chars().count().saturating_sub(20);
     text.chars().skip(skipped).collect()
+}
+
+/// Any JSON value, read to see that it is one, and forgotten. (serde's own `IgnoredAny` looks at neither depth nor numbers.)
+struct Json;
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Json {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        while entries.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::parameters::Parameter;
-use super::{Dtype, ModelError};
+use super::{Dtype, ModelError, files};
 
 /// The file with all weights.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -22,6 +22,8 @@ const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 
 /// The weights of the logits: a copy of tied ones may be stored, and a reward model may have left its policy's behind.
 const LM_HEAD: &str = "lm_head.weight";
+/// What a header has beside tensors: texts for people.
+const METADATA: &str = "__metadata__";
 /// How much of two tensors is compared at a time.
 const COMPARED_BYTES: usize = 1 << 20;
 
@@ -87,10 +89,14 @@ impl Weights {
         struct Index {
             weight_map: BTreeMap<String, String>,
         }
-        let text = std::fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.to_path_buf(), source })?;
+        let text = files::read_text(index).map_err(|source| ModelError::Read { path: index.to_path_buf(), source })?;
         let Index { weight_map } = serde_json::from_str(&text).map_err(|error| ModelError::invalid(index, error))?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
         for shard in shards {
+            // A checkpoint is one folder; what its index names elsewhere is none of it.
+            if !is_plain(shard) {
+                return Err(ModelError::invalid(index, format!("names {shard:?}, expected a file in the same folder")));
+            }
             let path = self.folder.join(shard);
             if !path.is_file() {
                 return Err(ModelError::invalid(index, format!("names {shard}, which is not there; download the checkpoint in full")));
@@ -123,8 +129,13 @@ impl Weights {
         file.read_exact(&mut header).map_err(failed)?;
         let entries: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(&header).map_err(|error| invalid(format!("the safetensors header is not JSON: {error}")))?;
-        for (name, entry) in entries.into_iter().filter(|(name, _)| !is_ignored(name)) {
+        let mut spans = Vec::with_capacity(entries.len());
+        for (name, entry) in entries.into_iter().filter(|(name, _)| name != METADATA) {
             let entry: Entry = serde_json::from_value(entry).map_err(|error| invalid(format!("tensor {name}: {error}")))?;
+            spans.push((entry.data_offsets, name.clone()));
+            if is_ignored(&name) {
+                continue;
+            }
             let stored =
                 entry.locate(path, 8 + header_bytes, file_bytes).map_err(|problem| invalid(format!("tensor {name}: {problem}")))?;
             if let Some(other) = self.tensors.get(&name) {
@@ -132,7 +143,7 @@ impl Weights {
             }
             self.tensors.insert(name, stored);
         }
-        Ok(())
+        lie_end_to_end(spans, file_bytes - 8 - header_bytes).map_err(invalid)
     }
 
     /// Checks that the tensors are exactly these `parameters`, which `config` (a file's name) asks for, apart from what other software
@@ -206,9 +217,36 @@ impl Weights {
     }
 }
 
-/// What is stored beside the weights and nobody reads: metadata, and the rotary frequencies and positions of old checkpoints.
+/// That the tensors' values follow each other from the first byte to the last, as the format demands: none lies in another, and none is cut off.
+fn lie_end_to_end(mut spans: Vec<((u64, u64), String)>, bytes: u64) -> Result<(), String> {
+    spans.sort();
+    let mut before = (0, "the header".to_string());
+    for ((start, end), name) in spans {
+        if start != before.0 || end < start {
+            return Err(format!(
+                "tensor {name}: expected its bytes to follow those of {} at {}, found {start} to {end}",
+                before.1, before.0
+            ));
+        }
+        before = (end, name);
+    }
+    match before.0 == bytes {
+        true => Ok(()),
+        false => Err(format!(
+            "expected {bytes} bytes of values behind the header, found tensors of {}; the file is cut short or is none",
+            before.0
+        )),
+    }
+}
+
+/// Whether it is the name of a file, and not a way to another folder.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\\', ':', '\0']) && name != "." && name != ".."
+}
+
+/// What is stored beside the weights and nobody reads: the rotary frequencies and positions of old checkpoints.
 fn is_ignored(name: &str) -> bool {
-    name == "__metadata__" || name.ends_with("rotary_emb.inv_freq") || name == "position_ids" || name.ends_with(".position_ids")
+    name.ends_with("rotary_emb.inv_freq") || name == "position_ids" || name.ends_with(".position_ids")
 }
 
 impl Stored {

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::model::config::{LARGEST_DIMENSION, LayerConfig, ModelConfig};
+use crate::model::config::{LARGEST_DIMENSION, LayerConfig, MOST_LAYERS, ModelConfig};
 use crate::model::generation_config::TokenIds;
 use crate::model::head::Head;
 use crate::model::rope::{Llama3Scaling, Rope};
@@ -42,9 +42,13 @@ impl<'a> Settings<'a> {
     }
 
     fn size(&self, name: &str, default: Option<usize>) -> Result<usize, String> {
+        self.size_up_to(LARGEST_DIMENSION, name, default)
+    }
+
+    fn size_up_to(&self, most: usize, name: &str, default: Option<usize>) -> Result<usize, String> {
         let size = self.get(name)?.or(default).ok_or_else(|| format!("{name} is missing"))?;
-        if size == 0 || size > LARGEST_DIMENSION {
-            return Err(format!("{name} is {size}, expected 1 to {LARGEST_DIMENSION}"));
+        if size == 0 || size > most {
+            return Err(format!("{name} is {size}, expected 1 to {most}"));
         }
         Ok(size)
     }
@@ -66,7 +70,7 @@ impl<'a> Settings<'a> {
             vocab_size: self.size("vocab_size", None)?,
             hidden_size,
             intermediate_size: self.size("intermediate_size", None)?,
-            layers: vec![layer; self.size("num_hidden_layers", None)?],
+            layers: vec![layer; self.size_up_to(MOST_LAYERS, "num_hidden_layers", None)?],
             num_attention_heads,
             num_key_value_heads,
             head_dim: self.size("head_dim", Some(defaults.head_dim.unwrap_or(hidden_size / num_attention_heads)))?,

@@ -1,0 +1,24 @@
+//! The small files of a model directory, read whole, up to a length. Knows nothing of what is in them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Far above any configuration, tokenizer or template; beyond it a file is taken to be something else under that name.
+pub(super) const LARGEST_BYTES: u64 = 1 << 28;
+
+/// The bytes of a file; a longer one is refused before it is in memory.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // A device or a pipe says nothing of its length.
+    File::open(path)?.take(LARGEST_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_BYTES {
+        return Err(io::Error::other(format!("expected a file of at most {LARGEST_BYTES} bytes, found a longer one")));
+    }
+    Ok(bytes)
+}
+
+/// The text of a file.
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "expected text in UTF-8, found other bytes"))
+}
