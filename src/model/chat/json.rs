@@ -1,9 +1,14 @@
 //! The `tojson` filter: what Python's `json.dumps` writes. Knows nothing of templates.
 
-use minijinja::value::{Kwargs, ObjectRepr, ValueKind};
-use minijinja::{Error, ErrorKind, Value};
+use minijinja::value::{Kwargs, ObjectRepr, Rest, ValueKind, from_args};
+use minijinja::{Error, ErrorKind, State, Value};
 
 use super::python::float;
+
+/// Deeper than any value that JSON can bring in.
+const DEEPEST: usize = 128;
+/// Bytes that are written for one fuel, as the engine has it.
+const BYTES_A_FUEL: u64 = 64;
 
 /// How a value is written; the defaults are those of transformers, which are `json.dumps`'s but for `ensure_ascii`.
 struct Writer {
@@ -15,13 +20,8 @@ struct Writer {
 }
 
 /// `value | tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`; the last by name only.
-pub(super) fn tojson(
-    value: &Value,
-    ensure_ascii: Option<Value>,
-    indent: Option<Value>,
-    separators: Option<Value>,
-    named: Kwargs,
-) -> Result<String, Error> {
+pub(super) fn tojson(state: &State, value: &Value, options: Rest<Value>, named: Kwargs) -> Result<String, Error> {
+    let (ensure_ascii, indent, separators): (Option<Value>, Option<Value>, Option<Value>) = from_args(&options)?;
     let given = |name: &str, positional: Option<Value>| -> Result<Option<Value>, Error> {
         let value = named.get::<Option<Value>>(name)?.or(positional);
         Ok(value.filter(|value| !value.is_none()))
@@ -44,12 +44,16 @@ pub(super) fn tojson(
     let writer = Writer { ensure_ascii, sort_keys, indent, between_items, after_key };
     named.assert_all_used()?;
     let mut out = String::new();
-    writer.value(value, 0, &mut out)?;
+    writer.value(state, value, 0, &mut out)?;
     Ok(out)
 }
 
 impl Writer {
-    fn value(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+    fn value(&self, state: &State, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+        if depth > DEEPEST {
+            return Err(refused("tojson: the value is nested more than 128 deep"));
+        }
+        let mut before = out.len();
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -63,6 +67,8 @@ impl Writer {
                 }
                 out.push(if is_map { '{' } else { '[' });
                 for (index, item) in items.iter().enumerate() {
+                    state.consume_fuel(1 + (out.len() - before) as u64 / BYTES_A_FUEL)?;
+                    before = out.len();
                     if index > 0 {
                         out.push_str(&self.between_items);
                     }
@@ -70,9 +76,9 @@ impl Writer {
                     if is_map {
                         self.text(&key(item)?, out);
                         out.push_str(&self.after_key);
-                        self.value(&value.get_item(item)?, depth + 1, out)?;
+                        self.value(state, &value.get_item(item)?, depth + 1, out)?;
                     } else {
-                        self.value(item, depth + 1, out)?;
+                        self.value(state, item, depth + 1, out)?;
                     }
                 }
                 if !items.is_empty() {
@@ -82,7 +88,8 @@ impl Writer {
             }
             kind => return Err(refused(&format!("tojson: {kind} cannot be written as JSON"))),
         }
-        Ok(())
+        // Here, since the engine sees the text only when it is whole.
+        state.consume_fuel(1 + (out.len() - before) as u64 / BYTES_A_FUEL)
     }
 
     fn line(&self, depth: usize, out: &mut String) {

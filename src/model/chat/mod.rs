@@ -5,9 +5,11 @@
 //! here is an error that names it.
 
 mod date;
+mod held;
 mod json;
 mod python;
 mod syntax;
+mod tag;
 
 use std::fmt;
 use std::path::Path;
@@ -17,7 +19,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value as Variable};
 use serde_json::Value;
 
-use super::{Message, ModelError};
+use super::{Message, ModelError, files};
 use python::Dict;
 
 /// A checkpoint's chat template.
@@ -28,6 +30,16 @@ pub struct ChatTemplate {
 }
 
 const NAME: &str = "chat_template";
+
+/// What a template may do to write one conversation, in minijinja's measure: steps, or 64 bytes made. That is less than a second, and 128 MiB; a
+/// conversation of four megabytes is within it.
+const FUEL: u64 = 1 << 21;
+
+/// Longer than any template. A few are 30 kB.
+const LONGEST_SOURCE_BYTES: usize = 1 << 20;
+
+/// Stack for compiling, where a template of the greatest length can be nested as deeply: a chain of `elif` is.
+const STACK_BYTES: usize = 1 << 28;
 
 /// The special tokens that a template sees as variables, if the tokenizer has them.
 const SPECIAL_TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -55,9 +67,22 @@ impl ChatTemplate {
     /// # Errors
     /// When the source is not Jinja.
     pub fn new(source: &str, special_tokens: &[(&str, &str)]) -> Result<Self, ModelError> {
+        if source.len() > LONGEST_SOURCE_BYTES {
+            return Err(ModelError::Chat(format!("expected at most {LONGEST_SOURCE_BYTES} bytes of template, found {}", source.len())));
+        }
+        std::thread::scope(|scope| {
+            let compiler =
+                std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || Self::compiled(source, special_tokens));
+            let compiler = compiler.map_err(|error| ModelError::Chat(format!("cannot compile: {error}")))?;
+            compiler.join().map_err(|_| ModelError::Chat("cannot be compiled".to_string()))?
+        })
+    }
+
+    fn compiled(source: &str, special_tokens: &[(&str, &str)]) -> Result<Self, ModelError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| ModelError::Chat(error.to_string()))?);
+        environment.set_fuel(Some(FUEL));
         environment.set_formatter(python::show);
         environment.set_unknown_method_callback(python::method);
         FILTERS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_filter(name));
@@ -67,7 +92,9 @@ impl ChatTemplate {
         environment.add_filter("trim", python::trim);
         environment.add_test("iterable", python::is_iterable);
         environment.add_test("sequence", python::is_sequence);
-        environment.add_function(syntax::DICT, Dict::of);
+        environment.add_function(tag::DICT, Dict::of);
+        environment.add_function(tag::VARIABLE, held::variable);
+        environment.add_function(tag::ATTRIBUTE, held::attribute);
         environment.add_function("dict", Dict::call);
         environment.add_function("raise_exception", |text: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, text).with_source(Raised))
@@ -117,6 +144,9 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
         let failed = |error: minijinja::Error| match was_raised(&error) {
             true => ModelError::Refused(error.to_string()),
+            false if error.kind() == ErrorKind::OutOfFuel => ModelError::Chat(format!(
+                "expected it to be done within {FUEL} steps of at most 64 bytes each, found no end; it repeats something without bound ({error})"
+            )),
             false => ModelError::Chat(error.to_string()),
         };
         let text = |name: &str, value: &str| (Variable::from(name), Variable::from(value));
@@ -149,7 +179,7 @@ fn was_raised(error: &minijinja::Error) -> bool {
 
 fn text_in(folder: &Path, name: &str) -> Result<Option<String>, ModelError> {
     let path = folder.join(name);
-    match std::fs::read_to_string(&path) {
+    match files::read_text(&path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ModelError::Read { path, source }),

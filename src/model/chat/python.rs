@@ -2,24 +2,20 @@
 
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use minijinja::value::{Enumerator, Kwargs, Object, Rest, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, Output, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
+use super::held;
+
 /// A dictionary in the order in which its keys were first given.
 #[derive(Debug)]
-pub(super) struct Dict(Vec<(Value, Value)>);
+pub(super) struct Dict(IndexMap<Value, Value>);
 
 impl Dict {
     pub(super) fn new(pairs: impl IntoIterator<Item = (Value, Value)>) -> Self {
-        let mut entries: Vec<(Value, Value)> = Vec::new();
-        for (key, value) in pairs {
-            match entries.iter_mut().find(|(known, _)| *known == key) {
-                Some(entry) => entry.1 = value,
-                None => entries.push((key, value)),
-            }
-        }
-        Self(entries)
+        Self(pairs.into_iter().collect())
     }
 
     /// What a dictionary literal becomes: its keys and values in turn.
@@ -59,11 +55,11 @@ impl Dict {
 
 impl Object for Dict {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
+        self.0.get(key).cloned()
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.0.iter().map(|(key, _)| key.clone()).collect())
+        Enumerator::Values(self.0.keys().cloned().collect())
     }
 }
 
@@ -90,14 +86,16 @@ pub(super) fn float(number: f64) -> String {
 }
 
 /// Writes what `{{ value }}` shows.
-pub(super) fn show(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
+pub(super) fn show(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    held::walked(state, value, 0)?;
     let is_float = value.kind() == ValueKind::Number && !value.is_integer();
     let written = match f64::try_from(value.clone()) {
         Ok(number) if is_float => out.write_str(&float(number)),
         _ if value.is_undefined() => Ok(()),
         _ => write!(out, "{value}"),
     };
-    written.map_err(|_| Error::new(ErrorKind::WriteFailure, "could not write a value"))
+    // It is written into memory, so only the fuel can have kept it from being so.
+    written.map_err(|_| Error::new(ErrorKind::OutOfFuel, "could not write a value"))
 }
 
 /// Whether Python strips it.
@@ -122,7 +120,9 @@ pub(super) fn is_iterable(value: &Value) -> bool {
 }
 
 fn strip<'a>(text: &'a str, characters: Option<&str>, start: bool, end: bool) -> &'a str {
-    let stripped = |character: char| characters.map_or_else(|| is_space(character), |characters| characters.contains(character));
+    let mut listed: Vec<char> = characters.unwrap_or_default().chars().collect();
+    listed.sort_unstable();
+    let stripped = |character: char| if characters.is_some() { listed.binary_search(&character).is_ok() } else { is_space(character) };
     let text = if start { text.trim_start_matches(stripped) } else { text };
     if end { text.trim_end_matches(stripped) } else { text }
 }
@@ -190,6 +190,9 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, 
                 return Err(refused("a text is filled up by at most 10000 characters"));
             }
             let fill = if name == "zfill" { "0" } else { fill.unwrap_or(" ") };
+            if fill.chars().count() != 1 {
+                return Err(refused("a text is filled up with exactly one character"));
+            }
             let before = match name {
                 // Python's rounding: the odd one goes to the left if the width is odd.
                 "center" => missing / 2 + (missing & width & 1),
@@ -202,6 +205,8 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, 
             };
             Value::from(format!("{sign}{}{digits}{}", fill.repeat(before), fill.repeat(missing - before)))
         }
+        // minijinja's own writes as much as it is asked to before it looks at the fuel.
+        "format" if has_a_wide_field(text) => return Err(refused("a field of a format is at most 9999 characters wide")),
         "title" => {
             let () = from_args(args)?;
             Value::from(title(text))
@@ -213,6 +218,20 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, 
         _ => return Ok(None),
     };
     Ok(Some(value))
+}
+
+/// Whether a number of more than four digits is in the braces of a format, where widths are.
+fn has_a_wide_field(format: &str) -> bool {
+    let (mut depth, mut digits) = (0_usize, 0);
+    format.bytes().any(|byte| {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        digits = if depth > 0 && byte.is_ascii_digit() { digits + 1 } else { 0 };
+        digits > 4
+    })
 }
 
 fn refused(problem: &'static str) -> Error {

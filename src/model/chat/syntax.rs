@@ -1,11 +1,11 @@
 //! A template's source, with what only Python's Jinja reads written so that minijinja reads it the same way.
 //!
-//! Works on the tokens of the tags, so that the text around them, strings, comments and raw blocks stay as they are. Knows no values.
+//! The text around tags, strings, comments and raw blocks stay as they are; what becomes of a tag is [`super::tag`]'s to say. Knows no values.
 
-/// What a dictionary literal becomes a call of: minijinja's own dictionaries are sorted by key, Python's are in the order written.
-pub(super) const DICT: &str = "__dict";
+use super::tag::tag;
 
-/// The source with one kind of line ending, `{% generation %}` as the scope that it is, and dictionary literals as calls of [`DICT`].
+/// The source with one kind of line ending, `{% generation %}` as the scope that it is, dictionary literals as calls of a function,
+/// and every value that gets a name passed through one.
 pub(super) fn translate(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + 64);
@@ -26,7 +26,7 @@ pub(super) fn translate(source: &str) -> String {
 }
 
 /// Copies `rest` up to `end`; gives what is left.
-fn copy<'a>(rest: &'a str, end: usize, out: &mut String) -> &'a str {
+pub(super) fn copy<'a>(rest: &'a str, end: usize, out: &mut String) -> &'a str {
     let (copied, left) = rest.split_at(end);
     out.push_str(copied);
     left
@@ -60,58 +60,15 @@ fn raw<'a>(rest: &'a str, out: &mut String) -> &'a str {
 }
 
 /// The first word of the tag that `rest` begins with, and where it ends.
-fn word_of_tag(rest: &str) -> Option<(&str, usize)> {
+pub(super) fn word_of_tag(rest: &str) -> Option<(&str, usize)> {
     let inner = rest.strip_prefix("{%")?;
     let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner).trim_start();
     let length = inner.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inner.len());
     (length > 0).then(|| (&inner[..length], rest.len() - inner.len() + length))
 }
 
-/// Copies one tag, translated; gives what follows it.
-fn tag<'a>(rest: &'a str, closing: &str, out: &mut String) -> &'a str {
-    let mut at = 2;
-    match word_of_tag(rest) {
-        Some((word @ ("generation" | "endgeneration"), end)) => {
-            out.push_str(&rest[..end - word.len()]);
-            // The body of a generation block sees and sets variables as that of `with` does.
-            out.push_str(if word == "generation" { "with" } else { "endwith" });
-            at = end;
-        }
-        _ => out.push_str(&rest[..at]),
-    }
-    // The brackets that are open.
-    let mut open: Vec<u8> = Vec::new();
-    while let Some(byte) = rest.as_bytes().get(at).copied() {
-        if open.is_empty() && rest[at..].starts_with(closing) {
-            return copy(&rest[at..], closing.len(), out);
-        }
-        let length = match byte {
-            b'"' | b'\'' => end_of_string(&rest[at..]),
-            _ => rest[at..].chars().next().map_or(1, char::len_utf8),
-        };
-        match byte {
-            b'{' => {
-                out.push_str(DICT);
-                out.push('(');
-            }
-            b'}' if open.last() == Some(&b'{') => out.push(')'),
-            // Between key and value; in a slice the innermost bracket is a square one.
-            b':' if open.last() == Some(&b'{') => out.push(','),
-            b'"' | b'\'' => string(&rest[at..at + length], out),
-            _ => out.push_str(&rest[at..at + length]),
-        }
-        match byte {
-            b'{' | b'[' | b'(' => open.push(byte),
-            b'}' | b']' | b')' => drop(open.pop()),
-            _ => {}
-        }
-        at += length;
-    }
-    ""
-}
-
 /// The length of the string literal that `rest` begins with.
-fn end_of_string(rest: &str) -> usize {
+pub(super) fn end_of_string(rest: &str) -> usize {
     let quote = rest.as_bytes().first().copied();
     let mut escaped = false;
     for (at, byte) in rest.bytes().enumerate().skip(1) {
@@ -127,7 +84,7 @@ fn end_of_string(rest: &str) -> usize {
 
 /// Writes a string literal with the escapes that Python knows as the characters they stand for; minijinja knows fewer and drops the
 /// backslash of unknown ones.
-fn string(literal: &str, out: &mut String) {
+pub(super) fn string(literal: &str, out: &mut String) {
     let Some(mut rest) = literal.get(1..literal.len().saturating_sub(1)).filter(|inner| inner.contains('\\')) else {
         out.push_str(literal);
         return;

@@ -1,0 +1,166 @@
+//! One tag of a template, token by token: dictionary literals become calls of [`DICT`], and every value that gets a name is passed through
+//! [`VARIABLE`] or [`ATTRIBUTE`], so that none grows without bound. Knows no values.
+
+use super::syntax::{copy, end_of_string, string, word_of_tag};
+
+/// What a dictionary literal becomes a call of: minijinja's own dictionaries are sorted by key, Python's are in the order written.
+pub(super) const DICT: &str = "__dict";
+/// What every value that is bound to a name goes through.
+pub(super) const VARIABLE: &str = "__variable";
+/// The same for an attribute of a namespace.
+pub(super) const ATTRIBUTE: &str = "__attribute";
+
+/// How a tag gives names to values.
+#[derive(Clone, Copy, PartialEq)]
+enum Binds {
+    /// Not at all.
+    Nothing,
+    /// To the name before the first `=`, as `set` does.
+    Assigned,
+    /// To the name before `in`, item by item, as `for` does.
+    Iterated,
+    /// To its parameters, as `macro` and `call` do.
+    Parameters,
+    /// To the name before each `=`, as `with` does.
+    Assignments,
+}
+
+/// Copies the tag that `rest` begins with, translated; gives what follows it.
+pub(super) fn tag<'a>(rest: &'a str, closing: &str, out: &mut String) -> &'a str {
+    let word = word_of_tag(rest).filter(|_| closing == "%}");
+    let binds = match word {
+        Some(("set", _)) => Binds::Assigned,
+        Some(("for", _)) => Binds::Iterated,
+        Some(("macro", _)) => Binds::Parameters,
+        Some(("call", end)) if rest[end..].trim_start().starts_with('(') => Binds::Parameters,
+        Some(("with", _)) => Binds::Assignments,
+        _ => Binds::Nothing,
+    };
+    let mut at = 2;
+    if let Some((word, end)) = word {
+        out.push_str(&rest[..end - word.len()]);
+        // The body of a generation block sees and sets variables as that of `with` does.
+        out.push_str(match word {
+            "generation" => "with",
+            "endgeneration" => "endwith",
+            other => other,
+        });
+        at = end;
+    } else {
+        out.push_str(&rest[..at]);
+    }
+    let mut tokens = Tokens { binds, open: Vec::new(), value: Value::Before, names: Vec::new(), previous: "", dotted: false };
+    while !rest[at..].is_empty() {
+        let inner = &rest[at..];
+        let control = usize::from(inner.starts_with(['-', '+']));
+        if tokens.open.is_empty() && inner[control..].starts_with(closing) {
+            tokens.end_of_value(out);
+            tokens.bind_parameters(out);
+            return copy(inner, control + closing.len(), out);
+        }
+        let length = length_of_token(inner);
+        tokens.token(&inner[..length], &inner[length..], out);
+        at += length;
+    }
+    ""
+}
+
+fn length_of_token(inner: &str) -> usize {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    match inner.chars().next() {
+        Some('"' | '\'') => end_of_string(inner),
+        Some(first) if word(first) => inner.find(|c| !word(c)).unwrap_or(inner.len()),
+        first => first.map_or(0, char::len_utf8),
+    }
+}
+
+/// Where in a tag the value is that gets a name.
+#[derive(PartialEq)]
+enum Value {
+    Before,
+    Within,
+    Behind,
+}
+
+/// What the tokens of a tag have said so far.
+struct Tokens<'a> {
+    binds: Binds,
+    /// The brackets that are open; `l` is that of a call of `loop`, which binds what it is given.
+    open: Vec<u8>,
+    value: Value,
+    /// The names that have their values once the tag is done.
+    names: Vec<&'a str>,
+    /// The last token that is no white space.
+    previous: &'a str,
+    /// Whether the name is that of an attribute.
+    dotted: bool,
+}
+
+impl<'a> Tokens<'a> {
+    /// Copies a token, translated; `after` follows it.
+    fn token(&mut self, token: &'a str, after: &'a str, out: &mut String) {
+        let outermost = self.open.is_empty();
+        let bracket = self.open.last().copied();
+        match token {
+            "{" => out.extend([DICT, "("]),
+            "}" if bracket == Some(b'{') => out.push(')'),
+            // Between key and value; in a slice the innermost bracket is a square one.
+            ":" if bracket == Some(b'{') => out.push(','),
+            "(" if self.previous == "loop" => out.extend(["(", VARIABLE, "(("]),
+            ")" if bracket == Some(b'l') => out.push_str(")))"),
+            "=" if self.binds == Binds::Assigned && outermost && self.value == Value::Before => {
+                self.value = Value::Within;
+                out.extend(["= ", if self.dotted { ATTRIBUTE } else { VARIABLE }, "(("]);
+            }
+            "in" if self.binds == Binds::Iterated && outermost && self.value == Value::Before => {
+                self.value = Value::Within;
+                out.extend(["in ", VARIABLE, "(("]);
+            }
+            "if" | "recursive" if self.binds == Binds::Iterated && outermost => {
+                self.end_of_value(out);
+                out.extend([" ", token]);
+            }
+            text if text.starts_with(['"', '\'']) => string(text, out),
+            other => out.push_str(other),
+        }
+        let is_word = token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        let is_parameter =
+            self.binds == Binds::Parameters && self.value == Value::Before && self.open == b"(" && "(,".contains(self.previous);
+        let is_assigned =
+            self.binds == Binds::Assignments && outermost && after.trim_start().starts_with('=') && !after.trim_start().starts_with("==");
+        if is_word && (is_parameter || is_assigned) {
+            self.names.push(token);
+        }
+        self.dotted |= token == ".";
+        match token {
+            "(" if self.previous == "loop" => self.open.push(b'l'),
+            "{" | "[" | "(" => self.open.extend(token.as_bytes()),
+            "}" | "]" | ")" => {
+                self.open.pop();
+                if self.binds == Binds::Parameters && self.open.is_empty() {
+                    // What follows the parameters of `call` is a call, whose arguments are none.
+                    self.value = Value::Behind;
+                }
+            }
+            _ => {}
+        }
+        if !token.trim().is_empty() {
+            self.previous = token;
+        }
+    }
+
+    fn end_of_value(&mut self, out: &mut String) {
+        if self.value == Value::Within {
+            // Nothing is no value, and must not become an empty tuple.
+            out.push_str(if out.trim_end().ends_with("((") { "" } else { "))" });
+            self.value = Value::Behind;
+        }
+    }
+
+    /// Passes what the tag has bound on, by tags between it and its own end, which keeps what it says of white space.
+    fn bind_parameters(&self, out: &mut String) {
+        for name in &self.names {
+            out.extend([" %}{% set ", name, " = ", VARIABLE, "(", name, ") "]);
+        }
+    }
+}
