@@ -26,12 +26,17 @@ impl fmt::Display for PipelineError {
             return write!(f, "{}: {}", self.file, self.message);
         }
         write!(f, "{}:{line}:{column}: {}", self.file, self.message)?;
-        let before = column.saturating_sub(1);
-        let rest = self.source_line.chars().count().saturating_sub(before);
-        let carets = "^".repeat(width.min(rest).max(1));
-        write!(f, "\n{line:5} | {}\n      | {:before$}{carets}", self.source_line, "")
+        let (length, before) = (self.source_line.chars().count(), column.saturating_sub(1));
+        let start = if length > LONGEST_SHOWN { before.min(length).saturating_sub(LONGEST_SHOWN / 2) } else { 0 };
+        let shown: String = self.source_line.chars().skip(start).take(LONGEST_SHOWN).collect();
+        let indent = " ".repeat(before.min(length) - start);
+        let carets = "^".repeat(width.min(shown.chars().count().saturating_sub(indent.len())).max(1));
+        write!(f, "\n{line:5} | {shown}\n      | {indent}{carets}")
     }
 }
+
+/// Characters of a line that are shown; of a longer one, those around the fault.
+const LONGEST_SHOWN: usize = 400;
 
 /// What is wrong, before it is known in which file; `span` is none until someone who knows it adds it.
 #[derive(Clone, Debug, PartialEq)]

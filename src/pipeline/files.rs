@@ -2,11 +2,14 @@
 //!
 //! Knows paths, not what the files hold; only SQL is read.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::Fault;
 use super::graph::{self, Source, SourceKind};
 use super::position::Name;
+use super::relations::LONGEST_QUERY_BYTES;
 use super::spec::Spec;
 use super::spec::input::{Component, Input, Reward, RewardSource, TableFile};
 use super::spec::operator::Operator;
@@ -130,7 +133,17 @@ fn hub(named: &str) -> Option<PathBuf> {
 /// Puts the text of the file that a query names in the place of its path.
 fn read(query: &mut Query, folder: &Path) -> Result<(), Fault> {
     let Some(path) = query.path() else { return Ok(()) };
-    let text = std::fs::read_to_string(folder.join(path));
+    let text = text(&folder.join(path), LONGEST_QUERY_BYTES);
     query.text = text.map_err(|error| Fault::at(query.span, format!("cannot read the query \"{}\": {error}", path.display())))?;
     Ok(())
+}
+
+/// The text of a file of at most `limit` bytes; of a longer one, or of a device that never ends, no more is read than shows that.
+pub(super) fn text(path: &Path, limit: usize) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(io::Error::other(format!("expected at most {limit} bytes, found more")));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "expected text in UTF-8, found other bytes"))
 }

@@ -7,10 +7,11 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{Fault, PipelineError};
+use super::files;
 use super::graph::Graph;
 use super::params;
 use super::spec::Spec;
-use super::tree::{Tree, Value};
+use super::tree::{LARGEST_FILE_BYTES, Tree, Value};
 use super::unroll::unroll;
 
 /// A pipeline file that was read: all its keys and settings are known and in range; its names are not checked yet.
@@ -29,7 +30,7 @@ impl Pipeline {
     /// A file that cannot be read or is not valid YAML, an unknown version, key, param or value, a setting out of its range.
     pub fn load(path: &Path, sets: &[(String, String)]) -> Result<Self, PipelineError> {
         let file = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match files::text(path, LARGEST_FILE_BYTES) {
             Ok(text) => Self::read(&file, &text, sets),
             Err(error) => Err(Fault::nowhere(format!("cannot read the pipeline file: {error}")).in_file(&file, "")),
         }

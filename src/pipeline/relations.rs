@@ -10,7 +10,7 @@ use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 
 /// The longest query, in bytes; far above any that a person writes.
-const LONGEST_QUERY_BYTES: usize = 1 << 16;
+pub(super) const LONGEST_QUERY_BYTES: usize = 1 << 16;
 
 /// Stack for parsing: an expression of the longest query can be nested thousands deep.
 const STACK_BYTES: usize = 1 << 28;

@@ -32,7 +32,7 @@ pub(super) enum Value {
 }
 
 /// The largest pipeline file, in bytes; far above any that a person writes.
-const LARGEST_FILE_BYTES: usize = 1 << 20;
+pub(super) const LARGEST_FILE_BYTES: usize = 1 << 20;
 
 impl Tree {
     /// Reads a text of one YAML document. Nesting, aliases and size are limited, so that no text can exhaust memory or stack.
