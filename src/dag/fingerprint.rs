@@ -8,10 +8,26 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The blake3 hash of a [`Recipe`] or of an outside file, in lower-case hexadecimal.
+/// The blake3 hash of a [`Recipe`] or of an outside file, in lower-case hexadecimal. It names files and folders, so one that is read from a
+/// file is nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(String);
+
+impl TryFrom<String> for Fingerprint {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_hash = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if is_hash { Ok(Self(text)) } else { Err(format!("expected a fingerprint of 64 hexadecimal digits, found {text:?}")) }
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.0
+    }
+}
 
 impl Fingerprint {
     /// The fingerprint that is the hash of `bytes`.

@@ -17,6 +17,8 @@ use crate::tables::TableKind;
 pub(super) const FILE: &str = "manifest.json";
 /// Raised when a manifest's fields change their meaning.
 const VERSION: u32 = 2;
+/// More parts than any table has; a manifest that says so lies.
+const MOST_PARTS: u64 = 1 << 24;
 
 /// What is in a table's or model's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,7 +114,7 @@ impl Manifest {
 
     /// The rows of all committed parts.
     pub fn rows(&self) -> u64 {
-        self.parts.iter().map(|part| part.rows).sum()
+        self.parts.iter().fold(0, |rows, part| rows.saturating_add(part.rows))
     }
 
     /// The numbers of the parts that are not committed, ascending.
@@ -176,6 +178,9 @@ impl Manifest {
         let manifest: Self = serde_json::from_str(&text).map_err(|error| none(error.to_string()))?;
         if manifest.manifest_version != VERSION {
             return Err(failed(format!("expected manifest version {VERSION}, found {}", manifest.manifest_version)));
+        }
+        if manifest.part_count > MOST_PARTS {
+            return Err(failed(format!("expected at most {MOST_PARTS} parts, found a part_count of {}", manifest.part_count)));
         }
         for listed in manifest.listed() {
             listed.file.split('/').try_for_each(|name| check_name("file", name)).map_err(|error| failed(error.to_string()))?;

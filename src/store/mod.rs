@@ -36,6 +36,7 @@ mod kept;
 mod lock;
 mod manifest;
 mod model_writer;
+mod nesting;
 mod parquet;
 mod place;
 mod quarantine;

@@ -20,11 +20,11 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::manifest::Manifest;
 use super::scan::Files;
-use super::{Place, PlaceKind, Run, StoreError, journal, parquet};
+use super::{Place, PlaceKind, Run, StoreError, journal, nesting, parquet};
 
 /// Batches of a query's result that wait to be asked for.
 const BATCHES_AHEAD: usize = 2;
@@ -141,8 +141,14 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`], but for what fails only while it runs.
     pub fn register_view(&self, name: &str, text: &str) -> Result<(), StoreError> {
-        let frame = self.runtime.block_on(self.context.sql_with_options(text, only_queries())).map_err(sql)?;
+        let frame = self.runtime.block_on(self.frame(text)).map_err(sql)?;
         self.register(name, frame.into_view())
+    }
+
+    /// The query, planned.
+    async fn frame(&self, text: &str) -> Result<DataFrame, DataFusionError> {
+        nesting::check(text).map_err(DataFusionError::Plan)?;
+        self.context.sql_with_options(text, only_queries()).await
     }
 
     /// The names of the tables, sorted.
@@ -158,7 +164,7 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`], but for what fails only while it runs.
     pub fn schema_of(&self, text: &str) -> Result<SchemaRef, StoreError> {
-        let frame = self.runtime.block_on(self.context.sql_with_options(text, only_queries())).map_err(sql)?;
+        let frame = self.runtime.block_on(self.frame(text)).map_err(sql)?;
         Ok(Arc::new(frame.schema().as_arrow().clone()))
     }
 
@@ -179,7 +185,7 @@ impl Session {
     /// The text is no SQL, is not a query, names what is not there, or fails while it runs.
     pub fn query(&self, text: &str) -> Result<Vec<RecordBatch>, StoreError> {
         let result = self.runtime.block_on(async {
-            let frame = self.context.sql_with_options(text, only_queries()).await?;
+            let frame = self.frame(text).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
             Ok((schema, frame.collect().await?))
         });
@@ -196,7 +202,7 @@ impl Session {
     /// As for [`Self::query`]; of what fails only while it runs, the rows are errors.
     pub fn rows(&self, text: &str) -> Result<Rows<'_>, StoreError> {
         let stream = self.runtime.block_on(async {
-            let plan = self.context.sql_with_options(text, only_queries()).await?.create_physical_plan().await?;
+            let plan = self.frame(text).await?.create_physical_plan().await?;
             let mut rows = coalesced(plan).execute(0, self.context.task_ctx())?;
             let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
             let sender = stream.tx();

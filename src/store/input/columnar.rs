@@ -1,7 +1,7 @@
 //! Parquet and Arrow IPC from outside: what has its schema in the file.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,11 +11,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 
-use super::{BATCH_ROWS, Source, message, never_empty};
+use super::{BATCH_ROWS, Source, ipc, message, never_empty};
+use crate::contained::contained;
 use crate::store::StoreError;
-
-/// What an Arrow file begins with; a stream does not.
-const ARROW_FILE: &[u8] = b"ARROW1";
 
 /// The rows of several files, file by file, all with the columns of the first.
 pub(super) fn read(
@@ -25,17 +23,29 @@ pub(super) fn read(
     let mut files = Vec::with_capacity(paths.len());
     let mut first: Option<(&Path, SchemaRef)> = None;
     for path in paths {
-        let failed = |error: ArrowError| StoreError::Input { path: path.clone(), line: None, problem: message(error) };
-        let reader = open(path)?;
-        let schema = Arc::new(Schema::new(reader.schema().fields().clone()));
-        let (first_path, expected) = first.get_or_insert_with(|| (path.as_path(), schema.clone()));
-        same(first_path, expected, path, &schema)?;
-        let order = expected.fields().iter().map(|field| schema.index_of(field.name())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        // Not `with_schema`, which wants the old metadata to stay.
-        let rows = reader.map(|batch| RecordBatch::try_new(expected.clone(), batch?.project(&order)?.columns().to_vec()));
-        files.push(never_empty(rows.collect::<Result<Vec<_>, _>>().map_err(failed)?, expected));
+        // Both readers panic at some files that lie.
+        let rows = contained(|| rows(path, open, &mut first));
+        let broken = |said| StoreError::Input { path: path.clone(), line: None, problem: format!("the file is broken ({said})") };
+        files.push(rows.map_err(broken)??);
     }
     Ok(files)
+}
+
+/// The rows of one file, with the columns of the `first`, which it may be.
+fn rows<'a>(
+    path: &'a Path,
+    open: fn(&Path) -> Result<Box<dyn RecordBatchReader>, StoreError>,
+    first: &mut Option<(&'a Path, SchemaRef)>,
+) -> Result<Vec<RecordBatch>, StoreError> {
+    let failed = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
+    let reader = open(path)?;
+    let schema = Arc::new(Schema::new(reader.schema().fields().clone()));
+    let (first_path, expected) = first.get_or_insert_with(|| (path, schema.clone()));
+    same(first_path, expected, path, &schema)?;
+    let order = expected.fields().iter().map(|field| schema.index_of(field.name())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    // Not `with_schema`, which wants the old metadata to stay.
+    let rows = reader.map(|batch| RecordBatch::try_new(expected.clone(), batch?.project(&order)?.columns().to_vec()));
+    Ok(never_empty(rows.collect::<Result<Vec<_>, _>>().map_err(failed)?, expected))
 }
 
 /// Checks that a file has the columns of the first, in any order, with their types.
@@ -64,9 +74,8 @@ pub(super) fn parquet(path: &Path) -> Result<Box<dyn RecordBatchReader>, StoreEr
 pub(super) fn arrow(path: &Path) -> Result<Box<dyn RecordBatchReader>, StoreError> {
     let open = || File::open(path).map(BufReader::new).map_err(StoreError::io("read", path));
     let failed = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
-    let mut begin = Vec::new();
-    open()?.take(ARROW_FILE.len() as u64).read_to_end(&mut begin).map_err(StoreError::io("read", path))?;
-    if begin == ARROW_FILE {
+    let wrong = |problem| StoreError::Input { path: path.to_path_buf(), line: None, problem };
+    if ipc::check(path).map_err(StoreError::io("read", path))?.map_err(wrong)? {
         return Ok(Box::new(FileReader::try_new(open()?, None).map_err(failed)?));
     }
     Ok(Box::new(StreamReader::try_new(open()?, None).map_err(failed)?))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::{Decoder, infer_json_schema_from_iterator};
@@ -55,6 +55,7 @@ fn schema(layout: Layout, paths: &[PathBuf]) -> Result<Schema, StoreError> {
     let mut failed = None;
     let mut columns: Vec<BTreeSet<String>> = Vec::new();
     let mut objects: Option<Objects> = None;
+    let mut rows: u64 = 0;
     let values = std::iter::from_fn(|| {
         loop {
             let Some(open) = &mut objects else {
@@ -83,6 +84,7 @@ fn schema(layout: Layout, paths: &[PathBuf]) -> Result<Schema, StoreError> {
             };
             return match value {
                 Ok(value) => {
+                    rows += 1;
                     if let (Some(names), Some(object)) = (columns.last_mut(), value.as_object()) {
                         object.keys().filter(|key| !names.contains(*key)).cloned().collect::<Vec<_>>().into_iter().for_each(|key| {
                             names.insert(key);
@@ -106,7 +108,34 @@ fn schema(layout: Layout, paths: &[PathBuf]) -> Result<Schema, StoreError> {
     let sources: Vec<Source> =
         paths.iter().zip(columns).map(|(path, columns)| Source { path, columns: columns.into_iter().collect() }).collect();
     super::agree(&sources)?;
+    fits(&schema, rows, paths)?;
     Ok(schema)
+}
+
+/// Values that a table may have whatever its files' length.
+const CELLS: u64 = 1 << 25;
+/// And for each byte of them: rows that say most of what they have, even if it is `null`, have fewer.
+const CELLS_A_BYTE: u64 = 16;
+
+/// That the table is not many times as large as its files, which it is when each row has columns of its own: all others have them as nulls.
+fn fits(schema: &Schema, rows: u64, paths: &[PathBuf]) -> Result<(), StoreError> {
+    fn count(data_type: &DataType) -> u64 {
+        1 + match data_type {
+            DataType::Struct(fields) => fields.iter().map(|field| count(field.data_type())).sum(),
+            DataType::List(item) => count(item.data_type()),
+            _ => 0,
+        }
+    }
+    let columns: u64 = schema.fields().iter().map(|field| count(field.data_type())).sum();
+    let bytes: u64 = paths.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum();
+    if rows.saturating_mul(columns) <= CELLS.max(bytes.saturating_mul(CELLS_A_BYTE)) {
+        return Ok(());
+    }
+    let problem = format!(
+        "expected rows with mostly the same columns, found {columns} columns and fields in {rows} rows, of {bytes} bytes in all, so that nearly \
+         every value would be null; write what differs from row to row as a list of names and values, or as one text"
+    );
+    Err(StoreError::Input { path: paths.first().cloned().unwrap_or_default(), line: None, problem })
 }
 
 /// A JSON object from its bytes, or what is wrong with them.

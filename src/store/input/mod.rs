@@ -2,6 +2,7 @@
 
 mod columnar;
 mod csv;
+mod ipc;
 mod json;
 
 use std::fs::File;
