@@ -246,6 +246,15 @@ fn a_template_without_end_is_stopped() {
 }
 
 #[test]
+fn a_conversation_of_four_megabytes_is_written() {
+    let (source, _) = include_str!("../../fuzz/seeds/template/chatml").split_once("\n===\n").unwrap();
+    let messages: Vec<Message> =
+        (0..1000).map(|turn| Message { role: ["user", "assistant"][turn % 2].to_string(), content: "word ".repeat(800) }).collect();
+    let written = ChatTemplate::new(source, &[]).unwrap().render(&messages, true).unwrap();
+    assert!(written.len() > 4_000_000 && written.ends_with("<|im_start|>assistant\n"), "{} bytes", written.len());
+}
+
+#[test]
 fn a_template_that_is_nested_or_long_is_compiled_or_refused() {
     let elif = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}x".repeat(40_000));
     let (attributes, filters, sums) = (

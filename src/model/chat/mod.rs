@@ -31,9 +31,9 @@ pub struct ChatTemplate {
 
 const NAME: &str = "chat_template";
 
-/// What a template may do to write one conversation, in minijinja's measure: steps, or 64 bytes made. It takes less than a second and 256 MiB; the
-/// longest conversations take a hundredth.
-const FUEL: u64 = 1 << 22;
+/// What a template may do to write one conversation, in minijinja's measure: steps, or 64 bytes made. That is less than a second, and 128 MiB; a
+/// conversation of four megabytes is within it.
+const FUEL: u64 = 1 << 21;
 
 /// Longer than any template. A few are 30 kB.
 const LONGEST_SOURCE_BYTES: usize = 1 << 20;
