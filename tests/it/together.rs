@@ -34,7 +34,9 @@ fn wait_for_a_part(workspace: &Workspace, run: &str) {
 #[test]
 fn a_second_run_in_the_same_folder_is_refused_with_the_first_ones_process() {
     let workspace = Workspace::new();
-    let first = begin(&workspace, &["run", "pipeline.yaml"]);
+    // Longer than the second one waits.
+    workspace.edit("pipeline.yaml", "epochs: 3", "epochs: 3000");
+    let mut first = begin(&workspace, &["run", "pipeline.yaml"]);
     wait_for_a_part(&workspace, "small");
     let said = workspace.fail(&["run", "pipeline.yaml"], 1);
     assert!(said.contains(&format!("run small is in use by process {}; wait for it or stop it", first.id())), "{said}");
@@ -42,7 +44,9 @@ fn a_second_run_in_the_same_folder_is_refused_with_the_first_ones_process() {
     let status = workspace.succeed(&["status", "small"]);
     assert!(status.contains("running"), "{status}");
     workspace.succeed(&["plan", "pipeline.yaml"]);
-    succeeded(first);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    workspace.edit("pipeline.yaml", "epochs: 3000", "epochs: 3");
     workspace.succeed(&["run", "pipeline.yaml"]);
 }
 
