@@ -24,8 +24,8 @@
 //! | 1 | [`tables`] | one file a table: schema, key, row checks | files |
 //! | 1 | [`dag`] | fingerprints and the scheduler over abstract nodes | Arrow, burn, files |
 //! | 1 | [`model`] | transformer, checkpoint, tokenizer, chat template | Arrow, the graph |
-//! | 0 | `memory` | what of it this process may take | who needs it |
-//! | 0 | [`disk`] | every change that a run makes on the disk | what files mean |
+//! | 0 | `memory` | how much this process may take | who needs it |
+//! | 0 | [`disk`] | every change that a run makes on the disk, and what it opens again | what files mean |
 //! | 0 | [`contained`] | libraries that panic, made to return errors | what they do |
 //! | 0 | [`kernels`] | products, attention and elementwise work on the processor | models, burn |
 //!

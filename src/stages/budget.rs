@@ -63,13 +63,15 @@ impl Budget {
 /// The arithmetic.
 pub(super) fn check(budget: Budget, operator: &Operator, checkpoint: &Checkpoint) -> Result<(), StageError> {
     let (need, way_on) = match operator.optimizer() {
-        Some(optimizer) => (training(operator, optimizer, checkpoint), LESS_TRAINING),
+        Some(optimizer) => (training(operator, optimizer, checkpoint), LESS_STATE),
         None => (Need(vec![weights(checkpoint), working()]), "choose a smaller model"),
     };
     if need.total() > budget.bytes { Err(budget.refuse(&need, way_on)) } else { Ok(()) }
 }
 
-const LESS_TRAINING: &str = "train an adapter (lora: {}), or with rmsprop, or with gradient_checkpointing";
+/// What makes gradients and optimizer state smaller, and what makes activations smaller.
+const LESS_STATE: &str = "train an adapter (lora: {}), or with rmsprop";
+const LESS_ACTIVATION: &str = "set gradient_checkpointing, leave out what is longest, or train an adapter (lora: {})";
 
 /// Bytes that keys and values of the responses may take, of which the longest alone has `tokens`.
 ///
@@ -103,7 +105,7 @@ pub(super) fn micro_batch(context: &Context, checkpoint: &Checkpoint, tokens: us
         0 => {
             let mut need = fixed;
             need.0.push((format!("activations of {tokens} tokens"), each));
-            Err(budget.refuse(&need, LESS_TRAINING))
+            Err(budget.refuse(&need, LESS_ACTIVATION))
         }
         fitting => {
             if fitting < asked {
