@@ -137,6 +137,12 @@ pub enum StoreError {
         /// What was found.
         problem: String,
     },
+    /// A file of a table cannot be read, says the SQL engine.
+    #[error("{message}")]
+    Unreadable {
+        /// What it says, with the file.
+        message: String,
+    },
     /// A query is wrong or failed.
     #[error("{message}")]
     Sql {
@@ -153,7 +159,7 @@ impl StoreError {
             StoreError::Changed { .. } => true,
             StoreError::Parquet { .. } | StoreError::Table { .. } | StoreError::Locked { .. } | StoreError::Journal { .. } => false,
             StoreError::Io { .. } | StoreError::Manifest { .. } | StoreError::Incomplete { .. } | StoreError::Damaged { .. } => false,
-            StoreError::Part { .. } | StoreError::TwoOutputs { .. } => false,
+            StoreError::Part { .. } | StoreError::Unreadable { .. } | StoreError::TwoOutputs { .. } => false,
         }
     }
 

@@ -12,10 +12,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 /// Far above what people write. An operand more in `a OR b OR c` is a level more; in a list behind `IN` it is none.
 const MOST: usize = 256;
 
-/// Stack for parsing; what is parsed can be as deep as the text is long.
-const STACK_BYTES: usize = 1 << 28;
-
-/// Refuses a query that is too deep to be planned.
+/// Refuses a query that is too deep to be planned. Parsing takes as much of the stack as the text is deep, which may be all of its length.
 ///
 /// # Errors
 /// What was expected and found, as a sentence; or that the text is no SQL.
@@ -24,14 +21,6 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     if text.len() <= MOST {
         return Ok(());
     }
-    std::thread::scope(|scope| {
-        let parser = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || parsed(text));
-        let parser = parser.map_err(|error| format!("the query cannot be parsed: {error}"))?;
-        parser.join().map_err(|_| "the query cannot be parsed".to_string())?
-    })
-}
-
-fn parsed(text: &str) -> Result<(), String> {
     let joined = |token: &Token| match token {
         Token::Word(word) => matches!(word.keyword, Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT | Keyword::JOIN),
         _ => false,

@@ -34,9 +34,6 @@ use super::{Place, PlaceKind, Run, StoreError, journal, nesting, parquet};
 const LOOKS: u32 = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// What the engine says of a file that is not there any more.
-const VANISHED: &str = "Object Store error: Object at location";
-
 /// Batches of a query's result that wait to be asked for.
 const BATCHES_AHEAD: usize = 2;
 
@@ -120,11 +117,12 @@ impl Session {
         Ok(session)
     }
 
-    /// Looks again, for a while, where a run at work took away what was looked at: that is no damage.
+    /// Looks again where a run at work took away what was looked at: for a while, and once more when the run is over.
     fn look<T>(&self, look: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         for _ in 0..LOOKS {
             match (look(), &self.run) {
                 (Err(_), Some(run)) if run.is_locked()? => std::thread::sleep(BETWEEN_LOOKS),
+                (Err(_), Some(_)) => break,
                 (result, _) => return result,
             }
         }
@@ -276,18 +274,14 @@ impl Session {
     /// # Errors
     /// The text is no SQL, is not a query, names what is not there, or fails while it runs; in a bounded session, it takes too much memory.
     pub fn query(&self, text: &str) -> Result<Vec<RecordBatch>, StoreError> {
-        let mut result = self.query_once(text);
-        for _ in 0..LOOKS {
-            match (&result, &self.run) {
-                // A run at work took it away since it was registered.
-                (Err(StoreError::Sql { message }), Some(run)) if message.contains(VANISHED) => {
-                    self.look(|| self.register_run(run))?;
-                    result = self.query_once(text);
-                }
-                _ => break,
-            }
+        match (self.query_once(text), &self.run) {
+            // A run at work took a file away since it was registered, or has another in its place.
+            (Err(StoreError::Unreadable { .. }), Some(run)) => self.look(|| {
+                self.register_run(run)?;
+                self.query_once(text)
+            }),
+            (result, _) => result,
         }
-        result
     }
 
     fn query_once(&self, text: &str) -> Result<Vec<RecordBatch>, StoreError> {
@@ -431,6 +425,9 @@ fn sql(error: DataFusionError) -> StoreError {
         other => other.message().into_owned(),
     };
     let message = message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default();
+    if let DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) = error.find_root() {
+        return StoreError::Unreadable { message: message.trim().to_string() };
+    }
     // All tables are in one place, whose name nobody asked for.
     let message = message.trim().replace("'datafusion.public.", "'");
     StoreError::Sql { message: refusal(&message).unwrap_or(message) }

@@ -46,9 +46,7 @@ fn after_kills_power_cuts_and_errors_of_the_disk_a_run_ends_in_the_same_bytes() 
             let is_power_cut = random.chance();
             story.push(format!("{fault:?} at {:?}, power cut: {is_power_cut}", simulation.failed()));
             if is_power_cut {
-                let left = Space::new();
-                simulation.leave(left.path());
-                space = left;
+                space = simulation.left();
             }
         }
         finish(&workspace, &space, &expected, &story);

@@ -1,7 +1,7 @@
 //! A disk that keeps no more than it must: every operation in a folder is recorded, one of them goes wrong, and of what was not flushed
 //! any part may be gone.
 //!
-//! What a power cut leaves (`Simulation::leave`):
+//! What a power cut leaves (`Simulation::left`):
 //! - of a file, the bytes that were flushed, and of what was done to it since, the first so many steps; of the next write a beginning, maybe
 //!   with zeros in the place of the rest;
 //! - of the names in folders, those that were flushed, and of the changes since, any in any order, but for those that are about the same
@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use optune::disk::{self, Operation, Watcher};
 
+use crate::store::Space;
 use crate::tables::Draw;
 
 /// What goes wrong.
@@ -87,10 +88,11 @@ impl Simulation {
         self.0.lock().unwrap().failed.clone()
     }
 
-    /// Writes into an empty folder what a power cut now could leave.
-    pub fn leave(&self, folder: &Path) {
-        let state = &mut *self.0.lock().unwrap();
-        state.disk.leave(folder, &mut state.random);
+    /// What a power cut now could leave, in a folder of its own.
+    pub fn left(&self) -> Space {
+        let (state, space) = (&mut *self.0.lock().unwrap(), Space::new());
+        state.disk.leave(space.path(), &mut state.random);
+        space
     }
 }
 

@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 
 use super::budget::{self, Budget};
+use super::ending::Ending;
 use super::{Source, expansion, ipc, message, never_empty};
 use crate::contained::contained;
 use crate::disk;
@@ -74,7 +75,7 @@ fn same(first_path: &Path, first: &Schema, path: &Path, schema: &Schema) -> Resu
 /// A Parquet file, unless it says of itself that it is too large.
 pub(super) fn parquet(path: &Path, budget: &Budget) -> Result<Box<dyn RecordBatchReader>, StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
-    let open = || disk::open(path).map_err(StoreError::io("read", path));
+    let open = || disk::open(path).map(Ending).map_err(StoreError::io("read", path));
     let builder = ParquetRecordBatchReaderBuilder::try_new(open()?).map_err(failed)?;
     let most = budget::batch_rows(path, builder.schema().fields())?;
     expansion::expect(path, builder.metadata(), budget)?;

@@ -11,6 +11,7 @@ use ::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::budget::Budget;
+use super::ending::Ending;
 use crate::store::StoreError;
 
 /// What the texts of a batch may take where their dictionaries hold long ones.
@@ -64,7 +65,7 @@ impl Column {
 }
 
 /// How many rows a batch may have so that its texts are not too long: each may be the longest of its column's dictionaries.
-pub(super) fn batch_rows(reader: &SerializedFileReader<std::fs::File>, most: usize) -> Result<usize, ParquetError> {
+pub(super) fn batch_rows(reader: &SerializedFileReader<Ending>, most: usize) -> Result<usize, ParquetError> {
     let mut longest = vec![0_u64; reader.metadata().file_metadata().schema_descr().num_columns()];
     for index in 0..reader.num_row_groups() {
         let row_group = reader.get_row_group(index)?;

@@ -3,6 +3,7 @@
 mod budget;
 mod columnar;
 mod csv;
+mod ending;
 mod expansion;
 mod ipc;
 mod json;

@@ -130,9 +130,7 @@ fn after_kills_power_cuts_and_errors_of_the_disk_it_ends_in_the_same_bytes() {
             let is_power_cut = random.chance();
             story.push(format!("{fault:?} at {:?}, power cut: {is_power_cut}", simulation.failed()));
             if is_power_cut {
-                let left = Space::new();
-                simulation.leave(left.path());
-                space = left;
+                space = simulation.left();
             }
         }
         let aside = space.run("run").state(&Place::table(TABLE, Some(1)), &recipe(0.6));
@@ -193,9 +191,7 @@ fn a_power_cut_loses_at_most_the_part_in_hand() {
                     Ok::<(), StoreError>(())
                 })
                 .ok();
-            let left = Space::new();
-            simulation.leave(left.path());
-            space = left;
+            space = simulation.left();
             let lock = space.lock("run");
             let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS).unwrap();
             assert!(writer.missing().iter().all(|index| *index >= committed), "{:?}, {committed} were committed", writer.missing());
@@ -230,9 +226,7 @@ fn a_disk_that_lies_about_flushing_loses_what_was_committed() {
             simulation.lie(about_folders);
             let place = Place::table(TABLE, None);
             simulation.run(|| make_table(&space.lock("run"), &place, 0.5, 9)).unwrap();
-            let left = Space::new();
-            simulation.leave(left.path());
-            left.run("run").read_table(&place, Some(TableKind::Pool)).is_err()
+            simulation.left().run("run").read_table(&place, Some(TableKind::Pool)).is_err()
         });
         assert!(lost.count() > 3, "folders: {about_folders}");
     }
