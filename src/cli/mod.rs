@@ -16,6 +16,7 @@ mod shell;
 mod sql;
 mod status;
 mod summary;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::contained;
 use crate::model::ModelError;
-use crate::pipeline::{Graph, Pipeline, PipelineError};
+use crate::pipeline::{Graph, Pipeline, PipelineError, Sweep};
 use crate::run::RunError;
 use crate::stages::StageError;
 use crate::store::StoreError;
@@ -85,13 +86,25 @@ fn param(text: &str) -> Result<(String, String), String> {
 }
 
 impl PipelineArguments {
-    fn load(&self) -> Result<Graph, CliError> {
-        let mut graph = Pipeline::load(&self.file, &self.set)?.graph(Path::new(""))?;
-        if let Some(name) = &self.name {
-            graph.name.clone_from(name);
-        }
-        Ok(graph)
+    fn load(&self) -> Result<Graphs, CliError> {
+        let sweep = Sweep::load(&self.file, &self.set)?;
+        let name = self.name.clone().unwrap_or_else(|| sweep.name.clone());
+        let graph = |pipeline: &Pipeline| {
+            let mut graph = pipeline.graph(Path::new(""))?;
+            let of_point = graph.name.strip_prefix(&sweep.name).unwrap_or_default();
+            graph.name = format!("{name}{of_point}");
+            Ok(graph)
+        };
+        let graphs = sweep.runs.iter().map(graph).collect::<Result<_, CliError>>()?;
+        Ok(Graphs { name, graphs, has_matrix: sweep.has_matrix })
     }
+}
+
+/// The graphs of all runs of a pipeline file.
+struct Graphs {
+    name: String,
+    graphs: Vec<Graph>,
+    has_matrix: bool,
 }
 
 /// Why a command ended before its end.

@@ -16,8 +16,8 @@ use super::spec::engine::Engine;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
-use super::spec::relational::Strategy;
 use super::spec::sampling::Generate;
+use super::spec::select::{Select, Strategy};
 use super::spec::training::{Initialize, Sft};
 
 /// One input of a node: the slot, what the node calls it, and where it leads.
@@ -48,14 +48,12 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
         // What an evaluation compares with is made once, so that it is the same in every iteration.
         let fixed = matches!(node.operator, Operator::Evaluate(_)) && ["baseline", "prompts", "reward"].contains(&slot);
         let target = scope.resolve(input, expected, if fixed { Where::Outside } else { place })?;
-        let optional = matches!((&node.operator, slot), (Operator::Select(_), "pool") | (Operator::Merge(_), "carried"));
+        let optional = matches!((&node.operator, slot), (Operator::Select(_), "pool" | "previous") | (Operator::Merge(_), "carried"));
         begins(scope, target, optional, &input.value, input.span)?;
         links.push(Link { slot, name: input.value.clone(), target, span: input.span });
     }
     match &node.operator {
-        Operator::Select(select) if select.pool.is_none() && select.strategy == Strategy::LowestReward => {
-            return Err(Fault::at(name.span, "to select by lowest_reward, \"pool\" is needed: the pool whose rewards rank the prompts"));
-        }
+        Operator::Select(select) => ranked(select, name.span)?,
         Operator::Generate(generate) => served(generate, &links)?,
         Operator::Sft(Sft { initialize: Initialize::Random, lora: Some(_), .. }) => {
             let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
@@ -67,6 +65,18 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
         _ => {}
     }
     Ok(links)
+}
+
+/// A selection needs what its strategy looks at.
+fn ranked(select: &Select, span: Span) -> Result<(), Fault> {
+    let problem = match (&select.strategy, &select.pool, &select.previous) {
+        (Strategy::All, ..) => return Ok(()),
+        (_, None, _) => "to select some of the prompts, \"pool\" is needed: the pool whose rewards rank the prompts, usually pool[t-1]",
+        (Strategy::RewardGain, _, None) => "to select by reward_gain, \"previous\" is needed: the last selection, usually selection[t-1]",
+        (Strategy::RewardGain, ..) | (_, _, None) => return Ok(()),
+        _ => "\"previous\" is read by the strategy reward_gain only; leave it out",
+    };
+    Err(Fault::at(span, problem))
 }
 
 /// A server keeps answering with the model it has loaded, so a policy that the pipeline makes needs a command that loads it.

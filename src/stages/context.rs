@@ -202,8 +202,8 @@ impl Context<'_> {
         Ok(Session::with_memory_limit(SORTING_BYTES, &self.run.temporary()?)?)
     }
 
-    /// Offers the ids of the prompts in `slot`, checked, to the session's queries as `name`; how many there are.
-    pub fn register_prompt_ids(&self, session: &Session, name: &str, slot: &str) -> Result<usize, StageError> {
+    /// Offers the prompts in `slot`, checked, to the session's queries as `name`; how many there are.
+    pub fn register_prompts(&self, session: &Session, name: &str, slot: &str) -> Result<usize, StageError> {
         let input = self.input(slot)?;
         if let Some(source) = self.graph.source(input) {
             // Outside tables have ids and were checked when they were brought in.
@@ -212,8 +212,9 @@ impl Context<'_> {
             return Ok(usize::try_from(rows).unwrap_or(usize::MAX));
         }
         let prompts = self.prompts(slot)?;
-        session.register_batches(name, prompts.batches.iter().map(|batch| batch.project(&[0])).collect::<Result<_, _>>()?)?;
-        Ok(prompts.len())
+        let count = prompts.len();
+        session.register_batches(name, prompts.batches)?;
+        Ok(count)
     }
 
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.

@@ -38,6 +38,7 @@ mod rewards;
 mod server;
 mod store;
 mod stories;
+mod sweep;
 mod tables;
 mod tasks;
 mod tensors;

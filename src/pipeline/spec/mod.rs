@@ -7,11 +7,14 @@ pub mod held_out;
 pub mod input;
 pub mod lora;
 pub mod loss;
+pub mod matrix;
 pub mod non_finite;
 pub mod operator;
+pub mod pair;
 pub mod query;
 pub mod relational;
 pub mod sampling;
+pub mod select;
 pub mod training;
 
 use std::fmt;
@@ -22,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::position::{At, Name};
 use input::Input;
+use matrix::Matrix;
 use operator::Node;
 
 /// A pipeline file.
@@ -45,6 +49,9 @@ pub struct Spec {
     /// Values that the rest of the file takes in by `${name}`, and `--set name=value` replaces.
     #[serde(default)]
     pub params: IndexMap<String, Param>,
+    /// Values of params, and of the seed, for each of which, and each combination of which, there is a run. None once the file is one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Matrix>,
     /// What the pipeline reads from outside, by name.
     #[serde(default)]
     pub inputs: IndexMap<Name, Input>,
