@@ -105,6 +105,9 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
         };
         row.seconds[stage] += seconds(&events, &task.name, task.iteration);
     }
+    if !session.tables().contains(&evaluation.name) {
+        return Ok(rows);
+    }
     let name = evaluation.name.replace('"', "\"\"");
     let batches = session.query(&format!(
         "SELECT CAST(iteration AS DOUBLE) AS t, avg(reward), avg(baseline_reward),

@@ -47,7 +47,15 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
     for (slot, input, expected) in node.operator.slots() {
         // What an evaluation compares with is made once, so that it is the same in every iteration.
         let fixed = matches!(node.operator, Operator::Evaluate(_)) && ["baseline", "prompts", "reward"].contains(&slot);
-        let target = scope.resolve(input, expected, if fixed { Where::Outside } else { place })?;
+        let place = if fixed { Where::Outside } else { place };
+        let target = match (&node.operator, slot) {
+            // Rewards that the user has are ranked as a pool's are.
+            (Operator::Select(_), "pool") => {
+                let own = |fault| scope.resolve(input, Output::Table, place).map_err(|_| fault);
+                scope.resolve(input, expected, place).or_else(own)?
+            }
+            _ => scope.resolve(input, expected, place)?,
+        };
         let optional = matches!((&node.operator, slot), (Operator::Select(_), "pool" | "previous") | (Operator::Merge(_), "carried"));
         begins(scope, target, optional, &input.value, input.span)?;
         links.push(Link { slot, name: input.value.clone(), target, span: input.span });

@@ -8,7 +8,7 @@
 use serde::Deserialize;
 
 use super::error::Fault;
-use super::nearest::suggestion;
+use super::nearest::{one_of, suggestion};
 use super::position::Span;
 use super::spec::Param;
 use super::tree::{Tree, Value};
@@ -143,7 +143,7 @@ pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Resul
         points.retain(|point| value_of(point).as_ref() == Some(&value));
         if points.is_empty() {
             let there: Vec<&str> = there.iter().map(String::as_str).collect();
-            return Err(Fault::nowhere(format!("--set {name}={value}: no run of the matrix has it{}", suggestion(&value, &there))));
+            return Err(Fault::nowhere(format!("--set {name}={value}: no run of the matrix has it; expected {}", one_of(&there))));
         }
     }
     match points.len() {

@@ -142,6 +142,11 @@ impl Context<'_> {
         }
     }
 
+    /// Whether an input is a table of the user's own, from outside or by a query.
+    pub fn is_own_table(&self, input: Input) -> bool {
+        self.table(input).is_ok_and(|(_, kind)| kind.is_none())
+    }
+
     /// The rows of all tables in `slot`, read by that table's `rows`.
     pub fn rows<R>(&self, slot: &str, rows: impl Fn(&RecordBatch) -> Result<Vec<R>, TableError>) -> Result<Vec<R>, StageError> {
         let mut all = Vec::new();

@@ -12,7 +12,7 @@ use arrow::compute::concat_batches;
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
 use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy as By, ZScore};
 use optune::stages::seed::Stream;
-use optune::stages::select::{self, Quota};
+use optune::stages::select::{self, POOL, Question, Quota};
 use optune::stages::{StageError, merge, pair};
 use optune::store::{Session, Slices};
 use optune::tables::{FinishReason, TableKind, pairs, pool, responses, rewards, selection};
@@ -99,7 +99,8 @@ fn selected(
         |(prompt_id, score): (&String, &f64)| selection::Row { prompt_id: prompt_id.clone(), score: Some(*score), rank: 1, selected: true };
     session.register_batches("previous", cut(&selection::batch(&before.iter().map(row).collect::<Vec<_>>()), length)).unwrap();
     let quota = Quota::of(settings, asked.len(), ITERATION, true);
-    let walk = select::rows(&session, &ranking, settings, quota, stream, || Slices::of_rows(slices)).unwrap();
+    let question = Question { settings, quota, stream, pool: POOL };
+    let walk = select::rows(&session, &ranking, question, || Slices::of_rows(slices)).unwrap();
     selection::rows(&whole(TableKind::Selection, walk)).unwrap()
 }
 

@@ -9,7 +9,7 @@ use arrow::compute::{concat_batches, take_record_batch};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
 use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy, ZScore};
 use optune::stages::seed::Stream;
-use optune::stages::select::{self, Quota};
+use optune::stages::select::{self, POOL, Question, Quota};
 use optune::stages::{StageError, merge, pair};
 use optune::store::{Place, Session, Slices};
 use optune::tables::{FinishReason, TableKind, pool, responses, rewards, selection};
@@ -210,7 +210,8 @@ fn select_gives_what_its_sql_says() {
                     session.register_batches("pool", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
                     session.register_batches("previous", cut(&mut draw, &previous(&mut Draw(seed), &asked))).unwrap();
                     let quota = Quota::of(&settings, asked.len(), 2, true);
-                    let walk = select::rows(&session, &ranking, &settings, quota, stream, || Slices::of_rows(rows)).unwrap();
+                    let question = Question { settings: &settings, quota, stream, pool: POOL };
+                    let walk = select::rows(&session, &ranking, question, || Slices::of_rows(rows)).unwrap();
                     assert_same(TableKind::Selection, walk, &session, &select::sql(&settings, 2, Some(quota), true));
                     // What people read says the same.
                     let [one, other] = [Some(quota), None].map(|quota| session.query(&select::sql(&settings, 2, quota, true)).unwrap());
@@ -235,6 +236,7 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     let pool = pool::batch(&rows);
     let (prompts, stream) = (drawn(&mut draw, &ids, Stream { seed: 1, iteration: 2 }), Stream { seed: 1, iteration: 2 });
     let settings = Select { ratio: 0.5, ..Select::default() };
+    let question = Question { settings: &settings, quota: Quota { count: 100_000, dropped: 0 }, stream, pool: POOL };
     let ranked = |bytes: usize| {
         let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(bytes, space.path()).unwrap());
         // Copies, since a slice counts as all that it is a slice of.
@@ -242,7 +244,7 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
         let batches = |rows: &RecordBatch| (0..rows.num_rows() as u32).step_by(5000).map(|at| batch(rows, at)).collect();
         session.register_batches("prompts", batches(&prompts)).unwrap();
         session.register_batches("pool", batches(&pool)).unwrap();
-        let walk = select::rows(&session, &ranking, &settings, Quota { count: 100_000, dropped: 0 }, stream, Slices::default).unwrap();
+        let walk = select::rows(&session, &ranking, question, Slices::default).unwrap();
         whole(TableKind::Selection, &walk.collect::<Result<Vec<_>, _>>().unwrap())
     };
     // A sort keeps 10 MiB back for merging what it has on disk.

@@ -14,7 +14,7 @@ use crate::pipeline::range;
 pub struct Select {
     /// The table of prompts to choose from.
     pub prompts: Name,
-    /// The pool whose rewards rank the prompts, usually `pool[t-1]`. Needed unless the strategy is `all`; `none` at t = 1 selects every prompt.
+    /// The pool whose rewards rank the prompts, usually `pool[t-1]`; or a table of your own with the columns prompt_id and reward. Needed unless the strategy is `all`; `none` at t = 1 selects every prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<Name>,
     /// The last iteration's selection, usually `selection[t-1]`, which `reward_gain` compares with; for no other strategy.

@@ -93,6 +93,13 @@ impl Known<'_> {
                 return Err(StageError::Input(problem));
             }
         }
+        if let (Operator::Select(_), Some(pool)) = (&task.operator, task.input("pool")) {
+            let schema = self.table(pool)?;
+            let has = |name: &str| schema.field_with_name(name).is_ok();
+            if !(has("prompt_id") && has("reward")) {
+                return Err(StageError::Input(format!("pool: expected the columns prompt_id and reward, found {}", names(&schema))));
+            }
+        }
         for slot in ["preferences", "held_out"] {
             for input in task.inputs(slot) {
                 self.preferences(input.input)?;

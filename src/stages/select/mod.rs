@@ -16,11 +16,11 @@ mod walk;
 mod z_score;
 
 pub use definition::sql;
-pub use walk::rows;
+pub use walk::{POOL, Question, rows};
 
 use super::{Context, StageError, Summary, seed};
 use crate::pipeline::spec::select::{Select, Strategy};
-use crate::store::Slices;
+use crate::store::{Session, Slices};
 use crate::tables::TableKind;
 
 /// Ranks every prompt and selects the first ceil(ratio·N) (OPTune, arXiv 2406.07657); all of them where there is no pool yet.
@@ -29,17 +29,23 @@ pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, Stage
     let (session, ranking) = (context.spilling_session()?, context.spilling_session()?);
     let prompts = context.register_prompts(&session, "prompts", "prompts")?;
     let pool = context.has("pool");
-    for (table, slot) in [("pool", "pool"), ("previous", "previous")] {
-        if context.has(slot) {
-            context.register(&session, table, slot)?;
-        }
+    let recorded = context.task.input("pool").is_some_and(|pool| context.is_own_table(pool));
+    if pool {
+        context.register(&session, if recorded { "recorded" } else { "pool" }, "pool")?;
+    }
+    if recorded {
+        register_recorded(&session)?;
+    }
+    if context.has("previous") {
+        context.register(&session, "previous", "previous")?;
     }
     let stream = context.seed();
     let quota = Quota::of(settings, prompts, stream.iteration, pool);
     let mut selected = 0;
     context.write_relation(TableKind::Selection, |relation| {
         if pool {
-            let mut rows = rows(&session, &ranking, settings, quota, stream, Slices::default)?;
+            let question = Question { settings, quota, stream, pool: if recorded { RECORDED } else { POOL } };
+            let mut rows = rows(&session, &ranking, question, Slices::default)?;
             rows.try_for_each(|batch| relation.write(&batch?))?;
             selected = rows.selected();
         } else {
@@ -49,6 +55,26 @@ pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, Stage
         Ok([("prompts", prompts as i64), ("selected", selected as i64)])
     })?;
     Ok(Summary::new(format!("{selected} of {prompts} prompts selected")))
+}
+
+/// The rows of a table of rewards that the user has, in any order.
+const RECORDED: &str = "SELECT prompt_id, reward, born FROM pool ORDER BY prompt_id";
+
+/// Makes the user's table `recorded` a pool as far as a selection looks at one; rows without a reward are left out.
+fn register_recorded(session: &Session) -> Result<(), StageError> {
+    let has_born = session.schema_of("SELECT * FROM recorded")?.field_with_name("born").is_ok();
+    let born = if has_born { "CAST(born AS INT)" } else { "0" };
+    session.register_view(
+        "pool",
+        &format!(
+            "SELECT CAST(prompt_id AS VARCHAR) AS prompt_id, CAST(reward AS DOUBLE) AS reward, {born} AS born FROM recorded WHERE reward IS NOT NULL"
+        ),
+    )?;
+    let wrong = "prompt_id IS NULL OR isnan(reward) OR abs(reward) = CAST('Infinity' AS DOUBLE)";
+    match session.count(&format!("SELECT count(*) FROM pool WHERE {wrong}"))? {
+        0 => Ok(()),
+        count => Err(StageError::Input(format!("pool: expected a prompt_id and a finite reward in every row, found {count} rows without"))),
+    }
 }
 
 /// How many prompts are selected, and how many of the first are left out, unless too few may be selected.

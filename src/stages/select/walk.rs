@@ -14,8 +14,23 @@ use crate::stages::{StageError, seed};
 use crate::store::{Rows as Ranked, Session, Slices};
 use crate::tables::{column, selection};
 
-/// What [`sql`](super::sql) says of the tables `prompts`, `pool` and maybe `previous` of a session, the pool's rows being in the order of its
-/// key: batch by batch. The draws of `prompts` come from `stream` and the ids, so neither order nor company matters. Prompts are ranked in
+/// What is asked of the tables.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// How prompts are ranked.
+    pub settings: &'a Select,
+    /// How many are selected.
+    pub quota: Quota,
+    /// What draws come from.
+    pub stream: seed::Stream,
+    /// The query for the pool's rows, `prompt_id, reward, born`, in the order of their prompts: [`POOL`], or one that sorts.
+    pub pool: &'a str,
+}
+
+/// The rows of a pool, which has them in the order of its prompts.
+pub const POOL: &str = "SELECT prompt_id, reward, born FROM pool";
+
+/// What [`sql`](super::sql) says of the tables `prompts`, `pool` and maybe `previous` of a session: batch by batch. The draws of `prompts` come from `stream` and the ids, so neither order nor company matters. Prompts are ranked in
 /// the session `ranking`, which works while it is given them and so must be one with a limit of memory. The tables are read once more where
 /// groups are compared.
 ///
@@ -24,9 +39,7 @@ use crate::tables::{column, selection};
 pub fn rows<'s>(
     session: &'s Session,
     ranking: &'s Session,
-    settings: &Select,
-    quota: Quota,
-    stream: seed::Stream,
+    Question { settings, quota, stream, pool }: Question,
     slices: impl Fn() -> Slices<'s>,
 ) -> Result<Rows<'s>, StageError> {
     let rule = rule(settings);
@@ -34,7 +47,7 @@ pub fn rows<'s>(
         let group = rule.group().map_or(String::new(), |group| format!(", {} AS of_group", text_column(group)));
         let ids = session.rows(&format!("SELECT prompt_id{group} FROM prompts ORDER BY prompt_id"))?;
         let slices = slices().with("prompts", selection::KEY, ids);
-        let slices = slices.with("pool", &[], session.rows("SELECT prompt_id, reward, born FROM pool")?);
+        let slices = slices.with("pool", &[], session.rows(pool)?);
         Ok::<_, StageError>(match settings.previous {
             Some(_) => slices.with("previous", selection::KEY, session.rows("SELECT prompt_id, score FROM previous ORDER BY prompt_id")?),
             None => slices,
