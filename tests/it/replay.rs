@@ -65,7 +65,7 @@ fn rewards_of_ones_own_are_ranked() {
     let write = |rewards: &str| file("rewards.csv", rewards);
     let rewards = write("prompt_id,reward\nb,0.1\na,1\nc,0.5\nb,0.2\na,\n");
     let pipeline = format!(
-        "optune: 1\nname: own\ninputs:\n  prompts: {{ table: {prompts} }}\n  rewards: {{ table: {rewards}, columns: {{ reward: float64 }} }}\nnodes:\n  selection: {{ select: {{ prompts: prompts, pool: rewards, ratio: 0.5 }} }}\n"
+        "optune: 1\nname: own\ninputs:\n  prompts: {{ table: {prompts} }}\n  rewards: {{ table: {rewards} }}\nnodes:\n  selection: {{ select: {{ prompts: prompts, pool: rewards, ratio: 0.5 }} }}\n"
     );
     let pipeline = file("own.yaml", &pipeline);
     let runs = folder.path().join("runs");

@@ -63,7 +63,7 @@ const RECORDED: &str = "SELECT prompt_id, reward, born FROM pool ORDER BY prompt
 /// Makes the user's table `recorded` a pool as far as a selection looks at one; rows without a reward are left out.
 fn register_recorded(session: &Session) -> Result<(), StageError> {
     let has_born = session.schema_of("SELECT * FROM recorded")?.field_with_name("born").is_ok();
-    let born = if has_born { "CAST(born AS INT)" } else { "0" };
+    let born = if has_born { "CAST(born AS INT)" } else { "CAST(0 AS INT)" };
     session.register_view(
         "pool",
         &format!(
