@@ -43,4 +43,5 @@ mod tasks;
 mod tensors;
 mod together;
 mod training;
+mod views;
 mod workspace;
