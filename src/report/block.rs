@@ -8,7 +8,7 @@ use super::statistics::Interval;
 #[derive(Debug, Serialize)]
 pub struct Section {
     /// The name in links.
-    pub id: &'static str,
+    pub id: String,
     /// The title.
     pub title: String,
     /// One sentence on what is to be seen.
@@ -246,8 +246,8 @@ pub fn round(value: f64) -> Option<f64> {
 
 impl Section {
     /// A section without blocks.
-    pub fn new(id: &'static str, title: impl Into<String>, lead: impl Into<String>) -> Self {
-        Self { id, title: title.into(), lead: lead.into(), blocks: Vec::new() }
+    pub fn new(id: &str, title: impl Into<String>, lead: impl Into<String>) -> Self {
+        Self { id: id.to_string(), title: title.into(), lead: lead.into(), blocks: Vec::new() }
     }
 
     /// With one more block.

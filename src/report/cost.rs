@@ -9,15 +9,56 @@ use super::ReportError;
 use super::block::{Bar, Block, Chart, Marks, Section, Table, round};
 use super::source::{Part, Source, quoted};
 use super::words::{counted, missing, percent, seconds, whole};
-use crate::store::{EventKind, Manifest, Place};
-use crate::tables::TableKind;
+use crate::store::EventKind;
+
+/// What one output cost, as the view `cost_by_stage` has it.
+#[derive(Deserialize)]
+pub struct Cost {
+    /// The output.
+    pub node: String,
+    /// Its iteration, if it has one.
+    pub iteration: Option<u32>,
+    operator: String,
+    /// Seconds that this run spent on it.
+    pub seconds: f64,
+    tokens: Option<i64>,
+    rows: Option<i64>,
+    /// Whether it came from the cache.
+    pub reused: bool,
+    /// The operator under which it is booked: of what an `evaluate` node brings along, `evaluate`.
+    #[serde(skip)]
+    pub stage: String,
+}
+
+impl Cost {
+    /// Tokens sampled or trained on.
+    pub fn tokens(&self) -> i64 {
+        self.tokens.unwrap_or_default()
+    }
+}
+
+/// The cost of every output; none where a table of the user's own has the view's name.
+///
+/// # Errors
+/// A table cannot be read.
+pub fn costs(source: &Source) -> Result<Vec<Cost>, ReportError> {
+    if !source.has_view("cost_by_stage") {
+        return Ok(Vec::new());
+    }
+    let mut costs: Vec<Cost> = source.rows("SELECT * FROM cost_by_stage ORDER BY iteration NULLS FIRST, node")?;
+    for cost in &mut costs {
+        let evaluating = source.owner(&cost.node).is_some_and(|owner| owner.operator == "evaluate");
+        cost.stage = if evaluating { "evaluate".to_string() } else { cost.operator.clone() };
+    }
+    Ok(costs)
+}
 
 /// One operator's share.
 #[derive(Default)]
 struct Stage {
     outputs: i64,
-    from_cache: i64,
-    rows: u64,
+    reused: i64,
+    rows: i64,
     tokens: i64,
     seconds: f64,
 }
@@ -27,97 +68,77 @@ struct Stage {
 /// # Errors
 /// A table cannot be read.
 pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
-    let mut stages: IndexMap<String, Stage> = IndexMap::new();
-    let mut bars: BTreeMap<u32, IndexMap<String, f64>> = BTreeMap::new();
-    for (place, manifest) in source.tasks() {
-        let spent = source.seconds(place);
-        let stage = stages.entry(source.stage(place, manifest)).or_default();
+    let costs = costs(source)?;
+    let mut stages: IndexMap<&str, Stage> = IndexMap::new();
+    for cost in &costs {
+        let stage = stages.entry(&cost.stage).or_default();
         stage.outputs += 1;
-        stage.from_cache += i64::from(manifest.complete && !source.made(place));
-        stage.rows += manifest.rows();
-        stage.tokens += tokens(source, place, manifest)?;
-        stage.seconds += spent.unwrap_or_default();
-        *bars.entry(place.iteration.unwrap_or(0)).or_default().entry(source.stage(place, manifest)).or_default() += spent.unwrap_or_default();
+        stage.reused += i64::from(cost.reused);
+        stage.rows += cost.rows.unwrap_or_default();
+        stage.tokens += cost.tokens();
+        stage.seconds += cost.seconds;
     }
     if stages.is_empty() {
         return Ok(None);
     }
     stages.sort_by(|_, one, _, other| other.seconds.total_cmp(&one.seconds));
     let total: f64 = stages.values().map(|stage| stage.seconds).sum();
-    let colors: Vec<String> = stages.keys().cloned().collect();
-    let mut pieces = Vec::new();
-    for (iteration, of) in &bars {
-        for color in colors.iter().filter(|color| of.contains_key(*color)) {
-            let value = of.get(color).copied().and_then(round).unwrap_or_default();
-            let bar = if *iteration == 0 { "once".to_string() } else { iteration.to_string() };
-            pieces.push(Bar { bar, piece: color.clone(), value });
-        }
-    }
-    let chart = Chart {
-        title: "Seconds by iteration".to_string(),
-        note: "nodes that do not wait for each other run side by side, so their seconds add up to more than the clock's".to_string(),
-        x: "seconds".to_string(),
-        y: "iteration".to_string(),
-        marks: Marks::Bars { bars: pieces, colors },
-    };
     let mut table = Table::new("By operator", &["operator", "#outputs", "#from the cache", "#rows", "#tokens", "#time", "#share"]);
     for (name, stage) in &stages {
         let tokens = if stage.tokens > 0 { whole(stage.tokens) } else { missing() };
-        let (rows, share) = (whole(stage.rows as i64), if total > 0.0 { percent(stage.seconds / total) } else { missing() });
-        table.rows.push(vec![name.clone(), whole(stage.outputs), whole(stage.from_cache), rows, tokens, seconds(stage.seconds), share]);
+        let share = if total > 0.0 { percent(stage.seconds / total) } else { missing() };
+        let counts = [whole(stage.outputs), whole(stage.reused), whole(stage.rows), tokens];
+        table.rows.push([(*name).to_string()].into_iter().chain(counts).chain([seconds(stage.seconds), share]).collect());
     }
     let lead = format!("{} in the nodes of this run, over all of its starts.", seconds(total));
     let section = Section::new("cost", "Cost", lead)
-        .with(Block::Charts { charts: vec![chart] })
+        .with(Block::Charts { charts: vec![chart(&costs, stages.keys().map(|name| (*name).to_string()).collect())] })
         .with(Block::Table(table))
         .note("Tokens: of generate and evaluate those sampled, of what trains those in its batches.");
-    Ok(Some(section.with(Block::Facts { facts: saved(source, &stages)? })))
+    let mut facts = reused(source, &costs);
+    facts.extend(carried(source, stages.get("generate"))?);
+    Ok(Some(section.with(Block::Facts { facts })))
 }
 
-/// Tokens that an output took: sampled ones, or those of training.
-///
-/// # Errors
-/// The training table cannot be read.
-pub fn tokens(source: &Source, place: &Place, manifest: &Manifest) -> Result<i64, ReportError> {
-    #[derive(Deserialize)]
-    struct Sum {
-        tokens: Option<i64>,
+fn chart(costs: &[Cost], colors: Vec<String>) -> Chart {
+    let mut sums: BTreeMap<(Option<u32>, usize), f64> = BTreeMap::new();
+    for cost in costs {
+        let color = colors.iter().position(|color| *color == cost.stage).unwrap_or_default();
+        *sums.entry((cost.iteration, color)).or_default() += cost.seconds;
     }
-    let training = Place::table(format!("{}_training", place.name), place.iteration);
-    let trains = source.outputs.iter().any(|(other, manifest)| *other == training && manifest.table == Some(TableKind::Training) && manifest.rows() > 0);
-    if !trains {
-        return Ok(manifest.counts.get("tokens").copied().unwrap_or_default());
+    let bars = sums.into_iter().filter_map(|((iteration, color), value)| {
+        let bar = iteration.map_or("once".to_string(), |iteration| iteration.to_string());
+        Some(Bar { bar, piece: colors.get(color)?.clone(), value: round(value)? })
+    });
+    Chart {
+        title: "Seconds by iteration".to_string(),
+        note: "nodes that do not wait for each other run side by side, so these seconds add up to more than the clock's".to_string(),
+        x: "seconds".to_string(),
+        y: "iteration".to_string(),
+        marks: Marks::Bars { bars: bars.collect(), colors },
     }
-    let at = i64::from(place.iteration.unwrap_or(0));
-    let query = format!("SELECT sum(tokens) AS tokens FROM {} WHERE {} = {at}", quoted(&training.name), source.iteration_of(&training.name));
-    Ok(source.rows::<Sum>(&query)?.first().and_then(|sum| sum.tokens).unwrap_or_default())
 }
 
-/// What was not computed: outputs of the cache, parts of earlier starts, prompts that were not regenerated.
-fn saved(source: &Source, stages: &IndexMap<String, Stage>) -> Result<Vec<(String, String, String)>, ReportError> {
-    let mut facts = Vec::new();
-    let cached: Vec<_> = source.tasks().filter(|(place, manifest)| manifest.complete && !source.made(place)).collect();
-    let mut sampled = 0;
-    for (place, manifest) in &cached {
-        sampled += tokens(source, place, manifest)?;
-    }
-    let outputs = stages.values().map(|stage| stage.outputs).sum::<i64>();
-    let detail = if cached.is_empty() { "none were there before".to_string() } else { format!("{} not sampled or trained on again", counted(sampled, "token")) };
-    facts.push(("Outputs from the cache".to_string(), format!("{} of {}", whole(cached.len() as i64), whole(outputs)), detail));
-
+/// What was not computed: outputs of the cache, parts of earlier starts.
+fn reused(source: &Source, costs: &[Cost]) -> Vec<(String, String, String)> {
+    let cached: Vec<&Cost> = costs.iter().filter(|cost| cost.reused).collect();
+    let tokens = cached.iter().map(|cost| cost.tokens()).sum();
+    let detail = match cached.len() {
+        0 => "none were there before".to_string(),
+        _ => format!("{} not sampled or trained on again", counted(tokens, "token")),
+    };
+    let value = format!("{} of {}", whole(cached.len() as i64), whole(costs.len() as i64));
     let (mut kept, mut starts) = (0, 0);
-    for (place, _) in source.tasks() {
-        let of = || source.events.iter().enumerate().filter(|(_, event)| event.node == place.name && event.iteration == place.iteration);
+    for cost in costs {
+        let of = || source.events.iter().enumerate().filter(|(_, event)| event.node == cost.node && event.iteration == cost.iteration);
         let begun: Vec<usize> = of().filter(|(_, event)| event.event == EventKind::Started).map(|(index, _)| index).collect();
         if let [_, .., last] = begun.as_slice() {
             starts += begun.len() - 1;
             kept += of().filter(|(index, event)| index < last && event.event == EventKind::PartCommitted).count();
         }
     }
-    let detail = format!("kept over {} in nodes that were begun again", counted(starts as i64, "start"));
-    facts.push(("Parts not made again".to_string(), whole(kept as i64), detail));
-    facts.extend(carried(source, stages.get("generate"))?);
-    Ok(facts)
+    let over = format!("kept over {} in nodes that were begun again", counted(starts as i64, "start"));
+    vec![("Outputs from the cache".to_string(), value, detail), ("Parts not made again".to_string(), whole(kept as i64), over)]
 }
 
 /// The responses that were carried over in the pools, and what sampling them would have cost at this run's own pace.
@@ -132,11 +153,12 @@ fn carried(source: &Source, generate: Option<&Stage>) -> Result<Vec<(String, Str
         let query = format!("SELECT count(*) AS responses, sum(token_count) AS tokens FROM {} WHERE born < iteration", quoted(&pool.name));
         for found in source.rows::<Carried>(&query)? {
             let tokens = found.tokens.unwrap_or_default();
-            let pace = generate.filter(|stage| stage.seconds > 0.0 && stage.from_cache == 0).map(|stage| stage.tokens as f64 / stage.seconds);
+            // Seconds of a stage that came partly from the cache are not those of all its tokens.
+            let pace = generate.filter(|stage| stage.seconds > 0.0 && stage.reused == 0).map(|stage| stage.tokens as f64 / stage.seconds);
             let time = pace.map_or(String::new(), |pace| format!(", about {} at this run's pace", seconds(tokens as f64 / pace)));
-            let value = format!("{} not sampled again", counted(tokens, "token"));
+            let value = format!("{} not sampled", counted(tokens, "token"));
             let detail = format!("{} carried over in {}{time}", counted(found.responses, "response"), pool.name);
-            facts.push(("Regeneration saved".to_string(), value, detail));
+            facts.push(("Saved by selection".to_string(), value, detail));
         }
     }
     Ok(facts)

@@ -101,13 +101,18 @@ impl Evaluated {
     pub fn baseline(&self) -> Option<Interval> {
         self.of("baseline", |row| row.baseline_reward)
     }
+
+    /// Nats a token of the responses under the initial policy.
+    pub fn nll(&self) -> Option<Interval> {
+        self.of("NLL", |row| row.nll_initial)
+    }
 }
 
 /// The section of one `evaluate` node; `None` before anything is evaluated.
 ///
 /// # Errors
 /// As [`evaluated`].
-pub fn section(source: &Source, node: &str, id: &'static str) -> Result<Option<Section>, ReportError> {
+pub fn section(source: &Source, node: &str, id: &str) -> Result<Option<Section>, ReportError> {
     let all = evaluated(source, node)?;
     let Some(last) = all.last() else { return Ok(None) };
     let lead = format!(
@@ -117,14 +122,7 @@ pub fn section(source: &Source, node: &str, id: &'static str) -> Result<Option<S
     let charts = vec![
         curves(&all, "Held-out reward", "mean reward", |row| row.reward, Some(|row| row.baseline_reward), None),
         curves(&all, "Win score", "50 + 50 · (wins − losses) / prompts", Row::win_score, None, Some(50.0)),
-        curves(
-            &all,
-            "NLL under the initial policy",
-            "nats a token",
-            |row| row.nll_initial,
-            Some(|row| row.baseline_nll_initial),
-            None,
-        ),
+        curves(&all, "NLL under the initial policy", "nats a token", |row| row.nll_initial, Some(|row| row.baseline_nll_initial), None),
         curves(&all, "Response length", "tokens", |row| row.token_count, None, None),
     ];
     let mut section = Section::new(id, format!("Evaluation: {node}"), lead)
@@ -137,14 +135,7 @@ pub fn section(source: &Source, node: &str, id: &'static str) -> Result<Option<S
     Ok(Some(section))
 }
 
-fn curves(
-    all: &[Evaluated],
-    title: &str,
-    y: &str,
-    value: fn(&Row) -> f64,
-    baseline: Option<fn(&Row) -> f64>,
-    rule: Option<f64>,
-) -> Chart {
+fn curves(all: &[Evaluated], title: &str, y: &str, value: fn(&Row) -> f64, baseline: Option<fn(&Row) -> f64>, rule: Option<f64>) -> Chart {
     let series = |name: &str, value: fn(&Row) -> f64| {
         let points = all.iter().filter_map(|one| Some(Series::point(one.iteration as f64, one.of(title, value)?)));
         Series { name: name.to_string(), points: points.collect() }
@@ -161,8 +152,7 @@ fn chart(title: &str, y: &str, series: Vec<Series>, rule: Option<f64>) -> Chart 
 }
 
 fn table(all: &[Evaluated]) -> Table {
-    let columns =
-        ["#iteration", "#reward", "#baseline", "#win score", "#wins", "#ties", "#losses", "#tokens", "#cut by the limit", "#NLL"];
+    let columns = ["#iteration", "#reward", "#baseline", "#win score", "#wins", "#ties", "#losses", "#tokens", "#cut by the limit", "#NLL"];
     let mut table = Table::new("By iteration", &columns);
     for one in all {
         let mean = |value: fn(&Row) -> f64| one.rows.iter().map(value).sum::<f64>() / one.rows.len().max(1) as f64;
@@ -176,7 +166,7 @@ fn table(all: &[Evaluated]) -> Table {
             percent(one.share("loss")),
             format!("{:.1}", mean(|row| row.token_count)),
             percent(mean(|row| row.truncated)),
-            interval(one.of("NLL", |row| row.nll_initial)),
+            interval(one.nll()),
         ]);
     }
     table

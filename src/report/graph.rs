@@ -23,7 +23,8 @@ pub fn section(source: &Source) -> Section {
     let (mut nodes, mut edges) = (Vec::new(), Vec::new());
     for node in &source.nodes {
         let made = made(source, node);
-        let iterations = if node.part == Part::Loop && source.iterations() > 1 { format!(" × {}", source.iterations()) } else { String::new() };
+        let iterations =
+            if node.part == Part::Loop && source.iterations() > 1 { format!(" × {}", source.iterations()) } else { String::new() };
         let rows = if made.rows > 0 { format!("{} rows", whole(made.rows as i64)) } else { String::new() };
         let time = if made.timed { seconds(made.seconds) } else { String::new() };
         let detail: Vec<String> = [rows, time].into_iter().filter(|text| !text.is_empty()).collect();
@@ -54,7 +55,10 @@ pub fn section(source: &Source) -> Section {
         y: String::new(),
         marks: Marks::Graph { nodes, edges },
     };
-    Section::new("graph", "Graph", "The pipeline's nodes.").with(Block::Charts { charts: vec![chart] }).with(Block::Table(table)).with(Block::Table(outputs(source)))
+    Section::new("graph", "Graph", "The pipeline's nodes.")
+        .with(Block::Charts { charts: vec![chart] })
+        .with(Block::Table(table))
+        .with(Block::Table(outputs(source)))
 }
 
 fn made(source: &Source, node: &Node) -> Made {
@@ -92,7 +96,8 @@ fn state(node: &Node, made: &Made) -> &'static str {
 
 /// Every output with its fingerprint.
 fn outputs(source: &Source) -> Table {
-    let mut table = Table::new("Outputs", &["output", "kind", "operator", "state", "#parts", "#rows", "#bytes", "#time", "from", "fingerprint"]);
+    let mut table =
+        Table::new("Outputs", &["output", "kind", "operator", "state", "#parts", "#rows", "#bytes", "#time", "from", "fingerprint"]);
     table.folded = true;
     for (place, manifest) in &source.outputs {
         table.rows.push(row(source, place, manifest));
@@ -101,13 +106,11 @@ fn outputs(source: &Source) -> Table {
 }
 
 fn row(source: &Source, place: &Place, manifest: &Manifest) -> Vec<String> {
-    let is_task = source.tasks().any(|(other, _)| other == place);
-    let from = match is_task {
-        _ if manifest.recipe.operator == "input" => "outside",
-        false => "its node",
-        true if source.made(place) => "this run",
-        true if manifest.complete => "the cache",
-        true => "this run",
+    let from = match manifest.recipe.operator.as_str() {
+        "input" => "outside",
+        "training" => "its node",
+        _ if source.seconds(place).is_none() && manifest.complete => "the cache",
+        _ => "this run",
     };
     let bytes = manifest.parts.iter().map(|part| part.bytes).chain(manifest.files.iter().map(|file| file.bytes)).sum::<u64>();
     let table = place.kind == PlaceKind::Table;

@@ -21,15 +21,30 @@
 //! Knows nothing of tensors, of how a node runs or of the terminal.
 
 mod block;
+mod compare;
+mod cost;
+mod evaluation;
+mod graph;
+mod groups;
+mod overview;
 mod page;
+mod pairs;
+mod prompts;
+mod ranking;
+mod regeneration;
+mod rewards;
+mod settings;
 mod source;
 mod statistics;
+mod training;
 mod words;
 
 use crate::pipeline::PipelineError;
 use crate::stages::StageError;
 use crate::store::{Run, StoreError};
 
+use block::Section;
+use page::Heading;
 use source::Source;
 
 /// Why there is no report.
@@ -55,4 +70,49 @@ pub enum ReportError {
     /// The page cannot be made; none that a run can cause is known.
     #[error("the report's page: {0}")]
     Page(#[from] minijinja::Error),
+}
+
+/// The HTML of a report: about one run in full, about several what they reached beside each other.
+///
+/// # Errors
+/// A run cannot be read.
+pub fn html(runs: &[Run]) -> Result<String, ReportError> {
+    let sources: Vec<Source> = runs.iter().map(Source::open).collect::<Result<_, _>>()?;
+    match sources.as_slice() {
+        [source] => {
+            let iterations = source.iterations();
+            let loops = if iterations > 0 { format!("{}, ", words::counted(i64::from(iterations), "iteration")) } else { String::new() };
+            let subtitle = format!("{loops}seed {}", source.spec.seed);
+            let heading = Heading { title: source.name().to_string(), subtitle, state: overview::state(source).to_string() };
+            page::render(&heading, &one(source)?)
+        }
+        several => {
+            let names: Vec<&str> = several.iter().map(Source::name).collect();
+            let subtitle = match names.as_slice() {
+                [first, .., last] if names.len() > 6 => format!("{first} to {last}"),
+                _ => names.join(", "),
+            };
+            let heading = Heading { title: format!("{} runs compared", names.len()), subtitle, state: String::new() };
+            page::render(&heading, &compare::sections(several)?)
+        }
+    }
+}
+
+/// The sections about one run, as far as its tables are there.
+fn one(source: &Source) -> Result<Vec<Section>, ReportError> {
+    let mut sections = vec![overview::section(source)?];
+    for (index, node) in source.with_operator("evaluate").enumerate() {
+        let id = if index == 0 { "evaluation".to_string() } else { format!("evaluation-{}", index + 1) };
+        sections.extend(evaluation::section(source, &node.name, &id)?);
+    }
+    sections.extend(rewards::section(source)?);
+    sections.extend(regeneration::section(source)?);
+    sections.extend(pairs::section(source)?);
+    sections.extend(training::section(source)?);
+    sections.extend(ranking::section(source)?);
+    sections.extend(cost::section(source)?);
+    sections.push(graph::section(source));
+    sections.extend(settings::own_tables(source));
+    sections.push(settings::section(source)?);
+    Ok(sections)
 }

@@ -49,7 +49,8 @@ struct Pair {
 /// # Errors
 /// A table cannot be read.
 pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
-    let mut section = Section::new("pairs", "Pairs", "What the policy is trained on: of each prompt the response to prefer and the one to avoid.");
+    let mut section =
+        Section::new("pairs", "Pairs", "What the policy is trained on: of each prompt the response to prefer and the one to avoid.");
     for table in source.tables(TableKind::Pairs) {
         // What a training node brings along has the pairs of a `pair` node again, with the reference's logprobs.
         let again = source.owner(table).is_some_and(|owner| owner.name != table && source.upstream(&owner.name, "pair").is_some());
@@ -85,7 +86,11 @@ FROM {} GROUP BY 1 ORDER BY 1",
     }
     blocks.push(Block::Table(rows));
     let Some(last) = spreads.last() else { return Ok(()) };
-    let ends = if last.count <= 2 * SHOWN as i64 { vec![("reward_gap DESC", "all")] } else { vec![("reward_gap DESC", "the largest"), ("reward_gap", "the smallest")] };
+    let ends = if last.count <= 2 * SHOWN as i64 {
+        vec![("reward_gap DESC", "all")]
+    } else {
+        vec![("reward_gap DESC", "the largest"), ("reward_gap", "the smallest")]
+    };
     for (order, which) in ends {
         let of = if last.iteration > 0 { format!(" of iteration {}", last.iteration) } else { String::new() };
         let limit = if which == "all" { 2 * SHOWN } else { SHOWN };
@@ -103,22 +108,16 @@ fn without_gap(source: &Source, table: &str, iteration: i64) -> String {
     maybe(counts.and_then(|counts| counts.get("ties")).map(|count| *count as f64))
 }
 
-/// Pairs with their texts; `None` where the texts cannot be found.
+/// Pairs with their texts, which the view `largest_gaps` has of sampled ones; `None` where the texts cannot be found.
 fn texts(source: &Source, table: &str, iteration: i64, order: &str, limit: usize) -> Result<Option<Vec<PairText>>, ReportError> {
-    let Some(responses) = source.upstream(table, "generate").filter(|node| source.has(&node.name)) else {
+    let Some(responses) = source.upstream(table, "generate").filter(|_| source.has_view("largest_gaps")) else {
         return preferences(source, table, iteration, order, limit);
     };
     let Some(asking) = Asking::of(source, &responses.name)? else { return Ok(None) };
     let pairs: Vec<Pair> = source.rows(&format!(
-        "WITH pairs AS (SELECT * FROM {table} WHERE {iteration_of} = {iteration} ORDER BY {order}, prompt_id LIMIT {limit})
-SELECT pairs.prompt_id, pairs.reward_gap, pairs.weight, chosen.text AS chosen, rejected.text AS rejected
-FROM pairs
-JOIN {responses} AS chosen ON chosen.prompt_id = pairs.prompt_id AND chosen.born = pairs.chosen_born AND chosen.response_index = pairs.chosen_index
-JOIN {responses} AS rejected ON rejected.prompt_id = pairs.prompt_id AND rejected.born = pairs.rejected_born AND rejected.response_index = pairs.rejected_index
-ORDER BY {order}, pairs.prompt_id",
-        table = quoted(table),
-        iteration_of = source.iteration_of(table),
-        responses = quoted(&responses.name),
+        "SELECT prompt_id, reward_gap, weight, chosen, rejected FROM largest_gaps
+WHERE node = '{}' AND coalesce(iteration, 0) = {iteration} ORDER BY {order}, prompt_id LIMIT {limit}",
+        table.replace('\'', "''"),
     ))?;
     let asked = asking.texts();
     Ok(Some(pairs.into_iter().map(|pair| readable(asked.get(pair.prompt_id.as_str()).copied(), pair)).collect()))

@@ -45,7 +45,8 @@ impl Asking {
         if grouped {
             let all = format!("{name} all");
             source.session().register_batches(&all, self.prompts.batches.clone())?;
-            let query = format!("SELECT prompt_id, CAST(\"group\" AS VARCHAR) AS \"group\" FROM {} WHERE \"group\" IS NOT NULL", quoted(&all));
+            let query =
+                format!("SELECT prompt_id, CAST(\"group\" AS VARCHAR) AS \"group\" FROM {} WHERE \"group\" IS NOT NULL", quoted(&all));
             source.session().register_view(name, &query)?;
         }
         Ok(grouped)

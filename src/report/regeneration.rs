@@ -26,7 +26,9 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
                 what new responses gain is partly regression to the mean, as prompts are often selected for low rewards.";
     let mut section = Section::new("regeneration", "Regeneration", lead);
     for select in source.with_operator("select") {
-        let pools = source.with_operator("merge").filter(|pool| source.upstream(&pool.name, "select").is_some_and(|other| other.name == select.name));
+        let pools = source
+            .with_operator("merge")
+            .filter(|pool| source.upstream(&pool.name, "select").is_some_and(|other| other.name == select.name));
         for pool in pools.filter(|pool| source.has(&pool.name) && source.has(&select.name)) {
             let rows = rows(source, select, pool)?;
             if let Some(blocks) = blocks(&rows, &select.name) {
@@ -105,7 +107,13 @@ fn blocks(rows: &[Row], select: &str) -> Option<Vec<Block>> {
     };
     let mut charts = vec![chart("Reward before and after", "from the ring to the dot", "mean reward", "", Marks::Arrows { arrows })];
     if !panels.is_empty() {
-        charts.push(chart("Gain of regenerated prompts", "the line is the mean", "reward after − before", "prompts", Marks::Histograms { panels }));
+        charts.push(chart(
+            "Gain of regenerated prompts",
+            "the line is the mean",
+            "reward after − before",
+            "prompts",
+            Marks::Histograms { panels },
+        ));
     }
     (!table.rows.is_empty()).then(|| vec![Block::Charts { charts }, Block::Table(table)])
 }

@@ -16,9 +16,14 @@ pub fn section(source: &Source) -> Result<Section, ReportError> {
     let mut facts = vec![fact("seed", source.spec.seed)];
     facts.extend(source.spec.params.iter().map(|(name, value)| fact(name, value)));
     facts.push(fact("iterations", source.iterations()));
-    facts.push(("pipeline.yaml".to_string(), Fingerprint::of(source.yaml.as_bytes()).short().to_string(), "blake3 of the resolved file".to_string()));
+    facts.push((
+        "pipeline.yaml".to_string(),
+        Fingerprint::of(source.yaml.as_bytes()).short().to_string(),
+        "blake3 of the resolved file".to_string(),
+    ));
     facts.dedup_by(|one, other| one.0 == other.0);
-    let mut section = Section::new("settings", "Settings", "The pipeline as it was run.").with(Block::Facts { facts }).with(Block::Table(inputs(source)));
+    let mut section =
+        Section::new("settings", "Settings", "The pipeline as it was run.").with(Block::Facts { facts }).with(Block::Table(inputs(source)));
     section = section.with(Block::Code { title: "pipeline.yaml, as resolved".to_string(), text: source.yaml.clone() });
     if let Some(text) = source.run.read_sources()? {
         section = section.with(Block::Code { title: "sources.json: what was fetched".to_string(), text });
@@ -37,7 +42,12 @@ pub fn own_tables(source: &Source) -> Option<Section> {
         }
     }
     for name in names {
-        let rows: u64 = source.outputs.iter().filter(|(place, _)| place.kind == PlaceKind::Table && place.name == name).map(|(_, manifest)| manifest.rows()).sum();
+        let rows: u64 = source
+            .outputs
+            .iter()
+            .filter(|(place, _)| place.kind == PlaceKind::Table && place.name == name)
+            .map(|(_, manifest)| manifest.rows())
+            .sum();
         table.rows.push(vec![name.to_string(), whole(rows as i64), source.columns(name).join(", ")]);
     }
     let lead = "What queries of the pipeline made; ask for their rows with `optune sql`.";

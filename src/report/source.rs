@@ -6,7 +6,6 @@ use arrow::json::LineDelimitedWriter;
 use serde::de::DeserializeOwned;
 
 use super::ReportError;
-use crate::dag::fingerprint::Fingerprint;
 use crate::pipeline::spec::input::Input;
 use crate::pipeline::spec::operator::Node as Written;
 use crate::pipeline::{Pipeline, Spec};
@@ -183,24 +182,9 @@ impl Source {
         Some(first + seconds.sum::<f64>())
     }
 
-    /// Whether this run made an output itself; else it came from the cache.
-    pub fn made(&self, place: &Place) -> bool {
-        self.events.iter().any(|event| is_of(event, place) && event.event == EventKind::NodeDone)
-    }
-
-    /// The operator under which an output's cost is booked: that of its node, but for what a node brings along before it begins.
-    pub fn stage(&self, place: &Place, manifest: &Manifest) -> String {
-        match self.owner(&place.name) {
-            Some(owner) if owner.operator == "evaluate" => "evaluate".to_string(),
-            _ => manifest.recipe.operator.clone(),
-        }
-    }
-
-    /// Outputs of tasks: those that have seconds of their own. Input tables and the training tables that come with a model are none.
-    pub fn tasks(&self) -> impl Iterator<Item = &(Place, Manifest)> {
-        self.outputs.iter().filter(|(place, manifest)| {
-            manifest.recipe.operator != "input" && (manifest.table != Some(TableKind::Training) || self.node(&place.name).is_some())
-        })
+    /// Whether one of the store's views is there: its tables are, and no table of the user's own has its name.
+    pub fn has_view(&self, view: &str) -> bool {
+        self.session.tables().iter().any(|name| name == view) && !self.outputs.iter().any(|(place, _)| place.name == view)
     }
 
     /// The nodes' outputs that are not complete, as `name` or `name[2]`.
@@ -221,12 +205,6 @@ impl Source {
             }
         }
         missing
-    }
-
-    /// The fingerprints of finished outputs that this run made, with the seconds that each took.
-    pub fn spent(&self) -> impl Iterator<Item = (&Fingerprint, f64)> {
-        let made = self.tasks().filter(|(place, manifest)| manifest.complete && self.made(place));
-        made.filter_map(|(place, manifest)| Some((&manifest.fingerprint, self.seconds(place)?)))
     }
 }
 

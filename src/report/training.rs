@@ -63,7 +63,8 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
 
 fn charts(rows: &[Row], name: &str) -> Vec<Chart> {
     // The step after which an iteration ends.
-    let breaks: Vec<f64> = (1..rows.len()).filter(|index| rows[index - 1].iteration != rows[*index].iteration).map(|index| index as f64).collect();
+    let breaks: Vec<f64> =
+        (1..rows.len()).filter(|index| rows[index - 1].iteration != rows[*index].iteration).map(|index| index as f64).collect();
     let chart = |(title, y, value): &Metric| {
         let points: Vec<_> = stretches(rows.len(), MOST_POINTS)
             .filter_map(|range| {

@@ -33,6 +33,7 @@ mod properties;
 mod reference;
 mod relational;
 mod remote;
+mod report;
 mod reward_model;
 mod rewards;
 mod server;
