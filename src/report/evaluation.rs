@@ -119,13 +119,14 @@ pub fn section(source: &Source, node: &str, id: &str) -> Result<Option<Section>,
         "The policy against the baseline on {} held-out prompts. Bands and brackets: 95 % bootstrap intervals over prompts.",
         whole(last.rows.len() as i64)
     );
+    let title = if source.with_operator("evaluate").count() > 1 { format!("Evaluation: {node}") } else { "Evaluation".to_string() };
     let charts = vec![
         curves(&all, "Held-out reward", "mean reward", |row| row.reward, Some(|row| row.baseline_reward), None),
         curves(&all, "Win score", "50 + 50 · (wins − losses) / prompts", Row::win_score, None, Some(50.0)),
         curves(&all, "NLL under the initial policy", "nats a token", |row| row.nll_initial, Some(|row| row.baseline_nll_initial), None),
         curves(&all, "Response length", "tokens", |row| row.token_count, None, None),
     ];
-    let mut section = Section::new(id, format!("Evaluation: {node}"), lead)
+    let mut section = Section::new(id, title, lead)
         .with(Block::Charts { charts })
         .with(Block::Table(table(&all)))
         .note("NLL: nats a token of the responses under the initial policy; it rises first when training over-optimises.");

@@ -36,6 +36,11 @@ pub fn section(source: &Source) -> Section {
         });
         for read in node.reads.iter().filter(|read| source.node(&read.name).is_some()) {
             edges.push(Edge { from: read.name.clone(), to: node.name.clone(), last: read.last });
+            // What stands in its place in the first iteration.
+            let start =
+                source.spec.iterate.iter().flat_map(|iterate| &iterate.start).filter(|(name, _)| read.last && name.value == read.name);
+            let start = start.map(|(_, start)| &start.value).filter(|start| source.node(start).is_some());
+            edges.extend(start.map(|start| Edge { from: start.clone(), to: node.name.clone(), last: false }));
         }
         let reads: Vec<String> = node.reads.iter().map(|read| format!("{}{}", read.name, if read.last { "[t-1]" } else { "" })).collect();
         table.rows.push(vec![
@@ -50,7 +55,8 @@ pub fn section(source: &Source) -> Section {
     table.folded = true;
     let chart = Chart {
         title: "Nodes and what they read".to_string(),
-        note: "dashed: what the last iteration made; rows and time are sums over iterations and over what a node brings along".to_string(),
+        note: "dashed: what the iteration before made; rows and time are sums over iterations and over what a node brings along"
+            .to_string(),
         x: String::new(),
         y: String::new(),
         marks: Marks::Graph { nodes, edges },

@@ -1,6 +1,12 @@
 //! `optune report`: one HTML file that loads nothing, says what the tables say, and shows a run's texts as texts.
 
-use crate::workspace::Workspace;
+use std::path::Path;
+use std::process::Command;
+
+use crate::workspace::{PIPELINE, Workspace};
+
+/// What no report may do: run what a prompt says.
+const HOSTILE: &str = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">{{ 7 * 7 }}&amp;";
 
 /// The report of some runs.
 fn report(workspace: &Workspace, runs: &[&str]) -> String {
@@ -8,11 +14,216 @@ fn report(workspace: &Workspace, runs: &[&str]) -> String {
     std::fs::read_to_string(workspace.path("report.html")).unwrap()
 }
 
+/// A workspace whose first prompt, and whose reference answers and so responses' language, hold markup.
+fn hostile() -> Workspace {
+    let workspace = Workspace::new();
+    let text = std::fs::read_to_string(workspace.path("prompts.jsonl")).unwrap();
+    let first = serde_json::json!({ "prompt_id": "p-<b>000</b>", "prompt": HOSTILE, "reference_answer": "ABC", "group": "<i>other</i>" });
+    let rest = text.split_once('\n').unwrap().1;
+    workspace.write("prompts.jsonl", &format!("{first}\n{rest}"));
+    let held_out = std::fs::read_to_string(workspace.path("held_out.jsonl")).unwrap();
+    workspace.write("held_out.jsonl", &held_out.replacen("\"upper\"}", "\"<u>\"}", 3));
+    workspace
+}
+
+/// The page without what its scripts say, which is where texts of ours and of the libraries are.
+fn without_scripts(page: &str) -> String {
+    let mut rest = page;
+    let mut text = String::new();
+    while let Some((before, after)) = rest.split_once("<script") {
+        text.push_str(before);
+        rest = after.split_once("</script>").unwrap().1;
+    }
+    text + rest
+}
+
+/// Every `<div …>` has its `</div>`, and so for all elements that have an end.
+fn assert_well_formed(page: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    for piece in page.split('<').skip(1) {
+        let tag = piece.split('>').next().unwrap();
+        let name = tag.trim_start_matches('/').split([' ', '\n']).next().unwrap();
+        match tag.starts_with('/') {
+            _ if ["!doctype", "meta"].contains(&name) => {}
+            true => assert_eq!(open.pop(), Some(name), "before: …{}", piece.get(..80.min(piece.len())).unwrap_or_default()),
+            false => open.push(name),
+        }
+    }
+    assert_eq!(open, Vec::<&str>::new());
+}
+
+/// One file, nothing loaded, no number that is none.
+fn assert_sound(page: &str) {
+    assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
+    let shown = without_scripts(page);
+    assert_well_formed(&shown);
+    for loads in ["src=", "@import", "url(", "<link", "<iframe", "<object", "<embed", "<base"] {
+        let texts = shown.replace(&escaped(HOSTILE), "");
+        assert!(!texts.contains(loads), "{loads}");
+    }
+    for word in ["NaN", "undefined", "inf ", "null"] {
+        assert!(!shown.contains(word), "{word}");
+    }
+    assert!(page.contains("default-src 'none'"));
+}
+
+/// A text as the template engine writes it.
+fn escaped(text: &str) -> String {
+    let pairs = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&#x27;"), ("/", "&#x2f;")];
+    pairs.iter().fold(text.to_string(), |text, (from, to)| text.replace(from, to))
+}
+
 #[test]
-fn a_report_of_the_small_run_is_one_file_with_the_same_bytes_twice() {
+fn a_report_is_one_file_with_every_section_and_the_same_bytes_twice() {
     let workspace = Workspace::new();
     workspace.succeed(&["run", "pipeline.yaml"]);
     let page = report(&workspace, &["small"]);
+    assert_sound(&page);
     assert_eq!(page, report(&workspace, &["small"]));
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
+    for id in ["overview", "evaluation", "rewards", "regeneration", "pairs", "training", "cost", "graph", "settings"] {
+        assert!(page.contains(&format!("<section id=\"{id}\">")), "{id}");
+    }
+    assert!(page.contains("<span class=\"state finished\">") && !page.contains("Not there yet"));
+}
+
+#[test]
+fn a_report_says_what_the_tables_say() {
+    let workspace = Workspace::new();
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    let page = report(&workspace, &["small"]);
+    let gap = workspace.query("small", "SELECT round(max(reward_gap), 3) FROM pairs WHERE iteration = 2");
+    assert!(page.contains(&format!("gap <b>{gap}</b>")), "{gap}");
+    let tokens = workspace.query("small", "SELECT sum(array_length(token_ids) - prompt_token_count) FROM responses");
+    assert!(page.contains(&format!("<dd>{tokens}</dd>")), "{tokens}");
+    let losses = workspace.query("small", "SELECT loss FROM policy_training ORDER BY iteration, step LIMIT 1");
+    let first = format!("{:.4}", losses.parse::<f64>().unwrap());
+    assert!(page.contains(&format!(">{}<", first.trim_end_matches('0'))), "{first}");
+}
+
+#[test]
+fn texts_of_a_run_stay_texts() {
+    let workspace = hostile();
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    let page = report(&workspace, &["small"]);
+    assert_sound(&page);
+    assert!(!page.contains("<script>document") && !page.contains("<img") && !page.contains("<b>000") && !page.contains("<i>other"));
+    assert!(!page.contains("<u>"));
+    if workspace.query("small", "SELECT count(*) FROM pairs WHERE iteration = 2 AND prompt_id LIKE '%<b>%'") == "1" {
+        // Of 20 prompts, few enough make pairs that some show all of theirs.
+        let shown = page.contains(&escaped(HOSTILE)) || page.matches("class=\"pair\"").count() >= 10;
+        assert!(shown);
+    }
+}
+
+#[test]
+fn a_run_that_is_not_finished_is_reported_with_what_is_missing() {
+    let workspace = Workspace::new();
+    workspace.edit("reward.sql", " AS reward,", " + CASE WHEN responses.born = 2 THEN CAST('NaN' AS DOUBLE) ELSE 0.0 END AS reward,");
+    workspace.fail(&["run", "pipeline.yaml"], 1);
+    let page = report(&workspace, &["small"]);
+    assert_sound(&page);
+    assert!(page.contains("<span class=\"state failed\">"));
+    assert!(page.contains("Not there yet: rewards[2], pool[2], pairs[2], policy[2], evaluation[2]."));
+    assert!(page.contains("rewards[2] failed: "));
+    assert!(page.contains("<section id=\"evaluation\">") && !page.contains("<section id=\"regeneration\">"));
+}
+
+#[test]
+fn a_pipeline_of_other_nodes_is_reported_by_the_kinds_of_its_tables() {
+    let workspace = Workspace::new();
+    let text = "optune: 1\nname: other\ninputs:\n  rows: { table: prompts.jsonl }\nnodes:\n  words: { sql: { query: select prompt_id, length(prompt) as letters from rows } }\n";
+    workspace.write("other.yaml", text);
+    workspace.succeed(&["run", "other.yaml"]);
+    let page = report(&workspace, &["other"]);
+    assert_sound(&page);
+    assert!(page.contains("<td>words</td><td class=\"number\">20</td><td>prompt_id, letters</td>"));
+    for id in ["evaluation", "rewards", "pairs", "training"] {
+        assert!(!page.contains(&format!("<section id=\"{id}\">")), "{id}");
+    }
+}
+
+#[test]
+fn pairs_that_a_user_brought_are_shown_with_their_texts() {
+    let workspace = crate::offline::offline(false);
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    let page = report(&workspace, &["offline"]);
+    assert_sound(&page);
+    assert!(page.contains("class=\"pair\""));
+}
+
+#[test]
+fn runs_are_compared_and_seeds_averaged() {
+    let workspace = Workspace::new();
+    workspace.write("pipeline.yaml", &PIPELINE.replace("seed: 5\n", "seed: \"${seed}\"\n").replace("params: { ", "params: { seed: 5, "));
+    for (name, seed, ratio) in [("a-1", "1", "0.5"), ("a-2", "2", "0.5"), ("b-1", "1", "1.0")] {
+        let (seed, ratio) = (format!("seed={seed}"), format!("ratio={ratio}"));
+        workspace.succeed(&["run", "pipeline.yaml", "--name", name, "--set", &seed, "--set", &ratio]);
+    }
+    let page = report(&workspace, &["a-1", "a-2", "b-1", "runs/a-1"]);
+    assert_sound(&page);
+    assert!(page.contains("3 runs compared"));
+    // Two groups, named by what sets them apart, and nothing else that follows from it.
+    assert!(page.contains("<td>ratio 0.5</td><td class=\"number\">2</td><td>0.5</td></tr>"));
+    assert!(page.contains("<td>ratio 1.0</td><td class=\"number\">1</td><td>1.0</td></tr>"));
+    assert_eq!(page, report(&workspace, &["a-1", "a-2", "b-1"]));
+}
+
+#[test]
+fn a_run_that_is_not_there_is_the_users_error() {
+    let workspace = Workspace::new();
+    assert!(workspace.fail(&["report", "nothing"], 2).contains("expected the name or the folder of a run"));
+}
+
+/// The browser to look with; said where there is none.
+fn chromium() -> Option<String> {
+    let found = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()));
+    if found.is_none() {
+        eprintln!("skipped: looking at a report: no chromium, chromium-browser or google-chrome on the PATH");
+    }
+    found.map(str::to_string)
+}
+
+/// The page after its scripts ran in a window of this width, and what the console said.
+fn looked_at(browser: &str, folder: &Path, page: &Path, width: u32) -> (String, String) {
+    let window = format!("--window-size={width},2000");
+    let profile = format!("--user-data-dir={}", folder.join(format!("profile-{width}")).display());
+    let quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+    let output = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--enable-logging=stderr", "--dump-dom", &window, &profile])
+        .args(quiet)
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", output.status);
+    let console = String::from_utf8_lossy(&output.stderr).lines().filter(|line| line.contains("CONSOLE")).collect::<Vec<_>>().join("\n");
+    (String::from_utf8(output.stdout).unwrap(), console)
+}
+
+#[test]
+fn a_browser_draws_every_chart_without_an_error_at_any_width() {
+    let Some(browser) = chromium() else { return };
+    let workspace = hostile();
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    let page = report(&workspace, &["small"]);
+    let nonce = page.split_once("'nonce-").unwrap().1.split_once('\'').unwrap().0;
+    let measure = "document.body.dataset.over = document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    let probe = format!("<script nonce=\"{nonce}\">{measure}</script></body>");
+    workspace.write("probe.html", &page.replace("</body>", &probe));
+    let charts = page.matches("<figure>").count();
+    assert!(charts > 10, "{charts}");
+    for width in [400, 1200] {
+        let (dom, console) = looked_at(&browser, &workspace.path(""), &workspace.path("probe.html"), width);
+        assert_eq!(console, "");
+        assert!(dom.contains(&format!("data-drawn=\"{charts}\"")), "not all of {charts} charts were drawn");
+        assert!(dom.contains("data-over=\"0\""), "at {width} pixels the page scrolls to the side");
+        assert!(!dom.contains("<title>taken"));
+        let shown = without_scripts(&dom);
+        assert!(shown.matches("<svg").count() >= charts);
+        for word in ["NaN", "undefined", "Infinity"] {
+            assert!(!shown.contains(word), "{word} at {width} pixels");
+        }
+    }
 }

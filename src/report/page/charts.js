@@ -7,14 +7,14 @@
   const ticks = value => (Math.abs(value) >= 1e4 ? d3.format("~s")(value) : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0) : d3.format("~g")(value));
   const style = { fontSize: "12px", fontFamily: "inherit", overflow: "visible" };
 
-  function legend(names, colors) {
+  function legend(names, colors, solid) {
     if (names.length < 2) return null;
     const list = document.createElement("ul");
     list.className = "legend";
     for (const name of names) {
       const index = colors.indexOf(name);
       const item = document.createElement("li");
-      item.innerHTML = `<svg viewBox="0 0 22 10" aria-hidden="true"><line x1="0" x2="22" y1="5" y2="5" style="stroke:${color(index)}" stroke-width="3" stroke-dasharray="${dash(index) ?? ""}"/></svg>`;
+      item.innerHTML = `<svg viewBox="0 0 22 10" aria-hidden="true"><line x1="0" x2="22" y1="5" y2="5" style="stroke:${color(index)}" stroke-width="3" stroke-dasharray="${solid ? "" : dash(index) ?? ""}"/></svg>`;
       item.append(name);
       list.append(item);
     }
@@ -35,7 +35,7 @@
     ].filter(line => line).join("\n");
     const flat = domain[0] === domain[1];
     const plot = Plot.plot({
-      width, height: Math.round(Math.min(280, Math.max(190, width * 0.55))), marginLeft: 46, marginRight: 14, marginBottom: 34, style,
+      width, height: Math.round(Math.min(290, Math.max(200, width * 0.55))), marginTop: 26, marginLeft: 46, marginRight: 14, marginBottom: 34, style,
       x: { label: chart.x, labelAnchor: "right", ticks: steps ?? Math.max(3, Math.floor(width / 90)), tickFormat: whole ? "d" : ticks, domain: flat ? [domain[0] - 1, domain[0] + 1] : domain, inset: many ? 0 : 8 },
       y: { label: chart.y, grid: true, ticks: 5, tickFormat: ticks, nice: true, ...(chart.range ? { domain: chart.range } : {}) },
       color: { domain: chart.colors, range: chart.colors.map((_, index) => color(index)) },
@@ -75,7 +75,7 @@
   function arrows(chart, width) {
     const colors = [...new Set(chart.arrows.map(arrow => arrow.color))];
     const scale = { domain: colors, range: colors.map((_, index) => color(index)) };
-    return [legend(colors, colors), Plot.plot({
+    return [legend(colors, colors, true), Plot.plot({
       width, height: 56 + chart.arrows.length * 24, marginLeft: Math.min(130, width * 0.35), marginRight: 16, marginBottom: 34, style,
       x: { label: chart.x, labelAnchor: "right", grid: true, ticks: Math.max(3, Math.floor(width / 110)), tickFormat: ticks, nice: true, inset: 6 },
       y: { label: null, domain: chart.arrows.map(arrow => arrow.name) },
@@ -91,7 +91,7 @@
 
   function bars(chart, width) {
     const names = [...new Set(chart.bars.map(bar => bar.bar))];
-    return [legend(chart.colors, chart.colors), Plot.plot({
+    return [legend(chart.colors, chart.colors, true), Plot.plot({
       width, height: 50 + names.length * 28, marginLeft: 50, marginRight: 16, marginBottom: 34, style,
       x: { label: chart.x, labelAnchor: "right", grid: true, ticks: Math.max(3, Math.floor(width / 110)), tickFormat: ticks },
       y: { label: null, domain: names, padding: 0.2 },
@@ -105,34 +105,46 @@
 
   function graph(chart, width) {
     const layout = new dagre.graphlib.Graph().setDefaultEdgeLabel(() => ({}));
-    layout.setGraph({ rankdir: width > 700 ? "LR" : "TB", nodesep: 14, ranksep: width > 700 ? 34 : 26, marginx: 4, marginy: 4 });
+    const sideways = width > 700;
+    layout.setGraph({ rankdir: sideways ? "LR" : "TB", nodesep: 14, ranksep: sideways ? 34 : 26, marginx: 4, marginy: 4 });
     const size = node => Math.max(92, 14 + 7.4 * Math.max(node.name.length, node.operator.length * 0.86, node.detail.length * 0.8));
     for (const node of chart.nodes) layout.setNode(node.name, { width: size(node), height: node.detail ? 50 : 36 });
     const forward = chart.edges.filter(edge => !edge.last && edge.from !== edge.to);
     for (const edge of forward) layout.setEdge(edge.from, edge.to);
     dagre.layout(layout);
     const { width: across, height: down } = layout.graph();
-    const scale = width > 700 ? Math.min(1, Math.max(0.72, width / across)) : 1;
-    const svg = d3.create("svg").attr("class", "graph").attr("width", across * scale).attr("height", down * scale)
-      .attr("viewBox", `0 0 ${across} ${down}`).style("font", "12px system-ui, sans-serif").style("min-width", `${across * scale}px`);
+    const svg = d3.create("svg").attr("class", "graph").style("font", "12px system-ui, sans-serif");
     const curve = d3.line(point => point.x, point => point.y).curve(d3.curveBasis);
-    const end = (from, to) => {
-      // Where the line from the middle of one node leaves it towards the other.
-      const [dx, dy] = [to.x - from.x, to.y - from.y];
-      const part = Math.min(from.width / 2 / Math.max(1e-9, Math.abs(dx)), from.height / 2 / Math.max(1e-9, Math.abs(dy)), 1);
-      return { x: from.x + dx * part, y: from.y + dy * part };
-    };
+    const bottom = down;
+    let back = 0;
     for (const edge of chart.edges) {
       if (edge.from === edge.to && edge.last) continue;
       const [from, to] = [layout.node(edge.from), layout.node(edge.to)];
-      const points = edge.last ? [end(from, to), end(to, from)] : layout.edge(edge.from, edge.to).points;
-      svg.append("path").attr("d", curve(points)).attr("fill", "none").style("stroke", edge.last ? "var(--c1)" : "var(--dim)")
-        .attr("stroke-opacity", edge.last ? 0.55 : 0.6).attr("stroke-dasharray", edge.last ? "4 4" : null);
-      const [before, last] = points.slice(-2);
-      const angle = (Math.atan2(last.y - before.y, last.x - before.x) * 180) / Math.PI;
+      let path, last, angle;
+      if (edge.last) {
+        // Around the others: below them from left to right, beside them from top to bottom.
+        const way = (sideways ? bottom : across) + 12 + 9 * back++;
+        const [a, b] = sideways ? [[from.x + 8, from.y + from.height / 2], [to.x - 8, to.y + to.height / 2]] : [[from.x + from.width / 2, from.y + 6], [to.x + to.width / 2, to.y - 6]];
+        const r = 8;
+        path = sideways
+          ? `M${a}V${way - r}q0,${r} ${-r},${r}H${b[0] + r}q${-r},0 ${-r},${-r}V${b[1]}`
+          : `M${a}H${way - r}q${r},0 ${r},${-r}V${b[1] + r}q0,${-r} ${-r},${-r}H${b[0]}`;
+        [last, angle] = [{ x: b[0], y: b[1] }, sideways ? -90 : 180];
+      } else {
+        const points = layout.edge(edge.from, edge.to).points;
+        const before = points.at(-2);
+        [path, last] = [curve(points), points.at(-1)];
+        angle = (Math.atan2(last.y - before.y, last.x - before.x) * 180) / Math.PI;
+      }
+      svg.append("path").attr("d", path).attr("fill", "none").style("stroke", edge.last ? "var(--c1)" : "var(--dim)")
+        .attr("stroke-opacity", 0.65).attr("stroke-dasharray", edge.last ? "4 4" : null);
       svg.append("path").attr("d", "M-7,-3.5L0,0L-7,3.5Z").attr("transform", `translate(${last.x},${last.y})rotate(${angle})`)
         .style("fill", edge.last ? "var(--c1)" : "var(--dim)");
     }
+    // Room for the ways back.
+    const [wide, high] = [across + (sideways ? 0 : 12 + 9 * back), down + (sideways ? 12 + 9 * back : 0)];
+    const scale = sideways ? Math.min(1, Math.max(0.72, width / wide)) : 1;
+    svg.attr("width", wide * scale).attr("height", high * scale).attr("viewBox", `0 0 ${wide} ${high}`).style("min-width", `${wide * scale}px`);
     for (const node of chart.nodes) {
       const place = layout.node(node.name);
       const box = svg.append("g").attr("transform", `translate(${place.x - place.width / 2},${place.y - place.height / 2})`);
