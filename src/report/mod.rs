@@ -35,7 +35,7 @@ mod regeneration;
 mod rewards;
 mod settings;
 mod source;
-mod statistics;
+pub mod statistics;
 mod training;
 mod words;
 

@@ -42,7 +42,7 @@ impl Asking {
     /// The SQL engine fails.
     pub fn register_groups(&self, source: &Source, name: &str) -> Result<bool, ReportError> {
         let grouped = self.prompts.batches.first().is_some_and(|batch| batch.column_by_name("group").is_some());
-        if grouped {
+        if grouped && !source.session().tables().iter().any(|table| table == name) {
             let all = format!("{name} all");
             source.session().register_batches(&all, self.prompts.batches.clone())?;
             let query =
