@@ -187,10 +187,10 @@ impl Source {
         self.session.tables().iter().any(|name| name == view) && !self.outputs.iter().any(|(place, _)| place.name == view)
     }
 
-    /// The nodes' outputs that are not complete, as `name` or `name[2]`.
+    /// The nodes' outputs that are not complete, as `name` or `name[2]`, with the parts that are there.
     pub fn missing(&self) -> Vec<String> {
-        let complete: BTreeMap<(&str, Option<u32>), bool> =
-            self.outputs.iter().map(|(place, manifest)| ((place.name.as_str(), place.iteration), manifest.complete)).collect();
+        let there: BTreeMap<(&str, Option<u32>), &Manifest> =
+            self.outputs.iter().map(|(place, manifest)| ((place.name.as_str(), place.iteration), manifest)).collect();
         let mut missing = Vec::new();
         for node in &self.nodes {
             let iterations: Vec<Option<u32>> = match node.part {
@@ -199,9 +199,15 @@ impl Source {
                 Part::Loop => (1..=self.iterations()).map(Some).collect(),
             };
             for iteration in iterations {
-                if complete.get(&(node.name.as_str(), iteration)) != Some(&true) {
-                    missing.push(iteration.map_or(node.name.clone(), |iteration| format!("{}[{iteration}]", node.name)));
+                let manifest = there.get(&(node.name.as_str(), iteration));
+                if manifest.is_some_and(|manifest| manifest.complete) {
+                    continue;
                 }
+                let name = iteration.map_or(node.name.clone(), |iteration| format!("{}[{iteration}]", node.name));
+                missing.push(match manifest.map(|manifest| (manifest.parts.len(), manifest.part_count)) {
+                    Some((some, of)) if some > 0 => format!("{name} ({some} of {of} parts)"),
+                    _ => name,
+                });
             }
         }
         missing

@@ -7,8 +7,8 @@ use optune::report::statistics::{Interval, histogram, quantile, stretches};
 
 use crate::workspace::{PIPELINE, Workspace};
 
-/// What no report may do: run what a prompt says.
-const HOSTILE: &str = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">{{ 7 * 7 }}&amp;";
+/// What no page may do that shows these prompts; short, because the small model reads 64 tokens.
+const HOSTILE: [&str; 2] = ["</script><script>document.title='taken'</script>", "<img src=x onerror=\"document.title='taken'\">&amp;"];
 
 /// The report of some runs.
 fn report(workspace: &Workspace, runs: &[&str]) -> String {
@@ -16,27 +16,34 @@ fn report(workspace: &Workspace, runs: &[&str]) -> String {
     std::fs::read_to_string(workspace.path("report.html")).unwrap()
 }
 
-/// A workspace whose first prompt, and whose reference answers and so responses' language, hold markup.
+/// A workspace whose prompts and groups are markup.
 fn hostile() -> Workspace {
     let workspace = Workspace::new();
-    let text = std::fs::read_to_string(workspace.path("prompts.jsonl")).unwrap();
-    let first = serde_json::json!({ "prompt_id": "p-<b>000</b>", "prompt": HOSTILE, "reference_answer": "ABC", "group": "<i>other</i>" });
-    let rest = text.split_once('\n').unwrap().1;
-    workspace.write("prompts.jsonl", &format!("{first}\n{rest}"));
+    let row = |index: usize| {
+        let prompt = format!("{index:02}{}", HOSTILE[index % 2]);
+        serde_json::json!({ "prompt_id": format!("<b>{index:02}"), "prompt": prompt, "reference_answer": "ABC", "group": "<i>" })
+            .to_string()
+            + "\n"
+    };
+    workspace.write("prompts.jsonl", &(0..20).map(row).collect::<String>());
     let held_out = std::fs::read_to_string(workspace.path("held_out.jsonl")).unwrap();
-    workspace.write("held_out.jsonl", &held_out.replacen("\"upper\"}", "\"<u>\"}", 3));
+    workspace.write("held_out.jsonl", &held_out.replacen("\"upper\"}", "\"<u>{{ 7 * 7 }}\"}", 3));
     workspace
 }
 
 /// The page without what its scripts say, which is where texts of ours and of the libraries are.
 fn without_scripts(page: &str) -> String {
-    let mut rest = page;
-    let mut text = String::new();
-    while let Some((before, after)) = rest.split_once("<script") {
-        text.push_str(before);
-        rest = after.split_once("</script>").unwrap().1;
+    without(page, "<script", "</script>")
+}
+
+/// A text without all that is between two marks.
+fn without(text: &str, begin: &str, end: &str) -> String {
+    let (mut rest, mut kept) = (text, String::new());
+    while let Some((before, after)) = rest.split_once(begin) {
+        kept.push_str(before);
+        rest = after.split_once(end).unwrap().1;
     }
-    text + rest
+    kept + rest
 }
 
 /// Every `<div …>` has its `</div>`, and so for all elements that have an end.
@@ -57,16 +64,18 @@ fn assert_well_formed(page: &str) {
 /// One file, nothing loaded, no number that is none.
 fn assert_sound(page: &str) {
     assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
+    assert!(page.contains("default-src 'none'"));
     let shown = without_scripts(page);
     assert_well_formed(&shown);
+    // What is left without texts of the run: its prompts, its pipeline file, its errors.
+    let shown = HOSTILE.iter().fold(shown, |shown, text| shown.replace(&escaped(text), ""));
+    let shown = without(&without(&shown, "<pre", "</pre>"), "<p class=\"note\">", "</p>");
     for loads in ["src=", "@import", "url(", "<link", "<iframe", "<object", "<embed", "<base"] {
-        let texts = shown.replace(&escaped(HOSTILE), "");
-        assert!(!texts.contains(loads), "{loads}");
+        assert!(!shown.contains(loads), "{loads}");
     }
-    for word in ["NaN", "undefined", "inf ", "null"] {
-        assert!(!shown.contains(word), "{word}");
+    for word in ["NaN", "undefined", "inf", "null"] {
+        assert!(!shown.contains(&format!(">{word}")) && !shown.contains(&format!(" {word} ")), "{word}");
     }
-    assert!(page.contains("default-src 'none'"));
 }
 
 /// A text as the template engine writes it.
@@ -109,13 +118,13 @@ fn texts_of_a_run_stay_texts() {
     workspace.succeed(&["run", "pipeline.yaml"]);
     let page = report(&workspace, &["small"]);
     assert_sound(&page);
-    assert!(!page.contains("<script>document") && !page.contains("<img") && !page.contains("<b>000") && !page.contains("<i>other"));
-    assert!(!page.contains("<u>"));
-    if workspace.query("small", "SELECT count(*) FROM pairs WHERE iteration = 2 AND prompt_id LIKE '%<b>%'") == "1" {
-        // Of 20 prompts, few enough make pairs that some show all of theirs.
-        let shown = page.contains(&escaped(HOSTILE)) || page.matches("class=\"pair\"").count() >= 10;
-        assert!(shown);
+    for markup in ["<script>document", "<img", "<b>0", "<b>1", "<i>", "<u>"] {
+        assert!(!page.contains(markup), "{markup}");
     }
+    let shown = page.matches("class=\"pair\"").count();
+    assert!(shown > 0);
+    assert_eq!(HOSTILE.iter().map(|text| page.matches(&escaped(text)).count()).sum::<usize>(), shown);
+    assert!(page.contains(&format!("<td>{}</td>", escaped("<u>{{ 7 * 7 }}"))));
 }
 
 #[test]
