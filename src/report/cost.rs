@@ -11,6 +11,9 @@ use super::source::{Part, Source, quoted};
 use super::words::{counted, missing, percent, seconds, whole};
 use crate::store::EventKind;
 
+/// The most iterations with a bar of their own.
+const MOST_BARS: u32 = 30;
+
 /// What one output cost, as the view `cost_by_stage` has it.
 #[derive(Deserialize)]
 pub struct Cost {
@@ -102,7 +105,8 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
 
 fn chart(costs: &[Cost], colors: Vec<String>) -> Chart {
     let mut sums: BTreeMap<(Option<u32>, usize), f64> = BTreeMap::new();
-    for cost in costs {
+    let left_out = costs.iter().filter_map(|cost| cost.iteration).max().unwrap_or(0).saturating_sub(MOST_BARS);
+    for cost in costs.iter().filter(|cost| cost.iteration.is_none_or(|iteration| iteration > left_out)) {
         let color = colors.iter().position(|color| *color == cost.stage).unwrap_or_default();
         *sums.entry((cost.iteration, color)).or_default() += cost.seconds;
     }
@@ -110,9 +114,13 @@ fn chart(costs: &[Cost], colors: Vec<String>) -> Chart {
         let bar = iteration.map_or("once".to_string(), |iteration| iteration.to_string());
         Some(Bar { bar, piece: colors.get(color)?.clone(), value: round(value)? })
     });
+    let note = match left_out {
+        0 => "nodes that do not wait for each other run side by side, so these seconds add up to more than the clock's".to_string(),
+        some => format!("the first {some} iterations are left out"),
+    };
     Chart {
         title: "Seconds by iteration".to_string(),
-        note: "nodes that do not wait for each other run side by side, so these seconds add up to more than the clock's".to_string(),
+        note,
         x: "seconds".to_string(),
         y: "iteration".to_string(),
         marks: Marks::Bars { bars: bars.collect(), colors },

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::ReportError;
 use super::block::{Block, Chart, Marks, Section, Series, Table};
 use super::prompts::Asking;
+use super::rewards::some_of;
 use super::source::{Source, quoted};
 use super::statistics::Interval;
 use super::words::{interval, percent, whole};
@@ -192,7 +193,8 @@ fn by_group(all: &[Evaluated]) -> Vec<Block> {
         Interval::of(&values, &format!("{group} {}", one.iteration))
     };
     let mut columns = vec!["group".to_string(), "#prompts".to_string(), "#baseline".to_string()];
-    columns.extend(all.iter().map(|one| format!("#iteration {}", one.iteration)));
+    let shown = some_of(all.len());
+    columns.extend(shown.iter().filter_map(|index| all.get(*index)).map(|one| format!("#iteration {}", one.iteration)));
     let mut table = Table { title: "Reward by group".to_string(), columns, ..Table::default() };
     let mut series = Vec::new();
     for (group, count) in groups {
@@ -202,7 +204,7 @@ fn by_group(all: &[Evaluated]) -> Vec<Block> {
         let later = of_iterations.iter().filter_map(|(iteration, mean)| Some(Series::plain(*iteration as f64, (*mean)?.mean)));
         series.push(Series { name: group.to_string(), points: first.into_iter().chain(later).collect() });
         let mut row = vec![group.to_string(), whole(count as i64), interval(baseline)];
-        row.extend(of_iterations.iter().map(|(_, mean)| interval(*mean)));
+        row.extend(shown.iter().filter_map(|index| of_iterations.get(*index)).map(|(_, mean)| interval(*mean)));
         table.rows.push(row);
     }
     let mut picture = chart("Held-out reward by group", "mean reward", series, None);

@@ -6,6 +6,9 @@ use super::words::{missing, seconds, whole};
 use crate::store::{Manifest, Place, PlaceKind};
 use crate::tables::TableKind;
 
+/// The most outputs that are listed.
+const MOST_OUTPUTS: usize = 500;
+
 /// What a node has made so far.
 #[derive(Default)]
 struct Made {
@@ -105,8 +108,9 @@ fn outputs(source: &Source) -> Table {
     let mut table =
         Table::new("Outputs", &["output", "kind", "operator", "state", "#parts", "#rows", "#bytes", "#time", "from", "fingerprint"]);
     table.folded = true;
-    for (place, manifest) in &source.outputs {
-        table.rows.push(row(source, place, manifest));
+    table.rows.extend(source.outputs.iter().take(MOST_OUTPUTS).map(|(place, manifest)| row(source, place, manifest)));
+    if source.outputs.len() > MOST_OUTPUTS {
+        table.title = format!("The first {MOST_OUTPUTS} of {} outputs", whole(source.outputs.len() as i64));
     }
     table
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::ReportError;
 use super::source::{Source, form};
+use super::words::shortened;
 
 /// The most settings that may name a group; runs that differ in more are called by their own names.
 const MOST_NAMING: usize = 4;
@@ -56,7 +57,7 @@ impl Groups {
         }
         let settings: Vec<String> = differing.iter().map(|(path, _)| path.strip_prefix("params.").unwrap_or(path).to_string()).collect();
         let groups = by_values.into_iter().map(|(values, members)| {
-            let values: Vec<String> = values.into_iter().map(|value| shortened(&value.text)).collect();
+            let values: Vec<String> = values.into_iter().map(|value| shortened(&value.text, MOST_CHARACTERS)).collect();
             let called = |run: &usize| runs.get(*run).map(Source::name).unwrap_or_default();
             let name = match settings.len() {
                 0 if members.len() > 1 => "all runs".to_string(),
@@ -112,13 +113,6 @@ impl Ordered {
             if bits >> 63 == 1 { !bits } else { bits | (1 << 63) }
         };
         Self { number: text.parse().map_or(u64::MAX, ordered), text: text.to_string() }
-    }
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MOST_CHARACTERS) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_string(),
     }
 }
 

@@ -8,6 +8,10 @@ use super::source::{Node, Source, quoted};
 use super::statistics::{Interval, histogram, mean};
 use super::words::{interval, maybe, percent, signed, whole};
 
+/// The most lines with an arrow, and the most histograms below each other.
+const MOST_ARROWS: usize = 24;
+const MOST_PANELS: usize = 8;
+
 /// One prompt in one iteration after the first.
 #[derive(Deserialize)]
 struct Row {
@@ -97,7 +101,11 @@ fn blocks(rows: &[Row], select: &str) -> Option<Vec<Block>> {
             panels.push(Panel { name: format!("iteration {}", first.iteration), bins, mean: mean(&gains).and_then(round) });
         }
     }
-    panels.truncate(8);
+    // The last iterations, where there are many.
+    let left_out = arrows.len().saturating_sub(MOST_ARROWS);
+    arrows.drain(..left_out);
+    panels.drain(..panels.len().saturating_sub(MOST_PANELS));
+    let note = if left_out > 0 { "from the ring to the dot; the last iterations" } else { "from the ring to the dot" };
     let chart = |title: &str, note: &str, x: &str, y: &str, marks| Chart {
         title: title.to_string(),
         note: note.to_string(),
@@ -105,7 +113,7 @@ fn blocks(rows: &[Row], select: &str) -> Option<Vec<Block>> {
         y: y.to_string(),
         marks,
     };
-    let mut charts = vec![chart("Reward before and after", "from the ring to the dot", "mean reward", "", Marks::Arrows { arrows })];
+    let mut charts = vec![chart("Reward before and after", note, "mean reward", "", Marks::Arrows { arrows })];
     if !panels.is_empty() {
         charts.push(chart(
             "Gain of regenerated prompts",

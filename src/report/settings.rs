@@ -3,10 +3,14 @@
 use super::ReportError;
 use super::block::{Block, Section, Table};
 use super::source::Source;
-use super::words::{missing, whole};
+use super::words::{missing, shortened, whole};
 use crate::dag::fingerprint::Fingerprint;
 use crate::pipeline::spec::input::Input;
 use crate::store::PlaceKind;
+
+/// Characters of a param's value, and of the pipeline file, that are shown.
+const MOST_FACT: usize = 120;
+const MOST_YAML: usize = 200_000;
 
 /// The section.
 ///
@@ -24,7 +28,7 @@ pub fn section(source: &Source) -> Result<Section, ReportError> {
     facts.dedup_by(|one, other| one.0 == other.0);
     let mut section =
         Section::new("settings", "Settings", "The pipeline as it was run.").with(Block::Facts { facts }).with(Block::Table(inputs(source)));
-    section = section.with(Block::Code { title: "pipeline.yaml, as resolved".to_string(), text: source.yaml.clone() });
+    section = section.with(Block::Code { title: "pipeline.yaml, as resolved".to_string(), text: shortened(&source.yaml, MOST_YAML) });
     if let Some(text) = source.run.read_sources()? {
         section = section.with(Block::Code { title: "sources.json: what was fetched".to_string(), text });
     }
@@ -55,7 +59,7 @@ pub fn own_tables(source: &Source) -> Option<Section> {
 }
 
 fn fact(name: &str, value: impl ToString) -> (String, String, String) {
-    (name.to_string(), value.to_string(), String::new())
+    (name.to_string(), shortened(&value.to_string(), MOST_FACT), String::new())
 }
 
 fn inputs(source: &Source) -> Table {

@@ -80,3 +80,11 @@ pub fn interval(of: Option<Interval>) -> String {
 pub fn counted(count: i64, noun: &str) -> String {
     format!("{} {noun}{}", whole(count), if count == 1 { "" } else { "s" })
 }
+
+/// The beginning of a text, with a sign that there is more.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_string(),
+    }
+}

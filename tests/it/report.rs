@@ -21,7 +21,7 @@ fn hostile() -> Workspace {
     let workspace = Workspace::new();
     let row = |index: usize| {
         let prompt = format!("{index:02}{}", HOSTILE[index % 2]);
-        serde_json::json!({ "prompt_id": format!("<b>{index:02}"), "prompt": prompt, "reference_answer": "ABC", "group": "<i>" })
+        serde_json::json!({ "prompt_id": format!("<tt>{index:02}"), "prompt": prompt, "reference_answer": "ABC", "group": "<i>" })
             .to_string()
             + "\n"
     };
@@ -118,7 +118,7 @@ fn texts_of_a_run_stay_texts() {
     workspace.succeed(&["run", "pipeline.yaml"]);
     let page = report(&workspace, &["small"]);
     assert_sound(&page);
-    for markup in ["<script>document", "<img", "<b>0", "<b>1", "<i>", "<u>"] {
+    for markup in ["<script>document", "<img", "<tt>", "<i>", "<u>"] {
         assert!(!page.contains(markup), "{markup}");
     }
     let shown = page.matches("class=\"pair\"").count();
