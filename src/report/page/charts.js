@@ -7,6 +7,8 @@
   const ticks = value => (Math.abs(value) >= 1e4 ? d3.format("~s")(value) : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0) : d3.format("~g")(value));
   const style = { fontSize: "12px", fontFamily: "inherit", overflow: "visible" };
 
+  const tip = (data, options) => Plot.tip(data, { ...options, lineHeight: 1.25 });
+
   function legend(names, colors, solid) {
     if (names.length < 2) return null;
     const list = document.createElement("ul");
@@ -27,7 +29,7 @@
     const many = d3.max(chart.series, series => series.points.length) > 40;
     const whole = chart.whole && domain[1] - domain[0] <= 12;
     const steps = whole ? d3.range(Math.ceil(domain[0]), Math.floor(domain[1]) + 1) : undefined;
-    const tip = point => [
+    const words = point => [
       chart.series.length > 1 ? point.name : null,
       `${chart.x} ${short(point.x)}`,
       `${chart.y || "value"} ${short(point.y)}`,
@@ -46,7 +48,7 @@
         Plot.ruleX(points.filter(point => point.low != null && flat), { x: "x", y1: "low", y2: "high", stroke: "name" }),
         ...chart.series.map(({ name }) => Plot.lineY(points.filter(point => point.name === name), { x: "x", y: "y", stroke: "name", strokeWidth: many ? 1.3 : 2, strokeDasharray: dash(chart.colors.indexOf(name)) })),
         many ? null : Plot.dot(points, { x: "x", y: "y", fill: "name", r: 3 }),
-        Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: tip })),
+        tip(points, Plot.pointer({ x: "x", y: "y", title: words })),
       ],
     });
     return [legend(chart.series.map(series => series.name), chart.colors), plot];
@@ -67,7 +69,7 @@
         Plot.ruleX(means, { fy: "name", x: "mean", stroke: "var(--c1)", strokeWidth: 2 }),
         Plot.ruleY([0], { stroke: "currentColor", strokeOpacity: 0.5 }),
         named ? Plot.text(chart.panels, { fy: "name", text: "name", frameAnchor: "top-right", dy: -3, fill: "currentColor", stroke: "var(--paper)", strokeWidth: 3, fontWeight: 600 }) : null,
-        Plot.tip(bins, Plot.pointerX({ fy: "name", x: bin => (bin.from + bin.to) / 2, y: "count", title: bin => `${bin.name ? `${bin.name}\n` : ""}${short(bin.from)} to ${short(bin.to)}: ${bin.count}` })),
+        tip(bins, Plot.pointerX({ fy: "name", x: bin => (bin.from + bin.to) / 2, y: "count", title: bin => `${bin.name ? `${bin.name}\n` : ""}${short(bin.from)} to ${short(bin.to)}: ${bin.count}` })),
       ],
     })];
   }
@@ -84,7 +86,7 @@
         Plot.link(chart.arrows, { x1: "before", x2: "after", y1: "name", y2: "name", stroke: "color", strokeWidth: 2 }),
         Plot.dot(chart.arrows, { x: "before", y: "name", stroke: "color", fill: "var(--paper)", r: 4 }),
         Plot.dot(chart.arrows, { x: "after", y: "name", fill: "color", r: 4.5 }),
-        Plot.tip(chart.arrows, Plot.pointerY({ x: "after", y: "name", title: arrow => `${arrow.name}\n${short(arrow.before)} to ${short(arrow.after)}\n${arrow.detail}` })),
+        tip(chart.arrows, Plot.pointerY({ x: "after", y: "name", title: arrow => `${arrow.name}\n${short(arrow.before)} to ${short(arrow.after)}\n${arrow.detail}` })),
       ],
     })];
   }
@@ -98,7 +100,7 @@
       color: { domain: chart.colors, range: chart.colors.map((_, index) => color(index)) },
       marks: [
         Plot.barX(chart.bars, Plot.stackX({ x: "value", y: "bar", fill: "piece", order: chart.colors, inset: 0.5 })),
-        Plot.tip(chart.bars, Plot.pointer(Plot.stackX({ x: "value", y: "bar", z: "piece", order: chart.colors, title: bar => `${bar.bar}: ${bar.piece}\n${short(bar.value)} s` }))),
+        tip(chart.bars, Plot.pointer(Plot.stackX({ x: "value", y: "bar", z: "piece", order: chart.colors, title: bar => `${bar.bar}: ${bar.piece}\n${short(bar.value)} s` }))),
       ],
     })];
   }
