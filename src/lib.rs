@@ -16,6 +16,7 @@
 //! |---|---|---|---|
 //! | 5 | [`cli`] | commands, progress, printing | tensors |
 //! | 4 | [`run`] | a pipeline's plan and its execution in a run folder | the terminal |
+//! | 4 | [`report`] | HTML about runs, from their tables | burn, how runs are executed, the terminal |
 //! | 3 | [`stages`] | one file an operator; the only place with both Arrow and burn | each other |
 //! | 2 | [`pipeline`] | YAML to a checked graph | Arrow, burn |
 //! | 2 | [`store`] | parts, manifests, cache, journal, lock, SQL over a run | burn, the pipeline |
@@ -50,6 +51,7 @@ mod memory;
 pub mod model;
 pub mod pipeline;
 pub mod remote;
+pub mod report;
 pub mod run;
 pub mod stages;
 pub mod store;

@@ -11,6 +11,7 @@ mod init;
 mod pairs;
 mod plan;
 mod progress;
+mod report;
 mod run;
 mod shell;
 mod sql;
@@ -53,6 +54,8 @@ enum Command {
     Status(status::Status),
     /// Ask a run's tables in SQL; a shell without a query.
     Sql(sql::Sql),
+    /// Write an HTML file about a run, or about several compared.
+    Report(report::Report),
     /// Write out a policy, or pairs in the form that TRL reads.
     Export(export::Export),
     /// Remove what no run needs: cached outputs, work set aside.
@@ -179,6 +182,7 @@ pub fn main() -> ExitCode {
         Command::Plan(command) => command.execute(&runs),
         Command::Status(command) => command.execute(&runs),
         Command::Sql(command) => command.execute(&runs),
+        Command::Report(command) => command.execute(&runs),
         Command::Export(command) => command.execute(&runs),
         Command::Clean(command) => command.execute(&runs),
         Command::Schema => schema(),

@@ -49,6 +49,7 @@ mod session;
 mod slices;
 mod table_writer;
 mod verify;
+mod views;
 
 pub use checkpoint::Checkpoint;
 pub use clean::Garbage;

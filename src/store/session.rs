@@ -1,6 +1,7 @@
 //! SQL over tables: those of a run, batches in memory, files. Queries only; nothing here can change what is on disk, and no query reads a
 //! file that was not registered.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::TableReference;
@@ -27,8 +28,8 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::manifest::Manifest;
 use super::memory;
-use super::scan::Files;
-use super::{Place, PlaceKind, Run, StoreError, journal, nesting, parquet};
+use super::scan::{Files, ITERATION};
+use super::{Place, PlaceKind, Run, StoreError, journal, nesting, parquet, views};
 
 /// How often a reader looks again at a run that is at work, and after how long.
 const LOOKS: u32 = 20;
@@ -105,7 +106,8 @@ impl Session {
         Self::build(environment, &mut tokio::runtime::Builder::new_multi_thread(), None)
     }
 
-    /// A session for a user's queries with every table of the run as far as it is committed, under its node's name, and `journal`. A table of several
+    /// A session for a user's queries with every table of the run as far as it is committed, under its node's name, `journal`, `outputs` (what the
+    /// manifests say) and the views of `views/*.sql` whose tables are there; a node's table wins over one of these names. A table of several
     /// iterations is one table with the column `iteration` (Int32).
     ///
     /// # Errors
@@ -172,22 +174,39 @@ impl Session {
         }
     }
 
-    /// Adds every table of the run and `journal`, as [`Self::over_run`] does, in the place of those that have their names.
+    /// Adds every table and view of the run, as [`Self::over_run`] does, in the place of those that have their names.
     ///
     /// # Errors
     /// As for [`Self::over_run`].
     pub fn register_run(&self, run: &Run) -> Result<(), StoreError> {
         let manifests = run.manifests()?;
-        let tables: Vec<_> = manifests.into_iter().filter(|(place, _)| place.kind == PlaceKind::Table).collect();
+        let tables: Vec<_> = manifests.iter().filter(|(place, _)| place.kind == PlaceKind::Table).cloned().collect();
+        let own: HashSet<&str> = tables.iter().map(|(place, _)| place.name.as_str()).collect();
+        let names = ["journal", views::OUTPUTS].into_iter().chain(views::names());
+        for name in names.chain(own.iter().copied()) {
+            self.context.deregister_table(TableReference::bare(name)).map_err(sql)?;
+        }
         for group in tables.chunk_by(|(one, _), (other, _)| one.name == other.name) {
             if let [(place, _), ..] = group {
-                self.context.deregister_table(TableReference::bare(place.name.as_str())).map_err(sql)?;
                 self.register_manifests(&place.name, run, group)?;
             }
         }
-        let events = journal::batch(&run.journal().read()?).map_err(|error| sql(error.into()))?;
-        self.context.deregister_table("journal").map_err(sql)?;
-        self.register_batches("journal", vec![events])
+        if !own.contains("journal") {
+            let events = journal::batch(&run.journal().read()?).map_err(|error| sql(error.into()))?;
+            self.register_batches("journal", vec![events])?;
+        }
+        if !own.contains(views::OUTPUTS) {
+            let outputs = views::outputs(&manifests).map_err(|error| sql(error.into()))?;
+            self.register_batches(views::OUTPUTS, vec![outputs])?;
+        }
+        for (name, text) in views::over(&manifests).into_iter().filter(|(name, _)| !own.contains(name)) {
+            // A name that the text needs can be that of a table of the user's own with other columns: then there is no such view.
+            match self.register_view(name, &text) {
+                Ok(()) | Err(StoreError::Sql { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Adds batches of one schema as the table `name`.
@@ -347,7 +366,12 @@ impl Session {
         let kind = outputs.iter().find_map(|(_, manifest)| manifest.table);
         match kind {
             _ if !files.is_empty() => self.register_files(name, &files),
-            Some(kind) => self.register_batches(name, vec![RecordBatch::new_empty(kind.schema())]),
+            Some(kind) => {
+                let iteration =
+                    outputs.iter().any(|(place, _)| place.iteration.is_some()).then(|| Field::new(ITERATION, DataType::Int32, true));
+                let fields = kind.schema().fields().iter().cloned().chain(iteration.map(Arc::new)).collect::<Vec<_>>();
+                self.register_empty(name, Arc::new(Schema::new(fields)))
+            }
             None => Ok(()),
         }
     }

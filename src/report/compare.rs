@@ -1,0 +1,284 @@
+//! Several runs beside each other: what sets them apart, and what each reached at which cost.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::ReportError;
+use super::block::{Block, Chart, Marks, Section, Series, Table, round};
+use super::cost::{Cost, costs};
+use super::evaluation::{Evaluated, evaluated};
+use super::groups::{Group, Groups, last_word};
+use super::overview::state;
+use super::source::Source;
+use super::statistics::{Interval, mean};
+use super::words::{interval, maybe, missing, seconds, whole};
+
+/// The most curves in one chart.
+const MOST_CURVES: usize = 8;
+/// The most settings in the table of differences.
+const MOST_SETTINGS: usize = 24;
+/// The most runs that are listed at once.
+const MOST_LISTED: usize = 12;
+
+/// What is compared of a run.
+struct Compared {
+    evaluated: Vec<Evaluated>,
+    costs: Vec<Cost>,
+    /// Seconds of each cost, of those from the cache as another of the runs spent them.
+    seconds: Vec<Option<f64>>,
+}
+
+/// The sections.
+///
+/// # Errors
+/// A run cannot be read.
+pub fn sections(sources: &[Source]) -> Result<Vec<Section>, ReportError> {
+    let groups = Groups::of(sources)?;
+    let runs = compared(sources)?;
+    let mut sections = vec![settings(&groups), results(&groups, &runs)];
+    sections.extend(curves(&groups, &runs));
+    sections.push(listed(sources, &groups, &runs));
+    Ok(sections)
+}
+
+fn compared(sources: &[Source]) -> Result<Vec<Compared>, ReportError> {
+    let of = |source: &Source| {
+        let evaluated = match source.with_operator("evaluate").next() {
+            Some(node) => evaluated(source, &node.name)?,
+            None => Vec::new(),
+        };
+        Ok(Compared { evaluated, costs: costs(source)?, seconds: Vec::new() })
+    };
+    let mut runs: Vec<Compared> = sources.iter().map(of).collect::<Result<_, ReportError>>()?;
+    let fingerprint = |source: &Source, cost: &Cost| {
+        let of = source.outputs.iter().filter(|(place, _)| place.name == cost.node && place.iteration == cost.iteration);
+        of.map(|(_, manifest)| manifest.fingerprint.to_string()).next()
+    };
+    let mut spent: HashMap<String, f64> = HashMap::new();
+    for (source, run) in sources.iter().zip(&runs) {
+        for cost in run.costs.iter().filter(|cost| !cost.reused) {
+            spent.extend(fingerprint(source, cost).map(|fingerprint| (fingerprint, cost.seconds)));
+        }
+    }
+    for (source, run) in sources.iter().zip(&mut runs) {
+        let seconds = |cost: &Cost| match cost.reused {
+            false => Some(cost.seconds),
+            true => fingerprint(source, cost).and_then(|fingerprint| spent.get(&fingerprint).copied()),
+        };
+        run.seconds = run.costs.iter().map(seconds).collect();
+    }
+    Ok(runs)
+}
+
+impl Compared {
+    /// Tokens sampled for training, up to an iteration.
+    fn tokens(&self, until: i64) -> f64 {
+        let generated = self.costs.iter().filter(|cost| cost.stage == "generate" && i64::from(cost.iteration.unwrap_or(0)) <= until);
+        generated.map(|cost| cost.tokens()).sum::<i64>() as f64
+    }
+
+    /// Seconds of sampling for training, up to an iteration; `None` if some are not known.
+    fn generation_seconds(&self, until: i64) -> Option<f64> {
+        let both = self.costs.iter().zip(&self.seconds);
+        both.filter(|(cost, _)| cost.stage == "generate" && i64::from(cost.iteration.unwrap_or(0)) <= until)
+            .map(|(_, seconds)| *seconds)
+            .sum()
+    }
+
+    fn all_seconds(&self) -> Option<f64> {
+        self.seconds.iter().copied().sum()
+    }
+
+    fn last(&self) -> Option<&Evaluated> {
+        self.evaluated.last()
+    }
+}
+
+fn settings(groups: &Groups) -> Section {
+    let lead = "The settings in which the runs differ, seeds aside. Runs that differ in nothing else are averaged.";
+    let mut section = Section::new("differences", "What differs", lead);
+    let mut columns = vec!["group".to_string(), "#runs".to_string()];
+    columns.extend(groups.settings.iter().take(MOST_SETTINGS).cloned());
+    let mut table = Table { columns, ..Table::default() };
+    for group in &groups.all {
+        let mut row = vec![group.name.clone(), whole(group.runs.len() as i64)];
+        row.extend(group.values.iter().take(MOST_SETTINGS).cloned());
+        table.rows.push(row);
+    }
+    section = section.with(Block::Table(table));
+    match groups.settings.len().saturating_sub(MOST_SETTINGS) {
+        0 => section,
+        more => section.note(format!("{more} further settings differ.")),
+    }
+}
+
+/// A mean over a group's runs; of a single run, over its prompts.
+fn over(group: &Group, runs: &[Compared], of: impl Fn(&Compared) -> Option<Interval>, seed: &str) -> Option<Interval> {
+    let each: Vec<Interval> = group.runs.iter().filter_map(|run| of(runs.get(*run)?)).collect();
+    match each.as_slice() {
+        [only] => Some(*only),
+        several => Interval::of(&several.iter().map(|interval| interval.mean).collect::<Vec<_>>(), &format!("{} {seed}", group.name)),
+    }
+}
+
+fn average(group: &Group, runs: &[Compared], of: impl Fn(&Compared) -> Option<f64>) -> Option<f64> {
+    let each: Option<Vec<f64>> = group.runs.iter().map(|run| of(runs.get(*run)?)).collect();
+    mean(&each?)
+}
+
+fn results(groups: &Groups, runs: &[Compared]) -> Section {
+    let lead = "After the last iteration that each has. Brackets: 95 % bootstrap intervals over the runs of a group, of a single run over its prompts.";
+    let columns = ["group", "#runs", "#held-out reward", "#win score", "#NLL", "#tokens sampled", "#generating", "#all nodes"];
+    let mut table = Table::new("", &columns);
+    for group in &groups.all {
+        let end = |of: fn(&Evaluated) -> Option<Interval>, seed: &str| over(group, runs, |run| of(run.last()?), seed);
+        table.rows.push(vec![
+            group.name.clone(),
+            whole(group.runs.len() as i64),
+            interval(end(|last| last.reward, "reward")),
+            interval(end(|last| last.win_score, "win score")),
+            interval(end(Evaluated::nll, "NLL")),
+            average(group, runs, |run| Some(run.tokens(i64::MAX))).map_or_else(missing, |tokens| whole(tokens.round() as i64)),
+            average(group, runs, |run| run.generation_seconds(i64::MAX)).map_or_else(missing, seconds),
+            average(group, runs, Compared::all_seconds).map_or_else(missing, seconds),
+        ]);
+    }
+    let unknown = "Seconds of what came from the cache are those of the run here that made it; – where none of these runs did.";
+    Section::new("results", "Results", lead).with(Block::Table(table)).note(unknown)
+}
+
+type Along = (&'static str, &'static str, fn(&Compared, i64) -> Option<f64>);
+type Reached = (&'static str, &'static str, fn(&Evaluated) -> Option<Interval>);
+
+/// What curves run along: words for the title, the axis, and where a run is after an iteration.
+const ALONG: [Along; 3] = [
+    ("by iteration", "iteration", |_, iteration| Some(iteration as f64)),
+    ("by tokens sampled", "tokens sampled so far", |run, iteration| Some(run.tokens(iteration))),
+    ("by seconds of generating", "seconds of generating so far", |run, iteration| run.generation_seconds(iteration)),
+];
+const REACHED: [Reached; 2] =
+    [("Held-out reward", "mean reward", |evaluated| evaluated.reward), ("Win score", "win score", |evaluated| evaluated.win_score)];
+
+/// A chart's curves: the words in its title, and each curve's name with its group.
+type Panel<'a> = (String, Vec<(String, &'a Group)>);
+
+fn curves(groups: &Groups, runs: &[Compared]) -> Vec<Section> {
+    if runs.iter().all(|run| run.evaluated.is_empty()) {
+        return Vec::new();
+    }
+    let (panels, left_out) = panels(groups, runs);
+    let colors: Vec<String> = panels.iter().flat_map(|(_, curves)| curves).fold(Vec::new(), |mut names, (name, _)| {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+        names
+    });
+    let section = |(title, axis, x): &Along, id: &str| {
+        let mut section = Section::new(
+            id,
+            format!("Evaluation {title}"),
+            "Bands: 95 % bootstrap intervals over the runs of a group, of a single run over its prompts.",
+        );
+        for (what, y, reached) in &REACHED {
+            let drawn: Vec<(String, Vec<Series>)> = panels
+                .iter()
+                .map(|(words, curves)| (words.clone(), curves.iter().map(|(name, group)| curve(name, group, runs, *x, *reached)).collect()))
+                .collect();
+            let range = (drawn.len() > 1).then(|| range(&drawn)).flatten();
+            let charts = drawn.into_iter().map(|(words, series)| Chart {
+                title: if words.is_empty() { (*what).to_string() } else { format!("{what}: {words}") },
+                note: String::new(),
+                x: (*axis).to_string(),
+                y: (*y).to_string(),
+                marks: Marks::Lines {
+                    series,
+                    colors: colors.clone(),
+                    rule: (*what == "Win score").then_some(50.0),
+                    breaks: Vec::new(),
+                    range,
+                    whole: *axis == "iteration",
+                },
+            });
+            section = section.with(Block::Charts { charts: charts.collect() });
+        }
+        if left_out > 0 { section.note(format!("Curves of {left_out} groups with lower rewards are left out.")) } else { section }
+    };
+    ALONG.iter().zip(["evaluation", "tokens", "seconds"]).map(|(along, id)| section(along, id)).collect()
+}
+
+/// The charts of each kind: one, or one for each combination of the settings that colours do not stand for. And how many groups have no curve.
+fn panels<'a>(groups: &'a Groups, runs: &[Compared]) -> (Vec<Panel<'a>>, usize) {
+    if let Some(colored) = groups.colored_by(MOST_CURVES) {
+        let mut panels: Vec<Panel> = Vec::new();
+        for group in &groups.all {
+            let word = |index: usize| format!("{} {}", last_word(&groups.settings[index]), group.values[index]);
+            let others: Vec<String> = (0..groups.settings.len()).filter(|index| *index != colored).map(word).collect();
+            let words = others.join(", ");
+            match panels.iter_mut().find(|(other, _)| *other == words) {
+                Some((_, curves)) => curves.push((word(colored), group)),
+                None => panels.push((words, vec![(word(colored), group)])),
+            }
+        }
+        return (panels, 0);
+    }
+    let mut all: Vec<&Group> = groups.all.iter().collect();
+    if all.len() > MOST_CURVES {
+        let reached = |group: &Group| average(group, runs, |run| Some(run.last()?.reward?.mean)).unwrap_or(f64::NEG_INFINITY);
+        all.sort_by(|one, other| reached(other).total_cmp(&reached(one)));
+    }
+    let left_out = all.len().saturating_sub(MOST_CURVES);
+    all.truncate(MOST_CURVES);
+    (vec![(String::new(), all.into_iter().map(|group| (group.name.clone(), group)).collect())], left_out)
+}
+
+fn curve(
+    name: &str,
+    group: &Group,
+    runs: &[Compared],
+    x: fn(&Compared, i64) -> Option<f64>,
+    reached: fn(&Evaluated) -> Option<Interval>,
+) -> Series {
+    let members = || group.runs.iter().filter_map(|run| runs.get(*run));
+    let iterations: BTreeSet<i64> = members().flat_map(|run| run.evaluated.iter().map(|one| one.iteration)).collect();
+    let points = iterations.into_iter().filter_map(|iteration| {
+        let at = |run: &Compared| reached(run.evaluated.iter().find(|one| one.iteration == iteration)?);
+        let there: Option<Vec<f64>> = members().filter(|run| at(run).is_some()).map(|run| x(run, iteration)).collect();
+        Some(Series::point(mean(&there?)?, over(group, runs, at, &iteration.to_string())?))
+    });
+    Series { name: name.to_string(), points: points.collect() }
+}
+
+/// The lowest and the highest value of all curves and their bands.
+fn range(drawn: &[(String, Vec<Series>)]) -> Option<(f64, f64)> {
+    let points = drawn.iter().flat_map(|(_, series)| series).flat_map(|series| &series.points);
+    let values: Vec<f64> = points.flat_map(|[_, y, low, high]| [*y, *low, *high]).flatten().collect();
+    let (low, high) = (values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?);
+    Some((round(low)?, round(high)?))
+}
+
+fn listed(sources: &[Source], groups: &Groups, runs: &[Compared]) -> Section {
+    let group_of: BTreeMap<usize, &str> =
+        groups.all.iter().flat_map(|group| group.runs.iter().map(|run| (*run, group.name.as_str()))).collect();
+    let columns =
+        ["run", "group", "#seed", "state", "#iterations", "#held-out reward", "#win score", "#tokens sampled", "#all nodes", "missing"];
+    let mut table = Table::new("", &columns);
+    table.folded = sources.len() > MOST_LISTED;
+    for (index, (source, run)) in sources.iter().zip(runs).enumerate() {
+        let last = run.last();
+        table.rows.push(vec![
+            source.name().to_string(),
+            group_of.get(&index).copied().unwrap_or_default().to_string(),
+            source.spec.seed.to_string(),
+            state(source).to_string(),
+            maybe(last.map(|last| last.iteration as f64)),
+            interval(last.and_then(|last| last.reward)),
+            interval(last.and_then(|last| last.win_score)),
+            whole(run.tokens(i64::MAX) as i64),
+            run.all_seconds().map_or_else(missing, seconds),
+            match source.missing().len() {
+                0 => String::new(),
+                some => format!("{some} outputs"),
+            },
+        ]);
+    }
+    Section::new("runs", "Runs", "Each run on its own; `optune report RUN` shows one in full.").with(Block::Table(table))
+}

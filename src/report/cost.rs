@@ -1,0 +1,173 @@
+//! What a run cost in tokens and seconds, and what it did not have to pay again.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+use super::ReportError;
+use super::block::{Bar, Block, Chart, Marks, Section, Table, round};
+use super::source::{Part, Source, quoted};
+use super::words::{counted, missing, percent, seconds, whole};
+use crate::store::EventKind;
+
+/// The most iterations with a bar of their own.
+const MOST_BARS: u32 = 30;
+
+/// What one output cost, as the view `cost_by_stage` has it.
+#[derive(Deserialize)]
+pub struct Cost {
+    /// The output.
+    pub node: String,
+    /// Its iteration, if it has one.
+    pub iteration: Option<u32>,
+    operator: String,
+    /// Seconds that this run spent on it.
+    pub seconds: f64,
+    tokens: Option<i64>,
+    rows: Option<i64>,
+    /// Whether it came from the cache.
+    pub reused: bool,
+    /// The operator under which it is booked: of what an `evaluate` node brings along, `evaluate`.
+    #[serde(skip)]
+    pub stage: String,
+}
+
+impl Cost {
+    /// Tokens sampled or trained on.
+    pub fn tokens(&self) -> i64 {
+        self.tokens.unwrap_or_default()
+    }
+}
+
+/// The cost of every output; none where a table of the user's own has the view's name.
+///
+/// # Errors
+/// A table cannot be read.
+pub fn costs(source: &Source) -> Result<Vec<Cost>, ReportError> {
+    if !source.has_view("cost_by_stage") {
+        return Ok(Vec::new());
+    }
+    let mut costs: Vec<Cost> = source.rows("SELECT * FROM cost_by_stage ORDER BY iteration NULLS FIRST, node")?;
+    for cost in &mut costs {
+        let evaluating = source.owner(&cost.node).is_some_and(|owner| owner.operator == "evaluate");
+        cost.stage = if evaluating { "evaluate".to_string() } else { cost.operator.clone() };
+    }
+    Ok(costs)
+}
+
+/// One operator's share.
+#[derive(Default)]
+struct Stage {
+    outputs: i64,
+    reused: i64,
+    rows: i64,
+    tokens: i64,
+    seconds: f64,
+}
+
+/// The section; `None` before anything is made.
+///
+/// # Errors
+/// A table cannot be read.
+pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
+    let costs = costs(source)?;
+    let mut stages: IndexMap<&str, Stage> = IndexMap::new();
+    for cost in &costs {
+        let stage = stages.entry(&cost.stage).or_default();
+        stage.outputs += 1;
+        stage.reused += i64::from(cost.reused);
+        stage.rows += cost.rows.unwrap_or_default();
+        stage.tokens += cost.tokens();
+        stage.seconds += cost.seconds;
+    }
+    if stages.is_empty() {
+        return Ok(None);
+    }
+    stages.sort_by(|_, one, _, other| other.seconds.total_cmp(&one.seconds));
+    let total: f64 = stages.values().map(|stage| stage.seconds).sum();
+    let mut table = Table::new("By operator", &["operator", "#outputs", "#from the cache", "#rows", "#tokens", "#time", "#share"]);
+    for (name, stage) in &stages {
+        let tokens = if stage.tokens > 0 { whole(stage.tokens) } else { missing() };
+        let share = if total > 0.0 { percent(stage.seconds / total) } else { missing() };
+        let counts = [whole(stage.outputs), whole(stage.reused), whole(stage.rows), tokens];
+        table.rows.push([(*name).to_string()].into_iter().chain(counts).chain([seconds(stage.seconds), share]).collect());
+    }
+    let lead = format!("{} in the nodes of this run, over all of its starts.", seconds(total));
+    let section = Section::new("cost", "Cost", lead)
+        .with(Block::Charts { charts: vec![chart(&costs, stages.keys().map(|name| (*name).to_string()).collect())] })
+        .with(Block::Table(table))
+        .note("Tokens: of generate and evaluate those sampled, of what trains those in its batches.");
+    let mut facts = reused(source, &costs);
+    facts.extend(carried(source, stages.get("generate"))?);
+    Ok(Some(section.with(Block::Facts { facts })))
+}
+
+fn chart(costs: &[Cost], colors: Vec<String>) -> Chart {
+    let mut sums: BTreeMap<(Option<u32>, usize), f64> = BTreeMap::new();
+    let left_out = costs.iter().filter_map(|cost| cost.iteration).max().unwrap_or(0).saturating_sub(MOST_BARS);
+    for cost in costs.iter().filter(|cost| cost.iteration.is_none_or(|iteration| iteration > left_out)) {
+        let color = colors.iter().position(|color| *color == cost.stage).unwrap_or_default();
+        *sums.entry((cost.iteration, color)).or_default() += cost.seconds;
+    }
+    let bars = sums.into_iter().filter_map(|((iteration, color), value)| {
+        let bar = iteration.map_or("once".to_string(), |iteration| iteration.to_string());
+        Some(Bar { bar, piece: colors.get(color)?.clone(), value: round(value)? })
+    });
+    let note = match left_out {
+        0 => "nodes that do not wait for each other run side by side, so these seconds add up to more than the clock's".to_string(),
+        some => format!("the first {some} iterations are left out"),
+    };
+    Chart {
+        title: "Seconds by iteration".to_string(),
+        note,
+        x: "seconds".to_string(),
+        y: "iteration".to_string(),
+        marks: Marks::Bars { bars: bars.collect(), colors },
+    }
+}
+
+/// What was not computed: outputs of the cache, parts of earlier starts.
+fn reused(source: &Source, costs: &[Cost]) -> Vec<(String, String, String)> {
+    let cached: Vec<&Cost> = costs.iter().filter(|cost| cost.reused).collect();
+    let tokens = cached.iter().map(|cost| cost.tokens()).sum();
+    let detail = match cached.len() {
+        0 => "none were there before".to_string(),
+        _ => format!("{} not sampled or trained on again", counted(tokens, "token")),
+    };
+    let value = format!("{} of {}", whole(cached.len() as i64), whole(costs.len() as i64));
+    let (mut kept, mut starts) = (0, 0);
+    for cost in costs {
+        let of = || source.events.iter().enumerate().filter(|(_, event)| event.node == cost.node && event.iteration == cost.iteration);
+        let begun: Vec<usize> = of().filter(|(_, event)| event.event == EventKind::Started).map(|(index, _)| index).collect();
+        if let [_, .., last] = begun.as_slice() {
+            starts += begun.len() - 1;
+            kept += of().filter(|(index, event)| index < last && event.event == EventKind::PartCommitted).count();
+        }
+    }
+    let over = format!("kept over {} in nodes that were begun again", counted(starts as i64, "start"));
+    vec![("Outputs from the cache".to_string(), value, detail), ("Parts not made again".to_string(), whole(kept as i64), over)]
+}
+
+/// The responses that were carried over in the pools, and what sampling them would have cost at this run's own pace.
+fn carried(source: &Source, generate: Option<&Stage>) -> Result<Vec<(String, String, String)>, ReportError> {
+    #[derive(Deserialize)]
+    struct Carried {
+        responses: i64,
+        tokens: Option<i64>,
+    }
+    let mut facts = Vec::new();
+    for pool in source.with_operator("merge").filter(|pool| pool.part == Part::Loop && source.has(&pool.name)) {
+        let query = format!("SELECT count(*) AS responses, sum(token_count) AS tokens FROM {} WHERE born < iteration", quoted(&pool.name));
+        for found in source.rows::<Carried>(&query)? {
+            let tokens = found.tokens.unwrap_or_default();
+            // Seconds of a stage that came partly from the cache are not those of all its tokens.
+            let pace = generate.filter(|stage| stage.seconds > 0.0 && stage.reused == 0).map(|stage| stage.tokens as f64 / stage.seconds);
+            let time = pace.map_or(String::new(), |pace| format!(", about {} at this run's pace", seconds(tokens as f64 / pace)));
+            let value = format!("{} not sampled", counted(tokens, "token"));
+            let detail = format!("{} carried over in {}{time}", counted(found.responses, "response"), pool.name);
+            facts.push(("Saved by selection".to_string(), value, detail));
+        }
+    }
+    Ok(facts)
+}

@@ -1,0 +1,118 @@
+//! A report: one HTML file about a run, or about several compared.
+//!
+//! ```text
+//! run folder ─▶ Source (SQL, manifests, journal, pipeline.yaml) ─▶ sections of blocks ─▶ page/page.html ─▶ one file
+//! ```
+//! The file loads nothing: style, charts and their library are in it, and its policy (`Content-Security-Policy`) forbids every request and every script but its own. Tables are found by their
+//! kind and by what the pipeline says they are made of, never by a name. Only what is committed is read, so a run that is still going on can be
+//! reported; what is not there yet is said. Its bytes depend on the runs alone: no clock, no random seed from outside.
+//!
+//! # The charts' library
+//! Observable Plot 0.6.17 on D3 7.9.2 (ISC), and dagre 3.1.3 (MIT) for where the nodes of the graph lie, as npm publishes them, in `page/vendor` with their
+//! licences. Weighed against:
+//! - SVG made here. `plotters` has had no release since September 2024; `kuva` is younger than a year and breaks its interface every
+//!   month; `charming` needs ECharts' megabyte or a JavaScript engine. All draw at one width, so that on a narrow screen the letters shrink with
+//!   the picture, and know the browser's own tooltips only (slow, and none on a touch screen).
+//! - uPlot 1.6 (50 kB) and Chart.js 4.6 (200 kB) draw on a canvas: its colours do not follow light and dark or the printer by themselves, and letters are blurred on paper.
+//!
+//! Plot makes SVG at the width that there is, with colours that are CSS variables: light, dark and print are a matter of the style sheet. It costs
+//! half a megabyte a report. Without scripts, the tables still say what the charts show.
+//!
+//! Knows nothing of tensors, of how a node runs or of the terminal.
+
+mod block;
+mod compare;
+mod cost;
+mod evaluation;
+mod graph;
+mod groups;
+mod overview;
+mod page;
+mod pairs;
+mod prompts;
+mod ranking;
+mod regeneration;
+mod rewards;
+mod settings;
+mod source;
+pub mod statistics;
+mod training;
+mod words;
+
+use crate::pipeline::PipelineError;
+use crate::stages::StageError;
+use crate::store::{Run, StoreError};
+
+use block::Section;
+use page::Heading;
+use source::Source;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A run cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A run's `pipeline.yaml` is not one.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// A table of prompts or preferences is not what it was when it was used.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// Rows or settings are of another form than was expected.
+    #[error("{what}: {problem}")]
+    Form {
+        /// Of what.
+        what: String,
+        /// What was found.
+        problem: String,
+    },
+    /// The page cannot be made; none that a run can cause is known.
+    #[error("the report's page: {0}")]
+    Page(#[from] minijinja::Error),
+}
+
+/// The HTML of a report: about one run in full, about several what they reached beside each other.
+///
+/// # Errors
+/// A run cannot be read.
+pub fn html(runs: &[Run]) -> Result<String, ReportError> {
+    let sources: Vec<Source> = runs.iter().map(Source::open).collect::<Result<_, _>>()?;
+    match sources.as_slice() {
+        [source] => {
+            let iterations = source.iterations();
+            let loops = if iterations > 0 { format!("{}, ", words::counted(i64::from(iterations), "iteration")) } else { String::new() };
+            let subtitle = format!("{loops}seed {}", source.spec.seed);
+            let heading = Heading { title: source.name().to_string(), subtitle, state: overview::state(source).to_string() };
+            page::render(&heading, &one(source)?)
+        }
+        several => {
+            let names: Vec<&str> = several.iter().map(Source::name).collect();
+            let subtitle = match names.as_slice() {
+                [first, .., last] if names.len() > 6 => format!("{first} to {last}"),
+                _ => names.join(", "),
+            };
+            let heading = Heading { title: format!("{} runs compared", names.len()), subtitle, state: String::new() };
+            page::render(&heading, &compare::sections(several)?)
+        }
+    }
+}
+
+/// The sections about one run, as far as its tables are there.
+fn one(source: &Source) -> Result<Vec<Section>, ReportError> {
+    let mut sections = vec![overview::section(source)?];
+    for (index, node) in source.with_operator("evaluate").enumerate() {
+        let id = if index == 0 { "evaluation".to_string() } else { format!("evaluation-{}", index + 1) };
+        sections.extend(evaluation::section(source, &node.name, &id)?);
+    }
+    sections.extend(rewards::section(source)?);
+    sections.extend(regeneration::section(source)?);
+    sections.extend(pairs::section(source)?);
+    sections.extend(training::section(source)?);
+    sections.extend(ranking::section(source)?);
+    sections.extend(cost::section(source)?);
+    sections.push(graph::section(source));
+    sections.extend(settings::own_tables(source));
+    sections.push(settings::section(source)?);
+    Ok(sections)
+}

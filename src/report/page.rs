@@ -1,0 +1,53 @@
+//! The HTML file: sections put into the template, with the style and the scripts in it. Knows no runs.
+
+use minijinja::value::Serde;
+use minijinja::{Environment, Value, context};
+
+use serde::Serialize;
+
+use super::ReportError;
+use super::block::Section;
+
+/// What a page is about.
+#[derive(Serialize)]
+pub struct Heading {
+    /// Its title.
+    pub title: String,
+    /// One line under it.
+    pub subtitle: String,
+    /// The state of the run, or nothing.
+    pub state: String,
+}
+
+/// The charts' libraries with their licences, then our own script.
+const SCRIPTS: [(&str, &str); 4] = [
+    (include_str!("page/vendor/d3.LICENSE"), include_str!("page/vendor/d3.min.js")),
+    (include_str!("page/vendor/plot.LICENSE"), include_str!("page/vendor/plot.min.js")),
+    (include_str!("page/vendor/dagre.LICENSE"), include_str!("page/vendor/dagre.min.js")),
+    ("", include_str!("page/charts.js")),
+];
+
+/// The page. Everything from a run is escaped by the template engine; scripts run only with a nonce that is the hash of all that is shown,
+/// which no text in a run can know.
+///
+/// # Errors
+/// The template cannot be rendered; none that a run can cause is known.
+pub fn render(heading: &Heading, sections: &[Section]) -> Result<String, ReportError> {
+    let mut environment = Environment::new();
+    // The name's ending turns the escaping on.
+    environment.add_template("page.html", include_str!("page/page.html"))?;
+    let template = environment.get_template("page.html")?;
+    let scripts: Vec<(&str, &str)> = SCRIPTS.map(|(licence, script)| (licence, without_map(script))).into();
+    let shown = context! {
+        heading => Value::from(Serde(heading)), sections => Value::from(Serde(sections)), scripts,
+        style => include_str!("page/style.css"), version => env!("CARGO_PKG_VERSION"),
+    };
+    let page = |nonce: &str| template.render(context! { nonce, ..shown.clone() });
+    let nonce = blake3::hash(page("")?.as_bytes()).to_hex();
+    Ok(page(nonce.as_str())?)
+}
+
+/// A script without the comment that names its map, which a browser's tools would try to load.
+fn without_map(script: &str) -> &str {
+    script.split("//# sourceMappingURL").next().unwrap_or(script)
+}

@@ -1,0 +1,54 @@
+//! What was asked: the prompts behind a node's rows, as texts and as a table with their groups.
+
+use std::collections::HashMap;
+
+use super::ReportError;
+use super::source::{Part, Source, quoted};
+use crate::model::Asked;
+use crate::stages::Prompts;
+use crate::store::Place;
+
+/// The prompts of an input table or a node.
+pub struct Asking {
+    prompts: Prompts,
+}
+
+impl Asking {
+    /// The prompts in the table that a node reads them from; `None` if that is not there yet, or not finished.
+    ///
+    /// # Errors
+    /// The table is not one of prompts, or is damaged.
+    pub fn of(source: &Source, node: &str) -> Result<Option<Self>, ReportError> {
+        let reads = source.node(node).into_iter().flat_map(|node| &node.reads);
+        let Some(table) = reads.filter(|read| read.slot == "prompts").map(|read| read.name.as_str()).next() else { return Ok(None) };
+        // A table that is made in every iteration asks other things in each.
+        let place = Place::table(table, None);
+        let finished = source.outputs.iter().any(|(other, manifest)| *other == place && manifest.complete);
+        let iterated = source.node(table).is_some_and(|node| node.part == Part::Loop);
+        if !finished || iterated {
+            return Ok(None);
+        }
+        Ok(Some(Self { prompts: Prompts::read(table, source.run.read_table(&place, None)?)? }))
+    }
+
+    /// What is asked, by prompt_id.
+    pub fn texts(&self) -> HashMap<&str, &Asked> {
+        self.prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.asked)).collect()
+    }
+
+    /// Adds the prompts that have a group to the session as the table `name`: prompt_id, group. Whether there are any.
+    ///
+    /// # Errors
+    /// The SQL engine fails.
+    pub fn register_groups(&self, source: &Source, name: &str) -> Result<bool, ReportError> {
+        let grouped = self.prompts.batches.first().is_some_and(|batch| batch.column_by_name("group").is_some());
+        if grouped && !source.session().tables().iter().any(|table| table == name) {
+            let all = format!("{name} all");
+            source.session().register_batches(&all, self.prompts.batches.clone())?;
+            let query =
+                format!("SELECT prompt_id, CAST(\"group\" AS VARCHAR) AS \"group\" FROM {} WHERE \"group\" IS NOT NULL", quoted(&all));
+            source.session().register_view(name, &query)?;
+        }
+        Ok(grouped)
+    }
+}

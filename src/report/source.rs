@@ -1,0 +1,262 @@
+//! A run, opened: its tables in SQL, its manifests and journal, and its pipeline's nodes with what each reads.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use arrow::json::LineDelimitedWriter;
+use serde::de::DeserializeOwned;
+
+use super::ReportError;
+use crate::pipeline::spec::input::Input;
+use crate::pipeline::spec::operator::Node as Written;
+use crate::pipeline::{Pipeline, Spec};
+use crate::store::{Event, EventKind, Manifest, Place, PlaceKind, Run, Session};
+use crate::tables::TableKind;
+
+/// A run as far as it is committed.
+pub struct Source {
+    /// The run.
+    pub run: Run,
+    /// Its pipeline, every default written out.
+    pub spec: Spec,
+    /// The text of its `pipeline.yaml`, without the seal.
+    pub yaml: String,
+    /// Inputs and nodes, in the file's order.
+    pub nodes: Vec<Node>,
+    /// Every output with a manifest.
+    pub outputs: Vec<(Place, Manifest)>,
+    /// Its journal.
+    pub events: Vec<Event>,
+    /// Whether a process writes it now.
+    pub running: bool,
+    session: Session,
+}
+
+/// An input or a node of the pipeline.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// The operator, or what an input is: `table`, `model` or `reward`.
+    pub operator: &'static str,
+    /// Where in the pipeline it stands.
+    pub part: Part,
+    /// What it reads.
+    pub reads: Vec<Read>,
+}
+
+/// A part of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// From outside.
+    Input,
+    /// Made once.
+    Once,
+    /// Made in every iteration.
+    Loop,
+}
+
+/// What a node reads.
+#[derive(Debug)]
+pub struct Read {
+    /// The slot.
+    pub slot: String,
+    /// The name of what is read.
+    pub name: String,
+    /// Whether it is what the last iteration made.
+    pub last: bool,
+}
+
+impl Source {
+    /// Opens a run.
+    ///
+    /// # Errors
+    /// Its pipeline, a manifest or the journal cannot be read, or a part is not what its manifest says.
+    pub fn open(run: &Run) -> Result<Self, ReportError> {
+        let path = run.pipeline_file()?;
+        let text = std::fs::read_to_string(&path).map_err(|error| form(path.display(), error))?;
+        let spec = Pipeline::read(&path.display().to_string(), &text, &[])?.spec;
+        let yaml = text.lines().filter(|line| !line.starts_with("# seal:")).map(|line| format!("{line}\n")).collect();
+        let outputs = run.manifests()?;
+        let session = Session::over_run(run)?;
+        let nodes = nodes(&spec, &outputs);
+        Ok(Self { nodes, spec, yaml, outputs, events: run.journal().read()?, running: run.is_locked()?, session, run: run.clone() })
+    }
+
+    /// The run's name.
+    pub fn name(&self) -> &str {
+        self.run.name()
+    }
+
+    /// The number of iterations that the pipeline has; 0 without `iterate`.
+    pub fn iterations(&self) -> u32 {
+        let last = self.spec.iterate.as_ref().and_then(|iterate| iterate.t.value.strip_prefix("1..")?.parse().ok());
+        last.unwrap_or(0)
+    }
+
+    /// The rows of a query, as structures with the names of its columns.
+    ///
+    /// # Errors
+    /// The query fails, or its rows are others.
+    pub fn rows<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, ReportError> {
+        let mut text = Vec::new();
+        let mut writer = LineDelimitedWriter::new(&mut text);
+        for batch in self.session.query(sql)? {
+            writer.write(&batch).map_err(|error| form("rows", error))?;
+        }
+        writer.finish().map_err(|error| form("rows", error))?;
+        serde_json::Deserializer::from_slice(&text).into_iter().collect::<Result<_, _>>().map_err(|error| form("rows", error))
+    }
+
+    /// The session, to add tables to.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The columns of a table; none if it is not there yet.
+    pub fn columns(&self, table: &str) -> Vec<String> {
+        let schema = self.session.schema_of(&format!("SELECT * FROM {}", quoted(table)));
+        schema.map(|schema| schema.fields().iter().map(|field| field.name().clone()).collect()).unwrap_or_default()
+    }
+
+    /// Whether anything of a table is committed.
+    pub fn has(&self, table: &str) -> bool {
+        self.outputs.iter().any(|(place, manifest)| place.kind == PlaceKind::Table && place.name == table && manifest.rows() > 0)
+    }
+
+    /// The tables of a kind that have rows, by name, in the order of the pipeline's nodes.
+    pub fn tables(&self, kind: TableKind) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for (place, manifest) in &self.outputs {
+            if manifest.table == Some(kind) && manifest.rows() > 0 && names.last() != Some(&place.name.as_str()) {
+                names.push(&place.name);
+            }
+        }
+        let rank = |name: &&str| self.owner(name).and_then(|owner| self.nodes.iter().position(|node| node.name == owner.name));
+        names.sort_by_key(rank);
+        names
+    }
+
+    /// An expression for a table's iteration: 0 where it is made once.
+    pub fn iteration_of(&self, table: &str) -> &'static str {
+        let iterated = self.outputs.iter().any(|(place, _)| place.name == table && place.iteration.is_some());
+        if iterated { "CAST(iteration AS BIGINT)" } else { "CAST(0 AS BIGINT)" }
+    }
+
+    /// The node that is called so.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// The node that makes an output: the one of its name, else the one whose name it begins with (`policy` of `policy_training`).
+    pub fn owner(&self, output: &str) -> Option<&Node> {
+        let begins = |node: &&Node| output.strip_prefix(node.name.as_str()).is_some_and(|rest| rest.starts_with('_'));
+        self.node(output).or_else(|| self.nodes.iter().filter(begins).max_by_key(|node| node.name.len()))
+    }
+
+    /// The nodes with an operator, in the file's order.
+    pub fn with_operator<'a>(&'a self, operator: &'a str) -> impl Iterator<Item = &'a Node> {
+        self.nodes.iter().filter(move |node| node.operator == operator)
+    }
+
+    /// The nearest node with an operator that `name` is made of, itself included.
+    pub fn upstream(&self, name: &str, operator: &str) -> Option<&Node> {
+        let (mut waiting, mut seen) = (VecDeque::from([name]), Vec::new());
+        while let Some(name) = waiting.pop_front() {
+            if seen.contains(&name) {
+                continue;
+            }
+            seen.push(name);
+            let Some(node) = self.node(name) else { continue };
+            if node.operator == operator {
+                return Some(node);
+            }
+            waiting.extend(node.reads.iter().map(|read| read.name.as_str()));
+        }
+        None
+    }
+
+    /// Seconds spent on an output in this run, over all calls; a killed one leaves no trace. `None` if it was never begun here.
+    pub fn seconds(&self, place: &Place) -> Option<f64> {
+        let mut seconds = self.events.iter().filter(|event| is_of(event, place) && ended(event)).filter_map(|event| event.seconds);
+        let first = seconds.next()?;
+        Some(first + seconds.sum::<f64>())
+    }
+
+    /// Whether one of the store's views is there: its tables are, and no table of the user's own has its name.
+    pub fn has_view(&self, view: &str) -> bool {
+        self.session.tables().iter().any(|name| name == view) && !self.outputs.iter().any(|(place, _)| place.name == view)
+    }
+
+    /// The nodes' outputs that are not complete, as `name` or `name[2]`, with the parts that are there.
+    pub fn missing(&self) -> Vec<String> {
+        let there: BTreeMap<(&str, Option<u32>), &Manifest> =
+            self.outputs.iter().map(|(place, manifest)| ((place.name.as_str(), place.iteration), manifest)).collect();
+        let mut missing = Vec::new();
+        for node in &self.nodes {
+            let iterations: Vec<Option<u32>> = match node.part {
+                Part::Input => continue,
+                Part::Once => vec![None],
+                Part::Loop => (1..=self.iterations()).map(Some).collect(),
+            };
+            for iteration in iterations {
+                let manifest = there.get(&(node.name.as_str(), iteration));
+                if manifest.is_some_and(|manifest| manifest.complete) {
+                    continue;
+                }
+                let name = iteration.map_or(node.name.clone(), |iteration| format!("{}[{iteration}]", node.name));
+                missing.push(match manifest.map(|manifest| (manifest.parts.len(), manifest.part_count)) {
+                    Some((some, of)) if some > 0 => format!("{name} ({some} of {of} parts)"),
+                    _ => name,
+                });
+            }
+        }
+        missing
+    }
+}
+
+/// An error about the form of something.
+pub fn form(what: impl std::fmt::Display, problem: impl std::fmt::Display) -> ReportError {
+    ReportError::Form { what: what.to_string(), problem: problem.to_string() }
+}
+
+/// A table's name in SQL.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn is_of(event: &Event, place: &Place) -> bool {
+    event.node == place.name && event.iteration == place.iteration
+}
+
+fn ended(event: &Event) -> bool {
+    matches!(event.event, EventKind::NodeDone | EventKind::NodeFailed | EventKind::Interrupted)
+}
+
+fn nodes(spec: &Spec, outputs: &[(Place, Manifest)]) -> Vec<Node> {
+    let input = |input: &Input| match input {
+        Input::Table(_) => "table",
+        Input::Model { .. } => "model",
+        Input::Reward { .. } => "reward",
+    };
+    let inputs = spec.inputs.iter().map(|(name, written)| Node {
+        name: name.value.clone(),
+        operator: input(written),
+        part: Part::Input,
+        reads: Vec::new(),
+    });
+    let node = |name: &str, written: &Written, part: Part| {
+        let slots = written.operator.slots().into_iter().map(|(slot, name, _)| {
+            let (plain, last) = name.value.strip_suffix("[t-1]").map_or((name.value.as_str(), false), |plain| (plain, true));
+            Read { slot: slot.to_string(), name: plain.to_string(), last }
+        });
+        // Which tables a query reads is in the recipe of what it made.
+        let recipe = outputs.iter().find(|(place, _)| place.name == name).map(|(_, manifest)| &manifest.recipe);
+        let tables = recipe.into_iter().flat_map(|recipe| recipe.inputs.keys()).filter_map(|slot| slot.strip_prefix("table "));
+        let tables = tables.map(|table| Read { slot: "table".to_string(), name: table.to_string(), last: false });
+        Node { name: name.to_string(), operator: written.operator.name(), part, reads: slots.chain(tables).collect() }
+    };
+    let once = spec.nodes.iter().map(|(name, written)| node(&name.value, written, Part::Once));
+    let inner = spec.iterate.iter().flat_map(|iterate| &iterate.nodes);
+    let inner = inner.map(|(name, written)| node(&name.value, written, Part::Loop));
+    inputs.chain(once).chain(inner).collect()
+}
