@@ -26,6 +26,7 @@ use crate::contained;
 use crate::model::ModelError;
 use crate::pipeline::{Graph, Pipeline, PipelineError};
 use crate::run::RunError;
+use crate::serve::ServeError;
 use crate::stages::StageError;
 use crate::store::StoreError;
 
@@ -136,6 +137,15 @@ impl From<ModelError> for CliError {
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         if error.is_input() { Self::Input(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
+}
+
+impl From<ServeError> for CliError {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Address { .. } => Self::Input(error.to_string()),
+            ServeError::Listen { .. } | ServeError::Start(_) => Self::Failed(error.to_string()),
+        }
     }
 }
 

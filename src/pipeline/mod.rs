@@ -11,7 +11,6 @@ mod error;
 mod files;
 pub mod graph;
 mod load;
-mod nearest;
 mod params;
 pub mod position;
 mod range;

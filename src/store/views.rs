@@ -129,7 +129,10 @@ impl<'a> Lineage<'a> {
         let (mut selection, mut pairs, mut responses) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for (pool, manifest) in self.of(TableKind::Pool) {
             for (_, sampled) in self.inputs(manifest, "responses") {
-                for selected in self.inputs(sampled, "selection").filter(|(_, manifest)| manifest.table == Some(TableKind::Selection)) {
+                // One that ranked by nothing, as the first does, selects everything and gains nothing.
+                let ranked =
+                    |manifest: &Manifest| manifest.table == Some(TableKind::Selection) && manifest.recipe.inputs.contains_key("pool");
+                for selected in self.inputs(sampled, "selection").filter(|(_, manifest)| ranked(manifest)) {
                     let rank_by = selected.1.recipe.settings.get("rank_by").and_then(|word| word.as_str()).unwrap_or("mean");
                     let columns = format!("'{}' AS rank_by, prompt_id, score, selected", rank_by.replace('\'', "''"));
                     selection.insert(select(&pool.name, &columns, selected));
