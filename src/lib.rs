@@ -17,6 +17,7 @@
 //! | 5 | [`cli`] | commands, progress, printing | tensors |
 //! | 4 | [`run`] | a pipeline's plan and its execution in a run folder | the terminal |
 //! | 3 | [`stages`] | one file an operator; the only place with both Arrow and burn | each other |
+//! | 3 | [`tracking`] | curves of a run for TensorBoard and MLflow, from its tables | burn, stages |
 //! | 3 | [`serve`] | a run's tables over PostgreSQL's protocol | burn, the pipeline |
 //! | 2 | [`pipeline`] | YAML to a checked graph | Arrow, burn |
 //! | 2 | [`store`] | parts, manifests, cache, journal, lock, SQL over a run | burn, the pipeline |
@@ -58,4 +59,5 @@ pub mod serve;
 pub mod stages;
 pub mod store;
 pub mod tables;
+pub mod tracking;
 pub mod training;

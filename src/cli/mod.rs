@@ -154,6 +154,8 @@ impl From<RunError> for CliError {
         match error {
             RunError::Stage(error) => error.into(),
             RunError::Store(error) => error.into(),
+            // A server's address or token.
+            RunError::Tracking(_) => Self::Input(error.to_string()),
             RunError::Pipeline(_) => Self::Failed(error.to_string()),
         }
     }

@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 use super::manifest::Manifest;
 use super::{Place, PlaceKind};
 use crate::dag::fingerprint::Fingerprint;
-use crate::tables::TableKind;
+use crate::tables::{TableKind, training};
 
 /// The table of what the manifests say, which is made here as well.
 pub(super) const OUTPUTS: &str = "outputs";
@@ -118,7 +118,7 @@ impl<'a> Lineage<'a> {
         relations.insert("pool", all(TableKind::Pool, "prompt_id, reward"));
         let mut tokens = all(TableKind::Responses, "CAST(array_length(token_ids) AS BIGINT) - prompt_token_count AS tokens");
         tokens.extend(self.of(TableKind::Training).map(|output| {
-            let model = output.0.name.strip_suffix("_training").unwrap_or(&output.0.name);
+            let model = output.0.name.strip_suffix(training::SUFFIX).unwrap_or(&output.0.name);
             select(model, "tokens", output)
         }));
         if tokens.is_empty() {

@@ -44,6 +44,7 @@ mod tables;
 mod tasks;
 mod tensors;
 mod together;
+mod tracking;
 mod training;
 mod views;
 mod workspace;

@@ -12,6 +12,7 @@ pub mod operator;
 pub mod query;
 pub mod relational;
 pub mod sampling;
+pub mod tracking;
 pub mod training;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::position::{At, Name};
 use input::Input;
 use operator::Node;
+use tracking::Tracking;
 
 /// A pipeline file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +56,9 @@ pub struct Spec {
     /// Nodes that run in every iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterate: Option<Iterate>,
+    /// Programs that draw curves of the run as it goes on; it makes no difference to what the run makes.
+    #[serde(default, skip_serializing_if = "Tracking::is_off")]
+    pub tracking: Tracking,
 }
 
 /// Nodes that run in every iteration.
