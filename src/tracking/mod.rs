@@ -174,7 +174,11 @@ impl<'w> Tracker<'w> {
             }
         };
         let warn = self.warn;
-        self.sinks.iter_mut().map(|told| told.show(&series, ended, warn)).fold(true, |all, shown| all && shown)
+        let mut all = true;
+        for told in &mut self.sinks {
+            all &= told.show(&series, ended, warn);
+        }
+        all
     }
 }
 

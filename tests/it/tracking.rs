@@ -58,10 +58,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
 /// The records of an event file, their checksums compared.
 fn records(path: &Path) -> Vec<Vec<u8>> {
     let file = std::fs::read(path).unwrap();
-    let masked = |bytes: &[u8]| {
-        let crc = crc32c::crc32c(bytes);
-        ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8).to_le_bytes()
-    };
+    let masked = |bytes: &[u8]| crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
     let (mut rest, mut found) = (&file[..], Vec::new());
     while !rest.is_empty() {
         let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
