@@ -176,7 +176,7 @@ impl<'w> Tracker<'w> {
         let warn = self.warn;
         let mut all = true;
         for told in &mut self.sinks {
-            all &= told.show(&series, ended, warn);
+            all &= told.show(series, ended, warn);
         }
         all
     }

@@ -53,8 +53,9 @@ pub struct Reader {
     /// The outputs that count, by the recipes that they must have: others lie there until they are replaced.
     wanted: HashMap<Place, Fingerprint>,
     finished: HashMap<Place, Numbers>,
-    /// The journal's length at the last look, and what was found.
-    last: Option<(u64, Series)>,
+    /// What was found, and the journal's length when it was.
+    series: Series,
+    journal: Option<u64>,
 }
 
 /// What one output says: for each row a step and numbers by tag. Rows of tables that are not about steps have step 0.
@@ -98,18 +99,18 @@ fn query(kind: TableKind) -> Option<&'static str> {
 impl Reader {
     /// A reader of the outputs that `wanted` names.
     pub fn new(run: Run, wanted: HashMap<Place, Fingerprint>) -> Self {
-        Self { run, wanted, finished: HashMap::new(), last: None }
+        Self { run, wanted, finished: HashMap::new(), series: Series::new(), journal: None }
     }
 
     /// Everything that is committed now. An iteration of a node is not shown before all earlier ones of it are.
     ///
     /// # Errors
     /// A table, a checkpoint or the journal cannot be read, as may be in the moment in which one is replaced.
-    pub fn read(&mut self) -> Result<Series, TrackingError> {
+    pub fn read(&mut self) -> Result<&Series, TrackingError> {
         // Every commit makes the journal longer.
         let journal = self.run.journal().path().metadata().map_or(0, |metadata| metadata.len());
-        if let Some((_, series)) = self.last.as_ref().filter(|(length, _)| *length == journal) {
-            return Ok(series.clone());
+        if self.journal == Some(journal) {
+            return Ok(&self.series);
         }
         let times = Times::new(&self.run.journal().read()?);
         let mut series = Series::new();
@@ -119,8 +120,8 @@ impl Reader {
         for iterations in nodes.chunk_by(|one, other| (one.kind, &one.name) == (other.kind, &other.name)) {
             self.node(iterations, &times, &mut series)?;
         }
-        self.last = Some((journal, series.clone()));
-        Ok(series)
+        (self.series, self.journal) = (series, Some(journal));
+        Ok(&self.series)
     }
 
     /// Adds a node's iterations, as far as they are there without a gap.
