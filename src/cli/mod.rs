@@ -28,6 +28,7 @@ use crate::contained;
 use crate::model::ModelError;
 use crate::pipeline::{Graph, Pipeline, PipelineError, Sweep};
 use crate::run::RunError;
+use crate::serve::ServeError;
 use crate::stages::StageError;
 use crate::store::StoreError;
 
@@ -155,11 +156,22 @@ impl From<StoreError> for CliError {
     }
 }
 
+impl From<ServeError> for CliError {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Address { .. } => Self::Input(error.to_string()),
+            ServeError::Listen { .. } | ServeError::Start(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Stage(error) => error.into(),
             RunError::Store(error) => error.into(),
+            // A server's address or token.
+            RunError::Tracking(_) => Self::Input(error.to_string()),
             RunError::Pipeline(_) => Self::Failed(error.to_string()),
         }
     }

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 
 use super::error::Fault;
-use super::nearest::nearest;
 use super::position::{At, Name, Span};
 use super::relations::relations;
 use super::scope::{Scope, Target, Where};
@@ -19,6 +18,7 @@ use super::spec::query::Query;
 use super::spec::sampling::Generate;
 use super::spec::select::{Select, Strategy};
 use super::spec::training::{Initialize, Sft};
+use crate::nearest::nearest;
 
 /// One input of a node: the slot, what the node calls it, and where it leads.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@
 use serde::Deserialize;
 
 use super::error::Fault;
-use super::nearest::{one_of, suggestion};
+use crate::nearest::{one_of, suggestion};
 use super::position::Span;
 use super::spec::Param;
 use super::tree::{Tree, Value};

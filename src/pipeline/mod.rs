@@ -12,7 +12,6 @@ mod files;
 pub mod graph;
 mod load;
 mod matrix;
-mod nearest;
 mod params;
 pub mod position;
 mod range;

@@ -43,6 +43,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
     let iterations = iterations(&spec)?;
     run_name(&spec.name)?;
     let date = date(&spec)?;
+    spec.tracking.check()?;
     let sources = files::find(&mut spec, folder)?;
     let scope = Scope::of(&spec)?;
     let no_nodes = indexmap::IndexMap::new();

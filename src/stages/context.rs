@@ -14,7 +14,7 @@ use crate::model::{Checkpoint, DeviceChoice, Dtype};
 use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::{Device, Output};
 use crate::store::{PartWriter, Place, PlaceKind, RunLock, Session, TableWriter};
-use crate::tables::{TableError, TableKind};
+use crate::tables::{TableError, TableKind, training};
 
 /// Memory of a session's sorts, in bytes, before they go on on disk.
 const SORTING_BYTES: usize = 128 << 20;
@@ -73,7 +73,7 @@ impl Task {
 
     /// Where a model's training table lies: `<name>_training`. Nothing for tasks that make no model.
     pub fn training_place(&self) -> Option<Place> {
-        let name = format!("{}_training", self.name);
+        let name = format!("{}{}", self.name, training::SUFFIX);
         self.makes_model().then_some(Place { kind: PlaceKind::Table, name, iteration: self.iteration })
     }
 

@@ -15,6 +15,7 @@ pub mod query;
 pub mod relational;
 pub mod sampling;
 pub mod select;
+pub mod tracking;
 pub mod training;
 
 use std::fmt;
@@ -27,6 +28,7 @@ use super::position::{At, Name};
 use input::Input;
 use matrix::Matrix;
 use operator::Node;
+use tracking::Tracking;
 
 /// A pipeline file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -61,6 +63,9 @@ pub struct Spec {
     /// Nodes that run in every iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterate: Option<Iterate>,
+    /// Programs that draw curves of the run as it goes on; it makes no difference to what the run makes.
+    #[serde(default, skip_serializing_if = "Tracking::is_off")]
+    pub tracking: Tracking,
 }
 
 /// Nodes that run in every iteration.
