@@ -47,7 +47,7 @@ impl Plan {
             }
             checked.push((run, prepared));
         }
-        sweep::show_plan(&checked, self.json)
+        sweep::show_plan(checked.iter().map(|(run, prepared)| (run, prepared)), self.json)
     }
 }
 

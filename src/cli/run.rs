@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 
 use super::progress::watcher;
-use super::sweep::{self, Tally};
+use super::sweep::{self, Checked, Tally};
 use super::{CliError, PipelineArguments, plan, summary};
 use crate::model::DeviceChoice;
 use crate::pipeline::Graph;
@@ -42,16 +42,14 @@ impl Run {
         }
         let checked = self.check(runs, sweep.graphs, progress.as_ref())?;
         if self.dry_run {
-            return sweep::show_plan(&checked, self.json);
+            return sweep::show_plan(checked.iter().map(|each| (&each.run, &each.prepared)), self.json);
         }
         let (mut worked_on, mut errors) = (Vec::new(), Vec::new());
-        for (number, each) in checked.iter().enumerate() {
-            let (run, prepared) = each;
-            let waiting = !Tally::of(run, prepared)?.is_finished();
-            if waiting {
-                self.announce(run.name(), number + 1, checked.len());
-                worked_on.push(each);
-            }
+        // What is finished is left as it is: comparing every byte of many runs takes its time, and is asked for by `status --verify`.
+        for (number, each) in checked.iter().enumerate().filter(|(_, each)| !each.is_finished) {
+            let Checked { run, prepared, .. } = each;
+            self.announce(run.name(), number + 1, checked.len());
+            worked_on.push(each);
             match self.finish(run, prepared, progress.as_ref()) {
                 Ok(()) => {}
                 Err(CliError::Interrupted(said)) => return Err(CliError::Interrupted(said)),
@@ -81,15 +79,16 @@ impl Run {
     }
 
     /// Checks all runs of a sweep that have something to do, before any of them begins.
-    fn check(&self, runs: &Path, graphs: Vec<Graph>, progress: &dyn Progress) -> Result<Vec<(store::Run, Prepared)>, CliError> {
+    fn check(&self, runs: &Path, graphs: Vec<Graph>, progress: &dyn Progress) -> Result<Vec<Checked>, CliError> {
         let (runs, mut checked) = (Runs::open(runs)?, Vec::new());
         for graph in graphs {
             let run = runs.run(&graph.name)?;
             let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?)?;
-            if !Tally::of(&run, &prepared)?.is_finished() {
+            let is_finished = Tally::of(&run, &prepared)?.is_finished();
+            if !is_finished {
                 stages::check(&prepared.graph, self.device)?;
             }
-            checked.push((run, prepared));
+            checked.push(Checked { run, prepared, is_finished });
         }
         Ok(checked)
     }

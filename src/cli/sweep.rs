@@ -12,6 +12,14 @@ use crate::pipeline::Pipeline;
 use crate::run::{Prepared, plan};
 use crate::store::{Run, Runs, State};
 
+/// A run of a sweep whose inputs and settings are right.
+pub(super) struct Checked {
+    pub(super) run: Run,
+    pub(super) prepared: Prepared,
+    /// Whether every output is in the run's folder.
+    pub(super) is_finished: bool,
+}
+
 /// How many nodes of a run are in which state.
 pub(super) struct Tally {
     done: usize,
@@ -34,10 +42,10 @@ impl Tally {
 }
 
 /// Prints one line a run: how many of its nodes are done, cached and to run.
-pub(super) fn show_plan(checked: &[(Run, Prepared)], as_json: bool) -> Result<(), CliError> {
-    let width = checked.iter().map(|(run, _)| run.name().len()).max().unwrap_or(0);
+pub(super) fn show_plan<'a>(runs: impl Iterator<Item = (&'a Run, &'a Prepared)> + Clone, as_json: bool) -> Result<(), CliError> {
+    let width = runs.clone().map(|(run, _)| run.name().len()).max().unwrap_or(0);
     let mut lines = Vec::new();
-    for (run, prepared) in checked {
+    for (run, prepared) in runs {
         let (name, Tally { done, cached, waiting }) = (run.name(), Tally::of(run, prepared)?);
         lines.push(match as_json {
             true => json!({ "run": name, "done": done, "cached": cached, "to_run": waiting }).to_string(),
@@ -125,8 +133,8 @@ fn aligned(table: &[Vec<String>]) -> Vec<String> {
 }
 
 /// Prints the last iteration of every run that was worked on, and what to do next.
-pub(super) fn conclude(runs: &Path, name: &str, worked_on: &[&(Run, Prepared)], of: usize, as_json: bool) -> Result<(), CliError> {
-    let rows = worked_on.iter().map(|(run, prepared)| Ok((run, summary::last(run, &prepared.graph)?)));
+pub(super) fn conclude(runs: &Path, name: &str, worked_on: &[&Checked], of: usize, as_json: bool) -> Result<(), CliError> {
+    let rows = worked_on.iter().map(|each| Ok((&each.run, summary::last(&each.run, &each.prepared.graph)?)));
     let rows = rows.collect::<Result<Vec<_>, CliError>>()?;
     if as_json {
         let rows: Vec<Value> = rows.iter().map(|(run, row)| json!({ "run": run.name(), "last": row.as_ref().map(Row::to_json) })).collect();
