@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use optune::model::DeviceChoice;
 use optune::pipeline::{Graph, Pipeline, Task};
-use optune::run::{Prepared, fetch, prepare};
+use optune::run::{Hashed, Prepared, fetch, prepare};
 use optune::stages::{self, Context, Silent};
 use optune::store::{Place, RunLock, Runs, Session};
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ pub fn measure(arguments: &Arguments) -> Result<Value, Box<dyn Error>> {
     let text = PIPELINE.replace("PROMPTS", &serde_json::to_string(&tables.join("prompts.parquet"))?);
     let graph = Pipeline::read("relational.yaml", &text, &[])?.graph(Path::new(env!("CARGO_MANIFEST_DIR")))?;
     let run = runs.run(&graph.name)?;
-    let prepared = prepare(fetch(graph, &run, &|| false, &Silent)?)?;
+    let prepared = prepare(fetch(graph, &run, &|| false, &Silent)?, &mut Hashed::default())?;
     let lock = run.lock()?;
     bring_in(&lock, &prepared, &tables)?;
     forget(&lock, &prepared)?;

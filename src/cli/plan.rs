@@ -9,7 +9,7 @@ use super::progress::watcher;
 use super::{CliError, PipelineArguments, sweep};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
-use crate::run::{Prepared, describe, fetch, outside, prepare, runs};
+use crate::run::{Hashed, Prepared, describe, fetch, outside, prepare, runs};
 use crate::stages::{self, Shapes};
 use crate::store::{Run, Runs};
 
@@ -28,7 +28,7 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let (sweep, runs) = (self.pipeline.load()?, Runs::open(runs)?);
-        let (several, mut checked) = (sweep.graphs.len() > 1, Vec::new());
+        let (several, mut hashed, mut checked) = (sweep.graphs.len() > 1, Hashed::default(), Vec::new());
         if several && self.sql {
             let problem =
                 format!("expected a file of one run, found a matrix of {}; choose one with --set for each of its axes", sweep.graphs.len());
@@ -41,7 +41,7 @@ impl Plan {
             if self.sql {
                 return show_sql(&fetched.graph);
             }
-            let prepared = prepare(fetched)?;
+            let prepared = prepare(fetched, &mut hashed)?;
             if !several {
                 return show(&run, &prepared, &shapes, self.json);
             }

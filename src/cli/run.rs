@@ -10,7 +10,7 @@ use super::sweep::{self, Checked, Tally};
 use super::{CliError, PipelineArguments, plan, summary};
 use crate::model::DeviceChoice;
 use crate::pipeline::Graph;
-use crate::run::{Prepared, Report, execute, fetch, prepare};
+use crate::run::{Hashed, Prepared, Report, execute, fetch, prepare};
 use crate::stages::{self, Progress};
 use crate::store::{self, Runs};
 
@@ -70,7 +70,7 @@ impl Run {
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &is_stopped, progress)?;
         let shapes = stages::check(&fetched.graph, self.device)?;
-        let prepared = prepare(fetched)?;
+        let prepared = prepare(fetched, &mut Hashed::default())?;
         if self.dry_run {
             return plan::show(&run, &prepared, &shapes, self.json);
         }
@@ -80,10 +80,10 @@ impl Run {
 
     /// Checks all runs of a sweep that have something to do, before any of them begins.
     fn check(&self, runs: &Path, graphs: Vec<Graph>, progress: &dyn Progress) -> Result<Vec<Checked>, CliError> {
-        let (runs, mut checked) = (Runs::open(runs)?, Vec::new());
+        let (runs, mut hashed, mut checked) = (Runs::open(runs)?, Hashed::default(), Vec::new());
         for graph in graphs {
             let run = runs.run(&graph.name)?;
-            let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?)?;
+            let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?, &mut hashed)?;
             let is_finished = Tally::of(&run, &prepared)?.is_finished();
             if !is_finished {
                 stages::check(&prepared.graph, self.device)?;

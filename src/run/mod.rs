@@ -14,7 +14,7 @@ mod recipes;
 pub use execute::{Failure, Report, execute};
 pub use fetch::{Fetched, fetch};
 pub use plan::{Outside, describe, outside, plan, runs};
-pub use recipes::{Prepared, prepare};
+pub use recipes::{Hashed, Prepared, prepare};
 
 use crate::stages::StageError;
 use crate::store::StoreError;

@@ -26,16 +26,31 @@ pub struct Prepared {
     pub(super) fetched: Option<String>,
 }
 
-/// Hashes the graph's sources and follows its edges.
+/// The fingerprints of files and folders that were read, so that several runs read each of them once.
+#[derive(Default)]
+pub struct Hashed(BTreeMap<PathBuf, Fingerprint>);
+
+impl Hashed {
+    fn of(&mut self, path: &Path) -> Result<Fingerprint, RunError> {
+        if let Some(found) = self.0.get(path) {
+            return Ok(found.clone());
+        }
+        let found = store::fingerprint_of(path)?;
+        self.0.insert(path.to_path_buf(), found.clone());
+        Ok(found)
+    }
+}
+
+/// Hashes the graph's sources, unless they were `hashed` before, and follows its edges.
 ///
 /// # Errors
 /// A source that cannot be read.
-pub fn prepare(fetched: Fetched) -> Result<Prepared, RunError> {
+pub fn prepare(fetched: Fetched, hashed: &mut Hashed) -> Result<Prepared, RunError> {
     let Fetched { graph, sources, fingerprints } = fetched;
     let fetched = to_json(&sources);
-    let files = graph.sources.iter().map(files).collect::<Result<Vec<_>, _>>()?;
+    let files = graph.sources.iter().map(|source| files(source, hashed)).collect::<Result<Vec<_>, _>>()?;
     let both = graph.sources.iter().zip(&files);
-    let sources = both.map(|(source, files)| fingerprint(source, files, &fingerprints)).collect::<Result<Vec<_>, _>>()?;
+    let sources = both.map(|(source, files)| fingerprint(source, files, &fingerprints, hashed)).collect::<Result<Vec<_>, _>>()?;
     let mut recipes: Vec<Recipe> = Vec::with_capacity(graph.tasks.len());
     for task in &graph.tasks {
         let mut inputs: BTreeMap<String, Vec<Fingerprint>> = BTreeMap::new();
@@ -54,25 +69,25 @@ pub fn prepare(fetched: Fetched) -> Result<Prepared, RunError> {
 }
 
 /// The fingerprints of a table's files, in order; none for other sources.
-fn files(source: &Source) -> Result<Vec<Fingerprint>, RunError> {
+fn files(source: &Source, hashed: &mut Hashed) -> Result<Vec<Fingerprint>, RunError> {
     match &source.kind {
-        SourceKind::Table { paths, .. } => Ok(paths.iter().map(|path| store::fingerprint_of(path)).collect::<Result<_, _>>()?),
+        SourceKind::Table { paths, .. } => paths.iter().map(|path| hashed.of(path)).collect(),
         _ => Ok(Vec::new()),
     }
 }
 
 /// What a source holds and how it is read, without its path.
-fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders) -> Result<Fingerprint, RunError> {
+fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders, hashed: &mut Hashed) -> Result<Fingerprint, RunError> {
     Ok(match &source.kind {
         SourceKind::Table { format, delimiter, header, columns, shape, map, .. } => {
             let reading = serde_json::json!([files, format, delimiter, header, columns, shape, map]);
             Fingerprint::of(reading.to_string().as_bytes())
         }
-        SourceKind::Model { path } => model_fingerprint(path, fetched)?,
+        SourceKind::Model { path } => model_fingerprint(path, fetched, hashed)?,
         SourceKind::Reward { reward: Reward::One(RewardSource::Sql(sql)) } => Fingerprint::of(sql.as_bytes()),
         SourceKind::Reward { reward } => {
             let models = reward.sources().filter_map(|source| match source {
-                RewardSource::Model(path) => Some(model_fingerprint(path, fetched)),
+                RewardSource::Model(path) => Some(model_fingerprint(path, fetched, hashed)),
                 _ => None,
             });
             let models = models.collect::<Result<Vec<_>, _>>()?;
@@ -82,10 +97,10 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders)
 }
 
 /// The contents of a model directory; for an adapter those of its base too.
-fn model_fingerprint(path: &Path, fetched: &FetchedFolders) -> Result<Fingerprint, RunError> {
-    let own = fetched.get(path).cloned().map_or_else(|| store::fingerprint_of(path), Ok)?;
+fn model_fingerprint(path: &Path, fetched: &FetchedFolders, hashed: &mut Hashed) -> Result<Fingerprint, RunError> {
+    let own = fetched.get(path).cloned().map_or_else(|| hashed.of(path), Ok)?;
     Ok(match model::base_of(path).map_err(StageError::from)? {
-        Some(base) => Fingerprint::of(serde_json::json!([own, store::fingerprint_of(&base)?]).to_string().as_bytes()),
+        Some(base) => Fingerprint::of(serde_json::json!([own, hashed.of(&base)?]).to_string().as_bytes()),
         None => own,
     })
 }
