@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::ReportError;
-use super::block::{Block, Chart, Marks, Section, Series, Table, round};
+use super::block::{Block, Chart, Dot, Marks, Section, Series, Table, round};
 use super::cost::{Cost, costs};
 use super::evaluation::{Evaluated, evaluated};
 use super::groups::{Group, Groups, last_word};
@@ -166,43 +166,73 @@ fn curves(groups: &Groups, runs: &[Compared]) -> Vec<Section> {
         return Vec::new();
     }
     let (panels, left_out) = panels(groups, runs);
-    let colors: Vec<String> = panels.iter().flat_map(|(_, curves)| curves).fold(Vec::new(), |mut names, (name, _)| {
-        if !names.contains(name) {
-            names.push(name.clone());
+    let colors = named(panels.iter().flat_map(|(_, curves)| curves).map(|(name, _)| name));
+    let section = |along: &Along, id: &str| {
+        let lead = "Bands: 95 % bootstrap intervals over the runs of a group, of a single run over its prompts.";
+        let mut section = Section::new(id, format!("Evaluation {}", along.0), lead);
+        let mut dotted = Vec::new();
+        for reached in &REACHED {
+            // In several charts, what is reached at the end is easier to compare as dots in one.
+            if panels.len() > 1 && along.1 != "iteration" {
+                dotted.push(dots(&panels, runs, along, reached, &colors));
+            } else {
+                section = section.with(Block::Charts { charts: lines(&panels, runs, along, reached, &colors) });
+            }
         }
-        names
-    });
-    let section = |(title, axis, x): &Along, id: &str| {
-        let mut section = Section::new(
-            id,
-            format!("Evaluation {title}"),
-            "Bands: 95 % bootstrap intervals over the runs of a group, of a single run over its prompts.",
-        );
-        for (what, y, reached) in &REACHED {
-            let drawn: Vec<(String, Vec<Series>)> = panels
-                .iter()
-                .map(|(words, curves)| (words.clone(), curves.iter().map(|(name, group)| curve(name, group, runs, *x, *reached)).collect()))
-                .collect();
-            let range = (drawn.len() > 1).then(|| range(&drawn)).flatten();
-            let charts = drawn.into_iter().map(|(words, series)| Chart {
-                title: if words.is_empty() { (*what).to_string() } else { format!("{what}: {words}") },
-                note: String::new(),
-                x: (*axis).to_string(),
-                y: (*y).to_string(),
-                marks: Marks::Lines {
-                    series,
-                    colors: colors.clone(),
-                    rule: (*what == "Win score").then_some(50.0),
-                    breaks: Vec::new(),
-                    range,
-                    whole: *axis == "iteration",
-                },
-            });
-            section = section.with(Block::Charts { charts: charts.collect() });
+        if !dotted.is_empty() {
+            section.lead = "Where each group is after its last iteration. Lines: 95 % bootstrap intervals over its runs.".to_string();
+            section = section.with(Block::Charts { charts: dotted });
         }
-        if left_out > 0 { section.note(format!("Curves of {left_out} groups with lower rewards are left out.")) } else { section }
+        if left_out > 0 { section.note(format!("{left_out} groups with lower rewards are left out.")) } else { section }
     };
     ALONG.iter().zip(["evaluation", "tokens", "seconds"]).map(|(along, id)| section(along, id)).collect()
+}
+
+/// The names, each once.
+fn named<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut once: Vec<String> = Vec::new();
+    for name in names {
+        if !once.contains(name) {
+            once.push(name.clone());
+        }
+    }
+    once
+}
+
+/// A chart of curves for each panel.
+fn lines(panels: &[Panel], runs: &[Compared], (_, axis, x): &Along, (what, y, reached): &Reached, colors: &[String]) -> Vec<Chart> {
+    let drawn: Vec<(&str, Vec<Series>)> = panels
+        .iter()
+        .map(|(words, curves)| (words.as_str(), curves.iter().map(|(name, group)| curve(name, group, runs, *x, *reached)).collect()))
+        .collect();
+    let range = (drawn.len() > 1).then(|| range(&drawn)).flatten();
+    let charts = drawn.into_iter().map(|(words, series)| Chart {
+        title: if words.is_empty() { (*what).to_string() } else { format!("{what}: {words}") },
+        note: String::new(),
+        x: (*axis).to_string(),
+        y: (*y).to_string(),
+        marks: Marks::Lines {
+            series,
+            colors: colors.to_vec(),
+            rule: (*what == "Win score" && range.is_none()).then_some(50.0),
+            breaks: Vec::new(),
+            range,
+            whole: *axis == "iteration",
+        },
+    });
+    charts.collect()
+}
+
+/// What every group reached at the end, in one chart.
+fn dots(panels: &[Panel], runs: &[Compared], (_, axis, x): &Along, (what, y, reached): &Reached, colors: &[String]) -> Chart {
+    let dot = |shape: &str, name: &str, group: &Group| {
+        let at = |run: &Compared| x(run, run.last()?.iteration);
+        let point = Series::point(average(group, runs, at)?, over(group, runs, |run| reached(run.last()?), what)?);
+        Some(Dot { color: name.to_string(), shape: shape.to_string(), point })
+    };
+    let dots = panels.iter().flat_map(|(words, curves)| curves.iter().filter_map(move |(name, group)| dot(words, name, group)));
+    let marks = Marks::Dots { dots: dots.collect(), colors: colors.to_vec(), shapes: named(panels.iter().map(|(words, _)| words)) };
+    Chart { title: (*what).to_string(), note: String::new(), x: (*axis).to_string(), y: (*y).to_string(), marks }
 }
 
 /// The charts of each kind: one, or one for each combination of the settings that colours do not stand for. And how many groups have no curve.
@@ -248,7 +278,7 @@ fn curve(
 }
 
 /// The lowest and the highest value of all curves and their bands.
-fn range(drawn: &[(String, Vec<Series>)]) -> Option<(f64, f64)> {
+fn range(drawn: &[(&str, Vec<Series>)]) -> Option<(f64, f64)> {
     let points = drawn.iter().flat_map(|(_, series)| series).flat_map(|series| &series.points);
     let values: Vec<f64> = points.flat_map(|[_, y, low, high]| [*y, *low, *high]).flatten().collect();
     let (low, high) = (values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?);

@@ -54,6 +54,34 @@
     return [legend(chart.series.map(series => series.name), chart.colors), plot];
   }
 
+  const forms = [d3.symbolCircle, d3.symbolSquare, d3.symbolTriangle, d3.symbolDiamond, d3.symbolStar, d3.symbolCross, d3.symbolWye, d3.symbolTimes];
+
+  function dots(chart, width) {
+    const points = chart.dots.map(({ color, shape, point: [x, y, low, high] }) => ({ color, shape, x, y, low, high }));
+    const list = legend(chart.colors, chart.colors, true);
+    const shapes = document.createElement("ul");
+    shapes.className = "legend";
+    for (const [index, name] of chart.shapes.entries()) {
+      const item = document.createElement("li");
+      item.innerHTML = `<svg viewBox="-11 -6 22 12" aria-hidden="true"><path d="${d3.symbol(forms[index % forms.length], 50)()}" fill="currentColor"/></svg>`;
+      item.append(name);
+      shapes.append(item);
+    }
+    const words = point => [point.color, point.shape, `${chart.x} ${short(point.x)}`, `${chart.y} ${short(point.y)}`, point.low != null ? `95 %: ${short(point.low)} to ${short(point.high)}` : null].filter(line => line).join("\n");
+    return [list, chart.shapes.length > 1 ? shapes : null, Plot.plot({
+      width, height: Math.round(Math.min(380, Math.max(240, width * 0.6))), marginTop: 26, marginLeft: 46, marginRight: 14, marginBottom: 34, style,
+      x: { label: chart.x, labelAnchor: "right", grid: true, ticks: Math.max(3, Math.floor(width / 90)), tickFormat: ticks, inset: 10 },
+      y: { label: chart.y, grid: true, ticks: 5, tickFormat: ticks, nice: true },
+      color: { domain: chart.colors, range: chart.colors.map((_, index) => color(index)) },
+      symbol: { domain: chart.shapes, range: chart.shapes.map((_, index) => forms[index % forms.length]) },
+      marks: [
+        Plot.ruleX(points.filter(point => point.low != null), { x: "x", y1: "low", y2: "high", stroke: "color", strokeOpacity: 0.6 }),
+        Plot.dot(points, { x: "x", y: "y", fill: "color", symbol: "shape", r: 4.5 }),
+        tip(points, Plot.pointer({ x: "x", y: "y", title: words })),
+      ],
+    })];
+  }
+
   function histograms(chart, width) {
     const bins = chart.panels.flatMap(({ name, bins }) => bins.map(([from, to, count]) => ({ name, from, to, count })));
     const means = chart.panels.filter(panel => panel.mean != null);
@@ -163,7 +191,7 @@
     return [svg.node()];
   }
 
-  const draw = { lines, histograms, arrows, bars, graph };
+  const draw = { lines, dots, histograms, arrows, bars, graph };
   const figures = [...document.querySelectorAll("figure")].map(figure => ({
     place: figure.querySelector(".chart"), chart: JSON.parse(figure.querySelector("script").textContent), width: 0,
   }));
