@@ -18,6 +18,8 @@
 //! | 4 | [`run`] | a pipeline's plan and its execution in a run folder | the terminal |
 //! | 4 | [`report`] | HTML about runs, from their tables | burn, how runs are executed, the terminal |
 //! | 3 | [`stages`] | one file an operator; the only place with both Arrow and burn | each other |
+//! | 3 | [`tracking`] | curves of a run for TensorBoard and MLflow, from its tables | burn, stages |
+//! | 3 | [`serve`] | a run's tables over PostgreSQL's protocol | burn, the pipeline |
 //! | 2 | [`pipeline`] | YAML to a checked graph | Arrow, burn |
 //! | 2 | [`store`] | parts, manifests, cache, journal, lock, SQL over a run | burn, the pipeline |
 //! | 2 | [`generation`], [`training`] | batched sampling; losses, logprobs, optimizer | Arrow, each other |
@@ -26,6 +28,7 @@
 //! | 1 | [`dag`] | fingerprints and the scheduler over abstract nodes | Arrow, burn, files |
 //! | 1 | [`model`] | transformer, checkpoint, tokenizer, chat template | Arrow, the graph |
 //! | 0 | `memory` | how much this process may take | who needs it |
+//! | 0 | `nearest` | the word that was meant | where words come from |
 //! | 0 | [`disk`] | every change that a run makes on the disk, and what it opens again | what files mean |
 //! | 0 | [`contained`] | libraries that panic, made to return errors | what they do |
 //! | 0 | [`kernels`] | products, attention and elementwise work on the processor | models, burn |
@@ -49,11 +52,14 @@ pub mod generation;
 pub mod kernels;
 mod memory;
 pub mod model;
+mod nearest;
 pub mod pipeline;
 pub mod remote;
 pub mod report;
 pub mod run;
+pub mod serve;
 pub mod stages;
 pub mod store;
 pub mod tables;
+pub mod tracking;
 pub mod training;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use optune::pipeline::Pipeline;
+use optune::pipeline::Sweep;
 
 /// Files of the names that the pipelines here have, so that a graph can be made.
 fn fill(folder: &Path) {
@@ -27,17 +27,20 @@ fn fill(folder: &Path) {
     }
 }
 
-/// Reads the file and makes the graph.
+/// How many runs of a matrix are looked at.
+const RUNS: usize = 3;
+
+/// Reads the file and makes the graphs.
 pub fn pipeline(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let folder = super::folder("pipeline", fill);
-    match Pipeline::read("pipeline.yaml", text, &[]) {
+    match Sweep::read("pipeline.yaml", text, &[]) {
         // A pattern of file names may walk the whole disk, if that is what it says.
         Ok(_) if text.contains('*') || text.contains("..") => {}
-        Ok(pipeline) => match pipeline.graph(&folder) {
+        Ok(sweep) => sweep.runs.iter().take(RUNS).for_each(|pipeline| match pipeline.graph(&folder) {
             Ok(graph) => assert!(!graph.tasks.is_empty() && graph.tasks.len() <= 100_000),
             Err(error) => super::said(error),
-        },
+        }),
         Err(error) => super::said(error),
     }
 }

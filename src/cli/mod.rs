@@ -17,6 +17,7 @@ mod shell;
 mod sql;
 mod status;
 mod summary;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,8 +26,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::contained;
 use crate::model::ModelError;
-use crate::pipeline::{Graph, Pipeline, PipelineError};
+use crate::pipeline::{Graph, Pipeline, PipelineError, Sweep};
 use crate::run::RunError;
+use crate::serve::ServeError;
 use crate::stages::StageError;
 use crate::store::StoreError;
 
@@ -88,13 +90,25 @@ fn param(text: &str) -> Result<(String, String), String> {
 }
 
 impl PipelineArguments {
-    fn load(&self) -> Result<Graph, CliError> {
-        let mut graph = Pipeline::load(&self.file, &self.set)?.graph(Path::new(""))?;
-        if let Some(name) = &self.name {
-            graph.name.clone_from(name);
-        }
-        Ok(graph)
+    fn load(&self) -> Result<Graphs, CliError> {
+        let sweep = Sweep::load(&self.file, &self.set)?;
+        let name = self.name.clone().unwrap_or_else(|| sweep.name.clone());
+        let graph = |pipeline: &Pipeline| {
+            let mut graph = pipeline.graph(Path::new(""))?;
+            let of_point = graph.name.strip_prefix(&sweep.name).unwrap_or_default();
+            graph.name = format!("{name}{of_point}");
+            Ok(graph)
+        };
+        let graphs = sweep.runs.iter().map(graph).collect::<Result<_, CliError>>()?;
+        Ok(Graphs { name, graphs, has_matrix: sweep.has_matrix })
     }
+}
+
+/// The graphs of all runs of a pipeline file.
+struct Graphs {
+    name: String,
+    graphs: Vec<Graph>,
+    has_matrix: bool,
 }
 
 /// Why a command ended before its end.
@@ -142,11 +156,22 @@ impl From<StoreError> for CliError {
     }
 }
 
+impl From<ServeError> for CliError {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Address { .. } => Self::Input(error.to_string()),
+            ServeError::Listen { .. } | ServeError::Start(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Stage(error) => error.into(),
             RunError::Store(error) => error.into(),
+            // A server's address or token.
+            RunError::Tracking(_) => Self::Input(error.to_string()),
             RunError::Pipeline(_) => Self::Failed(error.to_string()),
         }
     }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::format::print;
 use super::progress::watcher;
-use super::{CliError, PipelineArguments};
+use super::{CliError, PipelineArguments, sweep};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
 use crate::run::{Prepared, describe, fetch, outside, prepare, runs};
@@ -27,14 +27,27 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
-        let graph = self.pipeline.load()?;
-        let run = Runs::open(runs)?.run(&graph.name)?;
-        let fetched = fetch(graph, &run, &|| false, watcher(self.json).as_ref())?;
-        let shapes = stages::check(&fetched.graph, None)?;
-        if self.sql {
-            return show_sql(&fetched.graph);
+        let (sweep, runs) = (self.pipeline.load()?, Runs::open(runs)?);
+        let (several, mut checked) = (sweep.graphs.len() > 1, Vec::new());
+        if several && self.sql {
+            let problem =
+                format!("expected a file of one run, found a matrix of {}; choose one with --set for each of its axes", sweep.graphs.len());
+            return Err(CliError::Input(problem));
         }
-        show(&run, &prepare(fetched)?, &shapes, self.json)
+        for graph in sweep.graphs {
+            let run = runs.run(&graph.name)?;
+            let fetched = fetch(graph, &run, &|| false, watcher(self.json).as_ref())?;
+            let shapes = stages::check(&fetched.graph, None)?;
+            if self.sql {
+                return show_sql(&fetched.graph);
+            }
+            let prepared = prepare(fetched)?;
+            if !several {
+                return show(&run, &prepared, &shapes, self.json);
+            }
+            checked.push((run, prepared));
+        }
+        sweep::show_plan(&checked, self.json)
     }
 }
 
@@ -80,9 +93,9 @@ fn show_sql(graph: &Graph) -> Result<(), CliError> {
 fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
     use crate::pipeline::graph::{RewardSource, SourceKind};
     match &task.operator {
-        Operator::Select(settings) => Some(stages::select::sql(settings, None, task.input("pool").is_some())),
-        Operator::Merge(_) => Some(stages::merge::sql(task.input("carried").is_some())),
-        Operator::Pair(settings) => Some(stages::pair::sql(&settings.weight)),
+        Operator::Select(settings) => Some(stages::select::sql(settings, task.iteration.unwrap_or(0), None, task.input("pool").is_some())),
+        Operator::Merge(settings) => Some(stages::merge::sql(task.input("carried").is_some(), settings.keep_best)),
+        Operator::Pair(settings) => Some(stages::pair::sql(settings)),
         Operator::Sql(settings) => Some(settings.query.text.trim().to_string()),
         Operator::Score(_) => match graph.source(task.input("reward")?).map(|source| &source.kind) {
             Some(SourceKind::Reward { reward }) => {

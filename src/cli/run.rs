@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 
 use super::progress::watcher;
+use super::sweep::{self, Tally};
 use super::{CliError, PipelineArguments, plan, summary};
 use crate::model::DeviceChoice;
-use crate::run::{Report, execute, fetch, prepare};
-use crate::stages;
-use crate::store::Runs;
+use crate::pipeline::Graph;
+use crate::run::{Prepared, Report, execute, fetch, prepare};
+use crate::stages::{self, Progress};
+use crate::store::{self, Runs};
 
 /// Set by the first Ctrl-C; the second ends the process, which loses at most the part in hand.
 static STOPPED: AtomicBool = AtomicBool::new(false);
@@ -32,21 +34,79 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
-        let graph = self.pipeline.load()?;
-        let run = Runs::open(runs)?.run(&graph.name)?;
+        let sweep = self.pipeline.load()?;
         listen()?;
-        let stopped = || STOPPED.load(Ordering::SeqCst);
         let progress = watcher(self.json);
-        let fetched = fetch(graph, &run, &stopped, progress.as_ref())?;
+        if !sweep.has_matrix {
+            return sweep.graphs.into_iter().try_for_each(|graph| self.one(runs, graph, progress.as_ref()));
+        }
+        let checked = self.check(runs, sweep.graphs, progress.as_ref())?;
+        if self.dry_run {
+            return sweep::show_plan(&checked, self.json);
+        }
+        let (mut worked_on, mut errors) = (Vec::new(), Vec::new());
+        for (number, each) in checked.iter().enumerate() {
+            let (run, prepared) = each;
+            let waiting = !Tally::of(run, prepared)?.is_finished();
+            if waiting {
+                self.announce(run.name(), number + 1, checked.len());
+                worked_on.push(each);
+            }
+            match self.finish(run, prepared, progress.as_ref()) {
+                Ok(()) => {}
+                Err(CliError::Interrupted(said)) => return Err(CliError::Interrupted(said)),
+                Err(error) => errors.push((run.name(), error)),
+            }
+        }
+        if errors.is_empty() {
+            return sweep::conclude(runs, &sweep.name, &worked_on, checked.len(), self.json);
+        }
+        let is_input = errors.iter().all(|(_, error)| matches!(error, CliError::Input(_)));
+        let text: Vec<String> = errors.iter().map(|(name, error)| format!("run {name}: {error}")).collect();
+        let text = format!("{}\n{} of {} runs are not finished", text.join("\n"), errors.len(), checked.len());
+        Err(if is_input { CliError::Input(text) } else { CliError::Failed(text) })
+    }
+
+    /// A file of one run.
+    fn one(&self, runs: &Path, graph: Graph, progress: &dyn Progress) -> Result<(), CliError> {
+        let run = Runs::open(runs)?.run(&graph.name)?;
+        let fetched = fetch(graph, &run, &is_stopped, progress)?;
         let shapes = stages::check(&fetched.graph, self.device)?;
         let prepared = prepare(fetched)?;
         if self.dry_run {
             return plan::show(&run, &prepared, &shapes, self.json);
         }
-        let lock = run.lock()?;
-        let report = execute(&lock, &prepared, self.device, &stopped, progress.as_ref())?;
-        self.conclude(&report)?;
+        self.finish(&run, &prepared, progress)?;
         summary::show(runs, &run, &prepared.graph, self.json)
+    }
+
+    /// Checks all runs of a sweep that have something to do, before any of them begins.
+    fn check(&self, runs: &Path, graphs: Vec<Graph>, progress: &dyn Progress) -> Result<Vec<(store::Run, Prepared)>, CliError> {
+        let (runs, mut checked) = (Runs::open(runs)?, Vec::new());
+        for graph in graphs {
+            let run = runs.run(&graph.name)?;
+            let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?)?;
+            if !Tally::of(&run, &prepared)?.is_finished() {
+                stages::check(&prepared.graph, self.device)?;
+            }
+            checked.push((run, prepared));
+        }
+        Ok(checked)
+    }
+
+    /// Does what a run has left to do.
+    fn finish(&self, run: &store::Run, prepared: &Prepared, progress: &dyn Progress) -> Result<(), CliError> {
+        let lock = run.lock()?;
+        let report = execute(&lock, prepared, self.device, &is_stopped, progress)?;
+        self.conclude(&report)
+    }
+
+    /// Says which run of a sweep begins.
+    fn announce(&self, name: &str, number: usize, of: usize) {
+        match self.json {
+            true => eprintln!("{}", serde_json::json!({ "event": "run", "run": name, "number": number, "of": of })),
+            false => eprintln!("run {name} ({number} of {of})"),
+        }
     }
 
     /// What to say, and how to exit, when not everything was finished.
@@ -72,6 +132,10 @@ impl Run {
         }
         Ok(())
     }
+}
+
+fn is_stopped() -> bool {
+    STOPPED.load(Ordering::SeqCst)
 }
 
 /// Lets the first Ctrl-C (or SIGTERM) stop the run after the part or step in hand, and the second one at once.

@@ -1,12 +1,14 @@
-//! `optune sql`: questions to a run's tables, one or in a shell.
+//! `optune sql`: questions to a run's tables, one, in a shell, or by clients of PostgreSQL.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::format::{self, Format};
 use super::{CliError, shell};
-use crate::store::{Runs, Session};
+use crate::serve::serve;
+use crate::store::{Live, Runs};
 
 #[derive(Args)]
 pub(super) struct Sql {
@@ -24,23 +26,34 @@ pub(super) struct Sql {
     /// A Parquet file to ask about too, as NAME=FILE. May be given several times.
     #[arg(long = "table", value_name = "NAME=FILE")]
     tables: Vec<String>,
+    /// Answer clients of PostgreSQL (psql, drivers) at an address of this machine, as the run goes on, until Ctrl-C.
+    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:5432", conflicts_with_all = ["query", "format", "output"])]
+    serve: Option<String>,
 }
 
 impl Sql {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
-        let session = open(runs, &self.run)?;
-        for table in &self.tables {
+        let named = |table: &String| {
             let (name, file) = table.split_once('=').ok_or_else(|| CliError::Input(format!("expected NAME=FILE, found {table}")))?;
-            session.register_files(name, &[(None, std::path::absolute(file)?)])?;
-        }
-        match self.query {
-            Some(query) => format::write(&session.query(&query)?, self.format, self.output.as_deref()),
-            None => shell::run(&session, self.format),
+            Ok((name.to_string(), std::path::absolute(file)?))
+        };
+        let live = Live::new(Runs::open(runs)?.find(&self.run)?, self.tables.iter().map(named).collect::<Result<_, CliError>>()?);
+        // What is wrong with the run or the files is said before anyone asks.
+        let session = live.session()?;
+        match (self.query, self.serve) {
+            (Some(query), _) => format::write(&session.query(&query)?, self.format, self.output.as_deref()),
+            (None, Some(address)) => {
+                let name = live.run().name().to_string();
+                Ok(serve(live, &address, |address| listening(&name, address))?)
+            }
+            (None, None) => shell::run(&live, self.format),
         }
     }
 }
 
-/// A session over a run's committed tables.
-pub(super) fn open(runs: &Path, run: &Path) -> Result<Session, CliError> {
-    Ok(Session::over_run(&Runs::open(runs)?.find(run)?)?)
+/// Says how to connect. Who is not there to read it is no reason not to serve.
+fn listening(run: &str, address: SocketAddr) {
+    let (host, port) = (address.ip(), address.port());
+    let _ =
+        format::print(&format!("{run} at {address}, for this machine only; psql: psql -h {host} -p {port} -d {run} -U any; end: Ctrl-C"));
 }

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::CliError;
 use super::format::print;
+use super::{CliError, sweep};
 use crate::store::{Quarantined, Run, Runs, Verified};
 
 #[derive(Args)]
 pub(super) struct Status {
-    /// The run: its name, or its folder.
+    /// The run: its name, or its folder. The name of a sweep shows all its runs.
     run: PathBuf,
     /// Print JSON lines.
     #[arg(long)]
@@ -22,7 +22,14 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
-        let run = Runs::open(runs)?.find(&self.run)?;
+        let runs = Runs::open(runs)?;
+        if let Some(of_sweep) = sweep::runs_of(&runs, &self.run)? {
+            return match self.verify {
+                true => of_sweep.iter().try_for_each(|run| self.verify(run)),
+                false => sweep::show_status(&of_sweep, self.json),
+            };
+        }
+        let run = runs.find(&self.run)?;
         if self.verify {
             return self.verify(&run);
         }

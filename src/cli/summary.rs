@@ -12,9 +12,13 @@ use crate::pipeline::graph::Graph;
 use crate::pipeline::spec::operator::Operator;
 use crate::store::{Event, EventKind, Run, Session};
 
+/// What the columns of a row are.
+const TITLES: [&str; 10] =
+    ["iteration", "regenerated", "tokens", "generate s", "score s", "train s", "evaluate s", "held-out reward", "win score", "NLL"];
+
 /// One iteration of the loop; 0 is what the loop started from.
 #[derive(Default)]
-struct Row {
+pub(super) struct Row {
     iteration: u32,
     regenerated: Option<i64>,
     tokens: Option<i64>,
@@ -34,10 +38,8 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
         return print(&json!({ "run": graph.name, "folder": run.folder(), "iterations": rows }).to_string());
     }
     if !rows.is_empty() {
-        let titles =
-            ["iteration", "regenerated", "tokens", "generate s", "score s", "train s", "evaluate s", "held-out reward", "win score", "NLL"];
-        let mut lines = vec![titles.join("  ")];
-        lines.extend(rows.iter().map(|row| row.line(&titles)));
+        let mut lines = vec![titles()];
+        lines.extend(rows.iter().map(Row::line));
         print(&lines.join("\n"))?;
         print("NLL: nats a token of the held-out responses under the initial policy; it rises first when training over-optimises\n")?;
     }
@@ -55,6 +57,16 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
         next.push(format!("  optune{runs} export pairs {name} pairs.jsonl"));
     }
     print(&next.join("\n"))
+}
+
+/// The titles of the columns.
+pub(super) fn titles() -> String {
+    TITLES.join("  ")
+}
+
+/// The last iteration of a run; none where the pipeline has no `evaluate`.
+pub(super) fn last(run: &Run, graph: &Graph) -> Result<Option<Row>, CliError> {
+    Ok(rows(run, graph, &Session::over_run(run)?)?.pop())
 }
 
 /// The first table of rewards in the loop and the prompts they belong to, by name; only where the prompts have a `group`.
@@ -93,6 +105,9 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
         };
         row.seconds[stage] += seconds(&events, &task.name, task.iteration);
     }
+    if !session.tables().contains(&evaluation.name) {
+        return Ok(rows);
+    }
     let name = evaluation.name.replace('"', "\"\"");
     let batches = session.query(&format!(
         "SELECT CAST(iteration AS DOUBLE) AS t, avg(reward), avg(baseline_reward),
@@ -119,18 +134,26 @@ fn seconds(events: &[Event], node: &str, iteration: Option<u32>) -> f64 {
 }
 
 impl Row {
+    pub(super) fn reward(&self) -> Option<f64> {
+        self.reward
+    }
+
+    pub(super) fn win_score(&self) -> Option<f64> {
+        self.win_score
+    }
+
     /// The row's cells, each as wide as its title.
-    fn line(&self, titles: &[&str]) -> String {
+    pub(super) fn line(&self) -> String {
         let whole = |value: Option<i64>| value.map_or("-".to_string(), |value| value.to_string());
         let number = |value: Option<f64>, digits: usize| value.map_or("-".to_string(), |value| format!("{value:.digits$}"));
         let mut cells = vec![self.iteration.to_string(), whole(self.regenerated), whole(self.tokens)];
         cells.extend(self.seconds.map(|seconds| format!("{seconds:.1}")));
         cells.extend([number(self.reward, 4), number(self.win_score, 1), number(self.nll, 3)]);
-        let cells = titles.iter().zip(cells).map(|(title, cell)| format!("{cell:>width$}", width = title.len()));
+        let cells = TITLES.iter().zip(cells).map(|(title, cell)| format!("{cell:>width$}", width = title.len()));
         cells.collect::<Vec<_>>().join("  ")
     }
 
-    fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         let [generate, score, train, evaluate] = self.seconds;
         json!({
             "iteration": self.iteration, "regenerated": self.regenerated, "tokens": self.tokens,

@@ -143,6 +143,12 @@ pub fn logprob(logits: &mut [f32], target: usize) -> (f64, f32) {
     (f64::from(logit) - f64::from(largest) - f64::from(sum).ln(), sum)
 }
 
+/// log Σ_v p_v² of the softmax that [`logprob`] left, nats: the logprob that two draws are the same.
+pub fn collision(powers: &[f32], sum: f32) -> f64 {
+    // The largest power is 1, so neither is 0.
+    f64::from(dot(powers, powers)).ln() - 2.0 * f64::from(sum).ln()
+}
+
 /// The way back through [`logprob`], from what it left: `powers` become the derivatives by the logits, derivative · (one-hot − probabilities).
 ///
 /// # Panics

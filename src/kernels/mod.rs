@@ -13,7 +13,9 @@ mod self_attention;
 mod update;
 
 pub use attention::{BLOCK, Segment, attend};
-pub use backward::{add_column_sums, add_column_sums_of_products, gate, gate_backward, logprob, logprob_backward, rms_norm_backward};
+pub use backward::{
+    add_column_sums, add_column_sums_of_products, collision, gate, gate_backward, logprob, logprob_backward, rms_norm_backward,
+};
 pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rotate_back, softmax, swiglu, weigh};
 pub use matrix::{Left, add_product, product};
 pub use packed::Packed;

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 
 use super::error::Fault;
-use super::nearest::nearest;
 use super::position::{At, Name, Span};
 use super::relations::relations;
 use super::scope::{Scope, Target, Where};
@@ -16,9 +15,10 @@ use super::spec::engine::Engine;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
-use super::spec::relational::Strategy;
 use super::spec::sampling::Generate;
+use super::spec::select::{Select, Strategy};
 use super::spec::training::{Initialize, Sft};
+use crate::nearest::nearest;
 
 /// One input of a node: the slot, what the node calls it, and where it leads.
 #[derive(Clone, Debug)]
@@ -47,15 +47,21 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
     for (slot, input, expected) in node.operator.slots() {
         // What an evaluation compares with is made once, so that it is the same in every iteration.
         let fixed = matches!(node.operator, Operator::Evaluate(_)) && ["baseline", "prompts", "reward"].contains(&slot);
-        let target = scope.resolve(input, expected, if fixed { Where::Outside } else { place })?;
-        let optional = matches!((&node.operator, slot), (Operator::Select(_), "pool") | (Operator::Merge(_), "carried"));
+        let place = if fixed { Where::Outside } else { place };
+        let target = match (&node.operator, slot) {
+            // Rewards that the user has are ranked as a pool's are.
+            (Operator::Select(_), "pool") => {
+                let own = |fault| scope.resolve(input, Output::Table, place).map_err(|_| fault);
+                scope.resolve(input, expected, place).or_else(own)?
+            }
+            _ => scope.resolve(input, expected, place)?,
+        };
+        let optional = matches!((&node.operator, slot), (Operator::Select(_), "pool" | "previous") | (Operator::Merge(_), "carried"));
         begins(scope, target, optional, &input.value, input.span)?;
         links.push(Link { slot, name: input.value.clone(), target, span: input.span });
     }
     match &node.operator {
-        Operator::Select(select) if select.pool.is_none() && select.strategy == Strategy::LowestReward => {
-            return Err(Fault::at(name.span, "to select by lowest_reward, \"pool\" is needed: the pool whose rewards rank the prompts"));
-        }
+        Operator::Select(select) => ranked(select, name.span)?,
         Operator::Generate(generate) => served(generate, &links)?,
         Operator::Sft(Sft { initialize: Initialize::Random, lora: Some(_), .. }) => {
             let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
@@ -67,6 +73,18 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
         _ => {}
     }
     Ok(links)
+}
+
+/// A selection needs what its strategy looks at.
+fn ranked(select: &Select, span: Span) -> Result<(), Fault> {
+    let problem = match (&select.strategy, &select.pool, &select.previous) {
+        (Strategy::All, ..) => return Ok(()),
+        (_, None, _) => "to select some of the prompts, \"pool\" is needed: the pool whose rewards rank the prompts, usually pool[t-1]",
+        (Strategy::RewardGain, _, None) => "to select by reward_gain, \"previous\" is needed: the last selection, usually selection[t-1]",
+        (Strategy::RewardGain, ..) | (_, _, None) => return Ok(()),
+        _ => "\"previous\" is read by the strategy reward_gain only; leave it out",
+    };
+    Err(Fault::at(span, problem))
 }
 
 /// A server keeps answering with the model it has loaded, so a policy that the pipeline makes needs a command that loads it.

@@ -10,9 +10,9 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::error::Fault;
-use super::nearest::{one_of, suggestion};
 use super::position::AT;
 use super::tree::{Tree, Value};
+use crate::nearest::{one_of, suggestion};
 
 impl std::error::Error for Fault {}
 

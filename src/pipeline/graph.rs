@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::spec::input::{Columns, Format, Server, Shape};
 use super::spec::operator::{Operator, Output, Resources};
+use super::spec::tracking::Tracking;
 use super::spec::{Param, Spec};
 
 /// A pipeline, ready to run: every task after the tasks it reads.
@@ -239,6 +240,11 @@ impl Graph {
             };
             paths.into_iter().map(|path| (source.name.as_str(), path))
         })
+    }
+
+    /// Where the run's numbers are shown besides its tables.
+    pub fn tracking(&self) -> &Tracking {
+        &self.spec.tracking
     }
 
     /// The pipeline file with params and SQL files filled in and every default written out, under the graph's name. Loading it gives the same graph.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::error::{Fault, PipelineError};
 use super::files;
 use super::graph::Graph;
+use super::matrix;
 use super::params;
 use super::spec::Spec;
 use super::tree::{LARGEST_FILE_BYTES, Tree, Value};
@@ -24,26 +25,34 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Reads a file, with params replaced by `sets`.
+    /// Reads a file of one run, with params replaced by `sets`.
     ///
     /// # Errors
-    /// A file that cannot be read or is not valid YAML, an unknown version, key, param or value, a setting out of its range.
+    /// A file that cannot be read or is not valid YAML, an unknown version, key, param or value, a setting out of its range; several runs.
     pub fn load(path: &Path, sets: &[(String, String)]) -> Result<Self, PipelineError> {
-        let file = path.display().to_string();
-        match files::text(path, LARGEST_FILE_BYTES) {
-            Ok(text) => Self::read(&file, &text, sets),
-            Err(error) => Err(Fault::nowhere(format!("cannot read the pipeline file: {error}")).in_file(&file, "")),
-        }
+        Self::one(Sweep::load(path, sets)?)
     }
 
-    /// Reads a text, with params replaced by `sets`; `file` is its name in errors.
+    /// Reads the text of one run, with params replaced by `sets`; `file` is its name in errors.
     ///
     /// # Errors
     /// As [`Pipeline::load`].
     pub fn read(file: &str, text: &str, sets: &[(String, String)]) -> Result<Self, PipelineError> {
-        match spec(text, sets) {
-            Ok(spec) => Ok(Self { spec, file: file.to_string(), text: text.to_string() }),
-            Err(fault) => Err(fault.in_file(file, text)),
+        Self::one(Sweep::read(file, text, sets)?)
+    }
+
+    fn one(sweep: Sweep) -> Result<Self, PipelineError> {
+        let count = sweep.runs.len();
+        let several = |pipeline: &Self| {
+            let problem = format!("expected a file of one run, found a matrix of {count}; choose one with --set for each of its axes");
+            Fault::nowhere(problem).in_file(&pipeline.file, &pipeline.text)
+        };
+        let mut runs = sweep.runs.into_iter();
+        match (runs.next(), runs.next()) {
+            (Some(one), None) => Ok(one),
+            (Some(one), Some(_)) => Err(several(&one)),
+            // A sweep has a run at least.
+            (None, _) => Err(Fault::nowhere("expected a run, found none").in_file("", "")),
         }
     }
 
@@ -58,9 +67,71 @@ impl Pipeline {
     }
 }
 
-fn spec(text: &str, sets: &[(String, String)]) -> Result<Spec, Fault> {
-    let mut tree = Tree::read(text)?;
-    version(&tree)?;
+/// All runs of a pipeline file: one, or one for each point of its matrix.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// The name in the file, with which the names of all runs begin.
+    pub name: String,
+    /// The runs, in the order of the matrix; at least one. No two have the same name.
+    pub runs: Vec<Pipeline>,
+    /// Whether the file has a matrix.
+    pub has_matrix: bool,
+}
+
+impl Sweep {
+    /// Reads a file, with params replaced by `sets`; those of the matrix's axes leave the runs that have these values.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`], but for several runs; and a matrix that is none.
+    pub fn load(path: &Path, sets: &[(String, String)]) -> Result<Self, PipelineError> {
+        let file = path.display().to_string();
+        match files::text(path, LARGEST_FILE_BYTES) {
+            Ok(text) => Self::read(&file, &text, sets),
+            Err(error) => Err(Fault::nowhere(format!("cannot read the pipeline file: {error}")).in_file(&file, "")),
+        }
+    }
+
+    /// Reads a text, with params replaced by `sets`; `file` is its name in errors.
+    ///
+    /// # Errors
+    /// As [`Sweep::load`].
+    pub fn read(file: &str, text: &str, sets: &[(String, String)]) -> Result<Self, PipelineError> {
+        let pipeline = |spec| Pipeline { spec, file: file.to_string(), text: text.to_string() };
+        let read = || {
+            let mut tree = Tree::read(text)?;
+            version(&tree)?;
+            let mut sets = sets.to_vec();
+            let name = name(&tree);
+            let Some(points) = matrix::points(&mut tree, &mut sets)? else {
+                return Ok(Self { name, runs: vec![pipeline(spec(tree, &sets)?)], has_matrix: false });
+            };
+            let mut runs: Vec<Pipeline> = Vec::with_capacity(points.len());
+            for point in points {
+                let values: Vec<String> = point.values().iter().map(|(axis, value)| format!("{axis} {value}")).collect();
+                let run = point.apply(&tree).and_then(|tree| spec(tree, &sets));
+                let run = run.map_err(|fault| Fault { message: format!("with {}: {}", values.join(", "), fault.message), ..fault })?;
+                if runs.iter().any(|other| other.spec.name.value == run.name.value) {
+                    return Err(Fault::at(
+                        run.name.span,
+                        format!("two runs of the matrix are called {}; let their values differ in letters and digits", run.name.value),
+                    ));
+                }
+                runs.push(pipeline(run));
+            }
+            Ok(Self { name, runs, has_matrix: true })
+        };
+        read().map_err(|fault: Fault| fault.in_file(file, text))
+    }
+}
+
+/// The run's name, as the file has it.
+fn name(file: &Tree) -> String {
+    let Value::Mapping(entries) = &file.value else { return String::new() };
+    let name = entries.iter().find(|(key, _)| key.text() == Some("name")).and_then(|(_, name)| name.text());
+    name.unwrap_or_default().to_string()
+}
+
+fn spec(mut tree: Tree, sets: &[(String, String)]) -> Result<Spec, Fault> {
     params::fill_in(&mut tree, sets)?;
     Spec::deserialize(&tree)
 }
@@ -84,8 +155,5 @@ fn version(root: &Tree) -> Result<(), Fault> {
         }
         None => return Err(Fault::at(root.span, "expected a mapping that begins with \"optune: 1\", found an empty one")),
     }
-    match entries.iter().find(|(key, _)| key.text() == Some("matrix")) {
-        Some((key, _)) => Err(Fault::at(key.span, "\"matrix\" is not supported yet; run the file once for each value with --set")),
-        None => Ok(()),
-    }
+    Ok(())
 }

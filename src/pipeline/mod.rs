@@ -1,7 +1,7 @@
 //! The pipeline file: YAML to a checked, unrolled graph.
 //!
 //! ```text
-//! text ─▶ tree (positions) ─▶ params filled in ─▶ Spec (types, ranges) ─▶ names, slots, files, cycles checked ─▶ Graph
+//! text ─▶ tree (positions) ─▶ one tree a point of the matrix ─▶ params filled in ─▶ Spec (types, ranges) ─▶ names, slots, files, cycles checked ─▶ Graph
 //! ```
 //! Knows names, settings and which files must be there; nothing of Arrow or burn, of how a node runs or of what is already done.
 
@@ -11,7 +11,7 @@ mod error;
 mod files;
 pub mod graph;
 mod load;
-mod nearest;
+mod matrix;
 mod params;
 pub mod position;
 mod range;
@@ -24,7 +24,7 @@ mod unroll;
 
 pub use error::PipelineError;
 pub use graph::{Graph, Input, Slot, Source, SourceKind, Task};
-pub use load::Pipeline;
+pub use load::{Pipeline, Sweep};
 pub use schema::schema;
 pub use spec::Spec;
 pub use spec::operator::{Device, Operator, Output, Resources};

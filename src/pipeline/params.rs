@@ -6,10 +6,10 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::error::Fault;
-use super::nearest::suggestion;
 use super::position::Span;
 use super::spec::Param;
 use super::tree::{Tree, Value};
+use crate::nearest::suggestion;
 
 /// Replaces params by `--set`, then fills them in. A scalar that is `${name}` and nothing else becomes the param's value, with its type.
 pub(super) fn fill_in(root: &mut Tree, sets: &[(String, String)]) -> Result<(), Fault> {

@@ -5,11 +5,11 @@
 use indexmap::IndexMap;
 
 use super::error::Fault;
-use super::nearest::nearest;
 use super::position::{Name, Span};
 use super::spec::Spec;
 use super::spec::input::Input;
 use super::spec::operator::{Operator, Output};
+use crate::nearest::nearest;
 
 /// Where a name leads. Indices are positions in the pipeline file's mappings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Scope {
             let hint = match near {
                 Some(near) => format!("; did you mean \"{near}{suffix}\"?"),
                 None if fitting.is_empty() => "; there is none here".to_string(),
-                None => format!(": {}", super::nearest::one_of(&fitting)),
+                None => format!(": {}", crate::nearest::one_of(&fitting)),
             };
             return fault(format!("unknown input \"{}\": expected {noun}{hint}", name.value));
         };

@@ -27,8 +27,9 @@ use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::spec::Spec;
 use super::spec::operator::{Operator, Output};
-use super::spec::relational::{RankBy, Score, Strategy};
+use super::spec::relational::Score;
 use super::spec::sampling::{Evaluate, Generate};
+use super::spec::select::{Select, Strategy};
 use super::spec::training::Rank;
 
 /// The most iterations; a run of more is a mistake.
@@ -42,6 +43,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
     let iterations = iterations(&spec)?;
     run_name(&spec.name)?;
     let date = date(&spec)?;
+    spec.tracking.check()?;
     let sources = files::find(&mut spec, folder)?;
     let scope = Scope::of(&spec)?;
     let no_nodes = indexmap::IndexMap::new();
@@ -156,8 +158,8 @@ impl Unrolling<'_> {
                 }
                 // What makes no difference is set to one value, so that equal selections have equal fingerprints.
                 if select.strategy == Strategy::All {
-                    (select.ratio, select.rank_by) = (1.0, RankBy::Mean);
-                    inputs.retain(|slot| slot.slot != "pool");
+                    *select = Select { strategy: Strategy::All, prompts: select.prompts.clone(), ..Select::default() };
+                    inputs.retain(|slot| slot.slot == "prompts");
                 }
             }
             Operator::Score(score) => {

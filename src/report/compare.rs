@@ -8,8 +8,10 @@ use super::cost::{Cost, costs};
 use super::evaluation::{Evaluated, evaluated};
 use super::groups::{Group, Groups, last_word};
 use super::overview::state;
+use super::regeneration;
 use super::source::Source;
 use super::statistics::{Interval, mean};
+use super::trend::{self, Measure};
 use super::words::{interval, maybe, missing, seconds, whole};
 
 /// The most curves in one chart.
@@ -25,6 +27,8 @@ struct Compared {
     costs: Vec<Cost>,
     /// Seconds of each cost, of those from the cache as another of the runs spent them.
     seconds: Vec<Option<f64>>,
+    /// What regenerating a prompt gained, in the mean over all that were after the first iteration.
+    gain: Option<f64>,
 }
 
 /// The sections.
@@ -35,6 +39,7 @@ pub fn sections(sources: &[Source]) -> Result<Vec<Section>, ReportError> {
     let groups = Groups::of(sources)?;
     let runs = compared(sources)?;
     let mut sections = vec![settings(&groups), results(&groups, &runs)];
+    sections.extend(trends(&groups, &runs));
     sections.extend(curves(&groups, &runs));
     sections.push(listed(sources, &groups, &runs));
     Ok(sections)
@@ -46,7 +51,7 @@ fn compared(sources: &[Source]) -> Result<Vec<Compared>, ReportError> {
             Some(node) => evaluated(source, &node.name)?,
             None => Vec::new(),
         };
-        Ok(Compared { evaluated, costs: costs(source)?, seconds: Vec::new() })
+        Ok(Compared { evaluated, costs: costs(source)?, seconds: Vec::new(), gain: regeneration::mean_gain(source)? })
     };
     let mut runs: Vec<Compared> = sources.iter().map(of).collect::<Result<_, ReportError>>()?;
     let fingerprint = |source: &Source, cost: &Cost| {
@@ -82,6 +87,12 @@ impl Compared {
         both.filter(|(cost, _)| cost.stage == "generate" && i64::from(cost.iteration.unwrap_or(0)) <= until)
             .map(|(_, seconds)| *seconds)
             .sum()
+    }
+
+    /// Seconds of the loop without evaluation: what another choice of prompts changes.
+    fn loop_seconds(&self) -> Option<f64> {
+        let both = self.costs.iter().zip(&self.seconds).filter(|(cost, _)| cost.iteration.is_some() && cost.stage != "evaluate");
+        both.map(|(_, seconds)| *seconds).sum()
     }
 
     fn all_seconds(&self) -> Option<f64> {
@@ -127,7 +138,18 @@ fn average(group: &Group, runs: &[Compared], of: impl Fn(&Compared) -> Option<f6
 
 fn results(groups: &Groups, runs: &[Compared]) -> Section {
     let lead = "After the last iteration that each has. Brackets: 95 % bootstrap intervals over the runs of a group, of a single run over its prompts.";
-    let columns = ["group", "#runs", "#held-out reward", "#win score", "#NLL", "#tokens sampled", "#generating", "#all nodes"];
+    let columns = [
+        "group",
+        "#runs",
+        "#held-out reward",
+        "#win score",
+        "#NLL",
+        "#gain of a regenerated prompt",
+        "#tokens sampled",
+        "#generating",
+        "#the loop",
+        "#all nodes",
+    ];
     let mut table = Table::new("", &columns);
     for group in &groups.all {
         let end = |of: fn(&Evaluated) -> Option<Interval>, seed: &str| over(group, runs, |run| of(run.last()?), seed);
@@ -137,13 +159,39 @@ fn results(groups: &Groups, runs: &[Compared]) -> Section {
             interval(end(|last| last.reward, "reward")),
             interval(end(|last| last.win_score, "win score")),
             interval(end(Evaluated::nll, "NLL")),
+            interval(gain(group, runs)),
             average(group, runs, |run| Some(run.tokens(i64::MAX))).map_or_else(missing, |tokens| whole(tokens.round() as i64)),
             average(group, runs, |run| run.generation_seconds(i64::MAX)).map_or_else(missing, seconds),
+            average(group, runs, Compared::loop_seconds).map_or_else(missing, seconds),
             average(group, runs, Compared::all_seconds).map_or_else(missing, seconds),
         ]);
     }
+    let words = "The loop: all nodes of the iterations but evaluation. Gain: mean reward of a regenerated prompt's responses after an iteration less before it, \
+                 from the second iteration on; where prompts are selected for low rewards, partly regression to the mean.";
     let unknown = "Seconds of what came from the cache are those of the run here that made it; – where none of these runs did.";
-    Section::new("results", "Results", lead).with(Block::Table(table)).note(unknown)
+    Section::new("results", "Results", lead).with(Block::Table(table)).note(words).note(unknown)
+}
+
+/// What regenerating a prompt gained, over the runs of a group.
+fn gain(group: &Group, runs: &[Compared]) -> Option<Interval> {
+    let each: Option<Vec<f64>> = group.runs.iter().map(|run| runs.get(*run)?.gain).collect();
+    Interval::of(&each?, &format!("{} gain", group.name))
+}
+
+/// What the groups reached against the settings that are numbers.
+fn trends(groups: &Groups, runs: &[Compared]) -> Option<Section> {
+    let end = |group: &Group, of: fn(&Evaluated) -> Option<Interval>, seed: &str| over(group, runs, |run| of(run.last()?), seed);
+    let spent = |group: &Group| {
+        let each: Option<Vec<f64>> = group.runs.iter().map(|run| runs.get(*run)?.loop_seconds()).collect();
+        Interval::of(&each?, &format!("{} seconds", group.name))
+    };
+    let measures = [
+        Measure { title: "Win score", axis: "win score", rule: None, of: &|group| end(group, |last| last.win_score, "win score") },
+        Measure { title: "Held-out reward", axis: "mean reward", rule: None, of: &|group| end(group, |last| last.reward, "reward") },
+        Measure { title: "Gain of a regenerated prompt", axis: "reward after − before", rule: Some(0.0), of: &|group| gain(group, runs) },
+        Measure { title: "Seconds of the loop", axis: "seconds without evaluation", rule: None, of: &spent },
+    ];
+    trend::section(groups, &measures)
 }
 
 type Along = (&'static str, &'static str, fn(&Compared, i64) -> Option<f64>);

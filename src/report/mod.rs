@@ -37,6 +37,7 @@ mod settings;
 mod source;
 pub mod statistics;
 mod training;
+mod trend;
 mod words;
 
 use crate::pipeline::PipelineError;

@@ -43,6 +43,18 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     Ok((!section.blocks.is_empty()).then_some(section))
 }
 
+/// The mean gain of all prompts that were regenerated after the first iteration; `None` where none was.
+///
+/// # Errors
+/// A table cannot be read.
+pub fn mean_gain(source: &Source) -> Result<Option<f64>, ReportError> {
+    let Some(select) = source.with_operator("select").next() else { return Ok(None) };
+    let of_select = |pool: &&Node| source.upstream(&pool.name, "select").is_some_and(|other| other.name == select.name);
+    let pool = source.with_operator("merge").find(of_select).filter(|pool| source.has(&pool.name) && source.has(&select.name));
+    let rows = pool.map_or(Ok(Vec::new()), |pool| rows(source, select, pool))?;
+    Ok(mean(&rows.iter().filter(|row| row.selected).map(|row| row.after - row.before).collect::<Vec<_>>()))
+}
+
 fn rows(source: &Source, select: &Node, pool: &Node) -> Result<Vec<Row>, ReportError> {
     if !source.columns(&select.name).iter().any(|column| column == "iteration") {
         return Ok(Vec::new());

@@ -9,6 +9,7 @@ use crate::model::DeviceChoice;
 use crate::pipeline::graph::Input;
 use crate::stages::{self, Context, Progress, StageError};
 use crate::store::{Event, EventKind, Place, RunLock, State};
+use crate::tracking::{Ended, Tracker, TrackingError};
 
 /// How an execution ended.
 pub struct Report {
@@ -70,19 +71,23 @@ pub fn execute(
             schedule::Step { needs: needs.collect(), slot: stages::slot(graph, task) }
         })
         .collect();
-    let outcomes = schedule::schedule(&steps, stopped, &|step| {
-        let task = &graph.tasks[pending[step]];
-        let context = Context {
-            run,
-            graph,
-            task,
-            recipe: &prepared.recipes[pending[step]],
-            device: device.unwrap_or_else(|| stages::device_choice(task)),
-            stopped,
-            progress,
-        };
-        run_one(&context)
-    });
+    let work = || {
+        schedule::schedule(&steps, stopped, &|step| {
+            let task = &graph.tasks[pending[step]];
+            let context = Context {
+                run,
+                graph,
+                task,
+                recipe: &prepared.recipes[pending[step]],
+                device: device.unwrap_or_else(|| stages::device_choice(task)),
+                stopped,
+                progress,
+            };
+            run_one(&context)
+        })
+    };
+    let warn = |message: &str| progress.warned("tracking", message);
+    let outcomes = tracker(run, prepared, &warn)?.beside(work, |outcomes| ended(outcomes));
 
     let mut report =
         Report { ran: 0, reused: graph.tasks.len() - pending.len(), stopped: false, failures: Vec::new(), blocked: Vec::new() };
@@ -98,6 +103,29 @@ pub fn execute(
         }
     }
     Ok(report)
+}
+
+/// What shows the run, as the pipeline says.
+fn tracker<'w>(run: &RunLock, prepared: &Prepared, warn: &'w (dyn Fn(&str) + Sync)) -> Result<Tracker<'w>, TrackingError> {
+    let mut wanted = HashMap::new();
+    for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
+        wanted.insert(task.place(), recipe.fingerprint());
+        wanted.extend(task.training_place().map(|place| (place, stages::training_recipe(recipe).fingerprint())));
+    }
+    let params = prepared.graph.params.iter().map(|(name, value)| (name.clone(), value.to_string()));
+    let params = params.chain([("seed".to_string(), prepared.graph.seed.to_string())]).collect();
+    Tracker::new(run, prepared.graph.tracking(), wanted, params, warn)
+}
+
+/// How a run with these outcomes ended.
+fn ended(outcomes: &[Outcome<StageError>]) -> Ended {
+    let stopped = |outcome: &Outcome<StageError>| matches!(outcome, Outcome::Stopped | Outcome::Failed(StageError::Stopped));
+    let failed = |outcome: &Outcome<StageError>| !matches!(outcome, Outcome::Done) && !stopped(outcome);
+    match outcomes {
+        _ if outcomes.iter().any(failed) => Ended::Failed,
+        _ if outcomes.iter().any(stopped) => Ended::Interrupted,
+        _ => Ended::Finished,
+    }
 }
 
 /// Runs one stage, with its beginning and its end in the journal.

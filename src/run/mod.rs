@@ -18,6 +18,7 @@ pub use recipes::{Prepared, prepare};
 
 use crate::stages::StageError;
 use crate::store::StoreError;
+use crate::tracking::TrackingError;
 
 /// An error of a run as a whole; errors of single nodes are in the [`Report`].
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum RunError {
     /// The run folder or an input could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What shows the run cannot be told.
+    #[error(transparent)]
+    Tracking(#[from] TrackingError),
     /// The resolved pipeline could not be written down.
     #[error("pipeline.yaml: {0}")]
     Pipeline(String),

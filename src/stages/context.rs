@@ -14,7 +14,7 @@ use crate::model::{Checkpoint, DeviceChoice, Dtype};
 use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::{Device, Output};
 use crate::store::{PartWriter, Place, PlaceKind, RunLock, Session, TableWriter};
-use crate::tables::{TableError, TableKind};
+use crate::tables::{TableError, TableKind, training};
 
 /// Memory of a session's sorts, in bytes, before they go on on disk.
 const SORTING_BYTES: usize = 128 << 20;
@@ -73,7 +73,7 @@ impl Task {
 
     /// Where a model's training table lies: `<name>_training`. Nothing for tasks that make no model.
     pub fn training_place(&self) -> Option<Place> {
-        let name = format!("{}_training", self.name);
+        let name = format!("{}{}", self.name, training::SUFFIX);
         self.makes_model().then_some(Place { kind: PlaceKind::Table, name, iteration: self.iteration })
     }
 
@@ -142,6 +142,11 @@ impl Context<'_> {
         }
     }
 
+    /// Whether an input is a table of the user's own, from outside or by a query.
+    pub fn is_own_table(&self, input: Input) -> bool {
+        self.table(input).is_ok_and(|(_, kind)| kind.is_none())
+    }
+
     /// The rows of all tables in `slot`, read by that table's `rows`.
     pub fn rows<R>(&self, slot: &str, rows: impl Fn(&RecordBatch) -> Result<Vec<R>, TableError>) -> Result<Vec<R>, StageError> {
         let mut all = Vec::new();
@@ -202,8 +207,8 @@ impl Context<'_> {
         Ok(Session::with_memory_limit(SORTING_BYTES, &self.run.temporary()?)?)
     }
 
-    /// Offers the ids of the prompts in `slot`, checked, to the session's queries as `name`; how many there are.
-    pub fn register_prompt_ids(&self, session: &Session, name: &str, slot: &str) -> Result<usize, StageError> {
+    /// Offers the prompts in `slot`, checked, to the session's queries as `name`; how many there are.
+    pub fn register_prompts(&self, session: &Session, name: &str, slot: &str) -> Result<usize, StageError> {
         let input = self.input(slot)?;
         if let Some(source) = self.graph.source(input) {
             // Outside tables have ids and were checked when they were brought in.
@@ -212,8 +217,9 @@ impl Context<'_> {
             return Ok(usize::try_from(rows).unwrap_or(usize::MAX));
         }
         let prompts = self.prompts(slot)?;
-        session.register_batches(name, prompts.batches.iter().map(|batch| batch.project(&[0])).collect::<Result<_, _>>()?)?;
-        Ok(prompts.len())
+        let count = prompts.len();
+        session.register_batches(name, prompts.batches)?;
+        Ok(count)
     }
 
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.

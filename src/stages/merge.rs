@@ -3,15 +3,16 @@
 //! [`sql`] says what it is. It is made by a walk through the tables, which have their rows in the order of their prompts. Knows which
 //! prompts have new rewards; not how they were selected.
 
-use arrow::array::{Array, Int32Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{Array, Float64Array, Int32Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{interleave, take};
 
 use super::{Context, StageError, Summary};
+use crate::pipeline::spec::relational::Merge;
 use crate::store::{Session, Slices};
 use crate::tables::{TableError, TableKind, column, pool, responses, rewards};
 
 /// New responses of the prompts that have any, and the carried ones of all others; `born` says when each was sampled.
-pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
+pub(super) fn run(context: &Context, settings: &Merge) -> Result<Summary, StageError> {
     let session = context.spilling_session()?;
     context.register(&session, "rewards", "fresh")?;
     context.register(&session, "responses", "responses")?;
@@ -20,7 +21,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
         context.register(&session, "carried", "carried")?;
     }
     let rows = context.write_relation(TableKind::Pool, |relation| {
-        rows(&session, carried, Slices::default())?.try_for_each(|batch| relation.write(&batch?))?;
+        rows(&session, carried, settings.keep_best, Slices::default())?.try_for_each(|batch| relation.write(&batch?))?;
         Ok([("responses", relation.rows())])
     })?;
     Ok(Summary::new(format!("{rows} responses in the pool")))
@@ -33,15 +34,18 @@ const TOKEN_COUNT: &str = "CAST(array_length(responses.token_ids) AS INT) - resp
 
 /// The plan as SQL over `rewards`, `responses` and, after the first iteration, `carried`.
 ///
-/// A selected prompt whose new responses all failed keeps its old ones, so that no prompt is lost.
-pub fn sql(carried: bool) -> String {
-    let kept = if carried {
-        format!(
-            "\nUNION ALL\nSELECT {COLUMNS} FROM carried\nWHERE NOT EXISTS (SELECT 1 FROM fresh WHERE fresh.prompt_id = carried.prompt_id)"
-        )
-    } else {
-        String::new()
-    };
+/// A selected prompt whose new responses all failed keeps its old ones, so that no prompt is lost. One with new ones keeps the best of the old
+/// ones too if `keep_best` says so; of equal ones the first by response_index, then born.
+pub fn sql(carried: bool, keep_best: bool) -> String {
+    let is_fresh = "EXISTS (SELECT 1 FROM fresh WHERE fresh.prompt_id = carried.prompt_id)";
+    let mut kept = if carried { format!("\nUNION ALL\nSELECT {COLUMNS} FROM carried\nWHERE NOT {is_fresh}") } else { String::new() };
+    if carried && keep_best {
+        kept += &format!(
+            "\nUNION ALL\nSELECT {COLUMNS} FROM (
+  SELECT *, row_number() OVER (PARTITION BY prompt_id ORDER BY reward DESC, response_index, born) AS place FROM carried
+) AS carried\nWHERE place = 1 AND {is_fresh}"
+        );
+    }
     format!(
         "WITH fresh AS (
   SELECT rewards.prompt_id, rewards.response_index, rewards.born, rewards.reward,
@@ -53,7 +57,7 @@ pub fn sql(carried: bool) -> String {
 SELECT {COLUMNS} FROM fresh{kept}
 )
 SELECT {COLUMNS} FROM merged
-ORDER BY prompt_id, response_index"
+ORDER BY prompt_id, response_index, born"
     )
 }
 
@@ -65,6 +69,7 @@ ORDER BY prompt_id, response_index"
 pub fn rows<'s>(
     session: &'s Session,
     carried: bool,
+    keep_best: bool,
     slices: Slices<'s>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, StageError>> + use<'s>, StageError> {
     let scored = session.rows("SELECT prompt_id, born, response_index, reward FROM rewards WHERE error IS NULL")?;
@@ -74,9 +79,9 @@ pub fn rows<'s>(
     if carried {
         slices = slices.with("carried", pool::KEY, session.rows(&format!("SELECT {COLUMNS} FROM carried"))?);
     }
-    Ok(slices.map(|slice| match slice?.as_slice() {
+    Ok(slices.map(move |slice| match slice?.as_slice() {
         [rewards, answered] => joined(rewards, answered),
-        [rewards, answered, carried] => merged(&joined(rewards, answered)?, carried),
+        [rewards, answered, carried] => merged(&joined(rewards, answered)?, carried, keep_best),
         other => Err(StageError::Input(format!("expected two tables or three, found {}", other.len()))),
     }))
 }
@@ -105,28 +110,42 @@ fn joined(rewards: &RecordBatch, answered: &RecordBatch) -> Result<RecordBatch, 
     Ok(RecordBatch::try_new(pool::schema(), columns.collect::<Result<_, _>>()?)?)
 }
 
-/// The fresh rows, and the carried ones of all prompts that have none.
-fn merged(fresh: &RecordBatch, carried: &RecordBatch) -> Result<RecordBatch, StageError> {
+/// The fresh rows, and the carried ones of all prompts that have none; of the others the best one, if that is kept.
+fn merged(fresh: &RecordBatch, carried: &RecordBatch, keep_best: bool) -> Result<RecordBatch, StageError> {
     let (new, old): (&StringArray, &StringArray) = (column(fresh, "prompt_id")?, column(carried, "prompt_id")?);
+    let rewards: &Float64Array = column(carried, "reward")?;
+    let (new_keys, old_keys) = (Keys::of(fresh)?, Keys::of(carried)?);
     // Each row as where it comes from, fresh or carried, and its row there.
-    let (mut places, mut kept) = (Vec::with_capacity(new.len() + old.len()), 0);
-    for row in 0..new.len() {
+    let (mut places, mut kept, mut row) = (Vec::with_capacity(new.len() + old.len()), 0, 0);
+    while row < new.len() {
         let id = new.value(row);
         while kept < old.len() && old.value(kept) < id {
             places.push((1, kept));
             kept += 1;
         }
+        let mut best: Option<usize> = None;
         while kept < old.len() && old.value(kept) == id {
+            if best.is_none_or(|best| rewards.value(kept).total_cmp(&rewards.value(best)).is_gt()) {
+                best = Some(kept);
+            }
             kept += 1;
         }
-        places.push((0, row));
+        best = best.filter(|_| keep_best);
+        while row < new.len() && new.value(row) == id {
+            if let Some(old) = best.take_if(|old| old_keys.in_pool(*old) < new_keys.in_pool(row)) {
+                places.push((1, old));
+            }
+            places.push((0, row));
+            row += 1;
+        }
+        places.extend(best.map(|old| (1, old)));
     }
     places.extend((kept..old.len()).map(|row| (1, row)));
     let columns = fresh.columns().iter().zip(carried.columns()).map(|(new, old)| interleave(&[new, old], &places));
     Ok(RecordBatch::try_new(pool::schema(), columns.collect::<Result<_, _>>()?)?)
 }
 
-/// The key of rewards and of responses.
+/// The key of rewards, of responses and, in another order, of a pool.
 struct Keys<'a> {
     ids: &'a StringArray,
     born: &'a Int32Array,
@@ -140,5 +159,10 @@ impl<'a> Keys<'a> {
 
     fn at(&self, row: usize) -> (&'a str, i32, i32) {
         (self.ids.value(row), self.born.value(row), self.indices.value(row))
+    }
+
+    /// The place of a row of a pool among those of its prompt.
+    fn in_pool(&self, row: usize) -> (i32, i32) {
+        (self.indices.value(row), self.born.value(row))
     }
 }

@@ -105,7 +105,7 @@ pub fn run(context: &Context) -> Result<Summary, StageError> {
         Operator::Select(settings) => select::run(context, settings),
         Operator::Generate(settings) => generate::run(context, settings),
         Operator::Score(settings) => score::run(context, settings),
-        Operator::Merge(_) => merge::run(context),
+        Operator::Merge(settings) => merge::run(context, settings),
         Operator::Pair(settings) => pair::run(context, settings),
         Operator::Reference => reference::run(context),
         Operator::Train(settings) => train::run(context, settings),

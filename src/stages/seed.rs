@@ -34,4 +34,9 @@ impl Stream {
     pub fn draw(self, prompt_id: &str) -> i64 {
         self.number("select", prompt_id, 0) as i64
     }
+
+    /// The number that a pair with a random rejected response orders the responses of `prompt_id` by.
+    pub fn draw_response(self, prompt_id: &str, response_index: i32) -> i64 {
+        self.number("pair", prompt_id, response_index as u32) as i64
+    }
 }

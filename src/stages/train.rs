@@ -9,8 +9,8 @@ use super::{Context, StageError, Summary, budget};
 use crate::pipeline::spec::loss as spec;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::Train;
-use crate::training::loss::Loss;
-use crate::training::{Pair, Settings};
+use crate::training::loss::{Loss, Wpo};
+use crate::training::{Objective, Pair, Settings};
 
 /// Pairs in one backward pass, unless the node's resources say otherwise: few, because the processor's cores take one pass each.
 const MICRO_BATCH_SIZE: usize = 8;
@@ -57,7 +57,8 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
         })
     });
     let pairs = pairs.collect::<Result<Vec<_>, StageError>>()?;
-    let (loss, mut batch) = (loss(settings), Vec::new());
+    let wpo = settings.wpo.map(|spec::Wpo { clip }| Wpo { clip });
+    let (objective, mut batch) = (Objective { loss: loss(settings), wpo }, Vec::new());
     train(
         context,
         || trainee.load(&device),
@@ -66,7 +67,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
         |trainer, rows| {
             batch.clear();
             batch.extend(rows.iter().filter_map(|row| pairs.get(*row).copied()));
-            trainer.preference_step(&responses, &batch, loss)
+            trainer.preference_step(&responses, &batch, objective)
         },
         |folder, policy| trainee.save(folder, policy),
     )

@@ -22,9 +22,6 @@ const MOST_SKIPPED_IN_A_ROW: u64 = 10;
 /// Examples that an error names.
 const NAMED: usize = 8;
 
-/// The file beside the trainer's own in a checkpoint: the training table so far.
-const METRICS_FILE: &str = "training.parquet";
-
 /// Which examples are seen when.
 pub(super) struct Plan<'a> {
     /// The examples' ids, which the order of each epoch is drawn from.
@@ -93,7 +90,7 @@ pub(super) fn train<M: Module + Sync>(
     let (mut trainer, mut rows) = match found {
         Some(found) => {
             let trainer = Trainer::load_state(&found.dir, model, settings, total)?;
-            (trainer, read_metrics(&found.dir.join(METRICS_FILE))?)
+            (trainer, read_metrics(&found.dir.join(training_table::CHECKPOINT_FILE))?)
         }
         None => (Trainer::new(model, settings, total)?, Vec::new()),
     };
@@ -133,7 +130,7 @@ pub(super) fn train<M: Module + Sync>(
         if trainer.step() < total && (stopped || trainer.step().is_multiple_of(every)) {
             context.run.commit_checkpoint(&place, &fingerprint, trainer.step(), total, |folder| -> Result<(), StageError> {
                 trainer.save_state(folder)?;
-                Ok(store::write_parquet(&folder.join(METRICS_FILE), &training_table::batch(&rows))?)
+                Ok(store::write_parquet(&folder.join(training_table::CHECKPOINT_FILE), &training_table::batch(&rows))?)
             })?;
         }
         if stopped {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::manifest::Manifest;
 use super::place::check_name;
-use super::{Place, PlaceKind, StoreError, checkpoint, files, sealed};
+use super::{Checkpoint, Place, PlaceKind, StoreError, checkpoint, files, sealed};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 
 /// The file that says what was fetched for a run.
@@ -252,6 +252,14 @@ impl Run {
             Some(manifest) if ours.is_none() => Ok(State::Stale { old: Box::new(manifest.recipe.clone()) }),
             _ => Ok(State::Absent),
         }
+    }
+
+    /// The recipe's last checkpoint, by what it says of itself; its bytes are not compared.
+    ///
+    /// # Errors
+    /// The folder of checkpoints cannot be listed.
+    pub fn newest_checkpoint(&self, fingerprint: &Fingerprint) -> Result<Option<Checkpoint>, StoreError> {
+        checkpoint::newest(self, fingerprint)
     }
 
     /// The folder of a finished output in the cache.

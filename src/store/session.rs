@@ -12,8 +12,8 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
-use datafusion::common::TableReference;
-use datafusion::datasource::MemTable;
+use datafusion::common::{ScalarValue, TableReference};
+use datafusion::datasource::{MemTable, TableType};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -30,6 +30,7 @@ use super::manifest::Manifest;
 use super::memory;
 use super::scan::{Files, ITERATION};
 use super::{Place, PlaceKind, Run, StoreError, journal, nesting, parquet, views};
+use crate::nearest::nearest;
 
 /// How often a reader looks again at a run that is at work, and after how long.
 const LOOKS: u32 = 20;
@@ -64,6 +65,17 @@ pub struct Session {
     limit: Option<usize>,
     /// The run that it is over, if it is over one.
     run: Option<Run>,
+}
+
+/// A table or view of a session.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a query that runs when it is read.
+    pub view: bool,
+    /// Its columns.
+    pub schema: SchemaRef,
 }
 
 impl Session {
@@ -139,7 +151,9 @@ impl Session {
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_information_schema(true)
-            .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
+            .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+            // For errors, which say where in the query they are.
+            .set_bool("datafusion.sql_parser.collect_spans", true);
         let context = SessionContext::new_with_config_rt(config, environment.build_arc().map_err(sql)?);
         Ok(Self { context, runtime, limit, run: None })
     }
@@ -170,8 +184,25 @@ impl Session {
     fn explained(&self, error: DataFusionError) -> StoreError {
         match (error.find_root(), self.limit) {
             (DataFusionError::ResourcesExhausted(_), Some(limit)) => StoreError::Sql { message: too_large("a query", limit) },
-            _ => sql(error),
+            _ => self.nearer(&error),
         }
+    }
+
+    /// The engine's error, with the table that was meant, and where in the query it is.
+    fn nearer(&self, error: &DataFusionError) -> StoreError {
+        let mut message = match said(error) {
+            StoreError::Sql { message } => message,
+            other => return other,
+        };
+        let table = message.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found"));
+        let tables = self.tables();
+        if let Some(near) = table.and_then(|table| nearest(table, tables.iter().map(String::as_str))) {
+            message.push_str(&format!("; did you mean \"{near}\"?"));
+        }
+        if let Some(span) = error.diagnostic().and_then(|diagnostic| diagnostic.span) {
+            message.push_str(&format!(" at Line: {}, Column: {}", span.start.line, span.start.column));
+        }
+        StoreError::Sql { message }
     }
 
     /// Adds every table and view of the run, as [`Self::over_run`] does, in the place of those that have their names.
@@ -269,6 +300,34 @@ impl Session {
         names
     }
 
+    /// Every table and view with its columns, by name.
+    ///
+    /// # Errors
+    /// The engine breaks down.
+    pub fn listed(&self) -> Result<Vec<Listed>, StoreError> {
+        self.wait(async || {
+            let mut listed = Vec::new();
+            for name in self.tables() {
+                let table = self.context.table_provider(TableReference::bare(name.as_str())).await?;
+                listed.push(Listed { name, view: table.table_type() == TableType::View, schema: table.schema() });
+            }
+            Ok(listed)
+        })
+    }
+
+    /// The columns that a query gives and the types of its parameters `$1`, `$2`, … as far as the query tells them, without running it.
+    ///
+    /// # Errors
+    /// As for [`Self::query`], but for what fails only while it runs.
+    pub fn described(&self, text: &str) -> Result<(SchemaRef, Vec<Option<DataType>>), StoreError> {
+        self.wait(async || {
+            let frame = self.frame(text).await?;
+            let mut types = frame.logical_plan().get_parameter_types()?;
+            let parameters = (1..=types.len()).map(|number| types.remove(&format!("${number}")).flatten()).collect();
+            Ok((Arc::new(frame.schema().as_arrow().clone()), parameters))
+        })
+    }
+
     /// The columns that a query gives, without running it.
     ///
     /// # Errors
@@ -329,22 +388,37 @@ impl Session {
     /// # Errors
     /// As for [`Self::query`]; of what fails only while it runs, the rows are errors.
     pub fn rows(&self, text: &str) -> Result<Rows<'_>, StoreError> {
-        let stream = self.wait(async || {
-            let plan = self.frame(text).await?.create_physical_plan().await?;
-            let mut rows = coalesced(plan).execute(0, self.context.task_ctx())?;
-            let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
-            let sender = stream.tx();
-            stream.spawn(async move {
-                while let Some(batch) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
-                    if sender.send(batch).await.is_err() {
-                        break;
-                    }
-                }
-                Ok(())
-            });
-            Ok(stream.build())
-        })?;
+        let stream = self.wait(async || self.streamed(self.frame(text).await?).await)?;
         Ok(Rows { session: self, stream })
+    }
+
+    /// As [`Self::rows`], for asynchronous code, with values for the query's parameters `$1`, `$2`, …; dropped before its end, the query ends.
+    ///
+    /// # Errors
+    /// As for [`Self::rows`], and when there are too few values or one has another type.
+    pub fn stream(self: &Arc<Self>, text: &str, parameters: Vec<ScalarValue>) -> Result<Streamed, StoreError> {
+        let stream = self.wait(async || {
+            let frame = self.frame(text).await?;
+            self.streamed(if parameters.is_empty() { frame } else { frame.with_param_values(parameters)? }).await
+        })?;
+        Ok(Streamed { stream, session: self.clone() })
+    }
+
+    /// Runs a query on a thread of this session's.
+    async fn streamed(&self, frame: DataFrame) -> Result<SendableRecordBatchStream, DataFusionError> {
+        let plan = frame.create_physical_plan().await?;
+        let mut rows = coalesced(plan).execute(0, self.context.task_ctx())?;
+        let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
+        let sender = stream.tx();
+        stream.spawn(async move {
+            while let Some(batch) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Ok(stream.build())
     }
 
     /// Adds rows that come as they are asked for as the table `name`, which a query can read once.
@@ -404,6 +478,25 @@ impl Iterator for Rows<'_> {
     }
 }
 
+/// The rows of a query for asynchronous code. Must not be dropped in it, as the session that it holds must not.
+pub struct Streamed {
+    stream: SendableRecordBatchStream,
+    session: Arc<Session>,
+}
+
+impl Streamed {
+    /// The columns.
+    pub fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+
+    /// The next rows; `None` after the last ones.
+    pub async fn next(&mut self) -> Option<Result<RecordBatch, StoreError>> {
+        let next = poll_fn(|context| self.stream.as_mut().poll_next(context)).await;
+        next.map(|batch| batch.map_err(|error| self.session.explained(error)))
+    }
+}
+
 /// A table that is read once, as its rows come.
 #[derive(Debug)]
 struct Once {
@@ -444,6 +537,10 @@ fn only_queries() -> SQLOptions {
 
 /// The engine's message without the chain of contexts and without its own name for the kind of error.
 fn sql(error: DataFusionError) -> StoreError {
+    said(&error)
+}
+
+fn said(error: &DataFusionError) -> StoreError {
     let message = match error.find_root() {
         DataFusionError::SQL(error, _) => error.to_string(),
         other => other.message().into_owned(),

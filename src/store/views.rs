@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 use super::manifest::Manifest;
 use super::{Place, PlaceKind};
 use crate::dag::fingerprint::Fingerprint;
-use crate::tables::TableKind;
+use crate::tables::{TableKind, training};
 
 /// The table of what the manifests say, which is made here as well.
 pub(super) const OUTPUTS: &str = "outputs";
@@ -118,7 +118,7 @@ impl<'a> Lineage<'a> {
         relations.insert("pool", all(TableKind::Pool, "prompt_id, reward"));
         let mut tokens = all(TableKind::Responses, "CAST(array_length(token_ids) AS BIGINT) - prompt_token_count AS tokens");
         tokens.extend(self.of(TableKind::Training).map(|output| {
-            let model = output.0.name.strip_suffix("_training").unwrap_or(&output.0.name);
+            let model = output.0.name.strip_suffix(training::SUFFIX).unwrap_or(&output.0.name);
             select(model, "tokens", output)
         }));
         if tokens.is_empty() {
@@ -129,7 +129,10 @@ impl<'a> Lineage<'a> {
         let (mut selection, mut pairs, mut responses) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for (pool, manifest) in self.of(TableKind::Pool) {
             for (_, sampled) in self.inputs(manifest, "responses") {
-                for selected in self.inputs(sampled, "selection").filter(|(_, manifest)| manifest.table == Some(TableKind::Selection)) {
+                // One that ranked by nothing, as the first does, selects everything and gains nothing.
+                let ranked =
+                    |manifest: &Manifest| manifest.table == Some(TableKind::Selection) && manifest.recipe.inputs.contains_key("pool");
+                for selected in self.inputs(sampled, "selection").filter(|(_, manifest)| ranked(manifest)) {
                     let rank_by = selected.1.recipe.settings.get("rank_by").and_then(|word| word.as_str()).unwrap_or("mean");
                     let columns = format!("'{}' AS rank_by, prompt_id, score, selected", rank_by.replace('\'', "''"));
                     selection.insert(select(&pool.name, &columns, selected));

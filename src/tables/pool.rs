@@ -4,7 +4,7 @@ use super::cell::FinishReason;
 use super::check::{at_least, finite, not_empty};
 
 table! {
-    Pool, version 1, key [prompt_id, response_index];
+    Pool, version 1, key [prompt_id, response_index, born];
     /// One response that pairs may be made of.
     pub struct Row {
         /// The prompt.

@@ -2,6 +2,12 @@
 
 use super::check::{at_least, finite, finite_or_null};
 
+/// What the table is called: this behind the name of the model that it came with.
+pub const SUFFIX: &str = "_training";
+
+/// The file of a checkpoint that has the table so far.
+pub const CHECKPOINT_FILE: &str = "training.parquet";
+
 table! {
     Training, version 1, key [step];
     /// One update; what only pairs have is null when training is supervised.

@@ -50,7 +50,7 @@ pub fn response_logprobs(model: &CausalLm, responses: &Responses, rows: &[usize]
         order.sort_by_key(|&(_, row)| Reverse(responses.length(row)));
         for piece in micro_batches(&order, micro_batch)? {
             let (at, rows): (Vec<usize>, Vec<usize>) = piece.iter().copied().unzip();
-            logprobs.extend(at.into_iter().zip(Scored::new(&model, responses, &rows)?.logprobs));
+            logprobs.extend(at.into_iter().zip(Scored::new(&model, responses, &rows, false)?.logprobs));
         }
     }
     logprobs.sort_by_key(|&(at, _)| at);
@@ -96,6 +96,8 @@ fn batches(responses: &Responses, rows: &[usize], size: usize) -> Result<Vec<Vec
 pub(super) struct Scored {
     /// One entry a row, see [`response_logprobs`].
     pub(super) logprobs: Vec<f64>,
+    /// Σ log Σ_v p_v² over each row's response tokens, nats; empty unless it is asked for.
+    pub(super) collisions: Vec<f64>,
     /// How many response tokens each row has.
     pub(super) token_counts: Vec<usize>,
     /// `None` when no row has a response token.
@@ -117,11 +119,11 @@ struct Head {
 }
 
 impl Scored {
-    /// Runs `model` on the chosen `rows`, right-padded to the longest of them.
+    /// Runs `model` on the chosen `rows`, right-padded to the longest of them; `collisions` says whether these are asked for.
     ///
     /// # Errors
     /// When no row is chosen or one does not exist.
-    pub(super) fn new(model: &CausalLm, responses: &Responses, rows: &[usize]) -> Result<Self, TrainingError> {
+    pub(super) fn new(model: &CausalLm, responses: &Responses, rows: &[usize], collisions: bool) -> Result<Self, TrainingError> {
         let tokens = responses.sequences().gather(rows, Padding::Right)?;
         let [_, longest] = tokens.dims();
         let device = tokens.device();
@@ -132,7 +134,8 @@ impl Scored {
         let targets: Vec<i32> = flat.map(|at| at as i32).collect();
         let count = targets.len();
         if count == 0 {
-            return Ok(Self { logprobs: vec![0.0; rows.len()], token_counts, head: None });
+            let zeros = vec![0.0; rows.len()];
+            return Ok(Self { collisions: if collisions { zeros.clone() } else { Vec::new() }, logprobs: zeros, token_counts, head: None });
         }
 
         let indices = |values: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(values, [count]), (&device, DType::I32));
@@ -147,9 +150,14 @@ impl Scored {
         // log Σ e^logit = largest logit − log of its probability, which is at least 1 / vocab_size and so keeps its digits.
         let normalizer = logits.clone().max_dim(1) - probabilities.clone().max_dim(1).log();
         let of_tokens = (logits.gather(1, targets.clone().unsqueeze_dim(1)) - normalizer).into_data();
-        let mut of_tokens = of_tokens.iter::<f64>();
-        let logprobs = token_counts.iter().map(|&count| of_tokens.by_ref().take(count).sum()).collect();
-        Ok(Self { logprobs, token_counts, head: Some(Head { hidden, weight, frozen, probabilities, targets }) })
+        let sums = |of_tokens: TensorData| {
+            let mut of_tokens = of_tokens.iter::<f64>();
+            token_counts.iter().map(|&count| of_tokens.by_ref().take(count).sum()).collect::<Vec<f64>>()
+        };
+        let logprobs = sums(of_tokens);
+        let collided = || sums(probabilities.clone().square().sum_dim(1).log().into_data());
+        let collisions = if collisions { collided() } else { Vec::new() };
+        Ok(Self { logprobs, collisions, token_counts, head: Some(Head { hidden, weight, frozen, probabilities, targets }) })
     }
 
     /// The gradients of Σ `derivatives` · logprobs, one derivative a row; `None` when no row has a response token.

@@ -106,6 +106,26 @@ impl Loss {
     }
 }
 
+/// Weighted preference optimization (arXiv 2406.11827, equation 2, with sampled alignment): a pair counts as much as the policy in training would
+/// write both of its responses itself, so that pairs of an older policy are nearly as good as its own.
+///
+/// w = min(clip, exp(a(chosen) + a(rejected))) with a(y) = 1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²], π given the prompt and y before t. No gradient
+/// goes through w. TRL's DPOTrainer has it as `use_weighting`, without a clip; the paper's own code clips at 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wpo {
+    /// The largest weight; none leaves them as they are.
+    pub clip: Option<f64>,
+}
+
+impl Wpo {
+    /// The weight of a pair, of whose chosen and rejected responses `collisions` are Σ_t log Σ_v π(v)², nats.
+    pub fn weight(self, pair: &PairLogprobs, collisions: [f64; 2]) -> f64 {
+        let [per_chosen, per_rejected] = pair.per_token();
+        let aligned = (pair.policy_chosen - collisions[0]) * per_chosen + (pair.policy_rejected - collisions[1]) * per_rejected;
+        self.clip.map_or(aligned.exp(), |clip| aligned.exp().min(clip))
+    }
+}
+
 /// Direct preference optimization.
 ///
 /// ```text

@@ -5,10 +5,25 @@
 use crate::model::{CausalLm, CpuGradients, CpuTraining, CpuWeights};
 
 use super::logprobs::{Scored, masked};
-use super::loss::{Loss, PairLogprobs, PreferenceLoss};
+use super::loss::{Loss, PairLogprobs, PreferenceLoss, Wpo};
 use super::parameters::Parameters;
 use super::trainer::{LOSS, Quantities};
 use super::{Responses, StepMetrics, Trainer, TrainingError};
+
+/// What a step on pairs makes less of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Objective {
+    /// The loss of a pair.
+    pub loss: Loss,
+    /// What a pair counts besides its weight, if anything.
+    pub wpo: Option<Wpo>,
+}
+
+impl From<Loss> for Objective {
+    fn from(loss: Loss) -> Self {
+        Self { loss, wpo: None }
+    }
+}
 
 /// A preference pair.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,16 +47,22 @@ impl Trainer<CausalLm> {
     ///
     /// # Errors
     /// When there is no pair, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
-    pub fn preference_step(&mut self, responses: &Responses, pairs: &[Pair], loss: Loss) -> Result<StepMetrics, TrainingError> {
+    pub fn preference_step(
+        &mut self,
+        responses: &Responses,
+        pairs: &[Pair],
+        objective: impl Into<Objective>,
+    ) -> Result<StepMetrics, TrainingError> {
+        let objective = objective.into();
         let count = pairs.len() as f64;
         let mut sum = PreferenceLoss::default();
         let update = match self.on_processor {
             true => self.step_in_place(|trainer, weights, gradients| {
-                trainer.add_gradients(weights, responses, pairs, loss, gradients, &mut sum)?;
+                trainer.add_gradients(weights, responses, pairs, objective, gradients, &mut sum)?;
                 Ok(quantities(&sum, count))
             })?,
             false => {
-                let gradients = self.preference_gradients(responses, pairs, loss, &mut sum)?;
+                let gradients = self.preference_gradients(responses, pairs, objective, &mut sum)?;
                 self.update(gradients, quantities(&sum, count))?
             }
         };
@@ -66,7 +87,7 @@ impl Trainer<CausalLm> {
         weights: &CpuWeights,
         responses: &Responses,
         pairs: &[Pair],
-        loss: Loss,
+        objective: Objective,
         gradients: &mut CpuGradients,
         sum: &mut PreferenceLoss,
     ) -> Result<(), TrainingError> {
@@ -75,8 +96,8 @@ impl Trainer<CausalLm> {
         for pairs in self.micro_batches(pairs)? {
             let rows: Vec<usize> = pairs.iter().flat_map(|pair| [pair.chosen, pair.rejected]).collect();
             let (families, prompts) = responses.families(&rows, 2)?;
-            policy.logprobs_and_back(&families, &prompts, Some(step), gradients, |at, logprobs| {
-                let found = preference_loss(logprobs, responses, &pairs[at..=at], loss);
+            policy.logprobs_and_back(&families, &prompts, Some(step), objective.wpo.is_some(), gradients, |at, logprobs, collisions| {
+                let found = preference_loss(logprobs, collisions, responses, &pairs[at..=at], objective);
                 sum.add(&found);
                 found.derivatives.iter().flatten().map(|derivative| derivative / count).collect()
             })?;
@@ -89,14 +110,14 @@ impl Trainer<CausalLm> {
         &self,
         responses: &Responses,
         pairs: &[Pair],
-        loss: Loss,
+        objective: Objective,
         sum: &mut PreferenceLoss,
     ) -> Result<Parameters, TrainingError> {
         let (count, step) = (pairs.len() as f64, self.step());
         let work = |policy: &CausalLm, pairs: &[Pair]| {
             let rows: Vec<usize> = pairs.iter().map(|pair| pair.chosen).chain(pairs.iter().map(|pair| pair.rejected)).collect();
-            let scored = Scored::new(&masked(policy, step, &rows), responses, &rows)?;
-            let found = preference_loss(&scored.logprobs, responses, pairs, loss);
+            let scored = Scored::new(&masked(policy, step, &rows), responses, &rows, objective.wpo.is_some())?;
+            let found = preference_loss(&scored.logprobs, &scored.collisions, responses, pairs, objective);
             let [chosen, rejected] = [0, 1].map(|which| found.derivatives.iter().map(move |both| both[which] / count));
             let derivatives: Vec<f64> = chosen.chain(rejected).collect();
             Ok((found, scored.backward(&derivatives)))
@@ -117,9 +138,17 @@ fn quantities(sum: &PreferenceLoss, count: f64) -> Quantities<4> {
     ]
 }
 
-/// The loss of `pairs`, whose `logprobs` are first those of all chosen and then those of all rejected responses.
-fn preference_loss(logprobs: &[f64], responses: &Responses, pairs: &[Pair], loss: Loss) -> PreferenceLoss {
+/// The loss of `pairs`, whose `logprobs` and, if they are asked for, `collisions` are first those of all chosen and then those of all rejected
+/// responses.
+fn preference_loss(
+    logprobs: &[f64],
+    collisions: &[f64],
+    responses: &Responses,
+    pairs: &[Pair],
+    Objective { loss, wpo }: Objective,
+) -> PreferenceLoss {
     let (chosen, rejected) = logprobs.split_at(logprobs.len() / 2);
+    let mut collided = collisions.iter().zip(collisions.iter().skip(collisions.len() / 2));
     let mut sum = PreferenceLoss::default();
     for ((pair, policy_chosen), policy_rejected) in pairs.iter().zip(chosen).zip(rejected) {
         let logprobs = PairLogprobs {
@@ -131,7 +160,9 @@ fn preference_loss(logprobs: &[f64], responses: &Responses, pairs: &[Pair], loss
             rejected_tokens: responses.response(pair.rejected).len(),
             reward_gap: pair.reward_gap,
         };
-        sum.add_pair(&logprobs, loss.of(&logprobs), pair.weight);
+        let collided = collided.next().map(|(chosen, rejected)| [*chosen, *rejected]);
+        let factor = wpo.zip(collided).map_or(1.0, |(wpo, collided)| wpo.weight(&logprobs, collided));
+        sum.add_pair(&logprobs, loss.of(&logprobs), pair.weight * factor);
     }
     sum
 }

@@ -20,7 +20,7 @@ impl Trainer<CausalLm> {
                 let policy = CpuTraining::of_causal_lm(&trainer.model, weights, trainer.gradient_checkpointing())?;
                 for rows in trainer.micro_batches(rows)? {
                     let (families, prompts) = responses.families(rows, 1)?;
-                    policy.logprobs_and_back(&families, &prompts, Some(step), gradients, |_, logprobs| {
+                    policy.logprobs_and_back(&families, &prompts, Some(step), false, gradients, |_, logprobs, _| {
                         loss -= logprobs.iter().sum::<f64>() / count;
                         vec![-1.0 / count; logprobs.len()]
                     })?;
@@ -29,7 +29,7 @@ impl Trainer<CausalLm> {
             })?,
             false => {
                 let work = |policy: &CausalLm, rows: &[usize]| {
-                    let scored = Scored::new(&masked(policy, step, rows), responses, rows)?;
+                    let scored = Scored::new(&masked(policy, step, rows), responses, rows, false)?;
                     let found = -scored.logprobs.iter().sum::<f64>() / count;
                     Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
                 };

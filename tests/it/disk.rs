@@ -461,11 +461,11 @@ fn last(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_string()
 }
 
-/// The numbers of the simulations to make: as many as OPTUNE_CRASHES says, or the one of OPTUNE_SEED.
+/// The numbers of the simulations to make: as many as OPTUNE_CRASHES says, from OPTUNE_SEED on if that is given, which alone is one.
 pub fn seeds(default: u64) -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("OPTUNE_SEED") {
-        Some(seed) => seed..seed + 1,
+        Some(seed) => seed..seed + number("OPTUNE_CRASHES").unwrap_or(1),
         None => 0..number("OPTUNE_CRASHES").unwrap_or(default),
     }
 }

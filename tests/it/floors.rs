@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The floor of each module, as the table in `lib.rs` has it.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 17] = [
     ("cli", 5),
     ("run", 4),
     ("report", 4),
     ("stages", 3),
+    ("serve", 3),
+    ("tracking", 3),
     ("pipeline", 2),
     ("store", 2),
     ("generation", 2),
@@ -23,11 +25,13 @@ const FLOORS: [(&str, u8); 15] = [
 ];
 
 /// Crates that a module must not name, as the table in `lib.rs` has it.
-const FORBIDDEN: [(&str, &[&str]); 12] = [
+const FORBIDDEN: [(&str, &[&str]); 14] = [
     ("cli", &["burn"]),
     ("report", &["burn", "datafusion"]),
     ("pipeline", &["arrow", "burn", "datafusion", "parquet"]),
     ("store", &["burn"]),
+    ("serve", &["burn"]),
+    ("tracking", &["burn", "datafusion"]),
     ("generation", &["arrow", "datafusion"]),
     ("training", &["arrow", "datafusion"]),
     ("remote", &["arrow", "burn", "datafusion", "parquet"]),

@@ -99,11 +99,11 @@ fn training_of(model: &CausalLm, checkpointing: bool) -> CpuTraining {
 
 fn ours(training: &CpuTraining, step: Option<u64>) -> (Vec<Vec<f64>>, Numbers) {
     let (mut logprobs, mut gradients) = (Vec::new(), CpuGradients::default());
-    let derivative = |at: usize, found: &[f64]| {
+    let derivative = |at: usize, found: &[f64], _: &[f64]| {
         logprobs.push(found.to_vec());
         DERIVATIVES[at][..found.len()].to_vec()
     };
-    training.logprobs_and_back(&shared(), &prompts(), step, &mut gradients, derivative).unwrap();
+    training.logprobs_and_back(&shared(), &prompts(), step, false, &mut gradients, derivative).unwrap();
     (logprobs, gradients.into_parameters())
 }
 
@@ -229,11 +229,11 @@ fn an_adapter_has_the_gradients_of_autodiff_and_its_base_none() {
 fn in_pieces(training: &CpuTraining, step: Option<u64>) -> (Vec<Vec<f64>>, Numbers) {
     let (mut logprobs, mut gradients) = (Vec::new(), CpuGradients::default());
     for ((family, prompts), derivatives) in shared().iter().zip(prompts()).zip(DERIVATIVES) {
-        let derivative = |_: usize, found: &[f64]| {
+        let derivative = |_: usize, found: &[f64], _: &[f64]| {
             logprobs.push(found.to_vec());
             derivatives[..found.len()].to_vec()
         };
-        training.logprobs_and_back(std::slice::from_ref(family), &[prompts], step, &mut gradients, derivative).unwrap();
+        training.logprobs_and_back(std::slice::from_ref(family), &[prompts], step, false, &mut gradients, derivative).unwrap();
     }
     (logprobs, gradients.into_parameters())
 }

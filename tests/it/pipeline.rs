@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use optune::pipeline::spec::input::Shape;
-use optune::pipeline::spec::relational::Strategy;
+use optune::pipeline::spec::select::Strategy;
 use optune::pipeline::{Graph, Input, Operator, Pipeline, SourceKind, Task};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

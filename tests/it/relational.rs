@@ -2,14 +2,17 @@
 //! in their place.
 
 use std::fs;
+use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use optune::pipeline::spec::relational::{Normalize, RankBy, Select, Strategy, Weight, WeightKind};
+use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
+use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy, ZScore};
 use optune::stages::seed::Stream;
-use optune::stages::{StageError, merge, pair, select};
+use optune::stages::select::{self, POOL, Question, Quota};
+use optune::stages::{StageError, merge, pair};
 use optune::store::{Place, Session, Slices};
-use optune::tables::{FinishReason, TableKind, pool, responses, rewards};
+use optune::tables::{FinishReason, TableKind, pool, responses, rewards, selection};
 
 use crate::store::{Space, recipe};
 use crate::tables::Draw;
@@ -113,10 +116,10 @@ fn merge_gives_what_its_sql_says() {
         session.register_batches("rewards", cut(&mut draw, &rewards::batch(&tables.rewards))).unwrap();
         session.register_batches("responses", cut(&mut draw, &responses::batch(&tables.responses))).unwrap();
         session.register_batches("carried", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
-        for carried in [true, false] {
+        for (carried, keep_best) in [(true, false), (true, true), (false, false), (false, true)] {
             for rows in SLICES {
-                let walk = merge::rows(&session, carried, Slices::of_rows(rows)).unwrap();
-                assert_same(TableKind::Pool, walk, &session, &merge::sql(carried));
+                let walk = merge::rows(&session, carried, keep_best, Slices::of_rows(rows)).unwrap();
+                assert_same(TableKind::Pool, walk, &session, &merge::sql(carried, keep_best));
             }
         }
     }
@@ -125,17 +128,21 @@ fn merge_gives_what_its_sql_says() {
 #[test]
 fn pair_gives_what_its_sql_says() {
     for seed in 0..25 {
-        let mut draw = Draw(seed);
+        let (mut draw, stream) = (Draw(seed), Stream { seed, iteration: 2 });
         let tables = tables(&mut draw, seed as i32);
         let session = Session::new().unwrap();
-        session.register_batches("pool", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
-        for kind in [WeightKind::None, WeightKind::Linear, WeightKind::Sigmoid] {
-            for normalize in [Normalize::None, Normalize::Mean] {
-                for clip in [None, Some(0.7)] {
+        let draws = tables.pool.iter().map(|row| stream.draw_response(&row.prompt_id, row.response_index));
+        session.register_batches("pool", cut(&mut draw, &with_draws(&pool::batch(&tables.pool), draws))).unwrap();
+        let clips =
+            [(WeightKind::None, None), (WeightKind::Linear, Some(0.7)), (WeightKind::Sigmoid, None), (WeightKind::Inverse, Some(0.7))];
+        for rejected in [Rejected::Worst, Rejected::Random, Rejected::TwoSigma] {
+            for (kind, clip) in clips {
+                for normalize in [Normalize::None, Normalize::Mean] {
                     let weight = Weight { kind, gap_scale: 1.3, normalize, clip };
+                    let settings = Pair { rejected, weight, ..Pair::default() };
                     for rows in [1, 3, 1 << 20] {
-                        let walk = pair::rows(&session, &weight, || Slices::of_rows(rows)).unwrap();
-                        assert_same(TableKind::Pairs, walk, &session, &pair::sql(&weight));
+                        let walk = pair::rows(&session, &settings, stream, || Slices::of_rows(rows)).unwrap();
+                        assert_same(TableKind::Pairs, walk, &session, &pair::sql(&settings));
                     }
                 }
             }
@@ -143,34 +150,72 @@ fn pair_gives_what_its_sql_says() {
     }
 }
 
+/// The rows with one number each.
+fn with_draws(rows: &RecordBatch, draws: impl Iterator<Item = i64>) -> RecordBatch {
+    let columns = rows.schema().fields().iter().map(|field| field.name().clone()).zip(rows.columns().iter().cloned()).collect::<Vec<_>>();
+    let draws: ArrayRef = Arc::new(Int64Array::from_iter_values(draws));
+    RecordBatch::try_from_iter(columns.into_iter().chain([("draw".to_string(), draws)])).unwrap()
+}
+
 /// What select's SQL knows of prompts, in an order of its own.
 fn drawn(draw: &mut Draw, ids: &[String], stream: Stream) -> RecordBatch {
     let mut ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     (1..ids.len()).for_each(|index| ids.swap(index, draw.below(index as i32 + 1) as usize));
     let draws = Int64Array::from_iter_values(ids.iter().map(|id| stream.draw(id)));
+    let groups: StringArray = ids.iter().map(|id| [None, Some("a"), Some("b")][id.len() % 3]).collect();
     let ids = StringArray::from_iter_values(ids);
-    RecordBatch::try_from_iter([("prompt_id", std::sync::Arc::new(ids) as _), ("draw", std::sync::Arc::new(draws) as _)]).unwrap()
+    let columns: [(&str, ArrayRef); 3] = [("prompt_id", Arc::new(ids)), ("draw", Arc::new(draws)), ("the \"group", Arc::new(groups))];
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+}
+
+/// The last selection, of some of the prompts, with other scores than now.
+fn previous(draw: &mut Draw, ids: &[String]) -> RecordBatch {
+    let row = |prompt_id: &String, score: Option<f64>, rank: i64| selection::Row {
+        prompt_id: prompt_id.clone(),
+        score,
+        rank,
+        selected: rank < 4,
+    };
+    let rows = ids.iter().enumerate().filter(|_| draw.below(6) > 0).map(|(rank, id)| (rank as i64 + 1, id)).collect::<Vec<_>>();
+    selection::batch(&rows.iter().map(|(rank, id)| row(id, (draw.below(5) > 0).then(|| reward(draw)), *rank)).collect::<Vec<_>>())
 }
 
 #[test]
 fn select_gives_what_its_sql_says() {
-    for seed in 0..30 {
+    let strategies = [
+        Strategy::LowestReward,
+        Strategy::HighestReward,
+        Strategy::Random,
+        Strategy::All,
+        Strategy::RewardGain,
+        Strategy::DropHardest(DropHardest { share: 0.3 }),
+        Strategy::Band(Band { low: Some(0.2), high: Some(0.9) }),
+        Strategy::ZScore(ZScore { group: "the \"group".into() }),
+        Strategy::SkipUninformative(SkipUninformative { explore: 0.5 }),
+    ];
+    for seed in 0..12 {
         let mut draw = Draw(seed);
         let (tables, stream) = (tables(&mut draw, seed as i32), Stream { seed, iteration: 2 });
         // Some of the pool's prompts are not asked any more.
         let asked: Vec<String> = tables.ids.iter().filter(|_| draw.below(8) > 0).cloned().collect();
-        for strategy in [Strategy::LowestReward, Strategy::Random, Strategy::All] {
-            for rank_by in [RankBy::Mean, RankBy::Min, RankBy::Max, RankBy::Gap] {
-                let settings = Select { prompts: Default::default(), pool: None, strategy, rank_by, ratio: 0.5 };
+        for strategy in &strategies {
+            for (rank_by, max_age) in [(RankBy::Mean, None), (RankBy::Min, Some(1)), (RankBy::Max, None), (RankBy::Gap, Some(2))] {
+                let before = (*strategy == Strategy::RewardGain).then(Default::default);
+                let settings = Select { strategy: strategy.clone(), previous: before, rank_by, max_age, ratio: 0.5, ..Select::default() };
                 for rows in [1, 50] {
                     let space = Space::new();
                     let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(64 << 20, space.path()).unwrap());
                     let prompts = drawn(&mut draw, &asked, stream);
                     session.register_batches("prompts", cut(&mut draw, &prompts)).unwrap();
                     session.register_batches("pool", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
-                    let count = asked.len() / 2;
-                    let walk = select::rows(&session, &ranking, &settings, count, stream, Slices::of_rows(rows)).unwrap();
-                    assert_same(TableKind::Selection, walk, &session, &select::sql(&settings, Some(count), true));
+                    session.register_batches("previous", cut(&mut draw, &previous(&mut Draw(seed), &asked))).unwrap();
+                    let quota = Quota::of(&settings, asked.len(), 2, true);
+                    let question = Question { settings: &settings, quota, stream, pool: POOL };
+                    let walk = select::rows(&session, &ranking, question, || Slices::of_rows(rows)).unwrap();
+                    assert_same(TableKind::Selection, walk, &session, &select::sql(&settings, 2, Some(quota), true));
+                    // What people read says the same.
+                    let [one, other] = [Some(quota), None].map(|quota| session.query(&select::sql(&settings, 2, quota, true)).unwrap());
+                    assert_eq!(whole(TableKind::Selection, &one), whole(TableKind::Selection, &other));
                 }
             }
         }
@@ -190,7 +235,8 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     rows.sort_by(|one, other| (&one.prompt_id, one.response_index).cmp(&(&other.prompt_id, other.response_index)));
     let pool = pool::batch(&rows);
     let (prompts, stream) = (drawn(&mut draw, &ids, Stream { seed: 1, iteration: 2 }), Stream { seed: 1, iteration: 2 });
-    let settings = Select { prompts: Default::default(), pool: None, strategy: Strategy::LowestReward, rank_by: RankBy::Mean, ratio: 0.5 };
+    let settings = Select { ratio: 0.5, ..Select::default() };
+    let question = Question { settings: &settings, quota: Quota { count: 100_000, dropped: 0 }, stream, pool: POOL };
     let ranked = |bytes: usize| {
         let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(bytes, space.path()).unwrap());
         // Copies, since a slice counts as all that it is a slice of.
@@ -198,7 +244,7 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
         let batches = |rows: &RecordBatch| (0..rows.num_rows() as u32).step_by(5000).map(|at| batch(rows, at)).collect();
         session.register_batches("prompts", batches(&prompts)).unwrap();
         session.register_batches("pool", batches(&pool)).unwrap();
-        let walk = select::rows(&session, &ranking, &settings, 100_000, stream, Slices::default()).unwrap();
+        let walk = select::rows(&session, &ranking, question, Slices::default).unwrap();
         whole(TableKind::Selection, &walk.collect::<Result<Vec<_>, _>>().unwrap())
     };
     // A sort keeps 10 MiB back for merging what it has on disk.
@@ -219,15 +265,15 @@ fn rows_that_are_not_in_their_place_are_found() {
         let (rows, session) = (pool::batch(rows), Session::new().unwrap());
         let batches = (0..rows.num_rows()).step_by(length).map(|at| rows.slice(at, length.min(rows.num_rows() - at)));
         session.register_batches("pool", batches.collect()).unwrap();
-        let walk = pair::rows(&session, &Weight::default(), || Slices::of_rows(2)).unwrap();
+        let walk = pair::rows(&session, &Pair::default(), Stream { seed: 1, iteration: 1 }, || Slices::of_rows(2)).unwrap();
         walk.collect::<Result<Vec<_>, _>>().err().map(|error| error.to_string())
     };
     for length in 1..5 {
         assert_eq!(problem(&[row("a", 0), row("a", 1), row("b", 0), row("c", 0)], length), None);
         let found = problem(&[row("a", 0), row("c", 0), row("c", 1), row("b", 7)], length).unwrap();
-        assert_eq!(found, "table pool: expected rows in ascending order of prompt_id, response_index, found b, 7 after c, 1");
-        assert!(problem(&[row("a", 0), row("b", 1), row("b", 1)], length).unwrap().ends_with("found b, 1 after b, 1"));
-        assert!(problem(&[row("a", 1), row("a", 0)], length).unwrap().ends_with("found a, 0 after a, 1"));
+        assert_eq!(found, "table pool: expected rows in ascending order of prompt_id, response_index, born, found b, 7, 1 after c, 1, 1");
+        assert!(problem(&[row("a", 0), row("b", 1), row("b", 1)], length).unwrap().ends_with("found b, 1, 1 after b, 1, 1"));
+        assert!(problem(&[row("a", 1), row("a", 0)], length).unwrap().ends_with("found a, 0, 1 after a, 1, 1"));
     }
 }
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use optune::model::{CausalLm, Checkpoint, Sequences};
-use optune::training::loss::{Loss, PairLogprobs};
+use optune::model::{CausalLm, Checkpoint, Padding, Placement, Sequences};
+use optune::training::loss::{Loss, PairLogprobs, Wpo};
 use optune::training::{
-    Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, Unusable, response_logprobs,
+    Decay, Objective, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, Unusable, response_logprobs,
 };
 use serde_json::Value;
 
@@ -174,6 +174,43 @@ fn the_first_loss_with_the_policy_as_reference_is_the_mean_weight_times_ln_2() {
     assert_close(metrics.loss, 1.5 * LN_2, if device() == Device::flex() { 1e-15 } else { 1e-6 });
     assert!(metrics.kl.unwrap().abs() < 1e-5 && metrics.reward_margin.unwrap().abs() < 1e-6);
     assert_eq!((metrics.step, metrics.learning_rate, trainer.step()), (0, 1e-3, 1));
+}
+
+/// The mean over response tokens of log π(y_t) − log Σ_v π(v)², from logits.
+fn alignment(model: &CausalLm, row: &[i32], prompt: usize) -> f64 {
+    let tokens = Sequences::from_rows(&[row.to_vec()], &device()).unwrap().gather(&[0], Padding::Right).unwrap();
+    let logits = model.logits(model.hidden(tokens, &Placement::right_padded(row.len(), &model.device()), None)).into_data();
+    let logits: Vec<f64> = logits.iter::<f64>().collect();
+    let vocabulary = logits.len() / row.len();
+    let of_token = |at: usize| {
+        let logits = &logits[(at - 1) * vocabulary..at * vocabulary];
+        let log_sum = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+        let probabilities = logits.iter().map(|logit| (logit - log_sum).exp());
+        logits[row[at] as usize] - log_sum - probabilities.map(|p| p * p).sum::<f64>().ln()
+    };
+    (prompt..row.len()).map(of_token).sum::<f64>() / (row.len() - prompt) as f64
+}
+
+#[test]
+fn pairs_count_as_much_as_the_policy_would_write_them_itself() {
+    let model = tiny_model(true, 7);
+    let rows: Vec<Vec<i32>> = vec![vec![1, 2, 3, 4, 5], vec![1, 2, 9, 9], vec![7, 8, 30, 31, 32, 33, 2], vec![7, 8, 5]];
+    let responses = Responses::new(Sequences::from_rows(&rows, &device()).unwrap(), vec![2; 4]).unwrap();
+    let pairs = pairs(&model, &responses);
+    let of_pair = |at: usize| (alignment(&model, &rows[2 * at], 2) + alignment(&model, &rows[2 * at + 1], 2)).exp();
+    let factors = [of_pair(0), of_pair(1)];
+    assert!((factors[0] - factors[1]).abs() > 1e-3, "{factors:?}");
+    let middle = (factors[0] + factors[1]) / 2.0;
+    for clip in [None, Some(middle)] {
+        for micro_batch in [1, 2] {
+            let mut trainer = Trainer::new(model.clone(), settings(ADAM_W, 1e-3, micro_batch), 1).unwrap();
+            let objective = Objective { loss: Loss::Dpo { beta: 0.1 }, wpo: Some(Wpo { clip }) };
+            let metrics = trainer.preference_step(&responses, &pairs, objective).unwrap();
+            // With the policy as reference a pair's loss is ln 2.
+            let weights = factors.iter().zip(&pairs).map(|(factor, pair)| pair.weight * clip.map_or(*factor, |clip| factor.min(clip)));
+            assert_close(metrics.loss, weights.sum::<f64>() / 2.0 * LN_2, 1e-5);
+        }
+    }
 }
 
 #[test]
@@ -396,5 +433,29 @@ fn losses_and_their_derivatives_are_those_of_trl() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn the_weight_by_the_policy_is_that_of_trl() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/losses.json");
+    let golden: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let (pairs, wpo) = (golden["pairs"].as_array().unwrap(), &golden["wpo"]);
+    for (at, pair) in pairs.iter().enumerate() {
+        let number = |name: &str, which: usize| wpo[name][at][which].as_f64().unwrap();
+        let tokens = |which: usize| pair["tokens"][which].as_u64().unwrap() as usize;
+        let logprobs = PairLogprobs {
+            policy_chosen: number("policy", 0),
+            policy_rejected: number("policy", 1),
+            reference_chosen: 0.0,
+            reference_rejected: 0.0,
+            chosen_tokens: tokens(0),
+            rejected_tokens: tokens(1),
+            reward_gap: 1.0,
+        };
+        let found = Wpo { clip: None }.weight(&logprobs, [0, 1].map(|which| number("collisions", which)));
+        let expected = wpo["weights"][at].as_f64().unwrap();
+        assert!((found - expected).abs() <= 1e-12 * expected, "pair {at}: {found}, expected {expected}");
+        assert_eq!(Wpo { clip: Some(expected / 2.0) }.weight(&logprobs, [0, 1].map(|which| number("collisions", which))), expected / 2.0);
     }
 }

@@ -40,9 +40,9 @@ fn the_views_say_what_the_tables_say() {
         &workspace,
         "SELECT iteration, rank_by, prompts, before, after, gain FROM regeneration_gain",
         "SELECT 2, 'mean', count(*), avg(old), avg(new), avg(new) - avg(old) FROM
-           (SELECT prompt_id, avg(reward) AS old FROM pool WHERE iteration = 1 GROUP BY prompt_id)
-           JOIN (SELECT prompt_id, avg(reward) AS new FROM pool WHERE iteration = 2 GROUP BY prompt_id) USING (prompt_id)
-         WHERE prompt_id IN (SELECT prompt_id FROM selection WHERE iteration = 2 AND selected)",
+           (SELECT prompt_id, avg(reward) AS old FROM pool WHERE iteration = 1 GROUP BY prompt_id) AS before
+           JOIN (SELECT prompt_id, avg(reward) AS new FROM pool WHERE iteration = 2 GROUP BY prompt_id) AS after ON before.prompt_id = after.prompt_id
+         WHERE before.prompt_id IN (SELECT prompt_id FROM selection WHERE iteration = 2 AND selected)",
     );
     // Every pair has its two texts, and the rewards of these differ by the gap.
     assert_eq!(workspace.query("small", "SELECT count(*) FROM largest_gaps"), workspace.query("small", "SELECT count(*) FROM pairs"));

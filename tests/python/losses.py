@@ -3,7 +3,7 @@
     python tests/python/losses.py          # from the repository's root
 
 Needs torch and trl. The lines of TRL's source that compute a loss from logprobs are run as they are: DPOTrainer's for `sigmoid`, `ipo`, `hinge` and `robust`,
-CPOTrainer's `cpo_loss` for `simpo`. TRL has no REBEL; its line is the paper's equation.
+CPOTrainer's `cpo_loss` for `simpo`, DPOTrainer's `use_weighting` for `wpo`. TRL has no REBEL; its line is the paper's equation.
 """
 
 import inspect
@@ -27,6 +27,13 @@ def dpo_branch(loss_type):
     """The body of `if loss_type == "..."` in DPOTrainer's loss."""
     source = inspect.getsource(DPOTrainer)
     found = re.search(rf'\n( +)(?:el)?if loss_type == "{loss_type}":\n(.*?)\n\1elif ', source, re.S)
+    return textwrap.dedent(found.group(2))
+
+
+def weighting():
+    """The body of `if self.use_weighting` in DPOTrainer's loss."""
+    source = inspect.getsource(DPOTrainer)
+    found = re.search(r"\n( +)if self\.use_weighting:\n((?:\1 +[^\n]*\n)+)\s*\n *loss \+=", source)
     return textwrap.dedent(found.group(2))
 
 
@@ -82,6 +89,27 @@ def main():
     )
     losses, _, _ = CPOTrainer.cpo_loss(trainer, policy[0] / tokens[0], policy[1] / tokens[1])
     record("simpo", losses)
+    # Weighted preference optimization: the body of `if self.use_weighting` on random logits.
+    logits = torch.randn(2 * PAIRS, 30, 7, dtype=torch.float64) * 3
+    mask = torch.stack(masks)
+    targets = torch.randint(0, 7, (2 * PAIRS, 30))
+    log_probs = logits.log_softmax(-1)
+    per_token = log_probs.gather(-1, targets[..., None])[..., 0]
+    collisions = (2 * log_probs).logsumexp(-1)
+    names = {
+        "torch": torch,
+        "shift_completion_mask": mask,
+        "per_token_logps": per_token,
+        "outputs": SimpleNamespace(log_sum_sq_probs=collisions),
+        "seq_len": 30,
+        "per_sequence_loss": torch.ones(PAIRS, dtype=torch.float64),
+    }
+    exec(weighting(), names)
+    cases["wpo"] = {
+        "policy": (per_token * mask).sum(1).reshape(2, PAIRS).T.tolist(),
+        "collisions": (collisions * mask).sum(1).reshape(2, PAIRS).T.tolist(),
+        "weights": names["per_sequence_loss"].tolist(),
+    }
     record("rebel", (BETA * ((policy[0] - reference[0]) - (policy[1] - reference[1])) - gaps) ** 2)
 
     with open("tests/golden/losses.json", "w") as file:

@@ -60,6 +60,22 @@ impl Default for Simpo {
     }
 }
 
+/// What `wpo` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Wpo {
+    /// The largest factor; null leaves them as they are, as TRL does.
+    #[serde(deserialize_with = "range::optional_positive")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub clip: Option<f64>,
+}
+
+impl Default for Wpo {
+    fn default() -> Self {
+        Self { clip: Some(1.0) }
+    }
+}
+
 /// Lets the schema accept `loss: robust` beside the long form.
 fn or_bare_name(schema: &mut Schema) {
     if let Some(forms) = schema.get_mut("oneOf").and_then(|forms| forms.as_array_mut()) {

@@ -7,11 +7,15 @@ pub mod held_out;
 pub mod input;
 pub mod lora;
 pub mod loss;
+pub mod matrix;
 pub mod non_finite;
 pub mod operator;
+pub mod pair;
 pub mod query;
 pub mod relational;
 pub mod sampling;
+pub mod select;
+pub mod tracking;
 pub mod training;
 
 use std::fmt;
@@ -22,7 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use super::position::{At, Name};
 use input::Input;
+use matrix::Matrix;
 use operator::Node;
+use tracking::Tracking;
 
 /// A pipeline file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +51,9 @@ pub struct Spec {
     /// Values that the rest of the file takes in by `${name}`, and `--set name=value` replaces.
     #[serde(default)]
     pub params: IndexMap<String, Param>,
+    /// Values of params, and of the seed, for each of which, and each combination of which, there is a run. None once the file is one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Matrix>,
     /// What the pipeline reads from outside, by name.
     #[serde(default)]
     pub inputs: IndexMap<Name, Input>,
@@ -54,6 +63,9 @@ pub struct Spec {
     /// Nodes that run in every iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterate: Option<Iterate>,
+    /// Programs that draw curves of the run as it goes on; it makes no difference to what the run makes.
+    #[serde(default, skip_serializing_if = "Tracking::is_off")]
+    pub tracking: Tracking,
 }
 
 /// Nodes that run in every iteration.

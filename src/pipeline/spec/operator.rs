@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::lora::Lora;
-use super::relational::{Merge, Pair, Score, Select, Sql, Strategy};
+use super::pair::{Pair, Rejected};
+use super::relational::{Merge, Score, Sql};
 use super::sampling::{Evaluate, Generate};
+use super::select::Select;
 use super::training::{Optimizer, Rank, RewardModel, Sft, Train};
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
@@ -182,7 +184,11 @@ impl Operator {
     /// The slots that the user filled: slot, name as written, and what must stand there. Tables of `sql` are not among them.
     pub fn slots(&self) -> Vec<(&'static str, &Name, Output)> {
         let slots: Vec<(&'static str, Option<&Name>, Output)> = match self {
-            Self::Select(s) => vec![("prompts", Some(&s.prompts), Output::Table), ("pool", s.pool.as_ref(), Output::Pool)],
+            Self::Select(s) => vec![
+                ("prompts", Some(&s.prompts), Output::Table),
+                ("pool", s.pool.as_ref(), Output::Pool),
+                ("previous", s.previous.as_ref(), Output::Selection),
+            ],
             Self::Generate(g) => vec![
                 ("policy", Some(&g.policy), Output::Model),
                 ("prompts", Some(&g.prompts), Output::Table),
@@ -221,10 +227,11 @@ impl Operator {
     /// Whether the output depends on seed and iteration: on draws, on a random order, or on the iteration responses are born in.
     pub fn draws(&self) -> bool {
         match self {
-            Self::Select(select) => select.strategy == Strategy::Random,
+            Self::Select(select) => select.draws(),
+            Self::Pair(pair) => pair.rejected == Rejected::Random,
             Self::Generate(_) | Self::Train(_) | Self::Sft(_) | Self::RewardModel(_) => true,
             Self::Rank(rank) => rank.held_out.table().is_none(),
-            Self::Score(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_) => false,
+            Self::Score(_) | Self::Merge(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_) => false,
         }
     }
 
@@ -236,9 +243,10 @@ impl Operator {
     /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
         /// Every slot of every operator; no setting has one of these names.
-        const SLOTS: [&str; 16] = [
+        const SLOTS: [&str; 17] = [
             "prompts",
             "pool",
+            "previous",
             "policy",
             "selection",
             "responses",

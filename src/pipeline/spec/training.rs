@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::held_out::HeldOut;
 use super::lora::Lora;
-use super::loss::Loss;
+use super::loss::{Loss, Wpo};
 use super::non_finite::NonFinite;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
@@ -26,6 +26,10 @@ pub struct Train {
     /// The loss.
     #[serde(default)]
     pub loss: Loss,
+    /// Multiplies each pair's weight by how much the policy in training would write its responses itself (2406.11827), `{}` for the defaults; for
+    /// pools with responses of older policies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wpo: Option<Wpo>,
     /// The loss's β, above 0. The paper's: 0.1.
     #[serde(default = "tenth", deserialize_with = "range::positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]

@@ -19,6 +19,7 @@ use crate::pipeline::graph::{Graph, SourceKind, Task};
 use crate::pipeline::spec::input::Shape;
 use crate::pipeline::spec::operator::Operator;
 use crate::pipeline::spec::sampling::Generate;
+use crate::pipeline::spec::select::{Select, Strategy};
 use crate::pipeline::spec::training::Initialize;
 use tables::names;
 
@@ -80,6 +81,23 @@ impl Known<'_> {
                     let problem = format!("demonstrations: expected a column {expected}, found {found}; name it with `response:`");
                     return Err(StageError::Input(problem));
                 }
+            }
+        }
+        if let (Operator::Select(Select { strategy: Strategy::ZScore(settings), .. }), Some(prompts)) =
+            (&task.operator, task.input("prompts"))
+        {
+            let schema = self.prompts(prompts)?;
+            if schema.field_with_name(&settings.group).is_err() {
+                let (expected, found) = (&settings.group, names(&schema));
+                let problem = format!("prompts: expected a column {expected}, found {found}; name it with `z_score: {{ group: … }}`");
+                return Err(StageError::Input(problem));
+            }
+        }
+        if let (Operator::Select(_), Some(pool)) = (&task.operator, task.input("pool")) {
+            let schema = self.table(pool)?;
+            let has = |name: &str| schema.field_with_name(name).is_ok();
+            if !(has("prompt_id") && has("reward")) {
+                return Err(StageError::Input(format!("pool: expected the columns prompt_id and reward, found {}", names(&schema))));
             }
         }
         for slot in ["preferences", "held_out"] {

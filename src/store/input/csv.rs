@@ -30,7 +30,11 @@ impl Layout<'_> {
 pub(super) fn read(layout: &Layout, paths: &[PathBuf], budget: &mut Budget) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
     paths.iter().try_for_each(|path| budget.expect_text(path))?;
     let given = || layout.columns.iter().map(|(name, column_type)| Field::new(name, column_type.data_type(), true)).collect::<Vec<_>>();
-    let schema = Arc::new(if layout.columns.is_empty() { inferred(layout, paths)? } else { Schema::new(given()) });
+    let schema = Arc::new(match (layout.columns.is_empty(), layout.header) {
+        (true, _) => inferred(layout, paths)?,
+        (false, true) => typed(inferred(layout, paths)?, given(), paths)?,
+        (false, false) => Schema::new(given()),
+    });
     paths.iter().map(|path| rows(layout, path, &schema, budget)).collect()
 }
 
@@ -57,6 +61,21 @@ fn inferred(layout: &Layout, paths: &[PathBuf]) -> Result<Schema, StoreError> {
         }
     }
     Ok(Schema::new(fields))
+}
+
+/// The columns of the first row with the types that are given; where all columns are given, and under other names, with these names.
+fn typed(found: Schema, given: Vec<Field>, paths: &[PathBuf]) -> Result<Schema, StoreError> {
+    let missing = given.iter().find(|field| found.field_with_name(field.name()).is_err());
+    if let (Some(missing), Some(path)) = (missing, paths.first()) {
+        if given.len() == found.fields().len() {
+            return Ok(Schema::new(given));
+        }
+        let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
+        let problem = format!("expected a column {}, found {}", missing.name(), names.join(", "));
+        return Err(StoreError::Input { path: path.clone(), line: None, problem });
+    }
+    let typed = |name: &String| given.iter().find(|field| field.name() == name).cloned().map(Arc::new);
+    Ok(Schema::new(found.fields().iter().map(|field| typed(field.name()).unwrap_or_else(|| field.clone())).collect::<Vec<_>>()))
 }
 
 /// The type that values of both types can be read as.

@@ -35,6 +35,14 @@ fn csv_without_a_header_and_with_given_columns() {
     let path = file(&space, "lexicon.txt", "good\t1.9\nbad\t-2.5\n");
     let batches = read_input(&csv(b'\t', false, &[("word", ColumnType::Text), ("valence", ColumnType::Number)]), &path).unwrap();
     assert_eq!(batches[0].column(1).as_primitive::<Float64Type>().values(), &[1.9, -2.5]);
+    // With a header, the types of some of them, by name.
+    let path = file(&space, "c.csv", "id,n,score\n007,3,1\n");
+    let batches = read_input(&csv(b',', true, &[("score", ColumnType::Number), ("id", ColumnType::Text)]), &path).unwrap();
+    let (id, n, score) = (batches[0].column(0), batches[0].column(1), batches[0].column(2));
+    assert_eq!((id.as_string::<i32>().value(0), n.as_primitive::<Int64Type>().value(0)), ("007", 3));
+    assert_eq!(score.as_primitive::<Float64Type>().value(0), 1.0);
+    let wrong = read_input(&csv(b',', true, &[("scor", ColumnType::Number)]), &path).unwrap_err().to_string();
+    assert!(wrong.ends_with("c.csv: expected a column scor, found id, n, score"), "{wrong}");
     let path = file(&space, "b.csv", "x,y\n007,true\n");
     let batches = read_input(&csv(b',', true, &[("id", ColumnType::Text), ("ok", ColumnType::Boolean)]), &path).unwrap();
     assert_eq!((batches[0].schema().field(0).name().as_str(), batches[0].column(0).as_string::<i32>().value(0)), ("id", "007"));

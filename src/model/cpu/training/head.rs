@@ -102,7 +102,8 @@ impl TrainedHead {
     }
 
     /// Hands each group's logprobs, one a sequence, to `derivative`, which gives a derivative by each; passes these back. Returns the
-    /// derivatives by the hidden states.
+    /// derivatives by the hidden states. With `collisions`, `derivative` is given what [`kernels::collision`] says of each sequence's tokens
+    /// too, added up; else nothing.
     ///
     /// A group whose logits are not too many to be held is passed back from these; one with more has them computed again.
     ///
@@ -112,8 +113,9 @@ impl TrainedHead {
         &self,
         hidden: &[f32],
         groups: &[Group],
+        collisions: bool,
         gradients: &mut CpuGradients,
-        mut derivative: impl FnMut(usize, &[f64]) -> Vec<f64>,
+        mut derivative: impl FnMut(usize, &[f64], &[f64]) -> Vec<f64>,
     ) -> Vec<f32> {
         let [hidden_size, outputs] = self.dims();
         let (packed, turned) = (self.packed(), self.turned());
@@ -146,15 +148,20 @@ impl TrainedHead {
             let targets: Vec<Target> = together.iter().flatten().flatten().copied().collect();
             let mut of_targets = Vec::with_capacity(count);
             let mut chunks = Vec::new();
-            let mut found = Vec::with_capacity(count);
+            let (mut found, mut collided) = (Vec::with_capacity(count), Vec::new());
             for targets in targets.chunks(most) {
                 let chunk = Chunk::new(hidden, hidden_size, &packed, targets, &mut logits);
                 found.extend_from_slice(&chunk.logprobs);
+                if collisions {
+                    let rows = logits.par_chunks(outputs.max(1)).zip(&chunk.sums);
+                    collided.extend(rows.map(|(row, sum)| kernels::collision(row, *sum)).collect::<Vec<_>>());
+                }
                 chunks.push(chunk);
             }
-            let mut found = found.into_iter();
+            let (mut found, mut collided) = (found.into_iter(), collided.into_iter());
             for (number, group) in together.iter().enumerate() {
-                let derivatives = derivative(first + number, &sums(group, &mut found));
+                let of_collisions = if collisions { sums(group, &mut collided) } else { Vec::new() };
+                let derivatives = derivative(first + number, &sums(group, &mut found), &of_collisions);
                 let repeated = group.iter().zip(derivatives).flat_map(|(targets, by)| std::iter::repeat_n(by as f32, targets.len()));
                 of_targets.extend(repeated);
             }

@@ -120,7 +120,7 @@ impl CpuTraining {
     }
 
     /// Hands each family's [`Self::logprobs`] to `derivative`, which gives a derivative by each, and adds to the gradients of
-    /// Σ derivative · logprob.
+    /// Σ derivative · logprob. With `collisions`, `derivative` is given Σ log Σ_v p_v² over each sequence's tokens too, nats; else nothing.
     ///
     /// `step` is what dropout is drawn from; `None` drops nothing.
     ///
@@ -131,17 +131,21 @@ impl CpuTraining {
         families: &[Family],
         prompts: &[Vec<usize>],
         step: Option<u64>,
+        collisions: bool,
         gradients: &mut CpuGradients,
-        mut derivative: impl FnMut(usize, &[f64]) -> Vec<f64>,
+        mut derivative: impl FnMut(usize, &[f64], &[f64]) -> Vec<f64>,
     ) -> Result<(), ModelError> {
         let pass = self.forward(families, step, self.keep)?;
         let groups = groups(families, prompts, &pass.tokens);
         if groups.iter().flatten().all(Vec::is_empty) {
             // There is nothing to pass back, and nothing gets a gradient.
-            groups.iter().enumerate().for_each(|(at, group)| drop(derivative(at, &vec![0.0; group.len()])));
+            groups.iter().enumerate().for_each(|(at, group)| {
+                let zeros = vec![0.0; group.len()];
+                drop(derivative(at, &zeros, if collisions { &zeros } else { &[] }));
+            });
             return Ok(());
         }
-        let by_hidden = self.head.logprobs_and_back(&pass.hidden, &groups, gradients, derivative);
+        let by_hidden = self.head.logprobs_and_back(&pass.hidden, &groups, collisions, gradients, derivative);
         self.backward(pass, by_hidden, gradients);
         Ok(())
     }

@@ -26,7 +26,7 @@ pub struct TableFile {
     /// Whether the first row of a csv file names the columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
-    /// A csv file's columns: their names in order when there is no header, their types where these are not text.
+    /// A csv file's columns: their names in order when there is no header, or the types of those whose values do not tell them.
     #[serde(skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
     /// How prompts and responses lie in the columns.

@@ -3,7 +3,7 @@
 //! Knows strings only.
 
 /// The candidate nearest to `word`, if one is near enough to be meant: a third of its letters wrong, or cut short.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);
     let word = word.to_lowercase();
     let cut_short = |candidate: &str| word.len() >= 3 && candidate.starts_with(&word);
@@ -16,7 +16,7 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// `; did you mean "…"?`, or else `; expected a, b or c`, or nothing without candidates.
-pub(super) fn suggestion(word: &str, candidates: &[&str]) -> String {
+pub(crate) fn suggestion(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(near) => format!("; did you mean \"{near}\"?"),
         None if candidates.is_empty() => String::new(),
@@ -25,7 +25,7 @@ pub(super) fn suggestion(word: &str, candidates: &[&str]) -> String {
 }
 
 /// `a`, `a or b`, `a, b or c`.
-pub(super) fn one_of(words: &[&str]) -> String {
+pub(crate) fn one_of(words: &[&str]) -> String {
     match words {
         [] => String::new(),
         [one] => (*one).to_string(),

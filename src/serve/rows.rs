@@ -1,0 +1,173 @@
+//! Rows on the wire: which type of PostgreSQL a column has there, and its values.
+//!
+//! | Arrow | PostgreSQL |
+//! |---|---|
+//! | Boolean; Int8, Int16; Int32; other integers | bool; int2; int4; int8 |
+//! | Float16, Float32; Float64 | float4; float8 |
+//! | Utf8 and its like | text |
+//! | Timestamp, Date32, Date64 | timestamp; date |
+//! | lists of Int32, Int64, Float64, Utf8 | int4[], int8[], float8[], text[] |
+//! | all else: structs, maps, lists of those | text, as `optune sql` prints it |
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{
+    DataType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
+};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono::{DateTime, Days, NaiveDate};
+use pgwire::api::Type;
+use pgwire::api::portal::Format;
+use pgwire::api::results::{DataRowEncoder, FieldInfo};
+use pgwire::error::PgWireResult;
+use pgwire::messages::data::DataRow;
+
+use super::answer::failed;
+
+/// SQLSTATE of a message that is not as the protocol has it, and of a value that cannot be sent.
+const PROTOCOL: &str = "08P01";
+const NOT_SENT: &str = "22000";
+
+/// The type that a column has on the wire.
+pub(super) fn postgres_type(kind: &DataType) -> Type {
+    match kind {
+        DataType::Boolean => Type::BOOL,
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => Type::INT2,
+        DataType::Int32 | DataType::UInt16 => Type::INT4,
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => Type::INT8,
+        DataType::Float16 | DataType::Float32 => Type::FLOAT4,
+        DataType::Float64 => Type::FLOAT8,
+        DataType::Timestamp(..) => Type::TIMESTAMP,
+        DataType::Date32 | DataType::Date64 => Type::DATE,
+        DataType::List(item) | DataType::LargeList(item) => match item.data_type() {
+            DataType::Int32 => Type::INT4_ARRAY,
+            DataType::Int64 => Type::INT8_ARRAY,
+            DataType::Float64 => Type::FLOAT8_ARRAY,
+            DataType::Utf8 => Type::TEXT_ARRAY,
+            _ => Type::TEXT,
+        },
+        _ => Type::TEXT,
+    }
+}
+
+/// The columns, as a client is told of them.
+pub(super) fn fields(schema: &Schema, format: &Format) -> PgWireResult<Vec<FieldInfo>> {
+    if let Format::Individual(formats) = format
+        && formats.len() != schema.fields().len()
+    {
+        let problem = format!("expected formats of {} columns, found {}", schema.fields().len(), formats.len());
+        return Err(failed(PROTOCOL, &problem, None));
+    }
+    let field = |(index, field): (usize, &Arc<arrow::datatypes::Field>)| {
+        FieldInfo::new(field.name().clone(), None, None, postgres_type(field.data_type()), format.format_for(index))
+    };
+    Ok(schema.fields().iter().enumerate().map(field).collect())
+}
+
+/// Writes the rows of one result.
+pub(super) struct Encoder {
+    fields: Arc<Vec<FieldInfo>>,
+}
+
+impl Encoder {
+    pub fn new(schema: &Schema, format: &Format) -> PgWireResult<Self> {
+        Ok(Self { fields: Arc::new(fields(schema, format)?) })
+    }
+
+    pub fn fields(&self) -> Arc<Vec<FieldInfo>> {
+        self.fields.clone()
+    }
+
+    /// The rows of a batch.
+    pub fn rows(&self, batch: &RecordBatch) -> PgWireResult<Vec<PgWireResult<DataRow>>> {
+        let columns = batch.columns().iter().zip(self.fields.iter());
+        let columns = columns.map(|(array, field)| Column::new(array, field.datatype())).collect::<PgWireResult<Vec<_>>>()?;
+        let mut encoder = DataRowEncoder::new(self.fields.clone());
+        let row = |row| {
+            columns.iter().try_for_each(|column| column.write(row, &mut encoder))?;
+            Ok(encoder.take_row())
+        };
+        Ok((0..batch.num_rows()).map(row).collect())
+    }
+}
+
+/// A column's values in the type of its field.
+struct Column {
+    array: ArrayRef,
+    kind: Type,
+}
+
+impl Column {
+    fn new(array: &ArrayRef, kind: &Type) -> PgWireResult<Self> {
+        let target = match *kind {
+            Type::INT2 => DataType::Int16,
+            Type::INT4 => DataType::Int32,
+            Type::INT8 => DataType::Int64,
+            Type::FLOAT4 => DataType::Float32,
+            Type::FLOAT8 => DataType::Float64,
+            Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Type::DATE => DataType::Date32,
+            Type::TEXT if matches!(array.data_type(), DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..)) => {
+                DataType::Utf8
+            }
+            _ => array.data_type().clone(),
+        };
+        let options = CastOptions { safe: false, ..CastOptions::default() };
+        let array = cast_with_options(array, &target, &options).map_err(|error| failed(NOT_SENT, &error.to_string(), None))?;
+        Ok(Self { array, kind: kind.clone() })
+    }
+
+    fn write(&self, row: usize, encoder: &mut DataRowEncoder) -> PgWireResult<()> {
+        let array = &self.array;
+        if array.is_null(row) {
+            return encoder.encode_field(&None::<i32>);
+        }
+        match self.kind {
+            Type::BOOL => encoder.encode_field(&array.as_boolean().value(row)),
+            Type::INT2 => encoder.encode_field(&array.as_primitive::<Int16Type>().value(row)),
+            Type::INT4 => encoder.encode_field(&array.as_primitive::<Int32Type>().value(row)),
+            Type::INT8 => encoder.encode_field(&array.as_primitive::<Int64Type>().value(row)),
+            Type::FLOAT4 => encoder.encode_field(&array.as_primitive::<Float32Type>().value(row)),
+            Type::FLOAT8 => encoder.encode_field(&array.as_primitive::<Float64Type>().value(row)),
+            Type::TIMESTAMP => {
+                let micros = array.as_primitive::<TimestampMicrosecondType>().value(row);
+                encoder.encode_field(&DateTime::from_timestamp_micros(micros).map(|time| time.naive_utc()))
+            }
+            Type::DATE => encoder.encode_field(&date(array.as_primitive::<Date32Type>().value(row))),
+            Type::INT4_ARRAY => encoder.encode_field(&item(array, row).as_primitive::<Int32Type>().iter().collect::<Vec<_>>()),
+            Type::INT8_ARRAY => encoder.encode_field(&item(array, row).as_primitive::<Int64Type>().iter().collect::<Vec<_>>()),
+            Type::FLOAT8_ARRAY => encoder.encode_field(&item(array, row).as_primitive::<Float64Type>().iter().collect::<Vec<_>>()),
+            Type::TEXT_ARRAY => {
+                let items = item(array, row);
+                encoder.encode_field(&items.as_string::<i32>().iter().map(|text| text.map(String::from)).collect::<Vec<_>>())
+            }
+            _ => match array.as_string_opt::<i32>() {
+                Some(texts) => encoder.encode_field(&texts.value(row)),
+                None => encoder.encode_field(&printed(array, row)?),
+            },
+        }
+    }
+}
+
+/// The items of a list.
+fn item(array: &ArrayRef, row: usize) -> ArrayRef {
+    match array.as_list_opt::<i32>() {
+        Some(list) => list.value(row),
+        None => array.as_list::<i64>().value(row),
+    }
+}
+
+/// A day, from days since 1970.
+fn date(days: i32) -> Option<NaiveDate> {
+    let epoch = NaiveDate::from_ymd_opt(1970, 1, 1)?;
+    let count = Days::new(u64::from(days.unsigned_abs()));
+    if days < 0 { epoch.checked_sub_days(count) } else { epoch.checked_add_days(count) }
+}
+
+fn printed(array: &ArrayRef, row: usize) -> PgWireResult<String> {
+    let failed = |error: arrow::error::ArrowError| failed(NOT_SENT, &error.to_string(), None);
+    let options = FormatOptions::default();
+    ArrayFormatter::try_new(array.as_ref(), &options).map_err(failed)?.value(row).try_to_string().map_err(failed)
+}

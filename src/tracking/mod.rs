@@ -1,0 +1,227 @@
+//! What other programs draw while a run goes on: event files for TensorBoard, and an MLflow server.
+//!
+//! ```text
+//! committed tables, checkpoints, journal ─▶ series ─▶ tensorboard/<node>/events.out.tfevents.*
+//!                                                 └▶ MLflow, over HTTP
+//! ```
+//!
+//! Series are read from what is committed, never from what is being computed: so a run that was killed and goes on has the same curves as
+//! one that was not, each step once. A thread of its own looks every second whether anything was committed; what fails there is a warning and is tried
+//! again, and never ends the run. Knows neither stages nor tensors.
+
+mod event_file;
+mod mlflow;
+mod series;
+mod tensorboard;
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::dag::fingerprint::Fingerprint;
+use crate::pipeline::spec::tracking::Tracking;
+use crate::remote::RemoteError;
+use crate::store::{Place, Run, StoreError};
+use crate::tables::TableError;
+use mlflow::Mlflow;
+pub use series::{Point, Reader, Series, SeriesName};
+use tensorboard::TensorBoard;
+
+/// How often is looked.
+const EVERY: Duration = Duration::from_secs(1);
+/// The longest wait after a failure: an outage is not made worse by asking.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How often what is left is tried at the end of a run, a second apart.
+const LAST_TRIES: u32 = 3;
+
+/// Why something is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum TrackingError {
+    /// A table or the journal cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A table is not as it should be.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A file cannot be written.
+    #[error("{}: cannot write: {source}", path.display())]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A server cannot be told.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// Looking at the tables broke down.
+    #[error("internal error: {0}")]
+    Broken(String),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything is there.
+    Finished,
+    /// A node failed.
+    Failed,
+    /// It was stopped.
+    Interrupted,
+}
+
+/// Something that is told of series.
+trait Sink: Send {
+    /// Its name, for warnings.
+    fn name(&self) -> &'static str;
+    /// Shows what it was not told yet.
+    fn show(&mut self, series: &Series) -> Result<(), TrackingError>;
+    /// Says that the run ended. All was shown before.
+    fn end(&mut self, ended: Ended) -> Result<(), TrackingError>;
+}
+
+/// Shows a run.
+pub struct Tracker<'w> {
+    reader: Reader,
+    sinks: Vec<Told>,
+    warn: &'w (dyn Fn(&str) + Sync),
+}
+
+/// A sink, and how it goes along with it.
+struct Told {
+    sink: Box<dyn Sink>,
+    /// Looks to leave out, and how many to leave out after the next failure.
+    wait: u32,
+    next_wait: u32,
+    /// Whether it was warned of; said once an outage.
+    warned: bool,
+}
+
+impl<'w> Tracker<'w> {
+    /// Shows the outputs that `wanted` names by the recipes that it has, as `settings` say. `params` are the pipeline's, for programs that compare
+    /// runs by them. `warn` is told what does not work.
+    ///
+    /// # Errors
+    /// The address of a server is none, or its token cannot be sent.
+    pub fn new(
+        run: &Run,
+        settings: &Tracking,
+        wanted: HashMap<Place, Fingerprint>,
+        params: Vec<(String, String)>,
+        warn: &'w (dyn Fn(&str) + Sync),
+    ) -> Result<Self, TrackingError> {
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        if settings.tensorboard {
+            sinks.push(Box::new(TensorBoard::new(run.folder().join("tensorboard"))));
+        }
+        if let Some(server) = &settings.mlflow {
+            sinks.push(Box::new(Mlflow::new(run, server, &wanted, params)?));
+        }
+        let told = |sink| Told { sink, wait: 0, next_wait: 1, warned: false };
+        Ok(Self { reader: Reader::new(run.clone(), wanted), sinks: sinks.into_iter().map(told).collect(), warn })
+    }
+
+    /// Does `work`, and shows what it commits while it does. `how` says of its result how it ended.
+    pub fn beside<T>(mut self, work: impl FnOnce() -> T, how: impl FnOnce(&T) -> Ended) -> T {
+        if self.sinks.is_empty() {
+            return work();
+        }
+        let over = (Mutex::new(false), Condvar::new());
+        let done = std::thread::scope(|scope| {
+            scope.spawn(|| self.follow(&over));
+            let end = Over(&over);
+            let done = work();
+            drop(end);
+            done
+        });
+        let ended = how(&done);
+        for attempt in 0..LAST_TRIES {
+            if attempt > 0 {
+                std::thread::sleep(EVERY);
+            }
+            self.sinks.iter_mut().for_each(|told| told.wait = 0);
+            if self.look(Some(ended)) {
+                break;
+            }
+        }
+        done
+    }
+
+    /// Looks again and again, until it is over.
+    fn follow(&mut self, (over, changed): &(Mutex<bool>, Condvar)) {
+        loop {
+            self.look(None);
+            let waiting = over.lock().unwrap_or_else(PoisonError::into_inner);
+            let (over, _) = changed.wait_timeout_while(waiting, EVERY, |over| !*over).unwrap_or_else(PoisonError::into_inner);
+            if *over {
+                return;
+            }
+        }
+    }
+
+    /// One look; whether all that is there is shown.
+    fn look(&mut self, ended: Option<Ended>) -> bool {
+        let reader = &mut self.reader;
+        let series = match contained(|| reader.read()) {
+            Ok(series) => series,
+            Err(error) => {
+                // While the run goes on a file may have been replaced just now; the next look finds it.
+                if ended.is_some() {
+                    (self.warn)(&format!("what is tracked cannot be read: {error}"));
+                }
+                return false;
+            }
+        };
+        let warn = self.warn;
+        let mut all = true;
+        for told in &mut self.sinks {
+            all &= told.show(series, ended, warn);
+        }
+        all
+    }
+}
+
+impl Told {
+    /// Whether it was told all.
+    fn show(&mut self, series: &Series, ended: Option<Ended>, warn: &(dyn Fn(&str) + Sync)) -> bool {
+        if self.wait > 0 {
+            self.wait -= 1;
+            return false;
+        }
+        let sink = &mut self.sink;
+        match contained(|| sink.show(series).and_then(|()| ended.map_or(Ok(()), |ended| sink.end(ended)))) {
+            Ok(()) => {
+                (self.next_wait, self.warned) = (1, false);
+                true
+            }
+            Err(error) => {
+                if !self.warned {
+                    warn(&format!(
+                        "{}: {error}; the run goes on, and what is missing there is shown later, or by the same command",
+                        sink.name()
+                    ));
+                }
+                self.warned = true;
+                self.wait = self.next_wait;
+                self.next_wait = (self.next_wait * 2).min((LONGEST_WAIT.as_secs() / EVERY.as_secs()) as u32);
+                false
+            }
+        }
+    }
+}
+
+/// Says that the work is over, however it ended.
+struct Over<'a>(&'a (Mutex<bool>, Condvar));
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// A panic as an error: nothing here is worth a run.
+fn contained<T>(work: impl FnOnce() -> Result<T, TrackingError>) -> Result<T, TrackingError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(TrackingError::Broken("looking at the tables broke down".to_string())))
+}
