@@ -8,10 +8,10 @@
 use serde::Deserialize;
 
 use super::error::Fault;
-use crate::nearest::{one_of, suggestion};
 use super::position::Span;
 use super::spec::Param;
 use super::tree::{Tree, Value};
+use crate::nearest::{one_of, suggestion};
 
 /// The axis that is no param: what all randomness is drawn from.
 const SEED: &str = "seed";

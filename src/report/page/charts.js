@@ -37,9 +37,9 @@
     ].filter(line => line).join("\n");
     const flat = domain[0] === domain[1];
     const plot = Plot.plot({
-      width, height: Math.round(Math.min(290, Math.max(200, width * 0.55))), marginTop: 26, marginLeft: 46, marginRight: 14, marginBottom: 34, style,
+      width, height: Math.round(Math.min(290, Math.max(200, width * 0.55))), marginTop: 26, marginLeft: 52, marginRight: 14, marginBottom: 34, style,
       x: { label: chart.x, labelAnchor: "right", ticks: steps ?? Math.max(3, Math.floor(width / 90)), tickFormat: whole ? "d" : ticks, domain: flat ? [domain[0] - 1, domain[0] + 1] : domain, inset: many ? 0 : 8 },
-      y: { label: chart.y, grid: true, ticks: 5, tickFormat: ticks, nice: true, ...(chart.range ? { domain: chart.range } : {}) },
+      y: { label: chart.y || null, grid: true, ticks: 5, tickFormat: ticks, nice: true, ...(chart.range ? { domain: chart.range } : {}) },
       color: { domain: chart.colors, range: chart.colors.map((_, index) => color(index)) },
       marks: [
         chart.rule == null ? null : Plot.ruleY([chart.rule], { stroke: "currentColor", strokeOpacity: 0.5, strokeDasharray: "3 3" }),
@@ -69,7 +69,7 @@
     }
     const words = point => [point.color, point.shape, `${chart.x} ${short(point.x)}`, `${chart.y} ${short(point.y)}`, point.low != null ? `95 %: ${short(point.low)} to ${short(point.high)}` : null].filter(line => line).join("\n");
     return [list, chart.shapes.length > 1 ? shapes : null, Plot.plot({
-      width, height: Math.round(Math.min(380, Math.max(240, width * 0.6))), marginTop: 26, marginLeft: 46, marginRight: 14, marginBottom: 34, style,
+      width, height: Math.round(Math.min(380, Math.max(240, width * 0.6))), marginTop: 26, marginLeft: 52, marginRight: 14, marginBottom: 34, style,
       x: { label: chart.x, labelAnchor: "right", grid: true, ticks: Math.max(3, Math.floor(width / 90)), tickFormat: ticks, inset: 10 },
       y: { label: chart.y, grid: true, ticks: 5, tickFormat: ticks, nice: true },
       color: { domain: chart.colors, range: chart.colors.map((_, index) => color(index)) },
@@ -88,15 +88,15 @@
     const named = chart.panels.some(panel => panel.name);
     const rows = Math.max(1, chart.panels.length);
     return [Plot.plot({
-      width, height: named ? 60 + rows * 62 : 200, marginLeft: 46, marginRight: 14, marginBottom: 34, style,
+      width, height: named ? 64 + rows * 72 : 200, marginLeft: 52, marginRight: 14, marginBottom: 34, style,
       x: { label: chart.x, labelAnchor: "right", ticks: Math.max(3, Math.floor(width / 90)), tickFormat: ticks },
       y: { label: named ? null : chart.y, ticks: named ? 2 : 5, tickFormat: ticks, grid: true },
-      fy: { label: null, domain: chart.panels.map(panel => panel.name), padding: 0.18, axis: null },
+      fy: { label: null, domain: chart.panels.map(panel => panel.name), padding: 0.28, axis: null },
       marks: [
         Plot.rectY(bins, { fy: "name", x1: "from", x2: "to", y: "count", fill: "var(--c0)", fillOpacity: 0.75, inset: 0.5, tip: false }),
         Plot.ruleX(means, { fy: "name", x: "mean", stroke: "var(--c1)", strokeWidth: 2 }),
         Plot.ruleY([0], { stroke: "currentColor", strokeOpacity: 0.5 }),
-        named ? Plot.text(chart.panels, { fy: "name", text: "name", frameAnchor: "top-right", dy: -3, fill: "currentColor", stroke: "var(--paper)", strokeWidth: 3, fontWeight: 600 }) : null,
+        named ? Plot.text(chart.panels, { fy: "name", text: "name", frameAnchor: "top-left", lineAnchor: "bottom", dy: -3, fill: "currentColor", fontWeight: 600 }) : null,
         tip(bins, Plot.pointerX({ fy: "name", x: bin => (bin.from + bin.to) / 2, y: "count", title: bin => `${bin.name ? `${bin.name}\n` : ""}${short(bin.from)} to ${short(bin.to)}: ${bin.count}` })),
       ],
     })];
