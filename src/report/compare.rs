@@ -131,9 +131,9 @@ fn over(group: &Group, runs: &[Compared], of: impl Fn(&Compared) -> Option<Inter
     }
 }
 
+/// A mean over those of a group's runs for which it is known.
 fn average(group: &Group, runs: &[Compared], of: impl Fn(&Compared) -> Option<f64>) -> Option<f64> {
-    let each: Option<Vec<f64>> = group.runs.iter().map(|run| of(runs.get(*run)?)).collect();
-    mean(&each?)
+    mean(&group.runs.iter().filter_map(|run| of(runs.get(*run)?)).collect::<Vec<_>>())
 }
 
 fn results(groups: &Groups, runs: &[Compared]) -> Section {
@@ -168,7 +168,8 @@ fn results(groups: &Groups, runs: &[Compared]) -> Section {
     }
     let words = "The loop: all nodes of the iterations but evaluation. Gain: mean reward of a regenerated prompt's responses after an iteration less before it, \
                  from the second iteration on; where prompts are selected for low rewards, partly regression to the mean.";
-    let unknown = "Seconds of what came from the cache are those of the run here that made it; – where none of these runs did.";
+    let unknown = "Seconds of what came from the cache are those of the run here that made it. Where none of these runs did, a run's seconds are not known, \
+                   and its group's are those of its other runs.";
     Section::new("results", "Results", lead).with(Block::Table(table)).note(words).note(unknown)
 }
 
@@ -182,8 +183,8 @@ fn gain(group: &Group, runs: &[Compared]) -> Option<Interval> {
 fn trends(groups: &Groups, runs: &[Compared]) -> Option<Section> {
     let end = |group: &Group, of: fn(&Evaluated) -> Option<Interval>, seed: &str| over(group, runs, |run| of(run.last()?), seed);
     let spent = |group: &Group| {
-        let each: Option<Vec<f64>> = group.runs.iter().map(|run| runs.get(*run)?.loop_seconds()).collect();
-        Interval::of(&each?, &format!("{} seconds", group.name))
+        let each: Vec<f64> = group.runs.iter().filter_map(|run| runs.get(*run)?.loop_seconds()).collect();
+        Interval::of(&each, &format!("{} seconds", group.name))
     };
     let measures = [
         Measure { title: "Win score", axis: "win score", rule: None, of: &|group| end(group, |last| last.win_score, "win score") },
@@ -218,18 +219,15 @@ fn curves(groups: &Groups, runs: &[Compared]) -> Vec<Section> {
     let section = |along: &Along, id: &str| {
         let lead = "Bands: 95 % bootstrap intervals over the runs of a group, of a single run over its prompts.";
         let mut section = Section::new(id, format!("Evaluation {}", along.0), lead);
-        let mut dotted = Vec::new();
-        for reached in &REACHED {
-            // In several charts, what is reached at the end is easier to compare as dots in one.
-            if panels.len() > 1 && along.1 != "iteration" {
-                dotted.push(dots(&panels, runs, along, reached, &colors));
-            } else {
-                section = section.with(Block::Charts { charts: lines(&panels, runs, along, reached, &colors) });
-            }
-        }
-        if !dotted.is_empty() {
+        if panels.len() > 1 && along.1 != "iteration" {
+            // What several charts would show is easier to compare as dots in one.
             section.lead = "Where each group is after its last iteration. Lines: 95 % bootstrap intervals over its runs.".to_string();
-            section = section.with(Block::Charts { charts: dotted });
+            let charts = REACHED.iter().map(|reached| dots(&panels, runs, along, reached, &colors)).collect();
+            section = section.with(Block::Charts { charts });
+        } else {
+            let charts: Vec<Vec<Chart>> = REACHED.iter().map(|reached| lines(&panels, runs, along, reached, &colors)).collect();
+            let side_by_side = if panels.len() > 1 { charts } else { vec![charts.into_iter().flatten().collect()] };
+            section = side_by_side.into_iter().fold(section, |section, charts| section.with(Block::Charts { charts }));
         }
         if left_out > 0 { section.note(format!("{left_out} groups with lower rewards are left out.")) } else { section }
     };
@@ -319,8 +317,8 @@ fn curve(
     let iterations: BTreeSet<i64> = members().flat_map(|run| run.evaluated.iter().map(|one| one.iteration)).collect();
     let points = iterations.into_iter().filter_map(|iteration| {
         let at = |run: &Compared| reached(run.evaluated.iter().find(|one| one.iteration == iteration)?);
-        let there: Option<Vec<f64>> = members().filter(|run| at(run).is_some()).map(|run| x(run, iteration)).collect();
-        Some(Series::point(mean(&there?)?, over(group, runs, at, &iteration.to_string())?))
+        let there: Vec<f64> = members().filter(|run| at(run).is_some()).filter_map(|run| x(run, iteration)).collect();
+        Some(Series::point(mean(&there)?, over(group, runs, at, &iteration.to_string())?))
     });
     Series { name: name.to_string(), points: points.collect() }
 }
@@ -338,7 +336,7 @@ fn listed(sources: &[Source], groups: &Groups, runs: &[Compared]) -> Section {
         groups.all.iter().flat_map(|group| group.runs.iter().map(|run| (*run, group.name.as_str()))).collect();
     let columns =
         ["run", "group", "#seed", "state", "#iterations", "#held-out reward", "#win score", "#tokens sampled", "#all nodes", "missing"];
-    let mut table = Table::new("", &columns);
+    let mut table = Table::new("All runs", &columns);
     table.folded = sources.len() > MOST_LISTED;
     for (index, (source, run)) in sources.iter().zip(runs).enumerate() {
         let last = run.last();
@@ -358,5 +356,5 @@ fn listed(sources: &[Source], groups: &Groups, runs: &[Compared]) -> Section {
             },
         ]);
     }
-    Section::new("runs", "Runs", "Each run on its own; `optune report RUN` shows one in full.").with(Block::Table(table))
+    Section::new("runs", "Runs", "Each run on its own. A report about a single run shows it in full.").with(Block::Table(table))
 }

@@ -4,7 +4,7 @@
   const color = index => `var(--c${index % 8})`;
   const dash = index => (index % 8 < 4 ? undefined : "6 3");
   const short = value => (value == null ? "" : Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-4) ? value.toExponential(2) : String(Number(value.toPrecision(4))));
-  const ticks = value => (Math.abs(value) >= 1e4 ? d3.format("~s")(value) : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0) : d3.format("~g")(value));
+  const ticks = value => (Math.abs(value) >= 1e3 ? d3.format("~s")(value) : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0) : d3.format("~g")(value));
   const style = { fontSize: "12px", fontFamily: "inherit", overflow: "visible" };
 
   const tip = (data, options) => Plot.tip(data, { ...options, lineHeight: 1.25 });
@@ -44,7 +44,7 @@
       marks: [
         chart.rule == null ? null : Plot.ruleY([chart.rule], { stroke: "currentColor", strokeOpacity: 0.5, strokeDasharray: "3 3" }),
         Plot.ruleX(chart.breaks, { x: step => step + 0.5, stroke: "currentColor", strokeOpacity: 0.35, strokeDasharray: "3 3" }),
-        Plot.areaY(points.filter(point => point.low != null), { x: "x", y1: "low", y2: "high", fill: "name", fillOpacity: 0.14, z: "name" }),
+        Plot.areaY(points.filter(point => point.low != null), { x: "x", y1: "low", y2: "high", fill: "name", fillOpacity: chart.series.length > 3 ? 0.07 : 0.14, z: "name" }),
         Plot.ruleX(points.filter(point => point.low != null && flat), { x: "x", y1: "low", y2: "high", stroke: "name" }),
         ...chart.series.map(({ name }) => Plot.lineY(points.filter(point => point.name === name), { x: "x", y: "y", stroke: "name", strokeWidth: many ? 1.3 : 2, strokeDasharray: dash(chart.colors.indexOf(name)) })),
         many ? null : Plot.dot(points, { x: "x", y: "y", fill: "name", r: 3 }),
