@@ -13,11 +13,14 @@ const MOST_NAMED: usize = 12;
 
 /// What became of a run so far.
 pub fn state(source: &Source) -> &'static str {
-    match () {
-        () if source.running => "running",
-        () if source.missing().is_empty() => "finished",
-        () if failures(source).is_empty() => "stopped",
-        () => "failed",
+    if source.running {
+        "running"
+    } else if source.missing().is_empty() {
+        "finished"
+    } else if failures(source).is_empty() {
+        "stopped"
+    } else {
+        "failed"
     }
 }
 
