@@ -220,15 +220,13 @@ fn curves(groups: &Groups, runs: &[Compared]) -> Vec<Section> {
         let lead = "Bands: 95 % bootstrap intervals over the runs of a group, of a single run over its prompts.";
         let mut section = Section::new(id, format!("Evaluation {}", along.0), lead);
         if panels.len() > 1 && along.1 != "iteration" {
-            // What several charts would show is easier to compare as dots in one.
-            section.lead = "Where each group is after its last iteration. Lines: 95 % bootstrap intervals over its runs.".to_string();
+            section.lead = format!("First where each group is after its last iteration, then its way there. {lead}");
             let charts = REACHED.iter().map(|reached| dots(&panels, runs, along, reached, &colors)).collect();
             section = section.with(Block::Charts { charts });
-        } else {
-            let charts: Vec<Vec<Chart>> = REACHED.iter().map(|reached| lines(&panels, runs, along, reached, &colors)).collect();
-            let side_by_side = if panels.len() > 1 { charts } else { vec![charts.into_iter().flatten().collect()] };
-            section = side_by_side.into_iter().fold(section, |section, charts| section.with(Block::Charts { charts }));
         }
+        let charts: Vec<Vec<Chart>> = REACHED.iter().map(|reached| lines(&panels, runs, along, reached, &colors)).collect();
+        let side_by_side = if panels.len() > 1 { charts } else { vec![charts.into_iter().flatten().collect()] };
+        section = side_by_side.into_iter().fold(section, |section, charts| section.with(Block::Charts { charts }));
         if left_out > 0 { section.note(format!("{left_out} groups with lower rewards are left out.")) } else { section }
     };
     ALONG.iter().zip(["evaluation", "tokens", "seconds"]).map(|(along, id)| section(along, id)).collect()
