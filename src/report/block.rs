@@ -130,6 +130,15 @@ pub enum Marks {
         /// Whether values to the right are whole numbers.
         whole: bool,
     },
+    /// One dot for each of many things, with its interval.
+    Dots {
+        /// The dots.
+        dots: Vec<Dot>,
+        /// Every name that a colour stands for.
+        colors: Vec<String>,
+        /// Every name that a shape stands for.
+        shapes: Vec<String>,
+    },
     /// Histograms below each other.
     Histograms {
         /// One for each name.
@@ -163,6 +172,17 @@ pub struct Series {
     pub name: String,
     /// x, y, and the interval of y.
     pub points: Vec<[Option<f64>; 4]>,
+}
+
+/// A dot.
+#[derive(Debug, Serialize)]
+pub struct Dot {
+    /// What its colour stands for.
+    pub color: String,
+    /// What its shape stands for; may be empty.
+    pub shape: String,
+    /// x, y, and the interval of y.
+    pub point: [Option<f64>; 4],
 }
 
 /// A histogram.

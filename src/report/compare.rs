@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::ReportError;
-use super::block::{Block, Chart, Marks, Section, Series, Table, round};
+use super::block::{Block, Chart, Dot, Marks, Section, Series, Table, round};
 use super::cost::{Cost, costs};
 use super::evaluation::{Evaluated, evaluated};
 use super::groups::{Group, Groups, last_word};
@@ -131,9 +131,9 @@ fn over(group: &Group, runs: &[Compared], of: impl Fn(&Compared) -> Option<Inter
     }
 }
 
+/// A mean over those of a group's runs for which it is known.
 fn average(group: &Group, runs: &[Compared], of: impl Fn(&Compared) -> Option<f64>) -> Option<f64> {
-    let each: Option<Vec<f64>> = group.runs.iter().map(|run| of(runs.get(*run)?)).collect();
-    mean(&each?)
+    mean(&group.runs.iter().filter_map(|run| of(runs.get(*run)?)).collect::<Vec<_>>())
 }
 
 fn results(groups: &Groups, runs: &[Compared]) -> Section {
@@ -168,7 +168,8 @@ fn results(groups: &Groups, runs: &[Compared]) -> Section {
     }
     let words = "The loop: all nodes of the iterations but evaluation. Gain: mean reward of a regenerated prompt's responses after an iteration less before it, \
                  from the second iteration on; where prompts are selected for low rewards, partly regression to the mean.";
-    let unknown = "Seconds of what came from the cache are those of the run here that made it; – where none of these runs did.";
+    let unknown = "Seconds of what came from the cache are those of the run here that made it. Where none of these runs did, a run's seconds are not known, \
+                   and its group's are those of its other runs.";
     Section::new("results", "Results", lead).with(Block::Table(table)).note(words).note(unknown)
 }
 
@@ -182,8 +183,8 @@ fn gain(group: &Group, runs: &[Compared]) -> Option<Interval> {
 fn trends(groups: &Groups, runs: &[Compared]) -> Option<Section> {
     let end = |group: &Group, of: fn(&Evaluated) -> Option<Interval>, seed: &str| over(group, runs, |run| of(run.last()?), seed);
     let spent = |group: &Group| {
-        let each: Option<Vec<f64>> = group.runs.iter().map(|run| runs.get(*run)?.loop_seconds()).collect();
-        Interval::of(&each?, &format!("{} seconds", group.name))
+        let each: Vec<f64> = group.runs.iter().filter_map(|run| runs.get(*run)?.loop_seconds()).collect();
+        Interval::of(&each, &format!("{} seconds", group.name))
     };
     let measures = [
         Measure { title: "Win score", axis: "win score", rule: None, of: &|group| end(group, |last| last.win_score, "win score") },
@@ -214,43 +215,68 @@ fn curves(groups: &Groups, runs: &[Compared]) -> Vec<Section> {
         return Vec::new();
     }
     let (panels, left_out) = panels(groups, runs);
-    let colors: Vec<String> = panels.iter().flat_map(|(_, curves)| curves).fold(Vec::new(), |mut names, (name, _)| {
-        if !names.contains(name) {
-            names.push(name.clone());
+    let colors = named(panels.iter().flat_map(|(_, curves)| curves).map(|(name, _)| name));
+    let section = |along: &Along, id: &str| {
+        let lead = "Bands: 95 % bootstrap intervals over the runs of a group, of a single run over its prompts.";
+        let mut section = Section::new(id, format!("Evaluation {}", along.0), lead);
+        if panels.len() > 1 && along.1 != "iteration" {
+            section.lead = format!("First where each group is after its last iteration, then its way there. {lead}");
+            let charts = REACHED.iter().map(|reached| dots(&panels, runs, along, reached, &colors)).collect();
+            section = section.with(Block::Charts { charts });
         }
-        names
-    });
-    let section = |(title, axis, x): &Along, id: &str| {
-        let mut section = Section::new(
-            id,
-            format!("Evaluation {title}"),
-            "Bands: 95 % bootstrap intervals over the runs of a group, of a single run over its prompts.",
-        );
-        for (what, y, reached) in &REACHED {
-            let drawn: Vec<(String, Vec<Series>)> = panels
-                .iter()
-                .map(|(words, curves)| (words.clone(), curves.iter().map(|(name, group)| curve(name, group, runs, *x, *reached)).collect()))
-                .collect();
-            let range = (drawn.len() > 1).then(|| range(&drawn)).flatten();
-            let charts = drawn.into_iter().map(|(words, series)| Chart {
-                title: if words.is_empty() { (*what).to_string() } else { format!("{what}: {words}") },
-                note: String::new(),
-                x: (*axis).to_string(),
-                y: (*y).to_string(),
-                marks: Marks::Lines {
-                    series,
-                    colors: colors.clone(),
-                    rule: (*what == "Win score").then_some(50.0),
-                    breaks: Vec::new(),
-                    range,
-                    whole: *axis == "iteration",
-                },
-            });
-            section = section.with(Block::Charts { charts: charts.collect() });
-        }
-        if left_out > 0 { section.note(format!("Curves of {left_out} groups with lower rewards are left out.")) } else { section }
+        let charts: Vec<Vec<Chart>> = REACHED.iter().map(|reached| lines(&panels, runs, along, reached, &colors)).collect();
+        let side_by_side = if panels.len() > 1 { charts } else { vec![charts.into_iter().flatten().collect()] };
+        section = side_by_side.into_iter().fold(section, |section, charts| section.with(Block::Charts { charts }));
+        if left_out > 0 { section.note(format!("{left_out} groups with lower rewards are left out.")) } else { section }
     };
     ALONG.iter().zip(["evaluation", "tokens", "seconds"]).map(|(along, id)| section(along, id)).collect()
+}
+
+/// The names, each once.
+fn named<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut once: Vec<String> = Vec::new();
+    for name in names {
+        if !once.contains(name) {
+            once.push(name.clone());
+        }
+    }
+    once
+}
+
+/// A chart of curves for each panel.
+fn lines(panels: &[Panel], runs: &[Compared], (_, axis, x): &Along, (what, y, reached): &Reached, colors: &[String]) -> Vec<Chart> {
+    let drawn: Vec<(&str, Vec<Series>)> = panels
+        .iter()
+        .map(|(words, curves)| (words.as_str(), curves.iter().map(|(name, group)| curve(name, group, runs, *x, *reached)).collect()))
+        .collect();
+    let range = (drawn.len() > 1).then(|| range(&drawn)).flatten();
+    let charts = drawn.into_iter().map(|(words, series)| Chart {
+        title: if words.is_empty() { (*what).to_string() } else { format!("{what}: {words}") },
+        note: String::new(),
+        x: (*axis).to_string(),
+        y: (*y).to_string(),
+        marks: Marks::Lines {
+            series,
+            colors: colors.to_vec(),
+            rule: (*what == "Win score" && range.is_none()).then_some(50.0),
+            breaks: Vec::new(),
+            range,
+            whole: *axis == "iteration",
+        },
+    });
+    charts.collect()
+}
+
+/// What every group reached at the end, in one chart.
+fn dots(panels: &[Panel], runs: &[Compared], (_, axis, x): &Along, (what, y, reached): &Reached, colors: &[String]) -> Chart {
+    let dot = |shape: &str, name: &str, group: &Group| {
+        let at = |run: &Compared| x(run, run.last()?.iteration);
+        let point = Series::point(average(group, runs, at)?, over(group, runs, |run| reached(run.last()?), what)?);
+        Some(Dot { color: name.to_string(), shape: shape.to_string(), point })
+    };
+    let dots = panels.iter().flat_map(|(words, curves)| curves.iter().filter_map(move |(name, group)| dot(words, name, group)));
+    let marks = Marks::Dots { dots: dots.collect(), colors: colors.to_vec(), shapes: named(panels.iter().map(|(words, _)| words)) };
+    Chart { title: (*what).to_string(), note: String::new(), x: (*axis).to_string(), y: (*y).to_string(), marks }
 }
 
 /// The charts of each kind: one, or one for each combination of the settings that colours do not stand for. And how many groups have no curve.
@@ -289,14 +315,14 @@ fn curve(
     let iterations: BTreeSet<i64> = members().flat_map(|run| run.evaluated.iter().map(|one| one.iteration)).collect();
     let points = iterations.into_iter().filter_map(|iteration| {
         let at = |run: &Compared| reached(run.evaluated.iter().find(|one| one.iteration == iteration)?);
-        let there: Option<Vec<f64>> = members().filter(|run| at(run).is_some()).map(|run| x(run, iteration)).collect();
-        Some(Series::point(mean(&there?)?, over(group, runs, at, &iteration.to_string())?))
+        let there: Vec<f64> = members().filter(|run| at(run).is_some()).filter_map(|run| x(run, iteration)).collect();
+        Some(Series::point(mean(&there)?, over(group, runs, at, &iteration.to_string())?))
     });
     Series { name: name.to_string(), points: points.collect() }
 }
 
 /// The lowest and the highest value of all curves and their bands.
-fn range(drawn: &[(String, Vec<Series>)]) -> Option<(f64, f64)> {
+fn range(drawn: &[(&str, Vec<Series>)]) -> Option<(f64, f64)> {
     let points = drawn.iter().flat_map(|(_, series)| series).flat_map(|series| &series.points);
     let values: Vec<f64> = points.flat_map(|[_, y, low, high]| [*y, *low, *high]).flatten().collect();
     let (low, high) = (values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?);
@@ -308,7 +334,7 @@ fn listed(sources: &[Source], groups: &Groups, runs: &[Compared]) -> Section {
         groups.all.iter().flat_map(|group| group.runs.iter().map(|run| (*run, group.name.as_str()))).collect();
     let columns =
         ["run", "group", "#seed", "state", "#iterations", "#held-out reward", "#win score", "#tokens sampled", "#all nodes", "missing"];
-    let mut table = Table::new("", &columns);
+    let mut table = Table::new("All runs", &columns);
     table.folded = sources.len() > MOST_LISTED;
     for (index, (source, run)) in sources.iter().zip(runs).enumerate() {
         let last = run.last();
@@ -328,5 +354,5 @@ fn listed(sources: &[Source], groups: &Groups, runs: &[Compared]) -> Section {
             },
         ]);
     }
-    Section::new("runs", "Runs", "Each run on its own; `optune report RUN` shows one in full.").with(Block::Table(table))
+    Section::new("runs", "Runs", "Each run on its own. A report about a single run shows it in full.").with(Block::Table(table))
 }

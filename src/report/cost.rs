@@ -11,8 +11,9 @@ use super::source::{Part, Source, quoted};
 use super::words::{counted, missing, percent, seconds, whole};
 use crate::store::EventKind;
 
-/// The most iterations with a bar of their own.
+/// The most iterations with a bar of their own, and operators with a colour.
 const MOST_BARS: u32 = 30;
+const MOST_COLORS: usize = 7;
 
 /// What one output cost, as the view `cost_by_stage` has it.
 #[derive(Deserialize)]
@@ -95,7 +96,7 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     }
     let lead = format!("{} in the nodes of this run, over all of its starts.", seconds(total));
     let section = Section::new("cost", "Cost", lead)
-        .with(Block::Charts { charts: vec![chart(&costs, stages.keys().map(|name| (*name).to_string()).collect())] })
+        .with(Block::Charts { charts: vec![chart(&costs, &stages.keys().copied().collect::<Vec<_>>())] })
         .with(Block::Table(table))
         .note("Tokens: of generate and evaluate those sampled, of what trains those in its batches.");
     let mut facts = reused(source, &costs);
@@ -103,11 +104,16 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     Ok(Some(section.with(Block::Facts { facts })))
 }
 
-fn chart(costs: &[Cost], colors: Vec<String>) -> Chart {
+/// Bars of seconds; `stages` have the most expensive one first, and those without a colour of their own are one piece.
+fn chart(costs: &[Cost], stages: &[&str]) -> Chart {
+    let mut colors: Vec<String> = stages.iter().take(MOST_COLORS).map(|stage| (*stage).to_string()).collect();
+    if stages.len() > MOST_COLORS {
+        colors.push("others".to_string());
+    }
     let mut sums: BTreeMap<(Option<u32>, usize), f64> = BTreeMap::new();
     let left_out = costs.iter().filter_map(|cost| cost.iteration).max().unwrap_or(0).saturating_sub(MOST_BARS);
     for cost in costs.iter().filter(|cost| cost.iteration.is_none_or(|iteration| iteration > left_out)) {
-        let color = colors.iter().position(|color| *color == cost.stage).unwrap_or_default();
+        let color = colors.iter().position(|color| *color == cost.stage).unwrap_or(MOST_COLORS);
         *sums.entry((cost.iteration, color)).or_default() += cost.seconds;
     }
     let bars = sums.into_iter().filter_map(|((iteration, color), value)| {

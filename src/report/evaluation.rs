@@ -68,8 +68,8 @@ FROM {table} AS e {join} ORDER BY 1, e.prompt_id",
     Ok(by_iteration
         .filter_map(|rows| {
             let iteration = rows.first()?.iteration;
-            let seed = format!("{node} {iteration}");
-            let (reward, win_score) = (of(rows, &seed, |row| row.reward), of(rows, &seed, Row::win_score));
+            // The same draws in every iteration, so that a baseline's interval is the same in all.
+            let (reward, win_score) = (of(rows, "Held-out reward", |row| row.reward), of(rows, "Win score", Row::win_score));
             Some(Evaluated { iteration, reward, win_score, rows: rows.to_vec() })
         })
         .collect())
@@ -91,7 +91,7 @@ fn of(rows: &[Row], seed: &str, value: fn(&Row) -> f64) -> Option<Interval> {
 
 impl Evaluated {
     fn of(&self, name: &str, value: fn(&Row) -> f64) -> Option<Interval> {
-        of(&self.rows, &format!("{name} {}", self.iteration), value)
+        of(&self.rows, name, value)
     }
 
     fn share(&self, outcome: &str) -> f64 {
@@ -100,12 +100,12 @@ impl Evaluated {
 
     /// The baseline's mean reward on the same prompts.
     pub fn baseline(&self) -> Option<Interval> {
-        self.of("baseline", |row| row.baseline_reward)
+        self.of("Held-out reward", |row| row.baseline_reward)
     }
 
     /// Nats a token of the responses under the initial policy.
     pub fn nll(&self) -> Option<Interval> {
-        self.of("NLL", |row| row.nll_initial)
+        self.of("NLL under the initial policy", |row| row.nll_initial)
     }
 }
 
@@ -190,7 +190,7 @@ fn by_group(all: &[Evaluated]) -> Vec<Block> {
 
     let mean = |one: &Evaluated, group: &str, value: fn(&Row) -> f64| {
         let values: Vec<f64> = one.rows.iter().filter(|row| row.group.as_deref() == Some(group)).map(value).collect();
-        Interval::of(&values, &format!("{group} {}", one.iteration))
+        Interval::of(&values, group)
     };
     let mut columns = vec!["group".to_string(), "#prompts".to_string(), "#baseline".to_string()];
     let shown = some_of(all.len());

@@ -13,12 +13,14 @@ const MOST_NAMED: usize = 12;
 
 /// What became of a run so far.
 pub fn state(source: &Source) -> &'static str {
-    let last = source.events.iter().rev().find(|event| event.event != EventKind::PartCommitted).map(|event| event.event);
-    match last {
-        _ if source.running => "running",
-        _ if source.missing().is_empty() => "finished",
-        Some(EventKind::NodeFailed) => "failed",
-        _ => "stopped",
+    if source.running {
+        "running"
+    } else if source.missing().is_empty() {
+        "finished"
+    } else if failures(source).is_empty() {
+        "stopped"
+    } else {
+        "failed"
     }
 }
 

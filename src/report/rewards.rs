@@ -125,7 +125,7 @@ FROM {name} GROUP BY 1 ORDER BY 1",
 
 fn spread(source: &Source, name: &str) -> Result<Table, ReportError> {
     let columns = ["#iteration", "#responses", "#mean", "#deviation", "#lowest", "#10 %", "#median", "#90 %", "#highest"];
-    let mut table = Table::new(&format!("Rewards in {name}"), &columns);
+    let mut table = Table::new(&format!("By iteration: {name}"), &columns);
     table.folded = true;
     for spread in spreads(source, name, "reward")? {
         let mut row = vec![spread.iteration.to_string(), whole(spread.count)];

@@ -4,7 +4,7 @@
   const color = index => `var(--c${index % 8})`;
   const dash = index => (index % 8 < 4 ? undefined : "6 3");
   const short = value => (value == null ? "" : Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-4) ? value.toExponential(2) : String(Number(value.toPrecision(4))));
-  const ticks = value => (Math.abs(value) >= 1e4 ? d3.format("~s")(value) : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0) : d3.format("~g")(value));
+  const ticks = value => (Math.abs(value) >= 1e3 ? d3.format("~s")(value) : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0) : d3.format("~g")(value));
   const style = { fontSize: "12px", fontFamily: "inherit", overflow: "visible" };
 
   const tip = (data, options) => Plot.tip(data, { ...options, lineHeight: 1.25 });
@@ -37,14 +37,14 @@
     ].filter(line => line).join("\n");
     const flat = domain[0] === domain[1];
     const plot = Plot.plot({
-      width, height: Math.round(Math.min(290, Math.max(200, width * 0.55))), marginTop: 26, marginLeft: 46, marginRight: 14, marginBottom: 34, style,
+      width, height: Math.round(Math.min(290, Math.max(200, width * 0.55))), marginTop: 26, marginLeft: 52, marginRight: 14, marginBottom: 34, style,
       x: { label: chart.x, labelAnchor: "right", ticks: steps ?? Math.max(3, Math.floor(width / 90)), tickFormat: whole ? "d" : ticks, domain: flat ? [domain[0] - 1, domain[0] + 1] : domain, inset: many ? 0 : 8 },
-      y: { label: chart.y, grid: true, ticks: 5, tickFormat: ticks, nice: true, ...(chart.range ? { domain: chart.range } : {}) },
+      y: { label: chart.y || null, grid: true, ticks: 5, tickFormat: ticks, nice: true, ...(chart.range ? { domain: chart.range } : {}) },
       color: { domain: chart.colors, range: chart.colors.map((_, index) => color(index)) },
       marks: [
         chart.rule == null ? null : Plot.ruleY([chart.rule], { stroke: "currentColor", strokeOpacity: 0.5, strokeDasharray: "3 3" }),
         Plot.ruleX(chart.breaks, { x: step => step + 0.5, stroke: "currentColor", strokeOpacity: 0.35, strokeDasharray: "3 3" }),
-        Plot.areaY(points.filter(point => point.low != null), { x: "x", y1: "low", y2: "high", fill: "name", fillOpacity: 0.14, z: "name" }),
+        Plot.areaY(points.filter(point => point.low != null), { x: "x", y1: "low", y2: "high", fill: "name", fillOpacity: chart.series.length > 3 ? 0.07 : 0.14, z: "name" }),
         Plot.ruleX(points.filter(point => point.low != null && flat), { x: "x", y1: "low", y2: "high", stroke: "name" }),
         ...chart.series.map(({ name }) => Plot.lineY(points.filter(point => point.name === name), { x: "x", y: "y", stroke: "name", strokeWidth: many ? 1.3 : 2, strokeDasharray: dash(chart.colors.indexOf(name)) })),
         many ? null : Plot.dot(points, { x: "x", y: "y", fill: "name", r: 3 }),
@@ -54,21 +54,49 @@
     return [legend(chart.series.map(series => series.name), chart.colors), plot];
   }
 
+  const forms = [d3.symbolCircle, d3.symbolSquare, d3.symbolTriangle, d3.symbolDiamond, d3.symbolStar, d3.symbolCross, d3.symbolWye, d3.symbolTimes];
+
+  function dots(chart, width) {
+    const points = chart.dots.map(({ color, shape, point: [x, y, low, high] }) => ({ color, shape, x, y, low, high }));
+    const list = legend(chart.colors, chart.colors, true);
+    const shapes = document.createElement("ul");
+    shapes.className = "legend";
+    for (const [index, name] of chart.shapes.entries()) {
+      const item = document.createElement("li");
+      item.innerHTML = `<svg viewBox="-11 -6 22 12" aria-hidden="true"><path d="${d3.symbol(forms[index % forms.length], 50)()}" fill="currentColor"/></svg>`;
+      item.append(name);
+      shapes.append(item);
+    }
+    const words = point => [point.color, point.shape, `${chart.x} ${short(point.x)}`, `${chart.y} ${short(point.y)}`, point.low != null ? `95 %: ${short(point.low)} to ${short(point.high)}` : null].filter(line => line).join("\n");
+    return [list, chart.shapes.length > 1 ? shapes : null, Plot.plot({
+      width, height: Math.round(Math.min(380, Math.max(240, width * 0.6))), marginTop: 26, marginLeft: 52, marginRight: 14, marginBottom: 34, style,
+      x: { label: chart.x, labelAnchor: "right", grid: true, ticks: Math.max(3, Math.floor(width / 90)), tickFormat: ticks, inset: 10 },
+      y: { label: chart.y, grid: true, ticks: 5, tickFormat: ticks, nice: true },
+      color: { domain: chart.colors, range: chart.colors.map((_, index) => color(index)) },
+      symbol: { domain: chart.shapes, range: chart.shapes.map((_, index) => forms[index % forms.length]) },
+      marks: [
+        Plot.ruleX(points.filter(point => point.low != null), { x: "x", y1: "low", y2: "high", stroke: "color", strokeOpacity: 0.6 }),
+        Plot.dot(points, { x: "x", y: "y", fill: "color", symbol: "shape", r: 4.5 }),
+        tip(points, Plot.pointer({ x: "x", y: "y", title: words })),
+      ],
+    })];
+  }
+
   function histograms(chart, width) {
     const bins = chart.panels.flatMap(({ name, bins }) => bins.map(([from, to, count]) => ({ name, from, to, count })));
     const means = chart.panels.filter(panel => panel.mean != null);
     const named = chart.panels.some(panel => panel.name);
     const rows = Math.max(1, chart.panels.length);
     return [Plot.plot({
-      width, height: named ? 60 + rows * 62 : 200, marginLeft: 46, marginRight: 14, marginBottom: 34, style,
+      width, height: named ? 64 + rows * 72 : 200, marginLeft: 52, marginRight: 14, marginBottom: 34, style,
       x: { label: chart.x, labelAnchor: "right", ticks: Math.max(3, Math.floor(width / 90)), tickFormat: ticks },
       y: { label: named ? null : chart.y, ticks: named ? 2 : 5, tickFormat: ticks, grid: true },
-      fy: { label: null, domain: chart.panels.map(panel => panel.name), padding: 0.18, axis: null },
+      fy: { label: null, domain: chart.panels.map(panel => panel.name), padding: 0.28, axis: null },
       marks: [
         Plot.rectY(bins, { fy: "name", x1: "from", x2: "to", y: "count", fill: "var(--c0)", fillOpacity: 0.75, inset: 0.5, tip: false }),
         Plot.ruleX(means, { fy: "name", x: "mean", stroke: "var(--c1)", strokeWidth: 2 }),
         Plot.ruleY([0], { stroke: "currentColor", strokeOpacity: 0.5 }),
-        named ? Plot.text(chart.panels, { fy: "name", text: "name", frameAnchor: "top-right", dy: -3, fill: "currentColor", stroke: "var(--paper)", strokeWidth: 3, fontWeight: 600 }) : null,
+        named ? Plot.text(chart.panels, { fy: "name", text: "name", frameAnchor: "top-left", lineAnchor: "bottom", dy: -3, fill: "currentColor", fontWeight: 600 }) : null,
         tip(bins, Plot.pointerX({ fy: "name", x: bin => (bin.from + bin.to) / 2, y: "count", title: bin => `${bin.name ? `${bin.name}\n` : ""}${short(bin.from)} to ${short(bin.to)}: ${bin.count}` })),
       ],
     })];
@@ -163,7 +191,7 @@
     return [svg.node()];
   }
 
-  const draw = { lines, histograms, arrows, bars, graph };
+  const draw = { lines, dots, histograms, arrows, bars, graph };
   const figures = [...document.querySelectorAll("figure")].map(figure => ({
     place: figure.querySelector(".chart"), chart: JSON.parse(figure.querySelector("script").textContent), width: 0,
   }));
