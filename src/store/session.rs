@@ -39,6 +39,9 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// Batches of a query's result that wait to be asked for.
 const BATCHES_AHEAD: usize = 2;
 
+/// Queries of several clients that are computed at once: a long join keeps its thread, and the others go on beside it.
+const AT_ONCE: usize = 4;
+
 /// Stack for planning and computing: an expression may be nested thousands deep, and each level takes a few calls. Only what is used of it
 /// is memory.
 const STACK_BYTES: usize = 1 << 28;
@@ -105,7 +108,7 @@ impl Session {
         let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let environment =
             RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(bytes))).with_disk_manager_builder(no_disk);
-        Self::build(environment, tokio::runtime::Builder::new_multi_thread().worker_threads(1), Some(bytes))
+        Self::build(environment, tokio::runtime::Builder::new_multi_thread().worker_threads(AT_ONCE), Some(bytes))
     }
 
     /// A session that sorts and groups on disk, in `folder`, when it would need more than `bytes` of memory, and whose queries work on
