@@ -65,7 +65,7 @@ impl TensorBoard {
     fn begin(&self, node: &str) -> Result<Written, TrackingError> {
         let folder = self.folder.join(node);
         let failed = |source| TrackingError::Write { path: folder.clone(), source };
-        disk::create_folder(&folder).map_err(failed)?;
+        disk::create_folder(&self.folder).and_then(|()| disk::create_folder(&folder)).map_err(failed)?;
         let old: Vec<PathBuf> = disk::list(&folder).map_err(failed)?.into_iter().filter(|path| is_ours(path)).collect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let path = folder.join(format!("events.out.tfevents.{}.{}{SUFFIX}", now.as_secs(), now.subsec_nanos()));

@@ -391,7 +391,7 @@ fn a_word_that_is_unknown_is_named_with_its_row() {
     let error = TableKind::Pool.check(&batch).unwrap_err().to_string();
     assert_eq!(
         error,
-        "table pool, row 2: finish_reason: expected one of stop, length, error, found \"eos\" (prompt_id = 2, response_index = 3)"
+        "table pool, row 2: finish_reason: expected one of stop, length, error, found \"eos\" (prompt_id = 2, response_index = 3, born = 1)"
     );
 }
 

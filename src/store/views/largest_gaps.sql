@@ -1,13 +1,15 @@
--- Which pairs differ most in their rewards, and what do they say? The pairs of all iterations with their texts, the largest gap first.
+-- Which pairs differ most in their rewards, and what do they say? The pairs of all iterations with their texts, and which of them
+-- is the first, second, … by its gap: `WHERE place <= 10` are the ten largest.
 WITH pairs AS (
   {pairs}
 ), responses AS (
   {responses}
 )
-SELECT pairs.node, pairs.iteration, pairs.prompt_id, chosen.text AS chosen, rejected.text AS rejected, pairs.reward_gap, pairs.weight
+SELECT row_number() OVER (ORDER BY pairs.reward_gap DESC, pairs.node, pairs.iteration, pairs.prompt_id) AS place,
+  pairs.node, pairs.iteration, pairs.prompt_id, chosen.text AS chosen, rejected.text AS rejected, pairs.reward_gap, pairs.weight
 FROM pairs
 JOIN responses AS chosen ON chosen.node = pairs.node AND chosen.prompt_id = pairs.prompt_id AND chosen.born = pairs.chosen_born
   AND chosen.response_index = pairs.chosen_index
 JOIN responses AS rejected ON rejected.node = pairs.node AND rejected.prompt_id = pairs.prompt_id AND rejected.born = pairs.rejected_born
   AND rejected.response_index = pairs.rejected_index
-ORDER BY pairs.reward_gap DESC, pairs.node, pairs.iteration, pairs.prompt_id
+ORDER BY place

@@ -74,7 +74,7 @@ fn errors_name_the_file_and_the_line() {
     says(&InputFormat::JsonLines, &file(&space, "b.jsonl", "{\"a\": 1}\n[1]\n"), &["b.jsonl:2: expected a JSON object, found another"]);
     says(&csv(b',', true, &[]), &file(&space, "c.csv", "a,b\n1,2\n3\n"), &["c.csv:3: ", "Expected 2 records, found 1"]);
     let two = [("a", ColumnType::Integer), ("b", ColumnType::Integer)];
-    says(&csv(b',', true, &two), &file(&space, "c2.csv", "a,b\n1,2\n3\n"), &["c2.csv: ", "line 3"]);
+    says(&csv(b',', true, &two), &file(&space, "c2.csv", "a,b\n1,2\n3\n"), &["c2.csv:3: ", "Expected 2 records, found 1"]);
     says(&csv(b',', false, &two), &file(&space, "d2.csv", "1,2\n3,x\n"), &["d2.csv:2: ", "'x'"]);
     says(&csv(b',', true, &[("a", ColumnType::Integer)]), &file(&space, "d.csv", "a\n1\nx\n"), &["d.csv:3: ", "'x'"]);
     says(&InputFormat::Parquet, &file(&space, "e.parquet", "no parquet at all"), &["e.parquet: "]);
