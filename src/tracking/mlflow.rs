@@ -33,6 +33,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Mlflow {
     client: Client,
     experiment: String,
+    /// The experiment's id, once it is known.
+    experiment_id: Option<String>,
     /// The run's name here, which it has there too.
     name: String,
     params: Vec<(String, String)>,
@@ -49,6 +51,9 @@ struct Sent {
     uri: String,
     experiment: String,
     run_id: String,
+    /// Whether it knows the params.
+    #[serde(default)]
+    params: bool,
     /// By `<node>/<tag>`: how many points.
     series: BTreeMap<String, usize>,
     /// The recipes of the outputs that these are of.
@@ -73,7 +78,7 @@ impl Mlflow {
         let same = |sent: &Sent| outputs.iter().all(|(place, recipe)| sent.outputs.get(place).is_none_or(|before| before == recipe));
         let sent = sent.filter(|sent| sent.uri == client.url() && sent.experiment == experiment && same(sent));
         let sent = sent.map(|sent| Sent { outputs: outputs.clone(), ..sent });
-        Ok(Self { client, experiment, name: run.name().to_string(), params, file, outputs, sent, status: None })
+        Ok(Self { client, experiment, experiment_id: None, name: run.name().to_string(), params, file, outputs, sent, status: None })
     }
 
     fn post<T>(&self, path: &str, body: &Value, read: impl Fn(Value) -> Result<T, String>) -> Result<T, RemoteError> {
@@ -95,26 +100,38 @@ impl Mlflow {
     }
 
     /// Begins a run there.
-    fn begin(&self) -> Result<Sent, TrackingError> {
+    fn begin(&mut self) -> Result<Sent, TrackingError> {
+        let experiment_id = match self.experiment_id.clone() {
+            Some(id) => id,
+            None => self.experiment()?,
+        };
+        self.experiment_id = Some(experiment_id.clone());
         let tag = |key: &str, value: &str| json!({ "key": key, "value": value });
         let tags =
             [tag("mlflow.source.name", "optune"), tag("mlflow.source.type", "LOCAL"), tag("optune.version", env!("CARGO_PKG_VERSION"))];
-        let body = json!({ "experiment_id": self.experiment()?, "run_name": self.name, "start_time": now(), "tags": tags });
+        let body = json!({ "experiment_id": experiment_id, "run_name": self.name, "start_time": now(), "tags": tags });
         let run_id = self.post("runs/create", &body, |answer| text(&answer, "/run/info/run_id"))?;
         let sent = Sent {
             uri: self.client.url().to_string(),
             experiment: self.experiment.clone(),
             run_id,
+            params: false,
             series: BTreeMap::new(),
             outputs: self.outputs.clone(),
         };
         // First written down, so that a process that ends here has not begun it for nothing.
         self.write(&sent)?;
+        Ok(sent)
+    }
+
+    /// Sends the params, which a server takes again as long as they are the same.
+    fn send_params(&self, sent: &mut Sent) -> Result<(), TrackingError> {
         for params in self.params.chunks(MOST_PARAMS) {
             let param = |(key, value): &(String, String)| json!({ "key": key, "value": value.chars().take(MOST_PARAM_CHARACTERS).collect::<String>() });
             self.tell("runs/log-batch", &json!({ "run_id": sent.run_id, "params": params.iter().map(param).collect::<Vec<_>>() }))?;
         }
-        Ok(sent)
+        sent.params = true;
+        self.write(sent)
     }
 
     fn write(&self, sent: &Sent) -> Result<(), TrackingError> {
@@ -167,9 +184,14 @@ impl Sink for Mlflow {
             Some(sent) => sent,
             None => self.begin()?,
         };
-        let result = self.set_status(&sent, "RUNNING").and_then(|()| self.send(&mut sent, series));
+        let told = self.set_status(&sent, "RUNNING").and_then(|()| if sent.params { Ok(()) } else { self.send_params(&mut sent) });
+        let result = told.and_then(|()| self.send(&mut sent, series));
         // A run that is not there any more is begun again by the next look.
         let gone = matches!(&result, Err(TrackingError::Remote(RemoteError::Status { status: 404, .. })));
+        if gone {
+            // Maybe with its experiment.
+            self.experiment_id = None;
+        }
         self.sent = Some(sent).filter(|_| !gone);
         result
     }

@@ -128,9 +128,9 @@ fn are_those_of_the_tables(workspace: &Workspace, curves: &Curves) {
     };
     let all_steps = |column: &str| {
         format!(
-            "SELECT t.step + coalesce(before.steps, 0) AS step, t.{column} FROM policy_training t
-             LEFT JOIN (SELECT iteration + 1 AS iteration, max(step) AS steps FROM policy_training GROUP BY 1) before ON before.iteration = t.iteration
-             ORDER BY 1"
+            "SELECT t.step + coalesce(sum(earlier.steps), 0) AS step, t.{column} FROM policy_training t
+             LEFT JOIN (SELECT iteration, max(step) AS steps FROM policy_training GROUP BY iteration) AS earlier ON earlier.iteration < t.iteration
+             GROUP BY t.iteration, t.step, t.{column} ORDER BY 1"
         )
     };
     for (tag, column) in [
