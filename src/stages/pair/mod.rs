@@ -1,6 +1,6 @@
 //! pair: the best response of each prompt and a worse one, and how much the pair counts. Made from the pool.
 //!
-//! Which one is rejected is a [`Rejection`], one file each; what a pair counts is in `weight`. [`sql`] says what pairs are; they are made by
+//! Which one is rejected is a `Rejection`, one file each; what a pair counts is in `weight`. [`sql`] says what pairs are; they are made by
 //! a walk through the pool, which has its rows in the order of its prompts. Knows rewards within a prompt; the reference's logprobs are filled
 //! in later, by the `reference` stage.
 
@@ -32,7 +32,7 @@ pub(super) fn run(context: &Context, settings: &Pair) -> Result<Summary, StageEr
 }
 
 /// The plan as SQL over `pool`, with the column `draw` where the rejected response is drawn. Chosen: highest reward; rejected: of those with
-/// less, the first in the order of the [`Rejection`]; ties by response_index, then born.
+/// less, the first in the order of the `Rejection`; ties by response_index, then born.
 pub fn sql(settings: &Pair) -> String {
     let rejection = rejection(settings.rejected);
     let (order, weights) = (rejection.order(), weight::Sql::of(&settings.weight));

@@ -1,6 +1,6 @@
 //! select: which prompts get new responses. Made from `prompts` and the last iteration's `pool`.
 //!
-//! A strategy is a [`Rule`], one file each: what prompts are ranked by, and which of them may be selected. `definition` says in SQL what a
+//! A strategy is a `Rule`, one file each: what prompts are ranked by, and which of them may be selected. `definition` says in SQL what a
 //! selection is; `walk` makes it, from one way through the pool, which has its rows in the order of its prompts, and a query that ranks.
 //! Knows rewards as numbers to rank by; not what a prompt or a response says.
 
