@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use indexmap::IndexMap;
+
 use super::{Prepared, RunError, plan, runs};
 use crate::dag::schedule::{self, Outcome};
 use crate::model::DeviceChoice;
@@ -112,9 +114,10 @@ fn tracker<'w>(run: &RunLock, prepared: &Prepared, warn: &'w (dyn Fn(&str) + Syn
         wanted.insert(task.place(), recipe.fingerprint());
         wanted.extend(task.training_place().map(|place| (place, stages::training_recipe(recipe).fingerprint())));
     }
-    let params = prepared.graph.params.iter().map(|(name, value)| (name.clone(), value.to_string()));
-    let params = params.chain([("seed".to_string(), prepared.graph.seed.to_string())]).collect();
-    Tracker::new(run, prepared.graph.tracking(), wanted, params, warn)
+    // The seed, which runs are told apart by, once: it may be a param.
+    let mut params = IndexMap::from([("seed".to_string(), prepared.graph.seed.to_string())]);
+    params.extend(prepared.graph.params.iter().map(|(name, value)| (name.clone(), value.to_string())));
+    Tracker::new(run, prepared.graph.tracking(), wanted, params.into_iter().collect(), warn)
 }
 
 /// How a run with these outcomes ended.

@@ -215,8 +215,13 @@ fn a_run_that_was_killed_has_whole_curves_with_each_step_once() {
     are_those_of_the_tables(&workspace, &curves(&workspace));
 }
 
-/// What an MLflow server answers.
+/// What an MLflow server answers. As the real one, it takes no param twice.
 fn mlflow(request: &Request) -> Reply {
+    let body = request.json();
+    let params: Vec<&str> = body["params"].as_array().into_iter().flatten().filter_map(|param| param["key"].as_str()).collect();
+    if (1..params.len()).any(|index| params[..index].contains(&params[index])) {
+        return Reply::of(400, b"Duplicate parameter keys".to_vec());
+    }
     let answer = match request.path.as_str() {
         "/api/2.0/mlflow/experiments/search" => json!({}),
         "/api/2.0/mlflow/experiments/create" => json!({ "experiment_id": "7" }),
@@ -253,6 +258,8 @@ fn bodies(requests: &[Request], path: &str) -> Vec<Value> {
 fn mlflow_is_told_everything_once() {
     let server = Server::start(well, mlflow);
     let workspace = with_tracking(&format!("{{ mlflow: {{ uri: \"{}\", experiment: \"small things\" }} }}", server.url));
+    workspace.edit("pipeline.yaml", "seed: 5\n", "seed: \"${seed}\"\n");
+    workspace.edit("pipeline.yaml", "params: { ratio", "params: { seed: 5, ratio");
     workspace.succeed(&["run", "pipeline.yaml"]);
     let seen = server.seen();
     are_those_of_the_tables(&workspace, &metrics(&seen));
