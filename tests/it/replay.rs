@@ -5,14 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::model::real;
-
-fn optune(runs: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_optune"));
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("--runs").arg(runs).args(arguments);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
+use crate::tasks::optune;
 
 /// The mean gain of a run, and its standard deviation over the repetitions.
 fn gain(runs: &Path, run: &str) -> (f64, f64) {

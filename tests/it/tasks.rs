@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-fn optune(runs: &Path, arguments: &[&str]) -> String {
+/// Runs the program in the repository, with its runs elsewhere; it must succeed.
+pub fn optune(runs: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_optune"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("--runs").arg(runs).args(arguments);
     let output = command.output().unwrap();
