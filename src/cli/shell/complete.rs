@@ -84,8 +84,9 @@ impl Words {
             Some("\\d") => self.tables.iter().filter(|(name, _)| fits(name)).map(|(name, _)| name.clone()).collect(),
             Some("\\format") => formats().filter(|name| fits(name)).map(String::from).collect(),
             _ if typed[..start].ends_with('.') => self.columns(line, &fits),
+            _ if self.names_a_table(&typed[..start]) => self.tables(&fits).collect(),
             _ => {
-                let tables = self.tables.iter().map(|(name, _)| name).filter(|name| fits(name)).map(|name| as_sql(name));
+                let tables = self.tables(&fits);
                 let small = word.starts_with(char::is_lowercase);
                 let keyword = |word: &&str| if small { word.to_lowercase() } else { (*word).to_string() };
                 let keywords = KEYWORDS.iter().filter(|name| !word.is_empty() && fits(name)).map(keyword);
@@ -95,6 +96,16 @@ impl Words {
         found.sort();
         found.dedup();
         (start, found)
+    }
+
+    /// Whether only a table can follow.
+    fn names_a_table(&self, typed: &str) -> bool {
+        let last = typed.split_whitespace().last().or_else(|| self.before.split_whitespace().last());
+        last.is_some_and(|word| ["from", "join"].contains(&word.to_lowercase().as_str()))
+    }
+
+    fn tables(&self, fits: &dyn Fn(&str) -> bool) -> impl Iterator<Item = String> {
+        self.tables.iter().map(|(name, _)| name).filter(|name| fits(name)).map(|name| as_sql(name))
     }
 
     /// The columns of the tables that the query names; of all tables while it names none.
@@ -152,7 +163,9 @@ mod tests {
         assert_eq!(words("", "SELECT re"), ["reward"]);
         assert_eq!(words("", "SEL"), ["SELECT"]);
         assert_eq!(words("", "sel"), ["select"]);
-        assert_eq!(words("", "SELECT * FROM p"), ["partition", "pool", "prompt_id", "prompts"]);
+        assert_eq!(words("", "SELECT * FROM p"), ["pool", "prompts"]);
+        assert_eq!(words("SELECT *\nFROM pool JOIN\n", "p"), ["pool", "prompts"]);
+        assert_eq!(words("", "SELECT * FROM pool p"), ["partition", "pool", "prompt_id", "prompts"]);
         assert_eq!(words("", "SELECT * FROM prompts WHERE prompts.g"), ["\"group\""]);
         assert_eq!(words("SELECT * FROM pool\n", "WHERE r"), ["reward", "right"]);
         assert_eq!(words("SELECT * FROM pool\n", "WHERE g"), ["group"]);
