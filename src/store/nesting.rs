@@ -85,8 +85,14 @@ impl Visitor for Depth {
 mod tests {
     use super::{MOST, check};
 
+    /// On a stack as queries are parsed on.
     #[test]
     fn depth_is_counted_and_length_is_not() {
+        let thread = std::thread::Builder::new().stack_size(crate::store::session::STACK_BYTES).spawn(counted);
+        thread.unwrap().join().unwrap();
+    }
+
+    fn counted() {
         assert_eq!(check(&format!("SELECT x IN (1{})", ", 1".repeat(5_000))), Ok(()));
         assert_eq!(check(&format!("SELECT {}1", "1 + ".repeat(MOST - 2))), Ok(()));
         assert_eq!(

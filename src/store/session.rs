@@ -44,7 +44,7 @@ const AT_ONCE: usize = 4;
 
 /// Stack for planning and computing: an expression may be nested thousands deep, and each level takes a few calls. Only what is used of it
 /// is memory.
-const STACK_BYTES: usize = 1 << 28;
+pub(super) const STACK_BYTES: usize = 1 << 28;
 
 /// What a statement begins with that is no query.
 const NO_QUERIES: [&str; 9] = ["ALTER", "COPY", "CREATE", "DELETE", "DROP", "INSERT", "PREPARE", "SET", "UPDATE"];
