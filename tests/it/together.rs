@@ -80,7 +80,7 @@ fn readers_beside_a_run_see_what_is_committed_and_never_fail() {
     // Each run makes anew what the one before it made with another learning rate. As many as it takes to have looked often enough, which on a busy machine
     // is seldom.
     for round in 1..=20 {
-        let set = format!("learning_rate={round}.0e-3");
+        let set = format!("learning_rate={round}.0e-4");
         let is_over = AtomicBool::new(false);
         seen_in_all += thread::scope(|scope| {
             let reader = scope.spawn(|| {
