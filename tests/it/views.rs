@@ -115,17 +115,3 @@ fn a_node_of_the_users_own_wins_and_views_without_tables_are_not_there() {
     let session = Session::over_run(&Runs::open(workspace.path("runs")).unwrap().run("small").unwrap()).unwrap();
     assert_eq!(session.tables(), ["held_out", "journal", "outputs", "prompts", "reward_by_iteration"]);
 }
-
-/// What the views cost where a session is opened over a run of many iterations: a few milliseconds.
-#[test]
-fn views_do_not_make_opening_slow() {
-    let workspace = finished(&[]);
-    let run = Runs::open(workspace.path("runs")).unwrap().run("small").unwrap();
-    let opened = |session: Session| assert!(session.tables().contains(&"largest_gaps".to_string()));
-    opened(Session::over_run(&run).unwrap());
-    let before = std::time::Instant::now();
-    (0..10).for_each(|_| opened(Session::over_run(&run).unwrap()));
-    let seconds = before.elapsed().as_secs_f64() / 10.0;
-    println!("opened in {seconds} s");
-    assert!(seconds < 1.0, "{seconds} s");
-}
