@@ -84,7 +84,7 @@ impl Run {
         for graph in graphs {
             let run = runs.run(&graph.name)?;
             let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?, &mut hashed)?;
-            let is_finished = Tally::of(&run, &prepared)?.is_finished();
+            let is_finished = Tally::of(&run, &prepared)?.is_finished() && sweep::is_as_written(&run, &prepared)?;
             if !is_finished {
                 stages::check(&prepared.graph, self.device)?;
             }

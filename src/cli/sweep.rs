@@ -9,7 +9,7 @@ use super::CliError;
 use super::format::print;
 use super::summary::{self, Row};
 use crate::pipeline::Pipeline;
-use crate::run::{Prepared, plan};
+use crate::run::{Prepared, outside, plan};
 use crate::store::{Run, Runs, State};
 
 /// A run of a sweep whose inputs and settings are right.
@@ -39,6 +39,16 @@ impl Tally {
     pub(super) fn is_finished(&self) -> bool {
         self.cached + self.waiting == 0
     }
+}
+
+/// Whether the run's folder has the outside tables and is of these very settings: else there may be outputs in it that the pipeline has no more.
+pub(super) fn is_as_written(run: &Run, prepared: &Prepared) -> Result<bool, CliError> {
+    let Ok(written) = run.pipeline_file().map_err(CliError::from).and_then(|path| Ok(std::fs::read_to_string(path)?)) else {
+        return Ok(false);
+    };
+    let settings = prepared.graph.to_yaml().map_err(|error| CliError::Failed(error.to_string()))?;
+    // Behind the settings is the seal.
+    Ok(written.starts_with(&settings) && outside(run, prepared)?.iter().all(|table| table.state == State::Complete))
 }
 
 /// Prints one line a run: how many of its nodes are done, cached and to run.

@@ -89,6 +89,13 @@ fn a_sweep_runs_all_its_points_and_does_nothing_the_second_time() {
         json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["axes"].to_string()).collect();
     let expected = [("0.5", "5"), ("0.5", "6"), ("1.0", "5")].map(|(ratio, seed)| format!("{{\"ratio\":\"{ratio}\",\"seed\":\"{seed}\"}}"));
     assert_eq!(axes, BTreeSet::from(expected));
+    // What a shorter pipeline has no more is taken out of finished runs too.
+    workspace.edit("sweep.yaml", "iterations: 2", "iterations: 1");
+    let shorter = workspace.succeed(&["run", "sweep.yaml"]);
+    assert!(shorter.contains("3 runs are finished, 3 of them worked on now"), "{shorter}");
+    assert_eq!(workspace.query("small-0.5-5", "SELECT max(iteration) FROM responses"), "1");
+    workspace.edit("sweep.yaml", "iterations: 1", "iterations: 2");
+    workspace.succeed(&["run", "sweep.yaml"]);
     // A run that was killed goes on, and only that one.
     std::fs::remove_dir_all(workspace.path("runs/small-0.5-6/models/policy")).unwrap();
     std::fs::remove_dir_all(workspace.path("runs/.cache")).unwrap();
