@@ -11,7 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PURGE_DELAY: mi_option_t = 15;
 
 /// Longer than what lies between two uses of the same memory in most training steps.
-const DELAY_MILLISECONDS: c_long = 10_000;
+const DELAY_MILLISECONDS: c_long = 60_000;
 
 /// Keeps memory that is freed for what is allocated next, for a while. A layer's activations are as large as the next layer's, and the kernel clears
 /// every page that it gives: with mimalloc's own second, that is a quarter of a training step.

@@ -3,12 +3,10 @@
 //! Each prompt is read once, its responses grow together, finished ones leave the batch. Rows of a batch stand left-padded, so that every step adds
 //! one column. Batches are a function of the prompts' lengths alone.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::generator::Response;
-use super::{GenerationError, Sampling};
+use super::{GenerationError, Observe, Sampling};
 use crate::model::{CausalLm, KvCache, Padding, Placement, Sequences};
 
 /// Finished rows leave the batch when they are this share of it: leaving costs a copy of the cache.
@@ -21,7 +19,7 @@ pub(super) fn run(
     responses: &mut [Response],
     sampling: &Sampling,
     batch_size: usize,
-    observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    observe: Observe<'_>,
 ) -> Result<(), GenerationError> {
     let mut waiting: Vec<&mut Response> = responses.iter_mut().collect();
     waiting.sort_by_key(|response| prompts.lengths().get(response.prompt).copied());

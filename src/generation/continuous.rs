@@ -5,12 +5,9 @@
 //! stay full until the last responses run out (continuous batching; Yu et al. 2022, "Orca"). What is computed beside a position does not change its
 //! bits (see [`kernels`](crate::kernels)), so neither do the number of places, or who is finished when.
 
-use std::ops::ControlFlow;
-
-use rayon::prelude::*;
-
 use super::generator::Response;
-use super::{GenerationError, Sampling};
+use super::{GenerationError, Observe, Sampling};
+use crate::kernels;
 use crate::model::{CpuCache, CpuDecoder, Span};
 
 /// Prompt tokens that are read in one step, so that the memory of a step is bounded.
@@ -40,7 +37,7 @@ pub(super) fn run(
     sampling: &Sampling,
     places: usize,
     cache_bytes: usize,
-    observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    observe: Observe<'_>,
 ) -> Result<(), GenerationError> {
     let mut batch = Batch {
         decoder,
@@ -83,8 +80,7 @@ pub(super) fn run(
         if batch.growing.is_empty() {
             return Ok(());
         }
-        // As a whole inside the pool: from outside, each of the many parallel parts of a step would have to be sent there.
-        rayon::scope(|_| batch.step(&read, sampling))?;
+        batch.step(&read, sampling)?;
         token_count += batch.growing.len();
         if observe(token_count).is_break() {
             return Err(GenerationError::Interrupted);
@@ -157,8 +153,7 @@ impl<'a> Batch<'a> {
             false => copies.next().map(Vec::as_mut_slice).unwrap_or_default(),
         });
         let of_each: Vec<&mut [f32]> = of_each.collect();
-        let draws = self.growing.par_iter_mut().zip(of_each).map(|(growing, logits)| growing.response.draw(logits, sampling));
-        let draws: Vec<Result<(), GenerationError>> = draws.collect();
+        let draws = kernels::map(self.growing.iter_mut().zip(of_each), |(growing, logits)| growing.response.draw(logits, sampling));
         draws.into_iter().collect()
     }
 

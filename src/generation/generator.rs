@@ -1,11 +1,10 @@
 //! Sampling responses to many prompts, by whichever engine the model's device has. Knows nothing of text.
 
-use std::ops::ControlFlow;
-
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{GenerationError, Sampler, Sampling, batch, continuous};
+use super::{GenerationError, Observe, Sampler, Sampling, batch, continuous};
+use crate::kernels;
 use crate::model::{CausalLm, CpuDecoder, Sequences};
 
 /// Why a response ended.
@@ -105,8 +104,6 @@ impl Generator {
 
     /// Samples a response for every seed of every prompt, `batch_size` responses at a time.
     ///
-    /// `observe` is told how many tokens there are after every step, and may stop the work.
-    ///
     /// A response depends on its seed and its prompt alone: on the processor to the last bit; with burn, logits differ in the last bits between
     /// batches, so that equal results are only promised for equal calls.
     ///
@@ -118,7 +115,7 @@ impl Generator {
         seeds: &[Vec<[u8; 32]>],
         sampling: &Sampling,
         batch_size: usize,
-        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+        observe: Observe<'_>,
     ) -> Result<Generated, GenerationError> {
         sampling.check()?;
         let responses = responses(prompts, seeds, sampling)?;
@@ -135,7 +132,7 @@ impl Generator {
         lengths: &[Vec<usize>],
         sampling: &Sampling,
         batch_size: usize,
-        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+        observe: Observe<'_>,
     ) -> Result<Generated, GenerationError> {
         sampling.check()?;
         let sampling = Sampling { eos: Vec::new(), ..sampling.clone() };
@@ -156,7 +153,7 @@ impl Generator {
         mut responses: Vec<Response>,
         sampling: &Sampling,
         batch_size: usize,
-        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+        observe: Observe<'_>,
     ) -> Result<Generated, GenerationError> {
         let prompt_ids = read_integers(prompts.token_ids().clone())?;
         let mut rest = &prompt_ids[..];
@@ -168,7 +165,9 @@ impl Generator {
         });
         let rows: Vec<&[i32]> = rows.collect();
         match &self.engine {
-            Engine::Processor(decoder) => continuous::run(decoder, &rows, &mut responses, sampling, batch_size, self.cache_bytes, observe)?,
+            Engine::Processor(decoder) => {
+                kernels::awake(|| continuous::run(decoder, &rows, &mut responses, sampling, batch_size, self.cache_bytes, observe))?;
+            }
             Engine::Burn(model) => batch::run(model, prompts, &mut responses, sampling, batch_size, observe)?,
         }
         collect(&rows, responses, &self.device)

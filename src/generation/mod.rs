@@ -9,6 +9,11 @@ mod error;
 mod generator;
 mod sampler;
 
+use std::ops::ControlFlow;
+
 pub use error::GenerationError;
 pub use generator::{FinishReason, Generated, Generator};
 pub use sampler::{Draw, Sampler, Sampling};
+
+/// Is told how many tokens there are after every step, and may stop the work.
+pub type Observe<'a> = &'a mut (dyn FnMut(usize) -> ControlFlow<()> + Send);

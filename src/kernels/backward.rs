@@ -5,10 +5,9 @@
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::arch;
 use super::elementwise::{dot, exp, silu, softmax};
+use super::{arch, threads};
 
 /// Columns that one thread sums up at a time.
 const COLUMNS: usize = 64;
@@ -54,7 +53,7 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], epsilon: f32, by_out: &[f32]
 /// - sums: `[width]`
 pub fn add_column_sums(values: &[f32], sums: &mut [f32]) {
     let width = sums.len();
-    sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(piece, sums)| {
+    threads::each(sums.chunks_mut(COLUMNS).enumerate(), |(piece, sums): (usize, &mut [f32])| {
         let columns = piece * COLUMNS..piece * COLUMNS + sums.len();
         for row in values.chunks_exact(width) {
             sums.iter_mut().zip(&row[columns.clone()]).for_each(|(sum, value)| *sum += value);
@@ -84,7 +83,7 @@ pub fn add_column_sums_of_products(left: &[f32], right: &[f32], scales: &[f32], 
         }
     }
     let width = sums.len();
-    sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(piece, sums)| {
+    threads::each(sums.chunks_mut(COLUMNS).enumerate(), |(piece, sums): (usize, &mut [f32])| {
         let columns = piece * COLUMNS..piece * COLUMNS + sums.len();
         arch().dispatch(Sums(left, right, scales, width, columns, sums));
     });

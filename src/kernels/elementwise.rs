@@ -1,9 +1,8 @@
 //! What is done to numbers one by one or row by row: norms, activations, rotations, softmax. Knows nothing of products or models.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::{LANES, PIECE, arch, sum_lanes};
+use super::{LANES, arch, sum_lanes, threads};
 
 /// e^x, within 2 units in the last place; 0 below −87.3, where it would not be a normal number, and infinite above 88.7.
 ///
@@ -74,9 +73,8 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         }
     }
     if !weight.is_empty() {
-        let piece = PIECE.div_ceil(weight.len()) * weight.len();
-        let pieces = x.par_chunks(piece).zip(out.par_chunks_mut(piece));
-        pieces.for_each(|(x, out)| arch().dispatch(Norm(x, weight, epsilon, out)));
+        let piece = threads::rows_together(weight.len()) * weight.len();
+        threads::each(x.chunks(piece).zip(out.chunks_mut(piece)), |(x, out)| arch().dispatch(Norm(x, weight, epsilon, out)));
     }
 }
 
@@ -101,9 +99,9 @@ pub fn swiglu(gate_up: &[f32], width: usize, out: &mut [f32]) {
         }
     }
     if width > 0 {
-        let rows = PIECE.div_ceil(2 * width);
-        let pieces = gate_up.par_chunks(2 * width * rows).zip(out.par_chunks_mut(width * rows));
-        pieces.for_each(|(gate_up, out)| arch().dispatch(SwiGlu(gate_up, width, out)));
+        let rows = threads::rows_together(2 * width);
+        let pieces = gate_up.chunks(2 * width * rows).zip(out.chunks_mut(width * rows));
+        threads::each(pieces, |(gate_up, out)| arch().dispatch(SwiGlu(gate_up, width, out)));
     }
 }
 

@@ -1,16 +1,17 @@
-//! Products with a matrix that is laid out for them. Knows nothing of what the matrices mean.
+//! Products of matrices. Knows nothing of what they mean.
 //!
-//! The left factor is laid out in tiles of a few rows when it is used. A tile times a panel of the right factor stays in registers until it is
-//! done; meanwhile the next panel is fetched, so that memory and arithmetic work at the same time.
+//! The left factor is laid out in tiles of a few rows when it is used, and the right factor in panels of a few columns, unless it is [`Packed`], which is
+//! worth it when it is used often. A tile times a panel stays in registers until it is done; meanwhile the next panel is fetched, so that memory and
+//! arithmetic work at the same time.
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::thread::LocalKey;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::arch;
-use super::packed::{Lines, PANEL, Packed, PanelRow};
+use super::packed::{Halves, Lines, PANEL, Packed, PanelRow, Single, turn, turn_four};
+use super::{arch, threads};
 
 /// Multiply-adds that are worth being given to another thread.
 const WORTH_A_SHARE: usize = 1 << 15;
@@ -18,20 +19,23 @@ const WORTH_A_SHARE: usize = 1 << 15;
 /// Shares of a large product that there are for each thread.
 const SHARES_A_THREAD: usize = 4;
 
-/// Tiles for each thread from which on a product is shared out by its rows.
-const MANY_TILES: usize = 8;
-
 /// How much of the inner dimension is worked on at once, at most, so that what is used again is still near. An element's chain goes on where it
 /// stopped.
 const DEPTH: usize = 768;
 
-/// Numbers of the left factor that a share works on at once: half a MiB, which fits into a processor's second cache beside what goes by.
-const NEAR: usize = 1 << 17;
+/// Numbers of the left factor that are laid out at once: 4 MiB.
+const LAID_OUT: usize = 1 << 20;
 
-/// Columns that are laid out at once when they come from rows.
-const COLUMNS_TOGETHER: usize = 32;
+/// Numbers of the left factor that are worth being laid out by another thread.
+const WORTH_LAYING_OUT: usize = 1 << 13;
 
-/// Tiles that are laid out at once when they come from columns.
+/// Tiles from which on each is used for several panels while it is near; fewer tiles all stay near, and it is the panels that come from far.
+const MANY_TILES: usize = 8;
+
+/// Panels that many tiles are multiplied with at once: with [`DEPTH`] they fit into a processor's second cache beside what goes by.
+const PANELS_TOGETHER: usize = 4;
+
+/// Tiles that are laid out by one thread, at least: where they come from columns, their numbers lie together.
 const TILES_TOGETHER: usize = 8;
 
 /// The left factor of a product, `[rows, inner]`.
@@ -43,6 +47,66 @@ pub enum Left<'a> {
     Columns(&'a [f32]),
 }
 
+/// The right factor of a product, `[inner, columns]`.
+#[derive(Clone, Copy, Debug)]
+pub enum Right<'a> {
+    /// Laid out already.
+    Packed(&'a Packed),
+    /// Row after row, each of so many columns.
+    Rows(&'a [f32], usize),
+    /// So many columns, one after the other: what is stored is the transpose, `[columns, inner]`, row after row.
+    Columns(&'a [f32], usize),
+}
+
+impl<'a> From<&'a Packed> for Right<'a> {
+    fn from(packed: &'a Packed) -> Self {
+        Self::Packed(packed)
+    }
+}
+
+impl Right<'_> {
+    /// The inner dimension and the number of columns.
+    fn dims(&self) -> [usize; 2] {
+        match *self {
+            Self::Packed(packed) => [packed.rows(), packed.columns()],
+            Self::Rows(values, columns) | Self::Columns(values, columns) => [values.len().checked_div(columns).unwrap_or(0), columns],
+        }
+    }
+
+    /// The rows of some panels, of a part of the inner dimension: laid out in `memory`, if they are not yet.
+    fn panels<'a>(&'a self, panels: Range<usize>, inner: Range<usize>, memory: &'a mut Vec<Single>) -> Panels<'a> {
+        let [whole, columns] = self.dims();
+        match *self {
+            Self::Packed(packed) => match packed.lines() {
+                Lines::Singles(lines) => return Panels::Singles(&lines[panels.start * whole + inner.start..], whole),
+                Lines::Halves(lines) => return Panels::Halves(&lines[panels.start * whole + inner.start..], whole),
+            },
+            Self::Rows(values, _) => {
+                let lines = grown(memory, panels.len() * inner.len());
+                for (at, row) in values[inner.start * columns..inner.end * columns].chunks_exact(columns).enumerate() {
+                    for (panel, columns) in row[panels.start * PANEL..].chunks(PANEL).take(panels.len()).enumerate() {
+                        lines[panel * inner.len() + at] = Single::of(columns);
+                    }
+                }
+            }
+            Self::Columns(values, _) => {
+                let lines = grown(memory, panels.len() * inner.len());
+                for (panel, lines) in panels.zip(lines.chunks_exact_mut(inner.len())) {
+                    let columns = panel * PANEL..((panel + 1) * PANEL).min(columns);
+                    turn(&values[columns.start * whole..columns.end * whole], whole, inner.start, lines);
+                }
+            }
+        }
+        Panels::Singles(memory, inner.len())
+    }
+}
+
+/// Rows of panels, and how many rows after one panel's first is the next panel's. More rows may follow.
+enum Panels<'a> {
+    Singles(&'a [Single], usize),
+    Halves(&'a [Halves], usize),
+}
+
 /// `out = left · right`.
 ///
 /// # Shapes
@@ -52,110 +116,271 @@ pub enum Left<'a> {
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub fn product(left: Left<'_>, right: &Packed, out: &mut [f32]) {
-    multiply(left, right, out, false, rayon::current_num_threads());
+pub fn product<'a>(left: Left<'_>, right: impl Into<Right<'a>>, out: &mut [f32]) {
+    products(left, [(right.into(), out)]);
 }
 
 /// `out += left · right`, see [`product`].
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub fn add_product(left: Left<'_>, right: &Packed, out: &mut [f32]) {
-    multiply(left, right, out, true, rayon::current_num_threads());
+pub fn add_product<'a>(left: Left<'_>, right: impl Into<Right<'a>>, out: &mut [f32]) {
+    add_products(left, [(right.into(), out)]);
 }
 
-/// `out = left · right`, or with `add` `out += left · right`, on at most so many threads; see [`product`].
+/// [`product`] of one left factor with several right ones, each into its own `out`.
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub(super) fn multiply(left: Left<'_>, right: &Packed, out: &mut [f32], add: bool, threads: usize) {
-    let (inner, columns) = (right.rows(), right.columns());
-    let rows = out.len().checked_div(columns).unwrap_or(0);
+pub fn products<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = (Right<'r>, &'o mut [f32])>) {
+    multiply(left, rights, false, rayon::current_num_threads());
+}
+
+/// [`add_product`] of one left factor with several right ones, each into its own `out`.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn add_products<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = (Right<'r>, &'o mut [f32])>) {
+    multiply(left, rights, true, rayon::current_num_threads());
+}
+
+/// `out = left · right` for each right factor, or with `add` `out += left · right`, on at most so many threads; see [`product`].
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(super) fn multiply<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = (Right<'r>, &'o mut [f32])>, add: bool, threads: usize) {
+    let (rights, mut outs): (Vec<Right<'r>>, Vec<&mut [f32]>) = rights.into_iter().unzip();
+    if rights.is_empty() {
+        return;
+    }
     let (Left::Rows(values) | Left::Columns(values)) = left;
-    assert!(out.len() == rows * columns && values.len() == rows * inner, "expected [rows, {inner}] and [rows, {columns}]");
+    let [inner, columns] = rights.first().map_or([0, 0], Right::dims);
+    let rows = outs.first().map_or(0, |out| out.len().checked_div(columns).unwrap_or(0));
+    for (right, out) in rights.iter().zip(&outs) {
+        let [found, columns] = right.dims();
+        assert!(found == inner && out.len() == rows * columns, "expected [{inner}, {columns}] and [{rows}, {columns}]");
+        if let Right::Rows(values, _) | Right::Columns(values, _) = right {
+            assert_eq!(values.len(), inner * columns, "expected whole rows");
+        }
+    }
+    assert_eq!(values.len(), rows * inner, "expected [{rows}, {inner}]");
     if rows == 0 {
         return;
     }
     if inner == 0 {
         if !add {
-            out.fill(0.0);
+            outs.iter_mut().for_each(|out| out.fill(0.0));
         }
         return;
     }
-    match right.lines() {
-        Lines::Singles(lines) => multiply_lines(left, lines, [rows, inner, columns], out, add, threads),
-        Lines::Halves(lines) => multiply_lines(left, lines, [rows, inner, columns], out, add, threads),
-    }
+    Product { left, rows, inner, add, threads }.compute(&rights, outs);
 }
 
-/// [`multiply`] with `lines` as they lie in memory; no dimension is 0.
-fn multiply_lines<L: PanelRow>(
-    left: Left<'_>,
-    right: &[L],
-    [rows, inner, columns]: [usize; 3],
-    out: &mut [f32],
+/// A left factor to be multiplied; no dimension is 0.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    left: Left<'a>,
+    rows: usize,
+    inner: usize,
     add: bool,
     threads: usize,
-) {
-    let arch = arch();
-    let tiles = Tiles::new(rows, arch.dispatch(TileRows));
-    let left = Piece { left, rows, inner, first: 0 };
-    let whole_inner = inner;
-    let panels = columns.div_ceil(PANEL);
-    let shares = (rows * columns * inner / WORTH_A_SHARE).clamp(1, if threads == 1 { 1 } else { SHARES_A_THREAD * threads });
-    if shares == 1 || tiles.count >= MANY_TILES * threads {
-        // Many rows are shared out as ranges of tiles, none with more numbers than stay near.
-        let most = NEAR.div_ceil(inner.min(DEPTH) * tiles.rows.div_ceil(tiles.count));
-        let each = tiles.count.div_ceil(shares.min(tiles.count)).min(most);
-        let mut pieces = Vec::with_capacity(tiles.count.div_ceil(each));
-        let mut rest = out;
-        for first in (0..tiles.count).step_by(each) {
-            let part = tiles.part(first, each);
-            let (here, after) = rest.split_at_mut(part.rows * columns);
-            pieces.push((Piece { first: tiles.row(first), ..left }, part, here));
-            rest = after;
-        }
-        let work = |(piece, tiles, out): (Piece<'_>, Tiles, &mut [f32])| {
-            let mut out: Vec<&mut [f32]> = out.chunks_mut(columns).collect();
-            with_memory(|laid_out| {
-                for inner in slabs(whole_inner) {
-                    laid_out.resize(tiles.rows * inner.len(), 0.0);
-                    piece.lay_out(tiles, inner.clone(), laid_out);
-                    arch.dispatch(Slab { tiles, left: laid_out, right, whole_inner, inner, out: &mut out, add });
+}
+
+/// A thread's share of a product: some rows of some columns.
+struct Share<'r, 'o> {
+    right: &'r Right<'r>,
+    /// The first tile, and the tiles counted from it.
+    first: usize,
+    tiles: Tiles,
+    panels: Range<usize>,
+    /// A slice of each row, as wide as the panels.
+    out: Vec<&'o mut [f32]>,
+}
+
+impl Product<'_> {
+    fn compute(self, rights: &[Right<'_>], mut outs: Vec<&mut [f32]>) {
+        let tiles = Tiles::new(self.rows, arch().dispatch(TileRows));
+        let slabs = slabs(self.inner);
+        let depth = slabs[0].len();
+        // As many rows as are laid out at once, and as many slabs of them.
+        let high = (LAID_OUT / (depth * tiles.rows.div_ceil(tiles.count))).clamp(1, tiles.count);
+        for first in (0..tiles.count).step_by(high) {
+            let (first, block) = (tiles.row(first), tiles.part(first, high));
+            let mut shares = self.share_out(block, rights, &mut outs);
+            with_memory(&TILES, |laid_out| {
+                for slabs in slabs.chunks((LAID_OUT / (block.rows * depth)).max(1)) {
+                    self.lay_out(first, block, slabs, laid_out);
+                    match &mut shares[..] {
+                        [share] => self.compute_share(block, share, slabs, laid_out),
+                        shares => threads::each(shares, |share| self.compute_share(block, share, slabs, laid_out)),
+                    }
                 }
             });
-        };
-        match shares {
-            1 => pieces.into_iter().for_each(work),
-            _ => pieces.into_par_iter().for_each(work),
         }
-    } else {
-        // Few rows go by quickly, and what counts is that the right factor is read once: each share is a range of its panels.
-        let each = panels.div_ceil(shares.min(panels));
-        let mut ranges: Vec<Vec<&mut [f32]>> = (0..panels.div_ceil(each)).map(|_| Vec::with_capacity(rows)).collect();
-        for row in out.chunks_mut(columns) {
-            ranges.iter_mut().zip(row.chunks_mut(each * PANEL)).for_each(|(range, columns)| range.push(columns));
+    }
+
+    /// The shares of the next rows, as high as `block`, of all `outs`.
+    fn share_out<'r, 'o>(&self, block: Tiles, rights: &'r [Right<'r>], outs: &mut [&'o mut [f32]]) -> Vec<Share<'r, 'o>> {
+        let panels = |right: &Right<'_>| right.dims()[1].div_ceil(PANEL);
+        let all: usize = rights.iter().map(panels).sum();
+        let most = if self.threads == 1 { 1 } else { SHARES_A_THREAD * self.threads };
+        let count = (block.rows * all * PANEL * self.inner / WORTH_A_SHARE).clamp(1, most);
+        let mut shares = Vec::with_capacity(2 * count + rights.len());
+        for (right, out) in rights.iter().zip(outs) {
+            let (here, after) = std::mem::take(out).split_at_mut(block.rows * right.dims()[1]);
+            *out = after;
+            share_out(block, right, here, (count * panels(right)).div_ceil(all).max(1), &mut shares);
         }
-        with_memory(|laid_out| {
-            laid_out.resize(rows * inner, 0.0);
-            for inner in slabs(inner) {
-                left.lay_out(tiles, inner.clone(), &mut laid_out[rows * inner.start..rows * inner.end]);
+        shares
+    }
+
+    /// Adds what some slabs contribute, whose tiles are laid out.
+    fn compute_share(&self, tiles: Tiles, share: &mut Share<'_, '_>, slabs: &[Range<usize>], laid_out: &[f32]) {
+        let arch = arch();
+        let together = if tiles.count > MANY_TILES { PANELS_TOGETHER } else { 1 };
+        with_memory(&LINES, |memory| {
+            for first in share.panels.clone().step_by(together) {
+                let group = first..(first + together).min(share.panels.end);
+                for inner in slabs {
+                    let left = &laid_out[(inner.start - slabs[0].start) * tiles.rows..];
+                    let slab = Slab {
+                        tiles: share.tiles,
+                        left: &left[tiles.row(share.first) * inner.len()..][..share.tiles.rows * inner.len()],
+                        count: group.len(),
+                        depth: inner.len(),
+                        out: &mut share.out,
+                        first: (group.start - share.panels.start) * PANEL,
+                        add: self.add || inner.start > 0,
+                    };
+                    match share.right.panels(group.clone(), inner.clone(), memory) {
+                        Panels::Singles(lines, stride) => arch.dispatch(Times { slab, lines, stride }),
+                        Panels::Halves(lines, stride) => arch.dispatch(Times { slab, lines, stride }),
+                    }
+                }
             }
-            let laid_out = &*laid_out;
-            ranges.into_par_iter().zip(right.par_chunks(each * inner)).for_each(|(mut out, right)| {
-                for slab in slabs(inner) {
-                    let left = &laid_out[rows * slab.start..rows * slab.end];
-                    arch.dispatch(Slab { tiles, left, right, whole_inner, inner: slab, out: &mut out, add });
-                }
-            });
         });
+    }
+
+    /// The tiles from row `first` on, slab after slab, each in the order in which its numbers are used: tile after tile, the rows of the first column, of the
+    /// second, and so on.
+    fn lay_out(&self, first: usize, tiles: Tiles, slabs: &[Range<usize>], to: &mut Vec<f32>) {
+        let numbers = tiles.rows * slabs.iter().map(Range::len).sum::<usize>();
+        let to = grown(to, numbers);
+        let threads = if self.threads == 1 { 1 } else { SHARES_A_THREAD * self.threads };
+        let parts = (numbers / WORTH_LAYING_OUT).clamp(1, threads).div_ceil(slabs.len()).min(tiles.count);
+        let together = tiles.count.div_ceil(parts).next_multiple_of(TILES_TOGETHER).min(tiles.count);
+        let mut pieces = Vec::with_capacity(slabs.len() * tiles.count.div_ceil(together));
+        let mut rest = to;
+        for columns in slabs {
+            for tile in (0..tiles.count).step_by(together) {
+                let part = tiles.part(tile, together);
+                let (here, after) = rest.split_at_mut(part.rows * columns.len());
+                pieces.push((first + tiles.row(tile), part, columns.clone(), here));
+                rest = after;
+            }
+        }
+        let work = |(first, tiles, columns, to): (usize, Tiles, Range<usize>, &mut [f32])| self.lay_out_piece(first, tiles, columns, to);
+        match parts {
+            1 => pieces.into_iter().for_each(work),
+            _ => threads::each(pieces, work),
+        }
+    }
+
+    /// The tiles from row `first` on.
+    fn lay_out_piece(&self, first: usize, tiles: Tiles, columns: Range<usize>, to: &mut [f32]) {
+        for tile in 0..tiles.count {
+            let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
+            let to = &mut to[start * columns.len()..end * columns.len()];
+            match end - start {
+                1 => self.lay_out_tile::<1>(first + start, columns.clone(), to),
+                2 => self.lay_out_tile::<2>(first + start, columns.clone(), to),
+                3 => self.lay_out_tile::<3>(first + start, columns.clone(), to),
+                4 => self.lay_out_tile::<4>(first + start, columns.clone(), to),
+                5 => self.lay_out_tile::<5>(first + start, columns.clone(), to),
+                6 => self.lay_out_tile::<6>(first + start, columns.clone(), to),
+                7 => self.lay_out_tile::<7>(first + start, columns.clone(), to),
+                8 => self.lay_out_tile::<8>(first + start, columns.clone(), to),
+                9 => self.lay_out_tile::<9>(first + start, columns.clone(), to),
+                10 => self.lay_out_tile::<10>(first + start, columns.clone(), to),
+                11 => self.lay_out_tile::<11>(first + start, columns.clone(), to),
+                _ => self.lay_out_tile::<12>(first + start, columns.clone(), to),
+            }
+        }
+    }
+
+    /// The tile of the `ROWS` rows from `first` on.
+    fn lay_out_tile<const ROWS: usize>(&self, first: usize, columns: Range<usize>, to: &mut [f32]) {
+        let (to, _) = to.as_chunks_mut::<ROWS>();
+        match self.left {
+            Left::Rows(values) => {
+                let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &values[(first + row) * self.inner..][columns.clone()]);
+                interleave(rows, to);
+            }
+            Left::Columns(values) => {
+                for (to, values) in to.iter_mut().zip(values[columns.start * self.rows + first..].chunks(self.rows)) {
+                    if let Some(values) = values.first_chunk() {
+                        *to = *values;
+                    }
+                }
+            }
+        }
     }
 }
 
-/// The inner dimension in pieces of nearly equal length.
-fn slabs(inner: usize) -> impl Iterator<Item = Range<usize>> {
+/// About `count` shares of one factor's product: by columns, since each share reads its part of the right factor, and where there are many rows by these
+/// too, so that shares are small enough to come out even.
+fn share_out<'r, 'o>(tiles: Tiles, right: &'r Right<'r>, out: &'o mut [f32], count: usize, shares: &mut Vec<Share<'r, 'o>>) {
+    let [_, columns] = right.dims();
+    let panels = columns.div_ceil(PANEL);
+    let wide = panels.div_ceil(count.min(panels));
+    let across = panels.div_ceil(wide);
+    let down = if tiles.count > MANY_TILES { count.div_ceil(across).min(tiles.count) } else { 1 };
+    let high = tiles.count.div_ceil(down);
+    let mut rest = out;
+    for first in (0..tiles.count).step_by(high) {
+        let tiles = tiles.part(first, high);
+        let (here, after) = rest.split_at_mut(tiles.rows * columns);
+        let start = shares.len();
+        shares.extend((0..panels).step_by(wide).map(|panel| {
+            let panels = panel..(panel + wide).min(panels);
+            Share { right, first, tiles, panels, out: Vec::with_capacity(tiles.rows) }
+        }));
+        for row in here.chunks_exact_mut(columns) {
+            shares[start..].iter_mut().zip(row.chunks_mut(wide * PANEL)).for_each(|(share, columns)| share.out.push(columns));
+        }
+        rest = after;
+    }
+}
+
+/// The first number of each row, the second of each, and so on. Four by four, which is what vectors turn at once.
+fn interleave<const ROWS: usize>(rows: [&[f32]; ROWS], to: &mut [[f32; ROWS]]) {
+    let (fours, rest) = to.as_chunks_mut::<4>();
+    let first = fours.len() * 4;
+    let quads = rows.map(|row| &row.as_chunks::<4>().0[..fours.len()]);
+    for (at, to) in fours.iter_mut().enumerate() {
+        for four in 0..ROWS / 4 {
+            let turned = turn_four([quads[4 * four][at], quads[4 * four + 1][at], quads[4 * four + 2][at], quads[4 * four + 3][at]]);
+            for column in 0..4 {
+                to[column][4 * four..4 * four + 4].copy_from_slice(&turned[column]);
+            }
+        }
+        for row in ROWS / 4 * 4..ROWS {
+            for column in 0..4 {
+                to[column][row] = quads[row][at][column];
+            }
+        }
+    }
+    for (at, to) in rest.iter_mut().enumerate() {
+        for row in 0..ROWS {
+            to[row] = rows[row][first + at];
+        }
+    }
+}
+
+/// The inner dimension in pieces of nearly equal length, the first the longest.
+fn slabs(inner: usize) -> Vec<Range<usize>> {
     let depth = inner.div_ceil(inner.div_ceil(DEPTH));
-    (0..inner).step_by(depth).map(move |first| first..(first + depth).min(inner))
+    (0..inner).step_by(depth).map(move |first| first..(first + depth).min(inner)).collect()
 }
 
 /// How many rows a tile may have, so that its sums fit into the processor's registers beside what they are made of.
@@ -194,94 +419,66 @@ impl Tiles {
     }
 }
 
-/// The left factor from row `first` on.
-#[derive(Clone, Copy)]
-struct Piece<'a> {
-    left: Left<'a>,
-    /// Of the whole factor.
-    rows: usize,
-    inner: usize,
-    first: usize,
+thread_local! {
+    /// Tiles, whoever uses them.
+    static TILES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// Panels.
+    static LINES: Cell<Vec<Single>> = const { Cell::new(Vec::new()) };
+}
+
+/// So many of what is in memory, whatever it is.
+fn grown<T: Clone + Default>(memory: &mut Vec<T>, count: usize) -> &mut [T] {
+    if memory.len() < count {
+        memory.resize(count, T::default());
+    }
+    &mut memory[..count]
 }
 
 /// Calls `work` with memory of this thread that is used again and again, whatever is in it.
-fn with_memory(work: impl FnOnce(&mut Vec<f32>)) {
-    thread_local! {
-        static MEMORY: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    }
+fn with_memory<T>(memory: &'static LocalKey<Cell<Vec<T>>>, work: impl FnOnce(&mut Vec<T>)) {
     // Taken, since this thread may come by again while it waits for others in `work`.
-    let mut memory = MEMORY.take();
-    work(&mut memory);
-    MEMORY.set(memory);
-}
-
-impl Piece<'_> {
-    /// The tiles' numbers of some columns in the order in which they are used: tile after tile, the rows of the first column, of the second, and so on.
-    fn lay_out(&self, tiles: Tiles, columns: Range<usize>, to: &mut [f32]) {
-        match self.left {
-            Left::Rows(values) => {
-                for tile in 0..tiles.count {
-                    let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
-                    let to = &mut to[start * columns.len()..end * columns.len()];
-                    let values = &values[(self.first + start) * self.inner..(self.first + end) * self.inner];
-                    // A few columns at once, so that what is written stays near.
-                    for (to, first) in to.chunks_mut(COLUMNS_TOGETHER * (end - start)).zip(columns.clone().step_by(COLUMNS_TOGETHER)) {
-                        for (at, row) in values.chunks_exact(self.inner).enumerate() {
-                            to[at..].iter_mut().step_by(end - start).zip(&row[first..]).for_each(|(to, from)| *to = *from);
-                        }
-                    }
-                }
-            }
-            // Some tiles at once, since their numbers lie together.
-            Left::Columns(values) => {
-                let values = &values[columns.start * self.rows..columns.end * self.rows];
-                for group in (0..tiles.count).step_by(TILES_TOGETHER) {
-                    let group = group..(group + TILES_TOGETHER).min(tiles.count);
-                    for (at, values) in values.chunks_exact(self.rows).enumerate() {
-                        for tile in group.clone() {
-                            let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
-                            let to = &mut to[start * columns.len() + at * (end - start)..][..end - start];
-                            to.copy_from_slice(&values[self.first + start..self.first + end]);
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let mut taken = memory.take();
+    work(&mut taken);
+    memory.set(taken);
 }
 
 /// What one thread computes of a product at once: tiles times panels, along a part of the inner dimension.
-struct Slab<'a, 'o, L> {
+struct Slab<'a, 'o> {
     tiles: Tiles,
     /// The tiles, laid out.
     left: &'a [f32],
-    /// Whole panels.
-    right: &'a [L],
-    whole_inner: usize,
-    inner: Range<usize>,
-    /// A slice of each row, as wide as the panels.
+    /// How many panels.
+    count: usize,
+    depth: usize,
+    /// A slice of each row, in which the panels begin at column `first`.
     out: &'a mut [&'o mut [f32]],
-    /// Whether `out` counts too where the inner dimension begins.
+    first: usize,
+    /// Whether `out` counts too.
     add: bool,
 }
 
-impl<L: PanelRow> WithSimd for Slab<'_, '_, L> {
+/// A slab with its [`Panels`].
+struct Times<'a, 'o, L> {
+    slab: Slab<'a, 'o>,
+    lines: &'a [L],
+    stride: usize,
+}
+
+impl<L: PanelRow> WithSimd for Times<'_, '_, L> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { tiles, left, right, whole_inner, inner, out, add } = self;
-        let add = add || inner.start > 0;
-        let depth = inner.len();
-        for (panel, lines) in right.chunks_exact(whole_inner).enumerate() {
-            let lines = &lines[inner.clone()];
-            let next = right.get((panel + 1) * whole_inner + inner.start..).unwrap_or_default();
-            for tile in 0..tiles.count {
-                let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
-                let left = &left[start * depth..end * depth];
-                let ahead = Ahead::new(next, tile * depth / tiles.count, tiles.count);
-                let out = &mut out[start..end];
-                let first = panel * PANEL;
+        let Self { slab: Slab { tiles, left, count, depth, out, first, add }, lines: all, stride } = self;
+        for tile in 0..tiles.count {
+            let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
+            let left = &left[start * depth..end * depth];
+            let out = &mut out[start..end];
+            for panel in 0..count {
+                let lines = &all[panel * stride..][..depth];
+                let next = all.get((panel + 1) * stride..).unwrap_or_default();
+                let ahead = Ahead::new(next, depth, tile, tiles.count);
+                let first = first + panel * PANEL;
                 match end - start {
                     1 => tile_times_panel::<S, L, 1>(simd, left, lines, ahead, out, first, add),
                     2 => tile_times_panel::<S, L, 2>(simd, left, lines, ahead, out, first, add),
@@ -301,20 +498,32 @@ impl<L: PanelRow> WithSimd for Slab<'_, '_, L> {
     }
 }
 
-/// Memory that is fetched a little at a time while something else is computed.
+/// Memory that is fetched a little at a time while something else is computed: from several places in turn, since processors look ahead on their own
+/// within each page that they see being read.
 #[derive(Clone, Copy)]
 struct Ahead {
     at: *const u8,
     step_bytes: usize,
+    stripe_bytes: usize,
+    turn: usize,
 }
 
 /// Bytes that the processor fetches at a time.
 const CACHE_LINE: usize = 64;
 
+/// Places that memory is fetched from in turn.
+const STRIPES: usize = 4;
+
 impl Ahead {
-    /// `lines` from `first` on; one of `of` each as often as it is asked.
-    fn new<L>(lines: &[L], first: usize, of: usize) -> Self {
-        Self { at: lines.as_ptr().wrapping_add(first).cast(), step_bytes: size_of::<L>() / of }
+    /// One part in `of` of the next `depth` lines, in as many steps.
+    fn new<L>(lines: &[L], depth: usize, part: usize, of: usize) -> Self {
+        let part_bytes = depth * size_of::<L>() / of;
+        Self {
+            at: lines.as_ptr().cast::<u8>().wrapping_add(part * part_bytes),
+            step_bytes: size_of::<L>() / of,
+            stripe_bytes: (part_bytes / STRIPES).next_multiple_of(CACHE_LINE),
+            turn: 0,
+        }
     }
 
     /// Asks for the next bytes, to be put into the second cache: the first one is full of what is being used.
@@ -330,7 +539,12 @@ impl Ahead {
                 _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(CACHE_LINE).cast());
             }
         }
-        self.at = self.at.wrapping_add(self.step_bytes);
+        self.turn += 1;
+        self.at = self.at.wrapping_add(self.stripe_bytes);
+        if self.turn == STRIPES {
+            self.turn = 0;
+            self.at = self.at.wrapping_sub(STRIPES * self.stripe_bytes).wrapping_add(self.step_bytes);
+        }
     }
 }
 

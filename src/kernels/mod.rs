@@ -8,8 +8,10 @@ mod attention;
 mod backward;
 mod elementwise;
 mod matrix;
+mod memory;
 mod packed;
 mod self_attention;
+mod threads;
 mod update;
 
 pub use attention::{BLOCK, Segment, attend};
@@ -17,16 +19,15 @@ pub use backward::{
     add_column_sums, add_column_sums_of_products, collision, gate, gate_backward, logprob, logprob_backward, rms_norm_backward,
 };
 pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rotate_back, softmax, swiglu, weigh};
-pub use matrix::{Left, add_product, product};
+pub use matrix::{Left, Right, add_product, add_products, product, products};
+pub use memory::{Buffer, KeptMemory};
 pub use packed::Packed;
 pub use self_attention::{AttentionGradients, Found, SelfAttention, self_attention, self_attention_backward};
-pub use update::{AdamW, RmsProp, adam_w, copied, rms_prop, scale, sum_of_squares, zeros};
+pub use threads::{awake, each, map, rows_together};
+pub use update::{AdamW, RmsProp, adam_w, rms_prop, scale, sum_of_squares};
 
 /// The lanes of every reduction.
 const LANES: usize = 16;
-
-/// Numbers that are worth a thread's while, where one by one or row by row something small is done to them.
-const PIECE: usize = 1 << 13;
 
 /// The vectors that the processor has and that are used, in words.
 pub fn vectors() -> &'static str {
@@ -191,12 +192,15 @@ mod tests {
                 .map(|(width, part)| (&part[..], width))
                 .collect();
             let turned_left = turn(&left, rows);
-            for right in [Packed::of_rows(inner, &parts), Packed::of_columns(inner, columns, &turn(&right, inner))] {
+            let turned_right = turn(&right, inner);
+            let packed = [Packed::of_rows(inner, &parts), Packed::of_columns(inner, columns, &turned_right)];
+            let plain = [Right::Rows(&right, columns), Right::Columns(&turned_right, columns)];
+            for right in packed.iter().map(Right::Packed).chain(plain) {
                 for left in [Left::Rows(&left), Left::Columns(&turned_left)] {
                     for threads in [1, 2, 5] {
                         for add in [false, true] {
                             let mut out = before.clone();
-                            matrix::multiply(left, &right, &mut out, add, threads);
+                            matrix::multiply(left, [(right, &mut out[..])], add, threads);
                             let expected =
                                 (0..rows * columns).map(|at| chain(at / columns, at % columns, if add { before[at] } else { 0.0 }));
                             assert!(out.iter().copied().eq(expected), "{rows} x {inner} x {columns}, {threads} threads, add: {add}");
@@ -204,6 +208,22 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn several_products_of_one_left_factor_are_what_each_is() {
+        let (rows, inner) = (40, 90);
+        let left = numbers(rows * inner, 1);
+        let rights: Vec<Vec<f32>> = [7, 200, 33].map(|columns| numbers(inner * columns, columns as u32)).into();
+        let columns = |right: &[f32]| right.len() / inner;
+        let mut outs: Vec<Vec<f32>> = rights.iter().map(|right| vec![1.0; rows * columns(right)]).collect();
+        let each = rights.iter().zip(&mut outs).map(|(right, out)| (Right::Rows(right, columns(right)), &mut out[..]));
+        add_products(Left::Rows(&left), each);
+        for (right, out) in rights.iter().zip(&outs) {
+            let mut alone = vec![1.0; out.len()];
+            add_product(Left::Rows(&left), Right::Rows(right, columns(right)), &mut alone);
+            assert_eq!(*out, alone);
         }
     }
 

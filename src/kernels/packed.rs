@@ -43,7 +43,7 @@ pub(super) trait PanelRow: Sync {
 
 /// Column after column.
 #[repr(C, align(64))]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Single([f32; PANEL]);
 
 /// The upper halves of two f32, the lower halves of which are 0: low that of a column of the panel's first half, high that of the column half a
@@ -80,6 +80,70 @@ impl Halves {
         let both = self.0[column % (PANEL / 2)];
         f32::from_bits(if column < PANEL / 2 { both << (u32::BITS / 2) } else { both & !LOW_HALF })
     }
+}
+
+impl Single {
+    /// Of at most [`PANEL`] numbers; those that are missing are 0.
+    pub(super) fn of(numbers: &[f32]) -> Self {
+        match numbers.try_into() {
+            Ok(whole) => Self(whole),
+            Err(_) => {
+                let mut line = Self::default();
+                line.0[..numbers.len()].copy_from_slice(numbers);
+                line
+            }
+        }
+    }
+}
+
+/// Lays out a panel whose columns, of `rows` numbers each, are `values`: its rows from `first` on, as many as there are lines.
+pub(super) fn turn(values: &[f32], rows: usize, first: usize, lines: &mut [Single]) {
+    if values.len() < PANEL * rows {
+        lines.fill(Single::default());
+    }
+    // Some lines at once, which stay near while the columns are gone through.
+    for (block, lines) in lines.chunks_mut(BLOCK).enumerate() {
+        let first = first + block * BLOCK;
+        let (lines_by_four, other_lines) = lines.as_chunks_mut::<4>();
+        let columns_by_four = values.chunks(4 * rows).enumerate();
+        for (four, columns) in columns_by_four {
+            let range = |column: usize| &columns[column * rows + first..(column + 1) * rows];
+            if columns.len() == 4 * rows {
+                let fours: [&[[f32; 4]]; 4] = std::array::from_fn(|column| range(column).as_chunks().0);
+                let fours = fours.map(|fours| &fours[..lines_by_four.len()]);
+                for (at, lines) in lines_by_four.iter_mut().enumerate() {
+                    let turned = turn_four(fours.map(|fours| fours[at]));
+                    for line in 0..4 {
+                        lines[line].0[4 * four..4 * four + 4].copy_from_slice(&turned[line]);
+                    }
+                }
+                let past = 4 * lines_by_four.len();
+                for column in 0..4 {
+                    let rest = other_lines.iter_mut().zip(&range(column)[past..]);
+                    rest.for_each(|(line, value)| line.0[4 * four + column] = *value);
+                }
+            } else {
+                for (column, values) in columns.chunks_exact(rows).enumerate() {
+                    let lines = lines_by_four.as_flattened_mut().iter_mut().chain(&mut *other_lines);
+                    lines.zip(&values[first..]).for_each(|(line, value)| line.0[4 * four + column] = *value);
+                }
+            }
+        }
+    }
+}
+
+/// The transpose of four rows of four.
+#[inline(always)]
+pub(super) fn turn_four([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    // Pairs first: in this form it becomes eight instructions.
+    let [low_ab, high_ab] = [[a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]];
+    let [low_cd, high_cd] = [[c[0], d[0], c[1], d[1]], [c[2], d[2], c[3], d[3]]];
+    [
+        [low_ab[0], low_ab[1], low_cd[0], low_cd[1]],
+        [low_ab[2], low_ab[3], low_cd[2], low_cd[3]],
+        [high_ab[0], high_ab[1], high_cd[0], high_cd[1]],
+        [high_ab[2], high_ab[3], high_cd[2], high_cd[3]],
+    ]
 }
 
 impl Packed {
@@ -129,13 +193,7 @@ impl Packed {
         Self::of_panels(rows, columns, |panels, lines| {
             for (panel, lines) in panels.zip(lines.chunks_exact_mut(rows)) {
                 let first = panel * PANEL;
-                let values = &values[first * rows..(first + PANEL).min(columns) * rows];
-                // Some lines at once, which stay near while the columns are gone through.
-                for (block, lines) in lines.chunks_mut(BLOCK).enumerate() {
-                    for (column, values) in values.chunks_exact(rows).enumerate() {
-                        lines.iter_mut().zip(&values[block * BLOCK..]).for_each(|(line, value)| line.0[column] = *value);
-                    }
-                }
+                turn(&values[first * rows..(first + PANEL).min(columns) * rows], rows, 0, lines);
             }
         })
     }

@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 
 use super::arch;
 use super::elementwise::{dot, exp, softmax};
-use super::matrix::{Left, multiply};
+use super::matrix::{Left, Right, multiply};
 use super::packed::Packed;
 
 /// Positions in a block of queries, and in one of keys.
@@ -143,7 +143,7 @@ pub fn self_attention(attention: SelfAttention<'_>) -> Found<Vec<f32>> {
         let mut start = 0;
         for KeyBlock { block, packed } in seen {
             of_block.resize(of_rows.len() * block.rows, 0.0);
-            multiply(Left::Rows(&queries[range.clone()]), &packed.turned_keys, &mut of_block, false, 1);
+            multiply(Left::Rows(&queries[range.clone()]), [(Right::Packed(&packed.turned_keys), &mut of_block[..])], false, 1);
             let pieces = scores.chunks_exact_mut(width).zip(of_block.chunks_exact(block.rows));
             pieces.for_each(|(to, from)| to[start..start + block.rows].copy_from_slice(from));
             start += block.rows;
@@ -159,7 +159,7 @@ pub fn self_attention(attention: SelfAttention<'_>) -> Found<Vec<f32>> {
             of_block.resize(of_rows.len() * block.rows, 0.0);
             let pieces = scores.chunks_exact(width).zip(of_block.chunks_exact_mut(block.rows));
             pieces.for_each(|(from, to)| to.copy_from_slice(&from[start..start + block.rows]));
-            multiply(Left::Rows(&of_block), &packed.values, out, true, 1);
+            multiply(Left::Rows(&of_block), [(Right::Packed(&packed.values), &mut *out)], true, 1);
             start += block.rows;
         }
         for (out, sum) in out.chunks_exact_mut(head_dim).zip(&sums) {
@@ -237,8 +237,8 @@ pub fn self_attention_backward(attention: SelfAttention<'_>, found: Found<&[f32]
         for KeyBlock { block, packed } in seen {
             weights.resize(rows * group * block.rows, 0.0);
             by_scores.resize(rows * group * block.rows, 0.0);
-            multiply(Left::Rows(queries), &packed.turned_keys, &mut weights, false, 1);
-            multiply(Left::Rows(by_out), &packed.turned_values, &mut by_scores, false, 1);
+            multiply(Left::Rows(queries), [(Right::Packed(&packed.turned_keys), &mut weights[..])], false, 1);
+            multiply(Left::Rows(by_out), [(Right::Packed(&packed.turned_values), &mut by_scores[..])], false, 1);
             arch.dispatch(Scores {
                 weights: &mut weights,
                 by_scores: &mut by_scores,
@@ -250,10 +250,10 @@ pub fn self_attention_backward(attention: SelfAttention<'_>, found: Found<&[f32]
                 keys: block.rows,
                 window,
             });
-            multiply(Left::Rows(&by_scores), &packed.keys, &mut gradients.queries[range.clone()], true, 1);
+            multiply(Left::Rows(&by_scores), [(Right::Packed(&packed.keys), &mut gradients.queries[range.clone()])], true, 1);
             let keys_range = block.row * head_dim..(block.row + block.rows) * head_dim;
-            multiply(Left::Columns(&by_scores), &packed_queries, &mut gradients.keys[keys_range.clone()], true, 1);
-            multiply(Left::Columns(&weights), &packed_by_out, &mut gradients.values[keys_range], true, 1);
+            multiply(Left::Columns(&by_scores), [(Right::Packed(&packed_queries), &mut gradients.keys[keys_range.clone()])], true, 1);
+            multiply(Left::Columns(&weights), [(Right::Packed(&packed_by_out), &mut gradients.values[keys_range])], true, 1);
         }
     });
     gradients

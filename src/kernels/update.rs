@@ -1,10 +1,8 @@
 //! One optimizer step on a parameter's numbers, in place, and what is summed over gradients. Knows nothing of models or schedules.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::LANES;
-use super::arch;
+use super::{LANES, arch, threads};
 
 /// Numbers that one thread works on at a time.
 const PIECE: usize = 1 << 15;
@@ -66,11 +64,8 @@ pub fn adam_w(rule: AdamW, weights: &mut [f32], gradients: &[f32], means: &mut [
         "expected a gradient, a mean and a square for each of {} weights",
         weights.len()
     );
-    let pieces = weights.par_chunks_mut(PIECE).zip(gradients.par_chunks(PIECE));
-    let pieces = pieces.zip(means.par_chunks_mut(PIECE)).zip(squares.par_chunks_mut(PIECE));
-    pieces.for_each(|(((weights, gradients), means), squares)| {
-        arch().dispatch(Step(rule, weights, gradients, means, squares));
-    });
+    let pieces = weights.chunks_mut(PIECE).zip(gradients.chunks(PIECE)).zip(means.chunks_mut(PIECE)).zip(squares.chunks_mut(PIECE));
+    threads::each(pieces, |(((weights, gradients), means), squares)| arch().dispatch(Step(rule, weights, gradients, means, squares)));
 }
 
 /// Steps all `weights`, and the running means of squared gradients.
@@ -98,23 +93,13 @@ pub fn rms_prop(rule: RmsProp, weights: &mut [f32], gradients: &[f32], squares: 
         "expected a gradient and a square for each of {} weights",
         weights.len()
     );
-    let pieces = weights.par_chunks_mut(PIECE).zip(gradients.par_chunks(PIECE)).zip(squares.par_chunks_mut(PIECE));
-    pieces.for_each(|((weights, gradients), squares)| arch().dispatch(Step(rule, weights, gradients, squares)));
-}
-
-/// So many zeros.
-pub fn zeros(count: usize) -> Vec<f32> {
-    rayon::iter::repeat_n(0.0, count).with_min_len(PIECE).collect()
-}
-
-/// A copy of `values`.
-pub fn copied(values: &[f32]) -> Vec<f32> {
-    values.par_iter().with_min_len(PIECE).copied().collect()
+    let pieces = weights.chunks_mut(PIECE).zip(gradients.chunks(PIECE)).zip(squares.chunks_mut(PIECE));
+    threads::each(pieces, |((weights, gradients), squares)| arch().dispatch(Step(rule, weights, gradients, squares)));
 }
 
 /// Multiplies all `values`.
 pub fn scale(values: &mut [f32], factor: f32) {
-    values.par_chunks_mut(PIECE).for_each(|values| values.iter_mut().for_each(|value| *value *= factor));
+    threads::each(values.chunks_mut(PIECE), |values: &mut [f32]| values.iter_mut().for_each(|value| *value *= factor));
 }
 
 /// Σ value², summed in f64 in an order that the length alone decides.
@@ -136,6 +121,6 @@ pub fn sum_of_squares(values: &[f32]) -> f64 {
             lanes.iter().sum()
         }
     }
-    let sums: Vec<f64> = values.par_chunks(PIECE).map(|values| arch().dispatch(Squares(values))).collect();
+    let sums = threads::map(values.chunks(PIECE), |values| arch().dispatch(Squares(values)));
     sums.iter().sum()
 }

@@ -159,7 +159,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// All responses to `prompts`, ready to be committed. `observe` hears of tokens as they come.
-    fn responses(&self, prompts: &[Prompt], observe: &mut dyn FnMut(usize)) -> Result<RecordBatch, StageError> {
+    fn responses(&self, prompts: &[Prompt], observe: &mut (dyn FnMut(usize) + Send)) -> Result<RecordBatch, StageError> {
         let encoded: Vec<Result<Vec<i32>, String>> =
             prompts.iter().map(|prompt| prompt_ids(&self.checkpoint, prompt, self.settings)).collect();
         let per_prompt = self.settings.responses_per_prompt;

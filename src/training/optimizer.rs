@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::parameters::{self, Parameters};
-use crate::kernels;
+use crate::kernels::{self, Buffer};
 use crate::model::CpuWeights;
 
 /// How a gradient becomes an update. Weight decay applies to *every* parameter, norms and embeddings included, as in
@@ -62,7 +62,7 @@ pub(super) enum Gradients {
     /// Where the model is.
     Tensors(Parameters),
     /// Of a model on the processor, flat.
-    Numbers(BTreeMap<String, Vec<f32>>),
+    Numbers(BTreeMap<String, Buffer>),
 }
 
 impl Gradients {
@@ -121,7 +121,7 @@ impl Optimizer {
     }
 
     /// [`Self::step`] of weights on the processor, in place.
-    pub fn step_in_place(&mut self, weights: &mut CpuWeights, gradients: &BTreeMap<String, Vec<f32>>, learning_rate: f64) {
+    pub fn step_in_place(&mut self, weights: &mut CpuWeights, gradients: &BTreeMap<String, Buffer>, learning_rate: f64) {
         self.moments.step += 1;
         for (name, gradient) in gradients {
             if let Some(weight) = weights.trained_mut(name) {
@@ -246,7 +246,7 @@ mod tests {
                         module = optimizer.step(module, gradients.into(), 0.1);
                     } else {
                         let mut weights = CpuWeights::lend(&mut module).unwrap();
-                        optimizer.step_in_place(&mut weights, &[("gamma".to_string(), values.to_vec())].into(), 0.1);
+                        optimizer.step_in_place(&mut weights, &[("gamma".to_string(), Buffer::copied(&values))].into(), 0.1);
                         weights.give_back(&mut module);
                     }
                     assert_close(&module, expected);
@@ -274,11 +274,14 @@ mod tests {
                 Gradients::Tensors(tensors) => {
                     tensors.values().flat_map(|gradient| gradient.to_data().iter().collect::<Vec<f32>>()).collect()
                 }
-                Gradients::Numbers(numbers) => numbers.values().flatten().copied().collect(),
+                Gradients::Numbers(numbers) => numbers.values().flat_map(|gradient| gradient.to_vec()).collect(),
             }
         };
-        for gradients in [|tensors, _| Gradients::Tensors(tensors), |_, numbers| Gradients::Numbers(numbers)] {
-            let gradients = || gradients(tensors.clone(), numbers.clone());
+        for on_processor in [false, true] {
+            let gradients = || match on_processor {
+                false => Gradients::Tensors(tensors.clone()),
+                true => Gradients::Numbers(numbers.iter().map(|(name, values)| (name.clone(), Buffer::copied(values))).collect()),
+            };
             let mut clipped = gradients();
             assert_eq!(clipped.clip(Some(1.0)), 5.0);
             let clipped = values(&clipped);

@@ -10,6 +10,7 @@ use burn::tensor::{DType, Device};
 use super::optimizer::{Gradients, Optimizer, Rule};
 use super::parameters::{self, Parameters};
 use super::{Schedule, TrainingError, Unusable};
+use crate::kernels::{self, KeptMemory};
 use crate::model::{CpuGradients, CpuWeights};
 
 /// How to train.
@@ -91,6 +92,8 @@ pub struct Trainer<M> {
     total_steps: u64,
     /// Whether gradients are computed by kernels of our own; by autodiff elsewhere.
     pub(super) on_processor: bool,
+    /// From one step to the next.
+    _memory: KeptMemory,
 }
 
 impl<M: Module + Sync> Trainer<M> {
@@ -114,7 +117,8 @@ impl<M: Module + Sync> Trainer<M> {
             let problem = "gradient_checkpointing is for training on the processor; leave it out, or choose device: cpu";
             return Err(TrainingError::Input(problem.to_string()));
         }
-        Ok(Self { model, optimizer: Optimizer::new(settings.rule), skipped: Skipped::default(), settings, total_steps, on_processor })
+        let (optimizer, skipped) = (Optimizer::new(settings.rule), Skipped::default());
+        Ok(Self { model, optimizer, skipped, settings, total_steps, on_processor, _memory: KeptMemory::new() })
     }
 
     /// How many steps have been taken, with those that changed nothing.
@@ -189,11 +193,12 @@ impl<M: Module + Sync> Trainer<M> {
     /// numbers that the step goes by; clips and applies the gradients, if all are finite.
     pub(super) fn step_in_place<const N: usize>(
         &mut self,
-        work: impl FnOnce(&Self, &CpuWeights, &mut CpuGradients) -> Result<Quantities<N>, TrainingError>,
+        work: impl FnOnce(&Self, &CpuWeights, &mut CpuGradients) -> Result<Quantities<N>, TrainingError> + Send,
     ) -> Result<Update, TrainingError> {
         let mut weights = CpuWeights::lend(&mut self.model)?;
-        let mut gradients = CpuGradients::default();
-        let outcome = work(self, &weights, &mut gradients).and_then(|quantities| {
+        let outcome = kernels::awake(|| {
+            let mut gradients = CpuGradients::default();
+            let quantities = work(self, &weights, &mut gradients)?;
             let mut gradients = Gradients::Numbers(gradients.into_parameters());
             let update = self.checked(&mut gradients, &quantities)?;
             if let (Gradients::Numbers(gradients), None) = (gradients, update.skipped) {

@@ -2,10 +2,8 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Scratch;
-use crate::kernels::{BLOCK, Segment};
+use crate::kernels::{self, BLOCK, Segment};
 
 /// Numbers that are worth being copied on another thread.
 const WORTH_A_THREAD: usize = 1 << 11;
@@ -104,7 +102,7 @@ impl CpuCache {
     pub(super) fn append(&mut self, layer: usize, spans: &[Range<usize>], rows: &[f32], width: usize) {
         let key_width = self.key_value_heads * self.head_dim;
         let at_least = WORTH_A_THREAD.div_ceil(key_width.max(1));
-        self.sequences.par_iter_mut().zip(spans).with_min_len(at_least).for_each(|(sequence, span)| {
+        let append = |(sequence, span): (&mut Sequence, &Range<usize>)| {
             let cache = &mut sequence.layers[layer];
             let rows = rows[span.start * width..span.end * width].chunks_exact(width.max(1));
             for (position, row) in (sequence.length..).zip(rows) {
@@ -116,7 +114,9 @@ impl CpuCache {
                 block[position % BLOCK..].iter_mut().step_by(BLOCK).zip(keys).for_each(|(to, from)| *to = *from);
                 cache.values.extend_from_slice(values);
             }
-        });
+        };
+        let pieces = self.sequences.chunks_mut(at_least).zip(spans.chunks(at_least));
+        kernels::each(pieces, |(sequences, spans)| sequences.iter_mut().zip(spans).for_each(append));
     }
 
     /// How many sequences there are, closed ones included.

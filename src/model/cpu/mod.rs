@@ -9,8 +9,6 @@ mod training;
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{Attention, CausalLm, Decoder, ModelError, Projection, RewardModel};
 use crate::kernels::{self, Left, Packed};
 
@@ -280,8 +278,7 @@ impl CpuLayer {
         let shape = self.shape;
         let scale = (shape.head_dim as f64).powf(-0.5) as f32;
         let angle_width = shape.head_dim;
-        let rows = qkv.par_chunks_exact_mut(shape.qkv_width()).zip(angles.par_chunks_exact(angle_width.max(1)));
-        rows.with_min_len(TURNED_TOGETHER).for_each(|(row, angles)| {
+        let place = |(row, angles): (&mut [f32], &[f32])| {
             let (queries, rest) = row.split_at_mut(shape.query_width());
             let (keys, _) = rest.split_at_mut(shape.key_width());
             for (heads, norm) in [(&mut *queries, &self.query_norm), (&mut *keys, &self.key_norm)] {
@@ -295,7 +292,10 @@ impl CpuLayer {
                 }
             }
             queries.iter_mut().for_each(|number| *number *= scale);
-        });
+        };
+        let (width, angle_width) = (shape.qkv_width(), angle_width.max(1));
+        let pieces = qkv.chunks_mut(width * TURNED_TOGETHER).zip(angles.chunks(angle_width * TURNED_TOGETHER));
+        kernels::each(pieces, |(rows, angles)| rows.chunks_exact_mut(width).zip(angles.chunks_exact(angle_width)).for_each(place));
     }
 
     /// What each token's queries find in the cache: `[tokens, heads · head_dim]`.
@@ -308,12 +308,16 @@ impl CpuLayer {
         // So many items are worth a thread's while.
         let at_least = (items * WORTH_A_THREAD).checked_div(work).unwrap_or(1).clamp(1, items.max(1));
         debug_assert_eq!(heads * head_dim, width);
-        out.par_chunks_mut(group.max(1)).enumerate().with_min_len(at_least).for_each_init(Vec::new, |scores, (item, out)| {
-            let (row, head) = (item / key_value_heads, item % key_value_heads);
-            let place = places[row];
-            let queries = &qkv[row * self.shape.qkv_width() + head * group..][..group];
-            let segments = cache.segments(index, place.sequence, place.past);
-            kernels::attend(queries, head_dim, &segments, [head, key_value_heads], window, scores, out);
+        let group = group.max(1);
+        kernels::each(out.chunks_mut(group * at_least).enumerate(), |(piece, out): (usize, &mut [f32])| {
+            let mut scores = Vec::new();
+            for (item, out) in (piece * at_least..).zip(out.chunks_exact_mut(group)) {
+                let (row, head) = (item / key_value_heads, item % key_value_heads);
+                let place = places[row];
+                let queries = &qkv[row * self.shape.qkv_width() + head * group..][..group];
+                let segments = cache.segments(index, place.sequence, place.past);
+                kernels::attend(queries, head_dim, &segments, [head, key_value_heads], window, &mut scores, out);
+            }
         });
     }
 }

@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use burn::nn::RmsNorm;
-use rayon::prelude::*;
 
-use super::linear::{Linear, Norm};
+use super::linear::{self, Linear, Norm};
 use super::parameter::CpuGradients;
 use super::tokens::{Place, Tokens};
 use super::weights::CpuWeights;
-use crate::kernels::{self, Found, SelfAttention};
+use crate::kernels::{self, Buffer, Found, SelfAttention};
 use crate::model::cpu::AttentionShape;
 use crate::model::{Attention, ModelError, Projection};
 
@@ -29,17 +28,17 @@ pub(super) struct TrainedAttention {
 #[derive(Debug)]
 pub(super) struct Kept {
     /// Before their norms, where there are norms: `[tokens, width]`.
-    raw_queries: Option<Vec<f32>>,
-    raw_keys: Option<Vec<f32>>,
+    raw_queries: Option<Buffer>,
+    raw_keys: Option<Buffer>,
     /// `[tokens, heads, head_dim]`, normed, turned, and divided by √head_dim.
-    queries: Vec<f32>,
+    queries: Buffer,
     /// `[tokens, key_value_heads, head_dim]`, normed and turned.
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Buffer,
+    values: Buffer,
     /// `[tokens, heads, head_dim]`.
-    found: Vec<f32>,
+    found: Buffer,
     /// `[tokens, heads]`.
-    normalizers: Vec<f32>,
+    normalizers: Buffer,
 }
 
 impl TrainedAttention {
@@ -67,15 +66,15 @@ impl TrainedAttention {
     /// - angles: `[tokens, 2, head_dim / 2]`
     pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32], out: &mut [f32]) -> Kept {
         let scale = (self.shape.head_dim as f64).powf(-0.5) as f32;
-        let (raw_queries, queries) = self.place(self.queries.forward(x, tokens), self.query_norm.as_ref(), angles, Some(scale));
-        let (raw_keys, keys) = self.place(self.keys.forward(x, tokens), self.key_norm.as_ref(), angles, None);
-        let values = self.values.forward(x, tokens);
+        let [queries, keys, values] = linear::forward([&self.queries, &self.keys, &self.values], x, tokens);
+        let (raw_queries, queries) = self.place(queries, self.query_norm.as_ref(), angles, Some(scale));
+        let (raw_keys, keys) = self.place(keys, self.key_norm.as_ref(), angles, None);
         let (found, normalizers) = self.attend(tokens, &queries, &keys, &values);
         self.output.add(&found, tokens, out);
         Kept { raw_queries, raw_keys, queries, keys, values, found, normalizers }
     }
 
-    /// Adds to the derivatives by `x`, and to the gradients.
+    /// Gives the derivatives by `x`, and adds to the gradients.
     ///
     /// # Shapes
     /// - x, by_out, by_x: `[tokens, hidden_size]`
@@ -90,20 +89,19 @@ impl TrainedAttention {
         by_x: &mut [f32],
         gradients: &mut CpuGradients,
     ) {
-        let mut by_found = kernels::zeros(kept.found.len());
-        self.output.backward(&kept.found, tokens, by_out, &mut by_found, gradients);
+        let mut by_found = Buffer::any(kept.found.len());
+        linear::backward([&self.output], &kept.found, tokens, [by_out], (&mut by_found, false), gradients);
         let [by_queries, by_keys, by_values] = self.attend_backward(tokens, &kept, &by_found);
         drop(by_found);
-        self.values.backward(x, tokens, &by_values, by_x, gradients);
         let scale = (self.shape.head_dim as f64).powf(-0.5) as f32;
         let by_queries = self.place_backward(by_queries, self.query_norm.as_ref(), kept.raw_queries, angles, Some(scale), gradients);
-        self.queries.backward(x, tokens, &by_queries, by_x, gradients);
         let by_keys = self.place_backward(by_keys, self.key_norm.as_ref(), kept.raw_keys, angles, None, gradients);
-        self.keys.backward(x, tokens, &by_keys, by_x, gradients);
+        let projections = [&self.values, &self.queries, &self.keys];
+        linear::backward(projections, x, tokens, [&by_values, &by_queries, &by_keys], (by_x, false), gradients);
     }
 
     /// Heads before their norm, if they have one, and normed, turned by their positions and multiplied by `scale`.
-    fn place(&self, heads: Vec<f32>, norm: Option<&Norm>, angles: &[f32], scale: Option<f32>) -> (Option<Vec<f32>>, Vec<f32>) {
+    fn place(&self, heads: Buffer, norm: Option<&Norm>, angles: &[f32], scale: Option<f32>) -> (Option<Buffer>, Buffer) {
         let (raw, mut heads) = match norm {
             Some(norm) => {
                 let normed = norm.forward(&heads);
@@ -125,13 +123,13 @@ impl TrainedAttention {
     /// The way back through [`Self::place`].
     fn place_backward(
         &self,
-        mut by_heads: Vec<f32>,
+        mut by_heads: Buffer,
         norm: Option<&Norm>,
-        raw: Option<Vec<f32>>,
+        raw: Option<Buffer>,
         angles: &[f32],
         scale: Option<f32>,
         gradients: &mut CpuGradients,
-    ) -> Vec<f32> {
+    ) -> Buffer {
         self.each_token(&mut by_heads, angles, |heads, cosines, sines| {
             if let Some(scale) = scale {
                 heads.iter_mut().for_each(|number| *number *= scale);
@@ -142,7 +140,7 @@ impl TrainedAttention {
         });
         match (norm, raw) {
             (Some(norm), Some(raw)) => {
-                let mut by_raw = vec![0.0; raw.len()];
+                let mut by_raw = Buffer::zeros(raw.len());
                 norm.backward(&raw, &by_heads, &mut by_raw, gradients);
                 by_raw
             }
@@ -154,14 +152,18 @@ impl TrainedAttention {
     fn each_token(&self, heads: &mut [f32], angles: &[f32], change: impl Fn(&mut [f32], &[f32], &[f32]) + Sync) {
         let angle_width = self.shape.head_dim.max(1);
         let width = heads.len() / (angles.len() / angle_width).max(1);
-        heads.par_chunks_mut(width.max(1)).zip(angles.par_chunks(angle_width)).for_each(|(heads, angles)| {
-            let (cosines, sines) = angles.split_at(angle_width / 2);
-            change(heads, cosines, sines);
+        let rows = kernels::rows_together(width);
+        let pieces = heads.chunks_mut(width.max(1) * rows).zip(angles.chunks(angle_width * rows));
+        kernels::each(pieces, |(heads, angles)| {
+            for (heads, angles) in heads.chunks_mut(width.max(1)).zip(angles.chunks(angle_width)) {
+                let (cosines, sines) = angles.split_at(angle_width / 2);
+                change(heads, cosines, sines);
+            }
         });
     }
 
     /// What each token's queries find, and their normalizers.
-    fn attend(&self, tokens: &Tokens, queries: &[f32], keys: &[f32], values: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    fn attend(&self, tokens: &Tokens, queries: &[f32], keys: &[f32], values: &[f32]) -> (Buffer, Buffer) {
         let (group, head_dim) = (self.group(), self.shape.head_dim);
         let each = self.each_head(tokens, |place, head| {
             let rows = place.row..place.row + place.tokens();
@@ -171,15 +173,15 @@ impl TrainedAttention {
             let attention = SelfAttention { lengths, head_dim, window: self.shape.window, queries: &queries, keys: &keys, values: &values };
             kernels::self_attention(attention)
         });
-        let mut found = kernels::zeros(queries.len());
-        let mut normalizers = vec![0.0; queries.len() / head_dim.max(1)];
+        let mut found = Buffer::any(queries.len());
+        let mut normalizers = Buffer::any(queries.len() / head_dim.max(1));
         self.scatter(tokens, &each, group * head_dim, |found| &found.out, &mut found);
         self.scatter(tokens, &each, group, |found| &found.normalizers, &mut normalizers);
         (found, normalizers)
     }
 
     /// The derivatives by queries, keys and values, each in the shape of its own.
-    fn attend_backward(&self, tokens: &Tokens, kept: &Kept, by_found: &[f32]) -> [Vec<f32>; 3] {
+    fn attend_backward(&self, tokens: &Tokens, kept: &Kept, by_found: &[f32]) -> [Buffer; 3] {
         let (group, head_dim) = (self.group(), self.shape.head_dim);
         let each = self.each_head(tokens, |place, head| {
             let rows = place.row..place.row + place.tokens();
@@ -192,7 +194,7 @@ impl TrainedAttention {
             kernels::self_attention_backward(attention, Found { out: &found, normalizers: &normalizers }, &by_found)
         });
         let [mut by_queries, mut by_keys, mut by_values] =
-            [&kept.queries, &kept.keys, &kept.values].map(|values| kernels::zeros(values.len()));
+            [&kept.queries, &kept.keys, &kept.values].map(|values| Buffer::any(values.len()));
         self.scatter(tokens, &each, group * head_dim, |gradients| &gradients.queries, &mut by_queries);
         self.scatter(tokens, &each, head_dim, |gradients| &gradients.keys, &mut by_keys);
         self.scatter(tokens, &each, head_dim, |gradients| &gradients.values, &mut by_values);
@@ -208,7 +210,7 @@ impl TrainedAttention {
     fn each_head<R: Send>(&self, tokens: &Tokens, work: impl Fn(&Place, usize) -> R + Sync) -> Vec<R> {
         let heads = self.shape.key_value_heads;
         let items: Vec<(&Place, usize)> = tokens.families.iter().flat_map(|place| (0..heads).map(move |head| (place, head))).collect();
-        items.par_iter().map(|&(place, head)| work(place, head)).collect()
+        kernels::map(items, |(place, head)| work(place, head))
     }
 
     /// What key-value head `head` has of some rows, `each` numbers a row: `[rows, each]` of `[tokens, key_value_heads, each]`.
@@ -231,7 +233,7 @@ impl TrainedAttention {
             families.push(here);
             rest = after;
         }
-        families.into_par_iter().zip(found.par_chunks(heads.max(1))).for_each(|(rows, of_heads)| {
+        kernels::each(families.into_iter().zip(found.chunks(heads.max(1))), |(rows, of_heads): (&mut [f32], &[R])| {
             for (head, of_head) in of_heads.iter().enumerate() {
                 let rows = rows.chunks_exact_mut((heads * each).max(1)).zip(numbers(of_head).chunks_exact(each.max(1)));
                 rows.for_each(|(to, from)| to[head * each..(head + 1) * each].copy_from_slice(from));

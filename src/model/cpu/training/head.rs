@@ -1,12 +1,10 @@
 //! From hidden states to logprobs or scores, and back, without ever holding logits of more than some tokens. Knows nothing of losses.
 
-use rayon::prelude::*;
-
 use super::parameter::{CpuGradients, Parameter};
-use crate::kernels::{self, Left, Packed};
+use crate::kernels::{self, Buffer, Left, Right};
 
 /// Bytes of logits that are held at once.
-const LOGITS_BYTES: usize = 96 << 20;
+const LOGITS_BYTES: usize = 192 << 20;
 
 /// A head's weights.
 #[derive(Debug)]
@@ -38,20 +36,20 @@ impl TrainedHead {
     }
 
     /// `[hidden_size, outputs]`.
-    fn packed(&self) -> Packed {
-        let ([hidden_size, outputs], weight) = (self.dims(), self.weight.values());
+    fn right(&self) -> Right<'_> {
+        let ([_, outputs], weight) = (self.dims(), self.weight.values());
         match self.tied {
-            true => Packed::of_columns(hidden_size, outputs, weight),
-            false => Packed::of_rows(hidden_size, &[(weight, outputs)]),
+            true => Right::Columns(weight, outputs),
+            false => Right::Rows(weight, outputs),
         }
     }
 
     /// `[outputs, hidden_size]`.
-    fn turned(&self) -> Packed {
-        let ([hidden_size, outputs], weight) = (self.dims(), self.weight.values());
+    fn turned(&self) -> Right<'_> {
+        let ([hidden_size, _], weight) = (self.dims(), self.weight.values());
         match self.tied {
-            true => Packed::of_rows(outputs, &[(weight, hidden_size)]),
-            false => Packed::of_columns(outputs, hidden_size, weight),
+            true => Right::Rows(weight, hidden_size),
+            false => Right::Columns(weight, hidden_size),
         }
     }
 
@@ -62,12 +60,10 @@ impl TrainedHead {
     /// - by_out: `[rows, outputs]`
     fn add_gradient(&self, hidden: &[f32], by_out: &[f32], gradients: &mut CpuGradients) {
         let [hidden_size, outputs] = self.dims();
-        let rows = hidden.len() / hidden_size.max(1);
         if self.weight.trained {
-            let gradient = gradients.of(&self.weight);
             match self.tied {
-                true => kernels::add_product(Left::Columns(by_out), &Packed::of_rows(rows, &[(hidden, hidden_size)]), gradient),
-                false => kernels::add_product(Left::Columns(hidden), &Packed::of_rows(rows, &[(by_out, outputs)]), gradient),
+                true => gradients.add_products(&[&self.weight], Left::Columns(by_out), &[Right::Rows(hidden, hidden_size)]),
+                false => gradients.add_products(&[&self.weight], Left::Columns(hidden), &[Right::Rows(by_out, outputs)]),
             }
         }
     }
@@ -77,11 +73,10 @@ impl TrainedHead {
     /// # Shapes
     /// - hidden: `[tokens, hidden_size]`
     pub(super) fn logprobs(&self, hidden: &[f32], groups: &[Group]) -> Vec<Vec<f64>> {
-        let [hidden_size, _] = self.dims();
-        let (packed, most) = (self.packed(), self.most());
+        let [hidden_size, outputs] = self.dims();
+        let (right, most) = (self.right(), self.most());
         let targets: Vec<Target> = groups.iter().flatten().flatten().copied().collect();
-        let mut logits = Vec::new();
-        let chunks = targets.chunks(most).flat_map(|targets| Chunk::new(hidden, hidden_size, &packed, targets, &mut logits).logprobs);
+        let chunks = targets.chunks(most).flat_map(|targets| Chunk::new(hidden, [hidden_size, outputs], right, targets).logprobs);
         let mut found = chunks.collect::<Vec<f64>>().into_iter();
         groups.iter().map(|group| sums(group, &mut found)).collect()
     }
@@ -92,7 +87,7 @@ impl TrainedHead {
     /// - hidden: `[tokens, hidden_size]`
     pub(super) fn scores(&self, hidden: &[f32], rows: &[usize]) -> Vec<f32> {
         let mut scores = vec![0.0; rows.len()];
-        kernels::product(Left::Rows(&gather(hidden, self.dims()[0], rows.iter().copied())), &self.packed(), &mut scores);
+        kernels::product(Left::Rows(&gather(hidden, self.dims()[0], rows.iter().copied())), self.right(), &mut scores);
         scores
     }
 
@@ -116,18 +111,18 @@ impl TrainedHead {
         collisions: bool,
         gradients: &mut CpuGradients,
         mut derivative: impl FnMut(usize, &[f64], &[f64]) -> Vec<f64>,
-    ) -> Vec<f32> {
+    ) -> Buffer {
         let [hidden_size, outputs] = self.dims();
-        let (packed, turned) = (self.packed(), self.turned());
+        let (right, turned) = (self.right(), self.turned());
         let most = self.most();
-        let mut by_hidden = kernels::zeros(hidden.len());
-        let mut logits = Vec::new();
-        let mut back = |targets: &[Target], chunk: &Chunk, logits: &mut [f32], of_targets: &[f32], gradients: &mut CpuGradients| {
-            let rows = logits.par_chunks_mut(outputs.max(1)).zip(targets).zip(&chunk.sums).zip(of_targets);
-            rows.for_each(|(((row, target), sum), derivative)| kernels::logprob_backward(row, target.token, *sum, *derivative));
-            self.add_gradient(&chunk.hidden, logits, gradients);
-            let mut by = kernels::zeros(chunk.hidden.len());
-            kernels::product(Left::Rows(logits), &turned, &mut by);
+        let mut by_hidden = Buffer::zeros(hidden.len());
+        let mut back = |targets: &[Target], chunk: Chunk, of_targets: &[f32], gradients: &mut CpuGradients| {
+            let Chunk { hidden, mut logits, sums, .. } = chunk;
+            let rows = logits.chunks_mut(outputs.max(1)).zip(targets).zip(&sums).zip(of_targets);
+            kernels::each(rows, |(((row, target), sum), derivative)| kernels::logprob_backward(row, target.token, *sum, *derivative));
+            self.add_gradient(&hidden, &logits, gradients);
+            let mut by = Buffer::any(hidden.len());
+            kernels::product(Left::Rows(&logits), turned, &mut by);
             for (target, by) in targets.iter().zip(by.chunks_exact(hidden_size.max(1))) {
                 let to = &mut by_hidden[target.row * hidden_size..][..hidden_size];
                 to.iter_mut().zip(by).for_each(|(to, from)| *to += from);
@@ -147,16 +142,16 @@ impl TrainedHead {
             let together = &groups[first..last];
             let targets: Vec<Target> = together.iter().flatten().flatten().copied().collect();
             let mut of_targets = Vec::with_capacity(count);
-            let mut chunks = Vec::new();
+            let mut whole = None;
             let (mut found, mut collided) = (Vec::with_capacity(count), Vec::new());
             for targets in targets.chunks(most) {
-                let chunk = Chunk::new(hidden, hidden_size, &packed, targets, &mut logits);
+                let chunk = Chunk::new(hidden, [hidden_size, outputs], right, targets);
                 found.extend_from_slice(&chunk.logprobs);
                 if collisions {
-                    let rows = logits.par_chunks(outputs.max(1)).zip(&chunk.sums);
-                    collided.extend(rows.map(|(row, sum)| kernels::collision(row, *sum)).collect::<Vec<_>>());
+                    let rows = chunk.logits.chunks(outputs.max(1)).zip(&chunk.sums);
+                    collided.extend(kernels::map(rows, |(row, sum)| kernels::collision(row, *sum)));
                 }
-                chunks.push(chunk);
+                whole = (count <= most).then_some(chunk);
             }
             let (mut found, mut collided) = (found.into_iter(), collided.into_iter());
             for (number, group) in together.iter().enumerate() {
@@ -165,13 +160,11 @@ impl TrainedHead {
                 let repeated = group.iter().zip(derivatives).flat_map(|(targets, by)| std::iter::repeat_n(by as f32, targets.len()));
                 of_targets.extend(repeated);
             }
-            if let [chunk] = &chunks[..] {
-                back(&targets, chunk, &mut logits, &of_targets, gradients);
+            if let Some(chunk) = whole {
+                back(&targets, chunk, &of_targets, gradients);
             } else {
-                drop(chunks);
                 for (targets, of_targets) in targets.chunks(most).zip(of_targets.chunks(most)) {
-                    let chunk = Chunk::new(hidden, hidden_size, &packed, targets, &mut logits);
-                    back(targets, &chunk, &mut logits, of_targets, gradients);
+                    back(targets, Chunk::new(hidden, [hidden_size, outputs], right, targets), of_targets, gradients);
                 }
             }
             first = last;
@@ -190,14 +183,14 @@ impl TrainedHead {
         rows: &[usize],
         gradients: &mut CpuGradients,
         derivative: impl FnOnce(&[f32]) -> Vec<f64>,
-    ) -> Vec<f32> {
+    ) -> Buffer {
         let [hidden_size, _] = self.dims();
         let gathered = gather(hidden, hidden_size, rows.iter().copied());
         let by_scores: Vec<f32> = derivative(&self.scores(hidden, rows)).into_iter().map(|derivative| derivative as f32).collect();
         self.add_gradient(&gathered, &by_scores, gradients);
         let mut by = vec![0.0; gathered.len()];
-        kernels::product(Left::Rows(&by_scores), &self.turned(), &mut by);
-        let mut by_hidden = vec![0.0; hidden.len()];
+        kernels::product(Left::Rows(&by_scores), self.turned(), &mut by);
+        let mut by_hidden = Buffer::zeros(hidden.len());
         for (row, by) in rows.iter().zip(by.chunks_exact(hidden_size.max(1))) {
             by_hidden[row * hidden_size..][..hidden_size].iter_mut().zip(by).for_each(|(to, from)| *to += from);
         }
@@ -209,19 +202,20 @@ impl TrainedHead {
 struct Chunk {
     /// `[targets, hidden_size]`.
     hidden: Vec<f32>,
+    /// What [`kernels::logprob`] leaves of them: `[targets, outputs]`.
+    logits: Buffer,
     logprobs: Vec<f64>,
     sums: Vec<f32>,
 }
 
 impl Chunk {
-    /// Leaves what [`kernels::logprob`] leaves in `logits`, `[targets, outputs]`.
-    fn new(hidden: &[f32], hidden_size: usize, head: &Packed, targets: &[Target], logits: &mut Vec<f32>) -> Self {
+    fn new(hidden: &[f32], [hidden_size, outputs]: [usize; 2], head: Right<'_>, targets: &[Target]) -> Self {
         let hidden = gather(hidden, hidden_size, targets.iter().map(|target| target.row));
-        logits.resize(targets.len() * head.columns(), 0.0);
-        kernels::product(Left::Rows(&hidden), head, logits);
-        let rows = logits.par_chunks_mut(head.columns().max(1)).zip(targets);
-        let (logprobs, sums) = rows.map(|(row, target)| kernels::logprob(row, target.token)).unzip();
-        Self { hidden, logprobs, sums }
+        let mut logits = Buffer::any(targets.len() * outputs);
+        kernels::product(Left::Rows(&hidden), head, &mut logits);
+        let rows = logits.chunks_mut(outputs.max(1)).zip(targets);
+        let (logprobs, sums) = kernels::map(rows, |(row, target)| kernels::logprob(row, target.token)).into_iter().unzip();
+        Self { hidden, logits, logprobs, sums }
     }
 }
 

@@ -1,13 +1,11 @@
 //! One layer of the transformer in training, and the way back through it. Knows nothing of the other layers.
 
-use rayon::prelude::*;
-
 use super::attention::{self, TrainedAttention};
-use super::linear::{Linear, Norm};
+use super::linear::{self, Linear, Norm};
 use super::parameter::CpuGradients;
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
-use crate::kernels;
+use crate::kernels::{self, Buffer};
 use crate::model::{Layer, ModelError};
 
 /// Numbers that one thread works on at a time.
@@ -32,10 +30,10 @@ pub(super) struct TrainedLayer {
 pub(super) struct Kept {
     attention: attention::Kept,
     /// The residual stream between attention and MLP: `[tokens, hidden_size]`.
-    middle: Vec<f32>,
+    middle: Buffer,
     /// `[tokens, intermediate_size]`.
-    gates: Vec<f32>,
-    ups: Vec<f32>,
+    gates: Buffer,
+    ups: Buffer,
 }
 
 impl TrainedLayer {
@@ -56,13 +54,13 @@ impl TrainedLayer {
     ///
     /// # Shapes
     /// - x, output: `[tokens, hidden_size]`
-    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32]) -> (Vec<f32>, Kept) {
-        let mut middle = kernels::copied(x);
+    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32]) -> (Buffer, Kept) {
+        let mut middle = Buffer::copied(x);
         let attention = self.attention.forward(&self.input_norm.forward(x), tokens, angles, &mut middle);
         let normed = self.mlp_norm.forward(&middle);
-        let (gates, ups) = (self.gates.forward(&normed, tokens), self.ups.forward(&normed, tokens));
+        let [gates, ups] = linear::forward([&self.gates, &self.ups], &normed, tokens);
         drop(normed);
-        let mut out = kernels::copied(&middle);
+        let mut out = Buffer::copied(&middle);
         self.down.add(&activated(&gates, &ups), tokens, &mut out);
         (out, Kept { attention, middle, gates, ups })
     }
@@ -73,27 +71,25 @@ impl TrainedLayer {
     /// - x, by: `[tokens, hidden_size]`
     pub(super) fn backward(&self, kept: Kept, x: &[f32], tokens: &Tokens, angles: &[f32], by: &mut [f32], gradients: &mut CpuGradients) {
         let Kept { attention, middle, mut gates, mut ups } = kept;
-        let mut by_activated = kernels::zeros(gates.len());
-        self.down.backward(&activated(&gates, &ups), tokens, by, &mut by_activated, gradients);
-        let pieces = gates.par_chunks_mut(PIECE).zip(ups.par_chunks_mut(PIECE)).zip(by_activated.par_chunks(PIECE));
-        pieces.for_each(|((gates, ups), by_activated)| kernels::gate_backward(gates, ups, by_activated));
+        let mut by_activated = Buffer::any(gates.len());
+        linear::backward([&self.down], &activated(&gates, &ups), tokens, [by], (&mut by_activated, false), gradients);
+        let pieces = gates.chunks_mut(PIECE).zip(ups.chunks_mut(PIECE)).zip(by_activated.chunks(PIECE));
+        kernels::each(pieces, |((gates, ups), by_activated)| kernels::gate_backward(gates, ups, by_activated));
         drop(by_activated);
         let normed = self.mlp_norm.forward(&middle);
-        let mut by_normed = kernels::zeros(x.len());
-        self.gates.backward(&normed, tokens, &gates, &mut by_normed, gradients);
-        self.ups.backward(&normed, tokens, &ups, &mut by_normed, gradients);
+        let mut by_normed = Buffer::any(x.len());
+        linear::backward([&self.gates, &self.ups], &normed, tokens, [&gates, &ups], (&mut by_normed, false), gradients);
         self.mlp_norm.backward(&middle, &by_normed, by, gradients);
 
         let normed = self.input_norm.forward(x);
-        by_normed.fill(0.0);
         self.attention.backward(attention, &normed, tokens, angles, by, &mut by_normed, gradients);
         self.input_norm.backward(x, &by_normed, by, gradients);
     }
 }
 
-fn activated(gates: &[f32], ups: &[f32]) -> Vec<f32> {
-    let mut out = kernels::zeros(gates.len());
-    let pieces = gates.par_chunks(PIECE).zip(ups.par_chunks(PIECE)).zip(out.par_chunks_mut(PIECE));
-    pieces.for_each(|((gates, ups), out)| kernels::gate(gates, ups, out));
+fn activated(gates: &[f32], ups: &[f32]) -> Buffer {
+    let mut out = Buffer::any(gates.len());
+    let pieces = gates.chunks(PIECE).zip(ups.chunks(PIECE)).zip(out.chunks_mut(PIECE));
+    kernels::each(pieces, |((gates, ups), out)| kernels::gate(gates, ups, out));
     out
 }

@@ -1,12 +1,11 @@
 //! A projection, a norm, and the ways back through them. Knows nothing of where in a layer they stand.
 
 use burn::nn::RmsNorm;
-use rayon::prelude::*;
 
 use super::parameter::{CpuGradients, Parameter};
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
-use crate::kernels::{self, Left, Packed};
+use crate::kernels::{self, Buffer, Left, Right};
 use crate::model::{LowRank, ModelError, Projection};
 
 /// Rows that one thread works on at a time.
@@ -52,78 +51,120 @@ impl Linear {
         self.weight.dims()
     }
 
-    /// `x · weight + bias`, and the adapter's part.
+    /// Adds `x · weight + bias`, and the adapter's part, to `out`.
     ///
     /// # Shapes
     /// - x: `[tokens, in]`
-    /// - output: `[tokens, out]`
-    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens) -> Vec<f32> {
-        let mut out = kernels::zeros(tokens.count() * self.dims()[1]);
-        self.add(x, tokens, &mut out);
-        out
+    /// - out: `[tokens, out]`
+    pub(super) fn add(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) {
+        self.add_bias(out);
+        kernels::add_product(Left::Rows(x), self.right(), out);
+        self.add_adapter(x, tokens, out);
     }
 
-    /// Adds what [`Self::forward`] gives to `out`.
-    pub(super) fn add(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) {
-        let [from, to] = self.dims();
+    /// `[in, out]`.
+    fn right(&self) -> Right<'_> {
+        Right::Rows(self.weight.values(), self.dims()[1])
+    }
+
+    fn add_bias(&self, out: &mut [f32]) {
         if let Some(bias) = &self.bias {
-            out.par_chunks_mut(to.max(1)).for_each(|row| row.iter_mut().zip(bias.values()).for_each(|(to, from)| *to += from));
+            let to = self.dims()[1].max(1);
+            kernels::each(out.chunks_mut(kernels::rows_together(to) * to), |rows: &mut [f32]| {
+                rows.chunks_exact_mut(to).for_each(|row| row.iter_mut().zip(bias.values()).for_each(|(to, from)| *to += from));
+            });
         }
-        let weight = Packed::of_rows(from, &[(self.weight.values(), to)]);
-        kernels::add_product(Left::Rows(x), &weight, out);
+    }
+
+    fn add_adapter(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) {
         if let Some(adapter) = &self.adapter {
             let hidden = adapter.hide(x, tokens);
             let low = adapter.low(hidden.as_deref().unwrap_or(x), tokens);
-            let lora_b = Packed::of_rows(adapter.lora_b.dims()[0], &[(adapter.lora_b.values(), to)]);
-            kernels::add_product(Left::Rows(&low), &lora_b, out);
+            kernels::add_product(Left::Rows(&low), Right::Rows(adapter.lora_b.values(), self.dims()[1]), out);
         }
     }
 
-    /// Adds to the derivatives by `x`, and to the gradients of what is trained.
-    ///
-    /// # Shapes
-    /// - x, by_x: `[tokens, in]`
-    /// - by_out: `[tokens, out]`
-    pub(super) fn backward(&self, x: &[f32], tokens: &Tokens, by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
+    /// The way back to what is trained beside the weight, and to `x` through the adapter.
+    fn backward_beside(&self, x: &[f32], tokens: &Tokens, by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
         let [from, to] = self.dims();
-        let turned = Packed::of_columns(to, from, self.weight.values());
-        kernels::add_product(Left::Rows(by_out), &turned, by_x);
-        drop(turned);
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.trained) {
             kernels::add_column_sums(by_out, gradients.of(bias));
         }
-        let by_out_packed = || Packed::of_rows(tokens.count(), &[(by_out, to)]);
-        if self.weight.trained {
-            kernels::add_product(Left::Columns(x), &by_out_packed(), gradients.of(&self.weight));
+        let Some(adapter) = &self.adapter else { return };
+        let hidden = adapter.hide(x, tokens);
+        let x = hidden.as_deref().unwrap_or(x);
+        let rank = adapter.lora_b.dims()[0];
+        // The scale is in what B sees and in what A gets back.
+        let low = adapter.low(x, tokens);
+        let mut by_low = vec![0.0; low.len()];
+        kernels::product(Left::Rows(by_out), Right::Columns(adapter.lora_b.values(), rank), &mut by_low);
+        kernels::scale(&mut by_low, adapter.low_rank.scale());
+        if adapter.lora_b.trained {
+            kernels::add_product(Left::Columns(&low), Right::Rows(by_out, to), gradients.of(&adapter.lora_b));
         }
-        if let Some(adapter) = &self.adapter {
-            let hidden = adapter.hide(x, tokens);
-            let x = hidden.as_deref().unwrap_or(x);
-            let rank = adapter.lora_b.dims()[0];
-            // The scale is in what B sees and in what A gets back.
-            let low = adapter.low(x, tokens);
-            let mut by_low = vec![0.0; low.len()];
-            kernels::product(Left::Rows(by_out), &Packed::of_columns(to, rank, adapter.lora_b.values()), &mut by_low);
-            kernels::scale(&mut by_low, adapter.low_rank.scale());
-            if adapter.lora_b.trained {
-                kernels::add_product(Left::Columns(&low), &by_out_packed(), gradients.of(&adapter.lora_b));
-            }
-            if adapter.lora_a.trained {
-                let by_low = Packed::of_rows(tokens.count(), &[(&by_low, rank)]);
-                kernels::add_product(Left::Columns(x), &by_low, gradients.of(&adapter.lora_a));
-            }
-            let turned = Packed::of_columns(rank, from, adapter.lora_a.values());
-            match hidden.is_some() {
-                false => kernels::add_product(Left::Rows(&by_low), &turned, by_x),
-                true => {
-                    let mut by_hidden = vec![0.0; by_x.len()];
-                    kernels::product(Left::Rows(&by_low), &turned, &mut by_hidden);
-                    tokens.hide(&adapter.low_rank, adapter.number, &mut by_hidden);
-                    by_x.iter_mut().zip(&by_hidden).for_each(|(to, from)| *to += from);
-                }
+        if adapter.lora_a.trained {
+            kernels::add_product(Left::Columns(x), Right::Rows(&by_low, rank), gradients.of(&adapter.lora_a));
+        }
+        let turned = Right::Columns(adapter.lora_a.values(), from);
+        match hidden.is_some() {
+            false => kernels::add_product(Left::Rows(&by_low), turned, by_x),
+            true => {
+                let mut by_hidden = vec![0.0; by_x.len()];
+                kernels::product(Left::Rows(&by_low), turned, &mut by_hidden);
+                tokens.hide(&adapter.low_rank, adapter.number, &mut by_hidden);
+                by_x.iter_mut().zip(&by_hidden).for_each(|(to, from)| *to += from);
             }
         }
     }
+}
+
+/// What several projections make of one input: `x · weight + bias` each, and the adapter's part.
+///
+/// # Shapes
+/// - x: `[tokens, in]`
+/// - output: `[tokens, out]` each
+pub(super) fn forward<const N: usize>(projections: [&Linear; N], x: &[f32], tokens: &Tokens) -> [Buffer; N] {
+    let biased = projections.iter().any(|projection| projection.bias.is_some());
+    let mut outs = projections.map(|projection| {
+        let length = tokens.count() * projection.dims()[1];
+        if biased { Buffer::zeros(length) } else { Buffer::any(length) }
+    });
+    projections.iter().zip(&mut outs).for_each(|(projection, out)| projection.add_bias(out));
+    let products = projections.iter().zip(&mut outs).map(|(projection, out)| (projection.right(), &mut out[..]));
+    match biased {
+        true => kernels::add_products(Left::Rows(x), products),
+        false => kernels::products(Left::Rows(x), products),
+    }
+    projections.iter().zip(&mut outs).for_each(|(projection, out)| projection.add_adapter(x, tokens, out));
+    outs
+}
+
+/// The way back through [`forward`]: gives the derivatives by `x`, or with `add` adds to them, and adds to the gradients of what is trained.
+///
+/// # Shapes
+/// - x, by_x: `[tokens, in]`
+/// - by_outs: `[tokens, out]` each
+pub(super) fn backward<const N: usize>(
+    projections: [&Linear; N],
+    x: &[f32],
+    tokens: &Tokens,
+    by_outs: [&[f32]; N],
+    (by_x, mut add): (&mut [f32], bool),
+    gradients: &mut CpuGradients,
+) {
+    for (projection, by_out) in projections.iter().zip(by_outs) {
+        let turned = Right::Columns(projection.weight.values(), projection.dims()[0]);
+        match add {
+            true => kernels::add_product(Left::Rows(by_out), turned, by_x),
+            false => kernels::product(Left::Rows(by_out), turned, by_x),
+        }
+        add = true;
+        projection.backward_beside(x, tokens, by_out, by_x, gradients);
+    }
+    let trained = projections.iter().zip(by_outs).filter(|(projection, _)| projection.weight.trained);
+    let (weights, rights): (Vec<_>, Vec<_>) =
+        trained.map(|(projection, by_out)| (&projection.weight, Right::Rows(by_out, projection.dims()[1]))).unzip();
+    gradients.add_products(&weights, Left::Columns(x), &rights);
 }
 
 impl Adapter {
@@ -138,9 +179,9 @@ impl Adapter {
 
     /// `scale · x · lora_a`.
     fn low(&self, x: &[f32], tokens: &Tokens) -> Vec<f32> {
-        let [from, rank] = self.lora_a.dims();
+        let [_, rank] = self.lora_a.dims();
         let mut low = vec![0.0; tokens.count() * rank];
-        kernels::product(Left::Rows(x), &Packed::of_rows(from, &[(self.lora_a.values(), rank)]), &mut low);
+        kernels::product(Left::Rows(x), Right::Rows(self.lora_a.values(), rank), &mut low);
         kernels::scale(&mut low, self.low_rank.scale());
         low
     }
@@ -160,8 +201,8 @@ impl Norm {
 
     /// # Shapes
     /// - x, output: `[rows, width]`
-    pub(super) fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let mut out = kernels::zeros(x.len());
+    pub(super) fn forward(&self, x: &[f32]) -> Buffer {
+        let mut out = Buffer::any(x.len());
         kernels::rms_norm(x, self.weight.values(), self.epsilon, &mut out);
         out
     }
@@ -174,9 +215,11 @@ impl Norm {
         let weight = self.weight.values();
         let width = weight.len().max(1);
         let mut scales = vec![0.0; x.len() / width];
-        let pieces = x.par_chunks(ROWS * width).zip(by_out.par_chunks(ROWS * width));
-        let pieces = pieces.zip(by_x.par_chunks_mut(ROWS * width)).zip(scales.par_chunks_mut(ROWS));
-        pieces.for_each(|(((x, by_out), by_x), scales)| kernels::rms_norm_backward(x, weight, self.epsilon, by_out, by_x, scales));
+        let pieces =
+            x.chunks(ROWS * width).zip(by_out.chunks(ROWS * width)).zip(by_x.chunks_mut(ROWS * width)).zip(scales.chunks_mut(ROWS));
+        kernels::each(pieces, |(((x, by_out), by_x), scales)| {
+            kernels::rms_norm_backward(x, weight, self.epsilon, by_out, by_x, scales);
+        });
         if self.weight.trained {
             kernels::add_column_sums_of_products(x, by_out, &scales, gradients.of(&self.weight));
         }

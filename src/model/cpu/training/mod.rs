@@ -23,7 +23,7 @@ use parameter::Parameter;
 use tokens::{Place, Tokens};
 
 use super::angles;
-use crate::kernels;
+use crate::kernels::Buffer;
 use crate::model::{CausalLm, Decoder, ModelError, RewardModel};
 
 pub use parameter::CpuGradients;
@@ -58,11 +58,11 @@ struct Pass {
     tokens: Tokens,
     angles: Vec<f32>,
     /// Each layer's input, and what else it kept.
-    layers: Vec<(Vec<f32>, Option<Kept>)>,
+    layers: Vec<(Buffer, Option<Kept>)>,
     /// After the last layer: `[tokens, hidden_size]`.
-    x: Vec<f32>,
+    x: Buffer,
     /// After the last norm.
-    hidden: Vec<f32>,
+    hidden: Buffer,
 }
 
 impl CpuTraining {
@@ -186,15 +186,18 @@ impl CpuTraining {
         Ok(Pass { tokens, angles, layers, x, hidden })
     }
 
-    fn embed(&self, tokens: &Tokens) -> Vec<f32> {
+    fn embed(&self, tokens: &Tokens) -> Buffer {
         let [_, hidden_size] = self.embedding.dims();
-        tokens.ids.iter().flat_map(|id| &self.embedding.values()[id * hidden_size..][..hidden_size]).copied().collect()
+        let mut x = Buffer::any(tokens.count() * hidden_size);
+        let rows = x.chunks_exact_mut(hidden_size.max(1)).zip(&tokens.ids);
+        rows.for_each(|(row, id)| row.copy_from_slice(&self.embedding.values()[id * hidden_size..][..hidden_size]));
+        x
     }
 
-    fn backward(&self, pass: Pass, by_hidden: Vec<f32>, gradients: &mut CpuGradients) {
+    fn backward(&self, pass: Pass, by_hidden: Buffer, gradients: &mut CpuGradients) {
         let Pass { tokens, angles, layers, x, hidden } = pass;
         drop(hidden);
-        let mut by = kernels::zeros(x.len());
+        let mut by = Buffer::zeros(x.len());
         self.norm.backward(&x, &by_hidden, &mut by, gradients);
         drop((x, by_hidden));
         for (layer, (x, kept)) in self.layers.iter().zip(layers).rev() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::weights::{CpuWeights, Weight};
-use crate::kernels;
+use crate::kernels::{self, Buffer, Left, Right};
 use crate::model::ModelError;
 
 /// A parameter's numbers.
@@ -42,7 +42,7 @@ impl<const D: usize> Parameter<D> {
 /// for bit.
 #[derive(Debug, Default)]
 pub struct CpuGradients {
-    of_parameters: BTreeMap<String, Vec<f32>>,
+    of_parameters: BTreeMap<String, Buffer>,
     /// What an embedding's rows get from being looked up; apart, so that the order of additions does not depend on when a head that shares the weights
     /// adds its part.
     of_rows: BTreeMap<usize, Vec<f32>>,
@@ -53,7 +53,26 @@ pub struct CpuGradients {
 impl CpuGradients {
     /// The gradient of a parameter, flat; zeros at first.
     pub(super) fn of<const D: usize>(&mut self, parameter: &Parameter<D>) -> &mut [f32] {
-        self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| kernels::zeros(parameter.values.len()))
+        self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| Buffer::zeros(parameter.values.len()))
+    }
+
+    /// Adds `left · right` to the gradient of each parameter.
+    pub(super) fn add_products(&mut self, parameters: &[&Parameter<2>], left: Left<'_>, rights: &[Right<'_>]) {
+        let take = |parameter: &&Parameter<2>| self.of_parameters.remove(&parameter.name);
+        let before: Vec<Option<Buffer>> = parameters.iter().map(take).collect();
+        // What begins at zero need not be read.
+        let begin = before.iter().all(Option::is_none);
+        let of_parameter = |(before, parameter): (Option<Buffer>, &&Parameter<2>)| match begin {
+            true => Buffer::any(parameter.values.len()),
+            false => before.unwrap_or_else(|| Buffer::zeros(parameter.values.len())),
+        };
+        let mut sums: Vec<Buffer> = before.into_iter().zip(parameters).map(of_parameter).collect();
+        let products = rights.iter().copied().zip(sums.iter_mut().map(|sum| &mut sum[..]));
+        match begin {
+            true => kernels::products(left, products),
+            false => kernels::add_products(left, products),
+        }
+        self.of_parameters.extend(parameters.iter().map(|parameter| parameter.name.clone()).zip(sums));
     }
 
     /// Adds to a row of an embedding.
@@ -69,10 +88,10 @@ impl CpuGradients {
     }
 
     /// Every gradient, flat, under its parameter's name.
-    pub fn into_parameters(mut self) -> BTreeMap<String, Vec<f32>> {
+    pub fn into_parameters(mut self) -> BTreeMap<String, Buffer> {
         if let Some((name, rows)) = self.embedding {
             for (row, values) in self.of_rows {
-                let gradient = self.of_parameters.entry(name.clone()).or_insert_with(|| vec![0.0; rows * values.len()]);
+                let gradient = self.of_parameters.entry(name.clone()).or_insert_with(|| Buffer::zeros(rows * values.len()));
                 gradient[row * values.len()..].iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
             }
         }

@@ -1,7 +1,6 @@
 //! The tokens of a training pass: sequences that begin alike share what they begin with. Knows nothing of weights.
 
-use rayon::prelude::*;
-
+use crate::kernels;
 use crate::model::{LowRank, ModelError};
 
 /// Sequences that begin alike: what they share goes through the model once.
@@ -110,7 +109,7 @@ impl Tokens {
             pieces.push((place.item, here));
             rest = after;
         }
-        pieces.into_par_iter().for_each(|(item, x)| low_rank.hide([step, item, number], x));
+        kernels::each(pieces, |(item, x): (u64, &mut [f32])| low_rank.hide([step, item, number], x));
     }
 }
 
