@@ -153,7 +153,14 @@ pub fn collision(powers: &[f32], sum: f32) -> f64 {
 /// # Panics
 /// When there is no such logit.
 pub fn logprob_backward(powers: &mut [f32], target: usize, sum: f32, derivative: f32) {
-    let factor = -derivative / sum;
-    powers.iter_mut().for_each(|power| *power *= factor);
+    struct Scale<'a>(&'a mut [f32], f32);
+    impl WithSimd for Scale<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            self.0.iter_mut().for_each(|number| *number *= self.1);
+        }
+    }
+    arch().dispatch(Scale(powers, -derivative / sum));
     powers[target] += derivative;
 }

@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::threads;
 
-/// What is kept: at most so much more than what was in use at once, as a share of it (1 / 4).
-const SPARE: usize = 4;
+/// What is kept: at most so much more than what was in use at once, as a share of it (1 / 8).
+const SPARE: usize = 8;
 
 /// Numbers, in memory that another one had before, or new. It goes to the next one if somebody has [`KeptMemory`].
 #[derive(Debug)]
