@@ -10,7 +10,7 @@ use std::thread::LocalKey;
 
 use pulp::{Simd, WithSimd};
 
-use super::packed::{Halves, Lines, PANEL, Packed, PanelRow, Single, turn, turn_four};
+use super::packed::{Halves, Lines, PANEL, Packed, PanelRow, Single, interleave, turn};
 use super::{arch, threads};
 
 /// Multiply-adds that are worth being given to another thread.
@@ -314,7 +314,7 @@ impl Product<'_> {
         match self.left {
             Left::Rows(values) => {
                 let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &values[(first + row) * self.inner..][columns.clone()]);
-                interleave(rows, to);
+                interleave(rows, to, |column| column);
             }
             Left::Columns(values) => {
                 for (to, values) in to.iter_mut().zip(values[columns.start * self.rows + first..].chunks(self.rows)) {
@@ -349,31 +349,6 @@ fn share_out<'r, 'o>(tiles: Tiles, right: &'r Right<'r>, out: &'o mut [f32], cou
             shares[start..].iter_mut().zip(row.chunks_mut(wide * PANEL)).for_each(|(share, columns)| share.out.push(columns));
         }
         rest = after;
-    }
-}
-
-/// The first number of each row, the second of each, and so on. Four by four, which is what vectors turn at once.
-fn interleave<const ROWS: usize>(rows: [&[f32]; ROWS], to: &mut [[f32; ROWS]]) {
-    let (fours, rest) = to.as_chunks_mut::<4>();
-    let first = fours.len() * 4;
-    let quads = rows.map(|row| &row.as_chunks::<4>().0[..fours.len()]);
-    for (at, to) in fours.iter_mut().enumerate() {
-        for four in 0..ROWS / 4 {
-            let turned = turn_four([quads[4 * four][at], quads[4 * four + 1][at], quads[4 * four + 2][at], quads[4 * four + 3][at]]);
-            for column in 0..4 {
-                to[column][4 * four..4 * four + 4].copy_from_slice(&turned[column]);
-            }
-        }
-        for row in ROWS / 4 * 4..ROWS {
-            for column in 0..4 {
-                to[column][row] = quads[row][at][column];
-            }
-        }
-    }
-    for (at, to) in rest.iter_mut().enumerate() {
-        for row in 0..ROWS {
-            to[row] = rows[row][first + at];
-        }
     }
 }
 

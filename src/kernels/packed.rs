@@ -13,7 +13,7 @@ pub(super) const PANEL: usize = 32;
 const PANELS_TOGETHER: usize = 8;
 
 /// Rows of a panel that are laid out at once when they are columns of what they come from.
-const BLOCK: usize = 16;
+const BLOCK: usize = 64;
 
 /// The bits of a f32 that a bf16 does not have.
 const LOW_HALF: u32 = 0xffff;
@@ -98,43 +98,42 @@ impl Single {
 
 /// Lays out a panel whose columns, of `rows` numbers each, are `values`: its rows from `first` on, as many as there are lines.
 pub(super) fn turn(values: &[f32], rows: usize, first: usize, lines: &mut [Single]) {
-    if values.len() < PANEL * rows {
-        lines.fill(Single::default());
-    }
     // Some lines at once, which stay near while the columns are gone through.
     for (block, lines) in lines.chunks_mut(BLOCK).enumerate() {
         let first = first + block * BLOCK;
-        let (lines_by_four, other_lines) = lines.as_chunks_mut::<4>();
-        let columns_by_four = values.chunks(4 * rows).enumerate();
-        for (four, columns) in columns_by_four {
-            let range = |column: usize| &columns[column * rows + first..(column + 1) * rows];
-            if columns.len() == 4 * rows {
-                let fours: [&[[f32; 4]]; 4] = std::array::from_fn(|column| range(column).as_chunks().0);
-                let fours = fours.map(|fours| &fours[..lines_by_four.len()]);
-                for (at, lines) in lines_by_four.iter_mut().enumerate() {
-                    let turned = turn_four(fours.map(|fours| fours[at]));
-                    for line in 0..4 {
-                        lines[line].0[4 * four..4 * four + 4].copy_from_slice(&turned[line]);
-                    }
-                }
-                let past = 4 * lines_by_four.len();
-                for column in 0..4 {
-                    let rest = other_lines.iter_mut().zip(&range(column)[past..]);
-                    rest.for_each(|(line, value)| line.0[4 * four + column] = *value);
-                }
-            } else {
-                for (column, values) in columns.chunks_exact(rows).enumerate() {
-                    let lines = lines_by_four.as_flattened_mut().iter_mut().chain(&mut *other_lines);
-                    lines.zip(&values[first..]).for_each(|(line, value)| line.0[4 * four + column] = *value);
-                }
+        let columns: [&[f32]; PANEL] = std::array::from_fn(|column| match values.get(column * rows..(column + 1) * rows) {
+            Some(values) => &values[first..first + lines.len()],
+            None => &[0.0; BLOCK][..lines.len()],
+        });
+        interleave(columns, lines, |line| &mut line.0);
+    }
+}
+
+/// The first number of each row, the second of each, and so on, into what `numbers` finds in `to`. Four by four, which is what vectors turn at once.
+#[inline(always)]
+pub(super) fn interleave<T, const ROWS: usize>(rows: [&[f32]; ROWS], to: &mut [T], numbers: impl Fn(&mut T) -> &mut [f32; ROWS]) {
+    let (fours, rest) = to.as_chunks_mut::<4>();
+    let first = fours.len() * 4;
+    let quads = rows.map(|row| &row.as_chunks::<4>().0[..fours.len()]);
+    for (at, to) in fours.iter_mut().enumerate() {
+        for four in 0..ROWS / 4 {
+            let turned = turn_four([quads[4 * four][at], quads[4 * four + 1][at], quads[4 * four + 2][at], quads[4 * four + 3][at]]);
+            for column in 0..4 {
+                numbers(&mut to[column])[4 * four..4 * four + 4].copy_from_slice(&turned[column]);
             }
         }
+        for (row, quads) in quads.iter().enumerate().skip(ROWS / 4 * 4) {
+            to.iter_mut().zip(quads[at]).for_each(|(to, number)| numbers(to)[row] = number);
+        }
+    }
+    for (at, to) in rest.iter_mut().enumerate() {
+        numbers(to).iter_mut().zip(&rows).for_each(|(to, row)| *to = row[first + at]);
     }
 }
 
 /// The transpose of four rows of four.
 #[inline(always)]
-pub(super) fn turn_four([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+fn turn_four([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
     // Pairs first: in this form it becomes eight instructions.
     let [low_ab, high_ab] = [[a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]];
     let [low_cd, high_cd] = [[c[0], d[0], c[1], d[1]], [c[2], d[2], c[3], d[3]]];

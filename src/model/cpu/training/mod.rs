@@ -23,7 +23,7 @@ use parameter::Parameter;
 use tokens::{Place, Tokens};
 
 use super::angles;
-use crate::kernels::Buffer;
+use crate::kernels::{self, Buffer, KeptMemory};
 use crate::model::{CausalLm, Decoder, ModelError, RewardModel};
 
 pub use parameter::CpuGradients;
@@ -42,6 +42,8 @@ pub struct CpuTraining {
     head: TrainedHead,
     frequencies: Vec<f32>,
     keep: Keep,
+    /// From one pass to the next.
+    _memory: KeptMemory,
 }
 
 /// What a pass keeps for the way back.
@@ -97,6 +99,7 @@ impl CpuTraining {
             head,
             frequencies: decoder.frequencies().to_vec(),
             keep: if checkpointing { Keep::Inputs } else { Keep::Everything },
+            _memory: KeptMemory::new(),
         })
     }
 
@@ -106,8 +109,10 @@ impl CpuTraining {
     /// # Errors
     /// When a token is outside the vocabulary.
     pub fn logprobs(&self, families: &[Family], prompts: &[Vec<usize>]) -> Result<Vec<Vec<f64>>, ModelError> {
-        let pass = self.forward(families, None, Keep::Nothing)?;
-        Ok(self.head.logprobs(&pass.hidden, &groups(families, prompts, &pass.tokens)))
+        kernels::awake(|| {
+            let pass = self.forward(families, None, Keep::Nothing)?;
+            Ok(self.head.logprobs(&pass.hidden, &groups(families, prompts, &pass.tokens)))
+        })
     }
 
     /// The scores of all sequences' last tokens, family by family. The same bits whatever they are computed beside.
@@ -115,8 +120,10 @@ impl CpuTraining {
     /// # Errors
     /// When a token is outside the vocabulary.
     pub fn scores(&self, families: &[Family]) -> Result<Vec<f32>, ModelError> {
-        let pass = self.forward(families, None, Keep::Nothing)?;
-        Ok(self.head.scores(&pass.hidden, &last_rows(families, &pass.tokens)))
+        kernels::awake(|| {
+            let pass = self.forward(families, None, Keep::Nothing)?;
+            Ok(self.head.scores(&pass.hidden, &last_rows(families, &pass.tokens)))
+        })
     }
 
     /// Hands each family's [`Self::logprobs`] to `derivative`, which gives a derivative by each, and adds to the gradients of
