@@ -1,16 +1,14 @@
 //! Products of matrices. Knows nothing of what they mean.
 //!
 //! The left factor is laid out in tiles of a few rows when it is used, and the right factor in panels of a few columns, unless it is [`Packed`], which is
-//! worth it when it is used often. A tile times a panel stays in registers until it is done; meanwhile the next panel is fetched, so that memory and
-//! arithmetic work at the same time.
+//! worth it when it is used often. Threads get tiles times panels.
 
 use std::cell::Cell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
-use pulp::{Simd, WithSimd};
-
-use super::packed::{Halves, Lines, PANEL, Packed, PanelRow, Single, interleave, turn};
+use super::packed::{Halves, Lines, PANEL, Packed, Single, interleave, turn};
+use super::tile::{Slab, TileRows, Tiles, Times};
 use super::{arch, threads};
 
 /// Multiply-adds that are worth being given to another thread.
@@ -229,7 +227,7 @@ impl Product<'_> {
         for (right, out) in rights.iter().zip(outs) {
             let (here, after) = std::mem::take(out).split_at_mut(block.rows * right.dims()[1]);
             *out = after;
-            share_out(block, right, here, (count * panels(right)).div_ceil(all).max(1), &mut shares);
+            cut(block, right, here, (count * panels(right)).div_ceil(all).max(1), &mut shares);
         }
         shares
     }
@@ -329,7 +327,7 @@ impl Product<'_> {
 
 /// About `count` shares of one factor's product: by columns, since each share reads its part of the right factor, and where there are many rows by these
 /// too, so that shares are small enough to come out even.
-fn share_out<'r, 'o>(tiles: Tiles, right: &'r Right<'r>, out: &'o mut [f32], count: usize, shares: &mut Vec<Share<'r, 'o>>) {
+fn cut<'r, 'o>(tiles: Tiles, right: &'r Right<'r>, out: &'o mut [f32], count: usize, shares: &mut Vec<Share<'r, 'o>>) {
     let [_, columns] = right.dims();
     let panels = columns.div_ceil(PANEL);
     let wide = panels.div_ceil(count.min(panels));
@@ -358,42 +356,6 @@ fn slabs(inner: usize) -> Vec<Range<usize>> {
     (0..inner).step_by(depth).map(move |first| first..(first + depth).min(inner)).collect()
 }
 
-/// How many rows a tile may have, so that its sums fit into the processor's registers beside what they are made of.
-struct TileRows;
-
-impl WithSimd for TileRows {
-    type Output = usize;
-
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        if S::REGISTER_COUNT >= 32 { 12 } else { 6 }
-    }
-}
-
-/// Rows cut into tiles of nearly equal height.
-#[derive(Clone, Copy)]
-struct Tiles {
-    rows: usize,
-    count: usize,
-}
-
-impl Tiles {
-    fn new(rows: usize, most: usize) -> Self {
-        Self { rows, count: rows.div_ceil(most) }
-    }
-
-    /// The first row of a tile.
-    fn row(&self, tile: usize) -> usize {
-        let (height, higher) = (self.rows / self.count, self.rows % self.count);
-        tile * height + tile.min(higher)
-    }
-
-    /// `count` tiles from `first` on, or those that are left, as tiles of their own.
-    fn part(&self, first: usize, count: usize) -> Self {
-        let count = count.min(self.count - first);
-        Self { rows: self.row(first + count) - self.row(first), count }
-    }
-}
-
 thread_local! {
     /// Tiles, whoever uses them.
     static TILES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -415,166 +377,4 @@ fn with_memory<T>(memory: &'static LocalKey<Cell<Vec<T>>>, work: impl FnOnce(&mu
     let mut taken = memory.take();
     work(&mut taken);
     memory.set(taken);
-}
-
-/// What one thread computes of a product at once: tiles times panels, along a part of the inner dimension.
-struct Slab<'a, 'o> {
-    tiles: Tiles,
-    /// The tiles, laid out.
-    left: &'a [f32],
-    /// How many panels.
-    count: usize,
-    depth: usize,
-    /// A slice of each row, in which the panels begin at column `first`.
-    out: &'a mut [&'o mut [f32]],
-    first: usize,
-    /// Whether `out` counts too.
-    add: bool,
-}
-
-/// A slab with its [`Panels`].
-struct Times<'a, 'o, L> {
-    slab: Slab<'a, 'o>,
-    lines: &'a [L],
-    stride: usize,
-}
-
-impl<L: PanelRow> WithSimd for Times<'_, '_, L> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { slab: Slab { tiles, left, count, depth, out, first, add }, lines: all, stride } = self;
-        for tile in 0..tiles.count {
-            let (start, end) = (tiles.row(tile), tiles.row(tile + 1));
-            let left = &left[start * depth..end * depth];
-            let out = &mut out[start..end];
-            for panel in 0..count {
-                let lines = &all[panel * stride..][..depth];
-                let next = all.get((panel + 1) * stride..).unwrap_or_default();
-                let ahead = Ahead::new(next, depth, tile, tiles.count);
-                let first = first + panel * PANEL;
-                match end - start {
-                    1 => tile_times_panel::<S, L, 1>(simd, left, lines, ahead, out, first, add),
-                    2 => tile_times_panel::<S, L, 2>(simd, left, lines, ahead, out, first, add),
-                    3 => tile_times_panel::<S, L, 3>(simd, left, lines, ahead, out, first, add),
-                    4 => tile_times_panel::<S, L, 4>(simd, left, lines, ahead, out, first, add),
-                    5 => tile_times_panel::<S, L, 5>(simd, left, lines, ahead, out, first, add),
-                    6 => tile_times_panel::<S, L, 6>(simd, left, lines, ahead, out, first, add),
-                    7 => tile_times_panel::<S, L, 7>(simd, left, lines, ahead, out, first, add),
-                    8 => tile_times_panel::<S, L, 8>(simd, left, lines, ahead, out, first, add),
-                    9 => tile_times_panel::<S, L, 9>(simd, left, lines, ahead, out, first, add),
-                    10 => tile_times_panel::<S, L, 10>(simd, left, lines, ahead, out, first, add),
-                    11 => tile_times_panel::<S, L, 11>(simd, left, lines, ahead, out, first, add),
-                    _ => tile_times_panel::<S, L, 12>(simd, left, lines, ahead, out, first, add),
-                }
-            }
-        }
-    }
-}
-
-/// Memory that is fetched a little at a time while something else is computed: from several places in turn, since processors look ahead on their own
-/// within each page that they see being read.
-#[derive(Clone, Copy)]
-struct Ahead {
-    at: *const u8,
-    step_bytes: usize,
-    stripe_bytes: usize,
-    turn: usize,
-}
-
-/// Bytes that the processor fetches at a time.
-const CACHE_LINE: usize = 64;
-
-/// Places that memory is fetched from in turn.
-const STRIPES: usize = 4;
-
-impl Ahead {
-    /// One part in `of` of the next `depth` lines, in as many steps.
-    fn new<L>(lines: &[L], depth: usize, part: usize, of: usize) -> Self {
-        let part_bytes = depth * size_of::<L>() / of;
-        Self {
-            at: lines.as_ptr().cast::<u8>().wrapping_add(part * part_bytes),
-            step_bytes: size_of::<L>() / of,
-            stripe_bytes: (part_bytes / STRIPES).next_multiple_of(CACHE_LINE),
-            turn: 0,
-        }
-    }
-
-    /// Asks for the next bytes, to be put into the second cache: the first one is full of what is being used.
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn fetch(&mut self) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: hints to the processor, which do nothing at addresses that cannot be read.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
-            if self.step_bytes > CACHE_LINE {
-                _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(CACHE_LINE).cast());
-            }
-        }
-        self.turn += 1;
-        self.at = self.at.wrapping_add(self.stripe_bytes);
-        if self.turn == STRIPES {
-            self.turn = 0;
-            self.at = self.at.wrapping_sub(STRIPES * self.stripe_bytes).wrapping_add(self.step_bytes);
-        }
-    }
-}
-
-/// `ROWS` rows times a panel, for the columns `first` and following of `out`. Two vectors of columns at a time: with `ROWS` at its most, that is
-/// what registers hold.
-#[inline(always)]
-fn tile_times_panel<S: Simd, L: PanelRow, const ROWS: usize>(
-    simd: S,
-    left: &[f32],
-    lines: &[L],
-    mut ahead: Ahead,
-    out: &mut [&mut [f32]],
-    first: usize,
-    add: bool,
-) {
-    for vector in 0..PANEL / 2 / S::F32_LANES {
-        let starts = [first + vector * S::F32_LANES, first + PANEL / 2 + vector * S::F32_LANES];
-        let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
-        if add {
-            for row in 0..ROWS {
-                sums[row] = [load(simd, out[row], starts[0]), load(simd, out[row], starts[1])];
-            }
-        }
-        for (line, left) in lines.iter().zip(left.as_chunks::<ROWS>().0) {
-            ahead.fetch();
-            let pair = line.pair(simd, vector);
-            for row in 0..ROWS {
-                let factor = simd.splat_f32s(left[row]);
-                sums[row][0] = simd.mul_add_f32s(factor, pair[0], sums[row][0]);
-                sums[row][1] = simd.mul_add_f32s(factor, pair[1], sums[row][1]);
-            }
-        }
-        for row in 0..ROWS {
-            store(simd, out[row], starts[0], sums[row][0]);
-            store(simd, out[row], starts[1], sums[row][1]);
-        }
-    }
-}
-
-/// A vector of a row from `start` on; what lies past its end is 0.
-#[inline(always)]
-fn load<S: Simd>(simd: S, row: &[f32], start: usize) -> S::f32s {
-    let rest = row.get(start..).unwrap_or_default();
-    match S::as_simd_f32s(rest).0 {
-        [whole, ..] => *whole,
-        [] => simd.partial_load_f32s(rest),
-    }
-}
-
-/// Puts a vector where [`load`] takes it from; what lies past the row's end is left out.
-#[inline(always)]
-fn store<S: Simd>(simd: S, row: &mut [f32], start: usize, vector: S::f32s) {
-    let rest = row.get_mut(start..).unwrap_or_default();
-    match S::as_mut_simd_f32s(rest).0 {
-        [whole, ..] => *whole = vector,
-        [] => simd.partial_store_f32s(rest, vector),
-    }
 }

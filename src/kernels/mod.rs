@@ -12,6 +12,7 @@ mod memory;
 mod packed;
 mod self_attention;
 mod threads;
+mod tile;
 mod update;
 
 pub use attention::{BLOCK, Segment, attend};
@@ -23,7 +24,7 @@ pub use matrix::{Left, Right, add_product, add_products, product, products};
 pub use memory::{Buffer, KeptMemory};
 pub use packed::Packed;
 pub use self_attention::{AttentionGradients, Found, SelfAttention, self_attention, self_attention_backward};
-pub use threads::{awake, each, map, rows_together};
+pub use threads::{PIECE, awake, each, map, rows_together};
 pub use update::{AdamW, RmsProp, adam_w, rms_prop, scale, sum_of_squares};
 
 /// The lanes of every reduction.

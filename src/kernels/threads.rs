@@ -12,7 +12,7 @@ use std::thread;
 use rayon::Yield;
 
 /// Numbers that are worth a thread's while, where something small is done to each.
-pub(super) const PIECE: usize = 1 << 13;
+pub const PIECE: usize = 1 << 13;
 
 /// How often a thread looks again before it lets others have the processor.
 const LOOKS: usize = 1 << 8;

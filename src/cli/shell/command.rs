@@ -29,6 +29,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// To the terminal, without times.
     pub fn new(format: Format) -> Self {
         Self { format, output: None, timing: false }
     }

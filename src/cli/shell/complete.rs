@@ -67,6 +67,7 @@ pub(super) struct Words {
 }
 
 impl Words {
+    /// What the session's tables and their columns are called, for a query that begins with `before`.
     pub fn of(session: &Session, before: &str) -> Self {
         let columns = |table: Listed| (table.name, table.schema.fields().iter().map(|field| field.name().clone()).collect());
         // Without tables there is less to complete, which is not worth an error.

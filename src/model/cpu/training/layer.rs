@@ -5,11 +5,8 @@ use super::linear::{self, Linear, Norm};
 use super::parameter::CpuGradients;
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
-use crate::kernels::{self, Buffer};
+use crate::kernels::{self, Buffer, PIECE};
 use crate::model::{Layer, ModelError};
-
-/// Numbers that one thread works on at a time.
-const PIECE: usize = 1 << 13;
 
 /// Projections of a layer.
 const PROJECTIONS: u64 = 7;
