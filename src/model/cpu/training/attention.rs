@@ -77,8 +77,7 @@ impl TrainedAttention {
     /// Gives the derivatives by `x`, and adds to the gradients.
     ///
     /// # Shapes
-    /// - x, by_out, by_x: `[tokens, hidden_size]`
-    #[expect(clippy::too_many_arguments, reason = "what every way back takes, and the angles")]
+    /// - x, by_out, output: `[tokens, hidden_size]`
     pub(super) fn backward(
         &self,
         kept: Kept,
@@ -86,18 +85,16 @@ impl TrainedAttention {
         tokens: &Tokens,
         angles: &[f32],
         by_out: &[f32],
-        by_x: &mut [f32],
         gradients: &mut CpuGradients,
-    ) {
-        let mut by_found = Buffer::any(kept.found.len());
-        linear::backward([&self.output], &kept.found, tokens, [by_out], (&mut by_found, false), gradients);
+    ) -> Buffer {
+        let by_found = linear::backward([&self.output], &kept.found, tokens, [by_out], gradients);
         let [by_queries, by_keys, by_values] = self.attend_backward(tokens, &kept, &by_found);
         drop(by_found);
         let scale = (self.shape.head_dim as f64).powf(-0.5) as f32;
         let by_queries = self.place_backward(by_queries, self.query_norm.as_ref(), kept.raw_queries, angles, Some(scale), gradients);
         let by_keys = self.place_backward(by_keys, self.key_norm.as_ref(), kept.raw_keys, angles, None, gradients);
         let projections = [&self.values, &self.queries, &self.keys];
-        linear::backward(projections, x, tokens, [&by_values, &by_queries, &by_keys], (by_x, false), gradients);
+        linear::backward(projections, x, tokens, [&by_values, &by_queries, &by_keys], gradients)
     }
 
     /// Heads before their norm, if they have one, and normed, turned by their positions and multiplied by `scale`.

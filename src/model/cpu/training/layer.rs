@@ -68,18 +68,16 @@ impl TrainedLayer {
     /// - x, by: `[tokens, hidden_size]`
     pub(super) fn backward(&self, kept: Kept, x: &[f32], tokens: &Tokens, angles: &[f32], by: &mut [f32], gradients: &mut CpuGradients) {
         let Kept { attention, middle, mut gates, mut ups } = kept;
-        let mut by_activated = Buffer::any(gates.len());
-        linear::backward([&self.down], &activated(&gates, &ups), tokens, [by], (&mut by_activated, false), gradients);
+        let by_activated = linear::backward([&self.down], &activated(&gates, &ups), tokens, [by], gradients);
         let pieces = gates.chunks_mut(PIECE).zip(ups.chunks_mut(PIECE)).zip(by_activated.chunks(PIECE));
         kernels::each(pieces, |((gates, ups), by_activated)| kernels::gate_backward(gates, ups, by_activated));
         drop(by_activated);
         let normed = self.mlp_norm.forward(&middle);
-        let mut by_normed = Buffer::any(x.len());
-        linear::backward([&self.gates, &self.ups], &normed, tokens, [&gates, &ups], (&mut by_normed, false), gradients);
+        let by_normed = linear::backward([&self.gates, &self.ups], &normed, tokens, [&gates, &ups], gradients);
         self.mlp_norm.backward(&middle, &by_normed, by, gradients);
 
         let normed = self.input_norm.forward(x);
-        self.attention.backward(attention, &normed, tokens, angles, by, &mut by_normed, gradients);
+        let by_normed = self.attention.backward(attention, &normed, tokens, angles, by, gradients);
         self.input_norm.backward(x, &by_normed, by, gradients);
     }
 }

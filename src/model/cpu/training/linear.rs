@@ -139,32 +139,32 @@ pub(super) fn forward<const N: usize>(projections: [&Linear; N], x: &[f32], toke
     outs
 }
 
-/// The way back through [`forward`]: gives the derivatives by `x`, or with `add` adds to them, and adds to the gradients of what is trained.
+/// The way back through [`forward`], or through [`Linear::add`]: gives the derivatives by `x`, and adds to the gradients of what is trained.
 ///
 /// # Shapes
-/// - x, by_x: `[tokens, in]`
+/// - x, output: `[tokens, in]`
 /// - by_outs: `[tokens, out]` each
 pub(super) fn backward<const N: usize>(
     projections: [&Linear; N],
     x: &[f32],
     tokens: &Tokens,
     by_outs: [&[f32]; N],
-    (by_x, mut add): (&mut [f32], bool),
     gradients: &mut CpuGradients,
-) {
-    for (projection, by_out) in projections.iter().zip(by_outs) {
+) -> Buffer {
+    let mut by_x = Buffer::any(x.len());
+    for (number, (projection, by_out)) in projections.iter().zip(by_outs).enumerate() {
         let turned = Right::Columns(projection.weight.values(), projection.dims()[0]);
-        match add {
-            true => kernels::add_product(Left::Rows(by_out), turned, by_x),
-            false => kernels::product(Left::Rows(by_out), turned, by_x),
+        match number {
+            0 => kernels::product(Left::Rows(by_out), turned, &mut by_x),
+            _ => kernels::add_product(Left::Rows(by_out), turned, &mut by_x),
         }
-        add = true;
-        projection.backward_beside(x, tokens, by_out, by_x, gradients);
+        projection.backward_beside(x, tokens, by_out, &mut by_x, gradients);
     }
     let trained = projections.iter().zip(by_outs).filter(|(projection, _)| projection.weight.trained);
     let (weights, rights): (Vec<_>, Vec<_>) =
         trained.map(|(projection, by_out)| (&projection.weight, Right::Rows(by_out, projection.dims()[1]))).unzip();
     gradients.add_products(&weights, Left::Columns(x), &rights);
+    by_x
 }
 
 impl Adapter {
