@@ -1,4 +1,4 @@
-//! One step of weighted DPO on the processor: forward, backward and AdamW on eight pairs of 128 tokens.
+//! One step of weighted DPO: forward, backward and AdamW on eight pairs of 128 tokens.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -33,6 +33,9 @@ pub struct DpoStep {
     /// Whether layers are computed again on the way back.
     #[arg(long)]
     checkpointing: bool,
+    /// auto, cpu or cuda.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +59,7 @@ pub fn run(asked: &DpoStep) -> Result<Value, Box<dyn Error>> {
 }
 
 fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send + Sync>> {
-    let (folder, device) = (asked.inputs.join(&asked.model), DeviceChoice::Cpu.resolve()?);
+    let (folder, device) = (asked.inputs.join(&asked.model), asked.device.resolve()?);
     let given: Pairs = serde_json::from_str(&std::fs::read_to_string(folder.join("pairs.json"))?)?;
     let rows = |responses: &[Vec<i32>]| -> Vec<Vec<i32>> {
         given.prompt.iter().zip(responses).map(|(prompt, response)| [prompt.as_slice(), response].concat()).collect()

@@ -2,6 +2,7 @@
 
     python benches/peers/make_inputs.py DIR                                # models, prompts, pairs and the tables of 1,000,000 prompts
     python benches/peers/make_inputs.py DIR --only tables --prompts 10000000
+    python benches/peers/make_inputs.py DIR --only models --model llama-1b
 
 benches/README.md says what the files hold. Knows nothing of what is measured on them.
 """
@@ -21,7 +22,12 @@ SHAPES = {
     "llama-135m": {
         "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1_536, "vocab_size": 49_152,
     },
+    "llama-1b": {
+        "hidden_size": 2_048, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8_192, "vocab_size": 128_256,
+    },
 }
+# For graphics cards: the processor's measurements do without it.
+LARGE = ["llama-1b"]
 SMALLEST_VOCABULARY = min(shape["vocab_size"] for shape in SHAPES.values())
 SEED = 17
 PAIRS, PAIR_PROMPT_TOKENS, PAIR_RESPONSE_TOKENS = 8, 32, 96
@@ -86,7 +92,7 @@ def write_pairs(path, model):
 
 def write_prompts(folder):
     random = np.random.default_rng([SEED, 2])
-    write_json(folder / "prompts.json", {"prompts": random.integers(SMALLEST_VOCABULARY, size=(64, 16)).tolist()})
+    write_json(folder / "prompts.json", {"prompts": random.integers(SMALLEST_VOCABULARY, size=(256, 16)).tolist()})
     prompts = []
     for length in random.integers(8, 121, size=256):
         response_tokens = np.minimum(random.geometric(1 / 40, RESPONSES_PER_PROMPT), 128)
@@ -168,13 +174,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", choices=["models", "prompts", "tables"])
+    parser.add_argument("--model", action="append", choices=SHAPES, help="which models; without it, all but the large ones")
     parser.add_argument("--prompts", type=int, default=1_000_000, help="rows of the table of prompts")
     arguments = parser.parse_args()
     wanted = [arguments.only] if arguments.only else ["models", "prompts", "tables"]
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if "models" in wanted:
-        for name, shape in SHAPES.items():
-            write_model(arguments.folder / name, shape)
+        for name in arguments.model or [name for name in SHAPES if name not in LARGE]:
+            write_model(arguments.folder / name, SHAPES[name])
     if "prompts" in wanted:
         write_prompts(arguments.folder)
     if "tables" in wanted:

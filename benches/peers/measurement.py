@@ -8,15 +8,21 @@ from pathlib import Path
 
 
 class Stopwatch:
-    """`with watch: work` adds the work's time to `watch.seconds`, and what all threads together worked to `watch.cpu_seconds`."""
+    """`with watch: work` adds the work's time to `watch.seconds`, and what all threads together worked to `watch.cpu_seconds`. `finish` waits for what was only
+    begun, on a graphics card."""
 
     seconds = 0.0
     cpu_seconds = 0.0
 
+    def __init__(self, finish=lambda: None):
+        self.finish = finish
+
     def __enter__(self):
+        self.finish()
         self.started = time.perf_counter(), time.process_time()
 
     def __exit__(self, *_):
+        self.finish()
         self.seconds += time.perf_counter() - self.started[0]
         self.cpu_seconds += time.process_time() - self.started[1]
 
@@ -35,6 +41,15 @@ def arguments(description, cases):
     return parser.parse_args()
 
 
+def on_device(asked):
+    """What `--device` says, as a stopwatch for it, and what to report of its memory."""
+    import torch
+
+    if asked.device == "cpu":
+        return Stopwatch(), lambda: {}
+    return Stopwatch(torch.cuda.synchronize), lambda: {"peak_device_bytes": torch.cuda.max_memory_reserved()}
+
+
 def read_json(path):
     return json.loads(Path(path).read_text())
 
@@ -47,5 +62,5 @@ def peak_rss_bytes():
 
 def report(side, asked, seconds, **found):
     """Prints the line: what was asked for, and what was found."""
-    line = {"case": asked.case, "side": side, **{name: value for name, value in vars(asked).items() if name in ("model", "batch", "threads", "prompts")}}
+    line = {"case": asked.case, "side": side, **{name: value for name, value in vars(asked).items() if name in ("model", "batch", "threads", "prompts", "device", "dtype")}}
     print(json.dumps({**line, "seconds": seconds, "peak_rss_bytes": peak_rss_bytes(), **found}), flush=True)

@@ -5,6 +5,7 @@
 Chosen and rejected go through the model as one batch, prompts and all, eagerly; the loss is TRL's sigmoid loss times each pair's weight.
 `--head logits` holds the logits of all response positions, as TRL did for long; `--head trl` is the chunked head of today's TRL (1.16 and later), which
 never holds them, but goes over all positions and computes them twice. Gradient checkpointing, which TRL turns on, costs time; `--checkpointing 1` does so too.
+`--autocast 1` computes in bf16 from f32 weights, as TRL's `bf16` does on a graphics card.
 """
 
 import measurement
@@ -17,10 +18,11 @@ LEARNING_RATE = 1e-5
 
 
 def main():
-    asked = measurement.arguments(__doc__, {"dpo-step": {"model": "", "steps": None, "head": "logits", "attention": "sdpa", "checkpointing": 0}})
+    asked = measurement.arguments(__doc__, {"dpo-step": {"model": "", "steps": None, "head": "logits", "attention": "sdpa", "checkpointing": 0, "device": "cpu", "autocast": 0}})
     torch.set_num_threads(asked.threads)
     folder = asked.inputs / asked.model
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=asked.attention).train()
+    torch.set_default_device(asked.device)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=asked.attention).train().to(asked.device)
     if asked.checkpointing:
         model.gradient_checkpointing_enable()
     logprobs = {"logits": logprobs_of_logits, "trl": logprobs_of_trl}[asked.head](model)
@@ -29,7 +31,8 @@ def main():
     ids = torch.cat([torch.cat([pairs["prompt"], pairs[response]], 1) for response in ("chosen", "rejected")])
 
     def step():
-        chosen, rejected = logprobs(ids, pairs["prompt"].shape[1]).chunk(2)
+        with torch.autocast(asked.device, torch.bfloat16, enabled=bool(asked.autocast)):
+            chosen, rejected = logprobs(ids, pairs["prompt"].shape[1]).chunk(2)
         margin = (chosen - pairs["reference_chosen"]) - (rejected - pairs["reference_rejected"])
         loss = (pairs["weight"] * -F.logsigmoid(BETA * margin)).mean()
         optimizer.zero_grad()
@@ -38,11 +41,11 @@ def main():
         return loss.item()
 
     step()
-    watch = measurement.Stopwatch()
+    watch, memory = measurement.on_device(asked)
     with watch:
         losses = [step() for _ in range(asked.steps)]
-    settings = {name: getattr(asked, name) for name in ("head", "attention", "checkpointing")}
-    measurement.report("torch", asked, watch.seconds, tokens=asked.steps * ids.numel(), losses=losses, **settings)
+    settings = {name: getattr(asked, name) for name in ("head", "attention", "checkpointing", "autocast")}
+    measurement.report("torch", asked, watch.seconds, tokens=asked.steps * ids.numel(), losses=losses, **settings, **memory())
 
 
 def logprobs_of_logits(model):

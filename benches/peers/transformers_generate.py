@@ -9,13 +9,16 @@ import transformers
 
 
 def main():
-    attention = {"attention": "sdpa"}
+    settings = {"attention": "sdpa", "device": "cpu", "dtype": "float32"}
     asked = measurement.arguments(__doc__, {
-        "generate": {"model": "", "batch": None, "tokens": None, **attention},
-        "workload": {"model": "", "batch": None, "prompts": None, **attention},
+        "generate": {"model": "", "batch": None, "tokens": None, **settings},
+        "workload": {"model": "", "batch": None, "prompts": None, **settings},
     })
     torch.set_num_threads(asked.threads)
-    model = transformers.AutoModelForCausalLM.from_pretrained(asked.inputs / asked.model, dtype=torch.float32, attn_implementation=asked.attention).eval()
+    torch.set_default_device(asked.device)
+    dtype = getattr(torch, asked.dtype)
+    model = transformers.AutoModelForCausalLM.from_pretrained(asked.inputs / asked.model, dtype=dtype, attn_implementation=asked.attention)
+    model = model.eval().to(asked.device)
     # Nothing ends a response but its length; all of the vocabulary is sampled from.
     model.generation_config = transformers.GenerationConfig(pad_token_id=0, top_k=0)
     with torch.inference_mode():
@@ -26,12 +29,12 @@ def generate(model, asked):
     ids = torch.tensor(measurement.read_json(asked.inputs / "prompts.json")["prompts"][: asked.batch])
     greedily = lambda tokens: model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens)
     greedily(8)
-    watch = measurement.Stopwatch()
+    watch, memory = measurement.on_device(asked)
     with watch:
         rows = greedily(asked.tokens)
     response = rows[:, ids.shape[1] :]
     assert response.shape == (asked.batch, asked.tokens)
-    measurement.report("transformers", asked, watch.seconds, tokens=response.numel(), token_ids=response[0].tolist(), attention=asked.attention)
+    measurement.report("transformers", asked, watch.seconds, tokens=response.numel(), token_ids=response[0].tolist(), attention=asked.attention, **memory())
 
 
 def workload(model, asked):
@@ -51,12 +54,12 @@ def workload(model, asked):
 
     torch.manual_seed(17)
     sample(prompts[:together], 8)
-    watch = measurement.Stopwatch()
+    watch, memory = measurement.on_device(asked)
     with watch:
         for batch in batches:
             sample(batch, max(max(prompt["response_tokens"]) for prompt in batch))
     tokens = sum(sum(prompt["response_tokens"]) for prompt in prompts)
-    measurement.report("transformers", asked, watch.seconds, tokens=tokens, attention=asked.attention)
+    measurement.report("transformers", asked, watch.seconds, tokens=tokens, attention=asked.attention, **memory())
 
 
 if __name__ == "__main__":

@@ -47,6 +47,12 @@ pub enum GenerationError {
         /// Its logit.
         logit: f32,
     },
+    /// Not even one response has room.
+    #[error("there is no memory for the keys and values of a response to prompt {row}; lower max_new_tokens")]
+    Memory {
+        /// The prompt's row, counted from 0.
+        row: usize,
+    },
     /// Whoever observed the progress asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -3,9 +3,14 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{GenerationError, Observe, Sampler, Sampling, batch, continuous};
+#[cfg(feature = "gpu")]
+use super::gpu::Gpu;
+use super::processor::Processor;
+use super::{Draw, GenerationError, Observe, Sampler, Sampling, batch, continuous};
 use crate::kernels;
 use crate::model::{CausalLm, CpuDecoder, Sequences};
+#[cfg(feature = "gpu")]
+use crate::model::{GpuDecoder, GpuElement};
 
 /// Why a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +73,9 @@ pub struct Generator {
 enum Engine {
     /// Sequences come and go one by one, in kernels of our own.
     Processor(Box<CpuDecoder>),
+    /// The same, in kernels of our own for GPUs.
+    #[cfg(feature = "gpu")]
+    Gpu(Box<GpuDecoder>),
     /// Batches of rows, by burn.
     Burn(Box<CausalLm>),
 }
@@ -85,8 +93,24 @@ impl Generator {
                 let engine = Engine::Processor(Box::new(CpuDecoder::of_causal_lm(model)?));
                 Ok(Self { engine, device, cache_bytes: CACHE_BYTES })
             }
+            #[cfg(feature = "cuda")]
+            device if device == Device::cuda(0) => {
+                Self::on_gpu(model, &cubecl::Device::Cuda(cubecl::device::CudaDevice::new(0)), GpuElement::Bf16)
+            }
             _ => Ok(Self::with_burn(model)),
         }
+    }
+
+    /// Kernels of our own on a GPU that cubecl knows.
+    ///
+    /// # Errors
+    /// When a weight cannot be read.
+    #[cfg(feature = "gpu")]
+    pub fn on_gpu(model: CausalLm, gpu: &cubecl::Device, element: GpuElement) -> Result<Self, GenerationError> {
+        let model = without_graph(model);
+        let device = model.device();
+        let engine = Engine::Gpu(Box::new(GpuDecoder::new(model, gpu, element)?));
+        Ok(Self { engine, device, cache_bytes: CACHE_BYTES })
     }
 
     /// burn's operations on any device: what the processor's engine is compared with.
@@ -166,7 +190,13 @@ impl Generator {
         let rows: Vec<&[i32]> = rows.collect();
         match &self.engine {
             Engine::Processor(decoder) => {
-                kernels::awake(|| continuous::run(decoder, &rows, &mut responses, sampling, batch_size, self.cache_bytes, observe))?;
+                let decoder = Processor::new(decoder, self.cache_bytes);
+                kernels::awake(|| continuous::run(decoder, &rows, &mut responses, sampling, batch_size, observe))?;
+            }
+            #[cfg(feature = "gpu")]
+            Engine::Gpu(decoder) => {
+                let decoder = Gpu::new(decoder, &rows, &responses, batch_size, self.cache_bytes);
+                continuous::run(decoder, &rows, &mut responses, sampling, batch_size, observe)?;
             }
             Engine::Burn(model) => batch::run(model, prompts, &mut responses, sampling, batch_size, observe)?,
         }
@@ -206,8 +236,20 @@ fn responses(prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling) 
 impl Response {
     /// Draws the next token; nothing of the logits is left then.
     pub(super) fn draw(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<(), GenerationError> {
-        let draw = self.sampler.draw(logits, sampling);
-        let draw = draw.map_err(|(token, logit)| GenerationError::Logits { row: self.prompt, step: self.tokens.len(), token, logit })?;
+        let draw = self.sampler.draw(logits, sampling).map_err(|(token, logit)| self.broken(token, logit))?;
+        self.accept(draw, sampling);
+        Ok(())
+    }
+
+    /// The number that its next token is drawn with, where that is done elsewhere: in [0, 1).
+    #[cfg(feature = "gpu")]
+    pub(super) fn uniform(&mut self) -> f32 {
+        // The nearest f32 may be 1.
+        (self.sampler.uniform() as f32).min(1.0_f32.next_down())
+    }
+
+    /// Takes its next token.
+    pub(super) fn accept(&mut self, draw: Draw, sampling: &Sampling) {
         self.tokens.push(draw.token);
         self.logprob += draw.logprob;
         if sampling.eos.contains(&draw.token) {
@@ -215,7 +257,11 @@ impl Response {
         } else if self.tokens.len() >= self.limit {
             self.finished = Some(FinishReason::Length);
         }
-        Ok(())
+    }
+
+    /// That the logits of its next token are not finite, of which that token's is the first.
+    pub(super) fn broken(&self, token: usize, logit: f32) -> GenerationError {
+        GenerationError::Logits { row: self.prompt, step: self.tokens.len(), token, logit }
     }
 }
 

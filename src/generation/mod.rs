@@ -7,6 +7,9 @@ mod batch;
 mod continuous;
 mod error;
 mod generator;
+#[cfg(feature = "gpu")]
+mod gpu;
+mod processor;
 mod sampler;
 
 use std::ops::ControlFlow;

@@ -79,13 +79,17 @@ impl Sampler {
         Self { generator: ChaCha8Rng::from_seed(seed) }
     }
 
+    /// The number of the next draw: in [0, 1), with all 53 bits that a f64 has.
+    pub fn uniform(&mut self) -> f64 {
+        (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// Draws the next token. The logits are used up: weights stand in their place afterwards.
     ///
     /// # Errors
     /// The first token whose logit is not finite, and that logit; there must be at least one logit.
     pub fn draw(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
-        // In [0, 1), with all 53 bits that a f64 has.
-        let uniform = (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let uniform = self.uniform();
         let vocabulary = logits.len().min(sampling.vocabulary_size);
         let logits = &mut logits[..vocabulary];
         let (best, largest) = kernels::largest(logits)?;

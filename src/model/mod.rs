@@ -16,6 +16,8 @@ mod export;
 mod families;
 mod files;
 mod generation_config;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod head;
 mod kv_cache;
 mod low_rank;
@@ -41,6 +43,8 @@ pub use device::DeviceChoice;
 pub use dtype::Dtype;
 pub use error::ModelError;
 pub use generation_config::GenerationConfig;
+#[cfg(feature = "gpu")]
+pub use gpu::{Drawing, Drawn, GpuCache, GpuDecoder, GpuElement};
 pub use head::Head;
 pub use kv_cache::KvCache;
 pub use low_rank::LowRank;

@@ -16,6 +16,8 @@ mod flips;
 mod floors;
 mod fuzz;
 mod generation;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod gradients;
 mod hub;
 mod import;

@@ -1,0 +1,120 @@
+//! The processor as a decoder of sequences. What is computed beside a position does not change its bits (see [`kernels`](crate::kernels)), so neither do
+//! the number of places, or who is finished when. Knows nothing of prompts or text.
+
+use super::continuous::Decoder;
+use super::generator::Response;
+use super::{GenerationError, Sampling};
+use crate::kernels;
+use crate::model::{CpuCache, CpuDecoder, Span};
+
+/// A model with its sequences in memory.
+pub(super) struct Processor<'a> {
+    decoder: &'a CpuDecoder,
+    cache: CpuCache,
+    /// How many positions the cache may hold.
+    most_positions: usize,
+    sequences: Vec<Sequence>,
+    /// Sequences that follow a prefix.
+    responses: usize,
+    /// What the cache will hold if every sequence in it grows to its limit.
+    reserved: usize,
+    /// Of one step; kept so that its memory is used again.
+    logits: Vec<f32>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Sequence {
+    is_response: bool,
+    reserved: usize,
+    /// Behind its last token, after the last norm.
+    hidden: Vec<f32>,
+}
+
+impl<'a> Processor<'a> {
+    /// Keys and values take at most `cache_bytes`, or as much as a single response needs.
+    pub(super) fn new(decoder: &'a CpuDecoder, cache_bytes: usize) -> Self {
+        let cache = decoder.new_cache();
+        let most_positions = cache_bytes / cache.bytes_per_position().max(1);
+        Self { decoder, cache, most_positions, sequences: Vec::new(), responses: 0, reserved: 0, logits: Vec::new() }
+    }
+}
+
+impl Decoder for Processor<'_> {
+    const READ_AT_ONCE: usize = 512;
+    const READS_AHEAD: bool = false;
+
+    fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {
+        if self.responses > 0 && self.reserved + positions > self.most_positions {
+            return None;
+        }
+        let number = self.cache.open(prefix);
+        self.sequences.resize(self.sequences.len().max(number + 1), Sequence::default());
+        self.sequences[number] = Sequence { is_response: prefix.is_some(), reserved: positions, hidden: Vec::new() };
+        self.responses += usize::from(prefix.is_some());
+        self.reserved += positions;
+        Some(number)
+    }
+
+    fn close(&mut self, sequence: usize) {
+        self.cache.close(sequence);
+        let Sequence { is_response, reserved, .. } = std::mem::take(&mut self.sequences[sequence]);
+        self.responses -= usize::from(is_response);
+        self.reserved -= reserved;
+    }
+
+    fn read(&mut self, prompts: &[Span<'_>], responses: &[Span<'_>]) -> Result<(), GenerationError> {
+        let width = self.decoder.hidden_size();
+        // In one pass, so that weights are read once.
+        let spans = [prompts, responses].concat();
+        let hidden = self.decoder.forward(&spans, &mut self.cache)?;
+        let mut end = 0;
+        for span in &spans {
+            end += span.tokens.len() * width;
+            let last = &mut self.sequences[span.sequence].hidden;
+            last.clear();
+            last.extend_from_slice(&hidden[end - width..end]);
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self, responses: Vec<(usize, &mut Response)>, sampling: &Sampling) -> Result<(), GenerationError> {
+        // The responses that begin now share the logits of their prompt.
+        let mut rows = Vec::new();
+        let mut last = None;
+        let mut uses = Vec::new();
+        for (sequence, _) in &responses {
+            if last != Some(*sequence) {
+                rows.extend_from_slice(&self.sequences[*sequence].hidden);
+                uses.push(0);
+                last = Some(*sequence);
+            }
+            uses.last_mut().into_iter().for_each(|uses| *uses += 1);
+        }
+        self.decoder.head(&rows, &mut self.logits);
+        // Drawing uses up the logits: those that are shared are copied for all but the last.
+        let mut drawing = Vec::with_capacity(responses.len());
+        let mut responses = responses.into_iter().map(|(_, response)| response);
+        for (logits, uses) in self.logits.chunks_exact_mut(self.decoder.outputs().max(1)).zip(uses) {
+            for response in responses.by_ref().take(uses - 1) {
+                drawing.push((response, Logits::Copied(logits.to_vec())));
+            }
+            drawing.extend(responses.next().map(|response| (response, Logits::Lent(logits))));
+        }
+        let draws = kernels::map(drawing, |(response, mut logits)| response.draw(logits.as_mut(), sampling));
+        draws.into_iter().collect()
+    }
+}
+
+enum Logits<'a> {
+    Lent(&'a mut [f32]),
+    Copied(Vec<f32>),
+}
+
+impl Logits<'_> {
+    fn as_mut(&mut self) -> &mut [f32] {
+        match self {
+            Self::Lent(logits) => logits,
+            Self::Copied(logits) => logits,
+        }
+    }
+}

@@ -1,0 +1,720 @@
+//! The transformer on a GPU, for sampling: matrix products of cubek, and kernels of our own in cubecl between them.
+//!
+//! Computes what [`Decoder::forward`](super::Decoder::forward) computes, on sequences of any lengths without padding. Weights, keys, values and what products
+//! read are bf16 or f32, all else is f32. Knows nothing of seeds, responses or losses.
+
+mod cache;
+mod kernels;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use burn::tensor::{Bytes, bf16};
+use cubecl::client::{Client, Graph};
+use cubecl::ir::{ElemType, FloatKind, IntKind};
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use cubecl::std::tensor::TensorHandle;
+use cubek_matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek_matmul::launch::launch_ref;
+use cubek_matmul::strategy::Strategy;
+use cubek_std::InputBinding;
+
+use super::parameters::transpose;
+use super::{Attention, CausalLm, Layer, ModelError, Projection, Span};
+use cache::{End, Places};
+use kernels::{Choice, DRAWERS, DRAWN, HeadParts, PLACE, PLANES, TILE, UNITS};
+
+const F32: ElemType = ElemType::Float(FloatKind::F32);
+const BF16: ElemType = ElemType::Float(FloatKind::BF16);
+const I32: ElemType = ElemType::Int(IntKind::I32);
+
+/// A product computes at most so many rows more than it is asked for.
+const ROWS: usize = 4 * TILE;
+
+/// So many cubes keep a GPU busy.
+const BUSY_CUBES: usize = 64;
+
+/// A model's weights, laid out for a GPU.
+pub struct GpuDecoder {
+    client: Client,
+    /// Of weights, keys, values and what products read.
+    element: ElemType,
+    vocab_size: usize,
+    hidden_size: usize,
+    /// From hidden states to logits, and, transposed, from tokens to embeddings when nothing else is.
+    head: Weight,
+    /// `[vocab_size, hidden_size]`.
+    embedding: Option<TensorHandle>,
+    layers: Vec<GpuLayer>,
+    norm: GpuNorm,
+    /// `[head_dim / 2]`, f32.
+    angles: TensorHandle,
+}
+
+/// One layer's weights; projections of one input stand beside each other.
+struct GpuLayer {
+    input_norm: GpuNorm,
+    qkv: GpuProjection,
+    /// `[2, head_dim]`, of queries and of keys.
+    head_norms: Option<GpuNorm>,
+    output: GpuProjection,
+    mlp_norm: GpuNorm,
+    gate_up: GpuProjection,
+    down: GpuProjection,
+    heads: usize,
+    key_value_heads: usize,
+    head_dim: usize,
+    rotary: bool,
+    window: usize,
+}
+
+/// What rows are multiplied with.
+struct Weight {
+    numbers: TensorHandle,
+    /// Whether they stand in [`tiles`] of their transpose, else as the transpose's rows.
+    in_tiles: bool,
+    inner: usize,
+    columns: usize,
+}
+
+struct GpuProjection {
+    weight: Weight,
+    /// `[out]`, f32.
+    bias: Option<TensorHandle>,
+}
+
+struct GpuNorm {
+    /// f32.
+    weight: TensorHandle,
+    epsilon: f32,
+}
+
+/// Keys and values of many sequences, in the memory of the GPU.
+pub struct GpuCache {
+    places: Places,
+    /// `[positions, key_value_heads · head_dim]` of each layer.
+    keys_values: Vec<[TensorHandle; 2]>,
+    /// The stream behind each sequence's last token, before the last norm: `[sequences, hidden_size]`.
+    kept: TensorHandle,
+    scratch: Scratch,
+    /// Passes over so many rows, each the next of its sequence, as they were recorded; `None` where that failed.
+    recorded: HashMap<usize, Option<Recorded>>,
+    /// A position and a sequence of no meaning.
+    spare: [usize; 2],
+}
+
+/// A pass that is launched as a whole: its some hundred launches one by one take longer than the GPU has to do with them.
+struct Recorded {
+    graph: Graph,
+    places: TensorHandle,
+    lasts: TensorHandle,
+    /// What the graph's kernels read and write.
+    _scratch: Scratch,
+}
+
+/// Memory of a pass that every layer, and the next pass, uses again; for so many rows.
+#[derive(Clone)]
+struct Scratch {
+    rows: usize,
+    x: Handle,
+    normed: Handle,
+    qkv: Handle,
+    queries: Handle,
+    attended: Handle,
+    change: Handle,
+    gate_up: Handle,
+    activated: Handle,
+}
+
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawing {
+    /// `None` takes the likeliest token.
+    pub temperature: Option<f64>,
+    /// See [`Sampling`](crate::generation::Sampling).
+    pub top_p: f64,
+    /// See [`Sampling`](crate::generation::Sampling).
+    pub top_k: usize,
+    /// Tokens with an id below it are drawn.
+    pub vocabulary_size: usize,
+}
+
+/// A drawn token.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawn {
+    /// Its id.
+    pub token: i32,
+    /// Its natural log probability in the distribution that it was drawn from; 0 for the likeliest.
+    pub logprob: f32,
+    /// The first token whose logit was not finite, and that logit.
+    pub broken: Option<(usize, f32)>,
+}
+
+/// Of the weights, keys and values of a [`GpuDecoder`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuElement {
+    /// 8 bits of precision, as most models are published.
+    Bf16,
+    /// 24 bits of precision. Matrix products may use the GPU's shorter formats for it all the same.
+    F32,
+}
+
+impl fmt::Debug for GpuDecoder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("GpuDecoder").field("element", &self.element).field("layers", &self.layers.len()).finish_non_exhaustive()
+    }
+}
+
+impl GpuDecoder {
+    /// A language model's weights.
+    ///
+    /// # Errors
+    /// When a parameter cannot be read.
+    pub fn new(model: CausalLm, device: &cubecl::Device, element: GpuElement) -> Result<Self, ModelError> {
+        let client = device.client();
+        let element = match element {
+            GpuElement::Bf16 => BF16,
+            GpuElement::F32 => F32,
+        };
+        let upload = Upload { client: &client, element };
+        let CausalLm { model: decoder, lm_head } = model;
+        let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
+        let table = read(decoder.embed_tokens.weight.val())?;
+        let (head, embedding) = match &lm_head {
+            Some(head) => (upload.projection(&[head])?.weight, Some(upload.matrix(&table, [vocab_size, hidden_size]))),
+            None => (upload.weight(table, vocab_size, hidden_size), None),
+        };
+        let frequencies = decoder.frequencies().to_vec();
+        let angles = upload.numbers(&frequencies);
+        let norm = upload.norm(&decoder.norm)?;
+        let layers = decoder.layers.into_iter().map(|layer| GpuLayer::new(layer, &upload)).collect::<Result<_, _>>()?;
+        Ok(Self { client, element, vocab_size, hidden_size, head, embedding, layers, norm, angles })
+    }
+
+    /// An empty cache of so many positions, for at most so many sequences at once.
+    pub fn new_cache(&self, positions: usize, sequences: usize) -> GpuCache {
+        let of_layer =
+            |layer: &GpuLayer| [(); 2].map(|()| self.empty([positions + 1, layer.key_value_heads * layer.head_dim], self.element));
+        GpuCache {
+            places: Places::new(positions),
+            keys_values: self.layers.iter().map(of_layer).collect(),
+            kept: self.empty([sequences + 1, self.hidden_size], F32),
+            scratch: self.scratch(0),
+            recorded: HashMap::new(),
+            spare: [positions, sequences],
+        }
+    }
+
+    /// Bytes of keys and values that a position takes in all layers.
+    pub fn cache_bytes_per_position(&self) -> usize {
+        self.layers.iter().map(|layer| 2 * layer.key_value_heads * layer.head_dim * self.element.size()).sum()
+    }
+
+    fn empty(&self, shape: [usize; 2], element: ElemType) -> TensorHandle {
+        let bytes = shape[0] * shape[1] * element.size();
+        TensorHandle::new_contiguous(shape, self.client.empty(bytes.max(1)), element)
+    }
+
+    /// Memory for so many rows, and for those that products fill them up with.
+    fn rows(&self, rows: usize, width: usize, element: ElemType) -> TensorHandle {
+        let TensorHandle { handle, .. } = self.empty([rows.next_multiple_of(ROWS), width], element);
+        TensorHandle::new_contiguous([rows, width], handle, element)
+    }
+
+    /// For so many rows, a multiple of [`ROWS`].
+    fn scratch(&self, rows: usize) -> Scratch {
+        let layer = |width: fn(&GpuLayer) -> usize| self.layers.iter().map(width).max().unwrap_or(0);
+        let memory = |width: usize, element: ElemType| self.client.empty((rows * width * element.size()).max(1));
+        let (queries, inner) = (layer(|layer| layer.heads * layer.head_dim), layer(|layer| layer.inner()));
+        Scratch {
+            rows,
+            x: memory(self.hidden_size, F32),
+            normed: memory(self.hidden_size, self.element),
+            qkv: memory(layer(|layer| layer.qkv_width()), F32),
+            queries: memory(queries, F32),
+            attended: memory(queries, self.element),
+            change: memory(self.hidden_size, F32),
+            gate_up: memory(2 * inner, F32),
+            activated: memory(inner, self.element),
+        }
+    }
+
+    /// Reads tokens; the spans' sequences hold them afterwards. A sequence has one span only, and must have room for it.
+    ///
+    /// # Errors
+    /// When an id is outside the vocabulary, or a product cannot be launched.
+    pub fn forward(&self, spans: &[Span<'_>], cache: &mut GpuCache) -> Result<(), ModelError> {
+        let (mut places, mut lasts) = (Vec::new(), Vec::with_capacity(2 * spans.len()));
+        for span in spans {
+            let End { position, prefix_start, prefix, own_start } = cache.places.end(span.sequence);
+            for (past, &token) in span.tokens.iter().enumerate() {
+                if !(0..self.vocab_size as i64).contains(&i64::from(token)) {
+                    let problem = format!("token id {token}, expected 0 to {}", self.vocab_size.saturating_sub(1));
+                    return Err(ModelError::Sequences(problem));
+                }
+                places.extend([token, (position + past) as i32, prefix_start as i32, prefix as i32, own_start as i32]);
+            }
+            lasts.extend([(places.len() / PLACE) as i32 - 1, span.sequence as i32]);
+            cache.places.advance(span.sequence, span.tokens.len());
+        }
+        let rows = places.len() / PLACE;
+        if rows == 0 {
+            return Ok(());
+        }
+        let padded = rows.next_multiple_of(TILE);
+        if padded > cache.scratch.rows {
+            cache.scratch = self.scratch(rows.next_multiple_of(ROWS));
+        }
+        if spans.iter().any(|span| span.tokens.len() > 1) {
+            let (places, lasts) = (self.integers(&places), self.integers(&lasts));
+            return self.pass(rows, &places, &lasts, cache);
+        }
+        // The same passes come again and again: rows are filled up, so that there are few of them.
+        let [position, sequence] = cache.spare.map(|number| number as i32);
+        for row in rows..padded {
+            places.extend([0, 0, 0, 0, position]);
+            lasts.extend([row as i32, sequence]);
+        }
+        match cache.recorded.get(&padded) {
+            Some(Some(recorded)) => {
+                self.client.write(&recorded.places.handle, Bytes::from_elems(places));
+                self.client.write(&recorded.lasts.handle, Bytes::from_elems(lasts));
+                recorded.replay()
+            }
+            Some(None) => self.pass(padded, &self.integers(&places), &self.integers(&lasts), cache),
+            None => self.record(padded, &places, &lasts, cache),
+        }
+    }
+
+    /// Makes a pass and records it for the next time.
+    fn record(&self, rows: usize, places: &[i32], lasts: &[i32], cache: &mut GpuCache) -> Result<(), ModelError> {
+        let (places, lasts) = (self.integers(places), self.integers(lasts));
+        let is_prepared = self.client.graph_prepare().is_ok();
+        self.pass(rows, &places, &lasts, cache)?;
+        let mut recorded = None;
+        if is_prepared && self.client.start_capture().is_ok() {
+            // What is wrong with a launch is found out when the graph is made.
+            let launched = self.pass(rows, &places, &lasts, cache);
+            let graph = self.client.stop_capture();
+            launched?;
+            recorded = graph.ok().map(|graph| Recorded { graph, places, lasts, _scratch: cache.scratch.clone() });
+        }
+        cache.recorded.insert(rows, recorded);
+        Ok(())
+    }
+
+    /// Launches a forward pass.
+    ///
+    /// # Shapes
+    /// - places: `[rows, PLACE]`
+    /// - lasts: pairs of a row and the sequence whose last it is
+    fn pass(&self, rows: usize, places: &TensorHandle, lasts: &TensorHandle, cache: &GpuCache) -> Result<(), ModelError> {
+        let GpuCache { keys_values, kept, scratch, .. } = cache;
+        let width = self.hidden_size;
+        let view = |handle: &Handle, width: usize, element: ElemType| TensorHandle::new_contiguous([rows, width], handle.clone(), element);
+        let (x, change) = (view(&scratch.x, width, F32), view(&scratch.change, width, F32));
+        let normed = view(&scratch.normed, width, self.element);
+        let cubes = CubeCount::Static(rows as u32, 1, 1);
+        let units = CubeDim::new_1d(UNITS as u32);
+        kernels::embed::launch(
+            &self.client,
+            cubes.clone(),
+            units,
+            self.embedding.as_ref().unwrap_or(&self.head.numbers).clone().into_arg(),
+            places.clone().into_arg(),
+            x.clone().into_arg(),
+            width,
+            self.embedding.is_none() && self.head.in_tiles,
+            self.element,
+        );
+        let add_norm = |norm: &GpuNorm, adds: bool, for_product: &Weight| {
+            kernels::add_norm::launch(
+                &self.client,
+                cubes.clone(),
+                units,
+                x.clone().into_arg(),
+                change.clone().into_arg(),
+                norm.weight.clone().into_arg(),
+                normed.clone().into_arg(),
+                width,
+                norm.epsilon,
+                adds,
+                for_product.in_tiles,
+                self.element,
+            );
+        };
+        for (index, (layer, [keys, values])) in self.layers.iter().zip(keys_values.iter()).enumerate() {
+            add_norm(&layer.input_norm, index > 0, &layer.qkv.weight);
+            let qkv = view(&scratch.qkv, layer.qkv_width(), F32);
+            self.product(&normed, &layer.qkv.weight, &qkv)?;
+            let queries = view(&scratch.queries, layer.heads * layer.head_dim, F32);
+            self.place_heads(layer, &qkv, places, [&queries, keys, values]);
+            let attended = view(&scratch.attended, layer.heads * layer.head_dim, self.element);
+            self.attend(layer, &queries, [keys, values], places, &attended);
+            self.apply(&layer.output, &attended, &change)?;
+            add_norm(&layer.mlp_norm, true, &layer.gate_up.weight);
+            let gate_up = view(&scratch.gate_up, 2 * layer.inner(), F32);
+            self.product(&normed, &layer.gate_up.weight, &gate_up)?;
+            let activated = view(&scratch.activated, layer.inner(), self.element);
+            self.swiglu(layer, &gate_up, &activated);
+            self.apply(&layer.down, &activated, &change)?;
+        }
+        kernels::keep::launch(
+            &self.client,
+            CubeCount::Static((lasts.shape()[0] / 2) as u32, 1, 1),
+            units,
+            x.into_arg(),
+            change.into_arg(),
+            lasts.clone().into_arg(),
+            kept.clone().into_arg(),
+            width,
+        );
+        Ok(())
+    }
+
+    /// Draws a token behind each of the `sequences`, one number from 0 to less than 1 each.
+    ///
+    /// # Errors
+    /// When the device cannot compute it.
+    pub fn draw(&self, sequences: &[usize], uniforms: &[f32], drawing: Drawing, cache: &GpuCache) -> Result<Vec<Drawn>, ModelError> {
+        let rows = sequences.len();
+        if rows == 0 {
+            return Ok(Vec::new());
+        }
+        let sources: Vec<i32> = sequences.iter().map(|&sequence| sequence as i32).collect();
+        let normed = self.rows(rows, self.hidden_size, self.element);
+        let units = CubeDim::new_1d(UNITS as u32);
+        let cubes = CubeCount::Static(rows as u32, 1, 1);
+        kernels::norm_kept::launch(
+            &self.client,
+            cubes.clone(),
+            units,
+            cache.kept.clone().into_arg(),
+            self.integers(&sources).into_arg(),
+            self.norm.weight.clone().into_arg(),
+            normed.clone().into_arg(),
+            self.hidden_size,
+            self.norm.epsilon,
+            self.head.in_tiles,
+            self.element,
+        );
+        let logits = self.rows(rows, self.vocab_size, F32);
+        self.product(&normed, &self.head, &logits)?;
+        let drawn = self.empty([rows, DRAWN], F32);
+        let vocabulary = drawing.vocabulary_size.min(self.vocab_size);
+        let is_limited = (drawing.top_k > 0 && drawing.top_k < vocabulary) || drawing.top_p < 1.0;
+        let choice = match drawing.temperature {
+            None => Choice::Greedy,
+            Some(_) if is_limited => Choice::Some,
+            Some(_) => Choice::All,
+        };
+        let inverse_temperature = drawing.temperature.map_or(1.0, |temperature| (1.0 / temperature).min(f64::from(f32::MAX)) as f32);
+        kernels::draw::launch(
+            &self.client,
+            cubes,
+            CubeDim::new_1d(DRAWERS as u32),
+            logits.into_arg(),
+            self.upload().numbers(uniforms).into_arg(),
+            drawn.clone().into_arg(),
+            self.vocab_size,
+            vocabulary,
+            inverse_temperature,
+            drawing.top_p as f32,
+            u32::try_from(drawing.top_k).unwrap_or(u32::MAX),
+            choice,
+        );
+        let bytes =
+            self.client.read_one(drawn.handle).map_err(|error| ModelError::Device(format!("cannot read the drawn tokens: {error}")))?;
+        let numbers: Vec<f32> = bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
+        let drawn = numbers.as_chunks().0.iter().map(|&[token, logprob, broken, logit]: &[f32; DRAWN]| Drawn {
+            token: token as i32,
+            logprob,
+            broken: (broken >= 0.0).then_some((broken as usize, logit)),
+        });
+        Ok(drawn.collect())
+    }
+
+    /// `out = x · weight`, of `[rows, in]` and `[in, out]`. Both have memory for a multiple of [`ROWS`] rows.
+    fn product(&self, x: &TensorHandle, weight: &Weight, out: &TensorHandle) -> Result<(), ModelError> {
+        if weight.in_tiles {
+            self.product_of_tiles(x, weight, out);
+            return Ok(());
+        }
+        let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: self.element, rhs: self.element, out: F32 });
+        let transposed = TensorHandle::new(weight.numbers.handle.clone(), [weight.inner, weight.columns], [1, weight.inner], self.element);
+        let [x, weight] = [x.clone(), transposed].map(|tensor| InputBinding::new(tensor.binding(), self.element));
+        launch_ref(&Strategy::Auto, &self.client, x, weight, out.clone().binding(), &mut elements)
+            .map_err(|error| ModelError::Device(format!("cannot launch a matrix product: {error:?}")))
+    }
+
+    fn product_of_tiles(&self, x: &TensorHandle, weight: &Weight, out: &TensorHandle) {
+        let row_tiles = x.shape()[0].div_ceil(TILE);
+        let (column_tiles, inner_tiles) = (weight.columns / TILE, weight.inner / TILE);
+        let rows_of_cube = if row_tiles > 2 { ROWS / TILE } else { row_tiles };
+        let cubes_of_rows = row_tiles.div_ceil(rows_of_cube);
+        // Rows are read once for each column of cubes: as few of these as keep the GPU busy.
+        let enough = |columns: &usize| column_tiles.is_multiple_of(*columns) && column_tiles / columns * cubes_of_rows >= BUSY_CUBES;
+        let columns_of_cube = [4, 2].into_iter().find(enough).unwrap_or(1);
+        // All tiles of a plane at once are few enough for its registers.
+        let fits = |together: &usize| inner_tiles.is_multiple_of(PLANES * together) && together * (rows_of_cube + columns_of_cube) <= 12;
+        let together = [4, 2].into_iter().find(fits).unwrap_or(1);
+        let whole = |tensor: &TensorHandle, width: usize| {
+            let rows = cubes_of_rows * rows_of_cube * TILE;
+            TensorHandle::new_contiguous([rows, width], tensor.handle.clone(), tensor.dtype).binding().into_buffer_arg()
+        };
+        kernels::product_of_tiles::launch(
+            &self.client,
+            CubeCount::Static(cubes_of_rows as u32, (column_tiles / columns_of_cube) as u32, 1),
+            CubeDim::new_2d(32, PLANES as u32),
+            whole(x, weight.inner),
+            weight.numbers.clone().binding().into_buffer_arg(),
+            whole(out, weight.columns),
+            weight.inner,
+            weight.columns,
+            rows_of_cube,
+            columns_of_cube,
+            together,
+            self.element,
+        );
+    }
+
+    /// `out = x · weight + bias`.
+    fn apply(&self, projection: &GpuProjection, x: &TensorHandle, out: &TensorHandle) -> Result<(), ModelError> {
+        self.product(x, &projection.weight, out)?;
+        if let Some(bias) = &projection.bias {
+            let [rows, width] = [out.shape()[0], out.shape()[1]];
+            let cubes = CubeCount::Static(width.div_ceil(UNITS) as u32, rows as u32, 1);
+            let units = CubeDim::new_1d(UNITS as u32);
+            kernels::add_bias::launch(&self.client, cubes, units, out.clone().into_arg(), bias.clone().into_arg(), width);
+        }
+        Ok(())
+    }
+
+    fn place_heads(&self, layer: &GpuLayer, qkv: &TensorHandle, places: &TensorHandle, [queries, keys, values]: [&TensorHandle; 3]) {
+        let parts = HeadParts { bias: layer.qkv.bias.is_some(), norms: layer.head_norms.is_some(), rotary: layer.rotary };
+        let heads = layer.heads + 2 * layer.key_value_heads;
+        kernels::place_heads::launch(
+            &self.client,
+            CubeCount::Static(heads as u32, qkv.shape()[0] as u32, 1),
+            CubeDim::new_1d(layer.head_dim as u32 / 2),
+            qkv.clone().into_arg(),
+            layer.qkv.bias.as_ref().unwrap_or(&self.angles).clone().into_arg(),
+            layer.head_norms.as_ref().map_or(&self.angles, |norm| &norm.weight).clone().into_arg(),
+            self.angles.clone().into_arg(),
+            places.clone().into_arg(),
+            queries.clone().into_arg(),
+            keys.clone().into_arg(),
+            values.clone().into_arg(),
+            layer.heads,
+            layer.key_value_heads,
+            layer.head_norms.as_ref().map_or(0.0, |norm| norm.epsilon),
+            layer.head_dim,
+            parts,
+            self.element,
+        );
+    }
+
+    fn attend(
+        &self,
+        layer: &GpuLayer,
+        queries: &TensorHandle,
+        [keys, values]: [&TensorHandle; 2],
+        places: &TensorHandle,
+        out: &TensorHandle,
+    ) {
+        let plane = self.client.properties().hardware.plane_size_max as usize;
+        // As wide as gives all units of a plane something to do.
+        let vector =
+            [4, 2].into_iter().find(|vector| layer.head_dim.is_multiple_of(*vector) && vector * plane <= layer.head_dim).unwrap_or(1);
+        // More would need more registers than a unit has.
+        let group = layer.heads / layer.key_value_heads;
+        let together = (1..=4).rev().find(|together| group.is_multiple_of(*together)).unwrap_or(1);
+        kernels::attend::launch(
+            &self.client,
+            CubeCount::Static((layer.heads / together) as u32, queries.shape()[0] as u32, 1),
+            CubeDim::new_1d(UNITS as u32),
+            vector,
+            queries.clone().into_arg(),
+            keys.clone().into_arg(),
+            values.clone().into_arg(),
+            places.clone().into_arg(),
+            out.clone().into_arg(),
+            layer.window,
+            (layer.head_dim as f64).powf(-0.5) as f32,
+            kernels::Attention {
+                heads: layer.heads,
+                key_value_heads: layer.key_value_heads,
+                head_dim: layer.head_dim,
+                together,
+                plane,
+                vector,
+                in_tiles: layer.output.weight.in_tiles,
+            },
+            self.element,
+        );
+    }
+
+    fn swiglu(&self, layer: &GpuLayer, gate_up: &TensorHandle, out: &TensorHandle) {
+        let [rows, width] = [out.shape()[0], out.shape()[1]];
+        kernels::swiglu::launch(
+            &self.client,
+            CubeCount::Static(width.div_ceil(UNITS) as u32, rows as u32, 1),
+            CubeDim::new_1d(UNITS as u32),
+            gate_up.clone().into_arg(),
+            layer.gate_up.bias.as_ref().unwrap_or(&self.angles).clone().into_arg(),
+            out.clone().into_arg(),
+            width,
+            layer.gate_up.bias.is_some(),
+            layer.down.weight.in_tiles,
+            self.element,
+        );
+    }
+
+    fn integers(&self, values: &[i32]) -> TensorHandle {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        TensorHandle::new_contiguous([values.len()], self.client.create_from_slice(&bytes), I32)
+    }
+
+    fn upload(&self) -> Upload<'_> {
+        Upload { client: &self.client, element: self.element }
+    }
+}
+
+impl GpuLayer {
+    fn new(layer: Layer, upload: &Upload<'_>) -> Result<Self, ModelError> {
+        let attention: &Attention = &layer.self_attn;
+        let head_dim = attention.head_dim();
+        let [_, queries] = attention.q_proj.weight.val().dims();
+        let [_, keys] = attention.k_proj.weight.val().dims();
+        let head_norms = match (&attention.q_norm, &attention.k_norm) {
+            (Some(queries), Some(keys)) => {
+                let both = [read(queries.gamma.val())?, read(keys.gamma.val())?].concat();
+                Some(GpuNorm { weight: upload.numbers(&both), epsilon: queries.epsilon as f32 })
+            }
+            _ => None,
+        };
+        Ok(Self {
+            input_norm: upload.norm(&layer.input_layernorm)?,
+            qkv: upload.projection(&[&attention.q_proj, &attention.k_proj, &attention.v_proj])?,
+            head_norms,
+            output: upload.projection(&[&attention.o_proj])?,
+            mlp_norm: upload.norm(&layer.post_attention_layernorm)?,
+            gate_up: upload.projection(&[&layer.mlp.gate_proj, &layer.mlp.up_proj])?,
+            down: upload.projection(&[&layer.mlp.down_proj])?,
+            heads: queries / head_dim,
+            key_value_heads: keys / head_dim,
+            head_dim,
+            rotary: attention.is_rotary(),
+            // No sequence is longer: positions are counted in i32.
+            window: attention.sliding_window().unwrap_or(i32::MAX as usize),
+        })
+    }
+
+    fn qkv_width(&self) -> usize {
+        (self.heads + 2 * self.key_value_heads) * self.head_dim
+    }
+
+    /// Width inside the MLP.
+    fn inner(&self) -> usize {
+        self.down.weight.inner
+    }
+}
+
+impl GpuCache {
+    /// Begins a sequence of at most so many positions of its own, after those of `prefix`, which must not grow any more; `None` when there is no room.
+    pub fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {
+        self.places.open(prefix, positions)
+    }
+
+    /// Whether a sequence of so many positions could begin.
+    pub fn has_room(&self, positions: usize) -> bool {
+        self.places.has_room(positions)
+    }
+
+    /// Ends a sequence. None that has it as its prefix may be used any more.
+    pub fn close(&mut self, sequence: usize) {
+        self.places.close(sequence);
+    }
+}
+
+/// Where weights go.
+struct Upload<'a> {
+    client: &'a Client,
+    element: ElemType,
+}
+
+impl Upload<'_> {
+    fn numbers(&self, values: &[f32]) -> TensorHandle {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        TensorHandle::new_contiguous([values.len()], self.client.create_from_slice(&bytes), F32)
+    }
+
+    fn matrix(&self, values: &[f32], shape: [usize; 2]) -> TensorHandle {
+        let bytes: Vec<u8> = match self.element {
+            BF16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        };
+        TensorHandle::new_contiguous(shape, self.client.create_from_slice(&bytes), self.element)
+    }
+
+    /// A weight, of which the transpose's rows are given: `[columns, inner]`.
+    fn weight(&self, values: Vec<f32>, columns: usize, inner: usize) -> Weight {
+        let in_tiles = self.element == BF16 && columns.is_multiple_of(TILE) && inner.is_multiple_of(TILE);
+        let values = if in_tiles { tiles(&values, inner) } else { values };
+        Weight { numbers: self.matrix(&values, [columns, inner]), in_tiles, inner, columns }
+    }
+
+    fn norm(&self, norm: &burn::nn::RmsNorm) -> Result<GpuNorm, ModelError> {
+        Ok(GpuNorm { weight: self.numbers(&read(norm.gamma.val())?), epsilon: norm.epsilon as f32 })
+    }
+
+    /// Projections of one input beside each other, adapters merged in.
+    fn projection(&self, projections: &[&Projection]) -> Result<GpuProjection, ModelError> {
+        let (mut parts, mut bias, mut biased) = (Vec::with_capacity(projections.len()), Vec::new(), false);
+        let (mut rows, mut columns) = (0, 0);
+        for projection in projections {
+            let weight = projection.merged();
+            let [from, to] = weight.dims();
+            (rows, columns) = (from, columns + to);
+            match &projection.bias {
+                Some(values) => {
+                    biased = true;
+                    bias.extend(read(values.val())?);
+                }
+                None => bias.resize(bias.len() + to, 0.0),
+            }
+            parts.push((read(weight)?, to));
+        }
+        let values = parts.iter().flat_map(|(part, width)| transpose(part, rows, *width)).collect();
+        Ok(GpuProjection { weight: self.weight(values, columns, rows), bias: biased.then(|| self.numbers(&bias)) })
+    }
+}
+
+/// A matrix `[rows, width]` in tiles: those of the first [`TILE`] rows, one after the other and each row by row, then those of the next.
+fn tiles(values: &[f32], width: usize) -> Vec<f32> {
+    let mut tiled = Vec::with_capacity(values.len());
+    for rows in values.chunks_exact(width * TILE) {
+        for column in (0..width).step_by(TILE) {
+            for row in rows.chunks_exact(width) {
+                tiled.extend_from_slice(&row[column..column + TILE]);
+            }
+        }
+    }
+    tiled
+}
+
+impl Recorded {
+    #[allow(unsafe_code)]
+    fn replay(&self) -> Result<(), ModelError> {
+        // SAFETY: the graph's buffers live: its places, lasts and scratch are held here, keys, values and what is kept by the cache that holds this, and the
+        // weights by the decoder that whoever calls has borrowed. All work on them is launched by one thread, on one stream.
+        let replayed = unsafe { self.graph.replay() };
+        replayed.map_err(|error| ModelError::Device(format!("cannot launch a recorded pass: {error}")))
+    }
+}
+
+/// A parameter's numbers.
+fn read<const D: usize>(tensor: burn::tensor::Tensor<D>) -> Result<Vec<f32>, ModelError> {
+    tensor.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(format!("cannot read the weights back: {error}")))
+}
