@@ -12,6 +12,8 @@
 
 mod checkpoint;
 mod error;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod logprobs;
 pub mod loss;
 mod optimizer;

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
+#[cfg(feature = "cuda")]
+use super::gpu;
 use super::parameters::{self, Parameters};
 use crate::kernels::{self, Buffer};
 use crate::model::CpuWeights;
@@ -78,6 +80,8 @@ impl Gradients {
     fn norm(&self) -> f64 {
         match self {
             Self::Tensors(tensors) if tensors.is_empty() => 0.0,
+            #[cfg(feature = "cuda")]
+            Self::Tensors(tensors) if tensors.values().all(gpu::has) => gpu::sum_of_squares(tensors.values()).sqrt(),
             Self::Tensors(tensors) => {
                 let squares: Vec<Tensor<1>> = tensors.values().map(|gradient| gradient.clone().square().sum()).collect();
                 Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>().sqrt()
@@ -131,22 +135,20 @@ impl Optimizer {
     }
 
     fn update(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, learning_rate: f64) -> Tensor<1> {
-        let zeros = gradient.zeros_like();
+        let of_gradient = gradient.clone();
+        let zeros = || of_gradient.zeros_like();
         match self.rule {
             Rule::AdamW { beta_1, beta_2, eps, weight_decay } => {
-                let (name, mean) = take(&mut self.moments.first, name, || zeros.clone());
-                let (_, square) = take(&mut self.moments.second, &name, || zeros);
-                let mean = mean * beta_1 + gradient.clone() * (1.0 - beta_1);
-                let square = square * beta_2 + gradient.square() * (1.0 - beta_2);
-                let (correction_1, correction_2) = self.corrections(beta_1, beta_2);
-                let scale = square.clone().sqrt() / correction_2.sqrt() + eps;
-                let update = mean.clone() / scale * (learning_rate / correction_1);
+                let (name, mean) = take(&mut self.moments.first, name, zeros);
+                let (_, square) = take(&mut self.moments.second, &name, zeros);
+                let rule = self.adam_w([beta_1, beta_2], eps, weight_decay, learning_rate);
+                let [weight, mean, square] = adam_w(rule, [weight, gradient, mean, square]);
                 self.moments.first.insert(name.clone(), mean);
                 self.moments.second.insert(name, square);
-                weight * (1.0 - learning_rate * weight_decay) - update
+                weight
             }
             Rule::RmsProp { alpha, eps, weight_decay } => {
-                let (name, square) = take(&mut self.moments.second, name, || zeros);
+                let (name, square) = take(&mut self.moments.second, name, zeros);
                 let gradient = if weight_decay == 0.0 { gradient } else { gradient + weight.clone() * weight_decay };
                 let square = square * alpha + gradient.clone().square() * (1.0 - alpha);
                 let update = gradient / (square.clone().sqrt() + eps) * learning_rate;
@@ -162,15 +164,7 @@ impl Optimizer {
         match self.rule {
             Rule::AdamW { beta_1, beta_2, eps, weight_decay } => {
                 let (name, mean) = take(&mut self.moments.first, &name, zeros);
-                let (correction_1, correction_2) = self.corrections(beta_1, beta_2);
-                let rule = kernels::AdamW {
-                    beta_1,
-                    beta_2,
-                    root_correction_2: correction_2.sqrt(),
-                    eps,
-                    rate: learning_rate / correction_1,
-                    kept: 1.0 - learning_rate * weight_decay,
-                };
+                let rule = self.adam_w([beta_1, beta_2], eps, weight_decay, learning_rate);
                 let [mean, square] = in_place([mean, square], |[means, squares]| kernels::adam_w(rule, weights, gradient, means, squares));
                 self.moments.first.insert(name.clone(), mean);
                 self.moments.second.insert(name, square);
@@ -183,12 +177,32 @@ impl Optimizer {
         }
     }
 
-    /// What the means are divided by, because they begin at 0.
-    fn corrections(&self, beta_1: f64, beta_2: f64) -> (f64, f64) {
-        // More steps than i32 counts would have corrections of 1 all the same.
+    /// The numbers of this step's update by AdamW.
+    fn adam_w(&self, [beta_1, beta_2]: [f64; 2], eps: f64, weight_decay: f64, learning_rate: f64) -> kernels::AdamW {
+        // What the means are divided by, because they begin at 0. More steps than i32 counts would have corrections of 1 all the same.
         let step = i32::try_from(self.moments.step).unwrap_or(i32::MAX);
-        (1.0 - beta_1.powi(step), 1.0 - beta_2.powi(step))
+        let correction = |beta: f64| 1.0 - beta.powi(step);
+        kernels::AdamW {
+            beta_1,
+            beta_2,
+            root_correction_2: correction(beta_2).sqrt(),
+            eps,
+            rate: learning_rate / correction(beta_1),
+            kept: 1.0 - learning_rate * weight_decay,
+        }
     }
+}
+
+/// The weight, the mean and the mean square after an update, on any device.
+fn adam_w(rule: kernels::AdamW, [weight, gradient, mean, square]: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
+    #[cfg(feature = "cuda")]
+    if [&weight, &gradient, &mean, &square].into_iter().all(gpu::has) {
+        return gpu::adam_w(rule, [weight, gradient, mean, square]);
+    }
+    let mean = mean * rule.beta_1 + gradient.clone() * (1.0 - rule.beta_1);
+    let square = square * rule.beta_2 + gradient.square() * (1.0 - rule.beta_2);
+    let scale = square.clone().sqrt() / rule.root_correction_2 + rule.eps;
+    [weight * rule.kept - mean.clone() / scale * rule.rate, mean, square]
 }
 
 /// A moment, taken out of the map while it is updated, so that it has one owner and is changed in place.

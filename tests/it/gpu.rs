@@ -6,8 +6,9 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use optune::generation::{Generated, GenerationError, Generator, Sampling};
-use optune::model::{CausalLm, Checkpoint, GpuElement, Head, Sequences};
-use optune::training::{Responses, response_logprobs};
+use optune::model::{CausalLm, Checkpoint, DeviceChoice, GpuElement, Head, Sequences};
+use optune::training::loss::Loss;
+use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, Trainer, response_logprobs};
 use serde_json::json;
 
 use crate::families::goldens;
@@ -117,5 +118,37 @@ fn logits_that_are_not_finite_are_an_error_that_names_them() {
     match sample(&engine, &[vec![1, 2, 3]], &EVERYTHING, 4) {
         Err(GenerationError::Logits { row: 0, step: 0, token: 0, logit }) => assert!(!logit.is_finite()),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_training_step_is_the_processors() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = even_model(folder.path());
+    let path = folder.path().join("saved");
+    Checkpoint::open_blank(folder.path()).unwrap().save(&path, &model).unwrap();
+    let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+    let schedule = Schedule { peak: 1e-3, decay: Decay::Constant, warmup_ratio: 0.0 };
+    let settings =
+        Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 2, gradient_checkpointing: false, skip_non_finite: false };
+    let steps = |device: &Device| -> Vec<[f64; 2]> {
+        let rows: Vec<Vec<i32>> = (0..8).map(|row| (0..10 + row).map(|at| (at * 11 + row * 5) % 48).collect()).collect();
+        let responses = Responses::new(Sequences::from_rows(&rows, device).unwrap(), vec![4; 8]).unwrap();
+        let pair = |at: usize| Pair {
+            chosen: at,
+            rejected: at + 4,
+            weight: 1.0,
+            reference_logprob_chosen: -30.0,
+            reference_logprob_rejected: -40.0,
+            reward_gap: 1.0,
+        };
+        let pairs: Vec<Pair> = (0..4).map(pair).collect();
+        let mut trainer = Trainer::new(Checkpoint::open(&path).unwrap().load(device).unwrap(), settings, 6).unwrap();
+        let mut step = |_| trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap();
+        (0..6).map(&mut step).map(|metrics| [metrics.loss, metrics.gradient_norm]).collect()
+    };
+    let (expected, found) = (steps(&Device::flex()), steps(&DeviceChoice::Cuda.resolve().unwrap()));
+    for (expected, found) in expected.iter().flatten().zip(found.iter().flatten()) {
+        assert!((expected - found).abs() < 0.01 * expected.abs(), "{found:?}, expected {expected:?}");
     }
 }

@@ -1,0 +1,132 @@
+//! What an optimizer does to a tensor on a GPU, in one pass over its numbers each: tensor operations would take a dozen, every one launched on its own.
+//!
+//! Knows nothing of models, parameters or schedules.
+
+use burn::backend::Cube;
+use burn::tensor::{DType, Tensor};
+use cubecl::prelude::*;
+
+use crate::kernels::AdamW;
+
+/// Units of a cube.
+const UNITS: usize = 256;
+
+/// Cubes that add up a tensor's squares, one sum each.
+const SUMS: usize = 64;
+
+/// Whether a tensor is f32 on a GPU.
+pub(super) fn has(tensor: &Tensor<1>) -> bool {
+    tensor.dtype() == DType::F32 && tensor.clone().try_into_primitive::<Cube>().is_ok()
+}
+
+/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::kernels::adam_w) has it.
+///
+/// # Shapes
+/// - weight, gradient, mean, square: `[numbers]`
+///
+/// # Panics
+/// When one of them is not what [`has`] knows.
+pub(super) fn adam_w(rule: AdamW, [weight, gradient, mean, square]: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
+    let numbers = weight.dims()[0];
+    let made = [(); 3].map(|()| Tensor::<1>::empty([numbers], (&weight.device(), DType::F32)));
+    let client = primitive(weight.clone()).client;
+    let [new_weight, new_mean, new_square] = made.clone().map(argument);
+    adam_w_kernel::launch(
+        &client,
+        CubeCount::Static(numbers.div_ceil(UNITS) as u32, 1, 1),
+        CubeDim::new_1d(UNITS as u32),
+        argument(weight),
+        argument(gradient),
+        argument(mean),
+        argument(square),
+        new_weight,
+        new_mean,
+        new_square,
+        rule.beta_1 as f32,
+        (1.0 - rule.beta_1) as f32,
+        rule.beta_2 as f32,
+        (1.0 - rule.beta_2) as f32,
+        rule.root_correction_2 as f32,
+        rule.eps as f32,
+        rule.rate as f32,
+        rule.kept as f32,
+    );
+    made
+}
+
+/// The sum of the squares of all numbers of all tensors. One transfer from the device.
+///
+/// # Panics
+/// When one of them is not what [`has`] knows.
+pub(super) fn sum_of_squares<'a>(tensors: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> f64 {
+    let mut sums: Option<Tensor<1>> = None;
+    let count = tensors.len();
+    for (index, tensor) in tensors.enumerate() {
+        let sums = sums.get_or_insert_with(|| Tensor::empty([count * SUMS], (&tensor.device(), DType::F32)));
+        let client = primitive(tensor.clone()).client;
+        let cubes = CubeCount::Static(SUMS as u32, 1, 1);
+        squares_kernel::launch(&client, cubes, CubeDim::new_1d(UNITS as u32), argument(tensor.clone()), argument(sums.clone()), index * SUMS);
+    }
+    sums.map_or(0.0, |sums| sums.into_data().iter::<f64>().sum())
+}
+
+fn primitive(tensor: Tensor<1>) -> burn_cubecl::tensor::CubeTensor {
+    tensor.try_into_primitive::<Cube>().expect("a tensor on a GPU")
+}
+
+/// Contiguous, as the kernels expect.
+fn argument(tensor: Tensor<1>) -> BufferArg {
+    burn_cubecl::kernel::into_contiguous(primitive(tensor)).into_buffer_arg()
+}
+
+#[cube(launch)]
+fn adam_w_kernel(
+    weight: &[f32],
+    gradient: &[f32],
+    mean: &[f32],
+    square: &[f32],
+    new_weight: &mut [f32],
+    new_mean: &mut [f32],
+    new_square: &mut [f32],
+    beta_1: f32,
+    rest_1: f32,
+    beta_2: f32,
+    rest_2: f32,
+    root_correction_2: f32,
+    eps: f32,
+    rate: f32,
+    kept: f32,
+) {
+    let at = ABSOLUTE_POS;
+    if at < weight.len() {
+        let gradient = gradient[at];
+        let mean = mean[at] * beta_1 + gradient * rest_1;
+        let square = square[at] * beta_2 + gradient * gradient * rest_2;
+        new_mean[at] = mean;
+        new_square[at] = square;
+        new_weight[at] = weight[at] * kept - mean / (square.sqrt() / root_correction_2 + eps) * rate;
+    }
+}
+
+/// Sums in one order, whatever the GPU.
+#[cube(launch)]
+fn squares_kernel(numbers: &[f32], sums: &mut [f32], first: usize) {
+    let unit = UNIT_POS as usize;
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let mut sum = 0.0f32;
+    let mut at = CUBE_POS_X as usize * comptime!(UNITS) + unit;
+    while at < numbers.len() {
+        let number = numbers[at];
+        sum += number * number;
+        at += comptime!(UNITS * SUMS);
+    }
+    shared[unit] = sum;
+    sync_cube();
+    if unit == 0 {
+        let mut all = 0.0f32;
+        for other in 0..comptime!(UNITS) {
+            all += shared[other];
+        }
+        sums[first + CUBE_POS_X as usize] = all;
+    }
+}
