@@ -1,5 +1,8 @@
 //! Sampling responses to many prompts, by whichever engine the model's device has. Knows nothing of text.
 
+#[cfg(feature = "gpu")]
+use std::sync::{Mutex, PoisonError};
+
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
@@ -10,7 +13,7 @@ use super::{Draw, GenerationError, Observe, Sampler, Sampling, batch, continuous
 use crate::kernels;
 use crate::model::{CausalLm, CpuDecoder, Sequences};
 #[cfg(feature = "gpu")]
-use crate::model::{GpuDecoder, GpuElement};
+use crate::model::{GpuCache, GpuDecoder, GpuElement};
 
 /// Why a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,10 @@ pub(super) struct Response {
 /// What keys and values take at most on the processor, unless there is less memory.
 const CACHE_BYTES: usize = 2 << 30;
 
+/// What they take at most on a GPU.
+#[cfg(feature = "gpu")]
+const GPU_CACHE_BYTES: usize = 4 << 30;
+
 /// A language model, ready to be sampled from.
 #[derive(Debug)]
 pub struct Generator {
@@ -73,9 +80,9 @@ pub struct Generator {
 enum Engine {
     /// Sequences come and go one by one, in kernels of our own.
     Processor(Box<CpuDecoder>),
-    /// The same, in kernels of our own for GPUs.
+    /// The same, in kernels of our own for GPUs; with the cache of the last call.
     #[cfg(feature = "gpu")]
-    Gpu(Box<GpuDecoder>),
+    Gpu(Box<GpuDecoder>, Mutex<Option<GpuCache>>),
     /// Batches of rows, by burn.
     Burn(Box<CausalLm>),
 }
@@ -109,8 +116,8 @@ impl Generator {
     pub fn on_gpu(model: CausalLm, gpu: &cubecl::Device, element: GpuElement) -> Result<Self, GenerationError> {
         let model = without_graph(model);
         let device = model.device();
-        let engine = Engine::Gpu(Box::new(GpuDecoder::new(model, gpu, element)?));
-        Ok(Self { engine, device, cache_bytes: CACHE_BYTES })
+        let engine = Engine::Gpu(Box::new(GpuDecoder::new(model, gpu, element)?), Mutex::default());
+        Ok(Self { engine, device, cache_bytes: GPU_CACHE_BYTES })
     }
 
     /// burn's operations on any device: what the processor's engine is compared with.
@@ -119,7 +126,7 @@ impl Generator {
         Self { device: model.device(), engine: Engine::Burn(Box::new(model)), cache_bytes: CACHE_BYTES }
     }
 
-    /// The same, with at most so many bytes of keys and values on the processor: fewer responses at a time, and the same ones.
+    /// The same, with at most so many bytes of keys and values: fewer responses at a time, and the same ones. (With burn, as many as are asked for.)
     #[must_use]
     pub fn within(mut self, cache_bytes: usize) -> Self {
         self.cache_bytes = self.cache_bytes.min(cache_bytes);
@@ -128,8 +135,8 @@ impl Generator {
 
     /// Samples a response for every seed of every prompt, `batch_size` responses at a time.
     ///
-    /// A response depends on its seed and its prompt alone: on the processor to the last bit; with burn, logits differ in the last bits between
-    /// batches, so that equal results are only promised for equal calls.
+    /// A response depends on its seed and its prompt alone: on the processor to the last bit, and so on a GPU in bf16 if the model's sizes are multiples of 16;
+    /// otherwise, and with burn, logits differ in the last bits between batches, so that equal results are only promised for equal calls.
     ///
     /// # Errors
     /// A prompt that leaves no room for a response, settings out of range, logits that are not finite, or an interruption.
@@ -194,9 +201,13 @@ impl Generator {
                 kernels::awake(|| continuous::run(decoder, &rows, &mut responses, sampling, batch_size, observe))?;
             }
             #[cfg(feature = "gpu")]
-            Engine::Gpu(decoder) => {
-                let decoder = Gpu::new(decoder, &rows, &responses, batch_size, self.cache_bytes);
-                continuous::run(decoder, &rows, &mut responses, sampling, batch_size, observe)?;
+            Engine::Gpu(decoder, cache) => {
+                let taken = || cache.lock().unwrap_or_else(PoisonError::into_inner);
+                let earlier = taken().take();
+                let mut gpu = Gpu::new(decoder, &rows, &responses, batch_size, self.cache_bytes, earlier);
+                continuous::run(&mut gpu, &rows, &mut responses, sampling, batch_size, observe)?;
+                // After an error some sequences are still open, and the cache is not kept.
+                *taken() = Some(gpu.into_cache());
             }
             Engine::Burn(model) => batch::run(model, prompts, &mut responses, sampling, batch_size, observe)?,
         }

@@ -5,6 +5,9 @@ use super::generator::Response;
 use super::{Draw, GenerationError, Sampling};
 use crate::model::{Drawing, GpuCache, GpuDecoder, Span};
 
+/// Prompt tokens that are read in one step.
+const READ_AT_ONCE: usize = 4096;
+
 /// A model with its sequences in the GPU's memory.
 pub(super) struct Gpu<'a> {
     decoder: &'a GpuDecoder,
@@ -14,22 +17,36 @@ pub(super) struct Gpu<'a> {
 
 impl<'a> Gpu<'a> {
     /// With room for as many of the `responses` as `places`, and for prompts that are read ahead; for fewer at a time where that would take more than
-    /// `cache_bytes`, but for one response at least.
-    pub(super) fn new(decoder: &'a GpuDecoder, prompts: &[&[i32]], responses: &[Response], places: usize, cache_bytes: usize) -> Self {
+    /// `cache_bytes`, but for one response at least. In an `earlier` cache if that is large enough.
+    pub(super) fn new(
+        decoder: &'a GpuDecoder,
+        prompts: &[&[i32]],
+        responses: &[Response],
+        places: usize,
+        cache_bytes: usize,
+        earlier: Option<GpuCache>,
+    ) -> Self {
         let longest_prompt = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
         let longest_response = responses.iter().map(|response| response.limit).max().unwrap_or(0);
         let places = places.clamp(1, responses.len().max(1));
-        let wanted = places * (longest_prompt + longest_response) + Self::READ_AT_ONCE + longest_prompt;
+        let wanted = places * (longest_prompt + longest_response) + READ_AT_ONCE + longest_prompt;
         // A prompt may lie anywhere: what is free on one side of it must hold a response.
         let least = longest_prompt + 2 * longest_response;
         let most = cache_bytes / decoder.cache_bytes_per_position().max(1);
-        let cache = decoder.new_cache(wanted.min(most).max(least), places + prompts.len());
+        let (positions, sequences) = (wanted.min(most).max(least), places + prompts.len());
+        let cache = earlier.filter(|cache| cache.holds(positions, sequences));
+        let cache = cache.unwrap_or_else(|| decoder.new_cache(positions, sequences));
         Self { decoder, cache, longest_response }
+    }
+
+    /// The cache, for the next time; what was recorded stays with it.
+    pub(super) fn into_cache(self) -> GpuCache {
+        self.cache
     }
 }
 
-impl Decoder for Gpu<'_> {
-    const READ_AT_ONCE: usize = 4096;
+impl Decoder for &mut Gpu<'_> {
+    const READ_AT_ONCE: usize = READ_AT_ONCE;
     const READS_AHEAD: bool = true;
 
     fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {

@@ -65,7 +65,14 @@ pub(super) fn sum_of_squares<'a>(tensors: impl ExactSizeIterator<Item = &'a Tens
         let sums = sums.get_or_insert_with(|| Tensor::empty([count * SUMS], (&tensor.device(), DType::F32)));
         let client = primitive(tensor.clone()).client;
         let cubes = CubeCount::Static(SUMS as u32, 1, 1);
-        squares_kernel::launch(&client, cubes, CubeDim::new_1d(UNITS as u32), argument(tensor.clone()), argument(sums.clone()), index * SUMS);
+        squares_kernel::launch(
+            &client,
+            cubes,
+            CubeDim::new_1d(UNITS as u32),
+            argument(tensor.clone()),
+            argument(sums.clone()),
+            index * SUMS,
+        );
     }
     sums.map_or(0.0, |sums| sums.into_data().iter::<f64>().sum())
 }

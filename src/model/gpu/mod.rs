@@ -8,6 +8,7 @@ mod kernels;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::thread::{self, ThreadId};
 
 use burn::tensor::{Bytes, bf16};
 use cubecl::client::{Client, Graph};
@@ -102,6 +103,8 @@ pub struct GpuCache {
     recorded: HashMap<usize, Option<Recorded>>,
     /// A position and a sequence of no meaning.
     spare: [usize; 2],
+    /// Whose stream the work is ordered on.
+    thread: ThreadId,
 }
 
 /// A pass that is launched as a whole: its some hundred launches one by one take longer than the GPU has to do with them.
@@ -160,6 +163,12 @@ pub enum GpuElement {
     F32,
 }
 
+impl fmt::Debug for GpuCache {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("GpuCache").field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for GpuDecoder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("GpuDecoder").field("element", &self.element).field("layers", &self.layers.len()).finish_non_exhaustive()
@@ -203,6 +212,7 @@ impl GpuDecoder {
             scratch: self.scratch(0),
             recorded: HashMap::new(),
             spare: [positions, sequences],
+            thread: thread::current().id(),
         }
     }
 
@@ -622,6 +632,11 @@ impl GpuLayer {
 }
 
 impl GpuCache {
+    /// Whether it has so many positions, for so many sequences at once, and this thread may use it: work is ordered thread by thread.
+    pub fn holds(&self, positions: usize, sequences: usize) -> bool {
+        self.spare[0] >= positions && self.spare[1] >= sequences && self.thread == thread::current().id()
+    }
+
     /// Begins a sequence of at most so many positions of its own, after those of `prefix`, which must not grow any more; `None` when there is no room.
     pub fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {
         self.places.open(prefix, positions)
