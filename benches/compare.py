@@ -3,7 +3,8 @@
     python benches/compare.py /tmp/inputs generate --model llama-15m --batch 8 --peer transformers --peer llama.cpp --runs 5
     python benches/compare.py /tmp/inputs workload --model llama-15m --batch 64 --peer "transformers --batch 32"
 
-What stands behind a peer's name are arguments for it alone. Knows the contract and how much work a case is at least; nothing of how it is done.
+What stands behind a peer's name are arguments for it alone. `--device cuda` has all sides compute on a graphics card, in bf16. Knows the contract and how much
+work a case is at least; nothing of how it is done.
 """
 
 import argparse
@@ -33,8 +34,12 @@ OPTIONS = {
 DEFAULTS = {
     "generate": {"tokens": 128}, "workload": {"prompts": 256}, "dpo-step": {"steps": 3}, "relational": {"prompts": 1_000_000},
 }
-# Bytes of a number.
-F32 = 4
+# Bytes of a number, and what else peers are told, on each device.
+BYTES = {"cpu": 4, "cuda": 2}
+PEER_ARGUMENTS = {
+    ("cuda", "transformers"): ["--device", "cuda", "--dtype", "bfloat16"],
+    ("cuda", "torch"): ["--device", "cuda", "--autocast", "1"],
+}
 
 
 def main():
@@ -42,7 +47,7 @@ def main():
     commands = {"optune": our_command(asked)} if asked.ours != "none" else {}
     for peer in asked.peer:
         commands[peer] = peer_command(asked, *shlex.split(peer))
-    lines, limits = {name: [] for name in commands}, {1: [], None: []}
+    lines, limits = {name: [] for name in commands}, {1: [], None: []} if asked.device == "cpu" else {None: []}
     for number in range(asked.runs):
         for name, command in commands.items():
             lines[name].append(run(command, asked.lines))
@@ -51,7 +56,7 @@ def main():
             for threads, found in limits.items():
                 found.append(run(limits_command(asked, threads), asked.lines))
     print_table(asked, lines, limits)
-    problems = disagreements(list(lines.values()))
+    problems = disagreements(list(lines.values()), asked.device)
     print("\n".join(problems) or "all sides computed the same")
     sys.exit(1 if problems else 0)
 
@@ -65,6 +70,7 @@ def arguments():
     parser.add_argument("--peer", action="append", default=[], help="a peer's name, and arguments for it alone; may be given several times")
     parser.add_argument("--ours", help="the program that is our side, with arguments for it alone, instead of cargo's bench; none: only peers")
     parser.add_argument("--our-arguments", default="", help="arguments for our side alone")
+    parser.add_argument("--device", choices=BYTES, default="cpu", help="where all sides compute")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--lines", type=Path, help="a file to which every line of every side is added")
     asked = parser.parse_args()
@@ -84,7 +90,8 @@ def case_arguments(asked):
 
 def our_command(asked):
     program = shlex.split(asked.ours) if asked.ours else [bench_program()]
-    return [*program, *case_arguments(asked), *shlex.split(asked.our_arguments)]
+    device = ["--device", asked.device] if asked.device != "cpu" else []
+    return [*program, *case_arguments(asked), *device, *shlex.split(asked.our_arguments)]
 
 
 def bench_program():
@@ -96,12 +103,14 @@ def bench_program():
 
 
 def peer_command(asked, name, *own):
-    return [sys.executable, str(FOLDER / "peers" / PEERS[asked.case, name]), *case_arguments(asked), *own]
+    return [sys.executable, str(FOLDER / "peers" / PEERS[asked.case, name]), *case_arguments(asked), *PEER_ARGUMENTS.get((asked.device, name), []), *own]
 
 
 def limits_command(asked, threads):
     threads = threads or asked.threads
-    return [sys.executable, str(FOLDER / "peers" / "limits.py"), "limits", "--inputs", str(asked.inputs), *(["--threads", str(threads)] if threads else [])]
+    device = ["--device", "cuda", "--dtype", "bfloat16"] if asked.device == "cuda" else []
+    threads = ["--threads", str(threads)] if threads else []
+    return [sys.executable, str(FOLDER / "peers" / "limits.py"), "limits", "--inputs", str(asked.inputs), *device, *threads]
 
 
 def run(command, keep):
@@ -124,7 +133,8 @@ def print_table(asked, lines, limits):
     if asked.case != "relational":
         for found in limits.values():
             reads, flops = [[line[key] / 1e9 for line in found] for key in ("read_bytes_per_second", "matrix_flops_per_second")]
-            print(f"limits of {found[0]['threads']} threads: reads {spread(reads)} GB/s, matrix products {spread(flops)} Gflop/s")
+            of = f"{found[0]['threads']} threads" if asked.device == "cpu" else asked.device
+            print(f"limits of {of}: reads {spread(reads)} GB/s, matrix products {spread(flops)} Gflop/s")
         limit = [least_seconds(asked, line) for line in limits[None]]
     header = ["side", "seconds", "tokens/s", "CPU seconds", "peak MiB", "share of the limit", f"speed of {next(iter(lines))} to it"]
     rows = [header]
@@ -158,7 +168,7 @@ def least_seconds(asked, machine):
     attention = 2 * hidden * head_dim * (config["num_attention_heads"] + config["num_key_value_heads"])
     layers = config["num_hidden_layers"] * (attention + 3 * hidden * config["intermediate_size"])
     head = config["vocab_size"] * hidden
-    reading = (layers + head) * F32 / machine["read_bytes_per_second"]
+    reading = (layers + head) * BYTES[asked.device] / machine["read_bytes_per_second"]
     products = lambda positions, predicted: 2 * (layers * positions + head * predicted) / machine["matrix_flops_per_second"]
     if asked.case == "generate":
         batch, tokens = int(asked.batch), int(asked.tokens)
@@ -175,20 +185,22 @@ def least_seconds(asked, machine):
     return int(asked.steps) * 3 * products(prompt + chosen + rejected, chosen + rejected)
 
 
-def disagreements(lines):
+def disagreements(lines, device):
     """What the sides did not compute alike, as sentences: all runs are compared with the first side's first. Greedy ids part sooner or later, where two
-    tokens are as good as equally probable; they should not do so in the first half."""
+    tokens are as good as equally probable; they should not do so in the first half, or, in bf16, among the first eight."""
     first, problems = lines[0][0], []
+    count, losses = len(first.get("token_ids", [])), 1e-3 if device == "cpu" else 1e-2
+    least = count / 2 if device == "cpu" else min(count, 8)
     for line in (line for found in lines for line in found):
         sides = f"{first['side']} and {line['side']}"
         ids = [line.get("token_ids", []) for line in (first, line)]
         alike = next((at for at, (left, right) in enumerate(zip(*ids)) if left != right), len(ids[0]))
-        if len(ids[0]) != len(ids[1]) or 2 * alike < len(ids[0]):
+        if len(ids[0]) != len(ids[1]) or alike < least:
             problems.append(f"{sides} differ in token_ids from number {alike} of {len(ids[0])} and {len(ids[1])} on")
         for key in ("selected", "pool", "pairs"):
             if first.get(key) != line.get(key):
                 problems.append(f"{sides} differ in {key}: {first.get(key)} and {line.get(key)}")
-        for key, tolerance in (("losses", 1e-3), ("weight_sum", 1e-9)):
+        for key, tolerance in (("losses", losses), ("weight_sum", 1e-9)):
             values = [value if isinstance(value, list) else [value] for value in (first.get(key, 0), line.get(key, 0))]
             close = len(values[0]) == len(values[1]) and all(math.isclose(*both, rel_tol=tolerance) for both in zip(*values))
             if not close:

@@ -43,6 +43,8 @@ pub use device::DeviceChoice;
 pub use dtype::Dtype;
 pub use error::ModelError;
 pub use generation_config::GenerationConfig;
+#[cfg(feature = "cuda")]
+pub use gpu::product as gpu_product;
 #[cfg(feature = "gpu")]
 pub use gpu::{Drawing, Drawn, GpuCache, GpuDecoder, GpuElement};
 pub use head::Head;

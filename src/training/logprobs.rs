@@ -145,7 +145,7 @@ impl Scored {
         let hidden = hidden.select(0, before);
         let (weight, frozen) = head_weight(model);
 
-        let logits = hidden.clone().inner().matmul(weight.clone().inner().transpose());
+        let logits = product(hidden.clone().inner(), weight.clone().inner().transpose());
         let probabilities = softmax(logits.clone(), 1);
         // log Σ e^logit = largest logit − log of its probability, which is at least 1 / vocab_size and so keeps its digits.
         let normalizer = logits.clone().max_dim(1) - probabilities.clone().max_dim(1).log();
@@ -174,7 +174,7 @@ impl Scored {
 
         // With G = derivative ⊙ (one-hot − probabilities), the gradient by the logits, these are G · weight and Gᵀ · hidden.
         let by_hidden =
-            (plain_weight.clone().select(0, targets.clone()) - probabilities.clone().matmul(plain_weight.clone())) * derivative.clone();
+            (plain_weight.clone().select(0, targets.clone()) - product(probabilities.clone(), plain_weight.clone())) * derivative.clone();
         // A sum with these derivatives, for autodiff to go on from.
         let of_hidden = (hidden * by_hidden.autodiff()).sum();
         if frozen {
@@ -182,9 +182,18 @@ impl Scored {
         }
         let scaled = plain_hidden * derivative;
         let by_weight = plain_weight.zeros_like().select_assign(0, targets, scaled.clone(), IndexingUpdateOp::Add)
-            - probabilities.transpose().matmul(scaled);
+            - product(probabilities.transpose(), scaled);
         Some((of_hidden + (weight * by_weight.autodiff()).sum()).backward())
     }
+}
+
+/// `left · right`: on a GPU from numbers that are shortened to bf16, as in the model's projections.
+fn product(left: Tensor<2>, right: Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "cuda")]
+    if let Some(found) = crate::model::gpu_product(&left, &right) {
+        return found;
+    }
+    left.matmul(right)
 }
 
 /// The weights from hidden states to logits, `[vocab_size, hidden_size]`, and whether they are frozen.

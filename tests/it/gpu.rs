@@ -149,6 +149,6 @@ fn a_training_step_is_the_processors() {
     };
     let (expected, found) = (steps(&Device::flex()), steps(&DeviceChoice::Cuda.resolve().unwrap()));
     for (expected, found) in expected.iter().flatten().zip(found.iter().flatten()) {
-        assert!((expected - found).abs() < 0.01 * expected.abs(), "{found:?}, expected {expected:?}");
+        assert!((expected - found).abs() < 0.03 * expected.abs(), "{found:?}, expected {expected:?}");
     }
 }

@@ -7,10 +7,9 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use optune::model::{CausalLm, ChatTemplate, Checkpoint, DeviceChoice, Message, Padding, Placement, Sequences, SpecialTokens};
 use serde_json::{Value, json};
 
-/// The device that `OPTUNE_DEVICE` names; the processor unless it is set.
+/// Where models are computed whose numbers are compared to the last digits. Those of a GPU: `gpu.rs`.
 pub fn device() -> Device {
-    let choice = std::env::var("OPTUNE_DEVICE").map_or(Ok(DeviceChoice::Cpu), |text| text.parse());
-    choice.and_then(DeviceChoice::resolve).expect("OPTUNE_DEVICE names a usable device")
+    DeviceChoice::Cpu.resolve().expect("the processor")
 }
 
 /// A folder of real data; `None`, with a word about it, where it was not provided.

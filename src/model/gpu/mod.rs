@@ -5,6 +5,8 @@
 
 mod cache;
 mod kernels;
+#[cfg(feature = "cuda")]
+mod product;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,6 +27,8 @@ use super::parameters::transpose;
 use super::{Attention, CausalLm, Layer, ModelError, Projection, Span};
 use cache::{End, Places};
 use kernels::{Choice, DRAWERS, DRAWN, HeadParts, PLACE, PLANES, TILE, UNITS};
+#[cfg(feature = "cuda")]
+pub use product::product;
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 const BF16: ElemType = ElemType::Float(FloatKind::BF16);
