@@ -82,7 +82,7 @@ enum Engine {
     Processor(Box<CpuDecoder>),
     /// The same, in kernels of our own for GPUs; with the cache of the last call.
     #[cfg(feature = "gpu")]
-    Gpu(Box<GpuDecoder>, Mutex<Option<GpuCache>>),
+    Gpu(Box<(GpuDecoder, Mutex<Option<GpuCache>>)>),
     /// Batches of rows, by burn.
     Burn(Box<CausalLm>),
 }
@@ -116,7 +116,7 @@ impl Generator {
     pub fn on_gpu(model: CausalLm, gpu: &cubecl::Device, element: GpuElement) -> Result<Self, GenerationError> {
         let model = without_graph(model);
         let device = model.device();
-        let engine = Engine::Gpu(Box::new(GpuDecoder::new(model, gpu, element)?), Mutex::default());
+        let engine = Engine::Gpu(Box::new((GpuDecoder::new(model, gpu, element)?, Mutex::default())));
         Ok(Self { engine, device, cache_bytes: GPU_CACHE_BYTES })
     }
 
@@ -201,7 +201,8 @@ impl Generator {
                 kernels::awake(|| continuous::run(decoder, &rows, &mut responses, sampling, batch_size, observe))?;
             }
             #[cfg(feature = "gpu")]
-            Engine::Gpu(decoder, cache) => {
+            Engine::Gpu(engine) => {
+                let (decoder, cache) = &**engine;
                 let taken = || cache.lock().unwrap_or_else(PoisonError::into_inner);
                 let earlier = taken().take();
                 let mut gpu = Gpu::new(decoder, &rows, &responses, batch_size, self.cache_bytes, earlier);

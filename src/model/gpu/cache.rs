@@ -104,11 +104,6 @@ impl Places {
     pub(super) fn advance(&mut self, number: usize, positions: usize) {
         self.sequences[number].length += positions;
     }
-
-    /// How many sequences there have been at once.
-    pub(super) fn sequences(&self) -> usize {
-        self.sequences.len()
-    }
 }
 
 #[cfg(test)]

@@ -5,30 +5,28 @@
 
 mod cache;
 mod kernels;
+mod launch;
 #[cfg(feature = "cuda")]
 mod product;
+mod weights;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::thread::{self, ThreadId};
 
-use burn::tensor::{Bytes, bf16};
+use burn::tensor::Bytes;
 use cubecl::client::{Client, Graph};
 use cubecl::ir::{ElemType, FloatKind, IntKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use cubecl::std::tensor::TensorHandle;
-use cubek_matmul::definition::{MatmulElems, MatmulGlobalElems};
-use cubek_matmul::launch::launch_ref;
-use cubek_matmul::strategy::Strategy;
-use cubek_std::InputBinding;
 
-use super::parameters::transpose;
-use super::{Attention, CausalLm, Layer, ModelError, Projection, Span};
+use super::{CausalLm, ModelError, Span};
 use cache::{End, Places};
-use kernels::{Choice, DRAWERS, DRAWN, HeadParts, PLACE, PLANES, TILE, UNITS};
+use kernels::{Choice, DRAWERS, DRAWN, PLACE, TILE, UNITS};
 #[cfg(feature = "cuda")]
 pub use product::product;
+use weights::{GpuLayer, GpuNorm, Upload, Weight, read};
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 const BF16: ElemType = ElemType::Float(FloatKind::BF16);
@@ -36,9 +34,6 @@ const I32: ElemType = ElemType::Int(IntKind::I32);
 
 /// A product computes at most so many rows more than it is asked for.
 const ROWS: usize = 4 * TILE;
-
-/// So many cubes keep a GPU busy.
-const BUSY_CUBES: usize = 64;
 
 /// A model's weights, laid out for a GPU.
 pub struct GpuDecoder {
@@ -55,44 +50,6 @@ pub struct GpuDecoder {
     norm: GpuNorm,
     /// `[head_dim / 2]`, f32.
     angles: TensorHandle,
-}
-
-/// One layer's weights; projections of one input stand beside each other.
-struct GpuLayer {
-    input_norm: GpuNorm,
-    qkv: GpuProjection,
-    /// `[2, head_dim]`, of queries and of keys.
-    head_norms: Option<GpuNorm>,
-    output: GpuProjection,
-    mlp_norm: GpuNorm,
-    gate_up: GpuProjection,
-    down: GpuProjection,
-    heads: usize,
-    key_value_heads: usize,
-    head_dim: usize,
-    rotary: bool,
-    window: usize,
-}
-
-/// What rows are multiplied with.
-struct Weight {
-    numbers: TensorHandle,
-    /// Whether they stand in [`tiles`] of their transpose, else as the transpose's rows.
-    in_tiles: bool,
-    inner: usize,
-    columns: usize,
-}
-
-struct GpuProjection {
-    weight: Weight,
-    /// `[out]`, f32.
-    bias: Option<TensorHandle>,
-}
-
-struct GpuNorm {
-    /// f32.
-    weight: TensorHandle,
-    epsilon: f32,
 }
 
 /// Keys and values of many sequences, in the memory of the GPU.
@@ -449,142 +406,6 @@ impl GpuDecoder {
         Ok(drawn.collect())
     }
 
-    /// `out = x · weight`, of `[rows, in]` and `[in, out]`. Both have memory for a multiple of [`ROWS`] rows.
-    fn product(&self, x: &TensorHandle, weight: &Weight, out: &TensorHandle) -> Result<(), ModelError> {
-        if weight.in_tiles {
-            self.product_of_tiles(x, weight, out);
-            return Ok(());
-        }
-        let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: self.element, rhs: self.element, out: F32 });
-        let transposed = TensorHandle::new(weight.numbers.handle.clone(), [weight.inner, weight.columns], [1, weight.inner], self.element);
-        let [x, weight] = [x.clone(), transposed].map(|tensor| InputBinding::new(tensor.binding(), self.element));
-        launch_ref(&Strategy::Auto, &self.client, x, weight, out.clone().binding(), &mut elements)
-            .map_err(|error| ModelError::Device(format!("cannot launch a matrix product: {error:?}")))
-    }
-
-    fn product_of_tiles(&self, x: &TensorHandle, weight: &Weight, out: &TensorHandle) {
-        let row_tiles = x.shape()[0].div_ceil(TILE);
-        let (column_tiles, inner_tiles) = (weight.columns / TILE, weight.inner / TILE);
-        let rows_of_cube = if row_tiles > 2 { ROWS / TILE } else { row_tiles };
-        let cubes_of_rows = row_tiles.div_ceil(rows_of_cube);
-        // Rows are read once for each column of cubes: as few of these as keep the GPU busy.
-        let enough = |columns: &usize| column_tiles.is_multiple_of(*columns) && column_tiles / columns * cubes_of_rows >= BUSY_CUBES;
-        let columns_of_cube = [4, 2].into_iter().find(enough).unwrap_or(1);
-        // All tiles of a plane at once are few enough for its registers.
-        let fits = |together: &usize| inner_tiles.is_multiple_of(PLANES * together) && together * (rows_of_cube + columns_of_cube) <= 12;
-        let together = [4, 2].into_iter().find(fits).unwrap_or(1);
-        let whole = |tensor: &TensorHandle, width: usize| {
-            let rows = cubes_of_rows * rows_of_cube * TILE;
-            TensorHandle::new_contiguous([rows, width], tensor.handle.clone(), tensor.dtype).binding().into_buffer_arg()
-        };
-        kernels::product_of_tiles::launch(
-            &self.client,
-            CubeCount::Static(cubes_of_rows as u32, (column_tiles / columns_of_cube) as u32, 1),
-            CubeDim::new_2d(32, PLANES as u32),
-            whole(x, weight.inner),
-            weight.numbers.clone().binding().into_buffer_arg(),
-            whole(out, weight.columns),
-            weight.inner,
-            weight.columns,
-            rows_of_cube,
-            columns_of_cube,
-            together,
-            self.element,
-        );
-    }
-
-    /// `out = x · weight + bias`.
-    fn apply(&self, projection: &GpuProjection, x: &TensorHandle, out: &TensorHandle) -> Result<(), ModelError> {
-        self.product(x, &projection.weight, out)?;
-        if let Some(bias) = &projection.bias {
-            let [rows, width] = [out.shape()[0], out.shape()[1]];
-            let cubes = CubeCount::Static(width.div_ceil(UNITS) as u32, rows as u32, 1);
-            let units = CubeDim::new_1d(UNITS as u32);
-            kernels::add_bias::launch(&self.client, cubes, units, out.clone().into_arg(), bias.clone().into_arg(), width);
-        }
-        Ok(())
-    }
-
-    fn place_heads(&self, layer: &GpuLayer, qkv: &TensorHandle, places: &TensorHandle, [queries, keys, values]: [&TensorHandle; 3]) {
-        let parts = HeadParts { bias: layer.qkv.bias.is_some(), norms: layer.head_norms.is_some(), rotary: layer.rotary };
-        let heads = layer.heads + 2 * layer.key_value_heads;
-        kernels::place_heads::launch(
-            &self.client,
-            CubeCount::Static(heads as u32, qkv.shape()[0] as u32, 1),
-            CubeDim::new_1d(layer.head_dim as u32 / 2),
-            qkv.clone().into_arg(),
-            layer.qkv.bias.as_ref().unwrap_or(&self.angles).clone().into_arg(),
-            layer.head_norms.as_ref().map_or(&self.angles, |norm| &norm.weight).clone().into_arg(),
-            self.angles.clone().into_arg(),
-            places.clone().into_arg(),
-            queries.clone().into_arg(),
-            keys.clone().into_arg(),
-            values.clone().into_arg(),
-            layer.heads,
-            layer.key_value_heads,
-            layer.head_norms.as_ref().map_or(0.0, |norm| norm.epsilon),
-            layer.head_dim,
-            parts,
-            self.element,
-        );
-    }
-
-    fn attend(
-        &self,
-        layer: &GpuLayer,
-        queries: &TensorHandle,
-        [keys, values]: [&TensorHandle; 2],
-        places: &TensorHandle,
-        out: &TensorHandle,
-    ) {
-        let plane = self.client.properties().hardware.plane_size_max as usize;
-        // As wide as gives all units of a plane something to do.
-        let vector =
-            [4, 2].into_iter().find(|vector| layer.head_dim.is_multiple_of(*vector) && vector * plane <= layer.head_dim).unwrap_or(1);
-        // More would need more registers than a unit has.
-        let group = layer.heads / layer.key_value_heads;
-        let together = (1..=4).rev().find(|together| group.is_multiple_of(*together)).unwrap_or(1);
-        kernels::attend::launch(
-            &self.client,
-            CubeCount::Static((layer.heads / together) as u32, queries.shape()[0] as u32, 1),
-            CubeDim::new_1d(UNITS as u32),
-            vector,
-            queries.clone().into_arg(),
-            keys.clone().into_arg(),
-            values.clone().into_arg(),
-            places.clone().into_arg(),
-            out.clone().into_arg(),
-            layer.window,
-            (layer.head_dim as f64).powf(-0.5) as f32,
-            kernels::Attention {
-                heads: layer.heads,
-                key_value_heads: layer.key_value_heads,
-                head_dim: layer.head_dim,
-                together,
-                plane,
-                vector,
-                in_tiles: layer.output.weight.in_tiles,
-            },
-            self.element,
-        );
-    }
-
-    fn swiglu(&self, layer: &GpuLayer, gate_up: &TensorHandle, out: &TensorHandle) {
-        let [rows, width] = [out.shape()[0], out.shape()[1]];
-        kernels::swiglu::launch(
-            &self.client,
-            CubeCount::Static(width.div_ceil(UNITS) as u32, rows as u32, 1),
-            CubeDim::new_1d(UNITS as u32),
-            gate_up.clone().into_arg(),
-            layer.gate_up.bias.as_ref().unwrap_or(&self.angles).clone().into_arg(),
-            out.clone().into_arg(),
-            width,
-            layer.gate_up.bias.is_some(),
-            layer.down.weight.in_tiles,
-            self.element,
-        );
-    }
-
     fn integers(&self, values: &[i32]) -> TensorHandle {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         TensorHandle::new_contiguous([values.len()], self.client.create_from_slice(&bytes), I32)
@@ -592,46 +413,6 @@ impl GpuDecoder {
 
     fn upload(&self) -> Upload<'_> {
         Upload { client: &self.client, element: self.element }
-    }
-}
-
-impl GpuLayer {
-    fn new(layer: Layer, upload: &Upload<'_>) -> Result<Self, ModelError> {
-        let attention: &Attention = &layer.self_attn;
-        let head_dim = attention.head_dim();
-        let [_, queries] = attention.q_proj.weight.val().dims();
-        let [_, keys] = attention.k_proj.weight.val().dims();
-        let head_norms = match (&attention.q_norm, &attention.k_norm) {
-            (Some(queries), Some(keys)) => {
-                let both = [read(queries.gamma.val())?, read(keys.gamma.val())?].concat();
-                Some(GpuNorm { weight: upload.numbers(&both), epsilon: queries.epsilon as f32 })
-            }
-            _ => None,
-        };
-        Ok(Self {
-            input_norm: upload.norm(&layer.input_layernorm)?,
-            qkv: upload.projection(&[&attention.q_proj, &attention.k_proj, &attention.v_proj])?,
-            head_norms,
-            output: upload.projection(&[&attention.o_proj])?,
-            mlp_norm: upload.norm(&layer.post_attention_layernorm)?,
-            gate_up: upload.projection(&[&layer.mlp.gate_proj, &layer.mlp.up_proj])?,
-            down: upload.projection(&[&layer.mlp.down_proj])?,
-            heads: queries / head_dim,
-            key_value_heads: keys / head_dim,
-            head_dim,
-            rotary: attention.is_rotary(),
-            // No sequence is longer: positions are counted in i32.
-            window: attention.sliding_window().unwrap_or(i32::MAX as usize),
-        })
-    }
-
-    fn qkv_width(&self) -> usize {
-        (self.heads + 2 * self.key_value_heads) * self.head_dim
-    }
-
-    /// Width inside the MLP.
-    fn inner(&self) -> usize {
-        self.down.weight.inner
     }
 }
 
@@ -657,72 +438,6 @@ impl GpuCache {
     }
 }
 
-/// Where weights go.
-struct Upload<'a> {
-    client: &'a Client,
-    element: ElemType,
-}
-
-impl Upload<'_> {
-    fn numbers(&self, values: &[f32]) -> TensorHandle {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        TensorHandle::new_contiguous([values.len()], self.client.create_from_slice(&bytes), F32)
-    }
-
-    fn matrix(&self, values: &[f32], shape: [usize; 2]) -> TensorHandle {
-        let bytes: Vec<u8> = match self.element {
-            BF16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
-            _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        };
-        TensorHandle::new_contiguous(shape, self.client.create_from_slice(&bytes), self.element)
-    }
-
-    /// A weight, of which the transpose's rows are given: `[columns, inner]`.
-    fn weight(&self, values: Vec<f32>, columns: usize, inner: usize) -> Weight {
-        let in_tiles = self.element == BF16 && columns.is_multiple_of(TILE) && inner.is_multiple_of(TILE);
-        let values = if in_tiles { tiles(&values, inner) } else { values };
-        Weight { numbers: self.matrix(&values, [columns, inner]), in_tiles, inner, columns }
-    }
-
-    fn norm(&self, norm: &burn::nn::RmsNorm) -> Result<GpuNorm, ModelError> {
-        Ok(GpuNorm { weight: self.numbers(&read(norm.gamma.val())?), epsilon: norm.epsilon as f32 })
-    }
-
-    /// Projections of one input beside each other, adapters merged in.
-    fn projection(&self, projections: &[&Projection]) -> Result<GpuProjection, ModelError> {
-        let (mut parts, mut bias, mut biased) = (Vec::with_capacity(projections.len()), Vec::new(), false);
-        let (mut rows, mut columns) = (0, 0);
-        for projection in projections {
-            let weight = projection.merged();
-            let [from, to] = weight.dims();
-            (rows, columns) = (from, columns + to);
-            match &projection.bias {
-                Some(values) => {
-                    biased = true;
-                    bias.extend(read(values.val())?);
-                }
-                None => bias.resize(bias.len() + to, 0.0),
-            }
-            parts.push((read(weight)?, to));
-        }
-        let values = parts.iter().flat_map(|(part, width)| transpose(part, rows, *width)).collect();
-        Ok(GpuProjection { weight: self.weight(values, columns, rows), bias: biased.then(|| self.numbers(&bias)) })
-    }
-}
-
-/// A matrix `[rows, width]` in tiles: those of the first [`TILE`] rows, one after the other and each row by row, then those of the next.
-fn tiles(values: &[f32], width: usize) -> Vec<f32> {
-    let mut tiled = Vec::with_capacity(values.len());
-    for rows in values.chunks_exact(width * TILE) {
-        for column in (0..width).step_by(TILE) {
-            for row in rows.chunks_exact(width) {
-                tiled.extend_from_slice(&row[column..column + TILE]);
-            }
-        }
-    }
-    tiled
-}
-
 impl Recorded {
     #[allow(unsafe_code)]
     fn replay(&self) -> Result<(), ModelError> {
@@ -731,9 +446,4 @@ impl Recorded {
         let replayed = unsafe { self.graph.replay() };
         replayed.map_err(|error| ModelError::Device(format!("cannot launch a recorded pass: {error}")))
     }
-}
-
-/// A parameter's numbers.
-fn read<const D: usize>(tensor: burn::tensor::Tensor<D>) -> Result<Vec<f32>, ModelError> {
-    tensor.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(format!("cannot read the weights back: {error}")))
 }

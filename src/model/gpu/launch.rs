@@ -1,0 +1,160 @@
+//! What a layer's pass is made of: each product and kernel, launched with the cubes that suit its sizes. Knows nothing of their order.
+
+use cubecl::prelude::*;
+use cubecl::std::tensor::TensorHandle;
+use cubek_matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek_matmul::launch::launch_ref;
+use cubek_matmul::strategy::Strategy;
+use cubek_std::InputBinding;
+
+use super::kernels::{self, HeadParts, PLANES, TILE, UNITS};
+use super::weights::{GpuLayer, GpuProjection, Weight};
+use super::{F32, GpuDecoder, ROWS};
+use crate::model::ModelError;
+
+/// So many cubes keep a GPU busy.
+const BUSY_CUBES: usize = 64;
+
+impl GpuDecoder {
+    /// `out = x · weight`, of `[rows, in]` and `[in, out]`. Both have memory for a multiple of [`ROWS`] rows.
+    pub(super) fn product(&self, x: &TensorHandle, weight: &Weight, out: &TensorHandle) -> Result<(), ModelError> {
+        if weight.in_tiles {
+            self.product_of_tiles(x, weight, out);
+            return Ok(());
+        }
+        let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: self.element, rhs: self.element, out: F32 });
+        let transposed = TensorHandle::new(weight.numbers.handle.clone(), [weight.inner, weight.columns], [1, weight.inner], self.element);
+        let [x, weight] = [x.clone(), transposed].map(|tensor| InputBinding::new(tensor.binding(), self.element));
+        launch_ref(&Strategy::Auto, &self.client, x, weight, out.clone().binding(), &mut elements)
+            .map_err(|error| ModelError::Device(format!("cannot launch a matrix product: {error:?}")))
+    }
+
+    pub(super) fn product_of_tiles(&self, x: &TensorHandle, weight: &Weight, out: &TensorHandle) {
+        let row_tiles = x.shape()[0].div_ceil(TILE);
+        let (column_tiles, inner_tiles) = (weight.columns / TILE, weight.inner / TILE);
+        let rows_of_cube = if row_tiles > 2 { ROWS / TILE } else { row_tiles };
+        let cubes_of_rows = row_tiles.div_ceil(rows_of_cube);
+        // Rows are read once for each column of cubes: as few of these as keep the GPU busy.
+        let enough = |columns: &usize| column_tiles.is_multiple_of(*columns) && column_tiles / columns * cubes_of_rows >= BUSY_CUBES;
+        let columns_of_cube = [4, 2].into_iter().find(enough).unwrap_or(1);
+        // All tiles of a plane at once are few enough for its registers.
+        let fits = |together: &usize| inner_tiles.is_multiple_of(PLANES * together) && together * (rows_of_cube + columns_of_cube) <= 12;
+        let together = [4, 2].into_iter().find(fits).unwrap_or(1);
+        let whole = |tensor: &TensorHandle, width: usize| {
+            let rows = cubes_of_rows * rows_of_cube * TILE;
+            TensorHandle::new_contiguous([rows, width], tensor.handle.clone(), tensor.dtype).binding().into_buffer_arg()
+        };
+        kernels::product_of_tiles::launch(
+            &self.client,
+            CubeCount::Static(cubes_of_rows as u32, (column_tiles / columns_of_cube) as u32, 1),
+            CubeDim::new_2d(32, PLANES as u32),
+            whole(x, weight.inner),
+            weight.numbers.clone().binding().into_buffer_arg(),
+            whole(out, weight.columns),
+            weight.inner,
+            weight.columns,
+            rows_of_cube,
+            columns_of_cube,
+            together,
+            self.element,
+        );
+    }
+
+    /// `out = x · weight + bias`.
+    pub(super) fn apply(&self, projection: &GpuProjection, x: &TensorHandle, out: &TensorHandle) -> Result<(), ModelError> {
+        self.product(x, &projection.weight, out)?;
+        if let Some(bias) = &projection.bias {
+            let [rows, width] = [out.shape()[0], out.shape()[1]];
+            let cubes = CubeCount::Static(width.div_ceil(UNITS) as u32, rows as u32, 1);
+            let units = CubeDim::new_1d(UNITS as u32);
+            kernels::add_bias::launch(&self.client, cubes, units, out.clone().into_arg(), bias.clone().into_arg(), width);
+        }
+        Ok(())
+    }
+
+    pub(super) fn place_heads(
+        &self,
+        layer: &GpuLayer,
+        qkv: &TensorHandle,
+        places: &TensorHandle,
+        [queries, keys, values]: [&TensorHandle; 3],
+    ) {
+        let parts = HeadParts { bias: layer.qkv.bias.is_some(), norms: layer.head_norms.is_some(), rotary: layer.rotary };
+        let heads = layer.heads + 2 * layer.key_value_heads;
+        kernels::place_heads::launch(
+            &self.client,
+            CubeCount::Static(heads as u32, qkv.shape()[0] as u32, 1),
+            CubeDim::new_1d(layer.head_dim as u32 / 2),
+            qkv.clone().into_arg(),
+            layer.qkv.bias.as_ref().unwrap_or(&self.angles).clone().into_arg(),
+            layer.head_norms.as_ref().map_or(&self.angles, |norm| &norm.weight).clone().into_arg(),
+            self.angles.clone().into_arg(),
+            places.clone().into_arg(),
+            queries.clone().into_arg(),
+            keys.clone().into_arg(),
+            values.clone().into_arg(),
+            layer.heads,
+            layer.key_value_heads,
+            layer.head_norms.as_ref().map_or(0.0, |norm| norm.epsilon),
+            layer.head_dim,
+            parts,
+            self.element,
+        );
+    }
+
+    pub(super) fn attend(
+        &self,
+        layer: &GpuLayer,
+        queries: &TensorHandle,
+        [keys, values]: [&TensorHandle; 2],
+        places: &TensorHandle,
+        out: &TensorHandle,
+    ) {
+        let plane = self.client.properties().hardware.plane_size_max as usize;
+        // As wide as gives all units of a plane something to do.
+        let vector =
+            [4, 2].into_iter().find(|vector| layer.head_dim.is_multiple_of(*vector) && vector * plane <= layer.head_dim).unwrap_or(1);
+        // More would need more registers than a unit has.
+        let group = layer.heads / layer.key_value_heads;
+        let together = (1..=4).rev().find(|together| group.is_multiple_of(*together)).unwrap_or(1);
+        kernels::attend::launch(
+            &self.client,
+            CubeCount::Static((layer.heads / together) as u32, queries.shape()[0] as u32, 1),
+            CubeDim::new_1d(UNITS as u32),
+            vector,
+            queries.clone().into_arg(),
+            keys.clone().into_arg(),
+            values.clone().into_arg(),
+            places.clone().into_arg(),
+            out.clone().into_arg(),
+            layer.window,
+            (layer.head_dim as f64).powf(-0.5) as f32,
+            kernels::Attention {
+                heads: layer.heads,
+                key_value_heads: layer.key_value_heads,
+                head_dim: layer.head_dim,
+                together,
+                plane,
+                vector,
+                in_tiles: layer.output.weight.in_tiles,
+            },
+            self.element,
+        );
+    }
+
+    pub(super) fn swiglu(&self, layer: &GpuLayer, gate_up: &TensorHandle, out: &TensorHandle) {
+        let [rows, width] = [out.shape()[0], out.shape()[1]];
+        kernels::swiglu::launch(
+            &self.client,
+            CubeCount::Static(width.div_ceil(UNITS) as u32, rows as u32, 1),
+            CubeDim::new_1d(UNITS as u32),
+            gate_up.clone().into_arg(),
+            layer.gate_up.bias.as_ref().unwrap_or(&self.angles).clone().into_arg(),
+            out.clone().into_arg(),
+            width,
+            layer.gate_up.bias.is_some(),
+            layer.down.weight.in_tiles,
+            self.element,
+        );
+    }
+}
