@@ -89,14 +89,15 @@ def case_arguments(asked):
 
 
 def our_command(asked):
-    program = shlex.split(asked.ours) if asked.ours else [bench_program()]
+    program = shlex.split(asked.ours) if asked.ours else [bench_program(asked.device)]
     device = ["--device", asked.device] if asked.device != "cpu" else []
     return [*program, *case_arguments(asked), *device, *shlex.split(asked.our_arguments)]
 
 
-def bench_program():
+def bench_program(device):
     """Builds the bench and returns its path: cargo itself is not to be measured."""
-    build = ["cargo", "bench", "--bench", "optune", "--no-run", "--message-format", "json"]
+    features = ["--features", "cuda"] if device == "cuda" else []
+    build = ["cargo", "bench", "--bench", "optune", *features, "--no-run", "--message-format", "json"]
     messages = subprocess.run(build, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=True).stdout
     built = [message for message in map(json.loads, messages.splitlines()) if message.get("executable") and "bench" in message["target"]["kind"]]
     return built[-1]["executable"]
