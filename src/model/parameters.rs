@@ -160,6 +160,14 @@ pub(super) fn read(model: &impl Module, sink: &mut Sink<'_>) -> Result<(), Model
     read.outcome
 }
 
+/// A parameter's numbers.
+///
+/// # Errors
+/// When it is not f32, or cannot be read from its device.
+pub(super) fn numbers<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
+    tensor.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(format!("cannot read the weights back: {error}")))
+}
+
 /// The transpose of a `rows` × `columns` matrix, in tiles that stay in the cache.
 pub(super) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     const TILE: usize = 32;

@@ -7,7 +7,8 @@ use burn::nn::Initializer;
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-use super::LowRank;
+use super::parameters::numbers;
+use super::{LowRank, ModelError};
 
 /// `y = x · weight + bias`, and what an adapter adds to that.
 #[derive(Module, Debug)]
@@ -45,6 +46,40 @@ impl Projection {
             None => multiply(x, self.weight.val(), bias),
             Some(adapter) => multiply(x.clone(), self.weight.val(), bias) + adapter.forward(x),
         }
+    }
+}
+
+/// Projections of one input beside each other, adapters merged in, as numbers.
+pub(super) struct Beside {
+    /// The width of their input.
+    pub(super) rows: usize,
+    /// Each one's weight, `[rows, columns]`, and its columns.
+    pub(super) parts: Vec<(Vec<f32>, usize)>,
+    /// Of all columns; `None` when no projection has one.
+    pub(super) bias: Option<Vec<f32>>,
+}
+
+impl Beside {
+    /// # Errors
+    /// When a parameter is not f32.
+    pub(super) fn new(projections: &[&Projection]) -> Result<Self, ModelError> {
+        let mut parts = Vec::with_capacity(projections.len());
+        let (mut bias, mut biased) = (Vec::new(), false);
+        let mut rows = 0;
+        for projection in projections {
+            let weight = projection.merged();
+            let [from, to] = weight.dims();
+            rows = from;
+            match &projection.bias {
+                Some(values) => {
+                    biased = true;
+                    bias.extend(numbers(values.val())?);
+                }
+                None => bias.resize(bias.len() + to, 0.0),
+            }
+            parts.push((numbers(weight)?, to));
+        }
+        Ok(Self { rows, parts, bias: biased.then_some(bias) })
     }
 }
 

@@ -265,6 +265,49 @@ impl Attention {
     }
 }
 
+/// The sizes of an attention.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AttentionShape {
+    pub(super) heads: usize,
+    pub(super) key_value_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) rotary: bool,
+    /// How far a position sees; [`usize::MAX`] when it sees all before it.
+    pub(super) window: usize,
+}
+
+impl AttentionShape {
+    pub(super) fn of(attention: &Attention) -> Self {
+        let [_, queries] = attention.q_proj.weight.val().dims();
+        let [_, keys] = attention.k_proj.weight.val().dims();
+        Self::new(attention, queries, keys)
+    }
+
+    /// Of an attention with so wide queries and keys.
+    pub(super) fn new(attention: &Attention, queries: usize, keys: usize) -> Self {
+        let head_dim = attention.head_dim();
+        Self {
+            heads: queries / head_dim,
+            key_value_heads: keys / head_dim,
+            head_dim,
+            rotary: attention.is_rotary(),
+            window: attention.sliding_window().unwrap_or(usize::MAX),
+        }
+    }
+
+    pub(super) fn query_width(self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    pub(super) fn key_width(self) -> usize {
+        self.key_value_heads * self.head_dim
+    }
+
+    pub(super) fn qkv_width(self) -> usize {
+        self.query_width() + 2 * self.key_width()
+    }
+}
+
 impl Mlp {
     /// # Shapes
     /// - x, output: `[rows, length, hidden_size]`

@@ -4,6 +4,8 @@
 
 use burn::backend::Cube;
 use burn::tensor::{DType, Tensor};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use crate::kernels::AdamW;
@@ -14,34 +16,26 @@ const UNITS: usize = 256;
 /// Cubes that add up a tensor's squares, one sum each.
 const SUMS: usize = 64;
 
-/// Whether a tensor is f32 on a GPU.
-pub(super) fn has(tensor: &Tensor<1>) -> bool {
-    tensor.dtype() == DType::F32 && tensor.clone().try_into_primitive::<Cube>().is_ok()
-}
-
-/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::kernels::adam_w) has it.
+/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::kernels::adam_w) has it; `None` when one of them is not f32 on a GPU.
 ///
 /// # Shapes
 /// - weight, gradient, mean, square: `[numbers]`
-///
-/// # Panics
-/// When one of them is not what [`has`] knows.
-pub(super) fn adam_w(rule: AdamW, [weight, gradient, mean, square]: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
+pub(super) fn adam_w(rule: AdamW, tensors: &[Tensor<1>; 4]) -> Option<[Tensor<1>; 3]> {
+    let [weight, gradient, mean, square] = tensors;
     let numbers = weight.dims()[0];
     let made = [(); 3].map(|()| Tensor::<1>::empty([numbers], (&weight.device(), DType::F32)));
-    let client = primitive(weight.clone()).client;
-    let [new_weight, new_mean, new_square] = made.clone().map(argument);
+    let [new_weight, new_mean, new_square] = &made;
     adam_w_kernel::launch(
-        &client,
+        &primitive(weight)?.client,
         CubeCount::Static(numbers.div_ceil(UNITS) as u32, 1, 1),
         CubeDim::new_1d(UNITS as u32),
-        argument(weight),
-        argument(gradient),
-        argument(mean),
-        argument(square),
-        new_weight,
-        new_mean,
-        new_square,
+        argument(weight)?,
+        argument(gradient)?,
+        argument(mean)?,
+        argument(square)?,
+        argument(new_weight)?,
+        argument(new_mean)?,
+        argument(new_square)?,
         rule.beta_1 as f32,
         (1.0 - rule.beta_1) as f32,
         rule.beta_2 as f32,
@@ -51,39 +45,35 @@ pub(super) fn adam_w(rule: AdamW, [weight, gradient, mean, square]: [Tensor<1>; 
         rule.rate as f32,
         rule.kept as f32,
     );
-    made
+    Some(made)
 }
 
-/// The sum of the squares of all numbers of all tensors. One transfer from the device.
-///
-/// # Panics
-/// When one of them is not what [`has`] knows.
-pub(super) fn sum_of_squares<'a>(tensors: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> f64 {
+/// The sum of the squares of all numbers of all tensors; `None` when there are none, or one of them is not f32 on a GPU. One transfer from the device.
+pub(super) fn sum_of_squares<'a>(tensors: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> Option<f64> {
     let mut sums: Option<Tensor<1>> = None;
     let count = tensors.len();
     for (index, tensor) in tensors.enumerate() {
         let sums = sums.get_or_insert_with(|| Tensor::empty([count * SUMS], (&tensor.device(), DType::F32)));
-        let client = primitive(tensor.clone()).client;
-        let cubes = CubeCount::Static(SUMS as u32, 1, 1);
         squares_kernel::launch(
-            &client,
-            cubes,
+            &primitive(tensor)?.client,
+            CubeCount::Static(SUMS as u32, 1, 1),
             CubeDim::new_1d(UNITS as u32),
-            argument(tensor.clone()),
-            argument(sums.clone()),
+            argument(tensor)?,
+            argument(sums)?,
             index * SUMS,
         );
     }
-    sums.map_or(0.0, |sums| sums.into_data().iter::<f64>().sum())
+    sums.map(|sums| sums.into_data().iter::<f64>().sum())
 }
 
-fn primitive(tensor: Tensor<1>) -> burn_cubecl::tensor::CubeTensor {
-    tensor.try_into_primitive::<Cube>().expect("a tensor on a GPU")
+/// A tensor's memory, if it is f32 on a GPU.
+fn primitive(tensor: &Tensor<1>) -> Option<CubeTensor> {
+    (tensor.dtype() == DType::F32).then(|| tensor.clone().try_into_primitive::<Cube>().ok())?
 }
 
 /// Contiguous, as the kernels expect.
-fn argument(tensor: Tensor<1>) -> BufferArg {
-    burn_cubecl::kernel::into_contiguous(primitive(tensor)).into_buffer_arg()
+fn argument(tensor: &Tensor<1>) -> Option<BufferArg> {
+    Some(into_contiguous(primitive(tensor)?).into_buffer_arg())
 }
 
 #[cube(launch)]

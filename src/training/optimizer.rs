@@ -80,9 +80,11 @@ impl Gradients {
     fn norm(&self) -> f64 {
         match self {
             Self::Tensors(tensors) if tensors.is_empty() => 0.0,
-            #[cfg(feature = "cuda")]
-            Self::Tensors(tensors) if tensors.values().all(gpu::has) => gpu::sum_of_squares(tensors.values()).sqrt(),
             Self::Tensors(tensors) => {
+                #[cfg(feature = "cuda")]
+                if let Some(sum) = gpu::sum_of_squares(tensors.values()) {
+                    return sum.sqrt();
+                }
                 let squares: Vec<Tensor<1>> = tensors.values().map(|gradient| gradient.clone().square().sum()).collect();
                 Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>().sqrt()
             }
@@ -194,11 +196,12 @@ impl Optimizer {
 }
 
 /// The weight, the mean and the mean square after an update, on any device.
-fn adam_w(rule: kernels::AdamW, [weight, gradient, mean, square]: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
+fn adam_w(rule: kernels::AdamW, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
     #[cfg(feature = "cuda")]
-    if [&weight, &gradient, &mean, &square].into_iter().all(gpu::has) {
-        return gpu::adam_w(rule, [weight, gradient, mean, square]);
+    if let Some(updated) = gpu::adam_w(rule, &tensors) {
+        return updated;
     }
+    let [weight, gradient, mean, square] = tensors;
     let mean = mean * rule.beta_1 + gradient.clone() * (1.0 - rule.beta_1);
     let square = square * rule.beta_2 + gradient.square() * (1.0 - rule.beta_2);
     let scale = square.clone().sqrt() / rule.root_correction_2 + rule.eps;

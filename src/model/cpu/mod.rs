@@ -9,7 +9,10 @@ mod training;
 
 use std::ops::Range;
 
-use super::{Attention, CausalLm, Decoder, ModelError, Projection, RewardModel};
+use super::parameters::numbers as read;
+use super::projection::Beside;
+use super::transformer::AttentionShape;
+use super::{CausalLm, Decoder, ModelError, Projection, RewardModel};
 use crate::kernels::{self, Left, Packed};
 
 pub use cache::CpuCache;
@@ -49,17 +52,6 @@ struct CpuLayer {
     gate_up: CpuProjection,
     down: CpuProjection,
     shape: AttentionShape,
-}
-
-/// The sizes of an attention.
-#[derive(Clone, Copy, Debug)]
-struct AttentionShape {
-    heads: usize,
-    key_value_heads: usize,
-    head_dim: usize,
-    rotary: bool,
-    /// How far a position sees; [`usize::MAX`] when it sees all before it.
-    window: usize,
 }
 
 #[derive(Debug)]
@@ -322,59 +314,12 @@ impl CpuLayer {
     }
 }
 
-impl AttentionShape {
-    fn of(attention: &Attention) -> Self {
-        let [_, queries] = attention.q_proj.weight.val().dims();
-        let [_, keys] = attention.k_proj.weight.val().dims();
-        Self::new(attention, queries, keys)
-    }
-
-    /// Of an attention with so wide queries and keys.
-    fn new(attention: &Attention, queries: usize, keys: usize) -> Self {
-        let head_dim = attention.head_dim();
-        Self {
-            heads: queries / head_dim,
-            key_value_heads: keys / head_dim,
-            head_dim,
-            rotary: attention.is_rotary(),
-            window: attention.sliding_window().unwrap_or(usize::MAX),
-        }
-    }
-
-    fn query_width(self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    fn key_width(self) -> usize {
-        self.key_value_heads * self.head_dim
-    }
-
-    fn qkv_width(self) -> usize {
-        self.query_width() + 2 * self.key_width()
-    }
-}
-
 impl CpuProjection {
     /// Projections of one input beside each other, adapters merged in.
     fn beside(projections: &[&Projection]) -> Result<Self, ModelError> {
-        let mut parts = Vec::with_capacity(projections.len());
-        let (mut bias, mut biased) = (Vec::new(), false);
-        let mut rows = 0;
-        for projection in projections {
-            let weight = projection.merged();
-            let [from, to] = weight.dims();
-            rows = from;
-            match &projection.bias {
-                Some(values) => {
-                    biased = true;
-                    bias.extend(read(values.val())?);
-                }
-                None => bias.resize(bias.len() + to, 0.0),
-            }
-            parts.push((read(weight)?, to));
-        }
+        let Beside { rows, parts, bias } = Beside::new(projections)?;
         let parts: Vec<(&[f32], usize)> = parts.iter().map(|(values, columns)| (values.as_slice(), *columns)).collect();
-        Ok(Self { weight: Packed::of_rows(rows, &parts).narrowed(), bias: biased.then_some(bias) })
+        Ok(Self { weight: Packed::of_rows(rows, &parts).narrowed(), bias })
     }
 
     /// `out = x · weight + bias`.
@@ -423,9 +368,4 @@ fn angles(frequencies: &[f32], positions: impl Iterator<Item = usize>) -> Vec<f3
         angles.clone().map(f32::cos).chain(angles.map(f32::sin))
     };
     positions.flat_map(of_position).collect()
-}
-
-/// A parameter's numbers.
-fn read<const D: usize>(tensor: burn::tensor::Tensor<D>) -> Result<Vec<f32>, ModelError> {
-    tensor.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(format!("cannot read the weights back: {error}")))
 }

@@ -7,8 +7,8 @@ use cubek_matmul::launch::launch_ref;
 use cubek_matmul::strategy::Strategy;
 use cubek_std::InputBinding;
 
-use super::kernels::{self, HeadParts, PLANES, TILE, UNITS};
-use super::weights::{GpuLayer, GpuProjection, Weight};
+use super::kernels::{self, HeadParts, Normed, PLANES, TILE, UNITS};
+use super::weights::{GpuLayer, GpuNorm, GpuProjection, Weight};
 use super::{F32, GpuDecoder, ROWS};
 use crate::model::ModelError;
 
@@ -72,6 +72,32 @@ impl GpuDecoder {
         Ok(())
     }
 
+    /// Norms rows for a product. What [`Normed`] does not need of `change` and `sources` may be anything.
+    pub(super) fn norm(
+        &self,
+        norm: &GpuNorm,
+        [x, change, sources]: [&TensorHandle; 3],
+        which: Normed,
+        product: &Weight,
+        out: &TensorHandle,
+    ) {
+        kernels::norm::launch(
+            &self.client,
+            CubeCount::Static(out.shape()[0] as u32, 1, 1),
+            CubeDim::new_1d(UNITS as u32),
+            x.clone().into_arg(),
+            change.clone().into_arg(),
+            sources.clone().into_arg(),
+            norm.weight.clone().into_arg(),
+            out.clone().into_arg(),
+            self.hidden_size,
+            norm.epsilon,
+            which,
+            product.in_tiles,
+            self.element,
+        );
+    }
+
     pub(super) fn place_heads(
         &self,
         layer: &GpuLayer,
@@ -79,12 +105,12 @@ impl GpuDecoder {
         places: &TensorHandle,
         [queries, keys, values]: [&TensorHandle; 3],
     ) {
-        let parts = HeadParts { bias: layer.qkv.bias.is_some(), norms: layer.head_norms.is_some(), rotary: layer.rotary };
-        let heads = layer.heads + 2 * layer.key_value_heads;
+        let parts = HeadParts { bias: layer.qkv.bias.is_some(), norms: layer.head_norms.is_some(), rotary: layer.shape.rotary };
+        let heads = layer.shape.heads + 2 * layer.shape.key_value_heads;
         kernels::place_heads::launch(
             &self.client,
             CubeCount::Static(heads as u32, qkv.shape()[0] as u32, 1),
-            CubeDim::new_1d(layer.head_dim as u32 / 2),
+            CubeDim::new_1d(layer.shape.head_dim as u32 / 2),
             qkv.clone().into_arg(),
             layer.qkv.bias.as_ref().unwrap_or(&self.angles).clone().into_arg(),
             layer.head_norms.as_ref().map_or(&self.angles, |norm| &norm.weight).clone().into_arg(),
@@ -93,10 +119,10 @@ impl GpuDecoder {
             queries.clone().into_arg(),
             keys.clone().into_arg(),
             values.clone().into_arg(),
-            layer.heads,
-            layer.key_value_heads,
+            layer.shape.heads,
+            layer.shape.key_value_heads,
             layer.head_norms.as_ref().map_or(0.0, |norm| norm.epsilon),
-            layer.head_dim,
+            layer.shape.head_dim,
             parts,
             self.element,
         );
@@ -112,14 +138,16 @@ impl GpuDecoder {
     ) {
         let plane = self.client.properties().hardware.plane_size_max as usize;
         // As wide as gives all units of a plane something to do.
-        let vector =
-            [4, 2].into_iter().find(|vector| layer.head_dim.is_multiple_of(*vector) && vector * plane <= layer.head_dim).unwrap_or(1);
+        let vector = [4, 2]
+            .into_iter()
+            .find(|vector| layer.shape.head_dim.is_multiple_of(*vector) && vector * plane <= layer.shape.head_dim)
+            .unwrap_or(1);
         // More would need more registers than a unit has.
-        let group = layer.heads / layer.key_value_heads;
+        let group = layer.shape.heads / layer.shape.key_value_heads;
         let together = (1..=4).rev().find(|together| group.is_multiple_of(*together)).unwrap_or(1);
         kernels::attend::launch(
             &self.client,
-            CubeCount::Static((layer.heads / together) as u32, queries.shape()[0] as u32, 1),
+            CubeCount::Static((layer.shape.heads / together) as u32, queries.shape()[0] as u32, 1),
             CubeDim::new_1d(UNITS as u32),
             vector,
             queries.clone().into_arg(),
@@ -127,12 +155,12 @@ impl GpuDecoder {
             values.clone().into_arg(),
             places.clone().into_arg(),
             out.clone().into_arg(),
-            layer.window,
-            (layer.head_dim as f64).powf(-0.5) as f32,
+            layer.shape.window,
+            (layer.shape.head_dim as f64).powf(-0.5) as f32,
             kernels::Attention {
-                heads: layer.heads,
-                key_value_heads: layer.key_value_heads,
-                head_dim: layer.head_dim,
+                heads: layer.shape.heads,
+                key_value_heads: layer.shape.key_value_heads,
+                head_dim: layer.shape.head_dim,
                 together,
                 plane,
                 vector,

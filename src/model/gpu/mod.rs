@@ -21,12 +21,13 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use cubecl::std::tensor::TensorHandle;
 
+use super::parameters::numbers as read;
 use super::{CausalLm, ModelError, Span};
 use cache::{End, Places};
-use kernels::{Choice, DRAWERS, DRAWN, PLACE, TILE, UNITS};
+use kernels::{Choice, DRAWERS, DRAWN, Normed, PLACE, TILE, UNITS};
 #[cfg(feature = "cuda")]
 pub use product::product;
-use weights::{GpuLayer, GpuNorm, Upload, Weight, read};
+use weights::{GpuLayer, GpuNorm, Upload, Weight};
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 const BF16: ElemType = ElemType::Float(FloatKind::BF16);
@@ -164,8 +165,7 @@ impl GpuDecoder {
 
     /// An empty cache of so many positions, for at most so many sequences at once.
     pub fn new_cache(&self, positions: usize, sequences: usize) -> GpuCache {
-        let of_layer =
-            |layer: &GpuLayer| [(); 2].map(|()| self.empty([positions + 1, layer.key_value_heads * layer.head_dim], self.element));
+        let of_layer = |layer: &GpuLayer| [(); 2].map(|()| self.empty([positions + 1, layer.shape.key_width()], self.element));
         GpuCache {
             places: Places::new(positions),
             keys_values: self.layers.iter().map(of_layer).collect(),
@@ -179,7 +179,7 @@ impl GpuDecoder {
 
     /// Bytes of keys and values that a position takes in all layers.
     pub fn cache_bytes_per_position(&self) -> usize {
-        self.layers.iter().map(|layer| 2 * layer.key_value_heads * layer.head_dim * self.element.size()).sum()
+        self.layers.iter().map(|layer| 2 * layer.shape.key_width() * self.element.size()).sum()
     }
 
     fn empty(&self, shape: [usize; 2], element: ElemType) -> TensorHandle {
@@ -197,12 +197,12 @@ impl GpuDecoder {
     fn scratch(&self, rows: usize) -> Scratch {
         let layer = |width: fn(&GpuLayer) -> usize| self.layers.iter().map(width).max().unwrap_or(0);
         let memory = |width: usize, element: ElemType| self.client.empty((rows * width * element.size()).max(1));
-        let (queries, inner) = (layer(|layer| layer.heads * layer.head_dim), layer(|layer| layer.inner()));
+        let (queries, inner) = (layer(|layer| layer.shape.query_width()), layer(|layer| layer.inner()));
         Scratch {
             rows,
             x: memory(self.hidden_size, F32),
             normed: memory(self.hidden_size, self.element),
-            qkv: memory(layer(|layer| layer.qkv_width()), F32),
+            qkv: memory(layer(|layer| layer.shape.qkv_width()), F32),
             queries: memory(queries, F32),
             attended: memory(queries, self.element),
             change: memory(self.hidden_size, F32),
@@ -290,7 +290,7 @@ impl GpuDecoder {
         let units = CubeDim::new_1d(UNITS as u32);
         kernels::embed::launch(
             &self.client,
-            cubes.clone(),
+            cubes,
             units,
             self.embedding.as_ref().unwrap_or(&self.head.numbers).clone().into_arg(),
             places.clone().into_arg(),
@@ -299,32 +299,18 @@ impl GpuDecoder {
             self.embedding.is_none() && self.head.in_tiles,
             self.element,
         );
-        let add_norm = |norm: &GpuNorm, adds: bool, for_product: &Weight| {
-            kernels::add_norm::launch(
-                &self.client,
-                cubes.clone(),
-                units,
-                x.clone().into_arg(),
-                change.clone().into_arg(),
-                norm.weight.clone().into_arg(),
-                normed.clone().into_arg(),
-                width,
-                norm.epsilon,
-                adds,
-                for_product.in_tiles,
-                self.element,
-            );
-        };
+        let apply_norm = |norm: &GpuNorm, which: Normed, product: &Weight| self.norm(norm, [&x, &change, places], which, product, &normed);
         for (index, (layer, [keys, values])) in self.layers.iter().zip(keys_values.iter()).enumerate() {
-            add_norm(&layer.input_norm, index > 0, &layer.qkv.weight);
-            let qkv = view(&scratch.qkv, layer.qkv_width(), F32);
+            let which = if index == 0 { Normed::Rows } else { Normed::Changed };
+            apply_norm(&layer.input_norm, which, &layer.qkv.weight);
+            let qkv = view(&scratch.qkv, layer.shape.qkv_width(), F32);
             self.product(&normed, &layer.qkv.weight, &qkv)?;
-            let queries = view(&scratch.queries, layer.heads * layer.head_dim, F32);
+            let queries = view(&scratch.queries, layer.shape.query_width(), F32);
             self.place_heads(layer, &qkv, places, [&queries, keys, values]);
-            let attended = view(&scratch.attended, layer.heads * layer.head_dim, self.element);
+            let attended = view(&scratch.attended, layer.shape.query_width(), self.element);
             self.attend(layer, &queries, [keys, values], places, &attended);
             self.apply(&layer.output, &attended, &change)?;
-            add_norm(&layer.mlp_norm, true, &layer.gate_up.weight);
+            apply_norm(&layer.mlp_norm, Normed::Changed, &layer.gate_up.weight);
             let gate_up = view(&scratch.gate_up, 2 * layer.inner(), F32);
             self.product(&normed, &layer.gate_up.weight, &gate_up)?;
             let activated = view(&scratch.activated, layer.inner(), self.element);
@@ -355,21 +341,7 @@ impl GpuDecoder {
         }
         let sources: Vec<i32> = sequences.iter().map(|&sequence| sequence as i32).collect();
         let normed = self.rows(rows, self.hidden_size, self.element);
-        let units = CubeDim::new_1d(UNITS as u32);
-        let cubes = CubeCount::Static(rows as u32, 1, 1);
-        kernels::norm_kept::launch(
-            &self.client,
-            cubes.clone(),
-            units,
-            cache.kept.clone().into_arg(),
-            self.integers(&sources).into_arg(),
-            self.norm.weight.clone().into_arg(),
-            normed.clone().into_arg(),
-            self.hidden_size,
-            self.norm.epsilon,
-            self.head.in_tiles,
-            self.element,
-        );
+        self.norm(&self.norm, [&cache.kept, &cache.kept, &self.integers(&sources)], Normed::Named, &self.head, &normed);
         let logits = self.rows(rows, self.vocab_size, F32);
         self.product(&normed, &self.head, &logits)?;
         let drawn = self.empty([rows, DRAWN], F32);
@@ -383,7 +355,7 @@ impl GpuDecoder {
         let inverse_temperature = drawing.temperature.map_or(1.0, |temperature| (1.0 / temperature).min(f64::from(f32::MAX)) as f32);
         kernels::draw::launch(
             &self.client,
-            cubes,
+            CubeCount::Static(rows as u32, 1, 1),
             CubeDim::new_1d(DRAWERS as u32),
             logits.into_arg(),
             self.upload().numbers(uniforms).into_arg(),

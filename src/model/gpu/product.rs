@@ -71,15 +71,13 @@ fn shorten(tensor: CubeTensor) -> CubeTensor {
 fn multiply(left: CubeTensor, right: CubeTensor) -> CubeTensor {
     let shape = [left.shape()[0], right.shape()[1]];
     let out = Cube::float_empty(shape.into(), &left.device, FloatDType::F32);
-    let launch = |strategy: Strategy| {
-        let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: BF16, rhs: BF16, out: F32 });
-        let [left, right] = [&left, &right].map(|tensor| InputBinding::new(tensor.clone().binding(), BF16));
-        launch_ref(&strategy, &out.client, left, right, out.clone().binding(), &mut elements)
-    };
-    let fast = multi_level::Strategy::DoubleCyclicMma(Default::default());
-    if launch(Strategy::MultiLevel(fast)).is_err() {
-        // For shapes that the fast one does not take, cubek has one that takes all.
-        launch(Strategy::Auto).expect("a product of any shape");
+    let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: BF16, rhs: BF16, out: F32 });
+    let factors = [&left, &right].map(|tensor| InputBinding::new(tensor.clone().binding(), BF16));
+    let strategy = Strategy::MultiLevel(multi_level::Strategy::DoubleCyclicMma(Default::default()));
+    let [first, second] = factors;
+    match launch_ref(&strategy, &out.client, first, second, out.clone().binding(), &mut elements) {
+        Ok(()) => out,
+        // There are shapes and GPUs that it is not for.
+        Err(_) => Cube::float_cast(Cube::float_matmul(left, right), FloatDType::F32),
     }
-    out
 }

@@ -7,7 +7,9 @@ use cubecl::std::tensor::TensorHandle;
 
 use super::kernels::TILE;
 use super::{BF16, F32};
-use crate::model::parameters::transpose;
+use crate::model::parameters::{numbers as read, transpose};
+use crate::model::projection::Beside;
+use crate::model::transformer::AttentionShape;
 use crate::model::{Attention, Layer, ModelError, Projection};
 
 /// One layer's weights; projections of one input stand beside each other.
@@ -20,11 +22,7 @@ pub(super) struct GpuLayer {
     pub(super) mlp_norm: GpuNorm,
     pub(super) gate_up: GpuProjection,
     pub(super) down: GpuProjection,
-    pub(super) heads: usize,
-    pub(super) key_value_heads: usize,
-    pub(super) head_dim: usize,
-    pub(super) rotary: bool,
-    pub(super) window: usize,
+    pub(super) shape: AttentionShape,
 }
 
 /// What rows are multiplied with.
@@ -51,9 +49,7 @@ pub(super) struct GpuNorm {
 impl GpuLayer {
     pub(super) fn new(layer: Layer, upload: &Upload<'_>) -> Result<Self, ModelError> {
         let attention: &Attention = &layer.self_attn;
-        let head_dim = attention.head_dim();
-        let [_, queries] = attention.q_proj.weight.val().dims();
-        let [_, keys] = attention.k_proj.weight.val().dims();
+        let shape = AttentionShape::of(attention);
         let head_norms = match (&attention.q_norm, &attention.k_norm) {
             (Some(queries), Some(keys)) => {
                 let both = [read(queries.gamma.val())?, read(keys.gamma.val())?].concat();
@@ -69,17 +65,9 @@ impl GpuLayer {
             mlp_norm: upload.norm(&layer.post_attention_layernorm)?,
             gate_up: upload.projection(&[&layer.mlp.gate_proj, &layer.mlp.up_proj])?,
             down: upload.projection(&[&layer.mlp.down_proj])?,
-            heads: queries / head_dim,
-            key_value_heads: keys / head_dim,
-            head_dim,
-            rotary: attention.is_rotary(),
             // No sequence is longer: positions are counted in i32.
-            window: attention.sliding_window().unwrap_or(i32::MAX as usize),
+            shape: AttentionShape { window: shape.window.min(i32::MAX as usize), ..shape },
         })
-    }
-
-    pub(super) fn qkv_width(&self) -> usize {
-        (self.heads + 2 * self.key_value_heads) * self.head_dim
     }
 
     /// Width inside the MLP.
@@ -121,23 +109,10 @@ impl Upload<'_> {
 
     /// Projections of one input beside each other, adapters merged in.
     pub(super) fn projection(&self, projections: &[&Projection]) -> Result<GpuProjection, ModelError> {
-        let (mut parts, mut bias, mut biased) = (Vec::with_capacity(projections.len()), Vec::new(), false);
-        let (mut rows, mut columns) = (0, 0);
-        for projection in projections {
-            let weight = projection.merged();
-            let [from, to] = weight.dims();
-            (rows, columns) = (from, columns + to);
-            match &projection.bias {
-                Some(values) => {
-                    biased = true;
-                    bias.extend(read(values.val())?);
-                }
-                None => bias.resize(bias.len() + to, 0.0),
-            }
-            parts.push((read(weight)?, to));
-        }
-        let values = parts.iter().flat_map(|(part, width)| transpose(part, rows, *width)).collect();
-        Ok(GpuProjection { weight: self.weight(values, columns, rows), bias: biased.then(|| self.numbers(&bias)) })
+        let Beside { rows, parts, bias } = Beside::new(projections)?;
+        let columns = parts.iter().map(|(_, columns)| columns).sum();
+        let values = parts.iter().flat_map(|(part, columns)| transpose(part, rows, *columns)).collect();
+        Ok(GpuProjection { weight: self.weight(values, columns, rows), bias: bias.map(|bias| self.numbers(&bias)) })
     }
 }
 
@@ -152,9 +127,4 @@ pub(super) fn tiles(values: &[f32], width: usize) -> Vec<f32> {
         }
     }
     tiled
-}
-
-/// A parameter's numbers.
-pub(super) fn read<const D: usize>(tensor: burn::tensor::Tensor<D>) -> Result<Vec<f32>, ModelError> {
-    tensor.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(format!("cannot read the weights back: {error}")))
 }

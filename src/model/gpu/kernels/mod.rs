@@ -87,31 +87,49 @@ pub(super) fn embed<E: Float>(
     }
 }
 
-/// Adds `change` to `x`, if `adds`, and norms that, for a product of tiles or of rows. A cube a row.
+/// Which rows are normed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Normed {
+    /// All.
+    Rows,
+    /// All, after `change` was added to them.
+    Changed,
+    /// Those that `sources` names.
+    Named,
+}
+
+/// Norms rows, for a product of tiles or of rows. A cube a row.
 ///
 /// # Shapes
-/// - x, change, out: `[rows, width]`
+/// - x: `[any, width]`
+/// - change: as x
+/// - sources: `[rows]`
 /// - weight: `[width]`
+/// - out: `[rows, width]`
 #[cube(launch)]
-pub(super) fn add_norm<E: Float>(
+pub(super) fn norm<E: Float>(
     x: &mut Tensor<f32>,
     change: &Tensor<f32>,
+    sources: &Tensor<i32>,
     weight: &Tensor<f32>,
     out: &mut Tensor<E>,
     width: usize,
     epsilon: f32,
-    #[comptime] adds: bool,
+    #[comptime] which: Normed,
     #[comptime] in_tiles: bool,
     #[define(E)] _element: ElemType,
 ) {
     let row = CUBE_POS_X as usize;
-    let start = row * width;
+    let mut start = row * width;
+    if comptime!(which == Normed::Named) {
+        start = u32::cast_from(sources[row]) as usize * width;
+    }
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let mut squares = 0.0f32;
     let mut at = UNIT_POS as usize;
     while at < width {
         let mut value = x[start + at];
-        if comptime!(adds) {
+        if comptime!(which == Normed::Changed) {
             value += change[start + at];
             x[start + at] = value;
         }
@@ -141,43 +159,6 @@ pub(super) fn keep(x: &Tensor<f32>, change: &Tensor<f32>, lasts: &Tensor<i32>, k
     let mut at = UNIT_POS as usize;
     while at < width {
         kept[sequence * width + at] = x[row * width + at] + change[row * width + at];
-        at += comptime!(UNITS);
-    }
-}
-
-/// Norms what was kept of some sequences. A cube a sequence that is asked for.
-///
-/// # Shapes
-/// - kept: `[sequences, width]`
-/// - sources: `[asked]`
-/// - weight: `[width]`
-/// - out: `[asked, width]`
-#[cube(launch)]
-pub(super) fn norm_kept<E: Float>(
-    kept: &Tensor<f32>,
-    sources: &Tensor<i32>,
-    weight: &Tensor<f32>,
-    out: &mut Tensor<E>,
-    width: usize,
-    epsilon: f32,
-    #[comptime] in_tiles: bool,
-    #[define(E)] _element: ElemType,
-) {
-    let row = CUBE_POS_X as usize;
-    let source = u32::cast_from(sources[row]) as usize * width;
-    let mut shared = Shared::<[f32]>::new_slice(UNITS);
-    let mut squares = 0.0f32;
-    let mut at = UNIT_POS as usize;
-    while at < width {
-        let value = kept[source + at];
-        squares += value * value;
-        at += comptime!(UNITS);
-    }
-    let mean = total(squares, &mut shared) / f32::cast_from(width as u32);
-    let scale = 1.0f32 / (mean + epsilon).sqrt();
-    let mut at = UNIT_POS as usize;
-    while at < width {
-        out[place_in(row, at, width, in_tiles)] = E::cast_from(kept[source + at] * scale * weight[at]);
         at += comptime!(UNITS);
     }
 }
