@@ -49,6 +49,12 @@ impl Placement {
         Self { positions: positions(at, [padding.len(), 1], device), padding: padding.to_vec(), queries: 1, keys }
     }
 
+    /// Whether every row begins at its first token, and all of its tokens are asked for.
+    #[cfg(feature = "cuda")]
+    pub(super) fn is_plain(&self) -> bool {
+        self.padding.is_empty() && self.queries == self.keys
+    }
+
     /// How many columns back a query sees, its own included, in a layer with this window: no more than there are.
     pub(super) fn reach(&self, sliding_window: Option<usize>) -> usize {
         sliding_window.map_or(self.keys, |window| window.min(self.keys))

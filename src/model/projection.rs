@@ -43,8 +43,8 @@ impl Projection {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(|bias| bias.val());
         match &self.adapter {
-            None => multiply(x, self.weight.val(), bias),
-            Some(adapter) => multiply(x.clone(), self.weight.val(), bias) + adapter.forward(x),
+            None => linear(x, self.weight.val(), bias),
+            Some(adapter) => linear(x.clone(), self.weight.val(), bias) + adapter.forward(x),
         }
     }
 }
@@ -81,22 +81,4 @@ impl Beside {
         }
         Ok(Self { rows, parts, bias: biased.then_some(bias) })
     }
-}
-
-/// `x · weight + bias`: on a GPU from numbers that are shortened to bf16.
-fn multiply<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    #[cfg(feature = "cuda")]
-    {
-        let [from, to] = weight.dims();
-        let mut shape = x.shape();
-        shape[D - 1] = to;
-        if let Some(found) = super::gpu::product(&x.clone().reshape([-1, from as i64]), &weight) {
-            let found: Tensor<D> = found.reshape(shape);
-            return match bias {
-                Some(bias) => found + bias.unsqueeze(),
-                None => found,
-            };
-        }
-    }
-    linear(x, weight, bias)
 }

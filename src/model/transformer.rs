@@ -184,6 +184,10 @@ impl Decoder {
     /// - tokens: `[rows, length]`
     /// - output: `[rows, length, hidden_size]`
     pub(super) fn forward(&self, tokens: Tensor<2, Int>, placement: &Placement, cache: Option<&mut KvCache>) -> Tensor<3> {
+        #[cfg(feature = "cuda")]
+        if let Some(hidden) = (cache.is_none() && placement.is_plain()).then(|| super::gpu::hidden(self, &tokens)).flatten() {
+            return hidden;
+        }
         let rotation = Rotation::new(placement.positions.clone(), &self.frequencies);
         let mut biases: BTreeMap<usize, Option<Tensor<5>>> = BTreeMap::new();
         let mut caches = cache.map(|cache| cache.layers_mut().iter_mut());

@@ -1,4 +1,4 @@
-//! Gradients that kernels of our own compute on the processor, against burn's autodiff, and against themselves in other pieces and on other threads.
+//! Gradients that kernels of our own compute, against burn's autodiff on the processor, and against themselves in other pieces and on other threads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -54,6 +54,12 @@ fn reached(model: &impl Module, gradients: &Gradients) -> Numbers {
 
 #[track_caller]
 fn assert_same(name: &str, found: &Numbers, expected: &Numbers) {
+    assert_within(1e-4, name, found, expected);
+}
+
+/// Asserts that gradients differ by at most so much of a parameter's largest.
+#[track_caller]
+fn assert_within(tolerance: f32, name: &str, found: &Numbers, expected: &Numbers) {
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{name}");
     let largest = |numbers: &[f32]| numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
     let of_all = expected.values().map(|numbers| largest(numbers)).fold(0.0, f32::max);
@@ -65,7 +71,7 @@ fn assert_same(name: &str, found: &Numbers, expected: &Numbers) {
         // A bias of keys adds the same to all scores of a query that is not turned, so its gradient is 0 but for rounding.
         let least = if parameter.ends_with("k_proj.bias") { 1e-2 } else { 1e-4 };
         let relative = largest(&differences) / largest(expected).max(least * of_all);
-        assert!(relative < 1e-4, "{name}: {parameter} differs by {relative:e} of its largest");
+        assert!(relative < tolerance, "{name}: {parameter} differs by {relative:e} of its largest");
         worst = worst.max(relative);
     }
     eprintln!("{name}: gradients differ by {worst:.1e} of their largest");
@@ -196,13 +202,13 @@ fn gradients_of_scores_are_those_of_autodiff_in_every_family() {
 }
 
 /// A tiny base with an adapter whose second matrices are not 0.
-fn adapted(dropout: f64, targets: &[&str]) -> CausalLm {
+fn adapted(device: &Device, dropout: f64, targets: &[&str]) -> CausalLm {
     let (folder, checkpoint) = blank(true);
     checkpoint.save(folder.path(), &checkpoint.init(&Device::flex(), 3)).unwrap();
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     let targets = targets.iter().map(|target| target.to_string()).collect();
     let config = AdapterConfig { rank: 3, alpha: 6.0, dropout, targets };
-    let mut model = checkpoint.load_adapted(&Device::flex(), &config, 7).unwrap().train();
+    let mut model = checkpoint.load_adapted(device, &config, 7).unwrap().train();
     for layer in &mut model.model.layers {
         for projection in [&mut layer.self_attn.q_proj, &mut layer.self_attn.v_proj, &mut layer.mlp.down_proj] {
             if let Some(adapter) = &mut projection.adapter {
@@ -215,14 +221,14 @@ fn adapted(dropout: f64, targets: &[&str]) -> CausalLm {
 
 #[test]
 fn an_adapter_has_the_gradients_of_autodiff_and_its_base_none() {
-    let model = adapted(0.0, &["q_proj", "v_proj", "down_proj"]);
+    let model = adapted(&Device::flex(), 0.0, &["q_proj", "v_proj", "down_proj"]);
     let (logprobs, expected) = autodiff_of_logprobs(&model);
     let found = ours(&training_of(&model, false), None);
     assert_logprobs("adapter", &found.0, &logprobs);
     assert_same("adapter", &found.1, &expected);
     assert!(found.1.keys().all(|name| name.contains(".adapter.lora_")));
     // Dropout changes what a step sees, and is the same for the same step, in other pieces, and with layers computed again.
-    let model = adapted(0.4, &["q_proj", "v_proj", "down_proj"]);
+    let model = adapted(&Device::flex(), 0.4, &["q_proj", "v_proj", "down_proj"]);
     let training = training_of(&model, false);
     let first = ours(&training, Some(1));
     assert!(first == ours(&training_of(&model, true), Some(1)) && first == in_pieces(&training, Some(1)));
@@ -258,6 +264,40 @@ fn gradients_are_the_same_bits_on_any_threads_in_any_pieces_and_with_layers_comp
         assert!(in_pieces(&training, None) == expected, "{name}: in pieces");
         assert!(ours(&training_of(&model, true), None) == expected, "{name}: computed again");
     }
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn gradients_on_a_gpu_are_those_of_the_processor_in_every_family() {
+    use burn::tensor::DType;
+    use optune::model::DeviceChoice;
+
+    let gpu = DeviceChoice::Cuda.resolve().unwrap();
+    // Its products are of bf16 where it has that.
+    let tolerance = if gpu.supports_dtype(DType::BF16) { 0.05 } else { 1e-4 };
+    // As long as the longest, so that some positions are padding, which is computed like any other.
+    let rows: Vec<Vec<i32>> =
+        sequences().concat().into_iter().map(|row| row.into_iter().chain(std::iter::repeat(0)).take(81).collect()).collect();
+    let rows: Vec<&[i32]> = rows.iter().map(Vec::as_slice).collect();
+    let gradients = |hidden: &dyn Fn(Tensor<2, Int>, &Placement) -> Tensor<3>, device: &Device| {
+        let hidden = hidden(ids(&rows, device), &Placement::right_padded(81, device));
+        let derivatives = Tensor::<1, Int>::arange(0..hidden.shape().num_elements() as i64, device).float().mul_scalar(0.37).sin();
+        (hidden.clone() * derivatives.reshape(hidden.shape()).autodiff()).sum().backward()
+    };
+    for (name, folder) in families(Head::CausalLm) {
+        let of = |device: &Device| {
+            let model = Checkpoint::open(&folder).unwrap().load(&device.clone().autodiff()).unwrap();
+            reached(&model, &gradients(&|tokens, placement| model.hidden(tokens, placement, None), device))
+        };
+        assert_within(tolerance, &name, &of(&gpu), &of(&Device::flex()));
+    }
+    let of = |device: &Device| {
+        let model = adapted(device, 0.0, &["q_proj", "v_proj", "down_proj"]);
+        reached(&model, &gradients(&|tokens, placement| model.hidden(tokens, placement, None), device))
+    };
+    let found = of(&gpu);
+    assert!(!found.is_empty() && found.keys().all(|name| name.contains(".adapter.lora_")));
+    assert_within(tolerance, "adapter", &found, &of(&Device::flex()));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a layer's pass is made of: each product and kernel, launched with the cubes that suit its sizes. Knows nothing of their order.
 
+use cubecl::client::Client;
+use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::std::tensor::TensorHandle;
 use cubek_matmul::definition::{MatmulElems, MatmulGlobalElems};
@@ -11,6 +13,7 @@ use super::kernels::{self, HeadParts, Normed, PLANES, TILE, UNITS};
 use super::weights::{GpuLayer, GpuNorm, GpuProjection, Weight};
 use super::{F32, GpuDecoder, ROWS};
 use crate::model::ModelError;
+use crate::model::transformer::AttentionShape;
 
 /// So many cubes keep a GPU busy.
 const BUSY_CUBES: usize = 64;
@@ -136,38 +139,8 @@ impl GpuDecoder {
         places: &TensorHandle,
         out: &TensorHandle,
     ) {
-        let plane = self.client.properties().hardware.plane_size_max as usize;
-        // As wide as gives all units of a plane something to do.
-        let vector = [4, 2]
-            .into_iter()
-            .find(|vector| layer.shape.head_dim.is_multiple_of(*vector) && vector * plane <= layer.shape.head_dim)
-            .unwrap_or(1);
-        // More would need more registers than a unit has.
-        let group = layer.shape.heads / layer.shape.key_value_heads;
-        let together = (1..=4).rev().find(|together| group.is_multiple_of(*together)).unwrap_or(1);
-        kernels::attend::launch(
-            &self.client,
-            CubeCount::Static((layer.shape.heads / together) as u32, queries.shape()[0] as u32, 1),
-            CubeDim::new_1d(UNITS as u32),
-            vector,
-            queries.clone().into_arg(),
-            keys.clone().into_arg(),
-            values.clone().into_arg(),
-            places.clone().into_arg(),
-            out.clone().into_arg(),
-            layer.shape.window,
-            (layer.shape.head_dim as f64).powf(-0.5) as f32,
-            kernels::Attention {
-                heads: layer.shape.heads,
-                key_value_heads: layer.shape.key_value_heads,
-                head_dim: layer.shape.head_dim,
-                together,
-                plane,
-                vector,
-                in_tiles: layer.output.weight.in_tiles,
-            },
-            self.element,
-        );
+        let shape = attention(&self.client, layer.shape, layer.output.weight.in_tiles);
+        attend(&self.client, shape, layer.shape.window, [queries, keys, values, places], [out, out], self.element);
     }
 
     pub(super) fn swiglu(&self, layer: &GpuLayer, gate_up: &TensorHandle, out: &TensorHandle) {
@@ -185,4 +158,42 @@ impl GpuDecoder {
             self.element,
         );
     }
+}
+
+/// How attention is computed on this GPU; the normalizers are not kept.
+pub(super) fn attention(client: &Client, shape: AttentionShape, in_tiles: bool) -> kernels::Attention {
+    let AttentionShape { heads, key_value_heads, head_dim, .. } = shape;
+    let plane = client.properties().hardware.plane_size_max as usize;
+    // As wide as gives all units of a plane something to do.
+    let vector = [4, 2].into_iter().find(|vector| head_dim.is_multiple_of(*vector) && vector * plane <= head_dim).unwrap_or(1);
+    // More would need more registers than a unit has.
+    let together = (1..=4).rev().find(|together| (heads / key_value_heads).is_multiple_of(*together)).unwrap_or(1);
+    kernels::Attention { heads, key_value_heads, head_dim, together, plane, vector, in_tiles, keeps: false }
+}
+
+/// What queries find; see [`kernels::attend`].
+pub(super) fn attend(
+    client: &Client,
+    shape: kernels::Attention,
+    window: usize,
+    [queries, keys, values, places]: [&TensorHandle; 4],
+    [out, normalizers]: [&TensorHandle; 2],
+    element: ElemType,
+) {
+    kernels::attend::launch(
+        client,
+        CubeCount::Static((shape.heads / shape.together) as u32, queries.shape()[0] as u32, 1),
+        CubeDim::new_1d(UNITS as u32),
+        shape.vector,
+        queries.clone().into_arg(),
+        keys.clone().into_arg(),
+        values.clone().into_arg(),
+        places.clone().into_arg(),
+        out.clone().into_arg(),
+        normalizers.clone().into_arg(),
+        window,
+        (shape.head_dim as f64).powf(-0.5) as f32,
+        shape,
+        element,
+    );
 }

@@ -7,7 +7,7 @@ mod cache;
 mod kernels;
 mod launch;
 #[cfg(feature = "cuda")]
-mod product;
+mod training;
 mod weights;
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use super::{CausalLm, ModelError, Span};
 use cache::{End, Places};
 use kernels::{Choice, DRAWERS, DRAWN, Normed, PLACE, TILE, UNITS};
 #[cfg(feature = "cuda")]
-pub use product::product;
+pub use training::{hidden, product};
 use weights::{GpuLayer, GpuNorm, Upload, Weight};
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);

@@ -125,11 +125,13 @@ pub(in crate::model::gpu) struct Attention {
     /// Numbers that a unit reads at once.
     pub(in crate::model::gpu) vector: usize,
     pub(in crate::model::gpu) in_tiles: bool,
+    /// Whether normalizers are kept.
+    pub(in crate::model::gpu) keeps: bool,
 }
 
 impl Attention {
     /// How often the units of a plane read a vector each, for all of a key.
-    fn pieces(self) -> usize {
+    pub(super) fn pieces(self) -> usize {
         self.head_dim.div_ceil(self.plane * self.vector)
     }
 
@@ -138,12 +140,12 @@ impl Attention {
         self.pieces() * self.vector
     }
 
-    fn planes(self) -> usize {
+    pub(super) fn planes(self) -> usize {
         UNITS / self.plane
     }
 
     /// How many query heads share a key head.
-    fn group(self) -> usize {
+    pub(super) fn group(self) -> usize {
         self.heads / self.key_value_heads
     }
 }
@@ -160,6 +162,7 @@ const KEYS: usize = 4;
 /// - keys, values: `[positions, key_value_heads · head_dim]` in vectors
 /// - places: `[rows, PLACE]`
 /// - out: `[rows, heads · head_dim]`
+/// - normalizers: `[rows, heads]`, the logarithm of the sum of the exponentials of a row's scores, if they are kept; else anything
 #[cube(launch)]
 pub(in crate::model::gpu) fn attend<E: Float, V: Size>(
     queries: &Tensor<f32>,
@@ -167,6 +170,7 @@ pub(in crate::model::gpu) fn attend<E: Float, V: Size>(
     values: &Tensor<Vector<E, V>>,
     places: &Tensor<i32>,
     out: &mut Tensor<E>,
+    normalizers: &mut Tensor<f32>,
     window: usize,
     scale: f32,
     #[comptime] shape: Attention,
@@ -314,6 +318,9 @@ pub(in crate::model::gpu) fn attend<E: Float, V: Size>(
             let correction = (bests[of_head] - greatest).exp();
             all += sums[of_head] * correction;
             mix += mixes[of_head * comptime!(shape.head_dim) + at % comptime!(shape.head_dim)] * correction;
+        }
+        if comptime!(shape.keeps) && at % comptime!(shape.head_dim) == 0 {
+            normalizers[row * comptime!(shape.heads) + first_head + head] = greatest + all.ln();
         }
         let column = first_head * comptime!(shape.head_dim) + at;
         out[place_in(row, column, comptime!(shape.heads * shape.head_dim), shape.in_tiles)] = E::cast_from(mix / all);

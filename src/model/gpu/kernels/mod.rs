@@ -4,13 +4,23 @@
 //! weights are stored in. Sums have one order, whatever else is computed beside them. Knows nothing of weights, models or clients.
 
 mod attention;
+#[cfg(feature = "cuda")]
+mod attention_back;
+#[cfg(feature = "cuda")]
+mod backward;
 mod drawing;
 mod product;
 
 use cubecl::prelude::*;
 
 pub(super) use attention::{Attention, HeadParts, attend, place_heads};
+#[cfg(feature = "cuda")]
+pub(super) use attention_back::{attend_back_to_keys, attend_back_to_queries};
+#[cfg(feature = "cuda")]
+pub(super) use backward::{COLUMNS, ROWS_AT_ONCE, norm_back, norm_weight_back, swiglu_back};
 pub(super) use drawing::{Choice, DRAWERS, DRAWN, draw};
+#[cfg(feature = "cuda")]
+pub(super) use product::put_columns;
 pub(super) use product::{PLANES, TILE, product_of_tiles};
 
 /// How many units (threads) a cube has that works on one row.

@@ -119,3 +119,25 @@ pub(in crate::model::gpu) fn product_of_tiles<E: Float>(
         sync_cube();
     }
 }
+
+/// Puts a matrix into columns of a wider one. A unit a vector.
+///
+/// # Shapes
+/// - from: `[rows, columns]` in vectors, so many as `vectors` says
+/// - to: `[rows, width]` in vectors, from column `first` on
+#[cfg(feature = "cuda")]
+#[cube(launch)]
+pub(in crate::model::gpu) fn put_columns<E: Float, V: Size>(
+    from: &Tensor<Vector<f32, V>>,
+    to: &mut Tensor<Vector<E, V>>,
+    vectors: usize,
+    columns: usize,
+    first: usize,
+    width: usize,
+    #[define(E)] _element: ElemType,
+) {
+    let at = ABSOLUTE_POS;
+    if at < vectors {
+        to[at / columns * width + first + at % columns] = Vector::cast_from(from[at]);
+    }
+}
