@@ -44,7 +44,7 @@ pub use dtype::Dtype;
 pub use error::ModelError;
 pub use generation_config::GenerationConfig;
 #[cfg(feature = "cuda")]
-pub use gpu::product as gpu_product;
+pub use gpu::ScoredTokens;
 #[cfg(feature = "gpu")]
 pub use gpu::{Drawing, Drawn, GpuCache, GpuDecoder, GpuElement};
 pub use head::Head;

@@ -16,11 +16,11 @@ const UNITS: usize = 256;
 /// Cubes that add up a tensor's squares, one sum each.
 const SUMS: usize = 64;
 
-/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::kernels::adam_w) has it; `None` when one of them is not f32 on a GPU.
+/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::kernels::adam_w) has it of `factor` times the gradient; `None` when one of them is not f32 on a GPU.
 ///
 /// # Shapes
 /// - weight, gradient, mean, square: `[numbers]`
-pub(super) fn adam_w(rule: AdamW, tensors: &[Tensor<1>; 4]) -> Option<[Tensor<1>; 3]> {
+pub(super) fn adam_w(rule: AdamW, factor: f64, tensors: &[Tensor<1>; 4]) -> Option<[Tensor<1>; 3]> {
     let [weight, gradient, mean, square] = tensors;
     let numbers = weight.dims()[0];
     let made = [(); 3].map(|()| Tensor::<1>::empty([numbers], (&weight.device(), DType::F32)));
@@ -36,6 +36,7 @@ pub(super) fn adam_w(rule: AdamW, tensors: &[Tensor<1>; 4]) -> Option<[Tensor<1>
         argument(new_weight)?,
         argument(new_mean)?,
         argument(new_square)?,
+        factor as f32,
         rule.beta_1 as f32,
         (1.0 - rule.beta_1) as f32,
         rule.beta_2 as f32,
@@ -85,6 +86,7 @@ fn adam_w_kernel(
     new_weight: &mut [f32],
     new_mean: &mut [f32],
     new_square: &mut [f32],
+    factor: f32,
     beta_1: f32,
     rest_1: f32,
     beta_2: f32,
@@ -96,7 +98,7 @@ fn adam_w_kernel(
 ) {
     let at = ABSOLUTE_POS;
     if at < weight.len() {
-        let gradient = gradient[at];
+        let gradient = gradient[at] * factor;
         let mean = mean[at] * beta_1 + gradient * rest_1;
         let square = square[at] * beta_2 + gradient * gradient * rest_2;
         new_mean[at] = mean;

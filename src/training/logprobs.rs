@@ -105,7 +105,14 @@ pub(super) struct Scored {
 }
 
 /// What the way back through the head needs.
-struct Head {
+enum Head {
+    #[cfg(feature = "cuda")]
+    OnGpu(crate::model::ScoredTokens, bool),
+    Tensors(HeadTensors),
+}
+
+/// The same where kernels of our own do not compute it.
+struct HeadTensors {
     /// `[tokens, hidden_size]`, with autodiff: the states that predict a response token.
     hidden: Tensor<2>,
     /// `[vocab_size, hidden_size]`, with autodiff.
@@ -143,67 +150,77 @@ impl Scored {
         let targets = tokens.clone().flatten::<1>(0, 1).select(0, indices(targets));
         let hidden: Tensor<2> = model.hidden(tokens, &Placement::right_padded(longest, &device), None).flatten(0, 1);
         let hidden = hidden.select(0, before);
-        let (weight, frozen) = head_weight(model);
-
-        let logits = product(hidden.clone().inner(), weight.clone().inner().transpose());
+        let (weight, tied, frozen) = head_weight(model);
+        let sums = |of_tokens: Vec<f64>| -> Vec<f64> {
+            let mut of_tokens = of_tokens.into_iter();
+            token_counts.iter().map(|&count| of_tokens.by_ref().take(count).sum()).collect()
+        };
+        #[cfg(feature = "cuda")]
+        if let Some(scored) = crate::model::ScoredTokens::new(&hidden, &weight, tied, &targets) {
+            let found = scored.found();
+            let of_tokens = |which: usize| sums(found.iter().map(|found| f64::from(found[which])).collect());
+            let (logprobs, collisions) = (of_tokens(0), if collisions { of_tokens(1) } else { Vec::new() });
+            return Ok(Self { logprobs, collisions, token_counts, head: Some(Head::OnGpu(scored, frozen)) });
+        }
+        let weight = if tied { weight } else { weight.transpose() };
+        let logits = hidden.clone().inner().matmul(weight.clone().inner().transpose());
         let probabilities = softmax(logits.clone(), 1);
         // log Σ e^logit = largest logit − log of its probability, which is at least 1 / vocab_size and so keeps its digits.
         let normalizer = logits.clone().max_dim(1) - probabilities.clone().max_dim(1).log();
-        let of_tokens = (logits.gather(1, targets.clone().unsqueeze_dim(1)) - normalizer).into_data();
-        let sums = |of_tokens: TensorData| {
-            let mut of_tokens = of_tokens.iter::<f64>();
-            token_counts.iter().map(|&count| of_tokens.by_ref().take(count).sum()).collect::<Vec<f64>>()
-        };
-        let logprobs = sums(of_tokens);
-        let collided = || sums(probabilities.clone().square().sum_dim(1).log().into_data());
+        let of_tokens = logits.gather(1, targets.clone().unsqueeze_dim(1)) - normalizer;
+        let logprobs = sums(of_tokens.into_data().iter().collect());
+        let collided = || sums(probabilities.clone().square().sum_dim(1).log().into_data().iter().collect());
         let collisions = if collisions { collided() } else { Vec::new() };
-        Ok(Self { logprobs, collisions, token_counts, head: Some(Head { hidden, weight, frozen, probabilities, targets }) })
+        let head = Head::Tensors(HeadTensors { hidden, weight, frozen, probabilities, targets });
+        Ok(Self { logprobs, collisions, token_counts, head: Some(head) })
     }
 
     /// The gradients of Σ `derivatives` · logprobs, one derivative a row; `None` when no row has a response token.
     pub(super) fn backward(self, derivatives: &[f64]) -> Option<Gradients> {
-        let Head { hidden, weight, frozen, probabilities, targets } = self.head?;
         let of_tokens: Vec<f32> = derivatives
             .iter()
             .zip(&self.token_counts)
             .flat_map(|(&derivative, &count)| std::iter::repeat_n(derivative as f32, count))
             .collect();
+        match self.head? {
+            #[cfg(feature = "cuda")]
+            Head::OnGpu(scored, frozen) => scored.backward(&of_tokens, frozen),
+            Head::Tensors(head) => Some(head.backward(of_tokens)),
+        }
+    }
+}
+
+impl HeadTensors {
+    fn backward(self, of_tokens: Vec<f32>) -> Gradients {
+        let Self { hidden, weight, frozen, probabilities, targets } = self;
         let shape = [of_tokens.len(), 1];
         let (plain_hidden, plain_weight) = (hidden.clone().inner(), weight.clone().inner());
         let derivative: Tensor<2> = Tensor::from_data(TensorData::new(of_tokens, shape), (&plain_hidden.device(), DType::F32));
 
         // With G = derivative ⊙ (one-hot − probabilities), the gradient by the logits, these are G · weight and Gᵀ · hidden.
         let by_hidden =
-            (plain_weight.clone().select(0, targets.clone()) - product(probabilities.clone(), plain_weight.clone())) * derivative.clone();
+            (plain_weight.clone().select(0, targets.clone()) - probabilities.clone().matmul(plain_weight.clone())) * derivative.clone();
         // A sum with these derivatives, for autodiff to go on from.
         let of_hidden = (hidden * by_hidden.autodiff()).sum();
         if frozen {
-            return Some(of_hidden.backward());
+            return of_hidden.backward();
         }
         let scaled = plain_hidden * derivative;
         let by_weight = plain_weight.zeros_like().select_assign(0, targets, scaled.clone(), IndexingUpdateOp::Add)
-            - product(probabilities.transpose(), scaled);
-        Some((of_hidden + (weight * by_weight.autodiff()).sum()).backward())
+            - probabilities.transpose().matmul(scaled);
+        (of_hidden + (weight * by_weight.autodiff()).sum()).backward()
     }
 }
 
-/// `left · right`: on a GPU from numbers that are shortened to bf16, as in the model's projections.
-fn product(left: Tensor<2>, right: Tensor<2>) -> Tensor<2> {
-    #[cfg(feature = "cuda")]
-    if let Some(found) = crate::model::gpu_product(&left, &right) {
-        return found;
-    }
-    left.matmul(right)
-}
-
-/// The weights from hidden states to logits, `[vocab_size, hidden_size]`, and whether they are frozen.
-fn head_weight(model: &CausalLm) -> (Tensor<2>, bool) {
-    let (weight, transposed) = match &model.lm_head {
-        Some(lm_head) => (lm_head.weight.val(), true),
-        None => (model.model.embed_tokens.weight.val(), false),
+/// The weights from hidden states to logits, whether they are an embedding's, `[vocab_size, hidden_size]`, or else the transpose of that, and whether they are
+/// frozen.
+fn head_weight(model: &CausalLm) -> (Tensor<2>, bool, bool) {
+    let (weight, tied) = match &model.lm_head {
+        Some(lm_head) => (lm_head.weight.val(), false),
+        None => (model.model.embed_tokens.weight.val(), true),
     };
     let frozen = !weight.is_require_grad();
-    (if transposed { weight.transpose() } else { weight }, frozen)
+    (weight, tied, frozen)
 }
 
 /// `model` with the dropout of a micro-batch of a step: masks depend on which rows these are, never on when they are worked on.

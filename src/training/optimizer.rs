@@ -61,8 +61,8 @@ pub(super) struct Moments {
 
 /// The gradients of a step, by parameter name.
 pub(super) enum Gradients {
-    /// Where the model is.
-    Tensors(Parameters),
+    /// Where the model is; they are still to be multiplied by the factor.
+    Tensors(Parameters, f64),
     /// Of a model on the processor, flat.
     Numbers(BTreeMap<String, Buffer>),
 }
@@ -71,7 +71,7 @@ impl Gradients {
     /// Whether no parameter has a gradient.
     pub(super) fn is_empty(&self) -> bool {
         match self {
-            Self::Tensors(tensors) => tensors.is_empty(),
+            Self::Tensors(tensors, _) => tensors.is_empty(),
             Self::Numbers(numbers) => numbers.is_empty(),
         }
     }
@@ -79,8 +79,8 @@ impl Gradients {
     /// The global L2 norm over all gradients. One transfer from the device.
     fn norm(&self) -> f64 {
         match self {
-            Self::Tensors(tensors) if tensors.is_empty() => 0.0,
-            Self::Tensors(tensors) => {
+            Self::Tensors(tensors, _) if tensors.is_empty() => 0.0,
+            Self::Tensors(tensors, _) => {
                 #[cfg(feature = "cuda")]
                 if let Some(sum) = gpu::sum_of_squares(tensors.values()) {
                     return sum.sqrt();
@@ -92,7 +92,7 @@ impl Gradients {
         }
     }
 
-    /// Scales all gradients so that their global norm is at most `limit`, and returns the norm they had before.
+    /// Scales all gradients, or has them scaled when they are applied, so that their global norm is at most `limit`, and returns the norm they had before.
     ///
     /// As `torch.nn.utils.clip_grad_norm_`: the factor is `limit / (norm + 1e-6)`, never above 1. Without a limit nothing is scaled.
     pub(super) fn clip(&mut self, limit: Option<f64>) -> f64 {
@@ -100,10 +100,7 @@ impl Gradients {
         let factor = limit.map_or(1.0, |limit| limit / (norm + 1e-6));
         if factor < 1.0 {
             match self {
-                Self::Tensors(tensors) => {
-                    let scaled = std::mem::take(tensors).into_iter().map(|(name, gradient)| (name, gradient * factor));
-                    *tensors = scaled.collect();
-                }
+                Self::Tensors(_, of_tensors) => *of_tensors = factor,
                 Self::Numbers(numbers) => numbers.values_mut().for_each(|gradient| kernels::scale(gradient, factor as f32)),
             }
         }
@@ -117,11 +114,11 @@ impl Optimizer {
         Self { rule, moments: Moments::default() }
     }
 
-    /// Takes one step on every parameter of `module` that has an entry in `gradients`; the others keep their value, undecayed.
-    pub fn step<M: Module>(&mut self, module: M, mut gradients: Parameters, learning_rate: f64) -> M {
+    /// Takes one step on every parameter of `module` that has an entry in `gradients`, which are multiplied by `factor`; the others keep their value, undecayed.
+    pub fn step<M: Module>(&mut self, module: M, mut gradients: Parameters, factor: f64, learning_rate: f64) -> M {
         self.moments.step += 1;
         parameters::change(module, |name, weight| match gradients.remove(name) {
-            Some(gradient) => self.update(name, weight, gradient, learning_rate),
+            Some(gradient) => self.update(name, weight, gradient, factor, learning_rate),
             None => weight,
         })
     }
@@ -136,7 +133,7 @@ impl Optimizer {
         }
     }
 
-    fn update(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, learning_rate: f64) -> Tensor<1> {
+    fn update(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, factor: f64, learning_rate: f64) -> Tensor<1> {
         let of_gradient = gradient.clone();
         let zeros = || of_gradient.zeros_like();
         match self.rule {
@@ -144,13 +141,14 @@ impl Optimizer {
                 let (name, mean) = take(&mut self.moments.first, name, zeros);
                 let (_, square) = take(&mut self.moments.second, &name, zeros);
                 let rule = self.adam_w([beta_1, beta_2], eps, weight_decay, learning_rate);
-                let [weight, mean, square] = adam_w(rule, [weight, gradient, mean, square]);
+                let [weight, mean, square] = adam_w(rule, factor, [weight, gradient, mean, square]);
                 self.moments.first.insert(name.clone(), mean);
                 self.moments.second.insert(name, square);
                 weight
             }
             Rule::RmsProp { alpha, eps, weight_decay } => {
                 let (name, square) = take(&mut self.moments.second, name, zeros);
+                let gradient = scaled(gradient, factor);
                 let gradient = if weight_decay == 0.0 { gradient } else { gradient + weight.clone() * weight_decay };
                 let square = square * alpha + gradient.clone().square() * (1.0 - alpha);
                 let update = gradient / (square.clone().sqrt() + eps) * learning_rate;
@@ -195,13 +193,18 @@ impl Optimizer {
     }
 }
 
+fn scaled(gradient: Tensor<1>, factor: f64) -> Tensor<1> {
+    if factor == 1.0 { gradient } else { gradient * factor }
+}
+
 /// The weight, the mean and the mean square after an update, on any device.
-fn adam_w(rule: kernels::AdamW, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
+fn adam_w(rule: kernels::AdamW, factor: f64, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
     #[cfg(feature = "cuda")]
-    if let Some(updated) = gpu::adam_w(rule, &tensors) {
+    if let Some(updated) = gpu::adam_w(rule, factor, &tensors) {
         return updated;
     }
     let [weight, gradient, mean, square] = tensors;
+    let gradient = scaled(gradient, factor);
     let mean = mean * rule.beta_1 + gradient.clone() * (1.0 - rule.beta_1);
     let square = square * rule.beta_2 + gradient.square() * (1.0 - rule.beta_2);
     let scale = square.clone().sqrt() / rule.root_correction_2 + rule.eps;
@@ -260,7 +263,7 @@ mod tests {
                 for (values, expected) in [[0.1, -0.2, 3.0], [0.4, 0.0, -1.0], [-0.3, 1e-3, 0.25]].into_iter().zip(expected) {
                     if way == 0 {
                         let gradients = [("gamma".to_string(), Tensor::from_floats(values, &Device::flex()))];
-                        module = optimizer.step(module, gradients.into(), 0.1);
+                        module = optimizer.step(module, gradients.into(), 1.0, 0.1);
                     } else {
                         let mut weights = CpuWeights::lend(&mut module).unwrap();
                         optimizer.step_in_place(&mut weights, &[("gamma".to_string(), Buffer::copied(&values))].into(), 0.1);
@@ -276,7 +279,7 @@ mod tests {
     #[test]
     fn a_parameter_without_gradient_keeps_its_value() {
         let mut optimizer = Optimizer::new(Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.05 });
-        let module = optimizer.step(module(), Parameters::new(), 0.1);
+        let module = optimizer.step(module(), Parameters::new(), 1.0, 0.1);
         assert_close(&module, [0.5, -1.25, 2.0]);
         assert!(module.gamma.is_require_grad());
     }
@@ -288,15 +291,16 @@ mod tests {
         let tensors: Parameters = numbers.iter().map(|(name, values)| (name.clone(), tensor(values))).collect();
         let values = |gradients: &Gradients| -> Vec<f32> {
             match gradients {
-                Gradients::Tensors(tensors) => {
-                    tensors.values().flat_map(|gradient| gradient.to_data().iter().collect::<Vec<f32>>()).collect()
+                Gradients::Tensors(tensors, factor) => {
+                    let scaled = tensors.values().map(|gradient| scaled(gradient.clone(), *factor));
+                    scaled.flat_map(|gradient| gradient.to_data().iter().collect::<Vec<f32>>()).collect()
                 }
                 Gradients::Numbers(numbers) => numbers.values().flat_map(|gradient| gradient.to_vec()).collect(),
             }
         };
         for on_processor in [false, true] {
             let gradients = || match on_processor {
-                false => Gradients::Tensors(tensors.clone()),
+                false => Gradients::Tensors(tensors.clone(), 1.0),
                 true => Gradients::Numbers(numbers.iter().map(|(name, values)| (name.clone(), Buffer::copied(values))).collect()),
             };
             let mut clipped = gradients();
@@ -309,6 +313,6 @@ mod tests {
                 assert_eq!(values(&same), values(&gradients()));
             }
         }
-        assert_eq!(Gradients::Tensors(Parameters::new()).clip(Some(1.0)), 0.0);
+        assert_eq!(Gradients::Tensors(Parameters::new(), 1.0).clip(Some(1.0)), 0.0);
     }
 }

@@ -181,10 +181,10 @@ impl<M: Module + Sync> Trainer<M> {
 
     /// Clips and applies the gradients, if they and the `quantities` are finite.
     pub(super) fn update<const N: usize>(&mut self, gradients: Parameters, quantities: Quantities<N>) -> Result<Update, TrainingError> {
-        let mut gradients = Gradients::Tensors(gradients);
+        let mut gradients = Gradients::Tensors(gradients, 1.0);
         let update = self.checked(&mut gradients, &quantities)?;
-        if let (Gradients::Tensors(gradients), None) = (gradients, update.skipped) {
-            self.model = self.optimizer.step(self.model.clone(), gradients, update.learning_rate);
+        if let (Gradients::Tensors(gradients, factor), None) = (gradients, update.skipped) {
+            self.model = self.optimizer.step(self.model.clone(), gradients, factor, update.learning_rate);
         }
         Ok(update)
     }

@@ -9,7 +9,7 @@ use cubek_matmul::launch::launch_ref;
 use cubek_matmul::strategy::Strategy;
 use cubek_std::InputBinding;
 
-use super::kernels::{self, HeadParts, Normed, PLANES, TILE, UNITS};
+use super::kernels::{self, Cut, HeadParts, Normed, PLANES, TILE, UNITS};
 use super::weights::{GpuLayer, GpuNorm, GpuProjection, Weight};
 use super::{F32, GpuDecoder, ROWS};
 use crate::model::ModelError;
@@ -54,11 +54,16 @@ impl GpuDecoder {
             whole(x, weight.inner),
             weight.numbers.clone().binding().into_buffer_arg(),
             whole(out, weight.columns),
-            weight.inner,
-            weight.columns,
-            rows_of_cube,
-            columns_of_cube,
-            together,
+            cubes_of_rows * rows_of_cube,
+            inner_tiles,
+            column_tiles,
+            0,
+            inner_tiles,
+            1,
+            0,
+            1,
+            inner_tiles,
+            Cut { rows: rows_of_cube, columns: columns_of_cube, together, planes: [1, 1, PLANES], left_turned: false, right_turned: true },
             self.element,
         );
     }

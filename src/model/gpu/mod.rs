@@ -26,7 +26,7 @@ use super::{CausalLm, ModelError, Span};
 use cache::{End, Places};
 use kernels::{Choice, DRAWERS, DRAWN, Normed, PLACE, TILE, UNITS};
 #[cfg(feature = "cuda")]
-pub use training::{hidden, product};
+pub use training::{ScoredTokens, hidden};
 use weights::{GpuLayer, GpuNorm, Upload, Weight};
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);

@@ -10,6 +10,8 @@ mod attention_back;
 mod backward;
 mod drawing;
 mod product;
+#[cfg(feature = "cuda")]
+mod tokens;
 
 use cubecl::prelude::*;
 
@@ -21,7 +23,9 @@ pub(super) use backward::{COLUMNS, ROWS_AT_ONCE, norm_back, norm_weight_back, sw
 pub(super) use drawing::{Choice, DRAWERS, DRAWN, draw};
 #[cfg(feature = "cuda")]
 pub(super) use product::put_columns;
-pub(super) use product::{PLANES, TILE, product_of_tiles};
+pub(super) use product::{Cut, PLANES, TILE, product_of_tiles};
+#[cfg(feature = "cuda")]
+pub(super) use tokens::{FOUND, embed_back, link_tokens, logprobs, logprobs_back};
 
 /// How many units (threads) a cube has that works on one row.
 pub(super) const UNITS: usize = 256;

@@ -1,41 +1,77 @@
-//! The product of a few rows and a large matrix, by tensor cores. Knows nothing of what is multiplied.
+//! Products of matrices in tiles, by tensor cores. Knows nothing of what is multiplied.
 
 use cubecl::prelude::*;
 
 /// The side of the square tiles that tensor cores multiply.
 pub(in crate::model::gpu) const TILE: usize = 16;
 
-/// How many planes (warps) of a cube add up a part of each product.
+/// How many planes (warps) a cube has that multiplies.
 pub(in crate::model::gpu) const PLANES: usize = 8;
 
-/// `out = x · weight` for few rows, by tensor cores. Reading the weights is what takes the time then, and one tile after the other is too few to wait for: so the
-/// planes of a cube share the inner dimension between them and add up what they found at the end, in their order. A cube has `row_tiles` tiles of rows
-/// and `column_tiles` of columns; weights are read once for each tile of rows, in the order in which they stand in memory.
+/// How a product is shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::model::gpu) struct Cut {
+    /// Tiles of rows that a plane computes.
+    pub(in crate::model::gpu) rows: usize,
+    /// And of columns.
+    pub(in crate::model::gpu) columns: usize,
+    /// Tiles of the inner dimension that a plane reads at once, so that it waits for them once.
+    pub(in crate::model::gpu) together: usize,
+    /// How many planes of a cube stand under each other, beside each other, and share the inner dimension: [`PLANES`] in all.
+    pub(in crate::model::gpu) planes: [usize; 3],
+    /// Whether the left factor is the transpose of what is given.
+    pub(in crate::model::gpu) left_turned: bool,
+    /// The same of the right one.
+    pub(in crate::model::gpu) right_turned: bool,
+}
+
+impl Cut {
+    fn left_layout(self) -> cmma::MatrixLayout {
+        if self.left_turned { cmma::MatrixLayout::ColMajor } else { cmma::MatrixLayout::RowMajor }
+    }
+
+    fn right_layout(self) -> cmma::MatrixLayout {
+        if self.right_turned { cmma::MatrixLayout::ColMajor } else { cmma::MatrixLayout::RowMajor }
+    }
+}
+
+/// `out = left · right`, by tensor cores. A plane adds up some tiles of the product; where these are too few for a GPU, the planes of a cube share the inner dimension
+/// between them, and what they found is added up at the end, in their order. Cubes of the same columns stand beside each other, so that they find the right
+/// factor in the cache.
 ///
 /// # Shapes
-/// - x: `[rows / TILE, inner / TILE, TILE, TILE]`: see [`tiles`](crate::model::gpu::weights::tiles)
-/// - weight: `[columns / TILE, inner / TILE, TILE, TILE]`, of the transpose
+/// - left: `[rows / TILE, inner / TILE, TILE, TILE]`, or of its transpose: see [`tiles`](crate::model::gpu::weights::tiles)
+/// - right: `[inner / TILE, columns / TILE, TILE, TILE]`, or of its transpose
 /// - out: `[rows, columns]`
+/// - rows, inner, columns: how many tiles
+/// - left_first, left_row, left_inner: how many tiles of `left` lie before its first, and between one and the next of its rows and of the inner dimension
+/// - right_first, right_inner, right_column: the same of `right`, with its columns
 #[cube(launch)]
 pub(in crate::model::gpu) fn product_of_tiles<E: Float>(
-    x: &[E],
-    weight: &[E],
+    left: &[E],
+    right: &[E],
     out: &mut [f32],
+    rows: usize,
     inner: usize,
     columns: usize,
-    #[comptime] row_tiles: usize,
-    #[comptime] column_tiles: usize,
-    #[comptime] together: usize,
+    left_first: usize,
+    left_row: usize,
+    left_inner: usize,
+    right_first: usize,
+    right_inner: usize,
+    right_column: usize,
+    #[comptime] cut: Cut,
     #[define(E)] _element: ElemType,
 ) {
-    // Cubes of the same columns stand beside each other, so that they find the weights in the cache.
-    let first_row = CUBE_POS_X as usize * row_tiles;
-    let first_column = CUBE_POS_Y as usize * column_tiles;
     let plane = UNIT_POS_Y as usize;
-    let tiles = inner / comptime!(TILE);
+    let part = plane % comptime!(cut.planes[2]);
+    let block = plane / comptime!(cut.planes[2]);
+    let first_row = (CUBE_POS_X as usize * comptime!(cut.planes[0]) + block / comptime!(cut.planes[1])) * comptime!(cut.rows);
+    let first_column = (CUBE_POS_Y as usize * comptime!(cut.planes[1]) + block % comptime!(cut.planes[1])) * comptime!(cut.columns);
+    let is_inside = first_row < rows && first_column < columns;
     let mut sums = Sequence::<cmma::Matrix<f32>>::new();
     #[unroll]
-    for _ in 0..comptime!(row_tiles * column_tiles) {
+    for _ in 0..comptime!(cut.rows * cut.columns) {
         sums.push(cmma::Matrix::<f32>::from_value(
             cmma::MatrixIdent::Accumulator,
             16usize,
@@ -45,86 +81,105 @@ pub(in crate::model::gpu) fn product_of_tiles<E: Float>(
             0.0f32,
         ));
     }
-    let mut tile = plane;
-    while tile < tiles {
-        // So many at once that there are no more of them than tiles: see `together`.
+    let mut tile = part;
+    if !is_inside {
+        tile = inner;
+    }
+    while tile < inner {
         let mut lefts = Sequence::<cmma::Matrix<E>>::new();
         let mut rights = Sequence::<cmma::Matrix<E>>::new();
         #[unroll]
-        for ahead in 0..together {
-            let there = tile + ahead * comptime!(PLANES);
+        for ahead in 0..cut.together {
+            let there = tile + ahead * comptime!(cut.planes[2]);
             #[unroll]
-            for row in 0..row_tiles {
-                let from = ((first_row + row) * tiles + there) * comptime!(TILE * TILE);
-                let end = x.len();
+            for row in 0..cut.rows {
+                let from = (left_first + (first_row + row) * left_row + there * left_inner) * comptime!(TILE * TILE);
+                let end = left.len();
                 lefts.push(cmma::Matrix::<E>::from_slice(
                     cmma::MatrixIdent::A,
                     16usize,
                     16usize,
                     16usize,
-                    cmma::MatrixLayout::RowMajor,
-                    &x[from..end],
+                    comptime!(cut.left_layout()),
+                    &left[from..end],
                     16,
                 ));
             }
             #[unroll]
-            for column in 0..column_tiles {
-                let from = ((first_column + column) * tiles + there) * comptime!(TILE * TILE);
-                let end = weight.len();
+            for column in 0..cut.columns {
+                let from = (right_first + there * right_inner + (first_column + column) * right_column) * comptime!(TILE * TILE);
+                let end = right.len();
                 rights.push(cmma::Matrix::<E>::from_slice(
                     cmma::MatrixIdent::B,
                     16usize,
                     16usize,
                     16usize,
-                    cmma::MatrixLayout::ColMajor,
-                    &weight[from..end],
+                    comptime!(cut.right_layout()),
+                    &right[from..end],
                     16,
                 ));
             }
         }
         #[unroll]
-        for ahead in 0..together {
+        for ahead in 0..cut.together {
             #[unroll]
-            for column in 0..column_tiles {
+            for column in 0..cut.columns {
                 #[unroll]
-                for row in 0..row_tiles {
-                    let sum = sums.index(column * row_tiles + row);
-                    cmma::execute(lefts.index(ahead * row_tiles + row), rights.index(ahead * column_tiles + column), sum, sum);
+                for row in 0..cut.rows {
+                    let sum = sums.index(column * cut.rows + row);
+                    cmma::execute(lefts.index(ahead * cut.rows + row), rights.index(ahead * cut.columns + column), sum, sum);
                 }
             }
         }
-        tile += comptime!(PLANES * together);
+        tile += comptime!(cut.planes[2] * cut.together);
     }
-    let size = comptime!(row_tiles * TILE * TILE);
-    let mut parts = Shared::<[f32]>::new_slice(comptime!(PLANES * row_tiles * TILE * TILE));
-    #[unroll]
-    for column in 0..column_tiles {
-        #[unroll]
-        for row in 0..row_tiles {
-            let from = plane * size + row * comptime!(TILE * TILE);
-            let end = parts.len();
-            cmma::store(&mut parts[from..end], sums.index(column * row_tiles + row), 16, cmma::MatrixLayout::RowMajor);
-        }
-        sync_cube();
-        let mut at = UNIT_POS as usize;
-        while at < size {
-            let mut sum = 0.0f32;
-            for plane in 0..comptime!(PLANES) {
-                sum += parts[plane * size + at];
+    let width = columns * comptime!(TILE);
+    if comptime!(cut.planes[2] == 1) {
+        if is_inside {
+            #[unroll]
+            for column in 0..cut.columns {
+                #[unroll]
+                for row in 0..cut.rows {
+                    let from = (first_row + row) * comptime!(TILE) * width + (first_column + column) * comptime!(TILE);
+                    let end = out.len();
+                    cmma::store(&mut out[from..end], sums.index(column * cut.rows + row), width as u32, cmma::MatrixLayout::RowMajor);
+                }
             }
-            let row = first_row * comptime!(TILE) + at / comptime!(TILE);
-            out[row * columns + (first_column + column) * comptime!(TILE) + at % comptime!(TILE)] = sum;
-            at += comptime!(PLANES * 32);
         }
-        sync_cube();
+    } else {
+        let size = comptime!(cut.rows * TILE * TILE);
+        let mut parts = Shared::<[f32]>::new_slice(comptime!(PLANES * cut.rows * TILE * TILE));
+        #[unroll]
+        for column in 0..cut.columns {
+            #[unroll]
+            for row in 0..cut.rows {
+                let from = plane * size + row * comptime!(TILE * TILE);
+                let end = parts.len();
+                cmma::store(&mut parts[from..end], sums.index(column * cut.rows + row), 16, cmma::MatrixLayout::RowMajor);
+            }
+            sync_cube();
+            if is_inside {
+                let mut at = part * 32 + UNIT_POS_X as usize;
+                while at < size {
+                    let mut sum = 0.0f32;
+                    for part in 0..comptime!(cut.planes[2]) {
+                        sum += parts[(block * comptime!(cut.planes[2]) + part) * size + at];
+                    }
+                    let row = first_row * comptime!(TILE) + at / comptime!(TILE);
+                    out[row * width + (first_column + column) * comptime!(TILE) + at % comptime!(TILE)] = sum;
+                    at += comptime!(cut.planes[2] * 32);
+                }
+            }
+            sync_cube();
+        }
     }
 }
 
-/// Puts a matrix into columns of a wider one. A unit a vector.
+/// Puts a matrix into columns of a wider one, of tiles or of rows. A unit a vector; what is past the matrix's rows is 0.
 ///
 /// # Shapes
 /// - from: `[rows, columns]` in vectors, so many as `vectors` says
-/// - to: `[rows, width]` in vectors, from column `first` on
+/// - to: `[rows or more, width]` in vectors, from column `first` on; see [`tiles`](crate::model::gpu::weights::tiles)
 #[cfg(feature = "cuda")]
 #[cube(launch)]
 pub(in crate::model::gpu) fn put_columns<E: Float, V: Size>(
@@ -134,10 +189,25 @@ pub(in crate::model::gpu) fn put_columns<E: Float, V: Size>(
     columns: usize,
     first: usize,
     width: usize,
+    rows: usize,
+    #[comptime] vector: usize,
+    #[comptime] in_tiles: bool,
     #[define(E)] _element: ElemType,
 ) {
     let at = ABSOLUTE_POS;
-    if at < vectors {
-        to[at / columns * width + first + at % columns] = Vector::cast_from(from[at]);
+    let row = at / columns;
+    let column = first + at % columns;
+    if row < rows {
+        let mut place = row * width + column;
+        if comptime!(in_tiles) {
+            let across = comptime!(TILE / vector);
+            let tile = row / comptime!(TILE) * (width / across) + column / across;
+            place = tile * comptime!(TILE * TILE / vector) + row % comptime!(TILE) * across + column % across;
+        }
+        let mut value = Vector::<E, V>::new(E::from_int(0));
+        if at < vectors {
+            value = Vector::cast_from(from[at]);
+        }
+        to[place] = value;
     }
 }

@@ -10,7 +10,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::std::tensor::TensorHandle;
 
-use super::operation::{Operand, empty, handle, record};
+use super::operation::{Operand, empty, handle, numbers, record};
 use super::{F32, I32};
 use crate::model::gpu::kernels::{self, HeadParts, PLACE, UNITS};
 use crate::model::gpu::launch;
@@ -32,11 +32,10 @@ impl Rows {
         let place = |row: usize, position: usize| -> [i32; PLACE] { [0, position as i32, 0, 0, (row * length) as i32] };
         let places = (0..rows).flat_map(|row| (0..length).flat_map(move |position| place(row, position)));
         let places: Vec<u8> = places.flat_map(i32::to_le_bytes).collect();
-        let angles: Vec<u8> = frequencies.iter().flat_map(|frequency| frequency.to_le_bytes()).collect();
         Self {
             length,
             places: TensorHandle::new_contiguous([rows * length, PLACE], client.create_from_slice(&places), I32),
-            angles: TensorHandle::new_contiguous([frequencies.len()], client.create_from_slice(&angles), F32),
+            angles: numbers(frequencies, &beside.numbers),
         }
     }
 }

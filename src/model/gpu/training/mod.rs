@@ -5,6 +5,9 @@
 //! Knows nothing of losses or optimizers.
 
 mod attention;
+mod embedding;
+mod head;
+mod matrix;
 mod norm;
 mod operation;
 mod product;
@@ -18,7 +21,7 @@ use crate::model::{Decoder, Layer, Projection};
 use attention::Rows;
 use operation::Operand;
 
-pub use product::product;
+pub use head::ScoredTokens;
 
 /// Hidden states after the last norm, of rows that begin at their first token; `None` when the model is not f32 on a GPU.
 ///
@@ -27,9 +30,9 @@ pub use product::product;
 /// - output: `[rows, length, hidden_size]`
 pub fn hidden(decoder: &Decoder, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
     let [rows, length] = tokens.dims();
-    let embedded = decoder.embed_tokens.forward(tokens.clone());
-    let width = embedded.dims()[2];
-    let mut x: Tensor<2> = embedded.flatten(0, 1);
+    let table = decoder.embed_tokens.weight.val();
+    let width = table.dims()[1];
+    let mut x = embedding::embedding(&table, &tokens.clone().flatten(0, 1))?;
     let rows_of = Rows::new(&Operand::new(&x)?, [rows, length], decoder.frequencies());
     for layer in &decoder.layers {
         let normed = norm::norm(&layer.input_layernorm, &x)?;

@@ -4,10 +4,12 @@ use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, OpsKind};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Autodiff, Cube, FloatDType};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::std::tensor::TensorHandle;
+
+use super::F32;
 
 type Recorded = Autodiff<Cube, NoCheckpointing>;
 
@@ -61,6 +63,20 @@ where
 /// Memory for f32 numbers, on the GPU where `beside` is.
 pub(super) fn empty<const D: usize>(shape: [usize; D], beside: &CubeTensor) -> CubeTensor {
     Cube::float_empty(shape.into(), &beside.device, FloatDType::F32)
+}
+
+/// The memory of i32 numbers, row after row; `None` when they are not on a GPU.
+pub(super) fn integers<const D: usize>(tensor: &Tensor<D, Int>) -> Option<CubeTensor> {
+    if tensor.dtype() != DType::I32 {
+        return None;
+    }
+    Some(into_contiguous(tensor.clone().try_into_primitive::<Cube>().ok()?))
+}
+
+/// Numbers in the memory of the GPU where `beside` is.
+pub(super) fn numbers(values: &[f32], beside: &CubeTensor) -> TensorHandle {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    TensorHandle::new_contiguous([values.len()], beside.client.create_from_slice(&bytes), F32)
 }
 
 /// For launches.
