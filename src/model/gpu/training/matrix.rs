@@ -220,3 +220,58 @@ fn multiply(left: CubeTensor, right: CubeTensor) -> CubeTensor {
     }
     Cube::float_cast(Cube::float_matmul(left, right), FloatDType::F32)
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Tensor, TensorData};
+
+    use super::*;
+    use crate::model::DeviceChoice;
+    use crate::model::gpu::weights::tiles;
+
+    fn numbers(rows: usize, columns: usize, seed: usize) -> Vec<f32> {
+        // Of so few digits that bf16 has them all.
+        (0..rows * columns).map(|at| ((at * 7 + seed * 13 + at / columns * 5) % 31) as f32 - 15.0).collect()
+    }
+
+    fn on_gpu(values: &[f32], shape: [usize; 2]) -> CubeTensor {
+        let tensor = Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), &DeviceChoice::Cuda.resolve().unwrap());
+        tensor.try_into_primitive::<Cube>().unwrap()
+    }
+
+    fn values(tensor: CubeTensor) -> Vec<f32> {
+        Tensor::<2>::from_primitive::<Cube>(Cube::float_cast(tensor, FloatDType::F32)).into_data().iter().collect()
+    }
+
+    #[test]
+    fn matrices_beside_each_other_are_put_into_tiles_with_zeros_behind() {
+        let (first, second) = (numbers(70, 48, 1), numbers(70, 16, 2));
+        let matrix = Matrix::new(&[on_gpu(&first, [70, 48]), on_gpu(&second, [70, 16])], true);
+        let rows = first.chunks(48).zip(second.chunks(16)).flat_map(|(first, second)| [first, second].concat());
+        let whole: Vec<f32> = rows.chain([0.0; (128 - 70) * 64]).collect();
+        assert_eq!(values(matrix.numbers), tiles(&whole, 64));
+    }
+
+    #[test]
+    fn products_are_right_whichever_factor_is_turned() {
+        let client = on_gpu(&[0.0], [1, 1]).client;
+        for [rows, inner, columns] in [[5, 32, 48], [130, 64, 80], [64, 1040, 16], [7, 9, 11], [640, 96, 1024]] {
+            let in_tiles = have_tiles(&client, [inner, columns].into_iter());
+            let (left, right, by) = (numbers(rows, inner, 1), numbers(inner, columns, 2), numbers(rows, columns, 3));
+            let of = |values: &[f32], shape: [usize; 2]| Matrix::new(&[on_gpu(values, shape)], in_tiles);
+            let (x, weight, gradient) = (of(&left, [rows, inner]), of(&right, [inner, columns]), of(&by, [rows, columns]));
+            let sum = |count: usize, term: &dyn Fn(usize) -> f32| (0..count).map(term).sum::<f32>();
+            let each = |height: usize, width: usize, entry: &dyn Fn(usize, usize) -> f32| -> Vec<f32> {
+                (0..height * width).map(|at| entry(at / width, at % width)).collect()
+            };
+            let expected = each(rows, columns, &|row, column| sum(inner, &|at| left[row * inner + at] * right[at * columns + column]));
+            assert_eq!(values(x.plain().product(&weight.plain())), expected, "{rows}, {inner}, {columns}");
+            let expected = each(rows, inner, &|row, at| sum(columns, &|column| by[row * columns + column] * right[at * columns + column]));
+            assert_eq!(values(gradient.plain().product(&weight.turned())), expected, "{rows}, {inner}, {columns}: to the left");
+            let part = columns / 2 / TILE * TILE..columns;
+            let expected =
+                each(inner, part.len(), &|at, column| sum(rows, &|row| left[row * inner + at] * by[row * columns + part.start + column]));
+            assert_eq!(values(x.turned().product(&gradient.columns(part.clone()))), expected, "{rows}, {inner}, {columns}: to the right");
+        }
+    }
+}
