@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::Device;
 use optune::generation::{Generated, Generator, Sampling};
 use optune::model::{Checkpoint, DeviceChoice, Sequences};
 use serde::Deserialize;
@@ -115,7 +114,6 @@ pub fn workload(arguments: &Workload) -> Result<Value, Box<dyn Error>> {
 
 struct Engine {
     generator: Generator,
-    device: Device,
     batch: usize,
     vocabulary_size: usize,
 }
@@ -127,9 +125,8 @@ impl Engine {
         }
         let checkpoint = Checkpoint::open(&model.inputs.join(&model.model))?;
         let device = model.device.resolve()?;
-        let loaded = checkpoint.load(&device)?;
-        let generator = if model.burn { Generator::with_burn(loaded) } else { Generator::new(loaded)? };
-        Ok(Self { generator, device, batch: model.batch, vocabulary_size: checkpoint.config.vocab_size })
+        let generator = if model.burn { Generator::with_burn(checkpoint.load(&device)?) } else { Generator::load(&checkpoint, &device)? };
+        Ok(Self { generator, batch: model.batch, vocabulary_size: checkpoint.config.vocab_size })
     }
 
     fn generate(&self, prompts: &[Vec<i32>], lengths: &[Vec<usize>], temperature: f64) -> Result<Generated, Box<dyn Error>> {
@@ -142,7 +139,7 @@ impl Engine {
             vocabulary_size: self.vocabulary_size,
             max_total_tokens: usize::MAX,
         };
-        let prompts = Sequences::from_rows(prompts, &self.device)?;
+        let prompts = Sequences::from_rows(prompts, self.generator.device())?;
         Ok(self.generator.generate_lengths(&prompts, lengths, &sampling, self.batch, &mut |_| ControlFlow::Continue(()))?)
     }
 }

@@ -11,7 +11,7 @@ use super::gpu::Gpu;
 use super::processor::Processor;
 use super::{Draw, GenerationError, Observe, Sampler, Sampling, batch, continuous};
 use crate::kernels;
-use crate::model::{CausalLm, CpuDecoder, Sequences};
+use crate::model::{CausalLm, Checkpoint, CpuDecoder, Sequences};
 #[cfg(feature = "gpu")]
 use crate::model::{GpuCache, GpuDecoder, GpuElement};
 
@@ -88,7 +88,25 @@ enum Engine {
 }
 
 impl Generator {
-    /// The fastest engine there is for the model's device. On the processor it lays the weights out anew; what else holds the model keeps them in memory
+    /// The fastest engine there is for `device`, with a checkpoint's weights. These go to a GPU as its engine keeps them.
+    ///
+    /// # Errors
+    /// When a weight cannot be read.
+    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self, GenerationError> {
+        #[cfg(feature = "cuda")]
+        if *device == Device::cuda(0) {
+            let gpu = cubecl::Device::Cuda(cubecl::device::CudaDevice::new(0));
+            return Self::on_gpu(checkpoint.load(&Device::flex())?, &gpu, GpuElement::Bf16);
+        }
+        Self::new(checkpoint.load(device)?)
+    }
+
+    /// Where it expects prompts and puts responses.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The fastest engine there is for a model on the processor, and burn's for others. On the processor it lays the weights out anew; what else holds the model keeps them in memory
     /// twice.
     ///
     /// # Errors
@@ -100,15 +118,11 @@ impl Generator {
                 let engine = Engine::Processor(Box::new(CpuDecoder::of_causal_lm(model)?));
                 Ok(Self { engine, device, cache_bytes: CACHE_BYTES })
             }
-            #[cfg(feature = "cuda")]
-            device if device == Device::cuda(0) => {
-                Self::on_gpu(model, &cubecl::Device::Cuda(cubecl::device::CudaDevice::new(0)), GpuElement::Bf16)
-            }
             _ => Ok(Self::with_burn(model)),
         }
     }
 
-    /// Kernels of our own on a GPU that cubecl knows.
+    /// Kernels of our own on a GPU that cubecl knows, with the weights of a model that may be elsewhere.
     ///
     /// # Errors
     /// When a weight cannot be read.

@@ -1,5 +1,7 @@
 //! Which device to compute on. Knows nothing of models.
 
+#[cfg(feature = "cuda")]
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use burn::tensor::Device;
@@ -57,8 +59,26 @@ fn cuda() -> Result<Device, String> {
 fn cuda() -> Result<Device, String> {
     match driver_device_count() {
         Ok(0) => Err("the NVIDIA driver is installed but shows no GPU; check nvidia-smi, or use cpu".to_string()),
-        Ok(_) => Ok(Device::cuda(0)),
+        Ok(_) => libdevice().map(|()| Device::cuda(0)),
         Err(problem) => Err(format!("no usable NVIDIA driver: {problem}; install it, or use cpu")),
+    }
+}
+
+/// Whether the part of a CUDA toolkit that kernels are made with is where cubecl looks for it, which it does when it makes the first one.
+#[cfg(feature = "cuda")]
+fn libdevice() -> Result<(), String> {
+    const ROOTS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
+    const FOLDER: &str = "nvvm/libdevice";
+    let named = std::env::var("CUDA_PATH").ok().map(PathBuf::from);
+    let root = named.or_else(|| ROOTS.iter().map(PathBuf::from).find(|root| root.join(FOLDER).is_dir()));
+    let root = root.unwrap_or_else(|| PathBuf::from(ROOTS[0]));
+    let file = root.join(FOLDER).join("libdevice.10.bc");
+    match file.is_file() {
+        true => Ok(()),
+        false => Err(format!(
+            "expected {} of a CUDA toolkit, found none; install one and set CUDA_PATH to its folder, or use cpu",
+            file.display()
+        )),
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
-use burn::tensor::Device;
 
 use super::budget::{self, Budget};
 use super::{Context, Prompt, StageError, Summary};
@@ -140,7 +139,6 @@ struct Sampler<'a> {
     settings: &'a Generate,
     checkpoint: Checkpoint,
     generator: Generator,
-    device: Device,
     sampling: Sampling,
     policy_fingerprint: String,
 }
@@ -148,10 +146,10 @@ struct Sampler<'a> {
 impl<'a> Sampler<'a> {
     fn open(context: &'a Context, settings: &'a Generate) -> Result<Self, StageError> {
         let checkpoint = context.checkpoint("policy")?;
-        let (device, new_tokens) = (context.device()?, settings.max_new_tokens as usize);
+        let new_tokens = settings.max_new_tokens as usize;
         let budget = Budget::of(&context.task.resources, context.on_processor()?);
         let cache_bytes = budget.map(|budget| budget::cache_bytes(budget, &checkpoint, new_tokens)).transpose()?;
-        let generator = Generator::new(checkpoint.load(&device)?)?;
+        let generator = Generator::load(&checkpoint, &context.device()?)?;
         let generator = generator.within(cache_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)));
         let sampling = Sampling {
             temperature: settings.temperature,
@@ -163,7 +161,7 @@ impl<'a> Sampler<'a> {
             max_total_tokens: checkpoint.config.max_position_embeddings,
         };
         let policy_fingerprint = context.fingerprint_of("policy")?.to_string();
-        Ok(Self { context, settings, checkpoint, generator, device, sampling, policy_fingerprint })
+        Ok(Self { context, settings, checkpoint, generator, sampling, policy_fingerprint })
     }
 
     /// All responses to `prompts`, ready to be committed. `observe` hears of tokens as they come.
@@ -183,7 +181,7 @@ impl<'a> Sampler<'a> {
             None
         } else {
             let column = ListArray::from_iter_primitive::<Int32Type, _, _>(rows);
-            let sequences = tensors::sequences(&column, &self.device)?;
+            let sequences = tensors::sequences(&column, self.generator.device())?;
             let batch_size = self.context.task.resources.batch_size.map_or(BATCH_SIZE * times(self.context)?, |size| size as usize);
             let mut each = |tokens| {
                 observe(tokens);

@@ -106,9 +106,10 @@ pub(super) struct Scored {
 
 /// What the way back through the head needs.
 enum Head {
+    /// Computed by kernels of our own, and whether its weight is frozen.
     #[cfg(feature = "cuda")]
-    OnGpu(crate::model::ScoredTokens, bool),
-    Tensors(HeadTensors),
+    OnGpu(Box<crate::model::ScoredTokens>, bool),
+    Tensors(Box<HeadTensors>),
 }
 
 /// The same where kernels of our own do not compute it.
@@ -160,7 +161,7 @@ impl Scored {
             let found = scored.found();
             let of_tokens = |which: usize| sums(found.iter().map(|found| f64::from(found[which])).collect());
             let (logprobs, collisions) = (of_tokens(0), if collisions { of_tokens(1) } else { Vec::new() });
-            return Ok(Self { logprobs, collisions, token_counts, head: Some(Head::OnGpu(scored, frozen)) });
+            return Ok(Self { logprobs, collisions, token_counts, head: Some(Head::OnGpu(Box::new(scored), frozen)) });
         }
         let weight = if tied { weight } else { weight.transpose() };
         let logits = hidden.clone().inner().matmul(weight.clone().inner().transpose());
@@ -171,7 +172,7 @@ impl Scored {
         let logprobs = sums(of_tokens.into_data().iter().collect());
         let collided = || sums(probabilities.clone().square().sum_dim(1).log().into_data().iter().collect());
         let collisions = if collisions { collided() } else { Vec::new() };
-        let head = Head::Tensors(HeadTensors { hidden, weight, frozen, probabilities, targets });
+        let head = Head::Tensors(Box::new(HeadTensors { hidden, weight, frozen, probabilities, targets }));
         Ok(Self { logprobs, collisions, token_counts, head: Some(head) })
     }
 

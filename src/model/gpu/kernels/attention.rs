@@ -307,6 +307,7 @@ pub(in crate::model::gpu) fn attend<E: Float, V: Size>(
     let mut at = UNIT_POS as usize;
     while at < comptime!(shape.together * shape.head_dim) {
         let head = at / comptime!(shape.head_dim);
+        let number = at % comptime!(shape.head_dim);
         let mut greatest = f32::new(-3.0e38);
         for plane in 0..comptime!(shape.planes()) {
             greatest = max(greatest, bests[plane * comptime!(shape.together) + head]);
@@ -317,9 +318,9 @@ pub(in crate::model::gpu) fn attend<E: Float, V: Size>(
             let of_head = plane * comptime!(shape.together) + head;
             let correction = (bests[of_head] - greatest).exp();
             all += sums[of_head] * correction;
-            mix += mixes[of_head * comptime!(shape.head_dim) + at % comptime!(shape.head_dim)] * correction;
+            mix += mixes[of_head * comptime!(shape.head_dim) + number] * correction;
         }
-        if comptime!(shape.keeps) && at % comptime!(shape.head_dim) == 0 {
+        if comptime!(shape.keeps) && number == 0 {
             normalizers[row * comptime!(shape.heads) + first_head + head] = greatest + all.ln();
         }
         let column = first_head * comptime!(shape.head_dim) + at;

@@ -40,7 +40,7 @@ impl ScoredTokens {
         let targets = integers(targets)?;
         let dims = weight.numbers.shape();
         let in_tiles = have_tiles(&weight.numbers.client, dims.iter().copied());
-        let as_factors = [&hidden, &weight].map(|operand| Matrix::new(&[operand.numbers.clone()], in_tiles));
+        let as_factors = [&hidden, &weight].map(|operand| Matrix::new(std::slice::from_ref(&operand.numbers), in_tiles));
         let [of_hidden, of_weight] = &as_factors;
         let logits = of_hidden.plain().product(&if tied { of_weight.turned() } else { of_weight.plain() });
         let [tokens, vocab_size] = [logits.shape()[0], logits.shape()[1]];
