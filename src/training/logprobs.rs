@@ -150,19 +150,19 @@ impl Scored {
         let before = indices(targets.iter().map(|at| at - 1).collect());
         let targets = tokens.clone().flatten::<1>(0, 1).select(0, indices(targets));
         let hidden: Tensor<2> = model.hidden(tokens, &Placement::right_padded(longest, &device), None).flatten(0, 1);
-        let hidden = hidden.select(0, before);
         let (weight, tied, frozen) = head_weight(model);
         let sums = |of_tokens: Vec<f64>| -> Vec<f64> {
             let mut of_tokens = of_tokens.into_iter();
             token_counts.iter().map(|&count| of_tokens.by_ref().take(count).sum()).collect()
         };
         #[cfg(feature = "cuda")]
-        if let Some(scored) = crate::model::ScoredTokens::new(&hidden, &weight, tied, &targets) {
+        if let Some(scored) = crate::model::ScoredTokens::new(&hidden, &before, &weight, tied, &targets) {
             let found = scored.found();
             let of_tokens = |which: usize| sums(found.iter().map(|found| f64::from(found[which])).collect());
             let (logprobs, collisions) = (of_tokens(0), if collisions { of_tokens(1) } else { Vec::new() });
             return Ok(Self { logprobs, collisions, token_counts, head: Some(Head::OnGpu(Box::new(scored), frozen)) });
         }
+        let hidden = hidden.select(0, before);
         let weight = if tied { weight } else { weight.transpose() };
         let logits = hidden.clone().inner().matmul(weight.clone().inner().transpose());
         let probabilities = softmax(logits.clone(), 1);

@@ -25,7 +25,7 @@ pub(super) use drawing::{Choice, DRAWERS, DRAWN, draw};
 pub(super) use product::put_columns;
 pub(super) use product::{Cut, PLANES, TILE, product_of_tiles};
 #[cfg(feature = "cuda")]
-pub(super) use tokens::{FOUND, embed_back, link_tokens, logprobs, logprobs_back};
+pub(super) use tokens::{FOUND, link_rows, logprobs, logprobs_back, select_back};
 
 /// How many units (threads) a cube has that works on one row.
 pub(super) const UNITS: usize = 256;

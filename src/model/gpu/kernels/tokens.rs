@@ -1,4 +1,4 @@
-//! Training's two ends: from logits to the logprob of a token each and back, and back to an embedding. Knows nothing of losses.
+//! Training's two ends: from logits to the logprob of a token each and back, and back to a table whose rows were taken. Knows nothing of losses.
 
 use cubecl::prelude::*;
 
@@ -78,23 +78,23 @@ pub(in crate::model::gpu) fn logprobs_back<E: Float>(
     }
 }
 
-/// Strings the rows of equal tokens together: the number of each row's next one, or of rows where there is none, and behind these numbers whether it is a first one.
-/// A cube a row.
+/// Strings equal numbers together: where each one's next is, or as many as there are where there is none, and behind these whether it is a first one. A cube a
+/// number.
 ///
 /// # Shapes
-/// - tokens: `[rows]`
+/// - numbers: `[rows]`
 /// - links: `[2, rows]`
 #[cube(launch)]
-pub(in crate::model::gpu) fn link_tokens(tokens: &Tensor<i32>, links: &mut Tensor<i32>, rows: usize) {
+pub(in crate::model::gpu) fn link_rows(numbers: &Tensor<i32>, links: &mut Tensor<i32>, rows: usize) {
     let row = CUBE_POS_X as usize;
-    let token = tokens[row];
+    let number = numbers[row];
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
-    // Numbers of rows are exact in f32. The nearest is the largest when they are counted down.
+    // Places are exact in f32. The nearest is the largest when they are counted down.
     let mut nearest = 0.0f32;
     let mut earlier = 0.0f32;
     let mut at = UNIT_POS as usize;
     while at < rows {
-        if tokens[at] == token {
+        if numbers[at] == number {
             if at < row {
                 earlier = 1.0f32;
             }
@@ -112,16 +112,16 @@ pub(in crate::model::gpu) fn link_tokens(tokens: &Tensor<i32>, links: &mut Tenso
     }
 }
 
-/// The way back to an embedding's rows, each the sum over the rows of its token, in their order. A cube a row.
+/// The way back to a table whose rows of these numbers were taken: each is the sum over all that took it, in their order. A cube a number.
 ///
 /// # Shapes
-/// - tokens: `[rows]`
-/// - links: `[2, rows]`, see [`link_tokens`]
+/// - numbers: `[rows]`
+/// - links: `[2, rows]`, see [`link_rows`]
 /// - by_out: `[rows, width]`
-/// - by_table: `[vocabulary, width]`, zeros at first
+/// - by_table: `[any, width]`, zeros at first
 #[cube(launch)]
-pub(in crate::model::gpu) fn embed_back(
-    tokens: &Tensor<i32>,
+pub(in crate::model::gpu) fn select_back(
+    numbers: &Tensor<i32>,
     links: &Tensor<i32>,
     by_out: &Tensor<f32>,
     by_table: &mut Tensor<f32>,
@@ -130,7 +130,7 @@ pub(in crate::model::gpu) fn embed_back(
 ) {
     let row = CUBE_POS_X as usize;
     if links[rows + row] == 1 {
-        let to = u32::cast_from(tokens[row]) as usize * width;
+        let to = u32::cast_from(numbers[row]) as usize * width;
         let mut at = UNIT_POS as usize;
         while at < width {
             let mut sum = 0.0f32;

@@ -10,6 +10,7 @@ use cubecl::prelude::*;
 
 use super::matrix::{Matrix, have_tiles};
 use super::operation::{Operand, empty, handle, integers, numbers, record};
+use super::select::select;
 use crate::model::gpu::kernels::{self, DRAWERS, FOUND, UNITS};
 
 /// Hidden states after the way to their tokens' logprobs.
@@ -32,11 +33,12 @@ impl ScoredTokens {
     /// `None` when hidden states and weight are not f32 on a GPU.
     ///
     /// # Shapes
-    /// - hidden: `[tokens, hidden_size]`, at least one
+    /// - hidden: `[any, hidden_size]`
+    /// - before: `[tokens]`, at least one: the states that predict them
     /// - weight: `[vocab_size, hidden_size]` when it is `tied`, else its transpose
     /// - targets: `[tokens]`
-    pub fn new(hidden: &Tensor<2>, weight: &Tensor<2>, tied: bool, targets: &Tensor<1, Int>) -> Option<Self> {
-        let (hidden, weight) = (Operand::new(hidden)?, Operand::new(weight)?);
+    pub fn new(hidden: &Tensor<2>, before: &Tensor<1, Int>, weight: &Tensor<2>, tied: bool, targets: &Tensor<1, Int>) -> Option<Self> {
+        let (hidden, weight) = (Operand::new(&select(hidden, before)?)?, Operand::new(weight)?);
         let targets = integers(targets)?;
         let dims = weight.numbers.shape();
         let in_tiles = have_tiles(&weight.numbers.client, dims.iter().copied());

@@ -5,12 +5,12 @@
 //! Knows nothing of losses or optimizers.
 
 mod attention;
-mod embedding;
 mod head;
 mod matrix;
 mod norm;
 mod operation;
 mod product;
+mod select;
 mod swiglu;
 
 use burn::tensor::{Int, Tensor};
@@ -32,7 +32,7 @@ pub fn hidden(decoder: &Decoder, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
     let [rows, length] = tokens.dims();
     let table = decoder.embed_tokens.weight.val();
     let width = table.dims()[1];
-    let mut x = embedding::embedding(&table, &tokens.clone().flatten(0, 1))?;
+    let mut x = select::select(&table, &tokens.clone().flatten(0, 1))?;
     let rows_of = Rows::new(&Operand::new(&x)?, [rows, length], decoder.frequencies());
     for layer in &decoder.layers {
         let normed = norm::norm(&layer.input_layernorm, &x)?;

@@ -1,4 +1,4 @@
-//! An embedding and the way back to it. Knows nothing of what tokens mean.
+//! Rows of a table, such as an embedding's, and the way back to it. Knows nothing of what they mean.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
@@ -15,39 +15,41 @@ use super::I32;
 use super::operation::{Operand, handle, integers, record};
 use crate::model::gpu::kernels::{self, UNITS};
 
+/// The rows of these numbers.
+///
 /// # Shapes
-/// - table: `[vocab_size, width]`
-/// - tokens: `[tokens]`
-/// - output: `[tokens, width]`
-pub(super) fn embedding(table: &Tensor<2>, tokens: &Tensor<1, Int>) -> Option<Tensor<2>> {
+/// - table: `[any, width]`
+/// - numbers: `[rows]`
+/// - output: `[rows, width]`
+pub(super) fn select(table: &Tensor<2>, numbers: &Tensor<1, Int>) -> Option<Tensor<2>> {
     let table = Operand::new(table)?;
-    let tokens = integers(tokens)?;
-    let found = Cube::float_select(table.numbers.clone(), 0, tokens.clone());
-    record(Embedding, [table.node], (tokens, table.numbers.shape()[0]), found)
+    let numbers = integers(numbers)?;
+    let found = Cube::float_select(table.numbers.clone(), 0, numbers.clone());
+    record(Select, [table.node], (numbers, table.numbers.shape()[0]), found)
 }
 
 #[derive(Debug)]
-struct Embedding;
+struct Select;
 
-impl Backward<Cube, 1> for Embedding {
-    /// The tokens, and how many there are in the vocabulary.
+impl Backward<Cube, 1> for Select {
+    /// The numbers, and how many rows there are.
     type State = (CubeTensor, usize);
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let (tokens, vocab_size) = ops.state;
+        let (numbers, all) = ops.state;
         unary::<Cube, _>(ops.parents, ops.node, gradients, |by_out| {
             let by_out = into_contiguous(by_out);
             let [rows, width] = [by_out.shape()[0], by_out.shape()[1]];
-            let by_table = Cube::float_zeros([vocab_size, width].into(), &by_out.device, FloatDType::F32);
+            let by_table = Cube::float_zeros([all, width].into(), &by_out.device, FloatDType::F32);
             let client = &by_out.client;
             let links = TensorHandle::new_contiguous([2, rows], client.empty(2 * rows * I32.size()), I32);
             let (cubes, units) = (CubeCount::Static(rows as u32, 1, 1), CubeDim::new_1d(UNITS as u32));
-            kernels::link_tokens::launch(client, cubes.clone(), units, handle(&tokens).into_arg(), links.clone().into_arg(), rows);
-            kernels::embed_back::launch(
+            kernels::link_rows::launch(client, cubes.clone(), units, handle(&numbers).into_arg(), links.clone().into_arg(), rows);
+            kernels::select_back::launch(
                 client,
                 cubes,
                 units,
-                handle(&tokens).into_arg(),
+                handle(&numbers).into_arg(),
                 links.into_arg(),
                 handle(&by_out).into_arg(),
                 handle(&by_table).into_arg(),
