@@ -26,6 +26,8 @@ SHAPES = {
         "hidden_size": 2_048, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8_192, "vocab_size": 128_256,
     },
 }
+# What is added to a shape's name where weights are of bf16, as most models are published.
+BF16 = "-bf16"
 # For graphics cards: the processor's measurements do without it.
 LARGE = ["llama-1b"]
 SMALLEST_VOCABULARY = min(shape["vocab_size"] for shape in SHAPES.values())
@@ -38,8 +40,8 @@ MESSAGES = arrow.list_(arrow.struct([("role", arrow.string()), ("content", arrow
 COMPONENTS = arrow.map_(arrow.string(), arrow.float64())
 
 
-def write_model(folder, shape):
-    """A Hugging Face directory. Its weights are as large as their inputs are many, so that every layer says something, and the most probable token
+def write_model(folder, shape, dtype):
+    """A Hugging Face directory, with weights of as many digits as `dtype` has. Its weights are as large as their inputs are many, so that every layer says something, and the most probable token
     depends on all of the context: with the small weights that models are usually initialised with it would be the last token once more."""
     import torch
     import transformers
@@ -55,7 +57,8 @@ def write_model(folder, shape):
                 continue
             deviation = 0.02 if "embed_tokens" in name else parameter.shape[1] ** -0.5
             parameter.normal_(0, deviation, generator=generator)
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
+    model.float()
     write_tokenizer(folder / "tokenizer.json", shape["vocab_size"])
     write_pairs(folder / "pairs.json", model)
 
@@ -174,14 +177,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", choices=["models", "prompts", "tables"])
-    parser.add_argument("--model", action="append", choices=SHAPES, help="which models; without it, all but the large ones")
+    models = [name + suffix for name in SHAPES for suffix in ("", BF16)]
+    parser.add_argument("--model", action="append", choices=models, help="which models; without it, all but the large ones and those of bf16")
     parser.add_argument("--prompts", type=int, default=1_000_000, help="rows of the table of prompts")
     arguments = parser.parse_args()
     wanted = [arguments.only] if arguments.only else ["models", "prompts", "tables"]
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if "models" in wanted:
         for name in arguments.model or [name for name in SHAPES if name not in LARGE]:
-            write_model(arguments.folder / name, SHAPES[name])
+            import torch
+
+            write_model(arguments.folder / name, SHAPES[name.removesuffix(BF16)], torch.bfloat16 if name.endswith(BF16) else torch.float32)
     if "prompts" in wanted:
         write_prompts(arguments.folder)
     if "tables" in wanted:
