@@ -89,7 +89,8 @@ def write_gguf(folder, path):
     """A Llama as llama.cpp reads it: without a vocabulary, and with the rows of each query's and key's head in the order of its rotary pairs (first of the
     first half, first of the second half, …)."""
     import gguf
-    from safetensors.numpy import load_file
+    # numpy does not know bf16.
+    from safetensors.torch import load_file
 
     config = measurement.read_json(folder / "config.json")
     heads, key_value_heads = config["num_attention_heads"], config["num_key_value_heads"]
@@ -112,6 +113,7 @@ def write_gguf(folder, path):
         return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
     for name, weight in load_file(folder / "model.safetensors").items():
+        weight = weight.float().numpy()
         if "q_proj" in name:
             weight = in_pairs(weight, heads)
         if "k_proj" in name:
