@@ -73,7 +73,7 @@ impl GpuDecoder {
         self.product(x, &projection.weight, out)?;
         if let Some(bias) = &projection.bias {
             let [rows, width] = [out.shape()[0], out.shape()[1]];
-            let cubes = CubeCount::Static(width.div_ceil(UNITS) as u32, rows as u32, 1);
+            let cubes = CubeCount::Static(rows as u32, width.div_ceil(UNITS) as u32, 1);
             let units = CubeDim::new_1d(UNITS as u32);
             kernels::add_bias::launch(&self.client, cubes, units, out.clone().into_arg(), bias.clone().into_arg(), width);
         }
@@ -117,7 +117,7 @@ impl GpuDecoder {
         let heads = layer.shape.heads + 2 * layer.shape.key_value_heads;
         kernels::place_heads::launch(
             &self.client,
-            CubeCount::Static(heads as u32, qkv.shape()[0] as u32, 1),
+            CubeCount::Static(qkv.shape()[0] as u32, heads as u32, 1),
             CubeDim::new_1d(layer.shape.head_dim as u32 / 2),
             qkv.clone().into_arg(),
             layer.qkv.bias.as_ref().unwrap_or(&self.angles).clone().into_arg(),
@@ -152,7 +152,7 @@ impl GpuDecoder {
         let [rows, width] = [out.shape()[0], out.shape()[1]];
         kernels::swiglu::launch(
             &self.client,
-            CubeCount::Static(width.div_ceil(UNITS) as u32, rows as u32, 1),
+            CubeCount::Static(rows as u32, width.div_ceil(UNITS) as u32, 1),
             CubeDim::new_1d(UNITS as u32),
             gate_up.clone().into_arg(),
             layer.gate_up.bias.as_ref().unwrap_or(&self.angles).clone().into_arg(),
@@ -187,7 +187,7 @@ pub(super) fn attend(
 ) {
     kernels::attend::launch(
         client,
-        CubeCount::Static((shape.heads / shape.together) as u32, queries.shape()[0] as u32, 1),
+        CubeCount::Static(queries.shape()[0] as u32, (shape.heads / shape.together) as u32, 1),
         CubeDim::new_1d(UNITS as u32),
         shape.vector,
         queries.clone().into_arg(),

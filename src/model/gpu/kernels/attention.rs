@@ -40,8 +40,8 @@ pub(in crate::model::gpu) fn place_heads<E: Float>(
     #[comptime] parts: HeadParts,
     #[define(E)] _element: ElemType,
 ) {
-    let head = CUBE_POS_X as usize;
-    let row = CUBE_POS_Y as usize;
+    let head = CUBE_POS_Y as usize;
+    let row = CUBE_POS_X as usize;
     let unit = UNIT_POS as usize;
     let half = comptime!(head_dim / 2);
     let width = (heads + 2 * key_value_heads) * head_dim;
@@ -176,8 +176,8 @@ pub(in crate::model::gpu) fn attend<E: Float, V: Size>(
     #[comptime] shape: Attention,
     #[define(E)] _element: ElemType,
 ) {
-    let first_head = CUBE_POS_X as usize * comptime!(shape.together);
-    let row = CUBE_POS_Y as usize;
+    let first_head = CUBE_POS_Y as usize * comptime!(shape.together);
+    let row = CUBE_POS_X as usize;
     let lane = UNIT_POS_PLANE as usize;
     let plane = PLANE_POS as usize;
     let key_head = first_head / comptime!(shape.group());

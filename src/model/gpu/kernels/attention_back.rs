@@ -33,8 +33,8 @@ pub(in crate::model::gpu) fn attend_back_to_queries(
     #[comptime] shape: Attention,
     #[comptime] rotary: bool,
 ) {
-    let first_head = CUBE_POS_X as usize * comptime!(shape.together);
-    let row = CUBE_POS_Y as usize;
+    let first_head = CUBE_POS_Y as usize * comptime!(shape.together);
+    let row = CUBE_POS_X as usize;
     let lane = UNIT_POS_PLANE as usize;
     let plane = PLANE_POS as usize;
     let key_head = first_head / comptime!(shape.group());
@@ -152,8 +152,8 @@ pub(in crate::model::gpu) fn attend_back_to_keys(
     #[comptime] shape: Attention,
     #[comptime] rotary: bool,
 ) {
-    let key_head = CUBE_POS_X as usize;
-    let row = CUBE_POS_Y as usize;
+    let key_head = CUBE_POS_Y as usize;
+    let row = CUBE_POS_X as usize;
     let lane = UNIT_POS_PLANE as usize;
     let plane = PLANE_POS as usize;
     let position = row % length;

@@ -97,8 +97,8 @@ pub(in crate::model::gpu) fn norm_weight_back(
 /// - by_out: `[rows, width]`
 #[cube(launch)]
 pub(in crate::model::gpu) fn swiglu_back(gate_up: &Tensor<f32>, by_out: &Tensor<f32>, by_gate_up: &mut Tensor<f32>, width: usize) {
-    let row = CUBE_POS_Y as usize;
-    let column = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    let row = CUBE_POS_X as usize;
+    let column = CUBE_POS_Y as usize * comptime!(UNITS) + UNIT_POS as usize;
     if column < width {
         let at = row * 2 * width + column;
         let gate = gate_up[at];

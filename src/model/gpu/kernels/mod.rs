@@ -1,7 +1,8 @@
 //! What a GPU computes for a decoder, as kernels in cubecl.
 //!
 //! A row is one position of one sequence. Numbers between the products are f32; what a product reads, and keys and values, are of the element type that the
-//! weights are stored in. Sums have one order, whatever else is computed beside them. Knows nothing of weights, models or clients.
+//! weights are stored in. Sums have one order, whatever else is computed beside them. Cubes count rows along x, of which a GPU has the most. Knows nothing of
+//! weights, models or clients.
 
 mod attention;
 #[cfg(feature = "cuda")]
@@ -193,8 +194,8 @@ pub(super) fn swiglu<E: Float>(
     #[comptime] in_tiles: bool,
     #[define(E)] _element: ElemType,
 ) {
-    let row = CUBE_POS_Y as usize;
-    let column = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    let row = CUBE_POS_X as usize;
+    let column = CUBE_POS_Y as usize * comptime!(UNITS) + UNIT_POS as usize;
     if column < width {
         let mut gate = gate_up[row * 2 * width + column];
         let mut up = gate_up[row * 2 * width + width + column];
@@ -213,8 +214,8 @@ pub(super) fn swiglu<E: Float>(
 /// - bias: `[width]`
 #[cube(launch)]
 pub(super) fn add_bias(x: &mut Tensor<f32>, bias: &Tensor<f32>, width: usize) {
-    let row = CUBE_POS_Y as usize;
-    let column = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    let row = CUBE_POS_X as usize;
+    let column = CUBE_POS_Y as usize * comptime!(UNITS) + UNIT_POS as usize;
     if column < width {
         x[row * width + column] += bias[column];
     }

@@ -63,8 +63,8 @@ pub(in crate::model::gpu) fn logprobs_back<E: Float>(
     #[comptime] in_tiles: bool,
     #[define(E)] _element: ElemType,
 ) {
-    let row = CUBE_POS_Y as usize;
-    let column = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    let row = CUBE_POS_X as usize;
+    let column = CUBE_POS_Y as usize * comptime!(UNITS) + UNIT_POS as usize;
     if column < columns {
         let mut by = 0.0f32;
         if row < rows {

@@ -57,7 +57,7 @@ pub(super) fn attention(shape: AttentionShape, qkv: &Tensor<2>, rows: &Rows) -> 
     let normalizers = empty([tokens, shape.heads], &qkv);
     kernels::place_heads::launch(
         &qkv.client,
-        CubeCount::Static((shape.heads + 2 * shape.key_value_heads) as u32, tokens as u32, 1),
+        CubeCount::Static(tokens as u32, (shape.heads + 2 * shape.key_value_heads) as u32, 1),
         CubeDim::new_1d(shape.head_dim as u32 / 2),
         handle(&qkv).into_arg(),
         rows.angles.clone().into_arg(),
@@ -130,7 +130,7 @@ impl Kept {
         let scale = (shape.head_dim as f64).powf(-0.5) as f32;
         kernels::attend_back_to_queries::launch(
             client,
-            CubeCount::Static((cut.heads / cut.together) as u32, tokens as u32, 1),
+            CubeCount::Static(tokens as u32, (cut.heads / cut.together) as u32, 1),
             CubeDim::new_1d(UNITS as u32),
             handle(&queries).into_arg(),
             handle(&keys).into_arg(),
@@ -149,7 +149,7 @@ impl Kept {
         );
         kernels::attend_back_to_keys::launch(
             client,
-            CubeCount::Static(cut.key_value_heads as u32, tokens as u32, 1),
+            CubeCount::Static(tokens as u32, cut.key_value_heads as u32, 1),
             CubeDim::new_1d(UNITS as u32),
             handle(&queries).into_arg(),
             handle(&keys).into_arg(),

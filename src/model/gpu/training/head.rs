@@ -74,7 +74,7 @@ impl ScoredTokens {
         let (out, all_rows) = by_logits.memory();
         kernels::logprobs_back::launch(
             &logits.client,
-            CubeCount::Static(vocab_size.div_ceil(UNITS) as u32, all_rows as u32, 1),
+            CubeCount::Static(all_rows as u32, vocab_size.div_ceil(UNITS) as u32, 1),
             CubeDim::new_1d(UNITS as u32),
             handle(&logits).into_arg(),
             handle(&targets).into_arg(),

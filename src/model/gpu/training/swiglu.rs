@@ -64,5 +64,5 @@ impl Backward<Cube, 1> for SwiGlu {
 }
 
 fn cubes(rows: usize, width: usize) -> CubeCount {
-    CubeCount::Static(width.div_ceil(UNITS) as u32, rows as u32, 1)
+    CubeCount::Static(rows as u32, width.div_ceil(UNITS) as u32, 1)
 }
