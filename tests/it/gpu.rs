@@ -157,6 +157,10 @@ fn training_steps_are_the_processors() {
             let responses = Responses::new(Sequences::from_rows(&rows, device).unwrap(), vec![4; 8]).unwrap();
             let load = || Checkpoint::open(&path).unwrap().load(device).unwrap();
             let mut found = response_logprobs(&load(), &responses, &[3, 0, 7], 2).unwrap();
+            // Products that are not in tiles are a library's, which chooses its kernels by the sizes.
+            if *device == Device::flex() || (is_even && device.supports_dtype(DType::BF16)) {
+                assert_eq!(response_logprobs(&load(), &responses, &[0, 1, 3, 5, 6, 7], 4).unwrap()[2], found[0]);
+            }
             for wpo in [None, Some(Wpo { clip: None })] {
                 let mut trainer = Trainer::new(load(), settings, 4).unwrap();
                 let objective = Objective { loss: Loss::Dpo { beta: 0.1 }, wpo };

@@ -23,6 +23,9 @@ use crate::model::gpu::kernels::{self, Cut, PLANES, TILE, UNITS};
 /// So many planes keep a GPU busy.
 const BUSY_PLANES: usize = 1024;
 
+/// How many tiles of rows a batch has that products are shared out for, whatever it has: a row's bits do not depend on what is beside it then.
+const USUAL_ROWS: usize = 64;
+
 /// A matrix shortened to bf16, if the GPU knows that.
 #[derive(Clone, Debug)]
 pub(super) struct Matrix {
@@ -153,7 +156,8 @@ impl Factor<'_> {
         // Zeros follow the rows of what is given, which are the inner ones of its transpose.
         let tiles = |numbers: usize, is_padded: bool| if is_padded { numbers.next_multiple_of(ROWS) / TILE } else { numbers / TILE };
         let (row_tiles, inner_tiles, column_tiles) = (tiles(rows, !self.turned), tiles(inner, self.turned), columns / TILE);
-        let cut = Cut { left_turned: self.turned, right_turned: right.turned, ..cut(row_tiles, inner_tiles, column_tiles) };
+        let usual_rows = if self.turned { row_tiles } else { USUAL_ROWS };
+        let cut = Cut { left_turned: self.turned, right_turned: right.turned, ..cut(usual_rows, inner_tiles, column_tiles) };
         let [planes_down, planes_across, _] = cut.planes;
         let cubes_down = row_tiles.div_ceil(cut.rows * planes_down);
         let cubes_across = column_tiles.div_ceil(cut.columns * planes_across);
