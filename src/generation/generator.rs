@@ -106,8 +106,8 @@ impl Generator {
         &self.device
     }
 
-    /// The fastest engine there is for a model on the processor, and burn's for others. On the processor it lays the weights out anew; what else holds the model keeps them in memory
-    /// twice.
+    /// The fastest engine there is for a model on the processor, and burn's for others. On the processor it lays the weights out anew; what else holds the
+    /// model keeps them in memory twice.
     ///
     /// # Errors
     /// When a weight is not f32.

@@ -44,9 +44,18 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(Device::flex()),
             Self::Cuda => cuda().map_err(ModelError::Device),
-            Self::Auto => Ok(cuda().unwrap_or_else(|_| Device::flex())),
+            // What keeps a GPU that is there from being used is said, not passed over.
+            Self::Auto if has_gpu() => cuda().map_err(ModelError::Device),
+            Self::Auto => Ok(Device::flex()),
         }
     }
+}
+
+fn has_gpu() -> bool {
+    #[cfg(feature = "cuda")]
+    return driver_device_count().is_ok_and(|count| count > 0);
+    #[cfg(not(feature = "cuda"))]
+    false
 }
 
 #[cfg(not(feature = "cuda"))]

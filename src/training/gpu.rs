@@ -16,7 +16,8 @@ const UNITS: usize = 256;
 /// Cubes that add up a tensor's squares, one sum each.
 const SUMS: usize = 64;
 
-/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::kernels::adam_w) has it of `factor` times the gradient; `None` when one of them is not f32 on a GPU.
+/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::kernels::adam_w) has it of `factor` times the gradient; `None` when one
+/// of them is not f32 on a GPU.
 ///
 /// # Shapes
 /// - weight, gradient, mean, square: `[numbers]`

@@ -6,8 +6,8 @@
 //!              (tensors)   (numbers)                        (tensors, summed over micro-batches)
 //! ```
 //!
-//! On the processor the arithmetic is that of kernels of our own, elsewhere burn's with its autodiff, on a GPU in operations of our own. The same inputs and settings give the same bits on the
-//! processor, on any number of threads, in micro-batches of any size, and across a stop: see [`Trainer::save_state`].
+//! On the processor the arithmetic is that of kernels of our own, elsewhere burn's with its autodiff, on a GPU in operations of our own. The same inputs and
+//! settings give the same bits on the processor, on any number of threads, in micro-batches of any size, and across a stop: see [`Trainer::save_state`].
 //! Knows nothing of Arrow, tables, decoding or where its batches come from.
 
 mod checkpoint;

@@ -2,7 +2,7 @@
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients as Reached;
-use burn::backend::autodiff::ops::{Backward, Ops};
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops};
 use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::{Gradients, Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
@@ -15,12 +15,12 @@ use crate::model::gpu::kernels::{self, DRAWERS, FOUND, UNITS};
 
 /// Hidden states after the way to their tokens' logprobs.
 pub struct ScoredTokens {
-    hidden: Operand,
-    weight: Operand,
+    /// Of the hidden states and the weight.
+    nodes: [Option<NodeGuard>; 2],
+    hidden: Matrix,
+    weight: Matrix,
     /// Whether the weight is an embedding's, `[vocab_size, hidden_size]`; else it is `[hidden_size, vocab_size]`.
     tied: bool,
-    in_tiles: bool,
-    as_factors: [Matrix; 2],
     /// `[tokens, vocab_size]`.
     logits: CubeTensor,
     /// `[tokens]`.
@@ -42,9 +42,9 @@ impl ScoredTokens {
         let targets = integers(targets)?;
         let dims = weight.numbers.shape();
         let in_tiles = have_tiles(&weight.numbers.client, dims.iter().copied());
-        let as_factors = [&hidden, &weight].map(|operand| Matrix::new(std::slice::from_ref(&operand.numbers), in_tiles));
-        let [of_hidden, of_weight] = &as_factors;
-        let logits = of_hidden.plain().product(&if tied { of_weight.turned() } else { of_weight.plain() });
+        let nodes = [hidden.node, weight.node];
+        let [hidden, weight] = [hidden.numbers, weight.numbers].map(|numbers| Matrix::new(&[numbers], in_tiles));
+        let logits = hidden.plain().product(&if tied { weight.turned() } else { weight.plain() });
         let [tokens, vocab_size] = [logits.shape()[0], logits.shape()[1]];
         let found = empty([tokens, FOUND], &logits);
         kernels::logprobs::launch(
@@ -56,7 +56,7 @@ impl ScoredTokens {
             handle(&found).into_arg(),
             vocab_size,
         );
-        Some(Self { hidden, weight, tied, in_tiles, as_factors, logits, targets, found })
+        Some(Self { nodes, hidden, weight, tied, logits, targets, found })
     }
 
     /// Each token's logprob, and log Σ p² over the vocabulary, nats. One transfer from the GPU.
@@ -68,9 +68,9 @@ impl ScoredTokens {
 
     /// The gradients of Σ `derivatives` · logprobs, one a token; `None` without autodiff.
     pub fn backward(self, derivatives: &[f32], frozen: bool) -> Option<Gradients> {
-        let Self { hidden, weight, tied, in_tiles, as_factors: [of_hidden, of_weight], logits, targets, found } = self;
+        let Self { nodes, hidden, weight, tied, logits, targets, found } = self;
         let [tokens, vocab_size] = [logits.shape()[0], logits.shape()[1]];
-        let by_logits = Matrix::empty([tokens, vocab_size], in_tiles, &logits);
+        let by_logits = Matrix::empty([tokens, vocab_size], hidden.in_tiles, &logits);
         let (out, all_rows) = by_logits.memory();
         kernels::logprobs_back::launch(
             &logits.client,
@@ -83,16 +83,16 @@ impl ScoredTokens {
             handle(out).into_arg(),
             tokens,
             vocab_size,
-            in_tiles,
+            by_logits.in_tiles,
             by_logits.element(),
         );
-        let by_hidden = by_logits.plain().product(&if tied { of_weight.plain() } else { of_weight.turned() });
+        let by_hidden = by_logits.plain().product(&if tied { weight.plain() } else { weight.turned() });
         let by_weight = (!frozen).then(|| match tied {
-            true => by_logits.turned().product(&of_hidden.plain()),
-            false => of_hidden.turned().product(&by_logits.plain()),
+            true => by_logits.turned().product(&hidden.plain()),
+            false => hidden.turned().product(&by_logits.plain()),
         });
         let nothing = empty([1], &logits);
-        let end: Tensor<1> = record(Known, [hidden.node, weight.node], [Some(by_hidden), by_weight], nothing)?;
+        let end: Tensor<1> = record(Known, nodes, [Some(by_hidden), by_weight], nothing)?;
         end.is_autodiff().then(|| end.backward())
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Matrix {
     columns: usize,
     /// Whether it is in tiles, as our own product reads it (see [`tiles`](crate::model::gpu::weights::tiles)), with zeros behind its rows up to a multiple of
     /// [`ROWS`]. Else it is row by row, for products of cubek: of any sizes, and on any GPU.
-    in_tiles: bool,
+    pub(super) in_tiles: bool,
 }
 
 /// A matrix in a product.
@@ -58,10 +58,6 @@ impl Matrix {
         let first = &parts[0];
         let client = &first.client;
         let (rows, columns) = (first.shape()[0], parts.iter().map(|part| part.shape()[1]).sum());
-        if let ([only], false) = (parts, in_tiles) {
-            let dtype = if element(client) == BF16 { FloatDType::BF16 } else { FloatDType::F32 };
-            return Self { numbers: Cube::float_cast(only.clone(), dtype), rows, columns, in_tiles };
-        }
         let matrix = Self::empty([rows, columns], in_tiles, first);
         let (numbers, all_rows) = matrix.memory();
         let mut before = 0;

@@ -23,7 +23,7 @@ pub(super) fn products(x: &Tensor<2>, weights: &[Tensor<2>]) -> Option<Tensor<2>
     let numbers: Vec<_> = weights.iter().map(|weight| weight.numbers.clone()).collect();
     let widths: Vec<usize> = numbers.iter().map(|weight| weight.shape()[1]).collect();
     let in_tiles = have_tiles(&x.numbers.client, widths.iter().copied().chain([x.numbers.shape()[1]]));
-    let kept = Kept { x: Matrix::new(&[x.numbers], in_tiles), weights: Matrix::new(&numbers, in_tiles), in_tiles, widths };
+    let kept = Kept { x: Matrix::new(&[x.numbers], in_tiles), weights: Matrix::new(&numbers, in_tiles), widths };
     let found = kept.x.plain().product(&kept.weights.plain());
     let mut nodes = std::iter::once(x.node).chain(weights.into_iter().map(|weight| weight.node));
     let mut next = || nodes.next().flatten();
@@ -44,7 +44,6 @@ struct Kept {
     x: Matrix,
     /// `[in, out of all]`.
     weights: Matrix,
-    in_tiles: bool,
     widths: Vec<usize>,
 }
 
@@ -52,8 +51,8 @@ impl<const N: usize> Backward<Cube, N> for Products {
     type State = Kept;
 
     fn backward(self, ops: Ops<Kept, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let Kept { x, weights, in_tiles, widths } = ops.state;
-        let by_out = Matrix::new(&[gradients.consume::<Cube>(&ops.node)], in_tiles);
+        let Kept { x, weights, widths } = ops.state;
+        let by_out = Matrix::new(&[gradients.consume::<Cube>(&ops.node)], x.in_tiles);
         let mut parents = ops.parents.into_iter();
         if let Some(node) = parents.next().flatten() {
             gradients.register::<Cube>(node.id, by_out.plain().product(&weights.turned()));
