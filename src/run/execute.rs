@@ -58,8 +58,14 @@ pub fn execute(
     repair(run, prepared, progress)?;
     stages::input::bring_in(run, graph, &prepared.files)?;
     retire(run, prepared)?;
-    adopt(run, prepared, progress)?;
-    let states = plan(run, prepared)?;
+    // Runs beside this one go on publishing: what they finish between the two is there to be linked too.
+    let states = loop {
+        adopt(run, prepared, progress)?;
+        let states = plan(run, prepared)?;
+        if !states.contains(&State::Cached) {
+            break states;
+        }
+    };
 
     let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| runs(&states[*index])).collect();
     let steps: Vec<schedule::Step> = pending
@@ -191,15 +197,18 @@ fn retire(run: &RunLock, prepared: &Prepared) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Links into the run folder what the cache has.
+/// Links into the run folder what the cache has; a model's training table before the model, which is looked for first, because it is published last.
 fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
+        let output = (run.state(&task.place(), recipe)? == State::Cached).then(|| (task.place(), recipe.fingerprint()));
         let training = task.training_place().map(|place| (place, stages::training_recipe(recipe)));
-        for (place, recipe) in training.into_iter().chain([(task.place(), recipe.clone())]) {
-            if run.state(&place, &recipe)? == State::Cached {
-                let (_, damaged) = run.adopt(&place, &recipe.fingerprint())?;
-                damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));
-            }
+        let training = match training {
+            Some((place, recipe)) if run.state(&place, &recipe)? == State::Cached => Some((place, recipe.fingerprint())),
+            _ => None,
+        };
+        for (place, fingerprint) in training.into_iter().chain(output) {
+            let (_, damaged) = run.adopt(&place, &fingerprint)?;
+            damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));
         }
     }
     Ok(())
