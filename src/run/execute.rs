@@ -6,11 +6,12 @@ use std::time::Instant;
 use indexmap::IndexMap;
 
 use super::{Prepared, RunError, plan, runs};
+use crate::dag::fingerprint::Recipe;
 use crate::dag::schedule::{self, Outcome};
 use crate::model::DeviceChoice;
 use crate::pipeline::graph::Input;
 use crate::stages::{self, Context, Progress, StageError};
-use crate::store::{Event, EventKind, Place, RunLock, State};
+use crate::store::{Event, EventKind, Place, RunLock, State, StoreError};
 use crate::tracking::{Ended, Tracker, TrackingError};
 
 /// How an execution ended.
@@ -200,12 +201,11 @@ fn retire(run: &RunLock, prepared: &Prepared) -> Result<(), RunError> {
 /// Links into the run folder what the cache has; a model's training table before the model, which is looked for first, because it is published last.
 fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
-        let output = (run.state(&task.place(), recipe)? == State::Cached).then(|| (task.place(), recipe.fingerprint()));
-        let training = task.training_place().map(|place| (place, stages::training_recipe(recipe)));
-        let training = match training {
-            Some((place, recipe)) if run.state(&place, &recipe)? == State::Cached => Some((place, recipe.fingerprint())),
-            _ => None,
+        let cached = |place: Place, recipe: &Recipe| {
+            Ok::<_, StoreError>((run.state(&place, recipe)? == State::Cached).then(|| (place, recipe.fingerprint())))
         };
+        let output = cached(task.place(), recipe)?;
+        let training = task.training_place().map(|place| cached(place, &stages::training_recipe(recipe))).transpose()?.flatten();
         for (place, fingerprint) in training.into_iter().chain(output) {
             let (_, damaged) = run.adopt(&place, &fingerprint)?;
             damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));
