@@ -61,7 +61,7 @@ struct Prompts {
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct PromptContent {
     prompts: Vec<AskedPrompt>,
 }
 
@@ -95,7 +95,7 @@ pub fn equal(arguments: &Equal) -> Result<Value, Box<dyn Error>> {
 /// Sampled responses of the lengths that the file has.
 pub fn workload(arguments: &Workload) -> Result<Value, Box<dyn Error>> {
     let Workload { model, prompts } = arguments;
-    let Asked { prompts: mut asked } = read(&model.inputs.join("workload.json"))?;
+    let PromptContent { prompts: mut asked } = read(&model.inputs.join("workload.json"))?;
     asked.truncate(*prompts);
     let (prompts, lengths): (Vec<_>, Vec<_>) = asked.into_iter().map(|prompt| (prompt.token_ids, prompt.response_tokens)).unzip();
     let engine = Engine::load(model)?;

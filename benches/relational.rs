@@ -9,8 +9,10 @@ use std::time::Instant;
 use optune::model::DeviceChoice;
 use optune::pipeline::{Graph, Pipeline, Task};
 use optune::run::{Hashed, Prepared, fetch, prepare};
-use optune::stages::{self, Context, Silent};
-use optune::store::{Place, RunLock, Runs, Session};
+use optune::import;
+use optune::operators::{self, Context, Silent};
+use optune::sql::Session;
+use optune::store::{OutputKey, RunLock, Runs};
 use serde_json::{Value, json};
 
 use crate::measurement::{cpu_seconds, peak_rss_bytes};
@@ -81,7 +83,7 @@ pub fn measure(arguments: &Arguments) -> Result<Value, Box<dyn Error>> {
 
     let session = Session::new()?;
     for name in STAGES {
-        session.register_places(name, &lock, &[Place::table(name, Some(2))])?;
+        session.register_places(name, &lock, &[OutputKey::table(name, Some(2))])?;
     }
     measurement["selected"] = json!(session.count("SELECT count(*) FROM selection WHERE selected")?);
     measurement["pool"] = json!(session.count("SELECT count(*) FROM pool")?);
@@ -92,16 +94,16 @@ pub fn measure(arguments: &Arguments) -> Result<Value, Box<dyn Error>> {
     Ok(measurement)
 }
 
-fn task<'a>(graph: &'a Graph, place: &Place) -> Result<(usize, &'a Task), String> {
+fn task<'a>(graph: &'a Graph, place: &OutputKey) -> Result<(usize, &'a Task), String> {
     let found = graph.tasks.iter().enumerate().find(|(_, task)| task.place() == *place);
     found.ok_or_else(|| format!("the pipeline has no {place}"))
 }
 
 /// Puts the inputs where a run would have made them.
 fn bring_in(lock: &RunLock, prepared: &Prepared, tables: &Path) -> Result<(), Box<dyn Error>> {
-    stages::input::bring_in(lock, &prepared.graph, &prepared.files)?;
+    import::bring_in(lock, &prepared.graph, &prepared.files)?;
     for (name, iteration) in [("pool", 1), ("responses", 2), ("rewards", 2)] {
-        let place = Place::table(name, Some(iteration));
+        let place = OutputKey::table(name, Some(iteration));
         let (index, task) = task(&prepared.graph, &place)?;
         let session = Session::new()?;
         session.register_files("rows", &[(None, tables.join(format!("{name}.parquet")))])?;
@@ -122,7 +124,7 @@ fn bring_in(lock: &RunLock, prepared: &Prepared, tables: &Path) -> Result<(), Bo
 /// Removes what an earlier measurement made.
 fn forget(lock: &RunLock, prepared: &Prepared) -> Result<(), Box<dyn Error>> {
     for name in STAGES {
-        let place = Place::table(name, Some(2));
+        let place = OutputKey::table(name, Some(2));
         let (index, _) = task(&prepared.graph, &place)?;
         let cached = lock.runs().root().join(".cache").join(prepared.recipes[index].fingerprint().as_str());
         for folder in [lock.path(&place), cached] {
@@ -135,9 +137,9 @@ fn forget(lock: &RunLock, prepared: &Prepared) -> Result<(), Box<dyn Error>> {
 }
 
 fn run_stage(lock: &RunLock, prepared: &Prepared, name: &str) -> Result<(), Box<dyn Error>> {
-    let (index, task) = task(&prepared.graph, &Place::table(name, Some(2)))?;
+    let (index, task) = task(&prepared.graph, &OutputKey::table(name, Some(2)))?;
     let (graph, recipe) = (&prepared.graph, &prepared.recipes[index]);
     let context = Context { run: lock, graph, task, recipe, device: DeviceChoice::Cpu, stopped: &|| false, progress: &Silent };
-    stages::run(&context)?;
+    operators::run(&context)?;
     Ok(())
 }

@@ -46,20 +46,21 @@
 //! - The library never prints; [`cli`] does.
 
 pub mod cli;
-pub mod contained;
+pub mod catch_panic;
 pub mod dag;
 pub mod disk;
 pub mod generation;
+pub mod import;
 pub mod kernels;
 mod memory;
 pub mod model;
-mod nearest;
+mod did_you_mean;
+pub mod operators;
 pub mod pipeline;
 pub mod remote;
 pub mod report;
 pub mod run;
-pub mod serve;
-pub mod stages;
+pub mod sql;
 pub mod store;
 pub mod tables;
 pub mod tracking;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// The bytes that were free when this was first asked, or that the process's control group leaves it, whichever is less; `None` where the system does not
-/// say. Asked once, since memory that was freed here is kept for a while and seems taken.
+/// say. PromptContent once, since memory that was freed here is kept for a while and seems taken.
 pub fn available() -> Option<u64> {
     static AVAILABLE: OnceLock<Option<u64>> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {

@@ -19,15 +19,15 @@ SELECT prompt_id, score, rank, rank <= {count} AS selected FROM ranked ORDER BY 
 """
 POOL = """
 WITH fresh AS (
-  SELECT rewards.prompt_id, rewards.response_index, rewards.born, rewards.reward,
+  SELECT rewards.prompt_id, rewards.response_index, rewards.sampled_iteration, rewards.reward,
          CAST(len(responses.token_ids) AS INT) - responses.prompt_token_count AS token_count, responses.finish_reason
   FROM '{tables}/rewards.parquet' AS rewards JOIN '{tables}/responses.parquet' AS responses
-    ON rewards.prompt_id = responses.prompt_id AND rewards.born = responses.born AND rewards.response_index = responses.response_index
+    ON rewards.prompt_id = responses.prompt_id AND rewards.sampled_iteration = responses.sampled_iteration AND rewards.response_index = responses.response_index
   WHERE rewards.error IS NULL AND responses.error IS NULL
 ), merged AS (
-  SELECT prompt_id, response_index, born, reward, token_count, finish_reason FROM fresh
+  SELECT prompt_id, response_index, sampled_iteration, reward, token_count, finish_reason FROM fresh
   UNION ALL
-  SELECT prompt_id, response_index, born, reward, token_count, finish_reason FROM '{tables}/pool.parquet' AS carried
+  SELECT prompt_id, response_index, sampled_iteration, reward, token_count, finish_reason FROM '{tables}/pool.parquet' AS carried
   WHERE NOT EXISTS (SELECT 1 FROM fresh WHERE fresh.prompt_id = carried.prompt_id)
 )
 SELECT * FROM merged ORDER BY prompt_id, response_index
@@ -35,8 +35,8 @@ SELECT * FROM merged ORDER BY prompt_id, response_index
 PAIRS = """
 WITH extremes AS (
   SELECT prompt_id,
-         first(born ORDER BY reward DESC, response_index) AS chosen_born, first(response_index ORDER BY reward DESC, response_index) AS chosen_index,
-         first(born ORDER BY reward, response_index) AS rejected_born, first(response_index ORDER BY reward, response_index) AS rejected_index,
+         first(sampled_iteration ORDER BY reward DESC, response_index) AS chosen_sampled_iteration, first(response_index ORDER BY reward DESC, response_index) AS chosen_index,
+         first(sampled_iteration ORDER BY reward, response_index) AS rejected_sampled_iteration, first(response_index ORDER BY reward, response_index) AS rejected_index,
          max(reward) - min(reward) AS reward_gap
   FROM {pool} GROUP BY prompt_id
 )

@@ -132,20 +132,20 @@ def write_tables(folder, count):
     # Sixty-fourths: their sums and means are exact, so that every engine finds the same ties.
     rewards = np.round(random.normal(size=(count, RESPONSES_PER_PROMPT)) * 64) / 64
     write_table(folder / "pool.parquet", count, lambda rows: {
-        **every_response(names[rows]), "born": arrow.repeat(np.int32(1), responses(rows)),
+        **every_response(names[rows]), "sampled_iteration": arrow.repeat(np.int32(1), responses(rows)),
         "reward": arrow.array(rewards[rows].ravel()), "token_count": arrow.array(random.integers(1, 17, size=responses(rows), dtype=np.int32)),
         "finish_reason": arrow.repeat("stop", responses(rows)),
     })
     lowest = np.lexsort([names, rewards.mean(1)])[: (count + 1) // 2]
     selected = names[np.sort(lowest)]
     write_table(folder / "responses.parquet", len(selected), lambda rows: {
-        **every_response(selected[rows]), "born": arrow.repeat(np.int32(2), responses(rows)),
+        **every_response(selected[rows]), "sampled_iteration": arrow.repeat(np.int32(2), responses(rows)),
         "token_ids": token_ids(random, responses(rows)), "prompt_token_count": arrow.repeat(np.int32(8), responses(rows)), "text": arrow.repeat("a response", responses(rows)),
         "finish_reason": arrow.repeat("stop", responses(rows)), "logprob": arrow.array(-random.exponential(20.0, responses(rows))),
         "policy_fingerprint": arrow.repeat("0" * 64, responses(rows)), "error": arrow.nulls(responses(rows), arrow.string()),
     })
     write_table(folder / "rewards.parquet", len(selected), lambda rows: {
-        **every_response(selected[rows]), "born": arrow.repeat(np.int32(2), responses(rows)),
+        **every_response(selected[rows]), "sampled_iteration": arrow.repeat(np.int32(2), responses(rows)),
         "reward": arrow.array(np.round(random.normal(size=responses(rows)) * 64) / 64), "reward_fingerprint": arrow.repeat("0" * 64, responses(rows)),
         "components": arrow.nulls(responses(rows), COMPONENTS), "error": arrow.nulls(responses(rows), arrow.string()),
     })

@@ -10,8 +10,8 @@ import os
 
 import measurement
 
-KEY = ["prompt_id", "born", "response_index"]
-COLUMNS = ["prompt_id", "response_index", "born", "reward", "token_count", "finish_reason"]
+KEY = ["prompt_id", "sampled_iteration", "response_index"]
+COLUMNS = ["prompt_id", "response_index", "sampled_iteration", "reward", "token_count", "finish_reason"]
 
 
 def main():
@@ -57,7 +57,7 @@ def merge(pl, rewards, responses, carried):
 
 
 def pair(pl, pool):
-    response = pl.col("born", "response_index")
+    response = pl.col("sampled_iteration", "response_index")
     of = lambda name: lambda column: f"{name}_{column.removeprefix('response_')}"
     extremes = pool.group_by("prompt_id").agg(
         response.max_by("reward").name.map(of("chosen")), response.min_by("reward").name.map(of("rejected")),

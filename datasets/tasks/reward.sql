@@ -11,7 +11,7 @@
 
 WITH
 answers AS (
-    SELECT responses.prompt_id, responses.born, responses.response_index, responses.text, prompts.reference_answer AS answer,
+    SELECT responses.prompt_id, responses.sampled_iteration, responses.response_index, responses.text, prompts.reference_answer AS answer,
            prompts."group" IN ('add', 'count', 'max') AS is_number,
            TRY_CAST(responses.text AS BIGINT) AS found,
            TRY_CAST(prompts.reference_answer AS BIGINT) AS expected,
@@ -20,7 +20,7 @@ answers AS (
     JOIN prompts ON responses.prompt_id = prompts.prompt_id
 ),
 components AS (
-    SELECT prompt_id, born, response_index, stopped,
+    SELECT prompt_id, sampled_iteration, response_index, stopped,
            CASE WHEN text = answer THEN stopped ELSE 0.0 END AS exact,
            CASE WHEN text = answer THEN 1.0
                 WHEN NOT is_number THEN 1.0 - CAST(levenshtein(text, answer) AS DOUBLE) / greatest(character_length(text), character_length(answer))
@@ -29,6 +29,6 @@ components AS (
                 ELSE CAST(least(found, expected) AS DOUBLE) / greatest(found, expected) END AS closeness
     FROM answers
 )
-SELECT prompt_id, born, response_index, 0.6 * exact + 0.3 * closeness + 0.1 * stopped AS reward, exact, closeness, stopped
+SELECT prompt_id, sampled_iteration, response_index, 0.6 * exact + 0.3 * closeness + 0.1 * stopped AS reward, exact, closeness, stopped
 FROM components
-ORDER BY prompt_id, born, response_index
+ORDER BY prompt_id, sampled_iteration, response_index

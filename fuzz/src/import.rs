@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use optune::pipeline::Pipeline;
-use optune::stages::input::import as read;
+use optune::operators::input::import as read;
 
 const FORMATS: [&str; 5] = ["jsonl", "json", "csv", "arrow", "parquet"];
 const SHAPES: [&str; 6] = ["rows", "trl", "sharegpt", "alpaca", "ultrafeedback", "rlhflow"];

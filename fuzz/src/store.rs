@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use optune::dag::fingerprint::Recipe;
-use optune::store::{Place, Run, Runs, Session};
+use optune::sql::Session;
+use optune::store::{OutputKey, Run, Runs};
 
 const TABLE: &str = "tables/pool/manifest.json";
 const MODEL: &str = "models/policy/iteration=1/manifest.json";
@@ -37,8 +38,8 @@ fn sealed_json(text: &str) -> String {
 
 /// Reads all that there is of a run.
 fn read(run: &Run) {
-    let pool = Place::table("pool", None);
-    for place in [pool.clone(), Place::model("policy", Some(1))] {
+    let pool = OutputKey::table("pool", None);
+    for place in [pool.clone(), OutputKey::model("policy", Some(1))] {
         match run.manifest(&place) {
             Ok(Some(manifest)) => {
                 assert!(manifest.missing().len() as u64 <= manifest.part_count);

@@ -8,8 +8,8 @@ use super::pairs::{self, Wanted};
 use super::{CliError, format};
 use crate::model::{Checkpoint, Dtype, ModelError};
 use crate::pipeline::{Input, Pipeline};
-use crate::stages::adapters;
-use crate::store::{Place, PlaceKind, Runs};
+use crate::operators::support::lora;
+use crate::store::{OutputKey, OutputKind, Runs};
 
 /// The file of a model that is an adapter.
 const ADAPTER: &str = "adapter_config.json";
@@ -92,7 +92,7 @@ fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
     let made =
-        manifests.iter().filter(|(place, manifest)| place.kind == PlaceKind::Model && manifest.complete).map(|(_, manifest)| manifest);
+        manifests.iter().filter(|(place, manifest)| place.kind == OutputKind::Model && manifest.complete).map(|(_, manifest)| manifest);
     let found = made
         .clone()
         .filter(|manifest| manifest.node == node && (iteration.is_none() || manifest.iteration == iteration))
@@ -101,16 +101,16 @@ fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<
         let there: Vec<String> = made.map(|m| m.iteration.map_or(m.node.clone(), |t| format!("{} of iteration {t}", m.node))).collect();
         return Err(CliError::Input(format!("expected a finished model {node}, found: {}", there.join(", "))));
     };
-    let place = Place { kind: PlaceKind::Model, name: manifest.node.clone(), iteration: manifest.iteration };
+    let place = OutputKey { kind: OutputKind::Model, name: manifest.node.clone(), iteration: manifest.iteration };
     let name = manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}"));
     if !manifest.files.iter().any(|file| file.file == ADAPTER) {
         return Ok((Checkpoint::open(&run.model_dir(&place)?)?, None, name));
     }
     // The run's own pipeline file leads to the base.
     let graph = Pipeline::load(&run.pipeline_file()?, &[])?.graph(Path::new(""))?;
-    let made = graph.tasks.iter().position(|task| task.place() == place).map(Input::Task);
+    let made = graph.tasks.iter().position(|task| task.output_key() == place).map(Input::Task);
     let made = made.ok_or_else(|| CliError::Input(format!("{}: its pipeline.yaml has no {place}", run.folder().display())))?;
-    Ok((adapters::open(&run, &graph, made)?, adapters::base_folder(&run, &graph, made)?, name))
+    Ok((lora::open(&run, &graph, made)?, lora::base_folder(&run, &graph, made)?, name))
 }
 
 /// Writes a model into a directory that does not exist yet; where that fails, none is left.

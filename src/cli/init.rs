@@ -14,7 +14,7 @@ use super::format::print;
 use super::progress::watcher;
 use crate::pipeline::Pipeline;
 use crate::run::fetch;
-use crate::stages;
+use crate::operators;
 use crate::store::Runs;
 
 /// The pipeline with the paper's settings.
@@ -22,7 +22,7 @@ const TEMPLATE: &str = include_str!("../../pipelines/optune.yaml");
 
 /// A reward to begin with: 1 for the reference answer, 0 for anything else.
 const REWARD: &str = "-- The reward of each response; other numbers beside it are kept as its components.
-SELECT responses.prompt_id, responses.response_index, responses.born,
+SELECT responses.prompt_id, responses.response_index, responses.sampled_iteration,
        CAST(trim(responses.text) = prompts.reference_answer AS DOUBLE) AS reward,
        character_length(responses.text) AS length
 FROM responses JOIN prompts ON responses.prompt_id = prompts.prompt_id
@@ -141,7 +141,7 @@ impl Init {
         let graph = Pipeline::load(&self.file, &[])?.graph(Path::new(""))?;
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &|| false, watcher(false).as_ref())?;
-        Ok(stages::check(&fetched.graph, None).map(drop)?)
+        Ok(operators::check(&fetched.graph, None).map(drop)?)
     }
 }
 

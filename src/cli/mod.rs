@@ -24,12 +24,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::contained;
+use crate::catch_panic;
 use crate::model::ModelError;
 use crate::pipeline::{Graph, Pipeline, PipelineError, Sweep};
 use crate::run::RunError;
-use crate::serve::ServeError;
-use crate::stages::StageError;
+use crate::sql::postgres::ServeError;
+use crate::operators::OperatorError;
 use crate::store::StoreError;
 
 /// Efficient online preference tuning of language models: one YAML file is the whole run, and the same command resumes it.
@@ -131,10 +131,10 @@ impl From<PipelineError> for CliError {
     }
 }
 
-impl From<StageError> for CliError {
-    fn from(error: StageError) -> Self {
+impl From<OperatorError> for CliError {
+    fn from(error: OperatorError) -> Self {
         match error {
-            StageError::Stopped => Self::Interrupted("interrupted; the same command goes on from there".to_string()),
+            OperatorError::Stopped => Self::Interrupted("interrupted; the same command goes on from there".to_string()),
             error if error.is_input() => Self::Input(error.to_string()),
             error => Self::Failed(error.to_string()),
         }
@@ -185,7 +185,7 @@ impl From<std::io::Error> for CliError {
 
 /// Runs the command in the process's arguments.
 pub fn main() -> ExitCode {
-    contained::hush();
+    catch_panic::hush();
     let arguments = Arguments::parse();
     let runs = arguments.runs;
     let result = match arguments.command {

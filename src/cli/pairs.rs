@@ -11,12 +11,14 @@ use arrow::datatypes::Float64Type;
 
 use super::CliError;
 use super::format::{self, Format};
-use crate::model::{Asked, Message};
+use crate::model::{PromptContent, Message};
 use crate::pipeline::Pipeline;
 use crate::pipeline::spec::input::Input;
 use crate::pipeline::spec::operator::Operator;
-use crate::stages::{Conversations, Preferences, Prompts, StageError};
-use crate::store::{Manifest, Place, PlaceKind, Run, Runs, Session};
+use crate::import::{Conversations, Preferences, Prompts};
+use crate::operators::OperatorError;
+use crate::sql::Session;
+use crate::store::{Manifest, OutputKey, OutputKind, Run, Runs};
 use crate::tables::{TableKind, pairs};
 
 /// Which pairs, and where the texts are.
@@ -33,7 +35,7 @@ pub(super) struct Wanted {
 
 /// One pair with its texts.
 struct Row {
-    asked: Asked,
+    asked: PromptContent,
     chosen: String,
     rejected: String,
     weight: f64,
@@ -59,8 +61,8 @@ pub(super) fn export(runs: &Path, run: &Path, output: &Path, wanted: &Wanted) ->
 }
 
 /// Where the wanted pairs lie.
-fn place_of(manifests: &[(Place, Manifest)], wanted: &Wanted) -> Result<Place, CliError> {
-    let made: Vec<&Place> = manifests
+fn place_of(manifests: &[(OutputKey, Manifest)], wanted: &Wanted) -> Result<OutputKey, CliError> {
+    let made: Vec<&OutputKey> = manifests
         .iter()
         .filter(|(_, manifest)| manifest.table == Some(TableKind::Pairs) && manifest.complete)
         .map(|(place, _)| place)
@@ -87,7 +89,7 @@ fn place_of(manifests: &[(Place, Manifest)], wanted: &Wanted) -> Result<Place, C
 }
 
 /// The table of preferences that the pairs of a `train` node come from; none if they are of sampled responses.
-fn preferences_of(run: &Run, place: &Place) -> Result<Option<String>, CliError> {
+fn preferences_of(run: &Run, place: &OutputKey) -> Result<Option<String>, CliError> {
     let Some(train) = place.name.strip_suffix("_pairs") else { return Ok(None) };
     let spec = Pipeline::load(&run.pipeline_file()?, &[])?.spec;
     let nodes = || spec.iterate.iter().flat_map(|iterate| &iterate.nodes).chain(&spec.nodes);
@@ -100,21 +102,21 @@ fn preferences_of(run: &Run, place: &Place) -> Result<Option<String>, CliError> 
 }
 
 /// The batches of a table by name: of the same iteration if it has any.
-fn table(run: &Run, manifests: &[(Place, Manifest)], name: &str, iteration: Option<u32>) -> Result<Vec<RecordBatch>, CliError> {
+fn table(run: &Run, manifests: &[(OutputKey, Manifest)], name: &str, iteration: Option<u32>) -> Result<Vec<RecordBatch>, CliError> {
     let is_it = |place: &&Place| {
-        place.kind == PlaceKind::Table && place.name == name && (place.iteration.is_none() || place.iteration == iteration)
+        place.kind == OutputKind::Table && place.name == name && (place.iteration.is_none() || place.iteration == iteration)
     };
     let place = manifests.iter().map(|(place, _)| place).find(is_it);
     let place = place.ok_or_else(|| CliError::Input(format!("expected a table {name} in the run, found none")))?;
     Ok(run.read_table(place, None)?)
 }
 
-fn of_preferences(run: &Run, manifests: &[(Place, Manifest)], place: &Place, name: &str) -> Result<Vec<Row>, CliError> {
+fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &OutputKey, name: &str) -> Result<Vec<Row>, CliError> {
     let preferences = Preferences::read(name, table(run, manifests, name, place.iteration)?)?;
     let mut texts: HashMap<String, _> = preferences.into_iter().map(|preference| (preference.id.clone(), preference)).collect();
     let mut rows = Vec::new();
     for batch in run.read_table(place, Some(TableKind::Pairs))? {
-        for pair in pairs::rows(&batch).map_err(StageError::from)? {
+        for pair in pairs::rows(&batch).map_err(OperatorError::from)? {
             let found = texts.remove(&pair.prompt_id);
             let found = found.ok_or_else(|| CliError::Failed(format!("pair {}: not in the table {name} of the run", pair.prompt_id)))?;
             let (weight, margin) = (pair.weight, pair.reward_gap);
@@ -124,16 +126,16 @@ fn of_preferences(run: &Run, manifests: &[(Place, Manifest)], place: &Place, nam
     Ok(rows)
 }
 
-fn of_responses(run: &Run, manifests: &[(Place, Manifest)], place: &Place, wanted: &Wanted) -> Result<Vec<Row>, CliError> {
+fn of_responses(run: &Run, manifests: &[(OutputKey, Manifest)], place: &OutputKey, wanted: &Wanted) -> Result<Vec<Row>, CliError> {
     let prompts = Prompts::read(&wanted.prompts, table(run, manifests, &wanted.prompts, place.iteration)?)?;
-    let asked: HashMap<&str, &Asked> = prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.asked)).collect();
+    let asked: HashMap<&str, &PromptContent> = prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.asked)).collect();
     let session = Session::over_run(run)?;
     session.register_batches("exported_pairs", run.read_table(place, Some(TableKind::Pairs))?)?;
     let batches = session.query(&format!(
         "SELECT pairs.prompt_id, chosen.text, rejected.text AS rejected_text, pairs.weight, pairs.reward_gap
 FROM exported_pairs AS pairs
-JOIN {responses} AS chosen ON chosen.prompt_id = pairs.prompt_id AND chosen.born = pairs.chosen_born AND chosen.response_index = pairs.chosen_index
-JOIN {responses} AS rejected ON rejected.prompt_id = pairs.prompt_id AND rejected.born = pairs.rejected_born AND rejected.response_index = pairs.rejected_index
+JOIN {responses} AS chosen ON chosen.prompt_id = pairs.prompt_id AND chosen.sampled_iteration = pairs.chosen_sampled_iteration AND chosen.response_index = pairs.chosen_index
+JOIN {responses} AS rejected ON rejected.prompt_id = pairs.prompt_id AND rejected.sampled_iteration = pairs.rejected_sampled_iteration AND rejected.response_index = pairs.rejected_index
 ORDER BY pairs.prompt_id",
         responses = format_args!("\"{}\"", wanted.responses.replace('"', "\"\"")),
     ))?;
@@ -160,7 +162,7 @@ ORDER BY pairs.prompt_id",
 
 /// The columns `prompt`, `chosen`, `rejected`, `weight` and `margin`.
 fn batch(rows: &[Row]) -> Result<RecordBatch, CliError> {
-    let conversations = rows.iter().filter(|row| matches!(row.asked, Asked::Messages(_))).count();
+    let conversations = rows.iter().filter(|row| matches!(row.asked, PromptContent::Messages(_))).count();
     let [prompt, chosen, rejected] = match conversations {
         0 => texts(rows),
         all if all == rows.len() => messages(rows),
@@ -183,8 +185,8 @@ fn batch(rows: &[Row]) -> Result<RecordBatch, CliError> {
 fn texts(rows: &[Row]) -> [ArrayRef; 3] {
     let column = |text: fn(&Row) -> &str| Arc::new(rows.iter().map(|row| Some(text(row))).collect::<StringArray>()) as ArrayRef;
     let asked = |row: &Row| match &row.asked {
-        Asked::Text(text) => text.clone(),
-        Asked::Messages(_) => String::new(),
+        PromptContent::Text(text) => text.clone(),
+        PromptContent::Messages(_) => String::new(),
     };
     let prompts: StringArray = rows.iter().map(|row| Some(asked(row))).collect();
     [Arc::new(prompts), column(|row| &row.chosen), column(|row| &row.rejected)]
@@ -195,7 +197,7 @@ fn messages(rows: &[Row]) -> [ArrayRef; 3] {
     let mut columns = [Conversations::default(), Conversations::default(), Conversations::default()];
     let [prompt, chosen, rejected] = &mut columns;
     for row in rows {
-        if let Asked::Messages(messages) = &row.asked {
+        if let PromptContent::Messages(messages) = &row.asked {
             prompt.append(Some(messages));
         }
         chosen.append(Some(&answer(&row.chosen)));

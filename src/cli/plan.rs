@@ -10,7 +10,7 @@ use super::{CliError, PipelineArguments, sweep};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
 use crate::run::{Hashed, Prepared, describe, fetch, outside, prepare, runs};
-use crate::stages::{self, Shapes};
+use crate::operators::{self, DatasetFormats};
 use crate::store::{Run, Runs};
 
 #[derive(Args)]
@@ -37,13 +37,13 @@ impl Plan {
         for graph in sweep.graphs {
             let run = runs.run(&graph.name)?;
             let fetched = fetch(graph, &run, &|| false, watcher(self.json).as_ref())?;
-            let shapes = stages::check(&fetched.graph, None)?;
+            let dataset_formats = operators::check(&fetched.graph, None)?;
             if self.sql {
                 return show_sql(&fetched.graph);
             }
             let prepared = prepare(fetched, &mut hashed)?;
             if !several {
-                return show(&run, &prepared, &shapes, self.json);
+                return show(&run, &prepared, &dataset_formats, self.json);
             }
             checked.push((run, prepared));
         }
@@ -51,20 +51,20 @@ impl Plan {
     }
 }
 
-/// Prints one line an outside table, with the shape of its rows, and one a task.
-pub(super) fn show(run: &Run, prepared: &Prepared, shapes: &Shapes, json: bool) -> Result<(), CliError> {
+/// Prints one line an outside table, with the dataset format of its rows, and one a task.
+pub(super) fn show(run: &Run, prepared: &Prepared, dataset_formats: &DatasetFormats, json: bool) -> Result<(), CliError> {
     let mut lines = Vec::new();
     for table in outside(run, prepared)? {
         let (name, fingerprint, state) = (&table.source.name, table.recipe.fingerprint(), table.describe());
         lines.push(if json {
             let line = serde_json::json!({
-                "node": name, "iteration": null, "operator": "input", "shape": shapes.get(name),
+                "node": name, "iteration": null, "operator": "input", "dataset_format": dataset_formats.get(name),
                 "fingerprint": fingerprint, "runs": runs(&table.state), "state": state,
             });
             line.to_string()
         } else {
-            let shape = shapes.get(name).map_or(String::new(), |shape| format!("{}, ", shape.name()));
-            format!("{name:30} {:12} {}  {shape}{state}", "input", fingerprint.short())
+            let dataset_format = dataset_formats.get(name).map_or(String::new(), |dataset_format| format!("{}, ", dataset_format.name()));
+            format!("{name:30} {:12} {}  {dataset_format}{state}", "input", fingerprint.short())
         });
     }
     let states = crate::run::plan(run, prepared)?;
@@ -93,9 +93,9 @@ fn show_sql(graph: &Graph) -> Result<(), CliError> {
 fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
     use crate::pipeline::graph::{RewardSource, SourceKind};
     match &task.operator {
-        Operator::Select(settings) => Some(stages::select::sql(settings, task.iteration.unwrap_or(0), None, task.input("pool").is_some())),
-        Operator::Merge(settings) => Some(stages::merge::sql(task.input("carried").is_some(), settings.keep_best)),
-        Operator::Pair(settings) => Some(stages::pair::sql(settings)),
+        Operator::Select(settings) => Some(operators::select::sql(settings, task.iteration.unwrap_or(0), None, task.input("pool").is_some())),
+        Operator::Merge(settings) => Some(operators::merge::sql(task.input("carried").is_some(), settings.keep_best)),
+        Operator::Pair(settings) => Some(operators::pair::sql(settings)),
         Operator::Sql(settings) => Some(settings.query.text.trim().to_string()),
         Operator::Score(_) => match graph.source(task.input("reward")?).map(|source| &source.kind) {
             Some(SourceKind::Reward { reward }) => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::stages::Progress;
+use crate::operators::Progress;
 
 /// The watcher that fits: JSON lines if asked for, bars if standard error is a terminal, plain lines otherwise.
 pub fn watcher(json: bool) -> Box<dyn Progress> {

@@ -11,7 +11,7 @@ use super::{CliError, PipelineArguments, plan, summary};
 use crate::model::DeviceChoice;
 use crate::pipeline::Graph;
 use crate::run::{Hashed, Prepared, Report, execute, fetch, prepare};
-use crate::stages::{self, Progress};
+use crate::operators::{self, Progress};
 use crate::store::{self, Runs};
 
 /// Set by the first Ctrl-C; the second ends the process, which loses at most the part in hand.
@@ -69,7 +69,7 @@ impl Run {
     fn one(&self, runs: &Path, graph: Graph, progress: &dyn Progress) -> Result<(), CliError> {
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &is_stopped, progress)?;
-        let shapes = stages::check(&fetched.graph, self.device)?;
+        let shapes = operators::check(&fetched.graph, self.device)?;
         let prepared = prepare(fetched, &mut Hashed::default())?;
         if self.dry_run {
             return plan::show(&run, &prepared, &shapes, self.json);
@@ -86,7 +86,7 @@ impl Run {
             let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?, &mut hashed)?;
             let is_finished = Tally::of(&run, &prepared)?.is_finished() && sweep::is_as_written(&run, &prepared)?;
             if !is_finished {
-                stages::check(&prepared.graph, self.device)?;
+                operators::check(&prepared.graph, self.device)?;
             }
             checked.push(Checked { run, prepared, is_finished });
         }

@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::format::{self, Format};
 use super::{CliError, shell};
-use crate::serve::serve;
-use crate::store::{Live, Runs};
+use crate::sql::postgres::serve;
+use crate::sql::LiveSession;
+use crate::store::Runs;
 
 #[derive(Args)]
 pub(super) struct Sql {
@@ -37,7 +38,7 @@ impl Sql {
             let (name, file) = table.split_once('=').ok_or_else(|| CliError::Input(format!("expected NAME=FILE, found {table}")))?;
             Ok((name.to_string(), std::path::absolute(file)?))
         };
-        let live = Live::new(Runs::open(runs)?.find(&self.run)?, self.tables.iter().map(named).collect::<Result<_, CliError>>()?);
+        let live = LiveSession::new(Runs::open(runs)?.find(&self.run)?, self.tables.iter().map(named).collect::<Result<_, CliError>>()?);
         // What is wrong with the run or the files is said before anyone asks.
         let session = live.session()?;
         match (self.query, self.serve) {

@@ -10,7 +10,8 @@ use super::CliError;
 use super::format::print;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::spec::operator::Operator;
-use crate::store::{Event, EventKind, Run, Session};
+use crate::sql::Session;
+use crate::store::{Event, EventKind, Run};
 
 /// What the columns of a row are.
 const TITLES: [&str; 10] =
@@ -88,7 +89,7 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
     let mut rows: Vec<Row> = (0..=graph.iterations).map(|iteration| Row { iteration, ..Row::default() }).collect();
     for task in &graph.tasks {
         let Some(row) = rows.get_mut(task.iteration.unwrap_or(0) as usize) else { continue };
-        let manifest = run.manifest(&task.place())?;
+        let manifest = run.manifest(&task.output_key())?;
         let count = |name: &str| manifest.as_ref().and_then(|manifest| manifest.counts.get(name).copied());
         match &task.operator {
             Operator::Select(_) => row.regenerated = count("selected"),

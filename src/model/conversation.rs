@@ -19,7 +19,7 @@ pub struct Message {
 
 /// What a prompt asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum PromptContent {
     /// Plain text, given to the model as it is.
     Text(String),
     /// A conversation, for the model's chat template.
@@ -40,7 +40,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Messages for a checkpoint without a chat template or that its template refuses, or a prompt without tokens.
-    pub fn encode_prompt(&self, asked: &Asked) -> Result<Vec<i32>, ModelError> {
+    pub fn encode_prompt(&self, asked: &PromptContent) -> Result<Vec<i32>, ModelError> {
         let (text, special) = self.prompt_text(asked)?;
         self.tokenizer.encode(&text, special)
     }
@@ -55,13 +55,13 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::encode_prompt`]; when the prompt's text or tokens change once the response follows; when the model has no end
     /// token, or the response has one before its end.
-    pub fn encode_pair(&self, asked: &Asked, response: &str) -> Result<EncodedPair, ModelError> {
+    pub fn encode_pair(&self, asked: &PromptContent, response: &str) -> Result<EncodedPair, ModelError> {
         let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
         let end = self.end_token(asked).ok_or_else(no_end)?;
         self.check_ends_last(response)?;
         let mut pair = match asked {
-            Asked::Text(text) => self.tokenizer.encode_pair(text, &format!("{text}{response}"), SpecialTokens::Opening)?,
-            Asked::Messages(messages) => {
+            PromptContent::Text(text) => self.tokenizer.encode_pair(text, &format!("{text}{response}"), SpecialTokens::Opening)?,
+            PromptContent::Messages(messages) => {
                 let template = self.template()?;
                 let prompt = template.render(messages, true)?;
                 let whole = template.render(&answered(messages, response), false)?;
@@ -80,9 +80,9 @@ impl Checkpoint {
     }
 
     /// The token that ends a complete response to `asked`; `None` for a model without one.
-    pub fn end_token(&self, asked: &Asked) -> Option<i32> {
+    pub fn end_token(&self, asked: &PromptContent) -> Option<i32> {
         let first = self.generation.eos_token_ids.first().copied();
-        let template = self.chat_template.as_ref().filter(|_| matches!(asked, Asked::Messages(_)));
+        let template = self.chat_template.as_ref().filter(|_| matches!(asked, PromptContent::Messages(_)));
         // A model that converses may have several end tokens; its tokenizer's settings name the one that ends a turn.
         let turn = template.and_then(|template| template.eos_token()).and_then(|token| self.tokenizer.token_id(token));
         turn.filter(|id| self.is_end(*id)).or(first)
@@ -92,10 +92,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Messages for a checkpoint without a chat template or that its template refuses.
-    pub fn prompt_text(&self, asked: &Asked) -> Result<(String, SpecialTokens), ModelError> {
+    pub fn prompt_text(&self, asked: &PromptContent) -> Result<(String, SpecialTokens), ModelError> {
         match asked {
-            Asked::Text(text) => Ok((text.clone(), SpecialTokens::Opening)),
-            Asked::Messages(messages) => Ok((self.template()?.render(messages, true)?, SpecialTokens::Written)),
+            PromptContent::Text(text) => Ok((text.clone(), SpecialTokens::Opening)),
+            PromptContent::Messages(messages) => Ok((self.template()?.render(messages, true)?, SpecialTokens::Written)),
         }
     }
 
@@ -107,11 +107,11 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::encode_prompt`].
-    pub fn encode_conversation(&self, asked: &Asked, response: &str) -> Result<Vec<i32>, ModelError> {
+    pub fn encode_conversation(&self, asked: &PromptContent, response: &str) -> Result<Vec<i32>, ModelError> {
         let messages = match (asked, &self.chat_template) {
-            (Asked::Text(text), None) => return self.tokenizer.encode(&format!("{text}{response}"), SpecialTokens::Added),
-            (Asked::Text(text), Some(_)) => answered(&[Message { role: "user".to_string(), content: text.clone() }], response),
-            (Asked::Messages(messages), _) => answered(messages, response),
+            (PromptContent::Text(text), None) => return self.tokenizer.encode(&format!("{text}{response}"), SpecialTokens::Added),
+            (PromptContent::Text(text), Some(_)) => answered(&[Message { role: "user".to_string(), content: text.clone() }], response),
+            (PromptContent::Messages(messages), _) => answered(messages, response),
         };
         self.tokenizer.encode(&self.template()?.render(&messages, false)?, SpecialTokens::Written)
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{ModelError, files};
-use crate::contained::contained;
+use crate::catch_panic::catch_panic;
 
 /// The longest text that is tokenized, in bytes: longer than any model's context, and short enough for the hundred bytes that a tokenizer
 /// takes for each token, which may be one byte of it.
@@ -48,7 +48,7 @@ impl Tokenizer {
         // The library panics at what is no JSON within a decoder, and at some contradictions.
         serde_json::from_slice::<Json>(&bytes).map_err(|error| ModelError::invalid(path, error))?;
         let broken = |said| ModelError::invalid(path, format!("expected a tokenizer, found one that contradicts itself ({said})"));
-        let read = contained(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(broken)?;
+        let read = catch_panic(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(broken)?;
         let mut inner = read.map_err(|error| ModelError::invalid(path, error))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| ModelError::invalid(path, error))?;
@@ -82,7 +82,7 @@ impl Tokenizer {
             let problem = format!("expected a text of at most {MOST_TEXT_BYTES} bytes, found {}", text.len());
             return Err(ModelError::Text(problem));
         }
-        let encoding = contained(|| self.inner.encode_fast(text, special != SpecialTokens::Written)).map_err(broken)?;
+        let encoding = catch_panic(|| self.inner.encode_fast(text, special != SpecialTokens::Written)).map_err(broken)?;
         let encoding = encoding.map_err(|error| ModelError::Text(error.to_string()))?;
         // The mask marks what the tokenizer added; a special token that the text spells out is not marked.
         let added = |mask: &&u32| **mask == 1;
@@ -130,7 +130,7 @@ impl Tokenizer {
     pub fn decode(&self, token_ids: &[i32]) -> Result<String, ModelError> {
         let ids: Result<Vec<u32>, _> = token_ids.iter().map(|id| u32::try_from(*id)).collect();
         let ids = ids.map_err(|_| ModelError::Text("expected token ids from 0 on, found a negative one".to_string()))?;
-        contained(|| self.inner.decode(&ids, true)).map_err(broken)?.map_err(|error| ModelError::Text(error.to_string()))
+        catch_panic(|| self.inner.decode(&ids, true)).map_err(broken)?.map_err(|error| ModelError::Text(error.to_string()))
     }
 
     /// The id of a token given as text, such as `</s>`.

@@ -18,7 +18,7 @@ use super::spec::query::Query;
 use super::spec::sampling::Generate;
 use super::spec::select::{Select, Strategy};
 use super::spec::training::{Initialize, Sft};
-use crate::nearest::nearest;
+use crate::did_you_mean::nearest;
 
 /// One input of a node: the slot, what the node calls it, and where it leads.
 #[derive(Clone, Debug)]

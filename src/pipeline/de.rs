@@ -12,7 +12,7 @@ use serde::forward_to_deserialize_any;
 use super::error::Fault;
 use super::position::AT;
 use super::tree::{Tree, Value};
-use crate::nearest::{one_of, suggestion};
+use crate::did_you_mean::{one_of, suggestion};
 
 impl std::error::Error for Fault {}
 

@@ -51,7 +51,7 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Fault> {
         delimiter: table.delimiter,
         header: table.header,
         columns: table.columns.clone(),
-        shape: table.shape,
+        dataset_format: table.dataset_format,
         map: table.map.clone(),
         max_bytes: table.max_bytes,
     })

@@ -9,7 +9,7 @@ use chrono::NaiveDate;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::spec::input::{Columns, Format, Server, Shape};
+use super::spec::input::{Columns, Format, Server, DatasetFormat};
 use super::spec::operator::{Operator, Output, Resources};
 use super::spec::tracking::Tracking;
 use super::spec::{Param, Spec};
@@ -60,7 +60,7 @@ pub enum SourceKind {
         /// A csv file's columns as far as given; every other one is text.
         columns: Columns,
         /// How prompts and responses lie in the columns, if the file says.
-        shape: Shape,
+        dataset_format: DatasetFormat,
         /// Columns to rename: ours, each with theirs.
         map: IndexMap<String, String>,
         /// The most memory that the rows may take, in bytes.
@@ -139,7 +139,7 @@ impl Reward {
         let source = |source: &RewardSource| match source {
             RewardSource::Sql(sql) => json!({ "sql": sql }),
             RewardSource::Model(_) => json!({ "model": Value::Null }),
-            RewardSource::Http(server) => json!({ "http": server.http, "shape": server.shape, "version": server.version }),
+            RewardSource::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
             RewardSource::Named(name) => json!({ "reward": name }),
         };
         match self {

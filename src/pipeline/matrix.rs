@@ -11,7 +11,7 @@ use super::error::Fault;
 use super::position::Span;
 use super::spec::Param;
 use super::tree::{Tree, Value};
-use crate::nearest::{one_of, suggestion};
+use crate::did_you_mean::{one_of, suggestion};
 
 /// The axis that is no param: what all randomness is drawn from.
 const SEED: &str = "seed";

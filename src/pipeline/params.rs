@@ -9,7 +9,7 @@ use super::error::Fault;
 use super::position::Span;
 use super::spec::Param;
 use super::tree::{Tree, Value};
-use crate::nearest::suggestion;
+use crate::did_you_mean::suggestion;
 
 /// Replaces params by `--set`, then fills them in. A scalar that is `${name}` and nothing else becomes the param's value, with its type.
 pub(super) fn fill_in(root: &mut Tree, sets: &[(String, String)]) -> Result<(), Fault> {

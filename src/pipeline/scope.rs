@@ -9,7 +9,7 @@ use super::position::{Name, Span};
 use super::spec::Spec;
 use super::spec::input::Input;
 use super::spec::operator::{Operator, Output};
-use crate::nearest::nearest;
+use crate::did_you_mean::nearest;
 
 /// Where a name leads. Indices are positions in the pipeline file's mappings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Scope {
             let hint = match near {
                 Some(near) => format!("; did you mean \"{near}{suffix}\"?"),
                 None if fitting.is_empty() => "; there is none here".to_string(),
-                None => format!(": {}", crate::nearest::one_of(&fitting)),
+                None => format!(": {}", crate::did_you_mean::one_of(&fitting)),
             };
             return fault(format!("unknown input \"{}\": expected {noun}{hint}", name.value));
         };

@@ -1,6 +1,6 @@
 //! Rewards by a server: batches of texts out, a number for each back.
 //!
-//! Knows two shapes of the exchange, not where texts come from or what the numbers mean.
+//! Knows two protocols of the exchange, not where texts come from or what the numbers mean.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::{Client, RemoteError, Stopped};
 
 /// What a reward server is sent and what it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RewardShape {
+pub enum Protocol {
     /// `{"prompts": […], "responses": […]}` → `{"scores": […]}`.
     Plain,
     /// `{"query": […], "prompts": […], "labels": […]}` → `{"rewards": […]}` or `{"reward": […]}`: that of OpenRLHF's remote reward models
@@ -25,7 +25,7 @@ pub struct Scorable<'a> {
     pub prompt: &'a str,
     /// The response.
     pub response: &'a str,
-    /// The reference answer, if there is one; sent in OpenRLHF's shape only.
+    /// The reference answer, if there is one; sent in OpenRLHF's protocol only.
     pub label: Option<&'a str>,
 }
 
@@ -33,13 +33,13 @@ pub struct Scorable<'a> {
 #[derive(Clone, Debug)]
 pub struct RewardServer {
     client: Client,
-    shape: RewardShape,
+    protocol: Protocol,
 }
 
 impl RewardServer {
     /// The server that `client` asks, by posting to its URL.
-    pub fn new(client: Client, shape: RewardShape) -> Self {
-        Self { client, shape }
+    pub fn new(client: Client, protocol: Protocol) -> Self {
+        Self { client, protocol }
     }
 
     /// A finite reward for each of `batch`, or `None` where the server says null, asked for in one request; see
@@ -51,9 +51,9 @@ impl RewardServer {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = self.shape.keys();
+        let keys = self.protocol.keys();
         // An answer without the list may be a proxy's; a wrong list is the server's own and would come again.
-        let list = self.client.post("", &self.shape.request(batch), stopped, |answer| {
+        let list = self.client.post("", &self.protocol.request(batch), stopped, |answer| {
             let list = keys.iter().find_map(|key| answer.get(key)?.as_array().cloned());
             list.ok_or_else(|| format!("expected a list {}, found none", keys.map(|key| format!("\"{key}\"")).join(" or ")))
         })?;
@@ -70,11 +70,11 @@ impl RewardServer {
     }
 }
 
-impl RewardShape {
+impl Protocol {
     fn keys(self) -> [&'static str; 2] {
         match self {
-            RewardShape::Plain => ["scores", "rewards"],
-            RewardShape::OpenRlhf => ["rewards", "reward"],
+            Protocol::Plain => ["scores", "rewards"],
+            Protocol::OpenRlhf => ["rewards", "reward"],
         }
     }
 
@@ -82,8 +82,8 @@ impl RewardShape {
         let texts = |of: fn(&Scorable) -> String| batch.iter().map(of).collect::<Vec<_>>();
         let prompts = texts(|item| item.prompt.to_string());
         match self {
-            RewardShape::Plain => json!({ "prompts": prompts, "responses": texts(|item| item.response.to_string()) }),
-            RewardShape::OpenRlhf => {
+            Protocol::Plain => json!({ "prompts": prompts, "responses": texts(|item| item.response.to_string()) }),
+            Protocol::OpenRlhf => {
                 let mut request = json!({ "query": texts(|item| item.query.to_string()), "prompts": prompts });
                 if batch.iter().any(|item| item.label.is_some()) {
                     request["labels"] = batch.iter().map(|item| item.label).collect::<Value>();

@@ -3,7 +3,7 @@
 use super::block::{Block, Chart, Edge, Marks, Section, Table, Vertex};
 use super::source::{Node, Part, Source};
 use super::words::{missing, seconds, whole};
-use crate::store::{Manifest, Place, PlaceKind};
+use crate::store::{Manifest, OutputKey, OutputKind};
 use crate::tables::TableKind;
 
 /// The most outputs that are listed.
@@ -115,7 +115,7 @@ fn outputs(source: &Source) -> Table {
     table
 }
 
-fn row(source: &Source, place: &Place, manifest: &Manifest) -> Vec<String> {
+fn row(source: &Source, place: &OutputKey, manifest: &Manifest) -> Vec<String> {
     let from = match manifest.recipe.operator.as_str() {
         "input" => "outside",
         "training" => "its node",
@@ -123,7 +123,7 @@ fn row(source: &Source, place: &Place, manifest: &Manifest) -> Vec<String> {
         _ => "this run",
     };
     let bytes = manifest.parts.iter().map(|part| part.bytes).chain(manifest.files.iter().map(|file| file.bytes)).sum::<u64>();
-    let table = place.kind == PlaceKind::Table;
+    let table = place.kind == OutputKind::Table;
     vec![
         place.iteration.map_or(place.name.clone(), |iteration| format!("{}[{iteration}]", place.name)),
         manifest.table.map_or(place.kind.name().to_string(), |table| table.to_string()),

@@ -41,7 +41,7 @@ mod trend;
 mod words;
 
 use crate::pipeline::PipelineError;
-use crate::stages::StageError;
+use crate::operators::OperatorError;
 use crate::store::{Run, StoreError};
 
 use block::Section;
@@ -59,7 +59,7 @@ pub enum ReportError {
     Pipeline(#[from] PipelineError),
     /// A table of prompts or preferences is not what it was when it was used.
     #[error(transparent)]
-    Stage(#[from] StageError),
+    Stage(#[from] OperatorError),
     /// Rows or settings are of another form than was expected.
     #[error("{what}: {problem}")]
     Form {

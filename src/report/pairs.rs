@@ -10,9 +10,9 @@ use super::prompts::Asking;
 use super::rewards::distribution;
 use super::source::{Source, quoted};
 use super::words::{maybe, number, whole};
-use crate::model::Asked;
-use crate::stages::Preferences;
-use crate::store::Place;
+use crate::model::PromptContent;
+use crate::import::Preferences;
+use crate::store::OutputKey;
 use crate::tables::TableKind;
 
 /// How many pairs are shown at each end.
@@ -103,7 +103,7 @@ FROM {} GROUP BY 1 ORDER BY 1",
 
 /// What the node counted as prompts that made no pair.
 fn without_gap(source: &Source, table: &str, iteration: i64) -> String {
-    let place = Place::table(table, u32::try_from(iteration).ok().filter(|iteration| *iteration > 0));
+    let place = OutputKey::table(table, u32::try_from(iteration).ok().filter(|iteration| *iteration > 0));
     let counts = source.outputs.iter().find(|(other, _)| *other == place).map(|(_, manifest)| &manifest.counts);
     maybe(counts.and_then(|counts| counts.get("ties")).map(|count| *count as f64))
 }
@@ -146,10 +146,10 @@ fn preferences(source: &Source, table: &str, iteration: i64, order: &str, limit:
     Ok(Some(with_texts.collect()))
 }
 
-fn readable(asked: Option<&Asked>, pair: Pair) -> PairText {
+fn readable(asked: Option<&PromptContent>, pair: Pair) -> PairText {
     let asked = match asked {
-        Some(Asked::Text(text)) => vec![(String::new(), Text::of(text))],
-        Some(Asked::Messages(messages)) => messages.iter().map(|message| (message.role.clone(), Text::of(&message.content))).collect(),
+        Some(PromptContent::Text(text)) => vec![(String::new(), Text::of(text))],
+        Some(PromptContent::Messages(messages)) => messages.iter().map(|message| (message.role.clone(), Text::of(&message.content))).collect(),
         None => Vec::new(),
     };
     PairText {

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use super::ReportError;
 use super::source::{Part, Source, quoted};
-use crate::model::Asked;
-use crate::stages::Prompts;
-use crate::store::Place;
+use crate::model::PromptContent;
+use crate::import::Prompts;
+use crate::store::OutputKey;
 
 /// The prompts of an input table or a node.
 pub struct Asking {
@@ -22,7 +22,7 @@ impl Asking {
         let reads = source.node(node).into_iter().flat_map(|node| &node.reads);
         let Some(table) = reads.filter(|read| read.slot == "prompts").map(|read| read.name.as_str()).next() else { return Ok(None) };
         // A table that is made in every iteration asks other things in each.
-        let place = Place::table(table, None);
+        let place = OutputKey::table(table, None);
         let finished = source.outputs.iter().any(|(other, manifest)| *other == place && manifest.complete);
         let iterated = source.node(table).is_some_and(|node| node.part == Part::Loop);
         if !finished || iterated {
@@ -32,7 +32,7 @@ impl Asking {
     }
 
     /// What is asked, by prompt_id.
-    pub fn texts(&self) -> HashMap<&str, &Asked> {
+    pub fn texts(&self) -> HashMap<&str, &PromptContent> {
         self.prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.asked)).collect()
     }
 

@@ -6,7 +6,7 @@ use super::source::Source;
 use super::words::{missing, shortened, whole};
 use crate::dag::fingerprint::Fingerprint;
 use crate::pipeline::spec::input::Input;
-use crate::store::PlaceKind;
+use crate::store::OutputKind;
 
 /// Characters of a param's value, and of the pipeline file, that are shown.
 const MOST_FACT: usize = 120;
@@ -40,7 +40,7 @@ pub fn own_tables(source: &Source) -> Option<Section> {
     let mut table = Table::new("", &["table", "#rows", "columns"]);
     let mut names: Vec<&str> = Vec::new();
     for (place, manifest) in &source.outputs {
-        let own = place.kind == PlaceKind::Table && manifest.table.is_none() && manifest.recipe.operator != "input";
+        let own = place.kind == OutputKind::Table && manifest.table.is_none() && manifest.recipe.operator != "input";
         if own && !names.contains(&place.name.as_str()) {
             names.push(&place.name);
         }
@@ -49,7 +49,7 @@ pub fn own_tables(source: &Source) -> Option<Section> {
         let rows: u64 = source
             .outputs
             .iter()
-            .filter(|(place, _)| place.kind == PlaceKind::Table && place.name == name)
+            .filter(|(place, _)| place.kind == OutputKind::Table && place.name == name)
             .map(|(_, manifest)| manifest.rows())
             .sum();
         table.rows.push(vec![name.to_string(), whole(rows as i64), source.columns(name).join(", ")]);

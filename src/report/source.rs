@@ -9,7 +9,8 @@ use super::ReportError;
 use crate::pipeline::spec::input::Input;
 use crate::pipeline::spec::operator::Node as Written;
 use crate::pipeline::{Pipeline, Spec};
-use crate::store::{Event, EventKind, Manifest, Place, PlaceKind, Run, Session};
+use crate::sql::Session;
+use crate::store::{Event, EventKind, Manifest, OutputKey, OutputKind, Run};
 use crate::tables::TableKind;
 
 /// A run as far as it is committed.
@@ -23,7 +24,7 @@ pub struct Source {
     /// Inputs and nodes, in the file's order.
     pub nodes: Vec<Node>,
     /// Every output with a manifest.
-    pub outputs: Vec<(Place, Manifest)>,
+    pub outputs: Vec<(OutputKey, Manifest)>,
     /// Its journal.
     pub events: Vec<Event>,
     /// Whether a process writes it now.
@@ -120,7 +121,7 @@ impl Source {
 
     /// Whether anything of a table is committed.
     pub fn has(&self, table: &str) -> bool {
-        self.outputs.iter().any(|(place, manifest)| place.kind == PlaceKind::Table && place.name == table && manifest.rows() > 0)
+        self.outputs.iter().any(|(place, manifest)| place.kind == OutputKind::Table && place.name == table && manifest.rows() > 0)
     }
 
     /// The tables of a kind that have rows, by name, in the order of the pipeline's nodes.
@@ -176,7 +177,7 @@ impl Source {
     }
 
     /// Seconds spent on an output in this run, over all calls; a killed one leaves no trace. `None` if it was never begun here.
-    pub fn seconds(&self, place: &Place) -> Option<f64> {
+    pub fn seconds(&self, place: &OutputKey) -> Option<f64> {
         let mut seconds = self.events.iter().filter(|event| is_of(event, place) && ended(event)).filter_map(|event| event.seconds);
         let first = seconds.next()?;
         Some(first + seconds.sum::<f64>())
@@ -224,7 +225,7 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn is_of(event: &Event, place: &Place) -> bool {
+fn is_of(event: &Event, place: &OutputKey) -> bool {
     event.node == place.name && event.iteration == place.iteration
 }
 
@@ -232,7 +233,7 @@ fn ended(event: &Event) -> bool {
     matches!(event.event, EventKind::NodeDone | EventKind::NodeFailed | EventKind::Interrupted)
 }
 
-fn nodes(spec: &Spec, outputs: &[(Place, Manifest)]) -> Vec<Node> {
+fn nodes(spec: &Spec, outputs: &[(OutputKey, Manifest)]) -> Vec<Node> {
     let input = |input: &Input| match input {
         Input::Table(_) => "table",
         Input::Model { .. } => "model",

@@ -10,8 +10,9 @@ use crate::dag::fingerprint::Recipe;
 use crate::dag::schedule::{self, Outcome};
 use crate::model::DeviceChoice;
 use crate::pipeline::graph::Input;
-use crate::stages::{self, Context, Progress, StageError};
-use crate::store::{Event, EventKind, Place, RunLock, State, StoreError};
+use crate::import;
+use crate::operators::{self, Context, Progress, OperatorError};
+use crate::store::{Event, EventKind, OutputKey, RunLock, State, StoreError};
 use crate::tracking::{Ended, Tracker, TrackingError};
 
 /// How an execution ended.
@@ -57,7 +58,7 @@ pub fn execute(
         run.write_sources(text)?;
     }
     repair(run, prepared, progress)?;
-    stages::input::bring_in(run, graph, &prepared.files)?;
+    import::bring_in(run, graph, &prepared.files)?;
     retire(run, prepared)?;
     // Runs beside this one go on publishing: what they finish between the two is there to be linked too.
     let states = loop {
@@ -73,11 +74,11 @@ pub fn execute(
         .iter()
         .map(|index| {
             let task = &graph.tasks[*index];
-            let needs = stages::adapters::needs(graph, task).filter_map(|input| match input {
+            let needs = operators::support::lora::needs(graph, task).filter_map(|input| match input {
                 Input::Task(need) => pending.binary_search(&need).ok(),
                 Input::Source(_) => None,
             });
-            schedule::Step { needs: needs.collect(), slot: stages::slot(graph, task) }
+            schedule::Step { needs: needs.collect(), slot: operators::slot(graph, task) }
         })
         .collect();
     let work = || {
@@ -88,7 +89,7 @@ pub fn execute(
                 graph,
                 task,
                 recipe: &prepared.recipes[pending[step]],
-                device: device.unwrap_or_else(|| stages::device_choice(task)),
+                device: device.unwrap_or_else(|| operators::device_choice(task)),
                 stopped,
                 progress,
             };
@@ -105,7 +106,7 @@ pub fn execute(
         let mut fail = |error: String, input| report.failures.push(Failure { node: task.label(), line: task.line, error, input });
         match outcome {
             Outcome::Done => report.ran += 1,
-            Outcome::Failed(StageError::Stopped) | Outcome::Stopped => report.stopped = true,
+            Outcome::Failed(OperatorError::Stopped) | Outcome::Stopped => report.stopped = true,
             Outcome::Failed(error) => fail(error.to_string(), error.is_input()),
             Outcome::Panicked(message) => fail(format!("internal error: {message}"), false),
             Outcome::Blocked(_) => report.blocked.push(task.label()),
@@ -118,8 +119,8 @@ pub fn execute(
 fn tracker<'w>(run: &RunLock, prepared: &Prepared, warn: &'w (dyn Fn(&str) + Sync)) -> Result<Tracker<'w>, TrackingError> {
     let mut wanted = HashMap::new();
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
-        wanted.insert(task.place(), recipe.fingerprint());
-        wanted.extend(task.training_place().map(|place| (place, stages::training_recipe(recipe).fingerprint())));
+        wanted.insert(task.output_key(), recipe.fingerprint());
+        wanted.extend(task.training_place().map(|place| (place, operators::training_recipe(recipe).fingerprint())));
     }
     // The seed, which runs are told apart by, once: it may be a param.
     let mut params = IndexMap::from([("seed".to_string(), prepared.graph.seed.to_string())]);
@@ -128,9 +129,9 @@ fn tracker<'w>(run: &RunLock, prepared: &Prepared, warn: &'w (dyn Fn(&str) + Syn
 }
 
 /// How a run with these outcomes ended.
-fn ended(outcomes: &[Outcome<StageError>]) -> Ended {
-    let stopped = |outcome: &Outcome<StageError>| matches!(outcome, Outcome::Stopped | Outcome::Failed(StageError::Stopped));
-    let failed = |outcome: &Outcome<StageError>| !matches!(outcome, Outcome::Done) && !stopped(outcome);
+fn ended(outcomes: &[Outcome<OperatorError>]) -> Ended {
+    let stopped = |outcome: &Outcome<OperatorError>| matches!(outcome, Outcome::Stopped | Outcome::Failed(OperatorError::Stopped));
+    let failed = |outcome: &Outcome<OperatorError>| !matches!(outcome, Outcome::Done) && !stopped(outcome);
     match outcomes {
         _ if outcomes.iter().any(failed) => Ended::Failed,
         _ if outcomes.iter().any(stopped) => Ended::Interrupted,
@@ -139,15 +140,15 @@ fn ended(outcomes: &[Outcome<StageError>]) -> Ended {
 }
 
 /// Runs one stage, with its beginning and its end in the journal.
-fn run_one(context: &Context) -> Result<(), StageError> {
-    let (place, start) = (context.task.place(), Instant::now());
+fn run_one(context: &Context) -> Result<(), OperatorError> {
+    let (place, start) = (context.task.output_key(), Instant::now());
     let record = |kind: EventKind, seconds: Option<f64>, message: Option<String>| {
         let mut event = Event::new(kind, &place.name, place.iteration);
         (event.seconds, event.message) = (seconds, message);
         context.run.record(event)
     };
     record(EventKind::Started, None, None)?;
-    let result = stages::run(context);
+    let result = operators::run(context);
     let seconds = start.elapsed().as_secs_f64();
     match result {
         Ok(summary) => {
@@ -157,7 +158,7 @@ fn run_one(context: &Context) -> Result<(), StageError> {
         }
         Err(error) => {
             match error {
-                StageError::Stopped => record(EventKind::Interrupted, Some(seconds), None),
+                OperatorError::Stopped => record(EventKind::Interrupted, Some(seconds), None),
                 _ => record(EventKind::NodeFailed, Some(seconds), Some(error.to_string())),
             }?;
             Err(error)
@@ -168,7 +169,7 @@ fn run_one(context: &Context) -> Result<(), StageError> {
 /// Checks every output in the run folder against its checksums, those that the pipeline has no more too; what is damaged is moved aside, reported, and made again.
 fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     run.damaged_journal().iter().for_each(|bad| progress.warned("journal", &bad.to_string()));
-    let labels: HashMap<Place, String> = places(prepared).map(|(label, place)| (place, label)).collect();
+    let labels: HashMap<OutputKey, String> = places(prepared).map(|(label, place)| (place, label)).collect();
     for place in run.places()? {
         for bad in run.verify(&place)? {
             progress.warned(labels.get(&place).unwrap_or(&place.name), &bad.to_string());
@@ -178,9 +179,9 @@ fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result
 }
 
 /// Where the outputs of all tasks lie, with the tasks' labels.
-fn places(prepared: &Prepared) -> impl Iterator<Item = (String, Place)> {
+fn places(prepared: &Prepared) -> impl Iterator<Item = (String, OutputKey)> {
     let of = |task: &crate::pipeline::graph::Task| {
-        [Some(task.place()), task.training_place()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>()
+        [Some(task.output_key()), task.training_place()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>()
     };
     prepared.graph.tasks.iter().flat_map(of)
 }
@@ -188,8 +189,8 @@ fn places(prepared: &Prepared) -> impl Iterator<Item = (String, Place)> {
 /// Takes out of the run folder what the pipeline has no more, such as iterations beyond the last, so that SQL does not see it. What is
 /// finished stays in the cache.
 fn retire(run: &RunLock, prepared: &Prepared) -> Result<(), RunError> {
-    let sources = prepared.graph.sources.iter().map(|source| source.place());
-    let wanted: HashSet<Place> = places(prepared).map(|(_, place)| place).chain(sources).collect();
+    let sources = prepared.graph.sources.iter().map(|source| source.output_key());
+    let wanted: HashSet<OutputKey> = places(prepared).map(|(_, place)| place).chain(sources).collect();
     for (place, _) in run.manifests()? {
         if !wanted.contains(&place) {
             run.retire(&place)?;
@@ -201,11 +202,11 @@ fn retire(run: &RunLock, prepared: &Prepared) -> Result<(), RunError> {
 /// Links into the run folder what the cache has; a model's training table before the model, which is looked for first, because it is published last.
 fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
-        let cached = |place: Place, recipe: &Recipe| {
+        let cached = |place: OutputKey, recipe: &Recipe| {
             Ok::<_, StoreError>((run.state(&place, recipe)? == State::Cached).then(|| (place, recipe.fingerprint())))
         };
-        let output = cached(task.place(), recipe)?;
-        let training = task.training_place().map(|place| cached(place, &stages::training_recipe(recipe))).transpose()?.flatten();
+        let output = cached(task.output_key(), recipe)?;
+        let training = task.training_place().map(|place| cached(place, &operators::training_recipe(recipe))).transpose()?.flatten();
         for (place, fingerprint) in training.into_iter().chain(output) {
             let (_, damaged) = run.adopt(&place, &fingerprint)?;
             damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));

@@ -16,7 +16,7 @@ pub use fetch::{Fetched, fetch};
 pub use plan::{Outside, describe, outside, plan, runs};
 pub use recipes::{Hashed, Prepared, prepare};
 
-use crate::stages::StageError;
+use crate::operators::OperatorError;
 use crate::store::StoreError;
 use crate::tracking::TrackingError;
 
@@ -25,7 +25,7 @@ use crate::tracking::TrackingError;
 pub enum RunError {
     /// The user's inputs are not what the pipeline needs.
     #[error(transparent)]
-    Stage(#[from] StageError),
+    Stage(#[from] OperatorError),
     /// The run folder or an input could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::{Prepared, RunError};
 use crate::dag::fingerprint::Recipe;
 use crate::pipeline::graph::{Source, SourceKind};
-use crate::stages;
+use crate::operators;
+use crate::import;
 use crate::store::{Run, State};
 
 /// How far each task's output is, in the graph's order. Changes nothing.
@@ -13,7 +14,7 @@ use crate::store::{Run, State};
 /// # Errors
 /// A manifest that cannot be read.
 pub fn plan(run: &Run, prepared: &Prepared) -> Result<Vec<State>, RunError> {
-    let states = prepared.graph.tasks.iter().zip(&prepared.recipes).map(|(task, recipe)| run.state(&task.place(), recipe));
+    let states = prepared.graph.tasks.iter().zip(&prepared.recipes).map(|(task, recipe)| run.state(&task.output_key(), recipe));
     Ok(states.collect::<Result<_, _>>()?)
 }
 
@@ -36,8 +37,8 @@ pub fn outside<'a>(run: &Run, prepared: &'a Prepared) -> Result<Vec<Outside<'a>>
     let mut tables = Vec::new();
     for (index, (source, hashes)) in prepared.graph.sources.iter().zip(&prepared.files).enumerate() {
         let SourceKind::Table { paths, .. } = &source.kind else { continue };
-        let recipe = stages::input::recipe(&prepared.graph, index, hashes);
-        let state = run.state(&source.place(), &recipe)?;
+        let recipe = import::recipe(&prepared.graph, index, hashes);
+        let state = run.state(&source.output_key(), &recipe)?;
         tables.push(Outside { source, recipe, state, files: paths });
     }
     Ok(tables)
@@ -47,7 +48,7 @@ impl Outside<'_> {
     /// The state for people; of a copy made before something changed, which file or setting did.
     pub fn describe(&self) -> String {
         let State::Stale { old } = &self.state else { return describe(&self.state, &self.recipe) };
-        let of = |recipe: &Recipe| recipe.inputs.get(stages::input::FILES).cloned().unwrap_or_default();
+        let of = |recipe: &Recipe| recipe.inputs.get(import::FILES).cloned().unwrap_or_default();
         let (now, before) = (of(&self.recipe), of(old));
         let mut changes: Vec<String> = if now.len() == before.len() {
             let changed = self.files.iter().zip(now.iter().zip(&before)).filter(|(_, (now, before))| now != before);

@@ -8,7 +8,7 @@ use super::fetch::{Fetched, to_json};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
 use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
-use crate::stages::{self, StageError};
+use crate::operators::{self, OperatorError};
 use crate::store;
 
 /// The fingerprints of folders that were fetched.
@@ -63,7 +63,7 @@ pub fn prepare(fetched: Fetched, hashed: &mut Hashed) -> Result<Prepared, RunErr
             let slot = if input.slot == "tables" { format!("table {}", input.name) } else { input.slot.to_string() };
             inputs.entry(slot).or_default().extend(fingerprint);
         }
-        recipes.push(stages::recipe(&graph, task, inputs));
+        recipes.push(operators::recipe(&graph, task, inputs));
     }
     Ok(Prepared { graph, files, recipes, fetched })
 }
@@ -79,8 +79,8 @@ fn files(source: &Source, hashed: &mut Hashed) -> Result<Vec<Fingerprint>, RunEr
 /// What a source holds and how it is read, without its path.
 fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders, hashed: &mut Hashed) -> Result<Fingerprint, RunError> {
     Ok(match &source.kind {
-        SourceKind::Table { format, delimiter, header, columns, shape, map, .. } => {
-            let reading = serde_json::json!([files, format, delimiter, header, columns, shape, map]);
+        SourceKind::Table { format, delimiter, header, columns, dataset_format, map, .. } => {
+            let reading = serde_json::json!([files, format, delimiter, header, columns, dataset_format, map]);
             Fingerprint::of(reading.to_string().as_bytes())
         }
         SourceKind::Model { path } => model_fingerprint(path, fetched, hashed)?,
@@ -99,7 +99,7 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders,
 /// The contents of a model directory; for an adapter those of its base too.
 fn model_fingerprint(path: &Path, fetched: &FetchedFolders, hashed: &mut Hashed) -> Result<Fingerprint, RunError> {
     let own = fetched.get(path).cloned().map_or_else(|| hashed.of(path), Ok)?;
-    Ok(match model::base_of(path).map_err(StageError::from)? {
+    Ok(match model::base_of(path).map_err(OperatorError::from)? {
         Some(base) => Fingerprint::of(serde_json::json!([own, hashed.of(&base)?]).to_string().as_bytes()),
         None => own,
     })

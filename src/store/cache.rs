@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::manifest::{self, Manifest};
-use super::{Place, Quarantined, RunLock, StoreError, checkpoint, files};
+use super::{OutputKey, Quarantined, RunLock, StoreError, checkpoint, files};
 use crate::dag::fingerprint::Fingerprint;
 
 impl RunLock {
@@ -14,7 +14,7 @@ impl RunLock {
     ///
     /// # Errors
     /// Files cannot be read or linked, or the fingerprint is that of another kind of output.
-    pub fn adopt(&self, place: &Place, fingerprint: &Fingerprint) -> Result<(bool, Vec<Quarantined>), StoreError> {
+    pub fn adopt(&self, place: &OutputKey, fingerprint: &Fingerprint) -> Result<(bool, Vec<Quarantined>), StoreError> {
         place.check()?;
         let reports = self.verify_cached(place, fingerprint)?;
         let entry = self.cache_entry(fingerprint);
@@ -39,7 +39,7 @@ impl RunLock {
     }
 
     /// Shares a finished output; where the cache has it already, that stays. `folder` has the files that `manifest`, which says complete, lists.
-    pub(super) fn publish(&self, place: &Place, folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+    pub(super) fn publish(&self, place: &OutputKey, folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
         let entry = self.cache_entry(&manifest.fingerprint);
         self.verify_cached(place, &manifest.fingerprint)?;
         if let Some(there) = Manifest::read(&entry)? {
@@ -60,7 +60,7 @@ impl RunLock {
     }
 
     /// Moves a folder made elsewhere to its place. What was there goes the way of [`Self::retire`].
-    pub(super) fn put_in_place(&self, made: &Path, place: &Place) -> Result<(), StoreError> {
+    pub(super) fn put_in_place(&self, made: &Path, place: &OutputKey) -> Result<(), StoreError> {
         self.retire(place)?;
         let folder = self.path(place);
         if let Some(parent) = folder.parent() {
@@ -75,13 +75,13 @@ impl RunLock {
     ///
     /// # Errors
     /// Files cannot be linked or moved.
-    pub fn retire(&self, place: &Place) -> Result<(), StoreError> {
+    pub fn retire(&self, place: &OutputKey) -> Result<(), StoreError> {
         place.check()?;
-        let once = Place { iteration: None, ..place.clone() };
+        let once = OutputKey { iteration: None, ..place.clone() };
         if place.iteration.is_none() || Manifest::read(&self.path(&once)).is_ok_and(|manifest| manifest.is_some()) {
             for folder in files::list(&self.path(&once))? {
-                if let Some(iteration) = Place::iteration_of(&files::file_name(&folder)) {
-                    self.retire_one(&Place { iteration: Some(iteration), ..place.clone() })?;
+                if let Some(iteration) = OutputKey::iteration_of(&files::file_name(&folder)) {
+                    self.retire_one(&OutputKey { iteration: Some(iteration), ..place.clone() })?;
                 }
             }
             self.retire_one(&once)?;
@@ -89,7 +89,7 @@ impl RunLock {
         self.retire_one(place)
     }
 
-    fn retire_one(&self, place: &Place) -> Result<(), StoreError> {
+    fn retire_one(&self, place: &OutputKey) -> Result<(), StoreError> {
         let folder = self.path(place);
         if !folder.exists() {
             return Ok(());
@@ -123,7 +123,7 @@ impl RunLock {
     }
 
     /// Brings an unfinished table back from the cache; whether there was one.
-    pub(super) fn take_back(&self, place: &Place, fingerprint: &Fingerprint) -> Result<bool, StoreError> {
+    pub(super) fn take_back(&self, place: &OutputKey, fingerprint: &Fingerprint) -> Result<bool, StoreError> {
         let (aside, folder) = (self.aside(fingerprint), self.path(place));
         if !aside.is_dir() {
             return Ok(false);

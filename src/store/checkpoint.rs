@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{Listed, ModelFile};
-use super::{Event, EventKind, Place, Quarantined, Run, RunLock, StoreError, files, quarantine, sealed};
+use super::{Event, EventKind, OutputKey, Quarantined, Run, RunLock, StoreError, files, quarantine, checksum};
 use crate::dag::fingerprint::Fingerprint;
 
 /// The file that makes a folder a checkpoint, written last.
@@ -58,7 +58,7 @@ pub(super) fn remove(lock: &RunLock, fingerprint: &Fingerprint) -> Result<(), St
 /// checkpoint cannot be read.
 pub(super) fn outlived(run: &Run, dir: &Path) -> Result<Option<Outlived>, StoreError> {
     let Ok(contents) = contents(dir)? else { return Ok(None) };
-    let manifest = run.manifest(&Place::model(contents.node, contents.iteration))?.filter(|manifest| manifest.complete);
+    let manifest = run.manifest(&OutputKey::model(contents.node, contents.iteration))?.filter(|manifest| manifest.complete);
     Ok(manifest.map(|manifest| if manifest.fingerprint == contents.fingerprint { Outlived::Finished } else { Outlived::Changed }))
 }
 
@@ -80,7 +80,7 @@ fn all(run: &Run, fingerprint: &Fingerprint) -> Result<Vec<PathBuf>, StoreError>
 fn contents(dir: &Path) -> Result<Result<Contents, Quarantined>, StoreError> {
     let path = dir.join(FILE);
     let bytes = files::read(&path)?;
-    let parsed = || serde_json::from_str(&sealed::JSON.open(&bytes.ok_or("no such file")?)?).map_err(|error| error.to_string());
+    let parsed = || serde_json::from_str(&checksum::JSON.open(&bytes.ok_or("no such file")?)?).map_err(|error| error.to_string());
     let wrong = |found| Quarantined { path: path.clone(), moved_to: None, expected: "what a checkpoint has".to_string(), found };
     Ok(parsed().map_err(wrong))
 }
@@ -101,7 +101,7 @@ impl RunLock {
     ///
     /// # Errors
     /// Files cannot be read or moved.
-    pub fn checkpoint(&self, place: &Place, fingerprint: &Fingerprint) -> Result<(Option<Checkpoint>, Vec<Quarantined>), StoreError> {
+    pub fn checkpoint(&self, place: &OutputKey, fingerprint: &Fingerprint) -> Result<(Option<Checkpoint>, Vec<Quarantined>), StoreError> {
         let mut reports = Vec::new();
         for dir in all(self, fingerprint)? {
             let mut bad = inspect(&dir)?;
@@ -123,7 +123,7 @@ impl RunLock {
     /// Those of `write`, and files that cannot be written.
     pub fn commit_checkpoint<E: From<StoreError>>(
         &self,
-        place: &Place,
+        place: &OutputKey,
         fingerprint: &Fingerprint,
         done: u64,
         of: u64,
@@ -140,7 +140,7 @@ impl RunLock {
 
     fn finish_checkpoint(
         &self,
-        place: &Place,
+        place: &OutputKey,
         fingerprint: &Fingerprint,
         (done, of): (u64, u64),
         made: &Path,
@@ -152,7 +152,7 @@ impl RunLock {
         let path = made.join(FILE);
         let text = serde_json::to_string_pretty(&contents)
             .map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
-        files::write(&path, sealed::JSON.seal(&format!("{text}\n")).as_bytes())?;
+        files::write(&path, checksum::JSON.seal(&format!("{text}\n")).as_bytes())?;
         files::sync_folder(made)?;
         self.discard(dir)?;
         files::rename(made, dir)?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Place, Quarantined};
+use super::{OutputKey, Quarantined};
 use crate::dag::fingerprint::Fingerprint;
 use crate::disk;
 use crate::tables::TableError;
@@ -51,7 +51,7 @@ pub enum StoreError {
     #[error("{place} is not there yet: expected {}", path.display())]
     Missing {
         /// What was asked for.
-        place: Place,
+        place: OutputKey,
         /// Where it would be.
         path: PathBuf,
     },
@@ -59,7 +59,7 @@ pub enum StoreError {
     #[error("{place} is not finished: {done} of {of} parts are there; run the pipeline again to make the others")]
     Incomplete {
         /// What was asked for.
-        place: Place,
+        place: OutputKey,
         /// Parts that are there.
         done: u64,
         /// Parts that there should be.
@@ -85,7 +85,7 @@ pub enum StoreError {
     #[error("{place}: expected one of the missing parts {missing:?}, found part {part}")]
     Part {
         /// The table.
-        place: Place,
+        place: OutputKey,
         /// The part's number.
         part: usize,
         /// The parts that are still to be committed.

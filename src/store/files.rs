@@ -8,7 +8,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::StoreError;
+use super::{ModelFile, StoreError};
+use crate::dag::fingerprint::Fingerprint;
 use crate::disk;
 
 /// A new file with these bytes, on disk when this returns.
@@ -174,4 +175,45 @@ pub(super) fn size(path: &Path) -> Result<u64, StoreError> {
     } else {
         fs::symlink_metadata(path).map(|metadata| metadata.len()).map_err(StoreError::io("read", path))
     }
+}
+
+/// The fingerprint of what is in a file, or in a folder: names and contents of all files but dot files. Where it lies does not matter.
+///
+/// # Errors
+/// Something cannot be read, or a folder has no files.
+pub fn fingerprint_of(path: &Path) -> Result<Fingerprint, StoreError> {
+    if !path.is_dir() {
+        return hash(path).map(|(_, hash)| hash.into());
+    }
+    let names = walk(path)?;
+    if names.is_empty() {
+        return Err(StoreError::Input {
+            path: path.to_path_buf(),
+            line: None,
+            problem: "expected files, found an empty folder".to_string(),
+        });
+    }
+    Ok(fingerprint_of_files(&hash_files(path, &names)?))
+}
+
+/// The length and the blake3 of each of these files of a folder.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn hash_files(folder: &Path, names: &[String]) -> Result<Vec<ModelFile>, StoreError> {
+    let hashed = |file: &String| {
+        let (bytes, hash) = hash(&folder.join(file))?;
+        Ok(ModelFile { file: file.clone(), bytes, blake3: hash.to_hex().to_string() })
+    };
+    names.iter().map(hashed).collect()
+}
+
+/// The fingerprint of a folder with just these files, which are sorted by name.
+pub fn fingerprint_of_files(files: &[ModelFile]) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    for ModelFile { file, blake3, .. } in files {
+        // File names have no line ends on any system we name files on; where they do, the length keeps names apart.
+        hasher.update(format!("{} {file} {blake3}\n", file.len()).as_bytes());
+    }
+    hasher.finalize().into()
 }

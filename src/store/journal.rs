@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use serde::{Deserialize, Serialize};
 
-use super::{Run, StoreError, files, sealed};
+use super::{Run, StoreError, files, checksum};
 use crate::disk;
 
 /// What happened.
@@ -119,7 +119,7 @@ impl Journal {
     pub(super) fn append(&self, event: &Event) -> Result<(), StoreError> {
         let failed = |source| StoreError::io("write", &self.path)(source);
         let line = serde_json::to_string(event).map_err(|error| failed(error.into()))?;
-        let line = format!("{}\n", sealed::LINE.seal(&line));
+        let line = format!("{}\n", checksum::LINE.seal(&line));
         let mut file = disk::File::open(&self.path).map_err(failed)?;
         let length = file.as_system().metadata().map_err(failed)?.len();
         if length == 0 {
@@ -183,7 +183,7 @@ pub(super) fn batch(events: &[Event]) -> Result<RecordBatch, arrow::error::Arrow
 
 /// A line's event, or what was found in its place.
 fn event(line: &[u8]) -> Result<Event, String> {
-    serde_json::from_str(&sealed::LINE.open(line)?).map_err(|error| format!("something else ({error})"))
+    serde_json::from_str(&checksum::LINE.open(line)?).map_err(|error| format!("something else ({error})"))
 }
 
 /// How many bytes belong to lines with an end.

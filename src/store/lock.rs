@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::Outlived;
 use super::run::{PIPELINE, SOURCES};
-use super::{Event, EventKind, Journal, Quarantined, Run, Runs, StoreError, checkpoint, files, sealed};
+use super::{Event, EventKind, Journal, Quarantined, Run, Runs, StoreError, checkpoint, files, checksum};
 use crate::disk;
 
 /// The lock's name in the run's folder, and in the cache's.
@@ -171,7 +171,7 @@ impl RunLock {
     /// # Errors
     /// The file cannot be written.
     pub fn write_pipeline(&self, text: &str) -> Result<(), StoreError> {
-        files::replace(&self.folder().join(PIPELINE), sealed::YAML.seal(text).as_bytes(), &self.temporary()?)
+        files::replace(&self.folder().join(PIPELINE), checksum::YAML.seal(text).as_bytes(), &self.temporary()?)
     }
 
     /// Replaces `sources.json`: what was fetched for the run, so that it goes on with the same.
@@ -179,7 +179,7 @@ impl RunLock {
     /// # Errors
     /// The file cannot be written.
     pub fn write_sources(&self, text: &str) -> Result<(), StoreError> {
-        files::replace(&self.folder().join(SOURCES), sealed::JSON.seal(text).as_bytes(), &self.temporary()?)
+        files::replace(&self.folder().join(SOURCES), checksum::JSON.seal(text).as_bytes(), &self.temporary()?)
     }
 
     /// A path for a file or folder in flight. Whatever is there when the lock is taken next is removed.

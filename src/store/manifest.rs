@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::place::check_name;
-use super::{Place, PlaceKind, StoreError, files, sealed};
+use super::output_key::check_name;
+use super::{OutputKey, OutputKind, StoreError, files, checksum};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::tables::TableKind;
 
@@ -31,7 +31,7 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iteration: Option<u32>,
     /// Table or model.
-    pub kind: PlaceKind,
+    pub kind: OutputKind,
     /// The hash of `recipe`.
     pub fingerprint: Fingerprint,
     /// What it was made of.
@@ -93,7 +93,7 @@ pub(super) struct Listed<'a> {
 
 impl Manifest {
     /// The manifest of an output that has nothing yet.
-    pub(super) fn new(place: &Place, recipe: &Recipe) -> Self {
+    pub(super) fn new(place: &OutputKey, recipe: &Recipe) -> Self {
         Self {
             manifest_version: VERSION,
             node: place.name.clone(),
@@ -174,7 +174,7 @@ impl Manifest {
         let Some(bytes) = files::read(&path)? else { return Ok(None) };
         let failed = |problem: String| StoreError::Manifest { path: path.clone(), problem };
         let none = |found: String| failed(format!("expected a manifest, found {found}"));
-        let text = sealed::JSON.open(&bytes).map_err(none)?;
+        let text = checksum::JSON.open(&bytes).map_err(none)?;
         let manifest: Self = serde_json::from_str(&text).map_err(|error| none(error.to_string()))?;
         if manifest.manifest_version != VERSION {
             return Err(failed(format!("expected manifest version {VERSION}, found {}", manifest.manifest_version)));
@@ -193,6 +193,6 @@ impl Manifest {
         let path = folder.join(FILE);
         let text =
             serde_json::to_string_pretty(self).map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
-        files::replace(&path, sealed::JSON.seal(&format!("{text}\n")).as_bytes(), temporary)
+        files::replace(&path, checksum::JSON.seal(&format!("{text}\n")).as_bytes(), temporary)
     }
 }

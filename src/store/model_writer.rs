@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::manifest::Manifest;
-use super::{Place, PlaceKind, RunLock, StoreError, checkpoint, files};
+use super::{OutputKey, OutputKind, RunLock, StoreError, checkpoint, files};
 use crate::dag::fingerprint::Recipe;
 
 /// A model in the making. Dropping it leaves nothing but its checkpoints.
 #[derive(Debug)]
 pub struct ModelWriter<'a> {
     lock: &'a RunLock,
-    place: Place,
+    place: OutputKey,
     manifest: Manifest,
     dir: PathBuf,
 }
@@ -21,9 +21,9 @@ impl RunLock {
     ///
     /// # Errors
     /// The folder cannot be made, or the place is a table's.
-    pub fn write_model(&self, place: &Place, recipe: &Recipe) -> Result<ModelWriter<'_>, StoreError> {
+    pub fn write_model(&self, place: &OutputKey, recipe: &Recipe) -> Result<ModelWriter<'_>, StoreError> {
         place.check()?;
-        if place.kind != PlaceKind::Model {
+        if place.kind != OutputKind::Model {
             return Err(StoreError::Name { what: "model", name: place.to_string() });
         }
         let dir = self.temporary()?;

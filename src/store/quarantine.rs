@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{Listed, Manifest};
-use super::{Event, EventKind, Place, RunLock, StoreError, files};
+use super::{Event, EventKind, OutputKey, RunLock, StoreError, files};
 use crate::dag::fingerprint::Fingerprint;
 
 /// A file that was not what it should be.
@@ -63,7 +63,7 @@ pub(super) fn inspect_output(folder: &Path) -> Result<Vec<Quarantined>, StoreErr
 /// Whether a folder has files as an output has them: not beside the folders of its iterations, and none of a desktop's dot files.
 fn has_files(folder: &Path) -> Result<bool, StoreError> {
     let paths = files::list(folder)?;
-    let iterated = paths.iter().any(|path| Place::iteration_of(&files::file_name(path)).is_some());
+    let iterated = paths.iter().any(|path| OutputKey::iteration_of(&files::file_name(path)).is_some());
     Ok(!iterated && paths.iter().any(|path| path.is_file() && !files::file_name(path).starts_with('.')))
 }
 
@@ -73,7 +73,7 @@ impl RunLock {
     ///
     /// # Errors
     /// Files that cannot be read or moved.
-    pub fn verify(&self, place: &Place) -> Result<Vec<Quarantined>, StoreError> {
+    pub fn verify(&self, place: &OutputKey) -> Result<Vec<Quarantined>, StoreError> {
         place.check()?;
         let folder = self.path(place);
         let mut reports = Vec::new();
@@ -113,7 +113,7 @@ impl RunLock {
     }
 
     /// Compares a finished output in the cache with its manifest; if it differs, the whole entry is moved to this run's `quarantine/`.
-    pub(super) fn verify_cached(&self, place: &Place, fingerprint: &Fingerprint) -> Result<Vec<Quarantined>, StoreError> {
+    pub(super) fn verify_cached(&self, place: &OutputKey, fingerprint: &Fingerprint) -> Result<Vec<Quarantined>, StoreError> {
         let entry = self.cache_entry(fingerprint);
         if !entry.is_dir() {
             return Ok(Vec::new());
@@ -147,7 +147,7 @@ impl RunLock {
     }
 
     /// One journal line a report.
-    pub(super) fn report(&self, place: &Place, reports: &[Quarantined]) -> Result<(), StoreError> {
+    pub(super) fn report(&self, place: &OutputKey, reports: &[Quarantined]) -> Result<(), StoreError> {
         reports.iter().try_for_each(|report| {
             let mut event = Event::new(EventKind::Quarantined, &place.name, place.iteration);
             event.message = Some(report.to_string());

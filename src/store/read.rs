@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use arrow::array::RecordBatch;
 
 use super::manifest::Manifest;
-use super::{Place, Run, StoreError, parquet, quarantine};
+use super::{OutputKey, Run, StoreError, parquet, quarantine};
 use crate::tables::TableKind;
 
 impl Run {
@@ -15,7 +15,7 @@ impl Run {
     ///
     /// # Errors
     /// The table is missing, unfinished, damaged, or not a `table`.
-    pub fn read_table(&self, place: &Place, table: Option<TableKind>) -> Result<Vec<RecordBatch>, StoreError> {
+    pub fn read_table(&self, place: &OutputKey, table: Option<TableKind>) -> Result<Vec<RecordBatch>, StoreError> {
         let (folder, manifest) = self.finished(place)?;
         let mut batches = Vec::with_capacity(manifest.parts.len());
         for part in &manifest.parts {
@@ -36,12 +36,12 @@ impl Run {
     ///
     /// # Errors
     /// The model is missing or damaged.
-    pub fn model_dir(&self, place: &Place) -> Result<PathBuf, StoreError> {
+    pub fn model_dir(&self, place: &OutputKey) -> Result<PathBuf, StoreError> {
         self.finished(place).map(|(folder, _)| folder)
     }
 
     /// The folder and manifest of an output that is complete and undamaged.
-    fn finished(&self, place: &Place) -> Result<(PathBuf, Manifest), StoreError> {
+    fn finished(&self, place: &OutputKey) -> Result<(PathBuf, Manifest), StoreError> {
         let folder = self.path(place);
         let manifest = self.manifest(place)?.ok_or_else(|| StoreError::Missing { place: place.clone(), path: folder.clone() })?;
         if !manifest.complete {
@@ -53,7 +53,7 @@ impl Run {
     }
 
     /// Compares the files of an output with its manifest, once a process, and changes nothing.
-    pub(super) fn check_bytes(&self, place: &Place, manifest: &Manifest) -> Result<(), StoreError> {
+    pub(super) fn check_bytes(&self, place: &OutputKey, manifest: &Manifest) -> Result<(), StoreError> {
         let folder = self.path(place);
         if self.is_verified(&folder, manifest) {
             return Ok(());

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::manifest::Manifest;
-use super::place::check_name;
-use super::{Checkpoint, Place, PlaceKind, StoreError, checkpoint, files, sealed};
+use super::output_key::check_name;
+use super::{Checkpoint, OutputKey, OutputKind, StoreError, checkpoint, files, checksum};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 
 /// The file that says what was fetched for a run.
@@ -147,7 +147,7 @@ impl Run {
     }
 
     /// The folder of an output: `tables/<name>[/iteration=N]` or `models/<name>[/iteration=N]`.
-    pub fn path(&self, place: &Place) -> PathBuf {
+    pub fn path(&self, place: &OutputKey) -> PathBuf {
         self.folder().join(place.relative_path())
     }
 
@@ -159,7 +159,7 @@ impl Run {
         let way_on = "put it back, or remove it to go on with what the revisions are at now";
         let path = self.folder().join(SOURCES);
         let Some(bytes) = files::read(&path)? else { return Ok(None) };
-        sealed::JSON.open(&bytes).map(Some).map_err(|found| StoreError::Changed { path, found, way_on })
+        checksum::JSON.open(&bytes).map(Some).map_err(|found| StoreError::Changed { path, found, way_on })
     }
 
     /// The run's `pipeline.yaml`, after its seal was checked.
@@ -169,7 +169,7 @@ impl Run {
     pub fn pipeline_file(&self) -> Result<PathBuf, StoreError> {
         let path = self.folder().join(PIPELINE);
         let found = match files::read(&path)? {
-            Some(bytes) => sealed::YAML.open(&bytes).map(drop),
+            Some(bytes) => checksum::YAML.open(&bytes).map(drop),
             None => Err("no such file".to_string()),
         };
         let way_on = "run the pipeline again to have it written anew";
@@ -180,7 +180,7 @@ impl Run {
     ///
     /// # Errors
     /// The manifest cannot be read.
-    pub fn manifest(&self, place: &Place) -> Result<Option<Manifest>, StoreError> {
+    pub fn manifest(&self, place: &OutputKey) -> Result<Option<Manifest>, StoreError> {
         place.check()?;
         Manifest::read(&self.path(place))
     }
@@ -189,7 +189,7 @@ impl Run {
     ///
     /// # Errors
     /// A folder cannot be listed or a manifest cannot be read.
-    pub fn manifests(&self) -> Result<Vec<(Place, Manifest)>, StoreError> {
+    pub fn manifests(&self) -> Result<Vec<(OutputKey, Manifest)>, StoreError> {
         let with_manifest = |place: Place| Ok(self.manifest(&place)?.map(|manifest| (place, manifest)));
         self.places()?.into_iter().map(with_manifest).filter_map(Result::transpose).collect()
     }
@@ -198,18 +198,18 @@ impl Run {
     ///
     /// # Errors
     /// A folder cannot be listed.
-    pub fn places(&self) -> Result<Vec<Place>, StoreError> {
+    pub fn places(&self) -> Result<Vec<OutputKey>, StoreError> {
         let mut found = Vec::new();
-        for kind in [PlaceKind::Table, PlaceKind::Model] {
+        for kind in [OutputKind::Table, OutputKind::Model] {
             for folder in files::list(&self.folder().join(kind.folder()))? {
                 let name = files::file_name(&folder);
                 let iterations = files::list(&folder)?
                     .iter()
-                    .filter_map(|path| Place::iteration_of(&files::file_name(path)))
+                    .filter_map(|path| OutputKey::iteration_of(&files::file_name(path)))
                     .map(Some)
                     .collect::<Vec<_>>();
                 for iteration in [None].into_iter().chain(iterations) {
-                    let place = Place { kind, name: name.clone(), iteration };
+                    let place = OutputKey { kind, name: name.clone(), iteration };
                     found.extend(place.check().is_ok().then_some(place));
                 }
             }
@@ -222,7 +222,7 @@ impl Run {
     ///
     /// # Errors
     /// A manifest cannot be read.
-    pub fn state(&self, place: &Place, recipe: &Recipe) -> Result<State, StoreError> {
+    pub fn state(&self, place: &OutputKey, recipe: &Recipe) -> Result<State, StoreError> {
         let fingerprint = recipe.fingerprint();
         let folder = self.path(place);
         let here = self.manifest(place)?;
@@ -238,11 +238,11 @@ impl Run {
             return Ok(State::Cached);
         }
         let partial = |manifest: &Manifest, folder: &Path| State::Partial { done: manifest.present(folder), of: manifest.part_count };
-        if let Some(manifest) = ours.filter(|_| place.kind == PlaceKind::Table) {
+        if let Some(manifest) = ours.filter(|_| place.kind == OutputKind::Table) {
             return Ok(partial(manifest, &folder));
         }
         let aside = self.aside(&fingerprint);
-        if let (PlaceKind::Table, Ok(Some(manifest))) = (place.kind, Manifest::read(&aside)) {
+        if let (OutputKind::Table, Ok(Some(manifest))) = (place.kind, Manifest::read(&aside)) {
             return Ok(partial(&manifest, &aside));
         }
         if let Some(checkpoint) = checkpoint::newest(self, &fingerprint)? {

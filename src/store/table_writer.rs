@@ -10,7 +10,7 @@ use arrow::datatypes::Schema;
 
 use super::manifest::{Manifest, Part};
 use super::parquet::Encoder;
-use super::{Event, EventKind, Place, PlaceKind, Quarantined, RunLock, StoreError, files, parquet};
+use super::{Event, EventKind, OutputKey, OutputKind, Quarantined, RunLock, StoreError, files, parquet};
 use crate::dag::fingerprint::Recipe;
 use crate::tables::{InOrder, TableKind};
 
@@ -18,7 +18,7 @@ use crate::tables::{InOrder, TableKind};
 #[derive(Debug)]
 pub struct TableWriter<'a> {
     lock: &'a RunLock,
-    place: Place,
+    place: OutputKey,
     folder: PathBuf,
     manifest: Manifest,
     quarantined: Vec<Quarantined>,
@@ -38,14 +38,14 @@ impl RunLock {
     /// Files cannot be read, moved or written, or the place is a model's.
     pub fn write_table(
         &self,
-        place: &Place,
+        place: &OutputKey,
         recipe: &Recipe,
         table: Option<TableKind>,
         input_rows: usize,
         part_rows: usize,
     ) -> Result<TableWriter<'_>, StoreError> {
         place.check()?;
-        if place.kind != PlaceKind::Table {
+        if place.kind != OutputKind::Table {
             return Err(StoreError::Name { what: "table", name: place.to_string() });
         }
         let part_rows = part_rows.max(1);
@@ -79,7 +79,7 @@ impl RunLock {
     }
 
     /// Parts of other slices of the same recipe are a caller's mistake, but no reason to lose them.
-    fn refuse_slices(&self, place: &Place, there: &Manifest, fresh: &Manifest) -> Result<Quarantined, StoreError> {
+    fn refuse_slices(&self, place: &OutputKey, there: &Manifest, fresh: &Manifest) -> Result<Quarantined, StoreError> {
         let describe = |manifest: &Manifest| format!("{} input rows", manifest.input_rows);
         let path = self.path(place);
         let moved_to = self.move_aside(&path, &place.word())?;

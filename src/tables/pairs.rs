@@ -9,11 +9,11 @@ table! {
         /// The prompt.
         pub prompt_id: String,
         /// The iteration the chosen response was sampled in.
-        pub chosen_born: i32,
+        pub chosen_sampled_iteration: i32,
         /// The chosen response's response_index.
         pub chosen_index: i32,
         /// The iteration the rejected response was sampled in.
-        pub rejected_born: i32,
+        pub rejected_sampled_iteration: i32,
         /// The rejected response's response_index.
         pub rejected_index: i32,
         /// The chosen response's reward minus the rejected one's: above 0.
@@ -31,12 +31,12 @@ impl View<'_> {
     /// Two different responses, a reward_gap above 0, a weight from 0, finite logprobs (both or neither).
     fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", self.prompt_id)?;
-        at_least("chosen_born", 0, self.chosen_born)?;
+        at_least("chosen_sampled_iteration", 0, self.chosen_sampled_iteration)?;
         at_least("chosen_index", 0, self.chosen_index)?;
-        at_least("rejected_born", 0, self.rejected_born)?;
+        at_least("rejected_sampled_iteration", 0, self.rejected_sampled_iteration)?;
         at_least("rejected_index", 0, self.rejected_index)?;
-        if (self.chosen_born, self.chosen_index) == (self.rejected_born, self.rejected_index) {
-            return Err(format!("expected two responses, found response {} of iteration {} twice", self.chosen_index, self.chosen_born));
+        if (self.chosen_sampled_iteration, self.chosen_index) == (self.rejected_sampled_iteration, self.rejected_index) {
+            return Err(format!("expected two responses, found response {} of iteration {} twice", self.chosen_index, self.chosen_sampled_iteration));
         }
         finite("reward_gap", self.reward_gap)?;
         if self.reward_gap <= 0.0 {

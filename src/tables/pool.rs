@@ -1,10 +1,10 @@
-//! The pool: the newest responses of every prompt with their rewards. Texts stay in `responses`: join by prompt_id, born, response_index.
+//! The pool: the newest responses of every prompt with their rewards. Texts stay in `responses`: join by prompt_id, sampled_iteration, response_index.
 
 use super::cell::FinishReason;
 use super::check::{at_least, finite, not_empty};
 
 table! {
-    Pool, version 1, key [prompt_id, response_index, born];
+    Pool, version 1, key [prompt_id, response_index, sampled_iteration];
     /// One response that pairs may be made of.
     pub struct Row {
         /// The prompt.
@@ -12,7 +12,7 @@ table! {
         /// Its number among the prompt's responses, from 0.
         pub response_index: i32,
         /// The iteration it was sampled in.
-        pub born: i32,
+        pub sampled_iteration: i32,
         /// Its reward; responses without one are not in the pool.
         pub reward: f64,
         /// The response's length in tokens, without the prompt.
@@ -27,7 +27,7 @@ impl View<'_> {
     fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", self.prompt_id)?;
         at_least("response_index", 0, self.response_index)?;
-        at_least("born", 0, self.born)?;
+        at_least("sampled_iteration", 0, self.sampled_iteration)?;
         finite("reward", self.reward)?;
         at_least("token_count", 0, self.token_count)
     }

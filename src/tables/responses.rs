@@ -7,13 +7,13 @@ use super::check::{at_least, finite, not_empty};
 use super::{TableError, column};
 
 table! {
-    Responses, version 2, key [prompt_id, born, response_index];
+    Responses, version 2, key [prompt_id, sampled_iteration, response_index];
     /// One response to one prompt.
     pub struct Row {
         /// The prompt.
         pub prompt_id: String,
         /// The iteration it was sampled in.
-        pub born: i32,
+        pub sampled_iteration: i32,
         /// Its number among the prompt's responses of that iteration, from 0.
         pub response_index: i32,
         /// The prompt's ids, then the response's. They end in an end-of-sequence id only if that was sampled.
@@ -38,7 +38,7 @@ impl View<'_> {
     /// Counts that fit each other, ids from 0, a finite logprob if any, and an error exactly when it ended in one.
     fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", self.prompt_id)?;
-        at_least("born", 0, self.born)?;
+        at_least("sampled_iteration", 0, self.sampled_iteration)?;
         at_least("response_index", 0, self.response_index)?;
         at_least("prompt_token_count", 0, self.prompt_token_count)?;
         let count = self.token_ids.len();

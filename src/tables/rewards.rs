@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::check::{at_least, finite, finite_or_null, not_empty};
 
 table! {
-    Rewards, version 1, key [prompt_id, born, response_index];
+    Rewards, version 1, key [prompt_id, sampled_iteration, response_index];
     /// The reward of one response.
     pub struct Row {
         /// The prompt.
         pub prompt_id: String,
         /// The iteration the response was sampled in.
-        pub born: i32,
+        pub sampled_iteration: i32,
         /// Its number among the prompt's responses of that iteration, from 0.
         pub response_index: i32,
         /// Higher is better; null exactly when `error` says why.
@@ -29,7 +29,7 @@ impl View<'_> {
     /// Either a finite reward or an error; finite components.
     fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", self.prompt_id)?;
-        at_least("born", 0, self.born)?;
+        at_least("sampled_iteration", 0, self.sampled_iteration)?;
         at_least("response_index", 0, self.response_index)?;
         finite_or_null("reward", self.reward)?;
         self.components.iter().flatten().try_for_each(|(name, value)| finite(&format!("components[{name}]"), *value))?;

@@ -17,7 +17,7 @@ use crate::dag::fingerprint::Fingerprint;
 use crate::disk;
 use crate::pipeline::spec::tracking;
 use crate::remote::{Client, Patience, RemoteError};
-use crate::store::{Place, Run};
+use crate::store::{OutputKey, Run};
 
 /// MLflow's own limits of one request.
 const MOST_METRICS: usize = 1_000;
@@ -65,7 +65,7 @@ impl Mlflow {
     pub fn new(
         run: &Run,
         server: &tracking::Mlflow,
-        outputs: &HashMap<Place, Fingerprint>,
+        outputs: &HashMap<OutputKey, Fingerprint>,
         params: Vec<(String, String)>,
     ) -> Result<Self, RemoteError> {
         let key = std::env::var_os(TOKEN).map(|_| TOKEN);

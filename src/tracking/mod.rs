@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::dag::fingerprint::Fingerprint;
 use crate::pipeline::spec::tracking::Tracking;
 use crate::remote::RemoteError;
-use crate::store::{Place, Run, StoreError};
+use crate::store::{OutputKey, Run, StoreError};
 use crate::tables::TableError;
 use mlflow::Mlflow;
 pub use series::{Point, Reader, Series, SeriesName};
@@ -107,7 +107,7 @@ impl<'w> Tracker<'w> {
     pub fn new(
         run: &Run,
         settings: &Tracking,
-        wanted: HashMap<Place, Fingerprint>,
+        wanted: HashMap<OutputKey, Fingerprint>,
         params: Vec<(String, String)>,
         warn: &'w (dyn Fn(&str) + Sync),
     ) -> Result<Self, TrackingError> {
@@ -163,7 +163,7 @@ impl<'w> Tracker<'w> {
     /// One look; whether all that is there is shown.
     fn look(&mut self, ended: Option<Ended>) -> bool {
         let reader = &mut self.reader;
-        let series = match contained(|| reader.read()) {
+        let series = match catch_panic(|| reader.read()) {
             Ok(series) => series,
             Err(error) => {
                 // While the run goes on a file may have been replaced just now; the next look finds it.
@@ -190,7 +190,7 @@ impl Told {
             return false;
         }
         let sink = &mut self.sink;
-        match contained(|| sink.show(series).and_then(|()| ended.map_or(Ok(()), |ended| sink.end(ended)))) {
+        match catch_panic(|| sink.show(series).and_then(|()| ended.map_or(Ok(()), |ended| sink.end(ended)))) {
             Ok(()) => {
                 (self.next_wait, self.warned) = (1, false);
                 true
@@ -222,6 +222,6 @@ impl Drop for Over<'_> {
 }
 
 /// A panic as an error: nothing here is worth a run.
-fn contained<T>(work: impl FnOnce() -> Result<T, TrackingError>) -> Result<T, TrackingError> {
+fn catch_panic<T>(work: impl FnOnce() -> Result<T, TrackingError>) -> Result<T, TrackingError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(TrackingError::Broken("looking at the tables broke down".to_string())))
 }

@@ -21,7 +21,8 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::TrackingError;
 use crate::dag::fingerprint::Fingerprint;
-use crate::store::{Event, EventKind, Place, Run, Session, read_parquet};
+use crate::sql::Session;
+use crate::store::{Event, EventKind, OutputKey, Run, read_parquet};
 use crate::tables::{TableKind, training};
 
 /// One number.
@@ -51,8 +52,8 @@ pub type Series = BTreeMap<SeriesName, Vec<Point>>;
 pub struct Reader {
     run: Run,
     /// The outputs that count, by the recipes that they must have: others lie there until they are replaced.
-    wanted: HashMap<Place, Fingerprint>,
-    finished: HashMap<Place, Numbers>,
+    wanted: HashMap<OutputKey, Fingerprint>,
+    finished: HashMap<OutputKey, Numbers>,
     /// What was found, and the journal's length when it was.
     series: Series,
     journal: Option<u64>,
@@ -98,7 +99,7 @@ fn query(kind: TableKind) -> Option<&'static str> {
 
 impl Reader {
     /// A reader of the outputs that `wanted` names.
-    pub fn new(run: Run, wanted: HashMap<Place, Fingerprint>) -> Self {
+    pub fn new(run: Run, wanted: HashMap<OutputKey, Fingerprint>) -> Self {
         Self { run, wanted, finished: HashMap::new(), series: Series::new(), journal: None }
     }
 
@@ -114,9 +115,9 @@ impl Reader {
         }
         let times = Times::new(&self.run.journal().read()?);
         let mut series = Series::new();
-        let mut nodes: Vec<&Place> = self.wanted.keys().collect();
+        let mut nodes: Vec<&OutputKey> = self.wanted.keys().collect();
         nodes.sort();
-        let nodes: Vec<Place> = nodes.into_iter().cloned().collect();
+        let nodes: Vec<OutputKey> = nodes.into_iter().cloned().collect();
         for iterations in nodes.chunk_by(|one, other| (one.kind, &one.name) == (other.kind, &other.name)) {
             self.node(iterations, &times, &mut series)?;
         }
@@ -125,7 +126,7 @@ impl Reader {
     }
 
     /// Adds a node's iterations, as far as they are there without a gap.
-    fn node(&mut self, iterations: &[Place], times: &Times, series: &mut Series) -> Result<(), TrackingError> {
+    fn node(&mut self, iterations: &[OutputKey], times: &Times, series: &mut Series) -> Result<(), TrackingError> {
         let mut before = 0;
         for place in iterations {
             let Some(manifest) = self.manifest(place)? else { return self.in_the_making(place, before, times, series) };
@@ -146,15 +147,15 @@ impl Reader {
     }
 
     /// The kind of a finished table that is wanted: none where it is not finished, none of none where it is of no kind that is shown.
-    fn manifest(&self, place: &Place) -> Result<Option<Option<TableKind>>, TrackingError> {
+    fn manifest(&self, place: &OutputKey) -> Result<Option<Option<TableKind>>, TrackingError> {
         let manifest =
             self.run.manifest(place)?.filter(|manifest| manifest.complete && self.wanted.get(place) == Some(&manifest.fingerprint));
         Ok(manifest.map(|manifest| manifest.table))
     }
 
     /// Adds what the last checkpoint has of a training table that is not written yet.
-    fn in_the_making(&self, place: &Place, before: i64, times: &Times, series: &mut Series) -> Result<(), TrackingError> {
-        let model = Place::model(model_of(&place.name), place.iteration);
+    fn in_the_making(&self, place: &OutputKey, before: i64, times: &Times, series: &mut Series) -> Result<(), TrackingError> {
+        let model = OutputKey::model(model_of(&place.name), place.iteration);
         let Some(fingerprint) = self.wanted.get(&model).filter(|_| place.name.ends_with(training::SUFFIX)) else { return Ok(()) };
         let Some(checkpoint) = self.run.newest_checkpoint(fingerprint)? else { return Ok(()) };
         let session = Session::bounded()?;
@@ -192,7 +193,7 @@ fn numbers(batches: &[RecordBatch]) -> Result<Numbers, TrackingError> {
 }
 
 /// Adds an output's numbers; gives the last step.
-fn add(place: &Place, kind: TableKind, before: i64, numbers: &Numbers, times: &Times, whole: bool, series: &mut Series) -> i64 {
+fn add(place: &OutputKey, kind: TableKind, before: i64, numbers: &Numbers, times: &Times, whole: bool, series: &mut Series) -> i64 {
     let by_step = kind == TableKind::Training;
     let node = if by_step { model_of(&place.name) } else { place.name.clone() };
     let spent = times.of(&node, place.iteration);

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use optune::model::{Asked, ChatTemplate, Checkpoint, EncodedPair, Message, ModelError, SpecialTokens};
+use optune::model::{PromptContent, ChatTemplate, Checkpoint, EncodedPair, Message, ModelError, SpecialTokens};
 use serde_json::{Value, json};
 
 use crate::model::blank_checkpoint;
@@ -170,7 +170,7 @@ fn published_chat_templates_give_the_text_and_the_token_ids_that_transformers_gi
         };
         count += 1;
         if let (Some(trained), Some((last, before))) = (case["trained_ids"].as_array(), messages.split_last()) {
-            match checkpoint.encode_pair(&Asked::Messages(before.to_vec()), &last.content) {
+            match checkpoint.encode_pair(&PromptContent::Messages(before.to_vec()), &last.content) {
                 Ok(pair) if is_trained(&pair, trained) => pairs += 1,
                 Err(ModelError::Chat(error)) if error.contains("changes the prompt") => changed += 1,
                 Err(ModelError::Text(error)) if error.contains("not the first ones") => joined += 1,
@@ -204,9 +204,9 @@ fn is_trained(pair: &EncodedPair, trained: &[Value]) -> bool {
 fn token_ids(checkpoint: &Checkpoint, messages: &[Message], is_prompt: bool, text: &str) -> Value {
     let ids = match messages.split_last() {
         _ if text.is_empty() => Ok(Vec::new()),
-        _ if is_prompt => checkpoint.encode_prompt(&Asked::Messages(messages.to_vec())),
+        _ if is_prompt => checkpoint.encode_prompt(&PromptContent::Messages(messages.to_vec())),
         Some((last, before)) if last.role == "assistant" => {
-            checkpoint.encode_conversation(&Asked::Messages(before.to_vec()), &last.content)
+            checkpoint.encode_conversation(&PromptContent::Messages(before.to_vec()), &last.content)
         }
         _ => checkpoint.tokenizer.encode(text, SpecialTokens::Written),
     };

@@ -72,8 +72,8 @@ fn sql_answers_what_users_ask() {
     let tokens =
         workspace.query("small", "SELECT sum(array_length(token_ids) - prompt_token_count) > 0 FROM responses WHERE iteration = 1");
     assert_eq!(tokens, "true");
-    let born = workspace.query("small", "SELECT DISTINCT born FROM pool WHERE iteration = 2 ORDER BY born");
-    assert_eq!(born, "1\n2");
+    let sampled_iteration = workspace.query("small", "SELECT DISTINCT sampled_iteration FROM pool WHERE iteration = 2 ORDER BY sampled_iteration");
+    assert_eq!(sampled_iteration, "1\n2");
     let error = workspace.fail(&["sql", "small", "DROP TABLE rewards"], 2);
     assert!(!error.is_empty());
     let error = workspace.fail(&["sql", "small", "SELECT rewrd FROM rewards"], 2);
@@ -85,8 +85,8 @@ fn pairs_that_are_carried_over_keep_the_logprobs_of_a_reference_that_stays() {
     let workspace = Workspace::new();
     workspace.succeed(&["run", "pipeline.yaml"]);
     let both = "FROM policy_pairs AS now JOIN policy_pairs AS before
-  ON now.prompt_id = before.prompt_id AND now.chosen_born = before.chosen_born AND now.chosen_index = before.chosen_index
- AND now.rejected_born = before.rejected_born AND now.rejected_index = before.rejected_index
+  ON now.prompt_id = before.prompt_id AND now.chosen_sampled_iteration = before.chosen_sampled_iteration AND now.chosen_index = before.chosen_index
+ AND now.rejected_sampled_iteration = before.rejected_sampled_iteration AND now.rejected_index = before.rejected_index
  WHERE now.iteration = 2 AND before.iteration = 1";
     let carried = workspace.query("small", &format!("SELECT count(*) {both}"));
     let same = "now.reference_logprob_chosen = before.reference_logprob_chosen
@@ -96,8 +96,8 @@ fn pairs_that_are_carried_over_keep_the_logprobs_of_a_reference_that_stays() {
     assert!((1..pairs.parse().unwrap()).contains(&carried.parse::<i64>().unwrap()), "{carried} of {pairs}");
     // In iteration 1 the reference itself sampled the responses, so it must say of them what sampling said.
     let wrong = "SELECT count(*) FROM policy_pairs AS pair JOIN responses ON responses.prompt_id = pair.prompt_id
- AND responses.born = pair.chosen_born AND responses.response_index = pair.chosen_index
- WHERE responses.born = 1 AND abs(responses.logprob - pair.reference_logprob_chosen) > 0.0001";
+ AND responses.sampled_iteration = pair.chosen_sampled_iteration AND responses.response_index = pair.chosen_index
+ WHERE responses.sampled_iteration = 1 AND abs(responses.logprob - pair.reference_logprob_chosen) > 0.0001";
     assert_eq!(workspace.query("small", wrong), "0");
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use optune::model::{Asked, Checkpoint, Message, SpecialTokens};
+use optune::model::{PromptContent, Checkpoint, Message, SpecialTokens};
 use serde_json::json;
 
 use crate::model::blank_checkpoint;
@@ -38,12 +38,12 @@ fn checkpoint(template: &str) -> Checkpoint {
     Checkpoint::open_blank(folder(template, "<e>").path()).unwrap()
 }
 
-fn text(text: &str) -> Asked {
-    Asked::Text(text.to_string())
+fn text(text: &str) -> PromptContent {
+    PromptContent::Text(text.to_string())
 }
 
-fn asked(content: &str) -> Asked {
-    Asked::Messages(vec![Message { role: "user".to_string(), content: content.to_string() }])
+fn asked(content: &str) -> PromptContent {
+    PromptContent::Messages(vec![Message { role: "user".to_string(), content: content.to_string() }])
 }
 
 /// The ids of a text whose special tokens are spelled out.
@@ -137,7 +137,7 @@ fn an_end_token_that_is_also_the_pad_token_is_kept_as_an_end() {
         workspace.succeed(&["run", "pipeline.yaml"]);
         workspace.query(
             "small",
-            "SELECT prompt_id, born, response_index, array_to_string(token_ids, ' '), logprob FROM responses ORDER BY born, prompt_id, response_index",
+            "SELECT prompt_id, sampled_iteration, response_index, array_to_string(token_ids, ' '), logprob FROM responses ORDER BY sampled_iteration, prompt_id, response_index",
         )
     });
     assert!(runs[0].contains("p-0") && runs[0] == runs[1]);
@@ -157,7 +157,7 @@ fn a_truncated_response_is_given_no_end_token_and_a_stopped_one_keeps_its_own() 
     // What was trained on and scored is the stored ids: as many tokens as there are, no end added.
     let tokens = "array_length(r.token_ids) - r.prompt_token_count";
     let query = format!(
-        "SELECT count(*) FROM pool p JOIN responses r ON p.prompt_id = r.prompt_id AND p.born = r.born AND p.response_index = r.response_index \
+        "SELECT count(*) FROM pool p JOIN responses r ON p.prompt_id = r.prompt_id AND p.sampled_iteration = r.sampled_iteration AND p.response_index = r.response_index \
          WHERE p.token_count <> {tokens}"
     );
     assert_eq!(workspace.query("small", &query), "0");

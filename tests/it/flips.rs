@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use optune::store::{Place, Run, Runs, StoreError};
+use optune::store::{OutputKey, Run, Runs, StoreError};
 
 use crate::store::recipe;
 use crate::tables::Draw;
@@ -51,7 +51,7 @@ fn every_flipped_bit_of_a_finished_run_is_found_or_harmless() {
         // What a finished run of this pipeline has not: a model in the making, and something from the hub.
         let lock = crate::store::locked(&fresh()).unwrap();
         let save = |dir: &Path| crate::store::write(&dir.join("weights.safetensors"), &[7; 3000]);
-        lock.commit_checkpoint::<StoreError>(&Place::model("other", None), &recipe(0.5).fingerprint(), 1, 2, save).unwrap();
+        lock.commit_checkpoint::<StoreError>(&OutputKey::model("other", None), &recipe(0.5).fingerprint(), 1, 2, save).unwrap();
         lock.write_sources("{\n  \"hf://org/name@main\": {\n    \"commit\": \"0123456789\",\n    \"files\": []\n  }\n}\n").unwrap();
     }
     assert_eq!(fresh().verify_all().unwrap().damaged, []);

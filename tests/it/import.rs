@@ -7,9 +7,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::json::reader::infer_json_schema_from_iterator;
 use optune::pipeline::Pipeline;
-use optune::pipeline::spec::input::Shape;
-use optune::stages::input::{Imported, import};
-use optune::stages::{Preferences, Prompts};
+use optune::pipeline::spec::input::DatasetFormat;
+use optune::import::{Imported, import};
+use optune::import::{Preferences, Prompts};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -117,7 +117,7 @@ fn from(from: &str, value: &str) -> Value {
 
 /// One row of a shape, what it is used as, the settings it needs, and what it becomes.
 struct Case {
-    shape: Shape,
+    shape: DatasetFormat,
     used: Use,
     settings: &'static str,
     row: Value,
@@ -130,133 +130,133 @@ fn cases() -> Vec<Case> {
     let (q, a, b) = (says("user", "q"), says("assistant", "a"), says("assistant", "b"));
     let asked = json!([q]);
     vec![
-        case(Shape::Rows, Use::Prompts, "", json!({"prompt": "q", "extra": {"n": [1]}}), json!({"prompt": "q", "extra": {"n": [1]}})),
-        case(Shape::Rows, Use::Prompts, "", json!({"messages": [q]}), json!({"messages": asked})),
+        case(DatasetFormat::Rows, Use::Prompts, "", json!({"prompt": "q", "extra": {"n": [1]}}), json!({"prompt": "q", "extra": {"n": [1]}})),
+        case(DatasetFormat::Rows, Use::Prompts, "", json!({"messages": [q]}), json!({"messages": asked})),
         case(
-            Shape::Rows,
+            DatasetFormat::Rows,
             Use::Prompts,
             "map: { prompt: question, reference_answer: answer }",
             json!({"question": "q", "answer": "a"}),
             json!({"prompt": "q", "reference_answer": "a"}),
         ),
         case(
-            Shape::Rows,
+            DatasetFormat::Rows,
             Use::Prompts,
             "map: { prompt: data.text.en }",
             json!({"data": {"text": {"en": "q"}}}),
             json!({"prompt": "q", "data": {"text": {"en": "q"}}}),
         ),
         case(
-            Shape::Rows,
+            DatasetFormat::Rows,
             Preferences,
             "",
             json!({"prompt": "q", "chosen": "a", "rejected": "b", "weight": 0.5}),
             json!({"prompt": "q", "chosen": "a", "rejected": "b", "weight": 0.5}),
         ),
-        case(Shape::Trl, Use::Prompts, "", json!({"prompt": [q]}), json!({"messages": asked})),
+        case(DatasetFormat::Trl, Use::Prompts, "", json!({"prompt": [q]}), json!({"messages": asked})),
         case(
-            Shape::Trl,
+            DatasetFormat::Trl,
             Demonstrations,
             "",
             json!({"prompt": "q", "completion": "a", "n": 1}),
             json!({"prompt": "q", "response": "a", "n": 1}),
         ),
-        case(Shape::Trl, Demonstrations, "", json!({"prompt": [q], "completion": [a]}), json!({"messages": asked, "response": "a"})),
-        case(Shape::Trl, Demonstrations, "", json!({"messages": [q, a]}), json!({"messages": asked, "response": "a"})),
+        case(DatasetFormat::Trl, Demonstrations, "", json!({"prompt": [q], "completion": [a]}), json!({"messages": asked, "response": "a"})),
+        case(DatasetFormat::Trl, Demonstrations, "", json!({"messages": [q, a]}), json!({"messages": asked, "response": "a"})),
         case(
-            Shape::Trl,
+            DatasetFormat::Trl,
             Preferences,
             "",
             json!({"prompt": [q], "chosen": [a], "rejected": [b]}),
             json!({"messages": asked, "chosen": "a", "rejected": "b"}),
         ),
         case(
-            Shape::Trl,
+            DatasetFormat::Trl,
             Preferences,
             "",
             json!({"prompt": [q], "chosen": [q, a], "rejected": [q, b]}),
             json!({"messages": asked, "chosen": "a", "rejected": "b"}),
         ),
         case(
-            Shape::Trl,
+            DatasetFormat::Trl,
             Preferences,
             "",
             json!({"chosen": [says("system", "s"), q, a], "rejected": [says("system", "s"), q, b]}),
             json!({"messages": [says("system", "s"), q], "chosen": "a", "rejected": "b"}),
         ),
         case(
-            Shape::Trl,
+            DatasetFormat::Trl,
             Preferences,
-            "shape: trl",
+            "dataset_format: trl",
             json!({"prompt": "q", "chosen": "a", "rejected": "b"}),
             json!({"prompt": "q", "chosen": "a", "rejected": "b"}),
         ),
         case(
-            Shape::Sharegpt,
+            DatasetFormat::Sharegpt,
             Demonstrations,
             "",
             json!({"conversations": [from("human", "q"), from("gpt", "a")]}),
             json!({"messages": asked, "response": "a"}),
         ),
         case(
-            Shape::Sharegpt,
+            DatasetFormat::Sharegpt,
             Use::Prompts,
             "",
             json!({"conversations": [from("user", "q")], "system": "s"}),
             json!({"messages": [says("system", "s"), q]}),
         ),
         case(
-            Shape::Sharegpt,
+            DatasetFormat::Sharegpt,
             Preferences,
             "",
             json!({"conversations": [from("human", "q")], "chosen": from("gpt", "a"), "rejected": from("gpt", "b")}),
             json!({"messages": asked, "chosen": "a", "rejected": "b"}),
         ),
         case(
-            Shape::Alpaca,
+            DatasetFormat::Alpaca,
             Demonstrations,
             "",
             json!({"instruction": "i", "input": "x", "output": "a"}),
             json!({"prompt": "i\n\nx", "response": "a"}),
         ),
-        case(Shape::Alpaca, Use::Prompts, "", json!({"instruction": "i", "input": "", "tag": "t"}), json!({"prompt": "i", "tag": "t"})),
+        case(DatasetFormat::Alpaca, Use::Prompts, "", json!({"instruction": "i", "input": "", "tag": "t"}), json!({"prompt": "i", "tag": "t"})),
         case(
-            Shape::Alpaca,
+            DatasetFormat::Alpaca,
             Preferences,
             "",
             json!({"instruction": "i", "chosen": "a", "rejected": "b"}),
             json!({"prompt": "i", "chosen": "a", "rejected": "b"}),
         ),
         case(
-            Shape::Ultrafeedback,
+            DatasetFormat::Ultrafeedback,
             Preferences,
             "",
             json!({"prompt": "q", "chosen": [q, a], "rejected": [q, b], "messages": [q, a], "score_chosen": 8.5, "score_rejected": 6.0, "prompt_id": "p"}),
             json!({"messages": asked, "chosen": "a", "rejected": "b", "chosen_score": 8.5, "rejected_score": 6.0}),
         ),
         case(
-            Shape::Ultrafeedback,
+            DatasetFormat::Ultrafeedback,
             Preferences,
             "",
             json!({"prompt": "q", "chosen": [a], "rejected": [b]}),
             json!({"messages": asked, "chosen": "a", "rejected": "b"}),
         ),
         case(
-            Shape::Rlhflow,
+            DatasetFormat::Rlhflow,
             Preferences,
             "",
             json!({"chosen": [q, a], "rejected": [q, b], "chosen_score": 5.0, "rejected_score": 2.0, "source": "s"}),
             json!({"messages": asked, "chosen": "a", "rejected": "b", "chosen_score": 5.0, "rejected_score": 2.0, "source": "s"}),
         ),
         case(
-            Shape::Rlhflow,
+            DatasetFormat::Rlhflow,
             Use::Prompts,
-            "shape: rlhflow",
+            "dataset_format: rlhflow",
             json!({"context_messages": [q], "prompt": "q", "source": "s"}),
             json!({"messages": asked, "source": "s"}),
         ),
         case(
-            Shape::Rlhflow,
+            DatasetFormat::Rlhflow,
             Preferences,
             "",
             json!({"prompt": "q", "responses": ["c", "a", "b"], "rewards": [0.5, 2.5, -1.5]}),
@@ -334,7 +334,7 @@ fn what_is_wrong_is_said_with_file_and_row() {
         \n  ultrafeedback: chosen and rejected (messages), and prompt (text) or score_chosen and score_rejected\
         \n  rlhflow: chosen and rejected (messages), chosen_score and rejected_score; context_messages; or prompt, responses and rewards";
     let none = format!(
-        "table data: expected a column prompt or messages, or those of a known shape, found a, b; name columns with `map:`, or say `shape:`{known}"
+        "table data: expected a column prompt or messages, or those of a known dataset format, found a, b; name columns with `map:`, or say `shape:`{known}"
     );
     let pair = |chosen: &str, rejected: &str| format!("{{\"chosen\": {chosen}, \"rejected\": {rejected}}}");
     let turns =
@@ -354,11 +354,11 @@ fn what_is_wrong_is_said_with_file_and_row() {
             &[("x.jsonl", "{\"prompt\": \"q\", \"instruction\": \"i\"}\n")],
             "table: x.jsonl",
             Use::Prompts,
-            "table data: the columns prompt, instruction fit rows and alpaca; say which with `shape:`",
+            "table data: the columns prompt, instruction fit rows and alpaca; say which with `dataset_format:`",
         ),
         case(
             &[("x.jsonl", "{\"prompt\": \"q\"}\n")],
-            "table: x.jsonl, shape: sharegpt",
+            "table: x.jsonl, dataset_format: sharegpt",
             Use::Prompts,
             "table data: shape sharegpt: expected conversations, and chosen and rejected; found prompt",
         ),
@@ -442,7 +442,7 @@ fn what_is_wrong_is_said_with_file_and_row() {
         ),
         case(
             &[("x.jsonl", "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": null}\n")],
-            "table: x.jsonl, shape: rows",
+            "table: x.jsonl, dataset_format: rows",
             Use::Preferences,
             "x.jsonl:1: table data, row 0: rejected: expected a response, found null",
         ),
@@ -572,7 +572,7 @@ fn a_table_that_only_queries_read_keeps_its_columns() {
     write(folder.path(), "x", "jsonl", std::slice::from_ref(&row));
     let found = imported(folder.path(), "table: x.jsonl", Use::Query).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((found.shape, rows(&found.batches)), (None, vec![row]));
-    let found = imported(folder.path(), "table: x.jsonl, shape: alpaca, map: { text: prompt }", Use::Query)
+    let found = imported(folder.path(), "table: x.jsonl, dataset_format: alpaca, map: { text: prompt }", Use::Query)
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(rows(&found.batches), [json!({"prompt": "i", "conversations": [from("human", "q")], "text": "p"})]);
 }
@@ -610,7 +610,7 @@ fn real_files_come_in_as_they_are() {
     let folder = folder();
     let data = |file: &str| format!("table: \"{}\"", real.join("data").join(file).display());
     let found = imported(folder.path(), &data("sharegpt_dpo_300.json"), Use::Preferences).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((found.shape, found.rows()), (Some(Shape::Sharegpt), 300));
+    assert_eq!((found.shape, found.rows()), (Some(DatasetFormat::Sharegpt), 300));
     let text = fs::read_to_string(real.join("data/sharegpt_dpo_300.json")).unwrap();
     let theirs: Vec<Value> = serde_json::from_str(&text).unwrap();
     for (row, theirs) in rows(&found.batches).iter().zip(&theirs) {
@@ -629,10 +629,10 @@ fn real_files_come_in_as_they_are() {
     assert_eq!(Preferences::read("data", found.batches).unwrap().len(), 300);
     let mapped = data("gsm8k_test.jsonl") + ", map: { prompt: question, reference_answer: answer }";
     let found = imported(folder.path(), &mapped, Use::Prompts).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((found.shape, found.rows()), (Some(Shape::Rows), 1319));
+    assert_eq!((found.shape, found.rows()), (Some(DatasetFormat::Rows), 1319));
     assert!(rows(&found.batches)[0]["reference_answer"].as_str().unwrap().ends_with("#### 18"));
     let found = imported(folder.path(), &data("ifeval_prompts.jsonl"), Use::Prompts).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((found.shape, found.rows()), (Some(Shape::Rows), 541));
+    assert_eq!((found.shape, found.rows()), (Some(DatasetFormat::Rows), 541));
     assert_eq!(rows(&found.batches)[0]["kwargs"][1]["num_highlights"], 3);
     assert_eq!(Prompts::read("data", found.batches).unwrap().len(), 541);
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use optune::model::{ChatTemplate, Checkpoint, Message, ModelConfig};
 use optune::pipeline::Pipeline;
-use optune::store::{Place, Session};
+use optune::sql::Session;
+use optune::store::OutputKey;
 use serde_json::{Value, json};
 
 use crate::import::{Use, folder, imported};
@@ -312,7 +313,7 @@ fn a_query_that_is_nested_or_endless_is_refused_or_answered() {
 
 #[test]
 fn a_manifest_names_no_file_elsewhere_and_no_part_without_end() {
-    let (space, place) = (Space::new(), Place::table("pool", None));
+    let (space, place) = (Space::new(), OutputKey::table("pool", None));
     make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
     let run = space.run("run");
     let path = run.path(&place).join("manifest.json");

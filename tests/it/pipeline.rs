@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use optune::pipeline::spec::input::Shape;
+use optune::pipeline::spec::input::DatasetFormat;
 use optune::pipeline::spec::select::Strategy;
 use optune::pipeline::{Graph, Input, Operator, Pipeline, SourceKind, Task};
 use rand_chacha::ChaCha8Rng;
@@ -33,7 +33,7 @@ iterate:
     evaluation: { evaluate: { policy: policy, baseline: base, prompts: held_out, reward: judge } }
 "#;
 
-const REWARD: &str = "SELECT prompt_id, born, response_index, 1.0 AS reward FROM responses JOIN prompts USING (prompt_id)\n";
+const REWARD: &str = "SELECT prompt_id, sampled_iteration, response_index, 1.0 AS reward FROM responses JOIN prompts USING (prompt_id)\n";
 
 /// A folder with the files that the design's example names.
 fn folder() -> TempDir {
@@ -255,7 +255,7 @@ nodes:
     assert_eq!(lines(&graph), expected);
     let SourceKind::Table { paths, shape, map, .. } = &graph.sources[0].kind else { panic!("prefs is a table") };
     let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap().to_string_lossy()).collect();
-    assert_eq!((names.join(" ").as_str(), *shape, map["chosen"].as_str()), ("held_out.parquet train.parquet", Shape::Auto, "best"));
+    assert_eq!((names.join(" ").as_str(), *shape, map["chosen"].as_str()), ("held_out.parquet train.parquet", DatasetFormat::Auto, "best"));
     let written = graph.to_yaml().unwrap();
     let folder = folder();
     let again = Pipeline::read("again.yaml", &written, &[]).and_then(|pipeline| pipeline.graph(folder.path())).unwrap();
@@ -356,7 +356,7 @@ fn the_schema_describes_every_key() {
     assert!(definitions.contains_key("Generate") && definitions.contains_key("Resources"));
     let input = &definitions["Input"]["properties"];
     assert!(input["table"].to_string().contains("array") && input["map"]["additionalProperties"]["type"] == "string", "{input}");
-    let shapes = definitions["Shape"]["oneOf"].as_array().unwrap();
+    let shapes = definitions["DatasetFormat"]["oneOf"].as_array().unwrap();
     assert!(shapes.iter().any(|shape| shape["const"] == "sharegpt"), "{shapes:?}");
 }
 

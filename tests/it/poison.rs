@@ -4,20 +4,20 @@
 mod queries;
 mod rows;
 
-use optune::store::{Place, Runs};
+use optune::store::{OutputKey, Runs};
 use serde_json::{Value, json};
 
 use crate::server::{Reply, Server, well};
 use crate::workspace::{PIPELINE, Workspace};
 
 /// A count in the manifest of a table or model of the run `small`.
-fn count(workspace: &Workspace, place: &Place, name: &str) -> Option<i64> {
+fn count(workspace: &Workspace, place: &OutputKey, name: &str) -> Option<i64> {
     let run = Runs::open(workspace.path("runs")).unwrap().run("small").unwrap();
     run.manifest(place).unwrap().unwrap().counts.get(name).copied()
 }
 
-fn model(name: &str) -> Place {
-    Place { kind: optune::store::PlaceKind::Model, name: name.to_string(), iteration: None }
+fn model(name: &str) -> OutputKey {
+    OutputKey { kind: optune::store::OutputKind::Model, name: name.to_string(), iteration: None }
 }
 
 /// A query that gives response 1 of every prompt `reward`, and every other one its length.
@@ -42,7 +42,7 @@ fn rewards_that_are_not_finite_stop_unless_they_are_to_be_left_out() {
         let output = workspace.optune(&["run", "pipeline.yaml"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && said.contains("20 without a reward, of 20 it is not finite"), "{said}");
-        let rewards = Place::table("rewards", Some(1));
+        let rewards = OutputKey::table("rewards", Some(1));
         assert_eq!((count(&workspace, &rewards, "non_finite"), count(&workspace, &rewards, "scored")), (Some(20), Some(40)));
         let row = "SELECT DISTINCT response_index, error FROM rewards WHERE reward IS NULL";
         assert_eq!(workspace.query("small", row), format!("1,\"reward query: expected a finite reward, found {found}\""));
@@ -87,7 +87,7 @@ fn what_a_server_has_no_reward_for_stops_or_is_left_out() {
     workspace.succeed(&["run", "pipeline.yaml"]);
     let short = workspace.query("small", "SELECT count(*) FROM responses WHERE length(text) <= 3");
     assert_eq!(workspace.query("small", "SELECT count(*) FROM rewards WHERE reward IS NULL"), short);
-    assert_eq!(count(&workspace, &Place::table("rewards", Some(1)), "non_finite").map(|count| count.to_string()), Some(short));
+    assert_eq!(count(&workspace, &OutputKey::table("rewards", Some(1)), "non_finite").map(|count| count.to_string()), Some(short));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_step_that_is_not_finite_stops_unless_it_is_to_be_left_out() {
     assert!(output.status.success() && said.contains("12 steps, ") && said.contains("2 skipped because they were not finite"), "{said}");
     let policy = model("policy");
     assert_eq!((count(&workspace, &policy, "steps"), count(&workspace, &policy, "skipped")), (Some(12), Some(2)));
-    let table = Place::table("policy_training", None);
+    let table = OutputKey::table("policy_training", None);
     assert_eq!((count(&workspace, &table, "steps"), count(&workspace, &table, "skipped")), (Some(10), Some(2)));
     // Steps keep their numbers, and what was skipped left nothing in the weights.
     assert_eq!(workspace.query("small", "SELECT count(*), max(step) FROM policy_training"), "10,12");

@@ -11,10 +11,10 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
 use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy as By, ZScore};
-use optune::stages::seed::Stream;
-use optune::stages::select::{self, POOL, Question, Quota};
-use optune::stages::{StageError, merge, pair};
-use optune::store::{Session, Slices};
+use optune::operators::support::rng::Stream;
+use optune::operators::select::{self, POOL, Question, Quota};
+use optune::operators::{OperatorError, merge, pair};
+use optune::sql::{Session, PromptGroups};
 use optune::tables::{FinishReason, TableKind, pairs, pool, responses, rewards, selection};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -47,12 +47,12 @@ fn pools() -> impl Strategy<Value = BTreeMap<String, Vec<f64>>> {
     btree_map(id(), vec(reward(), 0..6), 0..24)
 }
 
-/// The pool of these rewards, in its order. `born` is the response's number, so that it can be told.
+/// The pool of these rewards, in its order. `sampled_iteration` is the response's number, so that it can be told.
 fn pool_rows(prompts: &BTreeMap<String, Vec<f64>>) -> Vec<pool::Row> {
     let row = |prompt: &String, index: usize, reward: f64| pool::Row {
         prompt_id: prompt.clone(),
         response_index: index as i32,
-        born: index as i32 % 3,
+        sampled_iteration: index as i32 % 3,
         reward,
         token_count: 7,
         finish_reason: FinishReason::Stop,
@@ -69,7 +69,7 @@ fn cut(rows: &RecordBatch, length: usize) -> Vec<RecordBatch> {
     [rows.slice(0, 0)].into_iter().chain(cuts).collect()
 }
 
-fn whole(kind: TableKind, walk: impl Iterator<Item = Result<RecordBatch, StageError>>) -> RecordBatch {
+fn whole(kind: TableKind, walk: impl Iterator<Item = Result<RecordBatch, OperatorError>>) -> RecordBatch {
     let batches: Vec<RecordBatch> = walk.map(|batch| kind.conform(&batch.unwrap()).unwrap()).collect();
     let table = concat_batches(&kind.schema(), &batches).unwrap();
     kind.check(&table).unwrap();
@@ -100,7 +100,7 @@ fn selected(
     session.register_batches("previous", cut(&selection::batch(&before.iter().map(row).collect::<Vec<_>>()), length)).unwrap();
     let quota = Quota::of(settings, asked.len(), ITERATION, true);
     let question = Question { settings, quota, stream, pool: POOL };
-    let walk = select::rows(&session, &ranking, question, || Slices::of_rows(slices)).unwrap();
+    let walk = select::rows(&session, &ranking, question, || PromptGroups::of_rows(slices)).unwrap();
     selection::rows(&whole(TableKind::Selection, walk)).unwrap()
 }
 
@@ -168,7 +168,7 @@ fn select_takes_the_first_share_whatever_the_order_of_rows() {
         // where all may be.
         let is_overdue = |row: &&selection::Row| {
             let newest = pool.get(&row.prompt_id).and_then(|rewards| (0..rewards.len() as u32).map(|index| index % 3).max());
-            max_age.zip(newest).is_some_and(|(age, born)| born + age <= ITERATION)
+            max_age.zip(newest).is_some_and(|(age, sampled_iteration)| sampled_iteration + age <= ITERATION)
         };
         let may_be = |row: &selection::Row| match (&settings.strategy, row.score) {
             (By::Band(band), Some(score)) => band.low.unwrap() <= score && score <= band.high.unwrap(),
@@ -222,11 +222,11 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
         let (mut scored, mut answered, mut expected) = (Vec::new(), Vec::new(), BTreeMap::<String, Vec<pool::Row>>::new());
         for (prompt, samples) in &fresh {
             for (index, (reward, is_answered, tokens)) in samples.iter().enumerate() {
-                let (prompt_id, born, response_index) = (prompt.clone(), BORN, index as i32);
+                let (prompt_id, sampled_iteration, response_index) = (prompt.clone(), BORN, index as i32);
                 let (error, finish_reason) = ((!is_answered).then(|| "no answer".to_string()), FinishReason::Length);
                 answered.push(responses::Row {
                     prompt_id: prompt_id.clone(),
-                    born,
+                    sampled_iteration,
                     response_index,
                     token_ids: (0..tokens + 2).collect(),
                     prompt_token_count: 2,
@@ -238,7 +238,7 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
                 });
                 scored.push(rewards::Row {
                     prompt_id: prompt_id.clone(),
-                    born,
+                    sampled_iteration,
                     response_index,
                     reward: *reward,
                     reward_fingerprint: "r".into(),
@@ -246,13 +246,13 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
                     error: reward.is_none().then(|| "no reward".to_string()),
                 });
                 if let (Some(reward), true) = (*reward, is_answered) {
-                    let row = pool::Row { prompt_id, response_index, born, reward, token_count: *tokens, finish_reason };
+                    let row = pool::Row { prompt_id, response_index, sampled_iteration, reward, token_count: *tokens, finish_reason };
                     expected.entry(prompt.clone()).or_default().push(row);
                 }
             }
         }
         let old = pool_rows(&carried);
-        // A prompt without a new response that counts keeps its old ones, with the iteration they were born in; all others have the new ones only, or
+        // A prompt without a new response that counts keeps its old ones, with the iteration they were sampled_iteration in; all others have the new ones only, or
         // the best of the old ones too.
         let renewed: BTreeSet<String> = expected.keys().cloned().collect();
         for (prompt, rewards) in &carried {
@@ -269,12 +269,12 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
             }
             expected.entry(prompt.clone()).or_default().extend(rows);
         }
-        expected.values_mut().for_each(|rows| rows.sort_by_key(|row| (row.response_index, row.born)));
+        expected.values_mut().for_each(|rows| rows.sort_by_key(|row| (row.response_index, row.sampled_iteration)));
         let session = Session::new().unwrap();
         session.register_batches("rewards", cut(&rewards::batch(&scored), length)).unwrap();
         session.register_batches("responses", cut(&responses::batch(&answered), length)).unwrap();
         session.register_batches("carried", cut(&pool::batch(&old), length)).unwrap();
-        let found = pool::rows(&whole(TableKind::Pool, merge::rows(&session, true, keep_best, Slices::of_rows(slices)).unwrap())).unwrap();
+        let found = pool::rows(&whole(TableKind::Pool, merge::rows(&session, true, keep_best, PromptGroups::of_rows(slices)).unwrap())).unwrap();
         assert_eq!(found, expected.into_values().flatten().collect::<Vec<_>>());
         let lost = carried.iter().find(|(id, rewards)| !rewards.is_empty() && found.iter().all(|row| row.prompt_id != **id));
         assert_eq!(lost, None);
@@ -291,7 +291,7 @@ fn pair_makes_one_pair_of_each_prompt_whose_rewards_differ() {
         let settings = Pair { rejected, weight: Weight { kind, gap_scale, normalize, clip }, ..Pair::default() };
         let (rows, session, stream) = (pool_rows(&prompts), Session::new().unwrap(), Stream { seed: 9, iteration: 3 });
         session.register_batches("pool", cut(&pool::batch(&rows), length)).unwrap();
-        let walk = pair::rows(&session, &settings, stream, || Slices::of_rows(slices)).unwrap();
+        let walk = pair::rows(&session, &settings, stream, || PromptGroups::of_rows(slices)).unwrap();
         let found = pairs::rows(&whole(TableKind::Pairs, walk)).unwrap();
         let differ = prompts.iter().filter(|(_, rewards)| score(rewards, RankBy::Gap).is_some_and(|gap| gap > 0.0));
         assert_eq!(found.iter().map(|pair| &pair.prompt_id).collect::<Vec<_>>(), differ.map(|(id, _)| id).collect::<Vec<_>>());
@@ -305,11 +305,11 @@ fn pair_makes_one_pair_of_each_prompt_whose_rewards_differ() {
         for pair in &found {
             // Both responses are the prompt's own; none of them is better than the chosen one.
             let rewards = &prompts[&pair.prompt_id];
-            let of = |index: i32, born: i32| {
-                assert_eq!(born, index % 3);
+            let of = |index: i32, sampled_iteration: i32| {
+                assert_eq!(sampled_iteration, index % 3);
                 rewards[index as usize]
             };
-            let (chosen, below) = (of(pair.chosen_index, pair.chosen_born), of(pair.rejected_index, pair.rejected_born));
+            let (chosen, below) = (of(pair.chosen_index, pair.chosen_sampled_iteration), of(pair.rejected_index, pair.rejected_sampled_iteration));
             assert!(rewards.iter().all(|reward| *reward <= chosen));
             assert_eq!(chosen - below, pair.reward_gap);
             assert!(pair.reward_gap > 0.0);
@@ -336,7 +336,7 @@ fn a_random_rejected_response_is_any_of_the_worse_ones_alike_often() {
     let session = Session::new().unwrap();
     session.register_batches("pool", vec![pool::batch(&pool_rows(&prompts))]).unwrap();
     let settings = Pair { rejected: Rejected::Random, ..Pair::default() };
-    let rows = |iteration| pair::rows(&session, &settings, Stream { seed: 9, iteration }, Slices::default).unwrap();
+    let rows = |iteration| pair::rows(&session, &settings, Stream { seed: 9, iteration }, PromptGroups::default).unwrap();
     let found = pairs::rows(&whole(TableKind::Pairs, rows(3))).unwrap();
     let counts = [0, 2, 3].map(|index| found.iter().filter(|pair| pair.rejected_index == index).count());
     // Five standard deviations of a binomial distribution.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 
-use optune::store::{Place, Runs};
+use optune::store::{OutputKey, Runs};
 use optune::tables::{TableKind, pairs, responses};
 
 use crate::offline::offline;
@@ -22,18 +22,18 @@ fn said(workspace: &Workspace, arguments: &[&str]) -> String {
 fn paired(workspace: &Workspace, run: &str, iteration: u32) -> Vec<(i32, Vec<i32>)> {
     let run = Runs::open(workspace.path("runs")).unwrap().run(run).unwrap();
     let mut sampled = std::collections::HashMap::new();
-    for born in 1..=iteration {
-        for batch in run.read_table(&Place::table("responses", Some(born)), Some(TableKind::Responses)).unwrap() {
+    for sampled_iteration in 1..=iteration {
+        for batch in run.read_table(&OutputKey::table("responses", Some(sampled_iteration)), Some(TableKind::Responses)).unwrap() {
             for row in responses::rows(&batch).unwrap() {
-                sampled.insert((row.prompt_id, row.born, row.response_index), (row.prompt_token_count, row.token_ids));
+                sampled.insert((row.prompt_id, row.sampled_iteration, row.response_index), (row.prompt_token_count, row.token_ids));
             }
         }
     }
     let mut found = Vec::new();
-    for batch in run.read_table(&Place::table("policy_pairs", Some(iteration)), Some(TableKind::Pairs)).unwrap() {
+    for batch in run.read_table(&OutputKey::table("policy_pairs", Some(iteration)), Some(TableKind::Pairs)).unwrap() {
         for row in pairs::rows(&batch).unwrap() {
-            found.push(sampled[&(row.prompt_id.clone(), row.chosen_born, row.chosen_index)].clone());
-            found.push(sampled[&(row.prompt_id, row.rejected_born, row.rejected_index)].clone());
+            found.push(sampled[&(row.prompt_id.clone(), row.chosen_sampled_iteration, row.chosen_index)].clone());
+            found.push(sampled[&(row.prompt_id, row.rejected_sampled_iteration, row.rejected_index)].clone());
         }
     }
     found

@@ -8,10 +8,11 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
 use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy, ZScore};
-use optune::stages::seed::Stream;
-use optune::stages::select::{self, POOL, Question, Quota};
-use optune::stages::{StageError, merge, pair};
-use optune::store::{Place, Session, Slices};
+use optune::operators::support::rng::Stream;
+use optune::operators::select::{self, POOL, Question, Quota};
+use optune::operators::{OperatorError, merge, pair};
+use optune::sql::{Session, PromptGroups};
+use optune::store::OutputKey;
 use optune::tables::{FinishReason, TableKind, pool, responses, rewards, selection};
 
 use crate::store::{Space, recipe};
@@ -38,12 +39,12 @@ fn tables(draw: &mut Draw, prompts: i32) -> Tables {
     for id in &ids {
         let count = if draw.below(20) == 0 { 40 } else { draw.below(6) };
         for index in 0..count {
-            let (born, finish_reason) = (draw.below(2), FinishReason::ALL[draw.below(2) as usize]);
+            let (sampled_iteration, finish_reason) = (draw.below(2), FinishReason::ALL[draw.below(2) as usize]);
             let (reward, token_count) = (reward(draw), draw.below(50));
-            pool.push(pool::Row { prompt_id: id.clone(), response_index: index, born, reward, token_count, finish_reason });
+            pool.push(pool::Row { prompt_id: id.clone(), response_index: index, sampled_iteration, reward, token_count, finish_reason });
         }
         // Of two iterations, one's responses with even numbers, the other's with odd ones: their order is not the pool's.
-        for (born, index) in if draw.chance() { vec![] } else { vec![(2, 0), (2, 2), (2, 4), (3, 1), (3, 3)] } {
+        for (sampled_iteration, index) in if draw.chance() { vec![] } else { vec![(2, 0), (2, 2), (2, 4), (3, 1), (3, 3)] } {
             let error = (draw.below(6) == 0).then(|| "no answer".to_string());
             let token_ids: Vec<i32> = (0..draw.below(9)).collect();
             let prompt_token_count = draw.below(token_ids.len() as i32 + 1);
@@ -52,7 +53,7 @@ fn tables(draw: &mut Draw, prompts: i32) -> Tables {
             if draw.below(9) > 0 {
                 rewards.push(rewards::Row {
                     prompt_id: id.clone(),
-                    born,
+                    sampled_iteration,
                     response_index: index,
                     reward,
                     reward_fingerprint: "r".into(),
@@ -66,7 +67,7 @@ fn tables(draw: &mut Draw, prompts: i32) -> Tables {
                 let response_index = index;
                 responses.push(responses::Row {
                     prompt_id,
-                    born,
+                    sampled_iteration,
                     response_index,
                     token_ids,
                     prompt_token_count,
@@ -99,7 +100,7 @@ fn whole(kind: TableKind, batches: &[RecordBatch]) -> RecordBatch {
 }
 
 /// Compares what a walk gives with what the SQL gives, to the last bit.
-fn assert_same(kind: TableKind, walk: impl Iterator<Item = Result<RecordBatch, StageError>>, session: &Session, sql: &str) {
+fn assert_same(kind: TableKind, walk: impl Iterator<Item = Result<RecordBatch, OperatorError>>, session: &Session, sql: &str) {
     let walk = whole(kind, &walk.collect::<Result<Vec<_>, _>>().unwrap());
     assert_eq!(walk, whole(kind, &session.query(sql).unwrap()), "{sql}");
     kind.check(&walk).unwrap();
@@ -118,7 +119,7 @@ fn merge_gives_what_its_sql_says() {
         session.register_batches("carried", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
         for (carried, keep_best) in [(true, false), (true, true), (false, false), (false, true)] {
             for rows in SLICES {
-                let walk = merge::rows(&session, carried, keep_best, Slices::of_rows(rows)).unwrap();
+                let walk = merge::rows(&session, carried, keep_best, PromptGroups::of_rows(rows)).unwrap();
                 assert_same(TableKind::Pool, walk, &session, &merge::sql(carried, keep_best));
             }
         }
@@ -141,7 +142,7 @@ fn pair_gives_what_its_sql_says() {
                     let weight = Weight { kind, gap_scale: 1.3, normalize, clip };
                     let settings = Pair { rejected, weight, ..Pair::default() };
                     for rows in [1, 3, 1 << 20] {
-                        let walk = pair::rows(&session, &settings, stream, || Slices::of_rows(rows)).unwrap();
+                        let walk = pair::rows(&session, &settings, stream, || PromptGroups::of_rows(rows)).unwrap();
                         assert_same(TableKind::Pairs, walk, &session, &pair::sql(&settings));
                     }
                 }
@@ -211,7 +212,7 @@ fn select_gives_what_its_sql_says() {
                     session.register_batches("previous", cut(&mut draw, &previous(&mut Draw(seed), &asked))).unwrap();
                     let quota = Quota::of(&settings, asked.len(), 2, true);
                     let question = Question { settings: &settings, quota, stream, pool: POOL };
-                    let walk = select::rows(&session, &ranking, question, || Slices::of_rows(rows)).unwrap();
+                    let walk = select::rows(&session, &ranking, question, || PromptGroups::of_rows(rows)).unwrap();
                     assert_same(TableKind::Selection, walk, &session, &select::sql(&settings, 2, Some(quota), true));
                     // What people read says the same.
                     let [one, other] = [Some(quota), None].map(|quota| session.query(&select::sql(&settings, 2, quota, true)).unwrap());
@@ -228,8 +229,8 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     let ids: Vec<String> = (0..200_000).map(|_| format!("{:016x}", draw.bits())).collect();
     let mut rows: Vec<pool::Row> = (ids.iter().flat_map(|id| (0..2).map(|index| (id.clone(), index))))
         .map(|(prompt_id, response_index)| {
-            let (born, token_count, finish_reason) = (1, 4, FinishReason::Stop);
-            pool::Row { prompt_id, response_index, born, reward: f64::from(draw.below(100)) / 64.0, token_count, finish_reason }
+            let (sampled_iteration, token_count, finish_reason) = (1, 4, FinishReason::Stop);
+            pool::Row { prompt_id, response_index, sampled_iteration, reward: f64::from(draw.below(100)) / 64.0, token_count, finish_reason }
         })
         .collect();
     rows.sort_by(|one, other| (&one.prompt_id, one.response_index).cmp(&(&other.prompt_id, other.response_index)));
@@ -244,7 +245,7 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
         let batches = |rows: &RecordBatch| (0..rows.num_rows() as u32).step_by(5000).map(|at| batch(rows, at)).collect();
         session.register_batches("prompts", batches(&prompts)).unwrap();
         session.register_batches("pool", batches(&pool)).unwrap();
-        let walk = select::rows(&session, &ranking, question, Slices::default).unwrap();
+        let walk = select::rows(&session, &ranking, question, PromptGroups::default).unwrap();
         whole(TableKind::Selection, &walk.collect::<Result<Vec<_>, _>>().unwrap())
     };
     // A sort keeps 10 MiB back for merging what it has on disk.
@@ -256,7 +257,7 @@ fn rows_that_are_not_in_their_place_are_found() {
     let row = |prompt: &str, response_index: i32| pool::Row {
         prompt_id: prompt.into(),
         response_index,
-        born: 1,
+        sampled_iteration: 1,
         reward: f64::from(response_index),
         token_count: 1,
         finish_reason: FinishReason::Stop,
@@ -265,13 +266,13 @@ fn rows_that_are_not_in_their_place_are_found() {
         let (rows, session) = (pool::batch(rows), Session::new().unwrap());
         let batches = (0..rows.num_rows()).step_by(length).map(|at| rows.slice(at, length.min(rows.num_rows() - at)));
         session.register_batches("pool", batches.collect()).unwrap();
-        let walk = pair::rows(&session, &Pair::default(), Stream { seed: 1, iteration: 1 }, || Slices::of_rows(2)).unwrap();
+        let walk = pair::rows(&session, &Pair::default(), Stream { seed: 1, iteration: 1 }, || PromptGroups::of_rows(2)).unwrap();
         walk.collect::<Result<Vec<_>, _>>().err().map(|error| error.to_string())
     };
     for length in 1..5 {
         assert_eq!(problem(&[row("a", 0), row("a", 1), row("b", 0), row("c", 0)], length), None);
         let found = problem(&[row("a", 0), row("c", 0), row("c", 1), row("b", 7)], length).unwrap();
-        assert_eq!(found, "table pool: expected rows in ascending order of prompt_id, response_index, born, found b, 7, 1 after c, 1, 1");
+        assert_eq!(found, "table pool: expected rows in ascending order of prompt_id, response_index, sampled_iteration, found b, 7, 1 after c, 1, 1");
         assert!(problem(&[row("a", 0), row("b", 1), row("b", 1)], length).unwrap().ends_with("found b, 1, 1 after b, 1, 1"));
         assert!(problem(&[row("a", 1), row("a", 0)], length).unwrap().ends_with("found a, 0, 1 after a, 1, 1"));
     }
@@ -284,7 +285,7 @@ fn a_part_has_the_same_bytes_from_any_batches_and_on_any_number_of_threads() {
         .map(|index| pool::Row {
             prompt_id: format!("{:08}", index / 4),
             response_index: index % 4,
-            born: draw.below(2),
+            sampled_iteration: draw.below(2),
             reward: reward(&mut draw),
             token_count: draw.below(30),
             finish_reason: FinishReason::ALL[draw.below(2) as usize],
@@ -292,7 +293,7 @@ fn a_part_has_the_same_bytes_from_any_batches_and_on_any_number_of_threads() {
         .collect();
     let rows = pool::batch(&rows);
     let bytes = |threads: usize, length: usize| {
-        let (space, place) = (Space::new(), Place::table("pool", None));
+        let (space, place) = (Space::new(), OutputKey::table("pool", None));
         let lock = space.lock("run");
         let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         threads.install(|| {

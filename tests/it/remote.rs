@@ -9,8 +9,8 @@ use std::time::Duration;
 use burn::tensor::Device;
 use optune::model::Checkpoint;
 use optune::remote::command;
-use optune::stages::seed::Stream;
-use optune::store::{Place, Runs, read_parquet};
+use optune::operators::support::rng::Stream;
+use optune::store::{OutputKey, Runs, read_parquet};
 use optune::tables::{FinishReason, responses};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -119,7 +119,7 @@ fn workspace(server: &Server, responses_per_prompt: usize, engine: &str) -> Work
 /// The rows of the parts that are committed.
 fn committed(workspace: &Workspace) -> Vec<responses::Row> {
     let run = Runs::open(workspace.path("runs")).unwrap().run("remote").unwrap();
-    let place = Place::table("responses", None);
+    let place = OutputKey::table("responses", None);
     let Some(manifest) = run.manifest(&place).unwrap() else { return Vec::new() };
     let parts = manifest.parts.iter().map(|part| read_parquet(&run.path(&place).join(&part.file)).unwrap());
     parts.flat_map(|batch| responses::rows(&batch).unwrap()).collect()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use optune::model::{Asked, Checkpoint, Message, RewardModel, Sequences};
+use optune::model::{PromptContent, Checkpoint, Message, RewardModel, Sequences};
 use optune::training::{Comparison, Decay, Rule, Schedule, Settings, Trainer, rewards};
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ fn a_conversation_is_scored_in_the_reward_models_own_tokens() {
     let checkpoint = Checkpoint::open(&folder).unwrap();
     let messages: Vec<Message> = serde_json::from_value(golden["conversation"]["messages"].clone()).unwrap();
     let expected: Vec<i32> = serde_json::from_value(golden["conversation"]["token_ids"].clone()).unwrap();
-    let asked = Asked::Messages(messages[..1].to_vec());
+    let asked = PromptContent::Messages(messages[..1].to_vec());
     let found = checkpoint.encode_conversation(&asked, &messages[1].content).unwrap();
     assert_eq!(found, expected);
     let model = checkpoint.load_reward_model(&device()).unwrap();
@@ -139,7 +139,7 @@ fn every_component_of_a_weighted_sum_is_kept() {
     assert_eq!(workspace.query("small", &wrong), "0");
     assert!(workspace.query("small", "SELECT count(*) FROM rewards").parse::<i64>().unwrap() >= 60);
     // The query's own further column stays too, under its reward's name.
-    let exact = "SELECT count(*) FROM rewards AS r JOIN responses AS a USING (iteration, prompt_id, born, response_index) JOIN prompts AS p USING (prompt_id)
+    let exact = "SELECT count(*) FROM rewards AS r JOIN responses AS a USING (iteration, prompt_id, sampled_iteration, response_index) JOIN prompts AS p USING (prompt_id)
         WHERE r.components['exact.exact'] IS DISTINCT FROM CAST(a.text = p.reference_answer AS DOUBLE)";
     assert_eq!(workspace.query("small", exact), "0");
     assert_eq!(workspace.query("small", "SELECT count(DISTINCT reward_fingerprint) FROM rewards"), "1");
@@ -239,7 +239,7 @@ fn killed_in_the_middle_a_learned_reward_ends_in_the_same_bytes() {
 
 /// The rewards of a run, by response.
 fn rewards_of(workspace: &Workspace, runs: &str) -> Vec<(String, f64)> {
-    let sql = "SELECT prompt_id || '/' || CAST(born AS TEXT) || '/' || CAST(response_index AS TEXT), reward FROM rewards ORDER BY 1";
+    let sql = "SELECT prompt_id || '/' || CAST(sampled_iteration AS TEXT) || '/' || CAST(response_index AS TEXT), reward FROM rewards ORDER BY 1";
     let csv = workspace.succeed(&["--runs", runs, "sql", "small", sql, "--format", "csv"]);
     let rows = csv.lines().skip(1).filter_map(|line| line.split_once(','));
     rows.map(|(key, reward)| (key.to_string(), reward.parse().unwrap())).collect()
@@ -305,7 +305,7 @@ fn a_server_scores_batches_and_only_the_missing_ones_again() {
     broken.store(false, Ordering::SeqCst);
     workspace.succeed(&["run", "pipeline.yaml"]);
     assert_eq!(workspace.query("small", "SELECT count(*) FROM rewards"), "60");
-    let wrong = "SELECT count(*) FROM rewards JOIN responses USING (iteration, prompt_id, born, response_index) WHERE reward <> character_length(text)";
+    let wrong = "SELECT count(*) FROM rewards JOIN responses USING (iteration, prompt_id, sampled_iteration, response_index) WHERE reward <> character_length(text)";
     assert_eq!(workspace.query("small", wrong), "0");
     let asked = server.seen().iter().skip(before).count();
     // 20 responses a part, 4 a request; of the evaluation's 8 responses of each model, the baseline's were scored before.
@@ -335,7 +335,7 @@ fn a_server_in_openrlhfs_shape_gets_query_prompt_and_label() {
         assert!(labels.iter().all(|label| label.len() == 3 && label.to_uppercase() == *label), "{labels:?}");
         Reply::json(json!({ "rewards": queries.iter().map(|query| query.len()).collect::<Vec<_>>() }))
     });
-    let workspace = served(&server.url, ", shape: openrlhf, api_key_env: OPTUNE_TEST_REWARD_KEY");
+    let workspace = served(&server.url, ", protocol: openrlhf, api_key_env: OPTUNE_TEST_REWARD_KEY");
     let error = workspace.fail(&["run", "pipeline.yaml"], 2);
     assert!(
         error.contains("api_key_env: expected the key in the environment variable OPTUNE_TEST_REWARD_KEY, found no such variable"),

@@ -68,7 +68,7 @@ fn a_run_is_asked_while_it_goes_on() {
         if over {
             break;
         }
-        // Asked once more after the run's end.
+        // PromptContent once more after the run's end.
         over = run.try_wait().unwrap().is_some();
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -94,7 +94,7 @@ fn rows_have_their_types_and_parameters_are_bound() {
     workspace.succeed(&["run", "pipeline.yaml"]);
     let server = Server::start(&workspace);
     let mut client = server.connect();
-    let query = "SELECT r.prompt_id, r.born, r.reward, s.rank, s.selected, p.token_ids, r.error, r.components
+    let query = "SELECT r.prompt_id, r.sampled_iteration, r.reward, s.rank, s.selected, p.token_ids, r.error, r.components
        FROM rewards r JOIN selection s ON s.prompt_id = r.prompt_id
        JOIN responses p ON p.prompt_id = r.prompt_id AND p.response_index = r.response_index
        WHERE r.prompt_id = $1 AND r.response_index < $2 AND r.reward > $3 ORDER BY r.response_index";

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use optune::remote::{Client, Patience, RemoteError, RewardServer, RewardShape, Scorable, each, in_order};
+use optune::remote::{Client, Patience, RemoteError, RewardServer, Protocol, Scorable, each, in_order};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -363,7 +363,7 @@ fn a_reward_server_is_asked_in_either_shape() {
         let responses = request.json()["responses"].as_array().unwrap().iter().map(length).collect::<Vec<_>>();
         Reply::json(json!({ "scores": responses }))
     });
-    let scores = RewardServer::new(client(&server, 20), RewardShape::Plain).score(&scorables(&texts), GOING_ON).unwrap();
+    let scores = RewardServer::new(client(&server, 20), Protocol::Plain).score(&scorables(&texts), GOING_ON).unwrap();
     assert_eq!(scores, [0.0, 0.5, 1.0].map(Some));
     assert_eq!(server.seen().last().unwrap().json(), json!({"prompts": ["0", "1", "2"], "responses": ["", "b", "bb"]}));
 
@@ -371,14 +371,14 @@ fn a_reward_server_is_asked_in_either_shape() {
         let server = Server::start(well, move |_| Reply::json(json!({ key: [1, -2.5, 1e3], "extra_logs": {"scores": [7, 7, 7]} })));
         let mut batch = scorables(&texts);
         batch[1].label = Some("four");
-        let rewards = RewardServer::new(client(&server, 0), RewardShape::OpenRlhf).score(&batch, GOING_ON).unwrap();
+        let rewards = RewardServer::new(client(&server, 0), Protocol::OpenRlhf).score(&batch, GOING_ON).unwrap();
         assert_eq!(rewards, [1.0, -2.5, 1000.0].map(Some));
         let expected = json!({
             "query": ["<p>0</p>ab", "<p>1</p>ab", "<p>2</p>ab"], "prompts": ["0", "1", "2"], "labels": [null, "four", null],
         });
         assert_eq!(server.seen()[0].json(), expected);
     }
-    assert!(RewardServer::new(client(&server, 0), RewardShape::Plain).score(&[], GOING_ON).unwrap().is_empty());
+    assert!(RewardServer::new(client(&server, 0), Protocol::Plain).score(&[], GOING_ON).unwrap().is_empty());
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn rewards_that_cannot_be_are_said() {
         ("[1, 2]", "expected a list", 2),
     ] {
         let server = Server::start(well, move |_| Reply::of(200, body.as_bytes().to_vec()));
-        let error = RewardServer::new(client(&server, 1), RewardShape::Plain).score(&scorables(&texts), GOING_ON).unwrap_err().to_string();
+        let error = RewardServer::new(client(&server, 1), Protocol::Plain).score(&scorables(&texts), GOING_ON).unwrap_err().to_string();
         assert!(error.contains(said) && error.contains(&server.url), "{body}: {error}");
         assert_eq!(server.seen().len(), requests, "{body}");
     }

@@ -16,7 +16,7 @@ use std::path::Path;
 use arrow::array::RecordBatch;
 use optune::dag::fingerprint::{Fingerprint, Recipe};
 use optune::disk;
-use optune::store::{Place, Run, RunLock, Runs, StoreError};
+use optune::store::{OutputKey, Run, RunLock, Runs, StoreError};
 use optune::tables::{TableKind, pool};
 use tempfile::TempDir;
 
@@ -77,7 +77,7 @@ pub fn counts() -> BTreeMap<String, i64> {
 }
 
 /// Commits up to `limit` missing parts and finishes if that is all of them. Returns the parts it made.
-pub fn make_table(lock: &RunLock, place: &Place, ratio: f64, limit: usize) -> Result<Vec<usize>, StoreError> {
+pub fn make_table(lock: &RunLock, place: &OutputKey, ratio: f64, limit: usize) -> Result<Vec<usize>, StoreError> {
     let mut writer = lock.write_table(place, &recipe(ratio), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS)?;
     let made: Vec<usize> = writer.missing().into_iter().take(limit).collect();
     for index in &made {
@@ -90,7 +90,7 @@ pub fn make_table(lock: &RunLock, place: &Place, ratio: f64, limit: usize) -> Re
 }
 
 /// Writes a model of two files, one in a folder.
-pub fn make_model(lock: &RunLock, place: &Place, ratio: f64) -> Result<(), StoreError> {
+pub fn make_model(lock: &RunLock, place: &OutputKey, ratio: f64) -> Result<(), StoreError> {
     let writer = lock.write_model(place, &recipe(ratio))?;
     write(&writer.dir().join("config.json"), format!("{{\"ratio\": {ratio}}}").as_bytes())?;
     fs::create_dir(writer.dir().join("original")).unwrap();

@@ -85,7 +85,7 @@ pub fn response_rows(draw: &mut Draw, count: usize) -> Vec<responses::Row> {
         let token_ids: Vec<i32> = (0..draw.below(20)).map(|_| draw.below(i32::MAX)).collect();
         responses::Row {
             prompt_id: draw.id(index),
-            born: draw.below(4),
+            sampled_iteration: draw.below(4),
             response_index: draw.below(4),
             prompt_token_count: draw.below(token_ids.len() as i32 + 1),
             token_ids,
@@ -104,7 +104,7 @@ pub fn reward_rows(draw: &mut Draw, count: usize) -> Vec<rewards::Row> {
         let reward = draw.maybe(Draw::number);
         rewards::Row {
             prompt_id: draw.id(index),
-            born: draw.below(4),
+            sampled_iteration: draw.below(4),
             response_index: draw.below(4),
             reward,
             reward_fingerprint: draw.text(),
@@ -120,7 +120,7 @@ pub fn pool_rows(draw: &mut Draw, count: usize) -> Vec<pool::Row> {
     let row = |index| pool::Row {
         prompt_id: draw.id(index),
         response_index: draw.below(4),
-        born: draw.below(4),
+        sampled_iteration: draw.below(4),
         reward: draw.number(),
         token_count: draw.below(50),
         finish_reason: FinishReason::ALL[draw.below(3) as usize],
@@ -133,9 +133,9 @@ pub fn pair_rows(draw: &mut Draw, count: usize) -> Vec<pairs::Row> {
         let logprobs = draw.maybe(|draw| (draw.number(), draw.number()));
         pairs::Row {
             prompt_id: draw.id(index),
-            chosen_born: draw.below(4),
+            chosen_sampled_iteration: draw.below(4),
             chosen_index: draw.below(4),
-            rejected_born: draw.below(4),
+            rejected_sampled_iteration: draw.below(4),
             rejected_index: 4 + draw.below(4),
             reward_gap: draw.number().abs() + f64::MIN_POSITIVE,
             weight: draw.number().abs(),
@@ -304,7 +304,7 @@ fn a_row_that_breaks_a_rule_is_named() {
         "prompt_id" => |row| row.prompt_id.clear();
     );
     broken!(responses, response_rows,
-        "born: expected 0 or more, found -1" => |row| row.born = -1;
+        "sampled_iteration: expected 0 or more, found -1" => |row| row.sampled_iteration = -1;
         "response_index: expected 0 or more" => |row| row.response_index = -1;
         "prompt_token_count: expected 0 or more" => |row| row.prompt_token_count = -2;
         "prompt_token_count: expected at most the 2 of token_ids, found 3" => |row| { row.token_ids = vec![1, 2]; row.prompt_token_count = 3 };
@@ -322,7 +322,7 @@ fn a_row_that_breaks_a_rule_is_named() {
     broken!(pool, pool_rows,
         "reward: expected a finite number" => |row| row.reward = f64::NAN;
         "token_count: expected 0 or more" => |row| row.token_count = -1;
-        "born" => |row| row.born = -1;
+        "sampled_iteration" => |row| row.sampled_iteration = -1;
         "response_index" => |row| row.response_index = -1;
     );
     broken!(pairs, pair_rows,
@@ -331,7 +331,7 @@ fn a_row_that_breaks_a_rule_is_named() {
         "weight: expected 0 or more, found -1" => |row| row.weight = -1.0;
         "weight: expected a finite number" => |row| row.weight = f64::INFINITY;
         "expected two responses, found response 2 of iteration 1 twice" => |row| {
-            (row.chosen_born, row.chosen_index, row.rejected_born, row.rejected_index) = (1, 2, 1, 2)
+            (row.chosen_sampled_iteration, row.chosen_index, row.rejected_sampled_iteration, row.rejected_index) = (1, 2, 1, 2)
         };
         "of both responses or of neither" => |row| (row.reference_logprob_chosen, row.reference_logprob_rejected) = (Some(-1.0), None);
         "reference_logprob_chosen: expected a finite" => |row| row.reference_logprob_chosen = Some(f64::NAN);
@@ -375,10 +375,10 @@ fn rows_far_down_are_numbered_from_the_start_of_the_batch() {
 fn a_key_that_is_there_twice_is_named_within_and_across_batches() {
     let mut rows = response_rows(&mut Draw(1), 5);
     (rows[4].prompt_id, rows[1].prompt_id) = ("p".into(), "p".into());
-    (rows[4].born, rows[4].response_index) = (rows[1].born, rows[1].response_index);
+    (rows[4].sampled_iteration, rows[4].response_index) = (rows[1].sampled_iteration, rows[1].response_index);
     let batch = responses::batch(&rows);
     let error = TableKind::Responses.check(&batch).unwrap_err().to_string();
-    assert!(error.starts_with("table responses, row 4: the key (prompt_id = p, born = "), "{error}");
+    assert!(error.starts_with("table responses, row 4: the key (prompt_id = p, sampled_iteration = "), "{error}");
     assert!(error.ends_with("is the same as in row 1"), "{error}");
     let error = TableKind::Responses.check_keys([&batch.slice(0, 3), &batch.slice(3, 2)]).unwrap_err().to_string();
     assert!(error.contains("row 4"), "{error}");
@@ -391,7 +391,7 @@ fn a_word_that_is_unknown_is_named_with_its_row() {
     let error = TableKind::Pool.check(&batch).unwrap_err().to_string();
     assert_eq!(
         error,
-        "table pool, row 2: finish_reason: expected one of stop, length, error, found \"eos\" (prompt_id = 2, response_index = 3, born = 1)"
+        "table pool, row 2: finish_reason: expected one of stop, length, error, found \"eos\" (prompt_id = 2, response_index = 3, sampled_iteration = 1)"
     );
 }
 
@@ -402,9 +402,9 @@ fn another_schema_is_refused_with_the_column() {
         let error = TableKind::Pool.check(batch).unwrap_err().to_string();
         assert!(error.contains(words), "expected {words:?} in: {error}");
     };
-    says(&batch.project(&[0, 1, 2]).unwrap(), "expected a column reward in place 4, found only prompt_id, response_index, born");
-    says(&batch.project(&[0, 1, 3, 2, 4, 5]).unwrap(), "expected a column born in place 3");
-    says(&with_column(&batch, "born", Arc::new(Int64Array::from(vec![1, 2, 3]))), "column born should be Int32, found Int64");
+    says(&batch.project(&[0, 1, 2]).unwrap(), "expected a column reward in place 4, found only prompt_id, response_index, sampled_iteration");
+    says(&batch.project(&[0, 1, 3, 2, 4, 5]).unwrap(), "expected a column sampled_iteration in place 3");
+    says(&with_column(&batch, "sampled_iteration", Arc::new(Int64Array::from(vec![1, 2, 3]))), "column sampled_iteration should be Int32, found Int64");
     let nullable: Vec<_> = batch.schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     says(
         &RecordBatch::try_new(Arc::new(Schema::new(nullable)), batch.columns().to_vec()).unwrap(),

@@ -3,7 +3,7 @@
 use arrow::array::{AsArray, ListArray};
 use arrow::datatypes::Int32Type;
 use burn::tensor::Device;
-use optune::stages::tensors::{list_array, sequences};
+use optune::operators::support::tensors::{list_array, sequences};
 
 fn column(rows: &[&[i32]]) -> ListArray {
     ListArray::from_iter_primitive::<Int32Type, _, _>(rows.iter().map(|row| Some(row.iter().copied().map(Some).collect::<Vec<_>>())))

@@ -1,6 +1,7 @@
 //! The views that come with every run, against the same questions asked of its tables in other words, under the names of any pipeline.
 
-use optune::store::{Runs, Session};
+use optune::sql::Session;
+use optune::store::Runs;
 
 use crate::workspace::{PIPELINE, Workspace};
 
@@ -47,7 +48,7 @@ fn the_views_say_what_the_tables_say() {
     // Every pair has its two texts, and the rewards of these differ by the gap.
     assert_eq!(workspace.query("small", "SELECT count(*) FROM largest_gaps"), workspace.query("small", "SELECT count(*) FROM pairs"));
     let right = "WITH said AS (SELECT r.prompt_id, r.text, w.reward FROM responses AS r JOIN rewards AS w
-         ON w.prompt_id = r.prompt_id AND w.born = r.born AND w.response_index = r.response_index)
+         ON w.prompt_id = r.prompt_id AND w.sampled_iteration = r.sampled_iteration AND w.response_index = r.response_index)
        SELECT count(DISTINCT gap.place) FROM largest_gaps AS gap JOIN said AS a ON a.prompt_id = gap.prompt_id AND a.text = gap.chosen
        JOIN said AS b ON b.prompt_id = gap.prompt_id AND b.text = gap.rejected WHERE abs(a.reward - b.reward - gap.reward_gap) < 0.000000001";
     assert_eq!(workspace.query("small", right), workspace.query("small", "SELECT count(*) FROM pairs"));

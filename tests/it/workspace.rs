@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use optune::pipeline::Pipeline;
 use optune::run::{self, RunError};
-use optune::stages::Silent;
+use optune::operators::Silent;
 use optune::store::Runs;
 
 /// A temporary folder with prompts, a reward, a model's shape and a pipeline of two iterations that runs in about a second.
@@ -40,7 +40,7 @@ iterate:
 "#;
 
 /// A reward between 0 and 1: the share of the response that stands in the reference answer, less for one that did not stop.
-pub const REWARD: &str = "SELECT responses.prompt_id, responses.response_index, responses.born,
+pub const REWARD: &str = "SELECT responses.prompt_id, responses.response_index, responses.sampled_iteration,
        (1.0 - levenshtein(responses.text, prompts.reference_answer) / 10.0)
          * CASE responses.finish_reason WHEN 'stop' THEN 1.0 ELSE 0.5 END AS reward,
        CAST(responses.text = prompts.reference_answer AS DOUBLE) AS exact

@@ -48,8 +48,8 @@ def main():
     folder = Path(sys.argv[1])
     run = folder / "runs" / "chain"
     prompts = {row["prompt_id"]: row["prompt"] for row in table(run, "prompts")}
-    texts = {(row["prompt_id"], row["born"], row["response_index"]): row["text"] for row in table(run, "responses")}
-    rows = [(row["prompt_id"], texts[row["prompt_id"], row["born"], row["response_index"]], dict(row["components"])) for row in table(run, "rewards")]
+    texts = {(row["prompt_id"], row["sampled_iteration"], row["response_index"]): row["text"] for row in table(run, "responses")}
+    rows = [(row["prompt_id"], texts[row["prompt_id"], row["sampled_iteration"], row["response_index"]], dict(row["components"])) for row in table(run, "rewards")]
     rows = rows[:: max(1, len(rows) // COUNT)]
     differences = []
     for name in ["judge", "manners"]:

@@ -6,8 +6,8 @@ use clap::ValueEnum;
 
 use super::super::CliError;
 use super::super::format::{self, Format};
-use crate::nearest::suggestion;
-use crate::store::{Listed, Live, Session};
+use crate::did_you_mean::suggestion;
+use crate::sql::{Listed, LiveSession, Session};
 
 const HELP: &str = "a query ends with a semicolon and may take several lines
 \\d                     the tables and views, with their rows
@@ -36,7 +36,7 @@ impl Settings {
 }
 
 /// Does what a line says; whether that was to leave.
-pub(super) fn execute(live: &Live, line: &str, settings: &mut Settings) -> Result<bool, CliError> {
+pub(super) fn execute(live: &LiveSession, line: &str, settings: &mut Settings) -> Result<bool, CliError> {
     // As psql has it, a semicolon behind a command does no harm.
     let words: Vec<&str> = line.trim_end_matches(';').split_whitespace().collect();
     match words.as_slice() {

@@ -15,12 +15,12 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::CliError;
 use super::format::{self, Format};
-use crate::store::Live;
+use crate::sql::LiveSession;
 use command::Settings;
 use complete::Words;
 
 /// Reads queries and commands until the end of input; an error is shown and the shell goes on.
-pub(super) fn run(live: &Live, format: Format) -> Result<(), CliError> {
+pub(super) fn run(live: &LiveSession, format: Format) -> Result<(), CliError> {
     let failed = |error: ReadlineError| CliError::Failed(format!("no terminal: {error}"));
     let config = Config::builder().history_ignore_space(true).build();
     let mut editor: Editor<Words, FileHistory> = Editor::with_config(config).map_err(failed)?;
@@ -91,7 +91,7 @@ fn is_whole(query: &str) -> bool {
     }
 }
 
-fn answer(live: &Live, query: &str, settings: &Settings) -> Result<(), CliError> {
+fn answer(live: &LiveSession, query: &str, settings: &Settings) -> Result<(), CliError> {
     let query = query.trim().trim_end_matches(';');
     if query.is_empty() {
         return Ok(());

@@ -195,7 +195,7 @@ impl CpuDecoder {
                 let token = usize::try_from(token).ok().filter(|token| *token < self.vocab_size).ok_or_else(|| {
                     ModelError::Sequences(format!("token id {token}, expected 0 to {}", self.vocab_size.saturating_sub(1)))
                 })?;
-                places.push(Place { token, sequence: span.sequence, past, position: start + past });
+                places.push(OutputKey { token, sequence: span.sequence, past, position: start + past });
             }
             read.push((span.sequence, span.tokens.len()));
         }
@@ -203,7 +203,7 @@ impl CpuDecoder {
         Ok(Pass { places, rows, angles })
     }
 
-    fn embed(&self, places: &[Place], x: &mut [f32]) {
+    fn embed(&self, places: &[OutputKey], x: &mut [f32]) {
         for (place, row) in places.iter().zip(x.chunks_exact_mut(self.hidden_size.max(1))) {
             match &self.embedding {
                 Some(embedding) => row.copy_from_slice(&embedding[place.token * self.hidden_size..][..self.hidden_size]),
@@ -217,7 +217,7 @@ impl CpuDecoder {
 #[derive(Debug)]
 struct Pass {
     /// One a token.
-    places: Vec<Place>,
+    places: Vec<OutputKey>,
     /// For each sequence of the cache, which of the tokens are its own.
     rows: Vec<Range<usize>>,
     /// The cosines and sines of each token's position: `[tokens, 2, head_dim / 2]`.
@@ -226,7 +226,7 @@ struct Pass {
 
 /// A token in its sequence.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct OutputKey {
     token: usize,
     sequence: usize,
     /// Positions past what the cache held of the sequence before this pass.
@@ -291,7 +291,7 @@ impl CpuLayer {
     }
 
     /// What each token's queries find in the cache: `[tokens, heads · head_dim]`.
-    fn attend(&self, index: usize, places: &[Place], qkv: &[f32], cache: &CpuCache, out: &mut Vec<f32>) {
+    fn attend(&self, index: usize, places: &[OutputKey], qkv: &[f32], cache: &CpuCache, out: &mut Vec<f32>) {
         let AttentionShape { heads, key_value_heads, head_dim, window, .. } = self.shape;
         let (width, group) = (self.shape.query_width(), self.shape.query_width() / key_value_heads.max(1));
         out.resize(places.len() * width, 0.0);

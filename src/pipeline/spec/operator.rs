@@ -224,7 +224,7 @@ impl Operator {
         slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
     }
 
-    /// Whether the output depends on seed and iteration: on draws, on a random order, or on the iteration responses are born in.
+    /// Whether the output depends on seed and iteration: on draws, on a random order, or on the iteration responses are sampled_iteration in.
     pub fn draws(&self) -> bool {
         match self {
             Self::Select(select) => select.draws(),

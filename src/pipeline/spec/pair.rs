@@ -1,4 +1,4 @@
-//! Which responses make a pair, and how much it counts. The formulas are at the files of these names in `stages::pair`.
+//! Which responses make a pair, and how much it counts. The formulas are at the files of these names in `operators::pair`.
 //!
 //! Knows what a user may write, not how pairs are made.
 

@@ -1,4 +1,4 @@
-//! Which prompts get new responses. The formula of each strategy is at the file of its name in `stages::select`.
+//! Which prompts get new responses. The formula of each strategy is at the file of its name in `operators::select`.
 //!
 //! Knows what a user may write, not how prompts are ranked.
 

@@ -1,6 +1,6 @@
 //! SQL that a user writes is a query and nothing else, whoever asks it, and takes no more memory than it may.
 
-use optune::store::Session;
+use optune::sql::Session;
 
 use crate::workspace::{PIPELINE, Workspace};
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use optune::store::{InputFormat, read_inputs};
+use optune::import::{InputFormat, read_inputs};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
@@ -124,7 +124,7 @@ fn scores_whose_difference_is_no_number_are_refused_with_their_row() {
     let row = |chosen: f64| json!({ "prompt": "a", "chosen": "b", "rejected": "c", "chosen_score": chosen, "rejected_score": -1.7e308 });
     std::fs::write(folder.path().join("x.jsonl"), format!("{}\n{}\n", row(0.0), row(1.7e308))).unwrap();
     let said = ["x.jsonl:2: ", "expected scores whose difference is a finite number, found 1.7e308 and -1.7e308"];
-    refused(folder.path(), "table: x.jsonl, shape: rows", Use::Preferences, &said);
+    refused(folder.path(), "table: x.jsonl, dataset_format: rows", Use::Preferences, &said);
 }
 
 #[test]

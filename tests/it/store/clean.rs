@@ -1,6 +1,6 @@
 //! Tidying up: only what no run needs, and nothing while it is in use.
 
-use optune::store::{Garbage, Place, State, StoreError};
+use optune::store::{Garbage, OutputKey, State, StoreError};
 use optune::tables::logprobs;
 
 use super::*;
@@ -14,7 +14,7 @@ fn names(space: &Space, garbage: &[Garbage]) -> Vec<String> {
 #[test]
 fn what_no_run_needs_is_found_and_removed() {
     let space = Space::new();
-    let (table, model) = (Place::table("pool", Some(1)), Place::model("policy", Some(1)));
+    let (table, model) = (OutputKey::table("pool", Some(1)), OutputKey::model("policy", Some(1)));
     let lock = space.lock("run");
     make_table(&lock, &table, 0.5, 9).unwrap();
     make_table(&lock, &table, 0.7, 1).unwrap();
@@ -27,7 +27,7 @@ fn what_no_run_needs_is_found_and_removed() {
     };
     let old_checkpoint = save(0.1);
     make_model(&lock, &model, 0.9).unwrap();
-    let other = Place::model("other", None);
+    let other = OutputKey::model("other", None);
     let live = lock.commit_checkpoint(&other, &recipe(0.2).fingerprint(), 1, 2, |_| Ok::<(), StoreError>(())).unwrap();
     drop(lock);
     fs::create_dir_all(space.runs().root().join(".cache/tmp-1-run-0")).unwrap();
@@ -64,7 +64,7 @@ fn what_no_run_needs_is_found_and_removed() {
 #[test]
 fn a_run_in_use_and_the_cache_it_may_want_are_left_alone() {
     let space = Space::new();
-    let table = Place::table("pool", Some(1));
+    let table = OutputKey::table("pool", Some(1));
     for (name, ratio) in [("one", 0.1), ("two", 0.2)] {
         let lock = space.lock(name);
         make_table(&lock, &table, ratio, 9).unwrap();
@@ -85,7 +85,7 @@ fn a_run_in_use_and_the_cache_it_may_want_are_left_alone() {
 fn what_is_kept_for_a_model_goes_when_no_run_reads_that_model() {
     let space = Space::new();
     let lock = space.lock("run");
-    make_table(&lock, &Place::table("pool", Some(1)), 0.5, 9).unwrap();
+    make_table(&lock, &OutputKey::table("pool", Some(1)), 0.5, 9).unwrap();
     // The input of every recipe here, and another one.
     let (read, unread) = (Fingerprint::of(b"fresh"), Fingerprint::of(b"gone"));
     for of in [&read, &unread] {
@@ -96,6 +96,6 @@ fn what_is_kept_for_a_model_goes_when_no_run_reads_that_model() {
     assert_eq!(names(&space, &garbage), [format!(".cache/logprobs/{unread}")]);
     space.runs().remove(&garbage).unwrap();
     assert_eq!(space.runs().garbage().unwrap(), []);
-    let (batches, _) = space.lock("run").kept(&Place::table("pool", Some(1)), TableKind::Logprobs, &read).unwrap();
+    let (batches, _) = space.lock("run").kept(&OutputKey::table("pool", Some(1)), TableKind::Logprobs, &read).unwrap();
     assert_eq!(rows_of(&batches), 3);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use optune::store::{Event, EventKind, Place, State, StoreError};
+use optune::store::{Event, EventKind, OutputKey, State, StoreError};
 use optune::tables::TableKind;
 
 use super::*;
@@ -14,15 +14,15 @@ const MODEL: &str = "policy";
 /// A whole run: a table whose recipe changed halfway, one adopted from another run, a model with checkpoints that replaces an older one.
 fn work(space: &Space) -> Result<(), StoreError> {
     let lock = locked(&space.run("run"))?;
-    let table = Place::table(TABLE, Some(1));
+    let table = OutputKey::table(TABLE, Some(1));
     if wanted(&lock, &table, 0.7)? {
         make_table(&lock, &table, 0.7, 9)?;
     }
-    let adopted = Place::table("adopted", Some(1));
+    let adopted = OutputKey::table("adopted", Some(1));
     if wanted(&lock, &adopted, 0.5)? {
         make_table(&lock, &adopted, 0.5, 9)?;
     }
-    let model = Place::model(MODEL, Some(1));
+    let model = OutputKey::model(MODEL, Some(1));
     if wanted(&lock, &model, 0.9)? {
         let fingerprint = recipe(0.9).fingerprint();
         let begun = lock.checkpoint(&model, &fingerprint)?.0.map_or(0, |checkpoint| checkpoint.done);
@@ -35,7 +35,7 @@ fn work(space: &Space) -> Result<(), StoreError> {
 }
 
 /// Whether the output is still to be made, after the cache was asked.
-fn wanted(lock: &RunLock, place: &Place, ratio: f64) -> Result<bool, StoreError> {
+fn wanted(lock: &RunLock, place: &OutputKey, ratio: f64) -> Result<bool, StoreError> {
     assert!(lock.verify(place)?.is_empty(), "a kill damages nothing");
     match lock.state(place, &recipe(ratio))? {
         State::Complete => Ok(false),
@@ -46,10 +46,10 @@ fn wanted(lock: &RunLock, place: &Place, ratio: f64) -> Result<bool, StoreError>
 
 /// What earlier processes left: a finished table in another run, an unfinished one of an old recipe and an old model in this one.
 fn before(space: &Space) {
-    make_table(&space.lock("other"), &Place::table("any", None), 0.5, 9).unwrap();
+    make_table(&space.lock("other"), &OutputKey::table("any", None), 0.5, 9).unwrap();
     let lock = space.lock("run");
-    make_table(&lock, &Place::table(TABLE, Some(1)), 0.6, 2).unwrap();
-    make_model(&lock, &Place::model(MODEL, Some(1)), 0.8).unwrap();
+    make_table(&lock, &OutputKey::table(TABLE, Some(1)), 0.6, 2).unwrap();
+    make_model(&lock, &OutputKey::model(MODEL, Some(1)), 0.8).unwrap();
 }
 
 /// The bytes that the promise is about.
@@ -72,7 +72,7 @@ fn tidy(space: &Space) {
         assert_eq!(left, [""; 0], "in {folder}");
     }
     for ratio in [0.5, 0.7, 0.8, 0.9] {
-        let place = if ratio < 0.75 { Place::table("x", None) } else { Place::model("x", None) };
+        let place = if ratio < 0.75 { OutputKey::table("x", None) } else { OutputKey::model("x", None) };
         let lock = space.lock("check");
         assert!(lock.adopt(&place, &recipe(ratio).fingerprint()).unwrap().0, "{ratio} is in the cache");
     }
@@ -95,7 +95,7 @@ fn killed_after_any_step_and_run_again_it_ends_in_the_same_bytes() {
         assert_eq!(result.is_err(), stopped, "step {steps}: {result:?}");
         // The work that is set aside is never lost, wherever the kill came.
         let run = space.run("run");
-        let table = Place::table(TABLE, Some(1));
+        let table = OutputKey::table(TABLE, Some(1));
         assert_eq!(run.state(&table, &recipe(0.6)).unwrap(), State::Partial { done: 2, of: 3 }, "step {steps}");
         work(&space).unwrap_or_else(|error| panic!("step {steps}: {error}"));
         assert_eq!(outputs(&space), expected, "step {steps}");
@@ -133,7 +133,7 @@ fn after_kills_power_cuts_and_errors_of_the_disk_it_ends_in_the_same_bytes() {
                 space = simulation.left();
             }
         }
-        let aside = space.run("run").state(&Place::table(TABLE, Some(1)), &recipe(0.6));
+        let aside = space.run("run").state(&OutputKey::table(TABLE, Some(1)), &recipe(0.6));
         assert_eq!(aside.unwrap(), State::Partial { done: 2, of: 3 }, "{story:#?}");
         work(&space).unwrap_or_else(|error| panic!("{error}, after {story:#?}"));
         assert!(outputs(&space) == expected, "after {story:#?}");
@@ -172,7 +172,7 @@ fn a_full_disk_at_any_operation_is_said_and_the_next_process_goes_on() {
 
 #[test]
 fn a_power_cut_loses_at_most_the_part_in_hand() {
-    let place = Place::table(TABLE, None);
+    let place = OutputKey::table(TABLE, None);
     for seed in seeds(200) {
         let _replay = Replay(seed);
         let mut random = Draw(seed);
@@ -204,7 +204,7 @@ fn a_power_cut_loses_at_most_the_part_in_hand() {
 fn a_kill_loses_at_most_the_part_in_hand() {
     for steps in 0.. {
         let space = Space::new();
-        let place = Place::table(TABLE, None);
+        let place = OutputKey::table(TABLE, None);
         make_table(&space.lock("run"), &place, 0.5, 1).unwrap();
         let (_, stopped) = stop_after(space.path(), steps, || make_table(&locked(&space.run("run"))?, &place, 0.5, 1));
         let made = make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
@@ -224,7 +224,7 @@ fn a_disk_that_lies_about_flushing_loses_what_was_committed() {
             let space = Space::new();
             let simulation = Simulation::new(space.path(), Fault::None, 0, *seed);
             simulation.lie(about_folders);
-            let place = Place::table(TABLE, None);
+            let place = OutputKey::table(TABLE, None);
             simulation.run(|| make_table(&space.lock("run"), &place, 0.5, 9)).unwrap();
             simulation.left().run("run").read_table(&place, Some(TableKind::Pool)).is_err()
         });
@@ -235,7 +235,7 @@ fn a_disk_that_lies_about_flushing_loses_what_was_committed() {
 #[test]
 fn two_runs_may_publish_the_same_at_once() {
     let space = Space::new();
-    let place = Place::table(TABLE, None);
+    let place = OutputKey::table(TABLE, None);
     std::thread::scope(|scope| {
         for name in ["one", "two", "three", "four"] {
             let (space, place) = (&space, &place);
@@ -254,7 +254,7 @@ fn two_runs_may_publish_the_same_at_once() {
 
 #[test]
 fn a_part_that_is_replaced_is_the_old_one_or_the_new_one_at_every_step() {
-    let place = Place::table(TABLE, None);
+    let place = OutputKey::table(TABLE, None);
     // The part of another recipe stands for the same rows, asked again.
     let replace = |space: &Space, times: usize| {
         let lock = locked(&space.run("run"))?;

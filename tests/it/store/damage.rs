@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use optune::store::{EventKind, Place, Quarantined, Session, State, StoreError};
+use optune::sql::Session;
+use optune::store::{EventKind, OutputKey, Quarantined, State, StoreError};
 use optune::tables::TableKind;
 
 use super::*;
@@ -17,9 +18,9 @@ fn delete(path: &Path) {
 }
 
 /// A finished table with part 1 damaged.
-fn damaged(harm: fn(&Path)) -> (Space, Place, PathBuf) {
+fn damaged(harm: fn(&Path)) -> (Space, OutputKey, PathBuf) {
     let space = Space::new();
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
     let path = space.run("run").path(&place).join("part-00001.parquet");
     harm(&path);
@@ -29,7 +30,7 @@ fn damaged(harm: fn(&Path)) -> (Space, Place, PathBuf) {
 #[test]
 fn a_damaged_part_is_set_aside_and_made_anew_with_the_same_bytes() {
     let reference = Space::new();
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     make_table(&reference.lock("run"), &place, 0.5, 9).unwrap();
     for (harm, found) in [(flip_a_bit as fn(&Path), "bytes with blake3"), (cut, "found 50 bytes"), (delete, "no such file")] {
         let (space, place, path) = damaged(harm);
@@ -79,7 +80,7 @@ fn a_reader_refuses_damage_and_leaves_it_where_it_is() {
 #[test]
 fn files_are_compared_once_a_process() {
     let space = Space::new();
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
     let run = space.run("run");
     run.read_table(&place, None).unwrap();
@@ -94,7 +95,7 @@ fn files_are_compared_once_a_process() {
 #[test]
 fn a_damaged_model_file_is_set_aside_and_the_model_is_to_be_made() {
     let space = Space::new();
-    let place = Place::model("policy", Some(1));
+    let place = OutputKey::model("policy", Some(1));
     let lock = space.lock("run");
     make_model(&lock, &place, 0.5).unwrap();
     let path = lock.path(&place).join("original/model.safetensors");
@@ -117,7 +118,7 @@ fn a_damaged_model_file_is_set_aside_and_the_model_is_to_be_made() {
 #[test]
 fn a_damaged_cache_entry_is_never_adopted() {
     let space = Space::new();
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     make_table(&space.lock("one"), &place, 0.5, 9).unwrap();
     let entry = space.runs().root().join(".cache").join(recipe(0.5).fingerprint().as_str());
     flip_a_bit(&entry.join("part-00002.parquet"));
@@ -136,7 +137,7 @@ fn a_damaged_cache_entry_is_never_adopted() {
 #[test]
 fn a_manifest_that_is_none_is_set_aside_with_its_folder() {
     let space = Space::new();
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     make_table(&space.lock("run"), &place, 0.5, 2).unwrap();
     let path = space.run("run").path(&place).join("manifest.json");
     fs::write(&path, "{ \"manifest_version\": 1 ").unwrap();
@@ -162,7 +163,7 @@ fn an_edited_manifest_and_a_lost_one_are_set_aside_with_their_folder() {
     };
     for (harm, found) in [(&edit as &dyn Fn(&Path), "one that was changed after it was written"), (&delete, "no such file")] {
         let space = Space::new();
-        let place = Place::table("pool", Some(1));
+        let place = OutputKey::table("pool", Some(1));
         make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
         let expected = snapshot(&space.run("run").path(&place));
         let path = space.run("run").path(&place).join("manifest.json");
@@ -183,7 +184,7 @@ fn an_edited_manifest_and_a_lost_one_are_set_aside_with_their_folder() {
 #[test]
 fn a_checkpoint_that_says_something_else_is_set_aside_and_reported() {
     let space = Space::new();
-    let (place, fingerprint) = (Place::model("policy", Some(1)), recipe(0.5).fingerprint());
+    let (place, fingerprint) = (OutputKey::model("policy", Some(1)), recipe(0.5).fingerprint());
     let lock = space.lock("run");
     let dir = lock.commit_checkpoint(&place, &fingerprint, 1, 2, |dir| write(&dir.join("weights"), &[7; 100])).unwrap();
     flip_a_bit(&dir.join("checkpoint.json"));
@@ -196,7 +197,7 @@ fn a_checkpoint_that_says_something_else_is_set_aside_and_reported() {
 #[test]
 fn a_journal_with_a_line_that_is_none_is_set_aside_and_keeps_the_others() {
     let space = Space::new();
-    let place = Place::table("pool", None);
+    let place = OutputKey::table("pool", None);
     make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
     let journal = space.run("run").journal();
     let before = journal.read().unwrap();
@@ -239,7 +240,7 @@ fn what_a_run_goes_by_is_refused_when_it_was_changed() {
 #[test]
 fn another_part_size_goes_on_with_the_parts_that_are_there() {
     let space = Space::new();
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     let lock = space.lock("run");
     make_table(&lock, &place, 0.5, 2).unwrap();
     let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, 5).unwrap();
@@ -258,7 +259,7 @@ fn plain(like: &RecordBatch, columns: Vec<arrow::array::ArrayRef>) -> RecordBatc
 #[test]
 fn parts_of_another_input_are_set_aside_and_reported() {
     let space = Space::new();
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     let lock = space.lock("run");
     make_table(&lock, &place, 0.5, 2).unwrap();
     let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS + 1, PART_ROWS).unwrap();

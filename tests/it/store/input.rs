@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use optune::store::{ColumnType, InputFormat, fingerprint_of, read_input};
+use optune::import::{ColumnType, InputFormat, read_input};
+use optune::store::fingerprint_of;
 
 use super::*;
 

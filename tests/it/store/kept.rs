@@ -1,7 +1,7 @@
 //! Rows that outlive runs: whole or not there, whoever adds them and whenever it is killed.
 
 use optune::dag::fingerprint::Fingerprint;
-use optune::store::Place;
+use optune::store::OutputKey;
 use optune::tables::{TableKind, logprobs, pool};
 
 use super::*;
@@ -20,7 +20,7 @@ fn keep(lock: &RunLock, of: &Fingerprint, seed: u64) -> Result<(), StoreError> {
 
 /// What is kept, sorted, and the paths of what was set aside.
 fn kept(lock: &RunLock, of: &Fingerprint) -> (Vec<logprobs::Row>, Vec<String>) {
-    let (batches, reports) = lock.kept(&Place::table("policy_pairs", Some(1)), TABLE, of).unwrap();
+    let (batches, reports) = lock.kept(&OutputKey::table("policy_pairs", Some(1)), TABLE, of).unwrap();
     let mut rows: Vec<logprobs::Row> = batches.iter().flat_map(|batch| logprobs::rows(batch).unwrap()).collect();
     rows.sort_by_key(|row| row.key);
     (rows, reports.iter().map(|report| report.to_string()).collect())

@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 
 use arrow::util::pretty::pretty_format_batches;
-use optune::store::{Place, Session};
+use optune::sql::Session;
+use optune::store::OutputKey;
 use optune::tables::{FinishReason, TableKind, pool, prompts, responses, rewards, selection};
 
 use super::*;
@@ -14,7 +15,7 @@ use super::*;
 fn small_run(runs: &Runs) -> Run {
     let lock = runs.run("small").unwrap().lock().unwrap();
     let write = |name: &str, iteration: u32, kind: TableKind, batch: &RecordBatch| {
-        let place = Place::table(name, Some(iteration));
+        let place = OutputKey::table(name, Some(iteration));
         let mut made = recipe(f64::from(iteration));
         made.operator = name.into();
         let mut writer = lock.write_table(&place, &made, Some(kind), batch.num_rows(), 1000).unwrap();
@@ -34,10 +35,10 @@ fn small_run(runs: &Runs) -> Run {
             selected: selected(prompt_id),
         };
         write("selection", iteration, TableKind::Selection, &selection::batch(&[("a", 1), ("b", 2)].map(row)));
-        let born = iteration as i32;
+        let sampled_iteration = iteration as i32;
         let response = |(index, (prompt_id, _)): (usize, &(&str, f64))| responses::Row {
             prompt_id: prompt_id.to_string(),
-            born,
+            sampled_iteration,
             response_index: index as i32 % 2,
             token_ids: vec![1; 10 + index],
             prompt_token_count: 8,
@@ -55,7 +56,7 @@ fn small_run(runs: &Runs) -> Run {
         );
         let reward = |(index, (prompt_id, reward)): (usize, &(&str, f64))| rewards::Row {
             prompt_id: prompt_id.to_string(),
-            born,
+            sampled_iteration,
             response_index: index as i32 % 2,
             reward: Some(*reward),
             reward_fingerprint: "r".into(),
@@ -63,17 +64,17 @@ fn small_run(runs: &Runs) -> Run {
             error: None,
         };
         write("rewards", iteration, TableKind::Rewards, &rewards::batch(&sampled.iter().enumerate().map(reward).collect::<Vec<_>>()));
-        let member = |born: i32| {
+        let member = |sampled_iteration: i32| {
             move |(index, (prompt_id, reward)): (usize, &(&str, f64))| pool::Row {
                 prompt_id: prompt_id.to_string(),
                 response_index: index as i32 % 2,
-                born,
+                sampled_iteration,
                 reward: *reward,
                 token_count: 2,
                 finish_reason: FinishReason::Stop,
             }
         };
-        let members = sampled.iter().enumerate().map(member(born)).chain(held.iter().enumerate().map(member(1)));
+        let members = sampled.iter().enumerate().map(member(sampled_iteration)).chain(held.iter().enumerate().map(member(1)));
         write("pool", iteration, TableKind::Pool, &pool::batch(&members.collect::<Vec<_>>()));
     }
     runs.run("small").unwrap()
@@ -98,7 +99,7 @@ fn the_questions_are_answered_as_by_hand() {
     let run = small_run(&Runs::open(&root).unwrap());
     // An outside table of prompts, made by the store for want of another writer.
     let lock = Runs::open(root.join("outside")).unwrap().run("prompts").unwrap().lock().unwrap();
-    let place = Place::table("prompts", None);
+    let place = OutputKey::table("prompts", None);
     let mut writer = lock.write_table(&place, &recipe(1.0), Some(TableKind::Prompts), 2, 2).unwrap();
     if writer.missing() == [0] {
         writer.commit(0, &prompts::batch(&[prompt("a", "math"), prompt("b", "story")])).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use optune::store::{EventKind, Place, PlaceKind, State, StoreError};
+use optune::store::{EventKind, OutputKey, OutputKind, State, StoreError};
 use optune::tables::TableKind;
 
 use super::*;
@@ -14,7 +14,7 @@ fn every_table_reads_back_as_it_was_written() {
     let lock = space.lock("run");
     for (seed, rows) in [(1, 0), (2, 1), (3, 300)] {
         for (kind, batch) in random_batches(seed, rows) {
-            let place = Place::table(kind.name(), Some(seed as u32));
+            let place = OutputKey::table(kind.name(), Some(seed as u32));
             let made = Recipe { operator: kind.name().into(), ..recipe(seed as f64) };
             let mut writer = lock.write_table(&place, &made, Some(kind), rows, 1000).unwrap();
             assert_eq!((writer.part_count(), writer.missing(), writer.rows_of(0)), (1, vec![0], 0..rows));
@@ -32,7 +32,7 @@ fn every_table_reads_back_as_it_was_written() {
 fn parts_are_fixed_slices_and_the_manifest_says_what_they_are() {
     let space = Space::new();
     let lock = space.lock("run");
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS).unwrap();
     assert_eq!([writer.rows_of(0), writer.rows_of(1), writer.rows_of(2), writer.rows_of(3)], [0..4, 4..8, 8..10, 10..10]);
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Partial { done: 0, of: 3 });
@@ -42,7 +42,7 @@ fn parts_are_fixed_slices_and_the_manifest_says_what_they_are() {
     assert!(manifest.complete);
     assert_eq!(
         (manifest.node.as_str(), manifest.iteration, manifest.kind, manifest.table),
-        ("pool", Some(1), PlaceKind::Table, Some(TableKind::Pool))
+        ("pool", Some(1), OutputKind::Table, Some(TableKind::Pool))
     );
     assert_eq!((manifest.input_rows, manifest.part_rows, manifest.part_count, manifest.rows()), (10, 4, 3, 20));
     assert_eq!((manifest.recipe, manifest.counts), (recipe(0.5), counts()));
@@ -62,7 +62,7 @@ fn parts_are_fixed_slices_and_the_manifest_says_what_they_are() {
 #[test]
 fn equal_work_makes_equal_bytes_in_any_order_and_any_run() {
     let (one, other) = (Space::new(), Space::new());
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     make_table(&one.lock("run"), &place, 0.5, 9).unwrap();
     {
         let lock = other.lock("run");
@@ -78,7 +78,7 @@ fn equal_work_makes_equal_bytes_in_any_order_and_any_run() {
 #[test]
 fn a_second_process_goes_on_with_the_parts_that_are_missing() {
     let space = Space::new();
-    let place = Place::table("pool", None);
+    let place = OutputKey::table("pool", None);
     assert_eq!(make_table(&space.lock("run"), &place, 0.5, 2).unwrap(), [0, 1]);
     let run = space.run("run");
     assert_eq!(run.state(&place, &recipe(0.5)).unwrap(), State::Partial { done: 2, of: 3 });
@@ -92,7 +92,7 @@ fn a_second_process_goes_on_with_the_parts_that_are_missing() {
 fn a_wrong_part_number_a_wrong_table_and_an_early_finish_are_refused() {
     let space = Space::new();
     let lock = space.lock("run");
-    let place = Place::table("pool", None);
+    let place = OutputKey::table("pool", None);
     let mut writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS).unwrap();
     writer.commit(1, &part(0.5, 1)).unwrap();
     for index in [1, 3] {
@@ -105,7 +105,7 @@ fn a_wrong_part_number_a_wrong_table_and_an_early_finish_are_refused() {
     assert!(error.contains("part-00000.parquet: table pool, row 3: reward: expected a finite number, found NaN"), "{error}");
     assert_eq!(writer.missing(), [0, 2]);
     assert!(matches!(writer.finish(counts()), Err(StoreError::Incomplete { done: 1, of: 3, .. })));
-    assert!(lock.write_table(&Place::model("pool", None), &recipe(0.5), None, 1, 1).is_err());
+    assert!(lock.write_table(&OutputKey::model("pool", None), &recipe(0.5), None, 1, 1).is_err());
     assert!(lock.write_model(&place, &recipe(0.5)).is_err());
 }
 
@@ -113,7 +113,7 @@ fn a_wrong_part_number_a_wrong_table_and_an_early_finish_are_refused() {
 fn keys_are_unique_across_parts() {
     let space = Space::new();
     let lock = space.lock("run");
-    let place = Place::table("pool", None);
+    let place = OutputKey::table("pool", None);
     let mut writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), 2, 1).unwrap();
     writer.commit(0, &part(0.5, 0)).unwrap();
     writer.commit(1, &part(0.5, 0)).unwrap();
@@ -125,7 +125,7 @@ fn keys_are_unique_across_parts() {
 #[test]
 fn an_unfinished_table_is_set_aside_and_taken_back() {
     let space = Space::new();
-    let place = Place::table("pool", Some(2));
+    let place = OutputKey::table("pool", Some(2));
     make_table(&space.lock("run"), &place, 0.5, 2).unwrap();
     let before = snapshot(&space.run("run").path(&place));
     // The user changes the ratio: the old parts make room.
@@ -144,11 +144,11 @@ fn an_unfinished_table_is_set_aside_and_taken_back() {
 #[test]
 fn what_one_run_finished_another_adopts() {
     let space = Space::new();
-    let (table, model) = (Place::table("pool", Some(1)), Place::model("policy", Some(1)));
+    let (table, model) = (OutputKey::table("pool", Some(1)), OutputKey::model("policy", Some(1)));
     make_table(&space.lock("one"), &table, 0.5, 9).unwrap();
     make_model(&space.lock("one"), &model, 0.6).unwrap();
     let lock = space.lock("two");
-    let (as_table, as_model) = (Place::table("my_pool", None), Place::model("tuned", Some(3)));
+    let (as_table, as_model) = (OutputKey::table("my_pool", None), OutputKey::model("tuned", Some(3)));
     assert_eq!(lock.state(&as_table, &recipe(0.5)).unwrap(), State::Cached);
     assert_eq!(lock.state(&as_model, &recipe(0.6)).unwrap(), State::Cached);
     assert_eq!(lock.state(&as_table, &recipe(0.6)).unwrap(), State::Absent);
@@ -178,7 +178,7 @@ fn what_one_run_finished_another_adopts() {
 fn a_finished_output_comes_back_when_its_recipe_does() {
     let space = Space::new();
     let lock = space.lock("run");
-    let (table, model) = (Place::table("pool", Some(1)), Place::model("policy", Some(1)));
+    let (table, model) = (OutputKey::table("pool", Some(1)), OutputKey::model("policy", Some(1)));
     for ratio in [0.5, 0.7] {
         make_table(&lock, &table, ratio, 9).unwrap();
         make_model(&lock, &model, ratio + 1.0).unwrap();
@@ -197,7 +197,7 @@ fn a_finished_output_comes_back_when_its_recipe_does() {
 fn without_its_cache_a_run_is_still_complete_and_nothing_is_lost() {
     let space = Space::new();
     let lock = space.lock("run");
-    let place = Place::table("pool", Some(1));
+    let place = OutputKey::table("pool", Some(1));
     make_table(&lock, &place, 0.5, 9).unwrap();
     fs::remove_dir_all(space.runs().root().join(".cache")).unwrap();
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Complete);
@@ -212,11 +212,11 @@ fn without_its_cache_a_run_is_still_complete_and_nothing_is_lost() {
 fn a_node_that_moves_into_the_loop_leaves_nothing_in_the_way() {
     let space = Space::new();
     let lock = space.lock("run");
-    let (once, looped) = (Place::table("pool", None), Place::table("pool", Some(1)));
+    let (once, looped) = (OutputKey::table("pool", None), OutputKey::table("pool", Some(1)));
     make_table(&lock, &once, 0.5, 9).unwrap();
     make_table(&lock, &looped, 0.7, 9).unwrap();
     assert_eq!(lock.manifests().unwrap().into_iter().map(|(place, _)| place).collect::<Vec<_>>(), std::slice::from_ref(&looped));
-    make_table(&lock, &Place::table("pool", Some(2)), 0.8, 9).unwrap();
+    make_table(&lock, &OutputKey::table("pool", Some(2)), 0.8, 9).unwrap();
     make_table(&lock, &once, 0.9, 9).unwrap();
     assert_eq!(lock.manifests().unwrap().into_iter().map(|(place, _)| place).collect::<Vec<_>>(), [once]);
     for ratio in [0.5, 0.7, 0.8] {
@@ -227,7 +227,7 @@ fn a_node_that_moves_into_the_loop_leaves_nothing_in_the_way() {
 #[test]
 fn checkpoints_survive_are_replaced_and_vanish_with_the_finished_model() {
     let space = Space::new();
-    let place = Place::model("policy", Some(1));
+    let place = OutputKey::model("policy", Some(1));
     let fingerprint = recipe(0.5).fingerprint();
     let save = |lock: &RunLock, done: u64| {
         lock.commit_checkpoint(&place, &fingerprint, done, 30, |dir| {
@@ -277,7 +277,7 @@ fn names_cannot_lead_out_of_their_folder() {
     let space = Space::new();
     for name in ["", "..", ".cache", "a/b", "/etc", "a\\b", "a b", "x.", "C:"] {
         assert!(space.runs().run(name).is_err(), "{name:?}");
-        let place = Place::table(name, None);
+        let place = OutputKey::table(name, None);
         assert!(space.lock("run").write_table(&place, &recipe(0.5), None, 1, 1).is_err(), "{name:?}");
         assert!(space.run("run").manifest(&place).is_err(), "{name:?}");
     }
@@ -288,7 +288,7 @@ fn names_cannot_lead_out_of_their_folder() {
 #[test]
 fn a_torn_last_line_of_the_journal_is_left_out_and_then_cut_off() {
     let space = Space::new();
-    let place = Place::table("pool", None);
+    let place = OutputKey::table("pool", None);
     make_table(&space.lock("run"), &place, 0.5, 1).unwrap();
     let journal = space.run("run").journal();
     let whole = fs::read(journal.path()).unwrap();
@@ -304,7 +304,7 @@ fn a_torn_last_line_of_the_journal_is_left_out_and_then_cut_off() {
 #[test]
 fn a_run_is_found_by_name_and_by_folder() {
     let space = Space::new();
-    make_table(&space.lock("one"), &Place::table("pool", None), 0.5, 1).unwrap();
+    make_table(&space.lock("one"), &OutputKey::table("pool", None), 0.5, 1).unwrap();
     let folder = space.run("one").folder().to_path_buf();
     assert_eq!(space.runs().find(Path::new("one")).unwrap().folder(), folder);
     assert_eq!(space.runs().find(&folder).unwrap().folder(), folder);

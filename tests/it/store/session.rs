@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::util::pretty::pretty_format_batches;
-use optune::store::{Event, EventKind, Place, Session, StoreError};
+use optune::sql::Session;
+use optune::store::{Event, EventKind, OutputKey, StoreError};
 use optune::tables::TableKind;
 
 use super::*;
@@ -13,13 +14,13 @@ use super::*;
 /// A run with the pool of two iterations, the second unfinished, and a table of the user's own.
 fn run_with_tables(space: &Space) -> Run {
     let lock = space.lock("run");
-    make_table(&lock, &Place::table("pool", Some(1)), 0.5, 9).unwrap();
-    make_table(&lock, &Place::table("pool", Some(2)), 0.7, 1).unwrap();
-    let mut writer = lock.write_table(&Place::table("mine", None), &recipe(0.1), None, 3, 3).unwrap();
+    make_table(&lock, &OutputKey::table("pool", Some(1)), 0.5, 9).unwrap();
+    make_table(&lock, &OutputKey::table("pool", Some(2)), 0.7, 1).unwrap();
+    let mut writer = lock.write_table(&OutputKey::table("mine", None), &recipe(0.1), None, 3, 3).unwrap();
     let batch = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef)]).unwrap();
     writer.commit(0, &batch).unwrap();
     writer.finish(counts()).unwrap();
-    lock.write_table(&Place::table("pairs", Some(1)), &recipe(0.2), Some(TableKind::Pairs), 3, 3).unwrap();
+    lock.write_table(&OutputKey::table("pairs", Some(1)), &recipe(0.2), Some(TableKind::Pairs), 3, 3).unwrap();
     lock.record(Event::new(EventKind::NodeDone, "pool", Some(1))).unwrap();
     drop(lock);
     space.run("run")
@@ -60,7 +61,7 @@ fn iterations_are_numbers_and_a_filter_on_them_finds_rows() {
 fn parts_in_flight_are_invisible() {
     let space = Space::new();
     let run = run_with_tables(&space);
-    let folder = run.path(&Place::table("pool", Some(2)));
+    let folder = run.path(&OutputKey::table("pool", Some(2)));
     std::fs::copy(folder.join("part-00000.parquet"), folder.join("part-00001.parquet")).unwrap();
     std::fs::write(folder.join("part-00002.parquet"), b"PAR1 half of a fi").unwrap();
     assert_eq!(number(&Session::over_run(&run).unwrap(), "SELECT count(*) FROM pool"), 28);
@@ -103,7 +104,7 @@ fn only_queries_are_answered() {
         refused(&session, &statement);
     }
     assert!(
-        !refused(&session, &format!("SELECT * FROM '{}'", run.path(&Place::table("mine", None)).join("part-00000.parquet").display()))
+        !refused(&session, &format!("SELECT * FROM '{}'", run.path(&OutputKey::table("mine", None)).join("part-00000.parquet").display()))
             .is_empty()
     );
     assert_eq!(snapshot(space.path()), before);
@@ -132,8 +133,8 @@ fn batches_files_and_places_can_be_registered_and_empty_results_have_columns() {
     let run = run_with_tables(&space);
     let session = Session::with_memory_limit(64 << 20, space.path()).unwrap();
     session.register_batches("a", vec![part(0.5, 0), part(0.5, 1)]).unwrap();
-    session.register_places("b", &run, &[Place::table("pool", Some(1)), Place::table("pool", Some(2))]).unwrap();
-    session.register_files("c", &[(None, run.path(&Place::table("mine", None)).join("part-00000.parquet"))]).unwrap();
+    session.register_places("b", &run, &[OutputKey::table("pool", Some(1)), OutputKey::table("pool", Some(2))]).unwrap();
+    session.register_files("c", &[(None, run.path(&OutputKey::table("mine", None)).join("part-00000.parquet"))]).unwrap();
     assert_eq!(number(&session, "SELECT count(*) FROM a JOIN b USING (prompt_id, response_index) WHERE iteration = 1"), 16);
     assert_eq!(number(&session, "SELECT max(n) FROM c"), 3);
     let none = session.query("SELECT * FROM c WHERE n > 3").unwrap();
@@ -141,7 +142,7 @@ fn batches_files_and_places_can_be_registered_and_empty_results_have_columns() {
     assert!(refused(&session, "SELECT iteration FROM c").contains("iteration"));
     assert!(session.register_batches("d", Vec::new()).unwrap_err().to_string().contains("table d: expected at least one batch"));
     assert!(session.register_files("d", &[]).is_err());
-    assert!(matches!(session.register_places("d", &run, &[Place::table("none", None)]), Err(StoreError::Missing { .. })));
+    assert!(matches!(session.register_places("d", &run, &[OutputKey::table("none", None)]), Err(StoreError::Missing { .. })));
 }
 
 #[cfg(unix)]
@@ -150,7 +151,7 @@ fn a_run_folder_with_odd_characters_can_be_queried() {
     let space = Space::new();
     let odd = space.path().join("a b%20[x]*?#é");
     let run = Runs::open(&odd).unwrap().run("run").unwrap();
-    make_table(&locked(&run).unwrap(), &Place::table("pool", Some(1)), 0.5, 9).unwrap();
+    make_table(&locked(&run).unwrap(), &OutputKey::table("pool", Some(1)), 0.5, 9).unwrap();
     assert_eq!(number(&Session::over_run(&run).unwrap(), "SELECT count(*) FROM pool WHERE iteration = 1"), 20);
 }
 

@@ -6,7 +6,7 @@ use burn::nn::RmsNorm;
 
 use super::linear::{self, Linear, Norm};
 use super::parameter::CpuGradients;
-use super::tokens::{Place, Tokens};
+use super::tokens::{OutputKey, Tokens};
 use super::weights::CpuWeights;
 use crate::kernels::{self, Buffer, Found, SelfAttention};
 use crate::model::cpu::AttentionShape;
@@ -204,9 +204,9 @@ impl TrainedAttention {
     }
 
     /// What `work` gives for each family and key-value head.
-    fn each_head<R: Send>(&self, tokens: &Tokens, work: impl Fn(&Place, usize) -> R + Sync) -> Vec<R> {
+    fn each_head<R: Send>(&self, tokens: &Tokens, work: impl Fn(&OutputKey, usize) -> R + Sync) -> Vec<R> {
         let heads = self.shape.key_value_heads;
-        let items: Vec<(&Place, usize)> = tokens.families.iter().flat_map(|place| (0..heads).map(move |head| (place, head))).collect();
+        let items: Vec<(&OutputKey, usize)> = tokens.families.iter().flat_map(|place| (0..heads).map(move |head| (place, head))).collect();
         kernels::map(items, |(place, head)| work(place, head))
     }
 

@@ -20,7 +20,7 @@ use head::{Group, Target, TrainedHead};
 use layer::{Kept, TrainedLayer};
 use linear::Norm;
 use parameter::Parameter;
-use tokens::{Place, Tokens};
+use tokens::{OutputKey, Tokens};
 
 use super::angles;
 use crate::kernels::{self, Buffer, KeptMemory};
@@ -225,7 +225,7 @@ impl CpuTraining {
 
 /// What is to be predicted of each family.
 fn groups(families: &[Family], prompts: &[Vec<usize>], tokens: &Tokens) -> Vec<Group> {
-    let of_family = |((family, place), prompts): ((&Family, &Place), &Vec<usize>)| {
+    let of_family = |((family, place), prompts): ((&Family, &OutputKey), &Vec<usize>)| {
         let targets = |(sequence, &prompt): (usize, &usize)| {
             // A token is predicted by the state before it; nothing predicts the first one.
             let prompt = prompt.max(1);

@@ -50,14 +50,14 @@ pub(super) struct Tokens {
     pub(super) ids: Vec<usize>,
     /// Where each token is in its sequence.
     pub(super) positions: Vec<usize>,
-    pub(super) families: Vec<Place>,
+    pub(super) families: Vec<OutputKey>,
     /// What dropout is drawn from; `None` drops nothing.
     step: Option<u64>,
 }
 
 /// Where a family's tokens are.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct OutputKey {
     item: u64,
     /// The row of its first token.
     pub(super) row: usize,
@@ -81,7 +81,7 @@ impl Tokens {
                 }
             }
             let lengths = std::iter::once(stem.len()).chain(branches.iter().map(Vec::len)).collect();
-            tokens.families.push(Place { item: *item, row, lengths });
+            tokens.families.push(OutputKey { item: *item, row, lengths });
         }
         Ok(tokens)
     }
@@ -113,7 +113,7 @@ impl Tokens {
     }
 }
 
-impl Place {
+impl OutputKey {
     pub(super) fn tokens(&self) -> usize {
         self.lengths.iter().sum()
     }

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::position::{At, Name};
 
 pub use reward::{Component, Reward, RewardSource};
-pub use server::{Server, ServerShape};
-pub use table::{ColumnType, Columns, Format, Paths, Shape, TableFile};
+pub use server::{Server, RewardProtocol};
+pub use table::{ColumnType, Columns, Format, Paths, DatasetFormat, TableFile};
 
 /// One entry of `inputs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub(super) struct InputFields {
     columns: Option<Columns>,
     /// How prompts and responses lie in the columns; told by them when left out. What is not one of ours becomes `prompt` or `messages`,
     /// `response`, `chosen`, `rejected`, `chosen_score` and `rejected_score`.
-    shape: Option<Shape>,
+    dataset_format: Option<DatasetFormat>,
     /// Columns to rename before that: ours, each with theirs (`prompt: question`); `theirs.field` is a field of a nested column.
     map: Option<IndexMap<String, String>>,
     /// The most memory that the table's rows may take, in bytes, so that a small file cannot become more than the machine has; 4 GiB when
@@ -86,7 +86,7 @@ impl TryFrom<InputFields> for Input {
             ("delimiter", fields.delimiter.is_some()),
             ("header", fields.header.is_some()),
             ("columns", fields.columns.is_some()),
-            ("shape", fields.shape.is_some()),
+            ("dataset_format", fields.dataset_format.is_some()),
             ("map", fields.map.is_some()),
             ("max_bytes", fields.max_bytes.is_some()),
         ];
@@ -98,7 +98,7 @@ impl TryFrom<InputFields> for Input {
                 delimiter: fields.delimiter,
                 header: fields.header,
                 columns: fields.columns,
-                shape: fields.shape,
+                dataset_format: fields.dataset_format,
                 map: fields.map,
                 max_bytes: fields.max_bytes,
             }),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::query::Query;
 use super::reward::{Component, Reward, RewardSource};
-use super::server::{ServerFields, ServerShape, server};
+use super::server::{ServerFields, RewardProtocol, server};
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 
@@ -42,7 +42,7 @@ struct Fields {
     http: Option<At<String>>,
     /// What the server is asked and answers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    shape: Option<ServerShape>,
+    protocol: Option<RewardProtocol>,
     /// Responses in one request to the server; 32 when left out.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
@@ -72,7 +72,7 @@ const NONE: &str = "expected a reward such as `{ sql: reward.sql }`, `{ model: D
 impl Fields {
     fn source(self) -> Result<RewardSource, String> {
         let settings = ServerFields {
-            shape: self.shape,
+            protocol: self.protocol,
             batch_size: self.batch_size,
             concurrency: self.concurrency,
             timeout_seconds: self.timeout_seconds,
@@ -105,7 +105,7 @@ impl Fields {
             RewardSource::Named(name) => Self { reward: Some(name.clone()), ..Self::default() },
             RewardSource::Http(server) => Self {
                 http: Some(server.http.clone()),
-                shape: Some(server.shape),
+                protocol: Some(server.protocol),
                 batch_size: Some(server.batch_size),
                 concurrency: Some(server.concurrency),
                 timeout_seconds: Some(server.timeout_seconds),

@@ -13,7 +13,7 @@ pub struct Server {
     /// Its address.
     pub http: At<String>,
     /// What it is asked and answers.
-    pub shape: ServerShape,
+    pub protocol: RewardProtocol,
     /// Responses in one request.
     pub batch_size: u32,
     /// Requests at once.
@@ -31,7 +31,7 @@ pub struct Server {
 /// What a reward server is asked and answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ServerShape {
+pub enum RewardProtocol {
     /// `{"prompts": […], "responses": […]}` is answered with `{"scores": […]}`.
     #[default]
     Plain,
@@ -42,7 +42,7 @@ pub enum ServerShape {
 
 /// The settings of a server as read.
 pub(super) struct ServerFields {
-    pub(super) shape: Option<ServerShape>,
+    pub(super) protocol: Option<RewardProtocol>,
     pub(super) batch_size: Option<u32>,
     pub(super) concurrency: Option<u32>,
     pub(super) timeout_seconds: Option<f64>,
@@ -55,7 +55,7 @@ impl ServerFields {
     /// The first setting that is given.
     pub(super) fn first(&self) -> Option<&'static str> {
         let given = [
-            ("shape", self.shape.is_some()),
+            ("protocol", self.protocol.is_some()),
             ("batch_size", self.batch_size.is_some()),
             ("concurrency", self.concurrency.is_some()),
             ("timeout_seconds", self.timeout_seconds.is_some()),
@@ -89,7 +89,7 @@ pub(super) fn server(http: At<String>, settings: ServerFields) -> Result<Server,
         }
     }
     Ok(Server {
-        shape: settings.shape.unwrap_or_default(),
+        protocol: settings.protocol.unwrap_or_default(),
         batch_size: settings.batch_size.unwrap_or(32),
         concurrency: settings.concurrency.unwrap_or(4),
         timeout_seconds: settings.timeout_seconds.unwrap_or(120.0),

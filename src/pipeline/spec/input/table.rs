@@ -30,7 +30,7 @@ pub struct TableFile {
     #[serde(skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
     /// How prompts and responses lie in the columns.
-    pub shape: Shape,
+    pub dataset_format: DatasetFormat,
     /// Our columns, each with the column of the file that it is.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub map: IndexMap<String, String>,
@@ -53,7 +53,7 @@ pub struct Paths(pub Vec<Name>);
 /// How prompts and responses lie in a table's columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Shape {
+pub enum DatasetFormat {
     /// Told by the columns, where prompts or preferences are read from them; it must be one of the others and no second one.
     #[default]
     Auto,
@@ -73,7 +73,7 @@ pub enum Shape {
     Rows,
 }
 
-impl Shape {
+impl DatasetFormat {
     /// The word in the pipeline file.
     pub fn name(self) -> &'static str {
         match self {
@@ -131,22 +131,22 @@ pub(super) struct Written {
     pub delimiter: Option<At<String>>,
     pub header: Option<bool>,
     pub columns: Option<Columns>,
-    pub shape: Option<Shape>,
+    pub dataset_format: Option<DatasetFormat>,
     pub map: Option<IndexMap<String, String>>,
     pub max_bytes: Option<u64>,
 }
 
 /// A table with the format found and the csv settings filled in.
 pub(super) fn table_file(written: Written) -> Result<Input, String> {
-    let Written { table, format, delimiter, header, columns, shape, map, max_bytes } = written;
+    let Written { table, format, delimiter, header, columns, dataset_format, map, max_bytes } = written;
     let format = format.map_or_else(|| format_of(&table), Ok)?;
-    let (shape, map, max_bytes) = (shape.unwrap_or_default(), map.unwrap_or_default(), max_bytes.unwrap_or(USUAL_BYTES));
+    let (dataset_format, map, max_bytes) = (dataset_format.unwrap_or_default(), map.unwrap_or_default(), max_bytes.unwrap_or(USUAL_BYTES));
     if format != Format::Csv {
         if delimiter.is_some() || header.is_some() || columns.is_some() {
             return Err("`delimiter`, `header` and `columns` are for csv files".to_string());
         }
         let columns = Columns::default();
-        return Ok(Input::Table(TableFile { table, format, delimiter: None, header: None, columns, shape, map, max_bytes }));
+        return Ok(Input::Table(TableFile { table, format, delimiter: None, header: None, columns, dataset_format, map, max_bytes }));
     }
     let delimiter = match delimiter {
         None if table.0.iter().all(|path| path.value.to_ascii_lowercase().ends_with(".tsv")) => '\t',
@@ -164,7 +164,7 @@ pub(super) fn table_file(written: Written) -> Result<Input, String> {
     if !header && columns.0.is_empty() {
         return Err("a csv file without a header needs `columns`".to_string());
     }
-    Ok(Input::Table(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns, shape, map, max_bytes }))
+    Ok(Input::Table(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns, dataset_format, map, max_bytes }))
 }
 
 /// The format that the paths' extensions say.

@@ -1,0 +1,21 @@
+//! What operators share: their context, errors and progress, checks before a run, memory, randomness, and the training job.
+//!
+//! Knows no single operator's rule.
+
+pub(super) mod comparisons;
+mod context;
+mod error;
+pub mod lora;
+pub(super) mod memory_budget;
+pub(super) mod pair_tokens;
+mod preflight;
+mod progress;
+pub(super) mod reward_tree;
+pub mod rng;
+pub mod tensors;
+pub(super) mod training_job;
+
+pub use context::{Context, device_choice, recipe, training_recipe};
+pub use error::OperatorError;
+pub use preflight::{DatasetFormats, check};
+pub use progress::{Progress, Silent};

@@ -1,0 +1,15 @@
+//! SQL over a run: sessions, the views of every run, and the server for PostgreSQL's clients.
+//!
+//! Reads what the store has committed. Knows nothing of tensors, nor of the pipeline file.
+
+mod live_session;
+mod nesting;
+pub mod postgres;
+mod prompt_groups;
+mod scan;
+mod session;
+mod views;
+
+pub use live_session::LiveSession;
+pub use prompt_groups::PromptGroups;
+pub use session::{Listed, Rows, Session, Streamed};
