@@ -10,6 +10,7 @@ use crate::import::prompts::fingerprint;
 use super::{Context, OperatorError};
 use crate::import::Preference;
 use crate::model::{PromptContent, Checkpoint, Sequences};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::held_out::HeldOut;
 
 /// Which of the preferences.
@@ -39,8 +40,8 @@ impl Comparisons {
     /// A table that holds no preferences, or a conversation that the model's chat template refuses.
     pub fn read(context: &Context, checkpoint: &Checkpoint, held_out: &HeldOut, part: Part, max_tokens: u32) -> Result<Self, OperatorError> {
         let mut preferences: Vec<Preference> = match (part, held_out) {
-            (Part::HeldOut, HeldOut::Table(_)) => context.preferences("held_out")?.into_iter().collect(),
-            _ => context.preferences("preferences")?.into_iter().collect(),
+            (Part::HeldOut, HeldOut::Table(_)) => context.preferences(Slot::HeldOut)?.into_iter().collect(),
+            _ => context.preferences(Slot::Preferences)?.into_iter().collect(),
         };
         if let HeldOut::Share(share) = held_out {
             let tested = drawn(context, &preferences, *share);
