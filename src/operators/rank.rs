@@ -4,7 +4,7 @@
 use super::support::comparisons::{Comparisons, Part};
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::training::Rank;
+use crate::pipeline::spec::rank::Rank;
 use crate::tables::{TableKind, ranking};
 use crate::training;
 

@@ -8,7 +8,7 @@ use super::support::training_job::{Plan, rule, schedule, train};
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
-use crate::pipeline::spec::training::RewardModel;
+use crate::pipeline::spec::reward_model::RewardModel;
 use crate::training::{Comparison, Settings};
 
 /// Preferences in one backward pass, unless the node's resources say otherwise: few, because the processor's cores take one pass each.

@@ -11,7 +11,7 @@ use super::{Context, OperatorError, Prompt, Summary};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
-use crate::pipeline::spec::training::{Initialize, Sft};
+use crate::pipeline::spec::sft::{Initialize, Sft};
 use crate::training::{Responses, Settings};
 
 /// Demonstrations in one backward pass, unless the node's resources say otherwise.

@@ -10,7 +10,7 @@ use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::loss as spec;
 use crate::pipeline::spec::non_finite::NonFinite;
-use crate::pipeline::spec::training::Train;
+use crate::pipeline::spec::train::Train;
 use crate::training::loss::{Loss, Wpo};
 use crate::training::{Objective, Pair, Settings};
 

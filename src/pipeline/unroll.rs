@@ -28,10 +28,11 @@ use super::scope::{Scope, Target, Where};
 use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::operator::{Operator, Output};
-use super::spec::relational::Score;
-use super::spec::sampling::{Evaluate, Generate};
+use super::spec::score::Score;
+use super::spec::evaluate::Evaluate;
+use super::spec::generate::Generate;
 use super::spec::select::{Select, Strategy};
-use super::spec::training::Rank;
+use super::spec::rank::Rank;
 
 /// The most iterations; a run of more is a mistake.
 const MOST_ITERATIONS: u32 = 1_000;

@@ -17,7 +17,7 @@ use super::{Context, OperatorError, Prompt, Summary};
 use crate::generation::{FinishReason, Generated, Generator, Sampling};
 use crate::model::{Checkpoint, Tokenizer};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::sampling::Generate;
+use crate::pipeline::spec::generate::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses, selection};
 

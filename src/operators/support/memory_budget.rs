@@ -9,8 +9,9 @@ use super::{Context, OperatorError, lora};
 use crate::disk;
 use crate::memory;
 use crate::model::Checkpoint;
-use crate::pipeline::spec::operator::{Operator, Resources};
-use crate::pipeline::spec::training::Optimizer;
+use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::resources::Resources;
+use crate::pipeline::spec::optimizer::Optimizer;
 use crate::store::State;
 
 /// What a model at work takes beside weights and activations: logits in pieces, results of the layer in hand, the tokenizer, the rows.

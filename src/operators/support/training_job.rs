@@ -9,7 +9,8 @@ use burn::module::Module;
 
 use super::{Context, OperatorError, training_recipe};
 use crate::operators::Summary;
-use crate::pipeline::spec::training::{Optimizer, Schedule};
+use crate::pipeline::spec::hyperparameters::Schedule;
+use crate::pipeline::spec::optimizer::Optimizer;
 use crate::store;
 use crate::tables::{TableKind, training as training_table};
 use crate::training::{Decay, Rule, Settings, StepMetrics, Trainer, TrainingError};

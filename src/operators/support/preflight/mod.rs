@@ -20,9 +20,9 @@ use crate::pipeline::graph::{Graph, SourceKind, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::DatasetFormat;
 use crate::pipeline::spec::operator::Operator;
-use crate::pipeline::spec::sampling::Generate;
+use crate::pipeline::spec::generate::Generate;
 use crate::pipeline::spec::select::{Select, Strategy};
-use crate::pipeline::spec::training::Initialize;
+use crate::pipeline::spec::sft::Initialize;
 use tables::names;
 
 /// How many prompts of a table are tried on a model's chat template.
