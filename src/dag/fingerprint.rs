@@ -76,8 +76,9 @@ pub struct Recipe {
 impl Recipe {
     /// The hash over all of the recipe. Maps are ordered and JSON numbers print shortest-round-trip, so the text is canonical.
     pub fn fingerprint(&self) -> Fingerprint {
-        // Strings, numbers and maps with string keys always serialise.
-        Fingerprint::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
+        let text = serde_json::to_string(self);
+        debug_assert!(text.is_ok(), "strings, numbers and maps with string keys always serialize");
+        Fingerprint::of(text.unwrap_or_default().as_bytes())
     }
 
     /// What differs from an `older` recipe, one readable phrase a difference; empty when nothing does.

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::error::Fault;
+use super::error::Diagnostic;
 use super::graph::{self, Source, SourceKind};
 use super::position::Name;
 use super::relations::LONGEST_QUERY_BYTES;
@@ -16,7 +16,7 @@ use super::spec::operator::Operator;
 use super::spec::query::Query;
 
 /// The sources of a pipeline, in order, each with its file found; SQL files take the place of their paths in `spec`.
-pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Fault> {
+pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagnostic> {
     let inner = spec.iterate.iter_mut().flat_map(|iterate| iterate.nodes.values_mut());
     for node in spec.nodes.values_mut().chain(inner) {
         if let Operator::Sql(sql) = &mut node.operator {
@@ -38,7 +38,7 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Fault>
     Ok(sources)
 }
 
-fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Fault> {
+fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Diagnostic> {
     let mut paths = Vec::new();
     for written in &table.table.0 {
         paths.extend(found(written, folder)?);
@@ -58,8 +58,8 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Fault> {
 }
 
 /// The file of this path, or all files that it fits as a pattern.
-fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let fault = |problem: String| Fault::at(written.span, problem);
+fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    let fault = |problem: String| Diagnostic::at(written.span, problem);
     let path = folder.join(&written.value);
     if path.is_file() {
         return Ok(vec![path]);
@@ -82,7 +82,7 @@ fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Fault> {
 }
 
 /// A reward with its model directories found; its queries are read already.
-fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Fault> {
+fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Diagnostic> {
     let source = |source: &RewardSource| {
         Ok(match source {
             RewardSource::Sql(query) => graph::RewardSource::Sql(query.text.clone()),
@@ -95,27 +95,27 @@ fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Fault> {
         Reward::One(one) => Ok(graph::Reward::One(source(one)?)),
         Reward::Sum(components) => {
             let component = |c: &Component| Ok(graph::Component { weight: c.weight, name: c.name.clone(), source: source(&c.source)? });
-            components.iter().map(component).collect::<Result<_, Fault>>().map(graph::Reward::Sum)
+            components.iter().map(component).collect::<Result<_, Diagnostic>>().map(graph::Reward::Sum)
         }
     }
 }
 
 /// A model's directory, or `hf://ORG/NAME@REVISION` for one that is to be fetched.
-fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Fault> {
+fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Diagnostic> {
     let written = &model.value;
     if let Some(named) = written.strip_prefix("hf://") {
         let expected = || {
-            Fault::at(model.span, format!("expected a model of the hub as hf://ORG/NAME or hf://ORG/NAME@REVISION, found \"{written}\""))
+            Diagnostic::at(model.span, format!("expected a model of the hub as hf://ORG/NAME or hf://ORG/NAME@REVISION, found \"{written}\""))
         };
         return hub(named).ok_or_else(expected);
     }
     let path = folder.join(written);
     if !path.is_dir() {
         let found = if path.exists() { "is a file" } else { "is not there" };
-        return Err(Fault::at(model.span, format!("expected a model directory, but \"{written}\" {found}")));
+        return Err(Diagnostic::at(model.span, format!("expected a model directory, but \"{written}\" {found}")));
     }
     if !["config.json", "adapter_config.json"].iter().any(|name| path.join(name).is_file()) {
-        return Err(Fault::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
+        return Err(Diagnostic::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
     }
     Ok(path)
 }
@@ -132,10 +132,10 @@ fn hub(named: &str) -> Option<PathBuf> {
 }
 
 /// Puts the text of the file that a query names in the place of its path.
-fn read(query: &mut Query, folder: &Path) -> Result<(), Fault> {
+fn read(query: &mut Query, folder: &Path) -> Result<(), Diagnostic> {
     let Some(path) = query.path() else { return Ok(()) };
     let text = text(&folder.join(path), LONGEST_QUERY_BYTES);
-    query.text = text.map_err(|error| Fault::at(query.span, format!("cannot read the query \"{}\": {error}", path.display())))?;
+    query.text = text.map_err(|error| Diagnostic::at(query.span, format!("cannot read the query \"{}\": {error}", path.display())))?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::error::{Fault, PipelineError};
+use super::error::{Diagnostic, PipelineError};
 use super::files;
 use super::graph::Graph;
 use super::matrix;
@@ -45,14 +45,14 @@ impl Pipeline {
         let count = sweep.runs.len();
         let several = |pipeline: &Self| {
             let problem = format!("expected a file of one run, found a matrix of {count}; choose one with --set for each of its axes");
-            Fault::nowhere(problem).in_file(&pipeline.file, &pipeline.text)
+            Diagnostic::nowhere(problem).in_file(&pipeline.file, &pipeline.text)
         };
         let mut runs = sweep.runs.into_iter();
         match (runs.next(), runs.next()) {
             (Some(one), None) => Ok(one),
             (Some(one), Some(_)) => Err(several(&one)),
             // A sweep has a run at least.
-            (None, _) => Err(Fault::nowhere("expected a run, found none").in_file("", "")),
+            (None, _) => Err(Diagnostic::nowhere("expected a run, found none").in_file("", "")),
         }
     }
 
@@ -87,7 +87,7 @@ impl Sweep {
         let file = path.display().to_string();
         match files::text(path, LARGEST_FILE_BYTES) {
             Ok(text) => Self::read(&file, &text, sets),
-            Err(error) => Err(Fault::nowhere(format!("cannot read the pipeline file: {error}")).in_file(&file, "")),
+            Err(error) => Err(Diagnostic::nowhere(format!("cannot read the pipeline file: {error}")).in_file(&file, "")),
         }
     }
 
@@ -109,9 +109,9 @@ impl Sweep {
             for point in points {
                 let values: Vec<String> = point.values().iter().map(|(axis, value)| format!("{axis} {value}")).collect();
                 let run = point.apply(&tree).and_then(|tree| spec(tree, &sets));
-                let run = run.map_err(|fault| Fault { message: format!("with {}: {}", values.join(", "), fault.message), ..fault })?;
+                let run = run.map_err(|fault| Diagnostic { message: format!("with {}: {}", values.join(", "), fault.message), ..fault })?;
                 if runs.iter().any(|other| other.spec.name.value == run.name.value) {
-                    return Err(Fault::at(
+                    return Err(Diagnostic::at(
                         run.name.span,
                         format!("two runs of the matrix are called {}; let their values differ in letters and digits", run.name.value),
                     ));
@@ -120,7 +120,7 @@ impl Sweep {
             }
             Ok(Self { name, runs, has_matrix: true })
         };
-        read().map_err(|fault: Fault| fault.in_file(file, text))
+        read().map_err(|fault: Diagnostic| fault.in_file(file, text))
     }
 }
 
@@ -131,29 +131,29 @@ fn name(file: &Tree) -> String {
     name.unwrap_or_default().to_string()
 }
 
-fn spec(mut tree: Tree, sets: &[(String, String)]) -> Result<Spec, Fault> {
+fn spec(mut tree: Tree, sets: &[(String, String)]) -> Result<Spec, Diagnostic> {
     params::fill_in(&mut tree, sets)?;
     Spec::deserialize(&tree)
 }
 
 /// The first key must be `optune: 1`, so that files of other versions are told before anything else is wrong with them.
-fn version(root: &Tree) -> Result<(), Fault> {
+fn version(root: &Tree) -> Result<(), Diagnostic> {
     let Value::Mapping(entries) = &root.value else {
-        return Err(Fault::at(root.span, "expected a mapping that begins with \"optune: 1\""));
+        return Err(Diagnostic::at(root.span, "expected a mapping that begins with \"optune: 1\""));
     };
     match entries.first() {
         Some((key, version)) if key.text() == Some("optune") => match version.value {
             Value::Integer(1) => {}
             Value::Integer(other) => {
-                return Err(Fault::at(version.span, format!("version {other} of the pipeline file is unknown here; expected 1")));
+                return Err(Diagnostic::at(version.span, format!("version {other} of the pipeline file is unknown here; expected 1")));
             }
-            _ => return Err(Fault::at(version.span, "expected the version of the pipeline file: 1")),
+            _ => return Err(Diagnostic::at(version.span, "expected the version of the pipeline file: 1")),
         },
         Some((key, _)) => {
             let found = key.text().unwrap_or_default();
-            return Err(Fault::at(key.span, format!("expected \"optune: 1\" as the first key, found \"{found}\"")));
+            return Err(Diagnostic::at(key.span, format!("expected \"optune: 1\" as the first key, found \"{found}\"")));
         }
-        None => return Err(Fault::at(root.span, "expected a mapping that begins with \"optune: 1\", found an empty one")),
+        None => return Err(Diagnostic::at(root.span, "expected a mapping that begins with \"optune: 1\", found an empty one")),
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 
 use serde::Deserialize;
 
-use super::error::Fault;
+use super::error::Diagnostic;
 use super::position::Span;
 use super::spec::Param;
 use super::tree::{Tree, Value};
@@ -30,20 +30,22 @@ impl Point {
     }
 
     /// The file of this run: the params and the seed that the point says, and a name of its own.
-    pub(super) fn apply(&self, file: &Tree) -> Result<Tree, Fault> {
+    pub(super) fn apply(&self, file: &Tree) -> Result<Tree, Diagnostic> {
         let mut file = file.clone();
-        let Value::Mapping(entries) = &mut file.value else { return Ok(file) };
+        let Value::Mapping(entries) = &mut file.value else {
+            return Err(Diagnostic::internal("matrix: the file is no mapping"));
+        };
         for (axis, value) in &self.0 {
-            let place = match axis.as_str() {
+            let values = match axis.as_str() {
                 SEED => &mut *entries,
                 _ => match entries.iter_mut().find(|(key, _)| key.text() == Some("params")) {
                     Some((_, Tree { value: Value::Mapping(params), .. })) => params,
-                    _ => continue,
+                    _ => return Err(Diagnostic::internal(format!("matrix: the axis {axis} is no param"))),
                 },
             };
-            match place.iter_mut().find(|(key, _)| key.text() == Some(axis)) {
+            match values.iter_mut().find(|(key, _)| key.text() == Some(axis)) {
                 Some((_, old)) => *old = value.clone(),
-                None => place.push((Tree { value: Value::Text(axis.clone()), span: value.span }, value.clone())),
+                None => values.push((Tree { value: Value::Text(axis.clone()), span: value.span }, value.clone())),
             }
         }
         if let Some((_, name)) = entries.iter_mut().find(|(key, _)| key.text() == Some("name"))
@@ -68,13 +70,13 @@ fn in_a_name(value: &str) -> String {
 
 /// Takes the matrix out of a file and gives its points; none where there is no matrix. `sets` of axes leave the points that have these
 /// values; they are taken out of `sets`.
-pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Result<Option<Vec<Point>>, Fault> {
+pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Result<Option<Vec<Point>>, Diagnostic> {
     let Value::Mapping(entries) = &mut file.value else { return Ok(None) };
     let Some(at) = entries.iter().position(|(key, _)| key.text() == Some("matrix")) else { return Ok(None) };
     let (key, matrix) = entries.remove(at);
     let defaults = defaults(entries);
     let Value::Mapping(parts) = &matrix.value else {
-        return Err(Fault::at(matrix.span, "expected the axes of the matrix, each with the list of its values"));
+        return Err(Diagnostic::at(matrix.span, "expected the axes of the matrix, each with the list of its values"));
     };
     let (mut axes, mut excluded, mut included) = (Vec::new(), Vec::new(), Vec::new());
     for (name, part) in parts {
@@ -88,7 +90,7 @@ pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Resul
         }
     }
     if axes.is_empty() && included.is_empty() {
-        return Err(Fault::at(key.span, "expected an axis at least: a param, or seed, and the list of its values"));
+        return Err(Diagnostic::at(key.span, "expected an axis at least: a param, or seed, and the list of its values"));
     }
     let mut points = if axes.is_empty() { Vec::new() } else { product(&axes, key.span)? };
     for entry in excluded {
@@ -97,14 +99,14 @@ pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Resul
             let axis = name.text().unwrap_or_default();
             if !axes.iter().any(|(other, _)| other == axis) {
                 let names: Vec<&str> = axes.iter().map(|(name, _)| name.as_str()).collect();
-                return Err(Fault::at(name.span, format!("unknown axis \"{axis}\"{}", suggestion(axis, &names))));
+                return Err(Diagnostic::at(name.span, format!("unknown axis \"{axis}\"{}", suggestion(axis, &names))));
             }
             values.push((axis, value));
         }
         let before = points.len();
         points.retain(|Point(point)| !values.iter().all(|(axis, value)| point.iter().any(|(a, v)| a == axis && v.value == value.value)));
         if points.len() == before {
-            return Err(Fault::at(entry.span, "expected values that some combination has, found none that has them all"));
+            return Err(Diagnostic::at(entry.span, "expected values that some combination has, found none that has them all"));
         }
     }
     for entry in included {
@@ -143,11 +145,11 @@ pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Resul
         points.retain(|point| value_of(point).as_ref() == Some(&value));
         if points.is_empty() {
             let there: Vec<&str> = there.iter().map(String::as_str).collect();
-            return Err(Fault::nowhere(format!("--set {name}={value}: no run of the matrix has it; expected {}", one_of(&there))));
+            return Err(Diagnostic::nowhere(format!("--set {name}={value}: no run of the matrix has it; expected {}", one_of(&there))));
         }
     }
     match points.len() {
-        0 => Err(Fault::at(key.span, "expected a combination at least, found every one excluded")),
+        0 => Err(Diagnostic::at(key.span, "expected a combination at least, found every one excluded")),
         many if many > MOST_POINTS => Err(too_many(key.span)),
         _ => Ok(Some(points)),
     }
@@ -166,63 +168,63 @@ fn defaults(entries: &[(Tree, Tree)]) -> Vec<(String, Tree)> {
 }
 
 /// The value of a param without a matrix.
-fn known<'a>(axis: &str, span: Span, defaults: &'a [(String, Tree)]) -> Result<&'a Tree, Fault> {
+fn known<'a>(axis: &str, span: Span, defaults: &'a [(String, Tree)]) -> Result<&'a Tree, Diagnostic> {
     match defaults.iter().rfind(|(name, _)| name == axis) {
         Some((name, _)) if name == SEED && defaults.iter().filter(|(name, _)| name == SEED).count() > 1 => {
-            Err(Fault::at(span, "expected to know which seed is meant, found a param of that name; give the param another name"))
+            Err(Diagnostic::at(span, "expected to know which seed is meant, found a param of that name; give the param another name"))
         }
         Some((_, value)) => Ok(value),
         None => {
             let names: Vec<&str> = defaults.iter().map(|(name, _)| name.as_str()).collect();
-            Err(Fault::at(span, format!("unknown param \"{axis}\"{}", suggestion(axis, &names))))
+            Err(Diagnostic::at(span, format!("unknown param \"{axis}\"{}", suggestion(axis, &names))))
         }
     }
 }
 
-fn entries_of(part: &Tree) -> Result<Vec<&Tree>, Fault> {
+fn entries_of(part: &Tree) -> Result<Vec<&Tree>, Diagnostic> {
     match &part.value {
         Value::List(items) => Ok(items.iter().collect()),
-        _ => Err(Fault::at(part.span, "expected a list of combinations")),
+        _ => Err(Diagnostic::at(part.span, "expected a list of combinations")),
     }
 }
 
-fn mapping(entry: &Tree) -> Result<&[(Tree, Tree)], Fault> {
+fn mapping(entry: &Tree) -> Result<&[(Tree, Tree)], Diagnostic> {
     match &entry.value {
         Value::Mapping(entries) if !entries.is_empty() => Ok(entries),
-        _ => Err(Fault::at(entry.span, "expected a combination, such as { ratio: 0.5 }")),
+        _ => Err(Diagnostic::at(entry.span, "expected a combination, such as { ratio: 0.5 }")),
     }
 }
 
 /// The values of an axis: at least one, no two alike.
-fn values(part: &Tree, default: &Tree) -> Result<Vec<Tree>, Fault> {
+fn values(part: &Tree, default: &Tree) -> Result<Vec<Tree>, Diagnostic> {
     let Value::List(items) = &part.value else {
-        return Err(Fault::at(part.span, "expected the list of values that the axis takes"));
+        return Err(Diagnostic::at(part.span, "expected the list of values that the axis takes"));
     };
     if items.is_empty() {
-        return Err(Fault::at(part.span, "expected a value at least"));
+        return Err(Diagnostic::at(part.span, "expected a value at least"));
     }
     for (index, item) in items.iter().enumerate() {
         one(item, default)?;
         if items.iter().take(index).any(|other| other.value == item.value) {
-            return Err(Fault::at(item.span, "the axis has this value already"));
+            return Err(Diagnostic::at(item.span, "the axis has this value already"));
         }
     }
     Ok(items.clone())
 }
 
 /// A value of the kind that the param is.
-fn one(item: &Tree, default: &Tree) -> Result<Vec<Tree>, Fault> {
+fn one(item: &Tree, default: &Tree) -> Result<Vec<Tree>, Diagnostic> {
     let is_number = |value: &Value| matches!(value, Value::Integer(_) | Value::Number(_));
     let (fits, expected) = match &default.value {
         Value::Text(_) => (matches!(&item.value, Value::Text(text) if !text.contains("${")), "text, as the param is"),
         Value::Boolean(_) => (matches!(item.value, Value::Boolean(_)), "true or false, as the param is"),
         _ => (is_number(&item.value), "a number, as the param is"),
     };
-    if fits { Ok(vec![item.clone()]) } else { Err(Fault::at(item.span, format!("expected {expected}"))) }
+    if fits { Ok(vec![item.clone()]) } else { Err(Diagnostic::at(item.span, format!("expected {expected}"))) }
 }
 
 /// Every combination of the axes' values, the last axis changing first.
-fn product(axes: &[(String, Vec<Tree>)], span: Span) -> Result<Vec<Point>, Fault> {
+fn product(axes: &[(String, Vec<Tree>)], span: Span) -> Result<Vec<Point>, Diagnostic> {
     let count = axes.iter().fold(1_usize, |count, (_, values)| count.saturating_mul(values.len()));
     if count > MOST_POINTS {
         return Err(too_many(span));
@@ -238,6 +240,6 @@ fn product(axes: &[(String, Vec<Tree>)], span: Span) -> Result<Vec<Point>, Fault
     Ok(points)
 }
 
-fn too_many(span: Span) -> Fault {
-    Fault::at(span, format!("expected at most {MOST_POINTS} combinations, found more"))
+fn too_many(span: Span) -> Diagnostic {
+    Diagnostic::at(span, format!("expected at most {MOST_POINTS} combinations, found more"))
 }

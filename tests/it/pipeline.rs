@@ -279,8 +279,8 @@ fn broken_files_are_told_what_is_wrong_and_where() {
         let expected = text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap();
         let found = match Pipeline::load(&path, &[]).and_then(|pipeline| pipeline.graph(folder.path())) {
             Ok(_) => "no error".to_string(),
-            Err(error) if error.span.line == 0 => error.message,
-            Err(error) => format!("{}:{} {}", error.span.line, error.span.column, error.message),
+            Err(error) if error.span().line == 0 => error.message().to_string(),
+            Err(error) => format!("{}:{} {}", error.span().line, error.span().column, error.message()),
         };
         if found != expected {
             wrong += &format!("{}\n  expected {expected}\n  found    {found}\n", path.file_name().unwrap().display());

@@ -250,7 +250,9 @@ impl Operator {
 
     /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
-        let written = serde_json::to_value(self).unwrap_or_default();
+        let written = serde_json::to_value(self);
+        debug_assert!(written.is_ok(), "settings are numbers, strings and maps with string keys");
+        let written = written.unwrap_or_default();
         let settings = written.get(self.name()).and_then(Value::as_object).cloned().unwrap_or_default();
         let is_slot = |key: &str, value: &Value| match Slot::from_name(key) {
             // A share is a setting; a table is an input.

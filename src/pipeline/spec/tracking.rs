@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::error::Fault;
+use crate::pipeline::error::Diagnostic;
 use crate::pipeline::position::{At, Span};
 
 /// Programs that draw curves of a run as it goes on. They change nothing about it: what they are given is read from its tables.
@@ -38,25 +38,25 @@ impl Tracking {
     }
 
     /// Checks what is no address or no name.
-    pub(in crate::pipeline) fn check(&self) -> Result<(), Fault> {
+    pub(in crate::pipeline) fn check(&self) -> Result<(), Diagnostic> {
         let Some(Mlflow { uri, experiment }) = &self.mlflow else { return Ok(()) };
         let rest = uri.value.strip_prefix("http://").or_else(|| uri.value.strip_prefix("https://"));
         let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
         if host.is_empty() {
             let found = &uri.value;
-            return Err(Fault::at(uri.span, format!("expected an address such as http://localhost:5000, found \"{found}\"")));
+            return Err(Diagnostic::at(uri.span, format!("expected an address such as http://localhost:5000, found \"{found}\"")));
         }
         if host.contains('@') {
             // The address is written into the run folder, and so would be the password.
             let problem = "expected an address without user and password; put a token into the variable MLFLOW_TRACKING_TOKEN instead";
-            return Err(Fault::at(uri.span, problem));
+            return Err(Diagnostic::at(uri.span, problem));
         }
         if uri.value.contains(['?', '#']) {
-            return Err(Fault::at(uri.span, format!("expected an address without \"?\" and \"#\", found \"{}\"", uri.value)));
+            return Err(Diagnostic::at(uri.span, format!("expected an address without \"?\" and \"#\", found \"{}\"", uri.value)));
         }
         let name = experiment.value.trim();
         if name.is_empty() || name.contains(['\'', '"', '`', '\n']) {
-            return Err(Fault::at(experiment.span, format!("expected a name without quotes, found {:?}", experiment.value)));
+            return Err(Diagnostic::at(experiment.span, format!("expected a name without quotes, found {:?}", experiment.value)));
         }
         Ok(())
     }
