@@ -85,7 +85,8 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
 
 /// The logprobs under the reference that are kept for these keys; what is damaged is reported and computed again.
 fn kept(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, OperatorError> {
-    let (batches, damaged) = context.run.kept(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?)?;
+    let (batches, damaged) =
+        context.run.kept(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?)?;
     for bad in damaged {
         context.progress.warned(&context.task.label(), &bad.to_string());
     }

@@ -13,10 +13,10 @@ use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::engine::Engine;
+use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
-use super::spec::generate::Generate;
 use super::spec::select::{Select, Strategy};
 use super::spec::sft::{Initialize, Sft};
 use crate::did_you_mean::nearest;
@@ -57,12 +57,13 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
         let target = match (&node.operator, slot) {
             // A table of rewards from the user is ranked like a pool.
             (Operator::Select(_), Slot::Pool) => {
-                let own = |fault| scope.resolve(input, Output::Table, section).map_err(|_| fault);
+                let own = |diagnostic| scope.resolve(input, Output::Table, section).map_err(|_| diagnostic);
                 scope.resolve(input, expected, section).or_else(own)?
             }
             _ => scope.resolve(input, expected, section)?,
         };
-        let optional = matches!((&node.operator, slot), (Operator::Select(_), Slot::Pool | Slot::Previous) | (Operator::Merge(_), Slot::Carried));
+        let optional =
+            matches!((&node.operator, slot), (Operator::Select(_), Slot::Pool | Slot::Previous) | (Operator::Merge(_), Slot::Carried));
         check_start(scope, target, optional, &input.value, input.span)?;
         links.push(Link { slot, name: input.value.clone(), target, span: input.span });
     }

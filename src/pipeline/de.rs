@@ -85,7 +85,7 @@ impl<'de> Deserializer<'de> for &Tree {
             Value::List(items) => visitor.visit_seq(Items(items)),
             Value::Mapping(entries) => visitor.visit_map(Entries { rest: entries, value: None }),
         }
-        .map_err(|fault| fault.or_at(self.span))
+        .map_err(|diagnostic| diagnostic.or_at(self.span))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Diagnostic> {
@@ -114,7 +114,7 @@ impl<'de> Deserializer<'de> for &Tree {
             Value::Mapping(_) => Err(Diagnostic::nowhere(format!("expected one key: {}", one_of(variants)))),
             _ => Err(Diagnostic::nowhere(format!("expected {}", one_of(variants)))),
         }
-        .map_err(|fault| fault.or_at(self.span))
+        .map_err(|diagnostic| diagnostic.or_at(self.span))
     }
 
     forward_to_deserialize_any! {
@@ -131,7 +131,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Diagnostic> {
         let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
         self.0 = rest;
-        seed.deserialize(first).map(Some).map_err(|fault| fault.or_at(first.span))
+        seed.deserialize(first).map(Some).map_err(|diagnostic| diagnostic.or_at(first.span))
     }
 }
 
@@ -146,12 +146,12 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Diagnostic> {
         let Some(((key, value), rest)) = self.rest.split_first() else { return Ok(None) };
         (self.rest, self.value) = (rest, Some(value));
-        seed.deserialize(key).map(Some).map_err(|fault| fault.or_at(key.span))
+        seed.deserialize(key).map(Some).map_err(|diagnostic| diagnostic.or_at(key.span))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Diagnostic> {
         let value = self.value.take().ok_or_else(|| Diagnostic::nowhere("expected a key before the value"))?;
-        seed.deserialize(value).map_err(|fault| fault.or_at(value.span))
+        seed.deserialize(value).map_err(|diagnostic| diagnostic.or_at(value.span))
     }
 }
 
@@ -170,7 +170,7 @@ impl<'de> SeqAccess<'de> for Positioned<'_> {
             1 => self.tree.span.line,
             2 => self.tree.span.column,
             3 => self.tree.span.width,
-            _ => return seed.deserialize(self.tree).map(Some).map_err(|fault| fault.or_at(self.tree.span)),
+            _ => return seed.deserialize(self.tree).map(Some).map_err(|diagnostic| diagnostic.or_at(self.tree.span)),
         };
         seed.deserialize(number.into_deserializer()).map(Some)
     }
@@ -187,7 +187,7 @@ impl<'de> EnumAccess<'de> for Choice<'_> {
     type Variant = Self;
 
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Diagnostic> {
-        let variant = seed.deserialize(self.name).map_err(|fault| fault.or_at(self.name.span))?;
+        let variant = seed.deserialize(self.name).map_err(|diagnostic| diagnostic.or_at(self.name.span))?;
         Ok((variant, self))
     }
 }

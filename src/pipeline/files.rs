@@ -59,24 +59,24 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Diagnostic> {
 
 /// The file of this path, or all files that it fits as a pattern.
 fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
-    let fault = |problem: String| Diagnostic::at(written.span, problem);
+    let diagnostic = |problem: String| Diagnostic::at(written.span, problem);
     let path = folder.join(&written.value);
     if path.is_file() {
         return Ok(vec![path]);
     }
     if path.is_dir() {
-        return Err(fault(format!("expected a file, but \"{}\" is a directory; to read all in it, end with /*", written.value)));
+        return Err(diagnostic(format!("expected a file, but \"{}\" is a directory; to read all in it, end with /*", written.value)));
     }
     if !written.value.contains(['*', '?', '[']) {
-        return Err(fault(format!("expected a file, but \"{}\" is not there", written.value)));
+        return Err(diagnostic(format!("expected a file, but \"{}\" is not there", written.value)));
     }
     let pattern = Path::new(&glob::Pattern::escape(&folder.to_string_lossy())).join(&written.value);
     let paths = glob::glob(&pattern.to_string_lossy())
-        .map_err(|error| fault(format!("\"{}\" is no pattern of file names: {}", written.value, error.msg)))?;
-    let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| fault(format!("\"{}\": {error}", written.value)))?;
+        .map_err(|error| diagnostic(format!("\"{}\" is no pattern of file names: {}", written.value, error.msg)))?;
+    let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| diagnostic(format!("\"{}\": {error}", written.value)))?;
     let files: Vec<PathBuf> = paths.into_iter().filter(|path| path.is_file()).collect();
     if files.is_empty() {
-        return Err(fault(format!("expected files, but none fits \"{}\"", written.value)));
+        return Err(diagnostic(format!("expected files, but none fits \"{}\"", written.value)));
     }
     Ok(files)
 }
@@ -105,7 +105,10 @@ fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Diagnostic> {
     let written = &model.value;
     if let Some(named) = written.strip_prefix("hf://") {
         let expected = || {
-            Diagnostic::at(model.span, format!("expected a model of the hub as hf://ORG/NAME or hf://ORG/NAME@REVISION, found \"{written}\""))
+            Diagnostic::at(
+                model.span,
+                format!("expected a model of the hub as hf://ORG/NAME or hf://ORG/NAME@REVISION, found \"{written}\""),
+            )
         };
         return hub(named).ok_or_else(expected);
     }

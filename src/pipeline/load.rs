@@ -63,7 +63,7 @@ impl Pipeline {
     /// A name that leads nowhere or to something else than the slot takes, a cycle, a missing file, a query that cannot be parsed or reads
     /// an unknown table.
     pub fn graph(&self, folder: &Path) -> Result<Graph, PipelineError> {
-        unroll(self.spec.clone(), folder).map_err(|fault| fault.in_file(&self.file, &self.text))
+        unroll(self.spec.clone(), folder).map_err(|diagnostic| diagnostic.in_file(&self.file, &self.text))
     }
 }
 
@@ -109,7 +109,10 @@ impl Sweep {
             for point in points {
                 let values: Vec<String> = point.values().iter().map(|(axis, value)| format!("{axis} {value}")).collect();
                 let run = point.apply(&tree).and_then(|tree| spec(tree, &sets));
-                let run = run.map_err(|fault| Diagnostic { message: format!("with {}: {}", values.join(", "), fault.message), ..fault })?;
+                let run = run.map_err(|diagnostic| Diagnostic {
+                    message: format!("with {}: {}", values.join(", "), diagnostic.message),
+                    ..diagnostic
+                })?;
                 if runs.iter().any(|other| other.spec.name.value == run.name.value) {
                     return Err(Diagnostic::at(
                         run.name.span,
@@ -120,7 +123,7 @@ impl Sweep {
             }
             Ok(Self { name, runs, has_matrix: true })
         };
-        read().map_err(|fault: Diagnostic| fault.in_file(file, text))
+        read().map_err(|diagnostic: Diagnostic| diagnostic.in_file(file, text))
     }
 }
 

@@ -48,7 +48,8 @@ fn replace(params: &mut Tree, sets: &[(String, String)]) -> Result<(), Diagnosti
             (Value::Boolean(_), read) => (matches!(read, Value::Boolean(_)).then_some(read), "true or false"),
             (_, read) => (matches!(read, Value::Integer(_) | Value::Number(_)).then_some(read), "a number"),
         };
-        param.value = value.ok_or_else(|| Diagnostic::nowhere(format!("--set {name}={written}: expected {expected}, found \"{written}\"")))?;
+        param.value =
+            value.ok_or_else(|| Diagnostic::nowhere(format!("--set {name}={written}: expected {expected}, found \"{written}\"")))?;
     }
     Ok(())
 }

@@ -158,13 +158,13 @@ impl Scope {
     }
 
     fn find(&self, name: &Name, noun: &str, section: Section, fits: impl Fn(&Entry) -> bool) -> Result<(Target, Output), Diagnostic> {
-        let fault = |message: String| Err(Diagnostic::at(name.span, message));
+        let diagnostic = |message: String| Err(Diagnostic::at(name.span, message));
         let (base, last) = match name.value.strip_suffix("[t-1]") {
             Some(base) => (base, true),
             None => (name.value.as_str(), false),
         };
         if base.contains(['[', ']']) {
-            return fault(format!("expected a name, alone or followed by [t-1], found \"{}\"", name.value));
+            return diagnostic(format!("expected a name, alone or followed by [t-1], found \"{}\"", name.value));
         }
         let Some(entry) = self.entries.get(base) else {
             let seen = || self.entries.iter().filter(|(_, entry)| section == Section::Iterate || !matches!(entry.target, Target::Same(_)));
@@ -176,18 +176,20 @@ impl Scope {
                 None if fitting.is_empty() => "; there is none here".to_string(),
                 None => format!(": {}", crate::did_you_mean::one_of(&fitting)),
             };
-            return fault(format!("unknown input \"{}\": expected {noun}{hint}", name.value));
+            return diagnostic(format!("unknown input \"{}\": expected {noun}{hint}", name.value));
         };
         match (entry.target, last, section) {
-            (_, true, Section::Nodes) => fault(format!("\"{}\": only nodes of iterate have a last iteration to read", name.value)),
+            (_, true, Section::Nodes) => diagnostic(format!("\"{}\": only nodes of iterate have a last iteration to read", name.value)),
             (Target::Same(_), false, Section::Nodes) => {
-                fault(format!("\"{base}\" is made in every iteration; here only inputs and nodes outside iterate can be read"))
+                diagnostic(format!("\"{base}\" is made in every iteration; here only inputs and nodes outside iterate can be read"))
             }
             (Target::Same(index), true, Section::Iterate) => match self.start.get(index) {
                 Some(Start::Empty | Start::From(_)) => Ok((Target::Last(index), entry.output)),
-                _ => fault(format!("start does not say what \"{}\" is at t = 1; add it there: `{base}: none`, or a name", name.value)),
+                _ => diagnostic(format!("start does not say what \"{}\" is at t = 1; add it there: `{base}: none`, or a name", name.value)),
             },
-            (_, true, Section::Iterate) => fault(format!("\"{base}\" is not made in iterate and never changes; write it without [t-1]")),
+            (_, true, Section::Iterate) => {
+                diagnostic(format!("\"{base}\" is not made in iterate and never changes; write it without [t-1]"))
+            }
             (target, false, _) => Ok((target, entry.output)),
         }
     }

@@ -108,7 +108,10 @@ fn iterations(spec: &Spec) -> Result<u32, Diagnostic> {
         Some(Ok(last)) if (1..=MOST_ITERATIONS).contains(&last) => Ok(last),
         _ => {
             let found = &iterate.t.value;
-            Err(Diagnostic::at(iterate.t.span, format!("expected the iterations as 1..N with N from 1 to {MOST_ITERATIONS}, found \"{found}\"")))
+            Err(Diagnostic::at(
+                iterate.t.span,
+                format!("expected the iterations as 1..N with N from 1 to {MOST_ITERATIONS}, found \"{found}\""),
+            ))
         }
     }
 }

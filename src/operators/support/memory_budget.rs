@@ -10,8 +10,8 @@ use crate::disk;
 use crate::memory;
 use crate::model::Checkpoint;
 use crate::pipeline::spec::operator::Operator;
-use crate::pipeline::spec::resources::Resources;
 use crate::pipeline::spec::optimizer::Optimizer;
+use crate::pipeline::spec::resources::Resources;
 use crate::store::State;
 
 /// What a model at work takes beside weights and activations: logits in pieces, results of the layer in hand, the tokenizer, the rows.

@@ -91,7 +91,8 @@ impl<'a> Known<'a> {
 
     /// That each of the task's models fits into its memory: a model that is made here is as large as the one it began as.
     pub(in crate::operators) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), OperatorError> {
-        for input in [Slot::Policy, Slot::From, Slot::Reference, Slot::Initial, Slot::Model].into_iter().flat_map(|slot| task.inputs(slot)) {
+        for input in [Slot::Policy, Slot::From, Slot::Reference, Slot::Initial, Slot::Model].into_iter().flat_map(|slot| task.inputs(slot))
+        {
             let Some(folder) = self.base_model(input.input) else { continue };
             if !self.opened.contains_key(folder) {
                 self.opened.insert(folder, Checkpoint::open_blank(folder)?);
