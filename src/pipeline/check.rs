@@ -212,7 +212,8 @@ pub(super) fn order(nodes: &[ResolvedNode<'_>], needs: impl Fn(&Link) -> Option<
     }
 }
 
-/// The error for a cycle. Every waiting node waits for another one, so a path along them is a cycle.
+/// The error for a cycle. Every waiting node waits for another one, so a path along them is a
+/// cycle.
 fn cycle(nodes: &[ResolvedNode<'_>], waits_for: &[BTreeSet<usize>], stuck: usize, needs: impl Fn(&Link) -> Option<usize>) -> Diagnostic {
     let mut path = vec![stuck];
     let next = |index: usize| waits_for.get(index).and_then(|waits| waits.first().copied());

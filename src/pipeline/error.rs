@@ -35,8 +35,8 @@ impl PipelineError {
     }
 }
 
-/// A mistake in a pipeline file. Displays as `file:line:column: message`, the line itself, and carets
-/// under the position.
+/// A mistake in a pipeline file. Displays as `file:line:column: message`, the line itself, and
+/// carets under the position.
 #[derive(Clone, Debug)]
 pub struct Mistake {
     /// The file, as named by the user.

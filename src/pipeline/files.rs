@@ -1,6 +1,6 @@
-//! The outside files of a pipeline: that they are there, and the text of its SQL files.
+//! The outside files of a pipeline: checks that they exist, and reads its SQL files.
 //!
-//! Knows paths, not what the files hold; only SQL is read.
+//! Knows paths, not the contents of files except SQL.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,7 +15,8 @@ use super::spec::input::{Component, Input, Reward, RewardSource, TableFile};
 use super::spec::operator::Operator;
 use super::spec::query::Query;
 
-/// The sources of a pipeline, in order, each with its file found; SQL files take the place of their paths in `spec`.
+/// The sources of a pipeline, in order, each with its files. In `spec`, the text of SQL files
+/// replaces their paths.
 pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagnostic> {
     let inner = spec.iterate.iter_mut().flat_map(|iterate| iterate.nodes.values_mut());
     for node in spec.nodes.values_mut().chain(inner) {
@@ -57,7 +58,7 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Diagnostic> {
     })
 }
 
-/// The file of this path, or all files that it fits as a pattern.
+/// The file of this path, or all files of this pattern.
 fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     let diagnostic = |problem: String| Diagnostic::at(written.span, problem);
     let path = folder.join(&written.value);
@@ -81,7 +82,7 @@ fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     Ok(files)
 }
 
-/// A reward with its model directories found; its queries are read already.
+/// A reward with the directories of its models. Its queries are loaded already.
 fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Diagnostic> {
     let source = |source: &RewardSource| {
         Ok(match source {
@@ -100,7 +101,7 @@ fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Diagnostic> 
     }
 }
 
-/// A model's directory, or `hf://ORG/NAME@REVISION` for one that is to be fetched.
+/// The directory of a model, or `hf://ORG/NAME@REVISION` for a later download.
 fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Diagnostic> {
     let written = &model.value;
     if let Some(named) = written.strip_prefix("hf://") {
@@ -123,7 +124,8 @@ fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Diagnostic> {
     Ok(path)
 }
 
-/// `ORG/NAME` or `ORG/NAME@REVISION` with its revision, `main` unless it is given; nothing that could lead out of a folder.
+/// The `hf://` path of `ORG/NAME` or `ORG/NAME@REVISION`; the default revision is `main`. None for
+/// a name with a path out of its folder.
 fn hub(named: &str) -> Option<PathBuf> {
     let (repo, revision) = named.split_once('@').unwrap_or((named, "main"));
     let plain = |word: &str| {
@@ -134,7 +136,7 @@ fn hub(named: &str) -> Option<PathBuf> {
     valid.then(|| PathBuf::from(format!("hf://{repo}@{revision}")))
 }
 
-/// Puts the text of the file that a query names in the place of its path.
+/// Replaces the path of a query by the text of the file.
 fn read(query: &mut Query, folder: &Path) -> Result<(), Diagnostic> {
     let Some(path) = query.path() else { return Ok(()) };
     let text = text(&folder.join(path), LONGEST_QUERY_BYTES);
@@ -142,7 +144,8 @@ fn read(query: &mut Query, folder: &Path) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-/// The text of a file of at most `limit` bytes; of a longer one, or of a device that never ends, no more is read than shows that.
+/// The text of a file of at most `limit` bytes. A longer file, or an endless device, is read up to
+/// this limit only.
 pub(super) fn text(path: &Path, limit: usize) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;

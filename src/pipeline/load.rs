@@ -1,6 +1,6 @@
 //! From a file to [`Spec`]: YAML, version, params, types.
 //!
-//! Knows what may be written, not whether it makes sense together.
+//! Knows valid keys and values, not the relations between nodes.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use super::spec::Spec;
 use super::tree::{LARGEST_FILE_BYTES, Tree, Value};
 use super::unroll::unroll;
 
-/// A pipeline file that was read: all its keys and settings are known and in range; its names are not checked yet.
+/// A loaded pipeline file: all keys and settings are valid; names are not checked yet.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     /// The file as types, params filled in.
@@ -25,15 +25,16 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Reads a file of one run, with params replaced by `sets`.
+    /// Loads a file of one run, with params replaced by `sets`.
     ///
     /// # Errors
-    /// A file that cannot be read or is not valid YAML, an unknown version, key, param or value, a setting out of its range; several runs.
+    /// An unreadable file or invalid YAML; an unknown version, key, param or value; a setting out
+    /// of its range; several runs.
     pub fn load(path: &Path, sets: &[(String, String)]) -> Result<Self, PipelineError> {
         Self::one(Sweep::load(path, sets)?)
     }
 
-    /// Reads the text of one run, with params replaced by `sets`; `file` is its name in errors.
+    /// Parses the text of one run, with params replaced by `sets`; `file` is its name in errors.
     ///
     /// # Errors
     /// As [`Pipeline::load`].
@@ -56,12 +57,12 @@ impl Pipeline {
         }
     }
 
-    /// Checks names, slots, files and cycles, and unrolls the iterations. Paths are taken from `folder`, usually the working directory (an
-    /// empty path).
+    /// Checks names, slots, files and cycles, and unrolls the iterations. Paths are relative to
+    /// `folder`, usually the working directory (an empty path).
     ///
     /// # Errors
-    /// A name that leads nowhere or to something else than the slot takes, a cycle, a missing file, a query that cannot be parsed or reads
-    /// an unknown table.
+    /// An unknown name or a name of the wrong kind, a cycle, a missing file, an invalid query or
+    /// one with an unknown table.
     pub fn graph(&self, folder: &Path) -> Result<Graph, PipelineError> {
         unroll(self.spec.clone(), folder).map_err(|diagnostic| diagnostic.in_file(&self.file, &self.text))
     }
@@ -70,7 +71,7 @@ impl Pipeline {
 /// All runs of a pipeline file: one, or one for each point of its matrix.
 #[derive(Clone, Debug)]
 pub struct Sweep {
-    /// The name in the file, with which the names of all runs begin.
+    /// The name in the file, the prefix of the names of all runs.
     pub name: String,
     /// The runs, in the order of the matrix; at least one. No two have the same name.
     pub runs: Vec<Pipeline>,
@@ -79,10 +80,11 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Reads a file, with params replaced by `sets`; those of the matrix's axes leave the runs that have these values.
+    /// Loads a file, with params replaced by `sets`. A set of an axis keeps the runs with this
+    /// value.
     ///
     /// # Errors
-    /// As [`Pipeline::load`], but for several runs; and a matrix that is none.
+    /// As [`Pipeline::load`], except for several runs; and an invalid matrix.
     pub fn load(path: &Path, sets: &[(String, String)]) -> Result<Self, PipelineError> {
         let file = path.display().to_string();
         match files::text(path, LARGEST_FILE_BYTES) {
@@ -91,7 +93,7 @@ impl Sweep {
         }
     }
 
-    /// Reads a text, with params replaced by `sets`; `file` is its name in errors.
+    /// Parses a text, with params replaced by `sets`; `file` is its name in errors.
     ///
     /// # Errors
     /// As [`Sweep::load`].
@@ -139,7 +141,7 @@ fn spec(mut tree: Tree, sets: &[(String, String)]) -> Result<Spec, Diagnostic> {
     Spec::deserialize(&tree)
 }
 
-/// The first key must be `optune: 1`, so that files of other versions are told before anything else is wrong with them.
+/// Checks the first key, `optune: 1`. Files of other versions get this error before any other.
 fn version(root: &Tree) -> Result<(), Diagnostic> {
     let Value::Mapping(entries) = &root.value else {
         return Err(Diagnostic::at(root.span, "expected a mapping that begins with \"optune: 1\""));

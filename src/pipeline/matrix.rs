@@ -1,9 +1,10 @@
-//! Sweeps: one file with a `matrix` is many runs, one for each point of it.
+//! Sweeps: one file with a `matrix` for many runs, one for each of its points.
 //!
-//! As in GitHub Actions: every combination of the axes' values, without those that `exclude` names, and those that `include` names. Other than
-//! there, an entry of `include` makes combinations of its own, of which there may be several, and changes no others.
+//! As in GitHub Actions: every combination of the values of all axes, without the combinations of
+//! `exclude` and with those of `include`. Unlike there, an entry of `include` can be several
+//! combinations, and never changes others.
 //!
-//! Knows params and their values, not what they are for.
+//! Knows params and their values, not their use.
 
 use serde::Deserialize;
 
@@ -13,13 +14,14 @@ use super::spec::Param;
 use super::tree::{Tree, Value};
 use crate::did_you_mean::{one_of, suggestion};
 
-/// The axis that is no param: what all randomness is drawn from.
+/// The axis besides the params: the seed of all random numbers.
 const SEED: &str = "seed";
 
 /// The most points; a sweep of more is a mistake.
 const MOST_POINTS: usize = 1_000;
 
-/// One run of a sweep: a value on every axis, in the order of the axes, and maybe on further ones that `include` names.
+/// One run of a sweep: a value for every axis, in the order of the axes, then for further params of
+/// `include`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Point(Vec<(String, Tree)>);
 
@@ -29,7 +31,7 @@ impl Point {
         self.0.iter().map(|(axis, value)| (axis.clone(), written(value))).collect()
     }
 
-    /// The file of this run: the params and the seed that the point says, and a name of its own.
+    /// The file of this run, with the params, the seed and the name of the point.
     pub(super) fn apply(&self, file: &Tree) -> Result<Tree, Diagnostic> {
         let mut file = file.clone();
         let Value::Mapping(entries) = &mut file.value else {
@@ -68,8 +70,8 @@ fn in_a_name(value: &str) -> String {
     value.chars().map(|c| if c.is_ascii_alphanumeric() || ['.', '_'].contains(&c) { c } else { '_' }).collect()
 }
 
-/// Takes the matrix out of a file and gives its points; none where there is no matrix. `sets` of axes leave the points that have these
-/// values; they are taken out of `sets`.
+/// Removes the matrix from a file and returns its points; none without a matrix. `sets` of axes
+/// keep the points with these values, and are removed from `sets`.
 pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Result<Option<Vec<Point>>, Diagnostic> {
     let Value::Mapping(entries) = &mut file.value else { return Ok(None) };
     let Some(at) = entries.iter().position(|(key, _)| key.text() == Some("matrix")) else { return Ok(None) };
@@ -119,7 +121,7 @@ pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Resul
                 if matches!(value.value, Value::List(_)) { values(value, default)? } else { one(value, default)? },
             ));
         }
-        // In the order of the axes, so that names are alike.
+        // In the order of the axes, for similar names.
         let mut all = Vec::new();
         for (axis, _) in &axes {
             let given = own.iter().position(|(name, _)| name == axis).map(|at| own.remove(at).1);
@@ -155,7 +157,7 @@ pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Resul
     }
 }
 
-/// The params, and the seed, as the file has them without a matrix.
+/// The params and the seed of the file without its matrix.
 fn defaults(entries: &[(Tree, Tree)]) -> Vec<(String, Tree)> {
     let of = |name: &str| entries.iter().find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value);
     let params = match of("params").map(|params| &params.value) {
@@ -212,7 +214,7 @@ fn values(part: &Tree, default: &Tree) -> Result<Vec<Tree>, Diagnostic> {
     Ok(items.clone())
 }
 
-/// A value of the kind that the param is.
+/// A value of the same kind as the param.
 fn one(item: &Tree, default: &Tree) -> Result<Vec<Tree>, Diagnostic> {
     let is_number = |value: &Value| matches!(value, Value::Integer(_) | Value::Number(_));
     let (fits, expected) = match &default.value {

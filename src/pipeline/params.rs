@@ -1,6 +1,6 @@
-//! Params: `${name}` filled in everywhere, `--set` before that.
+//! Params: replaced by `--set`, then filled in for `${name}` everywhere.
 //!
-//! Knows scalars and where they stand, not what they are for.
+//! Knows scalars and their positions, not their use.
 
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -11,7 +11,8 @@ use super::spec::Param;
 use super::tree::{Tree, Value};
 use crate::did_you_mean::suggestion;
 
-/// Replaces params by `--set`, then fills them in. A scalar that is `${name}` and nothing else becomes the param's value, with its type.
+/// Replaces params by `--set`, then fills them in. The scalar `${name}` alone gets the value of the
+/// param with its type.
 pub(super) fn fill_in(root: &mut Tree, sets: &[(String, String)]) -> Result<(), Diagnostic> {
     let Value::Mapping(entries) = &mut root.value else { return Ok(()) };
     let mut params = IndexMap::new();
@@ -33,7 +34,7 @@ pub(super) fn fill_in(root: &mut Tree, sets: &[(String, String)]) -> Result<(), 
     others.map(|(_, value)| value).try_for_each(|value| fill(value, &params))
 }
 
-/// Puts the values of `--set` in the place of the params they name.
+/// Replaces the values of params by those of `--set`.
 fn replace(params: &mut Tree, sets: &[(String, String)]) -> Result<(), Diagnostic> {
     let Value::Mapping(entries) = &mut params.value else { return Ok(()) };
     for (name, written) in sets {
@@ -93,7 +94,8 @@ fn filled(text: &str, span: Span, params: &Params) -> Result<Value, Diagnostic> 
     Ok(Value::Text(parts))
 }
 
-/// The place of a stretch of a text from byte `start`: within the scalar where that is on one line and free of escapes, else all of it.
+/// The position of a part of a text from byte `start`: inside the scalar if it is on one line and
+/// without escapes, else the whole scalar.
 fn within(text: &str, span: Span, start: usize, width: usize) -> Span {
     let characters = text.chars().count();
     let quotes = span.width.checked_sub(characters).filter(|quotes| [0, 2].contains(quotes));

@@ -16,7 +16,7 @@ use crate::did_you_mean::nearest;
 pub(super) enum Target {
     /// One of `inputs`.
     Source(usize),
-    /// One of `nodes`, which run once.
+    /// One of `nodes`.
     Once(usize),
     /// One of `iterate.nodes`, in the same iteration.
     Same(usize),
@@ -72,7 +72,8 @@ pub(super) fn derived(operator: &Operator) -> &'static [&'static str] {
 }
 
 impl Scope {
-    /// The names of a pipeline. Each is valid and unique, also among the further outputs of all nodes.
+    /// The names of a pipeline. Each is valid and unique, also among the further outputs of all
+    /// nodes.
     pub(super) fn new(spec: &Spec) -> Result<Self, Diagnostic> {
         let mut scope = Self { entries: IndexMap::new(), start: Vec::new() };
         for (index, (name, input)) in spec.inputs.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! The pipeline file as a tree of values, each with its position.
 //!
-//! Knows YAML, not what the keys mean.
+//! Knows YAML, not the meaning of keys.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 use super::error::Diagnostic;
 use super::position::Span;
 
-/// A value and where it is written.
+/// A value and its position.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tree {
     pub(super) value: Value,
@@ -31,11 +31,12 @@ pub(super) enum Value {
     Mapping(Vec<(Tree, Tree)>),
 }
 
-/// The largest pipeline file, in bytes; far above any that a person writes.
+/// The largest pipeline file, in bytes; far larger than any written by a person.
 pub(super) const LARGEST_FILE_BYTES: usize = 1 << 20;
 
 impl Tree {
-    /// Reads a text of one YAML document. Nesting, aliases and size are limited, so that no text can exhaust memory or stack.
+    /// Parses a text of one YAML document. Limits on nesting, aliases and size protect memory and
+    /// stack.
     pub(super) fn read(text: &str) -> Result<Self, Diagnostic> {
         if text.len() > LARGEST_FILE_BYTES {
             return Err(Diagnostic::nowhere(format!("expected at most {LARGEST_FILE_BYTES} bytes, found {}", text.len())));

@@ -1,4 +1,5 @@
-//! From the checked file to the graph: writes out the iterations, and splits some nodes into several tasks.
+//! From the checked file to the graph: writes out the iterations, and splits some nodes into
+//! several tasks.
 //!
 //! Some tasks read more than the names in the file. The unrolling finds these inputs by lineage:
 //!
@@ -116,10 +117,10 @@ fn iterations(spec: &Spec) -> Result<u32, Diagnostic> {
     }
 }
 
-/// The date, if one is given: a day that the calendar has.
+/// The date, if given: a day of the calendar.
 fn date(spec: &Spec) -> Result<Option<NaiveDate>, Diagnostic> {
     let Some(At { value, span }) = &spec.date else { return Ok(None) };
-    // The length rules out years of more digits and days without their zero, which would make two spellings of one date.
+    // The length excludes longer years and days without their zero: a date has one spelling.
     match value.parse::<NaiveDate>() {
         Ok(date) if value.len() == 10 => Ok(Some(date)),
         _ => Err(Diagnostic::at(*span, format!("expected a date such as 2026-11-23, found \"{value}\""))),
@@ -167,7 +168,8 @@ impl Unrolling<'_> {
                 if !inputs.iter().any(|input| input.slot == Slot::Pool) && select.pool.is_some() {
                     select.strategy = Strategy::All;
                 }
-                // Settings without an effect get one value: equal selections have equal fingerprints.
+                // Settings without an effect get one value: equal selections have equal
+                // fingerprints.
                 if select.strategy == Strategy::All {
                     *select = Select { strategy: Strategy::All, prompts: select.prompts.clone(), ..Select::default() };
                     inputs.retain(|input| input.slot == Slot::Prompts);
@@ -219,7 +221,8 @@ impl Unrolling<'_> {
         Ok(inputs)
     }
 
-    /// Adds the baseline's part of an evaluation, the same for all iterations. None for other nodes.
+    /// Adds the baseline's part of an evaluation, the same for all iterations. None for other
+    /// nodes.
     fn add_baseline(&mut self, node: &ResolvedNode<'_>) -> Result<Option<Baseline>, Diagnostic> {
         let Operator::Evaluate(evaluate) = &node.node.operator else { return Ok(None) };
         // The inputs made in an iteration are not part of the baseline.
@@ -345,8 +348,8 @@ impl Unrolling<'_> {
         Ok(self.tasks.len() - 1)
     }
 
-    /// The filled slots of these links in an iteration. A link to the previous iteration stays empty at
-    /// t = 1 if it starts from `none`.
+    /// The filled slots of these links in an iteration. A link to the previous iteration stays
+    /// empty at t = 1 if it starts from `none`.
     fn bindings<'l>(&self, links: impl IntoIterator<Item = &'l Link>, t: Option<u32>) -> Result<Vec<Binding>, Diagnostic> {
         let mut bindings = Vec::new();
         for Link { slot, name, target, .. } in links {
@@ -391,8 +394,8 @@ impl Unrolling<'_> {
         }
     }
 
-    /// The policy behind `responses`, if the reward asks a server: the server gets texts in the chat
-    /// template of the policy.
+    /// The policy behind `responses`, if the reward asks a server: the server gets texts in the
+    /// chat template of the policy.
     fn policy_for_server(&self, inputs: &[Binding], responses: Input) -> Result<Option<Binding>, Diagnostic> {
         for reward in only(inputs, |slot| [Slot::Reward, Slot::Rewards].contains(&slot)) {
             let Input::Source(index) = reward.input else { continue };
