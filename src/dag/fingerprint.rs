@@ -32,7 +32,7 @@ impl From<Fingerprint> for String {
 
 impl Fingerprint {
     /// The hash of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn from_contents(bytes: &[u8]) -> Self {
         Self(blake3::hash(bytes).to_hex().to_string())
     }
 
@@ -81,7 +81,7 @@ impl Recipe {
     pub fn fingerprint(&self) -> Fingerprint {
         let text = serde_json::to_string(self);
         debug_assert!(text.is_ok(), "strings, numbers and maps with string keys always serialize");
-        Fingerprint::of(text.unwrap_or_default().as_bytes())
+        Fingerprint::from_contents(text.unwrap_or_default().as_bytes())
     }
 
     /// The differences from an `older` recipe, one readable phrase each; empty for equal recipes.

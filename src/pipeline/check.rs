@@ -179,7 +179,7 @@ fn tables(
         let by_name = At { value: relation.clone(), span: query.span };
         let (name, aliased) = aliases.get(relation).map_or((&by_name, false), |name| (name, true));
         let in_query = |error: Diagnostic| {
-            if aliased { error } else { Diagnostic { message: format!("{whose} reads \"{relation}\": {}", error.message), ..error } }
+            if aliased { error } else { error.prefixed(&format!("{whose} reads \"{relation}\"")) }
         };
         let target = scope.table(name, section).map_err(in_query)?;
         check_start(scope, target, false, &name.value, name.span)?;

@@ -99,6 +99,11 @@ impl Diagnostic {
         Self { span: self.span.or(Some(span)), ..self }
     }
 
+    /// The same error with a prefix: `prefix: message`.
+    pub(super) fn prefixed(self, prefix: &str) -> Self {
+        Self { message: format!("{prefix}: {}", self.message), ..self }
+    }
+
     /// The error of a file with this `text`.
     pub(super) fn in_file(self, file: &str, text: &str) -> PipelineError {
         if self.is_internal {

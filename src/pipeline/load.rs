@@ -111,10 +111,7 @@ impl Sweep {
             for point in points {
                 let values: Vec<String> = point.values().iter().map(|(axis, value)| format!("{axis} {value}")).collect();
                 let run = point.apply(&tree).and_then(|tree| spec(tree, &sets));
-                let run = run.map_err(|diagnostic| Diagnostic {
-                    message: format!("with {}: {}", values.join(", "), diagnostic.message),
-                    ..diagnostic
-                })?;
+                let run = run.map_err(|error| error.prefixed(&format!("with {}", values.join(", "))))?;
                 if runs.iter().any(|other| other.spec.name.value == run.name.value) {
                     return Err(Diagnostic::at(
                         run.name.span,

@@ -80,13 +80,15 @@ pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Resul
     let Value::Mapping(parts) = &matrix.value else {
         return Err(Diagnostic::at(matrix.span, "expected the axes of the matrix, each with the list of its values"));
     };
-    let (mut axes, mut excluded, mut included) = (Vec::new(), Vec::new(), Vec::new());
+    let mut axes = Vec::new();
+    let mut excluded = Vec::new();
+    let mut included = Vec::new();
     for (name, part) in parts {
         match name.text().unwrap_or_default() {
             "exclude" => excluded = entries_of(part)?,
             "include" => included = entries_of(part)?,
             axis => {
-                let default = known(axis, name.span, &defaults)?;
+                let default = default_of(axis, name.span, &defaults)?;
                 axes.push((axis.to_string(), values(part, default)?));
             }
         }
@@ -115,7 +117,7 @@ pub(super) fn points(file: &mut Tree, sets: &mut Vec<(String, String)>) -> Resul
         let mut own = Vec::new();
         for (name, value) in mapping(entry)? {
             let axis = name.text().unwrap_or_default();
-            let default = known(axis, name.span, &defaults)?;
+            let default = default_of(axis, name.span, &defaults)?;
             own.push((
                 axis.to_string(),
                 if matches!(value.value, Value::List(_)) { values(value, default)? } else { one(value, default)? },
@@ -170,7 +172,7 @@ fn defaults(entries: &[(Tree, Tree)]) -> Vec<(String, Tree)> {
 }
 
 /// The value of a param without a matrix.
-fn known<'a>(axis: &str, span: Span, defaults: &'a [(String, Tree)]) -> Result<&'a Tree, Diagnostic> {
+fn default_of<'a>(axis: &str, span: Span, defaults: &'a [(String, Tree)]) -> Result<&'a Tree, Diagnostic> {
     match defaults.iter().rfind(|(name, _)| name == axis) {
         Some((name, _)) if name == SEED && defaults.iter().filter(|(name, _)| name == SEED).count() > 1 => {
             Err(Diagnostic::at(span, "expected to know which seed is meant, found a param of that name; give the param another name"))

@@ -1,7 +1,8 @@
 //! The pipeline file: YAML to a checked, unrolled graph.
 //!
 //! ```text
-//! text ─▶ tree (positions) ─▶ one tree for each point of the matrix ─▶ params filled in ─▶ Spec (types, ranges) ─▶ names, slots, files, cycles checked ─▶ Graph
+//! text ─▶ tree (positions) ─▶ one tree for each point of the matrix ─▶ params filled in
+//!      ─▶ Spec (types, ranges) ─▶ names, slots, files, cycles checked ─▶ Graph
 //! ```
 //! Knows names, settings and required files; nothing of Arrow or burn, of running nodes, or of
 //! finished outputs.

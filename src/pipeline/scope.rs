@@ -95,7 +95,8 @@ impl Scope {
         for (name, node) in spec.nodes.iter().chain(inner()) {
             for part in derived(&node.operator) {
                 if let Some(clash) = scope.entries.get(&format!("{name}_{part}", name = name.value)) {
-                    let (name, operator) = (&name.value, node.operator.name());
+                    let name = &name.value;
+                    let operator = node.operator.name();
                     let message = format!("\"{name}_{part}\" is also what the {operator} node \"{name}\" makes; choose another name");
                     return Err(Diagnostic::at(clash.span, message));
                 }

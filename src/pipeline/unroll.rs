@@ -3,15 +3,17 @@
 //!
 //! Some tasks read more than the names in the file. The unrolling finds these inputs by lineage:
 //!
-//! | task | further slots |
-//! |---|---|
-//! | score | `prompts` of its responses; `tables` of the queries of the reward; `rewards` named by the reward; the `policy`, for a reward server |
-//! | merge | the `responses` of the fresh rewards |
-//! | `<train>_pairs` (reference) | all `responses` of the pairs, of every iteration with responses in the pool |
-//! | train | the same `responses`; its `pairs` are `<train>_pairs` |
-//! | both, on a table of preferences | `preferences` in place of pairs and responses; `<train>_pairs` tokenizes them like `from` |
-//! | `<reward_model>_ranking` (rank) | `model`, the reward model; the same `preferences` |
-//! | evaluate | `responses`, `rewards`, `baseline_responses`, `baseline_rewards`, each of its own task |
+//! - score: the `prompts` of its responses; the `tables` of the queries of the reward; the `rewards`
+//!   named by the reward; the `policy`, for a reward server
+//! - merge: the `responses` of the fresh rewards
+//! - `<train>_pairs` (reference): all `responses` of the pairs, of every iteration with responses in
+//!   the pool
+//! - train: the same `responses`; its `pairs` are `<train>_pairs`
+//! - both, on a table of preferences: `preferences` in place of pairs and responses; `<train>_pairs`
+//!   tokenizes them like `from`
+//! - `<reward_model>_ranking` (rank): `model`, the reward model; the same `preferences`
+//! - evaluate: `responses`, `rewards`, `baseline_responses` and `baseline_rewards`, each of a task of
+//!   its own
 //!
 //! Knows the inputs of every task, not how a task runs.
 
@@ -84,9 +86,9 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
     for t in 1..=iterations {
         unrolling.last = std::mem::replace(&mut unrolling.same, vec![None; inner.len()]);
         for index in inner_order.iter().copied() {
-            let (Some(node), Some(baseline)) = (inner.get(index), baselines.get(index)) else {
-                return Err(Diagnostic::internal("unroll: a node of iterate is missing"));
-            };
+            let missing = || Diagnostic::internal("unroll: a node of iterate is missing");
+            let node = inner.get(index).ok_or_else(missing)?;
+            let baseline = baselines.get(index).ok_or_else(missing)?;
             let task = unrolling.add_node(node, Some(t), *baseline)?;
             set(&mut unrolling.same, index, task)?;
         }
@@ -127,7 +129,7 @@ fn date(spec: &Spec) -> Result<Option<NaiveDate>, Diagnostic> {
     }
 }
 
-/// The run's name is a folder's name, and must not lead out of its place.
+/// Checks the name of the run. It is the name of a folder and must not lead out of its parent.
 fn run_name(name: &At<String>) -> Result<(), Diagnostic> {
     let text = &name.value;
     let valid = text.starts_with(|c: char| c.is_ascii_alphanumeric())

@@ -57,7 +57,7 @@ pub fn recipe(ratio: f64) -> Recipe {
         version: 1,
         seed: Some((17, 1)),
         settings: [("ratio".to_string(), ratio.into())].into(),
-        inputs: [("fresh".to_string(), vec![Fingerprint::of(b"fresh")])].into(),
+        inputs: [("fresh".to_string(), vec![Fingerprint::from_contents(b"fresh")])].into(),
     }
 }
 

@@ -55,9 +55,10 @@ impl<'de> Deserialize<'de> for HeldOut {
                 f.write_str("a share of at least 0 and below 1, or the name of a table")
             }
             fn visit_f64<E: Error>(self, share: f64) -> Result<Written, E> {
-                match (0.0..1.0).contains(&share) {
-                    true => Ok(Written::Share(share)),
-                    false => Err(E::custom(format!("expected a share of at least 0 and below 1, or the name of a table, found {share}"))),
+                if (0.0..1.0).contains(&share) {
+                    Ok(Written::Share(share))
+                } else {
+                    Err(E::custom(format!("expected a share of at least 0 and below 1, or the name of a table, found {share}")))
                 }
             }
             fn visit_u64<E: Error>(self, share: u64) -> Result<Written, E> {

@@ -103,7 +103,7 @@ impl Fields {
         }
     }
 
-    fn of(source: &RewardSource) -> Self {
+    fn from_source(source: &RewardSource) -> Self {
         match source {
             RewardSource::Sql(query) => Self { sql: Some(query.clone()), ..Self::default() },
             RewardSource::Model(model) => Self { model: Some(model.clone()), ..Self::default() },
@@ -131,8 +131,9 @@ struct Item {
 }
 
 impl Item {
-    fn of(mut fields: Fields) -> Result<Self, String> {
-        let (weight, name) = (fields.weight.take().unwrap_or(1.0), fields.name.take().map(|name| name.value));
+    fn new(mut fields: Fields) -> Result<Self, String> {
+        let weight = fields.weight.take().unwrap_or(1.0);
+        let name = fields.name.take().map(|name| name.value);
         if let Some(name) = &name {
             let valid = name.starts_with(|c: char| c.is_ascii_lowercase())
                 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -184,7 +185,7 @@ impl<'de> Deserialize<'de> for Item {
                 f.write_str("a reward such as `{ weight: 1.0, sql: reward.sql }`")
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {
-                Item::of(Fields::deserialize(MapAccessDeserializer::new(map))?).map_err(A::Error::custom)
+                Item::new(Fields::deserialize(MapAccessDeserializer::new(map))?).map_err(A::Error::custom)
             }
         }
         deserializer.deserialize_any(One)
@@ -219,11 +220,11 @@ impl<'de> Deserialize<'de> for Reward {
 impl Serialize for Reward {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::One(source) => Fields::of(source).serialize(serializer),
+            Self::One(source) => Fields::from_source(source).serialize(serializer),
             Self::Sum(components) => serializer.collect_seq(components.iter().map(|component| Fields {
                 weight: Some(component.weight),
                 name: Some(At { value: component.name.clone(), ..At::default() }),
-                ..Fields::of(&component.source)
+                ..Fields::from_source(&component.source)
             })),
         }
     }

@@ -36,15 +36,15 @@ pub struct TableFile {
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub map: IndexMap<String, String>,
     /// The memory limit for the rows, in bytes. Never part of a fingerprint.
-    #[serde(skip_serializing_if = "is_usual")]
+    #[serde(skip_serializing_if = "is_default_max_bytes")]
     pub max_bytes: u64,
 }
 
 /// The default of [`TableFile::max_bytes`]: 4 GiB.
-const USUAL_BYTES: u64 = 4 << 30;
+const DEFAULT_MAX_BYTES: u64 = 4 << 30;
 
-fn is_usual(bytes: &u64) -> bool {
-    *bytes == USUAL_BYTES
+fn is_default_max_bytes(bytes: &u64) -> bool {
+    *bytes == DEFAULT_MAX_BYTES
 }
 
 /// One path or several, each of a file or with `*`, `?` and `[…]` of several files.
@@ -145,7 +145,9 @@ pub(super) struct Written {
 pub(super) fn table_file(written: Written) -> Result<Input, String> {
     let Written { table, format, delimiter, header, columns, dataset_format, map, max_bytes } = written;
     let format = format.map_or_else(|| format_of(&table), Ok)?;
-    let (dataset_format, map, max_bytes) = (dataset_format.unwrap_or_default(), map.unwrap_or_default(), max_bytes.unwrap_or(USUAL_BYTES));
+    let dataset_format = dataset_format.unwrap_or_default();
+    let map = map.unwrap_or_default();
+    let max_bytes = max_bytes.unwrap_or(DEFAULT_MAX_BYTES);
     if format != Format::Csv {
         if delimiter.is_some() || header.is_some() || columns.is_some() {
             return Err("`delimiter`, `header` and `columns` are for csv files".to_string());
