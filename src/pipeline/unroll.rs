@@ -3,17 +3,17 @@
 //!
 //! Some tasks read more than the names in the file. The unrolling finds these inputs by lineage:
 //!
-//! - score: the `prompts` of its responses; the `tables` of the queries of the reward; the `rewards`
-//!   named by the reward; the `policy`, for a reward server
+//! - score: the `prompts` of its responses; the `tables` of the queries of the reward; the
+//!   `rewards` named by the reward; the `policy`, for a reward server
 //! - merge: the `responses` of the fresh rewards
-//! - `<train>_pairs` (reference): all `responses` of the pairs, of every iteration with responses in
-//!   the pool
+//! - `<train>_pairs` (reference): all `responses` of the pairs, of every iteration with responses
+//!   in the pool
 //! - train: the same `responses`; its `pairs` are `<train>_pairs`
-//! - both, on a table of preferences: `preferences` in place of pairs and responses; `<train>_pairs`
-//!   tokenizes them like `from`
+//! - both, on a table of preferences: `preferences` in place of pairs and responses;
+//!   `<train>_pairs` tokenizes them like `from`
 //! - `<reward_model>_ranking` (rank): `model`, the reward model; the same `preferences`
-//! - evaluate: `responses`, `rewards`, `baseline_responses` and `baseline_rewards`, each of a task of
-//!   its own
+//! - evaluate: `responses`, `rewards`, `baseline_responses` and `baseline_rewards`, each of a task
+//!   of its own
 //!
 //! Knows the inputs of every task, not how a task runs.
 
