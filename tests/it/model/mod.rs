@@ -1,0 +1,10 @@
+//! What a model is: configuration, weights, tokenizer, chat template, export, and the numbers it computes.
+
+mod chat_templates;
+mod checkpoint;
+mod config;
+mod conversations;
+mod cpu_decoder;
+mod export;
+mod families;
+mod reward_head;
