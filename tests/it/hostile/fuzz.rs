@@ -16,6 +16,7 @@ use arrow::ipc::writer::{FileWriter, StreamWriter};
 use optune::tables::prompts;
 
 use self::targets::TARGETS;
+use crate::fixtures::pipeline_folder::broken_files;
 use crate::fixtures::rows::{Draw, prompt_rows};
 
 /// Of the processor's time, and of anyone's where something only waits: others may use the processor too.
@@ -80,10 +81,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders = vec![format!("fuzz/seeds/{target}"), format!("fuzz/regressions/{target}")];
+    let mut broken = Vec::new();
     if target == "pipeline" {
-        folders.extend(["pipelines".to_string(), "tests/broken".to_string()]);
+        folders.push("pipelines".to_string());
+        broken = broken_files();
     }
-    let found = folders.iter().flat_map(|folder| files(&root.join(folder)));
+    let found = folders.iter().flat_map(|folder| files(&root.join(folder))).chain(broken);
     let found = found.map(|path| (path.strip_prefix(root).unwrap().display().to_string(), fs::read(&path).unwrap()));
     found.chain(if target == "import" { arrow() } else { Vec::new() }).collect()
 }

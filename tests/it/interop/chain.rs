@@ -1,8 +1,8 @@
 //! The whole chain on real data (OPTUNE_REAL_DIR): preferences, sft, reward models, OPTune by what they learned, export.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use crate::fixtures::python::run_script;
 use crate::fixtures::real_data::real_folder;
 use crate::fixtures::repository::optune;
 
@@ -49,13 +49,7 @@ fn preferences_become_a_reward_model_and_that_a_policy() {
         let output = folder.path().join(node);
         optune(&runs, &["export", "policy", "chain", &output.to_string_lossy(), "--node", node]);
     }
-    match std::env::var_os("OPTUNE_PYTHON") {
-        None => eprintln!("skipped: loading in transformers: OPTUNE_PYTHON, a Python with transformers and pyarrow, is not set"),
-        Some(python) => {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/chain.py");
-            let output = Command::new(python).arg(script).arg(folder.path()).output().unwrap();
-            eprintln!("{}", String::from_utf8_lossy(&output.stdout));
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        }
+    if let Some(said) = run_script("chain.py", &[folder.path().as_os_str()]) {
+        eprintln!("{}", String::from_utf8_lossy(&said));
     }
 }

@@ -5,5 +5,6 @@ mod duckdb_questions;
 mod http_client;
 mod hub_downloads;
 mod hub_runs;
+mod python_scripts;
 mod stories;
 mod tracking;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::fixtures::http_server::{Fate, Reply, Request, Server, well};
+use crate::fixtures::python::run_script;
 use crate::fixtures::workspace::Workspace;
 
 /// Series by folder (or the beginning of a metric's name) and tag, each the values by step.
@@ -179,14 +180,9 @@ fn event_files_have_the_curves_of_the_tables_and_tensorboard_reads_them() {
         |workspace: &Workspace| workspace.result("small").into_iter().filter(|(name, _)| name != "pipeline.yaml").collect::<Vec<_>>();
     assert!(made(&workspace) == made(&other));
 
-    let Some(python) = std::env::var_os("OPTUNE_PYTHON") else {
-        eprintln!("skipped: reading with TensorBoard: OPTUNE_PYTHON, a Python with tensorboard, is not set");
-        return;
-    };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/event_files.py");
-    let output = Command::new(python).arg(script).arg("read").arg(workspace.path("runs/small/tensorboard")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let read: BTreeMap<String, BTreeMap<String, Vec<(i64, f64)>>> = serde_json::from_slice(&output.stdout).unwrap();
+    let folder = workspace.path("runs/small/tensorboard");
+    let Some(read) = run_script("event_files.py", &["read".as_ref(), folder.as_os_str()]) else { return };
+    let read: BTreeMap<String, BTreeMap<String, Vec<(i64, f64)>>> = serde_json::from_slice(&read).unwrap();
     let read: Curves =
         read.into_iter().flat_map(|(node, tags)| tags.into_iter().map(move |(tag, curve)| ((node.clone(), tag), curve))).collect();
     assert_eq!(read, found);

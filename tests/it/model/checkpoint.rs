@@ -7,6 +7,7 @@ use burn::tensor::DType;
 use optune::model::{CausalLm, ChatTemplate, Checkpoint, DeviceChoice, Message, Padding, Placement, Sequences, SpecialTokens};
 use serde_json::{Value, json};
 
+use crate::fixtures::export_folder::export_folder;
 use crate::fixtures::models::{all_logits, blank, blank_checkpoint, device, ids, largest_difference, values};
 use crate::fixtures::real_data::real;
 
@@ -304,10 +305,7 @@ fn devices_have_names() {
 /// Saves models for `tests/python/export_parity.py` into the folder that `OPTUNE_EXPORT_DIR` names.
 #[test]
 fn models_are_exported() {
-    let Some(folder) = std::env::var_os("OPTUNE_EXPORT_DIR") else {
-        eprintln!("skipped: OPTUNE_EXPORT_DIR is not set");
-        return;
-    };
+    let Some(folder) = export_folder() else { return };
     let export = |name: &str, checkpoint: &Checkpoint, model: &CausalLm, text: Option<&str>| {
         let folder = Path::new(&folder).join(name);
         checkpoint.save(&folder, model).unwrap();

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use optune::model::{CausalLm, Checkpoint, Head, Padding, Placement, RewardModel, Sequences};
 use serde_json::{Value, json};
 
+use crate::fixtures::export_folder::export_folder;
 use crate::fixtures::families::goldens;
 use crate::fixtures::models::{device, ids, largest_difference, values};
 
@@ -180,10 +181,7 @@ fn saved_models_are_what_was_loaded() {
 /// `OPTUNE_EXPORT_DIR` names.
 #[test]
 fn models_of_every_family_are_exported() {
-    let Some(folder) = std::env::var_os("OPTUNE_EXPORT_DIR") else {
-        eprintln!("skipped: OPTUNE_EXPORT_DIR is not set");
-        return;
-    };
+    let Some(folder) = export_folder() else { return };
     let device = device();
     let write = |name: &str, parity: Value| fs::write(Path::new(&folder).join(name).join("parity.json"), parity.to_string()).unwrap();
     let reward = |name: &str, checkpoint: &Checkpoint, row: &[i32]| {

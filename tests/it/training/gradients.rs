@@ -1,26 +1,21 @@
 //! Gradients that kernels of our own compute, against burn's autodiff on the processor, and against themselves in other pieces and on other threads.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor};
 use optune::model::{AdapterConfig, CausalLm, Checkpoint, CpuGradients, CpuTraining, CpuWeights, Family, Head, Placement, RewardModel};
 
+use crate::fixtures::families::goldens;
 use crate::fixtures::models::{blank, ids, values};
 
 type Numbers = BTreeMap<String, Vec<f32>>;
 
 /// The tiny models of every family with this head.
 fn families(head: Head) -> Vec<(String, PathBuf)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families");
-    let mut found: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    found.sort();
-    found.retain(|folder| Checkpoint::open(folder).unwrap().config.head == head);
-    assert!(found.len() >= 5);
-    found.into_iter().map(|folder| (folder.file_name().unwrap().to_string_lossy().into_owned(), folder)).collect()
+    goldens(head).into_iter().map(|golden| (golden.name, golden.folder)).collect()
 }
 
 /// What autodiff found, by the names that our own are under.

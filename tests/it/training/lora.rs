@@ -10,7 +10,8 @@ use optune::training::loss::Loss;
 use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, response_logprobs};
 use serde_json::{Value, json};
 
-use crate::fixtures::models::{all_logits, blank_checkpoint, device, largest_difference};
+use crate::fixtures::export_folder::export_folder;
+use crate::fixtures::models::{all_logits, blank_checkpoint, device, largest_difference, numbers};
 use crate::fixtures::real_data::real;
 use crate::fixtures::workspace::{Workspace, copy_folder};
 
@@ -33,10 +34,6 @@ fn settings(peak: f64, micro_batch: usize) -> Settings {
     let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
     Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false, skip_non_finite: false }
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
 fn ids(value: &Value) -> Vec<i32> {
@@ -408,10 +405,7 @@ fn killed_while_an_adapter_is_trained_and_run_again_the_bytes_are_the_same() {
 /// Saves an adapter beside its base for `tests/python/export_parity.py` into the folder that `OPTUNE_EXPORT_DIR` names.
 #[test]
 fn adapters_are_exported() {
-    let Some(folder) = std::env::var_os("OPTUNE_EXPORT_DIR") else {
-        eprintln!("skipped: OPTUNE_EXPORT_DIR is not set");
-        return;
-    };
+    let Some(folder) = export_folder() else { return };
     let (temporary, base) = tiny();
     let (checkpoint, model) = trained(&temporary.path().join("adapter"), &base);
     let folder = std::path::absolute(folder).unwrap();

@@ -10,7 +10,7 @@ use optune::training::{Comparison, Decay, Rule, Schedule, Settings, Trainer, rew
 use serde_json::{Value, json};
 
 use crate::fixtures::http_server::{Reply, Request, Server, well};
-use crate::fixtures::models::device;
+use crate::fixtures::models::{device, numbers};
 use crate::fixtures::workspace::{PIPELINE, Workspace};
 
 /// A tiny reward model, and what TRL and PyTorch make of it; see `tests/python/reward_model.py`.
@@ -18,10 +18,6 @@ fn golden() -> (PathBuf, Value) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reward_model");
     let golden = serde_json::from_str(&std::fs::read_to_string(folder.join("golden.json")).unwrap()).unwrap();
     (folder, golden)
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
 fn token_ids(value: &Value) -> Vec<Vec<i32>> {
