@@ -1,4 +1,4 @@
-//! The program as a user has it: what is shared between runs, what `plan` says, what SQL answers, what is refused.
+//! The command line: work shared between runs, the output of `plan`, SQL answers, and refusals.
 
 use crate::fixtures::workspace::Workspace;
 
@@ -94,7 +94,8 @@ fn pairs_that_are_carried_over_keep_the_logprobs_of_a_reference_that_stays() {
     assert_eq!(workspace.query("small", &format!("SELECT count(*) {both} AND {same}")), carried);
     let pairs = workspace.query("small", "SELECT count(*) FROM policy_pairs WHERE iteration = 2");
     assert!((1..pairs.parse().unwrap()).contains(&carried.parse::<i64>().unwrap()), "{carried} of {pairs}");
-    // In iteration 1 the reference itself sampled the responses, so it must say of them what sampling said.
+    // In iteration 1 the reference itself sampled the responses. Its logprobs must equal those from
+    // sampling.
     let wrong = "SELECT count(*) FROM policy_pairs AS pair JOIN responses ON responses.prompt_id = pair.prompt_id
  AND responses.born = pair.chosen_born AND responses.response_index = pair.chosen_index
  WHERE responses.born = 1 AND abs(responses.logprob - pair.reference_logprob_chosen) > 0.0001";

@@ -1,4 +1,4 @@
-//! What gets a user going: a pipeline file from flags, what the machine can do, completions and manual pages.
+//! The first steps of a user: a pipeline file from flags, `doctor`, completions and manual pages.
 
 use std::fs;
 

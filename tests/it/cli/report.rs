@@ -1,4 +1,5 @@
-//! `optune report`: one HTML file that loads nothing, says what the tables say, and shows a run's texts as texts.
+//! `optune report`: one HTML file. It loads nothing, agrees with the tables, and escapes the texts
+//! of a run.
 
 use std::process::Command;
 
@@ -6,7 +7,7 @@ use optune::report::statistics::{Interval, histogram, quantile, stretches};
 
 use crate::fixtures::workspace::{PIPELINE, Workspace};
 
-/// What no page may do that shows these prompts; short, because the small model reads 64 tokens.
+/// Prompts with markup. No page may run it. They are short because the small model reads 64 tokens.
 const HOSTILE: [&str; 2] = ["</script><script>document.title='taken'</script>", "<img src=x onerror=\"document.title='taken'\">&amp;"];
 
 /// The report of some runs.
@@ -15,7 +16,7 @@ fn report(workspace: &Workspace, runs: &[&str]) -> String {
     std::fs::read_to_string(workspace.path("report.html")).unwrap()
 }
 
-/// A workspace whose prompts and groups are markup.
+/// A workspace with markup as prompts and groups.
 fn hostile() -> Workspace {
     let workspace = Workspace::new();
     let row = |index: usize| {
@@ -30,12 +31,12 @@ fn hostile() -> Workspace {
     workspace
 }
 
-/// The page without what its scripts say, which is where texts of ours and of the libraries are.
+/// The page without the contents of its scripts. Texts of ours and of the libraries are in there.
 fn without_scripts(page: &str) -> String {
     without(page, "<script", "</script>")
 }
 
-/// A text without all that is between two marks.
+/// A text without everything between two marks.
 fn without(text: &str, begin: &str, end: &str) -> String {
     let (mut rest, mut kept) = (text, String::new());
     while let Some((before, after)) = rest.split_once(begin) {
@@ -45,7 +46,7 @@ fn without(text: &str, begin: &str, end: &str) -> String {
     kept + rest
 }
 
-/// Every `<div …>` has its `</div>`, and so for all elements that have an end.
+/// Every `<div …>` has its `</div>`, and so have all elements with an end.
 fn assert_well_formed(page: &str) {
     let mut open: Vec<&str> = Vec::new();
     for piece in page.split('<').skip(1) {
@@ -60,13 +61,13 @@ fn assert_well_formed(page: &str) {
     assert_eq!(open, Vec::<&str>::new());
 }
 
-/// One file, nothing loaded, no number that is none.
+/// One file, nothing loaded, no NaN.
 fn assert_sound(page: &str) {
     assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
     assert!(page.contains("default-src 'none'"));
     let shown = without_scripts(page);
     assert_well_formed(&shown);
-    // What is left without texts of the run: its prompts, its pipeline file, its errors.
+    // The page without texts of the run: without its prompts, its pipeline file and its errors.
     let shown = HOSTILE.iter().fold(shown, |shown, text| shown.replace(&escaped(text), ""));
     let shown = without(&without(&shown, "<pre", "</pre>"), "<p class=\"note\">", "</p>");
     for loads in ["src=", "@import", "url(", "<link", "<iframe", "<object", "<embed", "<base"] {
@@ -176,7 +177,8 @@ fn runs_are_compared_and_seeds_averaged() {
     let page = report(&workspace, &["a-1", "a-2", "b-1", "runs/a-1"]);
     assert_sound(&page);
     assert!(page.contains("3 runs compared"));
-    // Two groups, named by what sets them apart, and nothing else that follows from it.
+    // Two groups, named by the settings in which they differ. Settings derived from these are not
+    // in the name.
     assert!(page.contains("<td>ratio 0.5</td><td class=\"number\">2</td><td>0.5</td></tr>"));
     assert!(page.contains("<td>ratio 1.0</td><td class=\"number\">1</td><td>1.0</td></tr>"));
     assert_eq!(page, report(&workspace, &["a-1", "a-2", "b-1"]));
@@ -199,7 +201,8 @@ fn chromium() -> Option<String> {
     found.map(str::to_string)
 }
 
-/// What a page says of itself in a frame of this width, and what the console said. A window may not be so narrow.
+/// The page's own description of itself in a frame of this width, and the messages of the console.
+/// A window cannot be so narrow.
 fn looked_at(browser: &str, workspace: &Workspace, page: &str, width: u32) -> (serde_json::Value, String) {
     let nonce = page.split_once("'nonce-").unwrap().1.split_once('\'').unwrap().0;
     let probe = r#"
@@ -258,7 +261,8 @@ fn a_browser_draws_every_chart_without_an_error_at_any_width() {
 
 #[test]
 fn intervals_are_those_of_numpy() {
-    // numpy's percentiles of 400,000 means of values drawn again; ours are of 1,000, so they stray by a few percent of the width.
+    // numpy's percentiles of 400,000 means of values drawn again; ours are of 1,000, so they stray
+    // by a few percent of the width.
     let even: Vec<f64> = (0..60).map(|i| f64::from((i * 37) % 101) / 101.0).collect();
     let skewed = [0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0, 12.0];
     assert_ne!(Interval::of(&even, "seed"), Interval::of(&even, "another seed"));

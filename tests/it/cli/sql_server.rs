@@ -73,7 +73,8 @@ fn a_run_is_asked_while_it_goes_on() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(run.wait().unwrap().success());
-    // A part has the 3 responses of 4 prompts, the last of each iteration maybe those of fewer: 20 prompts, then 10 in each of three.
+    // A part has the 3 responses of 4 prompts, the last of each iteration maybe those of fewer: 20
+    // prompts, then 10 in each of three.
     let whole = |count: &u64| {
         (0..=60)
             .step_by(12)
@@ -113,11 +114,11 @@ fn rows_have_their_types_and_parameters_are_bound() {
         workspace.query("small", "SELECT reward FROM rewards WHERE prompt_id = 'p-003' AND response_index < 2 ORDER BY response_index");
     let printed: Vec<f64> = printed.lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(rows.iter().map(|row| row.get::<_, f64>(2)).collect::<Vec<_>>(), printed);
-    // All rows of a result that is longer than a batch, and one without rows.
+    // All rows of a result longer than a batch, and of a result without rows.
     let long = client.query("SELECT a.prompt_id FROM responses a CROSS JOIN responses b CROSS JOIN prompts c", &[]).unwrap();
     assert_eq!(long.len(), 60 * 60 * 20);
     assert_eq!(client.query("SELECT prompt_id FROM pool WHERE reward > 100", &[]).unwrap().len(), 0);
-    // A portal that is read a few rows at a time, as drivers with cursors do, inside a transaction.
+    // A portal, read a few rows at a time inside a transaction, as drivers with cursors do.
     let mut transaction = client.transaction().unwrap();
     let portal = transaction.bind("SELECT prompt_id FROM responses ORDER BY 1", &[]).unwrap();
     let mut fetched = 0;

@@ -1,11 +1,11 @@
-//! The SQL shell, with what is typed coming from a pipe.
+//! The SQL shell, with its input from a pipe.
 
 use std::io::Write;
 use std::process::{Output, Stdio};
 
 use crate::fixtures::workspace::Workspace;
 
-/// A run that has its base and its first iteration.
+/// A run with its base and its first iteration.
 fn with_a_run() -> Workspace {
     let workspace = Workspace::new();
     workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 1");
@@ -13,7 +13,7 @@ fn with_a_run() -> Workspace {
     workspace
 }
 
-/// What the shell says to these lines: on standard output, and on standard error.
+/// The answer of the shell to these lines: on standard output, and on standard error.
 fn typed(workspace: &Workspace, lines: &str) -> (String, String) {
     let mut shell = workspace.command(&["sql", "small"]);
     let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

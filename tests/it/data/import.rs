@@ -12,7 +12,7 @@ use crate::fixtures::import::{FORMATS, Use, batch, folder, from, imported, rows,
 use crate::fixtures::real_data::real_folder;
 use crate::fixtures::workspace::Workspace;
 
-/// One row of a shape, what it is used as, the settings it needs, and what it becomes.
+/// One row of a shape, its use, the settings it needs, and the expected row.
 struct Case {
     shape: Shape,
     used: Use,
@@ -228,7 +228,8 @@ fn several_files_are_one_table_in_the_order_of_their_paths() {
         let rows: Vec<Value> = (from..from + 2).map(|n| json!({"prompt": format!("q{n}"), "n": n})).collect();
         write(folder.path(), name, format, &rows);
     }
-    // A file of JSON lines may lack what another one has in some row only if some row of it has it too; types are those of all files.
+    // A file of JSON lines may lack a column of another file only if one of its own rows has the
+    // column. Types are those of all files.
     fs::write(folder.path().join("1.jsonl"), "{\"prompt\": \"a\", \"x\": 1}\n").unwrap();
     fs::write(folder.path().join("2.jsonl"), "{\"prompt\": \"b\", \"x\": 1.5}\n{\"prompt\": \"c\"}\n").unwrap();
     let numbers = |written: &str| {

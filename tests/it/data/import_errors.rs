@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::fixtures::import::{Use, folder, from, imported, rows, says, write};
 
-/// What each broken table is told: its files, how they are named, what they are used as, and the whole error.
+/// The error of each broken table: its files, how the pipeline names them, their use, and the whole
+/// error.
 #[test]
 fn what_is_wrong_is_said_with_file_and_row() {
     let known = "\n  rows: prompt (text) or messages, and response, or chosen and rejected (texts)\

@@ -1,4 +1,4 @@
-//! Tables from outside, and what a file's or folder's fingerprint depends on.
+//! Table files of the user, and the inputs of a file's or folder's fingerprint.
 
 use std::fs;
 use std::path::PathBuf;

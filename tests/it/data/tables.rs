@@ -1,4 +1,5 @@
-//! The tables: rows survive the way to Arrow and back, and what breaks a rule is named with its table and row.
+//! The tables: rows survive the way to Arrow and back. A row that breaks a rule is named with its
+//! table and number.
 
 use std::sync::Arc;
 

@@ -1,10 +1,11 @@
-//! The views that come with every run, against the same questions asked of its tables in other words, under the names of any pipeline.
+//! The views of every run. Each is compared with a query of its tables, under the names of any
+//! pipeline.
 
 use optune::store::{Runs, Session};
 
 use crate::fixtures::workspace::{PIPELINE, Workspace};
 
-/// A finished run whose nodes are called otherwise, by (from, to).
+/// A finished run with other names for its nodes, by (from, to).
 fn finished(renamed: &[(&str, &str)]) -> Workspace {
     let workspace = Workspace::new();
     workspace.write("pipeline.yaml", &renamed.iter().fold(PIPELINE.to_string(), |text, (from, to)| text.replace(from, to)));

@@ -1,4 +1,4 @@
-//! Tidying up: only what no run needs, and nothing while it is in use.
+//! Cleaning: only files without a run that needs them, and nothing in use.
 
 use optune::store::{Garbage, Place, State, StoreError};
 use optune::tables::logprobs;
@@ -52,7 +52,7 @@ fn what_no_run_needs_is_found_and_removed() {
     assert_eq!(names(&space, &garbage), sorted);
     assert!(garbage.iter().any(|garbage| garbage.bytes == 33));
 
-    // Only what was asked for is removed.
+    // Only the requested files are removed.
     let (asked, rest): (Vec<_>, Vec<_>) = garbage.into_iter().partition(|garbage| garbage.bytes == 33);
     assert_eq!(space.runs().remove(&asked).unwrap(), 33);
     assert_eq!(space.runs().garbage().unwrap(), rest);

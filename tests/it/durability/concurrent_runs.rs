@@ -1,4 +1,5 @@
-//! Two at once: a run that is refused to a second process, readers beside a run, runs that share a cache, and tidying up beside them.
+//! Concurrent processes: a run refused to a second process, readers beside a run, runs with a
+//! shared cache, and cleaning beside them.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
@@ -40,7 +41,7 @@ fn a_second_run_in_the_same_folder_is_refused_with_the_first_ones_process() {
     wait_for_a_part(&workspace, "small");
     let said = workspace.fail(&["run", "pipeline.yaml"], 1);
     assert!(said.contains(&format!("run small is in use by process {}; wait for it or stop it", first.id())), "{said}");
-    // Those that only read are not.
+    // Readers are not refused.
     let status = workspace.succeed(&["status", "small"]);
     assert!(status.contains("running"), "{status}");
     workspace.succeed(&["plan", "pipeline.yaml"]);
@@ -50,12 +51,12 @@ fn a_second_run_in_the_same_folder_is_refused_with_the_first_ones_process() {
     workspace.succeed(&["run", "pipeline.yaml"]);
 }
 
-/// How many rows each table may have while a run goes on: whole parts. A part of the responses is 3 responses to 4 prompts or, at the end of the
-/// second iteration, to 2.
+/// How many rows each table may have while a run goes on: whole parts. A part of the responses is 3
+/// responses to 4 prompts or, at the end of the second iteration, to 2.
 const STATES: [(&str, &[i64]); 4] =
     [("responses", &[0, 12, 24, 36, 48, 60, 72, 84, 90]), ("rewards", &[0, 60, 90]), ("pool", &[0, 60, 120]), ("evaluation", &[0, 8, 16])];
 
-/// What a reader counts now, of the tables that it finds.
+/// The row counts of the tables that a reader finds now.
 fn counts(runs: &Runs) -> Result<BTreeMap<&'static str, i64>, StoreError> {
     let session = Session::over_run(&runs.run("small")?)?;
     let there = session.tables();
@@ -63,7 +64,7 @@ fn counts(runs: &Runs) -> Result<BTreeMap<&'static str, i64>, StoreError> {
     found.map(|(table, _)| Ok((*table, session.count(&format!("SELECT count(*) FROM {table}"))?))).collect()
 }
 
-/// Says that something is over, also when a test fails.
+/// Sets the flag when the test ends, also when it fails.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -77,8 +78,8 @@ fn readers_beside_a_run_see_what_is_committed_and_never_fail() {
     let workspace = Workspace::new();
     let runs = Runs::open(workspace.path("runs")).unwrap();
     let mut seen_in_all = 0;
-    // Each run makes anew what the one before it made with another learning rate. As many as it takes to have looked often enough, which on a busy machine
-    // is seldom.
+    // Each run makes the outputs of the one before anew, with another learning rate. The number of
+    // runs depends on the reader: it must look often enough, and on a busy machine it looks seldom.
     for round in 1..=20 {
         let set = format!("learning_rate={round}.0e-4");
         let is_over = AtomicBool::new(false);
@@ -116,8 +117,8 @@ fn variant(workspace: &Workspace, name: &str, ratio: &str) -> String {
     format!("{name}.yaml")
 }
 
-/// Runs that begin together, all of which need the same base, two of which need all the same; with `clean` going round beside them, and now and
-/// then one of them killed.
+/// Three runs begin together. All need the same base, and two need all the same outputs. `clean`
+/// runs beside them in a loop, and now and then one of them is killed.
 #[test]
 fn runs_that_share_the_cache_at_the_same_time_end_in_the_bytes_that_each_has_alone() {
     let names = [("one", "0.5"), ("two", "0.5"), ("three", "0.7")];
@@ -158,7 +159,7 @@ fn runs_that_share_the_cache_at_the_same_time_end_in_the_bytes_that_each_has_alo
             assert!(workspace.result(name) == *expected, "run {name} of seed {seed}");
             workspace.succeed(&["status", name, "--verify"]);
         }
-        // With nobody at work: what is left in the cache is what the runs have.
+        // With no process at work, the cache holds the outputs of the runs and no more.
         workspace.succeed(&["clean"]);
         for (name, _) in names {
             workspace.succeed(&["status", name, "--verify"]);

@@ -59,7 +59,7 @@ fn a_damaged_part_is_set_aside_and_made_anew_with_the_same_bytes() {
                 .iter()
                 .any(|event| event.event == EventKind::Quarantined && event.message.as_ref().unwrap().contains(found))
         );
-        // What the cache has now is good again.
+        // The entry of the cache is valid again.
         assert_eq!(space.lock("other").adopt(&place, &recipe(0.5).fingerprint()).unwrap(), (true, Vec::new()));
     }
 }
@@ -86,7 +86,7 @@ fn files_are_compared_once_a_process() {
     let run = space.run("run");
     run.read_table(&place, None).unwrap();
     let path = run.path(&place).join("part-00001.parquet");
-    // A change of times or of a file beside changes nothing, a file that is gone does.
+    // A change of times or of another file changes nothing. A lost file does.
     fs::write(run.path(&place).join("notes.txt"), "mine").unwrap();
     run.clone().read_table(&place, None).unwrap();
     delete(&path);
@@ -101,7 +101,7 @@ fn a_damaged_model_file_is_set_aside_and_the_model_is_to_be_made() {
     make_model(&lock, &place, 0.5).unwrap();
     let path = lock.path(&place).join("original/model.safetensors");
     flip_a_bit(&path);
-    // A new process, as it does not remember what this one wrote.
+    // A new process does not remember the writes of this one.
     drop(lock);
     assert!(matches!(space.run("run").model_dir(&place), Err(StoreError::Damaged { .. })));
     let lock = space.lock("run");

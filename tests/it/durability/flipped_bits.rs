@@ -1,4 +1,5 @@
-//! Damage to a finished run: found by `status --verify`, set aside and made anew by the same command.
+//! Damage to a finished run: found by `status --verify`, set aside and made anew by the same
+//! command.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -21,7 +22,7 @@ fn flip(path: &Path, bit: u64) {
     file.write_all(&byte).unwrap();
 }
 
-/// Every file under a folder that has bytes.
+/// Every file under a folder with at least one byte.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -33,9 +34,11 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Flips that verification does not find, because they can do no harm:
-/// - in `lock`: it names the last process that had the lock, for a message; the lock itself is the system's;
-/// - of the journal's last byte, which makes the last line one that a kill cut: it is left out, and the journal decides nothing.
+/// Flips without harm, which verification does not find:
+/// - in `lock`: it names the last process with the lock, for a message; the lock itself is the
+///   system's;
+/// - of the journal's last byte: the last line then looks like one cut by a kill. It is left out,
+///   and the journal decides nothing.
 fn is_harmless(run: &Run, path: &Path, bit: u64) -> bool {
     let is_last_byte = || bit / 8 + 1 == path.metadata().unwrap().len();
     path == run.folder().join("lock") || (path == run.journal().path() && is_last_byte())
@@ -48,7 +51,8 @@ fn every_flipped_bit_of_a_finished_run_is_found_or_harmless() {
     workspace.run_here(&runs).unwrap();
     let fresh = || Runs::open(&runs).unwrap().run("small").unwrap();
     {
-        // What a finished run of this pipeline has not: a model in the making, and something from the hub.
+        // Files that a finished run of this pipeline lacks: a model in the making, and a file of
+        // the hub.
         let lock = crate::fixtures::store::locked(&fresh()).unwrap();
         let save = |dir: &Path| crate::fixtures::store::write(&dir.join("weights.safetensors"), &[7; 3000]);
         lock.commit_checkpoint::<StoreError>(&Place::model("other", None), &recipe(0.5).fingerprint(), 1, 2, save).unwrap();
@@ -87,7 +91,7 @@ fn what_is_damaged_is_said_set_aside_and_made_anew() {
     let middle = |path: &Path| flip(path, path.metadata().unwrap().len() * 4);
     let cut = |path: &Path| File::options().write(true).open(path).unwrap().set_len(100).unwrap();
     let delete = |path: &Path| fs::remove_file(path).unwrap();
-    // A hard link is not written to: what else has the file keeps it.
+    // A hard link is not written to: other links to the file keep their bytes.
     let exchange = |path: &Path| {
         let other = path.parent().unwrap().parent().unwrap().join("iteration=2/part-00000.parquet");
         fs::remove_file(path).unwrap();

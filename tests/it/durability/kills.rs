@@ -13,7 +13,8 @@ fn kills() -> u64 {
     std::env::var("OPTUNE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
 }
 
-/// Each part of each node was committed once: what a kill interrupted was not committed, what was committed is not made again.
+/// Each part of each node was committed once. A kill leaves an interrupted part without a commit,
+/// and a committed part is not made again.
 fn assert_nothing_twice(workspace: &Workspace) {
     let mut commits: BTreeMap<(String, i64, i64), usize> = BTreeMap::new();
     for part in workspace.journal("small", "part_committed") {
@@ -36,7 +37,7 @@ fn killed_at_random_and_run_again_the_bytes_are_the_same() {
     let mut killed = 0;
     while killed < kills() {
         let workspace = Workspace::new();
-        // Several kills on the way to one result, so that resumed runs are killed too.
+        // Several kills on the way to one result: resumed runs are killed too.
         loop {
             let mut child = workspace
                 .command(&["run", "pipeline.yaml"])
@@ -59,7 +60,8 @@ fn killed_at_random_and_run_again_the_bytes_are_the_same() {
     }
 }
 
-/// Starts the program and sends it a signal once it has committed something, then again as often as asked; how it ended.
+/// Starts the program and sends it a signal once it has committed something, then again as often as
+/// asked; how it ended.
 #[cfg(unix)]
 fn signalled(workspace: &Workspace, signal: &str, times: usize) -> std::process::Output {
     let child = workspace

@@ -1,4 +1,4 @@
-//! Rows that outlive runs: whole or not there, whoever adds them and whenever it is killed.
+//! Memoized rows: a part is whole or not there, with any number of writers and a kill at any time.
 
 use optune::dag::fingerprint::Fingerprint;
 use optune::store::Place;
@@ -22,7 +22,7 @@ fn keep(lock: &RunLock, of: &Fingerprint, seed: u64) -> Result<(), StoreError> {
     lock.keep(TABLE, of, &logprobs::batch(&rows(seed)))
 }
 
-/// What is kept, sorted, and the paths of what was set aside.
+/// The memoized rows, sorted, and the paths of the quarantined files.
 fn kept(lock: &RunLock, of: &Fingerprint) -> (Vec<logprobs::Row>, Vec<String>) {
     let (batches, reports) = lock.kept(&Place::table("policy_pairs", Some(1)), TABLE, of).unwrap();
     let mut rows: Vec<logprobs::Row> = batches.iter().flat_map(|batch| logprobs::rows(batch).unwrap()).collect();
@@ -112,12 +112,13 @@ fn a_part_that_is_not_what_was_written_is_set_aside() {
         assert!(reports.len() == 1 && reports[0].starts_with(&expected), "{reports:?}");
         assert!(lock.folder().join(format!("quarantine/logprobs-{}-1", of.short())).is_file());
         assert!(fs::read_to_string(lock.folder().join("journal.jsonl")).unwrap().contains("quarantined"));
-        // It is gone, so it is not reported again; and what was lost can be kept again.
+        // It is gone, so it is not reported again. The lost rows can be memoized again.
         assert_eq!(kept(&lock, &of).1, [""; 0]);
         keep(&lock, &of, 1).unwrap();
         assert_eq!(kept(&lock, &of), (sorted(&[1, 2]), Vec::new()));
     }
-    // A part of other columns, as another version might have them, under its right hash; and files that are no parts.
+    // A part with other columns, as another version might write it, under its right hash; and files
+    // of another kind.
     let space = Space::new();
     let lock = space.lock("run");
     keep(&lock, &of, 1).unwrap();

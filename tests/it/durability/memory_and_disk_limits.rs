@@ -1,4 +1,5 @@
-//! Less memory and less disk than would be comfortable: said before anything is begun, or the same result in smaller pieces.
+//! Less memory and less disk than would be comfortable: said before anything is begun, or the same
+//! result in smaller pieces.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +11,7 @@ use optune::model::Checkpoint;
 use crate::fixtures::store::Space;
 use crate::fixtures::workspace::{Workspace, result};
 
-/// What the arithmetic of training counts beside the model.
+/// The bytes that the estimate of training counts beside the model.
 const WORKING_BYTES: u64 = 256 << 20;
 
 fn shape(workspace: &Workspace) -> Checkpoint {

@@ -1,4 +1,5 @@
-//! Kills, power cuts, full disks, damaged files and concurrent processes: the same bytes, or an error that says what to do.
+//! Kills, power cuts, full disks, damaged files and concurrent processes. The result is the same
+//! bytes, or an error with a remedy.
 
 mod clean;
 mod concurrent_runs;

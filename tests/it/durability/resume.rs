@@ -1,4 +1,4 @@
-//! Finishing what was begun, setting aside what is not wanted now, sharing what is finished.
+//! Resuming: begun outputs are finished, unwanted ones are set aside, finished ones are shared.
 
 use std::fs;
 
@@ -208,7 +208,7 @@ fn without_its_cache_a_run_is_still_complete_and_nothing_is_lost() {
     make_table(&lock, &place, 0.5, 9).unwrap();
     fs::remove_dir_all(space.runs().root().join(".cache")).unwrap();
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Complete);
-    // It is replaced: what is finished goes to the cache first.
+    // It is replaced: the finished output goes to the cache first.
     make_table(&lock, &place, 0.7, 1).unwrap();
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Cached);
     assert!(lock.adopt(&place, &recipe(0.5).fingerprint()).unwrap().0);

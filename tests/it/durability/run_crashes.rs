@@ -1,6 +1,7 @@
-//! Whole runs on a disk that loses what it may or goes wrong, then run again: the same bytes.
+//! Whole runs on a disk with losses and errors, then run again: the same bytes.
 //!
-//! Nodes run side by side, so a seed brings back the fault and what the power cut leaves, but not always the very same order of operations.
+//! Nodes run side by side. A seed repeats the fault and the remains of the power cut, but not
+//! always the very same order of operations.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,7 +13,7 @@ use crate::fixtures::rows::Draw;
 use crate::fixtures::store::Space;
 use crate::fixtures::workspace::{Workspace, result};
 
-/// A pipeline of two iterations, what it comes to, and how many operations of the disk that takes.
+/// A pipeline of two iterations, its result, and the number of its disk operations.
 fn undisturbed() -> (Workspace, BTreeMap<String, String>, u64) {
     let (workspace, space) = (Workspace::new(), Space::new());
     let simulation = Simulation::new(space.path(), Fault::None, 0, 0);
@@ -76,7 +77,7 @@ fn a_disk_that_is_full_at_any_operation_of_a_run_is_said_and_the_same_command_go
 #[test]
 fn a_file_that_cannot_be_read_for_now_stops_the_run_and_nothing_is_taken_for_damaged() {
     let (workspace, expected, _) = undisturbed();
-    // Half a run is there, so that all there is to read is read.
+    // Half a run is there, so a run reads every kind of file.
     let half = Space::new();
     let simulation = Simulation::new(half.path(), Fault::Stop, 400, 0);
     simulation.run(|| workspace.run_here(half.runs().root())).unwrap_err();
@@ -106,7 +107,7 @@ fn copied(space: &Space) -> Space {
     copy
 }
 
-/// Leaves a file system so many bytes of room, by a file that takes the rest.
+/// Leaves a file system so many bytes of room: a file takes the rest.
 fn leave_room(ballast: &Path, room: u64) {
     let mut file = File::create(ballast).unwrap();
     let block = vec![1; 1 << 16];
@@ -132,7 +133,8 @@ fn on_a_full_file_system_the_program_says_so_and_goes_on_when_there_is_room() {
         let _replay = Replay(seed);
         let mut random = Draw(seed);
         fs::remove_dir_all(&runs).ok();
-        // Each time there is some room for the next parts, so that the run meets the end of the disk at several places.
+        // Each round frees some room for the next parts: the run meets the end of the disk at
+        // several places.
         loop {
             leave_room(&ballast, random.bits() % 5_000_000);
             let output = workspace.command(&["--runs"]).arg(&runs).args(["run", "pipeline.yaml"]).output().unwrap();

@@ -1,4 +1,5 @@
-//! A kill after every single operation of the store, power cuts, full and failing disks; then a new process that does the same work again.
+//! A kill after every single operation of the store, power cuts, full and failing disks. Then a new
+//! process does the same work again.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,8 @@ use std::fs;
 const TABLE: &str = "pool";
 const MODEL: &str = "policy";
 
-/// A whole run: a table whose recipe changed halfway, one adopted from another run, a model with checkpoints that replaces an older one.
+/// A whole run: a table with a recipe changed halfway, a table adopted from another run, and a
+/// model with checkpoints in the place of an older one.
 fn work(space: &Space) -> Result<(), StoreError> {
     let lock = locked(&space.run("run"))?;
     let table = Place::table(TABLE, Some(1));
@@ -49,7 +51,8 @@ fn wanted(lock: &RunLock, place: &Place, ratio: f64) -> Result<bool, StoreError>
     }
 }
 
-/// What earlier processes left: a finished table in another run, an unfinished one of an old recipe and an old model in this one.
+/// The outputs of earlier processes: a finished table in another run, an unfinished one of an old
+/// recipe and an old model in this run.
 fn before(space: &Space) {
     make_table(&space.lock("other"), &Place::table("any", None), 0.5, 9).unwrap();
     let lock = space.lock("run");
@@ -57,7 +60,7 @@ fn before(space: &Space) {
     make_model(&lock, &Place::model(MODEL, Some(1)), 0.8).unwrap();
 }
 
-/// The bytes that the promise is about.
+/// The bytes of the outputs. The promise is about them.
 fn outputs(space: &Space) -> BTreeMap<String, Vec<u8>> {
     let folder = space.run("run").folder().to_path_buf();
     let mut files = snapshot(&folder.join("tables"));
@@ -65,7 +68,8 @@ fn outputs(space: &Space) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// No file of a finished output is without a manifest that lists it, nothing is in flight, and the cache has whole entries only.
+/// Every file of a finished output is in a manifest, nothing is in flight, and the cache has whole
+/// entries only.
 fn tidy(space: &Space) {
     let run = space.run("run");
     for (place, manifest) in run.manifests().unwrap() {
@@ -98,7 +102,7 @@ fn killed_after_any_step_and_run_again_it_ends_in_the_same_bytes() {
         before(&space);
         let (result, stopped) = stop_after(space.path(), steps, || work(&space));
         assert_eq!(result.is_err(), stopped, "step {steps}: {result:?}");
-        // The work that is set aside is never lost, wherever the kill came.
+        // Quarantined work is never lost, at any place of the kill.
         let run = space.run("run");
         let table = Place::table(TABLE, Some(1));
         assert_eq!(run.state(&table, &recipe(0.6)).unwrap(), State::Partial { done: 2, of: 3 }, "step {steps}");
@@ -127,7 +131,7 @@ fn after_kills_power_cuts_and_errors_of_the_disk_it_ends_in_the_same_bytes() {
         let mut space = Space::new();
         before(&space);
         let mut story = Vec::new();
-        // Several on the way to one result, so that processes that go on are disturbed too.
+        // Several disturbances on the way to one result: resumed processes are disturbed too.
         for _ in 0..=random.below(3) {
             let (simulation, fault) = misfortune(space.path(), undisturbed.operations(), &mut random);
             let result = simulation.run(|| work(&space));
@@ -221,7 +225,7 @@ fn a_kill_loses_at_most_the_part_in_hand() {
     }
 }
 
-/// The simulation is worth something: a store that does not flush files, or folders, does not get through it.
+/// The simulation finds errors: a store without flushes of files, or of folders, does not pass.
 #[test]
 fn a_disk_that_lies_about_flushing_loses_what_was_committed() {
     for about_folders in [false, true] {

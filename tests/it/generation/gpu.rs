@@ -1,4 +1,5 @@
-//! The engine for GPUs against the processor's: of every family, whatever grows beside a response, when logits are broken, and in training.
+//! The engine for GPUs against the processor's: of every family, whatever grows beside a response,
+//! when logits are broken, and in training.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -23,7 +24,7 @@ const EVERYTHING: Sampling = Sampling {
     max_total_tokens: 60,
 };
 
-/// The GPU of the runtime that this was built with.
+/// The GPU of this build's runtime.
 fn gpu() -> cubecl::Device {
     cubecl::Device::default()
 }
@@ -42,7 +43,7 @@ fn sample(engine: &Generator, prompts: &[Vec<i32>], sampling: &Sampling, batch_s
     engine.generate(&prompts, &seeds(prompts.rows(), 4), sampling, batch_size, &mut |_| ControlFlow::Continue(()))
 }
 
-/// A model whose sizes are multiples of those of tensor cores, as real ones are.
+/// A model with sizes in multiples of the tensor cores' tiles, as real ones have.
 fn even_model(folder: &Path) -> CausalLm {
     model(folder, true, true)
 }
@@ -106,7 +107,7 @@ fn a_response_is_the_same_whatever_grows_beside_it() {
             for (batch_size, cache_bytes) in [(1, 1), (5, usize::MAX), (64, usize::MAX), (64, 1 << 14)] {
                 let together = of(batch_size, cache_bytes);
                 assert_eq!(alone.1, together.1, "{element:?}, {batch_size} at a time within {cache_bytes} bytes");
-                // Products of f32 are a library's, which chooses its kernels by the sizes.
+                // Products of f32 are a library's. It chooses its kernels by the sizes.
                 if element == GpuElement::Bf16 {
                     assert!(alone == together, "{batch_size} at a time within {cache_bytes} bytes");
                 }
@@ -135,7 +136,7 @@ fn training_steps_are_the_processors() {
     let settings =
         Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 2, gradient_checkpointing: false, skip_non_finite: false };
     let gpu = DeviceChoice::Cuda.resolve().unwrap();
-    // Its products are of bf16 where it has that.
+    // Its products are of bf16 where the GPU has it.
     let tolerance = if gpu.supports_dtype(DType::BF16) { 0.03 } else { 1e-4 };
     let rows: Vec<Vec<i32>> = (0..8).map(|row| (0..10 + row).map(|at| (at * 11 + row * 5) % 40).collect()).collect();
     let pair = |at: usize| Pair {
@@ -147,7 +148,7 @@ fn training_steps_are_the_processors() {
         reward_gap: 1.0,
     };
     let pairs: Vec<Pair> = (0..4).map(pair).collect();
-    // Sizes that tensor cores multiply in tiles, and others.
+    // Sizes for tensor cores in tiles, and others.
     for (is_even, tied) in [(true, true), (true, false), (false, true), (false, false)] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("saved");
@@ -157,7 +158,7 @@ fn training_steps_are_the_processors() {
             let responses = Responses::new(Sequences::from_rows(&rows, device).unwrap(), vec![4; 8]).unwrap();
             let load = || Checkpoint::open(&path).unwrap().load(device).unwrap();
             let mut found = response_logprobs(&load(), &responses, &[3, 0, 7], 2).unwrap();
-            // Products that are not in tiles are a library's, which chooses its kernels by the sizes.
+            // Products without tiles are a library's. It chooses its kernels by the sizes.
             if *device == Device::flex() || (is_even && device.supports_dtype(DType::BF16)) {
                 assert_eq!(response_logprobs(&load(), &responses, &[0, 1, 3, 5, 6, 7], 4).unwrap()[2], found[0]);
             }

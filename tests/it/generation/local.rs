@@ -1,4 +1,5 @@
-//! Sampling: the distributions that are drawn from, what ends a response, and that seeds decide everything.
+//! Sampling on the CPU: the distributions, the ends of responses, and seeds as the only source of
+//! randomness.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -14,7 +15,7 @@ fn sampling() -> Sampling {
     Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, max_new_tokens: 12, eos: vec![2], vocabulary_size: usize::MAX, max_total_tokens: 64 }
 }
 
-/// A seed that no other pair of numbers has.
+/// A seed of its own for each pair of numbers.
 fn seed(prompt: usize, response: usize) -> [u8; 32] {
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&(prompt as u64).to_le_bytes());
@@ -107,7 +108,7 @@ fn top_k_and_top_p_keep_the_likeliest() {
     assert_eq!(kept(0, 0.5), [2, 6]);
     assert_eq!(kept(0, 0.85), [0, 2, 4, 6]);
     assert_eq!(kept(0, 0.9), [0, 2, 3, 4, 6]);
-    // Of the two that top-k keeps, 2 alone has 0.62.
+    // Of the two tokens after top-k, 2 alone has 0.62.
     assert_eq!(kept(2, 0.6), [2]);
     assert_eq!(kept(100, 1.0), [0, 1, 2, 3, 4, 5, 6, 7]);
     // Of equals, the smaller ids.
@@ -163,7 +164,8 @@ fn the_same_seeds_give_the_same_responses() {
     assert!(texts[0] != texts[1] && texts[0] != texts[9]);
 }
 
-/// On the processor nothing beside a response changes a bit of it: not the places, not the other prompts, not the threads.
+/// On the processor nothing beside a response changes a bit of it: not the places, not the other
+/// prompts, not the threads.
 #[test]
 fn responses_are_the_same_bits_in_any_company() {
     let model = small_model();
@@ -306,7 +308,7 @@ fn greedy_stories_do_not_depend_on_the_batch() {
     let Some((model, openings)) = stories() else { return };
     let greedy = Sampling { temperature: 0.0, max_new_tokens: 60, eos: vec![1, 2], max_total_tokens: 512, ..sampling() };
     let mut chosen = openings[..16].to_vec();
-    // A long prompt that finishes first, so that the rest goes on without the row that set the padding.
+    // A long prompt finishes first. The rest goes on without the row that set the padding.
     chosen.push(openings.concat()[..480].to_vec());
     let chosen = prompts(&chosen);
     let single = sample(&model, &chosen, &seeds(17, 1), &greedy, 1);
@@ -320,7 +322,8 @@ fn greedy_stories_do_not_depend_on_the_batch() {
     assert_eq!(responses(&generated)[0], golden[1..]);
 }
 
-/// The processor's engine and burn's take the same tokens, but where the two likeliest are as good as equal.
+/// The processor's engine and burn's take the same tokens, but where the two likeliest are as good
+/// as equal.
 #[test]
 fn engines_take_the_same_greedy_tokens_for_a_thousand_prompts() {
     let Some((model, openings)) = stories() else { return };

@@ -1,4 +1,5 @@
-//! Responses by a server: every row right or an error row whatever the server does, and none asked for twice but those in flight at a kill.
+//! Responses by a server: every row right or an error row whatever the server does, and none asked
+//! for twice but those in flight at a kill.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -38,7 +39,8 @@ enum Style {
     TextWithAnotherBos,
 }
 
-/// What the model answers to a prompt and a seed: its ids, ending in the end token unless it was cut.
+/// The model's answer to a prompt and a seed: its ids, with the end token at the end unless it was
+/// cut.
 fn answer(prompt: &[i32], seed: u64) -> Vec<i32> {
     let hash = blake3::hash(format!("{prompt:?} {seed}").as_bytes());
     let length = 1 + usize::from(hash.as_bytes()[0]) % MOST;
@@ -99,7 +101,8 @@ fn serve(style: Style) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     }
 }
 
-/// A workspace with a model that has weights, and a pipeline that asks a server; `engine` is what it says besides address and name.
+/// A workspace with a model with weights, and a pipeline with a server. `engine` holds further
+/// settings beside address and name.
 fn workspace(server: &Server, responses_per_prompt: usize, engine: &str) -> Workspace {
     let workspace = Workspace::new();
     let blank = Checkpoint::open_blank(&workspace.path("shape")).unwrap();
@@ -116,7 +119,7 @@ fn workspace(server: &Server, responses_per_prompt: usize, engine: &str) -> Work
     workspace
 }
 
-/// The rows of the parts that are committed.
+/// The rows of the committed parts.
 fn committed(workspace: &Workspace) -> Vec<responses::Row> {
     let run = Runs::open(workspace.path("runs")).unwrap().run("remote").unwrap();
     let place = Place::table("responses", None);
@@ -125,12 +128,12 @@ fn committed(workspace: &Workspace) -> Vec<responses::Row> {
     parts.flat_map(|batch| responses::rows(&batch).unwrap()).collect()
 }
 
-/// The seed that a row's request has.
+/// The seed in a row's request.
 fn seed_of(row: &responses::Row) -> u64 {
     Stream { seed: 5, iteration: 0 }.number("generate", &row.prompt_id, row.response_index as u32) >> 33
 }
 
-/// Checks a row against what the model answers; prompts are those of [`Workspace`].
+/// Checks a row against the model's answer. The prompts are those of [`Workspace`].
 fn assert_right(row: &responses::Row) {
     let prompt = &row.token_ids[..row.prompt_token_count as usize];
     assert!(prompt[0] == 1 && text_of(prompt).starts_with("upper "), "{row:?}");
@@ -141,7 +144,7 @@ fn assert_right(row: &responses::Row) {
     assert_eq!(row.error, None);
 }
 
-/// The seeds of the completions that were asked for, with how often; probes for one token left out.
+/// The seeds of the requested completions, with their counts. Probes for one token are left out.
 fn asked(requests: &[Request]) -> BTreeMap<u64, usize> {
     let mut asked = BTreeMap::new();
     for request in requests.iter().filter(|request| request.path == "/v1/completions") {
@@ -165,19 +168,19 @@ fn a_server_that_misbehaves_gives_every_row_right() {
     let fates: BTreeSet<Fate> = server.seen().iter().map(|request| request.fate).collect();
     assert!(fates.len() == 6, "not every mishap came: {fates:?}");
     assert!(server.most_in_flight() <= 8 + server.seen().iter().filter(|request| request.fate == Fate::Hang).count());
-    // Every response has a seed of its own, and one that answered well is not asked again.
+    // Every response has a seed of its own, and an answered one is not requested again.
     let answered: Vec<Request> = server.seen().into_iter().filter(|request| request.fate == Fate::Answer).collect();
     assert_eq!(asked(&answered).len(), 60);
     assert!(asked(&answered).values().all(|count| *count == 1), "{:?}", asked(&answered));
     assert_eq!(rows.iter().map(seed_of).collect::<BTreeSet<_>>(), asked(&answered).into_keys().collect());
-    // What the server says of itself is kept.
+    // The server's own description is stored.
     let found = std::fs::read_to_string(workspace.path("runs/remote/journal.jsonl")).unwrap();
     assert!(found.contains("server_found") && found.contains("max_model_len"), "{found}");
 
     let before = server.seen().len();
     workspace.succeed(&["run", "remote.yaml"]);
     assert_eq!(server.seen().len(), before, "a finished node asks nothing");
-    // Where the server is and how it is asked is not part of what it says.
+    // The address of the server and the way of asking are no part of its description.
     workspace.edit("remote.yaml", "concurrency: 8, timeout_seconds: 1.5", "concurrency: 2, failures: keep");
     workspace.succeed(&["run", "remote.yaml"]);
     assert_eq!(server.seen().len(), before);
@@ -223,7 +226,7 @@ fn killed_and_run_again_only_what_was_in_flight_is_asked_twice() {
         let done: BTreeSet<u64> = committed(&workspace).iter().map(seed_of).collect();
         let null = std::process::Stdio::null;
         let mut child = workspace.command(&["run", "remote.yaml"]).stderr(null()).stdout(null()).spawn().unwrap();
-        // From the first completion on, so that every kill comes in the middle.
+        // From the first completion on: every kill comes in the middle.
         let begun = |request: &Request| request.path == "/v1/completions";
         while !server.seen()[before..].iter().any(begun) && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
@@ -240,7 +243,7 @@ fn killed_and_run_again_only_what_was_in_flight_is_asked_twice() {
         kills += 1;
         let answered: Vec<Request> = seen[before..].iter().filter(|request| request.fate == Fate::Answer).cloned().collect();
         let now: BTreeSet<u64> = committed(&workspace).iter().map(seed_of).collect();
-        // What was asked for and is not there: one a thread, and the one that was being committed.
+        // Requested and not there: one a thread, and the one in its commit.
         let lost = asked(&answered).into_keys().filter(|seed| !now.contains(seed)).count();
         assert!(lost <= 5, "kill {kills}, seed {seed}: {lost} answers were lost");
         again += lost;
@@ -328,7 +331,7 @@ fn every_kind_of_server_gives_the_same_ids() {
         for row in &rows {
             assert_right(row);
             let tokens = row.token_ids.len() - row.prompt_token_count as usize;
-            // The end token that was added here has no logprob, so the sum is not known.
+            // The end token added here has no logprob, so the sum is unknown.
             let known = match style {
                 Style::Vllm | Style::OldVllm => true,
                 Style::LlamaCpp => row.finish_reason == FinishReason::Length,
@@ -336,7 +339,7 @@ fn every_kind_of_server_gives_the_same_ids() {
             };
             assert_eq!(row.logprob, known.then_some(-0.5 * tokens as f64), "{style:?}");
         }
-        // A distribution that was cut is not the one that servers tell of.
+        // The logprobs of servers are not of a cut distribution.
         workspace.edit("remote.yaml", "max_new_tokens: 8", "max_new_tokens: 8, top_p: 0.9");
         workspace.succeed(&["run", "remote.yaml"]);
         assert!(committed(&workspace).iter().all(|row| row.logprob.is_none() && row.error.is_none()), "{style:?}");
@@ -423,7 +426,7 @@ fn a_policy_that_changes_needs_a_command_that_loads_it() {
     assert!(error.contains("ended with exit status: 3: out of luck"), "{error}");
     assert!(asked(&server.seen()).is_empty());
 
-    // A command that loads another model, and one that does not end.
+    // A command that loads another model, and one without an end.
     let workspace = whole_loop(&server, "true");
     workspace.edit("pipeline.yaml", "model: tiny, serve_timeout_seconds: 20", "model: huge, serve_timeout_seconds: 0.8");
     let error = workspace.fail(&["run", "pipeline.yaml"], 1);

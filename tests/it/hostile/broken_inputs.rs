@@ -1,4 +1,5 @@
-//! Broken tables, models, tokenizers and queries: each is found with a clear error, exit code 2, and before anything is made.
+//! Broken tables, models, tokenizers and queries: each is found with a clear error, exit code 2,
+//! and before anything is made.
 //!
 //! Broken pipeline files are in `pipeline.rs`.
 
@@ -112,7 +113,7 @@ fn devices() {
     }
 }
 
-/// What only the rows can show stops the node that found it; what was made before stays.
+/// Some errors show in the rows only. They stop the node that reads them, and earlier outputs stay.
 #[test]
 fn rewards_that_are_none() {
     let found = |sql: &str, said: &[&str]| {

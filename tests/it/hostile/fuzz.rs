@@ -1,7 +1,9 @@
-//! Fuzzing, the short way: every target of `fuzz/` over its seeds, over what was ever found, and over mutations of both. No input panics, takes
-//! seconds, or memory out of proportion. `OPTUNE_FUZZ=n` tries that many mutations of each target.
+//! Fuzzing, the short way: every target of `fuzz/` over its seeds, over all earlier findings, and
+//! over mutations of both. No input panics, takes seconds, or memory out of proportion.
+//! `OPTUNE_FUZZ=n` tries n mutations of each target.
 //!
-//! Each target has a process of its own: a stack that overflows ends one, and memory is that of the process.
+//! Each target has a process of its own: a stack overflow ends one, and memory is that of the
+//! process.
 
 #[path = "../../../fuzz/src/lib.rs"]
 mod targets;
@@ -19,14 +21,15 @@ use self::targets::TARGETS;
 use crate::fixtures::pipeline_folder::broken_files;
 use crate::fixtures::rows::{Draw, prompt_rows};
 
-/// Of the processor's time, and of anyone's where something only waits: others may use the processor too.
+/// Of the processor's time, and of anyone's where something only waits: others may use the
+/// processor too.
 const LONGEST: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const MOST_BYTES: u64 = 1 << 30;
 /// As long as inputs become.
 const MOST_INPUT_BYTES: usize = 1 << 18;
 
-/// What breaks readers: numbers at the ends of their types, brackets, ends of texts.
+/// Pieces that break readers: numbers at the ends of their types, brackets, ends of texts.
 const PIECES: [&str; 40] = [
     "18446744073709551615",
     "9223372036854775808",
@@ -77,7 +80,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The seeds of a target and what was found, each with its name.
+/// The seeds and findings of a target, each with its name.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders = vec![format!("fuzz/seeds/{target}"), format!("fuzz/regressions/{target}")];
@@ -141,11 +144,12 @@ fn resident_bytes() -> Option<u64> {
     Some(pages * 4096)
 }
 
-/// The processor's time that this process has used, where the system tells it; else all time.
+/// The CPU time of this process, where the system tells it; else the elapsed time.
 fn processor_time() -> Duration {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the program's name in brackets: user and system time are the 12th and 13th, in hundredths of a second.
+    // Behind the program's name in brackets: user and system time are the 12th and 13th, in
+    // hundredths of a second.
     let numbers: Vec<u64> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(|word| word.parse().unwrap_or(0)).collect();
     match numbers.get(11..13) {
         Some(times) => Duration::from_millis(10 * times.iter().sum::<u64>()),
@@ -153,7 +157,8 @@ fn processor_time() -> Duration {
     }
 }
 
-/// Runs the target that `OPTUNE_FUZZ_TARGET` names; the input in hand is in the working directory, for whoever finds this process dead.
+/// Runs the target of `OPTUNE_FUZZ_TARGET`. The input in hand is in the working directory, for a
+/// look after a crash.
 #[test]
 #[ignore = "is a process of `no_input_panics_hangs_or_takes_all_memory`"]
 fn one_target() {
@@ -187,7 +192,7 @@ fn one_target() {
         run(input);
     }
     let count: u64 = std::env::var("OPTUNE_FUZZ").map_or(3000, |count| count.parse().unwrap());
-    // Those that are there to take long would do so again and again.
+    // Slow seeds would take long again and again.
     let quick: Vec<_> = seeds.iter().filter(|(name, _)| !name.contains("/lie-")).collect();
     let first: u64 = std::env::var("OPTUNE_SEED").map_or(0, |seed| seed.parse().unwrap());
     for number in first..first + count {

@@ -1,5 +1,6 @@
-//! Files that lie: about lengths, shapes, sizes and places, or that are small and mean something without end. Each is refused with what is wrong,
-//! within seconds, and before memory is taken for what it claims. The same files are seeds in `fuzz/`, where memory is measured.
+//! Files with lies: about lengths, shapes, sizes and places, and small files of endless meaning.
+//! Each is refused with its reason, within seconds, and before memory is allocated for its claims.
+//! The same files are seeds in `fuzz/`, where memory is measured.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,8 @@ use crate::fixtures::workspace::Workspace;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Before anyone gives up, with other tests at work beside it; what each input may take of the processor is measured in `fuzz.rs`.
+/// The time limit, with other tests at work beside it. The CPU time of each input is measured in
+/// `fuzz.rs`.
 fn soon<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let result = work();
@@ -149,7 +151,7 @@ fn tokenizers_and_settings_that_are_broken_or_huge_are_refused() {
         let error = soon(name, || Checkpoint::open_blank(folder.path()).unwrap_err().to_string());
         says(name, &error, expected);
     }
-    // Files that say they are long, and take no room on the disk.
+    // Files with a large length and no room on the disk.
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"] {
         let (folder, _) = blank(true);
         fs::File::create(folder.path().join(name)).unwrap().set_len(1 << 40).unwrap();
@@ -278,7 +280,7 @@ fn nested_and_sparse_rows_are_refused() {
     fs::write(folder.path().join("data.jsonl"), deep).unwrap();
     let error = soon("nested", || imported(folder.path(), "table: data.jsonl", Use::Prompts).err().unwrap());
     says("nested", &error, "data.jsonl:2: expected a JSON object, found recursion limit exceeded");
-    // Each row has a column of its own: 300 kB that would be 400 million nulls.
+    // Each row has a column of its own: 300 kB would become 400 million nulls.
     let sparse: String = (0..20_000).map(|row| format!("{{\"c{row}\": 1}}\n")).collect();
     fs::write(folder.path().join("data.jsonl"), sparse).unwrap();
     let error = soon("sparse", || imported(folder.path(), "table: data.jsonl", Use::Query).err().unwrap());

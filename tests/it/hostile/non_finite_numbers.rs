@@ -1,5 +1,5 @@
-//! Numbers that are none: rewards, losses, gradients and weights that are NaN, infinite or null stop a run where the pipeline does not say
-//! that they are left out, and are counted where it does.
+//! NaN, infinite and null rewards, losses, gradients and weights. They stop a run unless the
+//! pipeline says to skip them; then they are counted.
 
 mod queries;
 mod rows;
@@ -20,7 +20,7 @@ fn model(name: &str) -> Place {
     Place { kind: optune::store::PlaceKind::Model, name: name.to_string(), iteration: None }
 }
 
-/// A query that gives response 1 of every prompt `reward`, and every other one its length.
+/// A query: `reward` for response 1 of every prompt, and its length for every other one.
 fn reward(reward: &str) -> String {
     format!(
         "SELECT prompt_id, response_index, CASE response_index WHEN 1 THEN {reward} ELSE CAST(length(text) AS DOUBLE) END AS reward FROM responses"
@@ -99,7 +99,8 @@ fn rewards_too_far_apart_to_subtract_are_told_by_their_prompt() {
     assert!(error.contains("table pairs, row 0: reward_gap: expected a finite number, found inf (prompt_id = p-000)"), "{error}");
 }
 
-/// Training on 12 preferences, of which `p-05` has a weight that no gradient of f32 can hold; with more settings.
+/// Training on 12 preferences with more settings. The weight of `p-05` overflows every gradient of
+/// f32.
 fn preferring(settings: &str) -> Workspace {
     let workspace = Workspace::new();
     let row = |i: usize| {
@@ -130,7 +131,7 @@ fn a_step_that_is_not_finite_stops_unless_it_is_to_be_left_out() {
     assert_eq!((count(&workspace, &policy, "steps"), count(&workspace, &policy, "skipped")), (Some(12), Some(2)));
     let table = Place::table("policy_training", None);
     assert_eq!((count(&workspace, &table, "steps"), count(&workspace, &table, "skipped")), (Some(10), Some(2)));
-    // Steps keep their numbers, and what was skipped left nothing in the weights.
+    // Steps keep their numbers, and the skipped ones left nothing in the weights.
     assert_eq!(workspace.query("small", "SELECT count(*), max(step) FROM policy_training"), "10,12");
     assert_eq!(workspace.query("small", "SELECT count(*) FROM policy_training WHERE loss > 1e3"), "0");
 }

@@ -1,10 +1,11 @@
-//! SQL that a user writes is a query and nothing else, whoever asks it, and takes no more memory than it may.
+//! A user's SQL is a query and nothing else, in every place, and takes no more memory than its
+//! limit.
 
 use optune::store::Session;
 
 use crate::fixtures::workspace::{PIPELINE, Workspace};
 
-/// What is no query, and words of the error that says so.
+/// Statements other than queries, with words of their errors.
 const NO_QUERIES: [(&str, &str); 17] = [
     ("COPY prompts TO 'out.parquet'", "--output FILE"),
     ("copy prompts to 'out'", "expected a query, found COPY"),
@@ -52,7 +53,7 @@ fn a_question_to_a_run_can_only_ask() {
     for statement in ["SHOW TABLES", "EXPLAIN SELECT * FROM prompts", "DESCRIBE prompts", "SHOW COLUMNS FROM prompts"] {
         workspace.succeed(&["sql", "small", statement]);
     }
-    // What is named on the command line is read, by nobody else's leave.
+    // A file named on the command line is read. A query cannot name further files.
     workspace.succeed(&["sql", "small", "SELECT * FROM prompts", "--format", "parquet", "--output", "out.parquet"]);
     let all = workspace.succeed(&["sql", "small", "SELECT count(*) AS n FROM mine", "--table", "mine2=out.parquet", "--format", "csv"]);
     assert_eq!(all, "n\n20\n");

@@ -1,4 +1,5 @@
-//! Rows that are none, and files that are small until they are read: each is refused with its place and its arithmetic.
+//! Invalid rows, and small files of large tables: each is refused with its place and its
+//! arithmetic.
 
 use std::fs::File;
 use std::path::Path;
@@ -67,7 +68,7 @@ fn a_small_parquet_file_of_a_large_table_is_refused_before_it_is_read() {
     ];
     refused(folder.path(), "table: x.parquet, max_bytes: 1000000", Use::Query, &said);
     assert_eq!(imported(folder.path(), "table: x.parquet, max_bytes: 40000000", Use::Query).unwrap().rows(), 4_000_000);
-    // Texts that a dictionary holds once: only reading them shows how long they are.
+    // Texts held once in a dictionary: only reading them shows their length.
     let texts = vec![ByteArray::from(vec![b'a'; 1 << 16]); 20_000];
     column::<ByteArrayType>(&path, "binary prompt (UTF8)", &texts, WriterProperties::builder());
     assert!(path.metadata().unwrap().len() < 1 << 17);
@@ -143,7 +144,8 @@ fn a_prompt_of_a_megabyte_and_an_empty_one_are_rows_that_say_why() {
     let errors = "SELECT prompt_id, error FROM evaluation_responses WHERE error IS NOT NULL ORDER BY 1";
     let larger = "larger,\"tokenizer: expected a text of at most 8388608 bytes, found 8388609\"";
     assert!(workspace.query("small", errors).ends_with(larger), "{}", workspace.query("small", errors));
-    // Behind the tokenizer's opening token there is something to go on from even where the prompt says nothing.
+    // Behind the tokenizer's opening token there is something to go on from even where the prompt
+    // says nothing.
     assert_eq!(workspace.query("small", "SELECT count(*) FROM evaluation WHERE prompt_id = 'nothing'"), "1");
     // Without one there is not.
     let tokenizer = std::fs::read_to_string(workspace.path("shape/tokenizer.json")).unwrap();

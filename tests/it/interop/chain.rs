@@ -1,4 +1,5 @@
-//! The whole chain on real data (OPTUNE_REAL_DIR): preferences, sft, reward models, OPTune by what they learned, export.
+//! The whole chain on real data (OPTUNE_REAL_DIR): preferences, sft, reward models, OPTune by the
+//! learned reward models, export.
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
-//! The questions of tests/python/questions.sql, answered by DataFusion over a small run whose answers are worked out by hand.
+//! The questions of tests/python/questions.sql, answered by DataFusion over a small run. The
+//! expected answers are worked out by hand.
 //!
-//! With KEEP_RUN_DIR set the run stays there, for tests/python/read_with_duckdb.py to answer the same.
+//! With KEEP_RUN_DIR set the run stays there, for tests/python/read_with_duckdb.py to answer the
+//! same.
 
 use std::path::PathBuf;
 
@@ -13,7 +15,8 @@ use arrow::array::RecordBatch;
 use optune::store::Run;
 use optune::store::Runs;
 
-/// Two prompts; iteration 1 samples both, iteration 2 only `a`, whose mean reward rises from 1.5 to 4.
+/// Two prompts. Iteration 1 samples both, iteration 2 only `a`: its mean reward rises from 1.5 to
+/// 4.
 fn small_run(runs: &Runs) -> Run {
     let lock = runs.run("small").unwrap().lock().unwrap();
     let write = |name: &str, iteration: u32, kind: TableKind, batch: &RecordBatch| {

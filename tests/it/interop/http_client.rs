@@ -95,7 +95,7 @@ fn whoever_asks_to_stop_does_not_wait_for_a_server_that_hangs() {
 
 #[test]
 fn the_key_is_sent_and_never_shown() {
-    // The only test that sets this variable.
+    // No other test sets this variable.
     unsafe { std::env::set_var("OPTUNE_TEST_KEY", "secret-123") };
     let server = Server::start(well, |request| Reply::of(403, format!("bad key {}", request.headers["authorization"]).into_bytes()));
     let client = Client::new(&server.url, Some("OPTUNE_TEST_KEY"), patience(0)).unwrap();

@@ -1,4 +1,4 @@
-//! Models of the hub, from a loopback server that cuts connections, moves branches and refuses.
+//! Models of the hub, from a loopback server with cut connections, moved branches and refusals.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::fixtures::http_server::{GOING_ON, Reply, Server, well};
 use crate::fixtures::hub::{FIRST, MODEL, Repository, SECOND, weights};
 
-/// A repository with a model of one file of weights and with files that no one asks for.
+/// A repository with a model of one file of weights and with unneeded files.
 fn repository() -> Repository {
     let repository = Repository { cut_after: 30_000, ..Repository::default() };
     for (name, bytes) in [("config.json", "{}"), ("tokenizer.json", "{\"a\": 1}"), ("chat_template.jinja", "x"), ("README.md", "read me")] {
@@ -113,11 +113,11 @@ fn a_file_that_is_not_what_was_promised_is_found() {
     let server = Server::start(well, repository.serve());
     let error = fetch(&hub(&server, cache.path())).unwrap_err().to_string();
     assert!(error.starts_with("hf://org/name@main: model.safetensors: expected a whole file, found"), "{error}");
-    // Nothing is left that a next attempt would go on from.
+    // No file is left for a next attempt.
     repository.put(FIRST, "model.safetensors", &weights(100_000, 7));
     let snapshot = fetch(&hub(&server, cache.path())).unwrap();
     assert_eq!(contents(&snapshot), expected(&repository));
-    // A file that was cut in the cache is fetched again.
+    // A cut file in the cache is fetched again.
     let path = snapshot.folder.join("model.safetensors").canonicalize().unwrap();
     fs::write(&path, &weights(100_000, 7)[..1000]).unwrap();
     assert_eq!(contents(&fetch(&hub(&server, cache.path())).unwrap()), expected(&repository));

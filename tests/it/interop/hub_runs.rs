@@ -1,4 +1,5 @@
-//! Runs whose model is of the hub: the commit that a run begins with is kept, whatever becomes of its branch.
+//! Runs with a model of the hub: the commit at the run's beginning is kept, whatever becomes of its
+//! branch.
 
 use std::fs;
 use std::process::Output;
@@ -11,7 +12,7 @@ use crate::fixtures::http_server::{Server, well};
 use crate::fixtures::hub::{FIRST, Repository, SECOND};
 use crate::fixtures::workspace::{PIPELINE, Workspace};
 
-/// A workspace whose `shape` is a model of the hub.
+/// A workspace with a model of the hub as `shape`.
 fn workspace() -> Workspace {
     let workspace = Workspace::new();
     workspace.write("pipeline.yaml", &PIPELINE.replace("{ model: shape }", "{ model: hf://org/name }").replace("initialize: random, ", ""));
@@ -63,7 +64,7 @@ fn a_run_keeps_the_commit_it_began_with() {
     let result = workspace.result("small");
     assert!(!fs::read_to_string(workspace.path("runs/small/pipeline.yaml")).unwrap().contains("hf_secret"));
 
-    // The branch moves: it is said, and the run goes on with what it began with.
+    // The branch moves. The run says so, and goes on with its first commit.
     put(&repository, &workspace, SECOND, 2);
     let said = succeed(run(&workspace, &server.url, "0", &["run", "pipeline.yaml"]));
     assert!(said.contains(&format!("is at commit {SECOND} now; this run goes on with {FIRST}")), "{said}");
@@ -71,12 +72,12 @@ fn a_run_keeps_the_commit_it_began_with() {
     // Without a network too, by both ways to say so.
     succeed(run(&workspace, "http://127.0.0.1:1", "1", &["run", "pipeline.yaml"]));
     succeed(run(&workspace, "http://127.0.0.1:1", "0", &["plan", "pipeline.yaml"]));
-    // Another run begins with what the branch is at now.
+    // Another run begins with the branch's present commit.
     succeed(run(&workspace, &server.url, "0", &["run", "pipeline.yaml", "--name", "later"]));
     assert!(fs::read_to_string(workspace.path("runs/later/sources.json")).unwrap().contains(SECOND));
     assert_ne!(workspace.result("later")["tables/base_training/part-00000.parquet"], result["tables/base_training/part-00000.parquet"]);
 
-    // A file of the cache that is not what the run began with.
+    // A file of the cache differs from the one at the run's beginning.
     let snapshot = workspace.path("hf/hub/models--org--name/snapshots").join(FIRST);
     let config = snapshot.join("config.json").canonicalize().unwrap();
     let text = fs::read_to_string(&config).unwrap();

@@ -1,4 +1,5 @@
-//! Other software: Hugging Face hubs, transformers, PyTorch, TensorBoard, MLflow, DuckDB, HTTP servers.
+//! Other software: Hugging Face hubs, transformers, PyTorch, TensorBoard, MLflow, DuckDB, HTTP
+//! servers.
 
 mod chain;
 mod duckdb_questions;

@@ -1,16 +1,18 @@
-//! The whole loop on a real model, prompts and reward (OPTUNE_REAL_DIR), against figures that PyTorch gave for the same experiment.
+//! The whole loop on a real model, prompts and reward (OPTUNE_REAL_DIR), against figures by PyTorch
+//! for the same experiment.
 
 use std::path::Path;
 
 use crate::fixtures::real_data::real_folder;
 use crate::fixtures::repository::optune;
 
-/// Mean held-out rewards after iterations 1 to 3, and tokens generated until then, from PyTorch (two seeds).
+/// Mean held-out rewards after iterations 1 to 3, and tokens generated until then, from PyTorch
+/// (two seeds).
 struct Expected {
     name: &'static str,
     sets: [&'static str; 2],
     rewards: [f64; 3],
-    /// Of the tokens that three full generations would take at 48 tokens a response.
+    /// The share of the tokens of three full generations at 48 tokens a response.
     token_share: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What TensorBoard and MLflow are told of a run, against its tables.
+//! The data of a run in TensorBoard and MLflow, against its tables.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::fixtures::workspace::Workspace;
 /// Series by folder (or the beginning of a metric's name) and tag, each the values by step.
 type Curves = BTreeMap<(String, String), Vec<(i64, f64)>>;
 
-/// A field of a protocol buffer: its number and what it holds.
+/// A field of a protocol buffer: its number and its contents.
 enum Field<'a> {
     Number(u64),
     Bytes(&'a [u8]),
@@ -121,7 +121,7 @@ fn same(found: &[(i64, f64)], expected: &[(i64, f64)], what: &str) {
     }
 }
 
-/// The curves are what the tables of a finished run say.
+/// The curves agree with the tables of a finished run.
 fn are_those_of_the_tables(workspace: &Workspace, curves: &Curves) {
     let curve = |node: &str, tag: &str| {
         let found = curves.get(&(node.to_string(), tag.to_string()));
@@ -173,7 +173,7 @@ fn event_files_have_the_curves_of_the_tables_and_tensorboard_reads_them() {
         assert!(found.contains_key(&("policy".to_string(), tag.to_string())), "{tag}");
     }
     assert!(found[&("responses".to_string(), "tokens_per_second".to_string())].iter().all(|(_, rate)| *rate > 0.0));
-    // Tracking is no part of what a run makes.
+    // Tracking is no part of a run's result.
     let other = Workspace::new();
     other.succeed(&["run", "pipeline.yaml"]);
     let made =
@@ -192,7 +192,7 @@ fn event_files_have_the_curves_of_the_tables_and_tensorboard_reads_them() {
 fn a_run_that_was_killed_has_whole_curves_with_each_step_once() {
     let workspace = with_tracking("{ tensorboard: true }");
     let journal = workspace.path("runs/small/journal.jsonl");
-    // Killed in the training of the base, then in that of the first policy.
+    // Killed in the training of the base, then in the training of the first policy.
     for node in ["base", "policy"] {
         let mut run = workspace.command(&["run", "pipeline.yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let begun = Instant::now();
@@ -211,7 +211,7 @@ fn a_run_that_was_killed_has_whole_curves_with_each_step_once() {
     are_those_of_the_tables(&workspace, &curves(&workspace));
 }
 
-/// What an MLflow server answers. As the real one, it takes no param twice.
+/// The answer of an MLflow server. As the real one, it takes no param twice.
 fn mlflow(request: &Request) -> Reply {
     let body = request.json();
     let params: Vec<&str> = body["params"].as_array().into_iter().flatten().filter_map(|param| param["key"].as_str()).collect();
@@ -228,7 +228,7 @@ fn mlflow(request: &Request) -> Reply {
     Reply::json(answer)
 }
 
-/// The metrics of the requests that were answered, in the order of their steps.
+/// The metrics of the answered requests, in the order of their steps.
 fn metrics(requests: &[Request]) -> Curves {
     let mut curves = Curves::new();
     for request in requests.iter().filter(|request| request.fate == Fate::Answer && request.path.ends_with("log-batch")) {

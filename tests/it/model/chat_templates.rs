@@ -1,5 +1,5 @@
-//! Chat templates write what transformers writes: our own templates against its output kept in a file, and those that others publish
-//! against the cases that `tests/python/chat_templates.py` makes.
+//! Chat templates write the text of transformers: our own templates against its output kept in a
+//! file, and published ones against the cases of `tests/python/chat_templates.py`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -49,7 +49,7 @@ fn every_construct_is_written_as_transformers_writes_it() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// What minijinja lacks must be an error that names it, never another text.
+/// A construct unknown to minijinja must be an error with its name, never another text.
 #[test]
 fn a_construct_that_is_not_supported_is_named() {
     for (source, said) in [
@@ -125,13 +125,14 @@ fn templates_and_special_tokens_are_found_where_transformers_writes_them() {
         json!({"chat_template": named, "bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": "</s>", "unk_token": null});
     write("tokenizer_config.json", &settings.to_string());
     assert_eq!(said().unwrap(), "<s>|</s>|</s>|False");
-    // The older file of special tokens counts only where the newer one does not describe the added tokens.
+    // The older file of special tokens counts only where the newer one does not describe the added
+    // tokens.
     write("special_tokens_map.json", "{\"pad_token\": {\"content\": \"<unk>\"}}");
     assert_eq!(said().unwrap(), "<s>|</s>|<unk>|False");
     settings["added_tokens_decoder"] = json!({});
     write("tokenizer_config.json", &settings.to_string());
     assert_eq!(said().unwrap(), "<s>|</s>|</s>|False");
-    // A folder of its own is for templates that are not the default.
+    // A folder of its own holds the templates beside the default.
     write("chat_templates/tool_use.jinja", "tools");
     assert_eq!(said().unwrap(), "<s>|</s>|</s>|False");
     write("chat_template.jinja", "file");
@@ -141,7 +142,8 @@ fn templates_and_special_tokens_are_found_where_transformers_writes_them() {
     assert!(error.contains("chat template") && error.contains("chat_template:1"), "{error}");
 }
 
-/// Reads the cases that `OPTUNE_TEMPLATE_CASES` names; `python tests/python/chat_templates.py` makes them and runs this.
+/// Reads the cases of `OPTUNE_TEMPLATE_CASES`. `python tests/python/chat_templates.py` makes them
+/// and runs this.
 #[test]
 fn published_chat_templates_give_the_text_and_the_token_ids_that_transformers_gives() {
     let Some(path) = std::env::var_os("OPTUNE_TEMPLATE_CASES") else {
@@ -188,8 +190,8 @@ fn published_chat_templates_give_the_text_and_the_token_ids_that_transformers_gi
     assert!(count > 0 && differences.is_empty(), "{}", differences.iter().take(5).map(String::as_str).collect::<Vec<_>>().join("\n"));
 }
 
-/// Whether a pair ends in the tokens that TRL trains on, to which its templates count what they write before the response. A template
-/// without an end of turn leaves that to us.
+/// Whether a pair ends in the tokens of TRL's training. Its templates count their text before the
+/// response as well. A template without an end of turn leaves the end to us.
 fn is_trained(pair: &EncodedPair, trained: &[Value]) -> bool {
     let trained: Vec<i32> = trained.iter().map(|id| id.as_i64().unwrap() as i32).collect();
     let response = &pair.token_ids[pair.prompt_token_count..];
@@ -200,7 +202,8 @@ fn is_trained(pair: &EncodedPair, trained: &[Value]) -> bool {
     }
 }
 
-/// The ids by the way that a stage takes: as a prompt, or as a conversation whose last message is the response.
+/// The ids by the way of a stage: as a prompt, or as a conversation with the response as its last
+/// message.
 fn token_ids(checkpoint: &Checkpoint, messages: &[Message], is_prompt: bool, text: &str) -> Value {
     let ids = match messages.split_last() {
         _ if text.is_empty() => Ok(Vec::new()),

@@ -1,4 +1,5 @@
-//! The model against Hugging Face's own numbers, and its checkpoint, tokenizer and chat template on what users get wrong.
+//! The model against Hugging Face's own numbers, and errors about its checkpoint, tokenizer and
+//! chat template.
 
 use std::fs;
 use std::path::Path;
@@ -62,7 +63,8 @@ fn padding_and_cache_do_not_change_logits() {
         assert!(largest_difference(&logits[row * 5 * vocabulary..][..alone.len()], alone) < 1e-4, "right-padded row {row}");
     }
 
-    // A prefill of all but the last token, its rows reordered and repeated, then the last token through the cache.
+    // A prefill of all but the last token, its rows reordered and repeated, then the last token
+    // through the cache.
     let starts: Vec<Vec<i32>> = rows.iter().map(|row| row[..row.len() - 1].to_vec()).collect();
     let starts = Sequences::from_rows(&starts, &device).unwrap();
     let mut cache = model.new_cache();
@@ -243,7 +245,7 @@ fn half_precision_shards_load_as_f32() {
 fn tokenizing_a_pair_keeps_the_prompt_apart() {
     let (_folder, checkpoint) = blank(true);
     let tokenizer = &checkpoint.tokenizer;
-    // The file asks for truncation to 3 tokens, which is not for us.
+    // The file asks for truncation to 3 tokens. We ignore it.
     assert_eq!(tokenizer.encode("abcd", SpecialTokens::Added).unwrap(), [1, 4, 5, 6, 7]);
     assert_eq!(tokenizer.encode("<s>ab", SpecialTokens::Written).unwrap(), [1, 4, 5]);
     let pair = tokenizer.encode_pair("ab", "ab c", SpecialTokens::Opening).unwrap();
@@ -302,7 +304,7 @@ fn devices_have_names() {
     }
 }
 
-/// Saves models for `tests/python/export_parity.py` into the folder that `OPTUNE_EXPORT_DIR` names.
+/// Saves models for `tests/python/export_parity.py` into the folder of `OPTUNE_EXPORT_DIR`.
 #[test]
 fn models_are_exported() {
     let Some(folder) = export_folder() else { return };

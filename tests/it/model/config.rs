@@ -1,4 +1,4 @@
-//! `config.json`: what each family's means, and what is refused with which reason.
+//! `config.json`: the meaning of each family's keys, and the reasons of refusals.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixtures::models::blank_checkpoint;
 
-/// The least that the `config.json` of a language model says, and what a test changes in it.
+/// A minimal `config.json` of a language model, with the changes of a test.
 fn config(family: &str, changes: Value) -> Value {
     let mut config = json!({
         "architectures": [format!("{family}ForCausalLM")], "vocab_size": 40, "hidden_size": 24, "intermediate_size": 36,

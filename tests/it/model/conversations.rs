@@ -1,5 +1,6 @@
-//! From what is asked to token ids and back, where it goes wrong silently elsewhere: special tokens twice or not at all, ends of turns,
-//! empty responses, prompts that are too long, vocabularies that do not fit.
+//! From prompts and messages to token ids and back, at the places of silent errors elsewhere:
+//! special tokens twice or not at all, ends of turns, empty responses, too long prompts,
+//! vocabularies of another size.
 
 use std::fs;
 
@@ -13,10 +14,12 @@ const BOS: i32 = 1;
 const EOS: i32 = 2;
 const TURN_END: i32 = 30;
 
-/// In the manner of Llama 3: the template writes the bos token, turns end with a token that is not the first of the end tokens.
+/// In the manner of Llama 3: the template writes the bos token, and turns end with a token other
+/// than the first end token.
 const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{{ m.role[0] }} {{ m.content | trim }}<e>\n{% endfor %}{% if add_generation_prompt %}a {% endif %}";
 
-/// A folder with this chat template and three special tokens: `<s>` (which the tokenizer adds too), `</s>` and `<e>`; a line end is token 31.
+/// A folder with this chat template and three special tokens: `<s>` (the tokenizer adds it too),
+/// `</s>` and `<e>`; a line end is token 31.
 fn folder(template: &str, pad_token: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     blank_checkpoint(folder.path(), true);
@@ -46,7 +49,7 @@ fn asked(content: &str) -> Asked {
     Asked::Messages(vec![Message { role: "user".to_string(), content: content.to_string() }])
 }
 
-/// The ids of a text whose special tokens are spelled out.
+/// The ids of a text with its special tokens spelled out.
 fn ids(checkpoint: &Checkpoint, text: &str) -> Vec<i32> {
     checkpoint.tokenizer.encode(text, SpecialTokens::Written).unwrap()
 }
@@ -66,7 +69,8 @@ fn no_prompt_begins_with_the_bos_token_twice() {
     assert_eq!(model.encode_prompt(&text("<s>hi")).unwrap(), model.encode_prompt(&text("hi")).unwrap());
     once(model.encode_pair(&text("<s>hi"), "yo").unwrap().token_ids);
     once(model.encode_conversation(&text("hi"), "yo").unwrap());
-    // What is no doubling stays: one that the user wrote twice, and one that the template leaves out is not added.
+    // No doubling: a token written twice by the user stays, and one left out by the template is not
+    // added.
     assert_eq!(model.encode_prompt(&text("<s><s>hi")).unwrap()[..3], [BOS, BOS, 11]);
     assert_eq!(checkpoint("{{ messages[0].content }}").encode_prompt(&asked("hi")).unwrap(), [11, 12]);
 }
@@ -75,14 +79,15 @@ fn no_prompt_begins_with_the_bos_token_twice() {
 fn a_response_ends_with_the_token_that_ends_the_models_turn() {
     let model = checkpoint(TEMPLATE);
     let pair = model.encode_pair(&asked("hi"), "yo").unwrap();
-    // <e>, not the first end token </s>; without the line end that the template writes behind it.
+    // <e>, not the first end token </s>; without the template's line end behind it.
     assert_eq!(pair.token_ids, ids(&model, "<s>u hi<e>\na yo<e>"));
     assert_eq!(pair.token_ids[..pair.prompt_token_count], model.encode_prompt(&asked("hi")).unwrap());
-    // A reward model reads the conversation as the template writes it, line end included; text is one turn each.
+    // A reward model reads the conversation as the template writes it, line end included; text is
+    // one turn each.
     let conversation = model.encode_conversation(&asked("hi"), "yo").unwrap();
     assert_eq!(conversation, ids(&model, "<s>u hi<e>\na yo<e>\n"));
     assert_eq!(model.encode_conversation(&text("hi"), "yo").unwrap(), conversation);
-    // A template that writes no end: the tokenizer's own end token if it is one of the model's.
+    // A template without an end: the tokenizer's own end token if it is one of the model's.
     let endless = checkpoint("{% for m in messages %}{{ m.content }}{% endfor %}");
     assert_eq!(endless.encode_pair(&asked("hi"), "yo").unwrap().token_ids, ids(&endless, "hiyo<e>"));
     // Plain text: the first end token.
@@ -127,7 +132,7 @@ fn an_end_token_that_is_also_the_pad_token_is_kept_as_an_end() {
     let (same, other) = (folder(TEMPLATE, "<e>"), folder(TEMPLATE, "<unk>"));
     let pair = |folder: &tempfile::TempDir| Checkpoint::open_blank(folder.path()).unwrap().encode_pair(&asked("hi"), "yo").unwrap();
     assert_eq!(pair(&same), pair(&other));
-    // And in a run: the same bytes whatever the pad token is, since lengths and not ids say what is padding.
+    // And in a run: the same bytes with any pad token. Lengths, not ids, mark the padding.
     let runs = ["<pad>", "<eos>"].map(|pad| {
         let workspace = Workspace::new();
         workspace.edit("shape/tokenizer_config.json", "\"pad_token\": \"<pad>\"", &format!("\"pad_token\": \"{pad}\""));
@@ -154,7 +159,7 @@ fn a_truncated_response_is_given_no_end_token_and_a_stopped_one_keeps_its_own() 
     assert_eq!(count("finish_reason = 'length' AND array_has(token_ids, 2)"), "0");
     assert_eq!(count("finish_reason = 'length' AND array_length(token_ids) - prompt_token_count <> 8"), "0");
     assert_eq!(count("finish_reason = 'stop' AND array_element(token_ids, -1) <> 2"), "0");
-    // What was trained on and scored is the stored ids: as many tokens as there are, no end added.
+    // Training and scoring use the stored ids: as many tokens as there are, no end added.
     let tokens = "array_length(r.token_ids) - r.prompt_token_count";
     let query = format!(
         "SELECT count(*) FROM pool p JOIN responses r ON p.prompt_id = r.prompt_id AND p.born = r.born AND p.response_index = r.response_index \
@@ -206,7 +211,7 @@ fn a_prompt_longer_than_the_context_is_an_error_row_and_the_rest_goes_on() {
 fn a_model_with_more_logits_than_the_tokenizer_has_tokens_draws_only_what_can_be_decoded() {
     let workspace = Workspace::new();
     workspace.edit("shape/config.json", "\"vocab_size\": 99", "\"vocab_size\": 400");
-    // So hot that every token is about equally likely, and not one of 301 that mean nothing is drawn.
+    // So hot: every token is about equally likely, and not one of 301 meaningless ones is drawn.
     workspace.edit("pipeline.yaml", "max_new_tokens: 8 }, resources", "max_new_tokens: 8, temperature: 100.0, top_p: 1.0 }, resources");
     workspace.succeed(&["run", "pipeline.yaml"]);
     let largest = workspace.query("small", "SELECT max(array_max(token_ids)) FROM responses");
@@ -260,7 +265,7 @@ fn a_template_that_wants_the_date_is_found_before_anything_runs_and_runs_with_th
     workspace.succeed(&["run", "pipeline.yaml"]);
     let written = fs::read_to_string(workspace.path("runs/small/pipeline.yaml")).unwrap();
     assert!(written.contains("\ndate: ") && written.contains("2026-11-23"), "{written}");
-    // Another date is another run of all that the model's words are part of, and of nothing else.
+    // Another date makes another run of everything with the model's words, and of nothing else.
     let plan = workspace.succeed(&["plan", "pipeline.yaml"]);
     assert!(plan.lines().all(|line| line.ends_with("done")), "{plan}");
     workspace.edit("pipeline.yaml", "date: 2026-11-23", "date: 2026-11-24");

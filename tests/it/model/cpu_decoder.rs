@@ -1,4 +1,5 @@
-//! The transformer in the processor's kernels against Hugging Face's numbers, which burn's is compared with too.
+//! The transformer in the CPU's kernels against Hugging Face's numbers. burn's is compared with
+//! them too.
 
 use burn::tensor::Device;
 use optune::model::{Checkpoint, CpuDecoder, Head, Span};
@@ -8,7 +9,8 @@ use crate::fixtures::models::largest_difference;
 
 const TOLERANCE: f32 = 1e-4;
 
-/// The outputs of every position of one sequence, `pieces` tokens at a time, its first `shared` ones in a prefix.
+/// The outputs of every position of one sequence, `pieces` tokens at a time, its first `shared`
+/// ones in a prefix.
 fn outputs(decoder: &CpuDecoder, ids: &[i32], pieces: usize, shared: usize) -> Vec<f32> {
     let mut cache = decoder.new_cache();
     let (first, rest) = ids.split_at(shared);

@@ -1,4 +1,5 @@
-//! Exports: other number formats, shards, and what is refused. Weights of all kinds and places are read on the way.
+//! Exports: other number formats, shards, and refusals. Weights of all kinds and places are read on
+//! the way.
 
 use std::fs;
 use std::path::Path;
@@ -72,7 +73,7 @@ fn single_precision_is_kept_bit_for_bit_and_half_is_rounded_once() {
         let exported = Checkpoint::open(&output).unwrap();
         for parameter in NAMES {
             let (before, after) = (original.parameter(parameter).unwrap(), exported.parameter(parameter).unwrap());
-            // Half of the last place that bf16 and f16 keep of a number below 1.
+            // Half of the last place in bf16 and f16, for a number below 1.
             let bound = |value: f32| match dtype {
                 Dtype::F32 => 0.0,
                 Dtype::Bf16 => value.abs() / 256.0,
@@ -80,7 +81,7 @@ fn single_precision_is_kept_bit_for_bit_and_half_is_rounded_once() {
             };
             assert!(before.iter().zip(&after).all(|(before, after)| (before - after).abs() <= bound(*before)), "{parameter} as {dtype}");
         }
-        // What is rounded already stays as it is: the same bytes again.
+        // Rounded weights stay as they are: the same bytes again.
         let again = exports.path().join(format!("{name} again"));
         exported.export(&again, dtype, u64::MAX).unwrap();
         assert_eq!(files(&again), files(&output));

@@ -1,4 +1,5 @@
-//! Every family and both heads against Hugging Face's own numbers, on the tiny models that `tests/python/families.py` made.
+//! Every family and both heads against Hugging Face's own numbers, on the tiny models of
+//! `tests/python/families.py`.
 
 use std::fs;
 use std::path::Path;
@@ -62,7 +63,7 @@ fn logits_through_the_cache_are_those_of_transformers() {
         }
         let steps = golden.rows.iter().zip(&starts).map(|(row, start)| row.len() - start).max().unwrap();
         for step in 0..steps {
-            // A row that has ended goes on with any token.
+            // A finished row goes on with any token.
             let next: Vec<[i32; 1]> =
                 golden.rows.iter().zip(&starts).map(|(row, start)| [row.get(start + step).copied().unwrap_or(0)]).collect();
             let next: Vec<&[i32]> = next.iter().map(<[i32; 1]>::as_slice).collect();
@@ -152,7 +153,8 @@ fn every_weight_of_every_family_gets_a_gradient() {
         for (at, layer) in model.model.layers.iter().enumerate() {
             let attention = &layer.self_attn;
             let norms = [attention.q_norm.as_ref(), attention.k_norm.as_ref()].into_iter().flatten().map(|norm| norm.gamma.val());
-            // A bias of keys adds the same to all scores of a query, so its gradient is 0 but for rounding.
+            // A bias of keys adds the same to all scores of a query, so its gradient is 0 but for
+            // rounding.
             let projections = [&attention.q_proj, &attention.v_proj, &attention.o_proj, &layer.mlp.gate_proj, &layer.mlp.down_proj];
             let biases = projections.into_iter().filter_map(|projection| projection.bias.as_ref().map(|bias| bias.val()));
             for (number, weight) in norms.chain(biases).enumerate() {
@@ -177,8 +179,8 @@ fn saved_models_are_what_was_loaded() {
     }
 }
 
-/// Saves the models, and policies as they start as reward models, for `tests/python/export_parity.py` into the folder that
-/// `OPTUNE_EXPORT_DIR` names.
+/// Saves the models, and policies as they start as reward models, for
+/// `tests/python/export_parity.py` into the folder of `OPTUNE_EXPORT_DIR`.
 #[test]
 fn models_of_every_family_are_exported() {
     let Some(folder) = export_folder() else { return };
@@ -196,7 +198,7 @@ fn models_of_every_family_are_exported() {
         let (logits, _) = right_padded_logits(&model, &golden.sequences(&device), &[0]);
         let logits: Vec<&[f32]> = logits.chunks(checkpoint.config.vocab_size).collect();
         write(&golden.name, json!({"token_ids": golden.rows[0], "logits": logits}));
-        // Not the end token at last, which pads here and which transformers would pass over.
+        // Not with the end token at last: it pads here, and transformers would pass over it.
         reward(&format!("{}_as_reward", golden.name), &checkpoint.with_reward_head(5), &golden.rows[0]);
     }
     for golden in goldens(Head::Reward) {

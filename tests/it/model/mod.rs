@@ -1,4 +1,4 @@
-//! What a model is: configuration, weights, tokenizer, chat template, export, and the numbers it computes.
+//! Models: configuration, weights, tokenizer, chat template, export, and their results.
 
 mod chat_templates;
 mod checkpoint;

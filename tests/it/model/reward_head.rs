@@ -1,4 +1,4 @@
-//! The reward head: where it scores, what it starts from, and what is written of it.
+//! The reward head: the scored position, its initial weights, and its files.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ fn a_reward_is_that_of_the_last_real_token_in_any_batch_and_with_any_padding() {
         assert!(largest_difference(&alone, &padded) < 1e-5, "row {row}");
     }
     assert!(together.iter().any(|reward| (reward - together[0]).abs() > 1e-3), "{together:?}");
-    // The end token counts where the length says that it is real.
+    // The end token counts where the length includes it.
     let shorter = values(model.rewards(ids(&[ROWS[0]], &device), &[ROWS[0].len() - 1]));
     assert!((shorter[0] - together[0]).abs() > 1e-4);
 }

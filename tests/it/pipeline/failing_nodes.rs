@@ -1,10 +1,10 @@
-//! A node that fails takes down only what needs it, and the error says where and how to go on.
+//! A failing node stops only the nodes that need it. The error names the place and the way on.
 
 use std::fs;
 
 use crate::fixtures::workspace::{Workspace, copy_folder};
 
-/// Two lines that do not need each other: the first one's model gives logits that are not numbers.
+/// Two independent lines: the first one's model gives logits that are not numbers.
 const PIPELINE: &str = r#"optune: 1
 name: two
 seed: 5
@@ -51,7 +51,7 @@ fn a_node_that_fails_leaves_those_that_do_not_need_it_finished() {
     let events = "SELECT node, message FROM journal WHERE event = 'node_failed'";
     assert!(workspace.query("two", events).starts_with("broken,part-00000 of 5: "));
 
-    // Mended, the same command does what is left.
+    // Mended, the same command does the rest.
     fs::write(&weights, whole).unwrap();
     workspace.succeed(&["run", "two.yaml"]);
     for node in ["broken", "nothing", "neither", "answers", "scores", "pool"] {

@@ -1,4 +1,4 @@
-//! The pipeline file: what the design's example unrolls to, and what each broken file is told.
+//! The pipeline file: the unrolled graph of the design's example, and the errors of wrong files.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Pipeline files, sweeps, and the nodes that compute without a model: select, merge and pair.
+//! Pipeline files, sweeps, and the nodes without a model: select, merge and pair.
 
 mod broken_files;
 mod failing_nodes;

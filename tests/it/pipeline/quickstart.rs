@@ -1,4 +1,4 @@
-//! The tasks of the quickstart: made by their query and nothing else; and what the quickstart makes of them.
+//! The tasks of the quickstart come from their query alone. The quickstart learns from them.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ fn the_committed_tables_are_what_the_query_gives_and_share_no_prompt() {
     }
 }
 
-/// The acceptance of the quickstart: over three seeds the held-out reward rises by more than twice the spread between seeds, and no
-/// family's falls by more than that spread.
+/// The acceptance of the quickstart: over three seeds the held-out reward rises by more than twice
+/// the spread between seeds, and no family's falls by more than this spread.
 #[test]
 fn the_quickstart_raises_the_held_out_reward() {
     let runs = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
-//! What must hold of select, merge and pair whatever the tables: told here in other words than theirs, and tried on random tables, of which the
-//! smallest that breaks a rule is shown. `PROPTEST_CASES=n` tries more.
+//! Properties of select, merge and pair for all tables. They are written in other words than the
+//! operators, and tried on random tables; the smallest counterexample is shown. `PROPTEST_CASES=n`
+//! tries more.
 //!
-//! That the walks give what their SQL says is in `relational.rs`.
+//! The equality of the merge joins and their SQL is in `relational_sql.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -22,7 +23,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::fixtures::store::Space;
 
-/// Tries the property on the same random values every time, and shows the smallest that breaks it.
+/// Tries the property on the same random values every time, and shows the smallest counterexample.
 fn holds<S: Strategy<Value: Debug>>(values: S, property: impl Fn(S::Value)) {
     let config = Config { failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
@@ -47,7 +48,7 @@ fn pools() -> impl Strategy<Value = BTreeMap<String, Vec<f64>>> {
     btree_map(id(), vec(reward(), 0..6), 0..24)
 }
 
-/// The pool of these rewards, in its order. `born` is the response's number, so that it can be told.
+/// The pool of these rewards, in its order. `born` holds the response's number, as its mark.
 fn pool_rows(prompts: &BTreeMap<String, Vec<f64>>) -> Vec<pool::Row> {
     let row = |prompt: &String, index: usize, reward: f64| pool::Row {
         prompt_id: prompt.clone(),
@@ -76,7 +77,7 @@ fn whole(kind: TableKind, walk: impl Iterator<Item = Result<RecordBatch, StageEr
     table
 }
 
-/// To which group of prompts one belongs: some have none.
+/// The group of a prompt. Some have none.
 fn group(id: &str) -> Option<&str> {
     id.get(..1).filter(|first| *first != "a")
 }
@@ -104,7 +105,7 @@ fn selected(
     selection::rows(&whole(TableKind::Selection, walk)).unwrap()
 }
 
-/// What a prompt is ranked by.
+/// The score of a prompt in the ranking.
 fn score(rewards: &[f64], rank_by: RankBy) -> Option<f64> {
     let (least, most) = (rewards.iter().copied().reduce(f64::min)?, rewards.iter().copied().reduce(f64::max)?);
     Some(match rank_by {
@@ -118,7 +119,7 @@ fn score(rewards: &[f64], rank_by: RankBy) -> Option<f64> {
 /// In iteration 3, responses of up to three ages.
 const ITERATION: u32 = 3;
 
-/// What a strategy ranks the prompts that it may select by, in other words than its own; none for what is drawn.
+/// The ranking keys of a strategy, in other words than its own; none for random draws.
 fn keys(settings: &Select, scores: &BTreeMap<&str, f64>, before: &BTreeMap<String, f64>) -> Option<BTreeMap<String, f64>> {
     let of_group = |id: &str| scores.iter().filter(|(other, _)| group(other) == group(id)).map(|(_, score)| *score).collect::<Vec<_>>();
     let key = |id: &str, score: f64| match &settings.strategy {
@@ -164,8 +165,8 @@ fn select_takes_the_first_share_whatever_the_order_of_rows() {
             assert_eq!(row.score, pool.get(&row.prompt_id).and_then(|rewards| score(rewards, rank_by)), "{}", row.prompt_id);
             assert_eq!(row.rank, index as i64 + 1);
         }
-        // Those whose responses are too old, all of them; then of those that may be, as many as the ratio has room for: exactly ceil(ratio·N)
-        // where all may be.
+        // First all prompts with too old responses. Then, of the permitted ones, as many as the
+        // ratio has room for: exactly ceil(ratio·N) where all are permitted.
         let is_overdue = |row: &&selection::Row| {
             let newest = pool.get(&row.prompt_id).and_then(|rewards| (0..rewards.len() as u32).map(|index| index % 3).max());
             max_age.zip(newest).is_some_and(|(age, born)| born + age <= ITERATION)
@@ -174,7 +175,7 @@ fn select_takes_the_first_share_whatever_the_order_of_rows() {
             (By::Band(band), Some(score)) => band.low.unwrap() <= score && score <= band.high.unwrap(),
             (By::SkipUninformative(_), Some(_)) => {
                 let alike = score(&pool[&row.prompt_id], RankBy::Gap) == Some(0.0);
-                // Of those whose rewards are alike, the draw says.
+                // The draw decides between equal rewards.
                 !alike || row.selected
             }
             _ => true,
@@ -186,7 +187,8 @@ fn select_takes_the_first_share_whatever_the_order_of_rows() {
         let count = if settings.strategy == By::All { asked.len() } else { (asked.len() * percent).div_ceil(100) };
         let room = count.saturating_sub(overdue.len()).min(eligible.len());
         assert_eq!(eligible.iter().filter(|row| row.selected).count(), room, "{eligible:?}");
-        // None that is left out is before one that is not, but for the hardest, where they are dropped: nothing is known of those without a reward.
+        // No left-out prompt is before a selected one. The exception are dropped hardest prompts:
+        // nothing is known of those without a reward.
         let scores = rows.iter().filter_map(|row| Some((row.prompt_id.as_str(), row.score?))).collect();
         if let Some(keys) = keys(&settings, &scores, &before) {
             let key = |row: &selection::Row| keys.get(&row.prompt_id).copied().unwrap_or(f64::NEG_INFINITY);
@@ -201,7 +203,7 @@ fn select_takes_the_first_share_whatever_the_order_of_rows() {
             let ascending: Vec<f64> = eligible.iter().map(|row| key(row)).collect();
             assert!(ascending.is_sorted_by(|one, other| one <= other || (one - other).abs() < 1e-6), "{ascending:?}");
         }
-        // The order of the prompts, how tables are cut, and what else is in the pool, do not matter.
+        // The order of the prompts, the cuts of tables, and further rows of the pool do not matter.
         let mut sorted = asked.clone();
         sorted.sort();
         let known = pool.iter().filter(|(id, _)| asked.contains(id)).map(|(id, rewards)| (id.clone(), rewards.clone())).collect();
@@ -209,7 +211,8 @@ fn select_takes_the_first_share_whatever_the_order_of_rows() {
     });
 }
 
-/// A response as it comes into the pool, or does not: its reward, if it was sampled and scored without an error.
+/// A response as it comes into the pool, or does not: its reward, if it was sampled and scored
+/// without an error.
 type Sampled = (Option<f64>, bool, i32);
 
 #[test]
@@ -252,8 +255,8 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
             }
         }
         let old = pool_rows(&carried);
-        // A prompt without a new response that counts keeps its old ones, with the iteration they were born in; all others have the new ones only, or
-        // the best of the old ones too.
+        // A prompt without a new response that counts keeps its old ones, with their iteration of
+        // birth. All others have the new ones only, or the best of the old ones too.
         let renewed: BTreeSet<String> = expected.keys().cloned().collect();
         for (prompt, rewards) in &carried {
             let best = rewards.iter().copied().reduce(f64::max);
@@ -313,7 +316,8 @@ fn pair_makes_one_pair_of_each_prompt_whose_rewards_differ() {
             assert!(rewards.iter().all(|reward| *reward <= chosen));
             assert_eq!(chosen - below, pair.reward_gap);
             assert!(pair.reward_gap > 0.0);
-            // The rejected one is the worst, or as far from two deviations below the mean as the nearest that is worse than the chosen one.
+            // The rejected response is the worst, or the one nearest to two deviations below the
+            // mean among those worse than the chosen one.
             let mean_reward = rewards.iter().sum::<f64>() / rewards.len() as f64;
             let deviation = (rewards.iter().map(|reward| (reward - mean_reward).powi(2)).sum::<f64>() / rewards.len() as f64).sqrt();
             let distance = |reward: f64| (reward - (mean_reward - 2.0 * deviation)).abs();

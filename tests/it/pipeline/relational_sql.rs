@@ -1,5 +1,5 @@
-//! select, merge and pair: the walks through sorted tables give what their SQL says, however the tables are cut, and find rows that are not
-//! in their place.
+//! select, merge and pair: the merge joins over sorted tables give the rows of their SQL, however
+//! the tables are cut, and find misplaced rows.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use optune::tables::{FinishReason, TableKind, pool, responses, rewards, selectio
 use crate::fixtures::rows::Draw;
 use crate::fixtures::store::{Space, recipe};
 
-/// Rewards with ties, zeros of both signs, and numbers whose sums are rounded.
+/// Rewards with ties, zeros of both signs, and numbers with rounded sums.
 fn reward(draw: &mut Draw) -> f64 {
     [0.0, -0.0, 0.5, -1.0, 1.0 / 3.0].get(draw.below(7) as usize).copied().unwrap_or_else(|| draw.bits() as f64 / 1e18 - 9.0)
 }
 
-/// Tables of one iteration in the order of their keys: prompts without rewards, with one, with many; responses and rewards that failed or
-/// are missing.
+/// Tables of one iteration in the order of their keys: prompts without rewards, with one, with
+/// many; failed or missing responses and rewards.
 struct Tables {
     ids: Vec<String>,
     pool: Vec<pool::Row>,
@@ -42,7 +42,8 @@ fn tables(draw: &mut Draw, prompts: i32) -> Tables {
             let (reward, token_count) = (reward(draw), draw.below(50));
             pool.push(pool::Row { prompt_id: id.clone(), response_index: index, born, reward, token_count, finish_reason });
         }
-        // Of two iterations, one's responses with even numbers, the other's with odd ones: their order is not the pool's.
+        // Of two iterations, one's responses with even numbers, the other's with odd ones: their
+        // order is not the pool's.
         for (born, index) in if draw.chance() { vec![] } else { vec![(2, 0), (2, 2), (2, 4), (3, 1), (3, 3)] } {
             let error = (draw.below(6) == 0).then(|| "no answer".to_string());
             let token_ids: Vec<i32> = (0..draw.below(9)).collect();
@@ -98,7 +99,7 @@ fn whole(kind: TableKind, batches: &[RecordBatch]) -> RecordBatch {
     concat_batches(&kind.schema(), &batches).unwrap()
 }
 
-/// Compares what a walk gives with what the SQL gives, to the last bit.
+/// Compares the rows of a merge join with those of the SQL, to the last bit.
 fn assert_same(kind: TableKind, walk: impl Iterator<Item = Result<RecordBatch, StageError>>, session: &Session, sql: &str) {
     let walk = whole(kind, &walk.collect::<Result<Vec<_>, _>>().unwrap());
     assert_eq!(walk, whole(kind, &session.query(sql).unwrap()), "{sql}");
@@ -157,7 +158,7 @@ fn with_draws(rows: &RecordBatch, draws: impl Iterator<Item = i64>) -> RecordBat
     RecordBatch::try_from_iter(columns.into_iter().chain([("draw".to_string(), draws)])).unwrap()
 }
 
-/// What select's SQL knows of prompts, in an order of its own.
+/// The facts about prompts in select's SQL, in an order of its own.
 fn drawn(draw: &mut Draw, ids: &[String], stream: Stream) -> RecordBatch {
     let mut ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     (1..ids.len()).for_each(|index| ids.swap(index, draw.below(index as i32 + 1) as usize));
@@ -213,7 +214,7 @@ fn select_gives_what_its_sql_says() {
                     let question = Question { settings: &settings, quota, stream, pool: POOL };
                     let walk = select::rows(&session, &ranking, question, || Slices::of_rows(rows)).unwrap();
                     assert_same(TableKind::Selection, walk, &session, &select::sql(&settings, 2, Some(quota), true));
-                    // What people read says the same.
+                    // The SQL for people gives the same.
                     let [one, other] = [Some(quota), None].map(|quota| session.query(&select::sql(&settings, 2, quota, true)).unwrap());
                     assert_eq!(whole(TableKind::Selection, &one), whole(TableKind::Selection, &other));
                 }
@@ -239,7 +240,7 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     let question = Question { settings: &settings, quota: Quota { count: 100_000, dropped: 0 }, stream, pool: POOL };
     let ranked = |bytes: usize| {
         let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(bytes, space.path()).unwrap());
-        // Copies, since a slice counts as all that it is a slice of.
+        // Copies: a slice counts with its whole buffer.
         let batch = |rows: &RecordBatch, at| take_record_batch(rows, &UInt32Array::from_iter_values(at..at + 5000)).unwrap();
         let batches = |rows: &RecordBatch| (0..rows.num_rows() as u32).step_by(5000).map(|at| batch(rows, at)).collect();
         session.register_batches("prompts", batches(&prompts)).unwrap();
@@ -247,7 +248,7 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
         let walk = select::rows(&session, &ranking, question, Slices::default).unwrap();
         whole(TableKind::Selection, &walk.collect::<Result<Vec<_>, _>>().unwrap())
     };
-    // A sort keeps 10 MiB back for merging what it has on disk.
+    // A sort reserves 10 MiB for merging its runs on disk.
     assert_eq!(ranked(14 << 20), ranked(1 << 30));
 }
 

@@ -14,8 +14,8 @@ fn gain(runs: &Path, run: &str) -> (f64, f64) {
     (mean.parse().unwrap(), deviation.parse().unwrap())
 }
 
-/// 11 responses each to 805 prompts, sampled from a model of 13 billion parameters and judged by another; the figures are of the same replay in
-/// Python, 200 repetitions, each ranked by itself.
+/// 11 responses each to 805 prompts, sampled from a model of 13 billion parameters and judged by
+/// another; the figures are of the same replay in Python, 200 repetitions, each ranked by itself.
 #[test]
 fn selections_on_recorded_rewards_gain_what_they_gain_elsewhere() {
     let Some(recorded) = real("data/best_of_16_tulu2_13b.csv") else { return };
@@ -66,7 +66,7 @@ fn rewards_of_ones_own_are_ranked() {
     let query = "SELECT prompt_id, score, selected FROM selection ORDER BY rank";
     let found = optune(&runs, &["sql", "own", query, "--format", "csv"]);
     assert_eq!(found.lines().skip(1).collect::<Vec<_>>(), ["b,0.15000000000000002,true", "c,0.5,true", "a,1.0,false"]);
-    // A reward that is none stops it, and a table without rewards is refused before anything runs.
+    // A NaN reward stops it, and a table without rewards is refused before anything runs.
     write("prompt_id,reward\nb,NaN\na,1\n");
     let fails = |said: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_optune"));

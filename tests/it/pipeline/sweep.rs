@@ -1,4 +1,4 @@
-//! Sweeps: a file with a matrix is a run for each point of it, all of which share what they have in common.
+//! Sweeps: a file with a matrix is a run for each point of it. The runs share their common outputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,8 @@ fn a_matrix_is_every_combination_less_the_excluded_and_the_included() {
     assert_eq!(all, ["small-0.5-1", "small-0.5-2", "small-1.0-1", "small-1.0-2"]);
     let some = names("  ratio: [0.5, 1.0]\n  seed: [1, 2]\n  exclude: [{ ratio: 1.0, seed: 2 }]\n", &[]).unwrap();
     assert_eq!(some, ["small-0.5-1", "small-0.5-2", "small-1.0-1"]);
-    // What is not named of an included combination is as in the params; one that is there already is there once.
+    // An included combination has the params' values for all unnamed axes. A combination given
+    // twice is there once.
     let more = names("  ratio: [0.5, 1.0]\n  seed: [1]\n  include: [{ seed: [1, 3] }, { learning_rate: 0.1 }]\n", &[]).unwrap();
     assert_eq!(more, ["small-0.5-1", "small-1.0-1", "small-0.5-3", "small-0.5-5-0.1"]);
     let included = names("  include: [{ ratio: 0.5 }, { ratio: 0.7 }]\n", &[]).unwrap();
@@ -44,7 +45,7 @@ fn each_run_has_the_values_of_its_point() {
         assert_eq!(run.spec.name.value, format!("small-{}-{}", point.0, point.1));
         assert_eq!(run.spec.matrix, None);
     }
-    // A fault that only some points have names the first of them.
+    // A fault in some points names the first of them.
     let fault = Sweep::read("pipeline.yaml", &with_matrix("  ratio: [0.5, 1.5]\n"), &[]).unwrap_err().to_string();
     assert!(fault.contains("with ratio 1.5: expected a number above 0 and at most 1, found 1.5"), "{fault}");
     let two = with_matrix("  ratio: [0.5, 1.0]\n");
@@ -61,11 +62,11 @@ fn a_sweep_runs_all_its_points_and_does_nothing_the_second_time() {
     assert!(plan.contains("small-1.0-5") && !plan.contains("small-1.0-6"), "{plan}");
     let said = workspace.succeed(&["run", "sweep.yaml"]);
     assert!(said.contains("small: 3 runs are finished, 3 of them worked on now"), "{said}");
-    // What they have in common is made once: the base, and the first iteration of the two runs of one seed.
+    // Common outputs are made once: the base, and the first iteration of the two runs of one seed.
     let events = |name: &str| std::fs::read_to_string(workspace.path("runs").join(name).join("journal.jsonl")).unwrap();
     let started = |name: &str| events(name).lines().filter(|line| line.contains("\"started\"")).count();
     assert!(started("small-1.0-5") < started("small-0.5-5"), "{}", events("small-1.0-5"));
-    // Each is what it is alone.
+    // Each run equals the same run alone.
     let alone = Workspace::new();
     for (name, ratio, seed) in [("small-0.5-5", "0.5", "5"), ("small-0.5-6", "0.5", "6"), ("small-1.0-5", "1.0", "5")] {
         let text = PIPELINE.replace("seed: 5", &format!("seed: {seed}")).replace("ratio: 0.5", &format!("ratio: {ratio}"));
@@ -89,14 +90,14 @@ fn a_sweep_runs_all_its_points_and_does_nothing_the_second_time() {
         json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["axes"].to_string()).collect();
     let expected = [("0.5", "5"), ("0.5", "6"), ("1.0", "5")].map(|(ratio, seed)| format!("{{\"ratio\":\"{ratio}\",\"seed\":\"{seed}\"}}"));
     assert_eq!(axes, BTreeSet::from(expected));
-    // What a shorter pipeline has no more is taken out of finished runs too.
+    // Outputs without a node in a shorter pipeline are taken out of finished runs too.
     workspace.edit("sweep.yaml", "iterations: 2", "iterations: 1");
     let shorter = workspace.succeed(&["run", "sweep.yaml"]);
     assert!(shorter.contains("3 runs are finished, 3 of them worked on now"), "{shorter}");
     assert_eq!(workspace.query("small-0.5-5", "SELECT max(iteration) FROM responses"), "1");
     workspace.edit("sweep.yaml", "iterations: 1", "iterations: 2");
     workspace.succeed(&["run", "sweep.yaml"]);
-    // A run that was killed goes on, and only that one.
+    // A killed run goes on, and only that one.
     std::fs::remove_dir_all(workspace.path("runs/small-0.5-6/models/policy")).unwrap();
     std::fs::remove_dir_all(workspace.path("runs/.cache")).unwrap();
     let third = workspace.succeed(&["run", "sweep.yaml"]);

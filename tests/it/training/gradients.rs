@@ -1,4 +1,5 @@
-//! Gradients that kernels of our own compute, against burn's autodiff on the processor, and against themselves in other pieces and on other threads.
+//! Gradients of our own kernels, against burn's autodiff on the CPU, and against themselves in
+//! other pieces and on other threads.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ fn families(head: Head) -> Vec<(String, PathBuf)> {
     goldens(head).into_iter().map(|golden| (golden.name, golden.folder)).collect()
 }
 
-/// What autodiff found, by the names that our own are under.
+/// The gradients of autodiff, by our names.
 struct Reached<'a> {
     path: Vec<String>,
     gradients: &'a Gradients,
@@ -52,7 +53,7 @@ fn assert_same(name: &str, found: &Numbers, expected: &Numbers) {
     assert_within(1e-4, name, found, expected);
 }
 
-/// Asserts that gradients differ by at most so much of a parameter's largest.
+/// Asserts a difference of gradients of at most so much of a parameter's largest.
 #[track_caller]
 fn assert_within(tolerance: f32, name: &str, found: &Numbers, expected: &Numbers) {
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{name}");
@@ -63,7 +64,8 @@ fn assert_within(tolerance: f32, name: &str, found: &Numbers, expected: &Numbers
         let found = &found[parameter];
         assert_eq!(found.len(), expected.len(), "{name}: {parameter}");
         let differences: Vec<f32> = found.iter().zip(expected).map(|(found, expected)| found - expected).collect();
-        // A bias of keys adds the same to all scores of a query that is not turned, so its gradient is 0 but for rounding.
+        // A bias of keys adds the same to all scores of a query without rotation, so its gradient
+        // is 0 but for rounding.
         let least = if parameter.ends_with("k_proj.bias") { 1e-2 } else { 1e-4 };
         let relative = largest(&differences) / largest(expected).max(least * of_all);
         assert!(relative < tolerance, "{name}: {parameter} differs by {relative:e} of its largest");
@@ -72,7 +74,8 @@ fn assert_within(tolerance: f32, name: &str, found: &Numbers, expected: &Numbers
     eprintln!("{name}: gradients differ by {worst:.1e} of their largest");
 }
 
-/// Two families of two sequences, and one that is alone: longer than a block of keys, than a window, and short.
+/// Two groups of two sequences, and a single one: longer than a block of keys, than a window, and
+/// short.
 fn sequences() -> Vec<Vec<Vec<i32>>> {
     let ids = |seed: usize, length: usize| (0..length).map(move |at| ((at * at * 7 + at * 3 + seed * 11) % 40) as i32);
     let two = |seed: usize, shared: usize, lengths: [usize; 2]| {
@@ -82,7 +85,8 @@ fn sequences() -> Vec<Vec<Vec<i32>>> {
     vec![two(1, 70, [80, 9]), two(2, 3, [1, 20]), vec![ids(3, 37).collect()]]
 }
 
-/// How many tokens of each sequence are its prompt: for the first family fewer than what is shared.
+/// The number of prompt tokens in each sequence. In the first group it is smaller than the shared
+/// prefix.
 fn prompts() -> Vec<Vec<usize>> {
     vec![vec![60, 65], vec![3, 3], vec![30]]
 }
@@ -196,7 +200,7 @@ fn gradients_of_scores_are_those_of_autodiff_in_every_family() {
     }
 }
 
-/// A tiny base with an adapter whose second matrices are not 0.
+/// A tiny base with an adapter. Its second matrices are not 0.
 fn adapted(device: &Device, dropout: f64, targets: &[&str]) -> CausalLm {
     let (folder, checkpoint) = blank(true);
     checkpoint.save(folder.path(), &checkpoint.init(&Device::flex(), 3)).unwrap();
@@ -222,7 +226,8 @@ fn an_adapter_has_the_gradients_of_autodiff_and_its_base_none() {
     assert_logprobs("adapter", &found.0, &logprobs);
     assert_same("adapter", &found.1, &expected);
     assert!(found.1.keys().all(|name| name.contains(".adapter.lora_")));
-    // Dropout changes what a step sees, and is the same for the same step, in other pieces, and with layers computed again.
+    // Dropout changes the input of a step. It is the same for the same step, in other pieces, and
+    // with layers computed again.
     let model = adapted(&Device::flex(), 0.4, &["q_proj", "v_proj", "down_proj"]);
     let training = training_of(&model, false);
     let first = ours(&training, Some(1));
@@ -268,9 +273,9 @@ fn gradients_on_a_gpu_are_those_of_the_processor_in_every_family() {
     use optune::model::DeviceChoice;
 
     let gpu = DeviceChoice::Cuda.resolve().unwrap();
-    // Its products are of bf16 where it has that.
+    // Its products are of bf16 where the GPU has it.
     let tolerance = if gpu.supports_dtype(DType::BF16) { 0.05 } else { 1e-4 };
-    // As long as the longest, so that some positions are padding, which is computed like any other.
+    // As long as the longest: some positions are padding. They are computed like any other.
     let rows: Vec<Vec<i32>> =
         sequences().concat().into_iter().map(|row| row.into_iter().chain(std::iter::repeat(0)).take(81).collect()).collect();
     let rows: Vec<&[i32]> = rows.iter().map(Vec::as_slice).collect();

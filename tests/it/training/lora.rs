@@ -1,4 +1,5 @@
-//! Adapters: twenty steps of PEFT's own training, its files both ways, and runs whose policies are adapters.
+//! Adapters: twenty steps of PEFT's own training, its files both ways, and runs with adapters as
+//! policies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,12 +16,12 @@ use crate::fixtures::models::{all_logits, blank_checkpoint, device, largest_diff
 use crate::fixtures::real_data::real;
 use crate::fixtures::workspace::{Workspace, copy_folder};
 
-/// A folder that the Python script `lora_dpo.py` made.
+/// A folder by the Python script `lora_dpo.py`.
 fn made(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lora").join(name)
 }
 
-/// The tiny base as a checkpoint that can be opened: what the script made, and a tokenizer.
+/// The tiny base as a complete checkpoint: the files of the script, and a tokenizer.
 fn tiny() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
@@ -80,7 +81,7 @@ impl Golden {
     }
 }
 
-/// Trains as PEFT and PyTorch did, in float64, from the adapter that PEFT initialised.
+/// Trains as PEFT and PyTorch did, in float64, from PEFT's initial adapter.
 fn trains_as_peft(name: &str, base: &Path) {
     let base = Checkpoint::open(base).unwrap();
     let golden = Golden::of(name, &base.load(&device()).unwrap());
@@ -109,7 +110,7 @@ fn trains_as_peft(name: &str, base: &Path) {
     eprintln!("{name}: largest relative difference of a loss {:.1e}, of a gradient norm {:.1e}; of a logit {differ:.1e}", worst.0, worst.1);
     assert!(differ < 1e-3, "{differ}");
 
-    // What was trained is the adapter and nothing else.
+    // Only the adapter was trained.
     let folder = tempfile::tempdir().unwrap();
     trainer.save_state(folder.path()).unwrap();
     let trained = golden.all["trained_parameter_count"].as_u64().unwrap();
@@ -186,7 +187,8 @@ fn a_fresh_adapter_adds_nothing_and_comes_from_its_seed() {
     };
     assert_eq!(first(7), first(7));
     assert_ne!(first(7), first(8));
-    // PEFT: Kaiming's uniform with a = √5, so ±1/√in, here ±1/4, with a standard deviation of 0.25/√3 = 0.144.
+    // PEFT: Kaiming's uniform with a = √5, so ±1/√in, here ±1/4, with a standard deviation of
+    // 0.25/√3 = 0.144.
     let values = first(7);
     let deviation = (values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32).sqrt();
     assert!(values.iter().all(|value| value.abs() <= 0.25) && (0.11..0.18).contains(&deviation), "{deviation}");
@@ -220,7 +222,7 @@ fn an_adapter_restored_goes_on_as_one_that_never_stopped_dropout_and_all() {
         assert_eq!(run(dropout, false), run(dropout, true), "dropout {dropout}");
     }
     let (without, with) = (run(0.0, false).0, run(0.3, false).0);
-    // B begins at 0, so that what is hidden from A makes no difference yet.
+    // B begins at 0, so hidden inputs of A make no difference yet.
     assert_eq!(without[0], with[0]);
     assert!(without[1] != with[1] && with[5] < with[0], "{without:?} and {with:?}");
 }
@@ -281,7 +283,7 @@ fn adapters_of_other_kinds_are_refused() {
     refused("lora_alpha", json!("high"), "lora_alpha is \"high\", expected a number");
     refused("lora_dropout", json!(1.0), "lora_dropout is 1");
     fs::write(&path, &text).unwrap();
-    // Its base is "." to the script; here that is the package, which is no model.
+    // Its base is "." to the script. Here "." is the package, not a model.
     let error = Checkpoint::open(&adapter).unwrap_err().to_string();
     assert!(error.contains("config.json"), "{error}");
     let mut config: Value = serde_json::from_str(&text).unwrap();
@@ -303,7 +305,7 @@ fn adapters_of_other_kinds_are_refused() {
 
 const TRAIN: &str = "batch_size: 4, epochs: 2 }, resources: { checkpoint_every: 2 } }\n    evaluation";
 
-/// The small pipeline with a policy that is an adapter.
+/// The small pipeline with an adapter as policy.
 fn workspace(lora: &str) -> Workspace {
     let workspace = Workspace::new();
     workspace.edit("pipeline.yaml", TRAIN, &TRAIN.replace("epochs: 2", &format!("epochs: 2, lora: {{ {lora} }}")));
@@ -323,7 +325,8 @@ fn a_run_keeps_adapters_goes_on_with_them_and_exports_them_merged_or_alone() {
         fs::read(folder(1).join("adapter_model.safetensors")).unwrap(),
         fs::read(folder(2).join("adapter_model.safetensors")).unwrap()
     );
-    // A fresh adapter is the reference, which is the base; in the second iteration it is one no more, so it was gone on with.
+    // A fresh adapter is the reference, and so is the base. In the second iteration it is one no
+    // more: training went on from it.
     let first = "SELECT abs(reward_margin) < 1e-5 FROM policy_training WHERE step = 1 ORDER BY iteration";
     assert_eq!(workspace.query("small", first), "true\nfalse");
 
@@ -339,7 +342,8 @@ fn a_run_keeps_adapters_goes_on_with_them_and_exports_them_merged_or_alone() {
     let error = workspace.fail(&["export", "policy", "small", "base", "--node", "base", "--adapter"], 2);
     assert!(error.contains("expected a model trained with `lora`"), "{error}");
 
-    // What PEFT or a run made is an input like any other model, and is gone on with.
+    // An adapter of PEFT or of a run is an input like any other model, and training goes on from
+    // it.
     workspace.edit("pipeline.yaml", "shape:    { model: shape }", "shape:    { model: shape }\n  adapted:  { model: alone }");
     workspace.edit("pipeline.yaml", "start: { policy: base", "start: { policy: adapted");
     workspace.succeed(&["run", "pipeline.yaml", "--name", "further"]);
@@ -402,7 +406,8 @@ fn killed_while_an_adapter_is_trained_and_run_again_the_bytes_are_the_same() {
     }
 }
 
-/// Saves an adapter beside its base for `tests/python/export_parity.py` into the folder that `OPTUNE_EXPORT_DIR` names.
+/// Saves an adapter beside its base for `tests/python/export_parity.py` into the folder of
+/// `OPTUNE_EXPORT_DIR`.
 #[test]
 fn adapters_are_exported() {
     let Some(folder) = export_folder() else { return };

@@ -34,7 +34,7 @@ fn given_pairs_feed_train_and_are_exported() {
         assert_eq!(loss, "true", "policy and reference are the same at first");
         assert_eq!(workspace.query("offline", "SELECT count(*) FROM policy_training"), "8");
 
-        // A file that changes is named.
+        // A changed file is named.
         let plan = workspace.succeed(&["plan", "pipeline.yaml"]);
         assert!(plan.lines().all(|line| line.ends_with("done")), "{plan}");
         workspace.edit("prefs/b.jsonl", "p08", "p99");
@@ -64,7 +64,7 @@ fn given_pairs_feed_train_and_are_exported() {
                 fs::copy(workspace.path(name), kept.join(name)).unwrap();
             }
         }
-        // What was exported comes in again.
+        // Exported pairs come in again.
         let folder = folder();
         fs::copy(workspace.path("pairs.parquet"), folder.path().join("pairs.parquet")).unwrap();
         let found = imported(folder.path(), "table: pairs.parquet", Use::Preferences).unwrap_or_else(|error| panic!("{error}"));

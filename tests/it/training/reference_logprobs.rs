@@ -10,7 +10,7 @@ use optune::tables::{TableKind, pairs, responses};
 use crate::fixtures::preferences::offline;
 use crate::fixtures::workspace::Workspace;
 
-/// What a run said of one node's reference logprobs, or of anything else it did.
+/// The messages of a run about one node's reference logprobs, or about anything else.
 fn said(workspace: &Workspace, arguments: &[&str]) -> String {
     let output = workspace.optune(&[&["run", "pipeline.yaml"], arguments].concat());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -18,7 +18,8 @@ fn said(workspace: &Workspace, arguments: &[&str]) -> String {
     said
 }
 
-/// The token ids of all responses in the pairs of a run's iteration, with where their prompts end: one entry a response, so maybe twice.
+/// The token ids of all responses in the pairs of a run's iteration, with where their prompts end:
+/// one entry a response, so maybe twice.
 fn paired(workspace: &Workspace, run: &str, iteration: u32) -> Vec<(i32, Vec<i32>)> {
     let run = Runs::open(workspace.path("runs")).unwrap().run(run).unwrap();
     let mut sampled = std::collections::HashMap::new();
@@ -39,7 +40,7 @@ fn paired(workspace: &Workspace, run: &str, iteration: u32) -> Vec<(i32, Vec<i32
     found
 }
 
-/// The parts that are kept, of all references.
+/// The memoized parts, of all references.
 fn kept(workspace: &Workspace) -> Vec<PathBuf> {
     let list = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut parts: Vec<PathBuf> = list(workspace.path("runs/.cache/logprobs")).flat_map(list).collect();
@@ -69,7 +70,7 @@ fn another_run_computes_no_logprob_that_a_run_before_it_has() {
         alone.succeed(&["run", "pipeline.yaml", "--set", setting, "--name", &name]);
         assert_eq!(workspace.result(&name), alone.result(&name), "{setting}");
     }
-    // Within a run: what iteration 2 carried over.
+    // Within a run: the pairs carried over by iteration 2.
     let before: HashSet<_> = paired(&workspace, "small", 1).into_iter().collect();
     let responses = paired(&workspace, "small", 2);
     let carried = responses.iter().filter(|response| before.contains(*response)).count();
@@ -146,7 +147,8 @@ fn a_part_that_was_computed_and_not_committed_costs_nothing_again() {
     assert_eq!(workspace.result("offline"), before);
     assert_eq!(kept(&workspace).len(), 1);
 
-    // Other weights make another table of pairs, of the same responses. Kept are those of prompts 5, 6, 8, 9 and 10, and so of 0, 1, 2, 13, 14.
+    // Other weights make another table of pairs, of the same responses. Kept are those of prompts
+    // 5, 6, 8, 9 and 10, and so of 0, 1, 2, 13, 14.
     workspace.edit("prefs/b.jsonl", "\"chosen_score\":", "\"weight\":0.5,\"chosen_score\":");
     workspace.edit("prefs/a.jsonl", "\"chosen_score\":", "\"weight\":2.0,\"chosen_score\":");
     let told = said(&workspace, &[]);
@@ -170,7 +172,7 @@ fn another_reference_or_another_adapter_shares_nothing() {
     };
     let references = || fs::read_dir(workspace.path("runs/.cache/logprobs")).unwrap().count();
     let told = said(&workspace, &[]);
-    // The base is the reference of two nodes, of which the second finds what the first computed.
+    // The base is the reference of two nodes. The second finds the logprobs of the first.
     assert_eq!(told.matches("30 of 30 known before").count(), 1, "{told}");
     assert!(!line(&told, "again_pairs").contains("known"), "{told}");
     let differing = "SELECT count(*) FROM policy_pairs AS one JOIN again_pairs AS other ON one.prompt_id = other.prompt_id

@@ -1,4 +1,5 @@
-//! Rewards by models, servers and weighted sums, and the training of a reward model, against TRL and across stops.
+//! Rewards by models, servers and weighted sums, and the training of a reward model, against TRL
+//! and across stops.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::fixtures::http_server::{Reply, Request, Server, well};
 use crate::fixtures::models::{device, numbers};
 use crate::fixtures::workspace::{PIPELINE, Workspace};
 
-/// A tiny reward model, and what TRL and PyTorch make of it; see `tests/python/reward_model.py`.
+/// A tiny reward model, and its results in TRL and PyTorch; see `tests/python/reward_model.py`.
 fn golden() -> (PathBuf, Value) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reward_model");
     let golden = serde_json::from_str(&std::fs::read_to_string(folder.join("golden.json")).unwrap()).unwrap();
@@ -102,7 +103,8 @@ fn steps_on_comparisons_are_those_of_trl_and_pytorch() {
     }
 }
 
-/// A pipeline that learns its own reward model and scores by it, by a query, and by another query that is a reward of its own.
+/// A pipeline with a reward model of its own. It scores by it, by a query, and by another query as
+/// a reward of its own.
 fn learned() -> Workspace {
     let workspace = Workspace::new();
     let word = |i: usize| -> String { [i, i / 8, i * 3].into_iter().map(|k| char::from(b'a' + (k % 8) as u8)).collect() };
@@ -139,7 +141,7 @@ fn every_component_of_a_weighted_sum_is_kept() {
         WHERE r.components['exact.exact'] IS DISTINCT FROM CAST(a.text = p.reference_answer AS DOUBLE)";
     assert_eq!(workspace.query("small", exact), "0");
     assert_eq!(workspace.query("small", "SELECT count(DISTINCT reward_fingerprint) FROM rewards"), "1");
-    // A reward model that the pipeline makes is also a reward by itself.
+    // A reward model of the pipeline is also a reward by itself.
     assert_eq!(workspace.query("small", "SELECT count(*) FROM evaluation_rewards WHERE components IS NOT NULL"), "0");
 
     // 5 of the 24 prompts are held out, with all their pairs, and none of them is trained on.
@@ -153,7 +155,7 @@ fn every_component_of_a_weighted_sum_is_kept() {
     assert!(fitted > 0.9, "{fitted}");
     let accuracy: f64 = workspace.query("small", "SELECT avg(CAST(correct AS DOUBLE)) FROM judge_ranking").parse().unwrap();
     assert!(accuracy > 0.6, "{accuracy}");
-    // What is kept is the committed rewards; nothing runs again.
+    // The committed rewards stay; nothing runs again.
     let again = workspace.succeed(&["run", "pipeline.yaml", "--json"]);
     assert!(serde_json::from_str::<Value>(&again).is_ok(), "{again}");
     let config = std::fs::read_to_string(workspace.path("runs/small/models/judge/config.json")).unwrap();
@@ -206,7 +208,7 @@ fn a_reward_model_may_be_made_anew_in_every_iteration() {
     let text = text
         .replace("reward: mixed }, resources", "reward: judge }, resources")
         .replace("prompts: held_out, reward: judge", "prompts: held_out, reward: exact");
-    // A sum is an input, and an input cannot name what changes.
+    // A sum is an input, and an input cannot name a changing node.
     let text = text.lines().filter(|line| !line.starts_with("  mixed:")).map(|line| format!("{line}\n")).collect::<String>();
     workspace.write("pipeline.yaml", &text);
     workspace.succeed(&["run", "pipeline.yaml"]);
@@ -262,7 +264,7 @@ fn a_responses_reward_does_not_depend_on_its_neighbours() {
     assert!(together.iter().any(|(_, reward)| (reward - together[0].1).abs() > 1e-2));
 }
 
-/// A pipeline of one iteration whose reward is a server.
+/// A pipeline of one iteration with a server as reward.
 fn served(url: &str, settings: &str) -> Workspace {
     let workspace = Workspace::new();
     workspace.edit(
@@ -275,7 +277,7 @@ fn served(url: &str, settings: &str) -> Workspace {
     workspace
 }
 
-/// The length of each response, which is at least different for some.
+/// The length of each response. At least some differ.
 fn lengths(request: &Request) -> Reply {
     let asked = request.json();
     let scores: Vec<usize> = asked["responses"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().chars().count()).collect();
@@ -304,7 +306,8 @@ fn a_server_scores_batches_and_only_the_missing_ones_again() {
     let wrong = "SELECT count(*) FROM rewards JOIN responses USING (iteration, prompt_id, born, response_index) WHERE reward <> character_length(text)";
     assert_eq!(workspace.query("small", wrong), "0");
     let asked = server.seen().iter().skip(before).count();
-    // 20 responses a part, 4 a request; of the evaluation's 8 responses of each model, the baseline's were scored before.
+    // 20 responses a part, 4 a request; of the evaluation's 8 responses of each model, the
+    // baseline's were scored before.
     assert_eq!(asked, (3 - committed) * 5 + 2);
     assert!(server.most_in_flight() <= 2);
     for request in server.seen() {
@@ -315,7 +318,7 @@ fn a_server_scores_batches_and_only_the_missing_ones_again() {
     let count = server.seen().len();
     workspace.succeed(&["run", "pipeline.yaml"]);
     assert_eq!(server.seen().len(), count);
-    // Another version of what the server scores with: the user says so, and all is scored again.
+    // Another version of the server's model: the user says so, and all is scored again.
     workspace.edit("pipeline.yaml", "concurrency: 2", "concurrency: 2, version: \"2\"");
     workspace.succeed(&["run", "pipeline.yaml"]);
     assert!(server.seen().len() > count);
@@ -424,7 +427,8 @@ fn a_conversation_too_long_for_the_reward_model_has_an_error_in_place_of_a_rewar
         &format!("[{{ sql: reward.sql }}, {{ weight: 0.0, model: \"{}\" }}]", golden.display()),
     );
     workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 1");
-    // 70 words, of which the policy's tokenizer takes more than its own limit: so they are in the demonstrations only.
+    // 70 words. The policy's tokenizer makes more tokens of them than its own limit, so they are in
+    // the demonstrations only.
     workspace.succeed(&["run", "pipeline.yaml"]);
     assert_eq!(workspace.query("small", "SELECT count(*) FROM rewards WHERE reward IS NULL"), "0");
     let short = workspace.path("short");

@@ -30,7 +30,7 @@ fn tiny_model(tied: bool, seed: u64) -> CausalLm {
     Checkpoint::open_blank(folder.path()).unwrap().init(&device().autodiff(), seed)
 }
 
-/// Numbers that look random and are the same everywhere.
+/// Pseudo-random numbers, the same everywhere.
 struct Noise(u64);
 
 impl Noise {
@@ -132,7 +132,7 @@ fn micro_batches_add_up_to_their_batch() {
     for tied in [true, false] {
         let model = tiny_model(tied, 7);
         let responses = tiny_responses(14);
-        // A reference other than the policy, so that pairs differ in more than their weight.
+        // A reference other than the policy: pairs differ in more than their weight.
         let mut pairs = pairs(&model, &responses);
         pairs.iter_mut().for_each(|pair| pair.reference_logprob_chosen += pair.weight - 2.0);
         let whole = run(&model, &responses, &pairs, 7);
@@ -383,7 +383,8 @@ fn losses_and_gradients_are_those_of_transformers() {
     let second = trainer.preference_step(&responses, &pairs, Loss::Dpo { beta }).unwrap();
     assert_close(second.loss, number(&oracle, "mean_loss_after_adamw"), 1e-4);
 
-    // With alpha = 1 and eps = 1, RMSprop is plain gradient descent: the change of the weights is the gradient.
+    // With alpha = 1 and eps = 1, RMSprop is plain gradient descent: the change of the weights is
+    // the gradient.
     let (trainer, _) = step(Rule::RmsProp { alpha: 1.0, eps: 1.0, weight_decay: 0.0 }, 1.0, &pairs);
     let (before, after) = (Weights::of(&policy.valid()), Weights::of(&trainer.model()));
     let norms = oracle["grad_norms"].as_object().unwrap();
@@ -394,7 +395,8 @@ fn losses_and_gradients_are_those_of_transformers() {
     }
 }
 
-/// What TRL's lines and PyTorch's autodiff make of random pairs, with every loss; see `tests/python/losses.py`.
+/// The results of TRL's lines and PyTorch's autodiff for random pairs, with every loss; see
+/// `tests/python/losses.py`.
 #[test]
 fn losses_and_their_derivatives_are_those_of_trl() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/losses.json");
