@@ -4,17 +4,9 @@ use std::fs;
 
 use crate::fixtures::workspace::Workspace;
 
-/// A workspace with a finished model in `runs/small/models/base`.
-fn with_a_model() -> Workspace {
-    let workspace = Workspace::new();
-    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 1");
-    workspace.succeed(&["run", "pipeline.yaml"]);
-    workspace
-}
-
 #[test]
 fn init_writes_a_pipeline_that_passes_plan_and_runs() {
-    let workspace = with_a_model();
+    let workspace = Workspace::finished();
     let inputs = ["--model", "runs/small/models/base", "--data", "prompts.jsonl", "--reward", "new.sql"];
     let said = workspace.succeed(&[&["init", "mine.yaml"][..], &inputs].concat());
     assert!(said.contains("new.sql: written") && said.contains("mine.yaml: written; see what it will do: optune plan mine.yaml"), "{said}");

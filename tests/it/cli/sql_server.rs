@@ -90,9 +90,7 @@ fn a_run_is_asked_while_it_goes_on() {
 
 #[test]
 fn rows_have_their_types_and_parameters_are_bound() {
-    let workspace = Workspace::new();
-    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 1");
-    workspace.succeed(&["run", "pipeline.yaml"]);
+    let workspace = Workspace::finished();
     let server = Server::start(&workspace);
     let mut client = server.connect();
     let query = "SELECT r.prompt_id, r.born, r.reward, s.rank, s.selected, p.token_ids, r.error, r.components
@@ -135,9 +133,7 @@ fn rows_have_their_types_and_parameters_are_bound() {
 
 #[test]
 fn clients_can_ask_and_nothing_else() {
-    let workspace = Workspace::new();
-    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 1");
-    workspace.succeed(&["run", "pipeline.yaml"]);
+    let workspace = Workspace::finished();
     let before = workspace.result("small");
     let server = Server::start(&workspace);
     let mut client = server.connect();
@@ -173,9 +169,7 @@ fn clients_can_ask_and_nothing_else() {
 
 #[test]
 fn a_query_that_a_client_takes_back_ends() {
-    let workspace = Workspace::new();
-    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 1");
-    workspace.succeed(&["run", "pipeline.yaml"]);
+    let workspace = Workspace::finished();
     let server = Server::start(&workspace);
     let mut client = server.connect();
     let cancel = client.cancel_token();

@@ -5,14 +5,6 @@ use std::process::{Output, Stdio};
 
 use crate::fixtures::workspace::Workspace;
 
-/// A run with its base and its first iteration.
-fn with_a_run() -> Workspace {
-    let workspace = Workspace::new();
-    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 1");
-    workspace.succeed(&["run", "pipeline.yaml"]);
-    workspace
-}
-
 /// The answer of the shell to these lines: on standard output, and on standard error.
 fn typed(workspace: &Workspace, lines: &str) -> (String, String) {
     let mut shell = workspace.command(&["sql", "small"]);
@@ -25,7 +17,7 @@ fn typed(workspace: &Workspace, lines: &str) -> (String, String) {
 
 #[test]
 fn a_query_takes_several_lines_and_ends_with_its_own_semicolon() {
-    let workspace = with_a_run();
+    let workspace = Workspace::finished();
     let (said, wrong) =
         typed(&workspace, "\\format csv\nSELECT ';' AS semicolon,\n  count(*) AS rows -- not yet;\nFROM responses;\nSELECT 1 AS last");
     assert!(said.contains("semicolon,rows\n;,60\n") && said.ends_with("last\n1\n"), "{said}");
@@ -34,7 +26,7 @@ fn a_query_takes_several_lines_and_ends_with_its_own_semicolon() {
 
 #[test]
 fn tables_views_and_columns_are_described() {
-    let workspace = with_a_run();
+    let workspace = Workspace::finished();
     let (said, wrong) = typed(&workspace, "\\d\n\\d pairs\n\\d reward_by_iteration;\n");
     let line = |name: &str| {
         let line = said.lines().find(|line| line.split_whitespace().next() == Some(name));
@@ -49,7 +41,7 @@ fn tables_views_and_columns_are_described() {
 
 #[test]
 fn formats_files_and_timing() {
-    let workspace = with_a_run();
+    let workspace = Workspace::finished();
     let (said, wrong) = typed(
         &workspace,
         "\\format json\nSELECT count(*) AS n FROM pool;\n\\format parquet pool.parquet\nSELECT * FROM pool;\n\\format table\n\\timing\nSELECT 1 AS one;\n",
@@ -63,7 +55,7 @@ fn formats_files_and_timing() {
 
 #[test]
 fn what_is_wrong_is_said_with_what_was_meant_and_the_shell_goes_on() {
-    let workspace = with_a_run();
+    let workspace = Workspace::finished();
     let (said, wrong) = typed(
         &workspace,
         "SELECT *\nFROM respones;\nSELECT rewad\nFROM rewards;\nSELECT count(* FROM pool;\n\\d respones\n\\format cvs\n\\format parquet\n\\tables\n\

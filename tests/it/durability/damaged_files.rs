@@ -147,7 +147,7 @@ fn a_manifest_that_is_none_is_set_aside_with_its_folder() {
     let lock = space.lock("run");
     assert_eq!(make_table(&lock, &place, 0.5, 9).unwrap(), [0, 1, 2]);
     assert!(lock.folder().join("quarantine/pool-1-1/part-00000.parquet").exists());
-    // Nor does a manifest lead out of its folder, not even a sealed one.
+    // Nor does a manifest lead out of its folder, not even a checksummed one.
     let text = fs::read_to_string(&path).unwrap().replace("part-00000.parquet", "../../x");
     let body = text.rsplit_once(",\n  \"seal\": ").unwrap().0;
     fs::write(&path, format!("{body},\n  \"seal\": \"{}\"\n}}\n", blake3::hash(body.as_bytes()))).unwrap();

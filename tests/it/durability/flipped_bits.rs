@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use optune::store::{Place, Run, Runs, StoreError};
 
+use crate::fixtures::files::files_under;
 use crate::fixtures::rows::Draw;
 use crate::fixtures::store::recipe;
 use crate::fixtures::workspace::{Workspace, result};
@@ -23,15 +24,8 @@ fn flip(path: &Path, bit: u64) {
 }
 
 /// Every file under a folder with at least one byte.
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.metadata().unwrap().len() > 0 {
-            found.push(path);
-        }
-    }
+fn files(folder: &Path) -> Vec<PathBuf> {
+    files_under(folder).into_iter().filter(|path| path.metadata().unwrap().len() > 0).collect()
 }
 
 /// Flips without harm, which verification does not find:
@@ -59,9 +53,7 @@ fn every_flipped_bit_of_a_finished_run_is_found_or_harmless() {
         lock.write_sources("{\n  \"hf://org/name@main\": {\n    \"commit\": \"0123456789\",\n    \"files\": []\n  }\n}\n").unwrap();
     }
     assert_eq!(fresh().verify_all().unwrap().damaged, []);
-    let mut all = Vec::new();
-    files(&runs, &mut all);
-    all.sort();
+    let all = files(&runs);
     let mut random = Draw(17);
     let (mut found, mut harmless) = (0, 0);
     for number in 0..1000 {

@@ -68,6 +68,15 @@ fn outputs(space: &Space) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
+/// The outputs of the work without a disturbance, and the number of its disk operations.
+fn undisturbed() -> (BTreeMap<String, Vec<u8>>, u64) {
+    let space = Space::new();
+    before(&space);
+    let simulation = Simulation::new(space.path(), Fault::None, 0, 0);
+    simulation.run(|| work(&space)).unwrap();
+    (outputs(&space), simulation.operations())
+}
+
 /// Every file of a finished output is in a manifest, nothing is in flight, and the cache has whole
 /// entries only.
 fn tidy(space: &Space) {
@@ -120,11 +129,7 @@ fn killed_after_any_step_and_run_again_it_ends_in_the_same_bytes() {
 
 #[test]
 fn after_kills_power_cuts_and_errors_of_the_disk_it_ends_in_the_same_bytes() {
-    let reference = Space::new();
-    before(&reference);
-    let undisturbed = Simulation::new(reference.path(), Fault::None, 0, 0);
-    undisturbed.run(|| work(&reference)).unwrap();
-    let expected = outputs(&reference);
+    let (expected, operations) = undisturbed();
     for seed in seeds(300) {
         let _replay = Replay(seed);
         let mut random = Draw(seed);
@@ -133,7 +138,7 @@ fn after_kills_power_cuts_and_errors_of_the_disk_it_ends_in_the_same_bytes() {
         let mut story = Vec::new();
         // Several disturbances on the way to one result: resumed processes are disturbed too.
         for _ in 0..=random.below(3) {
-            let (simulation, fault) = misfortune(space.path(), undisturbed.operations(), &mut random);
+            let (simulation, fault) = misfortune(space.path(), operations, &mut random);
             let result = simulation.run(|| work(&space));
             assert!(result.is_ok() || simulation.failed().is_some(), "{story:?}: {result:?}");
             let is_power_cut = random.chance();
@@ -154,13 +159,9 @@ fn after_kills_power_cuts_and_errors_of_the_disk_it_ends_in_the_same_bytes() {
 
 #[test]
 fn a_full_disk_at_any_operation_is_said_and_the_next_process_goes_on() {
-    let reference = Space::new();
-    before(&reference);
-    let undisturbed = Simulation::new(reference.path(), Fault::None, 0, 0);
-    undisturbed.run(|| work(&reference)).unwrap();
-    let expected = outputs(&reference);
+    let (expected, operations) = undisturbed();
     let mut refused = 0;
-    for at in 0..undisturbed.operations() {
+    for at in 0..operations {
         for lasting in [false, true] {
             let space = Space::new();
             before(&space);

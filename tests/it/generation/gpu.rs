@@ -1,4 +1,4 @@
-//! The engine for GPUs against the processor's: of every family, whatever grows beside a response,
+//! The engine for GPUs against the CPU's: of every family, whatever grows beside a response,
 //! when logits are broken, and in training.
 
 use std::fs;

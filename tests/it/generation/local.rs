@@ -164,7 +164,7 @@ fn the_same_seeds_give_the_same_responses() {
     assert!(texts[0] != texts[1] && texts[0] != texts[9]);
 }
 
-/// On the processor nothing beside a response changes a bit of it: not the places, not the other
+/// On the CPU nothing beside a response changes a bit of it: not the places, not the other
 /// prompts, not the threads.
 #[test]
 fn responses_are_the_same_bits_in_any_company() {
@@ -322,7 +322,7 @@ fn greedy_stories_do_not_depend_on_the_batch() {
     assert_eq!(responses(&generated)[0], golden[1..]);
 }
 
-/// The processor's engine and burn's take the same tokens, but where the two likeliest are as good
+/// The CPU engine and burn's take the same tokens, but where the two likeliest are as good
 /// as equal.
 #[test]
 fn engines_take_the_same_greedy_tokens_for_a_thousand_prompts() {

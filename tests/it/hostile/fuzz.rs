@@ -21,8 +21,7 @@ use self::targets::TARGETS;
 use crate::fixtures::pipeline_folder::broken_files;
 use crate::fixtures::rows::{Draw, prompt_rows};
 
-/// Of the processor's time, and of anyone's where something only waits: others may use the
-/// processor too.
+/// The limit of CPU time, and of elapsed time for input that only waits: others may use the CPU too.
 const LONGEST: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const MOST_BYTES: u64 = 1 << 30;

@@ -332,7 +332,7 @@ fn a_manifest_names_no_file_elsewhere_and_no_part_without_end() {
         ("\"rows\": 8", "\"rows\": 18446744073709551616", "expected a manifest"),
     ] {
         assert!(body.contains(from), "{from}");
-        // Sealed anew: a seal finds accidents, not lies.
+        // With a new checksum: it finds accidents, not lies.
         let body = body.replacen(from, to, 1);
         fs::write(&path, format!("{body},\n  \"seal\": \"{}\"\n}}\n", blake3::hash(body.as_bytes()).to_hex())).unwrap();
         let error = soon(to, || run.manifest(&place).unwrap_err().to_string());

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::fixtures::files::copy_folder;
 use crate::fixtures::python::run_script;
 use crate::fixtures::real_data::real_folder;
 use crate::fixtures::repository::optune;
@@ -10,11 +11,7 @@ use crate::fixtures::repository::optune;
 /// The model with a chat template: a turn a line.
 fn chat_model(real: &Path, folder: &Path) -> PathBuf {
     let chat = folder.join("chat");
-    std::fs::create_dir(&chat).unwrap();
-    for entry in std::fs::read_dir(real.join("stories260K")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::write(chat.join(path.file_name().unwrap()), std::fs::read(&path).unwrap()).unwrap();
-    }
+    copy_folder(&real.join("stories260K"), &chat);
     let template = "{{ bos_token }}{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\\n' }}{% endfor %}\
                     {% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
     std::fs::write(chat.join("chat_template.jinja"), template).unwrap();

@@ -7,6 +7,7 @@ use std::fs;
 use optune::model::{Asked, Checkpoint, Message, SpecialTokens};
 use serde_json::json;
 
+use crate::fixtures::files::copy_folder;
 use crate::fixtures::models::blank_checkpoint;
 use crate::fixtures::workspace::Workspace;
 
@@ -291,11 +292,7 @@ fn messages_without_a_chat_template_and_templates_that_refuse_every_prompt_are_f
 fn a_reward_models_template_that_wants_the_date_is_found_before_anything_runs() {
     let workspace = Workspace::new();
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reward_model");
-    fs::create_dir(workspace.path("judge")).unwrap();
-    for entry in fs::read_dir(golden).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), workspace.path("judge").join(entry.file_name())).unwrap();
-    }
+    copy_folder(&golden, &workspace.path("judge"));
     workspace.write("judge/chat_template.jinja", "{{ strftime_now('%Y') }}{% for m in messages %}{{ m.content }}{% endfor %}");
     workspace.edit("pipeline.yaml", "{ sql: reward.sql }", "{ model: judge }");
     let error = workspace.fail(&["run", "pipeline.yaml"], 2);

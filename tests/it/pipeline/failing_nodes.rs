@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::fixtures::workspace::{Workspace, copy_folder};
+use crate::fixtures::files::copy_folder;
+use crate::fixtures::workspace::Workspace;
 
 /// Two independent lines: the first one's model gives logits that are not numbers.
 const PIPELINE: &str = r#"optune: 1

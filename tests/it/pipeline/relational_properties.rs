@@ -255,8 +255,8 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
             }
         }
         let old = pool_rows(&carried);
-        // A prompt without a new response that counts keeps its old ones, with their iteration of
-        // birth. All others have the new ones only, or the best of the old ones too.
+        // A prompt without a new response that counts keeps its old ones, with the iteration that
+        // sampled them. All others have the new ones only, or the best of the old ones too.
         let renewed: BTreeSet<String> = expected.keys().cloned().collect();
         for (prompt, rewards) in &carried {
             let best = rewards.iter().copied().reduce(f64::max);

@@ -53,7 +53,7 @@ fn assert_same(name: &str, found: &Numbers, expected: &Numbers) {
     assert_within(1e-4, name, found, expected);
 }
 
-/// Asserts a difference of gradients of at most so much of a parameter's largest.
+/// Asserts that gradients differ by at most this share of the parameter's largest one.
 #[track_caller]
 fn assert_within(tolerance: f32, name: &str, found: &Numbers, expected: &Numbers) {
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{name}");
@@ -157,7 +157,7 @@ fn gradients_of_logprobs_are_those_of_autodiff_in_every_family() {
         let (logprobs, found) = ours(&training, None);
         assert_logprobs(&name, &logprobs, &expected_logprobs);
         assert_same(&name, &found, &expected);
-        // Without a way back they are the same bits, also where nothing is shared.
+        // Without a backward pass they are the same bits, also where nothing is shared.
         assert_eq!(training.logprobs(&shared(), &prompts()).unwrap(), logprobs, "{name}");
         let alone: Vec<Family> = sequences().iter().flatten().map(|row| Family::new(0, &[row])).collect();
         let prompts: Vec<Vec<usize>> = prompts().concat().into_iter().map(|prompt| vec![prompt]).collect();

@@ -12,9 +12,10 @@ use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMet
 use serde_json::{Value, json};
 
 use crate::fixtures::export_folder::export_folder;
+use crate::fixtures::files::copy_folder;
 use crate::fixtures::models::{all_logits, blank_checkpoint, device, largest_difference, numbers};
 use crate::fixtures::real_data::real;
-use crate::fixtures::workspace::{Workspace, copy_folder};
+use crate::fixtures::workspace::Workspace;
 
 /// A folder by the Python script `lora_dpo.py`.
 fn made(name: &str) -> PathBuf {
@@ -196,7 +197,7 @@ fn a_fresh_adapter_adds_nothing_and_comes_from_its_seed() {
 
 #[test]
 fn an_adapter_restored_goes_on_as_one_that_never_stopped_dropout_and_all() {
-    // The same bits are promised on the processor only.
+    // The same bits are promised on the CPU only.
     if device() != Device::flex() {
         return;
     }

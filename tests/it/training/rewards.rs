@@ -10,6 +10,7 @@ use optune::model::{Asked, Checkpoint, Message, RewardModel, Sequences};
 use optune::training::{Comparison, Decay, Rule, Schedule, Settings, Trainer, rewards};
 use serde_json::{Value, json};
 
+use crate::fixtures::files::copy_folder;
 use crate::fixtures::http_server::{Reply, Request, Server, well};
 use crate::fixtures::models::{device, numbers};
 use crate::fixtures::workspace::{PIPELINE, Workspace};
@@ -432,11 +433,7 @@ fn a_conversation_too_long_for_the_reward_model_has_an_error_in_place_of_a_rewar
     workspace.succeed(&["run", "pipeline.yaml"]);
     assert_eq!(workspace.query("small", "SELECT count(*) FROM rewards WHERE reward IS NULL"), "0");
     let short = workspace.path("short");
-    std::fs::create_dir(&short).unwrap();
-    for entry in std::fs::read_dir(&golden).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, short.join(path.file_name().unwrap())).unwrap();
-    }
+    copy_folder(&golden, &short);
     workspace.edit("short/config.json", "\"max_position_embeddings\": 64", "\"max_position_embeddings\": 7");
     workspace.edit("pipeline.yaml", &golden.to_string_lossy(), "short");
     workspace.optune(&["run", "pipeline.yaml"]);

@@ -230,7 +230,7 @@ fn preferences_and_responses_are_learned() {
 
 #[test]
 fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
-    // The same bits are promised on the processor only.
+    // The same bits are promised on the CPU only.
     if device() != Device::flex() {
         return;
     }
