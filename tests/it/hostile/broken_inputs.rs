@@ -1,7 +1,7 @@
 //! Broken tables, models, tokenizers and queries: each is found with a clear error, exit code 2,
 //! and before anything is made.
 //!
-//! Broken pipeline files are in `pipeline.rs`.
+//! Broken pipeline files are in `pipeline/broken_files.rs`.
 
 use crate::fixtures::workspace::Workspace;
 
