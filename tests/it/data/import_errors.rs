@@ -2,10 +2,9 @@
 
 use std::fs;
 
-use optune::stages::{Preferences, Prompts};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::fixtures::import::{Use, folder, from, imported, rows, says, write};
+use crate::fixtures::import::{Use, folder, imported, rows, says};
 
 /// The error of each broken table: its files, how the pipeline names them, their use, and the whole
 /// error.

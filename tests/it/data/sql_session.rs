@@ -8,11 +8,10 @@ use arrow::util::pretty::pretty_format_batches;
 use optune::store::{Event, EventKind, Place, Session, StoreError};
 use optune::tables::TableKind;
 
-use crate::fixtures::store::{Space, counts, locked, make_table, part, recipe, rows_of, snapshot, write};
+use crate::fixtures::store::{Space, counts, locked, make_table, part, recipe, rows_of, snapshot};
 use optune::store::Run;
 use optune::store::Runs;
 use optune::tables::pool;
-use std::fs;
 
 /// A run with the pool of two iterations, the second unfinished, and a table of the user's own.
 fn run_with_tables(space: &Space) -> Run {

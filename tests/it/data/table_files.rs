@@ -7,7 +7,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use optune::store::{ColumnType, InputFormat, fingerprint_of, read_input};
 
-use crate::fixtures::store::{Space, rows_of, write};
+use crate::fixtures::store::{Space, rows_of};
 use optune::dag::fingerprint::Fingerprint;
 
 fn file(space: &Space, name: &str, text: &str) -> PathBuf {

@@ -5,10 +5,9 @@ use optune::tables::logprobs;
 
 use crate::fixtures::rows::Draw;
 use crate::fixtures::rows::logprob_rows;
-use crate::fixtures::store::{Space, make_model, make_table, part, recipe, rows_of, write};
+use crate::fixtures::store::{Space, make_model, make_table, recipe, rows_of};
 use optune::dag::fingerprint::Fingerprint;
 use optune::tables::TableKind;
-use optune::tables::pool;
 use std::fs;
 
 fn names(space: &Space, garbage: &[Garbage]) -> Vec<String> {

@@ -8,7 +8,6 @@ use optune::tables::TableKind;
 
 use crate::fixtures::store::{INPUT_ROWS, PART_ROWS, Space, counts, flip_a_bit, make_model, make_table, part, recipe, snapshot, write};
 use arrow::array::RecordBatch;
-use optune::tables::pool;
 
 fn cut(path: &Path) {
     File::options().write(true).open(path).unwrap().set_len(50).unwrap();

@@ -7,7 +7,7 @@ use optune::tables::{TableKind, logprobs, pool};
 use crate::fixtures::disk::stop_after;
 use crate::fixtures::rows::Draw;
 use crate::fixtures::rows::{logprob_rows, pool_rows};
-use crate::fixtures::store::{Space, flip_a_bit, locked, write};
+use crate::fixtures::store::{Space, flip_a_bit, locked};
 use optune::store::RunLock;
 use optune::store::StoreError;
 use std::fs;

@@ -7,7 +7,7 @@ use optune::tables::TableKind;
 
 use crate::fixtures::rows::random_batches;
 use crate::fixtures::store::{
-    INPUT_ROWS, PART_ROWS, Space, counts, flip_a_bit, locked, make_model, make_table, part, recipe, rows_of, snapshot, write,
+    INPUT_ROWS, PART_ROWS, Space, counts, flip_a_bit, locked, make_model, make_table, part, recipe, rows_of, snapshot,
 };
 use optune::dag::fingerprint::Recipe;
 use optune::store::Run;

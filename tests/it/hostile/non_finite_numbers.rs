@@ -1,9 +1,6 @@
 //! NaN, infinite and null rewards, losses, gradients and weights. They stop a run unless the
 //! pipeline says to skip them; then they are counted.
 
-mod queries;
-mod rows;
-
 use optune::store::{Place, Runs};
 use serde_json::{Value, json};
 

@@ -10,7 +10,7 @@ use arrow::util::pretty::pretty_format_batches;
 use optune::store::{Place, Session};
 use optune::tables::{FinishReason, TableKind, pool, prompts, responses, rewards, selection};
 
-use crate::fixtures::store::{Space, counts, part, recipe, write};
+use crate::fixtures::store::{Space, counts, recipe};
 use arrow::array::RecordBatch;
 use optune::store::Run;
 use optune::store::Runs;
@@ -112,7 +112,7 @@ fn the_questions_are_answered_as_by_hand() {
     let session = Session::over_run(&run).unwrap();
     session.register_files("prompts", &[(None, lock.path(&place).join("part-00000.parquet"))]).unwrap();
 
-    let text = include_str!("../../../python/questions.sql");
+    let text = include_str!("../../python/questions.sql");
     let answers: Vec<String> = text
         .split(';')
         .filter(|question| question.contains("SELECT"))
