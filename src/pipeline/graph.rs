@@ -82,8 +82,16 @@ pub enum SourceKind {
 /// A way to reward responses, its files found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reward {
-    /// One source, whose reward is taken as it is.
-    One(RewardSource),
+    /// A query, as its text.
+    Sql(String),
+    /// The directory of a reward model, existing when the pipeline was checked; or `hf://ORG/NAME@REVISION`, until it is fetched.
+    Model(PathBuf),
+    /// A server.
+    Http(Server),
+    /// Another source or task: the one in a slot `rewards` with this name. In a sum only.
+    Named(String),
+    /// The reward model made by the task at this index of [`Graph::tasks`]. In a resolved reward only, in the place of its name.
+    Task(usize),
     /// The sum of several, each times its weight.
     Sum(Vec<Component>),
 }
@@ -91,62 +99,51 @@ pub enum Reward {
 /// One term of a weighted sum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Component {
-    /// What its reward is multiplied by.
+    /// The factor of its reward.
     pub weight: f64,
     /// Its name among the components of each reward.
     pub name: String,
-    /// Where its reward comes from.
-    pub source: RewardSource,
-}
-
-/// Where a reward comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RewardSource {
-    /// A query, as its text.
-    Sql(String),
-    /// The directory of a reward model, which was there when the pipeline was checked; or `hf://ORG/NAME@REVISION`, until it is fetched.
-    Model(PathBuf),
-    /// A server.
-    Http(Server),
-    /// Another source or task: the one in a slot `rewards` with this name.
-    Named(String),
+    /// Its reward.
+    pub reward: Reward,
 }
 
 impl Reward {
-    /// The sources, in order.
-    pub fn sources(&self) -> impl Iterator<Item = &RewardSource> {
-        let (one, several) = match self {
-            Self::One(source) => (Some(source), [].as_slice()),
-            Self::Sum(components) => (None, components.as_slice()),
-        };
-        one.into_iter().chain(several.iter().map(|component| &component.source))
+    /// The rewards without the sums, in order.
+    pub fn leaves(&self) -> Vec<&Self> {
+        match self {
+            Self::Sum(components) => components.iter().flat_map(|component| component.reward.leaves()).collect(),
+            leaf => vec![leaf],
+        }
+    }
+
+    /// Whether it consists of queries only.
+    pub fn is_relational(&self) -> bool {
+        self.leaves().iter().all(|leaf| matches!(leaf, Self::Sql(_)))
+    }
+
+    /// Whether a reward model is part of it.
+    pub fn has_model(&self) -> bool {
+        self.leaves().iter().any(|leaf| matches!(leaf, Self::Model(_) | Self::Task(_)))
     }
 
     /// The directories of its reward models.
-    fn models_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let (one, several) = match self {
-            Self::One(source) => (Some(source), [].as_mut_slice()),
-            Self::Sum(components) => (None, components.as_mut_slice()),
-        };
-        let sources = one.into_iter().chain(several.iter_mut().map(|component| &mut component.source));
-        sources.filter_map(|source| match source {
-            RewardSource::Model(path) => Some(path),
-            RewardSource::Sql(_) | RewardSource::Http(_) | RewardSource::Named(_) => None,
-        })
+    fn models_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Model(path) => vec![path],
+            Self::Sum(components) => components.iter_mut().flat_map(|component| component.reward.models_mut()).collect(),
+            Self::Sql(_) | Self::Http(_) | Self::Named(_) | Self::Task(_) => Vec::new(),
+        }
     }
 
-    /// What a reward is decided by, besides the contents of models and of the rewards it names.
+    /// The settings of a reward, without the contents of its models and of the rewards named by it.
     pub fn settings(&self) -> Value {
-        let source = |source: &RewardSource| match source {
-            RewardSource::Sql(sql) => json!({ "sql": sql }),
-            RewardSource::Model(_) => json!({ "model": Value::Null }),
-            RewardSource::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
-            RewardSource::Named(name) => json!({ "reward": name }),
-        };
         match self {
-            Self::One(one) => source(one),
+            Self::Sql(sql) => json!({ "sql": sql }),
+            Self::Model(_) | Self::Task(_) => json!({ "model": Value::Null }),
+            Self::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
+            Self::Named(name) => json!({ "reward": name }),
             Self::Sum(components) => {
-                let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": source(&c.source) });
+                let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": c.reward.settings() });
                 components.iter().map(component).collect()
             }
         }
@@ -236,7 +233,7 @@ impl Graph {
         self.sources.iter_mut().flat_map(|source| {
             let paths: Vec<&mut PathBuf> = match &mut source.kind {
                 SourceKind::Model { path } => vec![path],
-                SourceKind::Reward { reward } => reward.models_mut().collect(),
+                SourceKind::Reward { reward } => reward.models_mut(),
                 SourceKind::Table { .. } => Vec::new(),
             };
             paths.into_iter().map(|path| (source.name.as_str(), path))

@@ -22,7 +22,7 @@ use serde_json::json;
 use super::check::{Link, Linked, link, order};
 use super::error::Fault;
 use super::files;
-use super::graph::{Graph, Input, RewardSource, Binding, Source, SourceKind, Task};
+use super::graph::{Graph, Input, Reward, Binding, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::slot::Slot;
@@ -333,7 +333,7 @@ impl Unrolling<'_> {
         let asks_server = |slot: &Binding| match slot.input {
             Input::Source(index) if [Slot::Reward, Slot::Rewards].contains(&slot.slot) => {
                 match self.sources.get(index).map(|source| &source.kind) {
-                    Some(SourceKind::Reward { reward }) => reward.sources().any(|source| matches!(source, RewardSource::Http(_))),
+                    Some(SourceKind::Reward { reward }) => reward.leaves().iter().any(|leaf| matches!(leaf, Reward::Http(_))),
                     _ => false,
                 }
             }

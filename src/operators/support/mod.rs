@@ -1,9 +1,10 @@
-//! What operators share: their context, errors and progress, checks before a run, memory, randomness, and the training job.
+//! Shared parts of the operators: context, errors, progress, checks before a run, memory, randomness, and the training job.
 //!
-//! Knows no single operator's rule.
+//! Knows the rule of no single operator.
 
 pub(super) mod comparisons;
 mod context;
+pub(super) mod epochs;
 mod error;
 pub mod lora;
 pub(super) mod memory_budget;
@@ -12,6 +13,7 @@ mod preflight;
 mod progress;
 pub(super) mod reward_tree;
 pub mod rng;
+pub(super) mod rows;
 pub mod tensors;
 pub(super) mod training_job;
 
