@@ -101,9 +101,8 @@ fn row(prompt_id: &str, policy: &[ScoredResponse], baseline: &[ScoredResponse]) 
     let (Some(first), Some(baseline_first)) = (policy.first(), baseline.first()) else {
         return Err(OperatorError::internal(PLACE, format!("prompt {prompt_id} has no scored response")));
     };
-    let mean = |responses: &[ScoredResponse], value: fn(&ScoredResponse) -> f64| {
-        responses.iter().map(value).sum::<f64>() / responses.len() as f64
-    };
+    let mean =
+        |responses: &[ScoredResponse], value: fn(&ScoredResponse) -> f64| responses.iter().map(value).sum::<f64>() / responses.len() as f64;
     let reward = mean(policy, |response| response.reward);
     let baseline_reward = mean(baseline, |response| response.reward);
     let outcome = match reward.total_cmp(&baseline_reward) {

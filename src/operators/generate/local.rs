@@ -33,11 +33,7 @@ const GPU_FACTOR: usize = 4;
 const PLACE: &str = "operators::generate::local";
 
 /// Samples the missing responses to `prompts`. Returns the writer with all parts committed, and the number of new tokens.
-pub(super) fn run<'a>(
-    context: &'a Context<'_>,
-    settings: &Generate,
-    prompts: &[Prompt],
-) -> Result<(TableWriter<'a>, u64), OperatorError> {
+pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[Prompt]) -> Result<(TableWriter<'a>, u64), OperatorError> {
     let mut writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART * device_factor(context)?)?;
     let label = context.task.label();
     let missing = writer.missing();

@@ -212,7 +212,9 @@ impl ServerJob<'_> {
         };
         let vocabulary = self.checkpoint.config.vocab_size;
         if let Some(id) = ids.iter().find(|id| !usize::try_from(**id).is_ok_and(|id| id < vocabulary)) {
-            return Err(OperatorError::Failed(format!("expected token ids below {vocabulary}, found {id}; the server serves another model")));
+            return Err(OperatorError::Failed(format!(
+                "expected token ids below {vocabulary}, found {id}; the server serves another model"
+            )));
         }
         let given = ids.len();
         let is_end = |id: &i32| self.checkpoint.generation.eos_token_ids.contains(id);

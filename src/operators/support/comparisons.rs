@@ -43,7 +43,13 @@ impl Comparisons {
     ///
     /// # Errors
     /// A table without preferences, or a conversation refused by the model's chat template.
-    pub fn read(context: &Context, checkpoint: &Checkpoint, held_out: &HeldOut, split: Split, max_tokens: u32) -> Result<Self, OperatorError> {
+    pub fn read(
+        context: &Context,
+        checkpoint: &Checkpoint,
+        held_out: &HeldOut,
+        split: Split,
+        max_tokens: u32,
+    ) -> Result<Self, OperatorError> {
         let slot = match (split, held_out) {
             (Split::HeldOut, HeldOut::Table(_)) => Slot::HeldOut,
             _ => Slot::Preferences,

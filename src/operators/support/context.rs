@@ -246,7 +246,8 @@ impl Context<'_> {
 
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.
     pub fn register(&self, session: &Session, name: &str, slot: Slot) -> Result<(), OperatorError> {
-        let keys: Vec<OutputKey> = self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
+        let keys: Vec<OutputKey> =
+            self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
         Ok(session.register_places(name, self.run, &keys)?)
     }
 

@@ -83,7 +83,10 @@ pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), Oper
         && let Some(missing) = named.iter().find(|target| !projections.iter().any(|projection| projection == target.name()))
     {
         let found = projections.join(", ");
-        return Err(OperatorError::Input(format!("lora: expected targets that the model has, which are {found}; found {}", missing.name())));
+        return Err(OperatorError::Input(format!(
+            "lora: expected targets that the model has, which are {found}; found {}",
+            missing.name()
+        )));
     }
     // The name of the first model and its adapter, if it has one.
     let earlier = match graph.task(from) {

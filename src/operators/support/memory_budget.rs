@@ -140,7 +140,8 @@ pub fn micro_batch(context: &Context, checkpoint: &Checkpoint, tokens: usize, us
 pub fn room_for_training(context: &Context, checkpoint: &Checkpoint, checkpoints: u64) -> Result<(), OperatorError> {
     let model = trained_count(&context.task.operator, checkpoint).saturating_mul(NUMBER);
     let state = model.saturating_mul(1 + moments(optimizer(context)?));
-    let states = |checkpoints: u64| ByteCounts(vec![("checkpoints with the optimizer's state".to_string(), state.saturating_mul(checkpoints))]);
+    let states =
+        |checkpoints: u64| ByteCounts(vec![("checkpoints with the optimizer's state".to_string(), state.saturating_mul(checkpoints))]);
     // A new checkpoint is written before the old one goes, and the model before the last one goes.
     let during = states(checkpoints);
     let last = states(checkpoints.min(1)).and("the model".to_string(), model);
@@ -174,7 +175,8 @@ pub fn room_for_table(context: &Context, bytes: u64) -> Result<(), OperatorError
 
 fn room(context: &Context) -> Result<u64, OperatorError> {
     let folder = context.run.folder();
-    disk::room(folder).map_err(|error| OperatorError::Failed(format!("{}: cannot find out how much room there is: {error}", folder.display())))
+    disk::room(folder)
+        .map_err(|error| OperatorError::Failed(format!("{}: cannot find out how much room there is: {error}", folder.display())))
 }
 
 /// The optimizer of a task with a training.
