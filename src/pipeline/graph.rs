@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 use super::slot::Slot;
-use super::spec::input::{Columns, Format, Server, DatasetFormat};
+use super::spec::input::{Columns, DatasetFormat, Format, Server};
 use super::spec::operator::{Operator, Output, Resources};
 use super::spec::tracking::Tracking;
 use super::spec::{Param, Spec};

@@ -7,9 +7,9 @@ use super::RunError;
 use super::fetch::{Fetched, to_json};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
+use crate::operators::{self, OperatorError};
 use crate::pipeline::graph::{Graph, Input, Reward, Source, SourceKind};
 use crate::pipeline::slot::Slot;
-use crate::operators::{self, OperatorError};
 use crate::store;
 
 /// The fingerprints of folders that were fetched.
