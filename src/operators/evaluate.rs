@@ -1,7 +1,7 @@
 //! evaluate: the policy's responses beside the baseline's, prompt by prompt.
 //!
-//! The responses and rewards of both come from `generate` and `score` tasks. This joins them, and adds the responses' NLL under the
-//! initial policy.
+//! The responses and rewards of both come from `generate` and `score` tasks. This joins them, and
+//! adds the responses' NLL under the initial policy.
 
 use std::collections::HashMap;
 
@@ -68,7 +68,8 @@ struct ScoredResponse {
     nll: f64,
 }
 
-/// The scored responses of each prompt, in the order of their index. Responses without a reward are left out.
+/// The scored responses of each prompt, in the order of their index. Responses without a reward are
+/// left out.
 fn scored(
     table: &RecordBatch,
     rewards: Vec<rewards::Row>,

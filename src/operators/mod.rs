@@ -1,12 +1,14 @@
 //! The operators, in the order of the data flow.
 //!
 //! ```text
-//! sft ─▶ reward_model ─▶ rank ─▶ select ─▶ generate ─▶ score ─▶ merge ─▶ pair ─▶ reference ─▶ train ─▶ evaluate
+//! sft ─▶ reward_model ─▶ rank
+//!   ─▶ select ─▶ generate ─▶ score ─▶ merge ─▶ pair ─▶ reference ─▶ train ─▶ evaluate
 //! sql: anywhere
 //! ```
 //!
-//! An operator reads tables and models verified by the store. It writes one output through the store, part by part where it is
-//! long. Only this module sees both Arrow and burn. Operators know neither each other, nor the schedule, nor the terminal.
+//! An operator reads tables and models verified by the store. It writes one output through the
+//! store, part by part where it is long. Only this module sees both Arrow and burn. Operators know
+//! neither each other, nor the schedule, nor the terminal.
 
 // A policy: imitates demonstrations.
 mod sft;
@@ -70,7 +72,8 @@ impl Summary {
     }
 }
 
-/// The operator's version, part of every fingerprint: raised when its output changes for the same inputs and settings.
+/// The operator's version, part of every fingerprint: raised when its output changes for the same
+/// inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
         Operator::Generate(_) | Operator::Reference => 4,
@@ -104,7 +107,8 @@ pub fn lane(graph: &Graph, task: &Task) -> Lane {
 /// Runs the task of `context` to its end, from where an earlier run left it.
 ///
 /// # Errors
-/// The problem, or [`OperatorError::Stopped`] when the run was asked to stop. Everything committed until then stays.
+/// The problem, or [`OperatorError::Stopped`] when the run was asked to stop. Everything committed
+/// until then stays.
 pub fn run(context: &Context) -> Result<Summary, OperatorError> {
     match &context.task.operator {
         Operator::Select(settings) => select::run(context, settings),

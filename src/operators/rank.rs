@@ -1,5 +1,5 @@
-//! rank: the rewards of a reward model for the preferences held out of its training. Every `reward_model` node has one, as
-//! `<node>_ranking`.
+//! rank: the rewards of a reward model for the preferences held out of its training. Every
+//! `reward_model` node has one, as `<node>_ranking`.
 
 use super::support::comparisons::{Comparisons, Split};
 use super::{Context, OperatorError, Preference, Summary};

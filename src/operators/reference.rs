@@ -1,9 +1,10 @@
-//! reference: the pairs with the logprobs of the reference model, computed once and memoized. Every `train` node has one, as
-//! `<node>_pairs`.
+//! reference: the pairs with the logprobs of the reference model, computed once and memoized. Every
+//! `train` node has one, as `<node>_pairs`.
 //!
-//! A response's logprob is memoized beside the runs, under the reference's fingerprint. Its key is a hash of the token ids and of the
-//! arithmetic. Under an unchanged reference it is computed once, in the first iteration of the first run to need it. The table does
-//! not depend on the memo: on the CPU a logprob is a function of the reference and the token ids alone, to the last bit.
+//! A response's logprob is memoized beside the runs, under the reference's fingerprint. Its key is
+//! a hash of the token ids and of the arithmetic. Under an unchanged reference it is computed once,
+//! in the first iteration of the first run to need it. The table does not depend on the memo: on
+//! the CPU a logprob is a function of the reference and the token ids alone, to the last bit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -78,13 +79,15 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
         context.progress.warned(&label, &format!("{count} of {all} preferences are left out: longer than the model allows"));
     }
     let left_out = pair_tokens.left_out_text().map_or(String::new(), |reasons| format!(", {reasons}"));
-    // Without the number of memoized logprobs: the manifest describes the pairs, not the events of this run.
+    // Without the number of memoized logprobs: the manifest describes the pairs, not the events of
+    // this run.
     writer.finish([("pairs".to_string(), total as i64)].into_iter().chain(pair_tokens.left_out).collect())?;
     let known = if known > 0 { format!(", {known} of {} known before", 2 * total) } else { String::new() };
     Ok(Summary { text: format!("reference logprobs of {total} pairs{known}{left_out}"), tokens })
 }
 
-/// The responses without a logprob, each key once: their rows, and their keys. Rows are all chosen responses, then all rejected ones.
+/// The responses without a logprob, each key once: their rows, and their keys. Rows are all chosen
+/// responses, then all rejected ones.
 fn open<'k>(keys: &'k [[Key; 2]], logprobs: &HashMap<Key, f64>) -> (Vec<usize>, Vec<&'k Key>) {
     let both = keys.iter().map(|[chosen, _]| chosen).chain(keys.iter().map(|[_, rejected]| rejected));
     let mut seen = HashSet::new();
@@ -96,7 +99,8 @@ fn logprob(logprobs: &HashMap<Key, f64>, key: &Key, row: &pairs::Row) -> Result<
     logprobs.get(key).copied().ok_or_else(problem)
 }
 
-/// The memoized logprobs of these keys under the reference. Damaged files are reported, and their logprobs computed again.
+/// The memoized logprobs of these keys under the reference. Damaged files are reported, and their
+/// logprobs computed again.
 fn memoized(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, OperatorError> {
     let reference = context.fingerprint_of(Slot::Reference)?;
     let (batches, damaged) = context.run.kept(&context.task.output_key(), TableKind::Logprobs, &reference)?;

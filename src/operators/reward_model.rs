@@ -1,6 +1,8 @@
-//! reward_model: a reward model from preferences, by the Bradley–Terry loss on a policy with a score in the place of its head.
+//! reward_model: a reward model from preferences, by the Bradley–Terry loss on a policy with a
+//! score in the place of its head.
 //!
-//! The loop is in [`super::support::training_job`], the step in `training`; `rank` tests the model on the held-out preferences.
+//! The loop is in [`super::support::training_job`], the step in `training`; `rank` tests the model
+//! on the held-out preferences.
 
 use super::support::comparisons::{Comparisons, Split};
 use super::support::training_job::{Examples, Hyperparameters, TrainingJob};
@@ -9,7 +11,8 @@ use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::training::RewardModel;
 use crate::training::Comparison;
 
-/// Preferences in one backward pass, unless the node's resources set another number. Few: each core of the CPU takes one pass.
+/// Preferences in one backward pass, unless the node's resources set another number. Few: each core
+/// of the CPU takes one pass.
 const MICRO_BATCH_SIZE: usize = 8;
 
 /// Trains from the slot `from` on the slot `preferences`, without the held-out ones.

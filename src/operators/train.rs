@@ -13,13 +13,15 @@ use crate::tables::pairs;
 use crate::training::loss::{Loss, Wpo};
 use crate::training::{Objective, Pair};
 
-/// Pairs in one backward pass, unless the node's resources set another number. Few: each core of the CPU takes one pass.
+/// Pairs in one backward pass, unless the node's resources set another number. Few: each core of
+/// the CPU takes one pass.
 const MICRO_BATCH_SIZE: usize = 8;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::train";
 
-/// Trains from the slot `from` on the slot `pairs`, with the reference logprobs of the pairs filled in.
+/// Trains from the slot `from` on the slot `pairs`, with the reference logprobs of the pairs filled
+/// in.
 pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, OperatorError> {
     let pair_tokens = PairTokens::read(context)?;
     if pair_tokens.pairs.is_empty() {

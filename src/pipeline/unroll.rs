@@ -22,7 +22,7 @@ use serde_json::json;
 use super::check::{Link, Linked, link, order};
 use super::error::Fault;
 use super::files;
-use super::graph::{Graph, Input, Reward, Binding, Source, SourceKind, Task};
+use super::graph::{Binding, Graph, Input, Reward, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::slot::Slot;
@@ -166,7 +166,8 @@ impl Unrolling<'_> {
             Operator::Score(score) => {
                 let policy = self.slot(&inputs, Slot::Responses).and_then(|responses| self.policy(&inputs, responses.input));
                 inputs.extend(policy);
-                let prompts = self.slot(&inputs, Slot::Responses).and_then(|responses| self.slot(&self.inputs_of(responses.input), Slot::Prompts));
+                let prompts =
+                    self.slot(&inputs, Slot::Responses).and_then(|responses| self.slot(&self.inputs_of(responses.input), Slot::Prompts));
                 inputs.extend(prompts.filter(|_| score.prompts.is_none()));
             }
             Operator::Merge(_) => {
@@ -181,7 +182,8 @@ impl Unrolling<'_> {
                     Some(pairs) => self.responses(pairs.input),
                     None => inputs.iter().filter(|slot| [Slot::From, Slot::Preferences].contains(&slot.slot)).cloned().collect(),
                 };
-                let mut referenced: Vec<Binding> = inputs.iter().filter(|slot| [Slot::Pairs, Slot::Reference].contains(&slot.slot)).cloned().collect();
+                let mut referenced: Vec<Binding> =
+                    inputs.iter().filter(|slot| [Slot::Pairs, Slot::Reference].contains(&slot.slot)).cloned().collect();
                 referenced.extend(texts.iter().cloned());
                 let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced);
                 inputs.retain(|slot| slot.slot == Slot::From);
@@ -237,15 +239,7 @@ impl Unrolling<'_> {
     }
 
     /// Adds responses of the model in slot `model` to all prompts of an evaluation, and their rewards.
-    fn sampled(
-        &mut self,
-        node: &Linked<'_>,
-        part: &str,
-        evaluate: &Evaluate,
-        inputs: &[Binding],
-        model: Slot,
-        t: Option<u32>,
-    ) -> Baseline {
+    fn sampled(&mut self, node: &Linked<'_>, part: &str, evaluate: &Evaluate, inputs: &[Binding], model: Slot, t: Option<u32>) -> Baseline {
         let name = |slot: Slot| At { value: self.slot(inputs, slot).map_or(String::new(), |slot| slot.name), span: node.name.span };
         let generate = Generate {
             policy: name(model),
@@ -305,7 +299,7 @@ impl Unrolling<'_> {
 
     /// The slots that the file fills, in an iteration. Those that read the last iteration are left out at t = 1 where start says none.
     fn slots(&self, node: &Linked<'_>, t: Option<u32>) -> Vec<Binding> {
-        node.links.iter().filter_map(|Link { slot, name, target, .. }| self.fill(*slot, name, *target, t)).collect()
+        node.links.iter().filter_map(|Link { slot, name, target, .. }| self.fill(slot, name, *target, t)).collect()
     }
 
     fn fill(&self, slot: Slot, name: &str, target: Target, t: Option<u32>) -> Option<Binding> {

@@ -20,7 +20,8 @@ use crate::pipeline::spec::sampling::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses};
 
-/// Prompts in one part, unless the node's resources set another number: seconds of work on a CPU for a small model.
+/// Prompts in one part, unless the node's resources set another number: seconds of work on a CPU
+/// for a small model.
 const PROMPTS_PER_PART: usize = 64;
 
 /// Sequences decoded together, unless the node's resources set another number.
@@ -32,7 +33,8 @@ const GPU_FACTOR: usize = 4;
 /// This module in internal errors.
 const PLACE: &str = "operators::generate::local";
 
-/// Samples the missing responses to `prompts`. Returns the writer with all parts committed, and the number of new tokens.
+/// Samples the missing responses to `prompts`. Returns the writer with all parts committed, and the
+/// number of new tokens.
 pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[Prompt]) -> Result<(TableWriter<'a>, u64), OperatorError> {
     let mut writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART * device_factor(context)?)?;
     let label = context.task.label();
@@ -97,7 +99,8 @@ impl<'a> PolicySampler<'a> {
         Ok(Self { context, settings, checkpoint, generator, sampling, policy_fingerprint })
     }
 
-    /// All responses to `prompts`, ready to be committed. `observe` gets the number of tokens so far, again and again.
+    /// All responses to `prompts`, ready to be committed. `observe` gets the number of tokens so
+    /// far, again and again.
     fn responses(&self, prompts: &[Prompt], observe: &mut (dyn FnMut(usize) + Send)) -> Result<RecordBatch, OperatorError> {
         let encoded: Vec<Result<Vec<i32>, String>> =
             prompts.iter().map(|prompt| prompt_ids(&self.checkpoint, prompt, self.settings)).collect();
@@ -129,7 +132,8 @@ impl<'a> PolicySampler<'a> {
         self.table(prompts, &encoded, generated)
     }
 
-    /// The responses table of these prompts: the generated responses, and error rows for a prompt without ids.
+    /// The responses table of these prompts: the generated responses, and error rows for a prompt
+    /// without ids.
     fn table(
         &self,
         prompts: &[Prompt],

@@ -1,7 +1,8 @@
 //! generate: new responses of a policy, part by part, sampled here or by a server.
 //!
-//! A part is a fixed slice of the prompts in the order of their ids. The randomness of each response comes from (seed, iteration,
-//! prompt_id, response_index). So a part is the same however often it is made.
+//! A part is a fixed slice of the prompts in the order of their ids. The randomness of each
+//! response comes from (seed, iteration, prompt_id, response_index). So a part is the same however
+//! often it is made.
 
 mod local;
 pub(super) mod server;
@@ -108,9 +109,11 @@ fn prompt_ids(checkpoint: &Checkpoint, prompt: &Prompt, settings: &Generate) -> 
     Ok(ids)
 }
 
-/// A response as text: the rest behind the prompt when both are decoded together, special tokens left out.
+/// A response as text: the rest behind the prompt when both are decoded together, special tokens
+/// left out.
 fn response_text(tokenizer: &Tokenizer, prompt: &[i32], response: &[i32]) -> Result<String, OperatorError> {
-    // Decoders treat a text's first token differently (a leading space is dropped), so a response is not decoded alone.
+    // Decoders treat a text's first token differently (a leading space is dropped), so a response
+    // is not decoded alone.
     let both = tokenizer.decode(&[prompt, response].concat())?;
     let before = tokenizer.decode(prompt)?;
     match both.strip_prefix(&before) {

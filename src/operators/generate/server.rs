@@ -1,7 +1,9 @@
-//! generate by a server: each response is a request of its own, asked for once, committed in small parts.
+//! generate by a server: each response is a request of its own, asked for once, committed in small
+//! parts.
 //!
-//! A response without success after all retries is an error row. When the node runs again, it asks for these rows only, and replaces
-//! their parts. Knows the policy's tokenizer and template, not its weights.
+//! A response without success after all retries is an error row. When the node runs again, it asks
+//! for these rows only, and replaces their parts. Knows the policy's tokenizer and template, not
+//! its weights.
 
 use std::ops::ControlFlow;
 use std::path::absolute;
@@ -18,7 +20,8 @@ use crate::remote::{self, Client, Completion, Completions, Finish, Patience, Pro
 use crate::store::{Event, EventKind, TableWriter};
 use crate::tables::{FinishReason, TableKind, responses};
 
-/// The most parts, unless the node's resources set a part's size. A part is one file, and the most work lost by a kill.
+/// The most parts, unless the node's resources set a part's size. A part is one file, and the most
+/// work lost by a kill.
 const MOST_PARTS: usize = 512;
 
 /// The longest time for a setting.
@@ -43,7 +46,8 @@ fn seconds(number: f64) -> Duration {
     Duration::from_secs_f64(number.clamp(0.0, LONGEST_SECONDS))
 }
 
-/// Asks for the missing responses to `prompts`. Returns the writer with all parts committed, and the number of new tokens.
+/// Asks for the missing responses to `prompts`. Returns the writer with all parts committed, and
+/// the number of new tokens.
 pub(super) fn run<'a>(
     context: &'a Context<'_>,
     settings: &Generate,
@@ -196,7 +200,8 @@ impl ServerJob<'_> {
         Ok(Some(self.failed(item.prompt, item.response_index, error)?))
     }
 
-    /// The row of a response. Without ids from the server, its text is tokenized behind the prompt's.
+    /// The row of a response. Without ids from the server, its text is tokenized behind the
+    /// prompt's.
     fn response(&self, item: &Item, completion: Completion) -> Result<responses::Row, OperatorError> {
         let prompt = &self.prompts[item.prompt];
         let prompt_ids = self.prompt_ids(item)?;
@@ -223,7 +228,8 @@ impl ServerJob<'_> {
             let problem = "the response stopped, but the policy has no eos_token_id to stop by";
             ids.push(end.ok_or_else(|| OperatorError::Failed(problem.to_string()))?);
         }
-        // Servers give logprobs under the model itself. The sampled distribution is the same only without temperature and cuts.
+        // Servers give logprobs under the model itself. The sampled distribution is the same only
+        // without temperature and cuts.
         let unchanged = self.settings.temperature == 1.0 && self.settings.top_p == 1.0 && self.settings.top_k.is_none();
         let logprobs = completion.logprobs.filter(|logprobs| unchanged && logprobs.len() == ids.len() && given == ids.len());
         let text = response_text(tokenizer, prompt_ids, &ids)?;
@@ -312,7 +318,8 @@ impl<'a, 'w> Parts<'a, 'w> {
         open
     }
 
-    /// Takes in the answer for `item`. Returns its number of response tokens; `None` when the run was stopped before the answer.
+    /// Takes in the answer for `item`. Returns its number of response tokens; `None` when the run
+    /// was stopped before the answer.
     fn store(&mut self, item: Option<&Item>, answer: Result<Option<responses::Row>, OperatorError>) -> Result<Option<u64>, OperatorError> {
         let Some(row) = answer? else { return Ok(None) };
         let item = item.ok_or_else(|| OperatorError::internal(PLACE, "an answer to a request of no response"))?;
@@ -331,7 +338,8 @@ impl<'a, 'w> Parts<'a, 'w> {
         if part.rows.iter().all(Option::is_some) { self.commit(item.part) } else { Ok(()) }
     }
 
-    /// Commits incomplete parts with new rows, after a stop. Their open rows are errors; the next run asks for them.
+    /// Commits incomplete parts with new rows, after a stop. Their open rows are errors; the next
+    /// run asks for them.
     fn commit_rest(&mut self) -> Result<(), OperatorError> {
         for part in 0..self.parts.len() {
             if self.parts[part].changed {

@@ -10,8 +10,8 @@ use arrow::datatypes::{DataType, Int32Type, Schema};
 
 use super::problem::Problem;
 use super::{Item, Score, Scores};
-use crate::pipeline::slot::Slot;
 use crate::operators::{Context, OperatorError};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::tables::responses;
 

@@ -12,8 +12,8 @@ use arrow::datatypes::DataType;
 use super::problem::Problem;
 use super::{Item, Question, Score, Scores};
 use crate::model::{ChatTemplate, PromptContent};
-use crate::pipeline::slot::Slot;
 use crate::operators::{Context, OperatorError};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::{self as spec, RewardProtocol};
 use crate::remote::{Client, Patience, Protocol, RemoteError, RewardServer, Scorable, each};
 

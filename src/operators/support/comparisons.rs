@@ -1,4 +1,5 @@
-//! Preferences for a reward model: two conversations each, in its own tokens, split into training and held-out preferences.
+//! Preferences for a reward model: two conversations each, in its own tokens, split into training
+//! and held-out preferences.
 //!
 //! Knows neither loss nor model weights.
 
@@ -38,8 +39,9 @@ pub struct Comparisons {
 }
 
 impl Comparisons {
-    /// The preferences in the slot `preferences`, or in `held_out` where it is a table of its own. All preferences of one prompt are
-    /// on one side of the split, so the training sees nothing of a held-out prompt.
+    /// The preferences in the slot `preferences`, or in `held_out` where it is a table of its own.
+    /// All preferences of one prompt are on one side of the split, so the training sees nothing of
+    /// a held-out prompt.
     ///
     /// # Errors
     /// A table without preferences, or a conversation refused by the model's chat template.
@@ -103,7 +105,8 @@ impl Comparisons {
         rows_of(&self.rows, range, PLACE)
     }
 
-    /// The conversations of the preferences in `range`: first all with the chosen, then all with the rejected response.
+    /// The conversations of the preferences in `range`: first all with the chosen, then all with
+    /// the rejected response.
     ///
     /// # Errors
     /// No preference, or a conversation without a token.

@@ -1,4 +1,5 @@
-//! The inputs and output of one operator: its task, its inputs by slot, and the place of its output.
+//! The inputs and output of one operator: its task, its inputs by slot, and the place of its
+//! output.
 //!
 //! Turns a slot into batches or a model directory, so that no operator has to.
 
@@ -73,7 +74,8 @@ impl Task {
         OutputKey { kind, name: self.name.clone(), iteration: self.iteration }
     }
 
-    /// Whether its output is a folder with a checkpoint: a model, or a reward model of the pipeline's own.
+    /// Whether its output is a folder with a checkpoint: a model, or a reward model of the
+    /// pipeline's own.
     fn makes_model(&self) -> bool {
         matches!(self.output(), Output::Model | Output::Reward)
     }
@@ -104,7 +106,8 @@ impl Context<'_> {
         rng::Stream { seed: self.graph.seed, iteration: self.task.iteration.unwrap_or(0) }
     }
 
-    /// The iteration for the column `sampled_iteration` of responses sampled here; 0 outside the loop.
+    /// The iteration for the column `sampled_iteration` of responses sampled here; 0 outside the
+    /// loop.
     ///
     /// # Errors
     /// An internal error for an iteration above the largest Int32.
@@ -195,13 +198,14 @@ impl Context<'_> {
         lora::folder(self.run, self.graph, Input::Task(index))
     }
 
-    /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat template writes the pipeline's date.
+    /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat
+    /// template writes the pipeline's date.
     pub fn checkpoint(&self, slot: Slot) -> Result<Checkpoint, OperatorError> {
         Ok(lora::open(self.run, self.graph, self.input(slot)?)?.with_date(self.task.date()))
     }
 
-    /// The directory of the model in `slot` for other software without support for adapters on a base. Of an adapter it is a merged
-    /// copy; the next lock of the run removes it.
+    /// The directory of the model in `slot` for other software without support for adapters on a
+    /// base. Of an adapter it is a merged copy; the next lock of the run removes it.
     pub fn whole_model(&self, slot: Slot) -> Result<PathBuf, OperatorError> {
         let checkpoint = self.checkpoint(slot)?;
         if checkpoint.adapter().is_none() {
@@ -222,12 +226,14 @@ impl Context<'_> {
         Ok(Session::bounded()?)
     }
 
-    /// A session for plans over tables of any length. Sorts beyond its memory go on on disk, beside the run.
+    /// A session for plans over tables of any length. Sorts beyond its memory go on on disk, beside
+    /// the run.
     pub fn spilling_session(&self) -> Result<Session, OperatorError> {
         Ok(Session::with_memory_limit(SORTING_BYTES, &self.run.temporary()?)?)
     }
 
-    /// Offers the prompts in `slot`, checked, to the session's queries as `name`. Returns their number.
+    /// Offers the prompts in `slot`, checked, to the session's queries as `name`. Returns their
+    /// number.
     pub fn register_prompts(&self, session: &Session, name: &str, slot: Slot) -> Result<usize, OperatorError> {
         let input = self.input(slot)?;
         if let Some(source) = self.graph.source(input) {
@@ -269,7 +275,8 @@ impl Context<'_> {
         Ok(self.device.resolve()?)
     }
 
-    /// The writer of this task's table: `total` input rows in parts of `rows_per_part`, unless its resources set another size.
+    /// The writer of this task's table: `total` input rows in parts of `rows_per_part`, unless its
+    /// resources set another size.
     pub fn writer(&self, kind: Option<TableKind>, total: usize, rows_per_part: usize) -> Result<TableWriter<'_>, OperatorError> {
         let rows_per_part = self.task.resources.rows_per_part.map_or(rows_per_part, |rows| rows as usize);
         let writer = self.run.write_table(&self.task.output_key(), self.recipe, kind, total, rows_per_part)?;
@@ -279,8 +286,8 @@ impl Context<'_> {
         Ok(writer)
     }
 
-    /// Writes a table of `kind` as a whole. `make` writes the rows in the table's order and returns the counts for the manifest.
-    /// Returns the number of rows.
+    /// Writes a table of `kind` as a whole. `make` writes the rows in the table's order and returns
+    /// the counts for the manifest. Returns the number of rows.
     pub fn write_relation<const N: usize>(
         &self,
         kind: TableKind,

@@ -1,4 +1,5 @@
-//! The order of the training examples: epochs, each in an order drawn from the seed, and their division into steps.
+//! The order of the training examples: epochs, each in an order drawn from the seed, and their
+//! division into steps.
 //!
 //! Knows neither the examples nor the loss.
 
@@ -28,7 +29,8 @@ impl Epochs<'_> {
         self.steps_per_epoch() * u64::from(self.epochs)
     }
 
-    /// The epoch of `step` (both from 0), and the position of its first example in that epoch's order.
+    /// The epoch of `step` (both from 0), and the position of its first example in that epoch's
+    /// order.
     pub fn position(&self, step: u64) -> (u32, usize) {
         let steps = self.steps_per_epoch().max(1);
         ((step / steps) as u32, (step % steps) as usize * self.batch_size)

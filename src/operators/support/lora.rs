@@ -1,7 +1,8 @@
 //! Adapters: their bases by lineage, their checks before a run, their loading and saving.
 //!
-//! A task with `lora` makes an adapter and no model of its own. The base is the model before the training. Where this is an adapter
-//! too, the training goes on with it, and the base is its base. So a base never has more than one adapter on it.
+//! A task with `lora` makes an adapter and no model of its own. The base is the model before the
+//! training. Where this is an adapter too, the training goes on with it, and the base is its base.
+//! So a base never has more than one adapter on it.
 
 use std::path::{Path, PathBuf};
 
@@ -27,8 +28,8 @@ pub fn open(run: &Run, graph: &Graph, input: Input) -> Result<Checkpoint, Operat
     if base == input { Ok(checkpoint) } else { Ok(checkpoint.with_adapter(&folder(run, graph, input)?)?) }
 }
 
-/// The directory of the base of an adapter: as written in the pipeline file, or an absolute path when a task made it. None for a model
-/// without an adapter.
+/// The directory of the base of an adapter: as written in the pipeline file, or an absolute path
+/// when a task made it. None for a model without an adapter.
 ///
 /// # Errors
 /// A missing base.
@@ -71,7 +72,8 @@ pub(in crate::operators) fn folder(run: &Run, graph: &Graph, input: Input) -> Re
     }
 }
 
-/// Checks the adapter of a task against its first model, and against the adapter on this model where it has one.
+/// Checks the adapter of a task against its first model, and against the adapter on this model
+/// where it has one.
 ///
 /// # Errors
 /// A target missing in the model, or an adapter of another rank, alpha or other targets.
@@ -146,7 +148,8 @@ impl<'a> TrainableModel<'a> {
         Self { checkpoint, adapter, seed: context.seed().number("lora", "", 0) }
     }
 
-    /// The model to train: the checkpoint's weights with its adapter merged in, or the adapter on the frozen base.
+    /// The model to train: the checkpoint's weights with its adapter merged in, or the adapter on
+    /// the frozen base.
     pub(in crate::operators) fn load(&self, device: &Device) -> Result<CausalLm, OperatorError> {
         Ok(match &self.adapter {
             Some(config) => self.checkpoint.load_adapted(device, config, self.seed)?,

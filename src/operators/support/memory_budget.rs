@@ -1,7 +1,9 @@
-//! The needs of a node for memory and disk, estimated before it begins, with the arithmetic in the error.
+//! The needs of a node for memory and disk, estimated before it begins, with the arithmetic in the
+//! error.
 //!
-//! Only the CPU's memory counts: burn manages a GPU's. Estimates are lower bounds, so a run with enough memory is never refused.
-//! Generation and training then take as many responses and pairs at a time as fit; this changes no bits.
+//! Only the CPU's memory counts: burn manages a GPU's. Estimates are lower bounds, so a run with
+//! enough memory is never refused. Generation and training then take as many responses and pairs at
+//! a time as fit; this changes no bits.
 
 use std::fmt;
 
@@ -13,7 +15,8 @@ use crate::pipeline::spec::operator::{Operator, Resources};
 use crate::pipeline::spec::training::Optimizer;
 use crate::store::State;
 
-/// Bytes for logits in pieces, results of the current layer, the tokenizer and the rows, beside weights and activations.
+/// Bytes for logits in pieces, results of the current layer, the tokenizer and the rows, beside
+/// weights and activations.
 const WORKING_BYTES: u64 = 256 << 20;
 
 /// Bytes of a number, in memory and in written models.
@@ -59,7 +62,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The memory in the node's resources, else the free memory. None for a model on a GPU without stated memory.
+    /// The memory in the node's resources, else the free memory. None for a model on a GPU without
+    /// stated memory.
     pub fn new(resources: &Resources, on_cpu: bool) -> Option<Self> {
         if let Some(gigabytes) = resources.memory_gb {
             return Some(Self { bytes: (gigabytes * 1e9) as u64, is_stated: true });
@@ -104,8 +108,8 @@ pub fn cache_bytes(budget: Budget, checkpoint: &Checkpoint, tokens: usize) -> Re
     Ok(left)
 }
 
-/// The number of examples in one backward pass: as in the node's resources, or `usual`, or as many as fit into memory. The longest
-/// example has `tokens`.
+/// The number of examples in one backward pass: as in the node's resources, or `usual`, or as many
+/// as fit into memory. The longest example has `tokens`.
 ///
 /// # Errors
 /// The arithmetic, when even one example does not fit.
@@ -133,7 +137,8 @@ pub fn micro_batch(context: &Context, checkpoint: &Checkpoint, tokens: usize, us
     Ok(fitting as usize)
 }
 
-/// Checks the room on the run's disk for a training: for `checkpoints` at once, then for the model beside the last of them.
+/// Checks the room on the run's disk for a training: for `checkpoints` at once, then for the model
+/// beside the last of them.
 ///
 /// # Errors
 /// The arithmetic and the folder, where there is too little room.

@@ -1,4 +1,5 @@
-//! Shared parts of the operators: context, errors, progress, checks before a run, memory, randomness, and the training job.
+//! Shared parts of the operators: context, errors, progress, checks before a run, memory,
+//! randomness, and the training job.
 //!
 //! Knows the rule of no single operator.
 

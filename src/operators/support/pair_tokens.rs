@@ -1,4 +1,5 @@
-//! The token ids of pairs: a join of `pairs` with the responses of all their iterations, or tokenized preferences.
+//! The token ids of pairs: a join of `pairs` with the responses of all their iterations, or
+//! tokenized preferences.
 //!
 //! Knows neither models nor losses.
 
@@ -47,10 +48,12 @@ JOIN responses AS rejected
 ORDER BY pairs.prompt_id";
 
 impl PairTokens {
-    /// The pairs in the slot `pairs`, with the responses in the slot `responses`; or those of the slot `preferences`.
+    /// The pairs in the slot `pairs`, with the responses in the slot `responses`; or those of the
+    /// slot `preferences`.
     ///
     /// # Errors
-    /// A pair without its responses, or a preference refused by the tokenizer of the model in `from`.
+    /// A pair without its responses, or a preference refused by the tokenizer of the model in
+    /// `from`.
     pub fn read(context: &Context) -> Result<Self, OperatorError> {
         if context.has(Slot::Preferences) { Self::from_preferences(context) } else { Self::from_responses(context) }
     }
@@ -80,11 +83,13 @@ impl PairTokens {
         Ok(Self { pairs, left_out: BTreeMap::new(), chosen, rejected, prompt_token_counts })
     }
 
-    /// Preferences in the tokens of the model in `from`: chosen is response 0 and rejected response 1 of iteration 0.
+    /// Preferences in the tokens of the model in `from`: chosen is response 0 and rejected response
+    /// 1 of iteration 0.
     ///
-    /// A row is left out if its scores do not put chosen before rejected, if both responses are the same, or if it is longer than the
-    /// model's context. Without scores the reward_gap is 1. Without a column `weight` the weight is 1. Where the slot `pairs` is
-    /// filled, its rows replace the pairs made here; they have the reference logprobs.
+    /// A row is left out if its scores do not put chosen before rejected, if both responses are the
+    /// same, or if it is longer than the model's context. Without scores the reward_gap is 1.
+    /// Without a column `weight` the weight is 1. Where the slot `pairs` is filled, its rows
+    /// replace the pairs made here; they have the reference logprobs.
     fn from_preferences(context: &Context) -> Result<Self, OperatorError> {
         let checkpoint = context.checkpoint(Slot::From)?;
         let longest = checkpoint.config.max_position_embeddings;
@@ -141,7 +146,8 @@ impl PairTokens {
         Ok(Self { pairs, left_out, chosen: token_lists(chosen), rejected: token_lists(rejected), prompt_token_counts })
     }
 
-    /// The keys of each pair's responses, chosen and rejected. `computed` names the arithmetic of the values memoized under them.
+    /// The keys of each pair's responses, chosen and rejected. `computed` names the arithmetic of
+    /// the values memoized under them.
     ///
     /// # Errors
     /// Token ids of another type than Int32.
@@ -158,7 +164,8 @@ impl PairTokens {
         Ok(keys(&self.chosen)?.into_iter().zip(keys(&self.rejected)?).map(|(chosen, rejected)| [chosen, rejected]).collect())
     }
 
-    /// The reasons for left-out preferences, as `279 too long, 1 same response`; `None` without any.
+    /// The reasons for left-out preferences, as `279 too long, 1 same response`; `None` without
+    /// any.
     pub fn left_out_text(&self) -> Option<String> {
         let reasons: Vec<String> = self.left_out.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
         if reasons.is_empty() { None } else { Some(reasons.join(", ")) }

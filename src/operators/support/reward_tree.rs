@@ -1,4 +1,5 @@
-//! The reward of a task with every name replaced by the reward behind it: a tree with queries, models and servers as its leaves.
+//! The reward of a task with every name replaced by the reward behind it: a tree with queries,
+//! models and servers as its leaves.
 //!
 //! Follows names through the graph. Loads nothing and asks no server.
 

@@ -10,7 +10,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A 32-byte seed: `purpose` keeps different uses apart, `name` is a prompt_id, `index` a response_index or an epoch.
+    /// A 32-byte seed: `purpose` keeps different uses apart, `name` is a prompt_id, `index` a
+    /// response_index or an epoch.
     pub fn bytes(self, purpose: &str, name: &str, index: u32) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for text in [purpose, name] {

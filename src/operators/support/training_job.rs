@@ -1,5 +1,5 @@
-//! The job of every operator with a training: settings, room on the disk, the loop over epochs, checkpoints, the training table and
-//! the model.
+//! The job of every operator with a training: settings, room on the disk, the loop over epochs,
+//! checkpoints, the training table and the model.
 //!
 //! Knows neither the model nor the loss.
 
@@ -69,7 +69,8 @@ impl<'a> TrainingJob<'a> {
     /// A training from `checkpoint` on `examples`.
     ///
     /// # Errors
-    /// Too little memory for one example, or too little room on the disk for checkpoints and model; with the arithmetic.
+    /// Too little memory for one example, or too little room on the disk for checkpoints and model;
+    /// with the arithmetic.
     pub fn new(
         context: &'a Context<'a>,
         checkpoint: &Checkpoint,
@@ -94,11 +95,13 @@ impl<'a> TrainingJob<'a> {
         Ok(Self { context, epochs, settings, checkpoint_every })
     }
 
-    /// Trains the model from `load` with `step` on each batch of examples, from the newest checkpoint on. Writes the training table,
-    /// and the model by `save` into the given folder. A skipped step has no row in the table.
+    /// Trains the model from `load` with `step` on each batch of examples, from the newest
+    /// checkpoint on. Writes the training table, and the model by `save` into the given folder. A
+    /// skipped step has no row in the table.
     ///
     /// # Errors
-    /// A failed step, too many skipped steps in a row, weights with NaN or infinity, or a stop after a last checkpoint.
+    /// A failed step, too many skipped steps in a row, weights with NaN or infinity, or a stop
+    /// after a last checkpoint.
     pub fn run<M: Module + Sync>(
         self,
         load: impl FnOnce() -> Result<M, OperatorError>,
@@ -174,7 +177,8 @@ impl<'a> TrainingJob<'a> {
     }
 }
 
-/// Fails after too many skipped steps in a row: ten, or a whole epoch. `skipped` describes the last one.
+/// Fails after too many skipped steps in a row: ten, or a whole epoch. `skipped` describes the last
+/// one.
 fn check_skipped(in_a_row: u64, epochs: &Epochs, skipped: &str) -> Result<(), OperatorError> {
     if in_a_row < MOST_SKIPPED_IN_A_ROW.min(epochs.steps_per_epoch()) {
         return Ok(());

@@ -214,7 +214,9 @@ impl Operator {
                 (Slot::Reward, Some(&e.reward), Output::Reward),
                 (Slot::Initial, e.initial.as_ref(), Output::Model),
             ],
-            Self::Sft(s) => vec![(Slot::From, Some(&s.from), Output::Model), (Slot::Demonstrations, Some(&s.demonstrations), Output::Table)],
+            Self::Sft(s) => {
+                vec![(Slot::From, Some(&s.from), Output::Model), (Slot::Demonstrations, Some(&s.demonstrations), Output::Table)]
+            }
             Self::RewardModel(r) => vec![
                 (Slot::From, Some(&r.from), Output::Model),
                 (Slot::Preferences, Some(&r.preferences), Output::Table),

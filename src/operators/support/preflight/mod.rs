@@ -1,6 +1,7 @@
 //! Checks before anything heavy is loaded: columns, ids, model directories, queries, devices.
 //!
-//! Follows the graph once with schemas instead of rows. So a query with a wrong column fails now and not in an hour.
+//! Follows the graph once with schemas instead of rows. So a query with a wrong column fails now
+//! and not in an hour.
 
 mod models;
 mod tables;
@@ -32,8 +33,8 @@ const PROMPTS_TRIED: usize = 100;
 /// The dataset formats of outside tables of prompts and preferences, by the tables' names.
 pub type DatasetFormats = BTreeMap<String, DatasetFormat>;
 
-/// Checks the graph's inputs and queries; `device` overrides the device of every node. Returns the dataset formats of the outside
-/// tables.
+/// Checks the graph's inputs and queries; `device` overrides the device of every node. Returns the
+/// dataset formats of the outside tables.
 ///
 /// # Errors
 /// The first fault, with the file, table, row or column, and the node's line in the pipeline file.
@@ -125,7 +126,8 @@ impl Preflight<'_> {
                 }
             }
         }
-        // Iterations differ in their inputs only where t = 1 starts, so the first two show every case.
+        // Iterations differ in their inputs only where t = 1 starts, so the first two show every
+        // case.
         if task.iteration.is_none_or(|iteration| iteration <= 2) {
             lora::check(self.graph, task)?;
         }

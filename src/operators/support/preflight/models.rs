@@ -1,4 +1,5 @@
-//! Checks of a task's models: their kind, their size, and their chat templates on the task's prompts.
+//! Checks of a task's models: their kind, their size, and their chat templates on the task's
+//! prompts.
 
 use std::collections::hash_map::Entry;
 use std::path::Path;
@@ -17,8 +18,9 @@ use crate::tables::TableKind;
 const PLACE: &str = "operators::support::preflight::models";
 
 impl<'a> Preflight<'a> {
-    /// Encodes the first prompts of an outside table as the task's model will: an invalid chat template fails for all of them. A single
-    /// prompt refused by the template becomes a row with an error when the task runs.
+    /// Encodes the first prompts of an outside table as the task's model will: an invalid chat
+    /// template fails for all of them. A single prompt refused by the template becomes a row with
+    /// an error when the task runs.
     pub(super) fn encode_first_prompts(&mut self, task: &Task) -> Result<(), OperatorError> {
         for (model, prompts) in [(Slot::Policy, Slot::Prompts), (Slot::From, Slot::Demonstrations), (Slot::From, Slot::Preferences)] {
             let (Some(model), Some(Input::Source(table))) = (task.input(model), task.input(prompts)) else { continue };
@@ -49,7 +51,8 @@ impl<'a> Preflight<'a> {
         Ok(())
     }
 
-    /// Plans a reward's queries, opens its models, and makes its servers' clients without a request. The reward has no names.
+    /// Plans a reward's queries, opens its models, and makes its servers' clients without a
+    /// request. The reward has no names.
     pub(super) fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), OperatorError> {
         match reward {
             Reward::Sql(sql) => {
@@ -75,7 +78,8 @@ impl<'a> Preflight<'a> {
         }
     }
 
-    /// Checks for a chat template if the table in `slot` has messages only, and tries the template on a conversation.
+    /// Checks for a chat template if the table in `slot` has messages only, and tries the template
+    /// on a conversation.
     pub(super) fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: Slot) -> Result<(), OperatorError> {
         let Some(input) = task.input(slot) else { return Ok(()) };
         let schema = self.table(input)?;
@@ -86,14 +90,16 @@ impl<'a> Preflight<'a> {
                 checkpoint.folder().display()
             )));
         }
-        // A reward model reads plain prompts through its template too. A refusal of this conversation is no fault of the template.
+        // A reward model reads plain prompts through its template too. A refusal of this
+        // conversation is no fault of the template.
         match checkpoint.encode_conversation(&PromptContent::Text("Hello.".to_string()), "Hello.") {
             Err(error @ ModelError::Chat(_)) => Err(error.into()),
             _ => Ok(()),
         }
     }
 
-    /// Checks the memory for each of the task's models. A model made by a task is as large as the outside model behind it.
+    /// Checks the memory for each of the task's models. A model made by a task is as large as the
+    /// outside model behind it.
     pub(super) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), OperatorError> {
         for input in [Slot::Policy, Slot::From, Slot::Reference, Slot::Initial, Slot::Model].into_iter().flat_map(|slot| task.inputs(slot))
         {
@@ -107,7 +113,8 @@ impl<'a> Preflight<'a> {
         Ok(())
     }
 
-    /// The outside model at the start of a model's trainings; it has the same tokenizer and chat template.
+    /// The outside model at the start of a model's trainings; it has the same tokenizer and chat
+    /// template.
     fn base_model(&self, mut model: Input) -> Option<&'a Path> {
         loop {
             match self.graph.source(model).map(|source| &source.kind) {
