@@ -1,7 +1,12 @@
 //! A node that fails takes down only what needs it, and the error says where and how to go on.
 
+use std::collections::BTreeMap;
 use std::fs;
 
+use optune::store::{OutputKey, Runs};
+use optune::tables::{TableKind, pairs};
+
+use crate::store::locked;
 use crate::workspace::{Workspace, copy_folder};
 
 /// Two lines that do not need each other: the first one's model gives logits that are not numbers.
@@ -57,4 +62,32 @@ fn a_node_that_fails_leaves_those_that_do_not_need_it_finished() {
     for node in ["broken", "nothing", "neither", "answers", "scores", "pool"] {
         assert_eq!(done(node), 1, "{node}");
     }
+}
+
+#[test]
+fn an_impossible_state_is_reported_as_a_bug() {
+    let workspace = Workspace::new();
+    workspace.succeed(&["run", "pipeline.yaml", "--set", "iterations=1"]);
+    // Pairs without the logprobs that training needs: the program never writes such a table.
+    let key = OutputKey::table("policy_pairs", Some(1));
+    let run = Runs::open(workspace.path("runs")).unwrap().run("small").unwrap();
+    let lock = locked(&run).unwrap();
+    let recipe = lock.manifest(&key).unwrap().unwrap().recipe;
+    let batches = lock.read_table(&key, Some(TableKind::Pairs)).unwrap();
+    let mut rows: Vec<pairs::Row> = batches.iter().flat_map(|batch| pairs::rows(batch).unwrap()).collect();
+    for row in &mut rows {
+        row.reference_logprob_chosen = None;
+        row.reference_logprob_rejected = None;
+    }
+    for removed in ["runs/.cache", "runs/small/tables/policy_pairs", "runs/small/models/policy"] {
+        fs::remove_dir_all(workspace.path(removed)).unwrap();
+    }
+    let mut writer = lock.write_table(&key, &recipe, Some(TableKind::Pairs), rows.len(), rows.len()).unwrap();
+    writer.commit(0, &pairs::batch(&rows)).unwrap();
+    writer.finish(BTreeMap::new()).unwrap();
+    drop(lock);
+
+    let said = workspace.fail(&["run", "pipeline.yaml", "--set", "iterations=1"], 1);
+    assert!(said.contains("policy[1]: internal error in operators::train: pair of prompt p-"), "{said}");
+    assert!(said.contains(": no reference logprob; this is a bug in optune, please report it"), "{said}");
 }
