@@ -4,7 +4,7 @@
 use super::support::comparisons::{Comparisons, Split};
 use super::{Context, OperatorError, Preference, Summary};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::training::Rank;
+use crate::pipeline::spec::rank::Rank;
 use crate::tables::{TableKind, ranking};
 use crate::training;
 

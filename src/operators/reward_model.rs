@@ -5,10 +5,10 @@
 //! on the held-out preferences.
 
 use super::support::comparisons::{Comparisons, Split};
-use super::support::training_job::{Examples, Hyperparameters, TrainingJob};
+use super::support::training_job::{Examples, TrainingJob};
 use super::{Context, OperatorError, Preference, Summary};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::training::RewardModel;
+use crate::pipeline::spec::reward_model::RewardModel;
 use crate::training::Comparison;
 
 /// Preferences in one backward pass, unless the node's resources set another number. Few: each core
@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
         longest: comparisons.longest(),
         micro_batch: MICRO_BATCH_SIZE,
     };
-    let job = TrainingJob::new(context, &checkpoint, examples, hyperparameters(settings))?;
+    let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let mut batch = Vec::new();
     job.run(
         || Ok(checkpoint.load_reward_model(&device)?),
@@ -55,18 +55,4 @@ fn margin(settings: &RewardModel, preference: &Preference) -> Result<f64, Operat
     }
     let problem = "margin: expected a reward_gap, or a chosen_score and a rejected_score, found none";
     preference.reward_gap.ok_or_else(|| OperatorError::Input(format!("preference {}: {problem}", preference.id)))
-}
-
-/// The settings shared by all trainings.
-fn hyperparameters(settings: &RewardModel) -> Hyperparameters<'_> {
-    Hyperparameters {
-        learning_rate: settings.learning_rate,
-        schedule: settings.schedule,
-        warmup_ratio: settings.warmup_ratio,
-        optimizer: &settings.optimizer,
-        epochs: settings.epochs,
-        batch_size: settings.batch_size,
-        max_gradient_norm: settings.max_gradient_norm,
-        non_finite: settings.non_finite,
-    }
 }

@@ -10,11 +10,11 @@ use arrow::datatypes::{DataType, Int32Type};
 
 use super::support::lora::TrainableModel;
 use super::support::tensors;
-use super::support::training_job::{Examples, Hyperparameters, TrainingJob};
+use super::support::training_job::{Examples, TrainingJob};
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::training::{Initialize, Sft};
+use crate::pipeline::spec::sft::{Initialize, Sft};
 use crate::training::Responses;
 
 /// Demonstrations in one backward pass, unless the node's resources set another number.
@@ -36,7 +36,7 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, Operator
         longest: token_lists.iter().flatten().map(|ids| ids.len()).max().unwrap_or(0),
         micro_batch: MICRO_BATCH_SIZE,
     };
-    let job = TrainingJob::new(context, &checkpoint, examples, hyperparameters(settings))?;
+    let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let model = TrainableModel::new(context, &checkpoint);
     let seed = context.seed().number("initialize", "", 0);
     job.run(
@@ -47,20 +47,6 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, Operator
         |trainer, rows| Ok(trainer.supervised_step(&responses, rows)?),
         |folder, policy| model.save(folder, policy),
     )
-}
-
-/// The settings shared by all trainings.
-fn hyperparameters(settings: &Sft) -> Hyperparameters<'_> {
-    Hyperparameters {
-        learning_rate: settings.learning_rate,
-        schedule: settings.schedule,
-        warmup_ratio: settings.warmup_ratio,
-        optimizer: &settings.optimizer,
-        epochs: settings.epochs,
-        batch_size: settings.batch_size,
-        max_gradient_norm: settings.max_gradient_norm,
-        non_finite: settings.non_finite,
-    }
 }
 
 /// Prompts with the responses to imitate, tokenized, in the order of their ids.

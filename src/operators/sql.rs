@@ -2,7 +2,7 @@
 
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::relational::Sql;
+use crate::pipeline::spec::sql::Sql;
 
 /// The query's rows, as one part.
 pub(super) fn run(context: &Context, settings: &Sql) -> Result<Summary, OperatorError> {

@@ -4,11 +4,11 @@
 
 use super::support::lora::TrainableModel;
 use super::support::pair_tokens::PairTokens;
-use super::support::training_job::{Examples, Hyperparameters, TrainingJob};
+use super::support::training_job::{Examples, TrainingJob};
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::loss as spec;
-use crate::pipeline::spec::training::Train;
+use crate::pipeline::spec::train::Train;
 use crate::tables::pairs;
 use crate::training::loss::{Loss, Wpo};
 use crate::training::{Objective, Pair};
@@ -41,7 +41,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, Operat
         longest: pair_tokens.longest(),
         micro_batch: MICRO_BATCH_SIZE,
     };
-    let job = TrainingJob::new(context, &checkpoint, examples, hyperparameters(settings))?;
+    let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let count = pair_tokens.pairs.len();
     let responses = pair_tokens.responses(0..count, &device)?;
     let pairs = pair_tokens.pairs.iter().enumerate().map(|(row, pair)| training_pair(row, count, pair));
@@ -71,20 +71,6 @@ fn training_pair(row: usize, count: usize, pair: &pairs::Row) -> Result<Pair, Op
         reference_logprob_chosen: pair.reference_logprob_chosen.ok_or_else(missing)?,
         reference_logprob_rejected: pair.reference_logprob_rejected.ok_or_else(missing)?,
     })
-}
-
-/// The settings shared by all trainings.
-fn hyperparameters(settings: &Train) -> Hyperparameters<'_> {
-    Hyperparameters {
-        learning_rate: settings.learning_rate,
-        schedule: settings.schedule,
-        warmup_ratio: settings.warmup_ratio,
-        optimizer: &settings.optimizer,
-        epochs: settings.epochs,
-        batch_size: settings.batch_size,
-        max_gradient_norm: settings.max_gradient_norm,
-        non_finite: settings.non_finite,
-    }
 }
 
 /// The pipeline file's loss in the terms of `training`.

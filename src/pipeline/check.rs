@@ -13,12 +13,12 @@ use super::scope::{Scope, Target, Where};
 use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::engine::Engine;
+use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
-use super::spec::sampling::Generate;
 use super::spec::select::{Select, Strategy};
-use super::spec::training::{Initialize, Sft};
+use super::spec::sft::{Initialize, Sft};
 use crate::did_you_mean::nearest;
 
 /// One input of a node: the slot, what the node calls it, and where it leads.

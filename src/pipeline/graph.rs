@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::slot::Slot;
 use super::spec::input::{Columns, DatasetFormat, Format, Server};
-use super::spec::operator::{Operator, Output, Resources};
+use super::spec::operator::{Operator, Output};
+use super::spec::resources::Resources;
 use super::spec::tracking::Tracking;
 use super::spec::{Param, Spec};
 

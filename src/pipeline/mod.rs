@@ -29,4 +29,5 @@ pub use load::{Pipeline, Sweep};
 pub use schema::schema;
 pub use slot::Slot;
 pub use spec::Spec;
-pub use spec::operator::{Device, Operator, Output, Resources};
+pub use spec::operator::{Operator, Output};
+pub use spec::resources::{Device, Resources};

@@ -27,11 +27,12 @@ use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::slot::Slot;
 use super::spec::Spec;
+use super::spec::evaluate::Evaluate;
+use super::spec::generate::Generate;
 use super::spec::operator::{Operator, Output};
-use super::spec::relational::Score;
-use super::spec::sampling::{Evaluate, Generate};
+use super::spec::rank::Rank;
+use super::spec::score::Score;
 use super::spec::select::{Select, Strategy};
-use super::spec::training::Rank;
 
 /// The most iterations; a run of more is a mistake.
 const MOST_ITERATIONS: u32 = 1_000;

@@ -16,7 +16,7 @@ use super::{prompt_ids, response_text, response_tokens};
 use crate::generation::{FinishReason, Generated, Generator, Sampling};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::sampling::Generate;
+use crate::pipeline::spec::generate::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses};
 

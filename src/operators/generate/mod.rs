@@ -14,7 +14,7 @@ use arrow::array::{Array, Int32Array, RecordBatch, StringArray};
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::model::{Checkpoint, Tokenizer};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::sampling::Generate;
+use crate::pipeline::spec::generate::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, responses, selection};
 

@@ -15,7 +15,7 @@ use super::{prompt_ids, response_text};
 use crate::model::{Checkpoint, SpecialTokens};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::engine::{Engine, Failures, TokenIds};
-use crate::pipeline::spec::sampling::Generate;
+use crate::pipeline::spec::generate::Generate;
 use crate::remote::{self, Client, Completion, Completions, Finish, Patience, PromptForm, RemoteError, Request};
 use crate::store::{Event, EventKind, TableWriter};
 use crate::tables::{FinishReason, TableKind, responses};

@@ -19,7 +19,7 @@ use crate::model::PromptContent;
 use crate::pipeline::graph::{Component, Reward};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
-use crate::pipeline::spec::relational;
+use crate::pipeline::spec::score as spec;
 use crate::store::TableWriter;
 use crate::tables::{TableKind, responses, rewards};
 use problem::Problem;
@@ -28,7 +28,7 @@ use problem::Problem;
 const RESPONSES_PER_PART: usize = 256;
 
 /// Scores the responses in the slot `responses`, asked by the prompts in the slot `prompts`.
-pub(super) fn run(context: &Context, settings: &relational::Score) -> Result<Summary, OperatorError> {
+pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, OperatorError> {
     let reward = reward_tree::resolve(context.graph, context.task)?;
     let fingerprint = fingerprint(context)?;
     let mut all: Vec<responses::Row> = context.rows(Slot::Responses, responses::rows)?;

@@ -11,8 +11,9 @@ use super::{Context, OperatorError, lora};
 use crate::disk;
 use crate::memory;
 use crate::model::Checkpoint;
-use crate::pipeline::spec::operator::{Operator, Resources};
-use crate::pipeline::spec::training::Optimizer;
+use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::optimizer::Optimizer;
+use crate::pipeline::spec::resources::Resources;
 use crate::store::State;
 
 /// Bytes for logits in pieces, results of the current layer, the tokenizer and the rows, beside

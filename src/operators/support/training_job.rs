@@ -12,8 +12,9 @@ use super::epochs::Epochs;
 use super::{Context, OperatorError, memory_budget, training_recipe};
 use crate::model::Checkpoint;
 use crate::operators::Summary;
+use crate::pipeline::spec::hyperparameters::{Hyperparameters, Schedule};
 use crate::pipeline::spec::non_finite::NonFinite;
-use crate::pipeline::spec::training::{Optimizer, Schedule};
+use crate::pipeline::spec::optimizer::Optimizer;
 use crate::store;
 use crate::tables::{TableKind, training as training_table};
 use crate::training::{Decay, Rule, Settings, StepMetrics, Trainer, TrainingError};
@@ -26,26 +27,6 @@ const MOST_SKIPPED_IN_A_ROW: u64 = 10;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::support::training_job";
-
-/// The hyper-parameters common to all trainings.
-pub struct Hyperparameters<'a> {
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// The learning rates after the warm-up.
-    pub schedule: Schedule,
-    /// The share of steps with a rising learning rate.
-    pub warmup_ratio: f64,
-    /// The optimizer.
-    pub optimizer: &'a Optimizer,
-    /// Passes over the examples.
-    pub epochs: u32,
-    /// Examples in one optimizer step.
-    pub batch_size: u32,
-    /// The largest gradient norm; longer gradients are scaled down to it.
-    pub max_gradient_norm: Option<f64>,
-    /// The treatment of a step with a NaN or infinite loss or gradient.
-    pub non_finite: NonFinite,
-}
 
 /// The examples of a training, and their sizes.
 pub struct Examples<'a> {
@@ -79,7 +60,7 @@ impl<'a> TrainingJob<'a> {
     ) -> Result<Self, OperatorError> {
         let resources = &context.task.resources;
         let settings = Settings {
-            rule: optimizer_config(hyperparameters.optimizer),
+            rule: optimizer_config(&hyperparameters.optimizer),
             schedule: learning_rates(&hyperparameters),
             gradient_limit: hyperparameters.max_gradient_norm,
             micro_batch: memory_budget::micro_batch(context, checkpoint, examples.longest, examples.micro_batch)?,

@@ -3,20 +3,29 @@
 //! Knows the words, not whether the names in them lead anywhere.
 
 pub mod engine;
+pub mod evaluate;
+pub mod generate;
 pub mod held_out;
+pub mod hyperparameters;
 pub mod input;
 pub mod lora;
 pub mod loss;
 pub mod matrix;
+pub mod merge;
 pub mod non_finite;
 pub mod operator;
+pub mod optimizer;
 pub mod pair;
 pub mod query;
-pub mod relational;
-pub mod sampling;
+pub mod rank;
+pub mod resources;
+pub mod reward_model;
+pub mod score;
 pub mod select;
+pub mod sft;
+pub mod sql;
 pub mod tracking;
-pub mod training;
+pub mod train;
 
 use std::fmt;
 

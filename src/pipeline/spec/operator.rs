@@ -9,14 +9,21 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::evaluate::Evaluate;
+use super::generate::Generate;
 use super::lora::Lora;
+use super::merge::Merge;
+use super::optimizer::Optimizer;
 use super::pair::{Pair, Rejected};
-use super::relational::{Merge, Score, Sql};
-use super::sampling::{Evaluate, Generate};
+use super::rank::Rank;
+use super::resources::Resources;
+use super::reward_model::RewardModel;
+use super::score::Score;
 use super::select::Select;
-use super::training::{Optimizer, Rank, RewardModel, Sft, Train};
+use super::sft::Sft;
+use super::sql::Sql;
+use super::train::Train;
 use crate::pipeline::position::Name;
-use crate::pipeline::range;
 use crate::pipeline::slot::Slot;
 
 /// A node as read: exactly one operator, and maybe resources.
@@ -260,57 +267,6 @@ impl Operator {
         }
         settings
     }
-}
-
-/// What a node may use. Never part of its fingerprint: it changes how fast an output is made, not what it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Resources {
-    /// Where tensors live.
-    pub device: Device,
-    /// Sequences that go through the model at once; the operator's choice when left out. On the processor a reference takes one at a time.
-    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub batch_size: Option<u32>,
-    /// Pairs (or demonstrations) in one backward pass; gradients are added up to the settings' `batch_size`.
-    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub micro_batch_size: Option<u32>,
-    /// Less memory for more work in a training node on the CPU: layers are computed again on the way back instead of being kept. The same result, bit for bit.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub gradient_checkpointing: bool,
-    /// Memory that a node with a model may take on the CPU, in 10⁹ bytes; what is free when the run begins when left out. Fewer responses or pairs then go
-    /// through the model together, with the same result; where not even one fits, the run does not begin.
-    #[serde(deserialize_with = "range::optional_positive", skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub memory_gb: Option<f64>,
-    /// Input rows (prompts, for `generate`) in one part, the unit of what a kill can lose.
-    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub rows_per_part: Option<u32>,
-    /// Optimizer steps between two checkpoints of a training node.
-    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub checkpoint_every: Option<u32>,
-}
-
-impl Resources {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// Where tensors live.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Device {
-    /// A GPU where there is one and the program was built for it, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// An NVIDIA GPU.
-    Cuda,
 }
 
 /// A node: exactly one operator, and maybe `resources`.

@@ -20,11 +20,11 @@ use crate::operators::generate::server;
 use crate::operators::lane;
 use crate::pipeline::graph::{Graph, SourceKind, Task};
 use crate::pipeline::slot::Slot;
+use crate::pipeline::spec::generate::Generate;
 use crate::pipeline::spec::input::DatasetFormat;
 use crate::pipeline::spec::operator::Operator;
-use crate::pipeline::spec::sampling::Generate;
 use crate::pipeline::spec::select::{Select, Strategy};
-use crate::pipeline::spec::training::Initialize;
+use crate::pipeline::spec::sft::Initialize;
 use tables::names;
 
 /// The number of a table's prompts encoded by a model's chat template for a check.
