@@ -9,7 +9,6 @@ use arrow::array::{AsArray, ListArray, RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take};
 use burn::tensor::Device;
 
-use super::reference::BATCH_SIZE;
 use super::support::rows::unsigned;
 use super::support::tensors;
 use super::{Context, OperatorError, Summary};
@@ -20,6 +19,9 @@ use crate::training::{self, Responses};
 
 /// Responses in one computation of NLLs, between two checks for a stop.
 const RESPONSES_PER_PART: usize = 512;
+
+/// Sequences in one batch of the model, unless the node's resources set another number.
+const BATCH_SIZE: usize = 32;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::evaluate";

@@ -21,7 +21,7 @@ use crate::training;
 const PAIRS_PER_PART: usize = 256;
 
 /// Sequences in one batch of a model, unless the node's resources set another number.
-pub(super) const BATCH_SIZE: usize = 32;
+const BATCH_SIZE: usize = 32;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::reference";

@@ -13,10 +13,10 @@ use super::scope::{Scope, Target, Where};
 use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::engine::Engine;
-use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
+use super::spec::generate::Generate;
 use super::spec::select::{Select, Strategy};
 use super::spec::sft::{Initialize, Sft};
 use crate::did_you_mean::nearest;
@@ -57,8 +57,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
             }
             _ => scope.resolve(input, expected, place)?,
         };
-        let optional =
-            matches!((&node.operator, slot), (Operator::Select(_), Slot::Pool | Slot::Previous) | (Operator::Merge(_), Slot::Carried));
+        let optional = matches!((&node.operator, slot), (Operator::Select(_), Slot::Pool | Slot::Previous) | (Operator::Merge(_), Slot::Carried));
         begins(scope, target, optional, &input.value, input.span)?;
         links.push(Link { slot, name: input.value.clone(), target, span: input.span });
     }

@@ -22,17 +22,17 @@ use serde_json::json;
 use super::check::{Link, Linked, link, order};
 use super::error::Fault;
 use super::files;
-use super::graph::{Binding, Graph, Input, Reward, Source, SourceKind, Task};
+use super::graph::{Graph, Input, Reward, Binding, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Target, Where};
 use super::slot::Slot;
 use super::spec::Spec;
+use super::spec::operator::{Operator, Output};
+use super::spec::score::Score;
 use super::spec::evaluate::Evaluate;
 use super::spec::generate::Generate;
-use super::spec::operator::{Operator, Output};
-use super::spec::rank::Rank;
-use super::spec::score::Score;
 use super::spec::select::{Select, Strategy};
+use super::spec::rank::Rank;
 
 /// The most iterations; a run of more is a mistake.
 const MOST_ITERATIONS: u32 = 1_000;
@@ -167,8 +167,7 @@ impl Unrolling<'_> {
             Operator::Score(score) => {
                 let policy = self.slot(&inputs, Slot::Responses).and_then(|responses| self.policy(&inputs, responses.input));
                 inputs.extend(policy);
-                let prompts =
-                    self.slot(&inputs, Slot::Responses).and_then(|responses| self.slot(&self.inputs_of(responses.input), Slot::Prompts));
+                let prompts = self.slot(&inputs, Slot::Responses).and_then(|responses| self.slot(&self.inputs_of(responses.input), Slot::Prompts));
                 inputs.extend(prompts.filter(|_| score.prompts.is_none()));
             }
             Operator::Merge(_) => {
@@ -183,8 +182,7 @@ impl Unrolling<'_> {
                     Some(pairs) => self.responses(pairs.input),
                     None => inputs.iter().filter(|slot| [Slot::From, Slot::Preferences].contains(&slot.slot)).cloned().collect(),
                 };
-                let mut referenced: Vec<Binding> =
-                    inputs.iter().filter(|slot| [Slot::Pairs, Slot::Reference].contains(&slot.slot)).cloned().collect();
+                let mut referenced: Vec<Binding> = inputs.iter().filter(|slot| [Slot::Pairs, Slot::Reference].contains(&slot.slot)).cloned().collect();
                 referenced.extend(texts.iter().cloned());
                 let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced);
                 inputs.retain(|slot| slot.slot == Slot::From);
@@ -240,7 +238,15 @@ impl Unrolling<'_> {
     }
 
     /// Adds responses of the model in slot `model` to all prompts of an evaluation, and their rewards.
-    fn sampled(&mut self, node: &Linked<'_>, part: &str, evaluate: &Evaluate, inputs: &[Binding], model: Slot, t: Option<u32>) -> Baseline {
+    fn sampled(
+        &mut self,
+        node: &Linked<'_>,
+        part: &str,
+        evaluate: &Evaluate,
+        inputs: &[Binding],
+        model: Slot,
+        t: Option<u32>,
+    ) -> Baseline {
         let name = |slot: Slot| At { value: self.slot(inputs, slot).map_or(String::new(), |slot| slot.name), span: node.name.span };
         let generate = Generate {
             policy: name(model),
