@@ -71,9 +71,8 @@ fn an_impossible_state_is_reported_as_a_bug() {
     // Pairs without the logprobs that training needs: the program never writes such a table.
     let key = OutputKey::table("policy_pairs", Some(1));
     let run = Runs::open(workspace.path("runs")).unwrap().run("small").unwrap();
-    let lock = locked(&run).unwrap();
-    let recipe = lock.manifest(&key).unwrap().unwrap().recipe;
-    let batches = lock.read_table(&key, Some(TableKind::Pairs)).unwrap();
+    let recipe = run.manifest(&key).unwrap().unwrap().recipe;
+    let batches = run.read_table(&key, Some(TableKind::Pairs)).unwrap();
     let mut rows: Vec<pairs::Row> = batches.iter().flat_map(|batch| pairs::rows(batch).unwrap()).collect();
     for row in &mut rows {
         row.reference_logprob_chosen = None;
@@ -82,6 +81,7 @@ fn an_impossible_state_is_reported_as_a_bug() {
     for removed in ["runs/.cache", "runs/small/tables/policy_pairs", "runs/small/models/policy"] {
         fs::remove_dir_all(workspace.path(removed)).unwrap();
     }
+    let lock = locked(&run).unwrap();
     let mut writer = lock.write_table(&key, &recipe, Some(TableKind::Pairs), rows.len(), rows.len()).unwrap();
     writer.commit(0, &pairs::batch(&rows)).unwrap();
     writer.finish(BTreeMap::new()).unwrap();

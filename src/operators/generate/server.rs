@@ -330,9 +330,9 @@ impl<'a, 'w> Parts<'a, 'w> {
 
     /// Fills in a row; a part with all its rows is committed.
     fn fill(&mut self, item: Item, row: responses::Row) -> Result<(), OperatorError> {
-        let place = self.parts.get_mut(item.part).and_then(|part| part.rows.get_mut(item.row));
+        let row_of_item = self.parts.get_mut(item.part).and_then(|part| part.rows.get_mut(item.row));
         let problem = || OperatorError::internal(PLACE, format!("no row {} in part {} for a response", item.row, item.part));
-        *place.ok_or_else(problem)? = Some(row);
+        *row_of_item.ok_or_else(problem)? = Some(row);
         let part = &mut self.parts[item.part];
         part.changed = true;
         if part.rows.iter().all(Option::is_some) { self.commit(item.part) } else { Ok(()) }

@@ -97,7 +97,10 @@ impl Task {
 
     /// The fixed schema of its table; none for models and for a user's own table.
     pub fn table_kind(&self) -> Option<TableKind> {
-        self.output().table_kind().and_then(|name| name.parse().ok())
+        let name = self.output().table_kind()?;
+        let kind = name.parse().ok();
+        debug_assert!(kind.is_some(), "no fixed schema has the name {name}");
+        kind
     }
 }
 
