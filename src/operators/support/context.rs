@@ -98,7 +98,7 @@ impl Task {
     /// The fixed schema of its table; none for models and for a user's own table.
     pub fn table_kind(&self) -> Option<TableKind> {
         let name = self.output().table_kind()?;
-        let kind = name.parse().ok();
+        let kind: Option<TableKind> = name.parse().ok();
         debug_assert!(kind.is_some(), "no fixed schema has the name {name}");
         kind
     }
