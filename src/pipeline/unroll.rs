@@ -306,7 +306,7 @@ impl Unrolling<'_> {
 
     /// The slots that the file fills, in an iteration. Those that read the last iteration are left out at t = 1 where start says none.
     fn slots(&self, node: &Linked<'_>, t: Option<u32>) -> Vec<Binding> {
-        node.links.iter().filter_map(|Link { slot, name, target, .. }| self.fill(slot, name, *target, t)).collect()
+        node.links.iter().filter_map(|Link { slot, name, target, .. }| self.fill(*slot, name, *target, t)).collect()
     }
 
     fn fill(&self, slot: Slot, name: &str, target: Target, t: Option<u32>) -> Option<Binding> {
