@@ -128,7 +128,10 @@ enum CliError {
 
 impl From<PipelineError> for CliError {
     fn from(error: PipelineError) -> Self {
-        Self::Input(error.to_string())
+        match error {
+            PipelineError::Invalid(_) => Self::Input(error.to_string()),
+            PipelineError::Internal(_) => Self::Failed(error.to_string()),
+        }
     }
 }
 

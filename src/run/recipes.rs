@@ -82,17 +82,17 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders,
     Ok(match &source.kind {
         SourceKind::Table { format, delimiter, header, columns, dataset_format, map, .. } => {
             let reading = serde_json::json!([files, format, delimiter, header, columns, dataset_format, map]);
-            Fingerprint::of(reading.to_string().as_bytes())
+            Fingerprint::from_contents(reading.to_string().as_bytes())
         }
         SourceKind::Model { path } => model_fingerprint(path, fetched, hashed)?,
-        SourceKind::Reward { reward: Reward::Sql(sql) } => Fingerprint::of(sql.as_bytes()),
+        SourceKind::Reward { reward: Reward::Sql(sql) } => Fingerprint::from_contents(sql.as_bytes()),
         SourceKind::Reward { reward } => {
             let models = reward.leaves().into_iter().filter_map(|leaf| match leaf {
                 Reward::Model(path) => Some(model_fingerprint(path, fetched, hashed)),
                 _ => None,
             });
             let models = models.collect::<Result<Vec<_>, _>>()?;
-            Fingerprint::of(serde_json::json!([reward.settings(), models]).to_string().as_bytes())
+            Fingerprint::from_contents(serde_json::json!([reward.settings(), models]).to_string().as_bytes())
         }
     })
 }
@@ -101,7 +101,7 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders,
 fn model_fingerprint(path: &Path, fetched: &FetchedFolders, hashed: &mut Hashed) -> Result<Fingerprint, RunError> {
     let own = fetched.get(path).cloned().map_or_else(|| hashed.of(path), Ok)?;
     Ok(match model::base_of(path).map_err(OperatorError::from)? {
-        Some(base) => Fingerprint::of(serde_json::json!([own, hashed.of(&base)?]).to_string().as_bytes()),
+        Some(base) => Fingerprint::from_contents(serde_json::json!([own, hashed.of(&base)?]).to_string().as_bytes()),
         None => own,
     })
 }

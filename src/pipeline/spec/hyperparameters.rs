@@ -47,7 +47,8 @@ pub enum Schedule {
 ///
 /// The file of the operator defines `learning_rate()`, `optimizer()` and `batch_size()`, the
 /// defaults of this operator. The keys are fields of the struct itself and not of a
-/// `#[serde(flatten)]`: serde buffers flattened values, and errors would lose their line and column.
+/// `#[serde(flatten)]`: serde buffers flattened values, and errors would lose their line and
+/// column.
 macro_rules! with_hyperparameters {
     ($(#[$attribute:meta])* pub struct $name:ident { $($own:tt)* } $(more { $($more:tt)* })?) => {
         $(#[$attribute])*

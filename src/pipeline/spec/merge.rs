@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::position::Name;
 
-/// The pool of an iteration: the new responses of the selected prompts, and the old responses of all
-/// others.
+/// The pool of an iteration: the new responses of the selected prompts, and the old responses of
+/// all others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Merge {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::range;
 
-/// The resources of a node. Never part of its fingerprint: they change the time and the memory of an
-/// output, not the output.
+/// The resources of a node. Never part of its fingerprint: they change the time and the memory of
+/// an output, not the output.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
@@ -25,17 +25,18 @@ pub struct Resources {
     #[schemars(range(min = 1))]
     pub micro_batch_size: Option<u32>,
     /// Less memory for more work in a training node on the CPU: the backward pass computes the
-    /// activations of each layer again instead of keeping them. The result is the same, bit for bit.
+    /// activations of each layer again instead of keeping them. The result is the same, bit for
+    /// bit.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
-    /// The memory of a node with a model on the CPU, in 10⁹ bytes, above 0. By default the free memory
-    /// at the start of the run. With less memory, fewer sequences go through the model together, with
-    /// the same result. A run without memory for even one sequence does not start.
+    /// The memory of a node with a model on the CPU, in 10⁹ bytes, above 0. By default the free
+    /// memory at the start of the run. With less memory, fewer sequences go through the model
+    /// together, with the same result. A run without memory for even one sequence does not start.
     #[serde(deserialize_with = "range::optional_positive", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub memory_gb: Option<f64>,
-    /// Input rows in one part of the output, at least 1; for `generate`, prompts. A killed run loses
-    /// at most the part in progress. By default the operator chooses.
+    /// Input rows in one part of the output, at least 1; for `generate`, prompts. A killed run
+    /// loses at most the part in progress. By default the operator chooses.
     #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub rows_per_part: Option<u32>,

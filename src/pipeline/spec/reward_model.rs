@@ -35,8 +35,8 @@ with_hyperparameters! {
         /// Needs a table with this column.
         #[serde(default)]
         pub margin: bool,
-        /// The weight of the centering term in the loss, above 0: the mean square of the sum of both
-        /// rewards. It keeps rewards around 0. `null`, the default, for no such term.
+        /// The weight of the centering term in the loss, above 0: the mean square of the sum of
+        /// both rewards. It keeps rewards around 0. `null`, the default, for no such term.
         #[serde(default, deserialize_with = "range::optional_positive")]
         #[schemars(extend("exclusiveMinimum" = 0))]
         pub center_rewards_coefficient: Option<f64>,

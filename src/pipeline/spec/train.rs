@@ -22,8 +22,8 @@ with_hyperparameters! {
     pub struct Train {
         /// The model to start training from.
         pub from: Name,
-        /// The reference model of the loss. Always explicit: the paper leaves open whether it is the
-        /// policy of the previous iteration or the initial policy.
+        /// The reference model of the loss. Always explicit: the paper leaves open whether it is
+        /// the policy of the previous iteration or the initial policy.
         pub reference: Name,
         /// The pairs to train on: the output of `pair`, or a table of preferences for training on
         /// given pairs. Such a table has the columns `prompt` or `messages`, `chosen` and
@@ -34,8 +34,8 @@ with_hyperparameters! {
         #[serde(default)]
         pub loss: Loss,
         /// WPO (2406.11827): multiplies the weight of each pair by the probability of its responses
-        /// under the policy in training. Useful for pools with responses of older policies. `{}` for
-        /// the default settings; off by default.
+        /// under the policy in training. Useful for pools with responses of older policies. `{}`
+        /// for the default settings; off by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wpo: Option<Wpo>,
         /// β of the loss, above 0.

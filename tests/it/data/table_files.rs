@@ -97,7 +97,7 @@ fn empty_files_are_tables_without_rows() {
 fn a_fingerprint_is_of_contents_and_names_not_of_places() {
     let space = Space::new();
     let path = file(&space, "a.csv", "a\n1\n");
-    assert_eq!(fingerprint_of(&path).unwrap(), Fingerprint::of(b"a\n1\n"));
+    assert_eq!(fingerprint_of(&path).unwrap(), Fingerprint::from_contents(b"a\n1\n"));
     let model = |name: &str, config: &str, weights: &str| {
         let folder = space.path().join(name);
         fs::create_dir_all(folder.join("inner")).unwrap();
