@@ -86,16 +86,16 @@ fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
 fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Diagnostic> {
     let source = |source: &RewardSource| {
         Ok(match source {
-            RewardSource::Sql(query) => graph::RewardSource::Sql(query.text.clone()),
-            RewardSource::Model(model) => graph::RewardSource::Model(directory(model, folder)?),
-            RewardSource::Http(server) => graph::RewardSource::Http(server.clone()),
-            RewardSource::Named(name) => graph::RewardSource::Named(name.value.clone()),
+            RewardSource::Sql(query) => graph::Reward::Sql(query.text.clone()),
+            RewardSource::Model(model) => graph::Reward::Model(directory(model, folder)?),
+            RewardSource::Http(server) => graph::Reward::Http(server.clone()),
+            RewardSource::Named(name) => graph::Reward::Named(name.value.clone()),
         })
     };
     match spelled {
-        Reward::One(one) => Ok(graph::Reward::One(source(one)?)),
+        Reward::One(one) => source(one),
         Reward::Sum(components) => {
-            let component = |c: &Component| Ok(graph::Component { weight: c.weight, name: c.name.clone(), source: source(&c.source)? });
+            let component = |c: &Component| Ok(graph::Component { weight: c.weight, name: c.name.clone(), reward: source(&c.source)? });
             components.iter().map(component).collect::<Result<_, Diagnostic>>().map(graph::Reward::Sum)
         }
     }

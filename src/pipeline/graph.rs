@@ -84,8 +84,18 @@ pub enum SourceKind {
 /// A reward with its files.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reward {
-    /// One source with weight 1.
-    One(RewardSource),
+    /// The text of a query.
+    Sql(String),
+    /// The directory of a reward model, existing during the check of the pipeline; or
+    /// `hf://ORG/NAME@REVISION` before the download.
+    Model(PathBuf),
+    /// A server.
+    Http(Server),
+    /// Another source or task: the input with this name in a slot `rewards`. In a sum only.
+    Named(String),
+    /// The reward model made by the task at this index of [`Graph::tasks`]. In a resolved reward
+    /// only, in the place of its name.
+    Task(usize),
     /// The sum of several, each times its weight.
     Sum(Vec<Component>),
 }
@@ -97,60 +107,48 @@ pub struct Component {
     pub weight: f64,
     /// Its name among the components of each reward.
     pub name: String,
-    /// The source of its reward.
-    pub source: RewardSource,
-}
-
-/// The source of a reward.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RewardSource {
-    /// The text of a query.
-    Sql(String),
-    /// The directory of a reward model, existing during the check of the pipeline; or
-    /// `hf://ORG/NAME@REVISION` before the download.
-    Model(PathBuf),
-    /// A server.
-    Http(Server),
-    /// Another source or task: the input with this name in a slot `rewards`.
-    Named(String),
+    /// Its reward.
+    pub reward: Reward,
 }
 
 impl Reward {
-    /// The sources, in order.
-    pub fn sources(&self) -> impl Iterator<Item = &RewardSource> {
-        let (one, several) = match self {
-            Self::One(source) => (Some(source), [].as_slice()),
-            Self::Sum(components) => (None, components.as_slice()),
-        };
-        one.into_iter().chain(several.iter().map(|component| &component.source))
+    /// The rewards without the sums, in order.
+    pub fn leaves(&self) -> Vec<&Self> {
+        match self {
+            Self::Sum(components) => components.iter().flat_map(|component| component.reward.leaves()).collect(),
+            leaf => vec![leaf],
+        }
+    }
+
+    /// Whether it consists of queries only.
+    pub fn is_relational(&self) -> bool {
+        self.leaves().iter().all(|leaf| matches!(leaf, Self::Sql(_)))
+    }
+
+    /// Whether a reward model is part of it.
+    pub fn has_model(&self) -> bool {
+        self.leaves().iter().any(|leaf| matches!(leaf, Self::Model(_) | Self::Task(_)))
     }
 
     /// The directories of its reward models.
-    fn models_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let (one, several) = match self {
-            Self::One(source) => (Some(source), [].as_mut_slice()),
-            Self::Sum(components) => (None, components.as_mut_slice()),
-        };
-        let sources = one.into_iter().chain(several.iter_mut().map(|component| &mut component.source));
-        sources.filter_map(|source| match source {
-            RewardSource::Model(path) => Some(path),
-            RewardSource::Sql(_) | RewardSource::Http(_) | RewardSource::Named(_) => None,
-        })
+    fn models_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Model(path) => vec![path],
+            Self::Sum(components) => components.iter_mut().flat_map(|component| component.reward.models_mut()).collect(),
+            Self::Sql(_) | Self::Http(_) | Self::Named(_) | Self::Task(_) => Vec::new(),
+        }
     }
 
     /// The settings of a reward for the fingerprint, without the contents of models and of named
     /// rewards.
     pub fn settings(&self) -> Value {
-        let source = |source: &RewardSource| match source {
-            RewardSource::Sql(sql) => json!({ "sql": sql }),
-            RewardSource::Model(_) => json!({ "model": Value::Null }),
-            RewardSource::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
-            RewardSource::Named(name) => json!({ "reward": name }),
-        };
         match self {
-            Self::One(one) => source(one),
+            Self::Sql(sql) => json!({ "sql": sql }),
+            Self::Model(_) | Self::Task(_) => json!({ "model": Value::Null }),
+            Self::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
+            Self::Named(name) => json!({ "reward": name }),
             Self::Sum(components) => {
-                let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": source(&c.source) });
+                let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": c.reward.settings() });
                 components.iter().map(component).collect()
             }
         }
@@ -243,7 +241,7 @@ impl Graph {
         self.sources.iter_mut().flat_map(|source| {
             let paths: Vec<&mut PathBuf> = match &mut source.kind {
                 SourceKind::Model { path } => vec![path],
-                SourceKind::Reward { reward } => reward.models_mut().collect(),
+                SourceKind::Reward { reward } => reward.models_mut(),
                 SourceKind::Table { .. } => Vec::new(),
             };
             paths.into_iter().map(|path| (source.name.as_str(), path))

@@ -25,7 +25,7 @@ use serde_json::json;
 use super::check::{Link, ResolvedNode, order, resolve_nodes};
 use super::error::Diagnostic;
 use super::files;
-use super::graph::{Binding, Graph, Input, RewardSource, Source, SourceKind, Task};
+use super::graph::{Binding, Graph, Input, Reward, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
@@ -402,7 +402,7 @@ impl Unrolling<'_> {
         for reward in only(inputs, |slot| [Slot::Reward, Slot::Rewards].contains(&slot)) {
             let Input::Source(index) = reward.input else { continue };
             if let SourceKind::Reward { reward } = &self.source(index)?.kind
-                && reward.sources().any(|source| matches!(source, RewardSource::Http(_)))
+                && reward.leaves().iter().any(|leaf| matches!(leaf, Reward::Http(_)))
             {
                 return required(self.inputs_of(responses)?, Slot::Policy).map(Some);
             }

@@ -120,7 +120,7 @@ fn tracker<'w>(run: &RunLock, prepared: &Prepared, warn: &'w (dyn Fn(&str) + Syn
     let mut wanted = HashMap::new();
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
         wanted.insert(task.output_key(), recipe.fingerprint());
-        wanted.extend(task.training_place().map(|place| (place, operators::training_recipe(recipe).fingerprint())));
+        wanted.extend(task.training_key().map(|place| (place, operators::training_recipe(recipe).fingerprint())));
     }
     // The seed, which runs are told apart by, once: it may be a param.
     let mut params = IndexMap::from([("seed".to_string(), prepared.graph.seed.to_string())]);
@@ -181,7 +181,7 @@ fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result
 /// Where the outputs of all tasks lie, with the tasks' labels.
 fn places(prepared: &Prepared) -> impl Iterator<Item = (String, OutputKey)> {
     let of = |task: &crate::pipeline::graph::Task| {
-        [Some(task.output_key()), task.training_place()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>()
+        [Some(task.output_key()), task.training_key()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>()
     };
     prepared.graph.tasks.iter().flat_map(of)
 }
@@ -206,7 +206,7 @@ fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<
             Ok::<_, StoreError>((run.state(&place, recipe)? == State::Cached).then(|| (place, recipe.fingerprint())))
         };
         let output = cached(task.output_key(), recipe)?;
-        let training = task.training_place().map(|place| cached(place, &operators::training_recipe(recipe))).transpose()?.flatten();
+        let training = task.training_key().map(|place| cached(place, &operators::training_recipe(recipe))).transpose()?.flatten();
         for (place, fingerprint) in training.into_iter().chain(output) {
             let (_, damaged) = run.adopt(&place, &fingerprint)?;
             damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));

@@ -8,7 +8,7 @@ use super::fetch::{Fetched, to_json};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
 use crate::operators::{self, OperatorError};
-use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
+use crate::pipeline::graph::{Graph, Input, Reward, Source, SourceKind};
 use crate::pipeline::slot::Slot;
 use crate::store;
 
@@ -85,10 +85,10 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders,
             Fingerprint::from_contents(reading.to_string().as_bytes())
         }
         SourceKind::Model { path } => model_fingerprint(path, fetched, hashed)?,
-        SourceKind::Reward { reward: Reward::One(RewardSource::Sql(sql)) } => Fingerprint::from_contents(sql.as_bytes()),
+        SourceKind::Reward { reward: Reward::Sql(sql) } => Fingerprint::from_contents(sql.as_bytes()),
         SourceKind::Reward { reward } => {
-            let models = reward.sources().filter_map(|source| match source {
-                RewardSource::Model(path) => Some(model_fingerprint(path, fetched, hashed)),
+            let models = reward.leaves().into_iter().filter_map(|leaf| match leaf {
+                Reward::Model(path) => Some(model_fingerprint(path, fetched, hashed)),
                 _ => None,
             });
             let models = models.collect::<Result<Vec<_>, _>>()?;

@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 pub use query::check_columns;
 pub use server::client;
 
-use super::support::reward_tree::{Reward, Term};
+use super::support::reward_tree;
 use super::{Context, OperatorError, Summary};
 use crate::model::PromptContent;
+use crate::pipeline::graph::{Component, Reward};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::score as spec;
@@ -28,7 +29,7 @@ const RESPONSES_PER_PART: usize = 256;
 
 /// Scores the responses in the slot `responses`, asked by the prompts in the slot `prompts`.
 pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, OperatorError> {
-    let reward = Reward::of(context.graph, context.task)?;
+    let reward = reward_tree::resolve(context.graph, context.task)?;
     let fingerprint = fingerprint(context)?;
     let mut all: Vec<responses::Row> = context.rows(Slot::Responses, responses::rows)?;
     all.sort_by(|a, b| (&a.prompt_id, a.sampled_iteration, a.response_index).cmp(&(&b.prompt_id, b.sampled_iteration, b.response_index)));
@@ -133,17 +134,22 @@ enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// Runs the queries and loads the models.
-    fn open(context: &'a Context, reward: &Reward<'a>, all: &[responses::Row], non_finite: NonFinite) -> Result<Self, OperatorError> {
+    fn open(context: &'a Context, reward: &'a Reward, all: &[responses::Row], non_finite: NonFinite) -> Result<Self, OperatorError> {
         Ok(match reward {
-            Reward::Query(sql) => Self::Query(query::Query::run(context, sql, all, non_finite)?),
-            Reward::Model(at) => Self::Model(Box::new(model::Model::load(context, *at)?)),
-            Reward::Server(settings) => Self::Server(Box::new(server::Server::open(context, settings)?)),
-            Reward::Sum(terms) => {
-                let open = |Term { weight, name, reward }: &Term<'a>| {
+            Reward::Sql(sql) => Self::Query(query::Query::run(context, sql, all, non_finite)?),
+            Reward::Model(path) => Self::Model(Box::new(model::Model::load(context, path)?)),
+            Reward::Task(index) => Self::Model(Box::new(model::Model::load(context, &context.model_of_task(*index)?)?)),
+            Reward::Http(settings) => Self::Server(Box::new(server::Server::open(context, settings)?)),
+            Reward::Named(name) => {
+                let problem = format!("the name {name} in a resolved reward");
+                return Err(OperatorError::internal("operators::score", problem));
+            }
+            Reward::Sum(components) => {
+                let open = |Component { weight, name, reward }: &'a Component| {
                     let source = Self::open(context, reward, all, non_finite);
-                    Ok((*weight, *name, source.map_err(|error| error.of(&format!("component {name}")))?))
+                    Ok((*weight, name.as_str(), source.map_err(|error| error.of(&format!("component {name}")))?))
                 };
-                Self::Sum(terms.iter().map(open).collect::<Result<_, OperatorError>>()?)
+                Self::Sum(components.iter().map(open).collect::<Result<_, OperatorError>>()?)
             }
         })
     }

@@ -2,12 +2,13 @@
 //!
 //! Knows whole conversations; not how several sources are added up.
 
+use std::path::Path;
+
 use burn::tensor::Device;
 
 use super::problem::Problem;
 use super::{Item, Score, Scores};
 use crate::model::{Checkpoint, RewardModel, Sequences};
-use crate::operators::support::reward_tree::ModelAt;
 use crate::operators::{Context, OperatorError};
 use crate::training;
 
@@ -23,12 +24,9 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn load(context: &Context, at: ModelAt) -> Result<Self, OperatorError> {
-        let checkpoint = match at {
-            ModelAt::Outside(path) => Checkpoint::open(path)?,
-            ModelAt::Made(task) => Checkpoint::open(&context.run.model_dir(&task.output_key())?)?,
-        }
-        .with_date(context.task.date());
+    /// The reward model in `folder`.
+    pub(super) fn load(context: &Context, folder: &Path) -> Result<Self, OperatorError> {
+        let checkpoint = Checkpoint::open(folder)?.with_date(context.task.date());
         let device = context.device()?;
         let model = checkpoint.load_reward_model(&device)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);

@@ -31,7 +31,7 @@ pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, Opera
     let (session, ranking) = (context.spilling_session()?, context.spilling_session()?);
     let prompts = context.register_prompts(&session, "prompts", Slot::Prompts)?;
     let pool = context.has(Slot::Pool);
-    let recorded = context.task.input(Slot::Pool).is_some_and(|pool| context.is_own_table(pool));
+    let recorded = context.task.input(Slot::Pool).map_or(Ok(false), |pool| context.is_own_table(pool))?;
     if pool {
         context.register(&session, if recorded { "recorded" } else { "pool" }, Slot::Pool)?;
     }
