@@ -9,8 +9,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 
-use crate::store::{Manifest, OutputKey, OutputKind};
 use crate::dag::fingerprint::Fingerprint;
+use crate::store::{Manifest, OutputKey, OutputKind};
 use crate::tables::{TableKind, training};
 
 /// The table of what the manifests say, which is made here as well.
@@ -53,7 +53,7 @@ pub(super) fn outputs(outputs: &[(OutputKey, Manifest)]) -> Result<RecordBatch, 
     let kind = |manifest: &Manifest| manifest.table.map_or(manifest.kind.name(), TableKind::name);
     let rows = |manifest: &Manifest| (manifest.kind == OutputKind::Table).then(|| count(manifest.rows()));
     let bytes = |manifest: &Manifest| count(manifest.listed().fold(0, |bytes: u64, listed| bytes.saturating_add(listed.bytes)));
-    let iteration = |place: &Place| place.iteration.and_then(|iteration| i32::try_from(iteration).ok());
+    let iteration = |place: &OutputKey| place.iteration.and_then(|iteration| i32::try_from(iteration).ok());
     let columns: [(&str, ArrayRef); 10] = [
         ("node", Arc::new(StringArray::from_iter_values(outputs.iter().map(|(place, _)| &place.name)))),
         ("iteration", Arc::new(outputs.iter().map(|(place, _)| iteration(place)).collect::<Int32Array>())),
@@ -140,7 +140,8 @@ impl<'a> Lineage<'a> {
         }
         for output in self.of(TableKind::Pairs) {
             for (_, pool) in self.inputs(&output.1, "pool") {
-                let columns = "prompt_id, chosen_sampled_iteration, chosen_index, rejected_sampled_iteration, rejected_index, reward_gap, weight";
+                let columns =
+                    "prompt_id, chosen_sampled_iteration, chosen_index, rejected_sampled_iteration, rejected_index, reward_gap, weight";
                 pairs.insert(select(&output.0.name, columns, output));
                 let texts = self.responses_of(pool);
                 let texts = texts.into_iter().filter(|(_, manifest)| manifest.table == Some(TableKind::Responses));

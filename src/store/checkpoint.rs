@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{Listed, ModelFile};
-use super::{Event, EventKind, OutputKey, Quarantined, Run, RunLock, StoreError, files, quarantine, checksum};
+use super::{Event, EventKind, OutputKey, Quarantined, Run, RunLock, StoreError, checksum, files, quarantine};
 use crate::dag::fingerprint::Fingerprint;
 
 /// The file that makes a folder a checkpoint, written last.

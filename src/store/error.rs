@@ -164,7 +164,7 @@ impl StoreError {
     }
 
     /// For `map_err`: the system refused to do `action` on `path`.
-    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.into();
         move |source| StoreError::Io { action, path, source }
     }

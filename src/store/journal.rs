@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use serde::{Deserialize, Serialize};
 
-use super::{Run, StoreError, files, checksum};
+use super::{Run, StoreError, checksum, files};
 use crate::disk;
 
 /// What happened.
@@ -163,7 +163,7 @@ impl Journal {
 }
 
 /// The events as a table: at, event, node, iteration, part, rows, seconds, message.
-pub(super) fn batch(events: &[Event]) -> Result<RecordBatch, arrow::error::ArrowError> {
+pub(crate) fn batch(events: &[Event]) -> Result<RecordBatch, arrow::error::ArrowError> {
     let integer = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok());
     let columns: [(&str, ArrayRef); 8] = [
         ("at", Arc::new(TimestampMillisecondArray::from_iter_values(events.iter().map(|event| event.at)))),

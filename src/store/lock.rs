@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::Outlived;
 use super::run::{PIPELINE, SOURCES};
-use super::{Event, EventKind, Journal, Quarantined, Run, Runs, StoreError, checkpoint, files, checksum};
+use super::{Event, EventKind, Journal, Quarantined, Run, Runs, StoreError, checkpoint, checksum, files};
 use crate::disk;
 
 /// The lock's name in the run's folder, and in the cache's.

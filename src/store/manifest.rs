@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::output_key::check_name;
-use super::{OutputKey, OutputKind, StoreError, files, checksum};
+use super::{OutputKey, OutputKind, StoreError, checksum, files};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::tables::TableKind;
 
@@ -85,7 +85,7 @@ pub struct ModelFile {
 
 /// What a manifest says of one file.
 #[derive(Clone, Debug)]
-pub(super) struct Listed<'a> {
+pub(crate) struct Listed<'a> {
     pub file: &'a str,
     pub bytes: u64,
     pub blake3: &'a str,
@@ -144,7 +144,7 @@ impl Manifest {
     }
 
     /// All files, of a table or a model.
-    pub(super) fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
+    pub(crate) fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
         let parts = self.parts.iter().map(|part| Listed { file: &part.file, bytes: part.bytes, blake3: &part.blake3 });
         parts.chain(self.files.iter().map(|file| Listed { file: &file.file, bytes: file.bytes, blake3: &file.blake3 }))
     }

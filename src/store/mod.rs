@@ -26,8 +26,8 @@
 //! Knows nothing of tensors, of the pipeline file, or of what any operator does.
 
 mod cache;
-mod checksum;
 mod checkpoint;
+mod checksum;
 pub mod clean;
 mod error;
 mod files;
@@ -52,8 +52,8 @@ pub use journal::{Event, EventKind, Journal};
 pub use lock::RunLock;
 pub use manifest::{Manifest, ModelFile, Part};
 pub use model_writer::ModelWriter;
-pub use parquet::{read_parquet, write_parquet};
 pub use output_key::{OutputKey, OutputKind};
+pub use parquet::{read_parquet, write_parquet};
 pub use quarantine::Quarantined;
 pub use run::{Run, Runs, State};
 pub use table_writer::{PartWriter, TableWriter};

@@ -192,7 +192,7 @@ pub(super) fn decode(path: &Path) -> Result<RecordBatch, StoreError> {
 }
 
 /// The columns of a file, without reading its rows.
-pub(super) fn schema(path: &Path) -> Result<SchemaRef, StoreError> {
+pub(crate) fn schema(path: &Path) -> Result<SchemaRef, StoreError> {
     let file = disk::open(path).map_err(StoreError::io("read", path))?;
     let metadata =
         ArrowReaderMetadata::load(&file, Default::default()).map_err(|source| StoreError::Parquet { path: path.to_path_buf(), source })?;

@@ -53,7 +53,7 @@ impl Run {
     }
 
     /// Compares the files of an output with its manifest, once a process, and changes nothing.
-    pub(super) fn check_bytes(&self, place: &OutputKey, manifest: &Manifest) -> Result<(), StoreError> {
+    pub(crate) fn check_bytes(&self, place: &OutputKey, manifest: &Manifest) -> Result<(), StoreError> {
         let folder = self.path(place);
         if self.is_verified(&folder, manifest) {
             return Ok(());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::manifest::Manifest;
 use super::output_key::check_name;
-use super::{Checkpoint, OutputKey, OutputKind, StoreError, checkpoint, files, checksum};
+use super::{Checkpoint, OutputKey, OutputKind, StoreError, checkpoint, checksum, files};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 
 /// The file that says what was fetched for a run.
@@ -190,7 +190,7 @@ impl Run {
     /// # Errors
     /// A folder cannot be listed or a manifest cannot be read.
     pub fn manifests(&self) -> Result<Vec<(OutputKey, Manifest)>, StoreError> {
-        let with_manifest = |place: Place| Ok(self.manifest(&place)?.map(|manifest| (place, manifest)));
+        let with_manifest = |place: OutputKey| Ok(self.manifest(&place)?.map(|manifest| (place, manifest)));
         self.places()?.into_iter().map(with_manifest).filter_map(Result::transpose).collect()
     }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::quarantine::{Quarantined, inspect_output};
-use super::{Run, StoreError, checkpoint, files, kept};
+use super::{Run, StoreError, checkpoint, files, memo};
 use crate::dag::fingerprint::Fingerprint;
 use crate::tables::TableKind;
 
@@ -66,7 +66,7 @@ impl Run {
         }
         for of in &inputs {
             for path in self.runs().kept_parts(TableKind::Logprobs, of)? {
-                verified.add(kept::inspect(&path, TableKind::Logprobs)?);
+                verified.add(memo::inspect(&path, TableKind::Logprobs)?);
             }
         }
         verified.add_file(self.journal().read())?;

@@ -28,9 +28,9 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::scan::{Files, ITERATION};
 use super::{nesting, views};
+use crate::did_you_mean::nearest;
 use crate::store::{Manifest, OutputKey, OutputKind, Run, StoreError, journal, parquet};
 use crate::tables::batch_bytes;
-use crate::did_you_mean::nearest;
 
 /// How often a reader looks again at a run that is at work, and after how long.
 const LOOKS: u32 = 20;
@@ -271,7 +271,7 @@ impl Session {
     /// # Errors
     /// There is no place, no output at one of them, or a part is not what its manifest says.
     pub fn register_places(&self, name: &str, run: &Run, places: &[OutputKey]) -> Result<(), StoreError> {
-        let output = |place: &Place| {
+        let output = |place: &OutputKey| {
             let manifest = run.manifest(place)?.ok_or_else(|| StoreError::Missing { place: place.clone(), path: run.path(place) })?;
             Ok((place.clone(), manifest))
         };
