@@ -1,4 +1,7 @@
-//! Prompts scored on one way through the pool, and ranked by a query: what `definition` says, faster.
+//! The selection as a merge join of tables sorted by prompt_id, followed by one sort.
+//!
+//! The same rows as `reference_sql`, faster: the rewards of a prompt are neighbors, so its score needs
+//! neither a hash table nor a sort. Knows how tables are read, not how strategies rank.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,104 +10,157 @@ use std::sync::mpsc::sync_channel;
 use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int8Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::definition::text_column;
-use super::{Known, Quota, Rule, Spread, rule};
+use super::strategies::{RankedPrompt, strategy};
+use super::{Quota, SelectedRanks, text_column};
 use crate::operators::OperatorError;
 use crate::operators::support::rng;
+use crate::operators::support::running_spread::{RunningSpread, Spread};
 use crate::pipeline::spec::select::{RankBy, Select};
-use crate::sql::{PromptGroups, Rows as Ranked, Session};
+use crate::sql::{PromptGroups, PromptRows, Rows as QueryRows, Session};
 use crate::tables::{column, selection};
 
-/// What is asked of the tables.
+/// Name of this module in internal errors.
+const PLACE: &str = "operators::select::merge_join";
+
+/// The parameters of a selection besides its tables.
 #[derive(Clone, Copy)]
-pub struct Question<'a> {
+pub struct SelectionParameters<'a> {
     /// How prompts are ranked.
     pub settings: &'a Select,
     /// How many are selected.
     pub quota: Quota,
-    /// What draws come from.
+    /// The source of random numbers.
     pub stream: rng::Stream,
-    /// The query for the pool's rows, `prompt_id, reward, sampled_iteration`, in the order of their prompts: [`POOL`], or one that sorts.
-    pub pool: &'a str,
+    /// The query for the pool's rows `prompt_id, reward, sampled_iteration`, in ascending order of
+    /// prompt_id: [`POOL_QUERY`], or a query with a sort.
+    pub pool_query: &'a str,
 }
 
-/// The rows of a pool, which has them in the order of its prompts.
-pub const POOL: &str = "SELECT prompt_id, reward, sampled_iteration FROM pool";
+/// The rows of a pool. Its table is sorted by prompt_id.
+pub const POOL_QUERY: &str = "SELECT prompt_id, reward, sampled_iteration FROM pool";
 
-/// What [`sql`](super::sql) says of the tables `prompts`, `pool` and maybe `previous` of a session: batch by batch. The draws of `prompts` come from `stream` and the ids, so neither order nor company matters. Prompts are ranked in
-/// the session `ranking`, which works while it is given them and so must be one with a limit of memory. The tables are read once more where
-/// groups are compared.
+/// The selection from the tables `prompts`, `pool` and, for some strategies, `previous` of a session,
+/// batch by batch: the rows of [`sql`](super::sql).
+///
+/// A random number depends on `stream` and the prompt_id only, so neither the order nor the number of
+/// prompts matters. The session `ranking` sorts while the tables are read. It must have its own memory
+/// limit. The tables are read twice if the strategy compares groups.
 ///
 /// # Errors
-/// A table is missing, or a row of the pool is not in its place. What fails later is an error in the place of a batch.
+/// A table is missing, or a row of the pool is out of order. Later errors come instead of a batch.
 pub fn rows<'s>(
     session: &'s Session,
     ranking: &'s Session,
-    Question { settings, quota, stream, pool }: Question,
-    slices: impl Fn() -> PromptGroups<'s>,
+    parameters: SelectionParameters,
+    prompt_groups: impl Fn() -> PromptGroups<'s>,
 ) -> Result<Rows<'s>, OperatorError> {
-    let rule = rule(settings);
-    let walk = || {
-        let group = rule.group().map_or(String::new(), |group| format!(", {} AS of_group", text_column(group)));
-        let ids = session.rows(&format!("SELECT prompt_id{group} FROM prompts ORDER BY prompt_id"))?;
-        let slices = slices().with("prompts", selection::KEY, ids);
-        let slices = slices.with("pool", &[], session.rows(pool)?);
-        Ok::<_, OperatorError>(match settings.previous {
-            Some(_) => slices.with("previous", selection::KEY, session.rows("SELECT prompt_id, score FROM previous ORDER BY prompt_id")?),
-            None => slices,
-        })
+    let SelectionParameters { settings, quota, stream, pool_query } = parameters;
+    let strategy = strategy(settings);
+    let tables = || sorted_tables(session, settings, pool_query, prompt_groups());
+    let group_spreads = match strategy.group_column() {
+        Some(_) => Some(GroupSpreads::new(tables()?, settings, stream)?),
+        None => None,
     };
-    let groups = if rule.group().is_some() { spreads(walk()?, settings, stream)? } else { HashMap::new() };
-    let tiers = settings.max_age.is_some() || rule.eligible_sql().is_some() || rule.dropped() > 0.0;
-    let schema = scored_schema(rule, tiers);
+    let has_key = strategy.order().has_key();
+    let has_tiers = settings.max_age.is_some() || strategy.excludes_prompts() || strategy.dropped_share() > 0.0;
+    let schema = scored_schema(has_key, has_tiers);
     let (sender, scored) = sync_channel(1);
     ranking.register_rows("scored", schema.clone(), scored)?;
-    let first = if tiers { "tier, " } else { "" };
-    let ranked = ranking.rows(&format!("SELECT prompt_id, score FROM scored ORDER BY {first}{}, place", rule.order()))?;
-    // The latest iteration whose responses are too old by now.
-    let overdue = settings.max_age.map(|age| i64::from(stream.iteration) - i64::from(age));
-    let (mut place, mut counts) = (0, [0; 3]);
-    for slice in walk()? {
-        let slice = slice?;
-        let prompts: &StringArray = column(&slice[0], "prompt_id")?;
-        let (mut scores, mut keys, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
-        each(&slice, settings, &groups, stream, |prompt, sampled_iteration| {
+    let tier = if has_tiers { "tier, " } else { "" };
+    let order = strategy.order().sql();
+    let ranked = ranking.rows(&format!("SELECT prompt_id, score FROM scored ORDER BY {tier}{order}, prompt_index"))?;
+    // The latest iteration with responses older than the maximum age.
+    let last_overdue = settings.max_age.map(|age| i64::from(stream.iteration) - i64::from(age));
+    let is_overdue = |prompt: &RankedPrompt| match (last_overdue, prompt.sampled_iteration) {
+        (Some(last_overdue), Some(sampled_iteration)) => i64::from(sampled_iteration) <= last_overdue,
+        _ => false,
+    };
+    let mut prompt_count = 0;
+    let mut overdue = 0;
+    let mut eligible = 0;
+    for tables in tables()? {
+        let tables = tables?;
+        let tables = SortedTables::new(&tables)?;
+        let mut scores = Vec::with_capacity(tables.prompt_ids.len());
+        let mut keys = Vec::with_capacity(if has_key { tables.prompt_ids.len() } else { 0 });
+        let mut tiers = Vec::with_capacity(if has_tiers { tables.prompt_ids.len() } else { 0 });
+        tables.for_each_prompt(settings, group_spreads.as_ref(), stream, |_, prompt| {
             scores.push(prompt.score);
-            keys.push(rule.key(prompt));
-            kinds.push(match (overdue, sampled_iteration) {
-                (Some(overdue), Some(sampled_iteration)) if i64::from(sampled_iteration) <= overdue => 0_i8,
-                _ if rule.is_eligible(prompt) => 1,
-                _ => 2,
-            });
+            if has_key {
+                keys.push(strategy.key(prompt));
+            }
+            let tier = if is_overdue(prompt) {
+                overdue += 1;
+                Tier::Overdue
+            } else if strategy.is_eligible(prompt) {
+                eligible += 1;
+                Tier::Eligible
+            } else {
+                Tier::Ineligible
+            };
+            if has_tiers {
+                tiers.push(tier as i8);
+            }
         })?;
-        kinds.iter().for_each(|kind| counts[*kind as usize] += 1);
-        let places = Int64Array::from_iter_values(place..place + prompts.len() as i64);
-        place += prompts.len() as i64;
-        let mut columns: Vec<ArrayRef> = vec![slice[0].column(0).clone(), Arc::new(Float64Array::from(scores)), Arc::new(places)];
-        columns.extend(rule.key_sql().map(|_| Arc::new(Float64Array::from(keys)) as ArrayRef));
-        columns.extend(tiers.then(|| Arc::new(Int8Array::from(kinds)) as ArrayRef));
-        // Nobody receives where the query has failed; its rows say why.
+        let first = prompt_count;
+        prompt_count += tables.prompt_ids.len() as i64;
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(tables.prompt_ids.clone()),
+            Arc::new(Float64Array::from(scores)),
+            Arc::new(Int64Array::from_iter_values(first..prompt_count)),
+        ];
+        if has_key {
+            columns.push(Arc::new(Float64Array::from(keys)));
+        }
+        if has_tiers {
+            columns.push(Arc::new(Int8Array::from(tiers)));
+        }
+        // Sending fails once the ranking query has failed. Its rows then return the error.
         if sender.send(RecordBatch::try_new(schema.clone(), columns)?).is_err() {
             break;
         }
     }
     drop(sender);
-    let [overdue, eligible, _] = counts;
-    Ok(Rows { ranked, is_selected: Box::new(quota.ranks(overdue, eligible)), before: 0, selected: 0 })
+    Ok(Rows { ranked, selected_ranks: quota.ranks(overdue, eligible), row_count: 0, selected: 0 })
 }
 
-/// The selection, batch by batch, in the order of ranks.
+/// The first column of the ranking; see [`sql`](super::sql).
+#[derive(Clone, Copy)]
+#[repr(i8)]
+enum Tier {
+    /// Selected in any case: its responses are too old.
+    Overdue = 0,
+    /// May be selected.
+    Eligible = 1,
+    /// May not be selected.
+    Ineligible = 2,
+}
+
+/// The selection, batch by batch, in ascending order of ranks.
 pub struct Rows<'s> {
-    ranked: Ranked<'s>,
-    is_selected: Box<dyn Fn(usize) -> bool>,
-    before: usize,
+    ranked: QueryRows<'s>,
+    selected_ranks: SelectedRanks,
+    row_count: usize,
     selected: usize,
 }
 
 impl Rows<'_> {
-    /// How many prompts were selected so far.
+    /// The number of prompts selected so far.
     pub fn selected(&self) -> usize {
         self.selected
+    }
+
+    fn selection(&mut self, ranked: &RecordBatch) -> Result<RecordBatch, OperatorError> {
+        let [ids, scores] = ranked.columns() else {
+            return Err(OperatorError::internal(PLACE, format!("expected two ranked columns, found {}", ranked.num_columns())));
+        };
+        let first = self.row_count + 1;
+        self.row_count += ranked.num_rows();
+        let selected: BooleanArray = (first..=self.row_count).map(|rank| Some(self.selected_ranks.contains(rank))).collect();
+        self.selected += selected.true_count();
+        let ranks = Int64Array::from_iter_values((first..=self.row_count).map(|rank| rank as i64));
+        let columns: Vec<ArrayRef> = vec![ids.clone(), scores.clone(), Arc::new(ranks), Arc::new(selected)];
+        Ok(RecordBatch::try_new(selection::schema(), columns)?)
     }
 }
 
@@ -113,94 +169,156 @@ impl Iterator for Rows<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.ranked.next()?;
-        Some(batch.map_err(OperatorError::from).and_then(|batch| {
-            let ranks = self.before + 1..=self.before + batch.num_rows();
-            self.before += batch.num_rows();
-            let selected: Vec<bool> = ranks.clone().map(&self.is_selected).collect();
-            self.selected += selected.iter().filter(|selected| **selected).count();
-            let ranks = Int64Array::from_iter_values(ranks.map(|rank| rank as i64));
-            let [ids, scores] = [0, 1].map(|index| batch.column(index).clone());
-            let columns: Vec<ArrayRef> = vec![ids, scores, Arc::new(ranks), Arc::new(BooleanArray::from(selected))];
-            Ok(RecordBatch::try_new(selection::schema(), columns)?)
-        }))
+        Some(batch.map_err(OperatorError::from).and_then(|batch| self.selection(&batch)))
     }
 }
 
-/// Prompts in the order of their ids, whose `place` that is.
-fn scored_schema(rule: &dyn Rule, tiers: bool) -> SchemaRef {
+/// The columns of the ranking. `prompt_index` counts prompts in ascending order of prompt_id.
+fn scored_schema(has_key: bool, has_tiers: bool) -> SchemaRef {
     let mut fields = vec![
         Field::new("prompt_id", DataType::Utf8, false),
         Field::new("score", DataType::Float64, true),
-        Field::new("place", DataType::Int64, false),
+        Field::new("prompt_index", DataType::Int64, false),
     ];
-    fields.extend(rule.key_sql().map(|_| Field::new("key", DataType::Float64, true)));
-    fields.extend(tiers.then(|| Field::new("tier", DataType::Int8, false)));
+    if has_key {
+        fields.push(Field::new("key", DataType::Float64, true));
+    }
+    if has_tiers {
+        fields.push(Field::new("tier", DataType::Int8, false));
+    }
     Arc::new(Schema::new(fields))
 }
 
-/// Tells all of a slice's prompts, one after the other, each with the iteration in which its responses were sampled. All tables ascend by prompt_id.
-fn each(
-    slice: &[RecordBatch],
+/// Reads the tables of a selection side by side.
+fn sorted_tables<'s>(
+    session: &'s Session,
     settings: &Select,
-    groups: &HashMap<Option<String>, Spread>,
-    stream: rng::Stream,
-    mut tell: impl FnMut(&Known, Option<i32>),
-) -> Result<(), OperatorError> {
-    let prompts: &StringArray = column(&slice[0], "prompt_id")?;
-    let group: Option<&StringArray> = if groups.is_empty() { None } else { Some(column(&slice[0], "of_group")?) };
-    let pool = &slice[1];
-    let (ids, rewards, sampled_iteration): (&StringArray, &Float64Array, &Int32Array) =
-        (column(pool, "prompt_id")?, column(pool, "reward")?, column(pool, "sampled_iteration")?);
-    let previous: Option<(&StringArray, &Float64Array)> = match slice.get(2) {
-        Some(previous) => Some((column(previous, "prompt_id")?, column(previous, "score")?)),
-        None => None,
-    };
-    let (mut next, mut next_before) = (0, 0);
-    for (row, id) in prompts.iter().flatten().enumerate() {
-        while next < ids.len() && ids.value(next) < id {
-            next += 1;
-        }
-        let start = next;
-        while next < ids.len() && ids.value(next) == id {
-            next += 1;
-        }
-        let before = previous.and_then(|(ids, scores)| {
-            while next_before < ids.len() && ids.value(next_before) < id {
-                next_before += 1;
-            }
-            let is_there = next_before < ids.len() && ids.value(next_before) == id && scores.is_valid(next_before);
-            is_there.then(|| scores.value(next_before))
-        });
-        let group = group.and_then(|group| groups.get(&group.is_valid(row).then(|| group.value(row).to_string())));
-        let rewards = &rewards.values()[start..next];
-        let score = (!rewards.is_empty()).then(|| statistic(rewards, settings.rank_by));
-        let known = Known { id, rewards, score, before, group: group.copied().unwrap_or_default(), stream };
-        tell(&known, sampled_iteration.values()[start..next].iter().copied().max());
+    pool_query: &str,
+    prompt_groups: PromptGroups<'s>,
+) -> Result<PromptGroups<'s>, OperatorError> {
+    let group = strategy(settings).group_column().map_or(String::new(), |group| format!(", {} AS of_group", text_column(group)));
+    let prompts = session.rows(&format!("SELECT prompt_id{group} FROM prompts ORDER BY prompt_id"))?;
+    let tables = prompt_groups.with_table("prompts", selection::KEY, prompts);
+    let tables = tables.with_table("pool", &[], session.rows(pool_query)?);
+    if settings.previous.is_some() {
+        let previous = session.rows("SELECT prompt_id, score FROM previous ORDER BY prompt_id")?;
+        Ok(tables.with_table("previous", selection::KEY, previous))
+    } else {
+        Ok(tables)
     }
-    Ok(())
 }
 
-/// Mean and standard deviation of the scores of every group, by Welford's sums.
-fn spreads(slices: PromptGroups, settings: &Select, stream: rng::Stream) -> Result<HashMap<Option<String>, Spread>, OperatorError> {
-    let mut groups: HashMap<Option<String>, (f64, Spread)> = HashMap::new();
-    for slice in slices {
-        let slice = slice?;
-        let names: &StringArray = column(&slice[0], "of_group")?;
-        let mut names = names.iter();
-        each(&slice, settings, &HashMap::new(), stream, |prompt, _| {
-            let (count, spread) = groups.entry(names.next().flatten().map(str::to_string)).or_default();
-            if let Some(score) = prompt.score {
-                *count += 1.0;
-                let distance = score - spread.mean;
-                spread.mean += distance / *count;
-                spread.deviation += distance * (score - spread.mean);
-            }
-        })?;
-    }
-    let spread = |(count, spread): (f64, Spread)| Spread { deviation: (spread.deviation / count.max(1.0)).sqrt(), ..spread };
-    Ok(groups.into_iter().map(|(name, sums)| (name, spread(sums))).collect())
+/// The columns of one group of prompts.
+struct SortedTables<'a> {
+    prompt_ids: &'a StringArray,
+    /// The group of each prompt, if the strategy compares groups.
+    prompt_groups: Option<&'a StringArray>,
+    pool: &'a RecordBatch,
+    rewards: &'a Float64Array,
+    sampled_iterations: &'a Int32Array,
+    /// The last selection and its scores, if there is one.
+    previous: Option<(&'a RecordBatch, &'a Float64Array)>,
 }
 
+impl<'a> SortedTables<'a> {
+    /// The columns of the batches of [`sorted_tables`].
+    fn new(tables: &'a [RecordBatch]) -> Result<Self, OperatorError> {
+        let (prompts, pool, previous) = match tables {
+            [prompts, pool] => (prompts, pool, None),
+            [prompts, pool, previous] => (prompts, pool, Some((previous, column(previous, "score")?))),
+            other => return Err(OperatorError::internal(PLACE, format!("expected two or three tables, found {}", other.len()))),
+        };
+        let has_groups = prompts.schema_ref().field_with_name("of_group").is_ok();
+        Ok(Self {
+            prompt_ids: column(prompts, "prompt_id")?,
+            prompt_groups: if has_groups { Some(column(prompts, "of_group")?) } else { None },
+            pool,
+            rewards: column(pool, "reward")?,
+            sampled_iterations: column(pool, "sampled_iteration")?,
+            previous,
+        })
+    }
+
+    /// Calls `visit` with the row and the values of each prompt, in ascending order of prompt_id.
+    fn for_each_prompt(
+        &self,
+        settings: &Select,
+        group_spreads: Option<&GroupSpreads>,
+        stream: rng::Stream,
+        mut visit: impl FnMut(usize, &RankedPrompt),
+    ) -> Result<(), OperatorError> {
+        let mut pool_rows = PromptRows::new(self.pool)?;
+        let mut previous = match self.previous {
+            Some((previous, scores)) => Some((PromptRows::new(previous)?, scores)),
+            None => None,
+        };
+        for row in 0..self.prompt_ids.len() {
+            let id = self.prompt_ids.value(row);
+            let responses = pool_rows.rows_of(id);
+            let rewards = &self.rewards.values()[responses.clone()];
+            let score = if rewards.is_empty() { None } else { Some(statistic(rewards, settings.rank_by)) };
+            let previous_score = previous.as_mut().and_then(|(rows, scores)| {
+                // At most one row: prompt_id is the key of a selection.
+                let mut rows = rows.rows_of(id);
+                rows.next().filter(|row| scores.is_valid(*row)).map(|row| scores.value(row))
+            });
+            let group_spread = group_spreads.map_or(Spread::default(), |spreads| spreads.of_group(self.group(row)));
+            let sampled_iteration = self.sampled_iterations.values()[responses].iter().copied().max();
+            visit(row, &RankedPrompt { id, rewards, score, previous_score, sampled_iteration, group_spread, stream });
+        }
+        Ok(())
+    }
+
+    /// The group of a prompt; `None` for a prompt without a group.
+    fn group(&self, row: usize) -> Option<&'a str> {
+        let groups = self.prompt_groups?;
+        groups.is_valid(row).then(|| groups.value(row))
+    }
+}
+
+/// Mean and standard deviation of the scores of each group.
+#[derive(Default)]
+struct GroupSpreads {
+    named: HashMap<String, RunningSpread>,
+    /// The prompts without a group.
+    unnamed: RunningSpread,
+}
+
+impl GroupSpreads {
+    /// Reads all tables once.
+    fn new(prompt_groups: PromptGroups, settings: &Select, stream: rng::Stream) -> Result<Self, OperatorError> {
+        let mut spreads = Self::default();
+        for tables in prompt_groups {
+            let tables = tables?;
+            let tables = SortedTables::new(&tables)?;
+            tables.for_each_prompt(settings, None, stream, |row, prompt| {
+                if let Some(score) = prompt.score {
+                    spreads.add(tables.group(row), score);
+                }
+            })?;
+        }
+        Ok(spreads)
+    }
+
+    fn add(&mut self, group: Option<&str>, score: f64) {
+        let Some(name) = group else { return self.unnamed.add(score) };
+        // A name is copied once a group, not once a prompt.
+        match self.named.get_mut(name) {
+            Some(spread) => spread.add(score),
+            None => self.named.entry(name.to_string()).or_default().add(score),
+        }
+    }
+
+    /// Zeros for a group without any score.
+    fn of_group(&self, group: Option<&str>) -> Spread {
+        match group {
+            Some(name) => self.named.get(name).map_or(Spread::default(), RunningSpread::spread),
+            None => self.unnamed.spread(),
+        }
+    }
+}
+
+/// The statistic of at least one reward.
 fn statistic(rewards: &[f64], rank_by: RankBy) -> f64 {
     let least = || rewards.iter().copied().fold(f64::INFINITY, |least, reward| if reward < least { reward } else { least });
     let most = || rewards.iter().copied().fold(f64::NEG_INFINITY, |most, reward| if reward > most { reward } else { most });

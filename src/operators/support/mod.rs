@@ -12,6 +12,7 @@ mod preflight;
 mod progress;
 pub(in crate::operators) mod reward_tree;
 pub mod rng;
+pub(in crate::operators) mod running_spread;
 pub mod tensors;
 pub(in crate::operators) mod training_job;
 
