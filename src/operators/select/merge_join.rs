@@ -212,7 +212,7 @@ fn sorted_tables<'s>(
 struct SortedTables<'a> {
     prompt_ids: &'a StringArray,
     /// The group of each prompt, if the strategy compares groups.
-    prompt_groups: Option<&'a StringArray>,
+    group_names: Option<&'a StringArray>,
     pool: &'a RecordBatch,
     rewards: &'a Float64Array,
     sampled_iterations: &'a Int32Array,
@@ -231,7 +231,7 @@ impl<'a> SortedTables<'a> {
         let has_groups = prompts.schema_ref().field_with_name("of_group").is_ok();
         Ok(Self {
             prompt_ids: column(prompts, "prompt_id")?,
-            prompt_groups: if has_groups { Some(column(prompts, "of_group")?) } else { None },
+            group_names: if has_groups { Some(column(prompts, "of_group")?) } else { None },
             pool,
             rewards: column(pool, "reward")?,
             sampled_iterations: column(pool, "sampled_iteration")?,
@@ -271,8 +271,8 @@ impl<'a> SortedTables<'a> {
 
     /// The group of a prompt; `None` for a prompt without a group.
     fn group(&self, row: usize) -> Option<&'a str> {
-        let groups = self.prompt_groups?;
-        groups.is_valid(row).then(|| groups.value(row))
+        let names = self.group_names?;
+        names.is_valid(row).then(|| names.value(row))
     }
 }
 
