@@ -1,57 +1,62 @@
-//! Why a response has no reward.
+//! The error of a response without a reward.
 //!
-//! Knows the words, not what is done about it.
+//! Knows the texts of errors, not how `score` reacts to them.
 
 use std::fmt::{self, Display};
 
-/// What every text about a reward that is not finite has in it, so that its rows can be counted.
+/// Part of every text about a reward that is not finite. The summary counts its rows by this text.
 const EXPECTED: &str = "expected a finite reward";
 
-/// Why a source gives a response no reward.
+/// The reason for a response to have no reward.
 #[derive(Clone, Debug)]
-pub(super) enum Problem {
+pub(super) enum ScoreError {
     /// The reward, or a component of it, is NaN, infinite or null.
     NotFinite {
-        /// What gave it.
-        whose: String,
-        /// What it is.
+        /// The scorer of this reward, for people.
+        scorer: String,
+        /// The value.
         found: String,
     },
     /// The response cannot be scored.
     Other(String),
 }
 
-impl Problem {
-    /// The reward that `whose` gave is `found`.
-    pub(super) fn not_finite(whose: &str, found: impl Display) -> Self {
-        Self::NotFinite { whose: whose.to_string(), found: found.to_string() }
+impl ScoreError {
+    /// The error for the value `found` from `scorer`.
+    pub(super) fn not_finite(scorer: &str, found: impl Display) -> Self {
+        Self::NotFinite { scorer: scorer.to_string(), found: found.to_string() }
     }
 
-    /// The problem, said to be `of` something.
-    pub(super) fn of(self, of: &str) -> Self {
+    /// The same error with the name of a component of a sum in front.
+    pub(super) fn in_component(self, name: &str) -> Self {
         match self {
-            Self::NotFinite { whose, found } => Self::NotFinite { whose: format!("{of}: {whose}"), found },
-            Self::Other(problem) => Self::Other(format!("{of}: {problem}")),
+            Self::NotFinite { scorer, found } => Self::NotFinite { scorer: format!("component {name}: {scorer}"), found },
+            Self::Other(problem) => Self::Other(format!("component {name}: {problem}")),
         }
     }
 
-    /// The error of a node that such a reward stops; `place` is the response. Nothing where the problem stops none.
-    pub(super) fn stop(&self, place: &str) -> Option<String> {
-        let Self::NotFinite { whose, found } = self else { return None };
-        Some(format!("{whose}: {EXPECTED} for {place}, found {found}; with `non_finite: skip` such responses are left out and counted"))
+    /// The error of the whole node under `non_finite: stop`; `response` names the response. `None` if this
+    /// error does not stop a node.
+    pub(super) fn stop_message(&self, response: &str) -> Option<String> {
+        match self {
+            Self::NotFinite { scorer, found } => Some(format!(
+                "{scorer}: {EXPECTED} for {response}, found {found}; with `non_finite: skip` such responses are left out and counted"
+            )),
+            Self::Other(_) => None,
+        }
     }
 }
 
-impl Display for Problem {
+impl Display for ScoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFinite { whose, found } => write!(f, "{whose}: {EXPECTED}, found {found}"),
+            Self::NotFinite { scorer, found } => write!(f, "{scorer}: {EXPECTED}, found {found}"),
             Self::Other(problem) => f.write_str(problem),
         }
     }
 }
 
-/// Whether the error of a row of rewards says that the reward is not finite.
+/// Whether the error text of a row of rewards is about a reward that is not finite.
 pub(super) fn is_not_finite(error: &str) -> bool {
     error.contains(EXPECTED)
 }
