@@ -1,9 +1,9 @@
 //! Tables sorted by prompt_id, read side by side in groups of whole prompts.
 //!
-//! An operator without comparisons between prompts can work on one group after the other. Its memory does
-//! not grow with the tables, and it needs neither a hash table nor a sort. Its output does not depend on
-//! the size of the groups: the groups, one after the other, are the rows of the tables. Knows nothing of
-//! the operators.
+//! An operator without comparisons between prompts can work on one group after the other. Its
+//! memory does not grow with the tables, and it needs neither a hash table nor a sort. Its output
+//! does not depend on the size of the groups: the groups, one after the other, are the rows of the
+//! tables. Knows nothing of the operators.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -19,8 +19,8 @@ use crate::store::StoreError;
 /// The column of the sort order.
 const PROMPT_ID: &str = "prompt_id";
 
-/// Rows of each table in a group: enough to make the cost of a group small, and few enough to stay in
-/// the CPU's cache.
+/// Rows of each table in a group: enough to make the cost of a group small, and few enough to stay
+/// in the CPU's cache.
 const GROUP_ROWS: usize = 32 * 1024;
 
 /// Iterates over groups of whole prompts. A group is one batch for each table, in the order of
@@ -42,9 +42,9 @@ impl<'a> PromptGroups<'a> {
         Self { rows: rows.max(1), tables: Vec::new() }
     }
 
-    /// Adds the rows of a query. `key` is the sort order of the rows: `prompt_id` (Utf8), then any number
-    /// of Int32 columns. Rows must be unique by it. With an empty `key`, rows are sorted by `prompt_id`
-    /// and need not be unique. Errors show `name`.
+    /// Adds the rows of a query. `key` is the sort order of the rows: `prompt_id` (Utf8), then any
+    /// number of Int32 columns. Rows must be unique by it. With an empty `key`, rows are sorted by
+    /// `prompt_id` and need not be unique. Errors show `name`.
     pub fn with_table(mut self, name: &'static str, key: &'static [&'static str], rows: Rows<'a>) -> Self {
         let schema = rows.schema();
         self.tables.push(Table { name, key, schema, rows, waiting: VecDeque::new(), waiting_rows: 0, last_row: None });
@@ -53,7 +53,8 @@ impl<'a> PromptGroups<'a> {
 
     /// The next group; `None` at the end of all tables.
     fn next_group(&mut self) -> Result<Option<Vec<RecordBatch>>, StoreError> {
-        // A prompt may have more rows than a group. Then more rows are read until one prompt is complete.
+        // A prompt may have more rows than a group. Then more rows are read until one prompt is
+        // complete.
         for rows in (1..).map(|times: usize| times.saturating_mul(self.rows)) {
             self.tables.iter_mut().try_for_each(|table| table.fill(rows))?;
             // Every table has been read up to this prompt, so the prompts before it are complete.
@@ -106,8 +107,9 @@ impl<'a> PromptRows<'a> {
         self.ranges.iter().map(|range| (self.ids.value(range.start), range.clone()))
     }
 
-    /// The rows of a prompt. For a prompt without rows, this is an empty range at its position in the sort
-    /// order. Calls must be in ascending order of `prompt_id`: this is one side of a merge join.
+    /// The rows of a prompt. For a prompt without rows, this is an empty range at its position in
+    /// the sort order. Calls must be in ascending order of `prompt_id`: this is one side of a merge
+    /// join.
     pub fn rows_of(&mut self, prompt_id: &str) -> Range<usize> {
         while let Some(range) = self.ranges.get(self.next) {
             match self.ids.value(range.start).cmp(prompt_id) {
@@ -149,7 +151,8 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Checks the order of the rows in a batch, and of its first row after the last row read so far.
+    /// Checks the order of the rows in a batch, and of its first row after the last row read so
+    /// far.
     fn check_order(&self, batch: &RecordBatch) -> Result<(), StoreError> {
         let keys = self.keys(batch)?;
         let ordered = |order: Ordering| order.is_lt() || (order.is_eq() && self.key.is_empty());

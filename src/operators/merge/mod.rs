@@ -1,7 +1,8 @@
-//! merge: the pool of this iteration, from new rewards, new responses and the last iteration's pool.
+//! merge: the pool of this iteration, from new rewards, new responses and the last iteration's
+//! pool.
 //!
-//! It is a merge join of sorted tables; `reference_sql` is the equivalent SQL. Knows the prompts with new
-//! rewards, not the reason for their selection.
+//! It is a merge join of sorted tables; `reference_sql` is the equivalent SQL. Knows the prompts
+//! with new rewards, not the reason for their selection.
 
 mod reference_sql;
 
@@ -18,8 +19,8 @@ use crate::tables::{TableError, TableKind, column, pool, responses, rewards};
 /// Name of this module in internal errors.
 const PLACE: &str = "operators::merge";
 
-/// Takes the new responses of all prompts with new responses, and the old responses of all other prompts.
-/// `sampled_iteration` has the iteration of each response.
+/// Takes the new responses of all prompts with new responses, and the old responses of all other
+/// prompts. `sampled_iteration` has the iteration of each response.
 pub(super) fn run(context: &Context, settings: &Merge) -> Result<Summary, OperatorError> {
     let session = context.spilling_session()?;
     context.register(&session, "rewards", "fresh")?;
@@ -41,8 +42,8 @@ const COLUMNS: &str = "prompt_id, response_index, sampled_iteration, reward, tok
 /// The number of tokens of a response. The token ids themselves do not stay in memory.
 const TOKEN_COUNT: &str = "CAST(array_length(responses.token_ids) AS INT) - responses.prompt_token_count AS token_count";
 
-/// The pool from the tables `rewards`, `responses` and, if there is one, `carried` of a session, batch by
-/// batch: the rows of [`sql`]. Each table must be sorted by its key.
+/// The pool from the tables `rewards`, `responses` and, if there is one, `carried` of a session,
+/// batch by batch: the rows of [`sql`]. Each table must be sorted by its key.
 ///
 /// # Errors
 /// A table is missing. A row out of order is an error instead of a batch.
@@ -98,8 +99,8 @@ fn join_by_key(rewards: &RecordBatch, responses: &RecordBatch) -> Result<RecordB
 const FRESH: usize = 0;
 const CARRIED: usize = 1;
 
-/// The fresh rows, and the carried rows of all prompts without fresh rows. With `keep_best`, prompts with
-/// fresh rows also keep their best carried row.
+/// The fresh rows, and the carried rows of all prompts without fresh rows. With `keep_best`,
+/// prompts with fresh rows also keep their best carried row.
 fn merge_pools(fresh: &RecordBatch, carried: &RecordBatch, keep_best: bool) -> Result<RecordBatch, OperatorError> {
     let fresh_keys = Keys::new(fresh)?;
     let carried_keys = Keys::new(carried)?;

@@ -4,11 +4,12 @@
 
 use super::{COLUMNS, TOKEN_COUNT};
 
-/// The pool as SQL over `rewards`, `responses` and, after the first iteration, the last pool, `carried`.
+/// The pool as SQL over `rewards`, `responses` and, after the first iteration, the last pool,
+/// `carried`.
 ///
 /// A selected prompt keeps its old responses if all new ones failed, so no prompt is lost. With
-/// `keep_best`, a prompt with new responses also keeps the best old one. Of equal ones, this is the first
-/// by response_index, then sampled_iteration.
+/// `keep_best`, a prompt with new responses also keeps the best old one. Of equal ones, this is the
+/// first by response_index, then sampled_iteration.
 pub fn sql(carried: bool, keep_best: bool) -> String {
     let is_fresh = "EXISTS (SELECT 1 FROM fresh WHERE fresh.prompt_id = carried.prompt_id)";
     let mut old_rows = String::new();

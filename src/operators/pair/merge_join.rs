@@ -1,7 +1,7 @@
 //! Pairs in one pass over the pool, sorted by its key.
 //!
-//! The same rows as `reference_sql`, faster: the responses of a prompt are neighbors. Knows how the pool
-//! is read, not how responses are rejected and pairs weighted.
+//! The same rows as `reference_sql`, faster: the responses of a prompt are neighbors. Knows how the
+//! pool is read, not how responses are rejected and pairs weighted.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,8 +22,9 @@ use crate::tables::{column, pairs, pool};
 /// Name of this module in internal errors.
 const PLACE: &str = "operators::pair::merge_join";
 
-/// The pairs from the table `pool` of a session: the rows of [`sql`](super::sql). The pool must be sorted
-/// by its key. It is read twice if weights are normalized: their mean is needed before the first pair.
+/// The pairs from the table `pool` of a session: the rows of [`sql`](super::sql). The pool must be
+/// sorted by its key. It is read twice if weights are normalized: their mean is needed before the
+/// first pair.
 ///
 /// # Errors
 /// There is no table `pool`, or a row is out of order. Later errors come instead of a batch.
@@ -98,7 +99,8 @@ fn mean_weight(weight: &Weight, rule: &dyn RejectionRule, stream: rng::Stream, p
     Ok(sum(&weights).unwrap_or(0.0) / weights.len() as f64)
 }
 
-/// The chosen and the rejected response of each prompt with different rewards, in one batch of the pool.
+/// The chosen and the rejected response of each prompt with different rewards, in one batch of the
+/// pool.
 struct ResponsePairs<'a> {
     pool: &'a RecordBatch,
     /// Row of the chosen response of each pair in the pool.
@@ -167,8 +169,8 @@ impl<'a> ResponsePairs<'a> {
     }
 }
 
-/// The row with the highest reward, the first of equal ones. Rows are sorted by response_index, then
-/// sampled_iteration.
+/// The row with the highest reward, the first of equal ones. Rows are sorted by response_index,
+/// then sampled_iteration.
 fn best_response(rewards: &Float64Array, rows: Range<usize>) -> Option<usize> {
     rows.reduce(|best, row| if rewards.value(row).total_cmp(&rewards.value(best)).is_gt() { row } else { best })
 }

@@ -1,8 +1,9 @@
-//! pair: the best response of each prompt, a worse one, and the weight of the pair, from the `pool`.
+//! pair: the best response of each prompt, a worse one, and the weight of the pair, from the
+//! `pool`.
 //!
-//! `rejection` chooses the worse response and `weight` computes the weight. `merge_join` makes the pairs
-//! in one pass over the sorted pool; `reference_sql` is the equivalent SQL. Knows rewards within a
-//! prompt. The `reference` operator fills in the logprobs of the reference model later.
+//! `rejection` chooses the worse response and `weight` computes the weight. `merge_join` makes the
+//! pairs in one pass over the sorted pool; `reference_sql` is the equivalent SQL. Knows rewards
+//! within a prompt. The `reference` operator fills in the logprobs of the reference model later.
 
 mod merge_join;
 mod reference_sql;

@@ -8,8 +8,8 @@ use crate::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind}
 
 /// The pairs as SQL over `pool`. With `rejected: random`, the pool needs the column `draw`.
 ///
-/// The response with the highest reward is chosen. The rejected one is the first in [`rank`] order among
-/// the responses with a lower reward. Ties go by response_index, then sampled_iteration.
+/// The response with the highest reward is chosen. The rejected one is the first in [`rank`] order
+/// among the responses with a lower reward. Ties go by response_index, then sampled_iteration.
 pub fn sql(settings: &Pair) -> String {
     let rank = rank(settings.rejected);
     let first = |column: &str, order: &str| format!("first_value({column} ORDER BY {order}, response_index, sampled_iteration)");

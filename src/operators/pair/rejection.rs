@@ -1,8 +1,9 @@
 //! The rules for the rejected response: the formula, the source and the code of each.
 //!
-//! Candidates are the responses with a lower reward than the chosen one. A rule gives each candidate a
-//! rank, and the candidate with the least rank is rejected. Ties go to the lower reward, then to the first
-//! by response_index, then sampled_iteration. `reference_sql` has the same formulas as SQL.
+//! Candidates are the responses with a lower reward than the chosen one. A rule gives each
+//! candidate a rank, and the candidate with the least rank is rejected. Ties go to the lower
+//! reward, then to the first by response_index, then sampled_iteration. `reference_sql` has the
+//! same formulas as SQL.
 
 use crate::operators::support::rng;
 use crate::operators::support::running_spread::Spread;
@@ -58,8 +59,8 @@ impl RejectionRule for Worst {
 
 /// # `random`
 ///
-/// Rejects a random candidate. If each prompt has all its sampled responses in the pool, this is the
-/// common choice "best against random".
+/// Rejects a random candidate. If each prompt has all its sampled responses in the pool, this is
+/// the common choice "best against random".
 ///
 /// rank = draw(seed, t, prompt_id, response_index), uniform.
 struct Random;
@@ -72,11 +73,12 @@ impl RejectionRule for Random {
 
 /// # `two_sigma`
 ///
-/// Rejects the candidate with the reward nearest to μ − 2σ of the prompt's rewards (arXiv 2502.16825):
-/// the worst of many responses is an outlier and teaches little. With few responses, this is the worst.
+/// Rejects the candidate with the reward nearest to μ − 2σ of the prompt's rewards (arXiv
+/// 2502.16825): the worst of many responses is an outlier and teaches little. With few responses,
+/// this is the worst.
 ///
-/// rank = |reward − (μ − 2σ)|, rounded to nine decimal places. σ is over all responses of the prompt,
-/// divided by n, not by n − 1.
+/// rank = |reward − (μ − 2σ)|, rounded to nine decimal places. σ is over all responses of the
+/// prompt, divided by n, not by n − 1.
 struct TwoSigma;
 
 impl RejectionRule for TwoSigma {

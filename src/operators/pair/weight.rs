@@ -7,9 +7,9 @@
 //! | sigmoid | σ(s·g) |
 //! | inverse | 1 / (1 + s·g) |
 //!
-//! With `normalize: mean`, the weight is then divided by the mean weight of the iteration's pairs. With
-//! `clip`, it is then at most `clip`. OPTune's weights grow with the gap (arXiv 2406.07657); its abstract
-//! leaves the form open. `reference_sql` has the same formulas as SQL.
+//! With `normalize: mean`, the weight is then divided by the mean weight of the iteration's pairs.
+//! With `clip`, it is then at most `clip`. OPTune's weights grow with the gap (arXiv 2406.07657);
+//! its abstract leaves the form open. `reference_sql` has the same formulas as SQL.
 
 use crate::pipeline::spec::pair::{Weight, WeightKind};
 

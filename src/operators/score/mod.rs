@@ -1,7 +1,8 @@
-//! score: a reward for every response, from queries, reward models, servers, or a weighted sum of them.
+//! score: a reward for every response, from queries, reward models, servers, or a weighted sum of
+//! them.
 //!
-//! A part is a fixed range of the responses, sorted by their keys. A committed part is not scored again.
-//! Knows how a sum is computed. Each kind of scorer is a file of its own.
+//! A part is a fixed range of the responses, sorted by their keys. A committed part is not scored
+//! again. Knows how a sum is computed. Each kind of scorer is a file of its own.
 
 mod model;
 mod query;
@@ -197,8 +198,8 @@ fn weighted_sum(context: &Context, components: &[WeightedScorer], responses: &[R
     Ok(sums.into_iter().map(|sum| sum.and_then(finite)).collect())
 }
 
-/// Adds a component to a sum. Its reward becomes the component `name`, and its own components become
-/// `name.component`. The first error stays.
+/// Adds a component to a sum. Its reward becomes the component `name`, and its own components
+/// become `name.component`. The first error stays.
 fn add_component(sum: &mut Result<Score, ScoreError>, weight: f64, name: &str, score: Result<Score, ScoreError>) {
     match (sum.as_mut(), score) {
         (Ok(sum), Ok(score)) => {
@@ -222,7 +223,8 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    /// The rewards of some responses. The error of a failed response becomes the error of its reward.
+    /// The rewards of some responses. The error of a failed response becomes the error of its
+    /// reward.
     ///
     /// # Errors
     /// Under `non_finite: stop`, the first reward that is not finite.
@@ -274,7 +276,8 @@ impl Scoring<'_> {
     }
 }
 
-/// Finishes the table. Totals are over all committed parts, so an interrupted node has the same ones.
+/// Finishes the table. Totals are over all committed parts, so an interrupted node has the same
+/// ones.
 fn finish(writer: TableWriter) -> Result<Summary, OperatorError> {
     let mut count = 0;
     let mut non_finite = 0;

@@ -14,8 +14,8 @@ use crate::operators::{Context, OperatorError};
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::tables::responses;
 
-/// The columns with the key of a response. A query may leave out `sampled_iteration`: all responses of an
-/// iteration have the same.
+/// The columns with the key of a response. A query may leave out `sampled_iteration`: all responses
+/// of an iteration have the same.
 const KEY: [&str; 3] = ["prompt_id", "sampled_iteration", "response_index"];
 
 /// Checks the columns of a query, before there are any responses to score.

@@ -35,8 +35,8 @@ impl ScoreError {
         }
     }
 
-    /// The error of the whole node under `non_finite: stop`; `response` names the response. `None` if this
-    /// error does not stop a node.
+    /// The error of the whole node under `non_finite: stop`; `response` names the response. `None`
+    /// if this error does not stop a node.
     pub(super) fn stop_message(&self, response: &str) -> Option<String> {
         match self {
             Self::NotFinite { scorer, found } => Some(format!(

@@ -60,8 +60,8 @@ impl<'a> ServerScorer<'a> {
         Ok(Self { server: client(settings)?, settings, template })
     }
 
-    /// One score for each response. A failed request fails the whole part. Its responses are scored again
-    /// when the run resumes.
+    /// One score for each response. A failed request fails the whole part. Its responses are scored
+    /// again when the run resumes.
     pub(super) fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
         let batch_size = self.settings.batch_size as usize;
         let texts = responses.iter().map(|response| self.texts(response)).collect::<Result<Vec<_>, _>>()?;

@@ -1,7 +1,7 @@
 //! The selection as a merge join of tables sorted by prompt_id, followed by one sort.
 //!
-//! The same rows as `reference_sql`, faster: the rewards of a prompt are neighbors, so its score needs
-//! neither a hash table nor a sort. Knows how tables are read, not how strategies rank.
+//! The same rows as `reference_sql`, faster: the rewards of a prompt are neighbors, so its score
+//! needs neither a hash table nor a sort. Knows how tables are read, not how strategies rank.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,12 +39,12 @@ pub struct SelectionParameters<'a> {
 /// The rows of a pool. Its table is sorted by prompt_id.
 pub const POOL_QUERY: &str = "SELECT prompt_id, reward, sampled_iteration FROM pool";
 
-/// The selection from the tables `prompts`, `pool` and, for some strategies, `previous` of a session,
-/// batch by batch: the rows of [`sql`](super::sql).
+/// The selection from the tables `prompts`, `pool` and, for some strategies, `previous` of a
+/// session, batch by batch: the rows of [`sql`](super::sql).
 ///
-/// A random number depends on `stream` and the prompt_id only, so neither the order nor the number of
-/// prompts matters. The session `ranking` sorts while the tables are read. It must have its own memory
-/// limit. The tables are read twice if the strategy compares groups.
+/// A random number depends on `stream` and the prompt_id only, so neither the order nor the number
+/// of prompts matters. The session `ranking` sorts while the tables are read. It must have its own
+/// memory limit. The tables are read twice if the strategy compares groups.
 ///
 /// # Errors
 /// A table is missing, or a row of the pool is out of order. Later errors come instead of a batch.

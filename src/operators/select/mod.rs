@@ -1,8 +1,9 @@
-//! select: the prompts to sample new responses for, from `prompts` and the `pool` of the last iteration.
+//! select: the prompts to sample new responses for, from `prompts` and the `pool` of the last
+//! iteration.
 //!
-//! `strategies` ranks prompts and says if they are eligible. `merge_join` makes the selection in one
-//! pass over sorted tables; `reference_sql` is the equivalent SQL. Knows rewards as numbers to rank by,
-//! not the texts of prompts and responses.
+//! `strategies` ranks prompts and says if they are eligible. `merge_join` makes the selection in
+//! one pass over sorted tables; `reference_sql` is the equivalent SQL. Knows rewards as numbers to
+//! rank by, not the texts of prompts and responses.
 
 mod merge_join;
 mod reference_sql;
@@ -16,10 +17,11 @@ use crate::pipeline::spec::select::{Select, Strategy};
 use crate::sql::{PromptGroups, Session};
 use crate::tables::TableKind;
 
-/// Ranks every prompt and selects the first ceil(ratio·N) (OPTune, arXiv 2406.07657). Without a pool, it
-/// selects all of them.
+/// Ranks every prompt and selects the first ceil(ratio·N) (OPTune, arXiv 2406.07657). Without a
+/// pool, it selects all of them.
 pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, OperatorError> {
-    // Two sorts run at the same time. Each has its own memory limit, so neither can starve the other.
+    // Two sorts run at the same time. Each has its own memory limit, so neither can starve the
+    // other.
     let session = context.spilling_session()?;
     let ranking = context.spilling_session()?;
     let prompts = context.register_prompts(&session, "prompts", "prompts")?;
@@ -63,8 +65,8 @@ ORDER BY rank";
 /// The rows of a user's table of rewards, which may be in any order.
 const SORTED_POOL_QUERY: &str = "SELECT prompt_id, reward, sampled_iteration FROM pool ORDER BY prompt_id";
 
-/// Registers the view `pool` over the user's table `recorded`, with the columns of a pool needed here.
-/// Rows without a reward are left out.
+/// Registers the view `pool` over the user's table `recorded`, with the columns of a pool needed
+/// here. Rows without a reward are left out.
 fn register_recorded(session: &Session) -> Result<(), OperatorError> {
     let has_iteration = session.schema_of("SELECT * FROM recorded")?.field_with_name("sampled_iteration").is_ok();
     let sampled_iteration = if has_iteration { "CAST(sampled_iteration AS INT)" } else { "CAST(0 AS INT)" };
@@ -99,14 +101,14 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// ceil(ρ·N) of N prompts, and floor(share·N) for a strategy with a dropped share. Rounding errors of
-    /// the products do not count: 0.1·30 is 3, so its ceiling is 3 and not 4.
+    /// ceil(ρ·N) of N prompts, and floor(share·N) for a strategy with a dropped share. Rounding
+    /// errors of the products do not count: 0.1·30 is 3, so its ceiling is 3 and not 4.
     pub fn new(settings: &Select, prompts: usize, iteration: u32, has_pool: bool) -> Self {
         if settings.strategy == Strategy::All || !has_pool {
             return Self { count: prompts, dropped: 0 };
         }
-        // The relative error of a product is below 2^-52. A product closer than 1e-12 to a whole number is
-        // meant to be this number.
+        // The relative error of a product is below 2^-52. A product closer than 1e-12 to a whole
+        // number is meant to be this number.
         let exact = ratio(settings, iteration) * prompts as f64;
         let count = (exact - exact * 1e-12).ceil() as usize;
         let dropped = strategies::strategy(settings).dropped_share() * prompts as f64;
@@ -114,8 +116,8 @@ impl Quota {
         Self { count: count.clamp(usize::from(prompts > 0), prompts), dropped: dropped.min(prompts) }
     }
 
-    /// The selected ranks. The `overdue` prompts rank first and are selected in any case; the `eligible`
-    /// prompts rank behind them.
+    /// The selected ranks. The `overdue` prompts rank first and are selected in any case; the
+    /// `eligible` prompts rank behind them.
     fn ranks(self, overdue: usize, eligible: usize) -> SelectedRanks {
         let room = self.count.saturating_sub(overdue).min(eligible);
         let first = overdue + self.dropped.min(eligible - room);

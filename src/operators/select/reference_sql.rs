@@ -1,20 +1,20 @@
 //! Equivalent SQL of a selection, for `optune plan --sql`.
 //!
-//! `merge_join` computes the same rows; tests compare both to the last bit. Knows the formulas of the
-//! strategies as SQL expressions.
+//! `merge_join` computes the same rows; tests compare both to the last bit. Knows the formulas of
+//! the strategies as SQL expressions.
 
 use super::strategies::{DRAW_COUNT, LEAST_RELATIVE_SPREAD, Z_SCORE_SCALE, strategy};
 use super::{EVERY_PROMPT, Quota, ratio, text_column};
 use crate::pipeline::spec::select::{RankBy, Select, Strategy};
 
-/// The selection as SQL over `prompts(prompt_id, draw)` and, after the first iteration, over `pool` and
-/// the last selection, `previous`.
+/// The selection as SQL over `prompts(prompt_id, draw)` and, after the first iteration, over `pool`
+/// and the last selection, `previous`.
 ///
-/// Prompts without a reward come first. Ties go by prompt_id. `quota` has the counts; without it, the
-/// SQL has their formulas, for people to read.
+/// Prompts without a reward come first. Ties go by prompt_id. `quota` has the counts; without it,
+/// the SQL has their formulas, for people to read.
 ///
-/// Some strategies exclude prompts. `tier` is then 0 for prompts selected in any case, 1 for eligible
-/// prompts and 2 for the others.
+/// Some strategies exclude prompts. `tier` is then 0 for prompts selected in any case, 1 for
+/// eligible prompts and 2 for the others.
 pub fn sql(settings: &Select, iteration: u32, quota: Option<Quota>, has_pool: bool) -> String {
     if !has_pool {
         return EVERY_PROMPT.to_string();

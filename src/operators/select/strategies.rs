@@ -1,10 +1,10 @@
 //! The selection strategies: the formula, the source and the code of each.
 //!
-//! N is the number of prompts and t the iteration. score(p) is the statistic `rank_by` of the rewards
-//! of p's responses in the pool. Every strategy ranks prompts by a key in ascending order. Ties go to
-//! the smaller prompt_id. A prompt without a reward has no key and ranks first: nothing is known about
-//! it, so it is sampled again. `reference_sql` has the same formulas as SQL. Knows numbers and ids, not
-//! the tables they come from.
+//! N is the number of prompts and t the iteration. score(p) is the statistic `rank_by` of the
+//! rewards of p's responses in the pool. Every strategy ranks prompts by a key in ascending order.
+//! Ties go to the smaller prompt_id. A prompt without a reward has no key and ranks first: nothing
+//! is known about it, so it is sampled again. `reference_sql` has the same formulas as SQL. Knows
+//! numbers and ids, not the tables they come from.
 
 use crate::operators::support::rng;
 use crate::operators::support::running_spread::Spread;
@@ -22,7 +22,8 @@ pub(super) struct RankedPrompt<'a> {
     pub(super) previous_score: Option<f64>,
     /// The latest iteration in which one of its responses was sampled; `None` without any response.
     pub(super) sampled_iteration: Option<i32>,
-    /// Mean and standard deviation of the scores of its group; 0 unless the strategy has a group column.
+    /// Mean and standard deviation of the scores of its group; 0 unless the strategy has a group
+    /// column.
     pub(super) group_spread: Spread,
     /// The source of its random number.
     pub(super) stream: rng::Stream,
@@ -148,12 +149,13 @@ impl SelectionStrategy for Random {
 
 /// # `reward_gain`
 ///
-/// The prompts with the largest rise in reward in the last iteration first: new samples have just paid
-/// off there. Curriculum learning uses learning progress in the same way (e.g. arXiv 1704.03003).
+/// The prompts with the largest rise in reward in the last iteration first: new samples have just
+/// paid off there. Curriculum learning uses learning progress in the same way (e.g. arXiv
+/// 1704.03003).
 ///
 /// key(p) = score\[t−1\](p) − score\[t\](p). The selection of iteration t computes score\[t\] from
-/// pool\[t−1\]. The key is 0 for a prompt without new responses, so it ranks before the prompts with
-/// a loss. Of equal keys, the lower score ranks first.
+/// pool\[t−1\]. The key is 0 for a prompt without new responses, so it ranks before the prompts
+/// with a loss. Of equal keys, the lower score ranks first.
 struct RewardGain;
 
 impl SelectionStrategy for RewardGain {
@@ -168,11 +170,11 @@ impl SelectionStrategy for RewardGain {
 
 /// # `drop_hardest`
 ///
-/// `lowest_reward` without the floor(share·N) prompts of lowest reward. The policy may not be able to
-/// learn from them yet.
+/// `lowest_reward` without the floor(share·N) prompts of lowest reward. The policy may not be able
+/// to learn from them yet.
 ///
-/// key(p) = score(p). The first floor(share·N) ranks are left out, or fewer if fewer than ceil(ratio·N)
-/// prompts would remain. A prompt without any reward counts among the hardest.
+/// key(p) = score(p). The first floor(share·N) ranks are left out, or fewer if fewer than
+/// ceil(ratio·N) prompts would remain. A prompt without any reward counts among the hardest.
 impl SelectionStrategy for DropHardest {
     fn dropped_share(&self) -> f64 {
         self.share
@@ -200,12 +202,12 @@ impl SelectionStrategy for Band {
 /// # `z_score`
 ///
 /// The prompts with the lowest rewards relative to their group first. Rewards are comparable only
-/// between prompts of similar tasks. In a ranking by reward alone, one hard group of tasks can fill the
-/// whole selection.
+/// between prompts of similar tasks. In a ranking by reward alone, one hard group of tasks can fill
+/// the whole selection.
 ///
-/// key(p) = (s − μ) / σ of the scores s in p's group, and 0 if all scores of the group are equal. The
-/// prompts without a group form one group. Keys are rounded to nine decimal places, so equal z-scores
-/// stay equal in any order of summation.
+/// key(p) = (s − μ) / σ of the scores s in p's group, and 0 if all scores of the group are equal.
+/// The prompts without a group form one group. Keys are rounded to nine decimal places, so equal
+/// z-scores stay equal in any order of summation.
 impl SelectionStrategy for ZScore {
     fn order(&self) -> RankOrder {
         RankOrder::Key
@@ -235,10 +237,10 @@ pub(super) const Z_SCORE_SCALE: f64 = 1e9;
 
 /// # `skip_uninformative`
 ///
-/// `lowest_reward` without most of the prompts with equal rewards for all their responses: they make no
-/// pair, and will probably make none next time. After GRESO (arXiv 2506.02177). GRESO skips a prompt
-/// with z uninformative samplings in a row with probability 1 − p^z. A pool holds only the last
-/// sampling, so z is 1 here.
+/// `lowest_reward` without most of the prompts with equal rewards for all their responses: they
+/// make no pair, and will probably make none next time. After GRESO (arXiv 2506.02177). GRESO skips
+/// a prompt with z uninformative samplings in a row with probability 1 − p^z. A pool holds only the
+/// last sampling, so z is 1 here.
 ///
 /// key(p) = score(p). p is eligible if its rewards differ, if it has none yet, or if
 /// draw(seed, t, p) < explore, with a draw uniform in [0, 1).

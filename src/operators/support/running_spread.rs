@@ -1,7 +1,7 @@
 //! Mean and standard deviation in one pass, by Welford's algorithm.
 //!
-//! Results depend on the order of the numbers in the last bits. Callers keep a fixed order, so results
-//! are reproducible.
+//! Results depend on the order of the numbers in the last bits. Callers keep a fixed order, so
+//! results are reproducible.
 
 /// Mean and population standard deviation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
