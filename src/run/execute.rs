@@ -78,7 +78,7 @@ pub fn execute(
                 Input::Task(need) => pending.binary_search(&need).ok(),
                 Input::Source(_) => None,
             });
-            schedule::Step { needs: needs.collect(), slot: operators::slot(graph, task) }
+            schedule::Step { needs: needs.collect(), lane: operators::lane(graph, task) }
         })
         .collect();
     let work = || {

@@ -9,6 +9,7 @@ use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
 use crate::operators::{self, OperatorError};
 use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
+use crate::pipeline::slot::Slot;
 use crate::store;
 
 /// The fingerprints of folders that were fetched.
@@ -60,7 +61,7 @@ pub fn prepare(fetched: Fetched, hashed: &mut Hashed) -> Result<Prepared, RunErr
                 Input::Task(index) => recipes.get(index).map(Recipe::fingerprint),
             };
             // In SQL a table's name matters; elsewhere only the slot does, so that renaming a node changes nothing.
-            let slot = if input.slot == "tables" { format!("table {}", input.name) } else { input.slot.to_string() };
+            let slot = if input.slot == Slot::Tables { format!("table {}", input.name) } else { input.slot.to_string() };
             inputs.entry(slot).or_default().extend(fingerprint);
         }
         recipes.push(operators::recipe(&graph, task, inputs));

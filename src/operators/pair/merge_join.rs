@@ -131,9 +131,8 @@ impl<'a> ResponsePairs<'a> {
                 (rule.rank(&candidate), reward, row)
             });
             // Of equal candidates, `min_by` returns the first.
-            let least = ranked.min_by(|(rank, reward, _), (other_rank, other_reward, _)| {
-                rank.total_cmp(other_rank).then(reward.total_cmp(other_reward))
-            });
+            let least = ranked
+                .min_by(|(rank, reward, _), (other_rank, other_reward, _)| rank.total_cmp(other_rank).then(reward.total_cmp(other_reward)));
             if let Some((_, reward, rejected)) = least {
                 pairs.chosen.push(chosen as u32);
                 pairs.rejected.push(rejected as u32);

@@ -14,6 +14,7 @@ pub use merge_join::{Rows, rows};
 pub use reference_sql::sql;
 
 use super::{Context, OperatorError, Summary};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::pair::Pair;
 use crate::sql::PromptGroups;
 use crate::tables::TableKind;
@@ -21,7 +22,7 @@ use crate::tables::TableKind;
 /// Makes one pair for each prompt with different rewards. The other prompts are counted as ties.
 pub(super) fn run(context: &Context, settings: &Pair) -> Result<Summary, OperatorError> {
     let session = context.spilling_session()?;
-    context.register(&session, "pool", "pool")?;
+    context.register(&session, "pool", Slot::Pool)?;
     let mut prompts = 0;
     let pairs = context.write_relation(TableKind::Pairs, |relation| {
         let mut rows = rows(&session, settings, context.seed(), PromptGroups::default)?;

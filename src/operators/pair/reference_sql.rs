@@ -13,11 +13,8 @@ use crate::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind}
 pub fn sql(settings: &Pair) -> String {
     let rank = rank(settings.rejected);
     let first = |column: &str, order: &str| format!("first_value({column} ORDER BY {order}, response_index, sampled_iteration)");
-    let spread = if settings.rejected == Rejected::TwoSigma {
-        ",\n         avg(reward) AS mean, stddev_pop(reward) AS deviation"
-    } else {
-        ""
-    };
+    let spread =
+        if settings.rejected == Rejected::TwoSigma { ",\n         avg(reward) AS mean, stddev_pop(reward) AS deviation" } else { "" };
     format!(
         "WITH best AS (
   SELECT prompt_id, {chosen_sampled_iteration} AS chosen_sampled_iteration, {chosen_index} AS chosen_index, max(reward) AS highest{spread}

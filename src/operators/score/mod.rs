@@ -17,6 +17,7 @@ pub use server::client;
 use super::support::reward_tree::{Reward, Term};
 use super::{Context, OperatorError, Summary};
 use crate::model::PromptContent;
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::relational;
 use crate::store::TableWriter;
@@ -33,7 +34,7 @@ const RESPONSES_PER_PART: usize = 256;
 pub(super) fn run(context: &Context, settings: &relational::Score) -> Result<Summary, OperatorError> {
     let reward = Reward::of(context.graph, context.task)?;
     let fingerprint = fingerprint(context)?;
-    let mut all: Vec<responses::Row> = context.rows("responses", responses::rows)?;
+    let mut all: Vec<responses::Row> = context.rows(Slot::Responses, responses::rows)?;
     all.sort_by(|a, b| (&a.prompt_id, a.sampled_iteration, a.response_index).cmp(&(&b.prompt_id, b.sampled_iteration, b.response_index)));
     let prompts = if reward.is_relational() { HashMap::new() } else { scoring_prompts(context)? };
     // Queries run before anything is written, so a failed query leaves nothing behind.
@@ -48,9 +49,9 @@ pub(super) fn run(context: &Context, settings: &relational::Score) -> Result<Sum
     for part in missing {
         context.check_stopped()?;
         let range = writer.rows_of(part);
-        let responses = all.get(range.clone()).ok_or_else(|| {
-            OperatorError::internal(PLACE, format!("part {part} has the responses {range:?} of {}", all.len()))
-        })?;
+        let responses = all
+            .get(range.clone())
+            .ok_or_else(|| OperatorError::internal(PLACE, format!("part {part} has the responses {range:?} of {}", all.len())))?;
         let rows = scoring.rewards(context, responses).map_err(|error| error.of(&writer.name_of(part)))?;
         writer.commit(part, &rewards::batch(&rows))?;
         done += responses.len();
@@ -61,8 +62,8 @@ pub(super) fn run(context: &Context, settings: &relational::Score) -> Result<Sum
 
 /// The fingerprint of the reward: of the input `reward`, and of the inputs `rewards` named by it.
 fn fingerprint(context: &Context) -> Result<String, OperatorError> {
-    let own = context.fingerprint_of("reward")?.to_string();
-    let named = context.recipe.inputs.get("rewards").map_or(&[][..], Vec::as_slice);
+    let own = context.fingerprint_of(Slot::Reward)?.to_string();
+    let named = context.recipe.inputs.get(Slot::Rewards.name()).map_or(&[][..], Vec::as_slice);
     if named.is_empty() {
         return Ok(own);
     }
@@ -82,7 +83,7 @@ struct ScoringPrompt {
 
 /// The prompts in the slot `prompts`, by id.
 fn scoring_prompts(context: &Context) -> Result<HashMap<String, ScoringPrompt>, OperatorError> {
-    let prompts = context.prompts("prompts")?;
+    let prompts = context.prompts(Slot::Prompts)?;
     let mut answers = Vec::with_capacity(prompts.len());
     for batch in &prompts.batches {
         answers.extend(server::reference_answers(batch)?);

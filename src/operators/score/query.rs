@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Int32Type, Schema};
 use super::score_error::ScoreError;
 use super::{ResponseToScore, Score, Scores};
 use crate::operators::{Context, OperatorError};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::tables::responses;
 
@@ -54,16 +55,16 @@ impl QueryScorer {
     /// Runs the query over `responses`, `prompts` and the tables of the node.
     ///
     /// # Errors
-    /// The result must have one row for each response without an error in `all`, and no other row. Under
-    /// `non_finite: stop`, rewards must be finite.
+    /// The result must have one row for each response without an error in `all`, and no other row.
+    /// Under `non_finite: stop`, rewards must be finite.
     pub(super) fn run(context: &Context, sql: &str, all: &[responses::Row], non_finite: NonFinite) -> Result<Self, OperatorError> {
         let session = context.query_session()?;
-        context.register(&session, "all_responses", "responses")?;
+        context.register(&session, "all_responses", Slot::Responses)?;
         session.register_view("responses", "SELECT * FROM all_responses WHERE error IS NULL")?;
-        if context.has("prompts") {
-            context.register(&session, "prompts", "prompts")?;
+        if context.has(Slot::Prompts) {
+            context.register(&session, "prompts", Slot::Prompts)?;
         }
-        context.register_named(&session, "tables")?;
+        context.register_named(&session, Slot::Tables)?;
         let query = Self::from_batches(&session.query(sql)?)?;
         query.check(all, non_finite)?;
         Ok(query)

@@ -14,6 +14,7 @@ use super::score_error::ScoreError;
 use super::{ResponseToScore, Score, Scores, ScoringPrompt};
 use crate::model::{ChatTemplate, PromptContent};
 use crate::operators::{Context, OperatorError};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::{self as spec, RewardProtocol};
 use crate::remote::{Client, Patience, Protocol, RemoteError, RewardServer, Scorable, each};
 
@@ -56,7 +57,7 @@ struct Texts<'a> {
 impl<'a> ServerScorer<'a> {
     /// Opens the client, and reads the policy's chat template.
     pub(super) fn open(context: &Context, settings: &'a spec::Server) -> Result<Self, OperatorError> {
-        let template = if context.has("policy") { context.checkpoint("policy")?.chat_template } else { None };
+        let template = if context.has(Slot::Policy) { context.checkpoint(Slot::Policy)?.chat_template } else { None };
         Ok(Self { server: client(settings)?, settings, template })
     }
 

@@ -13,6 +13,7 @@ pub use merge_join::{POOL_QUERY, SelectionParameters, rows};
 pub use reference_sql::sql;
 
 use super::{Context, OperatorError, Summary};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::select::{Select, Strategy};
 use crate::sql::{PromptGroups, Session};
 use crate::tables::TableKind;
@@ -24,17 +25,17 @@ pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, Opera
     // other.
     let session = context.spilling_session()?;
     let ranking = context.spilling_session()?;
-    let prompts = context.register_prompts(&session, "prompts", "prompts")?;
-    let has_pool = context.has("pool");
-    let is_own_pool = context.task.input("pool").is_some_and(|pool| context.is_own_table(pool));
+    let prompts = context.register_prompts(&session, "prompts", Slot::Prompts)?;
+    let has_pool = context.has(Slot::Pool);
+    let is_own_pool = context.task.input(Slot::Pool).is_some_and(|pool| context.is_own_table(pool));
     if is_own_pool {
-        context.register(&session, "recorded", "pool")?;
+        context.register(&session, "recorded", Slot::Pool)?;
         register_recorded(&session)?;
     } else if has_pool {
-        context.register(&session, "pool", "pool")?;
+        context.register(&session, "pool", Slot::Pool)?;
     }
-    if context.has("previous") {
-        context.register(&session, "previous", "previous")?;
+    if context.has(Slot::Previous) {
+        context.register(&session, "previous", Slot::Previous)?;
     }
     let stream = context.seed();
     let quota = Quota::new(settings, prompts, stream.iteration, has_pool);
