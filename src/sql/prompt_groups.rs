@@ -58,7 +58,13 @@ impl<'a> PromptGroups<'a> {
         for rows in (1..).map(|times: usize| times.saturating_mul(self.rows)) {
             self.tables.iter_mut().try_for_each(|table| table.fill(rows))?;
             // Every table has been read up to this prompt, so the prompts before it are complete.
-            let end = self.tables.iter().filter_map(|table| table.prompt_of(rows - 1)).min().map(str::to_string);
+            let mut end: Option<&str> = None;
+            for table in &self.tables {
+                if let Some(prompt_id) = table.prompt_of(rows - 1)? {
+                    end = Some(end.map_or(prompt_id, |end| end.min(prompt_id)));
+                }
+            }
+            let end = end.map(str::to_string);
             let group = self.tables.iter_mut().map(|table| table.take_before(end.as_deref())).collect::<Result<Vec<_>, _>>()?;
             if group.iter().any(|batch| batch.num_rows() > 0) {
                 return Ok(Some(group));
@@ -151,54 +157,65 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Checks the order of the rows in a batch, and of its first row after the last row read so
-    /// far.
+    /// Checks the order of the rows in a batch. Its first row must follow the last row before it.
     fn check_order(&self, batch: &RecordBatch) -> Result<(), StoreError> {
         let keys = self.keys(batch)?;
-        let ordered = |order: Ordering| order.is_lt() || (order.is_eq() && self.key.is_empty());
-        let before = self.last_row.as_ref().map(|before| self.keys(before)).transpose()?;
-        let first = before.filter(|before| !ordered(before.compare(0, &keys, 0))).map(|before| (before.described(0), 0));
-        let later =
-            || (1..keys.ids.len()).find(|row| !ordered(keys.compare(row - 1, &keys, *row))).map(|row| (keys.described(row - 1), row));
-        match first.or_else(later) {
-            Some((before, row)) => Err(self.error(&format!(
-                "expected rows in ascending order of {}, found {} after {before}",
-                if self.key.is_empty() { PROMPT_ID.to_string() } else { self.key.join(", ") },
-                keys.described(row)
-            ))),
-            None => Ok(()),
+        let is_ordered = |order: Ordering| order.is_lt() || (order.is_eq() && self.key.is_empty());
+        if let Some(last_row) = &self.last_row {
+            let last = self.keys(last_row)?;
+            if !is_ordered(last.compare(0, &keys, 0)) {
+                return Err(self.order_error(&keys.described(0), &last.described(0)));
+            }
         }
+        for row in 1..keys.ids.len() {
+            if !is_ordered(keys.compare(row - 1, &keys, row)) {
+                return Err(self.order_error(&keys.described(row), &keys.described(row - 1)));
+            }
+        }
+        Ok(())
+    }
+
+    fn order_error(&self, found: &str, before: &str) -> StoreError {
+        let key = if self.key.is_empty() { PROMPT_ID.to_string() } else { self.key.join(", ") };
+        self.error(&format!("expected rows in ascending order of {key}, found {found} after {before}"))
     }
 
     fn keys<'b>(&self, batch: &'b RecordBatch) -> Result<Keys<'b>, StoreError> {
-        let further = self.key.iter().skip(1).map(|name| batch.column_by_name(name)?.as_primitive_opt::<Int32Type>());
-        let keys = prompt_ids(batch).zip(further.collect()).map(|(ids, further)| Keys { ids, further });
-        let full = keys.filter(|keys| keys.ids.null_count() == 0 && keys.further.iter().all(|numbers| numbers.null_count() == 0));
-        full.ok_or_else(|| self.error(&format!("expected {PROMPT_ID} (Utf8) and the key {:?} in every row, found a row without", self.key)))
+        let numbers = self.key.iter().skip(1).map(|name| batch.column_by_name(name)?.as_primitive_opt::<Int32Type>());
+        let keys = prompt_ids(batch).zip(numbers.collect()).map(|(ids, numbers)| Keys { ids, numbers });
+        let has_nulls = |keys: &Keys| keys.ids.null_count() > 0 || keys.numbers.iter().any(|numbers| numbers.null_count() > 0);
+        match keys {
+            Some(keys) if !has_nulls(&keys) => Ok(keys),
+            _ => Err(self.error(&format!("expected {PROMPT_ID} (Utf8) and the key {:?} in every row, found a row without", self.key))),
+        }
+    }
+
+    fn prompt_ids<'b>(&self, batch: &'b RecordBatch) -> Result<&'b StringArray, StoreError> {
+        prompt_ids(batch).ok_or_else(|| self.error(&format!("expected a column {PROMPT_ID} (Utf8), found none")))
     }
 
     fn error(&self, problem: &str) -> StoreError {
         StoreError::Sql { message: format!("table {}: {problem}", self.name) }
     }
 
-    /// The prompt_id of a waiting row.
-    fn prompt_of(&self, mut row: usize) -> Option<&str> {
+    /// The prompt_id of a waiting row; `None` if fewer rows are waiting.
+    fn prompt_of(&self, mut row: usize) -> Result<Option<&str>, StoreError> {
         for batch in &self.waiting {
             if row < batch.num_rows() {
-                return prompt_ids(batch).map(|ids| ids.value(row));
+                return Ok(Some(self.prompt_ids(batch)?.value(row)));
             }
             row -= batch.num_rows();
         }
-        None
+        Ok(None)
     }
 
     /// Takes the waiting rows of the prompts before `end`, or all waiting rows.
     fn take_before(&mut self, end: Option<&str>) -> Result<RecordBatch, StoreError> {
         let mut taken = Vec::new();
         while let Some(batch) = self.waiting.pop_front() {
-            let count = match (end, prompt_ids(&batch)) {
-                (Some(end), Some(ids)) => rows_before(ids, end),
-                _ => batch.num_rows(),
+            let count = match end {
+                Some(end) => rows_before(self.prompt_ids(&batch)?, end),
+                None => batch.num_rows(),
             };
             self.waiting_rows -= count;
             taken.push(batch.slice(0, count));
@@ -214,18 +231,26 @@ impl Table<'_> {
 /// The columns of a sort order.
 struct Keys<'a> {
     ids: &'a StringArray,
-    further: Vec<&'a Int32Array>,
+    /// The columns behind the prompt_id.
+    numbers: Vec<&'a Int32Array>,
 }
 
 impl Keys<'_> {
     fn compare(&self, row: usize, other: &Keys, other_row: usize) -> Ordering {
-        let further = || self.further.iter().zip(&other.further).map(|(ours, theirs)| ours.value(row).cmp(&theirs.value(other_row)));
-        self.ids.value(row).cmp(other.ids.value(other_row)).then_with(|| further().find(|order| order.is_ne()).unwrap_or(Ordering::Equal))
+        let mut order = self.ids.value(row).cmp(other.ids.value(other_row));
+        for (ours, theirs) in self.numbers.iter().zip(&other.numbers) {
+            order = order.then_with(|| ours.value(row).cmp(&theirs.value(other_row)));
+        }
+        order
     }
 
+    /// The key of a row for people.
     fn described(&self, row: usize) -> String {
-        let further = self.further.iter().map(|numbers| format!(", {}", numbers.value(row)));
-        format!("{}{}", self.ids.value(row), further.collect::<String>())
+        let mut text = self.ids.value(row).to_string();
+        for numbers in &self.numbers {
+            text += &format!(", {}", numbers.value(row));
+        }
+        text
     }
 }
 
