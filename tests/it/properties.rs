@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
-use optune::operators::select::{self, POOL_QUERY, SelectionParameters, Quota};
+use optune::operators::select::{self, POOL_QUERY, Quota, SelectionParameters};
 use optune::operators::support::rng::Stream;
 use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};

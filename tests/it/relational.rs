@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use optune::operators::select::{self, POOL_QUERY, SelectionParameters, Quota};
+use optune::operators::select::{self, POOL_QUERY, Quota, SelectionParameters};
 use optune::operators::support::rng::Stream;
 use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
@@ -244,7 +244,8 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     let pool = pool::batch(&rows);
     let (prompts, stream) = (drawn(&mut draw, &ids, Stream { seed: 1, iteration: 2 }), Stream { seed: 1, iteration: 2 });
     let settings = Select { ratio: 0.5, ..Select::default() };
-    let parameters = SelectionParameters { settings: &settings, quota: Quota { count: 100_000, dropped: 0 }, stream, pool_query: POOL_QUERY };
+    let parameters =
+        SelectionParameters { settings: &settings, quota: Quota { count: 100_000, dropped: 0 }, stream, pool_query: POOL_QUERY };
     let ranked = |bytes: usize| {
         let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(bytes, space.path()).unwrap());
         // Copies, since a slice counts as all that it is a slice of.
