@@ -8,7 +8,7 @@ mod reference_sql;
 
 pub use reference_sql::sql;
 
-use arrow::array::{Array, Float64Array, Int32Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{Float64Array, Int32Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{interleave, take};
 
 use super::{Context, OperatorError, Summary};

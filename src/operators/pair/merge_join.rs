@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, Float64Array, Int32Array, RecordBatch, StringArray, UInt32Array, new_null_array};
+use arrow::array::{Float64Array, Int32Array, RecordBatch, StringArray, UInt32Array, new_null_array};
 use arrow::compute::{sum, take};
 use arrow::datatypes::DataType;
 
