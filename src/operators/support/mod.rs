@@ -15,6 +15,7 @@ mod progress;
 pub(super) mod reward_tree;
 pub mod rng;
 pub(super) mod rows;
+pub(super) mod running_spread;
 pub mod tensors;
 pub(super) mod training_job;
 
