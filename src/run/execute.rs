@@ -120,7 +120,7 @@ fn tracker<'w>(run: &RunLock, prepared: &Prepared, warn: &'w (dyn Fn(&str) + Syn
     let mut wanted = HashMap::new();
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
         wanted.insert(task.output_key(), recipe.fingerprint());
-        wanted.extend(task.training_place().map(|place| (place, operators::training_recipe(recipe).fingerprint())));
+        wanted.extend(task.training_place().map(|key| (key, operators::training_recipe(recipe).fingerprint())));
     }
     // The seed, which runs are told apart by, once: it may be a param.
     let mut params = IndexMap::from([("seed".to_string(), prepared.graph.seed.to_string())]);
@@ -141,9 +141,9 @@ fn ended(outcomes: &[Outcome<OperatorError>]) -> Ended {
 
 /// Runs one stage, with its beginning and its end in the journal.
 fn run_one(context: &Context) -> Result<(), OperatorError> {
-    let (place, start) = (context.task.output_key(), Instant::now());
+    let (key, start) = (context.task.output_key(), Instant::now());
     let record = |kind: EventKind, seconds: Option<f64>, message: Option<String>| {
-        let mut event = Event::new(kind, &place.name, place.iteration);
+        let mut event = Event::new(kind, &key.name, key.iteration);
         (event.seconds, event.message) = (seconds, message);
         context.run.record(event)
     };
@@ -169,19 +169,19 @@ fn run_one(context: &Context) -> Result<(), OperatorError> {
 /// Checks every output in the run folder against its checksums, those that the pipeline has no more too; what is damaged is moved aside, reported, and made again.
 fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     run.damaged_journal().iter().for_each(|bad| progress.warned("journal", &bad.to_string()));
-    let labels: HashMap<OutputKey, String> = places(prepared).map(|(label, place)| (place, label)).collect();
-    for place in run.places()? {
-        for bad in run.verify(&place)? {
-            progress.warned(labels.get(&place).unwrap_or(&place.name), &bad.to_string());
+    let labels: HashMap<OutputKey, String> = keys(prepared).map(|(label, key)| (key, label)).collect();
+    for key in run.keys()? {
+        for bad in run.verify(&key)? {
+            progress.warned(labels.get(&key).unwrap_or(&key.name), &bad.to_string());
         }
     }
     Ok(())
 }
 
 /// Where the outputs of all tasks lie, with the tasks' labels.
-fn places(prepared: &Prepared) -> impl Iterator<Item = (String, OutputKey)> {
+fn keys(prepared: &Prepared) -> impl Iterator<Item = (String, OutputKey)> {
     let of = |task: &crate::pipeline::graph::Task| {
-        [Some(task.output_key()), task.training_place()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>()
+        [Some(task.output_key()), task.training_place()].into_iter().flatten().map(|key| (task.label(), key)).collect::<Vec<_>>()
     };
     prepared.graph.tasks.iter().flat_map(of)
 }
@@ -190,10 +190,10 @@ fn places(prepared: &Prepared) -> impl Iterator<Item = (String, OutputKey)> {
 /// finished stays in the cache.
 fn retire(run: &RunLock, prepared: &Prepared) -> Result<(), RunError> {
     let sources = prepared.graph.sources.iter().map(|source| source.output_key());
-    let wanted: HashSet<OutputKey> = places(prepared).map(|(_, place)| place).chain(sources).collect();
-    for (place, _) in run.manifests()? {
-        if !wanted.contains(&place) {
-            run.retire(&place)?;
+    let wanted: HashSet<OutputKey> = keys(prepared).map(|(_, key)| key).chain(sources).collect();
+    for (key, _) in run.manifests()? {
+        if !wanted.contains(&key) {
+            run.retire(&key)?;
         }
     }
     Ok(())
@@ -202,13 +202,13 @@ fn retire(run: &RunLock, prepared: &Prepared) -> Result<(), RunError> {
 /// Links into the run folder what the cache has; a model's training table before the model, which is looked for first, because it is published last.
 fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
-        let cached = |place: OutputKey, recipe: &Recipe| {
-            Ok::<_, StoreError>((run.state(&place, recipe)? == State::Cached).then(|| (place, recipe.fingerprint())))
+        let cached = |key: OutputKey, recipe: &Recipe| {
+            Ok::<_, StoreError>((run.state(&key, recipe)? == State::Cached).then(|| (key, recipe.fingerprint())))
         };
         let output = cached(task.output_key(), recipe)?;
-        let training = task.training_place().map(|place| cached(place, &operators::training_recipe(recipe))).transpose()?.flatten();
-        for (place, fingerprint) in training.into_iter().chain(output) {
-            let (_, damaged) = run.adopt(&place, &fingerprint)?;
+        let training = task.training_place().map(|key| cached(key, &operators::training_recipe(recipe))).transpose()?.flatten();
+        for (key, fingerprint) in training.into_iter().chain(output) {
+            let (_, damaged) = run.adopt(&key, &fingerprint)?;
             damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));
         }
     }

@@ -35,11 +35,11 @@ pub(super) fn over(outputs: &[(OutputKey, Manifest)]) -> Vec<(&'static str, Stri
     let filled = |text: &str| {
         let mut text = text.to_string();
         for (name, tables) in &relations {
-            let place = format!("{{{name}}}");
-            if text.contains(&place) && tables.is_empty() {
+            let key = format!("{{{name}}}");
+            if text.contains(&key) && tables.is_empty() {
                 return None;
             }
-            text = text.replace(&place, &tables.iter().map(String::as_str).collect::<Vec<_>>().join("\n  UNION ALL "));
+            text = text.replace(&key, &tables.iter().map(String::as_str).collect::<Vec<_>>().join("\n  UNION ALL "));
         }
         Some(text)
     };
@@ -53,10 +53,10 @@ pub(super) fn outputs(outputs: &[(OutputKey, Manifest)]) -> Result<RecordBatch, 
     let kind = |manifest: &Manifest| manifest.table.map_or(manifest.kind.name(), TableKind::name);
     let rows = |manifest: &Manifest| (manifest.kind == OutputKind::Table).then(|| count(manifest.rows()));
     let bytes = |manifest: &Manifest| count(manifest.listed().fold(0, |bytes: u64, listed| bytes.saturating_add(listed.bytes)));
-    let iteration = |place: &Place| place.iteration.and_then(|iteration| i32::try_from(iteration).ok());
+    let iteration = |key: &OutputKey| key.iteration.and_then(|iteration| i32::try_from(iteration).ok());
     let columns: [(&str, ArrayRef); 10] = [
-        ("node", Arc::new(StringArray::from_iter_values(outputs.iter().map(|(place, _)| &place.name)))),
-        ("iteration", Arc::new(outputs.iter().map(|(place, _)| iteration(place)).collect::<Int32Array>())),
+        ("node", Arc::new(StringArray::from_iter_values(outputs.iter().map(|(key, _)| &key.name)))),
+        ("iteration", Arc::new(outputs.iter().map(|(key, _)| iteration(key)).collect::<Int32Array>())),
         ("operator", Arc::new(StringArray::from_iter_values(manifests().map(|manifest| &manifest.recipe.operator)))),
         ("kind", Arc::new(StringArray::from_iter_values(manifests().map(kind)))),
         ("rows", Arc::new(manifests().map(rows).collect::<Int64Array>())),
@@ -105,9 +105,9 @@ impl<'a> Lineage<'a> {
     /// The queries that each name in the views' texts stands for, one a table.
     fn relations(&self) -> BTreeMap<&'static str, BTreeSet<String>> {
         let mut relations = BTreeMap::new();
-        let select = |node: &str, columns: &str, (place, _): &(OutputKey, Manifest)| {
-            let iteration = if self.iterated(&place.name) { "iteration" } else { "CAST(NULL AS INT) AS iteration" };
-            let (node, table) = (node.replace('\'', "''"), place.name.replace('"', "\"\""));
+        let select = |node: &str, columns: &str, (key, _): &(OutputKey, Manifest)| {
+            let iteration = if self.iterated(&key.name) { "iteration" } else { "CAST(NULL AS INT) AS iteration" };
+            let (node, table) = (node.replace('\'', "''"), key.name.replace('"', "\"\""));
             format!("SELECT '{node}' AS node, {iteration}, {columns} FROM \"{table}\"")
         };
         let all = |kind: TableKind, columns: &str| -> BTreeSet<String> {
@@ -153,6 +153,6 @@ impl<'a> Lineage<'a> {
 
     /// Whether a table has the column `iteration`.
     fn iterated(&self, name: &str) -> bool {
-        self.outputs.iter().any(|(place, _)| place.kind == OutputKind::Table && place.name == name && place.iteration.is_some())
+        self.outputs.iter().any(|(key, _)| key.kind == OutputKind::Table && key.name == name && key.iteration.is_some())
     }
 }

@@ -93,12 +93,12 @@ pub(super) struct Listed<'a> {
 
 impl Manifest {
     /// The manifest of an output that has nothing yet.
-    pub(super) fn new(place: &OutputKey, recipe: &Recipe) -> Self {
+    pub(super) fn new(key: &OutputKey, recipe: &Recipe) -> Self {
         Self {
             manifest_version: VERSION,
-            node: place.name.clone(),
-            iteration: place.iteration,
-            kind: place.kind,
+            node: key.name.clone(),
+            iteration: key.iteration,
+            kind: key.kind,
             fingerprint: recipe.fingerprint(),
             recipe: recipe.clone(),
             table: None,

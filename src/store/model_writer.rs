@@ -11,7 +11,7 @@ use crate::dag::fingerprint::Recipe;
 #[derive(Debug)]
 pub struct ModelWriter<'a> {
     lock: &'a RunLock,
-    place: OutputKey,
+    key: OutputKey,
     manifest: Manifest,
     dir: PathBuf,
 }
@@ -21,14 +21,14 @@ impl RunLock {
     ///
     /// # Errors
     /// The folder cannot be made, or the place is a table's.
-    pub fn write_model(&self, place: &OutputKey, recipe: &Recipe) -> Result<ModelWriter<'_>, StoreError> {
-        place.check()?;
-        if place.kind != OutputKind::Model {
-            return Err(StoreError::Name { what: "model", name: place.to_string() });
+    pub fn write_model(&self, key: &OutputKey, recipe: &Recipe) -> Result<ModelWriter<'_>, StoreError> {
+        key.check()?;
+        if key.kind != OutputKind::Model {
+            return Err(StoreError::Name { what: "model", name: key.to_string() });
         }
         let dir = self.temporary()?;
         files::create_folder(&dir)?;
-        Ok(ModelWriter { lock: self, place: place.clone(), manifest: Manifest::new(place, recipe), dir })
+        Ok(ModelWriter { lock: self, key: key.clone(), manifest: Manifest::new(key, recipe), dir })
     }
 }
 
@@ -45,14 +45,14 @@ impl ModelWriter<'_> {
     pub fn finish(mut self, counts: BTreeMap<String, i64>) -> Result<Manifest, StoreError> {
         self.manifest.files = checkpoint::sync_and_hash(&self.dir)?;
         if self.manifest.files.is_empty() {
-            return Err(StoreError::Incomplete { place: self.place, done: 0, of: 1 });
+            return Err(StoreError::Incomplete { key: self.key, done: 0, of: 1 });
         }
         self.manifest.counts = counts;
         self.manifest.complete = true;
         self.manifest.write(&self.dir, &self.lock.temporary()?)?;
-        self.lock.publish(&self.place, &self.dir, &self.manifest)?;
-        self.lock.put_in_place(&self.dir, &self.place)?;
-        self.lock.remember(&self.lock.path(&self.place), &self.manifest);
+        self.lock.publish(&self.key, &self.dir, &self.manifest)?;
+        self.lock.put_in_place(&self.dir, &self.key)?;
+        self.lock.remember(&self.lock.path(&self.key), &self.manifest);
         checkpoint::remove(self.lock, &self.manifest.fingerprint)?;
         Ok(self.manifest)
     }

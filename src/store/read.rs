@@ -15,8 +15,8 @@ impl Run {
     ///
     /// # Errors
     /// The table is missing, unfinished, damaged, or not a `table`.
-    pub fn read_table(&self, place: &OutputKey, table: Option<TableKind>) -> Result<Vec<RecordBatch>, StoreError> {
-        let (folder, manifest) = self.finished(place)?;
+    pub fn read_table(&self, key: &OutputKey, table: Option<TableKind>) -> Result<Vec<RecordBatch>, StoreError> {
+        let (folder, manifest) = self.finished(key)?;
         let mut batches = Vec::with_capacity(manifest.parts.len());
         for part in &manifest.parts {
             let path = folder.join(&part.file);
@@ -36,25 +36,25 @@ impl Run {
     ///
     /// # Errors
     /// The model is missing or damaged.
-    pub fn model_dir(&self, place: &OutputKey) -> Result<PathBuf, StoreError> {
-        self.finished(place).map(|(folder, _)| folder)
+    pub fn model_dir(&self, key: &OutputKey) -> Result<PathBuf, StoreError> {
+        self.finished(key).map(|(folder, _)| folder)
     }
 
     /// The folder and manifest of an output that is complete and undamaged.
-    fn finished(&self, place: &OutputKey) -> Result<(PathBuf, Manifest), StoreError> {
-        let folder = self.path(place);
-        let manifest = self.manifest(place)?.ok_or_else(|| StoreError::Missing { place: place.clone(), path: folder.clone() })?;
+    fn finished(&self, key: &OutputKey) -> Result<(PathBuf, Manifest), StoreError> {
+        let folder = self.path(key);
+        let manifest = self.manifest(key)?.ok_or_else(|| StoreError::Missing { key: key.clone(), path: folder.clone() })?;
         if !manifest.complete {
             let (done, of) = (manifest.parts.len() as u64, manifest.part_count);
-            return Err(StoreError::Incomplete { place: place.clone(), done, of });
+            return Err(StoreError::Incomplete { key: key.clone(), done, of });
         }
-        self.check_bytes(place, &manifest)?;
+        self.check_bytes(key, &manifest)?;
         Ok((folder, manifest))
     }
 
     /// Compares the files of an output with its manifest, once a process, and changes nothing.
-    pub(super) fn check_bytes(&self, place: &OutputKey, manifest: &Manifest) -> Result<(), StoreError> {
-        let folder = self.path(place);
+    pub(super) fn check_bytes(&self, key: &OutputKey, manifest: &Manifest) -> Result<(), StoreError> {
+        let folder = self.path(key);
         if self.is_verified(&folder, manifest) {
             return Ok(());
         }

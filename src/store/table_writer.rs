@@ -18,7 +18,7 @@ use crate::tables::{InOrder, TableKind};
 #[derive(Debug)]
 pub struct TableWriter<'a> {
     lock: &'a RunLock,
-    place: OutputKey,
+    key: OutputKey,
     folder: PathBuf,
     manifest: Manifest,
     quarantined: Vec<Quarantined>,
@@ -38,53 +38,53 @@ impl RunLock {
     /// Files cannot be read, moved or written, or the place is a model's.
     pub fn write_table(
         &self,
-        place: &OutputKey,
+        key: &OutputKey,
         recipe: &Recipe,
         table: Option<TableKind>,
         input_rows: usize,
         part_rows: usize,
     ) -> Result<TableWriter<'_>, StoreError> {
-        place.check()?;
-        if place.kind != OutputKind::Table {
-            return Err(StoreError::Name { what: "table", name: place.to_string() });
+        key.check()?;
+        if key.kind != OutputKind::Table {
+            return Err(StoreError::Name { what: "table", name: key.to_string() });
         }
         let part_rows = part_rows.max(1);
-        let mut fresh = Manifest::new(place, recipe);
+        let mut fresh = Manifest::new(key, recipe);
         fresh.table = table;
         (fresh.input_rows, fresh.part_rows) = (input_rows as u64, part_rows as u64);
         fresh.part_count = input_rows.div_ceil(part_rows).max(1) as u64;
 
-        let mut quarantined = self.verify(place)?;
-        if self.manifest(place)?.is_none_or(|manifest| manifest.fingerprint != fresh.fingerprint) {
-            self.retire(place)?;
-            if self.take_back(place, &fresh.fingerprint)? {
-                quarantined.extend(self.verify(place)?);
+        let mut quarantined = self.verify(key)?;
+        if self.manifest(key)?.is_none_or(|manifest| manifest.fingerprint != fresh.fingerprint) {
+            self.retire(key)?;
+            if self.take_back(key, &fresh.fingerprint)? {
+                quarantined.extend(self.verify(key)?);
             }
         }
-        let folder = self.path(place);
-        let manifest = match self.manifest(place)? {
+        let folder = self.path(key);
+        let manifest = match self.manifest(key)? {
             Some(manifest) if same_slices(&manifest, &fresh) => manifest,
             there => {
                 if let Some(there) = there {
-                    quarantined.push(self.refuse_slices(place, &there, &fresh)?);
+                    quarantined.push(self.refuse_slices(key, &there, &fresh)?);
                 }
                 files::create_folder(&folder)?;
                 fresh.write(&folder, &self.temporary()?)?;
                 fresh
             }
         };
-        let writer = TableWriter { lock: self, place: place.clone(), folder, manifest, quarantined, begun: Instant::now() };
+        let writer = TableWriter { lock: self, key: key.clone(), folder, manifest, quarantined, begun: Instant::now() };
         writer.remove_unlisted()?;
         Ok(writer)
     }
 
     /// Parts of other slices of the same recipe are a caller's mistake, but no reason to lose them.
-    fn refuse_slices(&self, place: &OutputKey, there: &Manifest, fresh: &Manifest) -> Result<Quarantined, StoreError> {
+    fn refuse_slices(&self, key: &OutputKey, there: &Manifest, fresh: &Manifest) -> Result<Quarantined, StoreError> {
         let describe = |manifest: &Manifest| format!("{} input rows", manifest.input_rows);
-        let path = self.path(place);
-        let moved_to = self.move_aside(&path, &place.word())?;
+        let path = self.path(key);
+        let moved_to = self.move_aside(&path, &key.word())?;
         let report = Quarantined { path, moved_to, expected: describe(fresh), found: describe(there) };
-        self.report(place, std::slice::from_ref(&report))?;
+        self.report(key, std::slice::from_ref(&report))?;
         Ok(report)
     }
 }
@@ -142,7 +142,7 @@ impl<'a> TableWriter<'a> {
     pub fn commit(&mut self, part: usize, batch: &RecordBatch) -> Result<(), StoreError> {
         let missing = self.missing();
         if !missing.contains(&part) {
-            return Err(StoreError::Part { place: self.place.clone(), part, missing });
+            return Err(StoreError::Part { key: self.key.clone(), part, missing });
         }
         self.write(part, format!("part-{part:05}.parquet"), batch)
     }
@@ -191,11 +191,11 @@ impl<'a> TableWriter<'a> {
     pub fn finish(mut self, counts: BTreeMap<String, i64>) -> Result<Manifest, StoreError> {
         let (done, of) = (self.manifest.parts.len() as u64, self.manifest.part_count);
         if done != of {
-            return Err(StoreError::Incomplete { place: self.place, done, of });
+            return Err(StoreError::Incomplete { key: self.key, done, of });
         }
         self.manifest.counts = counts;
         self.manifest.complete = true;
-        self.lock.publish(&self.place, &self.folder, &self.manifest)?;
+        self.lock.publish(&self.key, &self.folder, &self.manifest)?;
         self.manifest.write(&self.folder, &self.lock.temporary()?)?;
         Ok(self.manifest)
     }
@@ -220,8 +220,8 @@ pub struct PartWriter<'w, 'a> {
     file: String,
     temporary: PathBuf,
     /// The temporary file, which the encoder writes.
-    written: files::Growing,
-    encoder: Encoder<files::Growing>,
+    written: files::HashedFile,
+    encoder: Encoder<files::HashedFile>,
     /// The checks of the rows; none where they were checked before.
     in_order: Option<InOrder>,
     rows: u64,
@@ -236,7 +236,7 @@ impl<'w, 'a> PartWriter<'w, 'a> {
         in_order: Option<InOrder>,
     ) -> Result<Self, StoreError> {
         let temporary = table.lock.temporary()?;
-        let written = files::Growing::create(&temporary)?;
+        let written = files::HashedFile::create(&temporary)?;
         let encoder = Encoder::of_part(written.clone(), schema, &table.manifest.fingerprint, part);
         let encoder = encoder.map_err(|error| parquet::cannot_write(&table.folder.join(&file), error))?;
         Ok(Self { table, part, file, temporary, written, encoder, in_order, rows: 0 })
@@ -275,7 +275,7 @@ impl<'w, 'a> PartWriter<'w, 'a> {
         manifest.write(&table.folder, &table.lock.temporary()?)?;
         table.manifest = manifest;
         table.lock.remember(&table.folder, &table.manifest);
-        let mut event = Event::new(EventKind::PartCommitted, &table.place.name, table.place.iteration);
+        let mut event = Event::new(EventKind::PartCommitted, &table.key.name, table.key.iteration);
         (event.part, event.rows, event.seconds) = (Some(index), Some(rows), Some(table.begun.elapsed().as_secs_f64()));
         table.begun = Instant::now();
         table.lock.record(event)?;

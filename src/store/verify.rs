@@ -49,9 +49,9 @@ impl Run {
     pub fn verify_all(&self) -> Result<Verified, StoreError> {
         let mut verified = Verified::default();
         let (mut made, mut inputs): (BTreeSet<Fingerprint>, BTreeSet<Fingerprint>) = Default::default();
-        for place in self.places()? {
-            verified.add(inspect_output(&self.path(&place))?);
-            if let Ok(Some(manifest)) = self.manifest(&place) {
+        for key in self.keys()? {
+            verified.add(inspect_output(&self.path(&key))?);
+            if let Ok(Some(manifest)) = self.manifest(&key) {
                 inputs.extend(manifest.recipe.inputs.into_values().flatten());
                 made.insert(manifest.fingerprint);
             }

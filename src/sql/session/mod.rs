@@ -214,15 +214,15 @@ impl Session {
     /// As for [`Self::over_run`].
     pub fn register_run(&self, run: &Run) -> Result<(), StoreError> {
         let manifests = run.manifests()?;
-        let tables: Vec<_> = manifests.iter().filter(|(place, _)| place.kind == OutputKind::Table).cloned().collect();
-        let own: HashSet<&str> = tables.iter().map(|(place, _)| place.name.as_str()).collect();
+        let tables: Vec<_> = manifests.iter().filter(|(key, _)| key.kind == OutputKind::Table).cloned().collect();
+        let own: HashSet<&str> = tables.iter().map(|(key, _)| key.name.as_str()).collect();
         let names = ["journal", views::OUTPUTS].into_iter().chain(views::names());
         for name in names.chain(own.iter().copied()) {
             self.context.deregister_table(TableReference::bare(name)).map_err(sql)?;
         }
         for group in tables.chunk_by(|(one, _), (other, _)| one.name == other.name) {
-            if let [(place, _), ..] = group {
-                self.register_manifests(&place.name, run, group)?;
+            if let [(key, _), ..] = group {
+                self.register_manifests(&key.name, run, group)?;
             }
         }
         if !own.contains("journal") {
@@ -271,9 +271,9 @@ impl Session {
     /// # Errors
     /// There is no place, no output at one of them, or a part is not what its manifest says.
     pub fn register_places(&self, name: &str, run: &Run, places: &[OutputKey]) -> Result<(), StoreError> {
-        let output = |place: &Place| {
-            let manifest = run.manifest(place)?.ok_or_else(|| StoreError::Missing { place: place.clone(), path: run.path(place) })?;
-            Ok((place.clone(), manifest))
+        let output = |key: &OutputKey| {
+            let manifest = run.manifest(key)?.ok_or_else(|| StoreError::Missing { key: key.clone(), path: run.path(key) })?;
+            Ok((key.clone(), manifest))
         };
         self.register_manifests(name, run, &places.iter().map(output).collect::<Result<Vec<_>, StoreError>>()?)
     }
@@ -436,16 +436,16 @@ impl Session {
     /// Adds the committed parts that the manifests list. A table without any part yet has its fixed schema and no rows.
     fn register_manifests(&self, name: &str, run: &Run, outputs: &[(OutputKey, Manifest)]) -> Result<(), StoreError> {
         let mut files = Vec::new();
-        for (place, manifest) in outputs {
-            run.check_bytes(place, manifest)?;
-            files.extend(manifest.parts.iter().map(|part| (place.iteration, run.path(place).join(&part.file))));
+        for (key, manifest) in outputs {
+            run.check_bytes(key, manifest)?;
+            files.extend(manifest.parts.iter().map(|part| (key.iteration, run.path(key).join(&part.file))));
         }
         let kind = outputs.iter().find_map(|(_, manifest)| manifest.table);
         match kind {
             _ if !files.is_empty() => self.register_files(name, &files),
             Some(kind) => {
                 let iteration =
-                    outputs.iter().any(|(place, _)| place.iteration.is_some()).then(|| Field::new(ITERATION, DataType::Int32, true));
+                    outputs.iter().any(|(key, _)| key.iteration.is_some()).then(|| Field::new(ITERATION, DataType::Int32, true));
                 let fields = kind.schema().fields().iter().cloned().chain(iteration.map(Arc::new)).collect::<Vec<_>>();
                 self.register_empty(name, Arc::new(Schema::new(fields)))
             }
