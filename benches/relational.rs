@@ -83,7 +83,7 @@ pub fn measure(arguments: &Arguments) -> Result<Value, Box<dyn Error>> {
 
     let session = Session::new()?;
     for name in STAGES {
-        session.register_places(name, &lock, &[OutputKey::table(name, Some(2))])?;
+        session.register_outputs(name, &lock, &[OutputKey::table(name, Some(2))])?;
     }
     measurement["selected"] = json!(session.count("SELECT count(*) FROM selection WHERE selected")?);
     measurement["pool"] = json!(session.count("SELECT count(*) FROM pool")?);

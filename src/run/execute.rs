@@ -170,8 +170,8 @@ fn run_one(context: &Context) -> Result<(), OperatorError> {
 fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     run.damaged_journal().iter().for_each(|bad| progress.warned("journal", &bad.to_string()));
     let labels: HashMap<OutputKey, String> = keys(prepared).map(|(label, key)| (key, label)).collect();
-    for key in run.keys()? {
-        for bad in run.verify(&key)? {
+    for key in run.output_keys()? {
+        for bad in run.quarantine().verify(&key)? {
             progress.warned(labels.get(&key).unwrap_or(&key.name), &bad.to_string());
         }
     }
@@ -193,7 +193,7 @@ fn retire(run: &RunLock, prepared: &Prepared) -> Result<(), RunError> {
     let wanted: HashSet<OutputKey> = keys(prepared).map(|(_, key)| key).chain(sources).collect();
     for (key, _) in run.manifests()? {
         if !wanted.contains(&key) {
-            run.retire(&key)?;
+            run.cache().retire(&key)?;
         }
     }
     Ok(())
@@ -208,7 +208,7 @@ fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<
         let output = cached(task.output_key(), recipe)?;
         let training = task.training_place().map(|key| cached(key, &operators::training_recipe(recipe))).transpose()?.flatten();
         for (key, fingerprint) in training.into_iter().chain(output) {
-            let (_, damaged) = run.adopt(&key, &fingerprint)?;
+            let (_, damaged) = run.cache().adopt(&key, &fingerprint)?;
             damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));
         }
     }

@@ -1,4 +1,5 @@
-//! The cache: finished outputs by fingerprint, shared by all runs through hard links, and unfinished tables.
+//! The cache: finished outputs by fingerprint, shared by all runs through hard links, and
+//! unfinished tables.
 
 use std::path::Path;
 
@@ -21,10 +22,11 @@ impl RunLock {
 }
 
 impl Cache<'_> {
-    /// Links the finished output `fingerprint` from the cache into the run, atomically. It replaces the output there.
+    /// Links the finished output `fingerprint` from the cache into the run, atomically. It replaces
+    /// the output there.
     ///
-    /// Returns whether it did. It did not if the entry is missing or damaged; a damaged entry is moved aside and
-    /// reported.
+    /// Returns whether it did. It did not if the entry is missing or damaged; a damaged entry is
+    /// moved aside and reported.
     ///
     /// # Errors
     /// Files cannot be read or linked, or the fingerprint belongs to another kind of output.
@@ -52,8 +54,8 @@ impl Cache<'_> {
         Ok((true, reports))
     }
 
-    /// Shares a finished output through the cache. An existing entry stays. `folder` has the files of `manifest`, and
-    /// the manifest is complete.
+    /// Shares a finished output through the cache. An existing entry stays. `folder` has the files
+    /// of `manifest`, and the manifest is complete.
     pub(super) fn publish(&self, key: &OutputKey, folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
         let run = self.run;
         let entry = run.cache_entry(&manifest.fingerprint);
@@ -84,10 +86,11 @@ impl Cache<'_> {
         files::rename(made, &folder)
     }
 
-    /// Removes an output from the run without loss of work: a finished output stays in the cache, and the parts of an
-    /// unfinished table move there.
+    /// Removes an output from the run without loss of work: a finished output stays in the cache,
+    /// and the parts of an unfinished table move there.
     ///
-    /// After a node moved into the loop or out of it, its old outputs use the same folder. They are retired too.
+    /// After a node moved into the loop or out of it, its old outputs use the same folder. They are
+    /// retired too.
     ///
     /// # Errors
     /// Files cannot be linked or moved.
@@ -122,7 +125,8 @@ impl Cache<'_> {
         self.run.discard(&folder)
     }
 
-    /// Moves an unfinished table's folder to the cache. Of two such folders, the one with more parts stays.
+    /// Moves an unfinished table's folder to the cache. Of two such folders, the one with more
+    /// parts stays.
     fn keep_unfinished(&self, folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
         let entry = self.run.unfinished_cache_entry(&manifest.fingerprint);
         files::create_folder(&self.run.runs().cache_folder())?;
@@ -167,7 +171,8 @@ fn two_outputs(fingerprint: &Fingerprint, expected: String, found: &Manifest) ->
     StoreError::TwoOutputs { fingerprint: fingerprint.clone(), expected, found: found.describe() }
 }
 
-/// Links every file of `manifest` from one folder into a new one, durably. The caller writes the manifest itself.
+/// Links every file of `manifest` from one folder into a new one, durably. The caller writes the
+/// manifest itself.
 fn link_all(from: &Path, to: &Path, manifest: &Manifest) -> Result<(), StoreError> {
     files::remove(to)?;
     files::create_folder(to)?;

@@ -1,4 +1,5 @@
-//! Checkpoints of unfinished models: folders on disk, replaced atomically, removed with the finished model.
+//! Checkpoints of unfinished models: folders on disk, replaced atomically, removed with the
+//! finished model.
 //!
 //! Knows nothing of their contents.
 
@@ -13,7 +14,8 @@ use super::name::check_key;
 use super::{Event, EventKind, OutputKey, Quarantined, Run, RunLock, StoreError, checksum, files};
 use crate::dag::fingerprint::Fingerprint;
 
-/// The file with the list of a checkpoint's files. It is written last: without it a folder is no checkpoint.
+/// The file with the list of a checkpoint's files. It is written last: without it a folder is no
+/// checkpoint.
 const FILE: &str = "checkpoint.json";
 const PREFIX: &str = "checkpoint-";
 
@@ -62,7 +64,8 @@ pub(super) enum Outlived {
     Changed,
 }
 
-/// Whether and how a checkpoint is obsolete. `None` if its model is unfinished or the checkpoint is unreadable.
+/// Whether and how a checkpoint is obsolete. `None` if its model is unfinished or the checkpoint is
+/// unreadable.
 pub(super) fn outlived(run: &Run, dir: &Path) -> Result<Option<Outlived>, StoreError> {
     let Ok(contents) = contents(dir)? else { return Ok(None) };
     let manifest = run.manifest(&OutputKey::model(contents.node, contents.iteration))?.filter(|manifest| manifest.complete);
@@ -75,8 +78,8 @@ fn all(run: &Run, fingerprint: &Fingerprint) -> Result<Vec<PathBuf>, StoreError>
     Ok(files::list(&run.partial())?.into_iter().filter(|path| files::file_name(path).starts_with(&prefix)).collect())
 }
 
-/// The contents of a folder's `checkpoint.json`, or the report on an invalid one. An error if the file exists and
-/// cannot be read.
+/// The contents of a folder's `checkpoint.json`, or the report on an invalid one. An error if the
+/// file exists and cannot be read.
 fn contents(dir: &Path) -> Result<Result<Contents, Quarantined>, StoreError> {
     let path = dir.join(FILE);
     let bytes = files::read(&path)?;
@@ -120,7 +123,8 @@ impl RunLock {
 }
 
 impl Checkpoints<'_> {
-    /// The recipe's newest checkpoint with verified files, and reports of damaged checkpoints, now in `quarantine/`.
+    /// The recipe's newest checkpoint with verified files, and reports of damaged checkpoints, now
+    /// in `quarantine/`.
     ///
     /// # Errors
     /// Files cannot be read or moved.
@@ -138,7 +142,8 @@ impl Checkpoints<'_> {
         Ok((newest(self.run, fingerprint)?, reports))
     }
 
-    /// Commits a checkpoint: `write` fills an empty folder. The previous checkpoint is then removed.
+    /// Commits a checkpoint: `write` fills an empty folder. The previous checkpoint is then
+    /// removed.
     ///
     /// `done` of `of` steps are finished; `done` must be larger than in the previous checkpoint.
     ///

@@ -1,7 +1,7 @@
 //! Checksummed texts: the hash of the text stands at its end.
 //!
-//! For files outside every manifest: the manifests themselves and the settings of a run. The checksum finds
-//! accidents and edits by hand. It is no protection against forgery.
+//! For files outside every manifest: the manifests themselves and the settings of a run. The
+//! checksum finds accidents and edits by hand. It is no protection against forgery.
 //!
 //! On disk the checksum is called `seal`: a key in JSON, a comment in YAML.
 
@@ -20,8 +20,8 @@ pub(super) struct ChecksummedText {
 /// A pretty-printed JSON object with at least one field; the checksum is one more field.
 pub(super) const JSON: ChecksummedText =
     ChecksummedText { begin: ",\n  \"seal\": \"", end: "\"\n}\n", replaced: "\n}\n", digits: 64 };
-/// A JSON object in one line with at least one field; the checksum is one more field. It is short, because the
-/// journal has many lines and decides nothing.
+/// A JSON object in one line with at least one field; the checksum is one more field. It is short,
+/// because the journal has many lines and decides nothing.
 pub(super) const LINE: ChecksummedText = ChecksummedText { begin: ",\"seal\":\"", end: "\"}", replaced: "}", digits: 12 };
 /// A YAML file; the checksum is a comment.
 pub(super) const YAML: ChecksummedText = ChecksummedText { begin: "\n# seal: ", end: "\n", replaced: "\n", digits: 64 };
@@ -36,7 +36,8 @@ impl ChecksummedText {
     /// The text without its checksum.
     ///
     /// # Errors
-    /// A description of the actual bytes, to stand after "found": no text, no checksum, or a wrong checksum.
+    /// A description of the actual bytes, to stand after "found": no text, no checksum, or a wrong
+    /// checksum.
     pub(super) fn verify(&self, bytes: &[u8]) -> Result<String, String> {
         let text = std::str::from_utf8(bytes).map_err(|error| format!("bytes outside UTF-8 ({error})"))?;
         let parts = text.strip_suffix(self.end).and_then(|text| text.rsplit_once(self.begin));

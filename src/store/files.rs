@@ -20,7 +20,8 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     written.map_err(StoreError::io("write", path))
 }
 
-/// A new file, written piece by piece and hashed on the way. Clones share the file: one writes, one flushes.
+/// A new file, written piece by piece and hashed on the way. Clones share the file: one writes, one
+/// flushes.
 #[derive(Clone)]
 pub(super) struct HashedFile {
     path: PathBuf,
@@ -88,8 +89,8 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     to.parent().map_or(Ok(()), sync_folder)
 }
 
-/// Replaces `path` atomically: a reader sees the old or the new bytes. `temporary` must be on the same file
-/// system.
+/// Replaces `path` atomically: a reader sees the old or the new bytes. `temporary` must be on the
+/// same file system.
 pub(super) fn replace(path: &Path, bytes: &[u8], temporary: &Path) -> Result<(), StoreError> {
     write(temporary, bytes)?;
     rename(temporary, path)
@@ -105,8 +106,8 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     disk::remove(path).map_err(StoreError::io("remove", path))
 }
 
-/// Bytes read and hashed at a time: enough work for all cores. A memory map of the whole file would count as
-/// memory of this process.
+/// Bytes read and hashed at a time: enough work for all cores. A memory map of the whole file would
+/// count as memory of this process.
 const HASHED_BYTES: usize = 8 << 20;
 
 /// The length in bytes and the blake3 hash of a file.

@@ -27,7 +27,8 @@ pub(super) fn inspect_files(folder: &Path, manifest: &Manifest) -> Result<Vec<Qu
     Ok(reports?.into_iter().flatten().collect())
 }
 
-/// Inspects an output's folder: its manifest, the listed files, and the case of files without a manifest.
+/// Inspects an output's folder: its manifest, the listed files, and the case of files without a
+/// manifest.
 pub(super) fn inspect_output(folder: &Path) -> Result<Vec<Quarantined>, StoreError> {
     match Manifest::read(folder) {
         Ok(Some(manifest)) => inspect_files(folder, &manifest),
@@ -43,8 +44,8 @@ pub(super) fn without_manifest(folder: &Path, found: &str) -> Quarantined {
     Quarantined { path: folder.join(FILE), moved_to: None, expected: "a manifest".to_string(), found: found.to_string() }
 }
 
-/// Whether a folder has files of an output. Folders with subfolders of iterations have none, and dot files of a
-/// desktop do not count.
+/// Whether a folder has files of an output. Folders with subfolders of iterations have none, and
+/// dot files of a desktop do not count.
 fn has_files(folder: &Path) -> Result<bool, StoreError> {
     let paths = files::list(folder)?;
     let iterated = paths.iter().any(|path| OutputKey::iteration_of(&files::file_name(path)).is_some());

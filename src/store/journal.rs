@@ -1,6 +1,7 @@
 //! The journal: events with their times, one JSON object a line, append only.
 //!
-//! It is informative only: a kill right after an action loses its line. Each line carries a checksum.
+//! It is informative only: a kill right after an action loses its line. Each line carries a
+//! checksum.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -134,8 +135,8 @@ impl Journal {
         })
     }
 
-    /// Cuts off a last line without an end. For a journal with invalid lines it changes nothing and returns the text
-    /// of the valid lines, and a description of the first invalid one.
+    /// Cuts off a last line without an end. For a journal with invalid lines it changes nothing and
+    /// returns the text of the valid lines, and a description of the first invalid one.
     pub(super) fn repair(&self) -> Result<Option<(String, String)>, StoreError> {
         let Some(bytes) = files::read(&self.path)? else { return Ok(None) };
         let whole = bytes.get(..whole_lines(&bytes)).unwrap_or_default();

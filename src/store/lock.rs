@@ -122,7 +122,7 @@ impl RunLock {
         files::replace(&self.folder().join(PIPELINE), checksum::YAML.add(text).as_bytes(), &self.temporary()?)
     }
 
-    /// Replaces `sources.json`: the fetched models with their commits, so that a resumed run uses the same.
+    /// Replaces `sources.json`: the fetched models with their commits, for use by a resumed run.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -140,8 +140,8 @@ impl RunLock {
         Ok(folder.join(format!("tmp-{}", self.temporaries.fetch_add(1, Ordering::Relaxed))))
     }
 
-    /// A new path for a temporary file or folder in the cache's folder. Its name contains the run's name: the
-    /// holder of the run's lock may remove it.
+    /// A new path for a temporary file or folder in the cache's folder. Its name contains the run's
+    /// name: the holder of the run's lock may remove it.
     pub(super) fn cache_temporary(&self) -> Result<PathBuf, StoreError> {
         let folder = self.runs().cache_folder();
         files::create_folder(&folder)?;

@@ -1,8 +1,8 @@
 //! Memoized rows, shared by all runs, by the fingerprint of their source.
 //!
-//! A memoized table only grows, by parts named for their hash. It has no manifest, so several runs can add parts at
-//! once, and the name of a part verifies its contents. A missing part costs only time. Knows nothing of the meaning
-//! of the rows.
+//! A memoized table only grows, by parts named for their hash. It has no manifest, so several runs
+//! can add parts at once, and the name of a part verifies its contents. A missing part costs only
+//! time. Knows nothing of the meaning of the rows.
 
 use std::path::{Path, PathBuf};
 
@@ -26,11 +26,11 @@ impl RunLock {
 }
 
 impl Memo<'_> {
-    /// Reads the memoized parts of `table` for the fingerprint `source`, in the order of their names. Rows can be
-    /// duplicates if two runs added them at once.
+    /// Reads the memoized parts of `table` for the fingerprint `source`, in the order of their
+    /// names. Rows can be duplicates if two runs added them at once.
     ///
-    /// A damaged part, or a part of another table version, is moved to this run's `quarantine/` and recorded in the
-    /// journal for the node of `key`.
+    /// A damaged part, or a part of another table version, is moved to this run's `quarantine/` and
+    /// recorded in the journal for the node of `key`.
     ///
     /// # Errors
     /// Files cannot be read or moved.

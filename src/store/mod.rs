@@ -1,6 +1,7 @@
 //! The store: durable outputs of runs on disk.
 //!
-//! It holds Parquet parts, models, manifests, checkpoints, the journal and the cache of finished outputs.
+//! It holds Parquet parts, models, manifests, checkpoints, the journal and the cache of finished
+//! outputs.
 //!
 //! ```text
 //! runs/<name>/lock                              held by the one process that writes the run
@@ -12,16 +13,20 @@
 //! runs/<name>/.partial/                         temporary files, unfinished models, checkpoints
 //! runs/<name>/quarantine/                       files with a wrong checksum
 //! runs/.cache/<fingerprint>/                    finished outputs, hard links, shared by all runs
-//! runs/.cache/<fingerprint>.partial/            parts of an unfinished table, after a change of its recipe
-//! runs/.cache/logprobs/<fingerprint>/           memoized log-probabilities, in parts named by their hash
+//! runs/.cache/<fingerprint>.partial/            parts of an unfinished table with an older recipe
+//! runs/.cache/logprobs/<fingerprint>/           memoized log-probabilities, parts named by hash
 //! ```
 //!
-//! These invariants hold at every moment. A kill between any two steps loses at most the current part.
-//! - A file is written under a temporary name, fsynced and hashed. Then it is renamed. Then its manifest lists it.
-//! - **The manifest decides.** A part outside the manifest does not exist. A part with a wrong hash is never read.
-//! - A finished output enters the cache before its manifest says `complete`, and before another output replaces it.
-//! - **Files without a manifest carry their own checksum**: manifests, `checkpoint.json`, `sources.json`,
-//!   `pipeline.yaml` and each line of the journal.
+//! These invariants hold at every moment. A kill between any two steps loses at most the current
+//! part.
+//! - A file is written under a temporary name, fsynced and hashed. Then it is renamed. Then its
+//!   manifest lists it.
+//! - **The manifest decides.** A part outside the manifest does not exist. A part with a wrong hash
+//!   is never read.
+//! - A finished output enters the cache before its manifest says `complete`, and before another
+//!   output replaces it.
+//! - **Files without a manifest carry their own checksum**: manifests, `checkpoint.json`,
+//!   `sources.json`, `pipeline.yaml` and each line of the journal.
 //! - A finished file is never written again, so hard links to it are safe.
 //! - A writer needs a [`RunLock`]. A reader needs only a [`Run`].
 //!
@@ -36,11 +41,12 @@
 //! | `run.journal()` | `journal.rs` | events |
 //! | `run.verify_all()` | `verify.rs` | check a whole run, change nothing |
 //! | `run.lock()` | `recovery.rs` | take the lock, clean up after a kill |
-//! | `lock.record(…)`, `lock.write_pipeline(…)`, `lock.write_sources(…)`, `lock.temporary()` | `lock.rs` | write single files |
+//! | `lock.record(…)` | `lock.rs` | append to the journal |
+//! | `lock.write_pipeline(…)`, `lock.write_sources(…)` | `lock.rs` | write single files |
 //! | `lock.write_table(…)` | `table_writer.rs` | write a table part by part |
 //! | `lock.write_model(…)` | `model_writer.rs` | write a model directory |
 //! | `lock.cache().adopt(…)`, `.retire(…)` | `cache.rs` | share finished outputs |
-//! | `lock.checkpoints().latest(…)`, `.commit(…)` | `checkpoint.rs` | checkpoints of unfinished models |
+//! | `lock.checkpoints().latest(…)`, `.commit(…)` | `checkpoint.rs` | checkpoints of training |
 //! | `lock.memo().read(…)`, `.add(…)` | `memo.rs` | memoized rows |
 //! | `lock.quarantine().verify(…)` | `quarantine.rs` | move damaged files aside |
 //! | `runs.garbage()`, `runs.remove(…)` | `clean.rs` | delete unused files |

@@ -30,7 +30,8 @@ pub fn hash_files(folder: &Path, names: &[String]) -> Result<Vec<ModelFile>, Sto
     names.iter().map(hashed).collect()
 }
 
-/// Flushes every file under `dir`, and the names of its folders, to disk. Returns the list of files.
+/// Flushes every file under `dir`, and the names of its folders, to disk. Returns the list of
+/// files.
 ///
 /// # Errors
 /// A file cannot be read or flushed.
@@ -46,8 +47,8 @@ pub(super) fn sync_and_hash(dir: &Path) -> Result<Vec<ModelFile>, StoreError> {
     Ok(listed)
 }
 
-/// The fingerprint of a file, or of a folder: names and contents of all files except dot files. The path has no
-/// influence.
+/// The fingerprint of a file, or of a folder: names and contents of all files except dot files. The
+/// path has no influence.
 ///
 /// # Errors
 /// A file cannot be read, or a folder has no files.

@@ -55,8 +55,8 @@ impl OutputKey {
         Self { kind: OutputKind::Model, name: name.into(), iteration }
     }
 
-    /// `tables/<name>` or `models/<name>`, with `/iteration=N` for an output of the loop. N is unpadded: other
-    /// readers parse it as a number.
+    /// `tables/<name>` or `models/<name>`, with `/iteration=N` for an output of the loop. N is
+    /// unpadded: other readers parse it as a number.
     pub fn relative_path(&self) -> PathBuf {
         let path = PathBuf::from(self.kind.folder()).join(&self.name);
         match self.iteration {

@@ -25,9 +25,9 @@ impl RunLock {
 }
 
 impl Quarantine<'_> {
-    /// Compares every file of the output with its manifest, once in a process. A damaged file is moved to
-    /// `quarantine/`, recorded in the journal and removed from the manifest, so `Run::state` reports it as
-    /// missing. A bad copy in the cache is moved too.
+    /// Compares every file of the output with its manifest, once in a process. A damaged file is
+    /// moved to `quarantine/`, recorded in the journal and removed from the manifest, so
+    /// `Run::state` reports it as missing. A bad copy in the cache is moved too.
     ///
     /// # Errors
     /// Files cannot be read or moved.
@@ -74,8 +74,8 @@ impl Quarantine<'_> {
         Ok(reports)
     }
 
-    /// Compares a finished output in the cache with its manifest. A damaged entry is moved as a whole to this
-    /// run's `quarantine/`.
+    /// Compares a finished output in the cache with its manifest. A damaged entry is moved as a
+    /// whole to this run's `quarantine/`.
     pub(super) fn verify_cached(&self, key: &OutputKey, fingerprint: &Fingerprint) -> Result<Vec<Quarantined>, StoreError> {
         let entry = self.run.cache_entry(fingerprint);
         if !entry.is_dir() {
@@ -93,8 +93,8 @@ impl Quarantine<'_> {
         Ok(reports)
     }
 
-    /// Moves a file or folder to `quarantine/<word>-<n>` with the first free n. `None` if another process was
-    /// faster.
+    /// Moves a file or folder to `quarantine/<word>-<n>` with the first free n. `None` if another
+    /// process was faster.
     pub(super) fn move_aside(&self, path: &Path, word: &str) -> Result<Option<PathBuf>, StoreError> {
         let folder = self.run.folder().join(FOLDER);
         files::create_folder(&folder)?;

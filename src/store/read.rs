@@ -1,17 +1,19 @@
-//! Reading tables and models, after their bytes were compared with the manifest.
+//! Reads tables and models after verification against their manifests.
 
 use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 
 use super::manifest::Manifest;
-use super::{OutputKey, Run, StoreError, parquet, quarantine};
+use super::inspect::inspect_files;
+use super::{OutputKey, Run, StoreError, parquet};
 use crate::tables::TableKind;
 
 impl Run {
-    /// The parts of a finished table as batches, in order, verified (once a process) and checked against `table`'s schema and rules.
+    /// The parts of a finished table as batches, in order. They are verified once in a process, and
+    /// checked against the schema and rules of `table`.
     ///
-    /// A damaged file is an error and stays where it is; [`super::RunLock::verify`] sets it aside.
+    /// A damaged file is an error and stays in place; `Quarantine::verify` moves it aside.
     ///
     /// # Errors
     /// The table is missing, unfinished, damaged, or not a `table`.
@@ -32,7 +34,7 @@ impl Run {
         Ok(batches)
     }
 
-    /// The folder of a finished model, verified (once a process).
+    /// The folder of a finished model, verified once in a process.
     ///
     /// # Errors
     /// The model is missing or damaged.
@@ -40,25 +42,26 @@ impl Run {
         self.finished(key).map(|(folder, _)| folder)
     }
 
-    /// The folder and manifest of an output that is complete and undamaged.
+    /// The folder and manifest of a complete, intact output.
     fn finished(&self, key: &OutputKey) -> Result<(PathBuf, Manifest), StoreError> {
         let folder = self.path(key);
         let manifest = self.manifest(key)?.ok_or_else(|| StoreError::Missing { key: key.clone(), path: folder.clone() })?;
         if !manifest.complete {
-            let (done, of) = (manifest.parts.len() as u64, manifest.part_count);
+            let done = manifest.parts.len() as u64;
+            let of = manifest.part_count;
             return Err(StoreError::Incomplete { key: key.clone(), done, of });
         }
         self.check_bytes(key, &manifest)?;
         Ok((folder, manifest))
     }
 
-    /// Compares the files of an output with its manifest, once a process, and changes nothing.
-    pub(super) fn check_bytes(&self, key: &OutputKey, manifest: &Manifest) -> Result<(), StoreError> {
+    /// Compares the files of an output with its manifest, once in a process. Changes nothing.
+    pub(crate) fn check_bytes(&self, key: &OutputKey, manifest: &Manifest) -> Result<(), StoreError> {
         let folder = self.path(key);
         if self.is_verified(&folder, manifest) {
             return Ok(());
         }
-        let files = quarantine::inspect_all(&folder, manifest)?;
+        let files = inspect_files(&folder, manifest)?;
         if !files.is_empty() {
             return Err(StoreError::Damaged { files });
         }

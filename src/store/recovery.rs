@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::checkpoint::{self, Outlived};
 use super::{Event, EventKind, Quarantined, Run, RunLock, StoreError, files};
 
-/// How long a new run waits for its lock. A reader asking for the lock's state, and a cleaner, hold it for a
-/// moment.
+/// How long a new run waits for its lock. A reader asking for the lock's state, and a cleaner, hold
+/// it for a moment.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Run {
-    /// Takes the lock. Creates the run's folder if necessary, removes temporary files of a killed process, and
-    /// repairs the journal. Waits while the cache is being cleaned.
+    /// Takes the lock. Creates the run's folder if necessary, removes temporary files of a killed
+    /// process, and repairs the journal. Waits while the cache is being cleaned.
     ///
     /// # Errors
     /// [`StoreError::Locked`] names the process with the lock.
@@ -45,8 +45,9 @@ fn is_cache_temporary(run: &Run, path: &Path) -> bool {
     number.is_some_and(|number| number.chars().all(|c| c.is_ascii_digit()))
 }
 
-/// Makes the journal a file of whole, valid lines. A last line cut short by a kill is removed. A journal with
-/// invalid lines is moved aside, and a new one keeps its valid lines. Returns this damage.
+/// Makes the journal a file of whole, valid lines. A last line cut short by a kill is removed. A
+/// journal with invalid lines is moved aside, and a new one keeps its valid lines. Returns this
+/// damage.
 fn repair_journal(run: &RunLock) -> Result<Option<Quarantined>, StoreError> {
     let journal = run.journal();
     let Some((text, found)) = journal.repair()? else { return Ok(None) };

@@ -212,7 +212,8 @@ impl Run {
         self.folder().join(".partial")
     }
 
-    /// Whether this process has verified every file of the manifest before, and all files still exist.
+    /// Whether this process has verified every file of the manifest before, and all files still
+    /// exist.
     pub(super) fn is_verified(&self, folder: &Path, manifest: &Manifest) -> bool {
         let verified = self.inner.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let all = manifest.listed().all(|listed| verified.contains(&(folder.join(listed.file), listed.blake3.to_string())));

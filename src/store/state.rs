@@ -21,7 +21,8 @@ pub enum State {
         /// Parts or steps in all.
         of: u64,
     },
-    /// The folder has the output of another recipe. [`Recipe::differences_from`] lists the differences.
+    /// The folder has the output of another recipe. [`Recipe::differences_from`] lists the
+    /// differences.
     Stale {
         /// The recipe of the existing output.
         old: Box<Recipe>,
@@ -31,8 +32,8 @@ pub enum State {
 }
 
 impl Run {
-    /// How complete the output of `recipe` is. It checks names and lengths only; `Quarantine::verify` compares the
-    /// bytes.
+    /// How complete the output of `recipe` is. It checks names and lengths only;
+    /// `Quarantine::verify` compares the bytes.
     ///
     /// # Errors
     /// A manifest cannot be read.

@@ -216,7 +216,7 @@ impl Context<'_> {
         if let Some(source) = self.graph.source(input) {
             // Outside tables have ids and were checked when they were brought in.
             let rows = self.run.manifest(&source.output_key())?.map_or(0, |manifest| manifest.rows());
-            session.register_places(name, self.run, &[source.output_key()])?;
+            session.register_outputs(name, self.run, &[source.output_key()])?;
             return Ok(usize::try_from(rows).unwrap_or(usize::MAX));
         }
         let prompts = self.prompts(slot)?;
@@ -228,13 +228,13 @@ impl Context<'_> {
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.
     pub fn register(&self, session: &Session, name: &str, slot: &str) -> Result<(), OperatorError> {
         let places: Vec<OutputKey> = self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
-        Ok(session.register_places(name, self.run, &places)?)
+        Ok(session.register_outputs(name, self.run, &places)?)
     }
 
     /// Offers every table in `slot` under the name that the query has for it.
     pub fn register_named(&self, session: &Session, slot: &str) -> Result<(), OperatorError> {
         for input in self.task.inputs(slot) {
-            session.register_places(&input.name, self.run, &[self.table(input.input)?.0])?;
+            session.register_outputs(&input.name, self.run, &[self.table(input.input)?.0])?;
         }
         Ok(())
     }

@@ -86,7 +86,7 @@ pub(super) fn train<M: Module + Sync>(
     let every = every(context);
     let model = initial()?;
     let fingerprint = context.recipe.fingerprint();
-    let (found, damaged) = context.run.checkpoint(&place, &fingerprint)?;
+    let (found, damaged) = context.run.checkpoints().latest(&place, &fingerprint)?;
     damaged.iter().for_each(|bad| context.progress.warned(&label, &bad.to_string()));
     let (mut trainer, mut rows) = match found {
         Some(found) => {
@@ -129,7 +129,7 @@ pub(super) fn train<M: Module + Sync>(
         context.progress.advanced(&label, trainer.step(), tokens);
         let stopped = (context.stopped)();
         if trainer.step() < total && (stopped || trainer.step().is_multiple_of(every)) {
-            context.run.commit_checkpoint(&place, &fingerprint, trainer.step(), total, |folder| -> Result<(), OperatorError> {
+            context.run.checkpoints().commit(&place, &fingerprint, trainer.step(), total, |folder| -> Result<(), OperatorError> {
                 trainer.save_state(folder)?;
                 Ok(store::write_parquet(&folder.join(training_table::CHECKPOINT_FILE), &training_table::batch(&rows))?)
             })?;
