@@ -108,6 +108,11 @@ impl Manifest {
         self.parts.iter().fold(0, |rows, part| rows.saturating_add(part.rows))
     }
 
+    /// The length in bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.listed().fold(0, |bytes, listed| bytes.saturating_add(listed.bytes))
+    }
+
     /// The numbers of the missing parts, ascending.
     pub fn missing(&self) -> Vec<usize> {
         let done: Vec<u64> = self.parts.iter().map(|part| part.index).collect();
