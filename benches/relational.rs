@@ -6,11 +6,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use optune::import;
 use optune::model::DeviceChoice;
+use optune::operators::{self, Context, Silent};
 use optune::pipeline::{Graph, Pipeline, Task};
 use optune::run::{Hashed, Prepared, fetch, prepare};
-use optune::import;
-use optune::operators::{self, Context, Silent};
 use optune::sql::Session;
 use optune::store::{OutputKey, RunLock, Runs};
 use serde_json::{Value, json};

@@ -30,7 +30,7 @@ pub fn hush() {
 
 #[cfg(test)]
 mod tests {
-    use super::contained;
+    use super::catch_panic;
 
     #[test]
     fn a_panic_is_an_error_with_its_words() {

@@ -45,16 +45,16 @@
 //! - What comes from outside is refused by what it says, before memory is taken for it: no file makes the library panic.
 //! - The library never prints; [`cli`] does.
 
-pub mod cli;
 pub mod catch_panic;
+pub mod cli;
 pub mod dag;
+mod did_you_mean;
 pub mod disk;
 pub mod generation;
 pub mod import;
 pub mod kernels;
 mod memory;
 pub mod model;
-mod did_you_mean;
 pub mod operators;
 pub mod pipeline;
 pub mod remote;

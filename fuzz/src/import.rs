@@ -1,16 +1,16 @@
 //! A table from outside, in any format and read as anything.
 //!
-//! The first line says the format (the file's extension), what the rows are read as, and the shape, as `jsonl preferences sharegpt`; each may be
+//! The first line says the format (the file's extension), what the rows are read as, and the dataset format, as `jsonl preferences sharegpt`; each may be
 //! left out.
 
 use std::fs;
 use std::path::Path;
 
+use optune::import::import as read;
 use optune::pipeline::Pipeline;
-use optune::operators::input::import as read;
 
 const FORMATS: [&str; 5] = ["jsonl", "json", "csv", "arrow", "parquet"];
-const SHAPES: [&str; 6] = ["rows", "trl", "sharegpt", "alpaca", "ultrafeedback", "rlhflow"];
+const DATASET_FORMATS: [&str; 6] = ["rows", "trl", "sharegpt", "alpaca", "ultrafeedback", "rlhflow"];
 /// What a table can be read as, and a node that does.
 const USES: [(&str, &str); 4] = [
     ("prompts", "generate: { policy: base, prompts: data }"),
@@ -30,7 +30,8 @@ pub fn import(bytes: &[u8]) {
     let words: Vec<&str> = line.split_whitespace().collect();
     let format = FORMATS.into_iter().find(|format| words.contains(format)).unwrap_or(FORMATS[0]);
     let (_, node) = USES.into_iter().find(|(name, _)| words.contains(name)).unwrap_or(USES[0]);
-    let shape = SHAPES.into_iter().find(|shape| words.contains(shape)).map_or(String::new(), |shape| format!(", shape: {shape}"));
+    let shape =
+        DATASET_FORMATS.into_iter().find(|shape| words.contains(shape)).map_or(String::new(), |shape| format!(", dataset_format: {shape}"));
     let folder = super::folder("import", fill);
     fs::write(folder.join(format!("data.{format}")), file).unwrap();
     let text = format!(

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use super::pairs::{self, Wanted};
 use super::{CliError, format};
 use crate::model::{Checkpoint, Dtype, ModelError};
-use crate::pipeline::{Input, Pipeline};
 use crate::operators::support::lora;
+use crate::pipeline::{Input, Pipeline};
 use crate::store::{OutputKey, OutputKind, Runs};
 
 /// The file of a model that is an adapter.

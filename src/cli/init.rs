@@ -12,9 +12,9 @@ use rustyline::error::ReadlineError;
 use super::CliError;
 use super::format::print;
 use super::progress::watcher;
+use crate::operators;
 use crate::pipeline::Pipeline;
 use crate::run::fetch;
-use crate::operators;
 use crate::store::Runs;
 
 /// The pipeline with the paper's settings.

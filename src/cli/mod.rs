@@ -25,11 +25,12 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::catch_panic;
+use crate::import::ImportError;
 use crate::model::ModelError;
+use crate::operators::OperatorError;
 use crate::pipeline::{Graph, Pipeline, PipelineError, Sweep};
 use crate::run::RunError;
 use crate::sql::postgres::ServeError;
-use crate::operators::OperatorError;
 use crate::store::StoreError;
 
 /// Efficient online preference tuning of language models: one YAML file is the whole run, and the same command resumes it.
@@ -131,6 +132,12 @@ impl From<PipelineError> for CliError {
     }
 }
 
+impl From<ImportError> for CliError {
+    fn from(error: ImportError) -> Self {
+        OperatorError::from(error).into()
+    }
+}
+
 impl From<OperatorError> for CliError {
     fn from(error: OperatorError) -> Self {
         match error {
@@ -168,7 +175,7 @@ impl From<ServeError> for CliError {
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Stage(error) => error.into(),
+            RunError::Operator(error) => error.into(),
             RunError::Store(error) => error.into(),
             // A server's address or token.
             RunError::Tracking(_) => Self::Input(error.to_string()),

@@ -11,12 +11,12 @@ use arrow::datatypes::Float64Type;
 
 use super::CliError;
 use super::format::{self, Format};
-use crate::model::{PromptContent, Message};
+use crate::import::{Conversations, Preferences, Prompts};
+use crate::model::{Message, PromptContent};
+use crate::operators::OperatorError;
 use crate::pipeline::Pipeline;
 use crate::pipeline::spec::input::Input;
 use crate::pipeline::spec::operator::Operator;
-use crate::import::{Conversations, Preferences, Prompts};
-use crate::operators::OperatorError;
 use crate::sql::Session;
 use crate::store::{Manifest, OutputKey, OutputKind, Run, Runs};
 use crate::tables::{TableKind, pairs};
@@ -103,7 +103,7 @@ fn preferences_of(run: &Run, place: &OutputKey) -> Result<Option<String>, CliErr
 
 /// The batches of a table by name: of the same iteration if it has any.
 fn table(run: &Run, manifests: &[(OutputKey, Manifest)], name: &str, iteration: Option<u32>) -> Result<Vec<RecordBatch>, CliError> {
-    let is_it = |place: &&Place| {
+    let is_it = |place: &&OutputKey| {
         place.kind == OutputKind::Table && place.name == name && (place.iteration.is_none() || place.iteration == iteration)
     };
     let place = manifests.iter().map(|(place, _)| place).find(is_it);

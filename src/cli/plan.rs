@@ -7,10 +7,10 @@ use clap::Args;
 use super::format::print;
 use super::progress::watcher;
 use super::{CliError, PipelineArguments, sweep};
+use crate::operators::{self, DatasetFormats};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
 use crate::run::{Hashed, Prepared, describe, fetch, outside, prepare, runs};
-use crate::operators::{self, DatasetFormats};
 use crate::store::{Run, Runs};
 
 #[derive(Args)]
@@ -93,7 +93,9 @@ fn show_sql(graph: &Graph) -> Result<(), CliError> {
 fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
     use crate::pipeline::graph::{RewardSource, SourceKind};
     match &task.operator {
-        Operator::Select(settings) => Some(operators::select::sql(settings, task.iteration.unwrap_or(0), None, task.input("pool").is_some())),
+        Operator::Select(settings) => {
+            Some(operators::select::sql(settings, task.iteration.unwrap_or(0), None, task.input("pool").is_some()))
+        }
         Operator::Merge(settings) => Some(operators::merge::sql(task.input("carried").is_some(), settings.keep_best)),
         Operator::Pair(settings) => Some(operators::pair::sql(settings)),
         Operator::Sql(settings) => Some(settings.query.text.trim().to_string()),

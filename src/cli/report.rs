@@ -46,7 +46,7 @@ impl From<ReportError> for CliError {
         match error {
             ReportError::Store(error) => error.into(),
             ReportError::Pipeline(error) => error.into(),
-            ReportError::Stage(error) => error.into(),
+            ReportError::Import(error) => error.into(),
             ReportError::Form { .. } | ReportError::Page(_) => Self::Failed(error.to_string()),
         }
     }

@@ -9,9 +9,9 @@ use super::progress::watcher;
 use super::sweep::{self, Checked, Tally};
 use super::{CliError, PipelineArguments, plan, summary};
 use crate::model::DeviceChoice;
+use crate::operators::{self, Progress};
 use crate::pipeline::Graph;
 use crate::run::{Hashed, Prepared, Report, execute, fetch, prepare};
-use crate::operators::{self, Progress};
 use crate::store::{self, Runs};
 
 /// Set by the first Ctrl-C; the second ends the process, which loses at most the part in hand.

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::format::{self, Format};
 use super::{CliError, shell};
-use crate::sql::postgres::serve;
 use crate::sql::LiveSession;
+use crate::sql::postgres::serve;
 use crate::store::Runs;
 
 #[derive(Args)]

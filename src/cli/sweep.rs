@@ -98,7 +98,11 @@ pub(super) fn show_status(runs: &[Run], as_json: bool) -> Result<(), CliError> {
         let graph = pipeline.as_ref().and_then(|pipeline| pipeline.graph(Path::new("")).ok());
         let manifests = run.manifests()?;
         let done = graph.as_ref().map(|graph| {
-            graph.tasks.iter().filter(|task| manifests.iter().any(|(place, manifest)| *place == task.output_key() && manifest.complete)).count()
+            graph
+                .tasks
+                .iter()
+                .filter(|task| manifests.iter().any(|(place, manifest)| *place == task.output_key() && manifest.complete))
+                .count()
         });
         let nodes = graph.as_ref().map(|graph| graph.tasks.len());
         let row = graph.as_ref().map(|graph| summary::last(run, graph)).transpose()?.flatten();

@@ -19,8 +19,8 @@ use serde_json::json;
 
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::pipeline::graph::{Graph, Input, Source, SourceKind};
-use crate::pipeline::spec::input::{self as spec, Format, DatasetFormat};
-use crate::store::{self, OutputKey, OutputKind, RunLock, State};
+use crate::pipeline::spec::input::{self as spec, DatasetFormat, Format};
+use crate::store::{OutputKey, OutputKind, RunLock, State};
 
 pub use conversations::Conversations;
 pub use error::ImportError;

@@ -6,8 +6,8 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringAr
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
-use crate::import::ImportError;
 use super::prompts::{asked, ids};
+use crate::import::ImportError;
 use crate::model::PromptContent;
 
 /// One row of a table of preferences.

@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::import::ImportError;
-use crate::model::{PromptContent, Message};
+use crate::model::{Message, PromptContent};
 
 /// A table of prompts, checked: every row has a prompt_id of its own and something to ask.
 pub struct Prompts {
@@ -36,7 +36,7 @@ impl Prompts {
     }
 
     /// As [`Self::read`]; `place` says in an error where a row (from 0) is.
-    pub(super) fn read_rows(place: &dyn Fn(usize) -> String, name: &str, batches: Vec<RecordBatch>) -> Result<Self, ImportError> {
+    pub(crate) fn read_rows(place: &dyn Fn(usize) -> String, name: &str, batches: Vec<RecordBatch>) -> Result<Self, ImportError> {
         let (mut rows, mut completed, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
         for batch in batches {
             let asked = asked(place, name, rows.len(), &batch)?;
@@ -87,7 +87,7 @@ impl Prompts {
 }
 
 /// The blake3 of what is asked.
-pub(super) fn fingerprint(asked: &PromptContent) -> String {
+pub(crate) fn fingerprint(asked: &PromptContent) -> String {
     let mut hasher = blake3::Hasher::new();
     match asked {
         PromptContent::Text(text) => hasher.update(text.as_bytes()),
@@ -100,7 +100,7 @@ pub(super) fn fingerprint(asked: &PromptContent) -> String {
 }
 
 /// The ids of a batch's rows, as Utf8: the column `prompt_id`, else the blake3 of what is `asked`.
-pub(super) fn ids(batch: &RecordBatch, asked: &[PromptContent]) -> Result<ArrayRef, ImportError> {
+pub(crate) fn ids(batch: &RecordBatch, asked: &[PromptContent]) -> Result<ArrayRef, ImportError> {
     match batch.column_by_name("prompt_id") {
         Some(column) => Ok(cast(column, &DataType::Utf8)?),
         None => Ok(Arc::new(asked.iter().map(|asked| Some(fingerprint(asked))).collect::<StringArray>())),
@@ -108,7 +108,12 @@ pub(super) fn ids(batch: &RecordBatch, asked: &[PromptContent]) -> Result<ArrayR
 }
 
 /// What each row asks; rows count on from `before`, and `place` says in an error where a row is.
-pub(super) fn asked(place: &dyn Fn(usize) -> String, name: &str, before: usize, batch: &RecordBatch) -> Result<Vec<PromptContent>, ImportError> {
+pub(crate) fn asked(
+    place: &dyn Fn(usize) -> String,
+    name: &str,
+    before: usize,
+    batch: &RecordBatch,
+) -> Result<Vec<PromptContent>, ImportError> {
     let texts = batch.column_by_name("prompt").map(|column| cast(column, &DataType::Utf8)).transpose()?;
     let messages = batch.column_by_name("messages");
     if texts.is_none() && messages.is_none() {

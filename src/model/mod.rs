@@ -37,7 +37,7 @@ pub use adapter::{AdapterConfig, base_of};
 pub use chat::ChatTemplate;
 pub use checkpoint::Checkpoint;
 pub use config::{LayerConfig, ModelConfig};
-pub use conversation::{PromptContent, Message};
+pub use conversation::{Message, PromptContent};
 pub use cpu::{CpuCache, CpuDecoder, CpuGradients, CpuTraining, CpuWeights, Family, Span};
 pub use device::DeviceChoice;
 pub use dtype::Dtype;

@@ -8,7 +8,7 @@ use arrow::compute::{interleave, take};
 
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::spec::relational::Merge;
-use crate::sql::{Session, PromptGroups};
+use crate::sql::{PromptGroups, Session};
 use crate::tables::{TableError, TableKind, column, pool, responses, rewards};
 
 /// New responses of the prompts that have any, and the carried ones of all others; `sampled_iteration` says when each was sampled.
@@ -73,7 +73,8 @@ pub fn rows<'s>(
     slices: PromptGroups<'s>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, OperatorError>> + use<'s>, OperatorError> {
     let scored = session.rows("SELECT prompt_id, sampled_iteration, response_index, reward FROM rewards WHERE error IS NULL")?;
-    let answered = format!("SELECT prompt_id, sampled_iteration, response_index, {TOKEN_COUNT}, finish_reason FROM responses WHERE error IS NULL");
+    let answered =
+        format!("SELECT prompt_id, sampled_iteration, response_index, {TOKEN_COUNT}, finish_reason FROM responses WHERE error IS NULL");
     let mut slices = slices.with("rewards", rewards::KEY, scored);
     slices = slices.with("responses", responses::KEY, session.rows(&answered)?);
     if carried {
@@ -154,7 +155,11 @@ struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     fn of(batch: &'a RecordBatch) -> Result<Self, TableError> {
-        Ok(Self { ids: column(batch, "prompt_id")?, sampled_iteration: column(batch, "sampled_iteration")?, indices: column(batch, "response_index")? })
+        Ok(Self {
+            ids: column(batch, "prompt_id")?,
+            sampled_iteration: column(batch, "sampled_iteration")?,
+            indices: column(batch, "response_index")?,
+        })
     }
 
     fn at(&self, row: usize) -> (&'a str, i32, i32) {

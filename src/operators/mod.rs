@@ -21,7 +21,7 @@ mod sql;
 pub mod support;
 mod train;
 
-pub use support::{Context, OperatorError, Progress, DatasetFormats, Silent, check, device_choice, recipe, training_recipe};
+pub use support::{Context, DatasetFormats, OperatorError, Progress, Silent, check, device_choice, recipe, training_recipe};
 
 use support::reward_tree::Reward;
 

@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
             };
             let (chosen, rejected) = rewards.split_at(rewards.len() / 2);
             let both = chosen.iter().copied().zip(rejected.iter().copied());
-            let row = |(preference, (reward_chosen, reward_rejected)): (&super::Preference, (f64, f64))| ranking::Row {
+            let row = |(preference, (reward_chosen, reward_rejected)): (&crate::import::Preference, (f64, f64))| ranking::Row {
                 preference_id: preference.id.clone(),
                 reward_chosen,
                 reward_rejected,

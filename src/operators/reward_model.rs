@@ -3,8 +3,8 @@
 //! The loop itself is [`super::support::training_job`]'s, what a step does `training`'s; `rank` tests it on what is held out.
 
 use super::support::comparisons::{Comparisons, Part};
-use super::support::training_job::{Plan, rule, schedule, train};
 use super::support::memory_budget;
+use super::support::training_job::{Plan, rule, schedule, train};
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::RewardModel;
@@ -22,7 +22,7 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
         let found = format!("found none ({} are longer than the model or max_tokens allow)", comparisons.too_long);
         return Err(OperatorError::Input(format!("preferences: expected at least one to train on, {found}")));
     }
-    let margin = |row: &super::Preference| match (settings.margin, row.reward_gap) {
+    let margin = |row: &crate::import::Preference| match (settings.margin, row.reward_gap) {
         (false, _) => Ok(0.0),
         (true, Some(gap)) => Ok(gap),
         (true, None) => Err(OperatorError::Input(format!(

@@ -3,9 +3,9 @@
 //! The loop itself is [`super::support::training_job`]'s, what a step does `training`'s.
 
 use super::support::lora::TrainableModel;
+use super::support::memory_budget;
 use super::support::pair_tokens::PairTokens;
 use super::support::training_job::{Plan, rule, schedule, train};
-use super::support::memory_budget;
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::spec::loss as spec;
 use crate::pipeline::spec::non_finite::NonFinite;

@@ -9,7 +9,7 @@ use chrono::NaiveDate;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::spec::input::{Columns, Format, Server, DatasetFormat};
+use super::spec::input::{Columns, DatasetFormat, Format, Server};
 use super::spec::operator::{Operator, Output, Resources};
 use super::spec::tracking::Tracking;
 use super::spec::{Param, Spec};

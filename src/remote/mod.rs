@@ -16,7 +16,7 @@ pub use completions::{Completion, Completions, Finish, PromptForm, Request};
 pub use concurrent::{each, in_order};
 pub use error::RemoteError;
 pub use hub::{Hub, HubModel, Pinned, Snapshot};
-pub use reward::{RewardServer, Protocol, Scorable};
+pub use reward::{Protocol, RewardServer, Scorable};
 pub use serve::{command, serve};
 
 /// Asks whether the run was asked to stop; called from several threads.

@@ -164,7 +164,10 @@ fn carried(source: &Source, generate: Option<&Stage>) -> Result<Vec<(String, Str
     }
     let mut facts = Vec::new();
     for pool in source.with_operator("merge").filter(|pool| pool.part == Part::Loop && source.has(&pool.name)) {
-        let query = format!("SELECT count(*) AS responses, sum(token_count) AS tokens FROM {} WHERE sampled_iteration < iteration", quoted(&pool.name));
+        let query = format!(
+            "SELECT count(*) AS responses, sum(token_count) AS tokens FROM {} WHERE sampled_iteration < iteration",
+            quoted(&pool.name)
+        );
         for found in source.rows::<Carried>(&query)? {
             let tokens = found.tokens.unwrap_or_default();
             // Seconds of a stage that came partly from the cache are not those of all its tokens.

@@ -40,8 +40,8 @@ mod training;
 mod trend;
 mod words;
 
+use crate::import::ImportError;
 use crate::pipeline::PipelineError;
-use crate::operators::OperatorError;
 use crate::store::{Run, StoreError};
 
 use block::Section;
@@ -59,7 +59,7 @@ pub enum ReportError {
     Pipeline(#[from] PipelineError),
     /// A table of prompts or preferences is not what it was when it was used.
     #[error(transparent)]
-    Stage(#[from] OperatorError),
+    Import(#[from] ImportError),
     /// Rows or settings are of another form than was expected.
     #[error("{what}: {problem}")]
     Form {

@@ -10,8 +10,8 @@ use super::prompts::Asking;
 use super::rewards::distribution;
 use super::source::{Source, quoted};
 use super::words::{maybe, number, whole};
-use crate::model::PromptContent;
 use crate::import::Preferences;
+use crate::model::PromptContent;
 use crate::store::OutputKey;
 use crate::tables::TableKind;
 
@@ -149,7 +149,9 @@ fn preferences(source: &Source, table: &str, iteration: i64, order: &str, limit:
 fn readable(asked: Option<&PromptContent>, pair: Pair) -> PairText {
     let asked = match asked {
         Some(PromptContent::Text(text)) => vec![(String::new(), Text::of(text))],
-        Some(PromptContent::Messages(messages)) => messages.iter().map(|message| (message.role.clone(), Text::of(&message.content))).collect(),
+        Some(PromptContent::Messages(messages)) => {
+            messages.iter().map(|message| (message.role.clone(), Text::of(&message.content))).collect()
+        }
         None => Vec::new(),
     };
     PairText {

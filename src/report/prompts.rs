@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::ReportError;
 use super::source::{Part, Source, quoted};
-use crate::model::PromptContent;
 use crate::import::Prompts;
+use crate::model::PromptContent;
 use crate::store::OutputKey;
 
 /// The prompts of an input table or a node.

@@ -8,10 +8,10 @@ use indexmap::IndexMap;
 use super::{Prepared, RunError, plan, runs};
 use crate::dag::fingerprint::Recipe;
 use crate::dag::schedule::{self, Outcome};
-use crate::model::DeviceChoice;
-use crate::pipeline::graph::Input;
 use crate::import;
-use crate::operators::{self, Context, Progress, OperatorError};
+use crate::model::DeviceChoice;
+use crate::operators::{self, Context, OperatorError, Progress};
+use crate::pipeline::graph::Input;
 use crate::store::{Event, EventKind, OutputKey, RunLock, State, StoreError};
 use crate::tracking::{Ended, Tracker, TrackingError};
 
@@ -58,7 +58,7 @@ pub fn execute(
         run.write_sources(text)?;
     }
     repair(run, prepared, progress)?;
-    import::bring_in(run, graph, &prepared.files)?;
+    import::bring_in(run, graph, &prepared.files).map_err(OperatorError::from)?;
     retire(run, prepared)?;
     // Runs beside this one go on publishing: what they finish between the two is there to be linked too.
     let states = loop {

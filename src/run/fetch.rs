@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::dag::fingerprint::Fingerprint;
+use crate::operators::{OperatorError, Progress};
 use crate::pipeline::graph::Graph;
 use crate::remote::{Hub, HubModel, Pinned, RemoteError};
-use crate::operators::{Progress, OperatorError};
 use crate::store::{self, ModelFile, Run};
 
 /// Bytes in the unit of progress.
@@ -39,7 +39,7 @@ pub(super) struct Source {
 /// A model that cannot be had, or a file that is not what the run began with.
 pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), progress: &dyn Progress) -> Result<Fetched, RunError> {
     let (mut sources, mut fingerprints) = (BTreeMap::new(), BTreeMap::new());
-    let remote = |error: RemoteError| RunError::Stage(OperatorError::from(error));
+    let remote = |error: RemoteError| RunError::Operator(OperatorError::from(error));
     let mut hub = None;
     for (name, path) in graph.models_mut() {
         let written = path.display().to_string();
@@ -74,7 +74,7 @@ pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), p
             progress.finished(name, &summary, start.elapsed().as_secs_f64());
         }
         if let Some(began) = &began {
-            check(&written, &began.files, &files).map_err(|problem| RunError::Stage(OperatorError::Input(problem)))?;
+            check(&written, &began.files, &files).map_err(|problem| RunError::Operator(OperatorError::Input(problem)))?;
         }
         fingerprints.insert(snapshot.folder.clone(), store::fingerprint_of_files(&files));
         sources.insert(written, Source { commit: snapshot.commit, files });

@@ -25,7 +25,7 @@ use crate::tracking::TrackingError;
 pub enum RunError {
     /// The user's inputs are not what the pipeline needs.
     #[error(transparent)]
-    Stage(#[from] OperatorError),
+    Operator(#[from] OperatorError),
     /// The run folder or an input could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),

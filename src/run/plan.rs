@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use super::{Prepared, RunError};
 use crate::dag::fingerprint::Recipe;
-use crate::pipeline::graph::{Source, SourceKind};
-use crate::operators;
 use crate::import;
+use crate::pipeline::graph::{Source, SourceKind};
 use crate::store::{Run, State};
 
 /// How far each task's output is, in the graph's order. Changes nothing.

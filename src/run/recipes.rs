@@ -7,8 +7,8 @@ use super::RunError;
 use super::fetch::{Fetched, to_json};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
-use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
 use crate::operators::{self, OperatorError};
+use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
 use crate::store;
 
 /// The fingerprints of folders that were fetched.

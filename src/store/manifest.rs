@@ -76,7 +76,7 @@ pub struct Part {
 
 /// One file of a manifest, of a table or a model.
 #[derive(Clone, Debug)]
-pub(super) struct Listed<'a> {
+pub(crate) struct Listed<'a> {
     pub file: &'a str,
     pub bytes: u64,
     pub blake3: &'a str,
@@ -139,7 +139,7 @@ impl Manifest {
     }
 
     /// All files, of a table or a model.
-    pub(super) fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
+    pub(crate) fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
         let parts = self.parts.iter().map(|part| Listed { file: &part.file, bytes: part.bytes, blake3: &part.blake3 });
         parts.chain(self.files.iter().map(|file| Listed { file: &file.file, bytes: file.bytes, blake3: &file.blake3 }))
     }

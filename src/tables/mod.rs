@@ -15,6 +15,7 @@ mod cell;
 mod check;
 mod conform;
 mod error;
+mod memory;
 mod order;
 #[macro_use]
 mod table;
@@ -39,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cell::{FinishReason, Message, Outcome};
 pub use error::TableError;
+pub(crate) use memory::batch_bytes;
 pub use order::InOrder;
 
 /// The key of the table's name in a schema's metadata.

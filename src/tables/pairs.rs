@@ -36,7 +36,10 @@ impl View<'_> {
         at_least("rejected_sampled_iteration", 0, self.rejected_sampled_iteration)?;
         at_least("rejected_index", 0, self.rejected_index)?;
         if (self.chosen_sampled_iteration, self.chosen_index) == (self.rejected_sampled_iteration, self.rejected_index) {
-            return Err(format!("expected two responses, found response {} of iteration {} twice", self.chosen_index, self.chosen_sampled_iteration));
+            return Err(format!(
+                "expected two responses, found response {} of iteration {} twice",
+                self.chosen_index, self.chosen_sampled_iteration
+            ));
         }
         finite("reward_gap", self.reward_gap)?;
         if self.reward_gap <= 0.0 {

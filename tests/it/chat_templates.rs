@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use optune::model::{PromptContent, ChatTemplate, Checkpoint, EncodedPair, Message, ModelError, SpecialTokens};
+use optune::model::{ChatTemplate, Checkpoint, EncodedPair, Message, ModelError, PromptContent, SpecialTokens};
 use serde_json::{Value, json};
 
 use crate::model::blank_checkpoint;

@@ -72,7 +72,8 @@ fn sql_answers_what_users_ask() {
     let tokens =
         workspace.query("small", "SELECT sum(array_length(token_ids) - prompt_token_count) > 0 FROM responses WHERE iteration = 1");
     assert_eq!(tokens, "true");
-    let sampled_iteration = workspace.query("small", "SELECT DISTINCT sampled_iteration FROM pool WHERE iteration = 2 ORDER BY sampled_iteration");
+    let sampled_iteration =
+        workspace.query("small", "SELECT DISTINCT sampled_iteration FROM pool WHERE iteration = 2 ORDER BY sampled_iteration");
     assert_eq!(sampled_iteration, "1\n2");
     let error = workspace.fail(&["sql", "small", "DROP TABLE rewards"], 2);
     assert!(!error.is_empty());

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use optune::model::{PromptContent, Checkpoint, Message, SpecialTokens};
+use optune::model::{Checkpoint, Message, PromptContent, SpecialTokens};
 use serde_json::json;
 
 use crate::model::blank_checkpoint;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::json::reader::infer_json_schema_from_iterator;
-use optune::pipeline::Pipeline;
-use optune::pipeline::spec::input::DatasetFormat;
 use optune::import::{Imported, import};
 use optune::import::{Preferences, Prompts};
+use optune::pipeline::Pipeline;
+use optune::pipeline::spec::input::DatasetFormat;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -130,7 +130,13 @@ fn cases() -> Vec<Case> {
     let (q, a, b) = (says("user", "q"), says("assistant", "a"), says("assistant", "b"));
     let asked = json!([q]);
     vec![
-        case(DatasetFormat::Rows, Use::Prompts, "", json!({"prompt": "q", "extra": {"n": [1]}}), json!({"prompt": "q", "extra": {"n": [1]}})),
+        case(
+            DatasetFormat::Rows,
+            Use::Prompts,
+            "",
+            json!({"prompt": "q", "extra": {"n": [1]}}),
+            json!({"prompt": "q", "extra": {"n": [1]}}),
+        ),
         case(DatasetFormat::Rows, Use::Prompts, "", json!({"messages": [q]}), json!({"messages": asked})),
         case(
             DatasetFormat::Rows,
@@ -161,7 +167,13 @@ fn cases() -> Vec<Case> {
             json!({"prompt": "q", "completion": "a", "n": 1}),
             json!({"prompt": "q", "response": "a", "n": 1}),
         ),
-        case(DatasetFormat::Trl, Demonstrations, "", json!({"prompt": [q], "completion": [a]}), json!({"messages": asked, "response": "a"})),
+        case(
+            DatasetFormat::Trl,
+            Demonstrations,
+            "",
+            json!({"prompt": [q], "completion": [a]}),
+            json!({"messages": asked, "response": "a"}),
+        ),
         case(DatasetFormat::Trl, Demonstrations, "", json!({"messages": [q, a]}), json!({"messages": asked, "response": "a"})),
         case(
             DatasetFormat::Trl,
@@ -219,7 +231,13 @@ fn cases() -> Vec<Case> {
             json!({"instruction": "i", "input": "x", "output": "a"}),
             json!({"prompt": "i\n\nx", "response": "a"}),
         ),
-        case(DatasetFormat::Alpaca, Use::Prompts, "", json!({"instruction": "i", "input": "", "tag": "t"}), json!({"prompt": "i", "tag": "t"})),
+        case(
+            DatasetFormat::Alpaca,
+            Use::Prompts,
+            "",
+            json!({"instruction": "i", "input": "", "tag": "t"}),
+            json!({"prompt": "i", "tag": "t"}),
+        ),
         case(
             DatasetFormat::Alpaca,
             Preferences,
@@ -275,7 +293,7 @@ fn every_shape_in_every_format_becomes_the_same_rows() {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let found = imported(folder.path(), &format!("table: {name}, {}", case.settings), case.used);
             let found = found.unwrap_or_else(|error| panic!("{name}, {}: {error}", case.row));
-            assert_eq!(found.shape, Some(case.shape), "{name}: {}", case.row);
+            assert_eq!(found.dataset_format, Some(case.shape), "{name}: {}", case.row);
             assert_eq!(rows(&found.batches), std::slice::from_ref(&case.expected), "{name}: {}", case.row);
             let id = found.batches[0].column_by_name("prompt_id");
             assert!(id.is_some() || case.used == Use::Preferences, "{name}: no prompt_id");
@@ -571,7 +589,7 @@ fn a_table_that_only_queries_read_keeps_its_columns() {
     let row = json!({"conversations": [from("human", "q")], "prompt": "p", "instruction": "i"});
     write(folder.path(), "x", "jsonl", std::slice::from_ref(&row));
     let found = imported(folder.path(), "table: x.jsonl", Use::Query).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((found.shape, rows(&found.batches)), (None, vec![row]));
+    assert_eq!((found.dataset_format, rows(&found.batches)), (None, vec![row]));
     let found = imported(folder.path(), "table: x.jsonl, dataset_format: alpaca, map: { text: prompt }", Use::Query)
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(rows(&found.batches), [json!({"prompt": "i", "conversations": [from("human", "q")], "text": "p"})]);
@@ -610,7 +628,7 @@ fn real_files_come_in_as_they_are() {
     let folder = folder();
     let data = |file: &str| format!("table: \"{}\"", real.join("data").join(file).display());
     let found = imported(folder.path(), &data("sharegpt_dpo_300.json"), Use::Preferences).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((found.shape, found.rows()), (Some(DatasetFormat::Sharegpt), 300));
+    assert_eq!((found.dataset_format, found.rows()), (Some(DatasetFormat::Sharegpt), 300));
     let text = fs::read_to_string(real.join("data/sharegpt_dpo_300.json")).unwrap();
     let theirs: Vec<Value> = serde_json::from_str(&text).unwrap();
     for (row, theirs) in rows(&found.batches).iter().zip(&theirs) {
@@ -629,10 +647,10 @@ fn real_files_come_in_as_they_are() {
     assert_eq!(Preferences::read("data", found.batches).unwrap().len(), 300);
     let mapped = data("gsm8k_test.jsonl") + ", map: { prompt: question, reference_answer: answer }";
     let found = imported(folder.path(), &mapped, Use::Prompts).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((found.shape, found.rows()), (Some(DatasetFormat::Rows), 1319));
+    assert_eq!((found.dataset_format, found.rows()), (Some(DatasetFormat::Rows), 1319));
     assert!(rows(&found.batches)[0]["reference_answer"].as_str().unwrap().ends_with("#### 18"));
     let found = imported(folder.path(), &data("ifeval_prompts.jsonl"), Use::Prompts).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((found.shape, found.rows()), (Some(DatasetFormat::Rows), 541));
+    assert_eq!((found.dataset_format, found.rows()), (Some(DatasetFormat::Rows), 541));
     assert_eq!(rows(&found.batches)[0]["kwargs"][1]["num_highlights"], 3);
     assert_eq!(Prompts::read("data", found.batches).unwrap().len(), 541);
 }

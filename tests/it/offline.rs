@@ -109,7 +109,7 @@ fn given_pairs_feed_train_and_are_exported() {
         let folder = folder();
         fs::copy(workspace.path("pairs.parquet"), folder.path().join("pairs.parquet")).unwrap();
         let found = imported(folder.path(), "table: pairs.parquet", Use::Preferences).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(found.shape, Some(if messages { DatasetFormat::Trl } else { DatasetFormat::Rows }));
+        assert_eq!(found.dataset_format, Some(if messages { DatasetFormat::Trl } else { DatasetFormat::Rows }));
         let again = rows(&found.batches);
         assert_eq!((again.len(), &again[0]["chosen"], &again[0]["weight"]), (15, &json!("ADG"), &json!(1.0)));
     }

@@ -253,9 +253,12 @@ nodes:
         "again: train from=policy pairs=again_pairs preferences=some",
     ];
     assert_eq!(lines(&graph), expected);
-    let SourceKind::Table { paths, shape, map, .. } = &graph.sources[0].kind else { panic!("prefs is a table") };
+    let SourceKind::Table { paths, dataset_format, map, .. } = &graph.sources[0].kind else { panic!("prefs is a table") };
     let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap().to_string_lossy()).collect();
-    assert_eq!((names.join(" ").as_str(), *shape, map["chosen"].as_str()), ("held_out.parquet train.parquet", DatasetFormat::Auto, "best"));
+    assert_eq!(
+        (names.join(" ").as_str(), *dataset_format, map["chosen"].as_str()),
+        ("held_out.parquet train.parquet", DatasetFormat::Auto, "best")
+    );
     let written = graph.to_yaml().unwrap();
     let folder = folder();
     let again = Pipeline::read("again.yaml", &written, &[]).and_then(|pipeline| pipeline.graph(folder.path())).unwrap();

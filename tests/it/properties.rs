@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
+use optune::operators::select::{self, POOL, Question, Quota};
+use optune::operators::support::rng::Stream;
+use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
 use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy as By, ZScore};
-use optune::operators::support::rng::Stream;
-use optune::operators::select::{self, POOL, Question, Quota};
-use optune::operators::{OperatorError, merge, pair};
-use optune::sql::{Session, PromptGroups};
+use optune::sql::{PromptGroups, Session};
 use optune::tables::{FinishReason, TableKind, pairs, pool, responses, rewards, selection};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -274,7 +274,8 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
         session.register_batches("rewards", cut(&rewards::batch(&scored), length)).unwrap();
         session.register_batches("responses", cut(&responses::batch(&answered), length)).unwrap();
         session.register_batches("carried", cut(&pool::batch(&old), length)).unwrap();
-        let found = pool::rows(&whole(TableKind::Pool, merge::rows(&session, true, keep_best, PromptGroups::of_rows(slices)).unwrap())).unwrap();
+        let found =
+            pool::rows(&whole(TableKind::Pool, merge::rows(&session, true, keep_best, PromptGroups::of_rows(slices)).unwrap())).unwrap();
         assert_eq!(found, expected.into_values().flatten().collect::<Vec<_>>());
         let lost = carried.iter().find(|(id, rewards)| !rewards.is_empty() && found.iter().all(|row| row.prompt_id != **id));
         assert_eq!(lost, None);
@@ -309,7 +310,8 @@ fn pair_makes_one_pair_of_each_prompt_whose_rewards_differ() {
                 assert_eq!(sampled_iteration, index % 3);
                 rewards[index as usize]
             };
-            let (chosen, below) = (of(pair.chosen_index, pair.chosen_sampled_iteration), of(pair.rejected_index, pair.rejected_sampled_iteration));
+            let (chosen, below) =
+                (of(pair.chosen_index, pair.chosen_sampled_iteration), of(pair.rejected_index, pair.rejected_sampled_iteration));
             assert!(rewards.iter().all(|reward| *reward <= chosen));
             assert_eq!(chosen - below, pair.reward_gap);
             assert!(pair.reward_gap > 0.0);

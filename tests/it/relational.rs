@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
+use optune::operators::select::{self, POOL, Question, Quota};
+use optune::operators::support::rng::Stream;
+use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
 use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy, ZScore};
-use optune::operators::support::rng::Stream;
-use optune::operators::select::{self, POOL, Question, Quota};
-use optune::operators::{OperatorError, merge, pair};
-use optune::sql::{Session, PromptGroups};
+use optune::sql::{PromptGroups, Session};
 use optune::store::OutputKey;
 use optune::tables::{FinishReason, TableKind, pool, responses, rewards, selection};
 
@@ -230,7 +230,14 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     let mut rows: Vec<pool::Row> = (ids.iter().flat_map(|id| (0..2).map(|index| (id.clone(), index))))
         .map(|(prompt_id, response_index)| {
             let (sampled_iteration, token_count, finish_reason) = (1, 4, FinishReason::Stop);
-            pool::Row { prompt_id, response_index, sampled_iteration, reward: f64::from(draw.below(100)) / 64.0, token_count, finish_reason }
+            pool::Row {
+                prompt_id,
+                response_index,
+                sampled_iteration,
+                reward: f64::from(draw.below(100)) / 64.0,
+                token_count,
+                finish_reason,
+            }
         })
         .collect();
     rows.sort_by(|one, other| (&one.prompt_id, one.response_index).cmp(&(&other.prompt_id, other.response_index)));
@@ -272,7 +279,10 @@ fn rows_that_are_not_in_their_place_are_found() {
     for length in 1..5 {
         assert_eq!(problem(&[row("a", 0), row("a", 1), row("b", 0), row("c", 0)], length), None);
         let found = problem(&[row("a", 0), row("c", 0), row("c", 1), row("b", 7)], length).unwrap();
-        assert_eq!(found, "table pool: expected rows in ascending order of prompt_id, response_index, sampled_iteration, found b, 7, 1 after c, 1, 1");
+        assert_eq!(
+            found,
+            "table pool: expected rows in ascending order of prompt_id, response_index, sampled_iteration, found b, 7, 1 after c, 1, 1"
+        );
         assert!(problem(&[row("a", 0), row("b", 1), row("b", 1)], length).unwrap().ends_with("found b, 1, 1 after b, 1, 1"));
         assert!(problem(&[row("a", 1), row("a", 0)], length).unwrap().ends_with("found a, 0, 1 after a, 1, 1"));
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 use optune::model::Checkpoint;
-use optune::remote::command;
 use optune::operators::support::rng::Stream;
+use optune::remote::command;
 use optune::store::{OutputKey, Runs, read_parquet};
 use optune::tables::{FinishReason, responses};
 use rand_chacha::ChaCha8Rng;

@@ -132,7 +132,11 @@ fn texts_of_a_run_stay_texts() {
 #[test]
 fn a_run_that_is_not_finished_is_reported_with_what_is_missing() {
     let workspace = Workspace::new();
-    workspace.edit("reward.sql", " AS reward,", " + CASE WHEN responses.sampled_iteration = 2 THEN CAST('NaN' AS DOUBLE) ELSE 0.0 END AS reward,");
+    workspace.edit(
+        "reward.sql",
+        " AS reward,",
+        " + CASE WHEN responses.sampled_iteration = 2 THEN CAST('NaN' AS DOUBLE) ELSE 0.0 END AS reward,",
+    );
     workspace.fail(&["run", "pipeline.yaml"], 2);
     let page = report(&workspace, &["small"]);
     assert_sound(&page);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use optune::model::{PromptContent, Checkpoint, Message, RewardModel, Sequences};
+use optune::model::{Checkpoint, Message, PromptContent, RewardModel, Sequences};
 use optune::training::{Comparison, Decay, Rule, Schedule, Settings, Trainer, rewards};
 use serde_json::{Value, json};
 
@@ -239,7 +239,8 @@ fn killed_in_the_middle_a_learned_reward_ends_in_the_same_bytes() {
 
 /// The rewards of a run, by response.
 fn rewards_of(workspace: &Workspace, runs: &str) -> Vec<(String, f64)> {
-    let sql = "SELECT prompt_id || '/' || CAST(sampled_iteration AS TEXT) || '/' || CAST(response_index AS TEXT), reward FROM rewards ORDER BY 1";
+    let sql =
+        "SELECT prompt_id || '/' || CAST(sampled_iteration AS TEXT) || '/' || CAST(response_index AS TEXT), reward FROM rewards ORDER BY 1";
     let csv = workspace.succeed(&["--runs", runs, "sql", "small", sql, "--format", "csv"]);
     let rows = csv.lines().skip(1).filter_map(|line| line.split_once(','));
     rows.map(|(key, reward)| (key.to_string(), reward.parse().unwrap())).collect()

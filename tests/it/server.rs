@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use optune::remote::{Client, Patience, RemoteError, RewardServer, Protocol, Scorable, each, in_order};
+use optune::remote::{Client, Patience, Protocol, RemoteError, RewardServer, Scorable, each, in_order};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};

@@ -402,9 +402,15 @@ fn another_schema_is_refused_with_the_column() {
         let error = TableKind::Pool.check(batch).unwrap_err().to_string();
         assert!(error.contains(words), "expected {words:?} in: {error}");
     };
-    says(&batch.project(&[0, 1, 2]).unwrap(), "expected a column reward in place 4, found only prompt_id, response_index, sampled_iteration");
+    says(
+        &batch.project(&[0, 1, 2]).unwrap(),
+        "expected a column reward in place 4, found only prompt_id, response_index, sampled_iteration",
+    );
     says(&batch.project(&[0, 1, 3, 2, 4, 5]).unwrap(), "expected a column sampled_iteration in place 3");
-    says(&with_column(&batch, "sampled_iteration", Arc::new(Int64Array::from(vec![1, 2, 3]))), "column sampled_iteration should be Int32, found Int64");
+    says(
+        &with_column(&batch, "sampled_iteration", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+        "column sampled_iteration should be Int32, found Int64",
+    );
     let nullable: Vec<_> = batch.schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     says(
         &RecordBatch::try_new(Arc::new(Schema::new(nullable)), batch.columns().to_vec()).unwrap(),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use optune::operators::Silent;
 use optune::pipeline::Pipeline;
 use optune::run::{self, RunError};
-use optune::operators::Silent;
 use optune::store::Runs;
 
 /// A temporary folder with prompts, a reward, a model's shape and a pipeline of two iterations that runs in about a second.

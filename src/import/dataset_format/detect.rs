@@ -10,11 +10,17 @@ use crate::pipeline::spec::input::DatasetFormat;
 /// Every dataset format but `auto`, with the columns it is known by.
 const KNOWN: [(DatasetFormat, &str); 6] = [
     (DatasetFormat::Rows, "prompt (text) or messages, and response, or chosen and rejected (texts)"),
-    (DatasetFormat::Trl, "prompt and completion; chosen and rejected (messages) with or without prompt; or messages that end with the assistant"),
+    (
+        DatasetFormat::Trl,
+        "prompt and completion; chosen and rejected (messages) with or without prompt; or messages that end with the assistant",
+    ),
     (DatasetFormat::Sharegpt, "conversations, and chosen and rejected"),
     (DatasetFormat::Alpaca, "instruction, and input, output, or chosen and rejected"),
     (DatasetFormat::Ultrafeedback, "chosen and rejected (messages), and prompt (text) or score_chosen and score_rejected"),
-    (DatasetFormat::Rlhflow, "chosen and rejected (messages), chosen_score and rejected_score; context_messages; or prompt, responses and rewards"),
+    (
+        DatasetFormat::Rlhflow,
+        "chosen and rejected (messages), chosen_score and rejected_score; context_messages; or prompt, responses and rewards",
+    ),
 ];
 
 /// The dataset formats and the columns each is known by, for an error.
@@ -35,7 +41,8 @@ pub(crate) fn detect(asked: DatasetFormat, batch: &RecordBatch) -> Result<Datase
             false => Err(format!("dataset_format {}: expected {expected}; found {}", asked.name(), names(&batch.schema()))),
         };
     }
-    let fitting: Vec<DatasetFormat> = KNOWN.iter().map(|(dataset_format, _)| *dataset_format).filter(|dataset_format| columns.is(*dataset_format)).collect();
+    let fitting: Vec<DatasetFormat> =
+        KNOWN.iter().map(|(dataset_format, _)| *dataset_format).filter(|dataset_format| columns.is(*dataset_format)).collect();
     match fitting.as_slice() {
         [one] => Ok(*one),
         [] => Err(format!(
@@ -142,7 +149,9 @@ impl Columns<'_> {
         match dataset_format {
             DatasetFormat::Trl => self.has("prompt") || self.turns("messages") || self.pair_of_turns(),
             DatasetFormat::Ultrafeedback => self.pair_of_turns(),
-            DatasetFormat::Rlhflow => self.pair_of_turns() || self.turns("context_messages") || (self.has("prompt") && (self.sampled() || pair)),
+            DatasetFormat::Rlhflow => {
+                self.pair_of_turns() || self.turns("context_messages") || (self.has("prompt") && (self.sampled() || pair))
+            }
             DatasetFormat::Rows => self.scalar("prompt") || self.turns("messages"),
             _ => self.is(dataset_format),
         }

@@ -19,7 +19,7 @@ use indexmap::IndexMap;
 use self::columns::{Column, Numbers, Texts};
 use self::row::Row;
 use super::Conversations;
-use crate::model::{PromptContent, Message};
+use crate::model::{Message, PromptContent};
 use crate::pipeline::spec::input::DatasetFormat;
 
 pub(super) use self::detect::detect;
@@ -103,8 +103,11 @@ pub(super) fn normalised(dataset_format: DatasetFormat, batch: &RecordBatch) -> 
             continue;
         }
         if columns.iter().any(|(name, _)| name == field.name()) {
-            let problem =
-                format!("dataset_format {}: the table has a column {} that its rows would get; rename it with `map:`", dataset_format.name(), field.name());
+            let problem = format!(
+                "dataset_format {}: the table has a column {} that its rows would get; rename it with `map:`",
+                dataset_format.name(),
+                field.name()
+            );
             return Err(problem.into());
         }
         columns.push((field.name().clone(), array.clone()));

@@ -1,6 +1,6 @@
 //! One row of a table from outside: what its columns say, and what that makes of prompt and responses.
 
-use crate::model::{PromptContent, Message};
+use crate::model::{Message, PromptContent};
 
 /// What a value says.
 #[derive(Clone, Debug, PartialEq)]

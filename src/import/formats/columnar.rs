@@ -11,8 +11,8 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 
-use super::limits::{self, Budget};
 use super::ending::Ending;
+use super::limits::{self, Budget};
 use super::{Source, expansion, ipc, message, never_empty};
 use crate::catch_panic::catch_panic;
 use crate::disk;

@@ -10,8 +10,8 @@ use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::limits::Budget;
 use super::ending::Ending;
+use super::limits::Budget;
 use crate::store::StoreError;
 
 /// What the texts of a batch may take where their dictionaries hold long ones.

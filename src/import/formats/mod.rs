@@ -1,12 +1,12 @@
 //! Files from outside: tables in the usual formats as Arrow batches, and the fingerprints of files and folders.
 
-mod limits;
 mod columnar;
 mod csv;
 mod ending;
 mod expansion;
 mod ipc;
 mod json;
+mod limits;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
 use self::limits::Budget;
-use crate::store::StoreError;
 use crate::disk;
+use crate::store::StoreError;
 
 /// Rows a batch.
 const BATCH_ROWS: usize = 8192;

@@ -3,6 +3,8 @@
 //! A part is a fixed slice of the prompts in the order of their ids; each response's randomness comes from (seed, iteration,
 //! prompt_id, response_index). So a part is the same whenever and however often it is made.
 
+pub(super) mod server;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,8 +12,8 @@ use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, Recor
 use arrow::datatypes::Int32Type;
 
 use super::support::memory_budget::{self, Budget};
-use super::{Context, Prompt, OperatorError, Summary};
 use super::support::tensors;
+use super::{Context, OperatorError, Prompt, Summary};
 use crate::generation::{FinishReason, Generated, Generator, Sampling};
 use crate::model::{Checkpoint, Tokenizer};
 use crate::pipeline::spec::sampling::Generate;

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use std::path::absolute;
 use std::time::Duration;
 
-use super::{prompt_ids, response_text};
 use super::super::{Context, OperatorError, Prompt};
+use super::{prompt_ids, response_text};
 use crate::model::{Checkpoint, SpecialTokens};
 use crate::pipeline::spec::engine::{Engine, Failures, TokenIds};
 use crate::pipeline::spec::sampling::Generate;
@@ -27,7 +27,7 @@ const NOT_ASKED: &str = "not asked yet: the run was stopped";
 ///
 /// # Errors
 /// A URL that is none, or a key that is not set.
-pub(super) fn client(engine: &Engine) -> Result<Client, OperatorError> {
+pub(in crate::operators) fn client(engine: &Engine) -> Result<Client, OperatorError> {
     let patience = Patience { timeout: seconds(engine.timeout_seconds), retries: engine.retries as usize, ..Patience::default() };
     Ok(Client::new(&engine.openai.value, engine.api_key_env.as_ref().map(|name| name.value.as_str()), patience)?)
 }
@@ -37,7 +37,7 @@ fn seconds(number: f64) -> Duration {
 }
 
 /// Asks for all responses to `prompts` that are not there yet; gives the writer with all parts committed, and how many tokens came.
-pub(super) fn run<'a>(
+pub(in crate::operators) fn run<'a>(
     context: &'a Context<'_>,
     settings: &Generate,
     engine: &Engine,
@@ -185,14 +185,18 @@ impl Asking<'_> {
         };
         let vocabulary = self.checkpoint.config.vocab_size;
         if let Some(id) = ids.iter().find(|id| !usize::try_from(**id).is_ok_and(|id| id < vocabulary)) {
-            return Err(OperatorError::Failed(format!("expected token ids below {vocabulary}, found {id}; the server serves another model")));
+            return Err(OperatorError::Failed(format!(
+                "expected token ids below {vocabulary}, found {id}; the server serves another model"
+            )));
         }
         let given = ids.len();
         let is_end = |id: &i32| self.checkpoint.generation.eos_token_ids.contains(id);
         if completion.finish == Finish::Stop && !ids.last().is_some_and(is_end) {
             let end = self.checkpoint.end_token(&prompt.asked);
             ids.push(
-                end.ok_or_else(|| OperatorError::Failed("the response stopped, but the policy has no eos_token_id to stop by".to_string()))?,
+                end.ok_or_else(|| {
+                    OperatorError::Failed("the response stopped, but the policy has no eos_token_id to stop by".to_string())
+                })?,
             );
         }
         // Servers give logprobs under the model itself, which is what was sampled from only where nothing was changed or cut.

@@ -8,10 +8,10 @@ use arrow::datatypes::DataType;
 
 use super::weight::{raw, weight};
 use super::{Candidate, Rejection, rejection};
-use crate::pipeline::spec::pair::{Normalize, Pair, Weight};
 use crate::operators::OperatorError;
 use crate::operators::support::rng;
-use crate::sql::{Session, PromptGroups};
+use crate::pipeline::spec::pair::{Normalize, Pair, Weight};
+use crate::sql::{PromptGroups, Session};
 use crate::tables::{column, pairs, pool};
 
 /// What [`sql`](super::sql) says of the table `pool` of a session, whose rows are in the order of its key. The pool is read once more where all

@@ -100,7 +100,7 @@ impl Item<'_> {
 
     fn question(&self) -> Result<&Question, OperatorError> {
         self.question
-            .ok_or_else(|| OperatorError::Input(format!("expected the prompt of {}, found none in the table of prompts", self.output_key())))
+            .ok_or_else(|| OperatorError::Input(format!("expected the prompt of {}, found none in the table of prompts", self.place())))
     }
 }
 
@@ -196,7 +196,7 @@ fn score(
     let items: Vec<Item> = answered.map(|row| Item { row, question: questions.get(&row.prompt_id) }).collect();
     let scores = if items.is_empty() { Vec::new() } else { source.score(context, &items)? };
     if non_finite == NonFinite::Stop {
-        let stops = |(item, score): (&Item, &Result<Score, Problem>)| score.as_ref().err()?.stop(&item.output_key());
+        let stops = |(item, score): (&Item, &Result<Score, Problem>)| score.as_ref().err()?.stop(&item.place());
         if let Some(error) = items.iter().zip(&scores).find_map(stops) {
             return Err(OperatorError::Input(error));
         }

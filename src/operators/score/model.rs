@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use super::problem::Problem;
 use super::{Item, Score, Scores};
 use crate::model::{Checkpoint, RewardModel, Sequences};
-use crate::operators::reward::ModelAt;
+use crate::operators::support::reward_tree::ModelAt;
 use crate::operators::{Context, OperatorError};
 use crate::training;
 
@@ -37,7 +37,8 @@ impl Model {
 
     /// The score at each conversation's last token, whatever stands beside it in the batch.
     pub(super) fn score(&self, context: &Context, items: &[Item]) -> Result<Scores, OperatorError> {
-        let encoded = items.iter().map(|item| Ok(self.encode(item.question()?, &item.row.text))).collect::<Result<Vec<_>, OperatorError>>()?;
+        let encoded =
+            items.iter().map(|item| Ok(self.encode(item.question()?, &item.row.text))).collect::<Result<Vec<_>, OperatorError>>()?;
         let tokens: Vec<Vec<i32>> = encoded.iter().filter_map(|encoded| encoded.as_ref().ok().cloned()).collect();
         let mut rewards = if tokens.is_empty() {
             Vec::new()

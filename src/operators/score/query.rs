@@ -10,8 +10,8 @@ use arrow::datatypes::{DataType, Int32Type, Schema};
 
 use super::problem::Problem;
 use super::{Item, Score, Scores};
-use crate::pipeline::spec::non_finite::NonFinite;
 use crate::operators::{Context, OperatorError};
+use crate::pipeline::spec::non_finite::NonFinite;
 use crate::tables::responses;
 
 /// The columns that say which response a row of the query is about. `sampled_iteration` may be left out: it is the same for all of them.

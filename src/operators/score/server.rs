@@ -11,10 +11,10 @@ use arrow::datatypes::DataType;
 
 use super::problem::Problem;
 use super::{Item, Question, Score, Scores};
-use crate::model::{PromptContent, ChatTemplate};
-use crate::pipeline::spec::input::{self as spec, RewardProtocol};
-use crate::remote::{Client, Patience, RemoteError, RewardServer, Protocol, Scorable, each};
+use crate::model::{ChatTemplate, PromptContent};
 use crate::operators::{Context, OperatorError};
+use crate::pipeline::spec::input::{self as spec, RewardProtocol};
+use crate::remote::{Client, Patience, Protocol, RemoteError, RewardServer, Scorable, each};
 
 /// What gave the rewards, for errors.
 const WHOSE: &str = "reward server";

@@ -21,7 +21,7 @@ pub use walk::{POOL, Question, rows};
 use super::support::rng;
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::spec::select::{Select, Strategy};
-use crate::sql::{Session, PromptGroups};
+use crate::sql::{PromptGroups, Session};
 use crate::tables::TableKind;
 
 /// Ranks every prompt and selects the first ceil(ratio·N) (OPTune, arXiv 2406.07657); all of them where there is no pool yet.
@@ -74,7 +74,9 @@ fn register_recorded(session: &Session) -> Result<(), OperatorError> {
     let wrong = "prompt_id IS NULL OR isnan(reward) OR abs(reward) = CAST('Infinity' AS DOUBLE)";
     match session.count(&format!("SELECT count(*) FROM pool WHERE {wrong}"))? {
         0 => Ok(()),
-        count => Err(OperatorError::Input(format!("pool: expected a prompt_id and a finite reward in every row, found {count} rows without"))),
+        count => {
+            Err(OperatorError::Input(format!("pool: expected a prompt_id and a finite reward in every row, found {count} rows without")))
+        }
     }
 }
 

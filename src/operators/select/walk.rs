@@ -9,10 +9,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::definition::text_column;
 use super::{Known, Quota, Rule, Spread, rule};
-use crate::pipeline::spec::select::{RankBy, Select};
 use crate::operators::OperatorError;
 use crate::operators::support::rng;
-use crate::sql::{Rows as Ranked, Session, PromptGroups};
+use crate::pipeline::spec::select::{RankBy, Select};
+use crate::sql::{PromptGroups, Rows as Ranked, Session};
 use crate::tables::{column, selection};
 
 /// What is asked of the tables.

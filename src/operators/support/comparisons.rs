@@ -6,15 +6,15 @@ use std::collections::HashSet;
 
 use burn::tensor::Device;
 
-use crate::import::prompts::fingerprint;
 use super::{Context, OperatorError};
 use crate::import::Preference;
-use crate::model::{PromptContent, Checkpoint, Sequences};
+use crate::import::prompts::fingerprint;
+use crate::model::{Checkpoint, PromptContent, Sequences};
 use crate::pipeline::spec::held_out::HeldOut;
 
 /// Which of the preferences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(in crate::operators) enum Part {
     /// Those to train on.
     Training,
     /// Those held out.
@@ -22,7 +22,7 @@ pub(super) enum Part {
 }
 
 /// Preferences as token ids, in the order of their ids.
-pub(super) struct Comparisons {
+pub(in crate::operators) struct Comparisons {
     /// The preferences, without those that are too long.
     pub rows: Vec<Preference>,
     chosen: Vec<Vec<i32>>,
@@ -37,7 +37,13 @@ impl Comparisons {
     ///
     /// # Errors
     /// A table that holds no preferences, or a conversation that the model's chat template refuses.
-    pub fn read(context: &Context, checkpoint: &Checkpoint, held_out: &HeldOut, part: Part, max_tokens: u32) -> Result<Self, OperatorError> {
+    pub fn read(
+        context: &Context,
+        checkpoint: &Checkpoint,
+        held_out: &HeldOut,
+        part: Part,
+        max_tokens: u32,
+    ) -> Result<Self, OperatorError> {
         let mut preferences: Vec<Preference> = match (part, held_out) {
             (Part::HeldOut, HeldOut::Table(_)) => context.preferences("held_out")?.into_iter().collect(),
             _ => context.preferences("preferences")?.into_iter().collect(),

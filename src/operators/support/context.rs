@@ -9,14 +9,14 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::{OperatorError, Progress, lora, rng};
-use crate::import::{Preferences, Prompts};
-use crate::operators::version;
 use crate::dag::fingerprint::{Fingerprint, Recipe};
+use crate::import::{Preferences, Prompts};
 use crate::model::{Checkpoint, DeviceChoice, Dtype};
+use crate::operators::version;
 use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::{Device, Output};
 use crate::sql::Session;
-use crate::store::{PartWriter, OutputKey, OutputKind, RunLock, TableWriter};
+use crate::store::{OutputKey, OutputKind, PartWriter, RunLock, TableWriter};
 use crate::tables::{TableError, TableKind, training};
 
 /// Memory of a session's sorts, in bytes, before they go on on disk.
@@ -164,13 +164,13 @@ impl Context<'_> {
     /// The prompts in `slot`, checked.
     pub fn prompts(&self, slot: &str) -> Result<Prompts, OperatorError> {
         let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
-        Prompts::read(&name, self.batches(slot)?)
+        Ok(Prompts::read(&name, self.batches(slot)?)?)
     }
 
     /// The preferences in `slot`, checked.
     pub fn preferences(&self, slot: &str) -> Result<Preferences, OperatorError> {
         let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
-        Preferences::read(&name, self.batches(slot)?)
+        Ok(Preferences::read(&name, self.batches(slot)?)?)
     }
 
     /// The directory of the model in `slot`.

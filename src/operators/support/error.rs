@@ -73,7 +73,7 @@ impl From<RemoteError> for OperatorError {
 
 impl OperatorError {
     /// The error, said to be `of` something; a stop stays a stop.
-    pub(super) fn of(self, of: &str) -> Self {
+    pub(in crate::operators) fn of(self, of: &str) -> Self {
         match self {
             Self::Stopped => Self::Stopped,
             error => Self::Of { of: of.to_string(), error: Box::new(error) },

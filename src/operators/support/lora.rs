@@ -52,7 +52,7 @@ fn base(graph: &Graph, mut input: Input) -> Input {
 }
 
 /// The directory of a model, whatever is in it.
-pub(super) fn folder(run: &Run, graph: &Graph, input: Input) -> Result<PathBuf, OperatorError> {
+pub(in crate::operators) fn folder(run: &Run, graph: &Graph, input: Input) -> Result<PathBuf, OperatorError> {
     match (graph.source(input).map(|source| &source.kind), graph.task(input)) {
         (Some(SourceKind::Model { path }), _) => Ok(path.clone()),
         (_, Some(task)) => Ok(run.model_dir(&task.output_key())?),
@@ -64,7 +64,7 @@ pub(super) fn folder(run: &Run, graph: &Graph, input: Input) -> Result<PathBuf, 
 ///
 /// # Errors
 /// A target that the model has not, or an adapter of another rank, alpha or other targets.
-pub(super) fn check(graph: &Graph, task: &Task) -> Result<(), OperatorError> {
+pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), OperatorError> {
     let (Some(lora), Some(from)) = (task.operator.lora(), task.input("from")) else { return Ok(()) };
     let Some(architecture) = architecture(graph, from)? else { return Ok(()) };
     let projections = architecture.projections();
@@ -72,7 +72,10 @@ pub(super) fn check(graph: &Graph, task: &Task) -> Result<(), OperatorError> {
         && let Some(missing) = named.iter().find(|target| !projections.iter().any(|projection| projection == target.name()))
     {
         let found = projections.join(", ");
-        return Err(OperatorError::Input(format!("lora: expected targets that the model has, which are {found}; found {}", missing.name())));
+        return Err(OperatorError::Input(format!(
+            "lora: expected targets that the model has, which are {found}; found {}",
+            missing.name()
+        )));
     }
     let earlier = match graph.task(from) {
         Some(earlier) => earlier.operator.lora().map(|lora| (earlier.label(), config(lora, &architecture))),
@@ -113,25 +116,25 @@ fn config(lora: &Lora, checkpoint: &Checkpoint) -> AdapterConfig {
 }
 
 /// How many numbers an adapter on the checkpoint consists of.
-pub(super) fn parameter_count(lora: &Lora, checkpoint: &Checkpoint) -> usize {
+pub(in crate::operators) fn parameter_count(lora: &Lora, checkpoint: &Checkpoint) -> usize {
     checkpoint.adapter_parameter_count(&config(lora, checkpoint))
 }
 
 /// What a task trains of a checkpoint: its weights, or an adapter on them.
-pub(super) struct TrainableModel<'a> {
+pub(in crate::operators) struct TrainableModel<'a> {
     checkpoint: &'a Checkpoint,
     adapter: Option<AdapterConfig>,
     seed: u64,
 }
 
 impl<'a> TrainableModel<'a> {
-    pub(super) fn new(context: &Context, checkpoint: &'a Checkpoint) -> Self {
+    pub(in crate::operators) fn new(context: &Context, checkpoint: &'a Checkpoint) -> Self {
         let adapter = context.task.operator.lora().map(|lora| config(lora, checkpoint));
         Self { checkpoint, adapter, seed: context.seed().number("lora", "", 0) }
     }
 
     /// The model to train: the checkpoint's weights with its adapter merged in, or the adapter on the frozen base.
-    pub(super) fn load(&self, device: &Device) -> Result<CausalLm, OperatorError> {
+    pub(in crate::operators) fn load(&self, device: &Device) -> Result<CausalLm, OperatorError> {
         Ok(match &self.adapter {
             Some(config) => self.checkpoint.load_adapted(device, config, self.seed)?,
             None => self.checkpoint.load(device)?,
@@ -139,7 +142,7 @@ impl<'a> TrainableModel<'a> {
     }
 
     /// Writes what was trained.
-    pub(super) fn save(&self, folder: &Path, model: &CausalLm) -> Result<(), OperatorError> {
+    pub(in crate::operators) fn save(&self, folder: &Path, model: &CausalLm) -> Result<(), OperatorError> {
         let saved = match &self.adapter {
             Some(config) => self.checkpoint.save_adapter(folder, config, model),
             None => self.checkpoint.save(folder, model),

@@ -38,14 +38,14 @@ impl fmt::Display for Need {
 
 /// How much memory a node may take, and who says so.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
+pub(in crate::operators) struct Budget {
     bytes: u64,
     is_stated: bool,
 }
 
 impl Budget {
     /// What the node's resources say, or else what is free. None for what is computed on a GPU.
-    pub(super) fn of(resources: &Resources, on_processor: bool) -> Option<Self> {
+    pub(in crate::operators) fn of(resources: &Resources, on_processor: bool) -> Option<Self> {
         let stated = resources.memory_gb.map(|gigabytes| (gigabytes * 1e9) as u64);
         let bytes = stated.or_else(memory::available).filter(|_| on_processor)?;
         Some(Self { bytes, is_stated: stated.is_some() })
@@ -61,7 +61,7 @@ impl Budget {
 ///
 /// # Errors
 /// The arithmetic.
-pub(super) fn check(budget: Budget, operator: &Operator, checkpoint: &Checkpoint) -> Result<(), OperatorError> {
+pub(in crate::operators) fn check(budget: Budget, operator: &Operator, checkpoint: &Checkpoint) -> Result<(), OperatorError> {
     let (need, way_on) = match operator.optimizer() {
         Some(optimizer) => (training(operator, optimizer, checkpoint), LESS_STATE),
         None => (Need(vec![weights(checkpoint), working()]), "choose a smaller model"),
@@ -77,7 +77,7 @@ const LESS_ACTIVATION: &str = "set gradient_checkpointing, leave out what is lon
 ///
 /// # Errors
 /// The arithmetic, when not even that one fits.
-pub(super) fn cache_bytes(budget: Budget, checkpoint: &Checkpoint, tokens: usize) -> Result<u64, OperatorError> {
+pub(in crate::operators) fn cache_bytes(budget: Budget, checkpoint: &Checkpoint, tokens: usize) -> Result<u64, OperatorError> {
     let (config, fixed) = (&checkpoint.config, Need(vec![weights(checkpoint), working()]));
     let longest = config.cache_bytes_per_token().saturating_mul(tokens as u64);
     let left = budget.bytes.saturating_sub(fixed.total());
@@ -94,7 +94,12 @@ pub(super) fn cache_bytes(budget: Budget, checkpoint: &Checkpoint, tokens: usize
 ///
 /// # Errors
 /// The arithmetic, when not even one can.
-pub(super) fn micro_batch(context: &Context, checkpoint: &Checkpoint, tokens: usize, usual: usize) -> Result<usize, OperatorError> {
+pub(in crate::operators) fn micro_batch(
+    context: &Context,
+    checkpoint: &Checkpoint,
+    tokens: usize,
+    usual: usize,
+) -> Result<usize, OperatorError> {
     let (operator, resources) = (&context.task.operator, &context.task.resources);
     let asked = resources.micro_batch_size.map_or(usual, |size| size as usize);
     let Some((budget, optimizer)) = Budget::of(resources, context.on_processor()?).zip(operator.optimizer()) else { return Ok(asked) };
@@ -125,7 +130,7 @@ pub(super) fn micro_batch(context: &Context, checkpoint: &Checkpoint, tokens: us
 ///
 /// # Errors
 /// The arithmetic, and where there is too little room.
-pub(super) fn room_for_training(context: &Context, checkpoint: &Checkpoint, checkpoints: u64) -> Result<(), OperatorError> {
+pub(in crate::operators) fn room_for_training(context: &Context, checkpoint: &Checkpoint, checkpoints: u64) -> Result<(), OperatorError> {
     let operator = &context.task.operator;
     let Some(optimizer) = operator.optimizer() else { return Ok(()) };
     let model = trained_count(operator, checkpoint).saturating_mul(NUMBER);
@@ -151,7 +156,7 @@ pub(super) fn room_for_training(context: &Context, checkpoint: &Checkpoint, chec
 ///
 /// # Errors
 /// The system does not say how much room there is.
-pub(super) fn room_for_table(context: &Context, bytes: u64) -> Result<(), OperatorError> {
+pub(in crate::operators) fn room_for_table(context: &Context, bytes: u64) -> Result<(), OperatorError> {
     let room = room(context)?;
     if bytes > room {
         let folder = context.run.folder().display();
@@ -163,7 +168,8 @@ pub(super) fn room_for_table(context: &Context, bytes: u64) -> Result<(), Operat
 
 fn room(context: &Context) -> Result<u64, OperatorError> {
     let folder = context.run.folder();
-    disk::room(folder).map_err(|error| OperatorError::Failed(format!("{}: cannot find out how much room there is: {error}", folder.display())))
+    disk::room(folder)
+        .map_err(|error| OperatorError::Failed(format!("{}: cannot find out how much room there is: {error}", folder.display())))
 }
 
 /// What training keeps whatever it is trained on.

@@ -2,18 +2,18 @@
 //!
 //! Knows no single operator's rule.
 
-pub(super) mod comparisons;
+pub(in crate::operators) mod comparisons;
 mod context;
 mod error;
 pub mod lora;
-pub(super) mod memory_budget;
-pub(super) mod pair_tokens;
+pub(in crate::operators) mod memory_budget;
+pub(in crate::operators) mod pair_tokens;
 mod preflight;
 mod progress;
-pub(super) mod reward_tree;
+pub(in crate::operators) mod reward_tree;
 pub mod rng;
 pub mod tensors;
-pub(super) mod training_job;
+pub(in crate::operators) mod training_job;
 
 pub use context::{Context, device_choice, recipe, training_recipe};
 pub use error::OperatorError;

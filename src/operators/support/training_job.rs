@@ -24,7 +24,7 @@ const MOST_SKIPPED_IN_A_ROW: u64 = 10;
 const NAMED: usize = 8;
 
 /// Which examples are seen when.
-pub(super) struct Plan<'a> {
+pub(in crate::operators) struct Plan<'a> {
     /// The examples' ids, which the order of each epoch is drawn from.
     pub examples: Vec<&'a str>,
     /// Passes over all examples.
@@ -43,7 +43,7 @@ impl Plan<'_> {
     }
 
     /// How many checkpoints are on the disk at once, at most.
-    pub(super) fn checkpoints(&self, context: &Context) -> u64 {
+    pub(in crate::operators) fn checkpoints(&self, context: &Context) -> u64 {
         (self.total_steps().saturating_sub(1) / every(context)).min(2)
     }
 
@@ -74,7 +74,7 @@ fn every(context: &Context) -> u64 {
 
 /// Runs `step` over the plan, with checkpoints; writes the training table, and the model by `save` into the folder it is given. A skipped
 /// step has no row in the table.
-pub(super) fn train<M: Module + Sync>(
+pub(in crate::operators) fn train<M: Module + Sync>(
     context: &Context,
     initial: impl FnOnce() -> Result<M, OperatorError>,
     settings: Settings,
@@ -192,7 +192,7 @@ fn row(epoch: u32, metrics: &StepMetrics) -> training_table::Row {
 }
 
 /// The pipeline file's optimizer as `training` has it.
-pub(super) fn rule(optimizer: &Optimizer) -> Rule {
+pub(in crate::operators) fn rule(optimizer: &Optimizer) -> Rule {
     match optimizer {
         Optimizer::Adamw(adamw) => {
             let [beta_1, beta_2] = adamw.betas;
@@ -203,7 +203,7 @@ pub(super) fn rule(optimizer: &Optimizer) -> Rule {
 }
 
 /// The pipeline file's schedule as `training` has it.
-pub(super) fn schedule(peak: f64, schedule: Schedule, warmup_ratio: f64) -> crate::training::Schedule {
+pub(in crate::operators) fn schedule(peak: f64, schedule: Schedule, warmup_ratio: f64) -> crate::training::Schedule {
     let decay = match schedule {
         Schedule::Constant => Decay::Constant,
         Schedule::Linear => Decay::Linear,

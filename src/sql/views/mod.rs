@@ -161,7 +161,8 @@ impl<'a> Lineage<'a> {
         }
         for output in self.tables(TableKind::Pairs) {
             for (_, pool) in self.inputs(&output.1, "pool") {
-                let columns = "prompt_id, chosen_sampled_iteration, chosen_index, rejected_sampled_iteration, rejected_index, reward_gap, weight";
+                let columns =
+                    "prompt_id, chosen_sampled_iteration, chosen_index, rejected_sampled_iteration, rejected_index, reward_gap, weight";
                 pairs.insert(select(&output.0.name, columns, output));
                 let texts = self.responses_of(pool);
                 let texts = texts.into_iter().filter(|(_, manifest)| manifest.table == Some(TableKind::Responses));

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use super::super::OperatorError;
 use super::super::memory_budget::{self, Budget};
 use super::super::reward_tree::{ModelAt, Reward, Term};
-use super::super::OperatorError;
-use crate::operators::score;
 use super::Known;
-use crate::model::{PromptContent, Checkpoint, Head, ModelError};
+use crate::model::{Checkpoint, Head, ModelError, PromptContent};
+use crate::operators::score;
 use crate::pipeline::graph::{Input, SourceKind, Task};
 use crate::pipeline::spec::operator::Operator;
 use crate::tables::TableKind;
@@ -15,7 +15,7 @@ use crate::tables::TableKind;
 impl<'a> Known<'a> {
     /// Encodes the first prompts of an outside table as the task's model will, because a chat template that fails does so for all of
     /// them. Single prompts that a template refuses become rows with an error when the task runs.
-    pub(super) fn try_prompts(&mut self, task: &Task) -> Result<(), OperatorError> {
+    pub(in crate::operators) fn try_prompts(&mut self, task: &Task) -> Result<(), OperatorError> {
         for (model, prompts) in [("policy", "prompts"), ("from", "demonstrations"), ("from", "preferences")] {
             let (Some(model), Some(Input::Source(table))) = (task.input(model), task.input(prompts)) else { continue };
             if matches!(task.operator, Operator::RewardModel(_)) {
@@ -44,7 +44,7 @@ impl<'a> Known<'a> {
     }
 
     /// Plans a reward's queries, opens its models, and makes its servers' clients, which ask nothing yet.
-    pub(super) fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), OperatorError> {
+    pub(in crate::operators) fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), OperatorError> {
         match reward {
             Reward::Query(sql) => {
                 let session = self.session(task)?;
@@ -71,7 +71,7 @@ impl<'a> Known<'a> {
     }
 
     /// That a model has a chat template if the table in `slot` asks by messages alone, and that the template does not fail.
-    pub(super) fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: &str) -> Result<(), OperatorError> {
+    pub(in crate::operators) fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: &str) -> Result<(), OperatorError> {
         let Some(input) = task.input(slot) else { return Ok(()) };
         let schema = self.table(input)?;
         let asks = |column: &str| schema.field_with_name(column).is_ok();
@@ -89,7 +89,7 @@ impl<'a> Known<'a> {
     }
 
     /// That each of the task's models fits into its memory: a model that is made here is as large as the one it began as.
-    pub(super) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), OperatorError> {
+    pub(in crate::operators) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), OperatorError> {
         for input in ["policy", "from", "reference", "initial", "model"].iter().flat_map(|slot| task.inputs(slot)) {
             let Some(folder) = self.base_model(input.input) else { continue };
             if !self.opened.contains_key(folder) {

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use crate::import::import;
 use super::super::OperatorError;
-use crate::import::Prompts;
 use super::{Known, PROMPTS_TRIED};
+use crate::import::Prompts;
+use crate::import::import;
 use crate::pipeline::graph::{Input, Task};
 use crate::sql::Session;
 
 impl Known<'_> {
     /// A session with the task's named tables, empty.
-    pub(super) fn session(&mut self, task: &Task) -> Result<Session, OperatorError> {
+    pub(in crate::operators) fn session(&mut self, task: &Task) -> Result<Session, OperatorError> {
         let session = Session::bounded()?;
         for input in task.inputs("tables") {
             let schema = self.table(input.input)?;
@@ -29,7 +29,7 @@ impl Known<'_> {
     }
 
     /// The columns of a table of prompts, its rows checked if it is an outside one.
-    pub(super) fn prompts(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
+    pub(in crate::operators) fn prompts(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
         let schema = self.table(input)?;
         // Outside tables were checked row by row, and got ids, when they were read.
         if let Input::Task(_) = input {
@@ -38,14 +38,16 @@ impl Known<'_> {
             }
             if schema.field_with_name("prompt_id").is_err() {
                 // A table of the pipeline's own must have ids, for rewards to join by.
-                return Err(OperatorError::Input("prompts made by a query: expected a column prompt_id, found none; select one".to_string()));
+                return Err(OperatorError::Input(
+                    "prompts made by a query: expected a column prompt_id, found none; select one".to_string(),
+                ));
             }
         }
         Ok(schema)
     }
 
     /// Checks the columns of a table of preferences.
-    pub(super) fn preferences(&mut self, input: Input) -> Result<(), OperatorError> {
+    pub(in crate::operators) fn preferences(&mut self, input: Input) -> Result<(), OperatorError> {
         let schema = self.table(input)?;
         let has = |name: &str| schema.field_with_name(name).is_ok();
         if !(has("prompt") || has("messages")) || !has("chosen") || !has("rejected") {
@@ -56,7 +58,7 @@ impl Known<'_> {
     }
 
     /// The columns of any table; the rows of an outside one are checked too.
-    pub(super) fn table(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
+    pub(in crate::operators) fn table(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
         let index = match input {
             Input::Task(index) => return Ok(self.tasks.get(index).cloned().unwrap_or_else(|| Arc::new(Schema::empty()))),
             Input::Source(index) => index,
@@ -80,7 +82,7 @@ impl Known<'_> {
 }
 
 /// The names of all columns, for an error.
-pub(super) fn names(schema: &Schema) -> String {
+pub(in crate::operators) fn names(schema: &Schema) -> String {
     schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
 }
 

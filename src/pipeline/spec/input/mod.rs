@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::position::{At, Name};
 
 pub use reward::{Component, Reward, RewardSource};
-pub use server::{Server, RewardProtocol};
-pub use table::{ColumnType, Columns, Format, Paths, DatasetFormat, TableFile};
+pub use server::{RewardProtocol, Server};
+pub use table::{ColumnType, Columns, DatasetFormat, Format, Paths, TableFile};
 
 /// One entry of `inputs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

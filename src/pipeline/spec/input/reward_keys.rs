@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::query::Query;
 use super::reward::{Component, Reward, RewardSource};
-use super::server::{ServerFields, RewardProtocol, server};
+use super::server::{RewardProtocol, ServerFields, server};
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 
