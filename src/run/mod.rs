@@ -4,8 +4,8 @@
 //! graph ─▶ fetch ─▶ recipes ─▶ plan ─▶ execute
 //! ```
 //!
-//! Connects the pipeline, the store, the scheduler and the operators. They know nothing of each other. Knows no
-//! terminal.
+//! Connects the pipeline, the store, the scheduler and the operators. They know nothing of each
+//! other. Knows no terminal.
 
 mod error;
 mod execute;

@@ -18,7 +18,8 @@ type FetchedFolders = BTreeMap<PathBuf, Fingerprint>;
 pub struct Prepared {
     /// The graph.
     pub graph: Graph,
-    /// The fingerprints of the files of each source, in the graph's order; empty for sources other than tables.
+    /// The fingerprints of the files of each source, in the graph's order; empty for sources other
+    /// than tables.
     pub files: Vec<Vec<Fingerprint>>,
     /// The recipe of each task, in the graph's order.
     pub recipes: Vec<Recipe>,
@@ -26,7 +27,8 @@ pub struct Prepared {
     pub(super) fetched: Option<String>,
 }
 
-/// The fingerprints of hashed files and folders. Several runs share them, so each file is hashed once.
+/// The fingerprints of hashed files and folders. Several runs share them, so each file is hashed
+/// once.
 #[derive(Default)]
 pub struct FileHashes(BTreeMap<PathBuf, Fingerprint>);
 
@@ -41,7 +43,8 @@ impl FileHashes {
     }
 }
 
-/// Hashes the graph's sources, except those in `hashes`, and derives the recipe of each task from its inputs.
+/// Hashes the graph's sources, except those in `hashes`, and derives the recipe of each task from
+/// its inputs.
 ///
 /// # Errors
 /// A source cannot be read.
@@ -63,7 +66,8 @@ pub fn prepare(fetched: Fetched, hashes: &mut FileHashes) -> Result<Prepared, Ru
                 place: "run::prepare",
                 problem: format!("{} needs {}, a later or unknown node", task.label(), input.name),
             })?;
-            // SQL sees the names of tables. For other operators only the slot matters: a renamed node changes nothing.
+            // SQL sees the names of tables. For other operators only the slot matters: a renamed
+            // node changes nothing.
             let slot = if input.slot == "tables" { format!("table {}", input.name) } else { input.slot.to_string() };
             inputs.entry(slot).or_default().push(fingerprint);
         }

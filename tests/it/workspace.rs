@@ -116,7 +116,7 @@ impl Workspace {
         let said = |error: RunError| error.to_string();
         let run = Runs::open(runs).and_then(|runs| runs.run(&graph.name)).map_err(|error| said(error.into()))?;
         let fetched = run::fetch(graph, &run, &|| false, &Silent).map_err(said)?;
-        let prepared = run::prepare(fetched, &mut run::Hashed::default()).map_err(said)?;
+        let prepared = run::prepare(fetched, &mut run::FileHashes::default()).map_err(said)?;
         let lock = crate::store::locked(&run).map_err(|error| said(error.into()))?;
         let report = run::execute(&lock, &prepared, None, &|| false, &Silent).map_err(said)?;
         let failures: Vec<String> = report.failures.iter().map(|failure| format!("{}: {}", failure.node, failure.error)).collect();
