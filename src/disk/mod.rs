@@ -94,7 +94,8 @@ fn watcher(path: &Path) -> Option<Arc<dyn Watcher>> {
 
 fn operate<T>(operation: Operation, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Some(watcher) = watcher(operation.path()) else { return act() };
-    let (mut act, mut made) = (Some(act), None);
+    let mut act = Some(act);
+    let mut made = None;
     watcher.operate(operation, &mut || {
         if let Some(act) = act.take() {
             made = Some(act()?);
@@ -239,7 +240,8 @@ pub fn link(from: &Path, to: &Path) -> io::Result<()> {
     if operate(Operation::Link(from, to), || fs::hard_link(from, to)).is_ok() {
         return Ok(());
     }
-    let (mut original, mut copy) = (fs::File::open(from)?, File::create(to)?);
+    let mut original = fs::File::open(from)?;
+    let mut copy = File::create(to)?;
     let mut bytes = vec![0; COPIED_BYTES];
     loop {
         match original.read(&mut bytes)? {

@@ -155,7 +155,8 @@ fn run_task(context: &Context) -> Result<(), OperatorError> {
     let start = Instant::now();
     let record = |kind: EventKind, seconds: Option<f64>, message: Option<String>| {
         let mut event = Event::new(kind, &key.name, key.iteration);
-        (event.seconds, event.message) = (seconds, message);
+        event.seconds = seconds;
+        event.message = message;
         context.run.record(event)
     };
     record(EventKind::Started, None, None)?;

@@ -47,10 +47,9 @@ pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), p
     for (name, path) in graph.models_mut() {
         let written = path.display().to_string();
         let Some(of_hub) = written.strip_prefix("hf://") else { continue };
-        let (repo, revision) = of_hub.split_once('@').ok_or_else(|| RunError::Internal {
-            place: "run::fetch",
-            problem: format!("{written} has no revision"),
-        })?;
+        let (repo, revision) = of_hub
+            .split_once('@')
+            .ok_or_else(|| RunError::Internal { place: "run::fetch", problem: format!("{written} has no revision") })?;
         let model = HubModel { repo, revision };
         let hub = match &mut hub {
             Some(hub) => hub,

@@ -85,12 +85,7 @@ fn file_fingerprints(source: &Source, hashes: &mut FileHashes) -> Result<Vec<Fin
 }
 
 /// The fingerprint of a source: its contents and its import settings, without its path.
-fn fingerprint(
-    source: &Source,
-    files: &[Fingerprint],
-    fetched: &FetchedFolders,
-    hashes: &mut FileHashes,
-) -> Result<Fingerprint, RunError> {
+fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
     Ok(match &source.kind {
         SourceKind::Table { format, delimiter, header, columns, dataset_format, map, .. } => {
             let reading = serde_json::json!([files, format, delimiter, header, columns, dataset_format, map]);

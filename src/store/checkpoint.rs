@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::inspect::inspect_file;
-use super::manifest::Listed;
+use super::manifest::ListedFile;
 use super::model_files::{ModelFile, sync_and_hash};
 use super::name::check_key;
 use super::{Event, EventKind, OutputKey, Quarantined, Run, RunLock, StoreError, checksum, files};
@@ -57,7 +57,7 @@ pub(super) fn newest(run: &Run, fingerprint: &Fingerprint) -> Result<Option<Chec
 
 /// Why a checkpoint is obsolete: its model is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outlived {
+pub(super) enum Obsolete {
     /// With the checkpoint's recipe.
     Finished,
     /// With another recipe.
@@ -66,10 +66,10 @@ pub(super) enum Outlived {
 
 /// Whether and how a checkpoint is obsolete. `None` if its model is unfinished or the checkpoint is
 /// unreadable.
-pub(super) fn outlived(run: &Run, dir: &Path) -> Result<Option<Outlived>, StoreError> {
+pub(super) fn obsolete(run: &Run, dir: &Path) -> Result<Option<Obsolete>, StoreError> {
     let Ok(contents) = contents(dir)? else { return Ok(None) };
     let manifest = run.manifest(&OutputKey::model(contents.node, contents.iteration))?.filter(|manifest| manifest.complete);
-    Ok(manifest.map(|manifest| if manifest.fingerprint == contents.fingerprint { Outlived::Finished } else { Outlived::Changed }))
+    Ok(manifest.map(|manifest| if manifest.fingerprint == contents.fingerprint { Obsolete::Finished } else { Obsolete::Changed }))
 }
 
 /// The folders of the recipe's checkpoints.
@@ -94,7 +94,7 @@ pub(super) fn inspect(dir: &Path) -> Result<Vec<Quarantined>, StoreError> {
         Ok(contents) => contents,
         Err(report) => return Ok(vec![report]),
     };
-    let listed = contents.files.iter().map(|file| Listed { file: &file.file, bytes: file.bytes, blake3: &file.blake3 });
+    let listed = contents.files.iter().map(|file| ListedFile { file: &file.file, bytes: file.bytes, blake3: &file.blake3 });
     let bad: Result<Vec<_>, _> = listed.map(|listed| inspect_file(dir, &listed)).collect();
     Ok(bad?.into_iter().flatten().collect())
 }

@@ -18,8 +18,7 @@ pub(super) struct ChecksummedText {
 }
 
 /// A pretty-printed JSON object with at least one field; the checksum is one more field.
-pub(super) const JSON: ChecksummedText =
-    ChecksummedText { begin: ",\n  \"seal\": \"", end: "\"\n}\n", replaced: "\n}\n", digits: 64 };
+pub(super) const JSON: ChecksummedText = ChecksummedText { begin: ",\n  \"seal\": \"", end: "\"\n}\n", replaced: "\n}\n", digits: 64 };
 /// A JSON object in one line with at least one field; the checksum is one more field. It is short,
 /// because the journal has many lines and decides nothing.
 pub(super) const LINE: ChecksummedText = ChecksummedText { begin: ",\"seal\":\"", end: "\"}", replaced: "}", digits: 12 };
@@ -47,7 +46,8 @@ impl ChecksummedText {
             return Ok(format!("{body}{}", self.replaced));
         }
         let short = |hash: &str| hash.chars().take(LINE.digits).collect::<String>();
-        let (checksum, hash) = (short(checksum), short(&hash));
+        let checksum = short(checksum);
+        let hash = short(&hash);
         Err(format!("one with later changes (its checksum is {checksum}, the hash of its text {hash})"))
     }
 

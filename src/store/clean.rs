@@ -5,7 +5,7 @@ use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::checkpoint::Outlived;
+use super::checkpoint::Obsolete;
 use super::{Run, RunLock, Runs, StoreError, checkpoint, files, lock, quarantine};
 use crate::disk;
 use crate::tables::TableKind;
@@ -139,7 +139,7 @@ impl Runs {
 fn old_checkpoints(run: &Run) -> Result<Vec<Garbage>, StoreError> {
     let mut found = Vec::new();
     for path in files::list(&run.partial())?.into_iter().filter(|path| checkpoint::is_checkpoint(path)) {
-        if checkpoint::outlived(run, &path)? == Some(Outlived::Changed) {
+        if checkpoint::obsolete(run, &path)? == Some(Obsolete::Changed) {
             found.push(Garbage { bytes: files::size(&path)?, path, why: "a checkpoint of settings that were changed since" });
         }
     }

@@ -114,7 +114,8 @@ const HASHED_BYTES: usize = 8 << 20;
 pub(super) fn hash(path: &Path) -> Result<(u64, blake3::Hash), StoreError> {
     let failed = StoreError::io("read", path);
     let hash = || {
-        let (mut file, mut hasher) = (disk::open(path)?, blake3::Hasher::new());
+        let mut file = disk::open(path)?;
+        let mut hasher = blake3::Hasher::new();
         let mut bytes = vec![0; HASHED_BYTES.min(usize::try_from(file.metadata()?.len()).unwrap_or(HASHED_BYTES).max(1))];
         loop {
             match file.read(&mut bytes) {

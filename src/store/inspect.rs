@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::manifest::{FILE, Listed, Manifest};
+use super::manifest::{FILE, ListedFile, Manifest};
 use super::{OutputKey, Quarantined, StoreError, files};
 
 /// Compares one listed file in `folder` by length and hash. `None` if it is intact.
 ///
 /// # Errors
 /// The file exists and cannot be read.
-pub(super) fn inspect_file(folder: &Path, listed: &Listed) -> Result<Option<Quarantined>, StoreError> {
+pub(super) fn inspect_file(folder: &Path, listed: &ListedFile) -> Result<Option<Quarantined>, StoreError> {
     let path = folder.join(listed.file);
     let describe = |bytes: u64, hash: &str| format!("{bytes} bytes with blake3 {}", hash.get(..12).unwrap_or(hash));
     let found = match files::hash(&path) {

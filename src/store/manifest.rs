@@ -76,7 +76,7 @@ pub struct Part {
 
 /// One file of a manifest, of a table or a model.
 #[derive(Clone, Debug)]
-pub(crate) struct Listed<'a> {
+pub(crate) struct ListedFile<'a> {
     pub file: &'a str,
     pub bytes: u64,
     pub blake3: &'a str,
@@ -139,14 +139,14 @@ impl Manifest {
     }
 
     /// All files, of a table or a model.
-    pub(crate) fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
-        let parts = self.parts.iter().map(|part| Listed { file: &part.file, bytes: part.bytes, blake3: &part.blake3 });
-        parts.chain(self.files.iter().map(|file| Listed { file: &file.file, bytes: file.bytes, blake3: &file.blake3 }))
+    pub(crate) fn listed(&self) -> impl Iterator<Item = ListedFile<'_>> {
+        let parts = self.parts.iter().map(|part| ListedFile { file: &part.file, bytes: part.bytes, blake3: &part.blake3 });
+        parts.chain(self.files.iter().map(|file| ListedFile { file: &file.file, bytes: file.bytes, blake3: &file.blake3 }))
     }
 
     /// The number of listed files with the right length. It does not compare bytes.
     pub(super) fn present(&self, folder: &Path) -> u64 {
-        let is_there = |listed: &Listed| folder.join(listed.file).metadata().is_ok_and(|metadata| metadata.len() == listed.bytes);
+        let is_there = |listed: &ListedFile| folder.join(listed.file).metadata().is_ok_and(|metadata| metadata.len() == listed.bytes);
         self.listed().filter(is_there).count() as u64
     }
 

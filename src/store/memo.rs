@@ -34,7 +34,12 @@ impl Memo<'_> {
     ///
     /// # Errors
     /// Files cannot be read or moved.
-    pub fn read(&self, key: &OutputKey, table: TableKind, source: &Fingerprint) -> Result<(Vec<RecordBatch>, Vec<Quarantined>), StoreError> {
+    pub fn read(
+        &self,
+        key: &OutputKey,
+        table: TableKind,
+        source: &Fingerprint,
+    ) -> Result<(Vec<RecordBatch>, Vec<Quarantined>), StoreError> {
         let mut batches = Vec::new();
         let mut reports = Vec::new();
         for path in self.run.runs().memo_parts(table, source)? {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 
-use super::manifest::Manifest;
 use super::inspect::inspect_files;
+use super::manifest::Manifest;
 use super::{OutputKey, Run, StoreError, parquet};
 use crate::tables::TableKind;
 

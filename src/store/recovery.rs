@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::checkpoint::{self, Outlived};
+use super::checkpoint::{self, Obsolete};
 use super::{Event, EventKind, Quarantined, Run, RunLock, StoreError, files};
 
 /// How long a new run waits for its lock. A reader asking for the lock's state, and a cleaner, hold
@@ -34,7 +34,7 @@ fn remove_leftovers(run: &RunLock) -> Result<(), StoreError> {
     temporary.extend(files::list(&run.runs().cache_folder())?.into_iter().filter(|path| is_cache_temporary(run, path)));
     temporary.iter().try_for_each(|path| files::remove(path))?;
     // Verification of the output deals with an unreadable manifest.
-    let finished = |path: &&PathBuf| matches!(checkpoint::outlived(run, path), Ok(Some(Outlived::Finished)));
+    let finished = |path: &&PathBuf| matches!(checkpoint::obsolete(run, path), Ok(Some(Obsolete::Finished)));
     checkpoints.iter().filter(finished).try_for_each(|path| run.discard(path))
 }
 

@@ -52,7 +52,8 @@ impl RunLock {
         let part_rows = part_rows.max(1);
         let mut fresh = Manifest::new(key, recipe);
         fresh.table = table;
-        (fresh.input_rows, fresh.part_rows) = (input_rows as u64, part_rows as u64);
+        fresh.input_rows = input_rows as u64;
+        fresh.part_rows = part_rows as u64;
         fresh.part_count = input_rows.div_ceil(part_rows).max(1) as u64;
 
         let mut quarantined = self.quarantine().verify(key)?;
@@ -195,7 +196,8 @@ impl<'a> TableWriter<'a> {
     /// # Errors
     /// Parts are missing, or files cannot be written.
     pub fn finish(mut self, counts: BTreeMap<String, i64>) -> Result<Manifest, StoreError> {
-        let (done, of) = (self.manifest.parts.len() as u64, self.manifest.part_count);
+        let done = self.manifest.parts.len() as u64;
+        let of = self.manifest.part_count;
         if done != of {
             return Err(StoreError::Incomplete { key: self.key, done, of });
         }
@@ -275,7 +277,8 @@ impl<'w, 'a> PartWriter<'w, 'a> {
         encoder.finish().map_err(|error| parquet::cannot_write(&path, error))?;
         let (bytes, hash) = written.sync()?;
         files::rename(&temporary, &path)?;
-        let (index, blake3) = (part as u64, hash.to_hex().to_string());
+        let index = part as u64;
+        let blake3 = hash.to_hex().to_string();
         let mut manifest = table.manifest.clone();
         manifest.parts.retain(|other| other.index != index);
         manifest.add(Part { index, file, rows, bytes, blake3 });
@@ -283,7 +286,9 @@ impl<'w, 'a> PartWriter<'w, 'a> {
         table.manifest = manifest;
         table.lock.remember(&table.folder, &table.manifest);
         let mut event = Event::new(EventKind::PartCommitted, &table.key.name, table.key.iteration);
-        (event.part, event.rows, event.seconds) = (Some(index), Some(rows), Some(table.begun.elapsed().as_secs_f64()));
+        event.part = Some(index);
+        event.rows = Some(rows);
+        event.seconds = Some(table.begun.elapsed().as_secs_f64());
         table.begun = Instant::now();
         table.lock.record(event)?;
         Ok(rows)

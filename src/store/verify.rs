@@ -65,7 +65,8 @@ impl Run {
             verified.add(checkpoint::inspect(path)?);
         }
         for fingerprint in &outputs {
-            for folder in [self.cache_entry(fingerprint), self.unfinished_cache_entry(fingerprint)].iter().filter(|folder| folder.is_dir()) {
+            for folder in [self.cache_entry(fingerprint), self.unfinished_cache_entry(fingerprint)].iter().filter(|folder| folder.is_dir())
+            {
                 verified.add(inspect_output(folder)?);
             }
         }

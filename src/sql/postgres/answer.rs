@@ -167,7 +167,8 @@ impl QueryParser for Parser {
     {
         let mut statement = Statement::parse(text);
         if let Statement::Query(query) = &mut statement {
-            let (live, text) = (self.live.clone(), query.text.clone());
+            let live = self.live.clone();
+            let text = query.text.clone();
             let (columns, parameters) = blocking(&query.text, move || live.session()?.describe_query(&text)).await?;
             (query.columns, query.parameters) = (Some(columns), parameters);
         }

@@ -24,7 +24,11 @@ pub(super) fn decode(portal: &Portal<Statement>, inferred: &[Option<DataType>]) 
     if let Format::Individual(formats) = &portal.parameter_format
         && formats.len() != inferred.len()
     {
-        return Err(client_error(INVALID_PARAMETER, &format!("expected formats of {} parameters, found {}", inferred.len(), formats.len()), None));
+        return Err(client_error(
+            INVALID_PARAMETER,
+            &format!("expected formats of {} parameters, found {}", inferred.len(), formats.len()),
+            None,
+        ));
     }
     let value = |(index, inferred): (usize, &Option<DataType>)| {
         let declared = portal.statement.parameter_types.get(index).cloned().flatten().filter(|kind| *kind != Type::UNKNOWN);
@@ -37,9 +41,11 @@ pub(super) fn decode(portal: &Portal<Statement>, inferred: &[Option<DataType>]) 
             Type::FLOAT4 => Ok(ScalarValue::Float32(portal.parameter(index, &kind)?)),
             Type::FLOAT8 => Ok(ScalarValue::Float64(portal.parameter(index, &kind)?)),
             Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME => Ok(ScalarValue::Utf8(portal.parameter(index, &Type::TEXT)?)),
-            other => {
-                Err(client_error(INVALID_PARAMETER, &format!("parameter ${}: expected a number, a text or a truth value, found {other}", index + 1), None))
-            }
+            other => Err(client_error(
+                INVALID_PARAMETER,
+                &format!("parameter ${}: expected a number, a text or a truth value, found {other}", index + 1),
+                None,
+            )),
         }
     };
     inferred.iter().enumerate().map(value).collect()

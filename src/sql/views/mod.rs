@@ -59,9 +59,8 @@ pub(super) fn outputs(outputs: &[(OutputKey, Manifest)]) -> Result<RecordBatch, 
         let values = outputs.iter().map(|(_, manifest)| number(manifest).map(integer).transpose());
         values.collect::<Result<Int64Array, _>>()
     };
-    let iteration = |key: &OutputKey| {
-        key.iteration.map(|iteration| i32::try_from(iteration).map_err(|_| too_large(u64::from(iteration)))).transpose()
-    };
+    let iteration =
+        |key: &OutputKey| key.iteration.map(|iteration| i32::try_from(iteration).map_err(|_| too_large(u64::from(iteration)))).transpose();
     let iterations: Int32Array = outputs.iter().map(|(key, _)| iteration(key)).collect::<Result<_, _>>()?;
     let rows = integers(&|manifest| (manifest.kind == OutputKind::Table).then(|| manifest.rows()))?;
     let parts = integers(&|manifest| Some(manifest.parts.len() as u64))?;
@@ -126,7 +125,8 @@ impl<'a> Lineage<'a> {
         let mut relations = BTreeMap::new();
         let select = |node: &str, columns: &str, (key, _): &(OutputKey, Manifest)| {
             let iteration = if self.iterated(&key.name) { "iteration" } else { "CAST(NULL AS INT) AS iteration" };
-            let (node, table) = (node.replace('\'', "''"), key.name.replace('"', "\"\""));
+            let node = node.replace('\'', "''");
+            let table = key.name.replace('"', "\"\"");
             format!("SELECT '{node}' AS node, {iteration}, {columns} FROM \"{table}\"")
         };
         let all = |kind: TableKind, columns: &str| -> BTreeSet<String> {
