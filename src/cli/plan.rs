@@ -9,6 +9,7 @@ use super::progress::watcher;
 use super::{CliError, PipelineArguments, sweep};
 use crate::operators::{self, DatasetFormats};
 use crate::pipeline::graph::{Graph, Task};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
 use crate::run::{FileHashes, Prepared, describe, fetch, input_tables, must_run, prepare};
 use crate::store::{Run, Runs};
@@ -94,12 +95,12 @@ fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
     use crate::pipeline::graph::{RewardSource, SourceKind};
     match &task.operator {
         Operator::Select(settings) => {
-            Some(operators::select::sql(settings, task.iteration.unwrap_or(0), None, task.input("pool").is_some()))
+            Some(operators::select::sql(settings, task.iteration.unwrap_or(0), None, task.input(Slot::Pool).is_some()))
         }
-        Operator::Merge(settings) => Some(operators::merge::sql(task.input("carried").is_some(), settings.keep_best)),
+        Operator::Merge(settings) => Some(operators::merge::sql(task.input(Slot::Carried).is_some(), settings.keep_best)),
         Operator::Pair(settings) => Some(operators::pair::sql(settings)),
         Operator::Sql(settings) => Some(settings.query.text.trim().to_string()),
-        Operator::Score(_) => match graph.source(task.input("reward")?).map(|source| &source.kind) {
+        Operator::Score(_) => match graph.source(task.input(Slot::Reward)?).map(|source| &source.kind) {
             Some(SourceKind::Reward { reward }) => {
                 let queries = reward.sources().filter_map(|source| match source {
                     RewardSource::Sql(sql) => Some(sql.trim().to_string()),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::CliError;
 use super::format::print;
 use crate::pipeline::graph::Graph;
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
 use crate::sql::Session;
 use crate::store::{Event, EventKind, Run};
@@ -73,7 +74,7 @@ pub(super) fn last(run: &Run, graph: &Graph) -> Result<Option<Row>, CliError> {
 /// The first table of rewards in the loop and the prompts they belong to, by name; only where the prompts have a `group`.
 fn rewarded(graph: &Graph, session: &Session) -> Option<(String, String)> {
     let task = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Score(_)) && task.iteration.is_some())?;
-    let prompts = task.inputs("prompts").next()?;
+    let prompts = task.inputs(Slot::Prompts).next()?;
     let columns = session.schema_of(&format!("SELECT * FROM \"{}\"", prompts.name.replace('"', "\"\""))).ok()?;
     columns.field_with_name("group").ok()?;
     Some((task.name.clone(), prompts.name.clone()))

@@ -1,6 +1,6 @@
 //! Running the nodes of a graph in an order that respects their needs.
 //!
-//! Heavy nodes share one device slot and run one at a time; light ones run beside them. A node that fails takes down only
+//! Heavy nodes share one device lane and run one at a time; light ones run beside them. A node that fails takes down only
 //! what needs it. What a node does is the caller's business: this file sees indices and results.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 /// What a node occupies while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
+pub enum Lane {
     /// The one GPU, or all cores of the CPU.
     Device,
     /// A thread beside it.
@@ -24,7 +24,7 @@ pub struct Step {
     /// Indices of the steps whose results this one reads.
     pub needs: Vec<usize>,
     /// What it occupies.
-    pub slot: Slot,
+    pub lane: Lane,
 }
 
 /// How a node ended.
@@ -50,7 +50,7 @@ impl<E> Outcome<E> {
 }
 
 /// How many relational nodes run at once. They are short and the device node wants the cores.
-const RELATIONAL_SLOTS: usize = 1;
+const RELATIONAL_LANES: usize = 1;
 
 /// Runs every step once its needs are done, and returns one outcome a step.
 ///
@@ -66,10 +66,10 @@ pub fn schedule<E: Send>(
     let (report, reports) = mpsc::channel::<(usize, Outcome<E>)>();
     std::thread::scope(|scope| {
         loop {
-            let running = |slot| (0..steps.len()).filter(|&i| started[i] && outcomes[i].is_none() && steps[i].slot == slot).count();
-            let mut free_device = usize::from(running(Slot::Device) == 0);
-            let mut free_server = usize::from(running(Slot::Server) == 0);
-            let mut free_relational = RELATIONAL_SLOTS.saturating_sub(running(Slot::Relational));
+            let running = |lane| (0..steps.len()).filter(|&i| started[i] && outcomes[i].is_none() && steps[i].lane == lane).count();
+            let mut free_device = usize::from(running(Lane::Device) == 0);
+            let mut free_server = usize::from(running(Lane::Server) == 0);
+            let mut free_relational = RELATIONAL_LANES.saturating_sub(running(Lane::Relational));
             for index in 0..steps.len() {
                 if started[index] || outcomes[index].is_some() {
                     continue;
@@ -82,10 +82,10 @@ pub fn schedule<E: Send>(
                     continue;
                 }
                 let ready = step.needs.iter().all(|&need| outcomes[need].is_some());
-                let free = match step.slot {
-                    Slot::Device => &mut free_device,
-                    Slot::Relational => &mut free_relational,
-                    Slot::Server => &mut free_server,
+                let free = match step.lane {
+                    Lane::Device => &mut free_device,
+                    Lane::Relational => &mut free_relational,
+                    Lane::Server => &mut free_server,
                 };
                 if ready && *free > 0 && !stopped() {
                     *free -= 1;
@@ -125,13 +125,13 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn step(needs: &[usize], slot: Slot) -> Step {
-        Step { needs: needs.to_vec(), slot }
+    fn step(needs: &[usize], lane: Lane) -> Step {
+        Step { needs: needs.to_vec(), lane }
     }
 
     #[test]
     fn needs_come_first_and_one_device_node_at_a_time() {
-        let steps: Vec<Step> = (0..12).map(|i| step(&(0..i).filter(|j| (i + j) % 3 == 0).collect::<Vec<_>>(), Slot::Device)).collect();
+        let steps: Vec<Step> = (0..12).map(|i| step(&(0..i).filter(|j| (i + j) % 3 == 0).collect::<Vec<_>>(), Lane::Device)).collect();
         let order = Mutex::new(Vec::new());
         let at_once = AtomicUsize::new(0);
         let outcomes = schedule::<()>(&steps, &|| false, &|index| {
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_failure_blocks_only_what_needs_it() {
-        let steps = [step(&[], Slot::Device), step(&[0], Slot::Relational), step(&[1], Slot::Device), step(&[], Slot::Relational)];
+        let steps = [step(&[], Lane::Device), step(&[0], Lane::Relational), step(&[1], Lane::Device), step(&[], Lane::Relational)];
         let outcomes = schedule(&steps, &|| false, &|index| if index == 0 { Err("no") } else { Ok(()) });
         assert!(matches!(outcomes[0], Outcome::Failed("no")));
         assert!(matches!(outcomes[1], Outcome::Blocked(0)));
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_reported_and_a_stop_starts_nothing_more() {
-        let steps = [step(&[], Slot::Device), step(&[], Slot::Device)];
+        let steps = [step(&[], Lane::Device), step(&[], Lane::Device)];
         let calls = AtomicUsize::new(0);
         let outcomes = schedule::<()>(&steps, &|| calls.load(Ordering::SeqCst) > 0, &|_| {
             calls.fetch_add(1, Ordering::SeqCst);

@@ -19,8 +19,9 @@ use serde_json::json;
 
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::pipeline::graph::{Graph, Input, Source, SourceKind};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::{self as spec, DatasetFormat, Format};
-use crate::store::{OutputKey, OutputKind, RunLock, State};
+use crate::store::{self, OutputKey, OutputKind, RunLock, State};
 
 pub use conversations::Conversations;
 pub use error::ImportError;
@@ -66,9 +67,9 @@ struct Uses {
 
 impl Uses {
     fn of(graph: &Graph, index: usize) -> Self {
-        let slots = || graph.tasks.iter().flat_map(|task| &task.inputs).filter(|slot| slot.input == Input::Source(index));
-        let any = |names: &[&str]| slots().any(|slot| names.contains(&slot.slot));
-        Self { prompts: any(&["prompts", "demonstrations"]), preferences: any(&["preferences", "held_out"]) }
+        let bindings = || graph.tasks.iter().flat_map(|task| &task.inputs).filter(|binding| binding.input == Input::Source(index));
+        let any = |slots: &[Slot]| bindings().any(|binding| slots.contains(&binding.slot));
+        Self { prompts: any(&[Slot::Prompts, Slot::Demonstrations]), preferences: any(&[Slot::Preferences, Slot::HeldOut]) }
     }
 }
 

@@ -13,6 +13,7 @@ use super::reference::BATCH_SIZE;
 use super::support::tensors;
 use super::{Context, OperatorError, Summary};
 use crate::model::CausalLm;
+use crate::pipeline::slot::Slot;
 use crate::tables::{FinishReason, Outcome, TableKind, evaluation, responses, rewards};
 use crate::training::{self, Responses};
 
@@ -21,14 +22,14 @@ const RESPONSES_PER_PART: usize = 512;
 
 /// One row a held-out prompt that both models could answer.
 pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
-    let policy_table = concat_batches(&responses::schema(), &context.batches("responses")?)?;
-    let baseline_table = concat_batches(&responses::schema(), &context.batches("baseline_responses")?)?;
+    let policy_table = concat_batches(&responses::schema(), &context.batches(Slot::Responses)?)?;
+    let baseline_table = concat_batches(&responses::schema(), &context.batches(Slot::BaselineResponses)?)?;
     let total = policy_table.num_rows() + baseline_table.num_rows();
     context.progress.started(&context.task.label(), "responses", 0, total as u64);
     let mut initial = Initial::load(context)?;
-    let policy = Answers::read(&policy_table, context.rows("rewards", rewards::rows)?, initial.nll(context, &policy_table)?)?;
+    let policy = Answers::read(&policy_table, context.rows(Slot::Rewards, rewards::rows)?, initial.nll(context, &policy_table)?)?;
     let baseline =
-        Answers::read(&baseline_table, context.rows("baseline_rewards", rewards::rows)?, initial.nll(context, &baseline_table)?)?;
+        Answers::read(&baseline_table, context.rows(Slot::BaselineRewards, rewards::rows)?, initial.nll(context, &baseline_table)?)?;
     let mut rows: Vec<evaluation::Row> =
         policy.0.iter().filter_map(|(prompt_id, answers)| Some(row(prompt_id, answers, baseline.0.get(prompt_id)?))).collect();
     rows.sort_by(|a, b| a.prompt_id.cmp(&b.prompt_id));
@@ -120,7 +121,7 @@ struct Initial {
 impl Initial {
     fn load(context: &Context) -> Result<Self, OperatorError> {
         let device = context.device()?;
-        let model = context.checkpoint("initial")?.load(&device)?;
+        let model = context.checkpoint(Slot::Initial)?.load(&device)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         Ok(Self { model, device, batch_size, responses: 0, tokens: 0 })
     }

@@ -7,6 +7,7 @@ use arrow::array::{Array, Float64Array, Int32Array, RecordBatch, StringArray, UI
 use arrow::compute::{interleave, take};
 
 use super::{Context, OperatorError, Summary};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::relational::Merge;
 use crate::sql::{PromptGroups, Session};
 use crate::tables::{TableError, TableKind, column, pool, responses, rewards};
@@ -14,11 +15,11 @@ use crate::tables::{TableError, TableKind, column, pool, responses, rewards};
 /// New responses of the prompts that have any, and the carried ones of all others; `sampled_iteration` says when each was sampled.
 pub(super) fn run(context: &Context, settings: &Merge) -> Result<Summary, OperatorError> {
     let session = context.spilling_session()?;
-    context.register(&session, "rewards", "fresh")?;
-    context.register(&session, "responses", "responses")?;
-    let carried = context.has("carried");
+    context.register(&session, "rewards", Slot::Fresh)?;
+    context.register(&session, "responses", Slot::Responses)?;
+    let carried = context.has(Slot::Carried);
     if carried {
-        context.register(&session, "carried", "carried")?;
+        context.register(&session, "carried", Slot::Carried)?;
     }
     let rows = context.write_relation(TableKind::Pool, |relation| {
         rows(&session, carried, settings.keep_best, PromptGroups::default())?.try_for_each(|batch| relation.write(&batch?))?;

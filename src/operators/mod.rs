@@ -27,7 +27,7 @@ use support::reward_tree::Reward;
 
 use crate::import::Prompt;
 
-use crate::dag::schedule::Slot;
+use crate::dag::schedule::Lane;
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
 
@@ -61,17 +61,17 @@ pub fn version(operator: &Operator) -> u32 {
 }
 
 /// What a task of the graph occupies while it runs.
-pub fn slot(graph: &Graph, task: &Task) -> Slot {
+pub fn lane(graph: &Graph, task: &Task) -> Lane {
     match &task.operator {
-        Operator::Generate(settings) if settings.engine.is_some() => Slot::Server,
-        Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Slot::Device,
-        Operator::RewardModel(_) | Operator::Rank(_) => Slot::Device,
+        Operator::Generate(settings) if settings.engine.is_some() => Lane::Server,
+        Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Lane::Device,
+        Operator::RewardModel(_) | Operator::Rank(_) => Lane::Device,
         Operator::Score(_) => match Reward::of(graph, task) {
-            Ok(reward) if reward.has_model() => Slot::Device,
-            Ok(reward) if !reward.is_relational() => Slot::Server,
-            _ => Slot::Relational,
+            Ok(reward) if reward.has_model() => Lane::Device,
+            Ok(reward) if !reward.is_relational() => Lane::Server,
+            _ => Lane::Relational,
         },
-        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Slot::Relational,
+        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Lane::Relational,
     }
 }
 

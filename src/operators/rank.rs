@@ -3,6 +3,7 @@
 
 use super::support::comparisons::{Comparisons, Part};
 use super::{Context, OperatorError, Summary};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::training::Rank;
 use crate::tables::{TableKind, ranking};
 use crate::training;
@@ -15,7 +16,7 @@ const BATCH_SIZE: usize = 16;
 
 /// Rewards both responses of every held-out preference, part by part.
 pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, OperatorError> {
-    let checkpoint = context.checkpoint("model")?;
+    let checkpoint = context.checkpoint(Slot::Model)?;
     let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Part::HeldOut, settings.max_tokens)?;
     let total = comparisons.len();
     let mut writer = context.writer(Some(TableKind::Ranking), total, PREFERENCES_PER_PART)?;

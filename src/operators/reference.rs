@@ -4,6 +4,7 @@
 //! reference that stays the same it is computed once, in whichever iteration of whichever run needs it first. The table does not depend on
 //! what was kept: on the processor a logprob is a function of the reference and the token ids alone, to the last bit.
 
+use crate::pipeline::slot::Slot;
 use std::collections::{HashMap, HashSet};
 
 use burn::tensor::Device;
@@ -49,7 +50,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
         if !open.is_empty() {
             let model = match &reference {
                 Some(model) => model,
-                None => reference.insert(context.checkpoint("reference")?.load(&device)?),
+                None => reference.insert(context.checkpoint(Slot::Reference)?.load(&device)?),
             };
             let responses = paired.responses(range.clone(), &device)?;
             let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
@@ -59,7 +60,11 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
             let mut new: Vec<logprobs::Row> =
                 open_keys.into_iter().zip(found).map(|(key, logprob)| logprobs::Row { key: *key, logprob }).collect();
             new.sort_by_key(|row| row.key);
+<<<<<<< HEAD
             context.run.memo().add(TableKind::Logprobs, &context.fingerprint_of("reference")?, &logprobs::batch(&new))?;
+=======
+            context.run.keep(TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?, &logprobs::batch(&new))?;
+>>>>>>> main
             logprobs.extend(new.into_iter().map(|row| (row.key, row.logprob)));
         }
         let mut rows: Vec<pairs::Row> = paired.pairs.get(range).unwrap_or(&[]).to_vec();
@@ -84,7 +89,12 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
 
 /// The logprobs under the reference that are kept for these keys; what is damaged is reported and computed again.
 fn kept(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, OperatorError> {
+<<<<<<< HEAD
     let (batches, damaged) = context.run.memo().read(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of("reference")?)?;
+=======
+    let (batches, damaged) =
+        context.run.kept(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?)?;
+>>>>>>> main
     for bad in damaged {
         context.progress.warned(&context.task.label(), &bad.to_string());
     }

@@ -6,6 +6,7 @@ use super::support::comparisons::{Comparisons, Part};
 use super::support::memory_budget;
 use super::support::training_job::{Plan, rule, schedule, train};
 use super::{Context, OperatorError, Summary};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::RewardModel;
 use crate::training::{Comparison, Settings};
@@ -15,7 +16,7 @@ const MICRO_BATCH_SIZE: usize = 8;
 
 /// Trains from the slot `from` on the slot `preferences`, without those that are held out.
 pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, OperatorError> {
-    let checkpoint = context.checkpoint("from")?.with_reward_head(context.seed().number("score head", "", 0));
+    let checkpoint = context.checkpoint(Slot::From)?.with_reward_head(context.seed().number("score head", "", 0));
     let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Part::Training, settings.max_tokens)?;
     let count = comparisons.len();
     if count == 0 {

@@ -9,6 +9,7 @@ use super::support::training_job::{Plan, rule, schedule, train};
 use super::support::{memory_budget, tensors};
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::model::Checkpoint;
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::{Initialize, Sft};
 use crate::training::{Responses, Settings};
@@ -19,8 +20,8 @@ const MICRO_BATCH_SIZE: usize = 16;
 /// Trains on the next-token loss of the responses' tokens, an end-of-sequence token included.
 pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, OperatorError> {
     let checkpoint = match settings.initialize {
-        Initialize::Checkpoint => context.checkpoint("from")?,
-        Initialize::Random => Checkpoint::open_blank(&context.model("from")?)?.with_date(context.task.date()),
+        Initialize::Checkpoint => context.checkpoint(Slot::From)?,
+        Initialize::Random => Checkpoint::open_blank(&context.model(Slot::From)?)?.with_date(context.task.date()),
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
@@ -66,7 +67,7 @@ struct Demonstrations {
 
 impl Demonstrations {
     fn read(context: &Context, settings: &Sft, checkpoint: &Checkpoint) -> Result<Self, OperatorError> {
-        let prompts = context.prompts("demonstrations")?;
+        let prompts = context.prompts(Slot::Demonstrations)?;
         let mut answers = Vec::with_capacity(prompts.len());
         for batch in &prompts.batches {
             let column = batch.column_by_name(&settings.response).ok_or_else(|| missing_response(settings, batch))?;

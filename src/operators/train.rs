@@ -7,6 +7,7 @@ use super::support::memory_budget;
 use super::support::pair_tokens::PairTokens;
 use super::support::training_job::{Plan, rule, schedule, train};
 use super::{Context, OperatorError, Summary};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::loss as spec;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::Train;
@@ -28,7 +29,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, Operat
         };
         return Err(OperatorError::Input(format!("expected at least one pair to train on, found none: {why}")));
     }
-    let checkpoint = context.checkpoint("from")?;
+    let checkpoint = context.checkpoint(Slot::From)?;
     let trainee = TrainableModel::new(context, &checkpoint);
     let device = context.device()?;
     let plan = Plan {

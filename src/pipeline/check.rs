@@ -10,6 +10,7 @@ use super::error::Fault;
 use super::position::{At, Name, Span};
 use super::relations::relations;
 use super::scope::{Scope, Target, Where};
+use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::engine::Engine;
 use super::spec::input::{Input, RewardSource};
@@ -23,7 +24,7 @@ use crate::did_you_mean::nearest;
 /// One input of a node: the slot, what the node calls it, and where it leads.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
-    pub(super) slot: &'static str,
+    pub(super) slot: Slot,
     pub(super) name: String,
     pub(super) target: Target,
     span: Span,
@@ -46,17 +47,18 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> 
     let mut links = Vec::new();
     for (slot, input, expected) in node.operator.slots() {
         // What an evaluation compares with is made once, so that it is the same in every iteration.
-        let fixed = matches!(node.operator, Operator::Evaluate(_)) && ["baseline", "prompts", "reward"].contains(&slot);
+        let fixed = matches!(node.operator, Operator::Evaluate(_)) && [Slot::Baseline, Slot::Prompts, Slot::Reward].contains(&slot);
         let place = if fixed { Where::Outside } else { place };
         let target = match (&node.operator, slot) {
             // Rewards that the user has are ranked as a pool's are.
-            (Operator::Select(_), "pool") => {
+            (Operator::Select(_), Slot::Pool) => {
                 let own = |fault| scope.resolve(input, Output::Table, place).map_err(|_| fault);
                 scope.resolve(input, expected, place).or_else(own)?
             }
             _ => scope.resolve(input, expected, place)?,
         };
-        let optional = matches!((&node.operator, slot), (Operator::Select(_), "pool" | "previous") | (Operator::Merge(_), "carried"));
+        let optional =
+            matches!((&node.operator, slot), (Operator::Select(_), Slot::Pool | Slot::Previous) | (Operator::Merge(_), Slot::Carried));
         begins(scope, target, optional, &input.value, input.span)?;
         links.push(Link { slot, name: input.value.clone(), target, span: input.span });
     }
@@ -89,7 +91,7 @@ fn ranked(select: &Select, span: Span) -> Result<(), Fault> {
 
 /// A server keeps answering with the model it has loaded, so a policy that the pipeline makes needs a command that loads it.
 fn served(generate: &Generate, links: &[Link]) -> Result<(), Fault> {
-    let made = links.iter().find(|link| link.slot == "policy" && !matches!(link.target, Target::Source(_)));
+    let made = links.iter().find(|link| link.slot == Slot::Policy && !matches!(link.target, Target::Source(_)));
     match (&generate.engine, made) {
         (Some(Engine { serve: None, model, .. }), Some(policy)) => Err(Fault::at(
             policy.span,
@@ -134,8 +136,8 @@ fn reward_inputs<'a>(
             RewardSource::Sql(query) => tables(scope, query, Some(&reward.value), &IndexMap::new(), place, links)?,
             RewardSource::Named(name) => {
                 let target = scope.resolve(name, Output::Reward, Where::Outside)?;
-                if !links.iter().any(|link| link.slot == "rewards" && link.name == name.value) {
-                    links.push(Link { slot: "rewards", name: name.value.clone(), target, span: name.span });
+                if !links.iter().any(|link| link.slot == Slot::Rewards && link.name == name.value) {
+                    links.push(Link { slot: Slot::Rewards, name: name.value.clone(), target, span: name.span });
                 }
                 reward_inputs(spec, scope, name, place, above, links)?;
             }
@@ -175,8 +177,8 @@ fn tables(
         })?;
         begins(scope, target, false, &name.value, name.span)?;
         // Several queries of one reward may read the same table.
-        if !links.iter().any(|link| link.slot == "tables" && link.name == *relation) {
-            links.push(Link { slot: "tables", name: relation.clone(), target, span: name.span });
+        if !links.iter().any(|link| link.slot == Slot::Tables && link.name == *relation) {
+            links.push(Link { slot: Slot::Tables, name: relation.clone(), target, span: name.span });
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use chrono::NaiveDate;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
+use super::slot::Slot;
 use super::spec::input::{Columns, DatasetFormat, Format, Server};
 use super::spec::operator::{Operator, Output, Resources};
 use super::spec::tracking::Tracking;
@@ -164,7 +165,7 @@ pub struct Task {
     /// The canonical settings for the fingerprint: every default written out, SQL files as their text; no names, no resources.
     pub settings: BTreeMap<String, Value>,
     /// What it reads. Slots come in a fixed order; a slot with several inputs (`responses`, `tables`) has several entries.
-    pub inputs: Vec<Slot>,
+    pub inputs: Vec<Binding>,
     /// What it may use.
     pub resources: Resources,
     /// The line of the pipeline file that asks for it.
@@ -173,9 +174,9 @@ pub struct Task {
 
 /// One input of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot {
-    /// The slot's name: the key of the operator's setting, or a hidden one (see [`Graph`]'s unrolling).
-    pub slot: &'static str,
+pub struct Binding {
+    /// The filled slot.
+    pub slot: Slot,
     /// What the input is called where that matters: the relation in the SQL of a `tables` slot, else the name of the source or task.
     pub name: String,
     /// What fills it.
@@ -198,13 +199,13 @@ impl Task {
     }
 
     /// The first input in a slot.
-    pub fn input(&self, slot: &str) -> Option<Input> {
-        self.inputs(slot).next().map(|slot| slot.input)
+    pub fn input(&self, slot: Slot) -> Option<Input> {
+        self.inputs(slot).next().map(|binding| binding.input)
     }
 
     /// All inputs in a slot.
-    pub fn inputs<'a>(&'a self, slot: &'a str) -> impl Iterator<Item = &'a Slot> {
-        self.inputs.iter().filter(move |input| input.slot == slot)
+    pub fn inputs(&self, slot: Slot) -> impl Iterator<Item = &Binding> {
+        self.inputs.iter().filter(move |binding| binding.slot == slot)
     }
 
     /// What the task makes.

@@ -18,13 +18,15 @@ mod range;
 mod relations;
 mod schema;
 mod scope;
+pub mod slot;
 pub mod spec;
 mod tree;
 mod unroll;
 
 pub use error::PipelineError;
-pub use graph::{Graph, Input, Slot, Source, SourceKind, Task};
+pub use graph::{Binding, Graph, Input, Source, SourceKind, Task};
 pub use load::{Pipeline, Sweep};
 pub use schema::schema;
+pub use slot::Slot;
 pub use spec::Spec;
 pub use spec::operator::{Device, Operator, Output, Resources};

@@ -22,9 +22,10 @@ use serde_json::json;
 use super::check::{Link, Linked, link, order};
 use super::error::Fault;
 use super::files;
-use super::graph::{Graph, Input, RewardSource, Slot, Source, SourceKind, Task};
+use super::graph::{Binding, Graph, Input, RewardSource, Source, SourceKind, Task};
 use super::position::At;
 use super::scope::{Scope, Target, Where};
+use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::operator::{Operator, Output};
 use super::spec::relational::Score;
@@ -153,45 +154,47 @@ impl Unrolling<'_> {
         let mut inputs = self.slots(node, t);
         match &mut operator {
             Operator::Select(select) => {
-                if !inputs.iter().any(|slot| slot.slot == "pool") && select.pool.is_some() {
+                if !inputs.iter().any(|slot| slot.slot == Slot::Pool) && select.pool.is_some() {
                     select.strategy = Strategy::All;
                 }
                 // What makes no difference is set to one value, so that equal selections have equal fingerprints.
                 if select.strategy == Strategy::All {
                     *select = Select { strategy: Strategy::All, prompts: select.prompts.clone(), ..Select::default() };
-                    inputs.retain(|slot| slot.slot == "prompts");
+                    inputs.retain(|slot| slot.slot == Slot::Prompts);
                 }
             }
             Operator::Score(score) => {
-                let policy = self.slot(&inputs, "responses").and_then(|responses| self.policy(&inputs, responses.input));
+                let policy = self.slot(&inputs, Slot::Responses).and_then(|responses| self.policy(&inputs, responses.input));
                 inputs.extend(policy);
-                let prompts = self.slot(&inputs, "responses").and_then(|responses| self.slot(&self.inputs_of(responses.input), "prompts"));
+                let prompts =
+                    self.slot(&inputs, Slot::Responses).and_then(|responses| self.slot(&self.inputs_of(responses.input), Slot::Prompts));
                 inputs.extend(prompts.filter(|_| score.prompts.is_none()));
             }
             Operator::Merge(_) => {
-                let fresh = self.slot(&inputs, "fresh");
-                inputs.extend(fresh.and_then(|fresh| self.slot(&self.inputs_of(fresh.input), "responses")));
+                let fresh = self.slot(&inputs, Slot::Fresh);
+                inputs.extend(fresh.and_then(|fresh| self.slot(&self.inputs_of(fresh.input), Slot::Responses)));
             }
             Operator::Train(_) => {
-                for slot in inputs.iter_mut().filter(|slot| slot.slot == "pairs" && self.is_own_table(slot.input)) {
-                    slot.slot = "preferences";
+                for slot in inputs.iter_mut().filter(|slot| slot.slot == Slot::Pairs && self.is_own_table(slot.input)) {
+                    slot.slot = Slot::Preferences;
                 }
-                let texts = match self.slot(&inputs, "pairs") {
+                let texts = match self.slot(&inputs, Slot::Pairs) {
                     Some(pairs) => self.responses(pairs.input),
-                    None => inputs.iter().filter(|slot| ["from", "preferences"].contains(&slot.slot)).cloned().collect(),
+                    None => inputs.iter().filter(|slot| [Slot::From, Slot::Preferences].contains(&slot.slot)).cloned().collect(),
                 };
-                let mut referenced: Vec<Slot> = inputs.iter().filter(|slot| ["pairs", "reference"].contains(&slot.slot)).cloned().collect();
+                let mut referenced: Vec<Binding> =
+                    inputs.iter().filter(|slot| [Slot::Pairs, Slot::Reference].contains(&slot.slot)).cloned().collect();
                 referenced.extend(texts.iter().cloned());
                 let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced);
-                inputs.retain(|slot| slot.slot == "from");
-                inputs.push(self.made("pairs", pairs));
-                inputs.extend(texts.into_iter().filter(|slot| slot.slot != "from"));
+                inputs.retain(|slot| slot.slot == Slot::From);
+                inputs.push(self.made(Slot::Pairs, pairs));
+                inputs.extend(texts.into_iter().filter(|slot| slot.slot != Slot::From));
             }
             Operator::RewardModel(settings) if settings.has_held_out() => {
                 let rank = Rank { held_out: settings.held_out.clone(), max_tokens: settings.max_tokens };
-                let mut ranked: Vec<Slot> = inputs.iter().filter(|slot| slot.slot != "from").cloned().collect();
+                let mut ranked: Vec<Binding> = inputs.iter().filter(|slot| slot.slot != Slot::From).cloned().collect();
                 let model = self.add(node, "", t, operator, inputs);
-                ranked.push(self.made("model", model));
+                ranked.push(self.made(Slot::Model, model));
                 self.add(node, "_ranking", t, Operator::Rank(rank), ranked);
                 return model;
             }
@@ -205,7 +208,7 @@ impl Unrolling<'_> {
     fn baseline(&mut self, node: &Linked<'_>) -> Option<Baseline> {
         let Operator::Evaluate(evaluate) = &node.node.operator else { return None };
         let inputs = self.slots(node, None);
-        Some(self.sampled(node, "_baseline", evaluate, &inputs, "baseline", None))
+        Some(self.sampled(node, "_baseline", evaluate, &inputs, Slot::Baseline, None))
     }
 
     /// Adds an evaluation's part of one iteration.
@@ -213,42 +216,34 @@ impl Unrolling<'_> {
         &mut self,
         node: &Linked<'_>,
         evaluate: &Evaluate,
-        inputs: Vec<Slot>,
+        inputs: Vec<Binding>,
         t: Option<u32>,
         baseline: Option<Baseline>,
     ) -> usize {
-        let (responses, rewards) = self.sampled(node, "", evaluate, &inputs, "policy", t);
-        let mut slots = vec![self.made("responses", responses), self.made("rewards", rewards)];
+        let (responses, rewards) = self.sampled(node, "", evaluate, &inputs, Slot::Policy, t);
+        let mut slots = vec![self.made(Slot::Responses, responses), self.made(Slot::Rewards, rewards)];
         if let Some((responses, rewards)) = baseline {
-            slots.extend([self.made("baseline_responses", responses), self.made("baseline_rewards", rewards)]);
+            slots.extend([self.made(Slot::BaselineResponses, responses), self.made(Slot::BaselineRewards, rewards)]);
         }
-        let initial = self.slot(&inputs, "initial").or_else(|| {
-            let policy = node.links.iter().find(|link| link.slot == "policy")?;
+        let initial = self.slot(&inputs, Slot::Initial).or_else(|| {
+            let policy = node.links.iter().find(|link| link.slot == Slot::Policy)?;
             let start = match policy.target {
                 Target::Same(index) | Target::Last(index) => self.scope.start(index),
                 _ => None,
             };
-            let started = start.and_then(|target| self.fill("initial", &policy.name, target, t));
-            started.or_else(|| self.slot(&inputs, "baseline"))
+            let started = start.and_then(|target| self.fill(Slot::Initial, &policy.name, target, t));
+            started.or_else(|| self.slot(&inputs, Slot::Baseline))
         });
-        slots.extend(initial.map(|initial| Slot { slot: "initial", name: self.name(initial.input), ..initial }));
+        slots.extend(initial.map(|initial| Binding { slot: Slot::Initial, name: self.name(initial.input), ..initial }));
         self.add(node, "", t, Operator::Evaluate(evaluate.clone()), slots)
     }
 
     /// Adds responses of the model in slot `model` to all prompts of an evaluation, and their rewards.
-    fn sampled(
-        &mut self,
-        node: &Linked<'_>,
-        part: &str,
-        evaluate: &Evaluate,
-        inputs: &[Slot],
-        model: &'static str,
-        t: Option<u32>,
-    ) -> Baseline {
-        let name = |slot: &'static str| At { value: self.slot(inputs, slot).map_or(String::new(), |slot| slot.name), span: node.name.span };
+    fn sampled(&mut self, node: &Linked<'_>, part: &str, evaluate: &Evaluate, inputs: &[Binding], model: Slot, t: Option<u32>) -> Baseline {
+        let name = |slot: Slot| At { value: self.slot(inputs, slot).map_or(String::new(), |slot| slot.name), span: node.name.span };
         let generate = Generate {
             policy: name(model),
-            prompts: name("prompts"),
+            prompts: name(Slot::Prompts),
             selection: None,
             responses_per_prompt: evaluate.responses_per_prompt,
             max_new_tokens: evaluate.max_new_tokens,
@@ -261,27 +256,27 @@ impl Unrolling<'_> {
         let at = |value: String| At { value, span: node.name.span };
         let score = Score {
             responses: at(format!("{}{part}_responses", node.name.value)),
-            reward: name("reward"),
-            prompts: Some(name("prompts")),
+            reward: name(Slot::Reward),
+            prompts: Some(name(Slot::Prompts)),
             non_finite: evaluate.non_finite,
         };
-        let policy = self.slot(inputs, model).map(|slot| Slot { slot: "policy", ..slot });
-        let prompts = self.slot(inputs, "prompts");
+        let policy = self.slot(inputs, model).map(|slot| Binding { slot: Slot::Policy, ..slot });
+        let prompts = self.slot(inputs, Slot::Prompts);
         let sampling = policy.into_iter().chain(prompts.clone()).collect();
         let responses = self.add(node, &format!("{part}_responses"), t, Operator::Generate(generate), sampling);
-        let mut scoring = vec![self.made("responses", responses)];
-        scoring.extend(self.slot(inputs, "reward"));
+        let mut scoring = vec![self.made(Slot::Responses, responses)];
+        scoring.extend(self.slot(inputs, Slot::Reward));
         scoring.extend(prompts);
         scoring.extend(self.policy(inputs, Input::Task(responses)));
-        scoring.extend(inputs.iter().filter(|slot| ["tables", "rewards"].contains(&slot.slot)).cloned());
+        scoring.extend(inputs.iter().filter(|slot| [Slot::Tables, Slot::Rewards].contains(&slot.slot)).cloned());
         let rewards = self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scoring);
         (responses, rewards)
     }
 
     /// Adds a task named for the node and `part`, which runs after all before it.
-    fn add(&mut self, node: &Linked<'_>, part: &str, iteration: Option<u32>, operator: Operator, inputs: Vec<Slot>) -> usize {
+    fn add(&mut self, node: &Linked<'_>, part: &str, iteration: Option<u32>, operator: Operator, inputs: Vec<Binding>) -> usize {
         let mut settings = operator.settings();
-        let reward = self.slot(&inputs, "reward").map(|reward| reward.input);
+        let reward = self.slot(&inputs, Slot::Reward).map(|reward| reward.input);
         if let Some(Input::Source(index)) = reward
             && let Some(Source { kind: SourceKind::Reward { reward }, .. }) = self.sources.get(index)
         {
@@ -303,11 +298,11 @@ impl Unrolling<'_> {
     }
 
     /// The slots that the file fills, in an iteration. Those that read the last iteration are left out at t = 1 where start says none.
-    fn slots(&self, node: &Linked<'_>, t: Option<u32>) -> Vec<Slot> {
+    fn slots(&self, node: &Linked<'_>, t: Option<u32>) -> Vec<Binding> {
         node.links.iter().filter_map(|Link { slot, name, target, .. }| self.fill(slot, name, *target, t)).collect()
     }
 
-    fn fill(&self, slot: &'static str, name: &str, target: Target, t: Option<u32>) -> Option<Slot> {
+    fn fill(&self, slot: Slot, name: &str, target: Target, t: Option<u32>) -> Option<Binding> {
         let input = match target {
             Target::Source(index) => Input::Source(index),
             Target::Once(index) => Input::Task(*self.once.get(index)?),
@@ -315,8 +310,8 @@ impl Unrolling<'_> {
             Target::Last(index) if t == Some(1) => return self.fill(slot, name, self.scope.start(index)?, t),
             Target::Last(index) => Input::Task(*self.last.get(index)?),
         };
-        let name = if slot == "tables" { name.to_string() } else { self.name(input) };
-        Some(Slot { slot, name, input })
+        let name = if slot == Slot::Tables { name.to_string() } else { self.name(input) };
+        Some(Binding { slot, name, input })
     }
 
     fn name(&self, input: Input) -> String {
@@ -328,9 +323,9 @@ impl Unrolling<'_> {
     }
 
     /// The policy that `responses` are of, for a score whose reward asks a server: it is sent texts in the policy's chat template.
-    fn policy(&self, inputs: &[Slot], responses: Input) -> Option<Slot> {
-        let asks_server = |slot: &Slot| match slot.input {
-            Input::Source(index) if ["reward", "rewards"].contains(&slot.slot) => {
+    fn policy(&self, inputs: &[Binding], responses: Input) -> Option<Binding> {
+        let asks_server = |slot: &Binding| match slot.input {
+            Input::Source(index) if [Slot::Reward, Slot::Rewards].contains(&slot.slot) => {
                 match self.sources.get(index).map(|source| &source.kind) {
                     Some(SourceKind::Reward { reward }) => reward.sources().any(|source| matches!(source, RewardSource::Http(_))),
                     _ => false,
@@ -338,18 +333,18 @@ impl Unrolling<'_> {
             }
             _ => false,
         };
-        if inputs.iter().any(asks_server) { self.slot(&self.inputs_of(responses), "policy") } else { None }
+        if inputs.iter().any(asks_server) { self.slot(&self.inputs_of(responses), Slot::Policy) } else { None }
     }
 
-    fn made(&self, slot: &'static str, task: usize) -> Slot {
-        Slot { slot, name: self.name(Input::Task(task)), input: Input::Task(task) }
+    fn made(&self, slot: Slot, task: usize) -> Binding {
+        Binding { slot, name: self.name(Input::Task(task)), input: Input::Task(task) }
     }
 
-    fn slot(&self, inputs: &[Slot], slot: &str) -> Option<Slot> {
+    fn slot(&self, inputs: &[Binding], slot: Slot) -> Option<Binding> {
         inputs.iter().find(|input| input.slot == slot).cloned()
     }
 
-    fn inputs_of(&self, input: Input) -> Vec<Slot> {
+    fn inputs_of(&self, input: Input) -> Vec<Binding> {
         match input {
             Input::Task(index) => self.tasks.get(index).map_or(Vec::new(), |task| task.inputs.clone()),
             Input::Source(_) => Vec::new(),
@@ -365,13 +360,13 @@ impl Unrolling<'_> {
     }
 
     /// The tasks whose responses may be in these pairs or this pool, oldest first.
-    fn responses(&self, pairs: Input) -> Vec<Slot> {
+    fn responses(&self, pairs: Input) -> Vec<Binding> {
         let mut found = Vec::new();
-        let mut next = self.slot(&self.inputs_of(pairs), "pool");
+        let mut next = self.slot(&self.inputs_of(pairs), Slot::Pool);
         while let Some(pool) = next {
             let inputs = self.inputs_of(pool.input);
-            found.extend(self.slot(&inputs, "responses"));
-            next = self.slot(&inputs, "carried");
+            found.extend(self.slot(&inputs, Slot::Responses));
+            next = self.slot(&inputs, Slot::Carried);
         }
         found.reverse();
         found

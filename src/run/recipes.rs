@@ -9,6 +9,7 @@ use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
 use crate::operators::{self, OperatorError};
 use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
+use crate::pipeline::slot::Slot;
 use crate::store;
 
 /// The fingerprints of fetched folders.
@@ -68,7 +69,7 @@ pub fn prepare(fetched: Fetched, hashes: &mut FileHashes) -> Result<Prepared, Ru
             })?;
             // SQL sees the names of tables. For other operators only the slot matters: a renamed
             // node changes nothing.
-            let slot = if input.slot == "tables" { format!("table {}", input.name) } else { input.slot.to_string() };
+            let slot = if input.slot == Slot::Tables { format!("table {}", input.name) } else { input.slot.to_string() };
             inputs.entry(slot).or_default().push(fingerprint);
         }
         recipes.push(operators::recipe(&graph, task, inputs));

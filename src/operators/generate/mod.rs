@@ -16,6 +16,7 @@ use super::support::tensors;
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::generation::{FinishReason, Generated, Generator, Sampling};
 use crate::model::{Checkpoint, Tokenizer};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::sampling::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses, selection};
@@ -79,9 +80,9 @@ fn finish(context: &Context, writer: TableWriter, tokens: u64) -> Result<Summary
 
 /// The prompts to answer, in the order of their ids.
 fn selected(context: &Context) -> Result<Vec<Prompt>, OperatorError> {
-    let mut prompts = context.prompts("prompts")?.into_sorted();
-    if context.has("selection") {
-        let rows = context.rows("selection", selection::rows)?;
+    let mut prompts = context.prompts(Slot::Prompts)?.into_sorted();
+    if context.has(Slot::Selection) {
+        let rows = context.rows(Slot::Selection, selection::rows)?;
         let chosen: std::collections::HashSet<&str> = rows.iter().filter(|row| row.selected).map(|row| row.prompt_id.as_str()).collect();
         prompts.retain(|prompt| chosen.contains(prompt.id.as_str()));
     }
@@ -147,7 +148,7 @@ struct Sampler<'a> {
 
 impl<'a> Sampler<'a> {
     fn open(context: &'a Context, settings: &'a Generate) -> Result<Self, OperatorError> {
-        let checkpoint = context.checkpoint("policy")?;
+        let checkpoint = context.checkpoint(Slot::Policy)?;
         let new_tokens = settings.max_new_tokens as usize;
         let budget = Budget::of(&context.task.resources, context.on_processor()?);
         let cache_bytes = budget.map(|budget| memory_budget::cache_bytes(budget, &checkpoint, new_tokens)).transpose()?;
@@ -162,7 +163,7 @@ impl<'a> Sampler<'a> {
             vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
             max_total_tokens: checkpoint.config.max_position_embeddings,
         };
-        let policy_fingerprint = context.fingerprint_of("policy")?.to_string();
+        let policy_fingerprint = context.fingerprint_of(Slot::Policy)?.to_string();
         Ok(Self { context, settings, checkpoint, generator, sampling, policy_fingerprint })
     }
 

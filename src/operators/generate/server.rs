@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::super::{Context, OperatorError, Prompt};
 use super::{prompt_ids, response_text};
 use crate::model::{Checkpoint, SpecialTokens};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::engine::{Engine, Failures, TokenIds};
 use crate::pipeline::spec::sampling::Generate;
 use crate::remote::{self, Client, Completion, Completions, Finish, Patience, PromptForm, RemoteError, Request};
@@ -43,7 +44,7 @@ pub(in crate::operators) fn run<'a>(
     engine: &Engine,
     prompts: &[Prompt],
 ) -> Result<(TableWriter<'a>, u64), OperatorError> {
-    let checkpoint = context.checkpoint("policy")?;
+    let checkpoint = context.checkpoint(Slot::Policy)?;
     let encoded: Vec<Result<Vec<i32>, String>> = prompts.iter().map(|prompt| prompt_ids(&checkpoint, prompt, settings)).collect();
     let writer = context.writer(Some(TableKind::Responses), prompts.len(), prompts.len().div_ceil(MOST_PARTS))?;
     let asking = Asking {
@@ -53,7 +54,7 @@ pub(in crate::operators) fn run<'a>(
         prompts,
         encoded,
         checkpoint,
-        policy_fingerprint: context.fingerprint_of("policy")?.to_string(),
+        policy_fingerprint: context.fingerprint_of(Slot::Policy)?.to_string(),
     };
     let mut parts = Parts::read(&asking, writer)?;
     let items = parts.items();
@@ -121,7 +122,7 @@ impl Asking<'_> {
         let (client, name, stopped) = (client(self.engine)?, &self.engine.model.value, self.context.stopped);
         let server = match &self.engine.serve {
             Some(command) => {
-                let path = self.context.whole_model("policy")?;
+                let path = self.context.whole_model(Slot::Policy)?;
                 let path = absolute(&path).map_err(|error| OperatorError::Input(format!("{}: {error}", path.display())))?;
                 remote::serve(&command.value, &path, &client, name, seconds(self.engine.serve_timeout_seconds), stopped)?
             }

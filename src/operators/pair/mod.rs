@@ -14,6 +14,7 @@ pub use walk::{Rows, rows};
 
 use super::support::rng;
 use super::{Context, OperatorError, Summary};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::pair::{Pair, Rejected};
 use crate::sql::PromptGroups;
 use crate::tables::TableKind;
@@ -21,7 +22,7 @@ use crate::tables::TableKind;
 /// One pair a prompt whose responses differ in reward; prompts whose do not are counted as ties.
 pub(super) fn run(context: &Context, settings: &Pair) -> Result<Summary, OperatorError> {
     let session = context.spilling_session()?;
-    context.register(&session, "pool", "pool")?;
+    context.register(&session, "pool", Slot::Pool)?;
     let mut prompts = 0;
     let pairs = context.write_relation(TableKind::Pairs, |relation| {
         let mut rows = rows(&session, settings, context.seed(), PromptGroups::default)?;

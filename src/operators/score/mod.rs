@@ -16,6 +16,7 @@ pub use server::client;
 use super::support::reward_tree::{Reward, Term};
 use super::{Context, OperatorError, Summary};
 use crate::model::PromptContent;
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::relational;
 use crate::store::TableWriter;
@@ -29,7 +30,7 @@ const RESPONSES_PER_PART: usize = 256;
 pub(super) fn run(context: &Context, settings: &relational::Score) -> Result<Summary, OperatorError> {
     let reward = Reward::of(context.graph, context.task)?;
     let fingerprint = fingerprint(context)?;
-    let mut all: Vec<responses::Row> = context.rows("responses", responses::rows)?;
+    let mut all: Vec<responses::Row> = context.rows(Slot::Responses, responses::rows)?;
     all.sort_by(|a, b| (&a.prompt_id, a.sampled_iteration, a.response_index).cmp(&(&b.prompt_id, b.sampled_iteration, b.response_index)));
     let questions = if reward.is_relational() { HashMap::new() } else { questions(context)? };
     // Before anything is written, so that a query that gives no rewards leaves nothing behind.
@@ -53,8 +54,8 @@ pub(super) fn run(context: &Context, settings: &relational::Score) -> Result<Sum
 
 /// Which rewards these are: what fills the slot `reward`, and what fills the rewards that it names.
 fn fingerprint(context: &Context) -> Result<String, OperatorError> {
-    let own = context.fingerprint_of("reward")?.to_string();
-    let named = context.recipe.inputs.get("rewards").map_or(&[][..], Vec::as_slice);
+    let own = context.fingerprint_of(Slot::Reward)?.to_string();
+    let named = context.recipe.inputs.get(Slot::Rewards.name()).map_or(&[][..], Vec::as_slice);
     if named.is_empty() {
         return Ok(own);
     }
@@ -74,7 +75,7 @@ struct Question {
 
 /// The prompts in the slot `prompts`, by id.
 fn questions(context: &Context) -> Result<HashMap<String, Question>, OperatorError> {
-    let prompts = context.prompts("prompts")?;
+    let prompts = context.prompts(Slot::Prompts)?;
     let mut answers = Vec::with_capacity(prompts.len());
     for batch in &prompts.batches {
         answers.extend(server::reference_answers(batch)?);

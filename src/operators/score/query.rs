@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Int32Type, Schema};
 use super::problem::Problem;
 use super::{Item, Score, Scores};
 use crate::operators::{Context, OperatorError};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::tables::responses;
 
@@ -54,12 +55,12 @@ impl Query {
     /// among `all`, one each, and finite where other rewards stop the node.
     pub(super) fn run(context: &Context, sql: &str, all: &[responses::Row], non_finite: NonFinite) -> Result<Self, OperatorError> {
         let session = context.query_session()?;
-        context.register(&session, "all_responses", "responses")?;
+        context.register(&session, "all_responses", Slot::Responses)?;
         session.register_view("responses", "SELECT * FROM all_responses WHERE error IS NULL")?;
-        if context.has("prompts") {
-            context.register(&session, "prompts", "prompts")?;
+        if context.has(Slot::Prompts) {
+            context.register(&session, "prompts", Slot::Prompts)?;
         }
-        context.register_named(&session, "tables")?;
+        context.register_named(&session, Slot::Tables)?;
         let query = Self::read(&session.query(sql)?)?;
         query.check(all, non_finite)?;
         Ok(query)

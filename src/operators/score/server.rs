@@ -13,6 +13,7 @@ use super::problem::Problem;
 use super::{Item, Question, Score, Scores};
 use crate::model::{ChatTemplate, PromptContent};
 use crate::operators::{Context, OperatorError};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::{self as spec, RewardProtocol};
 use crate::remote::{Client, Patience, Protocol, RemoteError, RewardServer, Scorable, each};
 
@@ -52,7 +53,7 @@ struct Texts<'a> {
 
 impl<'a> Server<'a> {
     pub(super) fn open(context: &Context, settings: &'a spec::Server) -> Result<Self, OperatorError> {
-        let template = if context.has("policy") { context.checkpoint("policy")?.chat_template } else { None };
+        let template = if context.has(Slot::Policy) { context.checkpoint(Slot::Policy)?.chat_template } else { None };
         Ok(Self { server: client(settings)?, settings, template })
     }
 

@@ -20,6 +20,7 @@ pub use walk::{POOL, Question, rows};
 
 use super::support::rng;
 use super::{Context, OperatorError, Summary};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::select::{Select, Strategy};
 use crate::sql::{PromptGroups, Session};
 use crate::tables::TableKind;
@@ -28,17 +29,17 @@ use crate::tables::TableKind;
 pub(super) fn run(context: &Context, settings: &Select) -> Result<Summary, OperatorError> {
     // Two sorts at a time: each has memory of its own, so that none can take all of it.
     let (session, ranking) = (context.spilling_session()?, context.spilling_session()?);
-    let prompts = context.register_prompts(&session, "prompts", "prompts")?;
-    let pool = context.has("pool");
-    let recorded = context.task.input("pool").is_some_and(|pool| context.is_own_table(pool));
+    let prompts = context.register_prompts(&session, "prompts", Slot::Prompts)?;
+    let pool = context.has(Slot::Pool);
+    let recorded = context.task.input(Slot::Pool).is_some_and(|pool| context.is_own_table(pool));
     if pool {
-        context.register(&session, if recorded { "recorded" } else { "pool" }, "pool")?;
+        context.register(&session, if recorded { "recorded" } else { "pool" }, Slot::Pool)?;
     }
     if recorded {
         register_recorded(&session)?;
     }
-    if context.has("previous") {
-        context.register(&session, "previous", "previous")?;
+    if context.has(Slot::Previous) {
+        context.register(&session, "previous", Slot::Previous)?;
     }
     let stream = context.seed();
     let quota = Quota::of(settings, prompts, stream.iteration, pool);

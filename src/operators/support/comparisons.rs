@@ -10,6 +10,7 @@ use super::{Context, OperatorError};
 use crate::import::Preference;
 use crate::import::prompts::fingerprint;
 use crate::model::{Checkpoint, PromptContent, Sequences};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::held_out::HeldOut;
 
 /// Which of the preferences.
@@ -45,8 +46,8 @@ impl Comparisons {
         max_tokens: u32,
     ) -> Result<Self, OperatorError> {
         let mut preferences: Vec<Preference> = match (part, held_out) {
-            (Part::HeldOut, HeldOut::Table(_)) => context.preferences("held_out")?.into_iter().collect(),
-            _ => context.preferences("preferences")?.into_iter().collect(),
+            (Part::HeldOut, HeldOut::Table(_)) => context.preferences(Slot::HeldOut)?.into_iter().collect(),
+            _ => context.preferences(Slot::Preferences)?.into_iter().collect(),
         };
         if let HeldOut::Share(share) = held_out {
             let tested = drawn(context, &preferences, *share);

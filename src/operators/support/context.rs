@@ -14,6 +14,7 @@ use crate::import::{Preferences, Prompts};
 use crate::model::{Checkpoint, DeviceChoice, Dtype};
 use crate::operators::version;
 use crate::pipeline::graph::{Graph, Input, Task};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::{Device, Output};
 use crate::sql::Session;
 use crate::store::{OutputKey, OutputKind, PartWriter, RunLock, TableWriter};
@@ -111,23 +112,23 @@ impl Context<'_> {
     }
 
     /// Whether anything fills `slot`.
-    pub fn has(&self, slot: &str) -> bool {
+    pub fn has(&self, slot: Slot) -> bool {
         self.task.input(slot).is_some()
     }
 
-    fn input(&self, slot: &str) -> Result<Input, OperatorError> {
+    fn input(&self, slot: Slot) -> Result<Input, OperatorError> {
         // The checked graph fills every slot a stage asks for; an error all the same, not a panic.
         self.task.input(slot).ok_or_else(|| OperatorError::Input(format!("{}: nothing fills its input {slot}", self.task.label())))
     }
 
     /// The fingerprint of what fills `slot`.
-    pub fn fingerprint_of(&self, slot: &str) -> Result<Fingerprint, OperatorError> {
-        let found = self.recipe.inputs.get(slot).and_then(|fingerprints| fingerprints.first());
+    pub fn fingerprint_of(&self, slot: Slot) -> Result<Fingerprint, OperatorError> {
+        let found = self.recipe.inputs.get(slot.name()).and_then(|fingerprints| fingerprints.first());
         found.cloned().ok_or_else(|| OperatorError::Input(format!("nothing fills the input {slot}")))
     }
 
     /// The batches of the table in `slot`.
-    pub fn batches(&self, slot: &str) -> Result<Vec<RecordBatch>, OperatorError> {
+    pub fn batches(&self, slot: Slot) -> Result<Vec<RecordBatch>, OperatorError> {
         self.read(self.input(slot)?)
     }
 
@@ -151,7 +152,7 @@ impl Context<'_> {
     }
 
     /// The rows of all tables in `slot`, read by that table's `rows`.
-    pub fn rows<R>(&self, slot: &str, rows: impl Fn(&RecordBatch) -> Result<Vec<R>, TableError>) -> Result<Vec<R>, OperatorError> {
+    pub fn rows<R>(&self, slot: Slot, rows: impl Fn(&RecordBatch) -> Result<Vec<R>, TableError>) -> Result<Vec<R>, OperatorError> {
         let mut all = Vec::new();
         for input in self.task.inputs(slot) {
             for batch in self.read(input.input)? {
@@ -162,30 +163,30 @@ impl Context<'_> {
     }
 
     /// The prompts in `slot`, checked.
-    pub fn prompts(&self, slot: &str) -> Result<Prompts, OperatorError> {
+    pub fn prompts(&self, slot: Slot) -> Result<Prompts, OperatorError> {
         let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
         Ok(Prompts::read(&name, self.batches(slot)?)?)
     }
 
     /// The preferences in `slot`, checked.
-    pub fn preferences(&self, slot: &str) -> Result<Preferences, OperatorError> {
+    pub fn preferences(&self, slot: Slot) -> Result<Preferences, OperatorError> {
         let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
         Ok(Preferences::read(&name, self.batches(slot)?)?)
     }
 
     /// The directory of the model in `slot`.
-    pub fn model(&self, slot: &str) -> Result<PathBuf, OperatorError> {
+    pub fn model(&self, slot: Slot) -> Result<PathBuf, OperatorError> {
         lora::folder(self.run, self.graph, self.input(slot)?)
     }
 
     /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat template writes the pipeline's date.
-    pub fn checkpoint(&self, slot: &str) -> Result<Checkpoint, OperatorError> {
+    pub fn checkpoint(&self, slot: Slot) -> Result<Checkpoint, OperatorError> {
         Ok(lora::open(self.run, self.graph, self.input(slot)?)?.with_date(self.task.date()))
     }
 
     /// The directory of the model in `slot` for other software that does not know bases: of an adapter, a merged copy, which is gone when
     /// the run is locked again.
-    pub fn whole_model(&self, slot: &str) -> Result<PathBuf, OperatorError> {
+    pub fn whole_model(&self, slot: Slot) -> Result<PathBuf, OperatorError> {
         let checkpoint = self.checkpoint(slot)?;
         if checkpoint.adapter().is_none() {
             return self.model(slot);
@@ -211,7 +212,7 @@ impl Context<'_> {
     }
 
     /// Offers the prompts in `slot`, checked, to the session's queries as `name`; how many there are.
-    pub fn register_prompts(&self, session: &Session, name: &str, slot: &str) -> Result<usize, OperatorError> {
+    pub fn register_prompts(&self, session: &Session, name: &str, slot: Slot) -> Result<usize, OperatorError> {
         let input = self.input(slot)?;
         if let Some(source) = self.graph.source(input) {
             // Outside tables have ids and were checked when they were brought in.
@@ -226,13 +227,20 @@ impl Context<'_> {
     }
 
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.
+<<<<<<< HEAD
     pub fn register(&self, session: &Session, name: &str, slot: &str) -> Result<(), OperatorError> {
         let places: Vec<OutputKey> = self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
         Ok(session.register_outputs(name, self.run, &places)?)
+=======
+    pub fn register(&self, session: &Session, name: &str, slot: Slot) -> Result<(), OperatorError> {
+        let places: Vec<OutputKey> =
+            self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
+        Ok(session.register_places(name, self.run, &places)?)
+>>>>>>> main
     }
 
     /// Offers every table in `slot` under the name that the query has for it.
-    pub fn register_named(&self, session: &Session, slot: &str) -> Result<(), OperatorError> {
+    pub fn register_named(&self, session: &Session, slot: Slot) -> Result<(), OperatorError> {
         for input in self.task.inputs(slot) {
             session.register_outputs(&input.name, self.run, &[self.table(input.input)?.0])?;
         }

@@ -10,6 +10,7 @@ use burn::tensor::Device;
 use super::{Context, OperatorError};
 use crate::model::{self, AdapterConfig, CausalLm, Checkpoint};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::lora::{Lora, Targets};
 use crate::store::Run;
 
@@ -45,7 +46,7 @@ pub fn needs<'a>(graph: &'a Graph, task: &'a Task) -> impl Iterator<Item = Input
 
 /// The first model behind `input` that no task made as an adapter.
 fn base(graph: &Graph, mut input: Input) -> Input {
-    while let Some(from) = graph.task(input).filter(|task| task.operator.lora().is_some()).and_then(|task| task.input("from")) {
+    while let Some(from) = graph.task(input).filter(|task| task.operator.lora().is_some()).and_then(|task| task.input(Slot::From)) {
         input = from;
     }
     input
@@ -65,7 +66,7 @@ pub(in crate::operators) fn folder(run: &Run, graph: &Graph, input: Input) -> Re
 /// # Errors
 /// A target that the model has not, or an adapter of another rank, alpha or other targets.
 pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), OperatorError> {
-    let (Some(lora), Some(from)) = (task.operator.lora(), task.input("from")) else { return Ok(()) };
+    let (Some(lora), Some(from)) = (task.operator.lora(), task.input(Slot::From)) else { return Ok(()) };
     let Some(architecture) = architecture(graph, from)? else { return Ok(()) };
     let projections = architecture.projections();
     if let Targets::Named(named) = &lora.targets
@@ -96,7 +97,7 @@ pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), Oper
 
 /// The outside model that everything behind `input` was trained from.
 fn architecture(graph: &Graph, mut input: Input) -> Result<Option<Checkpoint>, OperatorError> {
-    while let Some(from) = graph.task(input).and_then(|task| task.input("from")) {
+    while let Some(from) = graph.task(input).and_then(|task| task.input(Slot::From)) {
         input = from;
     }
     match graph.source(input).map(|source| &source.kind) {

@@ -11,6 +11,7 @@ use burn::tensor::Device;
 use super::tensors;
 use super::{Context, OperatorError};
 use crate::model::Sequences;
+use crate::pipeline::slot::Slot;
 use crate::tables::{self, TableKind, pairs};
 use crate::training::Responses;
 
@@ -45,13 +46,13 @@ impl PairTokens {
     /// # Errors
     /// A pair whose responses are not there, or that the model in `from` cannot tokenize.
     pub fn read(context: &Context) -> Result<Self, OperatorError> {
-        if context.has("preferences") { Self::of_preferences(context) } else { Self::of_responses(context) }
+        if context.has(Slot::Preferences) { Self::of_preferences(context) } else { Self::of_responses(context) }
     }
 
     fn of_responses(context: &Context) -> Result<Self, OperatorError> {
         let session = context.session()?;
-        context.register(&session, "pairs", "pairs")?;
-        context.register(&session, "responses", "responses")?;
+        context.register(&session, "pairs", Slot::Pairs)?;
+        context.register(&session, "responses", Slot::Responses)?;
         let expected = session.count("SELECT count(*) FROM pairs")?;
         let batches = session.query(SQL)?;
         let pairs =
@@ -75,11 +76,11 @@ impl PairTokens {
     /// context. Without scores the reward_gap is 1, and without a column `weight` the weight is. Where the slot `pairs` is filled, its
     /// rows are taken, with their reference logprobs.
     fn of_preferences(context: &Context) -> Result<Self, OperatorError> {
-        let checkpoint = context.checkpoint("from")?;
+        let checkpoint = context.checkpoint(Slot::From)?;
         let longest = checkpoint.config.max_position_embeddings;
         let (mut pairs, mut left_out) = (Vec::new(), BTreeMap::new());
         let (mut chosen, mut rejected, mut prompt_token_counts) = (Vec::new(), Vec::new(), Vec::new());
-        for preference in context.preferences("preferences")? {
+        for preference in context.preferences(Slot::Preferences)? {
             let encode = |response: &str| {
                 let at = |error| OperatorError::Input(format!("preference {}: {error}", preference.id));
                 checkpoint.encode_pair(&preference.asked, response).map_err(at)
@@ -114,8 +115,8 @@ impl PairTokens {
                 reference_logprob_rejected: None,
             });
         }
-        if context.has("pairs") {
-            let referenced = context.rows("pairs", pairs::rows)?;
+        if context.has(Slot::Pairs) {
+            let referenced = context.rows(Slot::Pairs, pairs::rows)?;
             if !referenced.iter().map(|row| &row.prompt_id).eq(pairs.iter().map(|row| &row.prompt_id)) {
                 let (expected, found) = (pairs.len(), referenced.len());
                 return Err(OperatorError::Input(format!("expected the pairs of these {expected} preferences, found {found} others")));

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::OperatorError;
 use crate::pipeline::graph::{self, Graph, Input, RewardSource, SourceKind, Task};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::Server;
 
 /// How responses are scored.
@@ -48,7 +49,7 @@ impl<'a> Reward<'a> {
     /// A name that leads nowhere, which a checked graph does not have.
     pub fn of(graph: &'a Graph, task: &'a Task) -> Result<Self, OperatorError> {
         let missing = || OperatorError::Input(format!("{}: nothing fills its input reward", task.label()));
-        filled(graph, task, task.input("reward").ok_or_else(missing)?)
+        filled(graph, task, task.input(Slot::Reward).ok_or_else(missing)?)
     }
 
     /// The ends of the tree, in order.
@@ -93,7 +94,7 @@ fn leaf<'a>(graph: &'a Graph, task: &'a Task, source: &'a RewardSource) -> Resul
         RewardSource::Http(server) => Reward::Server(server),
         // The graph's check found that no reward is made of itself, so this ends.
         RewardSource::Named(name) => {
-            let named = task.inputs("rewards").find(|slot| slot.name == *name);
+            let named = task.inputs(Slot::Rewards).find(|slot| slot.name == *name);
             let missing = || OperatorError::Input(format!("{}: nothing is the reward {name}", task.label()));
             filled(graph, task, named.ok_or_else(missing)?.input)?
         }

@@ -17,6 +17,7 @@ use super::select::Select;
 use super::training::{Optimizer, Rank, RewardModel, Sft, Train};
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
+use crate::pipeline::slot::Slot;
 
 /// A node as read: exactly one operator, and maybe resources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -182,42 +183,44 @@ impl Operator {
     }
 
     /// The slots that the user filled: slot, name as written, and what must stand there. Tables of `sql` are not among them.
-    pub fn slots(&self) -> Vec<(&'static str, &Name, Output)> {
-        let slots: Vec<(&'static str, Option<&Name>, Output)> = match self {
+    pub fn slots(&self) -> Vec<(Slot, &Name, Output)> {
+        let slots: Vec<(Slot, Option<&Name>, Output)> = match self {
             Self::Select(s) => vec![
-                ("prompts", Some(&s.prompts), Output::Table),
-                ("pool", s.pool.as_ref(), Output::Pool),
-                ("previous", s.previous.as_ref(), Output::Selection),
+                (Slot::Prompts, Some(&s.prompts), Output::Table),
+                (Slot::Pool, s.pool.as_ref(), Output::Pool),
+                (Slot::Previous, s.previous.as_ref(), Output::Selection),
             ],
             Self::Generate(g) => vec![
-                ("policy", Some(&g.policy), Output::Model),
-                ("prompts", Some(&g.prompts), Output::Table),
-                ("selection", g.selection.as_ref(), Output::Selection),
+                (Slot::Policy, Some(&g.policy), Output::Model),
+                (Slot::Prompts, Some(&g.prompts), Output::Table),
+                (Slot::Selection, g.selection.as_ref(), Output::Selection),
             ],
             Self::Score(s) => vec![
-                ("responses", Some(&s.responses), Output::Responses),
-                ("reward", Some(&s.reward), Output::Reward),
-                ("prompts", s.prompts.as_ref(), Output::Table),
+                (Slot::Responses, Some(&s.responses), Output::Responses),
+                (Slot::Reward, Some(&s.reward), Output::Reward),
+                (Slot::Prompts, s.prompts.as_ref(), Output::Table),
             ],
-            Self::Merge(m) => vec![("fresh", Some(&m.fresh), Output::Rewards), ("carried", m.carried.as_ref(), Output::Pool)],
-            Self::Pair(p) => vec![("pool", Some(&p.pool), Output::Pool)],
+            Self::Merge(m) => vec![(Slot::Fresh, Some(&m.fresh), Output::Rewards), (Slot::Carried, m.carried.as_ref(), Output::Pool)],
+            Self::Pair(p) => vec![(Slot::Pool, Some(&p.pool), Output::Pool)],
             Self::Train(t) => vec![
-                ("from", Some(&t.from), Output::Model),
-                ("reference", Some(&t.reference), Output::Model),
-                ("pairs", Some(&t.pairs), Output::Pairs),
+                (Slot::From, Some(&t.from), Output::Model),
+                (Slot::Reference, Some(&t.reference), Output::Model),
+                (Slot::Pairs, Some(&t.pairs), Output::Pairs),
             ],
             Self::Evaluate(e) => vec![
-                ("policy", Some(&e.policy), Output::Model),
-                ("baseline", Some(&e.baseline), Output::Model),
-                ("prompts", Some(&e.prompts), Output::Table),
-                ("reward", Some(&e.reward), Output::Reward),
-                ("initial", e.initial.as_ref(), Output::Model),
+                (Slot::Policy, Some(&e.policy), Output::Model),
+                (Slot::Baseline, Some(&e.baseline), Output::Model),
+                (Slot::Prompts, Some(&e.prompts), Output::Table),
+                (Slot::Reward, Some(&e.reward), Output::Reward),
+                (Slot::Initial, e.initial.as_ref(), Output::Model),
             ],
-            Self::Sft(s) => vec![("from", Some(&s.from), Output::Model), ("demonstrations", Some(&s.demonstrations), Output::Table)],
+            Self::Sft(s) => {
+                vec![(Slot::From, Some(&s.from), Output::Model), (Slot::Demonstrations, Some(&s.demonstrations), Output::Table)]
+            }
             Self::RewardModel(r) => vec![
-                ("from", Some(&r.from), Output::Model),
-                ("preferences", Some(&r.preferences), Output::Table),
-                ("held_out", r.held_out.table(), Output::Table),
+                (Slot::From, Some(&r.from), Output::Model),
+                (Slot::Preferences, Some(&r.preferences), Output::Table),
+                (Slot::HeldOut, r.held_out.table(), Output::Table),
             ],
             Self::Reference | Self::Rank(_) | Self::Sql(_) => Vec::new(),
         };
@@ -242,31 +245,15 @@ impl Operator {
 
     /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
-        /// Every slot of every operator; no setting has one of these names.
-        const SLOTS: [&str; 17] = [
-            "prompts",
-            "pool",
-            "previous",
-            "policy",
-            "selection",
-            "responses",
-            "reward",
-            "fresh",
-            "carried",
-            "from",
-            "reference",
-            "pairs",
-            "baseline",
-            "initial",
-            "demonstrations",
-            "preferences",
-            "tables",
-        ];
         let written = serde_json::to_value(self).unwrap_or_default();
         let settings = written.get(self.name()).and_then(Value::as_object).cloned().unwrap_or_default();
-        // What is held out is a share, which is a setting, or a table.
-        let names = |(key, value): &(String, Value)| SLOTS.contains(&key.as_str()) || (key == "held_out" && value.is_string());
-        let mut settings: BTreeMap<String, Value> = settings.into_iter().filter(|setting| !names(setting)).collect();
+        let is_slot = |key: &str, value: &Value| match Slot::from_name(key) {
+            // A share is a setting; a table is an input.
+            Some(Slot::HeldOut) => value.is_string(),
+            Some(_) => true,
+            None => false,
+        };
+        let mut settings: BTreeMap<String, Value> = settings.into_iter().filter(|(key, value)| !is_slot(key, value)).collect();
         // Where a server is and how it is asked changes nothing about what it serves.
         if let Some(engine) = settings.get_mut("engine") {
             *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();

@@ -17,6 +17,7 @@ use super::{OperatorError, device_choice, lora};
 use crate::model::{Checkpoint, DeviceChoice, Head, PromptContent};
 use crate::operators::generate::server;
 use crate::pipeline::graph::{Graph, SourceKind, Task};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::DatasetFormat;
 use crate::pipeline::spec::operator::Operator;
 use crate::pipeline::spec::sampling::Generate;
@@ -72,7 +73,7 @@ struct Known<'a> {
 impl Known<'_> {
     /// Checks one task whose inputs were checked; gives its output's columns (none for a model).
     fn check(&mut self, task: &Task, device: Option<DeviceChoice>) -> Result<SchemaRef, OperatorError> {
-        for slot in ["prompts", "demonstrations"] {
+        for slot in [Slot::Prompts, Slot::Demonstrations] {
             for input in task.inputs(slot) {
                 let schema = self.prompts(input.input)?;
                 if let Operator::Sft(settings) = &task.operator
@@ -85,7 +86,7 @@ impl Known<'_> {
             }
         }
         if let (Operator::Select(Select { strategy: Strategy::ZScore(settings), .. }), Some(prompts)) =
-            (&task.operator, task.input("prompts"))
+            (&task.operator, task.input(Slot::Prompts))
         {
             let schema = self.prompts(prompts)?;
             if schema.field_with_name(&settings.group).is_err() {
@@ -94,19 +95,19 @@ impl Known<'_> {
                 return Err(OperatorError::Input(problem));
             }
         }
-        if let (Operator::Select(_), Some(pool)) = (&task.operator, task.input("pool")) {
+        if let (Operator::Select(_), Some(pool)) = (&task.operator, task.input(Slot::Pool)) {
             let schema = self.table(pool)?;
             let has = |name: &str| schema.field_with_name(name).is_ok();
             if !(has("prompt_id") && has("reward")) {
                 return Err(OperatorError::Input(format!("pool: expected the columns prompt_id and reward, found {}", names(&schema))));
             }
         }
-        for slot in ["preferences", "held_out"] {
+        for slot in [Slot::Preferences, Slot::HeldOut] {
             for input in task.inputs(slot) {
                 self.preferences(input.input)?;
             }
         }
-        for slot in ["policy", "from", "reference", "initial"] {
+        for slot in [Slot::Policy, Slot::From, Slot::Reference, Slot::Initial] {
             for input in task.inputs(slot) {
                 if let Some(SourceKind::Model { path }) = self.graph.source(input.input).map(|source| &source.kind) {
                     match &task.operator {
@@ -114,7 +115,7 @@ impl Known<'_> {
                             Checkpoint::open_blank(path)?.expect(Head::CausalLm)?
                         }
                         Operator::RewardModel(_) => {
-                            self.reads_messages(&Checkpoint::open(path)?.with_date(task.date()), task, "preferences")?
+                            self.reads_messages(&Checkpoint::open(path)?.with_date(task.date()), task, Slot::Preferences)?
                         }
                         _ => Checkpoint::open(path)?.expect(Head::CausalLm)?,
                     };
@@ -128,7 +129,7 @@ impl Known<'_> {
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             server::client(engine)?;
         }
-        if crate::operators::slot(self.graph, task) == crate::dag::schedule::Slot::Device {
+        if crate::operators::lane(self.graph, task) == crate::dag::schedule::Lane::Device {
             let device = device.unwrap_or_else(|| device_choice(task)).resolve()?;
             if let Some(budget) = Budget::of(&task.resources, device == burn::tensor::Device::flex()) {
                 self.fits(task, budget)?;

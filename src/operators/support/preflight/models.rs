@@ -9,6 +9,7 @@ use super::Known;
 use crate::model::{Checkpoint, Head, ModelError, PromptContent};
 use crate::operators::score;
 use crate::pipeline::graph::{Input, SourceKind, Task};
+use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
 use crate::tables::TableKind;
 
@@ -16,7 +17,7 @@ impl<'a> Known<'a> {
     /// Encodes the first prompts of an outside table as the task's model will, because a chat template that fails does so for all of
     /// them. Single prompts that a template refuses become rows with an error when the task runs.
     pub(in crate::operators) fn try_prompts(&mut self, task: &Task) -> Result<(), OperatorError> {
-        for (model, prompts) in [("policy", "prompts"), ("from", "demonstrations"), ("from", "preferences")] {
+        for (model, prompts) in [(Slot::Policy, Slot::Prompts), (Slot::From, Slot::Demonstrations), (Slot::From, Slot::Preferences)] {
             let (Some(model), Some(Input::Source(table))) = (task.input(model), task.input(prompts)) else { continue };
             if matches!(task.operator, Operator::RewardModel(_)) {
                 // It reads whole conversations, never a prompt that waits for a response.
@@ -49,7 +50,7 @@ impl<'a> Known<'a> {
             Reward::Query(sql) => {
                 let session = self.session(task)?;
                 session.register_empty("responses", TableKind::Responses.schema())?;
-                if let Some(prompts) = task.input("prompts") {
+                if let Some(prompts) = task.input(Slot::Prompts) {
                     session.register_empty("prompts", self.prompts(prompts)?)?;
                 }
                 score::check_columns(&*session.schema_of(sql)?)
@@ -57,7 +58,7 @@ impl<'a> Known<'a> {
             Reward::Model(ModelAt::Outside(path)) => {
                 let checkpoint = Checkpoint::open(path)?.with_date(task.date());
                 checkpoint.expect(Head::Reward)?;
-                self.reads_messages(&checkpoint, task, "prompts")
+                self.reads_messages(&checkpoint, task, Slot::Prompts)
             }
             // The node that makes it is checked for itself.
             Reward::Model(ModelAt::Made(_)) => Ok(()),
@@ -71,7 +72,7 @@ impl<'a> Known<'a> {
     }
 
     /// That a model has a chat template if the table in `slot` asks by messages alone, and that the template does not fail.
-    pub(in crate::operators) fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: &str) -> Result<(), OperatorError> {
+    pub(in crate::operators) fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: Slot) -> Result<(), OperatorError> {
         let Some(input) = task.input(slot) else { return Ok(()) };
         let schema = self.table(input)?;
         let asks = |column: &str| schema.field_with_name(column).is_ok();
@@ -90,7 +91,8 @@ impl<'a> Known<'a> {
 
     /// That each of the task's models fits into its memory: a model that is made here is as large as the one it began as.
     pub(in crate::operators) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), OperatorError> {
-        for input in ["policy", "from", "reference", "initial", "model"].iter().flat_map(|slot| task.inputs(slot)) {
+        for input in [Slot::Policy, Slot::From, Slot::Reference, Slot::Initial, Slot::Model].into_iter().flat_map(|slot| task.inputs(slot))
+        {
             let Some(folder) = self.base_model(input.input) else { continue };
             if !self.opened.contains_key(folder) {
                 self.opened.insert(folder, Checkpoint::open_blank(folder)?);
@@ -106,7 +108,7 @@ impl<'a> Known<'a> {
             match self.graph.source(model).map(|source| &source.kind) {
                 Some(SourceKind::Model { path }) => return Some(path),
                 Some(_) => return None,
-                None => model = self.graph.task(model)?.input("from")?,
+                None => model = self.graph.task(model)?.input(Slot::From)?,
             }
         }
     }

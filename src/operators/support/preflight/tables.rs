@@ -9,13 +9,14 @@ use super::{Known, PROMPTS_TRIED};
 use crate::import::Prompts;
 use crate::import::import;
 use crate::pipeline::graph::{Input, Task};
+use crate::pipeline::slot::Slot;
 use crate::sql::Session;
 
 impl Known<'_> {
     /// A session with the task's named tables, empty.
     pub(in crate::operators) fn session(&mut self, task: &Task) -> Result<Session, OperatorError> {
         let session = Session::bounded()?;
-        for input in task.inputs("tables") {
+        for input in task.inputs(Slot::Tables) {
             let schema = self.table(input.input)?;
             let schema = if self.is_partitioned(input.input) { with_iteration(&schema) } else { schema };
             session.register_empty(&input.name, schema)?;
