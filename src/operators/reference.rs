@@ -63,7 +63,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
 <<<<<<< HEAD
             context.run.memo().add(TableKind::Logprobs, &context.fingerprint_of("reference")?, &logprobs::batch(&new))?;
 =======
-            context.run.keep(TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?, &logprobs::batch(&new))?;
+            context.run.memo().add(TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?, &logprobs::batch(&new))?;
 >>>>>>> main
             logprobs.extend(new.into_iter().map(|row| (row.key, row.logprob)));
         }
@@ -93,7 +93,7 @@ fn kept(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, Opera
     let (batches, damaged) = context.run.memo().read(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of("reference")?)?;
 =======
     let (batches, damaged) =
-        context.run.kept(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?)?;
+        context.run.memo().read(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?)?;
 >>>>>>> main
     for bad in damaged {
         context.progress.warned(&context.task.label(), &bad.to_string());
