@@ -235,7 +235,7 @@ impl Context<'_> {
     pub fn register(&self, session: &Session, name: &str, slot: Slot) -> Result<(), OperatorError> {
         let places: Vec<OutputKey> =
             self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
-        Ok(session.register_places(name, self.run, &places)?)
+        Ok(session.register_outputs(name, self.run, &places)?)
 >>>>>>> main
     }
 
