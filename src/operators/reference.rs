@@ -60,11 +60,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
             let mut new: Vec<logprobs::Row> =
                 open_keys.into_iter().zip(found).map(|(key, logprob)| logprobs::Row { key: *key, logprob }).collect();
             new.sort_by_key(|row| row.key);
-<<<<<<< HEAD
-            context.run.memo().add(TableKind::Logprobs, &context.fingerprint_of("reference")?, &logprobs::batch(&new))?;
-=======
             context.run.memo().add(TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?, &logprobs::batch(&new))?;
->>>>>>> main
             logprobs.extend(new.into_iter().map(|row| (row.key, row.logprob)));
         }
         let mut rows: Vec<pairs::Row> = paired.pairs.get(range).unwrap_or(&[]).to_vec();
@@ -89,12 +85,8 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
 
 /// The logprobs under the reference that are kept for these keys; what is damaged is reported and computed again.
 fn kept(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, OperatorError> {
-<<<<<<< HEAD
-    let (batches, damaged) = context.run.memo().read(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of("reference")?)?;
-=======
     let (batches, damaged) =
         context.run.memo().read(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?)?;
->>>>>>> main
     for bad in damaged {
         context.progress.warned(&context.task.label(), &bad.to_string());
     }
