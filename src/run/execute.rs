@@ -71,23 +71,8 @@ pub fn execute(
         }
     };
 
-<<<<<<< HEAD
     let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| must_run(&states[*index])).collect();
     let steps = steps(graph, &pending);
-=======
-    let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| runs(&states[*index])).collect();
-    let steps: Vec<schedule::Step> = pending
-        .iter()
-        .map(|index| {
-            let task = &graph.tasks[*index];
-            let needs = operators::support::lora::needs(graph, task).filter_map(|input| match input {
-                Input::Task(need) => pending.binary_search(&need).ok(),
-                Input::Source(_) => None,
-            });
-            schedule::Step { needs: needs.collect(), lane: operators::lane(graph, task) }
-        })
-        .collect();
->>>>>>> main
     let work = || {
         schedule::schedule(&steps, stopped, &|step| {
             let task = &graph.tasks[pending[step]];
@@ -117,7 +102,7 @@ fn steps(graph: &Graph, pending: &[usize]) -> Vec<schedule::Step> {
             Input::Task(need) => pending.binary_search(&need).ok(),
             Input::Source(_) => None,
         });
-        schedule::Step { needs: needs.collect(), slot: operators::slot(graph, task) }
+        schedule::Step { needs: needs.collect(), lane: operators::lane(graph, task) }
     };
     pending.iter().map(step).collect()
 }

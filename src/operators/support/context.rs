@@ -227,16 +227,10 @@ impl Context<'_> {
     }
 
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.
-<<<<<<< HEAD
-    pub fn register(&self, session: &Session, name: &str, slot: &str) -> Result<(), OperatorError> {
-        let places: Vec<OutputKey> = self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
-        Ok(session.register_outputs(name, self.run, &places)?)
-=======
     pub fn register(&self, session: &Session, name: &str, slot: Slot) -> Result<(), OperatorError> {
         let places: Vec<OutputKey> =
             self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
         Ok(session.register_outputs(name, self.run, &places)?)
->>>>>>> main
     }
 
     /// Offers every table in `slot` under the name that the query has for it.
