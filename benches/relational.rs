@@ -10,7 +10,7 @@ use optune::import;
 use optune::model::DeviceChoice;
 use optune::operators::{self, Context, Silent};
 use optune::pipeline::{Graph, Pipeline, Task};
-use optune::run::{Hashed, Prepared, fetch, prepare};
+use optune::run::{FileHashes, Prepared, fetch, prepare};
 use optune::sql::Session;
 use optune::store::{OutputKey, RunLock, Runs};
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ pub fn measure(arguments: &Arguments) -> Result<Value, Box<dyn Error>> {
     let text = PIPELINE.replace("PROMPTS", &serde_json::to_string(&tables.join("prompts.parquet"))?);
     let graph = Pipeline::read("relational.yaml", &text, &[])?.graph(Path::new(env!("CARGO_MANIFEST_DIR")))?;
     let run = runs.run(&graph.name)?;
-    let prepared = prepare(fetch(graph, &run, &|| false, &Silent)?, &mut Hashed::default())?;
+    let prepared = prepare(fetch(graph, &run, &|| false, &Silent)?, &mut FileHashes::default())?;
     let lock = run.lock()?;
     bring_in(&lock, &prepared, &tables)?;
     forget(&lock, &prepared)?;
@@ -83,7 +83,7 @@ pub fn measure(arguments: &Arguments) -> Result<Value, Box<dyn Error>> {
 
     let session = Session::new()?;
     for name in STAGES {
-        session.register_places(name, &lock, &[OutputKey::table(name, Some(2))])?;
+        session.register_outputs(name, &lock, &[OutputKey::table(name, Some(2))])?;
     }
     measurement["selected"] = json!(session.count("SELECT count(*) FROM selection WHERE selected")?);
     measurement["pool"] = json!(session.count("SELECT count(*) FROM pool")?);

@@ -182,7 +182,7 @@ impl From<RunError> for CliError {
             RunError::Store(error) => error.into(),
             // A server's address or token.
             RunError::Tracking(_) => Self::Input(error.to_string()),
-            RunError::Pipeline(_) => Self::Failed(error.to_string()),
+            RunError::Pipeline(_) | RunError::Internal { .. } => Self::Failed(error.to_string()),
         }
     }
 }

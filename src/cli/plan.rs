@@ -11,7 +11,7 @@ use crate::operators::{self, DatasetFormats};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
-use crate::run::{Hashed, Prepared, describe, fetch, outside, prepare, runs};
+use crate::run::{FileHashes, Prepared, describe, fetch, input_tables, must_run, prepare};
 use crate::store::{Run, Runs};
 
 #[derive(Args)]
@@ -29,7 +29,7 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let (sweep, runs) = (self.pipeline.load()?, Runs::open(runs)?);
-        let (several, mut hashed, mut checked) = (sweep.graphs.len() > 1, Hashed::default(), Vec::new());
+        let (several, mut hashed, mut checked) = (sweep.graphs.len() > 1, FileHashes::default(), Vec::new());
         if several && self.sql {
             let problem =
                 format!("expected a file of one run, found a matrix of {}; choose one with --set for each of its axes", sweep.graphs.len());
@@ -55,12 +55,12 @@ impl Plan {
 /// Prints one line an outside table, with the dataset format of its rows, and one a task.
 pub(super) fn show(run: &Run, prepared: &Prepared, dataset_formats: &DatasetFormats, json: bool) -> Result<(), CliError> {
     let mut lines = Vec::new();
-    for table in outside(run, prepared)? {
+    for table in input_tables(run, prepared)? {
         let (name, fingerprint, state) = (&table.source.name, table.recipe.fingerprint(), table.describe());
         lines.push(if json {
             let line = serde_json::json!({
                 "node": name, "iteration": null, "operator": "input", "dataset_format": dataset_formats.get(name),
-                "fingerprint": fingerprint, "runs": runs(&table.state), "state": state,
+                "fingerprint": fingerprint, "runs": must_run(&table.state), "state": state,
             });
             line.to_string()
         } else {
@@ -74,7 +74,7 @@ pub(super) fn show(run: &Run, prepared: &Prepared, dataset_formats: &DatasetForm
         lines.push(if json {
             let line = serde_json::json!({
                 "node": task.name, "iteration": task.iteration, "operator": task.operator.name(),
-                "fingerprint": fingerprint, "runs": runs(state), "state": describe(state, recipe),
+                "fingerprint": fingerprint, "runs": must_run(state), "state": describe(state, recipe),
             });
             line.to_string()
         } else {

@@ -11,7 +11,7 @@ use super::{CliError, PipelineArguments, plan, summary};
 use crate::model::DeviceChoice;
 use crate::operators::{self, Progress};
 use crate::pipeline::Graph;
-use crate::run::{Hashed, Prepared, Report, execute, fetch, prepare};
+use crate::run::{FileHashes, Prepared, Report, execute, fetch, prepare};
 use crate::store::{self, Runs};
 
 /// Set by the first Ctrl-C; the second ends the process, which loses at most the part in hand.
@@ -70,7 +70,7 @@ impl Run {
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &is_stopped, progress)?;
         let shapes = operators::check(&fetched.graph, self.device)?;
-        let prepared = prepare(fetched, &mut Hashed::default())?;
+        let prepared = prepare(fetched, &mut FileHashes::default())?;
         if self.dry_run {
             return plan::show(&run, &prepared, &shapes, self.json);
         }
@@ -80,7 +80,7 @@ impl Run {
 
     /// Checks all runs of a sweep that have something to do, before any of them begins.
     fn check(&self, runs: &Path, graphs: Vec<Graph>, progress: &dyn Progress) -> Result<Vec<Checked>, CliError> {
-        let (runs, mut hashed, mut checked) = (Runs::open(runs)?, Hashed::default(), Vec::new());
+        let (runs, mut hashed, mut checked) = (Runs::open(runs)?, FileHashes::default(), Vec::new());
         for graph in graphs {
             let run = runs.run(&graph.name)?;
             let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?, &mut hashed)?;

@@ -9,7 +9,7 @@ use super::CliError;
 use super::format::print;
 use super::summary::{self, Row};
 use crate::pipeline::Pipeline;
-use crate::run::{Prepared, outside, plan};
+use crate::run::{Prepared, input_tables, plan};
 use crate::store::{Run, Runs, State};
 
 /// A run of a sweep whose inputs and settings are right.
@@ -48,7 +48,7 @@ pub(super) fn is_as_written(run: &Run, prepared: &Prepared) -> Result<bool, CliE
     };
     let settings = prepared.graph.to_yaml().map_err(|error| CliError::Failed(error.to_string()))?;
     // Behind the settings is the seal.
-    Ok(written.starts_with(&settings) && outside(run, prepared)?.iter().all(|table| table.state == State::Complete))
+    Ok(written.starts_with(&settings) && input_tables(run, prepared)?.iter().all(|table| table.state == State::Complete))
 }
 
 /// Prints one line a run: how many of its nodes are done, cached and to run.

@@ -1,46 +1,47 @@
-//! The disk: whatever a run writes is made, grown, flushed, named and removed by these functions, and what it wrote is opened by them again.
+//! The disk: every change of a run's files, and every read of them, goes through these functions.
 //!
-//! So a test can [`watch`] a folder: record every operation, fail it, or stop in front of it. Two things write beside them: a trainer's
-//! checkpoint through burn's own writer, into a folder that is flushed here before it counts, and queries that sort on disk, into files
-//! that nothing needs once the process is dead. Models and the tables of queries are read by the libraries that know them, after the store has
-//! read and hashed the same files. Knows nothing of what files mean.
+//! So a test can [`watch`] a folder: record every operation, fail it, or stop before it. There are
+//! two other writers. burn writes a trainer's checkpoint, into a folder flushed here before it
+//! counts. Queries sort on disk, into files without use after the process. Libraries read models
+//! and the tables of queries, after the store has read and hashed the same files. Knows nothing of
+//! the meaning of files.
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// One change of the disk, or a look at it.
+/// One change or read of the disk.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation<'a> {
-    /// A file or folder opened to be read.
+    /// A file or folder is opened for reading.
     Read(&'a Path),
-    /// A new, empty file in the place of what was there.
+    /// A new, empty file replaces any file there.
     Create(&'a Path),
-    /// A file opened at its end, made if there is none.
+    /// A file is opened for appending, and created if missing.
     Open(&'a Path),
-    /// Bytes behind the end of a file.
+    /// Bytes are appended to a file.
     Append(&'a Path, &'a [u8]),
-    /// A file cut to a length.
+    /// A file is cut to a length.
     Cut(&'a Path, u64),
-    /// A file's bytes, on disk.
+    /// A file's bytes are flushed to disk.
     Sync(&'a Path),
-    /// A new folder.
+    /// A folder is created.
     CreateFolder(&'a Path),
-    /// A folder's names, on disk.
+    /// A folder's names are flushed to disk.
     SyncFolder(&'a Path),
-    /// Another name for a file or folder, in the place of a file that had it.
+    /// A file or folder is renamed, and replaces any file there.
     Rename(&'a Path, &'a Path),
-    /// A second name for a file.
+    /// A file gets a second name.
     Link(&'a Path, &'a Path),
-    /// A file's name gone.
+    /// A file is removed.
     RemoveFile(&'a Path),
-    /// An empty folder gone.
+    /// An empty folder is removed.
     RemoveFolder(&'a Path),
 }
 
 impl<'a> Operation<'a> {
-    /// What it is done to; of two names, the one that was there.
+    /// The path of the operation; of two paths, the existing one.
     pub fn path(&self) -> &'a Path {
         match self {
             Self::Read(path) | Self::Create(path) | Self::Open(path) | Self::Append(path, _) | Self::Cut(path, _) | Self::Sync(path) => {
@@ -52,15 +53,15 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// Something that stands between this process and a folder.
+/// An observer between this process and a folder, for tests.
 pub trait Watcher: Send + Sync {
     /// Does the operation by calling `act` once, or returns an error in its place.
     ///
     /// # Errors
-    /// What the caller is to take for the system's answer.
+    /// The caller receives this error as the system's answer.
     fn operate(&self, operation: Operation, act: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()>;
 
-    /// How many bytes there is room for, if it is not as many as the system says.
+    /// The free space in bytes; `None` for the system's own number.
     fn room(&self) -> Option<u64> {
         None
     }
@@ -68,14 +69,14 @@ pub trait Watcher: Send + Sync {
 
 static WATCHED: RwLock<Vec<(PathBuf, Arc<dyn Watcher>)>> = RwLock::new(Vec::new());
 
-/// Shows every operation in `folder` to `watcher`, whichever thread does it, until what this returns is dropped. For tests; where nothing
-/// is watched, an operation costs a lock that nobody holds.
+/// Shows every operation in `folder` to `watcher`, from any thread, until the returned guard is
+/// dropped. For tests. Outside of tests an operation costs one uncontended lock.
 pub fn watch(folder: &Path, watcher: Arc<dyn Watcher>) -> Watch {
     WATCHED.write().unwrap_or_else(PoisonError::into_inner).push((folder.to_path_buf(), watcher));
     Watch { folder: folder.to_path_buf() }
 }
 
-/// A folder that is watched for as long as this lives.
+/// A guard: the folder is watched during its lifetime.
 pub struct Watch {
     folder: PathBuf,
 }
@@ -93,7 +94,8 @@ fn watcher(path: &Path) -> Option<Arc<dyn Watcher>> {
 
 fn operate<T>(operation: Operation, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Some(watcher) = watcher(operation.path()) else { return act() };
-    let (mut act, mut made) = (Some(act), None);
+    let mut act = Some(act);
+    let mut made = None;
     watcher.operate(operation, &mut || {
         if let Some(act) = act.take() {
             made = Some(act()?);
@@ -103,7 +105,7 @@ fn operate<T>(operation: Operation, act: impl FnOnce() -> io::Result<T>) -> io::
     made.ok_or_else(|| io::Error::other("expected the watcher to do the operation"))
 }
 
-/// A file that grows at its end.
+/// A file for appending.
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
@@ -111,7 +113,7 @@ pub struct File {
 }
 
 impl File {
-    /// A new, empty file in the place of what was there.
+    /// Creates an empty file; it replaces any file there.
     ///
     /// # Errors
     /// The system's.
@@ -120,7 +122,7 @@ impl File {
         Ok(Self { path: path.to_path_buf(), file })
     }
 
-    /// A file to be read, and written at its end; made if there is none.
+    /// Opens a file for reading and appending; creates it if missing.
     ///
     /// # Errors
     /// The system's.
@@ -137,7 +139,7 @@ impl File {
         operate(Operation::Cut(&self.path, length), || self.file.set_len(length))
     }
 
-    /// Has the file's bytes on disk when this returns.
+    /// Flushes the file's bytes to disk.
     ///
     /// # Errors
     /// The system's.
@@ -145,7 +147,7 @@ impl File {
         operate(Operation::Sync(&self.path), || self.file.sync_all())
     }
 
-    /// The system's file, for what changes nothing.
+    /// The system's file, for operations without a change.
     pub fn as_system(&self) -> &fs::File {
         &self.file
     }
@@ -162,7 +164,7 @@ impl Write for File {
     }
 }
 
-/// A file to be read.
+/// Opens a file for reading.
 ///
 /// # Errors
 /// The system's.
@@ -186,7 +188,7 @@ pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     operate(Operation::Read(folder), || fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect())
 }
 
-/// A file with these bytes, in the place of what was there; not flushed.
+/// Writes a file with these bytes; it replaces any file there. It is not flushed.
 ///
 /// # Errors
 /// The system's.
@@ -194,7 +196,7 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     File::create(path)?.write_all(bytes.as_ref())
 }
 
-/// Has what was written to `path` on disk when this returns.
+/// Flushes a file's bytes to disk.
 ///
 /// # Errors
 /// The system's.
@@ -203,7 +205,7 @@ pub fn sync(path: &Path) -> io::Result<()> {
     operate(Operation::Sync(path), || fs::File::options().read(true).append(cfg!(windows)).open(path)?.sync_all())
 }
 
-/// Has a folder's names on disk when this returns, where the system can do that.
+/// Flushes a folder's names to disk, where the system supports it.
 ///
 /// # Errors
 /// The system's.
@@ -211,7 +213,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     operate(Operation::SyncFolder(path), || if cfg!(unix) { fs::File::open(path)?.sync_all() } else { Ok(()) })
 }
 
-/// A new folder; fine if it is there.
+/// Creates a folder. An existing one is fine.
 ///
 /// # Errors
 /// The system's.
@@ -222,7 +224,7 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Another name for a file or folder, in the place of a file that had it.
+/// Renames a file or folder; it replaces any file there.
 ///
 /// # Errors
 /// The system's.
@@ -230,7 +232,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     operate(Operation::Rename(from, to), || fs::rename(from, to))
 }
 
-/// A second name for a file, or a flushed copy where the file system has no hard links.
+/// Gives a file a second name, or makes a flushed copy where the file system has no hard links.
 ///
 /// # Errors
 /// The system's.
@@ -238,7 +240,8 @@ pub fn link(from: &Path, to: &Path) -> io::Result<()> {
     if operate(Operation::Link(from, to), || fs::hard_link(from, to)).is_ok() {
         return Ok(());
     }
-    let (mut original, mut copy) = (fs::File::open(from)?, File::create(to)?);
+    let mut original = fs::File::open(from)?;
+    let mut copy = File::create(to)?;
     let mut bytes = vec![0; COPIED_BYTES];
     loop {
         match original.read(&mut bytes)? {
@@ -248,10 +251,10 @@ pub fn link(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Bytes that are copied at a time.
+/// Bytes copied at a time.
 const COPIED_BYTES: usize = 1 << 20;
 
-/// Removes a file, or a folder with all in it; fine if there is none.
+/// Removes a file, or a folder with its contents. A missing path is fine.
 ///
 /// # Errors
 /// The system's.
@@ -270,7 +273,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// How many bytes this process can still write on the disk that a folder is on.
+/// The free bytes for this process on the disk of a folder.
 ///
 /// # Errors
 /// The system's.
@@ -281,7 +284,7 @@ pub fn room(folder: &Path) -> io::Result<u64> {
     }
 }
 
-/// What the user can do about the system's answer, to stand behind it; empty where nothing is known.
+/// The remedy for a system's error, as the end of a message; empty if there is none.
 pub fn way_on(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free space there and run the same command again",

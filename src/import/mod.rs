@@ -196,7 +196,7 @@ pub fn bring_in(run: &RunLock, graph: &Graph, files: &[Vec<Fingerprint>]) -> Res
         let recipe = recipe(graph, index, files);
         match run.state(&source.output_key(), &recipe)? {
             State::Complete => continue,
-            State::Cached if run.adopt(&source.output_key(), &recipe.fingerprint())?.0 => continue,
+            State::Cached if run.cache().adopt(&source.output_key(), &recipe.fingerprint())?.0 => continue,
             _ => {}
         }
         let imported = import(graph, index)?;

@@ -62,7 +62,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
             let mut new: Vec<logprobs::Row> =
                 open_keys.into_iter().zip(found).map(|(key, logprob)| logprobs::Row { key: *key, logprob }).collect();
             new.sort_by_key(|row| row.key);
-            context.run.keep(TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?, &logprobs::batch(&new))?;
+            context.run.memo().add(TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?, &logprobs::batch(&new))?;
             logprobs.extend(new.into_iter().map(|row| (row.key, row.logprob)));
         }
         let mut rows: Vec<pairs::Row> = rows_of(&pair_tokens.pairs, range, PLACE)?.to_vec();
@@ -103,7 +103,7 @@ fn logprob(logprobs: &HashMap<Key, f64>, key: &Key, row: &pairs::Row) -> Result<
 /// logprobs computed again.
 fn memoized(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, OperatorError> {
     let reference = context.fingerprint_of(Slot::Reference)?;
-    let (batches, damaged) = context.run.kept(&context.task.output_key(), TableKind::Logprobs, &reference)?;
+    let (batches, damaged) = context.run.memo().read(&context.task.output_key(), TableKind::Logprobs, &reference)?;
     for bad in damaged {
         context.progress.warned(&context.task.label(), &bad.to_string());
     }

@@ -1,50 +1,51 @@
-//! Doing what the plan says: outputs from the cache first, then every stage that is left, under the run's lock.
+//! Executes the plan under the run's lock: outputs from the cache first, then every remaining task.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use indexmap::IndexMap;
 
-use super::{Prepared, RunError, plan, runs};
+use super::{Prepared, RunError, must_run, plan};
 use crate::dag::fingerprint::Recipe;
 use crate::dag::schedule::{self, Outcome};
 use crate::import;
 use crate::model::DeviceChoice;
 use crate::operators::{self, Context, OperatorError, Progress};
-use crate::pipeline::graph::Input;
+use crate::pipeline::graph::{Graph, Input, Task};
 use crate::store::{Event, EventKind, OutputKey, RunLock, State, StoreError};
 use crate::tracking::{Ended, Tracker, TrackingError};
 
-/// How an execution ended.
+/// The result of an execution.
 pub struct Report {
-    /// How many tasks ran to their end, and how many were already there.
+    /// The number of finished tasks.
     pub ran: usize,
-    /// Tasks whose output was already there.
+    /// The number of tasks with an existing output.
     pub reused: usize,
-    /// Whether it was stopped before its end.
+    /// Whether the user stopped it before the end.
     pub stopped: bool,
-    /// The nodes that failed, in the graph's order.
+    /// The failed nodes, in the graph's order.
     pub failures: Vec<Failure>,
-    /// The nodes that did not run because of those.
+    /// The nodes blocked by these failures.
     pub blocked: Vec<String>,
 }
 
-/// A node that failed.
+/// A failed node.
 pub struct Failure {
     /// The node, as `responses[2]`.
     pub node: String,
     /// Its line in the pipeline file.
     pub line: usize,
-    /// What went wrong.
+    /// The error.
     pub error: String,
-    /// Whether the user's input is to blame.
+    /// Whether the user's input is the cause.
     pub input: bool,
 }
 
-/// Runs everything that is not there yet. The caller holds the run's lock.
+/// Makes every missing output. The caller holds the run's lock.
 ///
 /// # Errors
-/// Only what concerns the run as a whole; a node's error is in the report, and other nodes go on.
+/// Only errors of the run as a whole. A node's error is in the report, and the other nodes
+/// continue.
 pub fn execute(
     run: &RunLock,
     prepared: &Prepared,
@@ -60,7 +61,8 @@ pub fn execute(
     repair(run, prepared, progress)?;
     import::bring_in(run, graph, &prepared.files).map_err(OperatorError::from)?;
     retire(run, prepared)?;
-    // Runs beside this one go on publishing: what they finish between the two is there to be linked too.
+    // Other runs publish outputs at the same time. An output published between the two calls is
+    // linked in the next round.
     let states = loop {
         adopt(run, prepared, progress)?;
         let states = plan(run, prepared)?;
@@ -69,18 +71,8 @@ pub fn execute(
         }
     };
 
-    let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| runs(&states[*index])).collect();
-    let steps: Vec<schedule::Step> = pending
-        .iter()
-        .map(|index| {
-            let task = &graph.tasks[*index];
-            let needs = operators::support::lora::needs(graph, task).filter_map(|input| match input {
-                Input::Task(need) => pending.binary_search(&need).ok(),
-                Input::Source(_) => None,
-            });
-            schedule::Step { needs: needs.collect(), lane: operators::lane(graph, task) }
-        })
-        .collect();
+    let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| must_run(&states[*index])).collect();
+    let steps = steps(graph, &pending);
     let work = || {
         schedule::schedule(&steps, stopped, &|step| {
             let task = &graph.tasks[pending[step]];
@@ -93,16 +85,34 @@ pub fn execute(
                 stopped,
                 progress,
             };
-            run_one(&context)
+            run_task(&context)
         })
     };
     let warn = |message: &str| progress.warned("tracking", message);
     let outcomes = tracker(run, prepared, &warn)?.beside(work, |outcomes| ended(outcomes));
+    Ok(report(graph, &pending, outcomes))
+}
 
-    let mut report =
-        Report { ran: 0, reused: graph.tasks.len() - pending.len(), stopped: false, failures: Vec::new(), blocked: Vec::new() };
-    for (index, outcome) in pending.into_iter().zip(outcomes) {
-        let task = &graph.tasks[index];
+/// The pending tasks for the scheduler; needs are indices into `pending`. Finished tasks are no
+/// needs.
+fn steps(graph: &Graph, pending: &[usize]) -> Vec<schedule::Step> {
+    let step = |index: &usize| {
+        let task = &graph.tasks[*index];
+        let needs = operators::support::lora::needs(graph, task).filter_map(|input| match input {
+            Input::Task(need) => pending.binary_search(&need).ok(),
+            Input::Source(_) => None,
+        });
+        schedule::Step { needs: needs.collect(), lane: operators::lane(graph, task) }
+    };
+    pending.iter().map(step).collect()
+}
+
+/// The report on the outcomes of the pending tasks.
+fn report(graph: &Graph, pending: &[usize], outcomes: Vec<Outcome<OperatorError>>) -> Report {
+    let reused = graph.tasks.len() - pending.len();
+    let mut report = Report { ran: 0, reused, stopped: false, failures: Vec::new(), blocked: Vec::new() };
+    for (index, outcome) in pending.iter().zip(outcomes) {
+        let task = &graph.tasks[*index];
         let mut fail = |error: String, input| report.failures.push(Failure { node: task.label(), line: task.line, error, input });
         match outcome {
             Outcome::Done => report.ran += 1,
@@ -112,23 +122,23 @@ pub fn execute(
             Outcome::Blocked(_) => report.blocked.push(task.label()),
         }
     }
-    Ok(report)
+    report
 }
 
-/// What shows the run, as the pipeline says.
+/// The tracker of the run, as configured in the pipeline.
 fn tracker<'w>(run: &RunLock, prepared: &Prepared, warn: &'w (dyn Fn(&str) + Sync)) -> Result<Tracker<'w>, TrackingError> {
     let mut wanted = HashMap::new();
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
         wanted.insert(task.output_key(), recipe.fingerprint());
-        wanted.extend(task.training_key().map(|place| (place, operators::training_recipe(recipe).fingerprint())));
+        wanted.extend(task.training_key().map(|key| (key, operators::training_recipe(recipe).fingerprint())));
     }
-    // The seed, which runs are told apart by, once: it may be a param.
+    // The seed distinguishes runs. It may also be a param; the map has it once.
     let mut params = IndexMap::from([("seed".to_string(), prepared.graph.seed.to_string())]);
     params.extend(prepared.graph.params.iter().map(|(name, value)| (name.clone(), value.to_string())));
     Tracker::new(run, prepared.graph.tracking(), wanted, params.into_iter().collect(), warn)
 }
 
-/// How a run with these outcomes ended.
+/// The end of a run with these outcomes.
 fn ended(outcomes: &[Outcome<OperatorError>]) -> Ended {
     let stopped = |outcome: &Outcome<OperatorError>| matches!(outcome, Outcome::Stopped | Outcome::Failed(OperatorError::Stopped));
     let failed = |outcome: &Outcome<OperatorError>| !matches!(outcome, Outcome::Done) && !stopped(outcome);
@@ -139,12 +149,14 @@ fn ended(outcomes: &[Outcome<OperatorError>]) -> Ended {
     }
 }
 
-/// Runs one stage, with its beginning and its end in the journal.
-fn run_one(context: &Context) -> Result<(), OperatorError> {
-    let (place, start) = (context.task.output_key(), Instant::now());
+/// Runs one task, and records its start and end in the journal.
+fn run_task(context: &Context) -> Result<(), OperatorError> {
+    let key = context.task.output_key();
+    let start = Instant::now();
     let record = |kind: EventKind, seconds: Option<f64>, message: Option<String>| {
-        let mut event = Event::new(kind, &place.name, place.iteration);
-        (event.seconds, event.message) = (seconds, message);
+        let mut event = Event::new(kind, &key.name, key.iteration);
+        event.seconds = seconds;
+        event.message = message;
         context.run.record(event)
     };
     record(EventKind::Started, None, None)?;
@@ -166,49 +178,51 @@ fn run_one(context: &Context) -> Result<(), OperatorError> {
     }
 }
 
-/// Checks every output in the run folder against its checksums, those that the pipeline has no more too; what is damaged is moved aside, reported, and made again.
+/// Verifies every output in the run folder, including those of removed nodes. Damaged files are
+/// moved aside and reported; the run makes them again.
 fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     run.damaged_journal().iter().for_each(|bad| progress.warned("journal", &bad.to_string()));
-    let labels: HashMap<OutputKey, String> = places(prepared).map(|(label, place)| (place, label)).collect();
-    for place in run.places()? {
-        for bad in run.verify(&place)? {
-            progress.warned(labels.get(&place).unwrap_or(&place.name), &bad.to_string());
+    let labels: HashMap<OutputKey, String> = output_keys(prepared).map(|(label, key)| (key, label)).collect();
+    for key in run.output_keys()? {
+        for bad in run.quarantine().verify(&key)? {
+            progress.warned(labels.get(&key).unwrap_or(&key.name), &bad.to_string());
         }
     }
     Ok(())
 }
 
-/// Where the outputs of all tasks lie, with the tasks' labels.
-fn places(prepared: &Prepared) -> impl Iterator<Item = (String, OutputKey)> {
-    let of = |task: &crate::pipeline::graph::Task| {
-        [Some(task.output_key()), task.training_key()].into_iter().flatten().map(|place| (task.label(), place)).collect::<Vec<_>>()
+/// The outputs of all tasks, with the tasks' labels.
+fn output_keys(prepared: &Prepared) -> impl Iterator<Item = (String, OutputKey)> {
+    let keys = |task: &Task| {
+        [Some(task.output_key()), task.training_key()].into_iter().flatten().map(|key| (task.label(), key)).collect::<Vec<_>>()
     };
-    prepared.graph.tasks.iter().flat_map(of)
+    prepared.graph.tasks.iter().flat_map(keys)
 }
 
-/// Takes out of the run folder what the pipeline has no more, such as iterations beyond the last, so that SQL does not see it. What is
-/// finished stays in the cache.
+/// Removes obsolete outputs from the run folder, for example of iterations beyond the last, so SQL
+/// does not see them. Finished outputs stay in the cache.
 fn retire(run: &RunLock, prepared: &Prepared) -> Result<(), RunError> {
     let sources = prepared.graph.sources.iter().map(|source| source.output_key());
-    let wanted: HashSet<OutputKey> = places(prepared).map(|(_, place)| place).chain(sources).collect();
-    for (place, _) in run.manifests()? {
-        if !wanted.contains(&place) {
-            run.retire(&place)?;
+    let wanted: HashSet<OutputKey> = output_keys(prepared).map(|(_, key)| key).chain(sources).collect();
+    for (key, _) in run.manifests()? {
+        if !wanted.contains(&key) {
+            run.cache().retire(&key)?;
         }
     }
     Ok(())
 }
 
-/// Links into the run folder what the cache has; a model's training table before the model, which is looked for first, because it is published last.
+/// Links cached outputs into the run folder. It looks for a model before its training table,
+/// because the model is published last, and links the training table first.
 fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<(), RunError> {
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
-        let cached = |place: OutputKey, recipe: &Recipe| {
-            Ok::<_, StoreError>((run.state(&place, recipe)? == State::Cached).then(|| (place, recipe.fingerprint())))
+        let cached = |key: OutputKey, recipe: &Recipe| {
+            Ok::<_, StoreError>((run.state(&key, recipe)? == State::Cached).then(|| (key, recipe.fingerprint())))
         };
         let output = cached(task.output_key(), recipe)?;
-        let training = task.training_key().map(|place| cached(place, &operators::training_recipe(recipe))).transpose()?.flatten();
-        for (place, fingerprint) in training.into_iter().chain(output) {
-            let (_, damaged) = run.adopt(&place, &fingerprint)?;
+        let training = task.training_key().map(|key| cached(key, &operators::training_recipe(recipe))).transpose()?.flatten();
+        for (key, fingerprint) in training.into_iter().chain(output) {
+            let (_, damaged) = run.cache().adopt(&key, &fingerprint)?;
             damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));
         }
     }

@@ -1,4 +1,4 @@
-//! From `hf://…` to folders, before anything is checked; and which commit a run began with, so that it goes on with the same.
+//! Fetches models of the hub before the other checks, and pins their commits for resumed runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,43 +13,49 @@ use crate::pipeline::graph::Graph;
 use crate::remote::{Hub, HubModel, Pinned, RemoteError};
 use crate::store::{self, ModelFile, Run};
 
-/// Bytes in the unit of progress.
+/// Bytes in a unit of progress.
 const MEGABYTE: u64 = 1_000_000;
 
-/// A graph whose models are all folders.
+/// A graph with local folders for all models.
 pub struct Fetched {
     /// The graph.
     pub graph: Graph,
-    /// What was fetched, by its name in the pipeline file (`hf://org/name@revision`).
+    /// The fetched models, by their names in the pipeline file (`hf://org/name@revision`).
     pub(super) sources: BTreeMap<String, Source>,
-    /// The fingerprints of the folders that these models are in, by their files: others may put more files there.
+    /// The fingerprints of these models, by folder. They cover only the models' own files: other
+    /// programs may add files to the folders.
     pub(super) fingerprints: BTreeMap<PathBuf, Fingerprint>,
 }
 
-/// A model of the hub as a run began with it.
+/// A model of the hub at the start of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Source {
     commit: String,
     files: Vec<ModelFile>,
 }
 
-/// Fetches the models that are named `hf://…`: those of the commits that the run began with, else of the commits that their revisions are at.
+/// Fetches the models named `hf://…`: at the commits of the run's start, else at the current
+/// commits of their revisions.
 ///
 /// # Errors
-/// A model that cannot be had, or a file that is not what the run began with.
+/// A model is not available, or a file differs from the run's start.
 pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), progress: &dyn Progress) -> Result<Fetched, RunError> {
-    let (mut sources, mut fingerprints) = (BTreeMap::new(), BTreeMap::new());
+    let mut sources = BTreeMap::new();
+    let mut fingerprints = BTreeMap::new();
     let remote = |error: RemoteError| RunError::Operator(OperatorError::from(error));
     let mut hub = None;
     for (name, path) in graph.models_mut() {
         let written = path.display().to_string();
-        let Some((repo, revision)) = written.strip_prefix("hf://").and_then(|model| model.split_once('@')) else { continue };
+        let Some(of_hub) = written.strip_prefix("hf://") else { continue };
+        let (repo, revision) = of_hub
+            .split_once('@')
+            .ok_or_else(|| RunError::Internal { place: "run::fetch", problem: format!("{written} has no revision") })?;
         let model = HubModel { repo, revision };
         let hub = match &mut hub {
             Some(hub) => hub,
-            none => none.insert(Hub::from_env().map_err(remote)?),
+            slot => slot.insert(Hub::from_env().map_err(remote)?),
         };
-        let began: Option<Source> = read(run)?.remove(&written);
+        let began = pinned_sources(run)?.remove(&written);
         if let Some(began) = &began
             && let Some(now) = hub.commit(model, stopped).filter(|now| *now != began.commit)
         {
@@ -60,7 +66,8 @@ pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), p
             commit: began.commit.clone(),
             files: began.files.iter().map(|file| (file.file.clone(), file.bytes)).collect(),
         });
-        let (start, mut is_shown) = (Instant::now(), false);
+        let start = Instant::now();
+        let mut is_shown = false;
         let snapshot = hub.fetch(model, pinned.as_ref(), stopped, &mut |done, total| {
             if !std::mem::replace(&mut is_shown, true) {
                 progress.started(name, "MB", 0, total / MEGABYTE);
@@ -74,7 +81,7 @@ pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), p
             progress.finished(name, &summary, start.elapsed().as_secs_f64());
         }
         if let Some(began) = &began {
-            check(&written, &began.files, &files).map_err(|problem| RunError::Operator(OperatorError::Input(problem)))?;
+            check_files(&written, &began.files, &files).map_err(|problem| RunError::Operator(OperatorError::Input(problem)))?;
         }
         fingerprints.insert(snapshot.folder.clone(), store::fingerprint_of_files(&files));
         sources.insert(written, Source { commit: snapshot.commit, files });
@@ -83,16 +90,16 @@ pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), p
     Ok(Fetched { graph, sources, fingerprints })
 }
 
-/// What the run began with.
-fn read(run: &Run) -> Result<BTreeMap<String, Source>, RunError> {
+/// The fetched models at the start of the run, from `sources.json`.
+fn pinned_sources(run: &Run) -> Result<BTreeMap<String, Source>, RunError> {
     let text = run.read_sources()?.unwrap_or_else(|| "{}".to_string());
     let failed =
         |error| OperatorError::Input(format!("{}: sources.json: expected the models that the run began with, found {error}", run.name()));
     Ok(serde_json::from_str(&text).map_err(failed)?)
 }
 
-/// Compares a model's files with those that the run began with.
-fn check(model: &str, began: &[ModelFile], found: &[ModelFile]) -> Result<(), String> {
+/// Compares a model's files with those at the start of the run.
+fn check_files(model: &str, began: &[ModelFile], found: &[ModelFile]) -> Result<(), String> {
     for file in began {
         match found.iter().find(|other| other.file == file.file) {
             Some(other) if other == file => {}
@@ -111,7 +118,11 @@ fn check(model: &str, began: &[ModelFile], found: &[ModelFile]) -> Result<(), St
 }
 
 /// The text of `sources.json`; `None` if nothing was fetched.
-pub(super) fn to_json(sources: &BTreeMap<String, Source>) -> Option<String> {
-    // Names, numbers and hashes always serialise.
-    (!sources.is_empty()).then(|| format!("{}\n", serde_json::to_string_pretty(sources).unwrap_or_default()))
+pub(super) fn to_json(sources: &BTreeMap<String, Source>) -> Result<Option<String>, RunError> {
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    let text = serde_json::to_string_pretty(sources);
+    let text = text.map_err(|error| RunError::Internal { place: "run::fetch::to_json", problem: error.to_string() })?;
+    Ok(Some(format!("{text}\n")))
 }

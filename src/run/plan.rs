@@ -1,4 +1,4 @@
-//! What a run would do, and why.
+//! The plan: which outputs exist, which are to be made, and why.
 
 use std::path::PathBuf;
 
@@ -8,47 +8,49 @@ use crate::import;
 use crate::pipeline::graph::{Source, SourceKind};
 use crate::store::{Run, State};
 
-/// How far each task's output is, in the graph's order. Changes nothing.
+/// How complete each task's output is, in the graph's order. Changes nothing.
 ///
 /// # Errors
-/// A manifest that cannot be read.
+/// A manifest cannot be read.
 pub fn plan(run: &Run, prepared: &Prepared) -> Result<Vec<State>, RunError> {
     let states = prepared.graph.tasks.iter().zip(&prepared.recipes).map(|(task, recipe)| run.state(&task.output_key(), recipe));
     Ok(states.collect::<Result<_, _>>()?)
 }
 
-/// An outside table and how far its copy in the run folder is.
-pub struct Outside<'a> {
+/// An input table, and how complete its copy in the run folder is.
+pub struct InputTable<'a> {
     /// The table.
     pub source: &'a Source,
-    /// What the copy is made of.
+    /// The recipe of the copy.
     pub recipe: Recipe,
-    /// How far it is.
+    /// The state of the copy.
     pub state: State,
     files: &'a [PathBuf],
 }
 
-/// The outside tables, in the graph's order. Changes nothing.
+/// The input tables, in the graph's order. Changes nothing.
 ///
 /// # Errors
 /// As [`plan`].
-pub fn outside<'a>(run: &Run, prepared: &'a Prepared) -> Result<Vec<Outside<'a>>, RunError> {
+pub fn input_tables<'a>(run: &Run, prepared: &'a Prepared) -> Result<Vec<InputTable<'a>>, RunError> {
     let mut tables = Vec::new();
     for (index, (source, hashes)) in prepared.graph.sources.iter().zip(&prepared.files).enumerate() {
-        let SourceKind::Table { paths, .. } = &source.kind else { continue };
-        let recipe = import::recipe(&prepared.graph, index, hashes);
-        let state = run.state(&source.output_key(), &recipe)?;
-        tables.push(Outside { source, recipe, state, files: paths });
+        if let SourceKind::Table { paths, .. } = &source.kind {
+            let recipe = import::recipe(&prepared.graph, index, hashes);
+            let state = run.state(&source.output_key(), &recipe)?;
+            tables.push(InputTable { source, recipe, state, files: paths });
+        }
     }
     Ok(tables)
 }
 
-impl Outside<'_> {
-    /// The state for people; of a copy made before something changed, which file or setting did.
+impl InputTable<'_> {
+    /// The state as text. For a stale copy it names the changed files and settings.
     pub fn describe(&self) -> String {
         let State::Stale { old } = &self.state else { return describe(&self.state, &self.recipe) };
-        let of = |recipe: &Recipe| recipe.inputs.get(import::FILES).cloned().unwrap_or_default();
-        let (now, before) = (of(&self.recipe), of(old));
+        let files = |recipe: &Recipe| recipe.inputs.get(import::FILES).cloned().unwrap_or_default();
+        let now = files(&self.recipe);
+        let before = files(old);
         let mut changes: Vec<String> = if now.len() == before.len() {
             let changed = self.files.iter().zip(now.iter().zip(&before)).filter(|(_, (now, before))| now != before);
             changed.map(|(path, _)| format!("{} changed", path.display())).collect()
@@ -61,12 +63,12 @@ impl Outside<'_> {
     }
 }
 
-/// Whether a task whose output is in this state has to run.
-pub fn runs(state: &State) -> bool {
+/// Whether a task with an output in this state must run.
+pub fn must_run(state: &State) -> bool {
     !matches!(state, State::Complete | State::Cached)
 }
 
-/// The state for people; of an output made before something changed, what changed in its `recipe`.
+/// The state as text. For a stale output it names the changes of its `recipe`.
 pub fn describe(state: &State, recipe: &Recipe) -> String {
     match state {
         State::Complete => "done".to_string(),

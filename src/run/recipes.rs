@@ -1,4 +1,4 @@
-//! From a graph to the recipe, and so the fingerprint, of each of its tasks.
+//! The recipe, and so the fingerprint, of each task of a graph.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,27 +12,29 @@ use crate::pipeline::graph::{Graph, Input, Reward, Source, SourceKind};
 use crate::pipeline::slot::Slot;
 use crate::store;
 
-/// The fingerprints of folders that were fetched.
+/// The fingerprints of fetched folders.
 type FetchedFolders = BTreeMap<PathBuf, Fingerprint>;
 
-/// A graph whose inputs were read once, so that every output's fingerprint is known.
+/// A graph with hashed inputs, so the fingerprint of every output is known.
 pub struct Prepared {
     /// The graph.
     pub graph: Graph,
-    /// The fingerprints of the files of each source that is a table, in the graph's order.
+    /// The fingerprints of the files of each source, in the graph's order; empty for sources other
+    /// than tables.
     pub files: Vec<Vec<Fingerprint>>,
-    /// One recipe a task, in the graph's order.
+    /// The recipe of each task, in the graph's order.
     pub recipes: Vec<Recipe>,
-    /// The text of the run's `sources.json`, if anything was fetched.
+    /// The text of the run's `sources.json`; `None` if the run fetched nothing.
     pub(super) fetched: Option<String>,
 }
 
-/// The fingerprints of files and folders that were read, so that several runs read each of them once.
+/// The fingerprints of hashes files and folders. Several runs share them, so each file is hashed
+/// once.
 #[derive(Default)]
-pub struct Hashed(BTreeMap<PathBuf, Fingerprint>);
+pub struct FileHashes(BTreeMap<PathBuf, Fingerprint>);
 
-impl Hashed {
-    fn of(&mut self, path: &Path) -> Result<Fingerprint, RunError> {
+impl FileHashes {
+    fn fingerprint(&mut self, path: &Path) -> Result<Fingerprint, RunError> {
         if let Some(found) = self.0.get(path) {
             return Ok(found.clone());
         }
@@ -42,16 +44,17 @@ impl Hashed {
     }
 }
 
-/// Hashes the graph's sources, unless they were `hashed` before, and follows its edges.
+/// Hashes the graph's sources, except those in `hashes`, and derives the recipe of each task from
+/// its inputs.
 ///
 /// # Errors
-/// A source that cannot be read.
-pub fn prepare(fetched: Fetched, hashed: &mut Hashed) -> Result<Prepared, RunError> {
+/// A source cannot be read.
+pub fn prepare(fetched: Fetched, hashes: &mut FileHashes) -> Result<Prepared, RunError> {
     let Fetched { graph, sources, fingerprints } = fetched;
-    let fetched = to_json(&sources);
-    let files = graph.sources.iter().map(|source| files(source, hashed)).collect::<Result<Vec<_>, _>>()?;
+    let fetched = to_json(&sources)?;
+    let files = graph.sources.iter().map(|source| file_fingerprints(source, hashes)).collect::<Result<Vec<_>, _>>()?;
     let both = graph.sources.iter().zip(&files);
-    let sources = both.map(|(source, files)| fingerprint(source, files, &fingerprints, hashed)).collect::<Result<Vec<_>, _>>()?;
+    let sources = both.map(|(source, files)| fingerprint(source, files, &fingerprints, hashes)).collect::<Result<Vec<_>, _>>()?;
     let mut recipes: Vec<Recipe> = Vec::with_capacity(graph.tasks.len());
     for task in &graph.tasks {
         let mut inputs: BTreeMap<String, Vec<Fingerprint>> = BTreeMap::new();
@@ -60,35 +63,40 @@ pub fn prepare(fetched: Fetched, hashed: &mut Hashed) -> Result<Prepared, RunErr
                 Input::Source(index) => sources.get(index).cloned(),
                 Input::Task(index) => recipes.get(index).map(Recipe::fingerprint),
             };
-            // In SQL a table's name matters; elsewhere only the slot does, so that renaming a node changes nothing.
+            let fingerprint = fingerprint.ok_or_else(|| RunError::Internal {
+                place: "run::prepare",
+                problem: format!("{} needs {}, a later or unknown node", task.label(), input.name),
+            })?;
+            // SQL sees the names of tables. For other operators only the slot matters: a renamed
+            // node changes nothing.
             let slot = if input.slot == Slot::Tables { format!("table {}", input.name) } else { input.slot.to_string() };
-            inputs.entry(slot).or_default().extend(fingerprint);
+            inputs.entry(slot).or_default().push(fingerprint);
         }
         recipes.push(operators::recipe(&graph, task, inputs));
     }
     Ok(Prepared { graph, files, recipes, fetched })
 }
 
-/// The fingerprints of a table's files, in order; none for other sources.
-fn files(source: &Source, hashed: &mut Hashed) -> Result<Vec<Fingerprint>, RunError> {
+/// The fingerprints of a table's files, in order; empty for other sources.
+fn file_fingerprints(source: &Source, hashes: &mut FileHashes) -> Result<Vec<Fingerprint>, RunError> {
     match &source.kind {
-        SourceKind::Table { paths, .. } => paths.iter().map(|path| hashed.of(path)).collect(),
+        SourceKind::Table { paths, .. } => paths.iter().map(|path| hashes.fingerprint(path)).collect(),
         _ => Ok(Vec::new()),
     }
 }
 
-/// What a source holds and how it is read, without its path.
-fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders, hashed: &mut Hashed) -> Result<Fingerprint, RunError> {
+/// The fingerprint of a source: its contents and its import settings, without its path.
+fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
     Ok(match &source.kind {
         SourceKind::Table { format, delimiter, header, columns, dataset_format, map, .. } => {
             let reading = serde_json::json!([files, format, delimiter, header, columns, dataset_format, map]);
             Fingerprint::from_contents(reading.to_string().as_bytes())
         }
-        SourceKind::Model { path } => model_fingerprint(path, fetched, hashed)?,
+        SourceKind::Model { path } => model_fingerprint(path, fetched, hashes)?,
         SourceKind::Reward { reward: Reward::Sql(sql) } => Fingerprint::from_contents(sql.as_bytes()),
         SourceKind::Reward { reward } => {
             let models = reward.leaves().into_iter().filter_map(|leaf| match leaf {
-                Reward::Model(path) => Some(model_fingerprint(path, fetched, hashed)),
+                Reward::Model(path) => Some(model_fingerprint(path, fetched, hashes)),
                 _ => None,
             });
             let models = models.collect::<Result<Vec<_>, _>>()?;
@@ -97,11 +105,11 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders,
     })
 }
 
-/// The contents of a model directory; for an adapter those of its base too.
-fn model_fingerprint(path: &Path, fetched: &FetchedFolders, hashed: &mut Hashed) -> Result<Fingerprint, RunError> {
-    let own = fetched.get(path).cloned().map_or_else(|| hashed.of(path), Ok)?;
+/// The fingerprint of a model directory; for an adapter also of its base model.
+fn model_fingerprint(path: &Path, fetched: &FetchedFolders, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
+    let own = fetched.get(path).cloned().map_or_else(|| hashes.fingerprint(path), Ok)?;
     Ok(match model::base_of(path).map_err(OperatorError::from)? {
-        Some(base) => Fingerprint::from_contents(serde_json::json!([own, hashed.of(&base)?]).to_string().as_bytes()),
+        Some(base) => Fingerprint::from_contents(serde_json::json!([own, hashes.fingerprint(&base)?]).to_string().as_bytes()),
         None => own,
     })
 }

@@ -1,4 +1,4 @@
-//! A run that goes on, for questions that come one after the other: what each one sees is whole, and as new as what is committed.
+//! Sessions over an active run: each query sees the last committed state, as a whole.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Session;
 use crate::store::{Run, StoreError};
 
-/// A session over a run that is opened again when something was committed since.
+/// A session over a run. It is opened again after each commit of the run.
 pub struct LiveSession {
     run: Run,
-    /// Files that are tables too, by name.
+    /// Further tables: names and Parquet files.
     files: Vec<(String, PathBuf)>,
     opened: Mutex<Option<Opened>>,
 }
 
 struct Opened {
-    /// The journal's length when the run was looked at: every commit makes it longer.
+    /// The journal's length in bytes at the opening of the session. Every commit increases it.
     journal: u64,
     session: Arc<Session>,
 }
 
 impl LiveSession {
-    /// A run, with Parquet files as further tables. Nothing is opened yet.
+    /// For a run, with Parquet files as further tables. Opens nothing yet.
     pub fn new(run: Run, files: Vec<(String, PathBuf)>) -> Self {
         Self { run, files, opened: Mutex::new(None) }
     }
@@ -31,7 +31,7 @@ impl LiveSession {
         &self.run
     }
 
-    /// The session over what is committed now. One that was given before goes on over what it was opened over.
+    /// A session over the committed state. Earlier sessions continue over their own state.
     ///
     /// # Errors
     /// As for [`Session::over_run`] and [`Session::register_files`].

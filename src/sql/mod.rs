@@ -1,6 +1,6 @@
-//! SQL over a run: sessions, the views of every run, and the server for PostgreSQL's clients.
+//! SQL over a run: sessions, the views of every run, and the server for PostgreSQL clients.
 //!
-//! Reads what the store has committed. Knows nothing of tensors, nor of the pipeline file.
+//! Reads the committed outputs of the store. Knows nothing of tensors, nor of the pipeline file.
 
 mod live_session;
 mod nesting;
@@ -12,4 +12,4 @@ mod views;
 
 pub use live_session::LiveSession;
 pub use prompt_groups::{PromptGroups, PromptRows};
-pub use session::{Listed, Rows, Session, Streamed};
+pub use session::{RowStream, Rows, Session, TableInfo};

@@ -1,5 +1,6 @@
-//! How deeply a query is nested, found out before it is planned: the engine goes down into expressions and relations on the stack that it has.
-//! Knows SQL's grammar, by the parser that the engine uses; not what the tables hold.
+//! Limits the nesting of a query before planning: the engine recurses into expressions and
+//! relations on its stack. Knows SQL's grammar through the engine's parser. Knows nothing of the
+//! tables.
 
 use std::ops::ControlFlow;
 
@@ -9,15 +10,22 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-/// Far above what people write. An operand more in `a OR b OR c` is a level more; in a list behind `IN` it is none.
+/// The most levels of a query, far above practical ones. An operand of `a OR b OR c` is one level;
+/// an item of a list after `IN` is none.
 const MOST: usize = 256;
 
-/// Refuses a query that is too deep to be planned. Parsing takes as much of the stack as the text is deep, which may be all of its length.
+/// Stack in bytes of the threads for parsing, planning and computing. Parsing comes before the
+/// check of the depth, so an expression can be thousands of levels deep, with a few calls for each.
+/// Only used pages take memory.
+pub(super) const STACK_BYTES: usize = 1 << 28;
+
+/// Refuses a query too deep for planning. Parsing takes stack for each level, up to the length of
+/// the text.
 ///
 /// # Errors
-/// What was expected and found, as a sentence; or that the text is no SQL.
+/// A sentence with the limit and the actual depth, or the syntax error of the text.
 pub(super) fn check(text: &str) -> Result<(), String> {
-    // A level is a character at least.
+    // Each level takes at least one character.
     if text.len() <= MOST {
         return Ok(());
     }
@@ -28,30 +36,35 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize().map_err(|error| error.to_string())?;
     let mut depth = Depth { relations: tokens.iter().filter(|token| joined(token)).count(), ..Depth::default() };
     let statements = Parser::parse_sql(&GenericDialect {}, text).map_err(|error| error.to_string())?;
+    // The visitor never breaks off.
     let _ = statements.visit(&mut depth);
-    match depth {
-        Depth { deepest, .. } if deepest > MOST => Err(format!("expected an expression of at most {MOST} levels, found {deepest}")),
-        Depth { relations, .. } if relations > MOST => Err(format!("expected at most {MOST} joins and unions, found {relations}")),
-        _ => Ok(()),
+    let Depth { deepest, relations, .. } = depth;
+    if deepest > MOST {
+        Err(format!("expected an expression of at most {MOST} levels, found {deepest}"))
+    } else if relations > MOST {
+        Err(format!("expected at most {MOST} joins and unions, found {relations}"))
+    } else {
+        Ok(())
     }
 }
 
+/// Counts the levels and relations of a query.
 #[derive(Default)]
 struct Depth {
-    now: usize,
+    current: usize,
     deepest: usize,
     relations: usize,
 }
 
 impl Depth {
     fn enter(&mut self) -> ControlFlow<()> {
-        self.now += 1;
-        self.deepest = self.deepest.max(self.now);
+        self.current += 1;
+        self.deepest = self.deepest.max(self.current);
         ControlFlow::Continue(())
     }
 
     fn leave(&mut self) -> ControlFlow<()> {
-        self.now -= 1;
+        self.current -= 1;
         ControlFlow::Continue(())
     }
 }
@@ -83,12 +96,12 @@ impl Visitor for Depth {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST, check};
+    use super::{MOST, STACK_BYTES, check};
 
-    /// On a stack as queries are parsed on.
+    /// With the stack of the threads for queries.
     #[test]
     fn depth_is_counted_and_length_is_not() {
-        let thread = std::thread::Builder::new().stack_size(crate::sql::session::STACK_BYTES).spawn(counted);
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(counted);
         thread.unwrap().join().unwrap();
     }
 

@@ -1,6 +1,7 @@
-//! A table of SQL over a list of Parquet files: those it was given and no others, with the iteration as a column.
+//! A SQL table over a given list of Parquet files, with the iteration as a column.
 //!
-//! One scan in the order of the list, so that results come in the same order every time; filters skip files, row groups and pages.
+//! It scans the files in the order of the list, so results have the same order every time. Filters
+//! skip files, row groups and pages.
 
 use std::future;
 use std::path::PathBuf;
@@ -15,13 +16,13 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::object_store::path::Path as ObjectPath;
 use datafusion::physical_plan::ExecutionPlan;
 
-/// The column that a file's partition folder stands for.
+/// The column with the iteration of a row's file.
 pub(super) const ITERATION: &str = "iteration";
 
 /// Parquet files as one table.
@@ -32,14 +33,15 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// `schema` is that of the files; when any of them has an iteration, the table has the column `iteration` (Int32) besides.
+    /// A table over files of this schema. If any file has an iteration, the table also has the
+    /// column `iteration` (Int32).
     pub(super) fn new(schema: SchemaRef, files: &[(Option<u32>, PathBuf)]) -> Result<Self> {
         let iterated = files.iter().any(|(iteration, _)| iteration.is_some());
         let iteration_field = iterated.then(|| Arc::new(Field::new(ITERATION, DataType::Int32, true)));
         let files = files.iter().map(|(iteration, path)| {
             let file = PartitionedFile::new("", path.metadata()?.len());
-            let iteration = ScalarValue::Int32(iteration.and_then(|iteration| i32::try_from(iteration).ok()));
-            let mut file = file.with_partition_values(if iterated { vec![iteration] } else { Vec::new() });
+            let iteration = iteration.map(i32::try_from).transpose().map_err(|error| DataFusionError::External(error.into()))?;
+            let mut file = file.with_partition_values(if iterated { vec![ScalarValue::Int32(iteration)] } else { Vec::new() });
             file.object_meta.location = ObjectPath::from_absolute_path(path).map_err(datafusion::object_store::Error::from)?;
             Ok(file)
         });
@@ -69,12 +71,12 @@ impl TableProvider for Files {
         TableType::Base
     }
 
-    /// Inexact: what a filter cannot skip is still there, and filtered above the scan.
+    /// Inexact: the scan skips only whole pages. The plan above it filters the remaining rows.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    // `async fn scan`, written as the trait's attribute macro expands it.
+    // `async fn scan` as expanded by the trait's attribute macro.
     fn scan<'s, 'state, 'projection, 'filters, 'scan>(
         &'s self,
         state: &'state dyn Session,

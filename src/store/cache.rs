@@ -1,152 +1,178 @@
-//! The cache: finished outputs by fingerprint, shared by all runs through hard links, and unfinished tables set aside.
+//! The cache: finished outputs by fingerprint, shared by all runs through hard links, and
+//! unfinished tables.
 
 use std::path::Path;
 
 use super::manifest::{self, Manifest};
-use super::{OutputKey, Quarantined, RunLock, StoreError, checkpoint, files};
+use super::name::check_key;
+use super::{OutputKey, Quarantined, RunLock, StoreError, files};
 use crate::dag::fingerprint::Fingerprint;
 
+/// The cache, as used by a locked run.
+#[derive(Clone, Copy, Debug)]
+pub struct Cache<'a> {
+    run: &'a RunLock,
+}
+
 impl RunLock {
-    /// Links the finished output `fingerprint` from the cache into the run, at once, replacing what is there.
+    /// The cache of all runs.
+    pub fn cache(&self) -> Cache<'_> {
+        Cache { run: self }
+    }
+}
+
+impl Cache<'_> {
+    /// Links the finished output `fingerprint` from the cache into the run, atomically. It replaces
+    /// the output there.
     ///
-    /// Returns whether it did: not if the cache has it no more, or has it damaged. Then the entry is set aside and reported, and the
-    /// output is to be made.
+    /// Returns whether it did. It did not if the entry is missing or damaged; a damaged entry is
+    /// moved aside and reported.
     ///
     /// # Errors
-    /// Files cannot be read or linked, or the fingerprint is that of another kind of output.
-    pub fn adopt(&self, place: &OutputKey, fingerprint: &Fingerprint) -> Result<(bool, Vec<Quarantined>), StoreError> {
-        place.check()?;
-        let reports = self.verify_cached(place, fingerprint)?;
-        let entry = self.cache_entry(fingerprint);
+    /// Files cannot be read or linked, or the fingerprint belongs to another kind of output.
+    pub fn adopt(&self, key: &OutputKey, fingerprint: &Fingerprint) -> Result<(bool, Vec<Quarantined>), StoreError> {
+        check_key(key)?;
+        let run = self.run;
+        let reports = run.quarantine().verify_cached(key, fingerprint)?;
+        let entry = run.cache_entry(fingerprint);
         let Some(mut manifest) = Manifest::read(&entry)? else { return Ok((false, reports)) };
-        if manifest.kind != place.kind {
-            let (fingerprint, expected) = (fingerprint.clone(), place.to_string());
-            return Err(StoreError::TwoOutputs { fingerprint, expected, found: manifest.describe() });
+        if manifest.kind != key.kind {
+            return Err(two_outputs(fingerprint, key.to_string(), &manifest));
         }
-        manifest.node.clone_from(&place.name);
-        manifest.iteration = place.iteration;
-        let made = self.temporary()?;
+        manifest.node.clone_from(&key.name);
+        manifest.iteration = key.iteration;
+        let made = run.temporary()?;
         match link_all(&entry, &made, &manifest) {
-            // Another run found it damaged just now, and moved it aside.
+            // Another run just found damage there and moved the entry aside.
             Err(error) if error.is_not_found() => return Ok((false, reports)),
             linked => linked?,
         }
-        manifest.write(&made, &self.temporary()?)?;
-        self.put_in_place(&made, place)?;
-        self.remember(&self.path(place), &manifest);
-        checkpoint::remove(self, fingerprint)?;
+        manifest.write(&made, &run.temporary()?)?;
+        self.put_in_place(&made, key)?;
+        run.remember(&run.path(key), &manifest);
+        run.checkpoints().remove(fingerprint)?;
         Ok((true, reports))
     }
 
-    /// Shares a finished output; where the cache has it already, that stays. `folder` has the files that `manifest`, which says complete, lists.
-    pub(super) fn publish(&self, place: &OutputKey, folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
-        let entry = self.cache_entry(&manifest.fingerprint);
-        self.verify_cached(place, &manifest.fingerprint)?;
+    /// Shares a finished output through the cache. An existing entry stays. `folder` has the files
+    /// of `manifest`, and the manifest is complete.
+    pub(super) fn publish(&self, key: &OutputKey, folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+        let run = self.run;
+        let entry = run.cache_entry(&manifest.fingerprint);
+        run.quarantine().verify_cached(key, &manifest.fingerprint)?;
         if let Some(there) = Manifest::read(&entry)? {
             if (there.kind, there.table) != (manifest.kind, manifest.table) {
-                let (fingerprint, expected) = (manifest.fingerprint.clone(), manifest.describe());
-                return Err(StoreError::TwoOutputs { fingerprint, expected, found: there.describe() });
+                return Err(two_outputs(&manifest.fingerprint, manifest.describe(), &there));
             }
             return Ok(());
         }
-        let made = self.cache_temporary()?;
+        let made = run.cache_temporary()?;
         link_all(folder, &made, manifest)?;
-        manifest.write(&made, &self.cache_temporary()?)?;
+        manifest.write(&made, &run.cache_temporary()?)?;
         match files::rename(&made, &entry) {
-            // Another run published the same at the same time: the first stays.
+            // Another run published the same output at the same time: the first entry stays.
             Err(_) if entry.is_dir() && made.is_dir() => files::remove(&made),
             result => result,
         }
     }
 
-    /// Moves a folder made elsewhere to its place. What was there goes the way of [`Self::retire`].
-    pub(super) fn put_in_place(&self, made: &Path, place: &OutputKey) -> Result<(), StoreError> {
-        self.retire(place)?;
-        let folder = self.path(place);
+    /// Moves a finished folder to the output's folder. The old output there is retired.
+    pub(super) fn put_in_place(&self, made: &Path, key: &OutputKey) -> Result<(), StoreError> {
+        self.retire(key)?;
+        let folder = self.run.path(key);
         if let Some(parent) = folder.parent() {
             files::create_folder(parent)?;
         }
         files::rename(made, &folder)
     }
 
-    /// Empties a place without losing work: a finished output stays in the cache, the parts of an unfinished table are set aside there.
+    /// Removes an output from the run without loss of work: a finished output stays in the cache,
+    /// and the parts of an unfinished table move there.
     ///
-    /// A node that once ran once and now runs every iteration, or the other way round, has its old outputs in the way: they go too.
+    /// After a node moved into the loop or out of it, its old outputs use the same folder. They are
+    /// retired too.
     ///
     /// # Errors
     /// Files cannot be linked or moved.
-    pub fn retire(&self, place: &OutputKey) -> Result<(), StoreError> {
-        place.check()?;
-        let once = OutputKey { iteration: None, ..place.clone() };
-        if place.iteration.is_none() || Manifest::read(&self.path(&once)).is_ok_and(|manifest| manifest.is_some()) {
-            for folder in files::list(&self.path(&once))? {
+    pub fn retire(&self, key: &OutputKey) -> Result<(), StoreError> {
+        check_key(key)?;
+        let once = OutputKey { iteration: None, ..key.clone() };
+        if key.iteration.is_none() || Manifest::read(&self.run.path(&once)).is_ok_and(|manifest| manifest.is_some()) {
+            for folder in files::list(&self.run.path(&once))? {
                 if let Some(iteration) = OutputKey::iteration_of(&files::file_name(&folder)) {
-                    self.retire_one(&OutputKey { iteration: Some(iteration), ..place.clone() })?;
+                    self.retire_one(&OutputKey { iteration: Some(iteration), ..key.clone() })?;
                 }
             }
             self.retire_one(&once)?;
         }
-        self.retire_one(place)
+        self.retire_one(key)
     }
 
-    fn retire_one(&self, place: &OutputKey) -> Result<(), StoreError> {
-        let folder = self.path(place);
+    fn retire_one(&self, key: &OutputKey) -> Result<(), StoreError> {
+        let folder = self.run.path(key);
         if !folder.exists() {
             return Ok(());
         }
         match Manifest::read(&folder) {
-            Ok(Some(manifest)) if manifest.looks_complete(&folder) => self.publish(place, &folder, &manifest)?,
-            Ok(Some(manifest)) if !manifest.parts.is_empty() && !self.cache_entry(&manifest.fingerprint).is_dir() => {
-                return self.set_aside(&folder, &manifest);
+            Ok(Some(manifest)) if manifest.looks_complete(&folder) => self.publish(key, &folder, &manifest)?,
+            Ok(Some(manifest)) if !manifest.parts.is_empty() && !self.run.cache_entry(&manifest.fingerprint).is_dir() => {
+                return self.keep_unfinished(&folder, &manifest);
             }
-            Err(StoreError::Manifest { .. }) => return self.move_aside(&folder, &place.word()).map(drop),
+            Err(StoreError::Manifest { .. }) => return self.run.quarantine().move_aside(&folder, &key.word()).map(drop),
             Err(error) => return Err(error),
             Ok(_) => {}
         }
-        self.discard(&folder)
+        self.run.discard(&folder)
     }
 
-    /// Moves an unfinished table's folder to the cache; where one is already, the one with more parts stays.
-    fn set_aside(&self, folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
-        let aside = self.aside(&manifest.fingerprint);
-        files::create_folder(&self.runs().cache())?;
-        let trash = self.temporary()?;
-        let fewer = Manifest::read(&aside).ok().flatten().is_none_or(|there| there.parts.len() < manifest.parts.len());
-        if aside.exists() && fewer {
-            files::rename(&aside, &trash)?;
-        } else if aside.exists() {
+    /// Moves an unfinished table's folder to the cache. Of two such folders, the one with more
+    /// parts stays.
+    fn keep_unfinished(&self, folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+        let entry = self.run.unfinished_cache_entry(&manifest.fingerprint);
+        files::create_folder(&self.run.runs().cache_folder())?;
+        let trash = self.run.temporary()?;
+        let fewer = Manifest::read(&entry).ok().flatten().is_none_or(|there| there.parts.len() < manifest.parts.len());
+        if entry.exists() && fewer {
+            files::rename(&entry, &trash)?;
+        } else if entry.exists() {
             files::rename(folder, &trash)?;
             return files::remove(&trash);
         }
-        files::rename(folder, &aside)?;
+        files::rename(folder, &entry)?;
         files::remove(&trash)
     }
 
-    /// Brings an unfinished table back from the cache; whether there was one.
-    pub(super) fn take_back(&self, place: &OutputKey, fingerprint: &Fingerprint) -> Result<bool, StoreError> {
-        let (aside, folder) = (self.aside(fingerprint), self.path(place));
-        if !aside.is_dir() {
+    /// Moves an unfinished table back from the cache. Returns whether there was one.
+    pub(super) fn take_back(&self, key: &OutputKey, fingerprint: &Fingerprint) -> Result<bool, StoreError> {
+        let entry = self.run.unfinished_cache_entry(fingerprint);
+        let folder = self.run.path(key);
+        if !entry.is_dir() {
             return Ok(false);
         }
         if let Some(parent) = folder.parent() {
             files::create_folder(parent)?;
         }
-        match files::rename(&aside, &folder) {
+        match files::rename(&entry, &folder) {
             // Another run of the same recipe was faster.
             Err(error) if error.is_not_found() => return Ok(false),
             result => result?,
         }
-        // The caller verifies what is not as it was.
+        // The caller verifies the folder, including an unreadable manifest.
         if let Ok(Some(mut manifest)) = Manifest::read(&folder) {
-            manifest.node.clone_from(&place.name);
-            manifest.iteration = place.iteration;
-            manifest.write(&folder, &self.temporary()?)?;
+            manifest.node.clone_from(&key.name);
+            manifest.iteration = key.iteration;
+            manifest.write(&folder, &self.run.temporary()?)?;
         }
         Ok(true)
     }
 }
 
-/// Links every file that `manifest` lists from one folder into a new one, durably. The manifest itself is for the caller.
+fn two_outputs(fingerprint: &Fingerprint, expected: String, found: &Manifest) -> StoreError {
+    StoreError::TwoOutputs { fingerprint: fingerprint.clone(), expected, found: found.describe() }
+}
+
+/// Links every file of `manifest` from one folder into a new one, durably. The caller writes the
+/// manifest itself.
 fn link_all(from: &Path, to: &Path, manifest: &Manifest) -> Result<(), StoreError> {
     files::remove(to)?;
     files::create_folder(to)?;

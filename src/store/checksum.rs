@@ -1,44 +1,54 @@
-//! Texts that tell by themselves whether they are what was written: the last thing in them is the hash of all before it.
+//! Checksummed texts: the hash of the text stands at its end.
 //!
-//! For what no manifest lists: manifests themselves, and files that a run goes by. A seal finds accidents and edits by hand, not a forger.
+//! For files outside every manifest: the manifests themselves and the settings of a run. The
+//! checksum finds accidents and edits by hand. It is no protection against forgery.
+//!
+//! On disk the checksum is called `seal`: a key in JSON, a comment in YAML.
 
-/// How a text ends.
-pub(super) struct Form {
-    /// What stands between the text and its seal.
+/// How a text carries its checksum.
+pub(super) struct ChecksummedText {
+    /// The characters between the text and its checksum.
     begin: &'static str,
-    /// What stands behind the seal.
+    /// The characters after the checksum.
     end: &'static str,
-    /// What `begin` and `end` replace of the text's end.
+    /// The end of the text; `begin` and `end` replace it.
     replaced: &'static str,
-    /// Hexadecimal digits of the seal.
+    /// Hexadecimal digits of the checksum.
     digits: usize,
 }
 
-/// A pretty-printed JSON object, which has a field; the seal is one more.
-pub(super) const JSON: Form = Form { begin: ",\n  \"seal\": \"", end: "\"\n}\n", replaced: "\n}\n", digits: 64 };
-/// A JSON object in one line, which has a field; the seal is one more. Short: lines are many, and decide nothing.
-pub(super) const LINE: Form = Form { begin: ",\"seal\":\"", end: "\"}", replaced: "}", digits: 12 };
-/// A YAML file; the seal is a remark.
-pub(super) const YAML: Form = Form { begin: "\n# seal: ", end: "\n", replaced: "\n", digits: 64 };
+/// A pretty-printed JSON object with at least one field; the checksum is one more field.
+pub(super) const JSON: ChecksummedText = ChecksummedText { begin: ",\n  \"seal\": \"", end: "\"\n}\n", replaced: "\n}\n", digits: 64 };
+/// A JSON object in one line with at least one field; the checksum is one more field. It is short,
+/// because the journal has many lines and decides nothing.
+pub(super) const LINE: ChecksummedText = ChecksummedText { begin: ",\"seal\":\"", end: "\"}", replaced: "}", digits: 12 };
+/// A YAML file; the checksum is a comment.
+pub(super) const YAML: ChecksummedText = ChecksummedText { begin: "\n# seal: ", end: "\n", replaced: "\n", digits: 64 };
 
-impl Form {
-    /// The text with its seal.
-    pub(super) fn seal(&self, text: &str) -> String {
+impl ChecksummedText {
+    /// The text with its checksum.
+    pub(super) fn add(&self, text: &str) -> String {
         let body = text.strip_suffix(self.replaced).unwrap_or(text);
         format!("{body}{}{}{}", self.begin, self.hash(body), self.end)
     }
 
-    /// The text without its seal, or what was found in the place of a sealed one.
-    pub(super) fn open(&self, bytes: &[u8]) -> Result<String, String> {
-        let text = std::str::from_utf8(bytes).map_err(|error| format!("bytes that are no text ({error})"))?;
+    /// The text without its checksum.
+    ///
+    /// # Errors
+    /// A description of the actual bytes, to stand after "found": no text, no checksum, or a wrong
+    /// checksum.
+    pub(super) fn verify(&self, bytes: &[u8]) -> Result<String, String> {
+        let text = std::str::from_utf8(bytes).map_err(|error| format!("bytes outside UTF-8 ({error})"))?;
         let parts = text.strip_suffix(self.end).and_then(|text| text.rsplit_once(self.begin));
-        let (body, seal) = parts.ok_or("one without its seal at the end")?;
+        let (body, checksum) = parts.ok_or("one without its checksum (`seal`) at the end")?;
         let hash = self.hash(body);
-        if hash == seal {
+        if hash == checksum {
             return Ok(format!("{body}{}", self.replaced));
         }
         let short = |hash: &str| hash.chars().take(LINE.digits).collect::<String>();
-        Err(format!("one that was changed after it was written (its seal is {}, its hash {})", short(seal), short(&hash)))
+        let checksum = short(checksum);
+        let hash = short(&hash);
+        Err(format!("one with later changes (its checksum is {checksum}, the hash of its text {hash})"))
     }
 
     fn hash(&self, body: &str) -> String {

@@ -1,46 +1,48 @@
-//! What can be deleted: found first, removed when the user says so, never what a locked run uses.
+//! Finds unused files, and deletes them after confirmation. Files of locked runs stay.
 
 use std::collections::HashSet;
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::checkpoint::Outlived;
-use super::{Run, RunLock, Runs, StoreError, checkpoint, files, lock};
+use super::checkpoint::Obsolete;
+use super::{Run, RunLock, Runs, StoreError, checkpoint, files, lock, quarantine};
 use crate::disk;
 use crate::tables::TableKind;
 
-/// Something that no run needs.
+/// A file or folder without use for any run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Garbage {
     /// The file or folder.
     pub path: PathBuf,
-    /// How much space its files take.
+    /// The size of its files in bytes.
     pub bytes: u64,
-    /// Why it is not needed, and what is lost with it.
+    /// The reason.
     pub why: &'static str,
 }
 
-/// Why something in flight is garbage when nobody has the lock.
+/// The reason for a temporary file of an unlocked run.
 const KILLED: &str = "left by a process that was killed";
 
-/// The runs that could be locked, and the cache if no run is at work: only then may it be touched. A run that begins now waits for it.
+/// The locks of all idle runs, and of the cache if every run is idle. Only then may the cache
+/// change. A new run waits for it.
 struct Locks {
     runs: Vec<RunLock>,
     cache: Option<disk::File>,
 }
 
 impl Runs {
-    /// Everything that can be deleted now, by path. Runs that are in use are left out, and the cache while any of them is.
+    /// All unused files, by path. Runs in use are skipped; with any run in use, the cache is
+    /// skipped too.
     ///
     /// # Errors
     /// Folders or manifests cannot be read.
     pub fn garbage(&self) -> Result<Vec<Garbage>, StoreError> {
         let locks = self.lock_all()?;
-        self.garbage_of(&locks)
+        self.find_garbage(&locks)
     }
 
-    /// Deletes those of `garbage` that still can be. Returns how many bytes their files took.
+    /// Deletes the items of `garbage` if they are still unused. Returns their size in bytes.
     ///
     /// # Errors
     /// Folders or manifests cannot be read, or a file cannot be removed.
@@ -48,11 +50,11 @@ impl Runs {
         let locks = self.lock_all()?;
         let paths: HashSet<&Path> = garbage.iter().map(|garbage| garbage.path.as_path()).collect();
         let mut bytes = 0;
-        let garbage = self.garbage_of(&locks)?;
+        let garbage = self.find_garbage(&locks)?;
         for (number, still) in garbage.iter().filter(|still| paths.contains(still.path.as_path())).enumerate() {
-            // A finished output vanishes at once: one that is half removed would look damaged.
-            let trash = self.cache().join(format!("tmp-clean-{number}"));
-            if still.path.parent() == Some(&self.cache()) && !trash.exists() {
+            // One step for a finished output: a half removed one would look damaged.
+            let trash = self.cache_folder().join(format!("tmp-clean-{number}"));
+            if still.path.parent() == Some(&self.cache_folder()) && !trash.exists() {
                 files::rename(&still.path, &trash)?;
                 files::remove(&trash)?;
             } else {
@@ -63,10 +65,10 @@ impl Runs {
         Ok(bytes)
     }
 
-    fn garbage_of(&self, locks: &Locks) -> Result<Vec<Garbage>, StoreError> {
+    fn find_garbage(&self, locks: &Locks) -> Result<Vec<Garbage>, StoreError> {
         let mut found = Vec::new();
         for run in &locks.runs {
-            for path in files::list(&run.folder().join("quarantine"))? {
+            for path in files::list(&run.folder().join(quarantine::FOLDER))? {
                 found.push(Garbage { bytes: files::size(&path)?, path, why: "damaged, made anew since" });
             }
             for path in files::list(&run.partial())?.into_iter().filter(|path| !checkpoint::is_checkpoint(path)) {
@@ -81,9 +83,10 @@ impl Runs {
         Ok(found)
     }
 
-    /// What is in the cache and in no run. For use while no run is locked by others.
+    /// Cache entries without a run. For use while no other process has a run locked.
     fn unused_cache(&self) -> Result<Vec<Garbage>, StoreError> {
-        let (mut used, mut inputs) = (HashSet::new(), HashSet::new());
+        let mut used = HashSet::new();
+        let mut inputs = HashSet::new();
         for name in self.names()? {
             for (_, manifest) in self.run(&name)?.manifests()? {
                 inputs.extend(manifest.recipe.inputs.values().flatten().map(|fingerprint| fingerprint.to_string()));
@@ -91,11 +94,11 @@ impl Runs {
             }
         }
         let mut found = Vec::new();
-        let kept = self.kept_folder(TableKind::Logprobs);
-        for path in files::list(&kept)?.into_iter().filter(|path| !inputs.contains(&files::file_name(path))) {
+        let memo = self.memo_folder(TableKind::Logprobs);
+        for path in files::list(&memo)?.into_iter().filter(|path| !inputs.contains(&files::file_name(path))) {
             found.push(Garbage { bytes: files::size(&path)?, path, why: "logprobs under a reference that no run has any more" });
         }
-        for path in files::list(&self.cache())?.into_iter().filter(|path| *path != kept) {
+        for path in files::list(&self.cache_folder())?.into_iter().filter(|path| *path != memo) {
             let name = files::file_name(&path);
             let why = match name.strip_suffix(".partial") {
                 None if name == lock::FILE => continue,
@@ -109,11 +112,11 @@ impl Runs {
         Ok(found)
     }
 
-    /// Locks every run that is not in use, and the cache if none is.
+    /// Locks every idle run, and the cache if all are idle.
     fn lock_all(&self) -> Result<Locks, StoreError> {
         let names = self.names()?;
         let mut locks = Locks { runs: Vec::new(), cache: None };
-        if self.cache().is_dir() {
+        if self.cache_folder().is_dir() {
             let (path, cache) = self.cache_lock()?;
             match cache.as_system().try_lock() {
                 Ok(()) => locks.cache = Some(cache),
@@ -132,11 +135,11 @@ impl Runs {
     }
 }
 
-/// Checkpoints whose model is finished with another recipe.
+/// Checkpoints of models finished with another recipe.
 fn old_checkpoints(run: &Run) -> Result<Vec<Garbage>, StoreError> {
     let mut found = Vec::new();
     for path in files::list(&run.partial())?.into_iter().filter(|path| checkpoint::is_checkpoint(path)) {
-        if checkpoint::outlived(run, &path)? == Some(Outlived::Changed) {
+        if checkpoint::obsolete(run, &path)? == Some(Obsolete::Changed) {
             found.push(Garbage { bytes: files::size(&path)?, path, why: "a checkpoint of settings that were changed since" });
         }
     }

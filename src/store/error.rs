@@ -1,4 +1,4 @@
-//! What can go wrong in the store, with the path and, where there is one, the way out.
+//! Errors of the store, with the path and, where possible, the remedy.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,15 +8,15 @@ use crate::dag::fingerprint::Fingerprint;
 use crate::disk;
 use crate::tables::TableError;
 
-/// Why the store could not do something.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operating system refused.
     #[error("cannot {action} {}: {source}{}", path.display(), disk::way_on(source))]
     Io {
-        /// What was tried.
+        /// The attempted action, as a verb.
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -36,7 +36,7 @@ pub enum StoreError {
         run: String,
         /// The lock file.
         path: PathBuf,
-        /// The process that has the lock, if its file says.
+        /// The process with the lock, if its file is readable.
         holder: Option<u32>,
     },
     /// A manifest cannot be read.
@@ -44,51 +44,51 @@ pub enum StoreError {
     Manifest {
         /// The manifest.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// Expectation and finding.
         problem: String,
     },
     /// There is no such table or model.
-    #[error("{place} is not there yet: expected {}", path.display())]
+    #[error("{key} is not there yet: expected {}", path.display())]
     Missing {
-        /// What was asked for.
-        place: OutputKey,
-        /// Where it would be.
+        /// The requested output.
+        key: OutputKey,
+        /// Its expected folder.
         path: PathBuf,
     },
     /// A table or model lacks parts.
-    #[error("{place} is not finished: {done} of {of} parts are there; run the pipeline again to make the others")]
+    #[error("{key} is not finished: {done} of {of} parts are there; run the pipeline again to make the others")]
     Incomplete {
-        /// What was asked for.
-        place: OutputKey,
-        /// Parts that are there.
+        /// The requested output.
+        key: OutputKey,
+        /// Parts present.
         done: u64,
-        /// Parts that there should be.
+        /// Parts in all.
         of: u64,
     },
-    /// A file that a run goes by, and that cannot be made anew, was changed.
+    /// A settings file of a run was changed and cannot be derived again.
     #[error("{}: expected the file as it was written, found {found}; {way_on}", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// The finding.
         found: String,
-        /// What the user can do.
+        /// The remedy for the user.
         way_on: &'static str,
     },
-    /// Files are not what their manifest says; a reader leaves them where they are.
+    /// Files differ from their manifest; a reader leaves them in place.
     #[error("damaged files; run the pipeline again to set them aside and make them anew\n{}", listed(files))]
     Damaged {
-        /// Each file, with what was expected and found.
+        /// Each file, with expectation and finding.
         files: Vec<Quarantined>,
     },
-    /// A part was committed that the table cannot have, or has already.
-    #[error("{place}: expected one of the missing parts {missing:?}, found part {part}")]
+    /// A committed part is outside the table's missing parts.
+    #[error("{key}: expected one of the missing parts {missing:?}, found part {part}")]
     Part {
         /// The table.
-        place: OutputKey,
+        key: OutputKey,
         /// The part's number.
         part: usize,
-        /// The parts that are still to be committed.
+        /// The parts still to be committed.
         missing: Vec<usize>,
     },
     /// One fingerprint names two outputs.
@@ -96,9 +96,9 @@ pub enum StoreError {
     TwoOutputs {
         /// The fingerprint.
         fingerprint: Fingerprint,
-        /// What was asked for.
+        /// The requested output.
         expected: String,
-        /// What the cache has.
+        /// The output in the cache.
         found: String,
     },
     /// A table's contents are wrong.
@@ -106,7 +106,7 @@ pub enum StoreError {
     Table {
         /// The file, or the table's folder.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         source: TableError,
     },
     /// A Parquet file could not be read or written.
@@ -114,17 +114,17 @@ pub enum StoreError {
     Parquet {
         /// The file.
         path: PathBuf,
-        /// What the Parquet library says.
+        /// The error of the Parquet library.
         source: ::parquet::errors::ParquetError,
     },
-    /// A file from outside could not be read.
+    /// An external file could not be read.
     #[error("{}{}: {problem}", path.display(), line.map_or(String::new(), |line| format!(":{line}")))]
     Input {
         /// The file.
         path: PathBuf,
-        /// The line, from 1, where it is known.
+        /// The line, from 1, if known.
         line: Option<u64>,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// A line of the journal is not an event.
@@ -134,25 +134,33 @@ pub enum StoreError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What was found.
+        /// The finding.
         problem: String,
     },
-    /// A file of a table cannot be read, says the SQL engine.
+    /// The SQL engine cannot read a file of a table.
     #[error("{message}")]
     Unreadable {
-        /// What it says, with the file.
+        /// The engine's message, with the file.
         message: String,
     },
     /// A query is wrong or failed.
     #[error("{message}")]
     Sql {
-        /// What the SQL engine says, without its internals.
+        /// The engine's message, without its internals.
         message: String,
+    },
+    /// An impossible state: an error in this program.
+    #[error("internal error in {place}: {problem}; this is a bug in optune, please report it")]
+    Internal {
+        /// The function or module.
+        place: &'static str,
+        /// The state.
+        problem: String,
     },
 }
 
 impl StoreError {
-    /// Whether the user's input is to blame, and not this program or the machine.
+    /// Whether the user's input is the cause, rather than this program or the machine.
     pub fn is_input(&self) -> bool {
         match self {
             StoreError::Input { .. } | StoreError::Name { .. } | StoreError::Sql { .. } | StoreError::Missing { .. } => true,
@@ -160,16 +168,22 @@ impl StoreError {
             StoreError::Parquet { .. } | StoreError::Table { .. } | StoreError::Locked { .. } | StoreError::Journal { .. } => false,
             StoreError::Io { .. } | StoreError::Manifest { .. } | StoreError::Incomplete { .. } | StoreError::Damaged { .. } => false,
             StoreError::Part { .. } | StoreError::Unreadable { .. } | StoreError::TwoOutputs { .. } => false,
+            StoreError::Internal { .. } => false,
         }
     }
 
-    /// For `map_err`: the system refused to do `action` on `path`.
+    /// For `map_err`: the system refused `action` on `path`.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.into();
         move |source| StoreError::Io { action, path, source }
     }
 
-    /// Whether the system's reason is that there is no such file.
+    /// For impossible states: an error of this program at `place`.
+    pub(crate) fn internal(place: &'static str, problem: impl ToString) -> StoreError {
+        StoreError::Internal { place, problem: problem.to_string() }
+    }
+
+    /// Whether the system's reason is a missing file.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }

@@ -1,6 +1,7 @@
-//! The journal: what happened when, one JSON object a line, append only.
+//! The journal: events with their times, one JSON object a line, append only.
 //!
-//! It informs and decides nothing: a line may be missing when the process was killed right after the deed. Each line is sealed.
+//! It is informative only: a kill right after an action loses its line. Each line carries a
+//! checksum.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,28 +15,28 @@ use serde::{Deserialize, Serialize};
 use super::{Run, StoreError, checksum, files};
 use crate::disk;
 
-/// What happened.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// A node was begun or resumed.
+    /// A node begins or resumes.
     Started,
-    /// A part is on disk; of a training node, a checkpoint. Written by the store.
+    /// A part is on disk; for a training node, a checkpoint. Written by the store.
     PartCommitted,
     /// A node is finished.
     NodeDone,
-    /// A node failed; `message` says why.
+    /// A node failed; `message` has the reason.
     NodeFailed,
     /// The user stopped the run.
     Interrupted,
-    /// A server was found that serves what a node asks for; `message` has what it says of itself.
+    /// A node found a suitable server; `message` has the server's own description.
     ServerFound,
-    /// A file was not what its manifest says; `message` says which. Written by the store.
+    /// A damaged file was found; `message` names it. Written by the store.
     Quarantined,
 }
 
 impl EventKind {
-    /// The word in the journal.
+    /// The word for it in the journal.
     pub fn name(self) -> &'static str {
         match self {
             EventKind::Started => "started",
@@ -54,11 +55,11 @@ impl EventKind {
 pub struct Event {
     /// Unix time in milliseconds.
     pub at: i64,
-    /// What happened.
+    /// The kind of the event.
     pub event: EventKind,
-    /// To which node.
+    /// The node.
     pub node: String,
-    /// In which iteration.
+    /// The iteration, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iteration: Option<u32>,
     /// The part's number, or the step of a checkpoint.
@@ -67,21 +68,22 @@ pub struct Event {
     /// Rows written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
-    /// How long it took.
+    /// The duration in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     /// Other numbers, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub detail: BTreeMap<String, f64>,
-    /// Words, where numbers do not say it.
+    /// A text, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
 impl Event {
-    /// The event, now.
+    /// An event of this moment.
     pub fn new(event: EventKind, node: &str, iteration: Option<u32>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Milliseconds fit for 292 million years.
         let at = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let node = node.to_string();
         Self { at, event, node, iteration, part: None, rows: None, seconds: None, detail: BTreeMap::new(), message: None }
@@ -95,17 +97,17 @@ pub struct Journal {
 }
 
 impl Run {
-    /// The run's journal, whether it exists or not.
+    /// The run's journal; its file need not exist.
     pub fn journal(&self) -> Journal {
         Journal { path: self.folder().join("journal.jsonl") }
     }
 }
 
 impl Journal {
-    /// Every event so far. A last line without an end was being written when the process was killed: it is left out.
+    /// Every event so far. A last line without an end, left by a kill, is skipped.
     ///
     /// # Errors
-    /// The file cannot be read, or another line is not an event as it was written.
+    /// The file cannot be read, or another line is invalid.
     pub fn read(&self) -> Result<Vec<Event>, StoreError> {
         let bytes = files::read(&self.path)?.unwrap_or_default();
         let whole = bytes.get(..whole_lines(&bytes)).unwrap_or_default();
@@ -115,11 +117,11 @@ impl Journal {
         events.collect()
     }
 
-    /// Adds a line; on disk when this returns. Where that fails, what was written of it is taken back.
+    /// Appends a line and flushes it to disk. After a failure the written bytes are removed again.
     pub(super) fn append(&self, event: &Event) -> Result<(), StoreError> {
         let failed = |source| StoreError::io("write", &self.path)(source);
         let line = serde_json::to_string(event).map_err(|error| failed(error.into()))?;
-        let line = format!("{}\n", checksum::LINE.seal(&line));
+        let line = format!("{}\n", checksum::LINE.add(&line));
         let mut file = disk::File::open(&self.path).map_err(failed)?;
         let length = file.as_system().metadata().map_err(failed)?.len();
         if length == 0 {
@@ -127,26 +129,28 @@ impl Journal {
             self.path.parent().map_or(Ok(()), files::sync_folder)?;
         }
         file.write_all(line.as_bytes()).and_then(|()| file.sync()).map_err(|error| {
-            // Half a line would spoil the next one. If not even this can be done, the next process does it.
+            // Half a line would spoil the next one. If this fails too, the next process does it.
             file.cut(length).ok();
             failed(error)
         })
     }
 
-    /// Cuts off a last line that has no end. Of a journal with other lines than events: the text without them, and where the first was.
+    /// Cuts off a last line without an end. For a journal with invalid lines it changes nothing and
+    /// returns the text of the valid lines, and a description of the first invalid one.
     pub(super) fn repair(&self) -> Result<Option<(String, String)>, StoreError> {
         let Some(bytes) = files::read(&self.path)? else { return Ok(None) };
         let whole = bytes.get(..whole_lines(&bytes)).unwrap_or_default();
-        let (mut kept, mut found) = (String::new(), None);
+        let mut valid = String::new();
+        let mut found = None;
         for (index, line) in whole.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
             match event(line) {
-                // An event is text.
-                Ok(_) => kept.extend([&String::from_utf8_lossy(line), "\n"]),
+                // A valid event is valid UTF-8.
+                Ok(_) => valid.extend([&String::from_utf8_lossy(line), "\n"]),
                 Err(problem) => found = found.or(Some(format!("in line {}: {problem}", index + 1))),
             }
         }
         match found {
-            Some(found) => Ok(Some((kept, found))),
+            Some(found) => Ok(Some((valid, found))),
             None if whole.len() == bytes.len() => Ok(None),
             None => {
                 let file = disk::File::open(&self.path);
@@ -163,30 +167,36 @@ impl Journal {
 }
 
 /// The events as a table: at, event, node, iteration, part, rows, seconds, message.
-pub(crate) fn batch(events: &[Event]) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let integer = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok());
+///
+/// # Errors
+/// A number is too large for its column.
+pub(crate) fn batch(events: &[Event]) -> Result<RecordBatch, StoreError> {
+    let too_large = |number: u64| StoreError::internal("journal::batch", format!("an event has the number {number}"));
+    let integer = |value: Option<u64>| value.map(|value| i64::try_from(value).map_err(|_| too_large(value))).transpose();
+    let iteration = |value: Option<u32>| value.map(|value| i32::try_from(value).map_err(|_| too_large(u64::from(value)))).transpose();
+    let iterations: Int32Array = events.iter().map(|event| iteration(event.iteration)).collect::<Result<_, _>>()?;
+    let parts: Int64Array = events.iter().map(|event| integer(event.part)).collect::<Result<_, _>>()?;
+    let rows: Int64Array = events.iter().map(|event| integer(event.rows)).collect::<Result<_, _>>()?;
     let columns: [(&str, ArrayRef); 8] = [
         ("at", Arc::new(TimestampMillisecondArray::from_iter_values(events.iter().map(|event| event.at)))),
         ("event", Arc::new(StringArray::from_iter_values(events.iter().map(|event| event.event.name())))),
         ("node", Arc::new(StringArray::from_iter_values(events.iter().map(|event| &event.node)))),
-        (
-            "iteration",
-            Arc::new(events.iter().map(|event| event.iteration.and_then(|value| i32::try_from(value).ok())).collect::<Int32Array>()),
-        ),
-        ("part", Arc::new(events.iter().map(|event| integer(event.part)).collect::<Int64Array>())),
-        ("rows", Arc::new(events.iter().map(|event| integer(event.rows)).collect::<Int64Array>())),
+        ("iteration", Arc::new(iterations)),
+        ("part", Arc::new(parts)),
+        ("rows", Arc::new(rows)),
         ("seconds", Arc::new(events.iter().map(|event| event.seconds).collect::<Float64Array>())),
         ("message", Arc::new(events.iter().map(|event| event.message.as_deref()).collect::<StringArray>())),
     ];
     RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
+        .map_err(|error| StoreError::internal("journal::batch", error))
 }
 
-/// A line's event, or what was found in its place.
+/// A line's event, or a description of the line.
 fn event(line: &[u8]) -> Result<Event, String> {
-    serde_json::from_str(&checksum::LINE.open(line)?).map_err(|error| format!("something else ({error})"))
+    serde_json::from_str(&checksum::LINE.verify(line)?).map_err(|error| format!("something else ({error})"))
 }
 
-/// How many bytes belong to lines with an end.
+/// The length in bytes of all lines with an end.
 fn whole_lines(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1)
 }

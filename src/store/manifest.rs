@@ -1,6 +1,7 @@
-//! Manifests: which files an output consists of, byte for byte, and what it was made of.
+//! Manifests: the files of an output with their hashes, and the recipe of the output.
 //!
-//! No times and no absolute paths, so that equal outputs have equal manifests. Sealed, so that an edited one is found.
+//! A manifest has no times and no absolute paths, so equal outputs have equal manifests. It is
+//! checksummed, so edits are found.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,8 +9,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::output_key::check_name;
-use super::{OutputKey, OutputKind, StoreError, checksum, files};
+use super::name::check_name;
+use super::{ModelFile, OutputKey, OutputKind, StoreError, checksum, files};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::tables::TableKind;
 
@@ -17,15 +18,15 @@ use crate::tables::TableKind;
 pub(super) const FILE: &str = "manifest.json";
 /// Raised when a manifest's fields change their meaning.
 const VERSION: u32 = 2;
-/// More parts than any table has; a manifest that says so lies.
+/// More parts than any table has; a larger number in a manifest is an error.
 const MOST_PARTS: u64 = 1 << 24;
 
-/// What is in a table's or model's folder.
+/// The contents of a table's or model's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The version of this format.
     pub manifest_version: u32,
-    /// The node that made it.
+    /// The node.
     pub node: String,
     /// The iteration, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,26 +35,27 @@ pub struct Manifest {
     pub kind: OutputKind,
     /// The hash of `recipe`.
     pub fingerprint: Fingerprint,
-    /// What it was made of.
+    /// Operator, settings and inputs of the output.
     pub recipe: Recipe,
-    /// Which fixed schema a table has; none for a table of the user's own.
+    /// The fixed schema of a table; `None` for a table with the user's own columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<TableKind>,
-    /// The rows of the input that parts are slices of; 0 for a model.
+    /// Input rows in all; each part covers a slice of them. 0 for a model.
     pub input_rows: u64,
-    /// Input rows a part; the last part may have fewer. 0 for a model.
+    /// Input rows in a part; the last part may have fewer. 0 for a model.
     pub part_rows: u64,
-    /// How many parts there are when all are done. At least one, so that an empty table has a file that states its schema; 0 for a model.
+    /// Parts of the finished table. At least one: an empty table has a file with its schema. 0 for
+    /// a model.
     pub part_count: u64,
-    /// The parts that are committed, by index.
+    /// The committed parts, by index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
     /// A model's files, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ModelFile>,
-    /// What the node counted, for reports.
+    /// Counters of the node, for reports.
     pub counts: BTreeMap<String, i64>,
-    /// Whether all is there.
+    /// Whether the output is finished.
     pub complete: bool,
 }
 
@@ -66,39 +68,28 @@ pub struct Part {
     pub file: String,
     /// Its rows.
     pub rows: u64,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Its hash, hexadecimal.
+    /// Its blake3 hash, hexadecimal.
     pub blake3: String,
 }
 
-/// One file of a model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelFile {
-    /// Its name within the folder, with `/`.
-    pub file: String,
-    /// Its length.
-    pub bytes: u64,
-    /// Its hash, hexadecimal.
-    pub blake3: String,
-}
-
-/// What a manifest says of one file.
+/// One file of a manifest, of a table or a model.
 #[derive(Clone, Debug)]
-pub(crate) struct Listed<'a> {
+pub(crate) struct ListedFile<'a> {
     pub file: &'a str,
     pub bytes: u64,
     pub blake3: &'a str,
 }
 
 impl Manifest {
-    /// The manifest of an output that has nothing yet.
-    pub(super) fn new(place: &OutputKey, recipe: &Recipe) -> Self {
+    /// The manifest of an output without files.
+    pub(super) fn new(key: &OutputKey, recipe: &Recipe) -> Self {
         Self {
             manifest_version: VERSION,
-            node: place.name.clone(),
-            iteration: place.iteration,
-            kind: place.kind,
+            node: key.name.clone(),
+            iteration: key.iteration,
+            kind: key.kind,
             fingerprint: recipe.fingerprint(),
             recipe: recipe.clone(),
             table: None,
@@ -117,26 +108,30 @@ impl Manifest {
         self.parts.iter().fold(0, |rows, part| rows.saturating_add(part.rows))
     }
 
-    /// The numbers of the parts that are not committed, ascending.
+    /// The length in bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.listed().fold(0, |bytes, listed| bytes.saturating_add(listed.bytes))
+    }
+
+    /// The numbers of the missing parts, ascending.
     pub fn missing(&self) -> Vec<usize> {
         let done: Vec<u64> = self.parts.iter().map(|part| part.index).collect();
-        (0..self.part_count).filter(|index| done.binary_search(index).is_err()).filter_map(|index| usize::try_from(index).ok()).collect()
+        (0..self.part_count).filter(|index| done.binary_search(index).is_err()).map(as_index).collect()
     }
 
     /// The input rows of a part.
     pub(super) fn rows_of(&self, part: usize) -> Range<usize> {
-        let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
-        let start = part.saturating_mul(count(self.part_rows)).min(count(self.input_rows));
-        start..start.saturating_add(count(self.part_rows)).min(count(self.input_rows))
+        let start = part.saturating_mul(as_index(self.part_rows)).min(as_index(self.input_rows));
+        start..start.saturating_add(as_index(self.part_rows)).min(as_index(self.input_rows))
     }
 
-    /// Adds a part in its order.
+    /// Adds a part; parts stay sorted by index.
     pub(super) fn add(&mut self, part: Part) {
         self.parts.push(part);
         self.parts.sort_by_key(|part| part.index);
     }
 
-    /// Forgets a file: the output is not complete any more.
+    /// Removes a file from the list, so the output is no longer complete.
     pub(super) fn forget(&mut self, file: &str) {
         self.parts.retain(|part| part.file != file);
         self.files.retain(|other| other.file != file);
@@ -144,23 +139,23 @@ impl Manifest {
     }
 
     /// All files, of a table or a model.
-    pub(crate) fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
-        let parts = self.parts.iter().map(|part| Listed { file: &part.file, bytes: part.bytes, blake3: &part.blake3 });
-        parts.chain(self.files.iter().map(|file| Listed { file: &file.file, bytes: file.bytes, blake3: &file.blake3 }))
+    pub(crate) fn listed(&self) -> impl Iterator<Item = ListedFile<'_>> {
+        let parts = self.parts.iter().map(|part| ListedFile { file: &part.file, bytes: part.bytes, blake3: &part.blake3 });
+        parts.chain(self.files.iter().map(|file| ListedFile { file: &file.file, bytes: file.bytes, blake3: &file.blake3 }))
     }
 
-    /// How many of the listed files are there with the right length: a glance, not a verification.
+    /// The number of listed files with the right length. It does not compare bytes.
     pub(super) fn present(&self, folder: &Path) -> u64 {
-        let there = |listed: &Listed| folder.join(listed.file).metadata().is_ok_and(|metadata| metadata.len() == listed.bytes);
-        self.listed().filter(there).count() as u64
+        let is_there = |listed: &ListedFile| folder.join(listed.file).metadata().is_ok_and(|metadata| metadata.len() == listed.bytes);
+        self.listed().filter(is_there).count() as u64
     }
 
-    /// Whether all is there at a glance.
+    /// Whether the output is complete and all its files have the right length.
     pub(super) fn looks_complete(&self, folder: &Path) -> bool {
         self.complete && self.present(folder) == self.listed().count() as u64
     }
 
-    /// What the output is, for messages: `table responses`, `model`.
+    /// The output for messages: `table responses`, `model`.
     pub(super) fn describe(&self) -> String {
         match self.table {
             Some(table) => format!("{} {table}", self.kind.name()),
@@ -174,7 +169,7 @@ impl Manifest {
         let Some(bytes) = files::read(&path)? else { return Ok(None) };
         let failed = |problem: String| StoreError::Manifest { path: path.clone(), problem };
         let none = |found: String| failed(format!("expected a manifest, found {found}"));
-        let text = checksum::JSON.open(&bytes).map_err(none)?;
+        let text = checksum::JSON.verify(&bytes).map_err(none)?;
         let manifest: Self = serde_json::from_str(&text).map_err(|error| none(error.to_string()))?;
         if manifest.manifest_version != VERSION {
             return Err(failed(format!("expected manifest version {VERSION}, found {}", manifest.manifest_version)));
@@ -188,11 +183,16 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
-    /// Replaces the manifest in `folder` at once.
+    /// Replaces the manifest in `folder` atomically.
     pub(super) fn write(&self, folder: &Path, temporary: &Path) -> Result<(), StoreError> {
         let path = folder.join(FILE);
-        let text =
-            serde_json::to_string_pretty(self).map_err(|error| StoreError::Manifest { path: path.clone(), problem: error.to_string() })?;
-        files::replace(&path, checksum::JSON.seal(&format!("{text}\n")).as_bytes(), temporary)
+        let text = serde_json::to_string_pretty(self).map_err(|error| StoreError::internal("Manifest::write", error))?;
+        files::replace(&path, checksum::JSON.add(&format!("{text}\n")).as_bytes(), temporary)
     }
+}
+
+/// A number of a manifest as an index into memory.
+pub(super) fn as_index(number: u64) -> usize {
+    debug_assert!(usize::try_from(number).is_ok(), "addresses have 64 bits");
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -1,7 +1,8 @@
-//! Rows that outlive runs: what any run may look up again, by the fingerprint of what made them.
+//! Memoized rows, shared by all runs, by the fingerprint of their source.
 //!
-//! A table only grows, by parts that are named for their hash: no manifest, so runs may add at once, and a part tells by itself whether it
-//! is what was written. Nothing depends on what is there but time. Knows nothing of what the rows mean.
+//! A memoized table only grows, by parts named for their hash. It has no manifest, so several runs
+//! can add parts at once, and the name of a part verifies its contents. A missing part costs only
+//! time. Knows nothing of the meaning of the rows.
 
 use std::path::{Path, PathBuf};
 
@@ -11,22 +12,42 @@ use super::{OutputKey, Quarantined, RunLock, Runs, StoreError, files, parquet};
 use crate::dag::fingerprint::Fingerprint;
 use crate::tables::TableKind;
 
+/// The memoized rows, as used by a locked run.
+#[derive(Clone, Copy, Debug)]
+pub struct Memo<'a> {
+    run: &'a RunLock,
+}
+
 impl RunLock {
-    /// The parts of `table` that are kept for `of`, in the order of their names; rows may be there twice when two runs added them at once.
+    /// The memoized rows of all runs.
+    pub fn memo(&self) -> Memo<'_> {
+        Memo { run: self }
+    }
+}
+
+impl Memo<'_> {
+    /// Reads the memoized parts of `table` for the fingerprint `source`, in the order of their
+    /// names. Rows can be duplicates if two runs added them at once.
     ///
-    /// A part that is not what was written, or of another version of the table, is moved to this run's `quarantine/` and journalled for
-    /// the node at `place`.
+    /// A damaged part, or a part of another table version, is moved to this run's `quarantine/` and
+    /// recorded in the journal for the node of `key`.
     ///
     /// # Errors
     /// Files cannot be read or moved.
-    pub fn kept(&self, place: &OutputKey, table: TableKind, of: &Fingerprint) -> Result<(Vec<RecordBatch>, Vec<Quarantined>), StoreError> {
-        let (mut batches, mut reports) = (Vec::new(), Vec::new());
-        for path in self.runs().kept_parts(table, of)? {
-            match read(&path, table) {
+    pub fn read(
+        &self,
+        key: &OutputKey,
+        table: TableKind,
+        source: &Fingerprint,
+    ) -> Result<(Vec<RecordBatch>, Vec<Quarantined>), StoreError> {
+        let mut batches = Vec::new();
+        let mut reports = Vec::new();
+        for path in self.run.runs().memo_parts(table, source)? {
+            match read_part(&path, table) {
                 Ok(batch) => batches.extend(batch),
                 Err(StoreError::Damaged { files }) => {
                     for mut report in files {
-                        report.moved_to = self.move_aside(&path, &format!("{table}-{}", of.short()))?;
+                        report.moved_to = self.run.quarantine().move_aside(&path, &format!("{table}-{}", source.short()))?;
                         reports.push(report);
                     }
                 }
@@ -35,48 +56,51 @@ impl RunLock {
                 Err(error) => return Err(error),
             }
         }
-        self.report(place, &reports)?;
+        self.run.quarantine().report(key, &reports)?;
         Ok((batches, reports))
     }
 
-    /// Adds a part to the `table` kept for `of`: when this returns it survives a kill, before that it is not there.
+    /// Adds a part to the memoized `table` for the fingerprint `source`, atomically and durably.
     ///
     /// # Errors
-    /// The rows break the table's rules, or the file cannot be written.
-    pub fn keep(&self, table: TableKind, of: &Fingerprint, batch: &RecordBatch) -> Result<(), StoreError> {
-        let folder = self.runs().kept_folder(table).join(of.as_str());
+    /// The rows violate the table's rules, or the file cannot be written.
+    pub fn add(&self, table: TableKind, source: &Fingerprint, batch: &RecordBatch) -> Result<(), StoreError> {
+        let folder = self.run.runs().memo_folder(table).join(source.as_str());
         table.check(batch).map_err(|source| StoreError::Table { path: folder.clone(), source })?;
-        let bytes = parquet::encode(batch, &[("fingerprint", of.to_string())])
+        let bytes = parquet::encode(batch, &[("fingerprint", source.to_string())])
             .map_err(|source| StoreError::Parquet { path: folder.clone(), source })?;
         files::create_folder(&folder)?;
-        files::replace(&folder.join(format!("{}.parquet", blake3::hash(&bytes))), &bytes, &self.cache_temporary()?)
+        files::replace(&folder.join(format!("{}.parquet", blake3::hash(&bytes))), &bytes, &self.run.cache_temporary()?)
     }
 }
 
 impl Runs {
-    /// The folder of all that is kept of a table: one folder a fingerprint.
-    pub(super) fn kept_folder(&self, table: TableKind) -> PathBuf {
-        self.cache().join(table.name())
+    /// The folder of a memoized table, with one folder a fingerprint.
+    pub(super) fn memo_folder(&self, table: TableKind) -> PathBuf {
+        self.cache_folder().join(table.name())
     }
 
-    /// The files that are kept of a table for `of`.
-    pub(super) fn kept_parts(&self, table: TableKind, of: &Fingerprint) -> Result<Vec<PathBuf>, StoreError> {
-        files::list(&self.kept_folder(table).join(of.as_str()))
+    /// The files of a memoized table for the fingerprint `source`.
+    pub(super) fn memo_parts(&self, table: TableKind, source: &Fingerprint) -> Result<Vec<PathBuf>, StoreError> {
+        files::list(&self.memo_folder(table).join(source.as_str()))
     }
 }
 
-/// What is wrong with a part.
+/// The damage of a part; empty for an intact one.
 pub(super) fn inspect(path: &Path, table: TableKind) -> Result<Vec<Quarantined>, StoreError> {
-    match read(path, table) {
+    match read_part(path, table) {
         Err(StoreError::Damaged { files }) => Ok(files),
         result => result.map(|_| Vec::new()),
     }
 }
 
-/// The rows of a part; `None` for a file that is none, [`StoreError::Damaged`] for a part that is not what it should be.
-fn read(path: &Path, table: TableKind) -> Result<Option<RecordBatch>, StoreError> {
+/// The rows of a part; `None` for other files. A damaged part is [`StoreError::Damaged`].
+fn read_part(path: &Path, table: TableKind) -> Result<Option<RecordBatch>, StoreError> {
     let name = files::file_name(path);
-    let Some(expected) = name.strip_suffix(".parquet").filter(|_| !path.is_dir()) else { return Ok(None) };
+    let Some(expected) = name.strip_suffix(".parquet") else { return Ok(None) };
+    if path.is_dir() {
+        return Ok(None);
+    }
     let damaged =
         |expected, found| StoreError::Damaged { files: vec![Quarantined { path: path.to_path_buf(), moved_to: None, expected, found }] };
     let (bytes, hash) = files::hash(path)?;

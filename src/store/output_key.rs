@@ -1,11 +1,9 @@
-//! Where an output of a node is within its run.
+//! The key of an output within its run: kind, node and iteration.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-
-use super::StoreError;
 
 /// A table of Parquet parts or a model directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,7 +24,7 @@ impl OutputKind {
         }
     }
 
-    /// The folder of the run that has all of this kind.
+    /// The folder for this kind within a run.
     pub(super) fn folder(self) -> &'static str {
         match self {
             OutputKind::Table => "tables",
@@ -38,11 +36,11 @@ impl OutputKind {
 /// One output of one node in one iteration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutputKey {
-    /// What it is.
+    /// Table or model.
     pub kind: OutputKind,
     /// The node's name.
     pub name: String,
-    /// The iteration, from 1; `None` for a node that runs once.
+    /// The iteration, from 1; `None` for a node outside the loop.
     pub iteration: Option<u32>,
 }
 
@@ -57,7 +55,8 @@ impl OutputKey {
         Self { kind: OutputKind::Model, name: name.into(), iteration }
     }
 
-    /// `tables/<name>` or `models/<name>`, then `iteration=N` if there is one. Unpadded: readers take N for a number.
+    /// `tables/<name>` or `models/<name>`, with `/iteration=N` for an output of the loop. N is
+    /// unpadded: other readers parse it as a number.
     pub fn relative_path(&self) -> PathBuf {
         let path = PathBuf::from(self.kind.folder()).join(&self.name);
         match self.iteration {
@@ -66,23 +65,18 @@ impl OutputKey {
         }
     }
 
-    /// The iteration that a folder's name states.
+    /// The iteration in a folder's name `iteration=N`.
     pub(super) fn iteration_of(folder: &str) -> Option<u32> {
         let number = folder.strip_prefix("iteration=")?;
         number.parse().ok().filter(|iteration: &u32| iteration.to_string() == number)
     }
 
-    /// One word for file names.
+    /// The key as one word for file names.
     pub(super) fn word(&self) -> String {
         match self.iteration {
             Some(iteration) => format!("{}-{}", self.name, iteration),
             None => self.name.clone(),
         }
-    }
-
-    /// Refuses a name that could lead out of the run's folder.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
-        check_name(self.kind.name(), &self.name)
     }
 }
 
@@ -90,15 +84,5 @@ impl fmt::Display for OutputKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.name(), self.name)?;
         self.iteration.map_or(Ok(()), |iteration| write!(f, ", iteration {iteration}"))
-    }
-}
-
-/// Refuses a `name` that is not one plain file name on every system.
-pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), StoreError> {
-    let plain = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    if plain && !name.is_empty() && !name.starts_with('.') && !name.ends_with('.') && name.len() <= 128 {
-        Ok(())
-    } else {
-        Err(StoreError::Name { what, name: name.to_string() })
     }
 }

@@ -1,4 +1,5 @@
-//! Parquet files whose bytes depend on nothing but the rows, the fingerprint and the part's number.
+//! Deterministic Parquet files: their bytes depend only on the rows, the fingerprint and the part's
+//! number.
 
 use std::io::{self, Write};
 use std::panic::resume_unwind;
@@ -23,10 +24,10 @@ use crate::dag::fingerprint::Fingerprint;
 use crate::disk;
 use crate::tables::{SCHEMA_VERSION_KEY, TABLE_KEY};
 
-/// Rows a row group; also the unit that a query can skip.
+/// Rows in a row group; a query can skip a whole row group.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 
-/// Writes a Parquet file that is no part of a run: an export, a training node's log in a checkpoint.
+/// Writes a Parquet file outside a table of a run: an export, or a training log in a checkpoint.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -38,7 +39,7 @@ pub fn write_parquet(path: &Path, batch: &RecordBatch) -> Result<(), StoreError>
     encoder.finish().map_err(failed)
 }
 
-/// The error for a file that could not be written: the system's own where it is that.
+/// The error for a failed write: the system's own error if there is one.
 pub(super) fn cannot_write(path: &Path, error: ParquetError) -> StoreError {
     let source = match error {
         ParquetError::External(inner) => match inner.downcast::<io::Error>() {
@@ -50,46 +51,47 @@ pub(super) fn cannot_write(path: &Path, error: ParquetError) -> StoreError {
     StoreError::Parquet { path: path.to_path_buf(), source }
 }
 
-/// All rows of a Parquet file as one batch, maybe an empty one.
+/// All rows of a Parquet file as one batch, possibly empty.
 ///
 /// # Errors
-/// The file cannot be read or is no Parquet file.
+/// The file cannot be read or is not a Parquet file.
 pub fn read_parquet(path: &Path) -> Result<RecordBatch, StoreError> {
     decode(path)
 }
 
-/// A batch as a Parquet file with these words about it.
-pub(super) fn encode(batch: &RecordBatch, words: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
+/// A batch as a Parquet file with this metadata.
+pub(super) fn encode(batch: &RecordBatch, metadata: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
     let mut bytes = Vec::new();
-    let mut encoder = Encoder::new(&mut bytes, batch.schema_ref(), words)?;
+    let mut encoder = Encoder::new(&mut bytes, batch.schema_ref(), metadata)?;
     encoder.write(batch)?;
     encoder.finish()?;
     Ok(bytes)
 }
 
-/// A Parquet file that grows by batches; the rows of two row groups are in memory at a time: one that fills while the other is encoded.
+/// Writes a Parquet file batch by batch. Two row groups are in memory at a time: one fills while
+/// the other is encoded.
 ///
-/// The bytes depend on the rows alone, not on the batches that they come in nor on how many threads encode them.
+/// The bytes depend on the rows alone. Batch sizes and the number of threads have no influence.
 pub(super) struct Encoder<W: Write + Send> {
     file: SerializedFileWriter<W>,
     row_groups: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
-    /// What the next row group will hold.
+    /// The rows of the next row group.
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
-    /// The row group before it.
+    /// The previous row group.
     encoding: Option<JoinHandle<Result<Vec<ArrowColumnChunk>, ParquetError>>>,
 }
 
 impl<W: Write + Send> Encoder<W> {
-    /// One part of a table; the file names what it is a part of.
-    pub(super) fn of_part(sink: W, schema: &Schema, fingerprint: &Fingerprint, part: usize) -> Result<Self, ParquetError> {
+    /// A part of a table; the metadata has its fingerprint and number.
+    pub(super) fn for_part(sink: W, schema: &Schema, fingerprint: &Fingerprint, part: usize) -> Result<Self, ParquetError> {
         Self::new(sink, schema, &[("fingerprint", fingerprint.to_string()), ("part", part.to_string())])
     }
 
-    /// A file with these words about it.
-    fn new(sink: W, schema: &Schema, words: &[(&str, String)]) -> Result<Self, ParquetError> {
-        let properties = properties(schema, words)?;
+    /// A file with this metadata.
+    fn new(sink: W, schema: &Schema, metadata: &[(&str, String)]) -> Result<Self, ParquetError> {
+        let properties = properties(schema, metadata)?;
         let schema = without_metadata(schema);
         let (file, row_groups) = ArrowWriter::try_new(sink, schema.clone(), Some(properties))?.into_serialized_writer()?;
         Ok(Self { file, row_groups, schema, waiting: Vec::new(), waiting_rows: 0, encoding: None })
@@ -110,7 +112,8 @@ impl<W: Write + Send> Encoder<W> {
         Ok(())
     }
 
-    /// Writes what is left and the footer. Not by `into_inner`, which makes words of the system's errors.
+    /// Writes the remaining rows and the footer. `into_inner` would turn the system's errors into
+    /// texts.
     pub(super) fn finish(mut self) -> Result<(), ParquetError> {
         if self.waiting_rows > 0 {
             self.encode_row_group()?;
@@ -119,7 +122,7 @@ impl<W: Write + Send> Encoder<W> {
         self.file.close().map(drop)
     }
 
-    /// Begins to encode the waiting rows, once the row group before them is written.
+    /// Writes the previous row group and begins to encode the waiting rows.
     fn encode_row_group(&mut self) -> Result<(), ParquetError> {
         self.write_row_group()?;
         let batches = std::mem::take(&mut self.waiting);
@@ -127,7 +130,7 @@ impl<W: Write + Send> Encoder<W> {
         let schema = self.schema.clone();
         let mut writers: Vec<Vec<ArrowColumnWriter>> = schema.fields().iter().map(|_| Vec::new()).collect();
         for (leaf, writer) in self.row_groups.create_column_writers(self.file.flushed_row_groups().len())?.into_iter().enumerate() {
-            // The root of a leaf is one of the schema's columns.
+            // The root of a leaf is a column of the schema.
             writers[self.file.schema_descr().get_column_root_idx(leaf)].push(writer);
         }
         self.encoding = Some(std::thread::spawn(move || {
@@ -137,7 +140,7 @@ impl<W: Write + Send> Encoder<W> {
         Ok(())
     }
 
-    /// Writes the row group that is being encoded.
+    /// Waits for the encoded row group and writes it.
     fn write_row_group(&mut self) -> Result<(), ParquetError> {
         let Some(encoding) = self.encoding.take() else { return Ok(()) };
         let columns = encoding.join().unwrap_or_else(|panic| resume_unwind(panic))?;
@@ -147,7 +150,7 @@ impl<W: Write + Send> Encoder<W> {
     }
 }
 
-/// The column `index` of a row group.
+/// Encodes the column `index` of a row group.
 fn encode_column(
     schema: &Schema,
     index: usize,
@@ -160,13 +163,13 @@ fn encode_column(
     writers.into_iter().map(ArrowColumnWriter::close).collect()
 }
 
-/// Every setting is written out, so that a library's new default changes nothing.
-fn properties(schema: &Schema, words: &[(&str, String)]) -> Result<WriterProperties, ParquetError> {
-    let mut metadata = Vec::new();
+/// Every setting is explicit, so a new default of the library changes nothing.
+fn properties(schema: &Schema, metadata: &[(&str, String)]) -> Result<WriterProperties, ParquetError> {
+    let mut entries = Vec::new();
     for key in [TABLE_KEY, SCHEMA_VERSION_KEY] {
-        metadata.extend(schema.metadata().get(key).map(|value| KeyValue::new(key.to_string(), value.clone())));
+        entries.extend(schema.metadata().get(key).map(|value| KeyValue::new(key.to_string(), value.clone())));
     }
-    metadata.extend(words.iter().map(|(key, value)| KeyValue::new(key.to_string(), value.clone())));
+    entries.extend(metadata.iter().map(|(key, value)| KeyValue::new(key.to_string(), value.clone())));
     let properties = WriterProperties::builder()
         .set_created_by("optune".to_string())
         .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -174,15 +177,16 @@ fn properties(schema: &Schema, words: &[(&str, String)]) -> Result<WriterPropert
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_dictionary_enabled(true)
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_key_value_metadata(Some(metadata));
+        .set_key_value_metadata(Some(entries));
     Ok(properties.build())
 }
 
-/// All rows of a file as one batch, maybe an empty one. The schema's metadata is dropped.
+/// All rows of a file as one batch, possibly empty, without the schema's metadata.
 pub(super) fn decode(path: &Path) -> Result<RecordBatch, StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_path_buf(), source };
     let file = disk::open(path).map_err(StoreError::io("read", path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+    // A negative number of rows is left to the reader.
     let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
     let schema = builder.schema().clone();
     let batches = builder.with_batch_size(rows.max(1)).build().map_err(failed)?.collect::<Result<Vec<_>, _>>();
@@ -201,7 +205,7 @@ pub(crate) fn schema(path: &Path) -> Result<SchemaRef, StoreError> {
 
 /// The batch without its schema's metadata.
 fn plain(batch: &RecordBatch) -> Result<RecordBatch, ParquetError> {
-    // Not `with_schema`, which wants the old metadata to stay.
+    // `with_schema` would require the old metadata.
     let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(without_metadata(batch.schema_ref()), batch.columns().to_vec(), &rows)?)
 }

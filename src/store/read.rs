@@ -1,22 +1,24 @@
-//! Reading tables and models, after their bytes were compared with the manifest.
+//! Reads tables and models after verification against their manifests.
 
 use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 
+use super::inspect::inspect_files;
 use super::manifest::Manifest;
-use super::{OutputKey, Run, StoreError, parquet, quarantine};
+use super::{OutputKey, Run, StoreError, parquet};
 use crate::tables::TableKind;
 
 impl Run {
-    /// The parts of a finished table as batches, in order, verified (once a process) and checked against `table`'s schema and rules.
+    /// The parts of a finished table as batches, in order. They are verified once in a process, and
+    /// checked against the schema and rules of `table`.
     ///
-    /// A damaged file is an error and stays where it is; [`super::RunLock::verify`] sets it aside.
+    /// A damaged file is an error and stays in place; `Quarantine::verify` moves it aside.
     ///
     /// # Errors
     /// The table is missing, unfinished, damaged, or not a `table`.
-    pub fn read_table(&self, place: &OutputKey, table: Option<TableKind>) -> Result<Vec<RecordBatch>, StoreError> {
-        let (folder, manifest) = self.finished(place)?;
+    pub fn read_table(&self, key: &OutputKey, table: Option<TableKind>) -> Result<Vec<RecordBatch>, StoreError> {
+        let (folder, manifest) = self.finished(key)?;
         let mut batches = Vec::with_capacity(manifest.parts.len());
         for part in &manifest.parts {
             let path = folder.join(&part.file);
@@ -32,33 +34,34 @@ impl Run {
         Ok(batches)
     }
 
-    /// The folder of a finished model, verified (once a process).
+    /// The folder of a finished model, verified once in a process.
     ///
     /// # Errors
     /// The model is missing or damaged.
-    pub fn model_dir(&self, place: &OutputKey) -> Result<PathBuf, StoreError> {
-        self.finished(place).map(|(folder, _)| folder)
+    pub fn model_dir(&self, key: &OutputKey) -> Result<PathBuf, StoreError> {
+        self.finished(key).map(|(folder, _)| folder)
     }
 
-    /// The folder and manifest of an output that is complete and undamaged.
-    fn finished(&self, place: &OutputKey) -> Result<(PathBuf, Manifest), StoreError> {
-        let folder = self.path(place);
-        let manifest = self.manifest(place)?.ok_or_else(|| StoreError::Missing { place: place.clone(), path: folder.clone() })?;
+    /// The folder and manifest of a complete, intact output.
+    fn finished(&self, key: &OutputKey) -> Result<(PathBuf, Manifest), StoreError> {
+        let folder = self.path(key);
+        let manifest = self.manifest(key)?.ok_or_else(|| StoreError::Missing { key: key.clone(), path: folder.clone() })?;
         if !manifest.complete {
-            let (done, of) = (manifest.parts.len() as u64, manifest.part_count);
-            return Err(StoreError::Incomplete { place: place.clone(), done, of });
+            let done = manifest.parts.len() as u64;
+            let of = manifest.part_count;
+            return Err(StoreError::Incomplete { key: key.clone(), done, of });
         }
-        self.check_bytes(place, &manifest)?;
+        self.check_bytes(key, &manifest)?;
         Ok((folder, manifest))
     }
 
-    /// Compares the files of an output with its manifest, once a process, and changes nothing.
-    pub(crate) fn check_bytes(&self, place: &OutputKey, manifest: &Manifest) -> Result<(), StoreError> {
-        let folder = self.path(place);
+    /// Compares the files of an output with its manifest, once in a process. Changes nothing.
+    pub(crate) fn check_bytes(&self, key: &OutputKey, manifest: &Manifest) -> Result<(), StoreError> {
+        let folder = self.path(key);
         if self.is_verified(&folder, manifest) {
             return Ok(());
         }
-        let files = quarantine::inspect_all(&folder, manifest)?;
+        let files = inspect_files(&folder, manifest)?;
         if !files.is_empty() {
             return Err(StoreError::Damaged { files });
         }

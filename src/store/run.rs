@@ -1,27 +1,27 @@
-//! The folder of runs, and one run in it, for reading.
+//! The folder of runs, and the reading side of one run.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::manifest::Manifest;
-use super::output_key::check_name;
-use super::{Checkpoint, OutputKey, OutputKind, StoreError, checkpoint, checksum, files};
-use crate::dag::fingerprint::{Fingerprint, Recipe};
+use super::name::{check_key, check_name};
+use super::{OutputKey, OutputKind, StoreError, checksum, files};
+use crate::dag::fingerprint::Fingerprint;
 
-/// The file that says what was fetched for a run.
+/// The file with the fetched models of a run.
 pub(super) const SOURCES: &str = "sources.json";
-/// The file with the pipeline as resolved.
+/// The file with the resolved pipeline.
 pub(super) const PIPELINE: &str = "pipeline.yaml";
 
-/// A folder of runs that share a cache.
+/// A folder of runs with a common cache.
 #[derive(Clone, Debug)]
 pub struct Runs {
     root: PathBuf,
 }
 
 impl Runs {
-    /// The runs in `root`, usually `runs/`. The folder is made with the first run.
+    /// The runs in `root`, usually `runs/`. The first run creates the folder.
     ///
     /// # Errors
     /// The current folder is unknown and `root` is relative.
@@ -35,7 +35,7 @@ impl Runs {
         &self.root
     }
 
-    /// The run `name`, whether it exists or not.
+    /// The run `name`; it need not exist.
     ///
     /// # Errors
     /// The name is not a plain file name.
@@ -45,7 +45,7 @@ impl Runs {
         Ok(Run { inner: Arc::new(Inner { runs: self.clone(), name: name.to_string(), folder, verified: Mutex::default() }) })
     }
 
-    /// The run that a user names: a folder with a run in it, or the name of one of these runs.
+    /// The run named by a user: by its name here, or by the path of its folder.
     ///
     /// # Errors
     /// There is no such run.
@@ -63,7 +63,7 @@ impl Runs {
         Ok(run)
     }
 
-    /// The names of the runs that exist, sorted.
+    /// The names of the existing runs, sorted.
     ///
     /// # Errors
     /// The folder cannot be listed.
@@ -72,13 +72,13 @@ impl Runs {
         Ok(folders.map(|path| files::file_name(&path)).filter(|name| check_name("run", name).is_ok()).collect())
     }
 
-    /// Where finished outputs are.
-    pub(super) fn cache(&self) -> PathBuf {
+    /// The folder of the cache.
+    pub(super) fn cache_folder(&self) -> PathBuf {
         self.root.join(".cache")
     }
 }
 
-/// One run. Cheap to clone; clones share what they know to be undamaged.
+/// One run. Cheap to clone; clones share the list of verified files.
 #[derive(Clone, Debug)]
 pub struct Run {
     inner: Arc<Inner>,
@@ -89,38 +89,15 @@ struct Inner {
     runs: Runs,
     name: String,
     folder: PathBuf,
-    /// Files whose bytes this process has compared with their hash, or written itself: path and hash.
+    /// Files verified or written by this process: path and hash.
     verified: Mutex<HashSet<(PathBuf, String)>>,
 }
 
-/// How far an output is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum State {
-    /// Finished, in the run's folder.
-    Complete,
-    /// Finished by another run or earlier, in the cache: [`super::RunLock::adopt`] brings it in.
-    Cached,
-    /// Some parts are there (for a model: the steps of its last checkpoint).
-    Partial {
-        /// Parts or steps that are done.
-        done: u64,
-        /// Parts or steps in all.
-        of: u64,
-    },
-    /// The folder has the output of another recipe; [`Recipe::differences_from`] says how it differs.
-    Stale {
-        /// The recipe of what is there.
-        old: Box<Recipe>,
-    },
-    /// Nothing is there.
-    Absent,
-}
-
 impl Run {
-    /// The run in `folder`, for a path given by the user.
+    /// The run in `folder`, a path from the user.
     ///
     /// # Errors
-    /// The folder has no plain name.
+    /// The folder's name is not a plain file name.
     pub fn at(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
         let folder = std::path::absolute(folder.as_ref()).map_err(StoreError::io("find", folder.as_ref()))?;
         Runs::open(folder.parent().unwrap_or(&folder))?.run(&files::file_name(&folder))
@@ -136,22 +113,22 @@ impl Run {
         &self.inner.folder
     }
 
-    /// Whether the run's folder is there.
+    /// Whether the run's folder exists.
     pub fn exists(&self) -> bool {
         self.folder().is_dir()
     }
 
-    /// The runs this one shares its cache with.
+    /// The folder of runs around this run, with the common cache.
     pub fn runs(&self) -> &Runs {
         &self.inner.runs
     }
 
     /// The folder of an output: `tables/<name>[/iteration=N]` or `models/<name>[/iteration=N]`.
-    pub fn path(&self, place: &OutputKey) -> PathBuf {
-        self.folder().join(place.relative_path())
+    pub fn path(&self, key: &OutputKey) -> PathBuf {
+        self.folder().join(key.relative_path())
     }
 
-    /// The text of `sources.json`; `None` if nothing was fetched for the run.
+    /// The text of `sources.json`; `None` if the run fetched nothing.
     ///
     /// # Errors
     /// The file cannot be read, or was changed.
@@ -159,46 +136,46 @@ impl Run {
         let way_on = "put it back, or remove it to go on with what the revisions are at now";
         let path = self.folder().join(SOURCES);
         let Some(bytes) = files::read(&path)? else { return Ok(None) };
-        checksum::JSON.open(&bytes).map(Some).map_err(|found| StoreError::Changed { path, found, way_on })
+        checksum::JSON.verify(&bytes).map(Some).map_err(|found| StoreError::Changed { path, found, way_on })
     }
 
-    /// The run's `pipeline.yaml`, after its seal was checked.
+    /// The path of the run's `pipeline.yaml`, with a verified checksum.
     ///
     /// # Errors
     /// The file cannot be read, or was changed.
     pub fn pipeline_file(&self) -> Result<PathBuf, StoreError> {
         let path = self.folder().join(PIPELINE);
         let found = match files::read(&path)? {
-            Some(bytes) => checksum::YAML.open(&bytes).map(drop),
+            Some(bytes) => checksum::YAML.verify(&bytes).map(drop),
             None => Err("no such file".to_string()),
         };
         let way_on = "run the pipeline again to have it written anew";
         found.map(|()| path.clone()).map_err(|found| StoreError::Changed { path, found, way_on })
     }
 
-    /// What is in the output's folder; `None` if it has no manifest.
+    /// The manifest of an output; `None` if it has none.
     ///
     /// # Errors
     /// The manifest cannot be read.
-    pub fn manifest(&self, place: &OutputKey) -> Result<Option<Manifest>, StoreError> {
-        place.check()?;
-        Manifest::read(&self.path(place))
+    pub fn manifest(&self, key: &OutputKey) -> Result<Option<Manifest>, StoreError> {
+        check_key(key)?;
+        Manifest::read(&self.path(key))
     }
 
-    /// Every output of the run that has a manifest, tables first, by name and iteration.
+    /// Every output of the run with a manifest: tables first, by name and iteration.
     ///
     /// # Errors
     /// A folder cannot be listed or a manifest cannot be read.
     pub fn manifests(&self) -> Result<Vec<(OutputKey, Manifest)>, StoreError> {
-        let with_manifest = |place: OutputKey| Ok(self.manifest(&place)?.map(|manifest| (place, manifest)));
-        self.places()?.into_iter().map(with_manifest).filter_map(Result::transpose).collect()
+        let with_manifest = |key: OutputKey| Ok(self.manifest(&key)?.map(|manifest| (key, manifest)));
+        self.output_keys()?.into_iter().map(with_manifest).filter_map(Result::transpose).collect()
     }
 
-    /// The place of every folder that could be an output's, in the same order.
+    /// The key of every possible output folder, in the same order.
     ///
     /// # Errors
     /// A folder cannot be listed.
-    pub fn places(&self) -> Result<Vec<OutputKey>, StoreError> {
+    pub fn output_keys(&self) -> Result<Vec<OutputKey>, StoreError> {
         let mut found = Vec::new();
         for kind in [OutputKind::Table, OutputKind::Model] {
             for folder in files::list(&self.folder().join(kind.folder()))? {
@@ -209,8 +186,10 @@ impl Run {
                     .map(Some)
                     .collect::<Vec<_>>();
                 for iteration in [None].into_iter().chain(iterations) {
-                    let place = OutputKey { kind, name: name.clone(), iteration };
-                    found.extend(place.check().is_ok().then_some(place));
+                    let key = OutputKey { kind, name: name.clone(), iteration };
+                    if check_key(&key).is_ok() {
+                        found.push(key);
+                    }
                 }
             }
         }
@@ -218,73 +197,30 @@ impl Run {
         Ok(found)
     }
 
-    /// How far the output of `recipe` is. A glance at names and lengths, for plans; [`super::RunLock::verify`] compares the bytes.
-    ///
-    /// # Errors
-    /// A manifest cannot be read.
-    pub fn state(&self, place: &OutputKey, recipe: &Recipe) -> Result<State, StoreError> {
-        let fingerprint = recipe.fingerprint();
-        let folder = self.path(place);
-        let here = self.manifest(place)?;
-        let ours = here.as_ref().filter(|manifest| manifest.fingerprint == fingerprint);
-        if ours.is_some_and(|manifest| manifest.looks_complete(&folder)) {
-            return Ok(State::Complete);
-        }
-        let entry = self.cache_entry(&fingerprint);
-        if let Ok(Some(manifest)) = Manifest::read(&entry)
-            && manifest.kind == place.kind
-            && manifest.looks_complete(&entry)
-        {
-            return Ok(State::Cached);
-        }
-        let partial = |manifest: &Manifest, folder: &Path| State::Partial { done: manifest.present(folder), of: manifest.part_count };
-        if let Some(manifest) = ours.filter(|_| place.kind == OutputKind::Table) {
-            return Ok(partial(manifest, &folder));
-        }
-        let aside = self.aside(&fingerprint);
-        if let (OutputKind::Table, Ok(Some(manifest))) = (place.kind, Manifest::read(&aside)) {
-            return Ok(partial(&manifest, &aside));
-        }
-        if let Some(checkpoint) = checkpoint::newest(self, &fingerprint)? {
-            return Ok(State::Partial { done: checkpoint.done, of: checkpoint.of });
-        }
-        match here {
-            Some(manifest) if ours.is_none() => Ok(State::Stale { old: Box::new(manifest.recipe.clone()) }),
-            _ => Ok(State::Absent),
-        }
-    }
-
-    /// The recipe's last checkpoint, by what it says of itself; its bytes are not compared.
-    ///
-    /// # Errors
-    /// The folder of checkpoints cannot be listed.
-    pub fn newest_checkpoint(&self, fingerprint: &Fingerprint) -> Result<Option<Checkpoint>, StoreError> {
-        checkpoint::newest(self, fingerprint)
-    }
-
     /// The folder of a finished output in the cache.
     pub(super) fn cache_entry(&self, fingerprint: &Fingerprint) -> PathBuf {
-        self.runs().cache().join(fingerprint.as_str())
+        self.runs().cache_folder().join(fingerprint.as_str())
     }
 
     /// The folder of an unfinished table in the cache.
-    pub(super) fn aside(&self, fingerprint: &Fingerprint) -> PathBuf {
-        self.runs().cache().join(format!("{fingerprint}.partial"))
+    pub(super) fn unfinished_cache_entry(&self, fingerprint: &Fingerprint) -> PathBuf {
+        self.runs().cache_folder().join(format!("{fingerprint}.partial"))
     }
 
-    /// Files in flight, models in the making, checkpoints.
+    /// The folder of temporary files, unfinished models and checkpoints.
     pub(super) fn partial(&self) -> PathBuf {
         self.folder().join(".partial")
     }
 
-    /// Whether this process has compared every file of the manifest before, and all are still there.
+    /// Whether this process has verified every file of the manifest before, and all files still
+    /// exist.
     pub(super) fn is_verified(&self, folder: &Path, manifest: &Manifest) -> bool {
         let verified = self.inner.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let all = manifest.listed().all(|listed| verified.contains(&(folder.join(listed.file), listed.blake3.to_string())));
         all && manifest.present(folder) == manifest.listed().count() as u64
     }
 
-    /// Remembers that every file of the manifest is right.
+    /// Marks every file of the manifest as verified.
     pub(super) fn remember(&self, folder: &Path, manifest: &Manifest) {
         let mut verified = self.inner.verified.lock().unwrap_or_else(PoisonError::into_inner);
         verified.extend(manifest.listed().map(|listed| (folder.join(listed.file), listed.blake3.to_string())));

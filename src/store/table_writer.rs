@@ -1,4 +1,4 @@
-//! Writing a table part by part, going on where the last process was killed.
+//! Writes a table part by part; a new process continues after the last committed part.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,83 +8,86 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
-use super::manifest::{Manifest, Part};
+use super::manifest::{Manifest, Part, as_index};
+use super::name::check_key;
 use super::parquet::Encoder;
 use super::{Event, EventKind, OutputKey, OutputKind, Quarantined, RunLock, StoreError, files, parquet};
 use crate::dag::fingerprint::Recipe;
 use crate::tables::{InOrder, TableKind};
 
-/// A table in the making. Dropping it leaves the committed parts for the next process.
+/// An unfinished table. Dropped, it leaves the committed parts for the next process.
 #[derive(Debug)]
 pub struct TableWriter<'a> {
     lock: &'a RunLock,
-    place: OutputKey,
+    key: OutputKey,
     folder: PathBuf,
     manifest: Manifest,
     quarantined: Vec<Quarantined>,
-    /// When the part in hand was begun.
+    /// The start time of the current part.
     begun: Instant,
 }
 
 impl RunLock {
-    /// Begins or resumes the table of `recipe` at `place`.
+    /// Begins or resumes the table of `recipe` with this key.
     ///
-    /// Part `k` is made from the input rows `k * part_rows ..` of `input_rows`, which must follow from the recipe. A table that was
-    /// begun with another `part_rows` goes on with that, so that no part is lost. Parts that are committed
-    /// already, here or in a table set aside, are verified and kept. The output of another recipe is replaced: what is finished stays
-    /// in the cache, what is not is set aside there.
+    /// Part `k` covers the input rows `k * part_rows ..` of `input_rows`; the recipe must determine
+    /// these rows. A resumed table continues with its first `part_rows`, so no part is lost.
+    /// Committed parts, here or in the cache, are verified and stay. The output of another recipe
+    /// is retired into the cache, finished or not.
     ///
     /// # Errors
-    /// Files cannot be read, moved or written, or the place is a model's.
+    /// Files cannot be read, moved or written, or the key is a model's.
     pub fn write_table(
         &self,
-        place: &OutputKey,
+        key: &OutputKey,
         recipe: &Recipe,
         table: Option<TableKind>,
         input_rows: usize,
         part_rows: usize,
     ) -> Result<TableWriter<'_>, StoreError> {
-        place.check()?;
-        if place.kind != OutputKind::Table {
-            return Err(StoreError::Name { what: "table", name: place.to_string() });
+        check_key(key)?;
+        if key.kind != OutputKind::Table {
+            return Err(StoreError::Name { what: "table", name: key.to_string() });
         }
         let part_rows = part_rows.max(1);
-        let mut fresh = Manifest::new(place, recipe);
+        let mut fresh = Manifest::new(key, recipe);
         fresh.table = table;
-        (fresh.input_rows, fresh.part_rows) = (input_rows as u64, part_rows as u64);
+        fresh.input_rows = input_rows as u64;
+        fresh.part_rows = part_rows as u64;
         fresh.part_count = input_rows.div_ceil(part_rows).max(1) as u64;
 
-        let mut quarantined = self.verify(place)?;
-        if self.manifest(place)?.is_none_or(|manifest| manifest.fingerprint != fresh.fingerprint) {
-            self.retire(place)?;
-            if self.take_back(place, &fresh.fingerprint)? {
-                quarantined.extend(self.verify(place)?);
+        let mut quarantined = self.quarantine().verify(key)?;
+        if self.manifest(key)?.is_none_or(|manifest| manifest.fingerprint != fresh.fingerprint) {
+            self.cache().retire(key)?;
+            if self.cache().take_back(key, &fresh.fingerprint)? {
+                quarantined.extend(self.quarantine().verify(key)?);
             }
         }
-        let folder = self.path(place);
-        let manifest = match self.manifest(place)? {
-            Some(manifest) if same_slices(&manifest, &fresh) => manifest,
+        let folder = self.path(key);
+        let manifest = match self.manifest(key)? {
+            Some(manifest) if has_same_input(&manifest, &fresh) => manifest,
             there => {
                 if let Some(there) = there {
-                    quarantined.push(self.refuse_slices(place, &there, &fresh)?);
+                    quarantined.push(self.refuse_other_input(key, &there, &fresh)?);
                 }
                 files::create_folder(&folder)?;
                 fresh.write(&folder, &self.temporary()?)?;
                 fresh
             }
         };
-        let writer = TableWriter { lock: self, place: place.clone(), folder, manifest, quarantined, begun: Instant::now() };
+        let writer = TableWriter { lock: self, key: key.clone(), folder, manifest, quarantined, begun: Instant::now() };
         writer.remove_unlisted()?;
         Ok(writer)
     }
 
-    /// Parts of other slices of the same recipe are a caller's mistake, but no reason to lose them.
-    fn refuse_slices(&self, place: &OutputKey, there: &Manifest, fresh: &Manifest) -> Result<Quarantined, StoreError> {
+    /// The same recipe with other input rows is a caller's mistake. The old parts are moved aside,
+    /// not deleted.
+    fn refuse_other_input(&self, key: &OutputKey, there: &Manifest, fresh: &Manifest) -> Result<Quarantined, StoreError> {
         let describe = |manifest: &Manifest| format!("{} input rows", manifest.input_rows);
-        let path = self.path(place);
-        let moved_to = self.move_aside(&path, &place.word())?;
+        let path = self.path(key);
+        let moved_to = self.quarantine().move_aside(&path, &key.word())?;
         let report = Quarantined { path, moved_to, expected: describe(fresh), found: describe(there) };
-        self.report(place, std::slice::from_ref(&report))?;
+        self.quarantine().report(key, std::slice::from_ref(&report))?;
         Ok(report)
     }
 }
@@ -95,22 +98,22 @@ impl<'a> TableWriter<'a> {
         self.manifest.missing()
     }
 
-    /// The input rows that a part is made from.
+    /// The input rows of a part.
     pub fn rows_of(&self, part: usize) -> Range<usize> {
         self.manifest.rows_of(part)
     }
 
-    /// A part for people: `part-00002 of 5`, by the name of its file.
+    /// A part for messages: `part-00002 of 5`, after its file name.
     pub fn name_of(&self, part: usize) -> String {
         format!("part-{part:05} of {}", self.manifest.part_count)
     }
 
-    /// How many parts the table has when it is finished; at least one.
+    /// Parts of the finished table; at least one.
     pub fn part_count(&self) -> usize {
-        usize::try_from(self.manifest.part_count).unwrap_or(usize::MAX)
+        as_index(self.manifest.part_count)
     }
 
-    /// The rows of the parts that are committed, in order.
+    /// The rows of the committed parts, in order.
     ///
     /// # Errors
     /// A part cannot be read.
@@ -127,28 +130,30 @@ impl<'a> TableWriter<'a> {
     }
 
     fn listed(&self, part: usize) -> Option<&Part> {
-        self.manifest.parts.iter().find(|listed| usize::try_from(listed.index).is_ok_and(|index| index == part))
+        self.manifest.parts.iter().find(|listed| listed.index == part as u64)
     }
 
-    /// The damaged parts that were found and set aside when writing began; they are among the missing.
+    /// Damaged parts, found and moved aside at the begin; they are among the missing.
     pub fn quarantined(&self) -> &[Quarantined] {
         &self.quarantined
     }
 
-    /// Commits a part: when this returns it survives a kill.
+    /// Commits a part durably.
     ///
     /// # Errors
-    /// The part is not among the missing, the batch is not what the table should be, or files cannot be written.
+    /// The part is not among the missing, the batch violates the table's rules, or files cannot be
+    /// written.
     pub fn commit(&mut self, part: usize, batch: &RecordBatch) -> Result<(), StoreError> {
         let missing = self.missing();
         if !missing.contains(&part) {
-            return Err(StoreError::Part { place: self.place.clone(), part, missing });
+            return Err(StoreError::Part { key: self.key.clone(), part, missing });
         }
         self.write(part, format!("part-{part:05}.parquet"), batch)
     }
 
-    /// Begins a part whose rows come batch by batch, in the table's order ([`TableKind::order`]) if it has one; memory does not grow with
-    /// them. `schema` is that of the batches. `None` if the part is committed already.
+    /// Begins a part of several batches, in the table's order ([`TableKind::order`]) if it has one.
+    /// Memory does not grow with the rows. `schema` is the schema of the batches. `None` if the
+    /// part is already committed.
     ///
     /// # Errors
     /// Files cannot be written.
@@ -160,21 +165,23 @@ impl<'a> TableWriter<'a> {
         PartWriter::new(self, part, format!("part-{part:05}.parquet"), schema, in_order).map(Some)
     }
 
-    /// Puts other rows in the place of a committed part's, such as those that failed before: at every moment the old part is there or the
-    /// new one. A part that is not committed yet is committed.
+    /// Replaces the rows of a committed part, for example of failed requests. At every moment the
+    /// old or the new part exists. A missing part is committed.
     ///
     /// # Errors
     /// As [`TableWriter::commit`].
     pub fn replace(&mut self, part: usize, batch: &RecordBatch) -> Result<(), StoreError> {
         let Some(old) = self.listed(part).map(|listed| listed.file.clone()) else { return self.commit(part, batch) };
-        // The manifest decides which of the two names counts; files in place are never written to.
+        // The manifest decides between the two names; a committed file is never written again.
         let names = [format!("part-{part:05}.parquet"), format!("part-{part:05}-again.parquet")];
-        let Some(free) = names.into_iter().find(|name| *name != old) else { return Ok(()) };
+        let Some(free) = names.into_iter().find(|name| *name != old) else {
+            return Err(StoreError::internal("TableWriter::replace", format!("both names of part {part} are {old}")));
+        };
         self.write(part, free, batch)?;
         files::remove(&self.folder.join(old))
     }
 
-    /// Writes a part to `file`, which the manifest does not list, and lists it.
+    /// Writes a part to the new file `file` and lists it.
     fn write(&mut self, part: usize, file: String, batch: &RecordBatch) -> Result<(), StoreError> {
         if let Some(table) = self.manifest.table {
             table.check(batch).map_err(|source| StoreError::Table { path: self.folder.join(&file), source })?;
@@ -184,23 +191,25 @@ impl<'a> TableWriter<'a> {
         writer.commit().map(drop)
     }
 
-    /// Says that all parts are there, and shares the table through the cache. `counts` go into the manifest.
+    /// Marks the table as complete and shares it through the cache. `counts` go into the manifest.
     ///
     /// # Errors
     /// Parts are missing, or files cannot be written.
     pub fn finish(mut self, counts: BTreeMap<String, i64>) -> Result<Manifest, StoreError> {
-        let (done, of) = (self.manifest.parts.len() as u64, self.manifest.part_count);
+        let done = self.manifest.parts.len() as u64;
+        let of = self.manifest.part_count;
         if done != of {
-            return Err(StoreError::Incomplete { place: self.place, done, of });
+            return Err(StoreError::Incomplete { key: self.key, done, of });
         }
         self.manifest.counts = counts;
         self.manifest.complete = true;
-        self.lock.publish(&self.place, &self.folder, &self.manifest)?;
+        self.lock.cache().publish(&self.key, &self.folder, &self.manifest)?;
         self.manifest.write(&self.folder, &self.lock.temporary()?)?;
         Ok(self.manifest)
     }
 
-    /// Removes what a process left that was killed between a part's rename and its manifest.
+    /// Removes parts outside the manifest, left by a kill between a part's rename and the
+    /// manifest's.
     fn remove_unlisted(&self) -> Result<(), StoreError> {
         for path in files::list(&self.folder)? {
             let name = files::file_name(&path);
@@ -213,16 +222,16 @@ impl<'a> TableWriter<'a> {
     }
 }
 
-/// A part in the making; dropped before it is committed, it was never there.
+/// An unfinished part. Dropped before the commit, it leaves nothing.
 pub struct PartWriter<'w, 'a> {
     table: &'w mut TableWriter<'a>,
     part: usize,
     file: String,
     temporary: PathBuf,
-    /// The temporary file, which the encoder writes.
-    written: files::Growing,
-    encoder: Encoder<files::Growing>,
-    /// The checks of the rows; none where they were checked before.
+    /// The temporary file; the encoder writes it.
+    written: files::HashedFile,
+    encoder: Encoder<files::HashedFile>,
+    /// The checks of the rows; `None` if the caller has checked them.
     in_order: Option<InOrder>,
     rows: u64,
 }
@@ -236,8 +245,8 @@ impl<'w, 'a> PartWriter<'w, 'a> {
         in_order: Option<InOrder>,
     ) -> Result<Self, StoreError> {
         let temporary = table.lock.temporary()?;
-        let written = files::Growing::create(&temporary)?;
-        let encoder = Encoder::of_part(written.clone(), schema, &table.manifest.fingerprint, part);
+        let written = files::HashedFile::create(&temporary)?;
+        let encoder = Encoder::for_part(written.clone(), schema, &table.manifest.fingerprint, part);
         let encoder = encoder.map_err(|error| parquet::cannot_write(&table.folder.join(&file), error))?;
         Ok(Self { table, part, file, temporary, written, encoder, in_order, rows: 0 })
     }
@@ -249,7 +258,7 @@ impl<'w, 'a> PartWriter<'w, 'a> {
     /// Appends rows.
     ///
     /// # Errors
-    /// They are not what the table should be, are not in its order, or cannot be written.
+    /// The rows violate the table's rules or order, or cannot be written.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
         if let Some(in_order) = &mut self.in_order {
             in_order.check(batch).map_err(|source| StoreError::Table { path: self.table.folder.join(&self.file), source })?;
@@ -258,7 +267,7 @@ impl<'w, 'a> PartWriter<'w, 'a> {
         self.encoder.write(batch).map_err(|error| parquet::cannot_write(&self.path(), error))
     }
 
-    /// Lists the part: when this returns it survives a kill. Gives its rows.
+    /// Commits the part durably. Returns its number of rows.
     ///
     /// # Errors
     /// Files cannot be written.
@@ -268,21 +277,24 @@ impl<'w, 'a> PartWriter<'w, 'a> {
         encoder.finish().map_err(|error| parquet::cannot_write(&path, error))?;
         let (bytes, hash) = written.sync()?;
         files::rename(&temporary, &path)?;
-        let (index, blake3) = (part as u64, hash.to_hex().to_string());
+        let index = part as u64;
+        let blake3 = hash.to_hex().to_string();
         let mut manifest = table.manifest.clone();
         manifest.parts.retain(|other| other.index != index);
         manifest.add(Part { index, file, rows, bytes, blake3 });
         manifest.write(&table.folder, &table.lock.temporary()?)?;
         table.manifest = manifest;
         table.lock.remember(&table.folder, &table.manifest);
-        let mut event = Event::new(EventKind::PartCommitted, &table.place.name, table.place.iteration);
-        (event.part, event.rows, event.seconds) = (Some(index), Some(rows), Some(table.begun.elapsed().as_secs_f64()));
+        let mut event = Event::new(EventKind::PartCommitted, &table.key.name, table.key.iteration);
+        event.part = Some(index);
+        event.rows = Some(rows);
+        event.seconds = Some(table.begun.elapsed().as_secs_f64());
         table.begun = Instant::now();
         table.lock.record(event)?;
         Ok(rows)
     }
 }
 
-fn same_slices(one: &Manifest, other: &Manifest) -> bool {
+fn has_same_input(one: &Manifest, other: &Manifest) -> bool {
     (one.input_rows, one.table) == (other.input_rows, other.table)
 }

@@ -1,22 +1,25 @@
-//! A whole run compared, byte for byte, with what its manifests, seals and names say. Changes nothing.
+//! Verifies a whole run byte for byte against its manifests, checksums and file names. Changes
+//! nothing.
 //!
-//! What is not looked at can do no harm: the lock's file, which only names a process; `.partial/tmp-*`, which the next process removes;
-//! `quarantine/`, which is never read; in the cache, the outputs and logprobs of other runs, which are compared when a run takes them; and
-//! files that nothing lists, which are never read.
+//! It skips harmless files:
+//! - the lock's file: it only names a process;
+//! - `.partial/tmp-*`: the next process removes them;
+//! - `quarantine/` and files outside every manifest: nothing reads them;
+//! - outputs and memoized rows of other runs in the cache: a run verifies them on use.
 
 use std::collections::BTreeSet;
 
-use super::quarantine::{Quarantined, inspect_output};
-use super::{Run, StoreError, checkpoint, files, memo};
+use super::inspect::inspect_output;
+use super::{Quarantined, Run, StoreError, checkpoint, files, memo};
 use crate::dag::fingerprint::Fingerprint;
 use crate::tables::TableKind;
 
-/// What was looked at, and what was not as it should be.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// How many outputs, checkpoints, cached outputs and single files were compared.
+    /// The number of compared outputs, checkpoints, cached outputs and single files.
     pub compared: usize,
-    /// The damage, by path within each.
+    /// The damaged files, sorted by path within each of these.
     pub damaged: Vec<Quarantined>,
 }
 
@@ -26,7 +29,7 @@ impl Verified {
         self.damaged.extend(reports);
     }
 
-    /// A file that is right or has an error that says what is wrong.
+    /// Adds one file from the result of its reader.
     fn add_file<T>(&mut self, result: Result<T, StoreError>) -> Result<(), StoreError> {
         let report = |path, expected: &str, found| Quarantined { path, moved_to: None, expected: expected.to_string(), found };
         let reports = match result {
@@ -41,31 +44,34 @@ impl Verified {
 }
 
 impl Run {
-    /// Compares all outputs, checkpoints, what the cache has of them, the journal, `sources.json` and `pipeline.yaml` with what they should
-    /// be. [`super::RunLock::verify`] sets damage aside. While another process writes the run, what it replaces may be reported.
+    /// Compares all outputs, checkpoints, their copies in the cache, the journal, `sources.json`
+    /// and `pipeline.yaml`. `Quarantine::verify` moves damage aside. While another process writes
+    /// the run, its replaced files may be reported.
     ///
     /// # Errors
-    /// A file or folder is there and cannot be read.
+    /// A file or folder exists and cannot be read.
     pub fn verify_all(&self) -> Result<Verified, StoreError> {
         let mut verified = Verified::default();
-        let (mut made, mut inputs): (BTreeSet<Fingerprint>, BTreeSet<Fingerprint>) = Default::default();
-        for place in self.places()? {
-            verified.add(inspect_output(&self.path(&place))?);
-            if let Ok(Some(manifest)) = self.manifest(&place) {
+        let mut outputs: BTreeSet<Fingerprint> = BTreeSet::new();
+        let mut inputs: BTreeSet<Fingerprint> = BTreeSet::new();
+        for key in self.output_keys()? {
+            verified.add(inspect_output(&self.path(&key))?);
+            if let Ok(Some(manifest)) = self.manifest(&key) {
                 inputs.extend(manifest.recipe.inputs.into_values().flatten());
-                made.insert(manifest.fingerprint);
+                outputs.insert(manifest.fingerprint);
             }
         }
         for path in files::list(&self.partial())?.iter().filter(|path| checkpoint::is_checkpoint(path)) {
             verified.add(checkpoint::inspect(path)?);
         }
-        for fingerprint in &made {
-            for folder in [self.cache_entry(fingerprint), self.aside(fingerprint)].iter().filter(|folder| folder.is_dir()) {
+        for fingerprint in &outputs {
+            for folder in [self.cache_entry(fingerprint), self.unfinished_cache_entry(fingerprint)].iter().filter(|folder| folder.is_dir())
+            {
                 verified.add(inspect_output(folder)?);
             }
         }
-        for of in &inputs {
-            for path in self.runs().kept_parts(TableKind::Logprobs, of)? {
+        for source in &inputs {
+            for path in self.runs().memo_parts(TableKind::Logprobs, source)? {
                 verified.add(memo::inspect(&path, TableKind::Logprobs)?);
             }
         }

@@ -136,7 +136,7 @@ impl Reader {
                 Some(numbers) => numbers.clone(),
                 None => {
                     let session = Session::bounded()?;
-                    session.register_places("rows", &self.run, std::slice::from_ref(place))?;
+                    session.register_outputs("rows", &self.run, std::slice::from_ref(place))?;
                     numbers(&session.query(query)?)?
                 }
             };

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::super::CliError;
 use super::super::format::{self, Format};
 use crate::did_you_mean::suggestion;
-use crate::sql::{Listed, LiveSession, Session};
+use crate::sql::{TableInfo, LiveSession, Session};
 
 const HELP: &str = "a query ends with a semicolon and may take several lines
 \\d                     the tables and views, with their rows
@@ -90,7 +90,7 @@ pub(super) fn formats() -> impl Iterator<Item = &'static str> {
 /// One line a table or view: its name, which of the two it is, its rows.
 fn tables(session: &Session) -> Result<String, CliError> {
     let mut lines = Vec::new();
-    for Listed { name, view, .. } in session.listed()? {
+    for TableInfo { name, view, .. } in session.describe_tables()? {
         let rows = session.count(&format!("SELECT count(*) FROM {}", quoted(&name)))?;
         lines.push(format!("{name:32} {:6} {rows:>10}", if view { "view" } else { "table" }));
     }
@@ -100,7 +100,7 @@ fn tables(session: &Session) -> Result<String, CliError> {
 fn columns(session: &Session, table: &str) -> Result<String, CliError> {
     // As SQL has it, a name in quotes is taken as it is.
     let name = table.strip_prefix('"').and_then(|table| table.strip_suffix('"')).unwrap_or(table);
-    let tables = session.listed()?;
+    let tables = session.describe_tables()?;
     let Some(found) = tables.iter().find(|table| table.name == name) else {
         let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
         return Err(CliError::Input(format!("\\d {table}: no such table{}", suggestion(name, &names))));

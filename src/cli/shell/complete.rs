@@ -8,7 +8,7 @@ use rustyline::{Context, Helper};
 use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 
 use super::command::{COMMANDS, formats, quoted};
-use crate::sql::{Listed, Session};
+use crate::sql::{TableInfo, Session};
 
 /// The keywords that questions are made of; the parser knows hundreds that no query here can use.
 const KEYWORDS: [&str; 44] = [
@@ -69,9 +69,9 @@ pub(super) struct Words {
 impl Words {
     /// What the session's tables and their columns are called, for a query that begins with `before`.
     pub fn of(session: &Session, before: &str) -> Self {
-        let columns = |table: Listed| (table.name, table.schema.fields().iter().map(|field| field.name().clone()).collect());
+        let columns = |table: TableInfo| (table.name, table.schema.fields().iter().map(|field| field.name().clone()).collect());
         // Without tables there is less to complete, which is not worth an error.
-        Self { tables: session.listed().unwrap_or_default().into_iter().map(columns).collect(), before: before.to_string() }
+        Self { tables: session.describe_tables().unwrap_or_default().into_iter().map(columns).collect(), before: before.to_string() }
     }
 
     /// Where the word before `position` begins, and what it may become.

@@ -245,7 +245,7 @@ impl Context<'_> {
             let key = source.output_key();
             let problem = |found: &str| OperatorError::internal(PLACE, format!("imported table {}: {found}", source.name));
             let manifest = self.run.manifest(&key)?.ok_or_else(|| problem("no manifest"))?;
-            session.register_places(name, self.run, &[key])?;
+            session.register_outputs(name, self.run, &[key])?;
             return usize::try_from(manifest.rows()).map_err(|_| problem("more rows than memory has addresses"));
         }
         let prompts = self.prompts(slot)?;
@@ -258,13 +258,13 @@ impl Context<'_> {
     pub fn register(&self, session: &Session, name: &str, slot: Slot) -> Result<(), OperatorError> {
         let keys: Vec<OutputKey> =
             self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
-        Ok(session.register_places(name, self.run, &keys)?)
+        Ok(session.register_outputs(name, self.run, &keys)?)
     }
 
     /// Offers every table in `slot` under its name in the query.
     pub fn register_named(&self, session: &Session, slot: Slot) -> Result<(), OperatorError> {
         for input in self.task.inputs(slot) {
-            session.register_places(&input.name, self.run, &[self.table(input.input)?.0])?;
+            session.register_outputs(&input.name, self.run, &[self.table(input.input)?.0])?;
         }
         Ok(())
     }

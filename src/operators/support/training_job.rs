@@ -95,7 +95,7 @@ impl<'a> TrainingJob<'a> {
         let total = epochs.total_steps();
         let model = load()?;
         let fingerprint = context.recipe.fingerprint();
-        let (found, damaged) = context.run.checkpoint(&key, &fingerprint)?;
+        let (found, damaged) = context.run.checkpoints().latest(&key, &fingerprint)?;
         damaged.iter().for_each(|bad| context.progress.warned(&label, &bad.to_string()));
         let (mut trainer, mut rows) = match found {
             Some(found) => {
@@ -133,7 +133,7 @@ impl<'a> TrainingJob<'a> {
             context.progress.advanced(&label, trainer.step(), tokens);
             let stopped = (context.stopped)();
             if trainer.step() < total && (stopped || trainer.step().is_multiple_of(checkpoint_every)) {
-                context.run.commit_checkpoint(&key, &fingerprint, trainer.step(), total, |folder| -> Result<(), OperatorError> {
+                context.run.checkpoints().commit(&key, &fingerprint, trainer.step(), total, |folder| -> Result<(), OperatorError> {
                     trainer.save_state(folder)?;
                     Ok(store::write_parquet(&folder.join(training_table::CHECKPOINT_FILE), &training_table::batch(&rows))?)
                 })?;

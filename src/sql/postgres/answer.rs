@@ -1,6 +1,7 @@
-//! Answers statements, of the simple protocol and of the one with prepared statements.
+//! Answers statements of the simple protocol and of the extended one with prepared statements.
 //!
-//! The engine's calls block and have a runtime of their own: they are made on threads that may block, and rows come over a channel.
+//! The engine's calls block and have their own runtime. They run on threads for blocking work, and
+//! rows come over a channel.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,26 +16,23 @@ use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
 use pgwire::api::stmt::QueryParser;
 use pgwire::api::store::PortalStore;
 use pgwire::api::{ClientInfo, ClientPortalStore, Type};
-use pgwire::error::{ErrorInfo, PgWireError, PgWireResult, SEVERITY_ERROR};
+use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 
+use super::errors::{INTERNAL, SYNTAX_OR_ACCESS, client_error};
 use super::parameters::{self, Value};
 use super::rows::{self, Encoder};
 use super::statement::{Query, Statement};
-use crate::sql::{LiveSession, Session, Streamed};
+use crate::sql::{LiveSession, RowStream, Session};
 use crate::store::StoreError;
 
-/// SQLSTATE of a statement that is wrong, and of all else.
-const SYNTAX_OR_ACCESS: &str = "42000";
-const INTERNAL: &str = "XX000";
-
-/// What answers.
+/// Answers the statements of all clients.
 pub(super) struct Answerer {
     live: Arc<LiveSession>,
     parser: Arc<Parser>,
 }
 
-/// What says of a statement what it takes and gives.
+/// Describes statements: the types of their parameters and the columns of their rows.
 pub(super) struct Parser {
     live: Arc<LiveSession>,
 }
@@ -54,15 +52,17 @@ impl Answerer {
         }
     }
 
-    /// The rows of a query. The first ones are waited for here, where a client can still take the query back.
+    /// The rows of a query. It waits for the first ones here, because a client can still cancel the
+    /// query here.
     async fn rows(&self, query: &Query, values: Vec<Value>, format: &Format) -> PgWireResult<QueryResponse> {
-        let (live, asked) = (self.live.clone(), query.clone());
+        let live = self.live.clone();
+        let owned = query.clone();
         let streamed = blocking(&query.text, move || {
             let session = live.session()?;
-            let values = parameters::scalars(&values, &asked.parameters)?;
-            Session::stream(&session, &asked.text, values)
+            let values = parameters::scalars(&values, &owned.parameters)?;
+            Session::stream(&session, &owned.text, values)
         });
-        let mut streamed = Streaming(Some(streamed.await?));
+        let mut streamed = BlockingDrop(Some(streamed.await?));
         let encoder = Encoder::new(&streamed.schema(), format)?;
         let fields = encoder.fields();
         let first = streamed.next().await;
@@ -79,15 +79,16 @@ impl Answerer {
     }
 }
 
-/// Rows on their way; the session behind them ends on a thread that may block, as a runtime must.
-struct Streaming(Option<Streamed>);
+/// A stream of rows, dropped on a thread for blocking work: the drop of its session's runtime
+/// blocks.
+struct BlockingDrop(Option<RowStream>);
 
-impl Streaming {
+impl BlockingDrop {
     fn schema(&self) -> Arc<Schema> {
-        self.0.as_ref().map_or_else(|| Arc::new(Schema::empty()), Streamed::schema)
+        self.0.as_ref().map_or_else(|| Arc::new(Schema::empty()), RowStream::schema)
     }
 
-    /// The next rows, which may be asked for again after the last ones.
+    /// The next rows; `None` at the end and after it.
     async fn next(&mut self) -> Option<Result<RecordBatch, StoreError>> {
         let next = self.0.as_mut()?.next().await;
         if next.is_none() {
@@ -97,32 +98,26 @@ impl Streaming {
     }
 }
 
-impl Drop for Streaming {
+impl Drop for BlockingDrop {
     fn drop(&mut self) {
         let streamed = self.0.take();
         tokio::task::spawn_blocking(move || drop(streamed));
     }
 }
 
-/// Does `work` on a thread that may block.
+/// Does `work` on a thread for blocking work.
 async fn blocking<T: Send + 'static>(text: &str, work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> PgWireResult<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| refused(&error, text)),
-        Err(error) => Err(failed(INTERNAL, &format!("the SQL engine cannot run this query: {error}"), None)),
+        Err(error) => Err(client_error(INTERNAL, &format!("the SQL engine cannot run this query: {error}"), None)),
     }
 }
 
-/// The store's error as a client sees it.
+/// The store's error for a client.
 fn refused(error: &StoreError, text: &str) -> PgWireError {
     let asks_catalog = text.contains("pg_catalog") || text.contains("pg_class");
     let hint = "there is no pg_catalog here, which psql's \\d and some tools ask; SHOW TABLES lists the tables, information_schema.columns the columns";
-    failed(if error.is_input() { SYNTAX_OR_ACCESS } else { INTERNAL }, &error.to_string(), asks_catalog.then_some(hint))
-}
-
-pub(super) fn failed(code: &str, message: &str, hint: Option<&str>) -> PgWireError {
-    let mut info = ErrorInfo::new(SEVERITY_ERROR.to_string(), code.to_string(), message.to_string());
-    info.hint = hint.map(String::from);
-    PgWireError::UserError(Box::new(info))
+    client_error(if error.is_input() { SYNTAX_OR_ACCESS } else { INTERNAL }, &error.to_string(), asks_catalog.then_some(hint))
 }
 
 #[async_trait]
@@ -134,7 +129,7 @@ impl SimpleQueryHandler for Answerer {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        Ok(vec![self.answer(&Statement::read(text), Vec::new(), &Format::UnifiedText).await?])
+        Ok(vec![self.answer(&Statement::parse(text), Vec::new(), &Format::UnifiedText).await?])
     }
 }
 
@@ -155,7 +150,7 @@ impl ExtendedQueryHandler for Answerer {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let values = match &portal.statement.statement {
-            Statement::Query(query) => parameters::read(portal, &query.parameters)?,
+            Statement::Query(query) => parameters::decode(portal, &query.parameters)?,
             _ => Vec::new(),
         };
         self.answer(&portal.statement.statement, values, &portal.result_column_format).await
@@ -170,10 +165,11 @@ impl QueryParser for Parser {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let mut statement = Statement::read(text);
+        let mut statement = Statement::parse(text);
         if let Statement::Query(query) = &mut statement {
-            let (live, text) = (self.live.clone(), query.text.clone());
-            let (columns, parameters) = blocking(&query.text, move || live.session()?.described(&text)).await?;
+            let live = self.live.clone();
+            let text = query.text.clone();
+            let (columns, parameters) = blocking(&query.text, move || live.session()?.describe_query(&text)).await?;
             (query.columns, query.parameters) = (Some(columns), parameters);
         }
         Ok(Some(statement))

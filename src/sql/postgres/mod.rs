@@ -1,10 +1,13 @@
-//! A run's tables over PostgreSQL's protocol, for its clients and drivers: queries only, from this machine only.
+//! A run's tables over PostgreSQL's protocol, for its clients and drivers. The server is read-only.
+//! It binds to loopback only: it has no authentication.
 //!
-//! Each statement sees what is committed when it comes. Transactions begin and end without effect, because nothing can be changed; `SET` is
-//! accepted and changes nothing, because drivers send it unasked. There is no `pg_catalog`: `information_schema` and `SHOW TABLES` are DataFusion's.
-//! Knows the protocol and Arrow; not what a run is beyond [`Live`].
+//! Each statement sees the last committed state. Transactions begin and end without effect, because
+//! every statement is read-only. `SET` is accepted without effect, because drivers send it on their
+//! own. There is no `pg_catalog`; `information_schema` and `SHOW TABLES` come from DataFusion.
+//! Knows the protocol and Arrow, and a run only as a [`LiveSession`].
 
 mod answer;
+mod errors;
 mod parameters;
 mod rows;
 mod statement;
@@ -25,18 +28,18 @@ use tokio::sync::Semaphore;
 use crate::sql::LiveSession;
 use answer::Answerer;
 
-/// More clients than one person has; one above it is turned away.
+/// The most clients at once; further ones are turned away.
 const MOST_CLIENTS: usize = 64;
 
-/// Why there is no server.
+/// The server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address is none of this machine's own.
+    /// The address is not a loopback address.
     #[error("--serve {address}: expected HOST:PORT of this machine alone, such as 127.0.0.1:5432, found {found}")]
     Address {
-        /// What was given.
+        /// The given address.
         address: String,
-        /// What is wrong with it.
+        /// The problem.
         found: String,
     },
     /// The system refuses to listen.
@@ -44,7 +47,7 @@ pub enum ServeError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What it says.
+        /// The system's reason.
         source: io::Error,
     },
     /// The system gives no threads.
@@ -52,10 +55,11 @@ pub enum ServeError {
     Start(io::Error),
 }
 
-/// Answers clients at `address` until the process ends. `listening` is told the address, whose port is the system's choice where 0 was given.
+/// Answers clients at `address` until the process ends. `listening` receives the actual address;
+/// for port 0 the system chooses one.
 ///
 /// # Errors
-/// The address is not a loopback one, or cannot be listened at.
+/// The address is not a loopback address, or listening fails.
 pub fn serve(live: LiveSession, address: &str, listening: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
     let address = loopback(address)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(ServeError::Start)?;
@@ -66,12 +70,12 @@ pub fn serve(live: LiveSession, address: &str, listening: impl FnOnce(SocketAddr
         let handlers = Arc::new(Handlers::new(live));
         let clients = Arc::new(Semaphore::new(MOST_CLIENTS));
         loop {
-            // A connection that failed before it was accepted is its client's trouble.
+            // A connection with an error before its acceptance concerns only its client.
             let Ok((socket, _)) = listener.accept().await else { continue };
             let Ok(permit) = clients.clone().try_acquire_owned() else { continue };
             let handlers = handlers.clone();
             tokio::spawn(async move {
-                // A client that went away is not an error.
+                // A disconnected client is no error.
                 let _ = process_socket(socket, None, handlers).await;
                 drop(permit);
             });
@@ -79,7 +83,7 @@ pub fn serve(live: LiveSession, address: &str, listening: impl FnOnce(SocketAddr
     })
 }
 
-/// The address, if no other machine can reach it.
+/// Parses the address and refuses all but loopback addresses.
 fn loopback(address: &str) -> Result<SocketAddr, ServeError> {
     let wrong = |found: String| ServeError::Address { address: address.to_string(), found };
     let found: Vec<SocketAddr> = address.to_socket_addrs().map_err(|error| wrong(format!("something else ({error})")))?.collect();
@@ -89,7 +93,7 @@ fn loopback(address: &str) -> Result<SocketAddr, ServeError> {
     }
 }
 
-/// What answers each kind of message.
+/// The handlers for each kind of message.
 struct Handlers {
     answerer: Arc<Answerer>,
     startup: Arc<Startup>,
@@ -125,7 +129,7 @@ impl PgWireServerHandlers for Handlers {
     }
 }
 
-/// Lets everyone in who is on this machine.
+/// Accepts every client of this machine.
 struct Startup {
     connections: Arc<ConnectionManager>,
 }

@@ -1,4 +1,4 @@
-//! Rows on the wire: which type of PostgreSQL a column has there, and its values.
+//! Rows on the wire: the PostgreSQL types and values of columns.
 //!
 //! | Arrow | PostgreSQL |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | Utf8 and its like | text |
 //! | Timestamp, Date32, Date64 | timestamp; date |
 //! | lists of Int32, Int64, Float64, Utf8 | int4[], int8[], float8[], text[] |
-//! | all else: structs, maps, lists of those | text, as `optune sql` prints it |
+//! | all else: structs, maps, lists of those | text, as printed by `optune sql` |
 
 use std::sync::Arc;
 
@@ -24,13 +24,9 @@ use pgwire::api::results::{DataRowEncoder, FieldInfo};
 use pgwire::error::PgWireResult;
 use pgwire::messages::data::DataRow;
 
-use super::answer::failed;
+use super::errors::{NOT_SENT, PROTOCOL, client_error};
 
-/// SQLSTATE of a message that is not as the protocol has it, and of a value that cannot be sent.
-const PROTOCOL: &str = "08P01";
-const NOT_SENT: &str = "22000";
-
-/// The type that a column has on the wire.
+/// The type of a column on the wire.
 pub(super) fn postgres_type(kind: &DataType) -> Type {
     match kind {
         DataType::Boolean => Type::BOOL,
@@ -52,13 +48,13 @@ pub(super) fn postgres_type(kind: &DataType) -> Type {
     }
 }
 
-/// The columns, as a client is told of them.
+/// The description of the columns for a client.
 pub(super) fn fields(schema: &Schema, format: &Format) -> PgWireResult<Vec<FieldInfo>> {
     if let Format::Individual(formats) = format
         && formats.len() != schema.fields().len()
     {
         let problem = format!("expected formats of {} columns, found {}", schema.fields().len(), formats.len());
-        return Err(failed(PROTOCOL, &problem, None));
+        return Err(client_error(PROTOCOL, &problem, None));
     }
     let field = |(index, field): (usize, &Arc<arrow::datatypes::Field>)| {
         FieldInfo::new(field.name().clone(), None, None, postgres_type(field.data_type()), format.format_for(index))
@@ -72,10 +68,12 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
+    /// For rows of this schema.
     pub fn new(schema: &Schema, format: &Format) -> PgWireResult<Self> {
         Ok(Self { fields: Arc::new(fields(schema, format)?) })
     }
 
+    /// The description of the columns.
     pub fn fields(&self) -> Arc<Vec<FieldInfo>> {
         self.fields.clone()
     }
@@ -115,7 +113,7 @@ impl Column {
             _ => array.data_type().clone(),
         };
         let options = CastOptions { safe: false, ..CastOptions::default() };
-        let array = cast_with_options(array, &target, &options).map_err(|error| failed(NOT_SENT, &error.to_string(), None))?;
+        let array = cast_with_options(array, &target, &options).map_err(|error| client_error(NOT_SENT, &error.to_string(), None))?;
         Ok(Self { array, kind: kind.clone() })
     }
 
@@ -159,15 +157,16 @@ fn item(array: &ArrayRef, row: usize) -> ArrayRef {
     }
 }
 
-/// A day, from days since 1970.
+/// The date this many days after 1970-01-01; `None` outside the range of dates.
 fn date(days: i32) -> Option<NaiveDate> {
     let epoch = NaiveDate::from_ymd_opt(1970, 1, 1)?;
     let count = Days::new(u64::from(days.unsigned_abs()));
     if days < 0 { epoch.checked_sub_days(count) } else { epoch.checked_add_days(count) }
 }
 
+/// A value as `optune sql` prints it.
 fn printed(array: &ArrayRef, row: usize) -> PgWireResult<String> {
-    let failed = |error: arrow::error::ArrowError| failed(NOT_SENT, &error.to_string(), None);
+    let failed = |error: arrow::error::ArrowError| client_error(NOT_SENT, &error.to_string(), None);
     let options = FormatOptions::default();
     ArrayFormatter::try_new(array.as_ref(), &options).map_err(failed)?.value(row).try_to_string().map_err(failed)
 }

@@ -1,33 +1,34 @@
-//! A statement as it comes: a query, or one of the few words that drivers send around queries.
+//! A client's statement: a query, or one of the few other statements of drivers.
 
 use arrow::datatypes::{DataType, SchemaRef};
 
-/// What a statement is.
+/// A statement.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Statement {
-    /// To be answered with rows.
+    /// Its answer has rows.
     Query(Query),
-    /// A transaction begins; with the word to answer.
+    /// A transaction begins.
     Begin,
-    /// A transaction ends.
+    /// A transaction ends; with the word of the answer.
     End(&'static str),
-    /// Accepted, without effect.
+    /// Accepted without effect; with the word of the answer.
     Setting(&'static str),
 }
 
-/// A query and what is known of it before it runs.
+/// A query with its description before it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Query {
+    /// The SQL text.
     pub text: String,
-    /// The columns of its rows; none where it was not asked for them.
+    /// The columns of its rows; `None` in the simple protocol.
     pub columns: Option<SchemaRef>,
-    /// The types of `$1`, `$2`, …, as far as they can be told.
+    /// The types of `$1`, `$2`, …, as far as the query determines them.
     pub parameters: Vec<Option<DataType>>,
 }
 
 impl Statement {
-    /// What `text` is, by its first word.
-    pub fn read(text: &str) -> Self {
+    /// Classifies `text` by its first word.
+    pub fn parse(text: &str) -> Self {
         let text = text.trim().trim_end_matches(';').trim_end();
         let first = text.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default().to_ascii_uppercase();
         match first.as_str() {

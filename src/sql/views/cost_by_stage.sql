@@ -1,6 +1,5 @@
--- What did each node cost in each iteration? Seconds that this run spent on it, all attempts together (those of a process that was killed
--- have no end, and are not in the sum); tokens that are in it, generated or trained on; its rows. `reused`: the run never began it, because the
--- cache had it.
+-- The cost of each node in each iteration: seconds of this run (all attempts, except those ended by a kill), generated or
+-- trained tokens, and rows. `reused`: the output came from the cache, and this run never started the node.
 WITH spent AS (
   SELECT node, iteration, sum(CASE WHEN event IN ('node_done', 'node_failed', 'interrupted') THEN seconds END) AS seconds
   FROM journal

@@ -1,5 +1,5 @@
--- Which pairs differ most in their rewards, and what do they say? The pairs of all iterations with their texts, and which of them
--- is the first, second, … by its gap: `WHERE place <= 10` are the ten largest.
+-- The pairs with the largest reward differences, with their texts. It covers all iterations. `place` numbers the pairs by
+-- their gap: `WHERE place <= 10` gives the ten largest.
 WITH pairs AS (
   {pairs}
 ), responses AS (

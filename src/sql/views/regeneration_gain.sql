@@ -1,5 +1,5 @@
--- What did it gain to sample new responses to the selected prompts? The statistic of their rewards that prompts are ranked by, in the
--- pool before and in the pool after, as means over the selected prompts of an iteration. Where nothing was sampled before, nothing is gained.
+-- The gain of new responses for the selected prompts. It compares the ranking statistic of a prompt's rewards before and
+-- after, as means over the selected prompts of an iteration. Without earlier responses there is no gain.
 WITH selection AS (
   {selection}
 ), pool AS (

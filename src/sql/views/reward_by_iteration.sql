@@ -1,5 +1,5 @@
--- What were the responses of each iteration worth? One row for each table of rewards and iteration: those that training is made of, and
--- those that an evaluation samples (`<evaluation>_rewards`). Responses without a reward count in `responses` alone.
+-- The rewards of each iteration: one row for each table of rewards and iteration. The tables are those of training and those
+-- of evaluations (`<evaluation>_rewards`). A response without a reward counts only in `responses`.
 WITH rewards AS (
   {rewards}
 )

@@ -136,7 +136,7 @@ fn batches_files_and_places_can_be_registered_and_empty_results_have_columns() {
     let run = run_with_tables(&space);
     let session = Session::with_memory_limit(64 << 20, space.path()).unwrap();
     session.register_batches("a", vec![part(0.5, 0), part(0.5, 1)]).unwrap();
-    session.register_places("b", &run, &[OutputKey::table("pool", Some(1)), OutputKey::table("pool", Some(2))]).unwrap();
+    session.register_outputs("b", &run, &[OutputKey::table("pool", Some(1)), OutputKey::table("pool", Some(2))]).unwrap();
     session.register_files("c", &[(None, run.path(&OutputKey::table("mine", None)).join("part-00000.parquet"))]).unwrap();
     assert_eq!(number(&session, "SELECT count(*) FROM a JOIN b USING (prompt_id, response_index) WHERE iteration = 1"), 16);
     assert_eq!(number(&session, "SELECT max(n) FROM c"), 3);
@@ -145,7 +145,7 @@ fn batches_files_and_places_can_be_registered_and_empty_results_have_columns() {
     assert!(refused(&session, "SELECT iteration FROM c").contains("iteration"));
     assert!(session.register_batches("d", Vec::new()).unwrap_err().to_string().contains("table d: expected at least one batch"));
     assert!(session.register_files("d", &[]).is_err());
-    assert!(matches!(session.register_places("d", &run, &[OutputKey::table("none", None)]), Err(StoreError::Missing { .. })));
+    assert!(matches!(session.register_outputs("d", &run, &[OutputKey::table("none", None)]), Err(StoreError::Missing { .. })));
 }
 
 #[cfg(unix)]

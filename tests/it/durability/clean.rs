@@ -24,7 +24,7 @@ fn what_no_run_needs_is_found_and_removed() {
     make_table(&lock, &table, 0.7, 1).unwrap();
     make_table(&lock, &table, 0.8, 9).unwrap();
     let save = |ratio: f64| {
-        lock.commit_checkpoint(&model, &recipe(ratio).fingerprint(), 1, 2, |dir| {
+        lock.checkpoints().commit(&model, &recipe(ratio).fingerprint(), 1, 2, |dir| {
             fs::write(dir.join("weights"), "w").map_err(|source| StoreError::Io { action: "write", path: dir.into(), source })
         })
         .unwrap()
@@ -32,7 +32,7 @@ fn what_no_run_needs_is_found_and_removed() {
     let old_checkpoint = save(0.1);
     make_model(&lock, &model, 0.9).unwrap();
     let other = OutputKey::model("other", None);
-    let live = lock.commit_checkpoint(&other, &recipe(0.2).fingerprint(), 1, 2, |_| Ok::<(), StoreError>(())).unwrap();
+    let live = lock.checkpoints().commit(&other, &recipe(0.2).fingerprint(), 1, 2, |_| Ok::<(), StoreError>(())).unwrap();
     drop(lock);
     fs::create_dir_all(space.runs().root().join(".cache/tmp-1-run-0")).unwrap();
     fs::create_dir_all(space.run("run").folder().join("quarantine")).unwrap();
@@ -93,13 +93,13 @@ fn what_is_kept_for_a_model_goes_when_no_run_reads_that_model() {
     // The input of every recipe here, and another one.
     let (read, unread) = (Fingerprint::from_contents(b"fresh"), Fingerprint::from_contents(b"gone"));
     for of in [&read, &unread] {
-        lock.keep(TableKind::Logprobs, of, &logprobs::batch(&logprob_rows(&mut Draw(1), 3))).unwrap();
+        lock.memo().add(TableKind::Logprobs, of, &logprobs::batch(&logprob_rows(&mut Draw(1), 3))).unwrap();
     }
     drop(lock);
     let garbage = space.runs().garbage().unwrap();
     assert_eq!(names(&space, &garbage), [format!(".cache/logprobs/{unread}")]);
     space.runs().remove(&garbage).unwrap();
     assert_eq!(space.runs().garbage().unwrap(), []);
-    let (batches, _) = space.lock("run").kept(&OutputKey::table("pool", Some(1)), TableKind::Logprobs, &read).unwrap();
+    let (batches, _) = space.lock("run").memo().read(&OutputKey::table("pool", Some(1)), TableKind::Logprobs, &read).unwrap();
     assert_eq!(rows_of(&batches), 3);
 }

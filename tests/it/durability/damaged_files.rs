@@ -60,7 +60,7 @@ fn a_damaged_part_is_set_aside_and_made_anew_with_the_same_bytes() {
                 .any(|event| event.event == EventKind::Quarantined && event.message.as_ref().unwrap().contains(found))
         );
         // The entry of the cache is valid again.
-        assert_eq!(space.lock("other").adopt(&place, &recipe(0.5).fingerprint()).unwrap(), (true, Vec::new()));
+        assert_eq!(space.lock("other").cache().adopt(&place, &recipe(0.5).fingerprint()).unwrap(), (true, Vec::new()));
     }
 }
 
@@ -105,7 +105,7 @@ fn a_damaged_model_file_is_set_aside_and_the_model_is_to_be_made() {
     drop(lock);
     assert!(matches!(space.run("run").model_dir(&place), Err(StoreError::Damaged { .. })));
     let lock = space.lock("run");
-    let reports = lock.verify(&place).unwrap();
+    let reports = lock.quarantine().verify(&place).unwrap();
     assert_eq!(reports.iter().filter(|report| report.path == path).count(), 1);
     assert!(lock.folder().join("quarantine/policy-1-original-model.safetensors-1").exists());
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Absent);
@@ -125,7 +125,7 @@ fn a_damaged_cache_entry_is_never_adopted() {
     flip_a_bit(&entry.join("part-00002.parquet"));
     let lock = space.lock("two");
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Cached);
-    let (adopted, reports) = lock.adopt(&place, &recipe(0.5).fingerprint()).unwrap();
+    let (adopted, reports) = lock.cache().adopt(&place, &recipe(0.5).fingerprint()).unwrap();
     assert!(!adopted);
     assert_eq!(reports.len(), 1);
     assert!(reports[0].moved_to.as_ref().unwrap().starts_with(lock.folder().join("quarantine")));
@@ -173,11 +173,11 @@ fn an_edited_manifest_and_a_lost_one_are_set_aside_with_their_folder() {
         let bad: Vec<&Quarantined> = verified.damaged.iter().filter(|bad| bad.path == path).collect();
         assert!(bad.len() == 1 && bad[0].found.contains(found), "{verified:?}");
         let lock = space.lock("run");
-        let reports = lock.verify(&place).unwrap();
+        let reports = lock.quarantine().verify(&place).unwrap();
         assert!(reports.len() == 1 && reports[0].path == path, "{reports:?}");
         assert_eq!(reports[0].moved_to, Some(lock.folder().join("quarantine/pool-1-1")));
         assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Cached);
-        assert!(lock.adopt(&place, &recipe(0.5).fingerprint()).unwrap().0);
+        assert!(lock.cache().adopt(&place, &recipe(0.5).fingerprint()).unwrap().0);
         assert_eq!(snapshot(&lock.path(&place)), expected);
     }
 }
@@ -187,10 +187,10 @@ fn a_checkpoint_that_says_something_else_is_set_aside_and_reported() {
     let space = Space::new();
     let (place, fingerprint) = (OutputKey::model("policy", Some(1)), recipe(0.5).fingerprint());
     let lock = space.lock("run");
-    let dir = lock.commit_checkpoint(&place, &fingerprint, 1, 2, |dir| write(&dir.join("weights"), &[7; 100])).unwrap();
+    let dir = lock.checkpoints().commit(&place, &fingerprint, 1, 2, |dir| write(&dir.join("weights"), &[7; 100])).unwrap();
     flip_a_bit(&dir.join("checkpoint.json"));
     assert_eq!(lock.verify_all().unwrap().damaged[0].path, dir.join("checkpoint.json"));
-    let (none, reports) = lock.checkpoint(&place, &fingerprint).unwrap();
+    let (none, reports) = lock.checkpoints().latest(&place, &fingerprint).unwrap();
     assert!(none.is_none() && reports.len() == 1 && reports[0].path == dir.join("checkpoint.json"), "{reports:?}");
     assert!(reports[0].moved_to.as_ref().unwrap().join("weights").exists());
 }

@@ -19,12 +19,12 @@ fn rows(seed: u64) -> Vec<logprobs::Row> {
 }
 
 fn keep(lock: &RunLock, of: &Fingerprint, seed: u64) -> Result<(), StoreError> {
-    lock.keep(TABLE, of, &logprobs::batch(&rows(seed)))
+    lock.memo().add(TABLE, of, &logprobs::batch(&rows(seed)))
 }
 
 /// The memoized rows, sorted, and the paths of the quarantined files.
 fn kept(lock: &RunLock, of: &Fingerprint) -> (Vec<logprobs::Row>, Vec<String>) {
-    let (batches, reports) = lock.kept(&OutputKey::table("policy_pairs", Some(1)), TABLE, of).unwrap();
+    let (batches, reports) = lock.memo().read(&OutputKey::table("policy_pairs", Some(1)), TABLE, of).unwrap();
     let mut rows: Vec<logprobs::Row> = batches.iter().flat_map(|batch| logprobs::rows(batch).unwrap()).collect();
     rows.sort_by_key(|row| row.key);
     (rows, reports.iter().map(|report| report.to_string()).collect())
@@ -50,7 +50,7 @@ fn what_one_run_keeps_another_finds() {
     assert_eq!(kept(&lock, &other), (sorted(&[3]), Vec::new()));
     let mut bad = rows(4);
     bad[3].logprob = f64::NAN;
-    let error = lock.keep(TABLE, &of, &logprobs::batch(&bad)).unwrap_err().to_string();
+    let error = lock.memo().add(TABLE, &of, &logprobs::batch(&bad)).unwrap_err().to_string();
     assert!(error.contains("table logprobs, row 3: logprob: expected a finite number, found NaN"), "{error}");
 }
 

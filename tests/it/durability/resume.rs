@@ -159,9 +159,9 @@ fn what_one_run_finished_another_adopts() {
     assert_eq!(lock.state(&as_table, &recipe(0.5)).unwrap(), State::Cached);
     assert_eq!(lock.state(&as_model, &recipe(0.6)).unwrap(), State::Cached);
     assert_eq!(lock.state(&as_table, &recipe(0.6)).unwrap(), State::Absent);
-    assert_eq!(lock.adopt(&as_table, &recipe(0.5).fingerprint()).unwrap(), (true, Vec::new()));
-    assert_eq!(lock.adopt(&as_model, &recipe(0.6).fingerprint()).unwrap(), (true, Vec::new()));
-    assert_eq!(lock.adopt(&as_table, &recipe(0.9).fingerprint()).unwrap(), (false, Vec::new()));
+    assert_eq!(lock.cache().adopt(&as_table, &recipe(0.5).fingerprint()).unwrap(), (true, Vec::new()));
+    assert_eq!(lock.cache().adopt(&as_model, &recipe(0.6).fingerprint()).unwrap(), (true, Vec::new()));
+    assert_eq!(lock.cache().adopt(&as_table, &recipe(0.9).fingerprint()).unwrap(), (false, Vec::new()));
     assert_eq!(lock.state(&as_table, &recipe(0.5)).unwrap(), State::Complete);
     assert_eq!(
         lock.read_table(&as_table, Some(TableKind::Pool)).unwrap(),
@@ -172,7 +172,7 @@ fn what_one_run_finished_another_adopts() {
     let manifest = lock.manifest(&as_model).unwrap().unwrap();
     assert_eq!((manifest.node.as_str(), manifest.iteration), ("tuned", Some(3)));
     assert_eq!(manifest.files.iter().map(|file| file.file.as_str()).collect::<Vec<_>>(), ["config.json", "original/model.safetensors"]);
-    let error = lock.adopt(&as_model, &recipe(0.5).fingerprint()).unwrap_err().to_string();
+    let error = lock.cache().adopt(&as_model, &recipe(0.5).fingerprint()).unwrap_err().to_string();
     assert!(error.contains("is the output table pool in the cache, expected model tuned, iteration 3"), "{error}");
     #[cfg(unix)]
     {
@@ -192,7 +192,7 @@ fn a_finished_output_comes_back_when_its_recipe_does() {
     }
     for (place, ratio) in [(&table, 0.5), (&model, 1.5)] {
         assert_eq!(lock.state(place, &recipe(ratio)).unwrap(), State::Cached);
-        assert!(lock.adopt(place, &recipe(ratio).fingerprint()).unwrap().0);
+        assert!(lock.cache().adopt(place, &recipe(ratio).fingerprint()).unwrap().0);
         assert_eq!(lock.state(place, &recipe(ratio)).unwrap(), State::Complete);
         assert_eq!(lock.state(place, &recipe(ratio + 0.2)).unwrap(), State::Cached);
     }
@@ -211,7 +211,7 @@ fn without_its_cache_a_run_is_still_complete_and_nothing_is_lost() {
     // It is replaced: the finished output goes to the cache first.
     make_table(&lock, &place, 0.7, 1).unwrap();
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Cached);
-    assert!(lock.adopt(&place, &recipe(0.5).fingerprint()).unwrap().0);
+    assert!(lock.cache().adopt(&place, &recipe(0.5).fingerprint()).unwrap().0);
     assert_eq!(lock.state(&place, &recipe(0.7)).unwrap(), State::Partial { done: 1, of: 3 });
 }
 
@@ -237,7 +237,7 @@ fn checkpoints_survive_are_replaced_and_vanish_with_the_finished_model() {
     let place = OutputKey::model("policy", Some(1));
     let fingerprint = recipe(0.5).fingerprint();
     let save = |lock: &RunLock, done: u64| {
-        lock.commit_checkpoint(&place, &fingerprint, done, 30, |dir| {
+        lock.checkpoints().commit(&place, &fingerprint, done, 30, |dir| {
             fs::write(dir.join("weights"), vec![done as u8; 100]).map_err(|source| StoreError::Io {
                 action: "write",
                 path: dir.into(),
@@ -247,22 +247,22 @@ fn checkpoints_survive_are_replaced_and_vanish_with_the_finished_model() {
     };
     {
         let lock = space.lock("run");
-        assert_eq!(lock.checkpoint(&place, &fingerprint).unwrap(), (None, Vec::new()));
+        assert_eq!(lock.checkpoints().latest(&place, &fingerprint).unwrap(), (None, Vec::new()));
         save(&lock, 10).unwrap();
         save(&lock, 20).unwrap();
     }
     let lock = space.lock("run");
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Partial { done: 20, of: 30 });
-    let checkpoint = lock.checkpoint(&place, &fingerprint).unwrap().0.unwrap();
+    let checkpoint = lock.checkpoints().latest(&place, &fingerprint).unwrap().0.unwrap();
     assert_eq!((checkpoint.done, checkpoint.of, fs::read(checkpoint.dir.join("weights")).unwrap()), (20, 30, vec![20; 100]));
     // A damaged one is set aside, not used.
     flip_a_bit(&checkpoint.dir.join("weights"));
-    let (none, reports) = lock.checkpoint(&place, &fingerprint).unwrap();
+    let (none, reports) = lock.checkpoints().latest(&place, &fingerprint).unwrap();
     assert_eq!((none, reports.len()), (None, 1));
     assert!(reports[0].moved_to.as_ref().unwrap().join("weights").exists());
     save(&lock, 30).unwrap();
     make_model(&lock, &place, 0.5).unwrap();
-    assert_eq!(lock.checkpoint(&place, &fingerprint).unwrap().0, None);
+    assert_eq!(lock.checkpoints().latest(&place, &fingerprint).unwrap().0, None);
     assert_eq!(lock.state(&place, &recipe(0.5)).unwrap(), State::Complete);
 }
 

@@ -32,9 +32,9 @@ fn work(space: &Space) -> Result<(), StoreError> {
     let model = OutputKey::model(MODEL, Some(1));
     if wanted(&lock, &model, 0.9)? {
         let fingerprint = recipe(0.9).fingerprint();
-        let begun = lock.checkpoint(&model, &fingerprint)?.0.map_or(0, |checkpoint| checkpoint.done);
+        let begun = lock.checkpoints().latest(&model, &fingerprint)?.0.map_or(0, |checkpoint| checkpoint.done);
         for done in begun + 1..=2 {
-            lock.commit_checkpoint(&model, &fingerprint, done, 3, |dir| write(&dir.join("weights"), &[done as u8; 64]))?;
+            lock.checkpoints().commit(&model, &fingerprint, done, 3, |dir| write(&dir.join("weights"), &[done as u8; 64]))?;
         }
         make_model(&lock, &model, 0.9)?;
     }
@@ -43,10 +43,10 @@ fn work(space: &Space) -> Result<(), StoreError> {
 
 /// Whether the output is still to be made, after the cache was asked.
 fn wanted(lock: &RunLock, place: &OutputKey, ratio: f64) -> Result<bool, StoreError> {
-    assert!(lock.verify(place)?.is_empty(), "a kill damages nothing");
+    assert!(lock.quarantine().verify(place)?.is_empty(), "a kill damages nothing");
     match lock.state(place, &recipe(ratio))? {
         State::Complete => Ok(false),
-        State::Cached => lock.adopt(place, &recipe(ratio).fingerprint()).map(|(adopted, _)| !adopted),
+        State::Cached => lock.cache().adopt(place, &recipe(ratio).fingerprint()).map(|(adopted, _)| !adopted),
         State::Partial { .. } | State::Stale { .. } | State::Absent => Ok(true),
     }
 }
@@ -92,7 +92,7 @@ fn tidy(space: &Space) {
     for ratio in [0.5, 0.7, 0.8, 0.9] {
         let place = if ratio < 0.75 { OutputKey::table("x", None) } else { OutputKey::model("x", None) };
         let lock = space.lock("check");
-        assert!(lock.adopt(&place, &recipe(ratio).fingerprint()).unwrap().0, "{ratio} is in the cache");
+        assert!(lock.cache().adopt(&place, &recipe(ratio).fingerprint()).unwrap().0, "{ratio} is in the cache");
     }
 }
 
@@ -278,7 +278,7 @@ fn a_part_that_is_replaced_is_the_old_one_or_the_new_one_at_every_step() {
             make_table(&space.lock("run"), &place, 0.5, 2).unwrap();
             let (_, stopped) = stop_after(space.path(), steps, || replace(&space, times));
             let lock = space.lock("run");
-            assert!(lock.verify(&place).unwrap().is_empty(), "a kill damages nothing");
+            assert!(lock.quarantine().verify(&place).unwrap().is_empty(), "a kill damages nothing");
             let writer = lock.write_table(&place, &recipe(0.5), Some(TableKind::Pool), INPUT_ROWS, PART_ROWS).unwrap();
             assert!(writer.quarantined().is_empty() && writer.missing() == [2], "step {steps}");
             let there = writer.committed_part(1).unwrap().unwrap();
