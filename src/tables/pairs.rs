@@ -1,4 +1,4 @@
-//! Pairs: for each prompt the response to prefer and the one to avoid, with the weight of its loss.
+//! Pairs: for each prompt the response to prefer and the one to avoid, with the weight of the loss.
 
 use super::check::{at_least, finite, finite_or_null, not_empty};
 
@@ -20,9 +20,9 @@ table! {
         pub reward_gap: f64,
         /// The factor of the pair's loss.
         pub weight: f64,
-        /// Sum over the chosen response's tokens under the reference, in nats; null until training has computed it.
+        /// The sum over the chosen response's tokens under the reference, in nats. Null until training has computed it.
         pub reference_logprob_chosen: Option<f64>,
-        /// Sum over the rejected response's tokens under the reference, in nats; null until training has computed it.
+        /// The sum over the rejected response's tokens under the reference, in nats. Null until training has computed it.
         pub reference_logprob_rejected: Option<f64>,
     }
 }
