@@ -19,7 +19,7 @@ pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// Keeps the process from reporting panics that become errors. To be called once, by whoever owns the process.
-pub fn hush() {
+pub fn silence_caught_panics() {
     let report = take_hook();
     set_hook(Box::new(move |panic| {
         if !WITHIN.get() {

@@ -58,7 +58,7 @@ pub fn execute(
         run.write_sources(text)?;
     }
     repair(run, prepared, progress)?;
-    import::bring_in(run, graph, &prepared.files).map_err(OperatorError::from)?;
+    import::import_tables(run, graph, &prepared.files).map_err(OperatorError::from)?;
     retire(run, prepared)?;
     // Runs beside this one go on publishing: what they finish between the two is there to be linked too.
     let states = loop {

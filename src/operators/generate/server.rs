@@ -145,7 +145,7 @@ impl Asking<'_> {
         let prompt = &self.prompts[item.prompt];
         // Items are made of prompts that could be encoded.
         let prompt_ids = self.encoded[item.prompt].as_deref().unwrap_or_default();
-        let (text, special) = self.checkpoint.prompt_text(&prompt.asked)?;
+        let (text, special) = self.checkpoint.prompt_text(&prompt.content)?;
         let room = self.checkpoint.config.max_position_embeddings.saturating_sub(prompt_ids.len());
         let seed = self.context.seed().number("generate", &prompt.id, item.response_index);
         Ok(then(Request {
@@ -179,7 +179,7 @@ impl Asking<'_> {
         let mut ids = match completion.token_ids {
             Some(ids) => ids,
             None => {
-                let (text, special) = self.checkpoint.prompt_text(&prompt.asked)?;
+                let (text, special) = self.checkpoint.prompt_text(&prompt.content)?;
                 let pair = tokenizer.encode_pair(&text, &format!("{text}{}", completion.text), special)?;
                 pair.token_ids.get(pair.prompt_token_count..).unwrap_or_default().to_vec()
             }
@@ -193,7 +193,7 @@ impl Asking<'_> {
         let given = ids.len();
         let is_end = |id: &i32| self.checkpoint.generation.eos_token_ids.contains(id);
         if completion.finish == Finish::Stop && !ids.last().is_some_and(is_end) {
-            let end = self.checkpoint.end_token(&prompt.asked);
+            let end = self.checkpoint.end_token(&prompt.content);
             ids.push(
                 end.ok_or_else(|| {
                     OperatorError::Failed("the response stopped, but the policy has no eos_token_id to stop by".to_string())

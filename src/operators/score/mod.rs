@@ -81,7 +81,7 @@ fn questions(context: &Context) -> Result<HashMap<String, Question>, OperatorErr
         answers.extend(server::reference_answers(batch)?);
     }
     let question = |(prompt, reference_answer): (&super::Prompt, Option<String>)| {
-        (prompt.id.clone(), Question { asked: prompt.asked.clone(), reference_answer })
+        (prompt.id.clone(), Question { asked: prompt.content.clone(), reference_answer })
     };
     Ok(prompts.iter().zip(answers).map(question).collect())
 }

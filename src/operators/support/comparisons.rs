@@ -51,7 +51,7 @@ impl Comparisons {
         };
         if let HeldOut::Share(share) = held_out {
             let tested = drawn(context, &preferences, *share);
-            preferences.retain(|preference| tested.contains(&fingerprint(&preference.asked)) == (part == Part::HeldOut));
+            preferences.retain(|preference| tested.contains(&fingerprint(&preference.prompt)) == (part == Part::HeldOut));
         }
         let limit = (max_tokens as usize).min(checkpoint.config.max_position_embeddings);
         let (mut rows, mut chosen, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
@@ -61,7 +61,7 @@ impl Comparisons {
                 let tokens = checkpoint.encode_conversation(asked, response);
                 tokens.map_err(|error| OperatorError::Input(format!("preference {}: {error}", preference.id)))
             };
-            let both = (encode(&preference.asked, &preference.chosen)?, encode(&preference.asked, &preference.rejected)?);
+            let both = (encode(&preference.prompt, &preference.chosen)?, encode(&preference.prompt, &preference.rejected)?);
             if both.0.len().max(both.1.len()) <= limit {
                 chosen.push(both.0);
                 rejected.push(both.1);
@@ -94,7 +94,7 @@ impl Comparisons {
 /// The prompts that are held out: the first ceil(share · prompts) in an order drawn from the seed.
 fn drawn(context: &Context, preferences: &[Preference], share: f64) -> HashSet<String> {
     let stream = context.seed();
-    let prompts: HashSet<String> = preferences.iter().map(|preference| fingerprint(&preference.asked)).collect();
+    let prompts: HashSet<String> = preferences.iter().map(|preference| fingerprint(&preference.prompt)).collect();
     let mut order: Vec<(u64, String)> = prompts.into_iter().map(|prompt| (stream.number("held_out", &prompt, 0), prompt)).collect();
     order.sort();
     let count = (share * order.len() as f64).ceil() as usize;

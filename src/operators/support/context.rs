@@ -165,13 +165,13 @@ impl Context<'_> {
     /// The prompts in `slot`, checked.
     pub fn prompts(&self, slot: Slot) -> Result<Prompts, OperatorError> {
         let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
-        Ok(Prompts::read(&name, self.batches(slot)?)?)
+        Ok(Prompts::from_batches(&name, self.batches(slot)?)?)
     }
 
     /// The preferences in `slot`, checked.
     pub fn preferences(&self, slot: Slot) -> Result<Preferences, OperatorError> {
         let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
-        Ok(Preferences::read(&name, self.batches(slot)?)?)
+        Ok(Preferences::from_batches(&name, self.batches(slot)?)?)
     }
 
     /// The directory of the model in `slot`.

@@ -1,209 +1,41 @@
-//! JSON from outside: one object a line, or an array of objects.
+//! The objects of a JSON file, one at a time. The file is never in memory as a whole.
 //!
-//! Both become the same thing, the bytes of one object after the other; a file is never in memory as a whole.
+//! Knows where an object ends, not what is in it.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use arrow::json::ReaderBuilder;
-use arrow::json::reader::{Decoder, infer_json_schema_from_iterator};
-use serde_json::Value;
+use crate::import::error::ImportError;
+use crate::import::formats::text_file::open;
+use crate::import::limits::{MOST_ROW_BYTES, row_too_long};
 
-use super::limits::{self, Budget, MOST_ROW_BYTES, row_too_long};
-use super::{Source, message, never_empty, open, storable_batch};
-use crate::store::StoreError;
-
-/// How the objects lie in a file.
+/// The layout of the objects in a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
+pub(in crate::import::formats) enum Layout {
     /// One a line.
     Lines,
     /// In an array, or in the one array of objects that an object has.
     Array,
 }
 
-/// The rows of several files, file by file, with one schema: that which the values of all of them need.
-pub(super) fn read(layout: Layout, paths: &[PathBuf], budget: &mut Budget) -> Result<Vec<Vec<RecordBatch>>, StoreError> {
-    paths.iter().try_for_each(|path| budget.expect_text(path))?;
-    let schema = Arc::new(schema(layout, paths)?);
-    paths.iter().map(|path| rows(layout, path, &schema, budget)).collect()
-}
-
-/// The error at row `row` (from 0) of a file; lines are counted from 1.
-pub(super) fn wrong_row(layout: Layout, path: &Path, row: usize, problem: String) -> StoreError {
-    let line = match layout {
-        Layout::Lines => {
-            Objects::open(layout, path).ok().and_then(|mut objects| objects.nth(row)).and_then(Result::ok).map(|(line, _)| line)
-        }
-        Layout::Array => None,
-    };
-    at(path, line, row, problem)
-}
-
-fn at(path: &Path, line: Option<u64>, row: usize, problem: String) -> StoreError {
+/// The error of a row: with its line, else with its number.
+pub(super) fn error_at(path: &Path, line: Option<u64>, row: usize, problem: String) -> ImportError {
     let problem = if line.is_some() { problem } else { format!("row {row}: {problem}") };
-    StoreError::Input { path: path.to_path_buf(), line, problem }
-}
-
-/// The schema of all values of all files.
-fn schema(layout: Layout, paths: &[PathBuf]) -> Result<Schema, StoreError> {
-    // What the iterator below stopped at, so that an error of the inference can be given a place.
-    let mut place = (paths.first().cloned().unwrap_or_default(), None, 0);
-    let mut failed = None;
-    let mut columns: Vec<BTreeSet<String>> = Vec::new();
-    let mut objects: Option<Objects> = None;
-    let mut rows: u64 = 0;
-    let values = std::iter::from_fn(|| {
-        loop {
-            let Some(open) = &mut objects else {
-                let path = paths.get(columns.len())?;
-                columns.push(BTreeSet::new());
-                match Objects::open(layout, path) {
-                    Ok(opened) => objects = Some(opened),
-                    Err(error) => {
-                        failed = Some(error);
-                        return None;
-                    }
-                }
-                continue;
-            };
-            let row = open.row;
-            let value = match open.next() {
-                None => {
-                    objects = None;
-                    continue;
-                }
-                Some(Err(error)) => Err(error),
-                Some(Ok((line, bytes))) => {
-                    place = (open.path.clone(), (layout == Layout::Lines).then_some(line), row);
-                    object(&bytes).map_err(|problem| at(&place.0, place.1, place.2, problem))
-                }
-            };
-            return match value {
-                Ok(value) => {
-                    rows += 1;
-                    if let (Some(names), Some(object)) = (columns.last_mut(), value.as_object()) {
-                        object.keys().filter(|key| !names.contains(*key)).cloned().collect::<Vec<_>>().into_iter().for_each(|key| {
-                            names.insert(key);
-                        });
-                    }
-                    Some(Ok::<_, ArrowError>(value))
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    None
-                }
-            };
-        }
-    });
-    let inferred = infer_json_schema_from_iterator(values);
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let schema =
-        inferred.map_err(|error| at(&place.0, place.1, place.2, format!("a value does not fit those before it: {}", message(error))))?;
-    let sources: Vec<Source> =
-        paths.iter().zip(columns).map(|(path, columns)| Source { path, columns: columns.into_iter().collect() }).collect();
-    super::agree(&sources)?;
-    fits(&schema, rows, paths)?;
-    Ok(schema)
-}
-
-/// Values that a table may have whatever its files' length.
-const CELLS: u64 = 1 << 25;
-/// And for each byte of them: rows that say most of what they have, even if it is `null`, have fewer.
-const CELLS_A_BYTE: u64 = 16;
-
-/// That the table is not many times as large as its files, which it is when each row has columns of its own: all others have them as nulls.
-fn fits(schema: &Schema, rows: u64, paths: &[PathBuf]) -> Result<(), StoreError> {
-    fn count(data_type: &DataType) -> u64 {
-        1 + match data_type {
-            DataType::Struct(fields) => fields.iter().map(|field| count(field.data_type())).sum(),
-            DataType::List(item) => count(item.data_type()),
-            _ => 0,
-        }
-    }
-    let columns: u64 = schema.fields().iter().map(|field| count(field.data_type())).sum();
-    let bytes: u64 = paths.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum();
-    if rows.saturating_mul(columns) <= CELLS.max(bytes.saturating_mul(CELLS_A_BYTE)) {
-        return Ok(());
-    }
-    let problem = format!(
-        "expected rows with mostly the same columns, found {columns} columns and fields in {rows} rows, of {bytes} bytes in all, so that nearly \
-         every value would be null; write what differs from row to row as a list of names and values, or as one text"
-    );
-    Err(StoreError::Input { path: paths.first().cloned().unwrap_or_default(), line: None, problem })
-}
-
-/// A JSON object from its bytes, or what is wrong with them.
-fn object(bytes: &[u8]) -> Result<Value, String> {
-    match serde_json::from_slice::<Value>(bytes) {
-        Ok(value) if value.is_object() => Ok(value),
-        Ok(_) => Err("expected a JSON object, found another JSON value".to_string()),
-        Err(error) => {
-            let text = error.to_string();
-            let what = text.split(" at line ").next().unwrap_or(&text);
-            Err(format!("expected a JSON object, found {what} at byte {}", error.column()))
-        }
-    }
-}
-
-fn decoder(schema: &SchemaRef, rows: usize) -> Result<Decoder, ArrowError> {
-    ReaderBuilder::new(schema.clone()).with_batch_size(rows).build_decoder()
-}
-
-fn rows(layout: Layout, path: &Path, schema: &SchemaRef, budget: &mut Budget) -> Result<Vec<RecordBatch>, StoreError> {
-    let most = limits::batch_rows(path, schema.fields())?;
-    let whole = |error: ArrowError| StoreError::Input { path: path.to_path_buf(), line: None, problem: message(error) };
-    let failed = |error: ArrowError| mistyped(layout, path, schema).unwrap_or_else(|| whole(error));
-    let mut decoder = decoder(schema, most).map_err(failed)?;
-    let mut batches = Vec::new();
-    let mut waiting = 0;
-    let mut take = |batch: Option<RecordBatch>, batches: &mut Vec<RecordBatch>| {
-        batch.iter().try_for_each(|batch| budget.take(path, batch))?;
-        batches.extend(batch);
-        Ok::<_, StoreError>(())
-    };
-    for object in Objects::open(layout, path)? {
-        let (_, mut bytes) = object?;
-        bytes.push(b'\n');
-        decoder.decode(&bytes).map_err(failed)?;
-        waiting += 1;
-        if waiting == most {
-            take(decoder.flush().map_err(failed)?, &mut batches)?;
-            waiting = 0;
-        }
-    }
-    take(decoder.flush().map_err(failed)?, &mut batches)?;
-    let batches = never_empty(batches, schema).iter().map(storable_batch).collect::<Result<Vec<_>, _>>();
-    batches.map_err(whole)
-}
-
-/// The first row that is not of the schema's types: the decoder only says that there is one.
-fn mistyped(layout: Layout, path: &Path, schema: &SchemaRef) -> Option<StoreError> {
-    let mut decoder = decoder(schema, 1).ok()?;
-    Objects::open(layout, path).ok()?.map_while(Result::ok).enumerate().find_map(|(row, (line, bytes))| {
-        let error = decoder.decode(&bytes).map(drop).and_then(|()| decoder.flush().map(drop)).err()?;
-        Some(at(path, (layout == Layout::Lines).then_some(line), row, message(error)))
-    })
+    ImportError::File { path: path.to_path_buf(), line, problem }
 }
 
 /// The objects of a file one after the other: the line each begins in, and its bytes.
-struct Objects {
-    path: PathBuf,
+pub(super) struct Objects {
+    pub(super) path: PathBuf,
     reader: Box<dyn BufRead>,
     layout: Layout,
     line: u64,
-    row: usize,
+    /// The number of the next object, from 0.
+    pub(super) row: usize,
     state: State,
 }
 
-/// Where in a file of [`Layout::Array`] the reader is.
+/// The position of the reader in a file of [`Layout::Array`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Before anything.
@@ -215,21 +47,22 @@ enum State {
 }
 
 impl Objects {
-    fn open(layout: Layout, path: &Path) -> Result<Self, StoreError> {
+    /// The objects of a file from its beginning.
+    pub(super) fn open(layout: Layout, path: &Path) -> Result<Self, ImportError> {
         Ok(Self { path: path.to_path_buf(), reader: open(path)?, layout, line: 0, row: 0, state: State::Start })
     }
 
-    fn wrong(&self, problem: String) -> StoreError {
-        StoreError::Input { path: self.path.clone(), line: Some(self.line.max(1)), problem }
+    fn wrong(&self, problem: String) -> ImportError {
+        ImportError::File { path: self.path.clone(), line: Some(self.line.max(1)), problem }
     }
 
     /// The next line that is not empty.
-    fn next_line(&mut self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+    fn next_line(&mut self) -> Result<Option<(u64, Vec<u8>)>, ImportError> {
         loop {
             let mut bytes = Vec::new();
-            // One byte more than may be, to see that there is one.
+            // One byte above the limit, to detect a longer row.
             let mut line = (&mut self.reader).take(MOST_ROW_BYTES as u64 + 1);
-            if line.read_until(b'\n', &mut bytes).map_err(StoreError::io("read", &self.path))? == 0 {
+            if line.read_until(b'\n', &mut bytes).map_err(ImportError::io(&self.path))? == 0 {
                 return Ok(None);
             }
             self.line += 1;
@@ -243,12 +76,12 @@ impl Objects {
     }
 
     /// The next element of the array.
-    fn next_element(&mut self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+    fn next_element(&mut self) -> Result<Option<(u64, Vec<u8>)>, ImportError> {
         loop {
             match self.state {
                 State::End => return Ok(None),
                 State::Start => match self.token()? {
-                    // A file without anything is a table without rows, as with lines.
+                    // An empty file is a table without rows, as with lines.
                     None => self.state = State::End,
                     Some(b'[') => self.state = State::Element { inner: false, first: true },
                     Some(b'{') => self.members(true)?,
@@ -281,8 +114,9 @@ impl Objects {
         }
     }
 
-    /// Reads an object's members, of which one is an array of objects: up to that array's first element, or (behind it) up to the end.
-    fn members(&mut self, before: bool) -> Result<(), StoreError> {
+    /// Reads the members of an object with one array of objects: up to the array's first element (`before`), or from its end up to
+    /// the file's end.
+    fn members(&mut self, before: bool) -> Result<(), ImportError> {
         let mut byte = self.token()?;
         loop {
             if !before || byte == Some(b',') {
@@ -324,7 +158,7 @@ impl Objects {
     }
 
     /// Checks that nothing follows.
-    fn end(&mut self) -> Result<(), StoreError> {
+    fn end(&mut self) -> Result<(), ImportError> {
         self.state = State::End;
         match self.token()? {
             None => Ok(()),
@@ -332,10 +166,12 @@ impl Objects {
         }
     }
 
-    /// The bytes of the value that begins with `begin`, which was just read.
-    fn value(&mut self, begin: u8) -> Result<Vec<u8>, StoreError> {
+    /// The bytes of a value whose first byte `begin` was just read.
+    fn value(&mut self, begin: u8) -> Result<Vec<u8>, ImportError> {
         let mut bytes = vec![begin];
-        let (mut depth, mut text, mut escaped) = (usize::from(matches!(begin, b'{' | b'[')), begin == b'"', false);
+        let mut depth = usize::from(matches!(begin, b'{' | b'['));
+        let mut text = begin == b'"';
+        let mut escaped = false;
         let nested = depth > 0;
         let mut done = !nested && !text;
         while !done {
@@ -361,7 +197,7 @@ impl Objects {
                 _ => {}
             }
         }
-        // What is neither nested nor text goes on to the next comma or bracket.
+        // A number or a word ends at the next comma or bracket.
         if !nested && begin != b'"' {
             while let Some(byte) = self.peek()?.filter(|byte| !matches!(byte, b',' | b'}' | b']')) {
                 bytes.push(byte);
@@ -371,16 +207,16 @@ impl Objects {
         Ok(bytes)
     }
 
-    /// The next byte that is no white space, taken.
-    fn token(&mut self) -> Result<Option<u8>, StoreError> {
+    /// Takes white space and the next byte behind it.
+    fn token(&mut self) -> Result<Option<u8>, ImportError> {
         self.peek()?;
         self.byte()
     }
 
-    /// The next byte that is no white space, which comes before it and is taken; it is not.
-    fn peek(&mut self) -> Result<Option<u8>, StoreError> {
+    /// Takes white space and returns the next byte behind it without taking it.
+    fn peek(&mut self) -> Result<Option<u8>, ImportError> {
         loop {
-            let next = self.reader.fill_buf().map_err(StoreError::io("read", &self.path))?.first().copied();
+            let next = self.reader.fill_buf().map_err(ImportError::io(&self.path))?.first().copied();
             if !next.is_some_and(|byte| byte.is_ascii_whitespace()) {
                 return Ok(next);
             }
@@ -388,8 +224,9 @@ impl Objects {
         }
     }
 
-    fn byte(&mut self) -> Result<Option<u8>, StoreError> {
-        let next = self.reader.fill_buf().map_err(StoreError::io("read", &self.path))?.first().copied();
+    /// Takes the next byte.
+    fn byte(&mut self) -> Result<Option<u8>, ImportError> {
+        let next = self.reader.fill_buf().map_err(ImportError::io(&self.path))?.first().copied();
         if let Some(byte) = next {
             self.reader.consume(1);
             self.line = self.line.max(1) + u64::from(byte == b'\n');
@@ -406,7 +243,7 @@ fn expected(what: &str, found: Option<u8>) -> String {
 }
 
 impl Iterator for Objects {
-    type Item = Result<(u64, Vec<u8>), StoreError>;
+    type Item = Result<(u64, Vec<u8>), ImportError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let next = match self.layout {
@@ -414,8 +251,9 @@ impl Iterator for Objects {
             Layout::Array => self.next_element(),
         };
         if next.is_err() {
-            // Nothing behind an error makes sense.
-            (self.state, self.reader) = (State::End, Box::new(std::io::empty()));
+            // After an error the position in the file is unknown.
+            self.state = State::End;
+            self.reader = Box::new(std::io::empty());
         }
         self.row += 1;
         next.transpose()

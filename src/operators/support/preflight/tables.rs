@@ -73,9 +73,9 @@ impl Known<'_> {
         }
         let schema = imported.schema();
         if let (Some(source), Some(first)) = (self.graph.sources.get(index), imported.batches.first())
-            && let Ok(prompts) = Prompts::read(&source.name, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
+            && let Ok(prompts) = Prompts::from_batches(&source.name, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
         {
-            self.asked.insert(index, prompts.iter().map(|prompt| prompt.asked.clone()).collect());
+            self.asked.insert(index, prompts.iter().map(|prompt| prompt.content.clone()).collect());
         }
         self.sources.insert(index, schema.clone());
         Ok(schema)
