@@ -1,4 +1,4 @@
-"""Loads what the chain of tests/it/chain.rs exported in Hugging Face transformers and compares rewards.
+"""Loads what the chain of tests/it/interop/chain.rs exported in Hugging Face transformers and compares rewards.
 
     OPTUNE_PYTHON=python cargo test --release -- preferences_become
 

@@ -3,7 +3,7 @@
     python tests/python/event_files.py golden       writes tests/golden/event_file.json
     python tests/python/event_files.py read DIR     prints {"<folder>": {"<tag>": [[step, value], ...]}} of the event files under DIR
 
-Both need tensorboard. tests/it/tracking.rs does the second with the interpreter in OPTUNE_PYTHON; src/tracking/event_file.rs has the golden records.
+Both need tensorboard (see requirements.txt). tests/it/interop/tracking.rs does the second with the interpreter in OPTUNE_PYTHON; src/tracking/event_file.rs has the golden records.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Makes the adapters and numbers that the tests in tests/it/lora.rs compare with: DPO of a LoRA adapter by PEFT and PyTorch.
+"""Makes the adapters and numbers that the tests in tests/it/training/lora.rs compare with: DPO of a LoRA adapter by PEFT and PyTorch.
 
     python tests/python/lora_dpo.py new tests/lora/tiny                  a random Llama of 5,000 parameters
     python tests/python/lora_dpo.py DIR/stories260K tests/lora/stories   a trained one; DIR is OPTUNE_REAL_DIR

@@ -1,4 +1,4 @@
-"""Offline DPO on four given pairs by PyTorch in float64: what tests/it/offline.rs compares with.
+"""Offline DPO on four given pairs by PyTorch in float64: what tests/it/training/offline_dpo.rs compares with.
 
     python tests/python/offline_dpo.py REAL_DIR > tests/golden/offline_dpo.json
 

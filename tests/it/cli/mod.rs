@@ -1,0 +1,7 @@
+//! The command line as a user sees it: output, exit codes, the SQL shell and server, reports.
+
+mod command_line;
+mod init;
+mod report;
+mod sql_server;
+mod sql_shell;

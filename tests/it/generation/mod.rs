@@ -1,0 +1,6 @@
+//! Sampling of responses: on the CPU, on a GPU, by a server.
+
+#[cfg(feature = "cuda")]
+mod gpu;
+mod local;
+mod server;

@@ -1,0 +1,11 @@
+//! Other software: Hugging Face hubs, transformers, PyTorch, TensorBoard, MLflow, DuckDB, HTTP
+//! servers.
+
+mod chain;
+mod duckdb_questions;
+mod http_client;
+mod hub_downloads;
+mod hub_runs;
+mod python_scripts;
+mod stories;
+mod tracking;

@@ -1,0 +1,90 @@
+//! The transformer in the CPU's kernels against Hugging Face's numbers. burn's is compared with
+//! them too.
+
+use burn::tensor::Device;
+use optune::model::{Checkpoint, CpuDecoder, Head, Span};
+
+use crate::fixtures::families::goldens;
+use crate::fixtures::models::largest_difference;
+
+const TOLERANCE: f32 = 1e-4;
+
+/// The outputs of every position of one sequence, `pieces` tokens at a time, its first `shared`
+/// ones in a prefix.
+fn outputs(decoder: &CpuDecoder, ids: &[i32], pieces: usize, shared: usize) -> Vec<f32> {
+    let mut cache = decoder.new_cache();
+    let (first, rest) = ids.split_at(shared);
+    let prefix = (shared > 0).then(|| cache.open(None));
+    let sequence = cache.open(prefix);
+    let mut hidden = Vec::new();
+    for (sequence, ids) in prefix.map(|prefix| (prefix, first)).into_iter().chain([(sequence, rest)]) {
+        for tokens in ids.chunks(pieces) {
+            hidden.extend(decoder.forward(&[Span { sequence, tokens }], &mut cache).unwrap());
+        }
+    }
+    assert_eq!(cache.length(sequence), ids.len());
+    head(decoder, &hidden)
+}
+
+fn head(decoder: &CpuDecoder, hidden: &[f32]) -> Vec<f32> {
+    let mut out = Vec::new();
+    decoder.head(hidden, &mut out);
+    out
+}
+
+#[test]
+fn logits_are_those_of_transformers_and_the_same_bits_in_any_pieces() {
+    for golden in goldens(Head::CausalLm) {
+        let checkpoint = Checkpoint::open(&golden.folder).unwrap();
+        let decoder = CpuDecoder::of_causal_lm(checkpoint.load(&Device::flex()).unwrap()).unwrap();
+        for (ids, expected) in golden.rows.iter().zip(&golden.results) {
+            let logits = outputs(&decoder, ids, ids.len(), 0);
+            let largest = largest_difference(&logits, expected);
+            assert!(largest < TOLERANCE, "{}: {largest}", golden.name);
+            for (pieces, shared) in [(1, 0), (3, 0), (2, ids.len() / 2), (ids.len(), 1)] {
+                assert!(
+                    logits == outputs(&decoder, ids, pieces, shared.min(ids.len() - 1)),
+                    "{}: {pieces} at a time, {shared} in a prefix",
+                    golden.name
+                );
+            }
+        }
+        // All rows at once, the second with the first as its prefix.
+        let mut cache = decoder.new_cache();
+        let first = cache.open(None);
+        let second = cache.open(Some(first));
+        let (row, other) = golden.rows[0].split_at(golden.rows[0].len() / 2);
+        let spans = [Span { sequence: first, tokens: row }, Span { sequence: second, tokens: other }];
+        let together = head(&decoder, &decoder.forward(&spans, &mut cache).unwrap());
+        assert!(together == outputs(&decoder, &golden.rows[0], golden.rows[0].len(), 0), "{}", golden.name);
+    }
+}
+
+#[test]
+fn rewards_are_those_of_transformers() {
+    for golden in goldens(Head::Reward) {
+        let checkpoint = Checkpoint::open(&golden.folder).unwrap();
+        let decoder = CpuDecoder::of_reward_model(checkpoint.load_reward_model(&Device::flex()).unwrap()).unwrap();
+        for (ids, expected) in golden.rows.iter().zip(&golden.results) {
+            let scores = outputs(&decoder, ids, ids.len(), 0);
+            let difference = (scores[ids.len() - 1] - expected[0]).abs();
+            assert!(difference < TOLERANCE, "{}: {difference}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn ids_outside_the_vocabulary_are_an_error() {
+    for golden in goldens(Head::CausalLm) {
+        let checkpoint = Checkpoint::open(&golden.folder).unwrap();
+        let decoder = CpuDecoder::of_causal_lm(checkpoint.load(&Device::flex()).unwrap()).unwrap();
+        let mut cache = decoder.new_cache();
+        let sequence = cache.open(None);
+        let beyond = checkpoint.config.vocab_size as i32;
+        for id in [-1, beyond] {
+            let error = decoder.forward(&[Span { sequence, tokens: &[0, id] }], &mut cache).unwrap_err();
+            assert!(error.to_string().contains(&format!("token id {id}, expected 0 to {}", beyond - 1)), "{error}");
+            assert_eq!(cache.length(sequence), 0);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Models: configuration, weights, tokenizer, chat template, export, and their results.
+
+mod chat_templates;
+mod checkpoint;
+mod config;
+mod conversations;
+mod cpu_decoder;
+mod export;
+mod families;
+mod reward_head;

@@ -1,0 +1,10 @@
+//! Pipeline files, sweeps, and the nodes without a model: select, merge and pair.
+
+mod broken_files;
+mod failing_nodes;
+mod file;
+mod quickstart;
+mod relational_properties;
+mod relational_sql;
+mod replay;
+mod sweep;

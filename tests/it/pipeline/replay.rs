@@ -1,0 +1,80 @@
+//! Selection asked of recorded rewards, without a model: `pipelines/replay.yaml`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use crate::fixtures::real_data::real;
+use crate::fixtures::repository::optune;
+
+/// The mean gain of a run, and its standard deviation over the repetitions.
+fn gain(runs: &Path, run: &str) -> (f64, f64) {
+    let found = optune(runs, &["sql", run, "SELECT avg(gain), stddev(gain) FROM gains", "--format", "csv"]);
+    let (mean, deviation) = found.lines().nth(1).unwrap().split_once(',').unwrap();
+    (mean.parse().unwrap(), deviation.parse().unwrap())
+}
+
+/// 11 responses each to 805 prompts, sampled from a model of 13 billion parameters and judged by
+/// another; the figures are of the same replay in Python, 200 repetitions, each ranked by itself.
+#[test]
+fn selections_on_recorded_rewards_gain_what_they_gain_elsewhere() {
+    let Some(recorded) = real("data/best_of_16_tulu2_13b.csv") else { return };
+    let runs = tempfile::tempdir().unwrap();
+    let data = format!("data={}", recorded.display());
+    optune(runs.path(), &["run", "pipelines/replay.yaml", "--set", &data, "--set", "reward=gpt4_turbo_pref_minus1"]);
+    let expected = [
+        ("1.0-lowest_reward", 0.0809),
+        ("0.7-lowest_reward", 0.0770),
+        ("0.7-random", 0.0563),
+        ("0.7-highest_reward", 0.0633),
+        ("0.5-lowest_reward", 0.0513),
+        ("0.5-random", 0.0406),
+        ("0.5-highest_reward", 0.0294),
+        ("0.3-lowest_reward", 0.0175),
+        ("0.3-random", 0.0242),
+        ("0.3-highest_reward", 0.0039),
+    ];
+    let found: BTreeMap<&str, (f64, f64)> = expected.iter().map(|(run, _)| (*run, gain(runs.path(), &format!("replay-{run}")))).collect();
+    eprintln!("{found:#?}");
+    for (run, expected) in expected {
+        let (mean, deviation) = found[run];
+        // Both are means of 200: four standard errors of their difference.
+        assert!((mean - expected).abs() < 4.0 * deviation * (2.0 / 200.0_f64).sqrt(), "{run}: {mean} ± {deviation}, expected {expected}");
+    }
+}
+
+/// A table of rewards of the user's own, in no order, is ranked as a pool is.
+#[test]
+fn rewards_of_ones_own_are_ranked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).display().to_string()
+    };
+    let prompts = file(
+        "prompts.jsonl",
+        "{\"prompt_id\":\"a\",\"prompt\":\"A\"}\n{\"prompt_id\":\"b\",\"prompt\":\"B\"}\n{\"prompt_id\":\"c\",\"prompt\":\"C\"}\n",
+    );
+    let write = |rewards: &str| file("rewards.csv", rewards);
+    let rewards = write("prompt_id,reward\nb,0.1\na,1\nc,0.5\nb,0.2\na,\n");
+    let pipeline = format!(
+        "optune: 1\nname: own\ninputs:\n  prompts: {{ table: {prompts} }}\n  rewards: {{ table: {rewards} }}\nnodes:\n  selection: {{ select: {{ prompts: prompts, pool: rewards, ratio: 0.5 }} }}\n"
+    );
+    let pipeline = file("own.yaml", &pipeline);
+    let runs = folder.path().join("runs");
+    optune(&runs, &["run", &pipeline]);
+    let query = "SELECT prompt_id, score, selected FROM selection ORDER BY rank";
+    let found = optune(&runs, &["sql", "own", query, "--format", "csv"]);
+    assert_eq!(found.lines().skip(1).collect::<Vec<_>>(), ["b,0.15000000000000002,true", "c,0.5,true", "a,1.0,false"]);
+    // A NaN reward stops it, and a table without rewards is refused before anything runs.
+    write("prompt_id,reward\nb,NaN\na,1\n");
+    let fails = |said: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_optune"));
+        let output = command.arg("--runs").arg(&runs).args(["run", &pipeline]).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), error.contains(said)), (Some(2), true), "{error}");
+    };
+    fails("pool: expected a prompt_id and a finite reward in every row, found 1 rows without");
+    write("prompt_id,score,reward_\nb,1,2\n");
+    fails("pool: expected the columns prompt_id and reward, found");
+}

@@ -1,0 +1,308 @@
+//! Gradients of our own kernels, against burn's autodiff on the CPU, and against themselves in
+//! other pieces and on other threads.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Gradients, Int, Tensor};
+use optune::model::{AdapterConfig, CausalLm, Checkpoint, CpuGradients, CpuTraining, CpuWeights, Family, Head, Placement, RewardModel};
+
+use crate::fixtures::families::goldens;
+use crate::fixtures::models::{blank, ids, values};
+
+type Numbers = BTreeMap<String, Vec<f32>>;
+
+/// The tiny models of every family with this head.
+fn families(head: Head) -> Vec<(String, PathBuf)> {
+    goldens(head).into_iter().map(|golden| (golden.name, golden.folder)).collect()
+}
+
+/// The gradients of autodiff, by our names.
+struct Reached<'a> {
+    path: Vec<String>,
+    gradients: &'a Gradients,
+    found: Numbers,
+}
+
+impl ModuleVisitor for Reached<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad(self.gradients) {
+            self.found.insert(self.path.join("."), values(gradient));
+        }
+    }
+}
+
+fn reached(model: &impl Module, gradients: &Gradients) -> Numbers {
+    let mut reached = Reached { path: Vec::new(), gradients, found: Numbers::new() };
+    model.visit(&mut reached);
+    reached.found
+}
+
+#[track_caller]
+fn assert_same(name: &str, found: &Numbers, expected: &Numbers) {
+    assert_within(1e-4, name, found, expected);
+}
+
+/// Asserts that gradients differ by at most this share of the parameter's largest one.
+#[track_caller]
+fn assert_within(tolerance: f32, name: &str, found: &Numbers, expected: &Numbers) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{name}");
+    let largest = |numbers: &[f32]| numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+    let of_all = expected.values().map(|numbers| largest(numbers)).fold(0.0, f32::max);
+    let mut worst = 0.0_f32;
+    for (parameter, expected) in expected {
+        let found = &found[parameter];
+        assert_eq!(found.len(), expected.len(), "{name}: {parameter}");
+        let differences: Vec<f32> = found.iter().zip(expected).map(|(found, expected)| found - expected).collect();
+        // A bias of keys adds the same to all scores of a query without rotation, so its gradient
+        // is 0 but for rounding.
+        let least = if parameter.ends_with("k_proj.bias") { 1e-2 } else { 1e-4 };
+        let relative = largest(&differences) / largest(expected).max(least * of_all);
+        assert!(relative < tolerance, "{name}: {parameter} differs by {relative:e} of its largest");
+        worst = worst.max(relative);
+    }
+    eprintln!("{name}: gradients differ by {worst:.1e} of their largest");
+}
+
+/// Two groups of two sequences, and a single one: longer than a block of keys, than a window, and
+/// short.
+fn sequences() -> Vec<Vec<Vec<i32>>> {
+    let ids = |seed: usize, length: usize| (0..length).map(move |at| ((at * at * 7 + at * 3 + seed * 11) % 40) as i32);
+    let two = |seed: usize, shared: usize, lengths: [usize; 2]| {
+        let branch = |number: usize| ids(seed, shared).chain([number as i32]).chain(ids(seed + number, lengths[number] - 1)).collect();
+        vec![branch(0), branch(1)]
+    };
+    vec![two(1, 70, [80, 9]), two(2, 3, [1, 20]), vec![ids(3, 37).collect()]]
+}
+
+/// The number of prompt tokens in each sequence. In the first group it is smaller than the shared
+/// prefix.
+fn prompts() -> Vec<Vec<usize>> {
+    vec![vec![60, 65], vec![3, 3], vec![30]]
+}
+
+const DERIVATIVES: [[f64; 2]; 3] = [[-0.8, 0.3], [0.5, -0.25], [1.0, 0.0]];
+
+fn shared() -> Vec<Family> {
+    let family = |(item, rows): (usize, Vec<Vec<i32>>)| Family::new(item as u64, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    sequences().into_iter().enumerate().map(family).collect()
+}
+
+fn training_of(model: &CausalLm, checkpointing: bool) -> CpuTraining {
+    CpuTraining::of_causal_lm(model, &CpuWeights::of(model).unwrap(), checkpointing).unwrap()
+}
+
+fn numbers(gradients: CpuGradients) -> Numbers {
+    gradients.into_parameters().into_iter().map(|(name, gradient)| (name, gradient.to_vec())).collect()
+}
+
+fn ours(training: &CpuTraining, step: Option<u64>) -> (Vec<Vec<f64>>, Numbers) {
+    let (mut logprobs, mut gradients) = (Vec::new(), CpuGradients::default());
+    let derivative = |at: usize, found: &[f64], _: &[f64]| {
+        logprobs.push(found.to_vec());
+        DERIVATIVES[at][..found.len()].to_vec()
+    };
+    training.logprobs_and_back(&shared(), &prompts(), step, false, &mut gradients, derivative).unwrap();
+    (logprobs, numbers(gradients))
+}
+
+fn autodiff_of_logprobs(model: &CausalLm) -> (Vec<Vec<f64>>, Numbers) {
+    let mut logprobs = Vec::new();
+    let mut sum: Option<Tensor<1>> = None;
+    for ((rows, prompts), derivatives) in sequences().iter().zip(prompts()).zip(DERIVATIVES) {
+        let mut of_family = Vec::new();
+        for ((row, prompt), derivative) in rows.iter().zip(prompts).zip(derivatives) {
+            let device = model.device();
+            let tokens = ids(&[row], &device.clone().inner());
+            let hidden = model.hidden(tokens.clone(), &Placement::right_padded(row.len(), &device.inner()), None);
+            let [_, _, hidden_size] = hidden.dims();
+            let hidden = hidden.reshape([row.len(), hidden_size]).narrow(0, prompt - 1, row.len() - prompt);
+            let targets: Tensor<2, Int> = tokens.narrow(1, prompt, row.len() - prompt).transpose();
+            let logprob = log_softmax(model.logits(hidden), 1).gather(1, targets).sum();
+            of_family.push(f64::from(values(logprob.clone())[0]));
+            let term = logprob * derivative;
+            sum = Some(match sum {
+                Some(sum) => sum + term,
+                None => term,
+            });
+        }
+        logprobs.push(of_family);
+    }
+    (logprobs, reached(model, &sum.unwrap().backward()))
+}
+
+fn assert_logprobs(name: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) {
+    for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+        assert!((found - expected).abs() < 1e-5 * expected.abs(), "{name}: {found}, expected {expected}");
+    }
+}
+
+#[test]
+fn gradients_of_logprobs_are_those_of_autodiff_in_every_family() {
+    let device = Device::flex().autodiff();
+    for (name, folder) in families(Head::CausalLm) {
+        let model = Checkpoint::open(&folder).unwrap().load(&device).unwrap();
+        let (expected_logprobs, expected) = autodiff_of_logprobs(&model);
+        let training = training_of(&model, false);
+        let (logprobs, found) = ours(&training, None);
+        assert_logprobs(&name, &logprobs, &expected_logprobs);
+        assert_same(&name, &found, &expected);
+        // Without a backward pass they are the same bits, also where nothing is shared.
+        assert_eq!(training.logprobs(&shared(), &prompts()).unwrap(), logprobs, "{name}");
+        let alone: Vec<Family> = sequences().iter().flatten().map(|row| Family::new(0, &[row])).collect();
+        let prompts: Vec<Vec<usize>> = prompts().concat().into_iter().map(|prompt| vec![prompt]).collect();
+        assert_eq!(training.logprobs(&alone, &prompts).unwrap().concat(), logprobs.concat(), "{name}");
+    }
+    for tied in [true, false] {
+        let model = blank(tied).1.init(&device, 5);
+        let (logprobs, expected) = autodiff_of_logprobs(&model);
+        let found = ours(&training_of(&model, false), None);
+        assert_logprobs("blank", &found.0, &logprobs);
+        assert_same("blank", &found.1, &expected);
+    }
+}
+
+#[test]
+fn gradients_of_scores_are_those_of_autodiff_in_every_family() {
+    let device = Device::flex().autodiff();
+    for (name, folder) in families(Head::Reward) {
+        let model: RewardModel = Checkpoint::open(&folder).unwrap().load_reward_model(&device).unwrap();
+        let rows = sequences().concat();
+        let derivatives = [0.5_f64, -1.0, 0.25, 2.0, -0.75];
+        let mut expected = Vec::new();
+        let terms = rows.iter().zip(derivatives).map(|(row, derivative)| {
+            let reward = model.rewards(ids(&[row], &Device::flex()), &[row.len()]);
+            expected.push(values(reward.clone())[0]);
+            reward * derivative
+        });
+        let sum = terms.reduce(|sum, term| sum + term).unwrap();
+        let gradients = reached(&model, &sum.backward());
+        let training = CpuTraining::of_reward_model(&model, &CpuWeights::of(&model).unwrap(), false).unwrap();
+        let (mut scores, mut found) = (Vec::new(), CpuGradients::default());
+        let derivative = |given: &[f32]| {
+            scores = given.to_vec();
+            derivatives.to_vec()
+        };
+        training.scores_and_back(&shared(), &mut found, derivative).unwrap();
+        assert!(scores.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-5), "{name}: {scores:?}, {expected:?}");
+        assert_same(&name, &numbers(found), &gradients);
+        assert_eq!(training.scores(&shared()).unwrap(), scores, "{name}");
+    }
+}
+
+/// A tiny base with an adapter. Its second matrices are not 0.
+fn adapted(device: &Device, dropout: f64, targets: &[&str]) -> CausalLm {
+    let (folder, checkpoint) = blank(true);
+    checkpoint.save(folder.path(), &checkpoint.init(&Device::flex(), 3)).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let targets = targets.iter().map(|target| target.to_string()).collect();
+    let config = AdapterConfig { rank: 3, alpha: 6.0, dropout, targets };
+    let mut model = checkpoint.load_adapted(device, &config, 7).unwrap().train();
+    for layer in &mut model.model.layers {
+        for projection in [&mut layer.self_attn.q_proj, &mut layer.self_attn.v_proj, &mut layer.mlp.down_proj] {
+            if let Some(adapter) = &mut projection.adapter {
+                adapter.lora_b = adapter.lora_b.clone().map(|lora_b| (lora_b.inner() + 0.05).autodiff().require_grad());
+            }
+        }
+    }
+    model
+}
+
+#[test]
+fn an_adapter_has_the_gradients_of_autodiff_and_its_base_none() {
+    let model = adapted(&Device::flex(), 0.0, &["q_proj", "v_proj", "down_proj"]);
+    let (logprobs, expected) = autodiff_of_logprobs(&model);
+    let found = ours(&training_of(&model, false), None);
+    assert_logprobs("adapter", &found.0, &logprobs);
+    assert_same("adapter", &found.1, &expected);
+    assert!(found.1.keys().all(|name| name.contains(".adapter.lora_")));
+    // Dropout changes the input of a step. It is the same for the same step, in other pieces, and
+    // with layers computed again.
+    let model = adapted(&Device::flex(), 0.4, &["q_proj", "v_proj", "down_proj"]);
+    let training = training_of(&model, false);
+    let first = ours(&training, Some(1));
+    assert!(first == ours(&training_of(&model, true), Some(1)) && first == in_pieces(&training, Some(1)));
+    assert!(first.1 != ours(&training, Some(2)).1 && first.1 != ours(&training, None).1);
+}
+
+/// One family after the other.
+fn in_pieces(training: &CpuTraining, step: Option<u64>) -> (Vec<Vec<f64>>, Numbers) {
+    let (mut logprobs, mut gradients) = (Vec::new(), CpuGradients::default());
+    for ((family, prompts), derivatives) in shared().iter().zip(prompts()).zip(DERIVATIVES) {
+        let derivative = |_: usize, found: &[f64], _: &[f64]| {
+            logprobs.push(found.to_vec());
+            derivatives[..found.len()].to_vec()
+        };
+        training.logprobs_and_back(std::slice::from_ref(family), &[prompts], step, false, &mut gradients, derivative).unwrap();
+    }
+    (logprobs, numbers(gradients))
+}
+
+#[test]
+fn gradients_are_the_same_bits_on_any_threads_in_any_pieces_and_with_layers_computed_again() {
+    let device = Device::flex().autodiff();
+    let models =
+        families(Head::CausalLm).into_iter().map(|(name, folder)| (name, Checkpoint::open(&folder).unwrap().load(&device).unwrap()));
+    let blank = [true, false].map(|tied| ("blank".to_string(), blank(tied).1.init(&device, 5)));
+    for (name, model) in models.chain(blank) {
+        let training = training_of(&model, false);
+        let expected = ours(&training, None);
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert!(pool.install(|| ours(&training, None)) == expected, "{name}: {threads} threads");
+        }
+        assert!(in_pieces(&training, None) == expected, "{name}: in pieces");
+        assert!(ours(&training_of(&model, true), None) == expected, "{name}: computed again");
+    }
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn gradients_on_a_gpu_are_those_of_the_processor_in_every_family() {
+    use burn::tensor::DType;
+    use optune::model::DeviceChoice;
+
+    let gpu = DeviceChoice::Cuda.resolve().unwrap();
+    // Its products are of bf16 where the GPU has it.
+    let tolerance = if gpu.supports_dtype(DType::BF16) { 0.05 } else { 1e-4 };
+    // As long as the longest: some positions are padding. They are computed like any other.
+    let rows: Vec<Vec<i32>> =
+        sequences().concat().into_iter().map(|row| row.into_iter().chain(std::iter::repeat(0)).take(81).collect()).collect();
+    let rows: Vec<&[i32]> = rows.iter().map(Vec::as_slice).collect();
+    let gradients = |hidden: &dyn Fn(Tensor<2, Int>, &Placement) -> Tensor<3>, device: &Device| {
+        let hidden = hidden(ids(&rows, device), &Placement::right_padded(81, device));
+        let derivatives = Tensor::<1, Int>::arange(0..hidden.shape().num_elements() as i64, device).float().mul_scalar(0.37).sin();
+        (hidden.clone() * derivatives.reshape(hidden.shape()).autodiff()).sum().backward()
+    };
+    for (name, folder) in families(Head::CausalLm) {
+        let of = |device: &Device| {
+            let model = Checkpoint::open(&folder).unwrap().load(&device.clone().autodiff()).unwrap();
+            reached(&model, &gradients(&|tokens, placement| model.hidden(tokens, placement, None), device))
+        };
+        assert_within(tolerance, &name, &of(&gpu), &of(&Device::flex()));
+    }
+    let of = |device: &Device| {
+        let model = adapted(device, 0.0, &["q_proj", "v_proj", "down_proj"]);
+        reached(&model, &gradients(&|tokens, placement| model.hidden(tokens, placement, None), device))
+    };
+    let found = of(&gpu);
+    assert!(!found.is_empty() && found.keys().all(|name| name.contains(".adapter.lora_")));
+    assert_within(tolerance, "adapter", &found, &of(&Device::flex()));
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_is_an_error() {
+    let model = blank(true).1.init(&Device::flex(), 5);
+    let error = training_of(&model, false).logprobs(&[Family::new(0, &[&[1, 4000]])], &[vec![1]]).unwrap_err();
+    assert!(error.to_string().contains("token id 4000, expected 0 to "), "{error}");
+}

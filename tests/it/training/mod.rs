@@ -1,0 +1,8 @@
+//! Gradients, optimizer steps, adapters, offline DPO and reward models.
+
+mod gradients;
+mod lora;
+mod offline_dpo;
+mod reference_logprobs;
+mod rewards;
+mod trainer;
