@@ -1,4 +1,5 @@
-//! Conversations as an Arrow column: lists of role and content, the fields of TRL and of chat templates.
+//! Conversations as an Arrow column: lists of role and content, the fields of TRL and of chat
+//! templates.
 
 use std::sync::Arc;
 

@@ -54,7 +54,8 @@ pub enum ImportError {
 }
 
 impl ImportError {
-    /// Whether the user's input is to blame, and not this program or the machine. Every failure to read an external file is input.
+    /// Whether the user's input is to blame, and not this program or the machine. Every failure to
+    /// read an external file is input.
     pub fn is_input(&self) -> bool {
         match self {
             ImportError::Input(_) | ImportError::File { .. } | ImportError::Io { .. } | ImportError::Parquet { .. } => true,

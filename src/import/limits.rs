@@ -1,7 +1,8 @@
 //! Limits of an import: the memory of a table, the number of its columns, the length of a row.
 //!
-//! A small file can hold a large table: runs of equal numbers, texts stored once in a dictionary, rows that lack the columns of
-//! other rows. So decoded batches are counted as they come, and a file's own metadata is checked before it is read.
+//! A small file can hold a large table: runs of equal numbers, texts stored once in a dictionary,
+//! rows that lack the columns of other rows. So decoded batches are counted as they come, and a
+//! file's own metadata is checked before it is read.
 
 use std::path::Path;
 

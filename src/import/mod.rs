@@ -4,9 +4,11 @@
 //! files ─▶ formats ─▶ map ─▶ dataset_format ─▶ prompts, preferences ─▶ run folder
 //!          Arrow      rename  our own columns   ids, row checks         Parquet parts
 //! ```
-//! SQL over a run therefore needs no file outside it, and a file that changes later does not change the run.
+//! SQL over a run therefore needs no file outside it, and a file that changes later does not change
+//! the run.
 //!
-//! Knows the pipeline file, the store and the tables. Knows no operator, and nothing of how the rows are used later.
+//! Knows the pipeline file, the store and the tables. Knows no operator, and nothing of how the
+//! rows are used later.
 
 mod conversations;
 mod dataset_format;

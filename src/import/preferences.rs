@@ -13,7 +13,8 @@ use crate::model::PromptContent;
 /// One row of a table of preferences.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preference {
-    /// Its name, unique in the table: the prompt's id, followed by `#2`, `#3`, … for further pairs of one prompt.
+    /// Its name, unique in the table: the prompt's id, followed by `#2`, `#3`, … for further pairs
+    /// of one prompt.
     pub id: String,
     /// The prompt's text or messages.
     pub prompt: PromptContent,
@@ -21,23 +22,26 @@ pub struct Preference {
     pub chosen: String,
     /// The response to avoid.
     pub rejected: String,
-    /// `chosen_score` − `rejected_score`, else `reward_gap`, if the table has them. Its sign is not checked.
+    /// `chosen_score` − `rejected_score`, else `reward_gap`, if the table has them. Its sign is not
+    /// checked.
     pub reward_gap: Option<f64>,
     /// The column `weight`, if the table has it: finite, from 0.
     pub weight: Option<f64>,
 }
 
-/// A checked table of preferences, in the order of their ids. The order of the table's rows does not matter.
+/// A checked table of preferences, in the order of their ids. The order of the table's rows does
+/// not matter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preferences(Vec<Preference>);
 
 impl Preferences {
-    /// Checks a user's table; `name` is for errors. Columns: `prompt` or `messages`, `chosen`, `rejected`; maybe `prompt_id`,
-    /// `chosen_score` and `rejected_score`, `reward_gap`, `weight`. A missing `prompt_id` becomes the blake3 hash of the prompt.
+    /// Checks a user's table; `name` is for errors. Columns: `prompt` or `messages`, `chosen`,
+    /// `rejected`; maybe `prompt_id`, `chosen_score` and `rejected_score`, `reward_gap`, `weight`.
+    /// A missing `prompt_id` becomes the blake3 hash of the prompt.
     ///
     /// # Errors
-    /// A column is missing or has another type; a row has no prompt or no response; a number is not finite; a weight is below 0; there
-    /// are no rows. The error names the row.
+    /// A column is missing or has another type; a row has no prompt or no response; a number is not
+    /// finite; a weight is below 0; there are no rows. The error names the row.
     pub fn from_batches(name: &str, batches: Vec<RecordBatch>) -> Result<Self, ImportError> {
         Self::from_located_batches(&|row| format!("table {name}, row {row}"), name, &batches)
     }
@@ -91,7 +95,8 @@ impl IntoIterator for Preferences {
     }
 }
 
-/// Sorts the rows by their contents and numbers those with the same prompt id, so the table's order does not matter.
+/// Sorts the rows by their contents and numbers those with the same prompt id, so the table's order
+/// does not matter.
 fn number_pairs(name: &str, rows: &mut [Preference]) -> Result<(), ImportError> {
     let number = |value: Option<f64>| value.map_or(u64::MAX, f64::to_bits);
     let key = |row: &Preference| (row.id.clone(), row.chosen.clone(), row.rejected.clone(), number(row.reward_gap), number(row.weight));

@@ -29,7 +29,8 @@ pub struct Prompt {
 }
 
 impl Prompts {
-    /// Checks and completes a user's table; `name` is for errors. A missing `prompt_id` becomes the blake3 hash of the content.
+    /// Checks and completes a user's table; `name` is for errors. A missing `prompt_id` becomes the
+    /// blake3 hash of the content.
     ///
     /// # Errors
     /// No column `prompt` or `messages`, a row without either, or a duplicate id; with the row.
@@ -86,7 +87,8 @@ impl Prompts {
         self.prompts.iter()
     }
 
-    /// The prompts in the order of their ids. Every operator works in this order; the table's own order does not matter.
+    /// The prompts in the order of their ids. Every operator works in this order; the table's own
+    /// order does not matter.
     pub fn into_sorted(self) -> Vec<Prompt> {
         let mut prompts = self.prompts;
         prompts.sort_by(|a, b| a.id.cmp(&b.id));
@@ -115,7 +117,8 @@ pub(crate) fn ids(batch: &RecordBatch, contents: &[PromptContent]) -> Result<Arr
     }
 }
 
-/// The content of each row's prompt. Rows count on from `before`; `location` names a row in an error.
+/// The content of each row's prompt. Rows count on from `before`; `location` names a row in an
+/// error.
 pub(crate) fn contents(
     location: &dyn Fn(usize) -> String,
     name: &str,

@@ -19,7 +19,8 @@ impl Source {
     }
 }
 
-/// The recipe of the run folder's copy of the source at `index`; `files` are the fingerprints of its files, in order.
+/// The recipe of the run folder's copy of the source at `index`; `files` are the fingerprints of
+/// its files, in order.
 pub fn recipe(graph: &Graph, index: usize, files: &[Fingerprint]) -> Recipe {
     let table_use = TableUse::from_graph(graph, index);
     let mut settings =
@@ -47,8 +48,8 @@ pub const FILES: &str = "files";
 /// Rows in one part of an input table in the run folder.
 const PART_ROWS: usize = 1 << 16;
 
-/// Writes the graph's input tables into the run folder. Complete ones stay, cached ones are linked. `files` are the fingerprints of each
-/// source's files.
+/// Writes the graph's input tables into the run folder. Complete ones stay, cached ones are linked.
+/// `files` are the fingerprints of each source's files.
 ///
 /// # Errors
 /// As [`import`].

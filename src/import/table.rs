@@ -55,11 +55,13 @@ impl TableUse {
     }
 }
 
-/// The rows of the source at `index`, read from its files. A table for queries alone keeps its columns, unless its dataset format is given.
+/// The rows of the source at `index`, read from its files. A table for queries alone keeps its
+/// columns, unless its dataset format is given.
 ///
 /// # Errors
-/// A file is not of its format; the columns fit no dataset format, or several; a row is not of the dataset format, or breaks the rules of
-/// its use. The error has file and line, or row (from 0) if the format has no lines.
+/// A file is not of its format; the columns fit no dataset format, or several; a row is not of the
+/// dataset format, or breaks the rules of its use. The error has file and line, or row (from 0) if
+/// the format has no lines.
 pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     let Some(source) = graph.sources.get(index) else { return Err(ImportError::Internal(format!("input {index} does not exist"))) };
     let name = source.name.as_str();
@@ -97,7 +99,8 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     Ok(Imported { batches, dataset_format: Some(dataset_format) })
 }
 
-/// The batches with rows; one batch without rows if there are no others, because it has the columns.
+/// The batches with rows; one batch without rows if there are no others, because it has the
+/// columns.
 fn without_empty(mut batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
     if batches.iter().any(|batch| batch.num_rows() > 0) {
         batches.retain(|batch| batch.num_rows() > 0);

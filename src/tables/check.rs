@@ -21,8 +21,8 @@ pub(super) fn versioned(kind: TableKind, version: u32, fields: Vec<Field>) -> Sc
     Arc::new(Schema::new_with_metadata(fields, metadata.into()))
 }
 
-/// Checks that `batch` has the columns of `expected`, the schema of `kind`: names, order, types and nulls, and the schema version
-/// if it states one.
+/// Checks that `batch` has the columns of `expected`, the schema of `kind`: names, order, types and
+/// nulls, and the schema version if it states one.
 pub(super) fn schema(kind: TableKind, expected: &Schema, batch: &RecordBatch) -> Result<(), TableError> {
     let found = batch.schema_ref();
     if let (Some(ours), Some(theirs)) = (expected.metadata().get(SCHEMA_VERSION_KEY), found.metadata().get(SCHEMA_VERSION_KEY))

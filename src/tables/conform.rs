@@ -25,7 +25,8 @@ pub(super) fn conform(kind: TableKind, schema: SchemaRef, batch: &RecordBatch) -
     RecordBatch::try_new(schema, columns).map_err(|source| TableError::Arrow { table: kind.to_string(), source })
 }
 
-/// The array as `target`, or `None` where the cast could lose something. An integer out of range is an error, not a null.
+/// The array as `target`, or `None` where the cast could lose something. An integer out of range is
+/// an error, not a null.
 fn widen(array: &ArrayRef, target: &DataType) -> Option<Result<ArrayRef, ArrowError>> {
     widens(array.data_type(), target).then(|| cast_with_options(array, target, &CastOptions { safe: false, ..CastOptions::default() }))
 }

@@ -1,4 +1,5 @@
-//! From a [`TableKind`] to the table's file: schema, key, order, row checks, and the meaning of its columns.
+//! From a [`TableKind`] to the table's file: schema, key, order, row checks, and the meaning of its
+//! columns.
 //!
 //! Knows all tables. No table knows this file.
 
@@ -32,7 +33,8 @@ macro_rules! of_table {
 }
 
 impl TableKind {
-    /// The columns with their types and nulls. The metadata has the table's name and the schema's version.
+    /// The columns with their types and nulls. The metadata has the table's name and the schema's
+    /// version.
     pub fn schema(self) -> SchemaRef {
         of_table!(self, schema())
     }
@@ -47,7 +49,8 @@ impl TableKind {
         of_table!(self, ROW_MEANING)
     }
 
-    /// The columns with their meanings, in the order of [`Self::schema`]. The types are in the schema.
+    /// The columns with their meanings, in the order of [`Self::schema`]. The types are in the
+    /// schema.
     pub fn columns(self) -> &'static [ColumnMeaning] {
         of_table!(self, COLUMNS)
     }
@@ -75,7 +78,8 @@ impl TableKind {
         of_table!(self, check(batch))
     }
 
-    /// Checks that no key is in `batches` twice. They are the parts of one table in order; rows count on from part to part.
+    /// Checks that no key is in `batches` twice. They are the parts of one table in order; rows
+    /// count on from part to part.
     ///
     /// # Errors
     /// [`TableError::DuplicateKey`], or a missing key column.
@@ -83,11 +87,13 @@ impl TableKind {
         check::keys(self, &self.schema(), self.key(), batches)
     }
 
-    /// The same rows with this table's schema. Columns are picked by name and put in order; types are widened (a view to Utf8,
-    /// UInt64 to Int64, Float32 to Float64, …). Queries need it: their columns may all be null, and the engine chooses their types.
+    /// The same rows with this table's schema. Columns are picked by name and put in order; types
+    /// are widened (a view to Utf8, UInt64 to Int64, Float32 to Float64, …). Queries need it: their
+    /// columns may all be null, and the engine chooses their types.
     ///
     /// # Errors
-    /// A column is missing, cannot be widened without loss, or has a null where the table allows none.
+    /// A column is missing, cannot be widened without loss, or has a null where the table allows
+    /// none.
     pub fn conform(self, batch: &RecordBatch) -> Result<RecordBatch, TableError> {
         conform::conform(self, self.schema(), batch)
     }

@@ -5,7 +5,8 @@ use super::check::{at_least, finite, not_empty};
 
 table! {
     Evaluation, version 1, key [prompt_id];
-    /// One held-out prompt. With several responses, rewards and token counts are means, and the texts are those of the first.
+    /// One held-out prompt. With several responses, rewards and token counts are means, and the
+    /// texts are those of the first.
     pub struct Row {
         /// The prompt.
         pub prompt_id: String,
@@ -23,7 +24,8 @@ table! {
         pub token_count: f64,
         /// The share of the policy's responses cut by the length limit, between 0 and 1.
         pub truncated: f64,
-        /// Nats per token of the policy's response under the initial policy. Its rise is the first sign of over-optimisation.
+        /// Nats per token of the policy's response under the initial policy. Its rise is the first
+        /// sign of over-optimisation.
         pub nll_initial: f64,
         /// The same of the baseline's response, for comparison.
         pub baseline_nll_initial: f64,

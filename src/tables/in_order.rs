@@ -19,8 +19,9 @@ impl InOrder {
         Self { kind, ascent: Ascent::new(kind, kind.order()), rows_before: 0 }
     }
 
-    /// Checks columns and rows of the next batch, and that its rows come in the table's order ([`TableKind::order`]). If the order is
-    /// the key, this excludes duplicate keys. Otherwise [`TableKind::check_keys`] must check them.
+    /// Checks columns and rows of the next batch, and that its rows come in the table's order
+    /// ([`TableKind::order`]). If the order is the key, this excludes duplicate keys. Otherwise
+    /// [`TableKind::check_keys`] must check them.
     ///
     /// # Errors
     /// The first fault; rows count on from batch to batch.

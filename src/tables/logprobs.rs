@@ -1,5 +1,5 @@
-//! Logprobs: memoized logprobs of responses, by a hash of everything they depend on. All runs of a folder share them, so none is
-//! computed twice.
+//! Logprobs: memoized logprobs of responses, by a hash of everything they depend on. All runs of a
+//! folder share them, so none is computed twice.
 
 use super::check::finite;
 

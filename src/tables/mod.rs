@@ -5,9 +5,10 @@
 //!                                                         logprobs: beside the runs
 //! ```
 //!
-//! One file a table. A table file lists its columns once, as the fields of a `Row`. The schema, `batch` (rows to Arrow) and `rows`
-//! (Arrow to rows) follow from this list, so they cannot disagree. Schemas are never inferred from data. The `iteration` of a table
-//! is not a column here: it is the partition folder of the file.
+//! One file a table. A table file lists its columns once, as the fields of a `Row`. The schema,
+//! `batch` (rows to Arrow) and `rows` (Arrow to rows) follow from this list, so they cannot
+//! disagree. Schemas are never inferred from data. The `iteration` of a table is not a column here:
+//! it is the partition folder of the file.
 //!
 //! Knows nothing of files, SQL, tensors or the graph.
 

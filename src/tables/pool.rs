@@ -1,5 +1,5 @@
-//! The pool: the newest responses of every prompt with their rewards. Texts stay in `responses`: join by prompt_id,
-//! sampled_iteration and response_index.
+//! The pool: the newest responses of every prompt with their rewards. Texts stay in `responses`:
+//! join by prompt_id, sampled_iteration and response_index.
 
 use super::cell::FinishReason;
 use super::check::{at_least, finite, not_empty};

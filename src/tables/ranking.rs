@@ -6,13 +6,15 @@ table! {
     Ranking, version 1, key [preference_id];
     /// One held-out preference.
     pub struct Row {
-        /// The preference: its prompt's id, followed by `#2` and so on for further preferences of one prompt.
+        /// The preference: its prompt's id, followed by `#2` and so on for further preferences of
+        /// one prompt.
         pub preference_id: String,
         /// The reward of the response to prefer.
         pub reward_chosen: f64,
         /// The reward of the response to avoid.
         pub reward_rejected: f64,
-        /// Whether the response to prefer has the higher reward. The mean over rows is the accuracy.
+        /// Whether the response to prefer has the higher reward. The mean over rows is the
+        /// accuracy.
         pub correct: bool,
         /// By how much the response was preferred, if the preferences contain it.
         pub reward_gap: Option<f64>,

@@ -17,7 +17,8 @@ table! {
         pub sampled_iteration: i32,
         /// Its number among the prompt's responses of that iteration, from 0.
         pub response_index: i32,
-        /// The prompt's ids, then the response's. An end-of-sequence id at the end was sampled; none is appended.
+        /// The prompt's ids, then the response's. An end-of-sequence id at the end was sampled;
+        /// none is appended.
         pub token_ids: Vec<i32>,
         /// How many of `token_ids` are the prompt's.
         pub prompt_token_count: i32,
@@ -25,8 +26,9 @@ table! {
         pub text: String,
         /// The reason why it ended.
         pub finish_reason: FinishReason,
-        /// The sum over the response's tokens under the sampling distribution, in nats. Null for an error, and for a server: it gives
-        /// none, or that of its model before temperature and cuts.
+        /// The sum over the response's tokens under the sampling distribution, in nats. Null for an
+        /// error, and for a server: it gives none, or that of its model before temperature and
+        /// cuts.
         pub logprob: Option<f64>,
         /// The fingerprint of the policy that sampled it.
         pub policy_fingerprint: String,
@@ -36,7 +38,8 @@ table! {
 }
 
 impl View<'_> {
-    /// Consistent counts, ids from 0, a finite logprob if any, and an error exactly if `finish_reason` is `error`.
+    /// Consistent counts, ids from 0, a finite logprob if any, and an error exactly if
+    /// `finish_reason` is `error`.
     fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", self.prompt_id)?;
         at_least("sampled_iteration", 0, self.sampled_iteration)?;
@@ -60,7 +63,8 @@ impl View<'_> {
     }
 }
 
-/// The token ids of all rows (prompt, then response), without a copy: values are Int32 without nulls.
+/// The token ids of all rows (prompt, then response), without a copy: values are Int32 without
+/// nulls.
 ///
 /// # Errors
 /// There is no such column, or its type is another.

@@ -8,7 +8,8 @@ table! {
     pub struct Row {
         /// The prompt.
         pub prompt_id: String,
-        /// The statistic of its rewards, by which prompts were ranked. Null where there is none yet.
+        /// The statistic of its rewards, by which prompts were ranked. Null where there is none
+        /// yet.
         pub score: Option<f64>,
         /// Its rank, from 1.
         pub rank: i64,

@@ -2,10 +2,12 @@
 //!
 //! Knows how a row becomes cells and back. Knows no column.
 
-/// Makes `Row`, `View`, `KEY`, `ROW_MEANING`, `COLUMNS`, `schema`, `batch`, `rows` and `check` from a table's columns.
+/// Makes `Row`, `View`, `KEY`, `ROW_MEANING`, `COLUMNS`, `schema`, `batch`, `rows` and `check` from
+/// a table's columns.
 ///
-/// The doc comments of the row and of its columns become `ROW_MEANING` and `COLUMNS`, for the documentation. `View` must have
-/// `fn check(&self) -> Result<(), String>`; its error says what was expected of a row and what was found.
+/// The doc comments of the row and of its columns become `ROW_MEANING` and `COLUMNS`, for the
+/// documentation. `View` must have `fn check(&self) -> Result<(), String>`; its error says what was
+/// expected of a row and what was found.
 macro_rules! table {
     (
         $kind:ident, version $version:literal, key [$($key:ident),+];
@@ -37,11 +39,13 @@ macro_rules! table {
             SCHEMA.clone()
         }
 
-        /// The rows as Arrow. Text and token ids of one batch must stay below 2 GiB and 2^31 values (Arrow's 32-bit offsets).
+        /// The rows as Arrow. Text and token ids of one batch must stay below 2 GiB and 2^31 values
+        /// (Arrow's 32-bit offsets).
         pub fn batch(rows: &[Row]) -> arrow::array::RecordBatch {
             use $crate::tables::cell::Cell;
             let columns = vec![$(<$cell as Cell>::array(rows.iter().map(|row| Some(&row.$column)))),+];
-            // Types and nulls come from the schema's own list of cells. Every column has rows.len() values.
+            // Types and nulls come from the schema's own list of cells. Every column has rows.len()
+            // values.
             arrow::array::RecordBatch::try_new(schema(), columns).expect("columns made from the schema's own cells")
         }
 

@@ -1,4 +1,5 @@
-//! Training: one row an optimizer update. Timings are in the journal: the bytes here are reproducible.
+//! Training: one row an optimizer update. Timings are in the journal: the bytes here are
+//! reproducible.
 
 use super::check::{at_least, finite, finite_or_null};
 
@@ -18,8 +19,8 @@ table! {
         pub epoch: i32,
         /// The mean loss of the batch before the update.
         pub loss: f64,
-        /// The mean reward difference, chosen minus rejected. For a policy it is beta times the loss's
-        /// implicit reward difference; for a reward model it is that of its rewards.
+        /// The mean reward difference, chosen minus rejected. For a policy it is beta times the
+        /// loss's implicit reward difference; for a reward model it is that of its rewards.
         pub reward_margin: Option<f64>,
         /// The share of pairs whose reward_margin is above 0.
         pub accuracy: Option<f64>,

@@ -28,7 +28,8 @@ fn describe_formats() -> String {
     FORMATS.map(|(dataset_format, columns)| format!("\n  {}: {columns}", dataset_format.name())).concat()
 }
 
-/// The dataset format of a table of prompts or preferences with the first rows `batch`: the `given` one, or detected from the columns.
+/// The dataset format of a table of prompts or preferences with the first rows `batch`: the `given`
+/// one, or detected from the columns.
 ///
 /// # Errors
 /// The columns fit no dataset format, or several, or not the given one.
@@ -99,7 +100,8 @@ impl Columns<'_> {
         matches!(first, Some(Content::Messages(messages)) if messages.last().is_some_and(|last| last.role == "assistant"))
     }
 
-    /// Whether the columns are those of this dataset format and exclude other formats with some of the same columns.
+    /// Whether the columns are those of this dataset format and exclude other formats with some of
+    /// the same columns.
     fn is(&self, dataset_format: DatasetFormat) -> bool {
         let foreign = self.pair_of_conversations() || self.has("completion") || self.sampled();
         match dataset_format {

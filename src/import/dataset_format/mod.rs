@@ -1,4 +1,5 @@
-//! The dataset formats of prompts, demonstrations and preferences, and how each becomes our own columns.
+//! The dataset formats of prompts, demonstrations and preferences, and how each becomes our own
+//! columns.
 //!
 //! ```text
 //! batch ─▶ rename (map) ─▶ detect (by the columns) ─▶ normalize: prompt | messages, response, chosen, rejected, …_score; others
@@ -35,7 +36,8 @@ impl From<String> for FormatError {
     }
 }
 
-/// The batch's rows with our own columns first, followed by the columns that the dataset format does not use.
+/// The batch's rows with our own columns first, followed by the columns that the dataset format
+/// does not use.
 ///
 /// # Errors
 /// A row is not of the dataset format, or the result would have a column twice.

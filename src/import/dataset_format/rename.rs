@@ -9,7 +9,8 @@ use indexmap::IndexMap;
 
 use super::columns::column_names;
 
-/// The batch with its columns renamed. `map` has our names with theirs. `theirs.field` copies the field of a struct column.
+/// The batch with its columns renamed. `map` has our names with theirs. `theirs.field` copies the
+/// field of a struct column.
 ///
 /// # Errors
 /// There is no such column, or another column has the name already.

@@ -1,4 +1,5 @@
-//! One row of an external table: the contents of its columns, and the prompt and responses made of them.
+//! One row of an external table: the contents of its columns, and the prompt and responses made of
+//! them.
 
 use crate::model::{Message, PromptContent};
 
@@ -27,8 +28,8 @@ pub(super) struct Resolved {
 }
 
 impl Row {
-    /// Of several responses, the one with the highest reward is chosen and the one with the lowest is rejected. Of equal ones the first
-    /// counts.
+    /// Of several responses, the one with the highest reward is chosen and the one with the lowest
+    /// is rejected. Of equal ones the first counts.
     pub(super) fn take_best_and_worst(&mut self, responses: Vec<String>, rewards: Vec<f64>) -> Result<(), String> {
         if responses.len() != rewards.len() || responses.len() < 2 {
             let (responses, rewards) = (responses.len(), rewards.len());
@@ -40,7 +41,8 @@ impl Row {
                 best = index;
             }
         }
-        // The first of the others, so that chosen and rejected differ even if all rewards are equal.
+        // The first of the others, so that chosen and rejected differ even if all rewards are
+        // equal.
         let mut worst = usize::from(best == 0);
         for index in 0..rewards.len() {
             if index != best && rewards[index] < rewards[worst] {
@@ -53,14 +55,16 @@ impl Row {
         Ok(())
     }
 
-    /// Appends Alpaca's input to the instruction, after an empty line. A null instruction stays null.
+    /// Appends Alpaca's input to the instruction, after an empty line. A null instruction stays
+    /// null.
     pub(super) fn add_input(&mut self, input: Option<String>) {
         if let (Some(Content::Text(instruction)), Some(input)) = (&mut self.prompt, input) {
             *instruction = format!("{instruction}\n\n{input}");
         }
     }
 
-    /// Puts the system prompt of a separate column first in the conversation. A null conversation stays null.
+    /// Puts the system prompt of a separate column first in the conversation. A null conversation
+    /// stays null.
     pub(super) fn add_system(&mut self, system: String) -> Result<(), String> {
         let Some(Content::Messages(turns)) = &mut self.prompt else { return Ok(()) };
         if turns.first().is_some_and(|first| first.role == "system") {
@@ -70,7 +74,8 @@ impl Row {
         Ok(())
     }
 
-    /// Makes the assistant's last message of a conversation the response. Without one it fails if `needed`.
+    /// Makes the assistant's last message of a conversation the response. Without one it fails if
+    /// `needed`.
     pub(super) fn split_response(&mut self, needed: bool) -> Result<(), String> {
         let Some(Content::Messages(turns)) = &mut self.prompt else { return Ok(()) };
         match turns.pop_if(|last| last.role == "assistant") {
@@ -127,7 +132,8 @@ fn shared(one: &[Message], other: &[Message]) -> usize {
     one.iter().zip(other).take(most).take_while(|(one, other)| one == other).count()
 }
 
-/// The prompt of chosen and rejected conversations with the same `beginning`, checked against the row's `own` prompt.
+/// The prompt of chosen and rejected conversations with the same `beginning`, checked against the
+/// row's `own` prompt.
 fn beginning_of(own: Option<PromptContent>, beginning: Vec<Message>) -> Result<Option<PromptContent>, String> {
     match own {
         None if beginning.is_empty() => Err("expected a prompt: chosen and rejected have no first message in common".to_string()),
@@ -140,7 +146,8 @@ fn beginning_of(own: Option<PromptContent>, beginning: Vec<Message>) -> Result<O
     }
 }
 
-/// The text of a response: itself, or the assistant's only message. The messages of the prompt may precede it.
+/// The text of a response: itself, or the assistant's only message. The messages of the prompt may
+/// precede it.
 fn answer(name: &str, content: Content, prompt: &[Message]) -> Result<String, String> {
     let turns = match content {
         Content::Text(text) => return Ok(text),

@@ -78,7 +78,8 @@ impl<'a> SourceColumns<'a> {
             (Some(responses), Some(rewards)) if dataset_format == DatasetFormat::Rlhflow => Some((responses.clone(), rewards.clone())),
             _ => None,
         };
-        // The rows get one of these two. The other one has the same content, or that of supervised training.
+        // The rows get one of these two. The other one has the same content, or that of supervised
+        // training.
         used.extend(["messages", "prompt"]);
         if sampled.is_some() {
             used.extend(["responses", "rewards"]);

@@ -1,4 +1,5 @@
-//! Batches of several files of one table: the same columns in all files, and at least one batch a file.
+//! Batches of several files of one table: the same columns in all files, and at least one batch a
+//! file.
 //!
 //! Knows no format.
 

@@ -66,7 +66,8 @@ fn inferred(layout: &Layout, paths: &[PathBuf]) -> Result<Schema, ImportError> {
     Ok(Schema::new(fields))
 }
 
-/// The columns of the first row with the `given` types. If all columns are given under other names, these names count.
+/// The columns of the first row with the `given` types. If all columns are given under other names,
+/// these names count.
 fn typed(found: Schema, given: Vec<Field>, paths: &[PathBuf]) -> Result<Schema, ImportError> {
     let missing = given.iter().find(|field| found.field_with_name(field.name()).is_err());
     if let (Some(missing), Some(path)) = (missing, paths.first()) {
@@ -105,7 +106,8 @@ fn rows(layout: &Layout, path: &Path, schema: &SchemaRef, budget: &mut Budget) -
     Ok(at_least_one(batches, schema))
 }
 
-/// The error of row `row` (from 0) of a file, with the line it begins in. Without a line if the file cannot be read again.
+/// The error of row `row` (from 0) of a file, with the line it begins in. Without a line if the
+/// file cannot be read again.
 pub(super) fn row_error(layout: &Layout, path: &Path, row: usize, problem: String) -> ImportError {
     let mut reader = csv::ReaderBuilder::new();
     let reader = reader.delimiter(layout.delimiter).has_headers(layout.header).flexible(true);
@@ -122,7 +124,8 @@ fn failed(path: &Path) -> impl Fn(ArrowError) -> ImportError {
     }
 }
 
-/// Arrow's message about CSV without its line, and this line from 1. Arrow counts from 0 if a value is wrong.
+/// Arrow's message about CSV without its line, and this line from 1. Arrow counts from 0 if a value
+/// is wrong.
 fn line_of(message: String) -> (String, Option<u64>) {
     let Some((before, after)) = message.split_once(" at line ") else { return (message, None) };
     let (number, after) = after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));

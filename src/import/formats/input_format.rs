@@ -15,13 +15,14 @@ pub enum InputFormat {
         delimiter: u8,
         /// Whether the first line has the columns' names.
         header: bool,
-        /// The columns in the order of the file. If empty, names come from the header (without one: `column_1`, …) and types from
-        /// all values.
+        /// The columns in the order of the file. If empty, names come from the header (without one:
+        /// `column_1`, …) and types from all values.
         columns: Vec<(String, ColumnType)>,
     },
     /// One JSON object a line. Types come from all values.
     JsonLines,
-    /// An array of JSON objects, or an object with one such array in it. Types come from all values.
+    /// An array of JSON objects, or an object with one such array in it. Types come from all
+    /// values.
     Json,
     /// Arrow IPC, a file or a stream.
     Arrow,
@@ -53,8 +54,8 @@ impl ColumnType {
 }
 
 impl InputFormat {
-    /// The format by the file's extension: `.parquet`, `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`, `.arrow`, `.feather`, `.ipc`.
-    /// `None` for other names.
+    /// The format by the file's extension: `.parquet`, `.csv`, `.tsv`, `.jsonl`, `.ndjson`,
+    /// `.json`, `.arrow`, `.feather`, `.ipc`. `None` for other names.
     pub fn from_path(path: &Path) -> Option<Self> {
         let csv = |delimiter| InputFormat::Csv { delimiter, header: true, columns: Vec::new() };
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {

@@ -32,12 +32,13 @@ pub fn read_input(format: &InputFormat, path: &Path) -> Result<Vec<RecordBatch>,
     Ok(read_inputs(format, &[path.to_path_buf()], u64::MAX)?.into_iter().flatten().collect())
 }
 
-/// All rows of several files in order, file by file. Each file gives at least one batch, perhaps an empty one; all batches have the
-/// same schema. Together they take at most `max_bytes` of memory.
+/// All rows of several files in order, file by file. Each file gives at least one batch, perhaps an
+/// empty one; all batches have the same schema. Together they take at most `max_bytes` of memory.
 ///
 /// # Errors
-/// A file cannot be read; a row is not of the format (with its line, or its row from 0 if the format has no lines); files differ in
-/// their columns; there are too many columns; a row of text is too long; all rows together exceed `max_bytes`.
+/// A file cannot be read; a row is not of the format (with its line, or its row from 0 if the
+/// format has no lines); files differ in their columns; there are too many columns; a row of text
+/// is too long; all rows together exceed `max_bytes`.
 pub fn read_inputs(format: &InputFormat, paths: &[PathBuf], max_bytes: u64) -> Result<Vec<Vec<RecordBatch>>, ImportError> {
     let mut budget = Budget::new(max_bytes);
     match format {
@@ -51,7 +52,8 @@ pub fn read_inputs(format: &InputFormat, paths: &[PathBuf], max_bytes: u64) -> R
     }
 }
 
-/// The error of row `row` (from 0) of a file: with its line if the format has lines, else with the row.
+/// The error of row `row` (from 0) of a file: with its line if the format has lines, else with the
+/// row.
 pub(super) fn row_error(format: &InputFormat, path: &Path, row: usize, problem: String) -> ImportError {
     match format {
         InputFormat::Csv { delimiter, header, columns } => {

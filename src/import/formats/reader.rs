@@ -1,4 +1,5 @@
-//! Files with a schema of their own (Parquet, Arrow IPC): their rows with the columns of the first file.
+//! Files with a schema of their own (Parquet, Arrow IPC): their rows with the columns of the first
+//! file.
 //!
 //! Knows Arrow's readers, not the formats.
 

@@ -1,6 +1,8 @@
-//! The lengths inside an Arrow IPC file or stream, compared with the file's own: the reader allocates them without a check.
+//! The lengths inside an Arrow IPC file or stream, compared with the file's own: the reader
+//! allocates them without a check.
 //!
-//! Format: <https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc>.
+//! Format:
+//! <https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc>.
 //! Knows nothing of the rows.
 
 use std::fs::File;

@@ -1,6 +1,7 @@
 //! External JSON files: one object a line, or an array of objects.
 //!
-//! Both layouts become the same bytes: one object after the other. A file is never in memory as a whole.
+//! Both layouts become the same bytes: one object after the other. A file is never in memory as a
+//! whole.
 
 mod objects;
 mod schema;

@@ -114,8 +114,8 @@ impl Objects {
         }
     }
 
-    /// Reads the members of an object with one array of objects: up to the array's first element (`before`), or from its end up to
-    /// the file's end.
+    /// Reads the members of an object with one array of objects: up to the array's first element
+    /// (`before`), or from its end up to the file's end.
     fn members(&mut self, before: bool) -> Result<(), ImportError> {
         let mut byte = self.token()?;
         loop {

@@ -40,7 +40,8 @@ struct Position<'a> {
     row: usize,
 }
 
-/// The objects of all files, parsed. It stops at the first error, because the inference accepts errors of Arrow only.
+/// The objects of all files, parsed. It stops at the first error, because the inference accepts
+/// errors of Arrow only.
 struct Values<'a> {
     layout: Layout,
     paths: &'a [PathBuf],
@@ -107,11 +108,12 @@ impl Iterator for Values<'_> {
 
 /// The values that any table may have.
 const MOST_CELLS: u64 = 1 << 25;
-/// The values that a table may have for each byte of its files. Rows that write most of their values, `null` included, have fewer.
+/// The values that a table may have for each byte of its files. Rows that write most of their
+/// values, `null` included, have fewer.
 const MOST_CELLS_A_BYTE: u64 = 16;
 
-/// Checks that the table is not many times as large as its files. It is if each row has columns of its own: all other rows have nulls
-/// there.
+/// Checks that the table is not many times as large as its files. It is if each row has columns of
+/// its own: all other rows have nulls there.
 fn check_expansion(schema: &Schema, rows: u64, paths: &[PathBuf]) -> Result<(), ImportError> {
     fn count(data_type: &DataType) -> u64 {
         1 + match data_type {

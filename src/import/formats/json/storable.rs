@@ -6,7 +6,8 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, NullArray, RecordBatch, 
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 
-/// The array with nulls in place of structs without fields. `{}` becomes such a struct if it is always empty.
+/// The array with nulls in place of structs without fields. `{}` becomes such a struct if it is
+/// always empty.
 fn storable(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     fn is_storable(data_type: &DataType) -> bool {
         match data_type {

@@ -1,7 +1,7 @@
 //! A Parquet file whose reader fails at the end of the file.
 //!
-//! The library's own reader returns nothing there and is called again, as often as a corrupt length demands, and memory is
-//! allocated for that length. Knows nothing of the contents.
+//! The library's own reader returns nothing there and is called again, as often as a corrupt length
+//! demands, and memory is allocated for that length. Knows nothing of the contents.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};

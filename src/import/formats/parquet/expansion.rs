@@ -1,6 +1,8 @@
-//! The memory that a Parquet file needs once it is decoded, estimated from its metadata and its dictionaries.
+//! The memory that a Parquet file needs once it is decoded, estimated from its metadata and its
+//! dictionaries.
 //!
-//! A run of equal values takes a few bytes in the file, and so does a text of a dictionary. In memory every value takes space.
+//! A run of equal values takes a few bytes in the file, and so does a text of a dictionary. In
+//! memory every value takes space.
 
 use std::path::Path;
 
@@ -65,7 +67,8 @@ impl Column {
     }
 }
 
-/// The number of rows of a batch, at most `most`. Each text may be the longest of its column's dictionaries.
+/// The number of rows of a batch, at most `most`. Each text may be the longest of its column's
+/// dictionaries.
 pub(super) fn batch_rows(reader: &SerializedFileReader<BoundedFile>, most: usize) -> Result<usize, ParquetError> {
     let mut longest = vec![0_u64; reader.metadata().file_metadata().schema_descr().num_columns()];
     for index in 0..reader.num_row_groups() {
