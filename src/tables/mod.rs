@@ -1,8 +1,8 @@
 //! The tables between nodes: fixed Arrow schemas, their keys, and the rules of every row.
 //!
 //! ```text
-//! prompts ─▶ selection ─▶ responses ─▶ rewards ─▶ pool ─▶ pairs ─▶ training, evaluation     ranking: of a reward model
-//!                                                         logprobs: beside the runs
+//! prompts ─▶ selection ─▶ responses ─▶ rewards ─▶ pool ─▶ pairs ─▶ training, evaluation
+//! ranking: of a reward model     logprobs: shared by all runs of a folder
 //! ```
 //!
 //! One file a table. A table file lists its columns once, as the fields of a `Row`. The schema,

@@ -2,7 +2,8 @@
 //! columns.
 //!
 //! ```text
-//! batch ─▶ rename (map) ─▶ detect (by the columns) ─▶ normalize: prompt | messages, response, chosen, rejected, …_score; others
+//! batch ─▶ rename (map) ─▶ detect (by the columns) ─▶ normalize
+//!          prompt | messages, response, chosen, rejected, chosen_score, rejected_score, others
 //! ```
 //! Knows columns and messages. Knows no file, and nothing of the use of the rows.
 
