@@ -195,7 +195,7 @@ impl From<std::io::Error> for CliError {
 
 /// Runs the command in the process's arguments.
 pub fn main() -> ExitCode {
-    catch_panic::hush();
+    catch_panic::silence_caught_panics();
     let arguments = Arguments::parse();
     let runs = arguments.runs;
     let result = match arguments.command {

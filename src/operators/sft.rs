@@ -66,10 +66,10 @@ impl Demonstrations {
             answers.extend(column.as_string::<i32>().iter().map(|text| text.map(str::to_string)));
         }
         let mut rows = Vec::with_capacity(prompts.len());
-        for (row, (Prompt { id, asked }, answer)) in prompts.iter().zip(answers).enumerate() {
+        for (row, (Prompt { id, content }, answer)) in prompts.iter().zip(answers).enumerate() {
             let at = |problem: String| OperatorError::Input(format!("demonstrations, row {row} ({id}): {problem}"));
             let answer = answer.ok_or_else(|| at(format!("expected a {}, found null", settings.response)))?;
-            let encoded = checkpoint.encode_pair(asked, &answer).map_err(|error| at(error.to_string()))?;
+            let encoded = checkpoint.encode_pair(content, &answer).map_err(|error| at(error.to_string()))?;
             let (tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
             let limits = [
                 (prompt_count, settings.max_prompt_tokens, "prompt"),

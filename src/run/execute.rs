@@ -59,7 +59,7 @@ pub fn execute(
         run.write_sources(text)?;
     }
     repair(run, prepared, progress)?;
-    import::bring_in(run, graph, &prepared.files).map_err(OperatorError::from)?;
+    import::import_tables(run, graph, &prepared.files).map_err(OperatorError::from)?;
     retire(run, prepared)?;
     // Other runs publish outputs at the same time. An output published between the two calls is
     // linked in the next round.

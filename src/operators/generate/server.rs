@@ -170,7 +170,7 @@ impl ServerJob<'_> {
     fn request<T>(&self, item: &Item, then: impl FnOnce(Request) -> T) -> Result<T, OperatorError> {
         let prompt = &self.prompts[item.prompt];
         let prompt_ids = self.prompt_ids(item)?;
-        let (text, special) = self.checkpoint.prompt_text(&prompt.asked)?;
+        let (text, special) = self.checkpoint.prompt_text(&prompt.content)?;
         let room = self.checkpoint.config.max_position_embeddings.saturating_sub(prompt_ids.len());
         let seed = self.context.seed().number("generate", &prompt.id, item.response_index);
         Ok(then(Request {
@@ -209,7 +209,7 @@ impl ServerJob<'_> {
         let mut ids = match completion.token_ids {
             Some(ids) => ids,
             None => {
-                let (text, special) = self.checkpoint.prompt_text(&prompt.asked)?;
+                let (text, special) = self.checkpoint.prompt_text(&prompt.content)?;
                 let pair = tokenizer.encode_pair(&text, &format!("{text}{}", completion.text), special)?;
                 let problem = || OperatorError::internal(PLACE, "a response tokenized with its prompt is shorter than the prompt");
                 pair.token_ids.get(pair.prompt_token_count..).ok_or_else(problem)?.to_vec()
@@ -224,7 +224,7 @@ impl ServerJob<'_> {
         let given = ids.len();
         let is_end = |id: &i32| self.checkpoint.generation.eos_token_ids.contains(id);
         if completion.finish == Finish::Stop && !ids.last().is_some_and(is_end) {
-            let end = self.checkpoint.end_token(&prompt.asked);
+            let end = self.checkpoint.end_token(&prompt.content);
             let problem = "the response stopped, but the policy has no eos_token_id to stop by";
             ids.push(end.ok_or_else(|| OperatorError::Failed(problem.to_string()))?);
         }

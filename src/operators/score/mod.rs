@@ -94,7 +94,7 @@ fn scoring_prompts(context: &Context) -> Result<HashMap<String, ScoringPrompt>, 
         return Err(OperatorError::internal(PLACE, problem));
     }
     let scoring_prompt = |(prompt, reference_answer): (&super::Prompt, Option<String>)| {
-        (prompt.id.clone(), ScoringPrompt { content: prompt.asked.clone(), reference_answer })
+        (prompt.id.clone(), ScoringPrompt { content: prompt.content.clone(), reference_answer })
     };
     Ok(prompts.iter().zip(answers).map(scoring_prompt).collect())
 }

@@ -59,7 +59,7 @@ impl Comparisons {
         let mut preferences: Vec<Preference> = context.preferences(slot)?.into_iter().collect();
         if let HeldOut::Share(share) = held_out {
             let held_out = held_out_prompts(context, &preferences, *share);
-            preferences.retain(|preference| held_out.contains(&fingerprint(&preference.asked)) == (split == Split::HeldOut));
+            preferences.retain(|preference| held_out.contains(&fingerprint(&preference.prompt)) == (split == Split::HeldOut));
         }
         let limit = (max_tokens as usize).min(checkpoint.config.max_position_embeddings);
         let count = preferences.len();
@@ -71,8 +71,8 @@ impl Comparisons {
                 let tokens = checkpoint.encode_conversation(asked, response);
                 tokens.map_err(|error| OperatorError::Input(format!("preference {}: {error}", preference.id)))
             };
-            let chosen_tokens = encode(&preference.asked, &preference.chosen)?;
-            let rejected_tokens = encode(&preference.asked, &preference.rejected)?;
+            let chosen_tokens = encode(&preference.prompt, &preference.chosen)?;
+            let rejected_tokens = encode(&preference.prompt, &preference.rejected)?;
             if chosen_tokens.len().max(rejected_tokens.len()) <= limit {
                 chosen.push(chosen_tokens);
                 rejected.push(rejected_tokens);
@@ -120,7 +120,7 @@ impl Comparisons {
 /// The held-out prompts: the first ceil(share · prompts) in an order drawn from the seed.
 fn held_out_prompts(context: &Context, preferences: &[Preference], share: f64) -> HashSet<String> {
     let stream = context.seed();
-    let prompts: HashSet<String> = preferences.iter().map(|preference| fingerprint(&preference.asked)).collect();
+    let prompts: HashSet<String> = preferences.iter().map(|preference| fingerprint(&preference.prompt)).collect();
     let mut order: Vec<(u64, String)> = prompts.into_iter().map(|prompt| (stream.number("held_out", &prompt, 0), prompt)).collect();
     order.sort();
     let count = (share * order.len() as f64).ceil() as usize;

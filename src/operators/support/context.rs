@@ -184,12 +184,12 @@ impl Context<'_> {
 
     /// The prompts in `slot`, checked.
     pub fn prompts(&self, slot: Slot) -> Result<Prompts, OperatorError> {
-        Ok(Prompts::read(&self.binding(slot)?.name, self.batches(slot)?)?)
+        Ok(Prompts::from_batches(&self.binding(slot)?.name, self.batches(slot)?)?)
     }
 
     /// The preferences in `slot`, checked.
     pub fn preferences(&self, slot: Slot) -> Result<Preferences, OperatorError> {
-        Ok(Preferences::read(&self.binding(slot)?.name, self.batches(slot)?)?)
+        Ok(Preferences::from_batches(&self.binding(slot)?.name, self.batches(slot)?)?)
     }
 
     /// The directory of the model in `slot`.

@@ -57,10 +57,11 @@ pub enum OperatorError {
 impl From<ImportError> for OperatorError {
     fn from(error: ImportError) -> Self {
         match error {
-            ImportError::Input(problem) => Self::Input(problem),
             ImportError::Table(error) => Self::Table(error),
             ImportError::Store(error) => Self::Store(error),
             ImportError::Arrow(error) => Self::Arrow(error),
+            error if error.is_input() => Self::Input(error.to_string()),
+            error => Self::Failed(error.to_string()),
         }
     }
 }

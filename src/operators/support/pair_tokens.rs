@@ -101,7 +101,7 @@ impl PairTokens {
         for preference in context.preferences(Slot::Preferences)? {
             let encode = |response: &str| {
                 let at = |error| OperatorError::Input(format!("preference {}: {error}", preference.id));
-                checkpoint.encode_pair(&preference.asked, response).map_err(at)
+                checkpoint.encode_pair(&preference.prompt, response).map_err(at)
             };
             let reward_gap = preference.reward_gap.unwrap_or(1.0);
             let mut leave_out = |reason: &str| *left_out.entry(reason.to_string()).or_insert(0) += 1;

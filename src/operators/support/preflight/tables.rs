@@ -82,9 +82,9 @@ impl Preflight<'_> {
         let schema = imported.schema();
         // Tables without prompts fail here; they have no prompts to try.
         if let Some(first) = imported.batches.first()
-            && let Ok(prompts) = Prompts::read(&source.name, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
+            && let Ok(prompts) = Prompts::from_batches(&source.name, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
         {
-            self.first_prompts.insert(index, prompts.iter().map(|prompt| prompt.asked.clone()).collect());
+            self.first_prompts.insert(index, prompts.iter().map(|prompt| prompt.content.clone()).collect());
         }
         self.sources.insert(index, schema.clone());
         Ok(schema)

@@ -1,6 +1,9 @@
-//! What an Arrow IPC file or stream says of its own lengths, compared with the file's: the reader takes memory for what it is told.
+//! The lengths inside an Arrow IPC file or stream, compared with the file's own: the reader
+//! allocates them without a check.
 //!
-//! Format: <https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc>. Knows nothing of the rows.
+//! Format:
+//! <https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc>.
+//! Knows nothing of the rows.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -8,28 +11,39 @@ use std::path::Path;
 
 use arrow::ipc::{Message, root_as_footer, root_as_message};
 
-/// What an Arrow file begins and ends with; a stream does not.
-pub(super) const MAGIC: &[u8] = b"ARROW1";
-/// What each message of a stream begins with, in all versions but the oldest.
+/// An Arrow file begins and ends with this; a stream does not.
+const MAGIC: &[u8] = b"ARROW1";
+/// Each message of a stream begins with this, in all versions but the oldest.
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// Rows that a batch may have whatever its length: columns of nulls take no bytes.
+/// Rows that any batch may have, because columns of nulls take no bytes.
 const FREE_ROWS: u64 = 1 << 24;
 
-/// Checks every length in the file; whether it is an Arrow file and no stream.
+/// The two containers of Arrow IPC.
+pub(super) enum Container {
+    /// A file, with a footer.
+    File,
+    /// A stream of messages.
+    Stream,
+}
+
+/// Checks every length in the file.
 ///
 /// # Errors
-/// The file cannot be read (`Ok` of the outer result has what is wrong with what it says).
-pub(super) fn check(path: &Path) -> io::Result<Result<bool, String>> {
+/// The outer error: the file cannot be read. The inner error: a length is wrong.
+pub(super) fn check(path: &Path) -> io::Result<Result<Container, String>> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let mut reader = BufReader::new(file);
     let mut begin = Vec::new();
     reader.by_ref().take(MAGIC.len() as u64).read_to_end(&mut begin)?;
-    let is_file = begin == MAGIC;
-    let checked = if is_file { file_lengths(&mut reader, length)? } else { stream_lengths(&mut reader, length)? };
-    Ok(checked.map(|()| is_file))
+    if begin == MAGIC {
+        Ok(file_lengths(&mut reader, length)?.map(|()| Container::File))
+    } else {
+        Ok(stream_lengths(&mut reader, length)?.map(|()| Container::Stream))
+    }
 }
 
+/// The file ends before `what`.
 fn cut(what: &str) -> Result<(), String> {
     Err(format!("expected {what}, found the end of the file or a length beyond it; the file is cut short or is no Arrow file"))
 }
@@ -48,15 +62,16 @@ fn file_lengths(reader: &mut BufReader<File>, length: u64) -> io::Result<Result<
     let Some(footer) = bytes_at(reader, length - tail - footer_bytes, footer_bytes, length)? else { return Ok(cut("a footer")) };
     let Ok(footer) = root_as_footer(&footer) else { return Ok(cut("a footer")) };
     for block in footer.dictionaries().into_iter().chain(footer.recordBatches()).flatten() {
-        let lengths = (u64::try_from(block.offset()), u64::try_from(block.metaDataLength()), u64::try_from(block.bodyLength()));
-        let (Ok(offset), Ok(metadata), Ok(body)) = lengths else { return Ok(cut("a batch")) };
+        let Ok(offset) = u64::try_from(block.offset()) else { return Ok(cut("a batch")) };
+        let Ok(metadata) = u64::try_from(block.metaDataLength()) else { return Ok(cut("a batch")) };
+        let Ok(body) = u64::try_from(block.bodyLength()) else { return Ok(cut("a batch")) };
         let Some(found) = bytes_at(reader, offset, metadata, length)? else { return Ok(cut("a batch")) };
         if offset.saturating_add(metadata).saturating_add(body) > length {
             return Ok(cut("a batch"));
         }
         let prefix = if found.starts_with(&CONTINUATION) { 8 } else { 4 };
         let Ok(message) = root_as_message(found.get(prefix..).unwrap_or_default()) else { return Ok(cut("a batch")) };
-        if let Err(problem) = rows(&message, length) {
+        if let Err(problem) = check_rows(&message, length) {
             return Ok(Err(problem));
         }
     }
@@ -68,7 +83,7 @@ fn stream_lengths(reader: &mut BufReader<File>, length: u64) -> io::Result<Resul
     while let Some(begin) = bytes_at(reader, at, 4, length)? {
         let prefix = if begin == CONTINUATION { 8 } else { 4 };
         let Some(number) = bytes_at(reader, at + prefix - 4, 4, length)? else { return Ok(cut("a message")) };
-        // Four bytes were asked for, and are there.
+        // `bytes_at` returned exactly four bytes.
         let metadata = i32::from_le_bytes([number[0], number[1], number[2], number[3]]);
         let Ok(metadata) = u64::try_from(metadata) else { return Ok(cut("a message")) };
         if metadata == 0 {
@@ -82,7 +97,7 @@ fn stream_lengths(reader: &mut BufReader<File>, length: u64) -> io::Result<Resul
         if end > length {
             return Ok(cut("a message"));
         }
-        if let Err(problem) = rows(&message, length) {
+        if let Err(problem) = check_rows(&message, length) {
             return Ok(Err(problem));
         }
         at = end;
@@ -90,8 +105,8 @@ fn stream_lengths(reader: &mut BufReader<File>, length: u64) -> io::Result<Resul
     Ok(Ok(()))
 }
 
-/// That a batch has no more rows than a file of this length can tell apart.
-fn rows(message: &Message, length: u64) -> Result<(), String> {
+/// Checks that a batch has no more rows than a file of this length can distinguish.
+fn check_rows(message: &Message, length: u64) -> Result<(), String> {
     let Some(batch) = message.header_as_record_batch() else { return Ok(()) };
     match u64::try_from(batch.length()) {
         Ok(rows) if rows <= FREE_ROWS.max(length.saturating_mul(8)) => Ok(()),
@@ -99,7 +114,7 @@ fn rows(message: &Message, length: u64) -> Result<(), String> {
     }
 }
 
-/// These bytes, where the file has them.
+/// `count` bytes from `start`; `None` beyond the end of the file.
 fn bytes_at(reader: &mut BufReader<File>, start: u64, count: u64, length: u64) -> io::Result<Option<Vec<u8>>> {
     let (Some(end), Ok(size)) = (start.checked_add(count), usize::try_from(count)) else { return Ok(None) };
     if end > length {

@@ -1,6 +1,8 @@
-//! How large a Parquet file is once it is read, told from its metadata and its dictionaries.
+//! The memory that a Parquet file needs once it is decoded, estimated from its metadata and its
+//! dictionaries.
 //!
-//! A run of equal values is a few bytes in the file, and so is a text that a dictionary holds once; in memory every value has its place.
+//! A run of equal values takes a few bytes in the file, and so does a text of a dictionary. In
+//! memory every value takes space.
 
 use std::path::Path;
 
@@ -10,15 +12,15 @@ use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::ending::Ending;
-use super::limits::Budget;
-use crate::store::StoreError;
+use super::bounded_file::BoundedFile;
+use crate::import::error::ImportError;
+use crate::import::limits::Budget;
 
-/// What the texts of a batch may take where their dictionaries hold long ones.
+/// The bytes that the texts of a batch may take if their dictionaries hold long ones.
 const BATCH_BYTES: u64 = 256 << 20;
 
-/// Fails where the file says that its values take more memory than the table may.
-pub(super) fn expect(path: &Path, metadata: &ParquetMetaData, budget: &Budget) -> Result<(), StoreError> {
+/// Fails if the values take more memory than the budget, by the file's metadata.
+pub(super) fn check(path: &Path, metadata: &ParquetMetaData, budget: &Budget) -> Result<(), ImportError> {
     let mut columns = vec![Column::default(); metadata.file_metadata().schema_descr().num_columns()];
     for row_group in metadata.row_groups() {
         for (column, chunk) in columns.iter_mut().zip(row_group.columns()) {
@@ -38,7 +40,7 @@ pub(super) fn expect(path: &Path, metadata: &ParquetMetaData, budget: &Budget) -
     })
 }
 
-/// One column of all row groups.
+/// The sums of one column over all row groups.
 #[derive(Clone, Default)]
 struct Column {
     bytes: u64,
@@ -48,6 +50,7 @@ struct Column {
 
 impl Column {
     fn add(&mut self, chunk: &ColumnChunkMetaData) {
+        // A corrupt file may have negative counts. As 0 they leave the estimate a lower bound.
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         let values = count(chunk.num_values());
         self.width = match chunk.column_type() {
@@ -58,14 +61,15 @@ impl Column {
             Type::FIXED_LEN_BYTE_ARRAY => count(i64::from(chunk.column_descr().type_length())),
         };
         self.values = self.values.saturating_add(values);
-        // Uncompressed, the file's own encoding may be shorter than the values, or longer.
+        // The encoded size may be smaller or larger than the values.
         let bytes = values.saturating_mul(self.width).max(values / 8).max(count(chunk.uncompressed_size()));
         self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
-/// How many rows a batch may have so that its texts are not too long: each may be the longest of its column's dictionaries.
-pub(super) fn batch_rows(reader: &SerializedFileReader<Ending>, most: usize) -> Result<usize, ParquetError> {
+/// The number of rows of a batch, at most `most`. Each text may be the longest of its column's
+/// dictionaries.
+pub(super) fn batch_rows(reader: &SerializedFileReader<BoundedFile>, most: usize) -> Result<usize, ParquetError> {
     let mut longest = vec![0_u64; reader.metadata().file_metadata().schema_descr().num_columns()];
     for index in 0..reader.num_row_groups() {
         let row_group = reader.get_row_group(index)?;
@@ -75,7 +79,7 @@ pub(super) fn batch_rows(reader: &SerializedFileReader<Ending>, most: usize) -> 
             }
             let encodings: Vec<Encoding> = chunk.encodings().collect();
             let found = if encodings.contains(&Encoding::DELTA_BYTE_ARRAY) {
-                // A value may begin with the whole value before it.
+                // A value may contain the whole value before it.
                 u64::try_from(chunk.uncompressed_size()).unwrap_or(0)
             } else if chunk.dictionary_page_offset().is_some() || encodings.iter().any(is_dictionary) {
                 match row_group.get_column_page_reader(column)?.get_next_page()? {
@@ -96,13 +100,13 @@ fn is_dictionary(encoding: &Encoding) -> bool {
     matches!(encoding, Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY)
 }
 
-/// The longest text of a dictionary: each is behind its length.
+/// The longest text of a dictionary. The length of each text precedes it.
 fn longest_of(mut dictionary: &[u8]) -> u64 {
     let mut longest = 0;
     while let Some((length, rest)) = dictionary.split_first_chunk::<4>() {
         let length = u32::from_le_bytes(*length);
         longest = longest.max(u64::from(length));
-        // A length beyond the end is for the reader to find.
+        // A length beyond the end ends the search; the reader reports it.
         dictionary = usize::try_from(length).ok().and_then(|length| rest.get(length..)).unwrap_or(&[]);
     }
     longest

@@ -1,15 +1,14 @@
-//! Tables that come batch by batch, in the order that they are written in: checks whose memory does not grow with the rows.
+//! Whether rows ascend by some columns, from batch to batch. Memory does not grow with the rows.
 
 use std::cmp::Ordering;
 
 use arrow::array::{ArrayRef, DynComparator, RecordBatch, make_comparator};
 use arrow::compute::SortOptions;
 
-use super::check::described;
-use super::error::missing_column;
-use super::{TableError, TableKind};
+use super::error::{TableError, missing_column};
+use super::kind::TableKind;
 
-/// Whether rows ascend by some columns; no two of them are equal then.
+/// Finds the first row out of strictly ascending order.
 pub(super) struct Ascent {
     kind: TableKind,
     columns: &'static [&'static str],
@@ -21,8 +20,8 @@ impl Ascent {
         Self { kind, columns, last: None }
     }
 
-    /// The first row of the next batch that does not come after the row before it.
-    pub(super) fn broken_by(&mut self, batch: &RecordBatch) -> Result<Option<usize>, TableError> {
+    /// The first row of the next batch that is not greater than the row before it.
+    pub(super) fn first_unordered(&mut self, batch: &RecordBatch) -> Result<Option<usize>, TableError> {
         let column = |name: &&str| batch.column_by_name(name).cloned().ok_or_else(|| missing_column(self.kind.name(), batch, name));
         let columns: Vec<ArrayRef> = self.columns.iter().map(column).collect::<Result<_, _>>()?;
         let rows = batch.num_rows();
@@ -50,35 +49,4 @@ impl Ascent {
 fn comes_after(comparators: &[DynComparator], before: usize, after: usize) -> bool {
     let differing = comparators.iter().map(|compare| compare(before, after)).find(|ordering| ordering.is_ne());
     differing == Some(Ordering::Less)
-}
-
-/// The checks of a table that comes batch by batch.
-pub struct InOrder {
-    kind: TableKind,
-    ascent: Ascent,
-    before: usize,
-}
-
-impl InOrder {
-    /// The checks of a table of `kind` from its first row on.
-    pub fn new(kind: TableKind) -> Self {
-        Self { kind, ascent: Ascent::new(kind, kind.order()), before: 0 }
-    }
-
-    /// Checks columns and rows of the next batch, and that its rows come in the table's order ([`TableKind::order`]). Where that is the
-    /// key, no key can be there twice; where it is not, [`TableKind::check_keys`] has to see to that.
-    ///
-    /// # Errors
-    /// The first thing wrong; rows count on from batch to batch.
-    pub fn check(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
-        let before = self.before;
-        self.before += batch.num_rows();
-        self.kind.check_rows(batch).map_err(|error| match error {
-            TableError::Row { table, row, problem } => TableError::Row { table, row: before + row, problem },
-            other => other,
-        })?;
-        let Some(row) = self.ascent.broken_by(batch)? else { return Ok(()) };
-        let columns = self.ascent.columns;
-        Err(TableError::Order { table: self.kind.to_string(), row: before + row, found: described(self.kind, columns, batch, row)? })
-    }
 }

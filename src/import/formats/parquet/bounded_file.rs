@@ -1,5 +1,7 @@
-//! A Parquet file whose reader fails where the file ends. The library's own reads nothing there and goes on, as often as a length that lies says,
-//! and takes memory for what it is told. Knows nothing of what is read.
+//! A Parquet file whose reader fails at the end of the file.
+//!
+//! The library's own reader returns nothing there and is called again, as often as a corrupt length
+//! demands, and memory is allocated for that length. Knows nothing of the contents.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -9,9 +11,9 @@ use ::parquet::file::reader::{ChunkReader, Length};
 use bytes::Bytes;
 
 /// The file.
-pub(super) struct Ending(pub(super) File);
+pub(super) struct BoundedFile(pub(super) File);
 
-/// Reads up to the end, and not again.
+/// Reads up to the end; a further read is an error.
 pub(super) struct UntilEnd(File);
 
 impl Read for UntilEnd {
@@ -23,13 +25,13 @@ impl Read for UntilEnd {
     }
 }
 
-impl Length for Ending {
+impl Length for BoundedFile {
     fn len(&self) -> u64 {
         self.0.len()
     }
 }
 
-impl ChunkReader for Ending {
+impl ChunkReader for BoundedFile {
     type T = BufReader<UntilEnd>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
