@@ -1,119 +1,106 @@
-//! Ragged token sequences, back to back in one tensor, as an Arrow list column stores them.
+//! Token ids of many rows, back to back in one shared buffer on the host: what an Arrow list column of Int32 is, without its schema.
 //!
-//! Rows are gathered and padded on the device by an index select: an Arrow buffer can back the tensor without being copied or rebuilt.
+//! Clones and slices share the memory. Knows nothing of tables, tensors or padding.
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 
-use super::ModelError;
+/// Why token ids are not lists that can be computed on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("sequences: {0}")]
+pub struct TokenListsError(String);
 
-/// Where a shorter row is filled up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Padding {
-    /// At its start: rows end in the same column.
-    Left,
-    /// At its end: rows start in the same column.
-    Right,
-}
-
-/// Token sequences of different lengths.
+/// Token sequences of different lengths, none of them empty.
 #[derive(Clone, Debug)]
-pub struct Sequences {
-    token_ids: Tensor<1, Int>,
-    lengths: Vec<usize>,
-    starts: Vec<usize>,
+pub struct TokenLists {
+    values: ScalarBuffer<i32>,
+    /// Where each row begins in `values`, and where the last one ends.
+    offsets: OffsetBuffer<i32>,
 }
 
-impl Sequences {
-    /// Rows of these `lengths`, whose ids stand one after the other in `token_ids` (i32).
+impl TokenLists {
+    /// The rows `offsets[row]..offsets[row + 1]` of `values`, without a copy.
     ///
     /// # Errors
-    /// When the lengths do not add up to the ids, a row is empty, or the ids are not i32.
-    pub fn new(token_ids: Tensor<1, Int>, lengths: Vec<usize>) -> Result<Self, ModelError> {
-        let mut starts = Vec::with_capacity(lengths.len());
-        let mut total = 0;
-        for (row, &length) in lengths.iter().enumerate() {
-            if length == 0 {
-                return Err(ModelError::Sequences(format!("row {row} is empty, expected at least one token")));
-            }
-            starts.push(total);
-            total += length;
+    /// When an offset is outside the values, or a row is empty.
+    pub fn new(values: ScalarBuffer<i32>, offsets: OffsetBuffer<i32>) -> Result<Self, TokenListsError> {
+        // Offsets ascend, `OffsetBuffer` sees to it.
+        let end = offsets.last().map_or(0, |end| *end as usize);
+        if end > values.len() {
+            return Err(TokenListsError(format!("lengths add up to {end} tokens, but there are {}", values.len())));
         }
-        let [found] = token_ids.dims();
-        if found != total {
-            return Err(ModelError::Sequences(format!("lengths add up to {total} tokens, but there are {found}")));
+        if let Some(row) = offsets.windows(2).position(|bounds| bounds[0] == bounds[1]) {
+            return Err(TokenListsError(format!("row {row} is empty, expected at least one token")));
         }
-        if token_ids.dtype() != DType::I32 {
-            return Err(ModelError::Sequences(format!("token ids are {:?}, expected I32", token_ids.dtype())));
-        }
-        if i32::try_from(total).is_err() {
-            return Err(ModelError::Sequences(format!("{total} tokens, expected at most {} in one table part", i32::MAX)));
-        }
-        Ok(Self { token_ids, lengths, starts })
+        Ok(Self { values, offsets })
     }
 
-    /// Rows given one by one, on the host.
+    /// Rows of these `lengths`, whose ids stand one after the other in `values`.
     ///
     /// # Errors
-    /// When a row is empty.
-    pub fn from_rows(rows: &[Vec<i32>], device: &burn::tensor::Device) -> Result<Self, ModelError> {
-        let ids = rows.concat();
-        let count = ids.len();
-        let ids = Tensor::from_data(TensorData::new(ids, [count]), (device, DType::I32));
-        Self::new(ids, rows.iter().map(Vec::len).collect())
+    /// When the lengths do not add up to the ids, a row is empty, or the ids are more than `i32` counts.
+    pub fn from_lengths(values: Vec<i32>, lengths: &[usize]) -> Result<Self, TokenListsError> {
+        let mut offsets = Vec::with_capacity(lengths.len() + 1);
+        let mut total = 0_usize;
+        offsets.push(0);
+        for &length in lengths {
+            total = total.saturating_add(length);
+            let too_many = |_| TokenListsError(format!("{total} tokens, expected at most {} in one table part", i32::MAX));
+            offsets.push(i32::try_from(total).map_err(too_many)?);
+        }
+        if total != values.len() {
+            return Err(TokenListsError(format!("lengths add up to {total} tokens, but there are {}", values.len())));
+        }
+        Self::new(ScalarBuffer::from(values), OffsetBuffer::new(ScalarBuffer::from(offsets)))
     }
 
-    /// All ids, row after row: `[sum of lengths]`, i32.
-    pub fn token_ids(&self) -> &Tensor<1, Int> {
-        &self.token_ids
-    }
-
-    /// The ids alone, leaving the lengths; the tensor is then no longer shared.
-    pub fn into_parts(self) -> (Tensor<1, Int>, Vec<usize>) {
-        (self.token_ids, self.lengths)
-    }
-
-    /// The length of each row in tokens.
-    pub fn lengths(&self) -> &[usize] {
-        &self.lengths
+    /// Rows given one by one.
+    ///
+    /// # Errors
+    /// When a row is empty, or the ids are more than `i32` counts.
+    pub fn from_rows<R: AsRef<[i32]>>(rows: &[R]) -> Result<Self, TokenListsError> {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.as_ref().len()).collect();
+        let mut values = Vec::with_capacity(lengths.iter().sum());
+        rows.iter().for_each(|row| values.extend_from_slice(row.as_ref()));
+        Self::from_lengths(values, &lengths)
     }
 
     /// How many rows there are.
     pub fn rows(&self) -> usize {
-        self.lengths.len()
+        self.offsets.len() - 1
     }
 
-    /// The chosen `rows`, in that order, padded to the longest of them; computed on the device of the ids.
-    ///
-    /// What stands in the padding is some id of the row itself: only lengths say what is real.
-    ///
-    /// # Shapes
-    /// - output: `[rows, longest]`, i32
+    /// The ids of a row; `None` when it does not exist.
+    pub fn get(&self, row: usize) -> Option<&[i32]> {
+        let start = *self.offsets.get(row)?;
+        let end = *self.offsets.get(row.checked_add(1)?)?;
+        self.values.get(start as usize..end as usize)
+    }
+
+    /// The ids of a row.
     ///
     /// # Errors
-    /// When no row is chosen or one does not exist.
-    pub fn gather(&self, rows: &[usize], padding: Padding) -> Result<Tensor<2, Int>, ModelError> {
-        let mut spans = Vec::with_capacity(rows.len());
-        for &row in rows {
-            match (self.starts.get(row), self.lengths.get(row)) {
-                (Some(&start), Some(&length)) => spans.push((start, length)),
-                _ => return Err(ModelError::Sequences(format!("row {row} does not exist, there are {}", self.rows()))),
-            }
-        }
-        let longest = spans.iter().map(|(_, length)| *length).max();
-        let longest = longest.ok_or_else(|| ModelError::Sequences("no row was chosen".to_string()))?;
-        let mut indices: Vec<i32> = Vec::with_capacity(rows.len() * longest);
-        for (start, length) in spans {
-            indices.extend((0..longest).map(|column| {
-                let within = match padding {
-                    Padding::Left => column.saturating_sub(longest - length),
-                    Padding::Right => column.min(length - 1),
-                };
-                // All indices are below the number of tokens, which `new` found to fit.
-                (start + within) as i32
-            }));
-        }
-        let indices = TensorData::new(indices, [rows.len() * longest]);
-        let indices = Tensor::from_data(indices, (&self.token_ids.device(), DType::I32));
-        Ok(self.token_ids.clone().select(0, indices).reshape([rows.len(), longest]))
+    /// When it does not exist.
+    pub fn row(&self, row: usize) -> Result<&[i32], TokenListsError> {
+        self.get(row).ok_or_else(|| TokenListsError(format!("row {row} does not exist, there are {}", self.rows())))
+    }
+
+    /// The rows, first to last.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[i32]> {
+        self.offsets.windows(2).map(|bounds| &self.values[bounds[0] as usize..bounds[1] as usize])
+    }
+
+    /// The length of a row in tokens; 0 for a row that does not exist.
+    pub fn length(&self, row: usize) -> usize {
+        self.get(row).map_or(0, <[i32]>::len)
+    }
+
+    /// The length of each row in tokens.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.offsets.lengths().collect()
+    }
+
+    /// The ids of all rows, in the memory that they share, and where each row begins in it.
+    pub fn into_parts(self) -> (ScalarBuffer<i32>, OffsetBuffer<i32>) {
+        (self.values, self.offsets)
     }
 }

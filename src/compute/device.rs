@@ -1,22 +1,29 @@
-//! Which device to compute on. Knows nothing of models.
+//! Which device to compute on, and by which backend. Knows nothing of what is computed.
 
 #[cfg(feature = "cuda")]
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::module::Module;
+use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use super::ModelError;
+use super::backend::Backend;
+use super::cpu::CpuBackend;
+#[cfg(feature = "cuda")]
+use super::gpu::GpuBackend;
+use super::reference::{ReferenceOperations, TensorBackend, named_tensors};
+use crate::model::ModelError;
 
 /// What a run asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceChoice {
-    /// The first NVIDIA GPU if this build and this machine have one, else the processor.
+    /// The first NVIDIA GPU if this build and this machine have one, else the CPU.
     #[default]
     Auto,
-    /// The processor.
+    /// The CPU.
     Cpu,
     /// The first NVIDIA GPU.
     Cuda,
@@ -48,6 +55,27 @@ impl DeviceChoice {
             Self::Auto if has_gpu() => cuda().map_err(ModelError::Device),
             Self::Auto => Ok(Device::flex()),
         }
+    }
+}
+
+/// The backend of a device. The one place that decides how a model is computed.
+pub fn backend_for(device: &Device) -> Arc<dyn Backend> {
+    if *device == Device::flex() {
+        return Arc::new(CpuBackend::default());
+    }
+    #[cfg(feature = "cuda")]
+    if *device == Device::cuda(0) {
+        return Arc::new(GpuBackend::default());
+    }
+    Arc::new(TensorBackend::new(&ReferenceOperations))
+}
+
+/// The backend that trains `model`: that of its device, or the reference where what is trained is not f32.
+pub fn training_backend_for(model: &impl Module) -> Arc<dyn Backend> {
+    let is_f32 = named_tensors::values(model).values().all(|weight| weight.dtype() == DType::F32);
+    match model.devices().as_slice() {
+        [device] if is_f32 => backend_for(device),
+        _ => Arc::new(TensorBackend::new(&ReferenceOperations)),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::token_lists::TokenListsError;
+
 /// An error of this module; its text names the file and, where there is one, the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -39,9 +41,12 @@ pub enum ModelError {
     /// The chat template does not take these messages, and says why.
     #[error("chat template: {0}")]
     Refused(String),
-    /// Token ids and lengths do not belong together.
+    /// Token ids are outside the vocabulary, or none were chosen.
     #[error("sequences: {0}")]
     Sequences(String),
+    /// Token ids are not lists that can be computed on.
+    #[error(transparent)]
+    TokenLists(#[from] TokenListsError),
     /// There is no number format of that name.
     #[error("dtype: {0}")]
     Dtype(String),
@@ -52,7 +57,7 @@ pub enum ModelError {
 
 impl ModelError {
     /// The file at `path` is not what was expected.
-    pub(super) fn invalid(path: &Path, problem: impl ToString) -> Self {
+    pub(crate) fn invalid(path: &Path, problem: impl ToString) -> Self {
         Self::Invalid { path: path.to_path_buf(), problem: problem.to_string() }
     }
 }

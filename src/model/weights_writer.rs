@@ -20,7 +20,7 @@ use crate::disk::{self, File};
 ///
 /// # Errors
 /// When a file cannot be written, `dtype` cannot hold a value, and the errors of `write_values`.
-pub(super) fn write(
+pub(crate) fn write(
     folder: &Path,
     parameters: &[Parameter],
     dtype: Dtype,
@@ -43,7 +43,7 @@ pub(super) fn write(
 ///
 /// # Errors
 /// As [`write`].
-pub(super) fn write_file(
+pub(crate) fn write_file(
     path: &Path,
     parameters: &[Parameter],
     dtype: Dtype,

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use super::Scratch;
-use crate::kernels::{self, BLOCK, Segment};
+use super::kernels::{self, BLOCK, Segment};
 
 /// Numbers that are worth being copied on another thread.
 const WORTH_A_THREAD: usize = 1 << 11;
@@ -35,6 +34,16 @@ struct Sequence {
 struct LayerCache {
     keys: Vec<f32>,
     values: Vec<f32>,
+}
+
+/// Memory of a forward pass that every layer, and the next pass, uses again.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) normed: Vec<f32>,
+    pub(super) qkv: Vec<f32>,
+    pub(super) attended: Vec<f32>,
+    pub(super) gate_up: Vec<f32>,
+    pub(super) activated: Vec<f32>,
 }
 
 impl CpuCache {

@@ -1,28 +1,24 @@
 //! The transformer on the processor, in kernels of our own: for sampling, and for logprobs and rewards without gradients.
 //!
-//! Computes what [`Decoder::forward`](super::Decoder::forward) computes, from weights that are laid out once, on sequences of any lengths without
+//! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, from weights that are laid out once, on sequences of any lengths without
 //! padding. What a position gets is the same bits whichever sequences are computed beside it, and however many positions at once.
 //! Knows nothing of sampling or losses.
 
-mod cache;
-mod training;
-
 use std::ops::Range;
 
-use super::parameters::numbers as read;
-use super::projection::Beside;
-use super::transformer::AttentionShape;
-use super::{CausalLm, Decoder, ModelError, Projection, RewardModel};
-use crate::kernels::{self, Left, Packed};
-
-pub use cache::CpuCache;
-pub use training::{CpuGradients, CpuTraining, CpuWeights, Family};
+use super::cache::{CpuCache, Scratch};
+use super::kernels::{self, Left, Packed};
+use crate::compute::reference::parameters::host_values;
+use crate::compute::reference::projection::FusedProjection;
+use crate::compute::reference::transformer::AttentionShape;
+use crate::compute::{CausalLm, Decoder, Layer, Projection, RewardModel, Span};
+use crate::model::ModelError;
 
 /// Multiply-adds of attention that are worth a thread's while.
 const WORTH_A_THREAD: usize = 1 << 16;
 
 /// Rows of queries and keys that are turned at once.
-const TURNED_TOGETHER: usize = 8;
+const ROTATED_TOGETHER: usize = 8;
 
 /// A model's weights, laid out for the processor.
 #[derive(Debug)]
@@ -66,27 +62,18 @@ struct CpuNorm {
     epsilon: f32,
 }
 
-/// Tokens that follow what a sequence of the cache holds.
-#[derive(Clone, Copy, Debug)]
-pub struct Span<'a> {
-    /// The sequence's number in the cache.
-    pub sequence: usize,
-    /// The ids, at least one.
-    pub tokens: &'a [i32],
-}
-
 impl CpuDecoder {
     /// A language model's weights; [`Self::head`] gives logits.
     ///
     /// # Errors
     /// When a parameter is not f32.
-    pub fn of_causal_lm(model: CausalLm) -> Result<Self, ModelError> {
+    pub fn from_causal_lm(model: CausalLm) -> Result<Self, ModelError> {
         let CausalLm { model, lm_head } = model;
         let embedding = model.embed_tokens.weight.val();
         let [vocab_size, hidden_size] = embedding.dims();
-        let embedding = read(embedding)?;
+        let embedding = host_values(embedding)?;
         match lm_head {
-            Some(head) => Self::new(model, CpuProjection::beside(&[&head])?.weight, Some(embedding)),
+            Some(head) => Self::new(model, CpuProjection::fused(&[&head])?.weight, Some(embedding)),
             None => Self::new(model, Packed::of_columns(hidden_size, vocab_size, &embedding).narrowed(), None),
         }
     }
@@ -95,9 +82,9 @@ impl CpuDecoder {
     ///
     /// # Errors
     /// When a parameter is not f32.
-    pub fn of_reward_model(model: RewardModel) -> Result<Self, ModelError> {
-        let embedding = read(model.model.embed_tokens.weight.val())?;
-        Self::new(model.model, CpuProjection::beside(&[&model.score])?.weight, Some(embedding))
+    pub fn from_reward_model(model: RewardModel) -> Result<Self, ModelError> {
+        let embedding = host_values(model.model.embed_tokens.weight.val())?;
+        Self::new(model.model, CpuProjection::fused(&[&model.score])?.weight, Some(embedding))
     }
 
     /// Takes the layers apart one by one, so that few weights are in memory twice.
@@ -105,18 +92,18 @@ impl CpuDecoder {
         let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
         let frequencies = decoder.frequencies().to_vec();
         drop(decoder.embed_tokens);
-        let layer = |layer: super::Layer| {
+        let layer = |layer: Layer| {
             let attention = &layer.self_attn;
             Ok(CpuLayer {
                 input_norm: CpuNorm::new(&layer.input_layernorm)?,
-                qkv: CpuProjection::beside(&[&attention.q_proj, &attention.k_proj, &attention.v_proj])?,
+                qkv: CpuProjection::fused(&[&attention.q_proj, &attention.k_proj, &attention.v_proj])?,
                 query_norm: attention.q_norm.as_ref().map(CpuNorm::new).transpose()?,
                 key_norm: attention.k_norm.as_ref().map(CpuNorm::new).transpose()?,
-                output: CpuProjection::beside(&[&attention.o_proj])?,
+                output: CpuProjection::fused(&[&attention.o_proj])?,
                 mlp_norm: CpuNorm::new(&layer.post_attention_layernorm)?,
-                gate_up: CpuProjection::beside(&[&layer.mlp.gate_proj, &layer.mlp.up_proj])?,
-                down: CpuProjection::beside(&[&layer.mlp.down_proj])?,
-                shape: AttentionShape::of(attention),
+                gate_up: CpuProjection::fused(&[&layer.mlp.gate_proj, &layer.mlp.up_proj])?,
+                down: CpuProjection::fused(&[&layer.mlp.down_proj])?,
+                shape: AttentionShape::from_attention(attention),
             })
         };
         Ok(Self {
@@ -168,7 +155,7 @@ impl CpuDecoder {
         for span in spans {
             cache.advance(span.sequence, span.tokens.len());
         }
-        Ok(self.norm.of(&x))
+        Ok(self.norm.normed(&x))
     }
 
     /// Logits or scores of hidden states.
@@ -235,16 +222,6 @@ struct Place {
     position: usize,
 }
 
-/// Memory of a forward pass that every layer, and the next pass, uses again.
-#[derive(Debug, Default)]
-struct Scratch {
-    normed: Vec<f32>,
-    qkv: Vec<f32>,
-    attended: Vec<f32>,
-    gate_up: Vec<f32>,
-    activated: Vec<f32>,
-}
-
 impl CpuLayer {
     /// # Shapes
     /// - x: `[tokens, hidden_size]`, changed in place
@@ -275,7 +252,7 @@ impl CpuLayer {
             let (keys, _) = rest.split_at_mut(shape.key_width());
             for (heads, norm) in [(&mut *queries, &self.query_norm), (&mut *keys, &self.key_norm)] {
                 if let Some(norm) = norm {
-                    let normed = norm.of(heads);
+                    let normed = norm.normed(heads);
                     heads.copy_from_slice(&normed);
                 }
                 if shape.rotary {
@@ -286,7 +263,7 @@ impl CpuLayer {
             queries.iter_mut().for_each(|number| *number *= scale);
         };
         let (width, angle_width) = (shape.qkv_width(), angle_width.max(1));
-        let pieces = qkv.chunks_mut(width * TURNED_TOGETHER).zip(angles.chunks(angle_width * TURNED_TOGETHER));
+        let pieces = qkv.chunks_mut(width * ROTATED_TOGETHER).zip(angles.chunks(angle_width * ROTATED_TOGETHER));
         kernels::each(pieces, |(rows, angles)| rows.chunks_exact_mut(width).zip(angles.chunks_exact(angle_width)).for_each(place));
     }
 
@@ -316,8 +293,8 @@ impl CpuLayer {
 
 impl CpuProjection {
     /// Projections of one input beside each other, adapters merged in.
-    fn beside(projections: &[&Projection]) -> Result<Self, ModelError> {
-        let Beside { rows, parts, bias } = Beside::new(projections)?;
+    fn fused(projections: &[&Projection]) -> Result<Self, ModelError> {
+        let FusedProjection { rows, parts, bias } = FusedProjection::new(projections)?;
         let parts: Vec<(&[f32], usize)> = parts.iter().map(|(values, columns)| (values.as_slice(), *columns)).collect();
         Ok(Self { weight: Packed::of_rows(rows, &parts).narrowed(), bias })
     }
@@ -346,10 +323,10 @@ impl CpuProjection {
 
 impl CpuNorm {
     fn new(norm: &burn::nn::RmsNorm) -> Result<Self, ModelError> {
-        Ok(Self { weight: read(norm.gamma.val())?, epsilon: norm.epsilon as f32 })
+        Ok(Self { weight: host_values(norm.gamma.val())?, epsilon: norm.epsilon as f32 })
     }
 
-    fn of(&self, x: &[f32]) -> Vec<f32> {
+    fn normed(&self, x: &[f32]) -> Vec<f32> {
         let mut out = Vec::new();
         self.apply(x, &mut out);
         out
@@ -362,7 +339,7 @@ impl CpuNorm {
 }
 
 /// The cosines and sines of each position's angles: `[positions, 2, head_dim / 2]`.
-fn angles(frequencies: &[f32], positions: impl Iterator<Item = usize>) -> Vec<f32> {
+pub(super) fn angles(frequencies: &[f32], positions: impl Iterator<Item = usize>) -> Vec<f32> {
     let of_position = |position: usize| {
         let angles = frequencies.iter().map(move |frequency| position as f32 * frequency);
         angles.clone().map(f32::cos).chain(angles.map(f32::sin))

@@ -8,7 +8,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use crate::kernels::AdamW;
+use crate::compute::update::AdamW;
 
 /// Units of a cube.
 const UNITS: usize = 256;
@@ -16,7 +16,7 @@ const UNITS: usize = 256;
 /// Cubes that add up a tensor's squares, one sum each.
 const SUMS: usize = 64;
 
-/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::kernels::adam_w) has it of `factor` times the gradient; `None` when one
+/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::compute::cpu::kernels::adam_w) has it of `factor` times the gradient; `None` when one
 /// of them is not f32 on a GPU.
 ///
 /// # Shapes

@@ -1,21 +1,21 @@
-//! A checkpoint with an adapter: opened, loaded to be trained on a frozen base, saved.
+//! A language model with an adapter: loaded to be trained on a frozen base, saved.
 //!
 //! Knows which projections there are, not what they are trained for.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 
-use super::adapter::{self, Adapter};
-use super::low_rank::{Factors, LowRank};
-use super::parameters::{self, Sink, transpose};
-use super::{AdapterConfig, CausalLm, Checkpoint, Dtype, ModelError, Projection, weights_writer};
-use crate::disk;
+use super::low_rank::LowRank;
+use super::parameters;
+use super::projection::Projection;
+use super::transformer::CausalLm;
+use crate::model::adapter::{self, Factors};
+use crate::model::initialization::generator;
+use crate::model::parameters::{Sink, transpose};
+use crate::model::{AdapterConfig, Checkpoint, Dtype, ModelError, weights_writer};
 
 impl CausalLm {
     /// Every projection but the head, under its name in a checkpoint, in the order of the parameters.
@@ -47,40 +47,6 @@ impl CausalLm {
 }
 
 impl Checkpoint {
-    /// What the adapter is that this checkpoint was opened with.
-    pub fn adapter(&self) -> Option<&AdapterConfig> {
-        self.adapter.as_ref().map(|adapter| &adapter.config)
-    }
-
-    /// How many numbers an adapter of this configuration has on this checkpoint.
-    pub fn adapter_parameter_count(&self, config: &AdapterConfig) -> usize {
-        config.parameters(&self.parameters).iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
-    }
-
-    /// This checkpoint with the adapter in `folder`, in place of its own if it has one; the base that the adapter names is not looked at.
-    ///
-    /// # Errors
-    /// Names the file that is missing, wrong, or does not fit this checkpoint.
-    pub fn with_adapter(self, folder: &Path) -> Result<Self, ModelError> {
-        let adapter = Adapter::open(folder, &self.parameters)?;
-        Ok(self.adapted(adapter))
-    }
-
-    /// The last parts of the names of all projections but the head, each once: what `all-linear` stands for.
-    pub fn projections(&self) -> Vec<String> {
-        let names = self.parameters.iter().filter_map(|parameter| parameter.projection()?.rsplit('.').next());
-        let mut names: Vec<String> = names.map(str::to_string).collect();
-        names.sort();
-        names.dedup();
-        names
-    }
-
-    /// Whether adapters of both configurations have the same parameters, and mean the same by them.
-    pub fn same_adapter(&self, left: &AdapterConfig, right: &AdapterConfig) -> bool {
-        let same_targets = left.parameters(&self.parameters) == right.parameters(&self.parameters);
-        same_targets && left.rank == right.rank && left.alpha == right.alpha
-    }
-
     /// The base, frozen, with an adapter to train: this checkpoint's own, or where it has none a fresh one that adds nothing yet.
     ///
     /// The same seed gives the same fresh adapter and the same dropout. Nothing else is held: the base is there once, and is the model without its adapter.
@@ -94,15 +60,13 @@ impl Checkpoint {
         }
         let unfilled = CausalLm::unfilled(&self.config, device);
         let mut model = parameters::fill(unfilled, device, &mut |parameter| self.base_parameter(&parameter.name))?.no_grad();
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        let mut generator = ChaCha8Rng::from_seed(key);
+        let mut generator = generator(seed);
         let mut id = self.parameters.len() as u64 + 1;
         for (name, projection) in model.projections_mut().filter(|(name, _)| config.adapts(name)) {
             let [from, to] = projection.weight.val().dims();
             let factors = match &self.adapter {
                 Some(own) => own.factors(&name, from, to)?,
-                None => Factors::drawn(from, to, config.rank, &mut generator),
+                None => Factors::sample(from, to, config.rank, &mut generator),
             };
             projection.adapter = Some(LowRank::new(factors, [from, to], config, seed, id, device));
             id += 2;
@@ -130,20 +94,6 @@ impl Checkpoint {
             }
             Ok(())
         })
-    }
-
-    /// Copies the adapter that this checkpoint was opened with to `folder`, naming `base` as the place where PEFT finds its base.
-    ///
-    /// # Errors
-    /// When there is no adapter, or a file cannot be read or written.
-    pub fn copy_adapter(&self, folder: &Path, base: &str) -> Result<(), ModelError> {
-        let adapter =
-            self.adapter.as_ref().ok_or_else(|| ModelError::invalid(&self.folder, "expected a model with an adapter, found none"))?;
-        self.write_companions(folder)?;
-        adapter.config.write(folder, Some(base))?;
-        let (from, path) = (adapter.folder.join(adapter::WEIGHTS), folder.join(adapter::WEIGHTS));
-        let bytes = fs::read(&from).map_err(|source| ModelError::Read { path: from, source })?;
-        disk::write(&path, bytes).map_err(|source| ModelError::Write { path, source })
     }
 }
 

@@ -15,7 +15,7 @@ pub struct KvCache {
 
 /// One layer's part: `[rows, key_value_heads, capacity, head_dim]`, of which the first `length` positions are filled.
 #[derive(Debug, Default)]
-pub(super) struct LayerCache {
+pub(crate) struct LayerCache {
     keys_values: Option<(Tensor<4>, Tensor<4>)>,
     length: usize,
 }
@@ -32,7 +32,7 @@ impl KvCache {
     }
 
     /// The layers, first to last.
-    pub(super) fn layers_mut(&mut self) -> &mut [LayerCache] {
+    pub(crate) fn layers_mut(&mut self) -> &mut [LayerCache] {
         &mut self.layers
     }
 
@@ -55,7 +55,7 @@ impl LayerCache {
     /// # Shapes
     /// - keys, values: `[rows, key_value_heads, new, head_dim]`
     /// - output: two of `[rows, key_value_heads, length, head_dim]`
-    pub(super) fn append(&mut self, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    pub(crate) fn append(&mut self, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [.., new, _] = keys.dims();
         let start = self.length;
         self.length += new;

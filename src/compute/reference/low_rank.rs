@@ -9,7 +9,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::AdapterConfig;
+use crate::model::AdapterConfig;
+use crate::model::adapter::Factors;
 
 /// `y = scale · dropout(x) · lora_a · lora_b`.
 #[derive(Module, Debug)]
@@ -26,25 +27,10 @@ pub struct LowRank {
     mask: Option<[u64; 3]>,
 }
 
-/// What both matrices start from, row by row, `[in, rank]` and `[rank, out]`.
-pub(super) struct Factors {
-    pub(super) lora_a: Vec<f32>,
-    pub(super) lora_b: Vec<f32>,
-}
-
-impl Factors {
-    /// As PEFT begins: A uniform between ±1/√in (Kaiming's with a = √5), B zero, so that the term adds nothing at first.
-    pub(super) fn drawn(from: usize, to: usize, rank: usize, generator: &mut ChaCha8Rng) -> Self {
-        let bound = (from as f64).sqrt().recip();
-        let mut uniform = || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        Self { lora_a: (0..from * rank).map(|_| (bound * (2.0 * uniform() - 1.0)) as f32).collect(), lora_b: vec![0.0; rank * to] }
-    }
-}
-
 impl LowRank {
     /// A term of these values, `[in, out]` beside it; dropout is drawn from `seed`. Its parameters are numbered from `first_id`, so that
     /// they have the same order in every process.
-    pub(super) fn new(factors: Factors, [from, to]: [usize; 2], config: &AdapterConfig, seed: u64, first_id: u64, device: &Device) -> Self {
+    pub(crate) fn new(factors: Factors, [from, to]: [usize; 2], config: &AdapterConfig, seed: u64, first_id: u64, device: &Device) -> Self {
         let param = |values: Vec<f32>, shape: [usize; 2], id: u64| {
             let mut param: Param<Tensor<2>> = Param::from_data(TensorData::new(values, shape), device);
             param.id = ParamId::from(id);
@@ -61,28 +47,28 @@ impl LowRank {
     }
 
     /// The same term with a dropout mask drawn from its seed and these `numbers`.
-    pub(super) fn masked(self, numbers: [u64; 3]) -> Self {
+    pub(crate) fn masked(self, numbers: [u64; 3]) -> Self {
         Self { mask: (self.dropout > 0.0).then_some(numbers), ..self }
     }
 
     /// What the product of the matrices is multiplied by.
-    pub(super) fn scale(&self) -> f32 {
+    pub(crate) fn scale(&self) -> f32 {
         self.scale as f32
     }
 
     /// Whether dropout changes anything.
-    pub(super) fn drops(&self) -> bool {
+    pub(crate) fn drops(&self) -> bool {
         self.dropout > 0.0
     }
 
     /// Multiplies inputs by a dropout mask drawn from the term's seed and these `numbers`.
-    pub(super) fn hide(&self, [step, item, number]: [u64; 3], x: &mut [f32]) {
+    pub(crate) fn hide(&self, [step, item, number]: [u64; 3], x: &mut [f32]) {
         let mask = mask([self.seed, step, item, number], self.dropout, x.len());
         x.iter_mut().zip(mask).for_each(|(x, factor)| *x *= factor);
     }
 
     /// What it adds to a weight beside it: `[in, out]`.
-    pub(super) fn product(&self) -> Tensor<2> {
+    pub(crate) fn product(&self) -> Tensor<2> {
         self.lora_a.val().matmul(self.lora_b.val()).mul_scalar(self.scale)
     }
 

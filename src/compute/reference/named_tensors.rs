@@ -10,18 +10,18 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
 /// One flat tensor `[element_count]` a parameter, by the parameter's name. Ordered, so that sums over it are reproducible.
-pub type Parameters = BTreeMap<String, Tensor<1>>;
+pub type NamedTensors = BTreeMap<String, Tensor<1>>;
 
-/// The gradients that `backward` left for the parameters of `module`. Parameters without one (frozen, or unused) are left out.
-pub fn gradients(module: &impl Module, gradients: Gradients) -> Parameters {
-    let mut collect = Collect { path: Path::default(), found: Parameters::new(), gradients: Some(gradients) };
+/// The gradients that `backward` left for the parameters of `module`. NamedTensors without one (frozen, or unused) are left out.
+pub fn gradients(module: &impl Module, gradients: Gradients) -> NamedTensors {
+    let mut collect = Collect { path: Path::default(), found: NamedTensors::new(), gradients: Some(gradients) };
     module.visit(&mut collect);
     collect.found
 }
 
 /// The values of the parameters of `module` that are not frozen, without autodiff.
-pub fn values(module: &impl Module) -> Parameters {
-    let mut collect = Collect { path: Path::default(), found: Parameters::new(), gradients: None };
+pub fn values(module: &impl Module) -> NamedTensors {
+    let mut collect = Collect { path: Path::default(), found: NamedTensors::new(), gradients: None };
     module.visit(&mut collect);
     collect.found
 }
@@ -37,6 +37,23 @@ pub fn names(module: &impl Module) -> Vec<String> {
 /// again, so no graph reaches from one step into the next.
 pub fn change<M: Module>(module: M, change: impl FnMut(&str, Tensor<1>) -> Tensor<1>) -> M {
     module.map(&mut Change { path: Path::default(), change })
+}
+
+/// [`change`] of the parameters of `module` without a copy of those that nothing else holds.
+pub fn change_in_place<M: Module>(module: &mut M, change: impl FnMut(&str, Tensor<1>) -> Tensor<1>) {
+    // Out of `module`, so that they have one owner.
+    let empty = module.clone().map(&mut Empty);
+    let owned = std::mem::replace(module, empty);
+    *module = self::change(owned, change);
+}
+
+/// Replaces every tensor by one without numbers.
+struct Empty;
+
+impl ModuleMapper for Empty {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| Tensor::empty([0; D], &tensor.device().inner()))
+    }
 }
 
 /// The fields entered so far.
@@ -59,7 +76,7 @@ impl Path {
 
 struct Collect {
     path: Path,
-    found: Parameters,
+    found: NamedTensors,
     gradients: Option<Gradients>,
 }
 

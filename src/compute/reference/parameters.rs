@@ -1,31 +1,10 @@
-//! The parameters of a model under their Hugging Face names: listing, filling and reading them back. Knows nothing of files.
+//! Filling the parameters of a burn module from a checkpoint's values, and reading them back. Knows nothing of files.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::ModelError;
-
-/// One parameter as a checkpoint stores it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Parameter {
-    /// The checkpoint's key, as `model.layers.0.mlp.up_proj.weight`.
-    pub(super) name: String,
-    /// The checkpoint's shape: `[out, in]` for a projection.
-    pub(super) shape: Vec<usize>,
-    /// Whether the model holds it the other way round, `[in, out]`.
-    pub(super) transposed: bool,
-}
-
-impl Parameter {
-    /// The projection whose weight it is, of those an adapter can stand beside: all but a head, whose name has one part only.
-    pub(super) fn projection(&self) -> Option<&str> {
-        let name = self.name.strip_suffix(".weight").filter(|_| self.transposed)?;
-        name.contains('.').then_some(name)
-    }
-}
-
-/// Takes the values of one parameter after the other.
-pub(super) type Sink<'a> = dyn FnMut(Vec<f32>) -> Result<(), ModelError> + 'a;
+use crate::model::ModelError;
+use crate::model::parameters::{Parameter, Sink, transpose};
 
 /// The path to a parameter while a module is walked.
 #[derive(Default)]
@@ -54,7 +33,7 @@ impl Path {
 }
 
 /// All parameters in the model's order; makes none of them.
-pub(super) fn list(model: &impl Module) -> Vec<Parameter> {
+pub(crate) fn list(model: &impl Module) -> Vec<Parameter> {
     struct List(Path, Vec<Parameter>);
     impl ModuleVisitor for List {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -78,7 +57,7 @@ pub(super) fn list(model: &impl Module) -> Vec<Parameter> {
 ///
 /// # Errors
 /// The first error of `value`.
-pub(super) fn fill<M: Module, E>(model: M, device: &Device, value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>) -> Result<M, E> {
+pub(crate) fn fill<M: Module, E>(model: M, device: &Device, value: &mut dyn FnMut(&Parameter) -> Result<Vec<f32>, E>) -> Result<M, E> {
     struct Fill<'a, E> {
         path: Path,
         device: &'a Device,
@@ -126,13 +105,13 @@ pub(super) fn fill<M: Module, E>(model: M, device: &Device, value: &mut dyn FnMu
 ///
 /// # Errors
 /// The first error of `sink`, or that a parameter is not f32 or cannot be read from its device.
-pub(super) fn read(model: &impl Module, sink: &mut Sink<'_>) -> Result<(), ModelError> {
-    struct Read<'a, 'b> {
+pub(crate) fn each_value(model: &impl Module, sink: &mut Sink<'_>) -> Result<(), ModelError> {
+    struct Each<'a, 'b> {
         path: Path,
         sink: &'a mut Sink<'b>,
         outcome: Result<(), ModelError>,
     }
-    impl ModuleVisitor for Read<'_, '_> {
+    impl ModuleVisitor for Each<'_, '_> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.path.enter(name, container);
         }
@@ -155,45 +134,15 @@ pub(super) fn read(model: &impl Module, sink: &mut Sink<'_>) -> Result<(), Model
             };
         }
     }
-    let mut read = Read { path: Path::default(), sink, outcome: Ok(()) };
-    model.visit(&mut read);
-    read.outcome
+    let mut each = Each { path: Path::default(), sink, outcome: Ok(()) };
+    model.visit(&mut each);
+    each.outcome
 }
 
-/// A parameter's numbers.
+/// A parameter's values, on the host.
 ///
 /// # Errors
 /// When it is not f32, or cannot be read from its device.
-pub(super) fn numbers<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
+pub(crate) fn host_values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelError> {
     tensor.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(format!("cannot read the weights back: {error}")))
-}
-
-/// The transpose of a `rows` × `columns` matrix, in tiles that stay in the cache.
-pub(super) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const TILE: usize = 32;
-    let mut turned = vec![0.0; values.len()];
-    for top in (0..rows).step_by(TILE) {
-        for left in (0..columns).step_by(TILE) {
-            for row in top..rows.min(top + TILE) {
-                for column in left..columns.min(left + TILE) {
-                    // Both indices are below rows * columns, the length of either side.
-                    turned[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    turned
-}
-
-#[cfg(test)]
-mod tests {
-    use super::transpose;
-
-    #[test]
-    fn transpose_turns_rows_into_columns() {
-        let values: Vec<f32> = (0..35 * 70).map(|value| value as f32).collect();
-        let turned = transpose(&values, 35, 70);
-        assert_eq!(turned[69 * 35 + 34], values[34 * 70 + 69]);
-        assert_eq!(transpose(&turned, 70, 35), values);
-    }
 }

@@ -13,7 +13,7 @@ const HIDDEN: f32 = -1e30;
 #[derive(Clone, Debug)]
 pub struct Placement {
     /// `[rows or 1, length]`, i32: the position of each token, counted from its row's first real token.
-    pub(super) positions: Tensor<2, Int>,
+    pub(crate) positions: Tensor<2, Int>,
     /// How many columns of each row, its first ones, are not real; empty when all of all rows are.
     padding: Vec<usize>,
     queries: usize,
@@ -49,14 +49,8 @@ impl Placement {
         Self { positions: positions(at, [padding.len(), 1], device), padding: padding.to_vec(), queries: 1, keys }
     }
 
-    /// Whether every row begins at its first token, and all of its tokens are asked for.
-    #[cfg(feature = "cuda")]
-    pub(super) fn is_plain(&self) -> bool {
-        self.padding.is_empty() && self.queries == self.keys
-    }
-
     /// How many columns back a query sees, its own included, in a layer with this window: no more than there are.
-    pub(super) fn reach(&self, sliding_window: Option<usize>) -> usize {
+    pub(crate) fn reach(&self, sliding_window: Option<usize>) -> usize {
         sliding_window.map_or(self.keys, |window| window.min(self.keys))
     }
 
@@ -65,7 +59,7 @@ impl Placement {
     ///
     /// Infinite where every query sees a key, because the exponential of a large finite number takes the slow way of numbers that are
     /// almost 0: 6 to 15 % of a training step.
-    pub(super) fn bias(&self, reach: usize) -> Option<Tensor<5>> {
+    pub(crate) fn bias(&self, reach: usize) -> Option<Tensor<5>> {
         let (hidden, rows): (f32, &[usize]) = match self.padding[..] {
             [] if self.queries <= 1 && reach >= self.keys => return None,
             [] => (f32::NEG_INFINITY, &[0]),

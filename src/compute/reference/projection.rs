@@ -7,8 +7,9 @@ use burn::nn::Initializer;
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-use super::parameters::numbers;
-use super::{LowRank, ModelError};
+use super::low_rank::LowRank;
+use super::parameters::host_values;
+use crate::model::ModelError;
 
 /// `y = x · weight + bias`, and what an adapter adds to that.
 #[derive(Module, Debug)]
@@ -23,14 +24,14 @@ pub struct Projection {
 
 impl Projection {
     /// A projection whose parameters are made when first used; a checkpoint gives them their values before that.
-    pub(super) fn unfilled(from: usize, to: usize, bias: bool, device: &Device) -> Self {
+    pub(crate) fn unfilled(from: usize, to: usize, bias: bool, device: &Device) -> Self {
         let weight = Initializer::Zeros.init([from, to], device);
         let bias = bias.then(|| Initializer::Zeros.init([to], device));
         Self { weight, bias, adapter: None }
     }
 
     /// The weight with the adapter's part added, `[in, out]`.
-    pub(super) fn merged(&self) -> Tensor<2> {
+    pub(crate) fn merged(&self) -> Tensor<2> {
         match &self.adapter {
             None => self.weight.val(),
             Some(adapter) => self.weight.val() + adapter.product(),
@@ -50,19 +51,19 @@ impl Projection {
 }
 
 /// Projections of one input beside each other, adapters merged in, as numbers.
-pub(super) struct Beside {
+pub(crate) struct FusedProjection {
     /// The width of their input.
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
     /// Each one's weight, `[rows, columns]`, and its columns.
-    pub(super) parts: Vec<(Vec<f32>, usize)>,
+    pub(crate) parts: Vec<(Vec<f32>, usize)>,
     /// Of all columns; `None` when no projection has one.
-    pub(super) bias: Option<Vec<f32>>,
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
-impl Beside {
+impl FusedProjection {
     /// # Errors
     /// When a parameter is not f32.
-    pub(super) fn new(projections: &[&Projection]) -> Result<Self, ModelError> {
+    pub(crate) fn new(projections: &[&Projection]) -> Result<Self, ModelError> {
         let mut parts = Vec::with_capacity(projections.len());
         let (mut bias, mut biased) = (Vec::new(), false);
         let mut rows = 0;
@@ -73,11 +74,11 @@ impl Beside {
             match &projection.bias {
                 Some(values) => {
                     biased = true;
-                    bias.extend(numbers(values.val())?);
+                    bias.extend(host_values(values.val())?);
                 }
                 None => bias.resize(bias.len() + to, 0.0),
             }
-            parts.push((numbers(weight)?, to));
+            parts.push((host_values(weight)?, to));
         }
         Ok(Self { rows, parts, bias: biased.then_some(bias) })
     }

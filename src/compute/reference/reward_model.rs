@@ -3,7 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{Decoder, ModelConfig, Placement, Projection};
+use super::placement::Placement;
+use super::projection::Projection;
+use super::transformer::Decoder;
+use crate::model::ModelConfig;
 
 /// What Hugging Face calls a model for sequence classification with one label.
 #[derive(Module, Debug)]
@@ -16,7 +19,7 @@ pub struct RewardModel {
 
 impl RewardModel {
     /// A model whose parameters are made when first used; a checkpoint gives them their values before that.
-    pub(super) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
+    pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         Self { model: Decoder::unfilled(config, device), score: Projection::unfilled(config.hidden_size, 1, false, device) }
     }
 
@@ -35,16 +38,30 @@ impl RewardModel {
     /// # Panics
     /// When there are not as many lengths as rows, one is out of range, or an id is outside the vocabulary.
     pub fn rewards(&self, tokens: Tensor<2, Int>, lengths: &[usize]) -> Tensor<1> {
-        let [rows, longest] = tokens.dims();
+        let [_, longest] = tokens.dims();
+        let placement = Placement::right_padded(longest, &tokens.device());
+        self.scores(self.model.forward(tokens, &placement, None), lengths)
+    }
+
+    /// The score of each row at its last real token.
+    ///
+    /// # Shapes
+    /// - hidden: `[rows, length, hidden_size]`
+    /// - lengths, output: as in [`Self::rewards`]
+    ///
+    /// # Panics
+    /// When there are not as many lengths as rows, or one is out of range.
+    pub(crate) fn scores(&self, hidden: Tensor<3>, lengths: &[usize]) -> Tensor<1> {
+        let [rows, longest, _] = hidden.dims();
         assert!(
             lengths.len() == rows && lengths.iter().all(|length| (1..=longest).contains(length)),
             "expected {rows} lengths from 1 to {longest}, found {lengths:?}"
         );
-        let device = tokens.device();
+        let device = hidden.device().inner();
         // Below rows * longest, which there is a tensor of.
         let last: Vec<i32> = lengths.iter().enumerate().map(|(row, length)| (row * longest + length - 1) as i32).collect();
         let last: Tensor<1, Int> = Tensor::from_data(TensorData::new(last, [rows]), (&device, DType::I32));
-        let hidden: Tensor<2> = self.model.forward(tokens, &Placement::right_padded(longest, &device), None).flatten(0, 1);
+        let hidden: Tensor<2> = hidden.flatten(0, 1);
         self.score.forward(hidden.select(0, last)).reshape([rows])
     }
 }

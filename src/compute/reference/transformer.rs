@@ -2,7 +2,7 @@
 //!
 //! Pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and SwiGLU (Touvron et al. 2023, arXiv 2302.13971;
 //! Ainslie et al. 2023, arXiv 2305.13245), and what families add to it: biases, windows (Jiang et al. 2023, arXiv 2310.06825), norms of
-//! queries and keys. Runs plain or with autodiff, with or without a cache; knows nothing of families, losses or sampling.
+//! queries and keys. Runs plain or with autodiff, with or without a cache; knows nothing of families, losses, sampling or other ways to compute it.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,11 @@ use burn::nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Device, Int, Tensor};
 
-use super::kv_cache::LayerCache;
-use super::rope::Rotation;
-use super::{KvCache, LayerConfig, ModelConfig, Placement, Projection};
+use super::kv_cache::{KvCache, LayerCache};
+use super::placement::Placement;
+use super::projection::Projection;
+use super::rotation::Rotation;
+use crate::model::{LayerConfig, ModelConfig};
 
 /// A causal language model.
 #[derive(Module, Debug)]
@@ -84,7 +86,7 @@ pub struct Mlp {
 
 impl CausalLm {
     /// A model whose parameters are made when first used; a checkpoint gives them their values before that.
-    pub(super) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
+    pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         let lm_head = || Projection::unfilled(config.hidden_size, config.vocab_size, false, device);
         Self { model: Decoder::unfilled(config, device), lm_head: (!config.tie_word_embeddings).then(lm_head) }
     }
@@ -134,7 +136,7 @@ impl CausalLm {
 
 impl Decoder {
     /// A decoder whose parameters are made when first used; a checkpoint gives them their values before that.
-    pub(super) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
+    pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         let linear = |from: usize, to: usize, bias: bool| Projection::unfilled(from, to, bias, device);
         let norm_of = |width: usize| RmsNormConfig::new(width).with_epsilon(config.rms_norm_eps).init(device);
         let norm = || norm_of(config.hidden_size);
@@ -169,12 +171,12 @@ impl Decoder {
     }
 
     /// The angle a position that each pair of a head turns by.
-    pub(super) fn frequencies(&self) -> &[f32] {
+    pub(crate) fn frequencies(&self) -> &[f32] {
         &self.frequencies
     }
 
     /// The device the parameters are on; it carries autodiff when they do.
-    pub(super) fn device(&self) -> Device {
+    pub(crate) fn device(&self) -> Device {
         self.norm.gamma.val().device()
     }
 
@@ -183,11 +185,7 @@ impl Decoder {
     /// # Shapes
     /// - tokens: `[rows, length]`
     /// - output: `[rows, length, hidden_size]`
-    pub(super) fn forward(&self, tokens: Tensor<2, Int>, placement: &Placement, cache: Option<&mut KvCache>) -> Tensor<3> {
-        #[cfg(feature = "cuda")]
-        if let Some(hidden) = (cache.is_none() && placement.is_plain()).then(|| super::gpu::hidden(self, &tokens)).flatten() {
-            return hidden;
-        }
+    pub(crate) fn forward(&self, tokens: Tensor<2, Int>, placement: &Placement, cache: Option<&mut KvCache>) -> Tensor<3> {
         let rotation = Rotation::new(placement.positions.clone(), &self.frequencies);
         let mut biases: BTreeMap<usize, Option<Tensor<5>>> = BTreeMap::new();
         let mut caches = cache.map(|cache| cache.layers_mut().iter_mut());
@@ -215,17 +213,17 @@ impl Layer {
 
 impl Attention {
     /// Width of one head.
-    pub(super) fn head_dim(&self) -> usize {
+    pub(crate) fn head_dim(&self) -> usize {
         self.head_dim
     }
 
     /// Whether queries and keys are rotated by their positions.
-    pub(super) fn is_rotary(&self) -> bool {
+    pub(crate) fn is_rotary(&self) -> bool {
         self.rotary
     }
 
     /// How many tokens attention reaches back; `None` when it sees all before it.
-    pub(super) fn sliding_window(&self) -> Option<usize> {
+    pub(crate) fn sliding_window(&self) -> Option<usize> {
         self.sliding_window
     }
 
@@ -271,24 +269,24 @@ impl Attention {
 
 /// The sizes of an attention.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct AttentionShape {
-    pub(super) heads: usize,
-    pub(super) key_value_heads: usize,
-    pub(super) head_dim: usize,
-    pub(super) rotary: bool,
+pub(crate) struct AttentionShape {
+    pub(crate) heads: usize,
+    pub(crate) key_value_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) rotary: bool,
     /// How far a position sees; [`usize::MAX`] when it sees all before it.
-    pub(super) window: usize,
+    pub(crate) window: usize,
 }
 
 impl AttentionShape {
-    pub(super) fn of(attention: &Attention) -> Self {
+    pub(crate) fn from_attention(attention: &Attention) -> Self {
         let [_, queries] = attention.q_proj.weight.val().dims();
         let [_, keys] = attention.k_proj.weight.val().dims();
         Self::new(attention, queries, keys)
     }
 
     /// Of an attention with so wide queries and keys.
-    pub(super) fn new(attention: &Attention, queries: usize, keys: usize) -> Self {
+    pub(crate) fn new(attention: &Attention, queries: usize, keys: usize) -> Self {
         let head_dim = attention.head_dim();
         Self {
             heads: queries / head_dim,
@@ -299,15 +297,15 @@ impl AttentionShape {
         }
     }
 
-    pub(super) fn query_width(self) -> usize {
+    pub(crate) fn query_width(self) -> usize {
         self.heads * self.head_dim
     }
 
-    pub(super) fn key_width(self) -> usize {
+    pub(crate) fn key_width(self) -> usize {
         self.key_value_heads * self.head_dim
     }
 
-    pub(super) fn qkv_width(self) -> usize {
+    pub(crate) fn qkv_width(self) -> usize {
         self.query_width() + 2 * self.key_width()
     }
 }

@@ -21,11 +21,11 @@ pub use backward::{
 };
 pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rotate_back, softmax, swiglu, weigh};
 pub use matrix::{Left, Right, add_product, add_products, product, products};
-pub use memory::{Buffer, KeptMemory};
+pub use memory::{Buffer, Memory};
 pub use packed::Packed;
 pub use self_attention::{AttentionGradients, Found, SelfAttention, self_attention, self_attention_backward};
 pub use threads::{PIECE, awake, each, map, rows_together};
-pub use update::{AdamW, RmsProp, adam_w, rms_prop, scale, sum_of_squares};
+pub use update::{adam_w, rms_prop, scale, sum_of_squares};
 
 /// The lanes of every reduction.
 const LANES: usize = 16;

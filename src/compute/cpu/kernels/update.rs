@@ -3,39 +3,10 @@
 use pulp::{Simd, WithSimd};
 
 use super::{LANES, arch, threads};
+use crate::compute::update::{AdamW, RmsProp};
 
 /// Numbers that one thread works on at a time.
 const PIECE: usize = 1 << 15;
-
-/// One step of AdamW, bias corrections worked in.
-#[derive(Clone, Copy, Debug)]
-pub struct AdamW {
-    /// Decay of the mean of gradients.
-    pub beta_1: f64,
-    /// Decay of the mean of squared gradients.
-    pub beta_2: f64,
-    /// √(1 − beta_2^step).
-    pub root_correction_2: f64,
-    /// Added outside the square root.
-    pub eps: f64,
-    /// learning rate / (1 − beta_1^step).
-    pub rate: f64,
-    /// 1 − learning rate · weight decay.
-    pub kept: f64,
-}
-
-/// One step of RMSprop.
-#[derive(Clone, Copy, Debug)]
-pub struct RmsProp {
-    /// Decay of the mean of squared gradients.
-    pub alpha: f64,
-    /// Added outside the square root.
-    pub eps: f64,
-    /// The learning rate.
-    pub rate: f64,
-    /// The share of a weight that is added to its gradient.
-    pub weight_decay: f64,
-}
 
 /// Steps all `weights`, and the running means of gradients and of their squares.
 ///

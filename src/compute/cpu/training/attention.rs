@@ -8,9 +8,10 @@ use super::linear::{self, Linear, Norm};
 use super::parameter::CpuGradients;
 use super::tokens::{Place, Tokens};
 use super::weights::CpuWeights;
-use crate::kernels::{self, Buffer, Found, SelfAttention};
-use crate::model::cpu::AttentionShape;
-use crate::model::{Attention, ModelError, Projection};
+use crate::compute::cpu::kernels::{self, Buffer, Found, Memory, SelfAttention};
+use crate::compute::reference::transformer::AttentionShape;
+use crate::compute::{Attention, Projection};
+use crate::model::ModelError;
 
 /// An attention's parameters.
 #[derive(Debug)]
@@ -43,10 +44,10 @@ pub(super) struct Kept {
 
 impl TrainedAttention {
     /// `number` is that of its first projection among all of the model's.
-    pub(super) fn of(attention: &Attention, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
+    pub(super) fn new(attention: &Attention, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
         let linear =
-            |projection: &Projection, field: &str, past: u64| Linear::of(projection, weights, &format!("{name}.{field}"), number + past);
-        let norm = |norm: &RmsNorm, field: &str| Norm::of(norm, weights, &format!("{name}.{field}"));
+            |projection: &Projection, field: &str, past: u64| Linear::new(projection, weights, &format!("{name}.{field}"), number + past);
+        let norm = |norm: &RmsNorm, field: &str| Norm::new(norm, weights, &format!("{name}.{field}"));
         let (queries, keys) = (linear(&attention.q_proj, "q_proj", 0)?, linear(&attention.k_proj, "k_proj", 1)?);
         Ok(Self {
             shape: AttentionShape::new(attention, queries.dims()[1], keys.dims()[1]),
@@ -67,8 +68,8 @@ impl TrainedAttention {
     pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32], out: &mut [f32]) -> Kept {
         let scale = (self.shape.head_dim as f64).powf(-0.5) as f32;
         let [queries, keys, values] = linear::forward([&self.queries, &self.keys, &self.values], x, tokens);
-        let (raw_queries, queries) = self.place(queries, self.query_norm.as_ref(), angles, Some(scale));
-        let (raw_keys, keys) = self.place(keys, self.key_norm.as_ref(), angles, None);
+        let (raw_queries, queries) = self.place(queries, self.query_norm.as_ref(), tokens.memory, angles, Some(scale));
+        let (raw_keys, keys) = self.place(keys, self.key_norm.as_ref(), tokens.memory, angles, None);
         let (found, normalizers) = self.attend(tokens, &queries, &keys, &values);
         self.output.add(&found, tokens, out);
         Kept { raw_queries, raw_keys, queries, keys, values, found, normalizers }
@@ -98,10 +99,10 @@ impl TrainedAttention {
     }
 
     /// Heads before their norm, if they have one, and normed, turned by their positions and multiplied by `scale`.
-    fn place(&self, heads: Buffer, norm: Option<&Norm>, angles: &[f32], scale: Option<f32>) -> (Option<Buffer>, Buffer) {
+    fn place(&self, heads: Buffer, norm: Option<&Norm>, memory: &Memory, angles: &[f32], scale: Option<f32>) -> (Option<Buffer>, Buffer) {
         let (raw, mut heads) = match norm {
             Some(norm) => {
-                let normed = norm.forward(&heads);
+                let normed = norm.forward(&heads, memory);
                 (Some(heads), normed)
             }
             None => (None, heads),
@@ -137,7 +138,7 @@ impl TrainedAttention {
         });
         match (norm, raw) {
             (Some(norm), Some(raw)) => {
-                let mut by_raw = Buffer::zeros(raw.len());
+                let mut by_raw = gradients.memory().zeros(raw.len());
                 norm.backward(&raw, &by_heads, &mut by_raw, gradients);
                 by_raw
             }
@@ -170,8 +171,8 @@ impl TrainedAttention {
             let attention = SelfAttention { lengths, head_dim, window: self.shape.window, queries: &queries, keys: &keys, values: &values };
             kernels::self_attention(attention)
         });
-        let mut found = Buffer::any(queries.len());
-        let mut normalizers = Buffer::any(queries.len() / head_dim.max(1));
+        let mut found = tokens.memory.any(queries.len());
+        let mut normalizers = tokens.memory.any(queries.len() / head_dim.max(1));
         self.scatter(tokens, &each, group * head_dim, |found| &found.out, &mut found);
         self.scatter(tokens, &each, group, |found| &found.normalizers, &mut normalizers);
         (found, normalizers)
@@ -191,7 +192,7 @@ impl TrainedAttention {
             kernels::self_attention_backward(attention, Found { out: &found, normalizers: &normalizers }, &by_found)
         });
         let [mut by_queries, mut by_keys, mut by_values] =
-            [&kept.queries, &kept.keys, &kept.values].map(|values| Buffer::any(values.len()));
+            [&kept.queries, &kept.keys, &kept.values].map(|values| tokens.memory.any(values.len()));
         self.scatter(tokens, &each, group * head_dim, |gradients| &gradients.queries, &mut by_queries);
         self.scatter(tokens, &each, head_dim, |gradients| &gradients.keys, &mut by_keys);
         self.scatter(tokens, &each, head_dim, |gradients| &gradients.values, &mut by_values);
@@ -203,10 +204,10 @@ impl TrainedAttention {
         self.shape.heads.checked_div(self.shape.key_value_heads).unwrap_or(0)
     }
 
-    /// What `work` gives for each family and key-value head.
+    /// What `work` gives for each prefix group and key-value head.
     fn each_head<R: Send>(&self, tokens: &Tokens, work: impl Fn(&Place, usize) -> R + Sync) -> Vec<R> {
         let heads = self.shape.key_value_heads;
-        let items: Vec<(&Place, usize)> = tokens.families.iter().flat_map(|place| (0..heads).map(move |head| (place, head))).collect();
+        let items: Vec<(&Place, usize)> = tokens.places.iter().flat_map(|place| (0..heads).map(move |head| (place, head))).collect();
         kernels::map(items, |(place, head)| work(place, head))
     }
 
@@ -223,14 +224,14 @@ impl TrainedAttention {
     /// Puts what [`Self::each_head`] gave, `each` numbers a row, to where [`Self::gather`] takes it from.
     fn scatter<R: Sync>(&self, tokens: &Tokens, found: &[R], each: usize, numbers: impl Fn(&R) -> &[f32] + Sync, values: &mut [f32]) {
         let heads = self.shape.key_value_heads;
-        let mut families = Vec::with_capacity(tokens.families.len());
+        let mut groups = Vec::with_capacity(tokens.places.len());
         let mut rest = values;
-        for place in &tokens.families {
+        for place in &tokens.places {
             let (here, after) = rest.split_at_mut(place.tokens() * heads * each);
-            families.push(here);
+            groups.push(here);
             rest = after;
         }
-        kernels::each(families.into_iter().zip(found.chunks(heads.max(1))), |(rows, of_heads): (&mut [f32], &[R])| {
+        kernels::each(groups.into_iter().zip(found.chunks(heads.max(1))), |(rows, of_heads): (&mut [f32], &[R])| {
             for (head, of_head) in of_heads.iter().enumerate() {
                 let rows = rows.chunks_exact_mut((heads * each).max(1)).zip(numbers(of_head).chunks_exact(each.max(1)));
                 rows.for_each(|(to, from)| to[head * each..(head + 1) * each].copy_from_slice(from));

@@ -1,7 +1,7 @@
 //! From hidden states to logprobs or scores, and back, without ever holding logits of more than some tokens. Knows nothing of losses.
 
 use super::parameter::{CpuGradients, Parameter};
-use crate::kernels::{self, Buffer, Left, Right};
+use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
 
 /// Bytes of logits that are held at once.
 const LOGITS_BYTES: usize = 192 << 20;
@@ -45,7 +45,7 @@ impl TrainedHead {
     }
 
     /// `[outputs, hidden_size]`.
-    fn turned(&self) -> Right<'_> {
+    fn transposed(&self) -> Right<'_> {
         let ([hidden_size, _], weight) = (self.dims(), self.weight.values());
         match self.tied {
             true => Right::Rows(weight, hidden_size),
@@ -72,11 +72,11 @@ impl TrainedHead {
     ///
     /// # Shapes
     /// - hidden: `[tokens, hidden_size]`
-    pub(super) fn logprobs(&self, hidden: &[f32], groups: &[Group]) -> Vec<Vec<f64>> {
+    pub(super) fn logprobs(&self, hidden: &[f32], memory: &Memory, groups: &[Group]) -> Vec<Vec<f64>> {
         let [hidden_size, outputs] = self.dims();
         let (right, most) = (self.right(), self.most());
         let targets: Vec<Target> = groups.iter().flatten().flatten().copied().collect();
-        let chunks = targets.chunks(most).flat_map(|targets| Chunk::new(hidden, [hidden_size, outputs], right, targets).logprobs);
+        let chunks = targets.chunks(most).flat_map(|targets| Chunk::new(hidden, memory, [hidden_size, outputs], right, targets).logprobs);
         let mut found = chunks.collect::<Vec<f64>>().into_iter();
         groups.iter().map(|group| sums(group, &mut found)).collect()
     }
@@ -113,16 +113,18 @@ impl TrainedHead {
         mut derivative: impl FnMut(usize, &[f64], &[f64]) -> Vec<f64>,
     ) -> Buffer {
         let [hidden_size, outputs] = self.dims();
-        let (right, turned) = (self.right(), self.turned());
+        let right = self.right();
+        let transposed = self.transposed();
+        let memory = &gradients.memory().clone();
         let most = self.most();
-        let mut by_hidden = Buffer::zeros(hidden.len());
+        let mut by_hidden = gradients.memory().zeros(hidden.len());
         let mut back = |targets: &[Target], chunk: Chunk, of_targets: &[f32], gradients: &mut CpuGradients| {
             let Chunk { hidden, mut logits, sums, .. } = chunk;
             let rows = logits.chunks_mut(outputs.max(1)).zip(targets).zip(&sums).zip(of_targets);
             kernels::each(rows, |(((row, target), sum), derivative)| kernels::logprob_backward(row, target.token, *sum, *derivative));
             self.add_gradient(&hidden, &logits, gradients);
-            let mut by = Buffer::any(hidden.len());
-            kernels::product(Left::Rows(&logits), turned, &mut by);
+            let mut by = gradients.memory().any(hidden.len());
+            kernels::product(Left::Rows(&logits), transposed, &mut by);
             for (target, by) in targets.iter().zip(by.chunks_exact(hidden_size.max(1))) {
                 let to = &mut by_hidden[target.row * hidden_size..][..hidden_size];
                 to.iter_mut().zip(by).for_each(|(to, from)| *to += from);
@@ -145,7 +147,7 @@ impl TrainedHead {
             let mut whole = None;
             let (mut found, mut collided) = (Vec::with_capacity(count), Vec::new());
             for targets in targets.chunks(most) {
-                let chunk = Chunk::new(hidden, [hidden_size, outputs], right, targets);
+                let chunk = Chunk::new(hidden, memory, [hidden_size, outputs], right, targets);
                 found.extend_from_slice(&chunk.logprobs);
                 if collisions {
                     let rows = chunk.logits.chunks(outputs.max(1)).zip(&chunk.sums);
@@ -164,7 +166,7 @@ impl TrainedHead {
                 back(&targets, chunk, &of_targets, gradients);
             } else {
                 for (targets, of_targets) in targets.chunks(most).zip(of_targets.chunks(most)) {
-                    back(targets, Chunk::new(hidden, [hidden_size, outputs], right, targets), of_targets, gradients);
+                    back(targets, Chunk::new(hidden, memory, [hidden_size, outputs], right, targets), of_targets, gradients);
                 }
             }
             first = last;
@@ -189,8 +191,8 @@ impl TrainedHead {
         let by_scores: Vec<f32> = derivative(&self.scores(hidden, rows)).into_iter().map(|derivative| derivative as f32).collect();
         self.add_gradient(&gathered, &by_scores, gradients);
         let mut by = vec![0.0; gathered.len()];
-        kernels::product(Left::Rows(&by_scores), self.turned(), &mut by);
-        let mut by_hidden = Buffer::zeros(hidden.len());
+        kernels::product(Left::Rows(&by_scores), self.transposed(), &mut by);
+        let mut by_hidden = gradients.memory().zeros(hidden.len());
         for (row, by) in rows.iter().zip(by.chunks_exact(hidden_size.max(1))) {
             by_hidden[row * hidden_size..][..hidden_size].iter_mut().zip(by).for_each(|(to, from)| *to += from);
         }
@@ -209,9 +211,9 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new(hidden: &[f32], [hidden_size, outputs]: [usize; 2], head: Right<'_>, targets: &[Target]) -> Self {
+    fn new(hidden: &[f32], memory: &Memory, [hidden_size, outputs]: [usize; 2], head: Right<'_>, targets: &[Target]) -> Self {
         let hidden = gather(hidden, hidden_size, targets.iter().map(|target| target.row));
-        let mut logits = Buffer::any(targets.len() * outputs);
+        let mut logits = memory.any(targets.len() * outputs);
         kernels::product(Left::Rows(&hidden), head, &mut logits);
         let rows = logits.chunks_mut(outputs.max(1)).zip(targets);
         let (logprobs, sums) = kernels::map(rows, |(row, target)| kernels::logprob(row, target.token)).into_iter().unzip();

@@ -5,8 +5,9 @@ use burn::nn::RmsNorm;
 use super::parameter::{CpuGradients, Parameter};
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
-use crate::kernels::{self, Buffer, Left, Right};
-use crate::model::{LowRank, ModelError, Projection};
+use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
+use crate::compute::{LowRank, Projection};
+use crate::model::ModelError;
 
 /// Rows that one thread works on at a time.
 const ROWS: usize = 16;
@@ -30,18 +31,18 @@ struct Adapter {
 }
 
 impl Linear {
-    pub(super) fn of(projection: &Projection, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
+    pub(super) fn new(projection: &Projection, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
         let adapter = |adapter: &LowRank| {
             Ok::<_, ModelError>(Adapter {
-                lora_a: Parameter::of(weights, format!("{name}.adapter.lora_a"))?,
-                lora_b: Parameter::of(weights, format!("{name}.adapter.lora_b"))?,
+                lora_a: Parameter::from_weights(weights, format!("{name}.adapter.lora_a"))?,
+                lora_b: Parameter::from_weights(weights, format!("{name}.adapter.lora_b"))?,
                 low_rank: adapter.clone(),
                 number,
             })
         };
         Ok(Self {
-            weight: Parameter::of(weights, format!("{name}.weight"))?,
-            bias: projection.bias.as_ref().map(|_| Parameter::of(weights, format!("{name}.bias"))).transpose()?,
+            weight: Parameter::from_weights(weights, format!("{name}.weight"))?,
+            bias: projection.bias.as_ref().map(|_| Parameter::from_weights(weights, format!("{name}.bias"))).transpose()?,
             adapter: projection.adapter.as_ref().map(adapter).transpose()?,
         })
     }
@@ -105,12 +106,12 @@ impl Linear {
         if adapter.lora_a.trained {
             kernels::add_product(Left::Columns(x), Right::Rows(&by_low, rank), gradients.of(&adapter.lora_a));
         }
-        let turned = Right::Columns(adapter.lora_a.values(), from);
+        let transposed = Right::Columns(adapter.lora_a.values(), from);
         match hidden.is_some() {
-            false => kernels::add_product(Left::Rows(&by_low), turned, by_x),
+            false => kernels::add_product(Left::Rows(&by_low), transposed, by_x),
             true => {
                 let mut by_hidden = vec![0.0; by_x.len()];
-                kernels::product(Left::Rows(&by_low), turned, &mut by_hidden);
+                kernels::product(Left::Rows(&by_low), transposed, &mut by_hidden);
                 tokens.hide(&adapter.low_rank, adapter.number, &mut by_hidden);
                 by_x.iter_mut().zip(&by_hidden).for_each(|(to, from)| *to += from);
             }
@@ -127,7 +128,7 @@ pub(super) fn forward<const N: usize>(projections: [&Linear; N], x: &[f32], toke
     let biased = projections.iter().any(|projection| projection.bias.is_some());
     let mut outs = projections.map(|projection| {
         let length = tokens.count() * projection.dims()[1];
-        if biased { Buffer::zeros(length) } else { Buffer::any(length) }
+        if biased { tokens.memory.zeros(length) } else { tokens.memory.any(length) }
     });
     projections.iter().zip(&mut outs).for_each(|(projection, out)| projection.add_bias(out));
     let products = projections.iter().zip(&mut outs).map(|(projection, out)| (projection.right(), &mut out[..]));
@@ -151,12 +152,12 @@ pub(super) fn backward<const N: usize>(
     by_outs: [&[f32]; N],
     gradients: &mut CpuGradients,
 ) -> Buffer {
-    let mut by_x = Buffer::any(x.len());
+    let mut by_x = tokens.memory.any(x.len());
     for (number, (projection, by_out)) in projections.iter().zip(by_outs).enumerate() {
-        let turned = Right::Columns(projection.weight.values(), projection.dims()[0]);
+        let transposed = Right::Columns(projection.weight.values(), projection.dims()[0]);
         match number {
-            0 => kernels::product(Left::Rows(by_out), turned, &mut by_x),
-            _ => kernels::add_product(Left::Rows(by_out), turned, &mut by_x),
+            0 => kernels::product(Left::Rows(by_out), transposed, &mut by_x),
+            _ => kernels::add_product(Left::Rows(by_out), transposed, &mut by_x),
         }
         projection.backward_beside(x, tokens, by_out, &mut by_x, gradients);
     }
@@ -195,14 +196,14 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    pub(super) fn of(norm: &RmsNorm, weights: &CpuWeights, name: &str) -> Result<Self, ModelError> {
-        Ok(Self { weight: Parameter::of(weights, format!("{name}.gamma"))?, epsilon: norm.epsilon as f32 })
+    pub(super) fn new(norm: &RmsNorm, weights: &CpuWeights, name: &str) -> Result<Self, ModelError> {
+        Ok(Self { weight: Parameter::from_weights(weights, format!("{name}.gamma"))?, epsilon: norm.epsilon as f32 })
     }
 
     /// # Shapes
     /// - x, output: `[rows, width]`
-    pub(super) fn forward(&self, x: &[f32]) -> Buffer {
-        let mut out = Buffer::any(x.len());
+    pub(super) fn forward(&self, x: &[f32], memory: &Memory) -> Buffer {
+        let mut out = memory.any(x.len());
         kernels::rms_norm(x, self.weight.values(), self.epsilon, &mut out);
         out
     }

@@ -1,10 +1,10 @@
 //! Training on the processor: the transformer forward, with what is needed on the way back kept, and backward to the gradients of its parameters.
 //!
 //! ```text
-//! Family ─▶ layers ─▶ hidden states ─▶ logprobs or scores ─▶ the caller's derivatives ─▶ hidden states ─▶ layers ─▶ CpuGradients
+//! PrefixGroup ─▶ layers ─▶ hidden states ─▶ logprobs or scores ─▶ the caller's derivatives ─▶ hidden states ─▶ layers ─▶ CpuGradients
 //! ```
 //!
-//! Computes what autodiff computes of [`Decoder::forward`](crate::model::Decoder::forward), which is its reference, on sequences of any lengths without padding; sequences that
+//! Computes what autodiff computes of [`Decoder::forward`](crate::compute::Decoder::forward), which is its reference, on sequences of any lengths without padding; sequences that
 //! begin alike share that part. Gradients are the same bits on any number of threads and in whatever pieces a batch is passed through.
 //! Knows nothing of losses or optimizers.
 
@@ -22,12 +22,13 @@ use linear::Norm;
 use parameter::Parameter;
 use tokens::{Place, Tokens};
 
-use super::angles;
-use crate::kernels::{self, Buffer, KeptMemory};
-use crate::model::{CausalLm, Decoder, ModelError, RewardModel};
+use super::decoder::angles;
+use super::kernels::{self, Buffer, Memory};
+use crate::compute::{CausalLm, Decoder, RewardModel};
+use crate::model::ModelError;
 
 pub use parameter::CpuGradients;
-pub use tokens::Family;
+pub use tokens::PrefixGroup;
 pub use weights::CpuWeights;
 
 /// The embedding's name.
@@ -42,8 +43,8 @@ pub struct CpuTraining {
     head: TrainedHead,
     frequencies: Vec<f32>,
     keep: Keep,
-    /// From one pass to the next.
-    _memory: KeptMemory,
+    /// What passes are computed in.
+    memory: Memory,
 }
 
 /// What a pass keeps for the way back.
@@ -56,8 +57,8 @@ enum Keep {
 }
 
 /// A pass forward.
-struct Pass {
-    tokens: Tokens,
+struct Pass<'a> {
+    tokens: Tokens<'a>,
     angles: Vec<f32>,
     /// Each layer's input, and what else it kept.
     layers: Vec<(Buffer, Option<Kept>)>,
@@ -73,60 +74,60 @@ impl CpuTraining {
     ///
     /// # Errors
     /// When the weights are another model's.
-    pub fn of_causal_lm(model: &CausalLm, weights: &CpuWeights, checkpointing: bool) -> Result<Self, ModelError> {
+    pub fn from_causal_lm(model: &CausalLm, weights: &CpuWeights, checkpointing: bool, memory: &Memory) -> Result<Self, ModelError> {
         let head = match &model.lm_head {
-            Some(_) => TrainedHead::new(Parameter::of(weights, "lm_head.weight".to_string())?, false),
-            None => TrainedHead::new(Parameter::of(weights, EMBEDDING.to_string())?, true),
+            Some(_) => TrainedHead::new(Parameter::from_weights(weights, "lm_head.weight".to_string())?, false),
+            None => TrainedHead::new(Parameter::from_weights(weights, EMBEDDING.to_string())?, true),
         };
-        Self::new(&model.model, weights, head, checkpointing)
+        Self::new(&model.model, weights, head, checkpointing, memory)
     }
 
-    /// A reward model, as [`Self::of_causal_lm`].
+    /// A reward model, as [`Self::from_causal_lm`].
     ///
     /// # Errors
     /// When the weights are another model's.
-    pub fn of_reward_model(model: &RewardModel, weights: &CpuWeights, checkpointing: bool) -> Result<Self, ModelError> {
-        let head = TrainedHead::new(Parameter::of(weights, "score.weight".to_string())?, false);
-        Self::new(&model.model, weights, head, checkpointing)
+    pub fn from_reward_model(model: &RewardModel, weights: &CpuWeights, checkpointing: bool, memory: &Memory) -> Result<Self, ModelError> {
+        let head = TrainedHead::new(Parameter::from_weights(weights, "score.weight".to_string())?, false);
+        Self::new(&model.model, weights, head, checkpointing, memory)
     }
 
-    fn new(decoder: &Decoder, weights: &CpuWeights, head: TrainedHead, checkpointing: bool) -> Result<Self, ModelError> {
-        let layer = |(index, layer)| TrainedLayer::of(layer, weights, index);
+    fn new(decoder: &Decoder, weights: &CpuWeights, head: TrainedHead, checkpointing: bool, memory: &Memory) -> Result<Self, ModelError> {
+        let layer = |(index, layer)| TrainedLayer::new(layer, weights, index);
         Ok(Self {
-            embedding: Parameter::of(weights, EMBEDDING.to_string())?,
+            embedding: Parameter::from_weights(weights, EMBEDDING.to_string())?,
             layers: decoder.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?,
-            norm: Norm::of(&decoder.norm, weights, "model.norm")?,
+            norm: Norm::new(&decoder.norm, weights, "model.norm")?,
             head,
             frequencies: decoder.frequencies().to_vec(),
             keep: if checkpointing { Keep::Inputs } else { Keep::Everything },
-            _memory: KeptMemory::new(),
+            memory: memory.clone(),
         })
     }
 
-    /// The logprobs of each family's sequences: each the sum over its tokens from position `prompts[family][sequence]` on, nats, at temperature 1. The same
+    /// The logprobs of each group's sequences: each the sum over its tokens from position `prompts[group][sequence]` on, nats, at temperature 1. The same
     /// bits whatever they are computed beside.
     ///
     /// # Errors
     /// When a token is outside the vocabulary.
-    pub fn logprobs(&self, families: &[Family], prompts: &[Vec<usize>]) -> Result<Vec<Vec<f64>>, ModelError> {
+    pub fn logprobs(&self, prefix_groups: &[PrefixGroup<'_>], prompts: &[Vec<usize>]) -> Result<Vec<Vec<f64>>, ModelError> {
         kernels::awake(|| {
-            let pass = self.forward(families, None, Keep::Nothing)?;
-            Ok(self.head.logprobs(&pass.hidden, &groups(families, prompts, &pass.tokens)))
+            let pass = self.forward(prefix_groups, None, Keep::Nothing)?;
+            Ok(self.head.logprobs(&pass.hidden, &self.memory, &groups(prefix_groups, prompts, &pass.tokens)))
         })
     }
 
-    /// The scores of all sequences' last tokens, family by family. The same bits whatever they are computed beside.
+    /// The scores of all sequences' last tokens, group by group. The same bits whatever they are computed beside.
     ///
     /// # Errors
     /// When a token is outside the vocabulary.
-    pub fn scores(&self, families: &[Family]) -> Result<Vec<f32>, ModelError> {
+    pub fn scores(&self, prefix_groups: &[PrefixGroup<'_>]) -> Result<Vec<f32>, ModelError> {
         kernels::awake(|| {
-            let pass = self.forward(families, None, Keep::Nothing)?;
-            Ok(self.head.scores(&pass.hidden, &last_rows(families, &pass.tokens)))
+            let pass = self.forward(prefix_groups, None, Keep::Nothing)?;
+            Ok(self.head.scores(&pass.hidden, &last_rows(prefix_groups, &pass.tokens)))
         })
     }
 
-    /// Hands each family's [`Self::logprobs`] to `derivative`, which gives a derivative by each, and adds to the gradients of
+    /// Hands each group's [`Self::logprobs`] to `derivative`, which gives a derivative by each, and adds to the gradients of
     /// Σ derivative · logprob. With `collisions`, `derivative` is given Σ log Σ_v p_v² over each sequence's tokens too, nats; else nothing.
     ///
     /// `step` is what dropout is drawn from; `None` drops nothing.
@@ -135,15 +136,15 @@ impl CpuTraining {
     /// When a token is outside the vocabulary.
     pub fn logprobs_and_back(
         &self,
-        families: &[Family],
+        prefix_groups: &[PrefixGroup<'_>],
         prompts: &[Vec<usize>],
         step: Option<u64>,
         collisions: bool,
         gradients: &mut CpuGradients,
         mut derivative: impl FnMut(usize, &[f64], &[f64]) -> Vec<f64>,
     ) -> Result<(), ModelError> {
-        let pass = self.forward(families, step, self.keep)?;
-        let groups = groups(families, prompts, &pass.tokens);
+        let pass = self.forward(prefix_groups, step, self.keep)?;
+        let groups = groups(prefix_groups, prompts, &pass.tokens);
         if groups.iter().flatten().all(Vec::is_empty) {
             // There is nothing to pass back, and nothing gets a gradient.
             groups.iter().enumerate().for_each(|(at, group)| {
@@ -163,20 +164,20 @@ impl CpuTraining {
     /// When a token is outside the vocabulary.
     pub fn scores_and_back(
         &self,
-        families: &[Family],
+        prefix_groups: &[PrefixGroup<'_>],
         gradients: &mut CpuGradients,
         derivative: impl FnOnce(&[f32]) -> Vec<f64>,
     ) -> Result<(), ModelError> {
-        let pass = self.forward(families, None, self.keep)?;
-        let rows = last_rows(families, &pass.tokens);
+        let pass = self.forward(prefix_groups, None, self.keep)?;
+        let rows = last_rows(prefix_groups, &pass.tokens);
         let by_hidden = self.head.scores_and_back(&pass.hidden, &rows, gradients, derivative);
         self.backward(pass, by_hidden, gradients);
         Ok(())
     }
 
-    fn forward(&self, families: &[Family], step: Option<u64>, keep: Keep) -> Result<Pass, ModelError> {
+    fn forward<'a>(&'a self, prefix_groups: &'a [PrefixGroup<'a>], step: Option<u64>, keep: Keep) -> Result<Pass<'a>, ModelError> {
         let [vocab_size, _] = self.embedding.dims();
-        let tokens = Tokens::new(families, vocab_size, step)?;
+        let tokens = Tokens::new(prefix_groups, vocab_size, step, &self.memory)?;
         let angles = angles(&self.frequencies, tokens.positions.iter().copied());
         let mut x = self.embed(&tokens);
         let mut layers = Vec::with_capacity(self.layers.len());
@@ -189,22 +190,22 @@ impl CpuTraining {
                 Keep::Everything => layers.push((x, Some(kept))),
             }
         }
-        let hidden = self.norm.forward(&x);
+        let hidden = self.norm.forward(&x, &self.memory);
         Ok(Pass { tokens, angles, layers, x, hidden })
     }
 
     fn embed(&self, tokens: &Tokens) -> Buffer {
         let [_, hidden_size] = self.embedding.dims();
-        let mut x = Buffer::any(tokens.count() * hidden_size);
-        let rows = x.chunks_exact_mut(hidden_size.max(1)).zip(&tokens.ids);
+        let mut x = tokens.memory.any(tokens.count() * hidden_size);
+        let rows = x.chunks_exact_mut(hidden_size.max(1)).zip(tokens.ids());
         rows.for_each(|(row, id)| row.copy_from_slice(&self.embedding.values()[id * hidden_size..][..hidden_size]));
         x
     }
 
-    fn backward(&self, pass: Pass, by_hidden: Buffer, gradients: &mut CpuGradients) {
+    fn backward(&self, pass: Pass<'_>, by_hidden: Buffer, gradients: &mut CpuGradients) {
         let Pass { tokens, angles, layers, x, hidden } = pass;
         drop(hidden);
-        let mut by = Buffer::zeros(x.len());
+        let mut by = tokens.memory.zeros(x.len());
         self.norm.backward(&x, &by_hidden, &mut by, gradients);
         drop((x, by_hidden));
         for (layer, (x, kept)) in self.layers.iter().zip(layers).rev() {
@@ -216,30 +217,30 @@ impl CpuTraining {
         }
         let [_, hidden_size] = self.embedding.dims();
         if self.embedding.trained {
-            for (id, by) in tokens.ids.iter().zip(by.chunks_exact(hidden_size.max(1))) {
-                gradients.add_row(&self.embedding, *id, by);
+            for (id, by) in tokens.ids().zip(by.chunks_exact(hidden_size.max(1))) {
+                gradients.add_row(&self.embedding, id, by);
             }
         }
     }
 }
 
-/// What is to be predicted of each family.
-fn groups(families: &[Family], prompts: &[Vec<usize>], tokens: &Tokens) -> Vec<Group> {
-    let of_family = |((family, place), prompts): ((&Family, &Place), &Vec<usize>)| {
+/// What is to be predicted of each group.
+fn groups(prefix_groups: &[PrefixGroup<'_>], prompts: &[Vec<usize>], tokens: &Tokens) -> Vec<Group> {
+    let of_group = |((group, place), prompts): ((&PrefixGroup, &Place), &Vec<usize>)| {
         let targets = |(sequence, &prompt): (usize, &usize)| {
             // A token is predicted by the state before it; nothing predicts the first one.
             let prompt = prompt.max(1);
-            let tokens = family.sequence(sequence).into_iter().flatten().skip(prompt);
+            let tokens = group.sequence(sequence).into_iter().flatten().skip(prompt);
             // Ids are in the vocabulary, or there were no place for them.
             place.rows(sequence, prompt - 1).zip(tokens).map(|(row, token)| Target { row, token: *token as usize }).collect()
         };
         prompts.iter().enumerate().map(targets).collect()
     };
-    families.iter().zip(&tokens.families).zip(prompts).map(of_family).collect()
+    prefix_groups.iter().zip(&tokens.places).zip(prompts).map(of_group).collect()
 }
 
 /// The row of each sequence's last token.
-fn last_rows(families: &[Family], tokens: &Tokens) -> Vec<usize> {
-    let places = families.iter().zip(&tokens.families);
-    places.flat_map(|(family, place)| (0..family.sequences()).filter_map(|sequence| place.rows(sequence, 0).last())).collect()
+fn last_rows(prefix_groups: &[PrefixGroup<'_>], tokens: &Tokens) -> Vec<usize> {
+    let places = prefix_groups.iter().zip(&tokens.places);
+    places.flat_map(|(group, place)| (0..group.sequences()).filter_map(|sequence| place.rows(sequence, 0).last())).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::weights::{CpuWeights, Weight};
-use crate::kernels::{self, Buffer, Left, Right};
+use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
 use crate::model::ModelError;
 
 /// A parameter's numbers.
@@ -19,7 +19,7 @@ pub(super) struct Parameter<const D: usize> {
 }
 
 impl<const D: usize> Parameter<D> {
-    pub(super) fn of(weights: &CpuWeights, name: String) -> Result<Self, ModelError> {
+    pub(super) fn from_weights(weights: &CpuWeights, name: String) -> Result<Self, ModelError> {
         let missing = || ModelError::Device(format!("expected weights of {name} with {D} dimensions, found none"));
         let Weight { values, shape, trained, .. } = weights.get(&name).ok_or_else(missing)?;
         let dims = shape.as_slice().try_into().map_err(|_| missing())?;
@@ -42,6 +42,7 @@ impl<const D: usize> Parameter<D> {
 /// for bit.
 #[derive(Debug, Default)]
 pub struct CpuGradients {
+    memory: Memory,
     of_parameters: BTreeMap<String, Buffer>,
     /// What an embedding's rows get from being looked up; apart, so that the order of additions does not depend on when a head that shares the weights
     /// adds its part.
@@ -51,9 +52,19 @@ pub struct CpuGradients {
 }
 
 impl CpuGradients {
+    /// No gradients yet; those to come are held in `memory`.
+    pub fn new(memory: &Memory) -> Self {
+        Self { memory: memory.clone(), ..Self::default() }
+    }
+
+    /// What gradients, and what leads to them, are held in.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// The gradient of a parameter, flat; zeros at first.
     pub(super) fn of<const D: usize>(&mut self, parameter: &Parameter<D>) -> &mut [f32] {
-        self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| Buffer::zeros(parameter.values.len()))
+        self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| self.memory.zeros(parameter.values.len()))
     }
 
     /// Adds `left · right` to the gradient of each parameter.
@@ -63,8 +74,8 @@ impl CpuGradients {
         // What begins at zero need not be read.
         let begin = before.iter().all(Option::is_none);
         let of_parameter = |(before, parameter): (Option<Buffer>, &&Parameter<2>)| match begin {
-            true => Buffer::any(parameter.values.len()),
-            false => before.unwrap_or_else(|| Buffer::zeros(parameter.values.len())),
+            true => self.memory.any(parameter.values.len()),
+            false => before.unwrap_or_else(|| self.memory.zeros(parameter.values.len())),
         };
         let mut sums: Vec<Buffer> = before.into_iter().zip(parameters).map(of_parameter).collect();
         let products = rights.iter().copied().zip(sums.iter_mut().map(|sum| &mut sum[..]));
@@ -91,7 +102,7 @@ impl CpuGradients {
     pub fn into_parameters(mut self) -> BTreeMap<String, Buffer> {
         if let Some((name, rows)) = self.embedding {
             for (row, values) in self.of_rows {
-                let gradient = self.of_parameters.entry(name.clone()).or_insert_with(|| Buffer::zeros(rows * values.len()));
+                let gradient = self.of_parameters.entry(name.clone()).or_insert_with(|| self.memory.zeros(rows * values.len()));
                 gradient[row * values.len()..].iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
             }
         }

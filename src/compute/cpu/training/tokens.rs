@@ -1,31 +1,32 @@
 //! The tokens of a training pass: sequences that begin alike share what they begin with. Knows nothing of weights.
 
-use crate::kernels;
-use crate::model::{LowRank, ModelError};
+use crate::compute::cpu::kernels::{self, Memory};
+use crate::compute::LowRank;
+use crate::model::ModelError;
 
-/// Sequences that begin alike: what they share goes through the model once.
+/// Sequences that begin alike: what they share goes through the model once. Borrows the token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Family {
+pub struct PrefixGroup<'a> {
     /// What dropout is drawn from, beside the step: a number that stays the same when the same sequences are trained on again.
     item: u64,
-    stem: Vec<i32>,
+    stem: &'a [i32],
     /// What follows the stem in each sequence; none when there is one sequence, which is then the stem.
-    branches: Vec<Vec<i32>>,
+    branches: Vec<&'a [i32]>,
 }
 
-impl Family {
+impl<'a> PrefixGroup<'a> {
     /// Whole `sequences`, none of them empty.
-    pub fn new(item: u64, sequences: &[&[i32]]) -> Self {
-        let Some((first, others)) = sequences.split_first() else { return Self { item, stem: Vec::new(), branches: Vec::new() } };
+    pub fn new(item: u64, sequences: &[&'a [i32]]) -> Self {
+        let Some((first, others)) = sequences.split_first() else { return Self { item, stem: &[], branches: Vec::new() } };
         if others.is_empty() {
-            return Self { item, stem: first.to_vec(), branches: Vec::new() };
+            return Self { item, stem: first, branches: Vec::new() };
         }
         // Something is left for every branch.
         let shortest = sequences.iter().map(|sequence| sequence.len().saturating_sub(1)).min().unwrap_or(0);
         let alike = |at: &usize| others.iter().all(|other| other[*at] == first[*at]);
         let shared = (0..shortest).take_while(alike).count();
-        let branches = sequences.iter().map(|sequence| sequence[shared..].to_vec()).collect();
-        Self { item, stem: first[..shared].to_vec(), branches }
+        let branches = sequences.iter().map(|sequence| &sequence[shared..]).collect();
+        Self { item, stem: &first[..shared], branches }
     }
 
     /// How many sequences there are.
@@ -35,27 +36,34 @@ impl Family {
 
     /// How many tokens go through the model.
     pub fn tokens(&self) -> usize {
-        self.stem.len() + self.branches.iter().map(Vec::len).sum::<usize>()
+        self.spans().map(<[i32]>::len).sum()
     }
 
     /// The stem, and what follows it in a sequence.
-    pub(super) fn sequence(&self, sequence: usize) -> [&[i32]; 2] {
-        [&self.stem, self.branches.get(sequence).map_or(&[], Vec::as_slice)]
+    pub(super) fn sequence(&self, sequence: usize) -> [&'a [i32]; 2] {
+        [self.stem, self.branches.get(sequence).copied().unwrap_or(&[])]
+    }
+
+    /// The stem, then each branch.
+    fn spans(&self) -> impl Iterator<Item = &'a [i32]> {
+        std::iter::once(self.stem).chain(self.branches.iter().copied())
     }
 }
 
-/// All tokens of a pass, family after family, each its stem and then its branches.
+/// All tokens of a pass, group after group, each its stem and then its branches.
 #[derive(Debug)]
-pub(super) struct Tokens {
-    pub(super) ids: Vec<usize>,
+pub(super) struct Tokens<'a> {
+    groups: &'a [PrefixGroup<'a>],
     /// Where each token is in its sequence.
     pub(super) positions: Vec<usize>,
-    pub(super) families: Vec<Place>,
+    pub(super) places: Vec<Place>,
     /// What dropout is drawn from; `None` drops nothing.
     step: Option<u64>,
+    /// For what is computed of the tokens.
+    pub(super) memory: &'a Memory,
 }
 
-/// Where a family's tokens are.
+/// Where a group's tokens are.
 #[derive(Debug)]
 pub(super) struct Place {
     item: u64,
@@ -65,29 +73,36 @@ pub(super) struct Place {
     pub(super) lengths: Vec<usize>,
 }
 
-impl Tokens {
-    pub(super) fn new(families: &[Family], vocab_size: usize, step: Option<u64>) -> Result<Self, ModelError> {
-        let mut tokens = Self { ids: Vec::new(), positions: Vec::new(), families: Vec::with_capacity(families.len()), step };
-        for Family { item, stem, branches } in families {
-            let row = tokens.ids.len();
-            let spans = std::iter::once((0, stem)).chain(branches.iter().map(|branch| (stem.len(), branch)));
-            for (start, span) in spans {
-                for (past, &token) in span.iter().enumerate() {
-                    let id = usize::try_from(token).ok().filter(|token| *token < vocab_size).ok_or_else(|| {
-                        ModelError::Sequences(format!("token id {token}, expected 0 to {}", vocab_size.saturating_sub(1)))
-                    })?;
-                    tokens.ids.push(id);
-                    tokens.positions.push(start + past);
-                }
+impl<'a> Tokens<'a> {
+    pub(super) fn new(
+        groups: &'a [PrefixGroup<'a>],
+        vocab_size: usize,
+        step: Option<u64>,
+        memory: &'a Memory,
+    ) -> Result<Self, ModelError> {
+        let mut positions = Vec::with_capacity(groups.iter().map(PrefixGroup::tokens).sum());
+        let mut places = Vec::with_capacity(groups.len());
+        for group in groups {
+            let outside = |token: &&i32| usize::try_from(**token).map_or(true, |token| token >= vocab_size);
+            if let Some(token) = group.spans().flatten().find(outside) {
+                let problem = format!("token id {token}, expected 0 to {}", vocab_size.saturating_sub(1));
+                return Err(ModelError::Sequences(problem));
             }
-            let lengths = std::iter::once(stem.len()).chain(branches.iter().map(Vec::len)).collect();
-            tokens.families.push(Place { item: *item, row, lengths });
+            let row = positions.len();
+            positions.extend(0..group.stem.len());
+            group.branches.iter().for_each(|branch| positions.extend((group.stem.len()..).take(branch.len())));
+            places.push(Place { item: group.item, row, lengths: group.spans().map(<[i32]>::len).collect() });
         }
-        Ok(tokens)
+        Ok(Self { groups, positions, places, step, memory })
+    }
+
+    /// The ids, all in the vocabulary.
+    pub(super) fn ids(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().flat_map(PrefixGroup::spans).flatten().map(|id| *id as usize)
     }
 
     pub(super) fn count(&self) -> usize {
-        self.ids.len()
+        self.positions.len()
     }
 
     /// Whether dropout changes anything.
@@ -95,16 +110,16 @@ impl Tokens {
         self.step.is_some() && low_rank.drops()
     }
 
-    /// Multiplies the inputs of projection `number` by their dropout masks, which no other family has a part in.
+    /// Multiplies the inputs of projection `number` by their dropout masks, which no other group has a part in.
     ///
     /// # Shapes
     /// - x: `[tokens, width]`
     pub(super) fn hide(&self, low_rank: &LowRank, number: u64, x: &mut [f32]) {
         let Some(step) = self.step else { return };
         let width = x.len() / self.count().max(1);
-        let mut pieces = Vec::with_capacity(self.families.len());
+        let mut pieces = Vec::with_capacity(self.places.len());
         let mut rest = x;
-        for place in &self.families {
+        for place in &self.places {
             let (here, after) = rest.split_at_mut(place.tokens() * width);
             pieces.push((place.item, here));
             rest = after;

@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::model::ModelError;
-use crate::model::cpu::read;
+use crate::compute::reference::parameters::host_values;
 
 /// Every parameter's numbers, under the path of fields that leads to it.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl CpuWeights {
     ///
     /// # Errors
     /// When a weight cannot be read.
-    pub fn of(model: &impl Module) -> Result<Self, ModelError> {
+    pub fn from_model(model: &impl Module) -> Result<Self, ModelError> {
         let mut copy = Copy { path: Vec::new(), outcome: Ok(Self::default()) };
         model.visit(&mut copy);
         copy.outcome
@@ -100,7 +100,7 @@ impl ModuleVisitor for Copy {
         let Ok(weights) = &mut self.outcome else { return };
         let value = param.val();
         let (shape, trained) = (value.dims().to_vec(), is_trained(&value));
-        match read(value.inner()) {
+        match host_values(value.inner()) {
             Ok(values) => {
                 weights.0.insert(self.path.join("."), Weight { values: Arc::new(values), shape, trained, lent: false });
             }
@@ -141,7 +141,7 @@ impl ModuleMapper for Lend {
             let kept = if lent { None } else { Some(tensor.clone()) };
             let mut values = Ok(Vec::new());
             let empty = keeping_autodiff(tensor, |tensor| {
-                values = read(tensor);
+                values = host_values(tensor);
                 Tensor::empty([0; D], &Device::flex())
             });
             match values {

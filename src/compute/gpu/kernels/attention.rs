@@ -6,10 +6,10 @@ use super::{PLACE, UNITS, place_in};
 
 /// Which parts a projection to queries, keys and values has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::model::gpu) struct HeadParts {
-    pub(in crate::model::gpu) bias: bool,
-    pub(in crate::model::gpu) norms: bool,
-    pub(in crate::model::gpu) rotary: bool,
+pub(in crate::compute::gpu) struct HeadParts {
+    pub(in crate::compute::gpu) bias: bool,
+    pub(in crate::compute::gpu) norms: bool,
+    pub(in crate::compute::gpu) rotary: bool,
 }
 
 /// Adds biases to queries, keys and values, norms and turns the first two, and puts keys and values where their sequence keeps them. A cube a row and head, of
@@ -24,7 +24,7 @@ pub(in crate::model::gpu) struct HeadParts {
 /// - queries: `[rows, heads · head_dim]`
 /// - keys, values: `[positions, key_value_heads · head_dim]`
 #[cube(launch)]
-pub(in crate::model::gpu) fn place_heads<E: Float>(
+pub(in crate::compute::gpu) fn place_heads<E: Float>(
     qkv: &Tensor<f32>,
     bias: &Tensor<f32>,
     norms: &Tensor<f32>,
@@ -114,19 +114,19 @@ fn position_at(position: usize, prefix_start: usize, prefix: usize, own_start: u
 
 /// How the planes of a cube share attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::model::gpu) struct Attention {
-    pub(in crate::model::gpu) heads: usize,
-    pub(in crate::model::gpu) key_value_heads: usize,
-    pub(in crate::model::gpu) head_dim: usize,
+pub(in crate::compute::gpu) struct Attention {
+    pub(in crate::compute::gpu) heads: usize,
+    pub(in crate::compute::gpu) key_value_heads: usize,
+    pub(in crate::compute::gpu) head_dim: usize,
     /// Query heads of one cube, which share their keys.
-    pub(in crate::model::gpu) together: usize,
+    pub(in crate::compute::gpu) together: usize,
     /// Units of a plane.
-    pub(in crate::model::gpu) plane: usize,
+    pub(in crate::compute::gpu) plane: usize,
     /// Numbers that a unit reads at once.
-    pub(in crate::model::gpu) vector: usize,
-    pub(in crate::model::gpu) in_tiles: bool,
+    pub(in crate::compute::gpu) vector: usize,
+    pub(in crate::compute::gpu) in_tiles: bool,
     /// Whether normalizers are kept.
-    pub(in crate::model::gpu) keeps: bool,
+    pub(in crate::compute::gpu) keeps: bool,
 }
 
 impl Attention {
@@ -164,7 +164,7 @@ const KEYS: usize = 4;
 /// - out: `[rows, heads · head_dim]`
 /// - normalizers: `[rows, heads]`, the logarithm of the sum of the exponentials of a row's scores, if they are kept; else anything
 #[cube(launch)]
-pub(in crate::model::gpu) fn attend<E: Float, V: Size>(
+pub(in crate::compute::gpu) fn attend<E: Float, V: Size>(
     queries: &Tensor<f32>,
     keys: &Tensor<Vector<E, V>>,
     values: &Tensor<Vector<E, V>>,

@@ -17,7 +17,7 @@ use super::{Attention, UNITS};
 /// - deltas: `[rows, heads]`, δ
 /// - by_qkv: `[rows, (heads + 2 · key_value_heads) · head_dim]`
 #[cube(launch)]
-pub(in crate::model::gpu) fn attend_back_to_queries(
+pub(in crate::compute::gpu) fn attend_back_to_queries(
     queries: &Tensor<f32>,
     keys: &Tensor<f32>,
     values: &Tensor<f32>,
@@ -137,7 +137,7 @@ pub(in crate::model::gpu) fn attend_back_to_queries(
 /// # Shapes
 /// As for [`attend_back_to_queries`].
 #[cube(launch)]
-pub(in crate::model::gpu) fn attend_back_to_keys(
+pub(in crate::compute::gpu) fn attend_back_to_keys(
     queries: &Tensor<f32>,
     keys: &Tensor<f32>,
     values: &Tensor<f32>,

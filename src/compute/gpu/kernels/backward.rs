@@ -5,9 +5,9 @@ use cubecl::prelude::*;
 use super::{UNITS, total};
 
 /// Units of a cube that adds up columns: so many columns beside each other, and so many rows at once.
-pub(in crate::model::gpu) const COLUMNS: usize = 32;
+pub(in crate::compute::gpu) const COLUMNS: usize = 32;
 /// See [`COLUMNS`].
-pub(in crate::model::gpu) const ROWS_AT_ONCE: usize = 16;
+pub(in crate::compute::gpu) const ROWS_AT_ONCE: usize = 16;
 
 /// The way back through [`norm`](super::norm) of all rows: with scale = 1 / √(mean x² + ε) and by = scale · weight · by_out, by_x is
 /// by − x · scale² · mean(x · by). A cube a row.
@@ -17,7 +17,7 @@ pub(in crate::model::gpu) const ROWS_AT_ONCE: usize = 16;
 /// - weight: `[width]`
 /// - scales: `[rows]`, which [`norm_weight_back`] needs
 #[cube(launch)]
-pub(in crate::model::gpu) fn norm_back(
+pub(in crate::compute::gpu) fn norm_back(
     x: &Tensor<f32>,
     weight: &Tensor<f32>,
     by_out: &Tensor<f32>,
@@ -61,7 +61,7 @@ pub(in crate::model::gpu) fn norm_back(
 /// - scales: `[rows]`
 /// - by_weight: `[width]`
 #[cube(launch)]
-pub(in crate::model::gpu) fn norm_weight_back(
+pub(in crate::compute::gpu) fn norm_weight_back(
     x: &Tensor<f32>,
     by_out: &Tensor<f32>,
     scales: &Tensor<f32>,
@@ -96,7 +96,7 @@ pub(in crate::model::gpu) fn norm_weight_back(
 /// - gate_up, by_gate_up: `[rows, 2 · width]`
 /// - by_out: `[rows, width]`
 #[cube(launch)]
-pub(in crate::model::gpu) fn swiglu_back(gate_up: &Tensor<f32>, by_out: &Tensor<f32>, by_gate_up: &mut Tensor<f32>, width: usize) {
+pub(in crate::compute::gpu) fn swiglu_back(gate_up: &Tensor<f32>, by_out: &Tensor<f32>, by_gate_up: &mut Tensor<f32>, width: usize) {
     let row = CUBE_POS_X as usize;
     let column = CUBE_POS_Y as usize * comptime!(UNITS) + UNIT_POS as usize;
     if column < width {

@@ -9,8 +9,8 @@ mod attention;
 mod attention_back;
 #[cfg(feature = "cuda")]
 mod backward;
-mod drawing;
 mod product;
+mod sampling;
 #[cfg(feature = "cuda")]
 mod tokens;
 
@@ -21,10 +21,10 @@ pub(super) use attention::{Attention, HeadParts, attend, place_heads};
 pub(super) use attention_back::{attend_back_to_keys, attend_back_to_queries};
 #[cfg(feature = "cuda")]
 pub(super) use backward::{COLUMNS, ROWS_AT_ONCE, norm_back, norm_weight_back, swiglu_back};
-pub(super) use drawing::{Choice, DRAWERS, DRAWN, draw};
 #[cfg(feature = "cuda")]
 pub(super) use product::put_columns;
 pub(super) use product::{Cut, PLANES, TILE, product_of_tiles};
+pub(super) use sampling::{Choice, SAMPLED, SAMPLERS, sample};
 #[cfg(feature = "cuda")]
 pub(super) use tokens::{FOUND, link_rows, logprobs, logprobs_back, select_back};
 

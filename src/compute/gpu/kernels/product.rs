@@ -3,26 +3,26 @@
 use cubecl::prelude::*;
 
 /// The side of the square tiles that tensor cores multiply.
-pub(in crate::model::gpu) const TILE: usize = 16;
+pub(in crate::compute::gpu) const TILE: usize = 16;
 
 /// How many planes (warps) a cube has that multiplies.
-pub(in crate::model::gpu) const PLANES: usize = 8;
+pub(in crate::compute::gpu) const PLANES: usize = 8;
 
 /// How a product is shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::model::gpu) struct Cut {
+pub(in crate::compute::gpu) struct Cut {
     /// Tiles of rows that a plane computes.
-    pub(in crate::model::gpu) rows: usize,
+    pub(in crate::compute::gpu) rows: usize,
     /// And of columns.
-    pub(in crate::model::gpu) columns: usize,
+    pub(in crate::compute::gpu) columns: usize,
     /// Tiles of the inner dimension that a plane reads at once, so that it waits for them once.
-    pub(in crate::model::gpu) together: usize,
+    pub(in crate::compute::gpu) together: usize,
     /// How many planes of a cube stand under each other, beside each other, and share the inner dimension: [`PLANES`] in all.
-    pub(in crate::model::gpu) planes: [usize; 3],
+    pub(in crate::compute::gpu) planes: [usize; 3],
     /// Whether the left factor is the transpose of what is given.
-    pub(in crate::model::gpu) left_turned: bool,
+    pub(in crate::compute::gpu) left_turned: bool,
     /// The same of the right one.
-    pub(in crate::model::gpu) right_turned: bool,
+    pub(in crate::compute::gpu) right_turned: bool,
 }
 
 impl Cut {
@@ -40,14 +40,14 @@ impl Cut {
 /// factor in the cache.
 ///
 /// # Shapes
-/// - left: `[rows / TILE, inner / TILE, TILE, TILE]`, or of its transpose: see [`tiles`](crate::model::gpu::weights::tiles)
+/// - left: `[rows / TILE, inner / TILE, TILE, TILE]`, or of its transpose: see [`tiles`](crate::compute::gpu::decoder::weights::tiles)
 /// - right: `[inner / TILE, columns / TILE, TILE, TILE]`, or of its transpose
 /// - out: `[rows, columns]`
 /// - rows, inner, columns: how many tiles
 /// - left_first, left_row, left_inner: how many tiles of `left` lie before its first, and between one and the next of its rows and of the inner dimension
 /// - right_first, right_inner, right_column: the same of `right`, with its columns
 #[cube(launch)]
-pub(in crate::model::gpu) fn product_of_tiles<E: Float>(
+pub(in crate::compute::gpu) fn product_of_tiles<E: Float>(
     left: &[E],
     right: &[E],
     out: &mut [f32],
@@ -179,10 +179,10 @@ pub(in crate::model::gpu) fn product_of_tiles<E: Float>(
 ///
 /// # Shapes
 /// - from: `[rows, columns]` in vectors, so many as `vectors` says
-/// - to: `[rows or more, width]` in vectors, from column `first` on; see [`tiles`](crate::model::gpu::weights::tiles)
+/// - to: `[rows or more, width]` in vectors, from column `first` on; see [`tiles`](crate::compute::gpu::decoder::weights::tiles)
 #[cfg(feature = "cuda")]
 #[cube(launch)]
-pub(in crate::model::gpu) fn put_columns<E: Float, V: Size>(
+pub(in crate::compute::gpu) fn put_columns<E: Float, V: Size>(
     from: &Tensor<Vector<f32, V>>,
     to: &mut Tensor<Vector<E, V>>,
     vectors: usize,

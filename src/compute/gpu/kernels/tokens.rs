@@ -2,10 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::{DRAWERS, UNITS, largest, place_in, total};
+use super::{SAMPLERS, UNITS, largest, place_in, total};
 
 /// What is found for each row of logits: its token's logprob, log Σ p² over the vocabulary, and the logarithm of the sum of the logits' exponentials.
-pub(in crate::model::gpu) const FOUND: usize = 3;
+pub(in crate::compute::gpu) const FOUND: usize = 3;
 
 /// The logprobs of a token each. A cube a row.
 ///
@@ -14,15 +14,15 @@ pub(in crate::model::gpu) const FOUND: usize = 3;
 /// - targets: `[rows]`
 /// - found: `[rows, FOUND]`
 #[cube(launch)]
-pub(in crate::model::gpu) fn logprobs(logits: &Tensor<f32>, targets: &Tensor<i32>, found: &mut Tensor<f32>, columns: usize) {
+pub(in crate::compute::gpu) fn logprobs(logits: &Tensor<f32>, targets: &Tensor<i32>, found: &mut Tensor<f32>, columns: usize) {
     let row = CUBE_POS_X as usize;
     let start = row * columns;
-    let mut shared = Shared::<[f32]>::new_slice(DRAWERS);
+    let mut shared = Shared::<[f32]>::new_slice(SAMPLERS);
     let mut best = f32::new(-3.0e38);
     let mut at = UNIT_POS as usize;
     while at < columns {
         best = max(best, logits[start + at]);
-        at += comptime!(DRAWERS);
+        at += comptime!(SAMPLERS);
     }
     let best = largest(best, &mut shared);
     let mut sum = 0.0f32;
@@ -32,7 +32,7 @@ pub(in crate::model::gpu) fn logprobs(logits: &Tensor<f32>, targets: &Tensor<i32
         let share = (logits[start + at] - best).exp();
         sum += share;
         squares += share * share;
-        at += comptime!(DRAWERS);
+        at += comptime!(SAMPLERS);
     }
     let sum = total(sum, &mut shared).ln();
     let squares = total(squares, &mut shared).ln();
@@ -52,7 +52,7 @@ pub(in crate::model::gpu) fn logprobs(logits: &Tensor<f32>, targets: &Tensor<i32
 /// - found: `[rows, FOUND]`
 /// - out: `[rows or more, columns]`
 #[cube(launch)]
-pub(in crate::model::gpu) fn logprobs_back<E: Float>(
+pub(in crate::compute::gpu) fn logprobs_back<E: Float>(
     logits: &Tensor<f32>,
     targets: &Tensor<i32>,
     found: &Tensor<f32>,
@@ -85,7 +85,7 @@ pub(in crate::model::gpu) fn logprobs_back<E: Float>(
 /// - numbers: `[rows]`
 /// - links: `[2, rows]`
 #[cube(launch)]
-pub(in crate::model::gpu) fn link_rows(numbers: &Tensor<i32>, links: &mut Tensor<i32>, rows: usize) {
+pub(in crate::compute::gpu) fn link_rows(numbers: &Tensor<i32>, links: &mut Tensor<i32>, rows: usize) {
     let row = CUBE_POS_X as usize;
     let number = numbers[row];
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
@@ -120,7 +120,7 @@ pub(in crate::model::gpu) fn link_rows(numbers: &Tensor<i32>, links: &mut Tensor
 /// - by_out: `[rows, width]`
 /// - by_table: `[any, width]`, zeros at first
 #[cube(launch)]
-pub(in crate::model::gpu) fn select_back(
+pub(in crate::compute::gpu) fn select_back(
     numbers: &Tensor<i32>,
     links: &Tensor<i32>,
     by_out: &Tensor<f32>,

@@ -12,9 +12,9 @@ use cubecl::std::tensor::TensorHandle;
 
 use super::operation::{Operand, empty, handle, numbers, record};
 use super::{F32, I32};
-use crate::model::gpu::kernels::{self, HeadParts, PLACE, UNITS};
-use crate::model::gpu::launch;
-use crate::model::transformer::AttentionShape;
+use crate::compute::gpu::kernels::{self, HeadParts, PLACE, UNITS};
+use crate::compute::gpu::decoder::launch;
+use crate::compute::reference::transformer::AttentionShape;
 
 /// Rows of one length, each from its first position on.
 pub(super) struct Rows {

@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 use super::matrix::{Matrix, have_tiles};
 use super::operation::{Operand, empty, handle, integers, numbers, record};
 use super::select::select;
-use crate::model::gpu::kernels::{self, DRAWERS, FOUND, UNITS};
+use crate::compute::gpu::kernels::{self, SAMPLERS, FOUND, UNITS};
 
 /// Hidden states after the way to their tokens' logprobs.
 pub struct ScoredTokens {
@@ -50,7 +50,7 @@ impl ScoredTokens {
         kernels::logprobs::launch(
             &logits.client,
             CubeCount::Static(tokens as u32, 1, 1),
-            CubeDim::new_1d(DRAWERS as u32),
+            CubeDim::new_1d(SAMPLERS as u32),
             handle(&logits).into_arg(),
             handle(&targets).into_arg(),
             handle(&found).into_arg(),

@@ -17,8 +17,8 @@ use cubek_std::InputBinding;
 
 use super::operation::{empty, handle};
 use super::{BF16, F32};
-use crate::model::gpu::ROWS;
-use crate::model::gpu::kernels::{self, Cut, PLANES, TILE, UNITS};
+use crate::compute::gpu::ROWS;
+use crate::compute::gpu::kernels::{self, Cut, PLANES, TILE, UNITS};
 
 /// So many planes keep a GPU busy.
 const BUSY_PLANES: usize = 1024;
@@ -32,7 +32,7 @@ pub(super) struct Matrix {
     numbers: CubeTensor,
     rows: usize,
     columns: usize,
-    /// Whether it is in tiles, as our own product reads it (see [`tiles`](crate::model::gpu::weights::tiles)), with zeros behind its rows up to a multiple of
+    /// Whether it is in tiles, as our own product reads it (see [`tiles`](crate::compute::gpu::decoder::weights::tiles)), with zeros behind its rows up to a multiple of
     /// [`ROWS`]. Else it is row by row, for products of cubek: of any sizes, and on any GPU.
     pub(super) in_tiles: bool,
 }
@@ -226,8 +226,8 @@ mod tests {
     use burn::tensor::{Tensor, TensorData};
 
     use super::*;
-    use crate::model::DeviceChoice;
-    use crate::model::gpu::weights::tiles;
+    use crate::compute::DeviceChoice;
+    use crate::compute::gpu::decoder::weights::tiles;
 
     fn numbers(rows: usize, columns: usize, seed: usize) -> Vec<f32> {
         // Of so few digits that bf16 has them all.

@@ -16,8 +16,8 @@ mod swiglu;
 use burn::tensor::{Int, Tensor};
 
 use super::{BF16, F32, I32};
-use crate::model::transformer::AttentionShape;
-use crate::model::{Decoder, Layer, Projection};
+use crate::compute::reference::transformer::AttentionShape;
+use crate::compute::{Decoder, Layer, Projection};
 use attention::Rows;
 use operation::Operand;
 
@@ -47,7 +47,7 @@ pub fn hidden(decoder: &Decoder, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
 /// - x, output: `[tokens, hidden_size]`
 fn attended(layer: &Layer, x: Tensor<2>, rows: &Rows) -> Option<Tensor<2>> {
     let attention = &layer.self_attn;
-    let shape = AttentionShape::of(attention);
+    let shape = AttentionShape::from_attention(attention);
     let mut qkv = beside([&attention.q_proj, &attention.k_proj, &attention.v_proj], &x)?;
     if let (Some(query_norm), Some(key_norm)) = (&attention.q_norm, &attention.k_norm) {
         let tokens = qkv.dims()[0];

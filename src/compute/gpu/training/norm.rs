@@ -12,7 +12,7 @@ use cubecl::prelude::*;
 
 use super::F32;
 use super::operation::{Operand, empty, handle, record};
-use crate::model::gpu::kernels::{self, COLUMNS, Normed, ROWS_AT_ONCE, UNITS};
+use crate::compute::gpu::kernels::{self, COLUMNS, Normed, ROWS_AT_ONCE, UNITS};
 
 /// # Shapes
 /// - x, output: `[rows, width]`

@@ -13,7 +13,7 @@ use cubecl::std::tensor::TensorHandle;
 
 use super::I32;
 use super::operation::{Operand, handle, integers, record};
-use crate::model::gpu::kernels::{self, UNITS};
+use crate::compute::gpu::kernels::{self, UNITS};
 
 /// The rows of these numbers.
 ///

@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 
 use super::F32;
 use super::operation::{Operand, empty, handle, record};
-use crate::model::gpu::kernels::{self, UNITS};
+use crate::compute::gpu::kernels::{self, UNITS};
 
 /// `silu(gate) · up`.
 ///

@@ -5,17 +5,17 @@ use cubecl::prelude::*;
 use super::{largest, total};
 
 /// How many units a cube has that draws a token.
-pub(in crate::model::gpu) const DRAWERS: usize = 1024;
+pub(in crate::compute::gpu) const SAMPLERS: usize = 1024;
 
 /// What is found for each drawn token: the token, its logprob, the first token whose logit is not finite, or -1, and that logit.
-pub(in crate::model::gpu) const DRAWN: usize = 4;
+pub(in crate::compute::gpu) const SAMPLED: usize = 4;
 
 /// Above any vocabulary, and exact in f32.
 const NO_TOKEN: f32 = 16_777_216.0;
 
 /// How a token is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::model::gpu) enum Choice {
+pub(in crate::compute::gpu) enum Choice {
     /// The likeliest.
     Greedy,
     /// From all.
@@ -29,9 +29,9 @@ pub(in crate::model::gpu) enum Choice {
 /// # Shapes
 /// - logits: `[rows, columns]`
 /// - uniforms: `[rows]`, from 0 to less than 1
-/// - out: `[rows, DRAWN]`
+/// - out: `[rows, SAMPLED]`
 #[cube(launch)]
-pub(in crate::model::gpu) fn draw(
+pub(in crate::compute::gpu) fn sample(
     logits: &mut Tensor<f32>,
     uniforms: &Tensor<f32>,
     out: &mut Tensor<f32>,
@@ -45,7 +45,7 @@ pub(in crate::model::gpu) fn draw(
     let row = CUBE_POS_X as usize;
     let start = row * columns;
     let unit = UNIT_POS as usize;
-    let mut shared = Shared::<[f32]>::new_slice(DRAWERS);
+    let mut shared = Shared::<[f32]>::new_slice(SAMPLERS);
 
     // The largest, the first token that has it, and the first that is not finite.
     let mut best = f32::new(-3.0e38);
@@ -58,7 +58,7 @@ pub(in crate::model::gpu) fn draw(
         } else {
             broken = min(broken, f32::cast_from(at as u32));
         }
-        at += comptime!(DRAWERS);
+        at += comptime!(SAMPLERS);
     }
     let best = largest(best, &mut shared);
     let broken = -largest(-broken, &mut shared);
@@ -68,10 +68,10 @@ pub(in crate::model::gpu) fn draw(
         if logits[start + at] == best {
             first = min(first, f32::cast_from(at as u32));
         }
-        at += comptime!(DRAWERS);
+        at += comptime!(SAMPLERS);
     }
     let first = -largest(-first, &mut shared);
-    let result = row * comptime!(DRAWN);
+    let result = row * comptime!(SAMPLED);
     if unit == 0 {
         out[result] = first;
         out[result + 1] = 0.0f32;
@@ -87,11 +87,11 @@ pub(in crate::model::gpu) fn draw(
         let mut at = unit;
         while at < vocabulary {
             logits[start + at] = ((logits[start + at] - best) * inverse_temperature).exp();
-            at += comptime!(DRAWERS);
+            at += comptime!(SAMPLERS);
         }
         sync_cube();
         // Each unit has a stretch of the vocabulary of its own.
-        let stretch = vocabulary.div_ceil(comptime!(DRAWERS));
+        let stretch = vocabulary.div_ceil(comptime!(SAMPLERS));
         let begin = min(unit * stretch, vocabulary);
         let end = min(begin + stretch, vocabulary);
         if comptime!(choice == Choice::Some) {
@@ -117,7 +117,7 @@ pub(in crate::model::gpu) fn draw(
         sync_cube();
         let mut before = 0.0f32;
         let mut mass = 0.0f32;
-        for other in 0..comptime!(DRAWERS) {
+        for other in 0..comptime!(SAMPLERS) {
             if other == unit {
                 before = mass;
             }
@@ -165,7 +165,7 @@ fn above(
                 own += 1.0f32;
             }
         }
-        at += comptime!(DRAWERS);
+        at += comptime!(SAMPLERS);
     }
     total(own, shared)
 }
@@ -205,7 +205,7 @@ fn least_kept(
             if bits >= least + 3u32 * bit {
                 three += counted;
             }
-            at += comptime!(DRAWERS);
+            at += comptime!(SAMPLERS);
         }
         if total(three, shared) >= wanted {
             least += 3u32 * bit;

@@ -5,12 +5,14 @@ use cubecl::client::Client;
 use cubecl::ir::ElemType;
 use cubecl::std::tensor::TensorHandle;
 
-use super::kernels::TILE;
-use super::{BF16, F32};
-use crate::model::parameters::{numbers as read, transpose};
-use crate::model::projection::Beside;
-use crate::model::transformer::AttentionShape;
-use crate::model::{Attention, Layer, ModelError, Projection};
+use crate::compute::gpu::kernels::TILE;
+use crate::compute::gpu::{BF16, F32};
+use crate::compute::reference::parameters::host_values;
+use crate::compute::reference::projection::FusedProjection;
+use crate::compute::reference::transformer::AttentionShape;
+use crate::compute::{Attention, Layer, Projection};
+use crate::model::ModelError;
+use crate::model::parameters::transpose;
 
 /// One layer's weights; projections of one input stand beside each other.
 pub(super) struct GpuLayer {
@@ -49,10 +51,10 @@ pub(super) struct GpuNorm {
 impl GpuLayer {
     pub(super) fn new(layer: Layer, upload: &Upload<'_>) -> Result<Self, ModelError> {
         let attention: &Attention = &layer.self_attn;
-        let shape = AttentionShape::of(attention);
+        let shape = AttentionShape::from_attention(attention);
         let head_norms = match (&attention.q_norm, &attention.k_norm) {
             (Some(queries), Some(keys)) => {
-                let both = [read(queries.gamma.val())?, read(keys.gamma.val())?].concat();
+                let both = [host_values(queries.gamma.val())?, host_values(keys.gamma.val())?].concat();
                 Some(GpuNorm { weight: upload.numbers(&both), epsilon: queries.epsilon as f32 })
             }
             _ => None,
@@ -104,12 +106,12 @@ impl Upload<'_> {
     }
 
     pub(super) fn norm(&self, norm: &burn::nn::RmsNorm) -> Result<GpuNorm, ModelError> {
-        Ok(GpuNorm { weight: self.numbers(&read(norm.gamma.val())?), epsilon: norm.epsilon as f32 })
+        Ok(GpuNorm { weight: self.numbers(&host_values(norm.gamma.val())?), epsilon: norm.epsilon as f32 })
     }
 
     /// Projections of one input beside each other, adapters merged in.
     pub(super) fn projection(&self, projections: &[&Projection]) -> Result<GpuProjection, ModelError> {
-        let Beside { rows, parts, bias } = Beside::new(projections)?;
+        let FusedProjection { rows, parts, bias } = FusedProjection::new(projections)?;
         let columns = parts.iter().map(|(_, columns)| columns).sum();
         let values = parts.iter().flat_map(|(part, columns)| transpose(part, rows, *columns)).collect();
         Ok(GpuProjection { weight: self.weight(values, columns, rows), bias: bias.map(|bias| self.numbers(&bias)) })
@@ -117,7 +119,7 @@ impl Upload<'_> {
 }
 
 /// A matrix `[rows, width]` in tiles: those of the first [`TILE`] rows, one after the other and each row by row, then those of the next.
-pub(super) fn tiles(values: &[f32], width: usize) -> Vec<f32> {
+pub(in crate::compute::gpu) fn tiles(values: &[f32], width: usize) -> Vec<f32> {
     let mut tiled = Vec::with_capacity(values.len());
     for rows in values.chunks_exact(width * TILE) {
         for column in (0..width).step_by(TILE) {

@@ -9,11 +9,11 @@ use cubek_matmul::launch::launch_ref;
 use cubek_matmul::strategy::Strategy;
 use cubek_std::InputBinding;
 
-use super::kernels::{self, Cut, HeadParts, Normed, PLANES, TILE, UNITS};
 use super::weights::{GpuLayer, GpuNorm, GpuProjection, Weight};
 use super::{F32, GpuDecoder, ROWS};
+use crate::compute::gpu::kernels::{self, Cut, HeadParts, Normed, PLANES, TILE, UNITS};
+use crate::compute::reference::transformer::AttentionShape;
 use crate::model::ModelError;
-use crate::model::transformer::AttentionShape;
 
 /// So many cubes keep a GPU busy.
 const BUSY_CUBES: usize = 64;
@@ -166,7 +166,7 @@ impl GpuDecoder {
 }
 
 /// How attention is computed on this GPU; the normalizers are not kept.
-pub(super) fn attention(client: &Client, shape: AttentionShape, in_tiles: bool) -> kernels::Attention {
+pub(in crate::compute::gpu) fn attention(client: &Client, shape: AttentionShape, in_tiles: bool) -> kernels::Attention {
     let AttentionShape { heads, key_value_heads, head_dim, .. } = shape;
     let plane = client.properties().hardware.plane_size_max as usize;
     // As wide as gives all units of a plane something to do.
@@ -177,7 +177,7 @@ pub(super) fn attention(client: &Client, shape: AttentionShape, in_tiles: bool) 
 }
 
 /// What queries find; see [`kernels::attend`].
-pub(super) fn attend(
+pub(in crate::compute::gpu) fn attend(
     client: &Client,
     shape: kernels::Attention,
     window: usize,

@@ -1,14 +1,11 @@
 //! The transformer on a GPU, for sampling: matrix products of cubek, and kernels of our own in cubecl between them.
 //!
-//! Computes what [`Decoder::forward`](super::Decoder::forward) computes, on sequences of any lengths without padding. Weights, keys, values and what products
+//! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, on sequences of any lengths without padding. Weights, keys, values and what products
 //! read are bf16 or f32, all else is f32. Knows nothing of seeds, responses or losses.
 
 mod cache;
-mod kernels;
-mod launch;
-#[cfg(feature = "cuda")]
-mod training;
-mod weights;
+pub(super) mod launch;
+pub(super) mod weights;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,25 +13,18 @@ use std::thread::{self, ThreadId};
 
 use burn::tensor::Bytes;
 use cubecl::client::{Client, Graph};
-use cubecl::ir::{ElemType, FloatKind, IntKind};
+use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use cubecl::std::tensor::TensorHandle;
 
-use super::parameters::numbers as read;
-use super::{CausalLm, ModelError, Span};
+use super::kernels::{self, Choice, Normed, PLACE, SAMPLED, SAMPLERS, TILE, UNITS};
+use super::{BF16, F32, I32, ROWS};
+use crate::compute::reference::parameters::host_values;
+use crate::compute::{CausalLm, Span};
+use crate::model::ModelError;
 use cache::{End, Places};
-use kernels::{Choice, DRAWERS, DRAWN, Normed, PLACE, TILE, UNITS};
-#[cfg(feature = "cuda")]
-pub use training::{ScoredTokens, hidden};
 use weights::{GpuLayer, GpuNorm, Upload, Weight};
-
-const F32: ElemType = ElemType::Float(FloatKind::F32);
-const BF16: ElemType = ElemType::Float(FloatKind::BF16);
-const I32: ElemType = ElemType::Int(IntKind::I32);
-
-/// A product computes at most so many rows more than it is asked for.
-const ROWS: usize = 4 * TILE;
 
 /// A model's weights, laid out for a GPU.
 pub struct GpuDecoder {
@@ -92,9 +82,9 @@ struct Scratch {
     activated: Handle,
 }
 
-/// How tokens are drawn.
+/// How tokens are sampled.
 #[derive(Clone, Copy, Debug)]
-pub struct Drawing {
+pub struct GpuSampling {
     /// `None` takes the likeliest token.
     pub temperature: Option<f64>,
     /// See [`Sampling`](crate::generation::Sampling).
@@ -105,9 +95,9 @@ pub struct Drawing {
     pub vocabulary_size: usize,
 }
 
-/// A drawn token.
+/// A sampled token.
 #[derive(Clone, Copy, Debug)]
-pub struct Drawn {
+pub struct GpuSample {
     /// Its id.
     pub token: i32,
     /// Its natural log probability in the distribution that it was drawn from; 0 for the likeliest.
@@ -151,7 +141,7 @@ impl GpuDecoder {
         let upload = Upload { client: &client, element };
         let CausalLm { model: decoder, lm_head } = model;
         let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
-        let table = read(decoder.embed_tokens.weight.val())?;
+        let table = host_values(decoder.embed_tokens.weight.val())?;
         let (head, embedding) = match &lm_head {
             Some(head) => (upload.projection(&[head])?.weight, Some(upload.matrix(&table, [vocab_size, hidden_size]))),
             None => (upload.weight(table, vocab_size, hidden_size), None),
@@ -330,11 +320,11 @@ impl GpuDecoder {
         Ok(())
     }
 
-    /// Draws a token behind each of the `sequences`, one number from 0 to less than 1 each.
+    /// Samples a token behind each of the `sequences`, one number from 0 to less than 1 each.
     ///
     /// # Errors
     /// When the device cannot compute it.
-    pub fn draw(&self, sequences: &[usize], uniforms: &[f32], drawing: Drawing, cache: &GpuCache) -> Result<Vec<Drawn>, ModelError> {
+    pub fn sample(&self, sequences: &[usize], uniforms: &[f32], sampling: GpuSampling, cache: &GpuCache) -> Result<Vec<GpuSample>, ModelError> {
         let rows = sequences.len();
         if rows == 0 {
             return Ok(Vec::new());
@@ -344,38 +334,38 @@ impl GpuDecoder {
         self.norm(&self.norm, [&cache.kept, &cache.kept, &self.integers(&sources)], Normed::Named, &self.head, &normed);
         let logits = self.rows(rows, self.vocab_size, F32);
         self.product(&normed, &self.head, &logits)?;
-        let drawn = self.empty([rows, DRAWN], F32);
-        let vocabulary = drawing.vocabulary_size.min(self.vocab_size);
-        let is_limited = (drawing.top_k > 0 && drawing.top_k < vocabulary) || drawing.top_p < 1.0;
-        let choice = match drawing.temperature {
+        let sampled = self.empty([rows, SAMPLED], F32);
+        let vocabulary = sampling.vocabulary_size.min(self.vocab_size);
+        let is_limited = (sampling.top_k > 0 && sampling.top_k < vocabulary) || sampling.top_p < 1.0;
+        let choice = match sampling.temperature {
             None => Choice::Greedy,
             Some(_) if is_limited => Choice::Some,
             Some(_) => Choice::All,
         };
-        let inverse_temperature = drawing.temperature.map_or(1.0, |temperature| (1.0 / temperature).min(f64::from(f32::MAX)) as f32);
-        kernels::draw::launch(
+        let inverse_temperature = sampling.temperature.map_or(1.0, |temperature| (1.0 / temperature).min(f64::from(f32::MAX)) as f32);
+        kernels::sample::launch(
             &self.client,
             CubeCount::Static(rows as u32, 1, 1),
-            CubeDim::new_1d(DRAWERS as u32),
+            CubeDim::new_1d(SAMPLERS as u32),
             logits.into_arg(),
             self.upload().numbers(uniforms).into_arg(),
-            drawn.clone().into_arg(),
+            sampled.clone().into_arg(),
             self.vocab_size,
             vocabulary,
             inverse_temperature,
-            drawing.top_p as f32,
-            u32::try_from(drawing.top_k).unwrap_or(u32::MAX),
+            sampling.top_p as f32,
+            u32::try_from(sampling.top_k).unwrap_or(u32::MAX),
             choice,
         );
         let bytes =
-            self.client.read_one(drawn.handle).map_err(|error| ModelError::Device(format!("cannot read the drawn tokens: {error}")))?;
+            self.client.read_one(sampled.handle).map_err(|error| ModelError::Device(format!("cannot read the sampled tokens: {error}")))?;
         let numbers: Vec<f32> = bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
-        let drawn = numbers.as_chunks().0.iter().map(|&[token, logprob, broken, logit]: &[f32; DRAWN]| Drawn {
+        let sampled = numbers.as_chunks().0.iter().map(|&[token, logprob, broken, logit]: &[f32; SAMPLED]| GpuSample {
             token: token as i32,
             logprob,
             broken: (broken >= 0.0).then_some((broken as usize, logit)),
         });
-        Ok(drawn.collect())
+        Ok(sampled.collect())
     }
 
     fn integers(&self, values: &[i32]) -> TensorHandle {
