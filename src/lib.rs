@@ -14,24 +14,25 @@
 //!
 //! | floor | module | what it is | must not know |
 //! |---|---|---|---|
-//! | 5 | [`cli`] | commands, progress, printing | tensors |
-//! | 4 | [`run`] | a pipeline's plan and its execution in a run folder | the terminal |
-//! | 4 | [`report`] | HTML about runs, from their tables | burn, how runs are executed, the terminal |
-//! | 3 | [`stages`] | one file an operator; the only place with both Arrow and burn | each other |
+//! | 6 | [`cli`] | commands, progress, printing | tensors |
+//! | 5 | [`run`] | a pipeline's plan and its execution in a run folder | the terminal |
+//! | 5 | [`report`] | HTML about runs, from their tables | burn, how runs are executed, the terminal |
+//! | 4 | [`stages`] | one file an operator; the only place with both Arrow and burn | each other |
+//! | 3 | [`generation`], [`training`] | batched sampling; losses, logprobs, optimizer | Arrow, devices, each other |
 //! | 3 | [`tracking`] | curves of a run for TensorBoard and MLflow, from its tables | burn, stages |
 //! | 3 | [`serve`] | a run's tables over PostgreSQL's protocol | burn, the pipeline |
+//! | 2 | [`compute`] | how a model is computed: the reference, the CPU, GPUs, behind one trait | Arrow, losses, sampling rules |
 //! | 2 | [`pipeline`] | YAML to a checked graph | Arrow, burn |
 //! | 2 | [`store`] | parts, manifests, cache, journal, lock, SQL over a run | burn, the pipeline |
-//! | 2 | [`generation`], [`training`] | batched sampling; losses, logprobs, optimizer | Arrow, each other |
 //! | 2 | [`remote`] | servers that score and generate, models from the hub: all that goes over HTTP | Arrow, burn, the pipeline |
 //! | 1 | [`tables`] | one file a table: schema, key, row checks | files |
 //! | 1 | [`dag`] | fingerprints and the scheduler over abstract nodes | Arrow, burn, files |
-//! | 1 | [`model`] | transformer, checkpoint, tokenizer, chat template | Arrow, the graph |
+//! | 1 | [`model`] | what a model is: configuration, checkpoint, tokenizer, chat template | Arrow, the graph, forward passes |
 //! | 0 | `memory` | how much this process may take | who needs it |
 //! | 0 | `nearest` | the word that was meant | where words come from |
 //! | 0 | [`disk`] | every change that a run makes on the disk, and what it opens again | what files mean |
 //! | 0 | [`contained`] | libraries that panic, made to return errors | what they do |
-//! | 0 | [`kernels`] | products, attention and elementwise work on the processor | models, burn |
+//! | 0 | [`token_lists`] | token ids of many rows in one shared buffer | tables, tensors |
 //!
 //! # Invariants
 //!
@@ -46,11 +47,11 @@
 //! - The library never prints; [`cli`] does.
 
 pub mod cli;
+pub mod compute;
 pub mod contained;
 pub mod dag;
 pub mod disk;
 pub mod generation;
-pub mod kernels;
 mod memory;
 pub mod model;
 mod nearest;
@@ -62,5 +63,6 @@ pub mod serve;
 pub mod stages;
 pub mod store;
 pub mod tables;
+pub mod token_lists;
 pub mod tracking;
 pub mod training;

@@ -1,6 +1,8 @@
 //! Token ids of many rows, back to back in one shared buffer on the host: what an Arrow list column of Int32 is, without its schema.
 //!
-//! Clones and slices share the memory. Knows nothing of tables, tensors or padding.
+//! Clones and selections share the memory. Knows nothing of tables, tensors or padding.
+
+use std::sync::Arc;
 
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 
@@ -9,54 +11,57 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 #[error("sequences: {0}")]
 pub struct TokenListsError(String);
 
-/// Token sequences of different lengths, none of them empty.
+/// Token sequences of different lengths, none of them empty. A row may lie anywhere in the buffer.
 #[derive(Clone, Debug)]
 pub struct TokenLists {
     values: ScalarBuffer<i32>,
-    /// Where each row begins in `values`, and where the last one ends.
-    offsets: OffsetBuffer<i32>,
+    /// Where each row begins and ends in `values`.
+    bounds: Arc<[(usize, usize)]>,
 }
 
 impl TokenLists {
-    /// The rows `offsets[row]..offsets[row + 1]` of `values`, without a copy.
+    /// The rows `offsets[row]..offsets[row + 1]` of `values`, without a copy of these.
     ///
     /// # Errors
     /// When an offset is outside the values, or a row is empty.
-    pub fn new(values: ScalarBuffer<i32>, offsets: OffsetBuffer<i32>) -> Result<Self, TokenListsError> {
-        // Offsets ascend, `OffsetBuffer` sees to it.
-        let end = offsets.last().map_or(0, |end| *end as usize);
-        if end > values.len() {
-            return Err(TokenListsError(format!("lengths add up to {end} tokens, but there are {}", values.len())));
-        }
-        if let Some(row) = offsets.windows(2).position(|bounds| bounds[0] == bounds[1]) {
+    pub fn new(values: ScalarBuffer<i32>, offsets: &OffsetBuffer<i32>) -> Result<Self, TokenListsError> {
+        // Offsets ascend from 0 on, `OffsetBuffer` sees to it.
+        let bounds = offsets.windows(2).map(|bounds| (bounds[0] as usize, bounds[1] as usize));
+        Self::from_bounds(values, bounds.collect())
+    }
+
+    fn from_bounds(values: ScalarBuffer<i32>, bounds: Arc<[(usize, usize)]>) -> Result<Self, TokenListsError> {
+        if let Some(row) = bounds.iter().position(|(start, end)| start == end) {
             return Err(TokenListsError(format!("row {row} is empty, expected at least one token")));
         }
-        Ok(Self { values, offsets })
+        let last = bounds.iter().map(|(_, end)| *end).max().unwrap_or(0);
+        if last > values.len() {
+            return Err(TokenListsError(format!("lengths add up to {last} tokens, but there are {}", values.len())));
+        }
+        Ok(Self { values, bounds })
     }
 
     /// Rows of these `lengths`, whose ids stand one after the other in `values`.
     ///
     /// # Errors
-    /// When the lengths do not add up to the ids, a row is empty, or the ids are more than `i32` counts.
+    /// When the lengths do not add up to the ids, or a row is empty.
     pub fn from_lengths(values: Vec<i32>, lengths: &[usize]) -> Result<Self, TokenListsError> {
-        let mut offsets = Vec::with_capacity(lengths.len() + 1);
-        let mut total = 0_usize;
-        offsets.push(0);
-        for &length in lengths {
-            total = total.saturating_add(length);
-            let too_many = |_| TokenListsError(format!("{total} tokens, expected at most {} in one table part", i32::MAX));
-            offsets.push(i32::try_from(total).map_err(too_many)?);
+        let mut bounds = Vec::with_capacity(lengths.len());
+        let mut total = 0;
+        for length in lengths {
+            bounds.push((total, total + length));
+            total += length;
         }
-        if total != values.len() {
+        if total < values.len() {
             return Err(TokenListsError(format!("lengths add up to {total} tokens, but there are {}", values.len())));
         }
-        Self::new(ScalarBuffer::from(values), OffsetBuffer::new(ScalarBuffer::from(offsets)))
+        Self::from_bounds(ScalarBuffer::from(values), bounds.into())
     }
 
     /// Rows given one by one.
     ///
     /// # Errors
-    /// When a row is empty, or the ids are more than `i32` counts.
+    /// When a row is empty.
     pub fn from_rows<R: AsRef<[i32]>>(rows: &[R]) -> Result<Self, TokenListsError> {
         let lengths: Vec<usize> = rows.iter().map(|row| row.as_ref().len()).collect();
         let mut values = Vec::with_capacity(lengths.iter().sum());
@@ -64,16 +69,23 @@ impl TokenLists {
         Self::from_lengths(values, &lengths)
     }
 
-    /// How many rows there are.
-    pub fn rows(&self) -> usize {
-        self.offsets.len() - 1
+    /// The chosen rows, in that order; they share the memory.
+    ///
+    /// # Errors
+    /// When a row does not exist.
+    pub fn select(&self, rows: impl IntoIterator<Item = usize>) -> Result<Self, TokenListsError> {
+        let bounds = rows.into_iter().map(|row| self.bounds_of(row)).collect::<Result<_, _>>()?;
+        Ok(Self { values: self.values.clone(), bounds })
     }
 
-    /// The ids of a row; `None` when it does not exist.
-    pub fn get(&self, row: usize) -> Option<&[i32]> {
-        let start = *self.offsets.get(row)?;
-        let end = *self.offsets.get(row.checked_add(1)?)?;
-        self.values.get(start as usize..end as usize)
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.bounds.len()
+    }
+
+    fn bounds_of(&self, row: usize) -> Result<(usize, usize), TokenListsError> {
+        let bounds = self.bounds.get(row).copied();
+        bounds.ok_or_else(|| TokenListsError(format!("row {row} does not exist, there are {}", self.rows())))
     }
 
     /// The ids of a row.
@@ -81,26 +93,34 @@ impl TokenLists {
     /// # Errors
     /// When it does not exist.
     pub fn row(&self, row: usize) -> Result<&[i32], TokenListsError> {
-        self.get(row).ok_or_else(|| TokenListsError(format!("row {row} does not exist, there are {}", self.rows())))
+        let (start, end) = self.bounds_of(row)?;
+        Ok(&self.values[start..end])
     }
 
     /// The rows, first to last.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[i32]> {
-        self.offsets.windows(2).map(|bounds| &self.values[bounds[0] as usize..bounds[1] as usize])
+        self.bounds.iter().map(|&(start, end)| &self.values[start..end])
     }
 
     /// The length of a row in tokens; 0 for a row that does not exist.
     pub fn length(&self, row: usize) -> usize {
-        self.get(row).map_or(0, <[i32]>::len)
+        self.bounds.get(row).map_or(0, |(start, end)| end - start)
     }
 
     /// The length of each row in tokens.
-    pub fn lengths(&self) -> Vec<usize> {
-        self.offsets.lengths().collect()
+    pub fn lengths(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.bounds.iter().map(|(start, end)| end - start)
     }
 
-    /// The ids of all rows, in the memory that they share, and where each row begins in it.
-    pub fn into_parts(self) -> (ScalarBuffer<i32>, OffsetBuffer<i32>) {
-        (self.values, self.offsets)
+    /// The ids of all rows, one row after the other, and the length of each: in the same memory where the rows lie so, else in a copy.
+    pub fn into_parts(self) -> (ScalarBuffer<i32>, Vec<usize>) {
+        let lengths = self.lengths().collect();
+        let start = self.bounds.first().map_or(0, |(start, _)| *start);
+        let end = self.bounds.last().map_or(0, |(_, end)| *end);
+        if self.bounds.windows(2).all(|bounds| bounds[0].1 == bounds[1].0) {
+            return (self.values.slice(start, end - start), lengths);
+        }
+        let values: Vec<i32> = self.iter().flatten().copied().collect();
+        (ScalarBuffer::from(values), lengths)
     }
 }

@@ -73,8 +73,9 @@ pub fn backend_for(device: &Device) -> Arc<dyn Backend> {
 /// The backend that trains `model`: that of its device, or the reference where what is trained is not f32.
 pub fn training_backend_for(model: &impl Module) -> Arc<dyn Backend> {
     let is_f32 = named_tensors::values(model).values().all(|weight| weight.dtype() == DType::F32);
-    match model.devices().as_slice() {
-        [device] if is_f32 => backend_for(device),
+    let devices = model.devices();
+    match devices.first() {
+        Some(device) if is_f32 && devices.iter().all(|other| other == device) => backend_for(device),
         _ => Arc::new(TensorBackend::new(&ReferenceOperations)),
     }
 }

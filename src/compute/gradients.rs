@@ -27,7 +27,11 @@ pub enum Gradients {
 }
 
 /// The gradient of one parameter.
-enum Gradient {
+#[derive(Debug)]
+pub struct Gradient(Form);
+
+#[derive(Debug)]
+enum Form {
     Tensor { gradient: Tensor<1>, factor: f64, operations: &'static dyn TensorOperations },
     Buffer(Buffer),
 }
@@ -76,24 +80,12 @@ impl Gradients {
         norm
     }
 
-    /// Takes the step `update` on every parameter of `model` that has a gradient and is not frozen; others keep their value, undecayed.
-    ///
-    /// `state` gives a parameter's state by its name and value; `keep` takes what the optimizer remembers.
-    pub fn apply<M: Module>(
-        mut self,
-        model: &mut M,
-        update: Update,
-        mut state: impl FnMut(&str, Tensor<1>) -> ParameterState + Send,
-        mut keep: impl FnMut(&str, Option<Tensor<1>>, Tensor<1>) + Send,
-    ) {
+    /// Replaces every parameter of `model` that has a gradient and is not frozen by what `step` makes of its name, its value, flat, and its gradient.
+    pub fn apply<M: Module>(mut self, model: &mut M, mut step: impl FnMut(&str, Tensor<1>, Gradient) -> Tensor<1> + Send) {
         let on_cpu = matches!(self, Self::Buffers(_));
         let work = || {
             named_tensors::change_in_place(model, |name, weight| match self.remove(name) {
-                Some(gradient) => {
-                    let ParameterState { weight, mean, square } = gradient.update(update, state(name, weight));
-                    keep(name, mean, square);
-                    weight
-                }
+                Some(gradient) => step(name, weight, gradient),
                 None => weight,
             });
         };
@@ -104,18 +96,19 @@ impl Gradients {
         match self {
             Self::Tensors { by_name, factor, operations } => {
                 let gradient = by_name.remove(name)?;
-                Some(Gradient::Tensor { gradient, factor: *factor, operations: *operations })
+                Some(Gradient(Form::Tensor { gradient, factor: *factor, operations: *operations }))
             }
-            Self::Buffers(buffers) => buffers.remove(name).map(Gradient::Buffer),
+            Self::Buffers(buffers) => buffers.remove(name).map(|gradient| Gradient(Form::Buffer(gradient))),
         }
     }
 }
 
 impl Gradient {
-    fn update(self, update: Update, state: ParameterState) -> ParameterState {
-        match self {
-            Self::Tensor { gradient, factor, operations } => update_tensors(operations, update, factor, gradient, state),
-            Self::Buffer(gradient) => update_buffer(update, &gradient, state),
+    /// The state of its parameter after a step.
+    pub fn apply(self, update: Update, state: ParameterState) -> ParameterState {
+        match self.0 {
+            Form::Tensor { gradient, factor, operations } => update_tensors(operations, update, factor, gradient, state),
+            Form::Buffer(gradient) => update_buffer(update, &gradient, state),
         }
     }
 }

@@ -43,7 +43,7 @@ pub use cpu::{CpuCache, CpuDecoder, CpuGradients, CpuTraining, CpuWeights, Prefi
 pub use device::{DeviceChoice, backend_for, training_backend_for};
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuCache, GpuDecoder, GpuElement, GpuSample, GpuSampling};
-pub use gradients::{Gradients, ParameterState};
+pub use gradients::{Gradient, Gradients, ParameterState};
 pub use reference::{Attention, CausalLm, Decoder, KvCache, Layer, LowRank, Mlp, Padding, Placement, Projection, RewardModel};
 pub use span::Span;
 pub use update::{AdamW, RmsProp, Update};

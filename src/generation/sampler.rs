@@ -1,4 +1,4 @@
-//! Draws one token from logits: temperature, then top-k, then top-p, as Hugging Face orders them. Knows nothing of models.
+//! Samples one token from logits: temperature, then top-k, then top-p, as Hugging Face orders them. Knows nothing of models.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::GenerationError;
-use crate::kernels;
+use crate::compute::cpu::kernels;
 
 /// How responses are sampled and when they end.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,16 +49,16 @@ impl Sampling {
     }
 }
 
-/// A drawn token.
+/// A sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Draw {
+pub struct SampledToken {
     /// Its id.
     pub token: i32,
     /// Its natural log probability in the distribution it was drawn from, which is the one left after top-k and top-p; 0 at temperature 0.
     pub logprob: f64,
 }
 
-/// The random stream of one response. Each draw takes one number of it, so that a token depends on the seed, the step and the
+/// The random stream of one response. Each token takes one number of it, so that a token depends on the seed, the step and the
 /// logits alone: not on other responses, nor on the batch.
 #[derive(Debug)]
 pub struct Sampler {
@@ -79,21 +79,21 @@ impl Sampler {
         Self { generator: ChaCha8Rng::from_seed(seed) }
     }
 
-    /// The number of the next draw: in [0, 1), with all 53 bits that a f64 has.
+    /// The number of the next token: in [0, 1), with all 53 bits that a f64 has.
     pub fn uniform(&mut self) -> f64 {
         (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Draws the next token. The logits are used up: weights stand in their place afterwards.
+    /// Samples the next token. The logits are used up: weights stand in their place afterwards.
     ///
     /// # Errors
     /// The first token whose logit is not finite, and that logit; there must be at least one logit.
-    pub fn draw(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
+    pub fn sample(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<SampledToken, (usize, f32)> {
         let uniform = self.uniform();
         let vocabulary = logits.len().min(sampling.vocabulary_size);
         let logits = &mut logits[..vocabulary];
         let (best, largest) = kernels::largest(logits)?;
-        let certain = Draw { token: best as i32, logprob: 0.0 };
+        let certain = SampledToken { token: best as i32, logprob: 0.0 };
         if sampling.temperature == 0.0 {
             return Ok(certain);
         }
@@ -161,7 +161,7 @@ fn mass(candidates: &[Candidate]) -> f64 {
 }
 
 /// The token at `uniform` of the way through the weights of a vocabulary, whose blocks have these `sums`; `None` when there is none.
-fn pick(weights: &[f32], sums: &[f64], uniform: f64) -> Option<Draw> {
+fn pick(weights: &[f32], sums: &[f64], uniform: f64) -> Option<SampledToken> {
     let total: f64 = sums.iter().sum();
     let mut target = uniform * total;
     let mut blocks = weights.chunks(kernels::WEIGHED_TOGETHER).zip(sums).enumerate().filter(|(_, (_, sum))| **sum > 0.0).peekable();
@@ -177,13 +177,13 @@ fn pick(weights: &[f32], sums: &[f64], uniform: f64) -> Option<Draw> {
 }
 
 /// The candidate at `uniform` of the way through the weights; `None` when there is none.
-fn pick_candidate(candidates: &[Candidate], uniform: f64) -> Option<Draw> {
+fn pick_candidate(candidates: &[Candidate], uniform: f64) -> Option<SampledToken> {
     let total = mass(candidates);
     pick_weight(candidates.iter().copied(), uniform * total, total)
 }
 
 /// The candidate in which the sum of the weights passes `target`, else the last; `None` when all are 0.
-fn pick_weight(candidates: impl Iterator<Item = Candidate>, target: f64, total: f64) -> Option<Draw> {
+fn pick_weight(candidates: impl Iterator<Item = Candidate>, target: f64, total: f64) -> Option<SampledToken> {
     let mut sum = 0.0;
     let mut picked = None;
     for (weight, token) in candidates.filter(|candidate| candidate.0 > 0.0) {
@@ -193,5 +193,5 @@ fn pick_weight(candidates: impl Iterator<Item = Candidate>, target: f64, total: 
             break;
         }
     }
-    picked.map(|(weight, token)| Draw { token: token as i32, logprob: (f64::from(weight) / total).ln() })
+    picked.map(|(weight, token)| SampledToken { token: token as i32, logprob: (f64::from(weight) / total).ln() })
 }

@@ -2,16 +2,15 @@
 //!
 //! Does not know which loss it is, what an epoch is, in which order batches come, or where metrics go.
 
-use std::cmp::Reverse;
+use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{DType, Device};
 
-use super::optimizer::{Gradients, Optimizer, Rule};
-use super::parameters::{self, Parameters};
-use super::{Schedule, TrainingError, Unusable};
-use crate::kernels::{self, KeptMemory};
-use crate::model::{CpuGradients, CpuWeights};
+use super::optimizer::{Optimizer, Rule};
+use super::{Schedule, TrainingError, Unusable, check_micro_batch};
+use crate::compute::reference::named_tensors;
+use crate::compute::{Backend, Examples, Gradients, training_backend_for};
+use crate::token_lists::TokenLists;
 
 /// How to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,9 +22,9 @@ pub struct Settings {
     /// The global gradient norm is clipped to this; `None` leaves it.
     pub gradient_limit: Option<f64>,
     /// How many pairs (or responses, in supervised steps) go through the model together. Bounds memory. The gradient is that of the whole batch: on the
-    /// processor bit for bit, elsewhere up to rounding.
+    /// CPU bit for bit, elsewhere up to rounding.
     pub micro_batch: usize,
-    /// Whether layers are computed again on the way back instead of being kept: less memory, more work, the same bits. On the processor only.
+    /// Whether layers are computed again in the backward pass instead of being kept: less memory, more work, the same bits. On the CPU only.
     pub gradient_checkpointing: bool,
     /// Whether a step whose loss or gradient is NaN or infinite changes nothing and is counted, instead of being an error.
     pub skip_non_finite: bool,
@@ -90,10 +89,7 @@ pub struct Trainer<M> {
     pub(super) skipped: Skipped,
     settings: Settings,
     total_steps: u64,
-    /// Whether gradients are computed by kernels of our own; by autodiff elsewhere.
-    pub(super) on_processor: bool,
-    /// From one step to the next.
-    _memory: KeptMemory,
+    backend: Arc<dyn Backend>,
 }
 
 impl<M: Module + Sync> Trainer<M> {
@@ -111,14 +107,13 @@ impl<M: Module + Sync> Trainer<M> {
             return Err(TrainingError::Input(format!("warmup_ratio is {warmup_ratio}, expected 0 to 1")));
         }
         let model = model.train();
-        let on_processor =
-            model.devices().iter().all(on_processor) && parameters::values(&model).values().all(|weight| weight.dtype() == DType::F32);
-        if settings.gradient_checkpointing && !on_processor {
-            let problem = "gradient_checkpointing is for training on the processor; leave it out, or choose device: cpu";
+        let backend = training_backend_for(&model);
+        if settings.gradient_checkpointing && !backend.has_gradient_checkpointing() {
+            let problem = "gradient_checkpointing is for training on the CPU; leave it out, or choose device: cpu";
             return Err(TrainingError::Input(problem.to_string()));
         }
-        let (optimizer, skipped) = (Optimizer::new(settings.rule), Skipped::default());
-        Ok(Self { model, optimizer, skipped, settings, total_steps, on_processor, _memory: KeptMemory::new() })
+        let optimizer = Optimizer::new(settings.rule);
+        Ok(Self { model, optimizer, skipped: Skipped::default(), settings, total_steps, backend })
     }
 
     /// How many steps have been taken, with those that changed nothing.
@@ -134,7 +129,7 @@ impl<M: Module + Sync> Trainer<M> {
     /// The first parameter in training that is not finite throughout, which the last step can have made so.
     pub fn broken_parameter(&self) -> Option<String> {
         let finite = |weights: burn::tensor::Tensor<1>| weights.into_data().iter::<f32>().all(f32::is_finite);
-        parameters::values(&self.model).into_iter().find_map(|(name, weights)| (!finite(weights)).then_some(name))
+        named_tensors::values(&self.model).into_iter().find_map(|(name, weights)| (!finite(weights)).then_some(name))
     }
 
     /// The model as it is now, without autodiff. Shares its weights with the trainer until the next step.
@@ -142,72 +137,24 @@ impl<M: Module + Sync> Trainer<M> {
         self.model.valid()
     }
 
-    /// The items in pieces that go through the model together.
-    pub(super) fn micro_batches<'a, T>(&self, items: &'a [T]) -> Result<impl Iterator<Item = &'a [T]> + use<'a, M, T>, TrainingError> {
-        micro_batches(items, self.settings.micro_batch)
+    /// Rows to be trained on, `rows_per_example` of them an example.
+    pub(super) fn examples<'a>(&self, tokens: &'a TokenLists, rows: &'a [usize], rows_per_example: usize) -> Examples<'a> {
+        let Settings { micro_batch, gradient_checkpointing, .. } = self.settings;
+        Examples { tokens, rows, rows_per_example, micro_batch, gradient_checkpointing }
     }
 
-    /// Whether a model on the processor is to be given less memory, and more work.
-    pub(super) fn gradient_checkpointing(&self) -> bool {
-        self.settings.gradient_checkpointing
-    }
-
-    /// The sum of the gradients that `work` finds by autodiff for each micro-batch of `items`; what else it finds goes to `take`.
-    ///
-    /// A micro-batch is made of items of similar `length`, so that little is padding.
-    pub(super) fn gradients<T: Copy, R>(
-        &self,
-        items: &[T],
-        length: impl Fn(&T) -> usize,
-        work: impl Fn(&M, &[T]) -> Result<(R, Option<burn::tensor::Gradients>), TrainingError>,
-        mut take: impl FnMut(R),
-    ) -> Result<Parameters, TrainingError> {
-        let mut items = items.to_vec();
-        items.sort_by_key(|item| Reverse(length(item)));
-        let mut sum = Parameters::new();
-        for items in self.micro_batches(&items)? {
-            let (found, gradients) = work(&self.model, items)?;
-            take(found);
-            for (name, gradient) in gradients.into_iter().flat_map(|gradients| parameters::gradients(&self.model, gradients)) {
-                let gradient = match sum.remove(&name) {
-                    Some(earlier) => earlier + gradient,
-                    None => gradient,
-                };
-                sum.insert(name, gradient);
-            }
-        }
-        Ok(sum)
-    }
-
-    /// Clips and applies the gradients, if they and the `quantities` are finite.
-    pub(super) fn update<const N: usize>(&mut self, gradients: Parameters, quantities: Quantities<N>) -> Result<Update, TrainingError> {
-        let mut gradients = Gradients::Tensors(gradients, 1.0);
+    /// One step: `work` has the backend compute the gradients, and returns the numbers that the step goes by. They are clipped and applied if all are finite.
+    pub(super) fn update<const N: usize>(
+        &mut self,
+        work: impl FnOnce(&dyn Backend, &mut M) -> Result<(Gradients, Quantities<N>), TrainingError>,
+    ) -> Result<Update, TrainingError> {
+        check_micro_batch(self.settings.micro_batch)?;
+        let (mut gradients, quantities) = work(&*self.backend, &mut self.model)?;
         let update = self.checked(&mut gradients, &quantities)?;
-        if let (Gradients::Tensors(gradients, factor), None) = (gradients, update.skipped) {
-            self.model = self.optimizer.step(self.model.clone(), gradients, factor, update.learning_rate);
+        if update.skipped.is_none() {
+            self.optimizer.step(&mut self.model, gradients, update.learning_rate);
         }
         Ok(update)
-    }
-
-    /// One step on the processor: hands the weights, out of the model for that time, and what gradients are to be added to, to `work`, which returns the
-    /// numbers that the step goes by; clips and applies the gradients, if all are finite.
-    pub(super) fn step_in_place<const N: usize>(
-        &mut self,
-        work: impl FnOnce(&Self, &CpuWeights, &mut CpuGradients) -> Result<Quantities<N>, TrainingError> + Send,
-    ) -> Result<Update, TrainingError> {
-        let mut weights = CpuWeights::lend(&mut self.model)?;
-        let outcome = kernels::awake(|| {
-            let mut gradients = CpuGradients::default();
-            let quantities = work(self, &weights, &mut gradients)?;
-            let mut gradients = Gradients::Numbers(gradients.into_parameters());
-            let update = self.checked(&mut gradients, &quantities)?;
-            if let (Gradients::Numbers(gradients), None) = (gradients, update.skipped) {
-                self.optimizer.step_in_place(&mut weights, &gradients, update.learning_rate);
-            }
-            Ok(update)
-        });
-        weights.give_back(&mut self.model);
-        outcome
     }
 
     /// Clips the gradients, if there are any. Where they or a quantity are not finite, the step is an error, or it is counted as skipped:
@@ -229,21 +176,5 @@ impl<M: Module + Sync> Trainer<M> {
         };
         self.skipped.count += u64::from(unusable.is_some());
         Ok(Update { gradient_norm, learning_rate, skipped: unusable })
-    }
-}
-
-/// Whether a device is the one that there are kernels of our own for.
-pub(super) fn on_processor(device: &Device) -> bool {
-    *device == Device::flex()
-}
-
-/// Pieces of `size` items; the last may be shorter.
-///
-/// # Errors
-/// When `size` is 0.
-pub(super) fn micro_batches<T>(items: &[T], size: usize) -> Result<impl Iterator<Item = &[T]>, TrainingError> {
-    match size {
-        0 => Err(TrainingError::Input("micro_batch is 0, expected at least 1".to_string())),
-        size => Ok(items.chunks(size)),
     }
 }

@@ -41,7 +41,10 @@ impl TensorBackend {
         let device = model.device().inner();
         let tokens = examples.tokens.to_padded(rows, Padding::Right, &device)?;
         let [_, longest] = tokens.dims();
-        let columns = |row: usize| prompt_token_counts.get(row).copied().unwrap_or(usize::MAX).min(examples.tokens.length(row))..examples.tokens.length(row);
+        let columns = |row: usize| {
+            let length = examples.tokens.length(row);
+            prompt_token_counts.get(row).copied().unwrap_or(length)..length
+        };
         let token_counts: Vec<usize> = rows.iter().map(|&row| columns(row).len()).collect();
         let flat = rows.iter().enumerate().flat_map(|(at, &row)| columns(row).map(move |column| at * longest + column));
         // Below rows * longest, which there is a tensor of.

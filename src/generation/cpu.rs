@@ -1,14 +1,47 @@
-//! The processor as a decoder of sequences. What is computed beside a position does not change its bits (see [`kernels`](crate::kernels)), so neither do
+//! The CPU as an engine. What is computed beside a position does not change its bits (see [`kernels`](crate::compute::cpu::kernels)), so neither do
 //! the number of places, or who is finished when. Knows nothing of prompts or text.
 
-use super::continuous::Decoder;
-use super::generator::Response;
-use super::{GenerationError, Sampling};
-use crate::kernels;
-use crate::model::{CpuCache, CpuDecoder, Span};
+use super::continuous::{self, SequenceDecoder};
+use super::engine::{Engine, Limits};
+use super::response::ActiveResponse;
+use super::{GenerationError, Observe, Sampling};
+use crate::compute::cpu::kernels;
+use crate::compute::{CpuCache, CpuDecoder, Span};
+use crate::token_lists::TokenLists;
+
+/// What keys and values take at most, unless there is less memory.
+const CACHE_BYTES: usize = 2 << 30;
+
+/// A model on the CPU.
+#[derive(Debug)]
+pub(super) struct CpuEngine(CpuDecoder);
+
+impl CpuEngine {
+    pub(super) fn new(decoder: CpuDecoder) -> Self {
+        Self(decoder)
+    }
+}
+
+impl Engine for CpuEngine {
+    fn cache_bytes(&self) -> usize {
+        CACHE_BYTES
+    }
+
+    fn sample(
+        &self,
+        prompts: &TokenLists,
+        responses: &mut [ActiveResponse],
+        sampling: &Sampling,
+        limits: Limits,
+        observe: Observe<'_>,
+    ) -> Result<(), GenerationError> {
+        let sequences = CpuSequences::new(&self.0, limits.cache_bytes);
+        kernels::awake(|| continuous::run(sequences, prompts, responses, sampling, limits.batch_size, observe))
+    }
+}
 
 /// A model with its sequences in memory.
-pub(super) struct Processor<'a> {
+struct CpuSequences<'a> {
     decoder: &'a CpuDecoder,
     cache: CpuCache,
     /// How many positions the cache may hold.
@@ -30,18 +63,18 @@ struct Sequence {
     hidden: Vec<f32>,
 }
 
-impl<'a> Processor<'a> {
+impl<'a> CpuSequences<'a> {
     /// Keys and values take at most `cache_bytes`, or as much as a single response needs.
-    pub(super) fn new(decoder: &'a CpuDecoder, cache_bytes: usize) -> Self {
+    fn new(decoder: &'a CpuDecoder, cache_bytes: usize) -> Self {
         let cache = decoder.new_cache();
         let most_positions = cache_bytes / cache.bytes_per_position().max(1);
         Self { decoder, cache, most_positions, sequences: Vec::new(), responses: 0, reserved: 0, logits: Vec::new() }
     }
 }
 
-impl Decoder for Processor<'_> {
-    const READ_AT_ONCE: usize = 512;
-    const READS_AHEAD: bool = false;
+impl SequenceDecoder for CpuSequences<'_> {
+    const PREFILL_TOKENS: usize = 512;
+    const PREFILLS_AHEAD: bool = false;
 
     fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {
         if self.responses > 0 && self.reserved + positions > self.most_positions {
@@ -62,7 +95,7 @@ impl Decoder for Processor<'_> {
         self.reserved -= reserved;
     }
 
-    fn read(&mut self, prompts: &[Span<'_>], responses: &[Span<'_>]) -> Result<(), GenerationError> {
+    fn forward(&mut self, prompts: &[Span<'_>], responses: &[Span<'_>]) -> Result<(), GenerationError> {
         let width = self.decoder.hidden_size();
         // In one pass, so that weights are read once.
         let spans = [prompts, responses].concat();
@@ -77,7 +110,7 @@ impl Decoder for Processor<'_> {
         Ok(())
     }
 
-    fn draw(&mut self, responses: Vec<(usize, &mut Response)>, sampling: &Sampling) -> Result<(), GenerationError> {
+    fn sample(&mut self, responses: Vec<(usize, &mut ActiveResponse)>, sampling: &Sampling) -> Result<(), GenerationError> {
         // The responses that begin now share the logits of their prompt.
         let mut rows = Vec::new();
         let mut last = None;
@@ -91,17 +124,17 @@ impl Decoder for Processor<'_> {
             uses.last_mut().into_iter().for_each(|uses| *uses += 1);
         }
         self.decoder.head(&rows, &mut self.logits);
-        // Drawing uses up the logits: those that are shared are copied for all but the last.
-        let mut drawing = Vec::with_capacity(responses.len());
+        // Sampling uses up the logits: those that are shared are copied for all but the last.
+        let mut work = Vec::with_capacity(responses.len());
         let mut responses = responses.into_iter().map(|(_, response)| response);
         for (logits, uses) in self.logits.chunks_exact_mut(self.decoder.outputs().max(1)).zip(uses) {
             for response in responses.by_ref().take(uses - 1) {
-                drawing.push((response, Logits::Copied(logits.to_vec())));
+                work.push((response, Logits::Copied(logits.to_vec())));
             }
-            drawing.extend(responses.next().map(|response| (response, Logits::Lent(logits))));
+            work.extend(responses.next().map(|response| (response, Logits::Lent(logits))));
         }
-        let draws = kernels::map(drawing, |(response, mut logits)| response.draw(logits.as_mut(), sampling));
-        draws.into_iter().collect()
+        let outcomes = kernels::map(work, |(response, mut logits)| response.sample(logits.as_mut(), sampling));
+        outcomes.into_iter().collect()
     }
 }
 

@@ -1,38 +1,68 @@
-//! Decoding in batches of rows of one length, with burn on any device. Knows nothing of text.
+//! The reference as an engine: decoding in batches of rows of one length, on any device. Knows nothing of text.
 //!
-//! Each prompt is read once, its responses grow together, finished ones leave the batch. Rows of a batch stand left-padded, so that every step adds
+//! Each prompt is computed once, its responses grow together, finished ones leave the batch. Rows of a batch stand left-padded, so that every step adds
 //! one column. Batches are a function of the prompts' lengths alone.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::generator::Response;
+use super::engine::{Engine, Limits};
+use super::response::ActiveResponse;
 use super::{GenerationError, Observe, Sampling};
-use crate::model::{CausalLm, KvCache, Padding, Placement, Sequences};
+use crate::compute::{CausalLm, KvCache, Padding, Placement};
+use crate::token_lists::TokenLists;
 
 /// Finished rows leave the batch when they are this share of it: leaving costs a copy of the cache.
 const FINISHED_SHARE: usize = 8;
 
+/// A model in burn's operations.
+#[derive(Debug)]
+pub(super) struct ReferenceEngine(CausalLm);
+
+impl ReferenceEngine {
+    pub(super) fn new(model: CausalLm) -> Self {
+        Self(model)
+    }
+}
+
+impl Engine for ReferenceEngine {
+    /// A batch has the memory that it needs.
+    fn cache_bytes(&self) -> usize {
+        usize::MAX
+    }
+
+    fn sample(
+        &self,
+        prompts: &TokenLists,
+        responses: &mut [ActiveResponse],
+        sampling: &Sampling,
+        limits: Limits,
+        observe: Observe<'_>,
+    ) -> Result<(), GenerationError> {
+        run(&self.0, prompts, responses, sampling, limits.batch_size, observe)
+    }
+}
+
 /// Samples all `responses`, `batch_size` at a time, those to prompts of similar length together.
-pub(super) fn run(
+fn run(
     model: &CausalLm,
-    prompts: &Sequences,
-    responses: &mut [Response],
+    prompts: &TokenLists,
+    responses: &mut [ActiveResponse],
     sampling: &Sampling,
     batch_size: usize,
     observe: Observe<'_>,
 ) -> Result<(), GenerationError> {
-    let mut waiting: Vec<&mut Response> = responses.iter_mut().collect();
-    waiting.sort_by_key(|response| prompts.lengths().get(response.prompt).copied());
+    let mut waiting: Vec<&mut ActiveResponse> = responses.iter_mut().collect();
+    waiting.sort_by_key(|response| prompts.length(response.prompt));
     let mut waiting = waiting.into_iter();
     let mut token_count = 0;
     loop {
-        let rows: Vec<&mut Response> = waiting.by_ref().take(batch_size.max(1)).collect();
+        let rows: Vec<&mut ActiveResponse> = waiting.by_ref().take(batch_size.max(1)).collect();
         if rows.is_empty() {
             return Ok(());
         }
         let mut batch = Batch::prefill(model, prompts, rows)?;
         loop {
-            token_count += batch.draw(sampling)?;
+            token_count += batch.sample(sampling)?;
             if observe(token_count).is_break() {
                 return Err(GenerationError::Interrupted);
             }
@@ -49,23 +79,22 @@ pub(super) fn run(
 struct Batch<'a> {
     model: &'a CausalLm,
     device: Device,
-    rows: Vec<&'a mut Response>,
+    rows: Vec<&'a mut ActiveResponse>,
     /// How many columns of the cache stand before each row's first token.
     padding: Vec<usize>,
     cache: KvCache,
-    /// `[rows, vocabulary]`: what the next tokens are drawn from, and no longer logits once they were.
+    /// `[rows, vocabulary]`: what the next tokens are sampled from, and no longer logits once they were.
     logits: Vec<f32>,
 }
 
 impl<'a> Batch<'a> {
-    /// Reads each prompt once. `rows` are ordered by prompt.
-    fn prefill(model: &'a CausalLm, prompts: &Sequences, rows: Vec<&'a mut Response>) -> Result<Self, GenerationError> {
+    /// Computes each prompt once. `rows` are ordered by prompt.
+    fn prefill(model: &'a CausalLm, prompts: &TokenLists, rows: Vec<&'a mut ActiveResponse>) -> Result<Self, GenerationError> {
         let device = model.device();
         let mut distinct: Vec<usize> = rows.iter().map(|row| row.prompt).collect();
         distinct.dedup();
-        let tokens = prompts.gather(&distinct, Padding::Left)?;
-        let length_of = |prompt: &usize| prompts.lengths().get(*prompt).copied().unwrap_or_default();
-        let lengths: Vec<usize> = distinct.iter().map(length_of).collect();
+        let tokens = prompts.to_padded(&distinct, Padding::Left, &device)?;
+        let lengths: Vec<usize> = distinct.iter().map(|&prompt| prompts.length(prompt)).collect();
         let mut cache = model.new_cache();
         let columns = tokens.dims()[1];
         let hidden = model.hidden(tokens, &Placement::left_padded(&lengths, &device), Some(&mut cache)).narrow(1, columns - 1, 1);
@@ -79,22 +108,22 @@ impl<'a> Batch<'a> {
         }
         cache.select_rows(&sources, &device);
         let sources = integers(sources.into_iter().map(|source| source as i32).collect(), &device);
-        let logits = read(model.logits(hidden.select(0, sources)))?;
-        let padding = rows.iter().map(|row| columns - length_of(&row.prompt)).collect();
+        let logits = host_values(model.logits(hidden.select(0, sources)))?;
+        let padding = rows.iter().map(|row| columns - prompts.length(row.prompt)).collect();
         Ok(Self { model, device, rows, padding, cache, logits })
     }
 
-    /// Draws the next token of every unfinished row and returns how many there were.
-    fn draw(&mut self, sampling: &Sampling) -> Result<usize, GenerationError> {
+    /// Samples the next token of every unfinished row and returns how many there were.
+    fn sample(&mut self, sampling: &Sampling) -> Result<usize, GenerationError> {
         let vocabulary = self.logits.len() / self.rows.len().max(1);
-        let mut drawn = 0;
+        let mut sampled = 0;
         for (row, logits) in self.rows.iter_mut().zip(self.logits.chunks_exact_mut(vocabulary.max(1))) {
             if row.finished.is_none() {
-                row.draw(logits, sampling)?;
-                drawn += 1;
+                row.sample(logits, sampling)?;
+                sampled += 1;
             }
         }
-        Ok(drawn)
+        Ok(sampled)
     }
 
     /// Takes finished rows out, if there are enough of them to be worth a copy of the cache.
@@ -112,12 +141,12 @@ impl<'a> Batch<'a> {
         self.rows.retain(|row| row.finished.is_none());
     }
 
-    /// Feeds the drawn tokens back; a finished row that is still here feeds its last one again, to no effect.
+    /// Feeds the sampled tokens back; a finished row that is still here feeds its last one again, to no effect.
     fn step(&mut self) -> Result<(), GenerationError> {
         let tokens = self.rows.iter().map(|row| row.tokens.last().copied().unwrap_or_default()).collect();
         let tokens = integers(tokens, &self.device).reshape([self.rows.len(), 1]);
         let placement = Placement::next(&self.padding, self.cache.length(), &self.device);
-        self.logits = read(self.model.logits(self.model.hidden(tokens, &placement, Some(&mut self.cache))))?;
+        self.logits = host_values(self.model.logits(self.model.hidden(tokens, &placement, Some(&mut self.cache))))?;
         Ok(())
     }
 }
@@ -127,6 +156,6 @@ fn integers(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values, [count]), (device, DType::I32))
 }
 
-fn read(tensor: Tensor<3>) -> Result<Vec<f32>, GenerationError> {
+fn host_values(tensor: Tensor<3>) -> Result<Vec<f32>, GenerationError> {
     tensor.try_into_vec_as::<f32>().map_err(|error| GenerationError::Device(error.to_string()))
 }
