@@ -4,7 +4,9 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use optune::model::{Checkpoint, DeviceChoice, Sequences};
+use optune::compute::DeviceChoice;
+use optune::model::Checkpoint;
+use optune::token_lists::TokenLists;
 use optune::training::loss::Loss;
 use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, Trainer};
 use serde::Deserialize;
@@ -66,7 +68,7 @@ fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send 
     };
     let rows = [rows(&given.chosen), rows(&given.rejected)].concat();
     let prompts = [&given.prompt[..], &given.prompt].concat().iter().map(Vec::len).collect();
-    let responses = Responses::new(Sequences::from_rows(&rows, &device)?, prompts)?;
+    let responses = Responses::new(TokenLists::from_rows(&rows, &device)?, prompts)?;
     let count = given.prompt.len();
     let pair = |at: usize| Pair {
         chosen: at,

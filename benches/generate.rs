@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use optune::generation::{Generated, Generator, Sampling};
-use optune::model::{Checkpoint, DeviceChoice, Sequences};
+use optune::compute::DeviceChoice;
+use optune::model::Checkpoint;
+use optune::token_lists::TokenLists;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -125,7 +127,7 @@ impl Engine {
         }
         let checkpoint = Checkpoint::open(&model.inputs.join(&model.model))?;
         let device = model.device.resolve()?;
-        let generator = if model.burn { Generator::with_burn(checkpoint.load(&device)?) } else { Generator::load(&checkpoint, &device)? };
+        let generator = if model.burn { Generator::with_reference(checkpoint.load(&device)?) } else { Generator::load(&checkpoint, &device)? };
         Ok(Self { generator, batch: model.batch, vocabulary_size: checkpoint.config.vocab_size })
     }
 
@@ -139,7 +141,7 @@ impl Engine {
             vocabulary_size: self.vocabulary_size,
             max_total_tokens: usize::MAX,
         };
-        let prompts = Sequences::from_rows(prompts, self.generator.device())?;
+        let prompts = TokenLists::from_rows(prompts, self.generator.device())?;
         Ok(self.generator.generate_lengths(&prompts, lengths, &sampling, self.batch, &mut |_| ControlFlow::Continue(()))?)
     }
 }

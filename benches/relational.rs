@@ -6,7 +6,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use optune::model::DeviceChoice;
+use optune::compute::DeviceChoice;
 use optune::pipeline::{Graph, Pipeline, Task};
 use optune::run::{Hashed, Prepared, fetch, prepare};
 use optune::stages::{self, Context, Silent};

@@ -83,7 +83,7 @@ impl Gradients {
     /// Replaces every parameter of `model` that has a gradient and is not frozen by what `step` makes of its name, its value, flat, and its gradient.
     pub fn apply<M: Module>(mut self, model: &mut M, mut step: impl FnMut(&str, Tensor<1>, Gradient) -> Tensor<1> + Send) {
         let on_cpu = matches!(self, Self::Buffers(_));
-        let work = || {
+        let mut work = || {
             named_tensors::change_in_place(model, |name, weight| match self.remove(name) {
                 Some(gradient) => step(name, weight, gradient),
                 None => weight,

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use super::{Context, StageError};
-use crate::model::{self, AdapterConfig, CausalLm, Checkpoint};
+use crate::compute::CausalLm;
+use crate::model::{self, AdapterConfig, Checkpoint};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::spec::lora::{Lora, Targets};
 use crate::store::Run;

@@ -4,11 +4,11 @@
 
 use std::collections::HashSet;
 
-use burn::tensor::Device;
 
 use super::prompts::fingerprint;
 use super::{Context, Preference, StageError};
-use crate::model::{Asked, Checkpoint, Sequences};
+use crate::model::{Asked, Checkpoint, ModelError};
+use crate::token_lists::TokenLists;
 use crate::pipeline::spec::held_out::HeldOut;
 
 /// Which of the preferences.
@@ -77,9 +77,10 @@ impl Comparisons {
     ///
     /// # Errors
     /// No preference, or a conversation without a token.
-    pub fn sequences(&self, range: std::ops::Range<usize>, device: &Device) -> Result<Sequences, StageError> {
-        let part = |all: &[Vec<i32>]| all.get(range.clone()).unwrap_or(&[]).to_vec();
-        Ok(Sequences::from_rows(&[part(&self.chosen), part(&self.rejected)].concat(), device)?)
+    pub fn sequences(&self, range: std::ops::Range<usize>) -> Result<TokenLists, StageError> {
+        let both = [&self.chosen, &self.rejected].map(|all| all.get(range.clone()).unwrap_or(&[]).iter());
+        let rows: Vec<&Vec<i32>> = both.into_iter().flatten().collect();
+        Ok(TokenLists::from_rows(&rows).map_err(ModelError::from)?)
     }
 }
 

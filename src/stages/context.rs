@@ -10,7 +10,8 @@ use arrow::datatypes::SchemaRef;
 
 use super::{Preferences, Progress, Prompts, StageError, adapters, seed, version};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
-use crate::model::{Checkpoint, DeviceChoice, Dtype};
+use crate::compute::DeviceChoice;
+use crate::model::{Checkpoint, Dtype};
 use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::{Device, Output};
 use crate::store::{PartWriter, Place, PlaceKind, RunLock, Session, TableWriter};

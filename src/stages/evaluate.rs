@@ -7,11 +7,10 @@ use std::collections::HashMap;
 
 use arrow::array::{AsArray, ListArray, RecordBatch};
 use arrow::compute::concat_batches;
-use burn::tensor::Device;
 
 use super::reference::BATCH_SIZE;
 use super::{Context, StageError, Summary, tensors};
-use crate::model::CausalLm;
+use crate::compute::CausalLm;
 use crate::tables::{FinishReason, Outcome, TableKind, evaluation, responses, rewards};
 use crate::training::{self, Responses};
 
@@ -110,7 +109,6 @@ fn row(prompt_id: &str, policy: &[Answer], baseline: &[Answer]) -> evaluation::R
 /// The initial policy, and how much it has read.
 struct Initial {
     model: CausalLm,
-    device: Device,
     batch_size: usize,
     responses: u64,
     tokens: u64,
@@ -118,10 +116,9 @@ struct Initial {
 
 impl Initial {
     fn load(context: &Context) -> Result<Self, StageError> {
-        let device = context.device()?;
-        let model = context.checkpoint("initial")?.load(&device)?;
+        let model = context.checkpoint("initial")?.load(&context.device()?)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-        Ok(Self { model, device, batch_size, responses: 0, tokens: 0 })
+        Ok(Self { model, batch_size, responses: 0, tokens: 0 })
     }
 
     /// Nats per token of each response in a table of responses.
@@ -135,7 +132,7 @@ impl Initial {
             let lists = arrow::compute::take(responses::token_ids(table)?, &indices, None)?;
             let lists: &ListArray = lists.as_list();
             let counts = chunk.iter().map(|row| usize::try_from(rows[*row].prompt_token_count).unwrap_or(0)).collect();
-            let sequences = Responses::new(tensors::sequences(lists, &self.device)?, counts)?;
+            let sequences = Responses::new(tensors::token_lists(lists)?, counts)?;
             let all: Vec<usize> = (0..chunk.len()).collect();
             let logprobs = training::response_logprobs(&self.model, &sequences, &all, self.batch_size)?;
             for (row, logprob) in chunk.iter().map(|row| &rows[*row]).zip(logprobs) {

@@ -6,14 +6,15 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 
 use super::budget::{self, Budget};
 use super::{Context, Prompt, StageError, Summary};
 use super::{generate_remote, tensors};
 use crate::generation::{FinishReason, Generated, Generator, Sampling};
-use crate::model::{Checkpoint, Tokenizer};
+use crate::model::{Checkpoint, ModelError, Tokenizer};
+use crate::token_lists::TokenLists;
 use crate::pipeline::spec::sampling::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses, selection};
@@ -173,15 +174,14 @@ impl<'a> Sampler<'a> {
         let (mut rows, mut seeds) = (Vec::new(), Vec::new());
         for (prompt, ids) in prompts.iter().zip(&encoded) {
             if let Ok(ids) = ids {
-                rows.push(Some(ids.iter().copied().map(Some).collect::<Vec<_>>()));
+                rows.push(ids.as_slice());
                 seeds.push((0..per_prompt).map(|index| stream.bytes("generate", &prompt.id, index)).collect::<Vec<_>>());
             }
         }
         let generated = if seeds.is_empty() {
             None
         } else {
-            let column = ListArray::from_iter_primitive::<Int32Type, _, _>(rows);
-            let sequences = tensors::sequences(&column, self.generator.device())?;
+            let sequences = TokenLists::from_rows(&rows).map_err(ModelError::from)?;
             let batch_size = self.context.task.resources.batch_size.map_or(BATCH_SIZE * times(self.context)?, |size| size as usize);
             let mut each = |tokens| {
                 observe(tokens);

@@ -1,17 +1,16 @@
 //! The token ids of pairs: a join of `pairs` with the responses of every iteration they were sampled in, or preferences tokenized.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int32Builder, ListBuilder, RecordBatch};
+use arrow::array::{AsArray, Int32Array, RecordBatch};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Int32Type};
-use burn::tensor::Device;
+use arrow::datatypes::DataType;
 
 use super::tensors;
 use super::{Context, StageError};
-use crate::model::Sequences;
+use crate::model::ModelError;
 use crate::tables::{self, TableKind, pairs};
+use crate::token_lists::TokenLists;
 use crate::training::Responses;
 
 /// What a response and its prompt are to a model, as a hash.
@@ -19,12 +18,12 @@ pub type Key = [u8; 32];
 
 /// Pairs in the order of their prompt_ids, with the token ids of both responses.
 pub struct Paired {
-    /// The pairs; row i of `pairs` has the token ids in row i of `chosen` and `rejected`.
+    /// The pairs; row i of `pairs` has the token ids in rows i and `pairs.len() + i` of `token_ids`.
     pub pairs: Vec<pairs::Row>,
     /// How many rows of a table of preferences make no pair, by the reason; only reasons that there are.
     pub left_out: BTreeMap<String, i64>,
-    chosen: ArrayRef,
-    rejected: ArrayRef,
+    /// Those of all chosen responses, then those of all rejected ones.
+    token_ids: TokenLists,
     prompt_token_counts: Vec<usize>,
 }
 
@@ -60,13 +59,13 @@ impl Paired {
         if pairs.len() as i64 != expected {
             return Err(StageError::Input(format!("expected the responses of {expected} pairs, found those of {}", pairs.len())));
         }
-        let (chosen, rejected) = (lists(&batches, "chosen_token_ids")?, lists(&batches, "rejected_token_ids")?);
+        let token_ids = token_lists(&batches, ["chosen_token_ids", "rejected_token_ids"])?;
         let mut prompt_token_counts = Vec::with_capacity(pairs.len());
         for batch in &batches {
             let counts: &Int32Array = tables::column(batch, "prompt_token_count")?;
             prompt_token_counts.extend(counts.values().iter().map(|count| usize::try_from(*count).unwrap_or(0)));
         }
-        Ok(Self { pairs, left_out: BTreeMap::new(), chosen, rejected, prompt_token_counts })
+        Ok(Self { pairs, left_out: BTreeMap::new(), token_ids, prompt_token_counts })
     }
 
     /// Preferences as the tokenizer of the slot `from` has them, chosen as response 0 and rejected as response 1 of iteration 0.
@@ -122,7 +121,9 @@ impl Paired {
             }
             pairs = referenced;
         }
-        Ok(Self { pairs, left_out, chosen: token_lists(chosen), rejected: token_lists(rejected), prompt_token_counts })
+        chosen.append(&mut rejected);
+        let token_ids = TokenLists::from_rows(&chosen).map_err(ModelError::from)?;
+        Ok(Self { pairs, left_out, token_ids, prompt_token_counts })
     }
 
     /// The keys of each pair's responses, chosen and rejected; `computed` says in words how what is kept under them was computed.
@@ -130,16 +131,12 @@ impl Paired {
     /// # Errors
     /// Token ids that are none.
     pub fn keys(&self, computed: &str) -> Result<Vec<[Key; 2]>, StageError> {
-        let keys = |lists: &ArrayRef| -> Result<Vec<Key>, StageError> {
-            let all = lists.as_list::<i32>().iter().zip(&self.prompt_token_counts);
-            all.map(|(ids, count)| {
-                let ids = ids.as_ref().and_then(|ids| ids.as_primitive_opt::<Int32Type>());
-                let ids = ids.ok_or_else(|| StageError::Input("token_ids: expected lists of Int32, found others".to_string()))?;
-                Ok(key(computed, *count, ids.values()))
-            })
-            .collect()
+        let count = self.prompt_token_counts.len();
+        let key = |row: usize, prompt: usize| -> Result<Key, StageError> {
+            Ok(key(computed, prompt, self.token_ids.row(row).map_err(ModelError::from)?))
         };
-        Ok(keys(&self.chosen)?.into_iter().zip(keys(&self.rejected)?).map(|(chosen, rejected)| [chosen, rejected]).collect())
+        let prompts = self.prompt_token_counts.iter().enumerate();
+        prompts.map(|(row, &prompt)| Ok([key(row, prompt)?, key(count + row, prompt)?])).collect()
     }
 
     /// Why rows of a table of preferences make no pair, as `279 too long, 1 same response`; `None` where all do.
@@ -150,18 +147,19 @@ impl Paired {
 
     /// Tokens of the longest pair, its prompt once.
     pub fn longest(&self) -> usize {
-        let length = |lists: &ArrayRef, row: usize| lists.as_list::<i32>().value_length(row) as usize;
-        let tokens = |(row, prompt): (usize, &usize)| length(&self.chosen, row) + length(&self.rejected, row).saturating_sub(*prompt);
+        let count = self.prompt_token_counts.len();
+        let tokens =
+            |(row, prompt): (usize, &usize)| self.token_ids.length(row) + self.token_ids.length(count + row).saturating_sub(*prompt);
         self.prompt_token_counts.iter().enumerate().map(tokens).max().unwrap_or(0)
     }
 
-    /// Rows `range` of both responses on `device`: first all chosen ones, then all rejected ones.
-    pub fn responses(&self, range: std::ops::Range<usize>, device: &Device) -> Result<Responses, StageError> {
-        let part = |lists: &ArrayRef| lists.slice(range.start, range.len());
-        let both = concat(&[&part(&self.chosen), &part(&self.rejected)])?;
+    /// Rows `range` of both responses: first all chosen ones, then all rejected ones.
+    pub fn responses(&self, range: std::ops::Range<usize>) -> Result<Responses, StageError> {
+        let count = self.prompt_token_counts.len();
+        let rejected = count + range.start..count + range.end;
+        let token_ids = self.token_ids.select(range.clone().chain(rejected)).map_err(ModelError::from)?;
         let counts = self.prompt_token_counts.get(range).unwrap_or(&[]);
-        let sequences: Sequences = tensors::sequences(both.as_list(), device)?;
-        Ok(Responses::new(sequences, [counts, counts].concat())?)
+        Ok(Responses::new(token_ids, [counts, counts].concat())?)
     }
 }
 
@@ -176,23 +174,13 @@ fn key(computed: &str, prompt_token_count: usize, token_ids: &[i32]) -> Key {
     *blake3::hash(&bytes).as_bytes()
 }
 
-/// Token ids as one list array of Int32.
-fn token_lists(rows: Vec<Vec<i32>>) -> ArrayRef {
-    let mut lists = ListBuilder::new(Int32Builder::new()).with_field(Field::new_list_field(DataType::Int32, false));
-    for row in rows {
-        lists.values().append_slice(&row);
-        lists.append(true);
-    }
-    Arc::new(lists.finish())
-}
-
-/// One column of all batches as one list array of Int32.
-fn lists(batches: &[RecordBatch], name: &str) -> Result<ArrayRef, StageError> {
-    let columns: Vec<&dyn arrow::array::Array> =
-        batches.iter().filter_map(|batch| batch.column_by_name(name)).map(|c| c.as_ref()).collect();
+/// Columns of all batches, one column after the other.
+fn token_lists(batches: &[RecordBatch], names: [&str; 2]) -> Result<TokenLists, StageError> {
+    let columns = names.into_iter().flat_map(|name| batches.iter().filter_map(move |batch| batch.column_by_name(name)));
+    let columns: Vec<&dyn arrow::array::Array> = columns.map(|column| column.as_ref()).collect();
     match columns.first().map(|column| column.data_type()) {
-        None => Ok(tensors::empty_lists(0)),
-        Some(DataType::List(_)) => Ok(concat(&columns)?),
-        Some(other) => Err(StageError::Input(format!("{name}: expected a list of Int32, found {other}"))),
+        None => tensors::token_lists(tensors::empty_lists(0).as_list()),
+        Some(DataType::List(_)) => tensors::token_lists(concat(&columns)?.as_list()),
+        Some(other) => Err(StageError::Input(format!("token_ids: expected a list of Int32, found {other}"))),
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, StageError> {
                 Some(model) => model,
                 None => reference.insert(context.checkpoint("reference")?.load(&device)?),
             };
-            let responses = paired.responses(range.clone(), &device)?;
+            let responses = paired.responses(range.clone())?;
             let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
             let found = training::response_logprobs(model, &responses, &open, batch_size);
             let found = found.map_err(|error| StageError::from(error).of(&writer.name_of(part)))?;

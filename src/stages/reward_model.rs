@@ -36,9 +36,8 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
         .map(|(row, preference)| Ok(Comparison { chosen: row, rejected: count + row, margin: margin(preference)? }));
     let compared = compared.collect::<Result<Vec<_>, StageError>>()?;
     let device = context.device()?;
-    let sequences = comparisons.sequences(0..count, &device)?;
-    let lengths = sequences.lengths();
-    let longest = lengths.iter().zip(lengths.iter().skip(count)).map(|(chosen, rejected)| chosen + rejected).max().unwrap_or(0);
+    let sequences = comparisons.sequences(0..count)?;
+    let longest = sequences.lengths().zip(sequences.lengths().skip(count)).map(|(chosen, rejected)| chosen + rejected).max().unwrap_or(0);
     let plan = Plan {
         examples: comparisons.rows.iter().map(|row| row.id.as_str()).collect(),
         epochs: settings.epochs,

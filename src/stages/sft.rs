@@ -1,15 +1,16 @@
 //! sft: a policy that imitates demonstrations, from a checkpoint or from random weights.
 
-use arrow::array::{ArrayRef, AsArray, ListArray};
+use arrow::array::AsArray;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type};
+use arrow::datatypes::DataType;
 
 use super::adapters::Trainee;
 use super::training_loop::{Plan, rule, schedule, train};
-use super::{Context, Prompt, StageError, Summary, budget, tensors};
-use crate::model::Checkpoint;
+use super::{Context, Prompt, StageError, Summary, budget};
+use crate::model::{Checkpoint, ModelError};
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::training::{Initialize, Sft};
+use crate::token_lists::TokenLists;
 use crate::training::{Responses, Settings};
 
 /// Demonstrations in one backward pass, unless the node's resources say otherwise.
@@ -23,9 +24,8 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageErr
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
-    let longest = demonstrations.token_ids.as_list::<i32>().iter().flatten().map(|ids| ids.len()).max().unwrap_or(0);
-    let sequences = tensors::sequences(demonstrations.token_ids.as_list(), &device)?;
-    let responses = Responses::new(sequences, demonstrations.prompt_token_counts)?;
+    let longest = demonstrations.token_ids.lengths().max().unwrap_or(0);
+    let responses = Responses::new(demonstrations.token_ids, demonstrations.prompt_token_counts)?;
     let plan = Plan {
         examples: demonstrations.ids.iter().map(String::as_str).collect(),
         epochs: settings.epochs,
@@ -59,7 +59,7 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, StageErr
 /// Prompts with the responses to imitate, tokenized, in the order of their ids.
 struct Demonstrations {
     ids: Vec<String>,
-    token_ids: ArrayRef,
+    token_ids: TokenLists,
     prompt_token_counts: Vec<usize>,
 }
 
@@ -91,8 +91,8 @@ impl Demonstrations {
             rows.push((id.clone(), tokens, prompt_count));
         }
         rows.sort_by(|a, b| a.0.cmp(&b.0));
-        let lists = rows.iter().map(|(_, tokens, _)| Some(tokens.iter().copied().map(Some).collect::<Vec<_>>()));
-        let token_ids = std::sync::Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists));
+        let lists: Vec<&[i32]> = rows.iter().map(|(_, tokens, _)| tokens.as_slice()).collect();
+        let token_ids = TokenLists::from_rows(&lists).map_err(ModelError::from)?;
         let (ids, prompt_token_counts) = rows.into_iter().map(|(id, _, count)| (id, count)).unzip();
         Ok(Self { ids, token_ids, prompt_token_counts })
     }

@@ -44,7 +44,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, StageE
         skip_non_finite: settings.non_finite == NonFinite::Skip,
     };
     budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
-    let responses = paired.responses(0..paired.pairs.len(), &device)?;
+    let responses = paired.responses(0..paired.pairs.len())?;
     let pairs = paired.pairs.iter().enumerate().map(|(row, pair)| {
         let missing = || StageError::Input(format!("pair of prompt {}: no reference logprob", pair.prompt_id));
         Ok(Pair {

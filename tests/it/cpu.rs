@@ -1,7 +1,8 @@
 //! The transformer in the processor's kernels against Hugging Face's numbers, which burn's is compared with too.
 
 use burn::tensor::Device;
-use optune::model::{Checkpoint, CpuDecoder, Head, Span};
+use optune::compute::{CpuDecoder, Span};
+use optune::model::{Checkpoint, Head};
 
 use crate::families::goldens;
 use crate::model::largest_difference;

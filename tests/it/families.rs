@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use optune::model::{CausalLm, Checkpoint, Head, Padding, Placement, RewardModel, Sequences};
+use optune::compute::{CausalLm, Padding, Placement, RewardModel};
+use optune::model::{Checkpoint, Head};
+use optune::token_lists::TokenLists;
 use serde_json::{Value, json};
 
 use crate::model::{device, ids, largest_difference, values};
@@ -40,13 +42,13 @@ pub fn goldens(head: Head) -> Vec<Golden> {
 }
 
 impl Golden {
-    fn sequences(&self, device: &Device) -> Sequences {
-        Sequences::from_rows(&self.rows, device).unwrap()
+    fn sequences(&self, device: &Device) -> TokenLists {
+        TokenLists::from_rows(&self.rows, device).unwrap()
     }
 }
 
 /// `[rows * length * vocabulary]`: the logits of all positions of a right-padded batch.
-fn right_padded_logits(model: &CausalLm, sequences: &Sequences, rows: &[usize]) -> (Vec<f32>, usize) {
+fn right_padded_logits(model: &CausalLm, sequences: &TokenLists, rows: &[usize]) -> (Vec<f32>, usize) {
     let tokens = sequences.gather(rows, Padding::Right).unwrap();
     let length = tokens.dims()[1];
     let placement = Placement::right_padded(length, &model.device());
@@ -79,7 +81,7 @@ fn logits_through_the_cache_are_those_of_transformers() {
         // Prompts of different lengths, left-padded; then one token a row at a time.
         let starts: Vec<usize> = golden.rows.iter().map(|row| row.len().div_ceil(2)).collect();
         let prompts: Vec<Vec<i32>> = golden.rows.iter().zip(&starts).map(|(row, start)| row[..*start].to_vec()).collect();
-        let prompts = Sequences::from_rows(&prompts, &device).unwrap();
+        let prompts = TokenLists::from_rows(&prompts, &device).unwrap();
         let longest = *starts.iter().max().unwrap();
         let padding: Vec<usize> = starts.iter().map(|start| longest - start).collect();
         let all: Vec<usize> = (0..golden.rows.len()).collect();
@@ -128,7 +130,7 @@ fn one_row_token_by_token_is_that_of_transformers() {
     }
 }
 
-fn rewards_of(model: &RewardModel, sequences: &Sequences, rows: &[usize]) -> Vec<f32> {
+fn rewards_of(model: &RewardModel, sequences: &TokenLists, rows: &[usize]) -> Vec<f32> {
     let lengths: Vec<usize> = rows.iter().map(|&row| sequences.lengths()[row]).collect();
     values(model.rewards(sequences.gather(rows, Padding::Right).unwrap(), &lengths))
 }

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device};
 use optune::generation::{Generated, GenerationError, Generator, Sampling};
-use optune::model::{CausalLm, Checkpoint, DeviceChoice, GpuElement, Head, Sequences};
+use optune::compute::{CausalLm, DeviceChoice, GpuElement};
+use optune::model::{Checkpoint, Head};
+use optune::token_lists::TokenLists;
 use optune::training::loss::{Loss, Wpo};
 use optune::training::{Decay, Objective, Pair, Responses, Rule, Schedule, Settings, Trainer, response_logprobs};
 use serde_json::json;
@@ -38,7 +40,7 @@ fn seeds(prompts: usize, responses: u8) -> Vec<Vec<[u8; 32]>> {
 }
 
 fn sample(engine: &Generator, prompts: &[Vec<i32>], sampling: &Sampling, batch_size: usize) -> Result<Generated, GenerationError> {
-    let prompts = Sequences::from_rows(prompts, &Device::flex()).unwrap();
+    let prompts = TokenLists::from_rows(prompts, &Device::flex()).unwrap();
     engine.generate(&prompts, &seeds(prompts.rows(), 4), sampling, batch_size, &mut |_| ControlFlow::Continue(()))
 }
 
@@ -154,7 +156,7 @@ fn training_steps_are_the_processors() {
         let model = model(folder.path(), is_even, tied);
         Checkpoint::open_blank(folder.path()).unwrap().save(&path, &model).unwrap();
         let steps = |device: &Device| -> Vec<f64> {
-            let responses = Responses::new(Sequences::from_rows(&rows, device).unwrap(), vec![4; 8]).unwrap();
+            let responses = Responses::new(TokenLists::from_rows(&rows, device).unwrap(), vec![4; 8]).unwrap();
             let load = || Checkpoint::open(&path).unwrap().load(device).unwrap();
             let mut found = response_logprobs(&load(), &responses, &[3, 0, 7], 2).unwrap();
             // Products that are not in tiles are a library's, which chooses its kernels by the sizes.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor};
-use optune::model::{AdapterConfig, CausalLm, Checkpoint, CpuGradients, CpuTraining, CpuWeights, Family, Head, Placement, RewardModel};
+use optune::compute::{CausalLm, CpuGradients, CpuTraining, CpuWeights, Placement, PrefixGroup, RewardModel};
+use optune::model::{AdapterConfig, Checkpoint, Head};
 
 use crate::model::{blank, ids, values};
 
@@ -94,13 +95,13 @@ fn prompts() -> Vec<Vec<usize>> {
 
 const DERIVATIVES: [[f64; 2]; 3] = [[-0.8, 0.3], [0.5, -0.25], [1.0, 0.0]];
 
-fn shared() -> Vec<Family> {
-    let family = |(item, rows): (usize, Vec<Vec<i32>>)| Family::new(item as u64, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+fn shared() -> Vec<PrefixGroup> {
+    let family = |(item, rows): (usize, Vec<Vec<i32>>)| PrefixGroup::new(item as u64, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
     sequences().into_iter().enumerate().map(family).collect()
 }
 
 fn training_of(model: &CausalLm, checkpointing: bool) -> CpuTraining {
-    CpuTraining::of_causal_lm(model, &CpuWeights::of(model).unwrap(), checkpointing).unwrap()
+    CpuTraining::from_causal_lm(model, &CpuWeights::from_model(model).unwrap(), checkpointing).unwrap()
 }
 
 fn numbers(gradients: CpuGradients) -> Numbers {
@@ -160,7 +161,7 @@ fn gradients_of_logprobs_are_those_of_autodiff_in_every_family() {
         assert_same(&name, &found, &expected);
         // Without a way back they are the same bits, also where nothing is shared.
         assert_eq!(training.logprobs(&shared(), &prompts()).unwrap(), logprobs, "{name}");
-        let alone: Vec<Family> = sequences().iter().flatten().map(|row| Family::new(0, &[row])).collect();
+        let alone: Vec<PrefixGroup> = sequences().iter().flatten().map(|row| PrefixGroup::new(0, &[row])).collect();
         let prompts: Vec<Vec<usize>> = prompts().concat().into_iter().map(|prompt| vec![prompt]).collect();
         assert_eq!(training.logprobs(&alone, &prompts).unwrap().concat(), logprobs.concat(), "{name}");
     }
@@ -188,7 +189,7 @@ fn gradients_of_scores_are_those_of_autodiff_in_every_family() {
         });
         let sum = terms.reduce(|sum, term| sum + term).unwrap();
         let gradients = reached(&model, &sum.backward());
-        let training = CpuTraining::of_reward_model(&model, &CpuWeights::of(&model).unwrap(), false).unwrap();
+        let training = CpuTraining::from_reward_model(&model, &CpuWeights::from_model(&model).unwrap(), false).unwrap();
         let (mut scores, mut found) = (Vec::new(), CpuGradients::default());
         let derivative = |given: &[f32]| {
             scores = given.to_vec();
@@ -270,7 +271,7 @@ fn gradients_are_the_same_bits_on_any_threads_in_any_pieces_and_with_layers_comp
 #[test]
 fn gradients_on_a_gpu_are_those_of_the_processor_in_every_family() {
     use burn::tensor::DType;
-    use optune::model::DeviceChoice;
+    use optune::compute::DeviceChoice;
 
     let gpu = DeviceChoice::Cuda.resolve().unwrap();
     // Its products are of bf16 where it has that.
@@ -303,6 +304,6 @@ fn gradients_on_a_gpu_are_those_of_the_processor_in_every_family() {
 #[test]
 fn a_token_outside_the_vocabulary_is_an_error() {
     let model = blank(true).1.init(&Device::flex(), 5);
-    let error = training_of(&model, false).logprobs(&[Family::new(0, &[&[1, 4000]])], &[vec![1]]).unwrap_err();
+    let error = training_of(&model, false).logprobs(&[PrefixGroup::new(0, &[&[1, 4000]])], &[vec![1]]).unwrap_err();
     assert!(error.to_string().contains("token id 4000, expected 0 to "), "{error}");
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use optune::model::{AdapterConfig, CausalLm, Checkpoint, Dtype, Sequences};
+use optune::compute::CausalLm;
+use optune::model::{AdapterConfig, Checkpoint, Dtype};
+use optune::token_lists::TokenLists;
 use optune::training::loss::Loss;
 use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, response_logprobs};
 use serde_json::{Value, json};
@@ -56,7 +58,7 @@ impl Golden {
         let row = |pair: &Value, side: &str| [ids(&pair["prompt"]), ids(&pair[side])].concat();
         let rows: Vec<Vec<i32>> = list.iter().flat_map(|pair| [row(pair, "chosen"), row(pair, "rejected")]).collect();
         let prompts = list.iter().flat_map(|pair| [ids(&pair["prompt"]).len(); 2]).collect();
-        let responses = Responses::new(Sequences::from_rows(&rows, &device()).unwrap(), prompts).unwrap();
+        let responses = Responses::new(TokenLists::from_rows(&rows, &device()).unwrap(), prompts).unwrap();
         let logprobs = response_logprobs(reference, &responses, &(0..rows.len()).collect::<Vec<_>>(), 4).unwrap();
         let pairs = logprobs.chunks_exact(2).enumerate().map(|(at, both)| Pair {
             chosen: 2 * at,

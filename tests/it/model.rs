@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use optune::model::{CausalLm, ChatTemplate, Checkpoint, DeviceChoice, Message, Padding, Placement, Sequences, SpecialTokens};
+use optune::compute::{CausalLm, DeviceChoice, Padding, Placement};
+use optune::model::{ChatTemplate, Checkpoint, Message, SpecialTokens};
+use optune::token_lists::TokenLists;
 use serde_json::{Value, json};
 
 /// Where models are computed whose numbers are compared to the last digits. Those of a GPU: `gpu.rs`.
@@ -125,7 +127,7 @@ fn padding_and_cache_do_not_change_logits() {
     let rows: [&[i32]; 3] = [&[1, 5, 6, 7, 8], &[1, 9], &[1, 30, 31]];
     let alone: Vec<Vec<f32>> = rows.iter().map(|row| all_logits(&model, row)).collect();
     let vocabulary = checkpoint.config.vocab_size;
-    let sequences = Sequences::from_rows(&rows.map(<[i32]>::to_vec), &device).unwrap();
+    let sequences = TokenLists::from_rows(&rows.map(<[i32]>::to_vec), &device).unwrap();
 
     let right = sequences.gather(&[0, 1, 2], Padding::Right).unwrap();
     let logits = values(model.logits(model.hidden(right, &Placement::right_padded(5, &device), None)));
@@ -135,7 +137,7 @@ fn padding_and_cache_do_not_change_logits() {
 
     // A prefill of all but the last token, its rows reordered and repeated, then the last token through the cache.
     let starts: Vec<Vec<i32>> = rows.iter().map(|row| row[..row.len() - 1].to_vec()).collect();
-    let starts = Sequences::from_rows(&starts, &device).unwrap();
+    let starts = TokenLists::from_rows(&starts, &device).unwrap();
     let mut cache = model.new_cache();
     let left = starts.gather(&[0, 1, 2], Padding::Left).unwrap();
     let hidden = model.hidden(left, &Placement::left_padded(starts.lengths(), &device), Some(&mut cache));
@@ -181,7 +183,7 @@ fn autodiff_reaches_every_parameter() {
 #[test]
 fn sequences_are_gathered_from_one_buffer() {
     let device = device();
-    let sequences = Sequences::from_rows(&[vec![1, 2, 3], vec![4], vec![5, 6]], &device).unwrap();
+    let sequences = TokenLists::from_rows(&[vec![1, 2, 3], vec![4], vec![5, 6]], &device).unwrap();
     assert_eq!(sequences.token_ids().dtype(), DType::I32);
     let gathered = |rows: &[usize], padding| -> Vec<i32> {
         let tensor = sequences.gather(rows, padding).unwrap();
@@ -192,9 +194,9 @@ fn sequences_are_gathered_from_one_buffer() {
     assert_eq!(gathered(&[1, 2], Padding::Left), [4, 4, 5, 6]);
     assert!(sequences.gather(&[3], Padding::Left).unwrap_err().to_string().contains("row 3 does not exist"));
     assert!(sequences.gather(&[], Padding::Left).is_err());
-    assert!(Sequences::from_rows(&[vec![1], vec![]], &device).unwrap_err().to_string().contains("row 1 is empty"));
+    assert!(TokenLists::from_rows(&[vec![1], vec![]], &device).unwrap_err().to_string().contains("row 1 is empty"));
     let ids = sequences.token_ids().clone();
-    assert!(Sequences::new(ids, vec![2, 2]).unwrap_err().to_string().contains("add up to 4 tokens, but there are 6"));
+    assert!(TokenLists::new(ids, vec![2, 2]).unwrap_err().to_string().contains("add up to 4 tokens, but there are 6"));
 }
 
 #[test]

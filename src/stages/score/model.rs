@@ -2,13 +2,14 @@
 //!
 //! Knows whole conversations; not how several sources are added up.
 
-use burn::tensor::Device;
 
 use super::problem::Problem;
 use super::{Item, Score, Scores};
-use crate::model::{Checkpoint, RewardModel, Sequences};
+use crate::compute::RewardModel;
+use crate::model::{Checkpoint, ModelError};
 use crate::stages::reward::ModelAt;
 use crate::stages::{Context, StageError};
+use crate::token_lists::TokenLists;
 use crate::training;
 
 /// Conversations that go through the model together, unless the node's resources say otherwise.
@@ -18,7 +19,6 @@ const BATCH_SIZE: usize = 16;
 pub(super) struct Model {
     checkpoint: Checkpoint,
     model: RewardModel,
-    device: Device,
     batch_size: usize,
 }
 
@@ -29,21 +29,20 @@ impl Model {
             ModelAt::Made(task) => Checkpoint::open(&context.run.model_dir(&task.place())?)?,
         }
         .with_date(context.task.date());
-        let device = context.device()?;
-        let model = checkpoint.load_reward_model(&device)?;
+        let model = checkpoint.load_reward_model(&context.device()?)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-        Ok(Self { checkpoint, model, device, batch_size })
+        Ok(Self { checkpoint, model, batch_size })
     }
 
     /// The score at each conversation's last token, whatever stands beside it in the batch.
     pub(super) fn score(&self, context: &Context, items: &[Item]) -> Result<Scores, StageError> {
         let encoded = items.iter().map(|item| Ok(self.encode(item.question()?, &item.row.text))).collect::<Result<Vec<_>, StageError>>()?;
-        let tokens: Vec<Vec<i32>> = encoded.iter().filter_map(|encoded| encoded.as_ref().ok().cloned()).collect();
+        let tokens: Vec<&Vec<i32>> = encoded.iter().filter_map(|encoded| encoded.as_ref().ok()).collect();
         let mut rewards = if tokens.is_empty() {
             Vec::new()
         } else {
             context.check_stopped()?;
-            let sequences = Sequences::from_rows(&tokens, &self.device)?;
+            let sequences = TokenLists::from_rows(&tokens).map_err(ModelError::from)?;
             training::rewards(&self.model, &sequences, &(0..tokens.len()).collect::<Vec<_>>(), self.batch_size)?
         }
         .into_iter();
