@@ -68,7 +68,7 @@ fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send 
     };
     let rows = [rows(&given.chosen), rows(&given.rejected)].concat();
     let prompts = [&given.prompt[..], &given.prompt].concat().iter().map(Vec::len).collect();
-    let responses = Responses::new(TokenLists::from_rows(&rows, &device)?, prompts)?;
+    let responses = Responses::new(TokenLists::from_rows(&rows)?, prompts)?;
     let count = given.prompt.len();
     let pair = |at: usize| Pair {
         chosen: at,

@@ -10,9 +10,9 @@ use super::gpu::GpuEngine;
 use super::reference::ReferenceEngine;
 use super::response::{ActiveResponse, FinishReason};
 use super::{GenerationError, Observe, Sampling};
+use crate::compute::{CausalLm, SamplingModel, backend_for};
 #[cfg(feature = "gpu")]
 use crate::compute::{GpuDecoder, GpuElement};
-use crate::compute::{CausalLm, SamplingModel, backend_for};
 use crate::model::{Checkpoint, ModelError};
 use crate::token_lists::TokenLists;
 

@@ -64,13 +64,7 @@ struct GpuSequences<'a> {
 impl<'a> GpuSequences<'a> {
     /// With room for as many of the `responses` as go together, and for prompts that are computed ahead; for fewer at a time where that would take more than
     /// the limit, but for one response at least. In an `earlier` cache if that is large enough.
-    fn new(
-        decoder: &'a GpuDecoder,
-        prompts: &TokenLists,
-        responses: &[ActiveResponse],
-        limits: Limits,
-        earlier: Option<GpuCache>,
-    ) -> Self {
+    fn new(decoder: &'a GpuDecoder, prompts: &TokenLists, responses: &[ActiveResponse], limits: Limits, earlier: Option<GpuCache>) -> Self {
         let longest_prompt = prompts.lengths().max().unwrap_or(0);
         let longest_response = responses.iter().map(|response| response.limit).max().unwrap_or(0);
         let places = limits.batch_size.clamp(1, responses.len().max(1));

@@ -72,4 +72,3 @@ impl ActiveResponse {
         GenerationError::Logits { row: self.prompt, step: self.tokens.len(), token, logit }
     }
 }
-

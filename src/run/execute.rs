@@ -6,9 +6,9 @@ use std::time::Instant;
 use indexmap::IndexMap;
 
 use super::{Prepared, RunError, plan, runs};
+use crate::compute::DeviceChoice;
 use crate::dag::fingerprint::Recipe;
 use crate::dag::schedule::{self, Outcome};
-use crate::compute::DeviceChoice;
 use crate::pipeline::graph::Input;
 use crate::stages::{self, Context, Progress, StageError};
 use crate::store::{Event, EventKind, Place, RunLock, State, StoreError};

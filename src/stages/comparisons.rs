@@ -4,12 +4,11 @@
 
 use std::collections::HashSet;
 
-
 use super::prompts::fingerprint;
 use super::{Context, Preference, StageError};
 use crate::model::{Asked, Checkpoint, ModelError};
-use crate::token_lists::TokenLists;
 use crate::pipeline::spec::held_out::HeldOut;
+use crate::token_lists::TokenLists;
 
 /// Which of the preferences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

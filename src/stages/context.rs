@@ -9,8 +9,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::{Preferences, Progress, Prompts, StageError, adapters, seed, version};
-use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::compute::DeviceChoice;
+use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model::{Checkpoint, Dtype};
 use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::{Device, Output};

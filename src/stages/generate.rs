@@ -14,10 +14,10 @@ use super::{Context, Prompt, StageError, Summary};
 use super::{generate_remote, tensors};
 use crate::generation::{FinishReason, Generated, Generator, Sampling};
 use crate::model::{Checkpoint, ModelError, Tokenizer};
-use crate::token_lists::TokenLists;
 use crate::pipeline::spec::sampling::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses, selection};
+use crate::token_lists::TokenLists;
 
 /// Prompts in one part, unless the node's resources say otherwise: seconds of work on a CPU for a small model.
 const PROMPTS_PER_PART: usize = 64;

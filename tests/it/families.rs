@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use optune::compute::{CausalLm, Padding, Placement, RewardModel};
 use optune::model::{Checkpoint, Head};
 use optune::token_lists::TokenLists;
@@ -42,14 +42,14 @@ pub fn goldens(head: Head) -> Vec<Golden> {
 }
 
 impl Golden {
-    fn sequences(&self, device: &Device) -> TokenLists {
-        TokenLists::from_rows(&self.rows, device).unwrap()
+    fn sequences(&self) -> TokenLists {
+        TokenLists::from_rows(&self.rows).unwrap()
     }
 }
 
 /// `[rows * length * vocabulary]`: the logits of all positions of a right-padded batch.
 fn right_padded_logits(model: &CausalLm, sequences: &TokenLists, rows: &[usize]) -> (Vec<f32>, usize) {
-    let tokens = sequences.gather(rows, Padding::Right).unwrap();
+    let tokens = sequences.to_padded(rows, Padding::Right, &model.device()).unwrap();
     let length = tokens.dims()[1];
     let placement = Placement::right_padded(length, &model.device());
     (values(model.logits(model.hidden(tokens, &placement, None))), length)
@@ -62,7 +62,7 @@ fn logits_of_ragged_batches_are_those_of_transformers() {
         let model = checkpoint.load(&device()).unwrap();
         let vocabulary = checkpoint.config.vocab_size;
         let all: Vec<usize> = (0..golden.rows.len()).collect();
-        let (logits, length) = right_padded_logits(&model, &golden.sequences(&device()), &all);
+        let (logits, length) = right_padded_logits(&model, &golden.sequences(), &all);
         let mut largest: f32 = 0.0;
         for (row, expected) in golden.results.iter().enumerate() {
             largest = largest.max(largest_difference(&logits[row * length * vocabulary..][..expected.len()], expected));
@@ -81,12 +81,12 @@ fn logits_through_the_cache_are_those_of_transformers() {
         // Prompts of different lengths, left-padded; then one token a row at a time.
         let starts: Vec<usize> = golden.rows.iter().map(|row| row.len().div_ceil(2)).collect();
         let prompts: Vec<Vec<i32>> = golden.rows.iter().zip(&starts).map(|(row, start)| row[..*start].to_vec()).collect();
-        let prompts = TokenLists::from_rows(&prompts, &device).unwrap();
+        let prompts = TokenLists::from_rows(&prompts).unwrap();
         let longest = *starts.iter().max().unwrap();
         let padding: Vec<usize> = starts.iter().map(|start| longest - start).collect();
         let all: Vec<usize> = (0..golden.rows.len()).collect();
         let mut cache = model.new_cache();
-        let tokens = prompts.gather(&all, Padding::Left).unwrap();
+        let tokens = prompts.to_padded(&all, Padding::Left, &device).unwrap();
         let logits = values(model.logits(model.hidden(tokens, &Placement::left_padded(&starts, &device), Some(&mut cache))));
         let mut largest: f32 = 0.0;
         for (row, expected) in golden.results.iter().enumerate() {
@@ -131,8 +131,8 @@ fn one_row_token_by_token_is_that_of_transformers() {
 }
 
 fn rewards_of(model: &RewardModel, sequences: &TokenLists, rows: &[usize]) -> Vec<f32> {
-    let lengths: Vec<usize> = rows.iter().map(|&row| sequences.lengths()[row]).collect();
-    values(model.rewards(sequences.gather(rows, Padding::Right).unwrap(), &lengths))
+    let lengths: Vec<usize> = rows.iter().map(|&row| sequences.length(row)).collect();
+    values(model.rewards(sequences.to_padded(rows, Padding::Right, &model.device()).unwrap(), &lengths))
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn rewards_of_ragged_batches_are_those_of_transformers() {
     for golden in goldens(Head::Reward) {
         let model = Checkpoint::open(&golden.folder).unwrap().load_reward_model(&device()).unwrap();
         let all: Vec<usize> = (0..golden.rows.len()).collect();
-        let rewards = rewards_of(&model, &golden.sequences(&device()), &all);
+        let rewards = rewards_of(&model, &golden.sequences(), &all);
         let largest = largest_difference(&rewards, &golden.results.concat());
         eprintln!("{}: largest difference of a reward {largest:.1e}", golden.name);
         assert!(largest < TOLERANCE, "{}: {largest}", golden.name);
@@ -153,7 +153,7 @@ fn a_row_alone_is_the_same_row_among_sixteen() {
     for golden in goldens(Head::CausalLm) {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
         let model = checkpoint.load(&device).unwrap();
-        let sequences = golden.sequences(&device);
+        let sequences = golden.sequences();
         let sixteen: Vec<usize> = (0..16).map(|row| row % golden.rows.len()).collect();
         let (together, length) = right_padded_logits(&model, &sequences, &sixteen);
         for (place, &row) in sixteen.iter().enumerate() {
@@ -164,7 +164,7 @@ fn a_row_alone_is_the_same_row_among_sixteen() {
     }
     for golden in goldens(Head::Reward) {
         let model = Checkpoint::open(&golden.folder).unwrap().load_reward_model(&device).unwrap();
-        let sequences = golden.sequences(&device);
+        let sequences = golden.sequences();
         let sixteen: Vec<usize> = (0..16).map(|row| row % golden.rows.len()).collect();
         let together = rewards_of(&model, &sequences, &sixteen);
         for (reward, &row) in together.iter().zip(&sixteen) {
@@ -178,8 +178,8 @@ fn every_weight_of_every_family_gets_a_gradient() {
     let device = device().autodiff();
     for golden in goldens(Head::Reward) {
         let model = Checkpoint::open(&golden.folder).unwrap().load_reward_model(&device).unwrap();
-        let sequences = golden.sequences(&device);
-        let tokens = sequences.gather(&[0, 4], Padding::Right).unwrap();
+        let sequences = golden.sequences();
+        let tokens = sequences.to_padded(&[0, 4], Padding::Right, &device).unwrap();
         let gradients = model.rewards(tokens, &[13, 10]).sum().backward();
         let reached = |weight: Tensor<1>| weight.grad(&gradients).is_some_and(|gradient| values(gradient.abs().max())[0] > 0.0);
         for (at, layer) in model.model.layers.iter().enumerate() {
@@ -204,8 +204,7 @@ fn saved_models_are_what_was_loaded() {
         checkpoint.save(saved.path(), &checkpoint.load(&device).unwrap()).unwrap();
         let reopened = Checkpoint::open(saved.path()).unwrap();
         assert_eq!(reopened.config, checkpoint.config, "{}", golden.name);
-        let logits =
-            |checkpoint: &Checkpoint| right_padded_logits(&checkpoint.load(&device).unwrap(), &golden.sequences(&device), &[0, 2]).0;
+        let logits = |checkpoint: &Checkpoint| right_padded_logits(&checkpoint.load(&device).unwrap(), &golden.sequences(), &[0, 2]).0;
         assert_eq!(logits(&reopened), logits(&checkpoint), "{}", golden.name);
     }
 }
@@ -229,7 +228,7 @@ fn models_of_every_family_are_exported() {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
         let model = checkpoint.load(&device).unwrap();
         checkpoint.save(&Path::new(&folder).join(&golden.name), &model).unwrap();
-        let (logits, _) = right_padded_logits(&model, &golden.sequences(&device), &[0]);
+        let (logits, _) = right_padded_logits(&model, &golden.sequences(), &[0]);
         let logits: Vec<&[f32]> = logits.chunks(checkpoint.config.vocab_size).collect();
         write(&golden.name, json!({"token_ids": golden.rows[0], "logits": logits}));
         // Not the end token at last, which pads here and which transformers would pass over.

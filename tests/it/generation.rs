@@ -4,8 +4,8 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Tensor, TensorData};
-use optune::generation::{FinishReason, Generated, GenerationError, Generator, Sampler, Sampling};
 use optune::compute::{CausalLm, Placement};
+use optune::generation::{FinishReason, Generated, GenerationError, Generator, Sampler, Sampling};
 use optune::model::{Checkpoint, SpecialTokens};
 use optune::token_lists::TokenLists;
 
@@ -34,7 +34,7 @@ fn small_model() -> CausalLm {
 }
 
 fn prompts(rows: &[Vec<i32>]) -> TokenLists {
-    TokenLists::from_rows(rows, &device()).unwrap()
+    TokenLists::from_rows(rows).unwrap()
 }
 
 /// With the engine of the model's device, without anyone watching.
@@ -53,10 +53,10 @@ fn engines(model: &CausalLm) -> [Generator; 2] {
 
 /// The response ids of each row.
 fn responses(generated: &Generated) -> Vec<Vec<i32>> {
-    let ids: Vec<i32> = generated.sequences.token_ids().to_data().try_into_vec().unwrap();
+    let ids: Vec<i32> = generated.sequences.clone().into_parts().0.to_vec();
     let mut rest = &ids[..];
-    let rows = generated.sequences.lengths().iter().zip(&generated.prompt_token_counts);
-    let rows = rows.map(|(&length, &prompt)| {
+    let rows = generated.sequences.lengths().zip(&generated.prompt_token_counts);
+    let rows = rows.map(|(length, &prompt)| {
         let (row, after) = rest.split_at(length);
         rest = after;
         row[prompt..].to_vec()
@@ -215,7 +215,7 @@ fn results_stand_in_the_order_of_the_prompts() {
         let reversed: Vec<Vec<i32>> = rows.iter().rev().cloned().collect();
         let reversed = responses(&sample_with(&engine, &prompts(&reversed), &seeds(4, 1), &greedy, 2));
         assert_eq!(reversed, [alone(3), alone(2), alone(1), alone(0)]);
-        let ids: Vec<i32> = together.sequences.token_ids().to_data().try_into_vec().unwrap();
+        let ids: Vec<i32> = together.sequences.clone().into_parts().0.to_vec();
         assert_eq!(ids[..5], rows[0]);
     }
 }
@@ -347,7 +347,7 @@ fn story_logprobs_are_those_of_a_pass_without_a_cache() {
     );
     let sequences = &generated.sequences;
     for row in 0..sequences.rows() {
-        let tokens = sequences.gather(&[row], optune::compute::Padding::Right).unwrap();
+        let tokens = sequences.to_padded(&[row], optune::compute::Padding::Right, &device()).unwrap();
         let ids: Vec<i32> = tokens.clone().into_data().try_into_vec().unwrap();
         let logits = model.logits(model.hidden(tokens, &Placement::right_padded(ids.len(), &device()), None));
         let logits: Vec<f32> = logits.into_data().try_into_vec().unwrap();

@@ -58,7 +58,7 @@ impl Golden {
         let row = |pair: &Value, side: &str| [ids(&pair["prompt"]), ids(&pair[side])].concat();
         let rows: Vec<Vec<i32>> = list.iter().flat_map(|pair| [row(pair, "chosen"), row(pair, "rejected")]).collect();
         let prompts = list.iter().flat_map(|pair| [ids(&pair["prompt"]).len(); 2]).collect();
-        let responses = Responses::new(TokenLists::from_rows(&rows, &device()).unwrap(), prompts).unwrap();
+        let responses = Responses::new(TokenLists::from_rows(&rows).unwrap(), prompts).unwrap();
         let logprobs = response_logprobs(reference, &responses, &(0..rows.len()).collect::<Vec<_>>(), 4).unwrap();
         let pairs = logprobs.chunks_exact(2).enumerate().map(|(at, both)| Pair {
             chosen: 2 * at,

@@ -21,9 +21,9 @@ fn started(tied: bool, seed: u64) -> (tempfile::TempDir, Checkpoint) {
 }
 
 fn rewards_of(model: &RewardModel, rows: &[usize], device: &Device) -> Vec<f32> {
-    let sequences = TokenLists::from_rows(&ROWS.map(<[i32]>::to_vec), device).unwrap();
+    let sequences = TokenLists::from_rows(&ROWS.map(<[i32]>::to_vec)).unwrap();
     let lengths: Vec<usize> = rows.iter().map(|&row| ROWS[row].len()).collect();
-    values(model.rewards(sequences.gather(rows, Padding::Right).unwrap(), &lengths))
+    values(model.rewards(sequences.to_padded(rows, Padding::Right, device).unwrap(), &lengths))
 }
 
 #[test]

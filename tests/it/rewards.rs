@@ -38,7 +38,7 @@ fn largest_difference(one: &[f64], other: &[f64]) -> f64 {
 /// The golden conversations: first the chosen ones, then the rejected ones.
 fn conversations(golden: &Value) -> TokenLists {
     let rows = [token_ids(&golden["chosen"]), token_ids(&golden["rejected"])].concat();
-    TokenLists::from_rows(&rows, &device()).unwrap()
+    TokenLists::from_rows(&rows).unwrap()
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_conversation_is_scored_in_the_reward_models_own_tokens() {
     let found = checkpoint.encode_conversation(&asked, &messages[1].content).unwrap();
     assert_eq!(found, expected);
     let model = checkpoint.load_reward_model(&device()).unwrap();
-    let sequences = TokenLists::from_rows(&[found], &device()).unwrap();
+    let sequences = TokenLists::from_rows(&[found]).unwrap();
     let reward = rewards(&model, &sequences, &[0], 1).unwrap()[0];
     assert!((reward - golden["conversation"]["reward"].as_f64().unwrap()).abs() < 1e-5);
 }

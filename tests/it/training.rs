@@ -47,7 +47,7 @@ fn tiny_responses(count: usize) -> Responses {
     let prompts: Vec<usize> = (0..count).map(|_| 1 + noise.below(4)).collect();
     let mut row = |prompt: usize| (0..prompt + 3 + noise.below(10)).map(|_| noise.below(40) as i32).collect();
     let rows: Vec<Vec<i32>> = prompts.iter().map(|&prompt| row(prompt)).collect();
-    Responses::new(TokenLists::from_rows(&rows, &device()).unwrap(), prompts).unwrap()
+    Responses::new(TokenLists::from_rows(&rows).unwrap(), prompts).unwrap()
 }
 
 /// Pairs of neighbours, with `model` as the reference.
@@ -120,7 +120,7 @@ fn logprobs_do_not_depend_on_the_batch() {
 
 #[test]
 fn an_empty_response_has_logprob_zero() {
-    let sequences = TokenLists::from_rows(&[vec![1, 2], vec![3]], &device()).unwrap();
+    let sequences = TokenLists::from_rows(&[vec![1, 2], vec![3]]).unwrap();
     let responses = Responses::new(sequences, vec![2, 1]).unwrap();
     let mut trainer = Trainer::new(tiny_model(true, 7), settings(ADAM_W, 1e-3, 2), 1).unwrap();
     assert_eq!(response_logprobs(&trainer.model(), &responses, &[0, 1], 2).unwrap(), [0.0, 0.0]);
@@ -180,7 +180,7 @@ fn the_first_loss_with_the_policy_as_reference_is_the_mean_weight_times_ln_2() {
 
 /// The mean over response tokens of log π(y_t) − log Σ_v π(v)², from logits.
 fn alignment(model: &CausalLm, row: &[i32], prompt: usize) -> f64 {
-    let tokens = TokenLists::from_rows(&[row.to_vec()], &device()).unwrap().gather(&[0], Padding::Right).unwrap();
+    let tokens = TokenLists::from_rows(&[row.to_vec()]).unwrap().to_padded(&[0], Padding::Right, &device()).unwrap();
     let logits = model.logits(model.hidden(tokens, &Placement::right_padded(row.len(), &model.device()), None)).into_data();
     let logits: Vec<f64> = logits.iter::<f64>().collect();
     let vocabulary = logits.len() / row.len();
@@ -197,7 +197,7 @@ fn alignment(model: &CausalLm, row: &[i32], prompt: usize) -> f64 {
 fn pairs_count_as_much_as_the_policy_would_write_them_itself() {
     let model = tiny_model(true, 7);
     let rows: Vec<Vec<i32>> = vec![vec![1, 2, 3, 4, 5], vec![1, 2, 9, 9], vec![7, 8, 30, 31, 32, 33, 2], vec![7, 8, 5]];
-    let responses = Responses::new(TokenLists::from_rows(&rows, &device()).unwrap(), vec![2; 4]).unwrap();
+    let responses = Responses::new(TokenLists::from_rows(&rows).unwrap(), vec![2; 4]).unwrap();
     let pairs = pairs(&model, &responses);
     let of_pair = |at: usize| (alignment(&model, &rows[2 * at], 2) + alignment(&model, &rows[2 * at + 1], 2)).exp();
     let factors = [of_pair(0), of_pair(1)];
@@ -319,7 +319,7 @@ fn a_skipped_step_is_counted_and_leaves_weights_and_moments_as_they_were() {
 
 #[test]
 fn what_does_not_belong_together_is_refused() {
-    let sequences = || TokenLists::from_rows(&[vec![1, 2, 3], vec![4, 5]], &device()).unwrap();
+    let sequences = || TokenLists::from_rows(&[vec![1, 2, 3], vec![4, 5]]).unwrap();
     for (counts, expected) in [
         (vec![1], "1 prompt token counts, expected one for each of 2 responses"),
         (vec![1, 0], "response 1 has 0 prompt tokens, expected 1 to 2, its length"),
@@ -351,7 +351,7 @@ fn losses_and_gradients_are_those_of_transformers() {
     let ids = |value: &Value| value.as_array().unwrap().iter().map(|id| id.as_i64().unwrap() as i32).collect::<Vec<i32>>();
     let rows: Vec<Vec<i32>> = list.iter().flat_map(|pair| [ids(&pair["chosen_ids"]), ids(&pair["rejected_ids"])]).collect();
     let prompts = list.iter().flat_map(|pair| [number(pair, "prompt_len") as usize; 2]).collect();
-    let responses = Responses::new(TokenLists::from_rows(&rows, &device()).unwrap(), prompts).unwrap();
+    let responses = Responses::new(TokenLists::from_rows(&rows).unwrap(), prompts).unwrap();
     let all: Vec<usize> = (0..rows.len()).collect();
 
     let mut pairs = pairs(&reference, &responses);

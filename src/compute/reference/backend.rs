@@ -52,7 +52,12 @@ impl TensorBackend {
         let count = targets.len();
         if count == 0 {
             let zeros = vec![0.0; rows.len()];
-            return Ok(Scored { collisions: if collisions { zeros.clone() } else { Vec::new() }, logprobs: zeros, token_counts, head: None });
+            return Ok(Scored {
+                collisions: if collisions { zeros.clone() } else { Vec::new() },
+                logprobs: zeros,
+                token_counts,
+                head: None,
+            });
         }
         let indices = |values: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(values, [count]), (&device, DType::I32));
         let before = indices(targets.iter().map(|at| at - 1).collect());

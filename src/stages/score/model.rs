@@ -2,7 +2,6 @@
 //!
 //! Knows whole conversations; not how several sources are added up.
 
-
 use super::problem::Problem;
 use super::{Item, Score, Scores};
 use crate::compute::RewardModel;

@@ -5,8 +5,8 @@ use super::linear::{self, Linear, Norm};
 use super::parameter::CpuGradients;
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
-use crate::compute::cpu::kernels::{self, Buffer, Memory, PIECE};
 use crate::compute::Layer;
+use crate::compute::cpu::kernels::{self, Buffer, Memory, PIECE};
 use crate::model::ModelError;
 
 /// Projections of a layer.

@@ -1,7 +1,7 @@
 //! The tokens of a training pass: sequences that begin alike share what they begin with. Knows nothing of weights.
 
-use crate::compute::cpu::kernels::{self, Memory};
 use crate::compute::LowRank;
+use crate::compute::cpu::kernels::{self, Memory};
 use crate::model::ModelError;
 
 /// Sequences that begin alike: what they share goes through the model once. Borrows the token ids.
@@ -74,12 +74,7 @@ pub(super) struct Place {
 }
 
 impl<'a> Tokens<'a> {
-    pub(super) fn new(
-        groups: &'a [PrefixGroup<'a>],
-        vocab_size: usize,
-        step: Option<u64>,
-        memory: &'a Memory,
-    ) -> Result<Self, ModelError> {
+    pub(super) fn new(groups: &'a [PrefixGroup<'a>], vocab_size: usize, step: Option<u64>, memory: &'a Memory) -> Result<Self, ModelError> {
         let mut positions = Vec::with_capacity(groups.iter().map(PrefixGroup::tokens).sum());
         let mut places = Vec::with_capacity(groups.len());
         for group in groups {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::model::ModelError;
 use crate::compute::reference::parameters::host_values;
+use crate::model::ModelError;
 
 /// Every parameter's numbers, under the path of fields that leads to it.
 #[derive(Debug, Default)]

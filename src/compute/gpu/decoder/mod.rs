@@ -324,7 +324,13 @@ impl GpuDecoder {
     ///
     /// # Errors
     /// When the device cannot compute it.
-    pub fn sample(&self, sequences: &[usize], uniforms: &[f32], sampling: GpuSampling, cache: &GpuCache) -> Result<Vec<GpuSample>, ModelError> {
+    pub fn sample(
+        &self,
+        sequences: &[usize],
+        uniforms: &[f32],
+        sampling: GpuSampling,
+        cache: &GpuCache,
+    ) -> Result<Vec<GpuSample>, ModelError> {
         let rows = sequences.len();
         if rows == 0 {
             return Ok(Vec::new());

@@ -12,8 +12,8 @@ use cubecl::std::tensor::TensorHandle;
 
 use super::operation::{Operand, empty, handle, numbers, record};
 use super::{F32, I32};
-use crate::compute::gpu::kernels::{self, HeadParts, PLACE, UNITS};
 use crate::compute::gpu::decoder::launch;
+use crate::compute::gpu::kernels::{self, HeadParts, PLACE, UNITS};
 use crate::compute::reference::transformer::AttentionShape;
 
 /// Rows of one length, each from its first position on.

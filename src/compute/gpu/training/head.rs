@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 use super::matrix::{Matrix, have_tiles};
 use super::operation::{Operand, empty, handle, integers, numbers, record};
 use super::select::select;
-use crate::compute::gpu::kernels::{self, SAMPLERS, FOUND, UNITS};
+use crate::compute::gpu::kernels::{self, FOUND, SAMPLERS, UNITS};
 
 /// Hidden states after the way to their tokens' logprobs.
 pub struct ScoredTokens {
