@@ -8,7 +8,7 @@ use optune::compute::DeviceChoice;
 use optune::model::Checkpoint;
 use optune::token_lists::TokenLists;
 use optune::training::loss::Loss;
-use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, Trainer};
+use optune::training::{Decay, OptimizerConfig, Pair, Responses, Schedule, Settings, Trainer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send 
     };
     let pairs: Vec<Pair> = (0..count).map(pair).collect();
     let settings = Settings {
-        rule: Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.0 },
+        rule: OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.0 },
         schedule: Schedule { peak: 1e-5, decay: Decay::Constant, warmup_ratio: 0.0 },
         gradient_limit: None,
         micro_batch: asked.micro_batch,

@@ -36,10 +36,10 @@
 //!
 //! # Invariants
 //!
-//! - Same fingerprint, same bytes: randomness comes from (seed, iteration, prompt_id, response_index), never from the order of calls; on the processor
+//! - Same fingerprint, same bytes: randomness comes from (seed, iteration, prompt_id, response_index), never from the order of calls; on the CPU
 //!   nothing depends on batches, threads or vector widths, on a GPU no response depends on others if the model's sizes are multiples of 16, and what burn
 //!   computes is always made in the same batches; queries run in one partition.
-//! - A reference's logprob that is looked up is the one that would be computed, to the last bit (on the processor): it depends on
+//! - A reference's logprob that is looked up is the one that would be computed, to the last bit (on the CPU): it depends on
 //!   the weights and the token ids, never on its batch.
 //! - What is committed is never computed again and never half-written: parts are renamed into place before a manifest names them.
 //! - Response token ids are stored and never tokenized again; masks come from lengths, never from token ids.

@@ -124,3 +124,25 @@ impl TokenLists {
         (ScalarBuffer::from(values), lengths)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selections_share_the_memory_and_rows_in_order_are_not_copied() {
+        let lists = TokenLists::from_rows(&[vec![1, 2, 3], vec![4], vec![5, 6]]).unwrap();
+        let memory = lists.values.as_ptr();
+        let part = lists.select(1..3).unwrap();
+        let (values, lengths) = part.into_parts();
+        assert_eq!((values.to_vec(), lengths), (vec![4, 5, 6], vec![1, 2]));
+        // The fourth number of the same memory.
+        assert_eq!(values.as_ptr(), memory.wrapping_add(3));
+        let swapped = lists.select([2, 0, 2]).unwrap();
+        assert_eq!(swapped.row(1).unwrap().as_ptr(), memory);
+        assert_eq!(swapped.iter().map(<[i32]>::len).collect::<Vec<_>>(), [2, 3, 2]);
+        assert_eq!(swapped.into_parts().0.to_vec(), [5, 6, 1, 2, 3, 5, 6]);
+        assert!(lists.select([3]).unwrap_err().to_string().contains("row 3 does not exist, there are 3"));
+        assert!(TokenLists::from_lengths(vec![1, 2], &[1]).unwrap_err().to_string().contains("add up to 1 tokens, but there are 2"));
+    }
+}

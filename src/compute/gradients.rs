@@ -69,6 +69,10 @@ impl Gradients {
     ///
     /// As `torch.nn.utils.clip_grad_norm_`: the factor is `limit / (norm + 1e-6)`, never above 1. Without a limit nothing is scaled.
     pub fn clip(&mut self, limit: Option<f64>) -> f64 {
+        if matches!(self, Self::Buffers(_)) { kernels::awake(|| self.clip_now(limit)) } else { self.clip_now(limit) }
+    }
+
+    fn clip_now(&mut self, limit: Option<f64>) -> f64 {
         let norm = self.norm();
         let clipping = limit.map_or(1.0, |limit| limit / (norm + 1e-6));
         if clipping < 1.0 {

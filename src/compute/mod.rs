@@ -19,7 +19,7 @@
 //! |---|---|---|---|---|
 //! | **reference** | [`Decoder::forward`](reference::Decoder) | sampling and training where no other backend fits; the oracle of tests | Hugging Face transformers | `model.rs`, `families.rs`, `lora.rs`, `reward_model.rs` |
 //! | CPU sampling | [`CpuDecoder::forward`](cpu::CpuDecoder::forward) | `generate` | the reference | `generation.rs`, `cpu.rs` |
-//! | CPU training | [`CpuTraining`](cpu::CpuTraining) | logprobs, rewards, gradients | the reference and its autodiff | `gradients.rs`, `training.rs`, `rewards.rs` |
+//! | CPU training | [`CpuTraining`](cpu::CpuTraining) | logprobs, rewards, gradients | the reference and its autodiff | `gradients.rs`, `backends.rs`, `training.rs`, `rewards.rs` |
 //! | GPU sampling | `gpu::GpuDecoder::forward` | `generate` | the CPU's sampling, and golden files | `gpu.rs` |
 //! | GPU training | `gpu::hidden`, `gpu::ScoredTokens` | logprobs, rewards, gradients | the reference and its autodiff | `gradients.rs` (feature `cuda`), `gpu.rs` |
 //!

@@ -1,8 +1,5 @@
 //! The shape of a model, said in one way for all families. Knows nothing of weights, files or `config.json`.
 
-use serde_json::Value;
-
-use super::families;
 use super::head::Head;
 use super::rope::Rope;
 
@@ -66,15 +63,6 @@ pub struct LayerConfig {
 }
 
 impl ModelConfig {
-    /// Reads `config.json`, of any of the supported families.
-    ///
-    /// # Errors
-    /// A sentence without the file's name: another architecture, a missing or absurd size, or a setting that would change the logits
-    /// and is not supported.
-    pub fn from_json(json: &Value) -> Result<Self, String> {
-        families::read(json)
-    }
-
     /// Checks what the sizes must be to each other, and that numbers are in range.
     pub(super) fn check(&self) -> Result<(), String> {
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {

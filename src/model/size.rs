@@ -1,4 +1,4 @@
-//! What a model of some shape takes in memory on the processor, in bytes. Knows the shape only.
+//! What a model of some shape takes in memory on the CPU, in bytes. Knows the shape only.
 
 use super::ModelConfig;
 
@@ -11,7 +11,7 @@ impl ModelConfig {
         2 * self.layers.len() as u64 * keys * NUMBER
     }
 
-    /// What training keeps of one token for the way back; with `checkpointing` every layer's input, and all else of one layer at a time.
+    /// What training keeps of one token for the backward pass; with `checkpointing` every layer's input, and all else of one layer at a time.
     pub fn kept_bytes_per_token(&self, checkpointing: bool) -> u64 {
         let (hidden, intermediate, layers) = (self.hidden_size as u64, self.intermediate_size as u64, self.layers.len() as u64);
         let queries = self.num_attention_heads as u64 * self.head_dim as u64;

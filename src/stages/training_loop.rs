@@ -11,7 +11,7 @@ use super::{Context, StageError, Summary, training_recipe};
 use crate::pipeline::spec::training::{Optimizer, Schedule};
 use crate::store;
 use crate::tables::{TableKind, training as training_table};
-use crate::training::{Decay, Rule, Settings, StepMetrics, Trainer, TrainingError};
+use crate::training::{Decay, OptimizerConfig, Settings, StepMetrics, Trainer, TrainingError};
 
 /// Steps between two checkpoints, unless the node's resources say otherwise.
 const CHECKPOINT_EVERY: u64 = 50;
@@ -191,13 +191,15 @@ fn row(epoch: u32, metrics: &StepMetrics) -> training_table::Row {
 }
 
 /// The pipeline file's optimizer as `training` has it.
-pub(super) fn rule(optimizer: &Optimizer) -> Rule {
+pub(super) fn rule(optimizer: &Optimizer) -> OptimizerConfig {
     match optimizer {
         Optimizer::Adamw(adamw) => {
             let [beta_1, beta_2] = adamw.betas;
-            Rule::AdamW { beta_1, beta_2, eps: adamw.eps, weight_decay: adamw.weight_decay }
+            OptimizerConfig::AdamW { beta_1, beta_2, eps: adamw.eps, weight_decay: adamw.weight_decay }
         }
-        Optimizer::Rmsprop(rmsprop) => Rule::RmsProp { alpha: rmsprop.alpha, eps: rmsprop.eps, weight_decay: rmsprop.weight_decay },
+        Optimizer::Rmsprop(rmsprop) => {
+            OptimizerConfig::RmsProp { alpha: rmsprop.alpha, eps: rmsprop.eps, weight_decay: rmsprop.weight_decay }
+        }
     }
 }
 

@@ -24,7 +24,7 @@ mod trainer;
 
 pub use error::{TrainingError, Unusable};
 pub use logprobs::response_logprobs;
-pub use optimizer::Rule;
+pub use optimizer::OptimizerConfig;
 pub use preference::{Objective, Pair};
 pub use responses::Responses;
 pub use reward::{Comparison, rewards};

@@ -2,7 +2,7 @@
 //!
 //! Written here rather than taken from burn-optim because a run must continue bit for bit after a restart: the state is kept by
 //! parameter name, bias corrections are in f64 and clipping sees one norm for all parameters (burn clips each tensor on its own).
-//! On the processor a step is one pass over the numbers, in place. Knows nothing of models or losses.
+//! How gradients are applied is the backend's part. Knows nothing of models, losses or devices.
 
 use burn::module::Module;
 
@@ -12,7 +12,7 @@ use crate::compute::{AdamW, Gradients, ParameterState, RmsProp, Update};
 /// How a gradient becomes an update. Weight decay applies to *every* parameter, norms and embeddings included, as in
 /// `torch.optim.X(model.parameters())`; the Hugging Face Trainer leaves norms and biases out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rule {
+pub enum OptimizerConfig {
     /// `torch.optim.AdamW`: weight decay is decoupled from the gradient (Loshchilov and Hutter 2019, arXiv 1711.05101).
     AdamW {
         /// Decay of the mean of gradients; PyTorch 0.9.
@@ -35,10 +35,10 @@ pub enum Rule {
     },
 }
 
-/// A rule and what it remembers of earlier steps.
+/// An optimizer and what it remembers of earlier steps.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
-    rule: Rule,
+    rule: OptimizerConfig,
     pub(super) moments: Moments,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Moments {
 
 impl Optimizer {
     /// An optimizer that has taken no step.
-    pub fn new(rule: Rule) -> Self {
+    pub fn new(rule: OptimizerConfig) -> Self {
         Self { rule, moments: Moments::default() }
     }
 
@@ -78,7 +78,7 @@ impl Optimizer {
     /// The arithmetic of this step.
     fn update(&self, learning_rate: f64) -> Update {
         match self.rule {
-            Rule::AdamW { beta_1, beta_2, eps, weight_decay } => {
+            OptimizerConfig::AdamW { beta_1, beta_2, eps, weight_decay } => {
                 // What the means are divided by, because they begin at 0. More steps than i32 counts would have corrections of 1 all the same.
                 let step = i32::try_from(self.moments.step).unwrap_or(i32::MAX);
                 let correction = |beta: f64| 1.0 - beta.powi(step);
@@ -91,7 +91,9 @@ impl Optimizer {
                     kept: 1.0 - learning_rate * weight_decay,
                 })
             }
-            Rule::RmsProp { alpha, eps, weight_decay } => Update::RmsProp(RmsProp { alpha, eps, rate: learning_rate, weight_decay }),
+            OptimizerConfig::RmsProp { alpha, eps, weight_decay } => {
+                Update::RmsProp(RmsProp { alpha, eps, rate: learning_rate, weight_decay })
+            }
         }
     }
 }
@@ -131,9 +133,9 @@ mod tests {
     /// ```
     #[test]
     fn steps_are_those_of_pytorch() {
-        let adam_w = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.05 };
+        let adam_w = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.05 };
         let after_adam_w = [[0.3975, -1.14375, 1.89], [0.307075, -1.071025, 1.840528], [0.287869, -1.014195, 1.795446]];
-        let rms_prop = Rule::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.05 };
+        let rms_prop = OptimizerConfig::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.05 };
         let after_rms_prop = [[-0.499999, -0.25, 1.0], [-1.449157, -0.202196, 1.294351], [-0.761373, -0.167203, 1.196814]];
         for (rule, expected) in [(adam_w, after_adam_w), (rms_prop, after_rms_prop)] {
             for way in 0..2 {
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_parameter_without_gradient_keeps_its_value() {
-        let mut optimizer = Optimizer::new(Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.05 });
+        let mut optimizer = Optimizer::new(OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.05 });
         let mut module = module();
         optimizer.step(&mut module, of_tensors(NamedTensors::new()), 0.1);
         assert_close(&module, [0.5, -1.25, 2.0]);

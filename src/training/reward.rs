@@ -25,7 +25,7 @@ pub struct Comparison {
 /// The reward of each chosen row, a whole conversation.
 ///
 /// `micro_batch` rows go through the model together, rows of similar length, so that little is padding. A row's reward does not depend on
-/// the others: on the processor not at all, elsewhere but for the rounding of f32.
+/// the others: on the CPU not at all, elsewhere but for the rounding of f32.
 ///
 /// # Errors
 /// When a row does not exist or `micro_batch` is 0.

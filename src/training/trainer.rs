@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 
-use super::optimizer::{Optimizer, Rule};
+use super::optimizer::{Optimizer, OptimizerConfig};
 use super::{Schedule, TrainingError, Unusable, check_micro_batch};
 use crate::compute::reference::named_tensors;
 use crate::compute::{Backend, Examples, Gradients, training_backend_for};
@@ -16,7 +16,7 @@ use crate::token_lists::TokenLists;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// The optimizer.
-    pub rule: Rule,
+    pub rule: OptimizerConfig,
     /// The learning rates.
     pub schedule: Schedule,
     /// The global gradient norm is clipped to this; `None` leaves it.

@@ -10,7 +10,7 @@ use optune::generation::{Generated, GenerationError, Generator, Sampling};
 use optune::model::{Checkpoint, Head};
 use optune::token_lists::TokenLists;
 use optune::training::loss::{Loss, Wpo};
-use optune::training::{Decay, Objective, Pair, Responses, Rule, Schedule, Settings, Trainer, response_logprobs};
+use optune::training::{Decay, Objective, OptimizerConfig, Pair, Responses, Schedule, Settings, Trainer, response_logprobs};
 use serde_json::json;
 
 use crate::families::goldens;
@@ -132,7 +132,7 @@ fn logits_that_are_not_finite_are_an_error_that_names_them() {
 
 #[test]
 fn training_steps_are_the_processors() {
-    let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+    let rule = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.1 };
     let schedule = Schedule { peak: 1e-3, decay: Decay::Constant, warmup_ratio: 0.0 };
     let settings =
         Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 2, gradient_checkpointing: false, skip_non_finite: false };

@@ -9,7 +9,7 @@ use optune::compute::CausalLm;
 use optune::model::{AdapterConfig, Checkpoint, Dtype};
 use optune::token_lists::TokenLists;
 use optune::training::loss::Loss;
-use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, response_logprobs};
+use optune::training::{Decay, OptimizerConfig, Pair, Responses, Schedule, Settings, StepMetrics, Trainer, response_logprobs};
 use serde_json::{Value, json};
 
 use crate::model::{all_logits, blank_checkpoint, device, largest_difference, real};
@@ -31,7 +31,7 @@ fn tiny() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn settings(peak: f64, micro_batch: usize) -> Settings {
-    let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let rule = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
     Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false, skip_non_finite: false }
 }

@@ -1,5 +1,6 @@
 //! All integration tests, in one program: linking costs more than compiling.
 
+mod backends;
 mod broken;
 mod chain;
 mod chat_templates;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use optune::compute::RewardModel;
 use optune::model::{Asked, Checkpoint, Message};
 use optune::token_lists::TokenLists;
-use optune::training::{Comparison, Decay, Rule, Schedule, Settings, Trainer, rewards};
+use optune::training::{Comparison, Decay, OptimizerConfig, Schedule, Settings, Trainer, rewards};
 use serde_json::{Value, json};
 
 use crate::model::device;
@@ -76,7 +76,7 @@ fn a_conversation_is_scored_in_the_reward_models_own_tokens() {
 
 fn trainer(folder: &Path, micro_batch: usize) -> Trainer<RewardModel> {
     let model = Checkpoint::open(folder).unwrap().load_reward_model(&device().autodiff()).unwrap();
-    let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let rule = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let schedule = Schedule { peak: 1e-2, decay: Decay::Constant, warmup_ratio: 0.0 };
     Trainer::new(
         model,

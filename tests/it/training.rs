@@ -12,15 +12,16 @@ use optune::model::Checkpoint;
 use optune::token_lists::TokenLists;
 use optune::training::loss::{Loss, PairLogprobs, Wpo};
 use optune::training::{
-    Decay, Objective, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, Unusable, response_logprobs,
+    Decay, Objective, OptimizerConfig, Pair, Responses, Schedule, Settings, StepMetrics, Trainer, TrainingError, Unusable,
+    response_logprobs,
 };
 use serde_json::Value;
 
 use crate::model::{blank_checkpoint, device, real};
 
-const ADAM_W: Rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+const ADAM_W: OptimizerConfig = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
 
-fn settings(rule: Rule, peak: f64, micro_batch: usize) -> Settings {
+fn settings(rule: OptimizerConfig, peak: f64, micro_batch: usize) -> Settings {
     let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
     Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false, skip_non_finite: false }
 }
@@ -156,7 +157,7 @@ fn micro_batches_add_up_to_their_batch() {
     }
 
     fn run(model: &CausalLm, responses: &Responses, pairs: &[Pair], micro_batch: usize) -> (Vec<StepMetrics>, BTreeMap<String, Vec<f32>>) {
-        let rms_prop = Rule::RmsProp { alpha: 0.99, eps: 1e-2, weight_decay: 0.0 };
+        let rms_prop = OptimizerConfig::RmsProp { alpha: 0.99, eps: 1e-2, weight_decay: 0.0 };
         let mut trainer = Trainer::new(model.clone(), settings(rms_prop, 1e-3, micro_batch), 4).unwrap();
         let rows: Vec<usize> = (0..responses.rows()).collect();
         let mut metrics: Vec<StepMetrics> =
@@ -235,7 +236,7 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
     if device() != Device::flex() {
         return;
     }
-    for rule in [ADAM_W, Rule::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
+    for rule in [ADAM_W, OptimizerConfig::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
         let schedule = Schedule { peak: 3e-3, decay: Decay::Cosine, warmup_ratio: 0.25 };
         let settings =
             Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3, gradient_checkpointing: false, skip_non_finite: false };
@@ -364,7 +365,7 @@ fn losses_and_gradients_are_those_of_transformers() {
     }
 
     let beta = number(&oracle, "beta");
-    let step = |rule: Rule, rate: f64, pairs: &[Pair]| {
+    let step = |rule: OptimizerConfig, rate: f64, pairs: &[Pair]| {
         let mut trainer = Trainer::new(policy.clone(), settings(rule, rate, 3), 2).unwrap();
         let metrics = trainer.preference_step(&responses, pairs, Loss::Dpo { beta }).unwrap();
         (trainer, metrics)
@@ -385,7 +386,7 @@ fn losses_and_gradients_are_those_of_transformers() {
     assert_close(second.loss, number(&oracle, "mean_loss_after_adamw"), 1e-4);
 
     // With alpha = 1 and eps = 1, RMSprop is plain gradient descent: the change of the weights is the gradient.
-    let (trainer, _) = step(Rule::RmsProp { alpha: 1.0, eps: 1.0, weight_decay: 0.0 }, 1.0, &pairs);
+    let (trainer, _) = step(OptimizerConfig::RmsProp { alpha: 1.0, eps: 1.0, weight_decay: 0.0 }, 1.0, &pairs);
     let (before, after) = (Weights::of(&policy.valid()), Weights::of(&trainer.model()));
     let norms = oracle["grad_norms"].as_object().unwrap();
     assert_eq!(norms.keys().collect::<Vec<_>>().len(), before.len());

@@ -1,4 +1,4 @@
-//! The transformer on the processor, in kernels of our own: for sampling, and for logprobs and rewards without gradients.
+//! The transformer on the CPU, in kernels of our own: for sampling, and for logprobs and rewards without gradients.
 //!
 //! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, from weights that are laid out once, on sequences of any lengths without
 //! padding. What a position gets is the same bits whichever sequences are computed beside it, and however many positions at once.
@@ -17,10 +17,10 @@ use crate::model::ModelError;
 /// Multiply-adds of attention that are worth a thread's while.
 const WORTH_A_THREAD: usize = 1 << 16;
 
-/// Rows of queries and keys that are turned at once.
+/// Rows of queries and keys rotated at once.
 const ROTATED_TOGETHER: usize = 8;
 
-/// A model's weights, laid out for the processor.
+/// A model's weights, laid out for the CPU.
 #[derive(Debug)]
 pub struct CpuDecoder {
     vocab_size: usize,
@@ -242,7 +242,7 @@ impl CpuLayer {
         self.down.add(activated, x);
     }
 
-    /// Norms queries and keys where the family does, turns them by their positions, and divides queries by √head_dim.
+    /// Norms queries and keys where the family does, rotates them by their positions, and divides queries by √head_dim.
     fn place(&self, qkv: &mut [f32], angles: &[f32]) {
         let shape = self.shape;
         let scale = (shape.head_dim as f64).powf(-0.5) as f32;

@@ -28,8 +28,8 @@ impl Rotation {
     pub(crate) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
         let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let turned_first = first.clone() * self.cosines.clone() - second.clone() * self.sines.clone();
-        let turned_second = second * self.cosines.clone() + first * self.sines.clone();
-        Tensor::cat(vec![turned_first, turned_second], 3)
+        let rotated_first = first.clone() * self.cosines.clone() - second.clone() * self.sines.clone();
+        let rotated_second = second * self.cosines.clone() + first * self.sines.clone();
+        Tensor::cat(vec![rotated_first, rotated_second], 3)
     }
 }

@@ -7,6 +7,7 @@
 mod date;
 mod held;
 mod json;
+mod lexer;
 mod python;
 mod syntax;
 mod tag;

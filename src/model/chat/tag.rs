@@ -1,7 +1,7 @@
 //! One tag of a template, token by token: dictionary literals become calls of [`DICT`], and every value that gets a name is passed through
 //! [`VARIABLE`] or [`ATTRIBUTE`], so that none grows without bound. Knows no values.
 
-use super::syntax::{copy, end_of_string, string, word_of_tag};
+use super::lexer::{copy, end_of_string, string, word_of_tag};
 
 /// What a dictionary literal becomes a call of: minijinja's own dictionaries are sorted by key, Python's are in the order written.
 pub(super) const DICT: &str = "__dict";

@@ -38,20 +38,23 @@ impl Family {
     }
 }
 
-/// Reads `config.json`.
-///
-/// # Errors
-/// A sentence without the file's name: another architecture, a missing or absurd size, or a setting that is not supported.
-pub(super) fn read(config: &Value) -> Result<ModelConfig, String> {
-    let (family, head) = find(config)?;
-    if head == Head::Reward
-        && let Some(labels) = head::labels(config).filter(|labels| *labels != 1)
-    {
-        return Err(format!("expected a classifier with 1 label, its score being the reward; found {labels} (num_labels, id2label)"));
+impl ModelConfig {
+    /// Reads `config.json`, of any of the supported families.
+    ///
+    /// # Errors
+    /// A sentence without the file's name: another architecture, a missing or absurd size, or a setting that would change the logits
+    /// and is not supported.
+    pub fn from_json(json: &Value) -> Result<Self, String> {
+        let (family, head) = find(json)?;
+        if head == Head::Reward
+            && let Some(labels) = head::labels(json).filter(|labels| *labels != 1)
+        {
+            return Err(format!("expected a classifier with 1 label, its score being the reward; found {labels} (num_labels, id2label)"));
+        }
+        let model = ModelConfig { head, ..(family.read)(&Settings::new(json)?)? };
+        model.check()?;
+        Ok(model)
     }
-    let model = ModelConfig { head, ..(family.read)(&Settings::new(config)?)? };
-    model.check()?;
-    Ok(model)
 }
 
 /// The `config.json` of a reward model that starts from the language model of this one; [`head::with_reward_head`] says what else changes.

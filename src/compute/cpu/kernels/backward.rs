@@ -1,4 +1,4 @@
-//! The ways back through what is done to numbers one by one or row by row. Knows nothing of products, models or losses.
+//! Backward passes of the elementwise and row-wise kernels. Knows nothing of products, models or losses.
 //!
 //! A sum over rows is one chain from the first row to the last, which goes on from what is there: rows in pieces give the same bits.
 
@@ -12,7 +12,7 @@ use super::{arch, threads};
 /// Columns that one thread sums up at a time.
 const COLUMNS: usize = 64;
 
-/// The way back through [`super::rms_norm`]: adds to the derivatives by `x`, and gives what each row was multiplied by.
+/// The backward pass of [`super::rms_norm`]: adds to the derivatives by `x`, and gives what each row was multiplied by.
 ///
 /// # Shapes
 /// - x, by_out, by_x: `[rows, width]`
@@ -105,7 +105,7 @@ pub fn gate(gates: &[f32], ups: &[f32], out: &mut [f32]) {
     arch().dispatch(Gate(gates, ups, out));
 }
 
-/// The way back through [`gate`]: gates and ups become the derivatives by them.
+/// The backward pass of [`gate`]: gates and ups become the derivatives by them.
 pub fn gate_backward(gates: &mut [f32], ups: &mut [f32], by_out: &[f32]) {
     struct Gate<'a>(&'a mut [f32], &'a mut [f32], &'a [f32]);
     impl WithSimd for Gate<'_> {
@@ -148,7 +148,7 @@ pub fn collision(powers: &[f32], sum: f32) -> f64 {
     f64::from(dot(powers, powers)).ln() - 2.0 * f64::from(sum).ln()
 }
 
-/// The way back through [`logprob`], from what it left: `powers` become the derivatives by the logits, derivative · (one-hot − probabilities).
+/// The backward pass of [`logprob`], from what it left: `powers` become the derivatives by the logits, derivative · (one-hot − probabilities).
 ///
 /// # Panics
 /// When there is no such logit.

@@ -114,7 +114,7 @@ pub fn rotate(heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
     arch().dispatch(Rotate(heads, cosines, sines, 1.0));
 }
 
-/// The way back through [`rotate`], which is the turn in the other direction.
+/// The backward pass of [`rotate`], which is the turn in the other direction.
 ///
 /// # Shapes
 /// - by_heads: `[heads, 2 · pairs]`

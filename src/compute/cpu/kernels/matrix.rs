@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
-use super::packed::{Halves, Lines, PANEL, Packed, Single, interleave, turn};
+use super::packed::{Halves, Lines, PANEL, Packed, Single, interleave, transpose};
 use super::tile::{Slab, TileRows, Tiles, Times};
 use super::{arch, threads};
 
@@ -30,7 +30,7 @@ const WORTH_LAYING_OUT: usize = 1 << 13;
 /// Tiles from which on each is used for several panels while it is near; fewer tiles all stay near, and it is the panels that come from far.
 const MANY_TILES: usize = 8;
 
-/// Panels that many tiles are multiplied with at once: with [`DEPTH`] they fit into a processor's second cache beside what goes by.
+/// Panels that many tiles are multiplied with at once: with [`DEPTH`] they fit into a CPU's second cache beside what goes by.
 const PANELS_TOGETHER: usize = 4;
 
 /// Tiles that are laid out by one thread, at least: where they come from columns, their numbers lie together.
@@ -91,7 +91,7 @@ impl Right<'_> {
                 let lines = grown(memory, panels.len() * inner.len());
                 for (panel, lines) in panels.zip(lines.chunks_exact_mut(inner.len())) {
                     let columns = panel * PANEL..((panel + 1) * PANEL).min(columns);
-                    turn(&values[columns.start * whole..columns.end * whole], whole, inner.start, lines);
+                    transpose(&values[columns.start * whole..columns.end * whole], whole, inner.start, lines);
                 }
             }
         }

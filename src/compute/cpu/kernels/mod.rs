@@ -1,7 +1,7 @@
-//! The processor's arithmetic: matrix products, attention and elementwise work over slices of f32. Knows nothing of models or tensors.
+//! The CPU's arithmetic: matrix products, attention and elementwise work over slices of f32. Knows nothing of models or tensors.
 //!
 //! Every result is the same bits on any number of threads, in any batch, and with any vector width: an element of a product is one chain
-//! of fused multiply-adds over the inner dimension, a reduction has sixteen lanes whatever the processor has, and functions such as exp
+//! of fused multiply-adds over the inner dimension, a reduction has sixteen lanes whatever the CPU has, and functions such as exp
 //! are polynomials of our own. Vectors are chosen when the program runs ([`pulp`]); threads are those of the current rayon pool.
 
 mod attention;
@@ -30,7 +30,7 @@ pub use update::{adam_w, rms_prop, scale, sum_of_squares};
 /// The lanes of every reduction.
 const LANES: usize = 16;
 
-/// The vectors that the processor has and that are used, in words.
+/// The vectors that the CPU has and that are used, in words.
 pub fn vectors() -> &'static str {
     match arch() {
         #[cfg(target_arch = "x86_64")]
@@ -43,7 +43,7 @@ pub fn vectors() -> &'static str {
     }
 }
 
-/// The vectors that the processor has.
+/// The vectors that the CPU has.
 #[cfg(not(test))]
 #[inline(always)]
 fn arch() -> pulp::Arch {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// Vectors that are used in place of the processor's widest.
+        /// Vectors that are used in place of the CPU's widest.
         static NARROWER: Cell<Option<Arch>> = const { Cell::new(None) };
     }
 
@@ -83,7 +83,7 @@ mod tests {
         NARROWER.get().unwrap_or_default()
     }
 
-    /// What `work` gives with every vector width that the processor has, widest first.
+    /// What `work` gives with every vector width that the CPU has, widest first.
     fn with_all_widths<R>(work: impl Fn() -> R) -> Vec<R> {
         let mut widths = vec![None, Some(Arch::Scalar)];
         #[cfg(target_arch = "x86_64")]
@@ -179,25 +179,25 @@ mod tests {
             let chain = |row: usize, column: usize, start: f32| {
                 (0..inner).fold(start, |sum, at| left[row * inner + at].mul_add(right[at * columns + column], sum))
             };
-            let turn = |numbers: &[f32], rows: usize| -> Vec<f32> {
+            let transpose = |numbers: &[f32], rows: usize| -> Vec<f32> {
                 let columns = numbers.len().checked_div(rows).unwrap_or(0);
                 (0..columns).flat_map(|column| (0..rows).map(move |row| numbers[row * columns + column])).collect()
             };
             let split = columns / 3;
-            let parts = turn(&right, inner);
-            let parts = [turn(&parts[..split * inner], split), turn(&parts[split * inner..], columns - split)];
+            let parts = transpose(&right, inner);
+            let parts = [transpose(&parts[..split * inner], split), transpose(&parts[split * inner..], columns - split)];
             let parts: Vec<(&[f32], usize)> = [split, columns - split]
                 .into_iter()
                 .zip(&parts)
                 .filter(|(width, _)| *width > 0)
                 .map(|(width, part)| (&part[..], width))
                 .collect();
-            let turned_left = turn(&left, rows);
-            let turned_right = turn(&right, inner);
-            let packed = [Packed::of_rows(inner, &parts), Packed::of_columns(inner, columns, &turned_right)];
-            let plain = [Right::Rows(&right, columns), Right::Columns(&turned_right, columns)];
+            let transposed_left = transpose(&left, rows);
+            let transposed_right = transpose(&right, inner);
+            let packed = [Packed::of_rows(inner, &parts), Packed::of_columns(inner, columns, &transposed_right)];
+            let plain = [Right::Rows(&right, columns), Right::Columns(&transposed_right, columns)];
             for right in packed.iter().map(Right::Packed).chain(plain) {
-                for left in [Left::Rows(&left), Left::Columns(&turned_left)] {
+                for left in [Left::Rows(&left), Left::Columns(&transposed_left)] {
                     for threads in [1, 2, 5] {
                         for add in [false, true] {
                             let mut out = before.clone();

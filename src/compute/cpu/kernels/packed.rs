@@ -97,7 +97,7 @@ impl Single {
 }
 
 /// Lays out a panel whose columns, of `rows` numbers each, are `values`: its rows from `first` on, as many as there are lines.
-pub(super) fn turn(values: &[f32], rows: usize, first: usize, lines: &mut [Single]) {
+pub(super) fn transpose(values: &[f32], rows: usize, first: usize, lines: &mut [Single]) {
     // Some lines at once, which stay near while the columns are gone through.
     for (block, lines) in lines.chunks_mut(BLOCK).enumerate() {
         let first = first + block * BLOCK;
@@ -117,9 +117,10 @@ pub(super) fn interleave<T, const ROWS: usize>(rows: [&[f32]; ROWS], to: &mut [T
     let quads = rows.map(|row| &row.as_chunks::<4>().0[..fours.len()]);
     for (at, to) in fours.iter_mut().enumerate() {
         for four in 0..ROWS / 4 {
-            let turned = turn_four([quads[4 * four][at], quads[4 * four + 1][at], quads[4 * four + 2][at], quads[4 * four + 3][at]]);
+            let transposed =
+                transpose_four([quads[4 * four][at], quads[4 * four + 1][at], quads[4 * four + 2][at], quads[4 * four + 3][at]]);
             for column in 0..4 {
-                numbers(&mut to[column])[4 * four..4 * four + 4].copy_from_slice(&turned[column]);
+                numbers(&mut to[column])[4 * four..4 * four + 4].copy_from_slice(&transposed[column]);
             }
         }
         for (row, quads) in quads.iter().enumerate().skip(ROWS / 4 * 4) {
@@ -133,7 +134,7 @@ pub(super) fn interleave<T, const ROWS: usize>(rows: [&[f32]; ROWS], to: &mut [T
 
 /// The transpose of four rows of four.
 #[inline(always)]
-fn turn_four([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+fn transpose_four([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
     // Pairs first: in this form it becomes eight instructions.
     let [low_ab, high_ab] = [[a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]];
     let [low_cd, high_cd] = [[c[0], d[0], c[1], d[1]], [c[2], d[2], c[3], d[3]]];
@@ -192,7 +193,7 @@ impl Packed {
         Self::of_panels(rows, columns, |panels, lines| {
             for (panel, lines) in panels.zip(lines.chunks_exact_mut(rows)) {
                 let first = panel * PANEL;
-                turn(&values[first * rows..(first + PANEL).min(columns) * rows], rows, 0, lines);
+                transpose(&values[first * rows..(first + PANEL).min(columns) * rows], rows, 0, lines);
             }
         })
     }

@@ -1,6 +1,6 @@
-//! Attention of whole sequences that begin alike, and the way back through it. Knows nothing of projections, norms or batches.
+//! Attention of whole sequences that begin alike, and its backward pass. Knows nothing of projections, norms or batches.
 //!
-//! Queries and keys go in blocks, as products of matrices. The way forward holds the scores of one block of queries; the way back has weights again from
+//! Queries and keys go in blocks, as products of matrices. The forward pass holds the scores of one block of queries; the backward pass has weights again from
 //! each query's normalizer, so that nothing of the size of all pairs of positions is held (Dao et al. 2022, arXiv 2205.14135). A number's sum runs over
 //! positions in their order, so that it does not depend on where blocks end.
 
@@ -68,17 +68,17 @@ struct KeyBlock<P> {
     packed: P,
 }
 
-/// For the way forward: keys turned, `[head_dim, rows]`, and values, `[rows, head_dim]`.
+/// For the forward pass: keys transposed, `[head_dim, rows]`, and values, `[rows, head_dim]`.
 struct Forward {
-    turned_keys: Packed,
+    transposed_keys: Packed,
     values: Packed,
 }
 
-/// For the way back: keys, `[rows, head_dim]`, and both turned, `[head_dim, rows]`.
+/// For the backward pass: keys, `[rows, head_dim]`, and both transposed, `[head_dim, rows]`.
 struct Backward {
     keys: Packed,
-    turned_keys: Packed,
-    turned_values: Packed,
+    transposed_keys: Packed,
+    transposed_values: Packed,
 }
 
 impl SelfAttention<'_> {
@@ -129,7 +129,7 @@ pub fn self_attention(attention: SelfAttention<'_>) -> Found<Vec<f32>> {
     let SelfAttention { head_dim, window, queries, .. } = attention;
     let group = attention.group();
     let spans = attention.blocks(|rows, keys, values| Forward {
-        turned_keys: Packed::of_columns(head_dim, rows, keys),
+        transposed_keys: Packed::of_columns(head_dim, rows, keys),
         values: Packed::of_rows(rows, &[(values, head_dim)]),
     });
     let mut found = Found { out: vec![0.0; queries.len()], normalizers: vec![0.0; queries.len() / head_dim.max(1)] };
@@ -143,7 +143,7 @@ pub fn self_attention(attention: SelfAttention<'_>) -> Found<Vec<f32>> {
         let mut start = 0;
         for KeyBlock { block, packed } in seen {
             of_block.resize(of_rows.len() * block.rows, 0.0);
-            multiply(Left::Rows(&queries[range.clone()]), [(Right::Packed(&packed.turned_keys), &mut of_block[..])], false, 1);
+            multiply(Left::Rows(&queries[range.clone()]), [(Right::Packed(&packed.transposed_keys), &mut of_block[..])], false, 1);
             let pieces = scores.chunks_exact_mut(width).zip(of_block.chunks_exact(block.rows));
             pieces.for_each(|(to, from)| to[start..start + block.rows].copy_from_slice(from));
             start += block.rows;
@@ -222,8 +222,8 @@ pub fn self_attention_backward(attention: SelfAttention<'_>, found: Found<&[f32]
     let group = attention.group();
     let spans = attention.blocks(|rows, keys, values| Backward {
         keys: Packed::of_rows(rows, &[(keys, head_dim)]),
-        turned_keys: Packed::of_columns(head_dim, rows, keys),
-        turned_values: Packed::of_columns(head_dim, rows, values),
+        transposed_keys: Packed::of_columns(head_dim, rows, keys),
+        transposed_values: Packed::of_columns(head_dim, rows, values),
     });
     let arch = arch();
     let (mut weights, mut by_scores, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
@@ -237,8 +237,8 @@ pub fn self_attention_backward(attention: SelfAttention<'_>, found: Found<&[f32]
         for KeyBlock { block, packed } in seen {
             weights.resize(rows * group * block.rows, 0.0);
             by_scores.resize(rows * group * block.rows, 0.0);
-            multiply(Left::Rows(queries), [(Right::Packed(&packed.turned_keys), &mut weights[..])], false, 1);
-            multiply(Left::Rows(by_out), [(Right::Packed(&packed.turned_values), &mut by_scores[..])], false, 1);
+            multiply(Left::Rows(queries), [(Right::Packed(&packed.transposed_keys), &mut weights[..])], false, 1);
+            multiply(Left::Rows(by_out), [(Right::Packed(&packed.transposed_values), &mut by_scores[..])], false, 1);
             arch.dispatch(Scores {
                 weights: &mut weights,
                 by_scores: &mut by_scores,

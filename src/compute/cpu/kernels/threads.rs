@@ -14,7 +14,7 @@ use rayon::Yield;
 /// Numbers that are worth a thread's while, where something small is done to each.
 pub const PIECE: usize = 1 << 13;
 
-/// How often a thread looks again before it lets others have the processor.
+/// How often a thread looks again before it lets others have the CPU.
 const LOOKS: usize = 1 << 8;
 
 /// Does `work` in the current pool. Until it is done, the pool's other threads look for shares of it and do not sleep.

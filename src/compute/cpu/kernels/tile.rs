@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::packed::{PANEL, PanelRow};
 
-/// How many rows a tile may have, so that its sums fit into the processor's registers beside what they are made of.
+/// How many rows a tile may have, so that its sums fit into the CPU's registers beside what they are made of.
 pub(super) struct TileRows;
 
 impl WithSimd for TileRows {
@@ -98,7 +98,7 @@ impl<L: PanelRow> WithSimd for Times<'_, '_, L> {
     }
 }
 
-/// Memory that is fetched a little at a time while something else is computed: from several places in turn, since processors look ahead on their own
+/// Memory that is fetched a little at a time while something else is computed: from several places in turn, since CPUs look ahead on their own
 /// within each page that they see being read.
 #[derive(Clone, Copy)]
 struct Ahead {
@@ -108,7 +108,7 @@ struct Ahead {
     turn: usize,
 }
 
-/// Bytes that the processor fetches at a time.
+/// Bytes that the CPU fetches at a time.
 const CACHE_LINE: usize = 64;
 
 /// Places that memory is fetched from in turn.
@@ -131,7 +131,7 @@ impl Ahead {
     #[allow(unsafe_code)]
     fn fetch(&mut self) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: hints to the processor, which do nothing at addresses that cannot be read.
+        // SAFETY: hints to the CPU, which do nothing at addresses that cannot be read.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             _mm_prefetch::<_MM_HINT_T1>(self.at.cast());

@@ -25,15 +25,15 @@ pub(super) struct TrainedAttention {
     shape: AttentionShape,
 }
 
-/// What the way back needs.
+/// What the backward pass needs.
 #[derive(Debug)]
 pub(super) struct Kept {
     /// Before their norms, where there are norms: `[tokens, width]`.
     raw_queries: Option<Buffer>,
     raw_keys: Option<Buffer>,
-    /// `[tokens, heads, head_dim]`, normed, turned, and divided by √head_dim.
+    /// `[tokens, heads, head_dim]`, normed, rotated, and divided by √head_dim.
     queries: Buffer,
-    /// `[tokens, key_value_heads, head_dim]`, normed and turned.
+    /// `[tokens, key_value_heads, head_dim]`, normed and rotated.
     keys: Buffer,
     values: Buffer,
     /// `[tokens, heads, head_dim]`.
@@ -98,7 +98,7 @@ impl TrainedAttention {
         linear::backward(projections, x, tokens, [&by_values, &by_queries, &by_keys], gradients)
     }
 
-    /// Heads before their norm, if they have one, and normed, turned by their positions and multiplied by `scale`.
+    /// Heads before their norm, if they have one, and normed, rotated by their positions and multiplied by `scale`.
     fn place(&self, heads: Buffer, norm: Option<&Norm>, memory: &Memory, angles: &[f32], scale: Option<f32>) -> (Option<Buffer>, Buffer) {
         let (raw, mut heads) = match norm {
             Some(norm) => {
@@ -118,7 +118,7 @@ impl TrainedAttention {
         (raw, heads)
     }
 
-    /// The way back through [`Self::place`].
+    /// The backward pass of [`Self::place`].
     fn place_backward(
         &self,
         mut by_heads: Buffer,

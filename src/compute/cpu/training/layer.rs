@@ -1,4 +1,4 @@
-//! One layer of the transformer in training, and the way back through it. Knows nothing of the other layers.
+//! One layer of the transformer in training, and its backward pass. Knows nothing of the other layers.
 
 use super::attention::{self, TrainedAttention};
 use super::linear::{self, Linear, Norm};
@@ -23,7 +23,7 @@ pub(super) struct TrainedLayer {
     down: Linear,
 }
 
-/// What the way back needs beside the layer's input.
+/// What the backward pass needs beside the layer's input.
 #[derive(Debug)]
 pub(super) struct Kept {
     attention: attention::Kept,

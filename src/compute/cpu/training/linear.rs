@@ -1,4 +1,4 @@
-//! A projection, a norm, and the ways back through them. Knows nothing of where in a layer they stand.
+//! A projection, a norm, and their backward passes. Knows nothing of where in a layer they stand.
 
 use burn::nn::RmsNorm;
 
@@ -85,7 +85,7 @@ impl Linear {
         }
     }
 
-    /// The way back to what is trained beside the weight, and to `x` through the adapter.
+    /// The backward pass to what is trained beside the weight, and to `x` through the adapter.
     fn backward_beside(&self, x: &[f32], tokens: &Tokens, by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
         let [from, to] = self.dims();
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.trained) {
@@ -140,7 +140,7 @@ pub(super) fn forward<const N: usize>(projections: [&Linear; N], x: &[f32], toke
     outs
 }
 
-/// The way back through [`forward`], or through [`Linear::add`]: gives the derivatives by `x`, and adds to the gradients of what is trained.
+/// The backward pass of [`forward`], or through [`Linear::add`]: gives the derivatives by `x`, and adds to the gradients of what is trained.
 ///
 /// # Shapes
 /// - x, output: `[tokens, in]`

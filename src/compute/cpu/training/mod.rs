@@ -1,4 +1,4 @@
-//! Training on the processor: the transformer forward, with what is needed on the way back kept, and backward to the gradients of its parameters.
+//! Training on the CPU: the transformer forward, with what is needed in the backward pass kept, and backward to the gradients of its parameters.
 //!
 //! ```text
 //! PrefixGroup ─▶ layers ─▶ hidden states ─▶ logprobs or scores ─▶ the caller's derivatives ─▶ hidden states ─▶ layers ─▶ CpuGradients
@@ -34,7 +34,7 @@ pub use weights::CpuWeights;
 /// The embedding's name.
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
-/// A model in training on the processor. Shares the weights it was made of, and lays out each when it is used.
+/// A model in training on the CPU. Shares the weights it was made of, and lays out each when it is used.
 #[derive(Debug)]
 pub struct CpuTraining {
     embedding: Parameter<2>,
@@ -47,7 +47,7 @@ pub struct CpuTraining {
     memory: Memory,
 }
 
-/// What a pass keeps for the way back.
+/// What a pass keeps for the backward pass.
 #[derive(Clone, Copy, Debug)]
 enum Keep {
     Nothing,
@@ -69,7 +69,7 @@ struct Pass<'a> {
 }
 
 impl CpuTraining {
-    /// A language model with these `weights`; what is frozen gets no gradient. With `checkpointing`, layers are computed again on the way back and take
+    /// A language model with these `weights`; what is frozen gets no gradient. With `checkpointing`, layers are computed again in the backward pass and take
     /// less memory; the bits are the same.
     ///
     /// # Errors

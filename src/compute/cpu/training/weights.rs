@@ -34,7 +34,7 @@ impl CpuWeights {
         copy.outcome
     }
 
-    /// The weights of `model`, which is on the processor, without a copy of those that are f32 and nothing else holds. It is without
+    /// The weights of `model`, which is on the CPU, without a copy of those that are f32 and nothing else holds. It is without
     /// them until [`Self::give_back`].
     ///
     /// # Errors

@@ -63,7 +63,14 @@ impl GpuDecoder {
             0,
             1,
             inner_tiles,
-            Cut { rows: rows_of_cube, columns: columns_of_cube, together, planes: [1, 1, PLANES], left_turned: false, right_turned: true },
+            Cut {
+                rows: rows_of_cube,
+                columns: columns_of_cube,
+                together,
+                planes: [1, 1, PLANES],
+                left_transposed: false,
+                right_transposed: true,
+            },
             self.element,
         );
     }

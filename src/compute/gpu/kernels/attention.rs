@@ -73,14 +73,14 @@ pub(in crate::compute::gpu) fn place_heads<E: Float>(
     let place = row * comptime!(PLACE);
     let position = places[place + 1];
     if comptime!(parts.rotary) {
-        let is_turned = head < heads + key_value_heads;
-        if is_turned {
+        let is_rotated = head < heads + key_value_heads;
+        if is_rotated {
             let angle = f32::cast_from(position) * angles[unit];
             let cosine = angle.cos();
             let sine = angle.sin();
-            let turned = first * cosine - second * sine;
+            let rotated = first * cosine - second * sine;
             second = second * cosine + first * sine;
-            first = turned;
+            first = rotated;
         }
     }
     if head < heads {

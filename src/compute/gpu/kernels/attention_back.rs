@@ -1,13 +1,13 @@
-//! The way back through attention and the turning of heads, without atomic additions: first to the queries, then to keys and values. Sequences are rows of one
+//! The backward pass of attention and the rotation of heads, without atomic additions: first to the queries, then to keys and values. Sequences are rows of one
 //! length, each from its first position on. Knows nothing of weights.
 
 use cubecl::prelude::*;
 
 use super::{Attention, UNITS};
 
-/// The way back to the queries (Dao 2023, arXiv 2307.08691, algorithm 2). A cube a row and a few query heads with the same keys, whose planes take turns with the
+/// The backward pass to the queries (Dao 2023, arXiv 2307.08691, algorithm 2). A cube a row and a few query heads with the same keys, whose planes take turns with the
 /// keys. With p the probabilities, which come from the scores and their normalizers, and δ = by_out · out: by_query = Σ p · (by_out · value − δ) · key · scale,
-/// turned back.
+/// rotated back.
 ///
 /// # Shapes
 /// - queries, out, by_out: `[rows, heads · head_dim]`
@@ -131,8 +131,8 @@ pub(in crate::compute::gpu) fn attend_back_to_queries(
     }
 }
 
-/// The way back to keys and values, after that to the queries, which leaves `deltas`. A cube a row and key head, whose planes take turns with the queries that see
-/// it: by_value = Σ p · by_out, by_key = Σ p · (by_out · value − δ) · query · scale, turned back.
+/// The backward pass to keys and values, after that to the queries, which leaves `deltas`. A cube a row and key head, whose planes take turns with the queries that see
+/// it: by_value = Σ p · by_out, by_key = Σ p · (by_out · value − δ) · query · scale, rotated back.
 ///
 /// # Shapes
 /// As for [`attend_back_to_queries`].
@@ -261,9 +261,9 @@ fn put_pair(
         let angle = f32::cast_from(position as u32) * angles[pair];
         let cosine = angle.cos();
         let sine = angle.sin();
-        let turned = first * cosine + second * sine;
+        let rotated = first * cosine + second * sine;
         second = second * cosine - first * sine;
-        first = turned;
+        first = rotated;
     }
     by_qkv[to] = first;
     by_qkv[to + half] = second;

@@ -1,4 +1,4 @@
-//! The ways back through norms and activations. Knows nothing of attention, nor of what a gradient is for.
+//! Backward passes of norms and activations. Knows nothing of attention, nor of what a gradient is for.
 
 use cubecl::prelude::*;
 
@@ -9,7 +9,7 @@ pub(in crate::compute::gpu) const COLUMNS: usize = 32;
 /// See [`COLUMNS`].
 pub(in crate::compute::gpu) const ROWS_AT_ONCE: usize = 16;
 
-/// The way back through [`norm`](super::norm) of all rows: with scale = 1 / √(mean x² + ε) and by = scale · weight · by_out, by_x is
+/// The backward pass of [`norm`](super::norm) of all rows: with scale = 1 / √(mean x² + ε) and by = scale · weight · by_out, by_x is
 /// by − x · scale² · mean(x · by). A cube a row.
 ///
 /// # Shapes
@@ -90,7 +90,7 @@ pub(in crate::compute::gpu) fn norm_weight_back(
     }
 }
 
-/// The way back through [`swiglu`](super::swiglu).
+/// The backward pass of [`swiglu`](super::swiglu).
 ///
 /// # Shapes
 /// - gate_up, by_gate_up: `[rows, 2 · width]`

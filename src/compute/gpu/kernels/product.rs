@@ -20,18 +20,18 @@ pub(in crate::compute::gpu) struct Cut {
     /// How many planes of a cube stand under each other, beside each other, and share the inner dimension: [`PLANES`] in all.
     pub(in crate::compute::gpu) planes: [usize; 3],
     /// Whether the left factor is the transpose of what is given.
-    pub(in crate::compute::gpu) left_turned: bool,
+    pub(in crate::compute::gpu) left_transposed: bool,
     /// The same of the right one.
-    pub(in crate::compute::gpu) right_turned: bool,
+    pub(in crate::compute::gpu) right_transposed: bool,
 }
 
 impl Cut {
     fn left_layout(self) -> cmma::MatrixLayout {
-        if self.left_turned { cmma::MatrixLayout::ColMajor } else { cmma::MatrixLayout::RowMajor }
+        if self.left_transposed { cmma::MatrixLayout::ColMajor } else { cmma::MatrixLayout::RowMajor }
     }
 
     fn right_layout(self) -> cmma::MatrixLayout {
-        if self.right_turned { cmma::MatrixLayout::ColMajor } else { cmma::MatrixLayout::RowMajor }
+        if self.right_transposed { cmma::MatrixLayout::ColMajor } else { cmma::MatrixLayout::RowMajor }
     }
 }
 

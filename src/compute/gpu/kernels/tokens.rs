@@ -44,7 +44,7 @@ pub(in crate::compute::gpu) fn logprobs(logits: &Tensor<f32>, targets: &Tensor<i
     }
 }
 
-/// The way back through [`logprobs`] to the logits: derivative · (one-hot − probabilities), as products read it. A unit a logit; what is past the rows is 0.
+/// The backward pass of [`logprobs`] to the logits: derivative · (one-hot − probabilities), as products read it. A unit a logit; what is past the rows is 0.
 ///
 /// # Shapes
 /// - logits: `[rows, columns]`
@@ -112,7 +112,7 @@ pub(in crate::compute::gpu) fn link_rows(numbers: &Tensor<i32>, links: &mut Tens
     }
 }
 
-/// The way back to a table whose rows of these numbers were taken: each is the sum over all that took it, in their order. A cube a number.
+/// The backward pass to a table whose rows of these numbers were taken: each is the sum over all that took it, in their order. A cube a number.
 ///
 /// # Shapes
 /// - numbers: `[rows]`

@@ -1,4 +1,4 @@
-//! Attention among the tokens of each row, and the way back through it. Knows nothing of projections.
+//! Attention among the tokens of each row, and its backward pass. Knows nothing of projections.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;

@@ -44,7 +44,7 @@ impl ScoredTokens {
         let in_tiles = have_tiles(&weight.numbers.client, dims.iter().copied());
         let nodes = [hidden.node, weight.node];
         let [hidden, weight] = [hidden.numbers, weight.numbers].map(|numbers| Matrix::new(&[numbers], in_tiles));
-        let logits = hidden.plain().product(&if tied { weight.turned() } else { weight.plain() });
+        let logits = hidden.plain().product(&if tied { weight.transposed() } else { weight.plain() });
         let [tokens, vocab_size] = [logits.shape()[0], logits.shape()[1]];
         let found = empty([tokens, FOUND], &logits);
         kernels::logprobs::launch(
@@ -86,22 +86,22 @@ impl ScoredTokens {
             by_logits.in_tiles,
             by_logits.element(),
         );
-        let by_hidden = by_logits.plain().product(&if tied { weight.plain() } else { weight.turned() });
+        let by_hidden = by_logits.plain().product(&if tied { weight.plain() } else { weight.transposed() });
         let by_weight = (!frozen).then(|| match tied {
-            true => by_logits.turned().product(&hidden.plain()),
-            false => hidden.turned().product(&by_logits.plain()),
+            true => by_logits.transposed().product(&hidden.plain()),
+            false => hidden.transposed().product(&by_logits.plain()),
         });
         let nothing = empty([1], &logits);
-        let end: Tensor<1> = record(Known, nodes, [Some(by_hidden), by_weight], nothing)?;
+        let end: Tensor<1> = record(KnownDerivatives, nodes, [Some(by_hidden), by_weight], nothing)?;
         end.is_autodiff().then(|| end.backward())
     }
 }
 
 /// The end of a computation whose derivatives are known.
 #[derive(Debug)]
-struct Known;
+struct KnownDerivatives;
 
-impl Backward<Cube, 2> for Known {
+impl Backward<Cube, 2> for KnownDerivatives {
     type State = [Option<CubeTensor>; 2];
 
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Reached, _: &mut Checkpointer) {

@@ -41,7 +41,7 @@ pub(super) struct Matrix {
 #[derive(Clone, Debug)]
 pub(super) struct Factor<'a> {
     matrix: &'a Matrix,
-    turned: bool,
+    transposed: bool,
     columns: Range<usize>,
 }
 
@@ -106,12 +106,12 @@ impl Matrix {
 
     /// The matrix itself.
     pub(super) fn plain(&self) -> Factor<'_> {
-        Factor { matrix: self, turned: false, columns: 0..self.columns }
+        Factor { matrix: self, transposed: false, columns: 0..self.columns }
     }
 
     /// Its transpose.
-    pub(super) fn turned(&self) -> Factor<'_> {
-        Factor { turned: true, ..self.plain() }
+    pub(super) fn transposed(&self) -> Factor<'_> {
+        Factor { transposed: true, ..self.plain() }
     }
 
     /// Some of its columns.
@@ -123,7 +123,7 @@ impl Matrix {
 impl Factor<'_> {
     /// `[rows, columns]`.
     fn dims(&self) -> [usize; 2] {
-        if self.turned { [self.columns.len(), self.matrix.rows] } else { [self.matrix.rows, self.columns.len()] }
+        if self.transposed { [self.columns.len(), self.matrix.rows] } else { [self.matrix.rows, self.columns.len()] }
     }
 
     /// The product of two factors, both in tiles or both not; f32.
@@ -137,13 +137,13 @@ impl Factor<'_> {
             true => Cube::float_slice(numbers.clone(), &[Slice::full(), Slice::from(self.columns.clone())]),
             false => numbers.clone(),
         };
-        if self.turned { Cube::float_transpose(part) } else { part }
+        if self.transposed { Cube::float_transpose(part) } else { part }
     }
 
     /// How many tiles lie before its first, and between one and the next of its rows and of its columns.
     fn strides(&self) -> [usize; 3] {
         let across = self.matrix.columns / TILE;
-        let [row, column] = if self.turned { [1, across] } else { [across, 1] };
+        let [row, column] = if self.transposed { [1, across] } else { [across, 1] };
         [self.columns.start / TILE, row, column]
     }
 
@@ -151,9 +151,10 @@ impl Factor<'_> {
         let ([rows, inner], [_, columns]) = (self.dims(), right.dims());
         // Zeros follow the rows of what is given, which are the inner ones of its transpose.
         let tiles = |numbers: usize, is_padded: bool| if is_padded { numbers.next_multiple_of(ROWS) / TILE } else { numbers / TILE };
-        let (row_tiles, inner_tiles, column_tiles) = (tiles(rows, !self.turned), tiles(inner, self.turned), columns / TILE);
-        let usual_rows = if self.turned { row_tiles } else { USUAL_ROWS };
-        let cut = Cut { left_turned: self.turned, right_turned: right.turned, ..cut(usual_rows, inner_tiles, column_tiles) };
+        let (row_tiles, inner_tiles, column_tiles) = (tiles(rows, !self.transposed), tiles(inner, self.transposed), columns / TILE);
+        let usual_rows = if self.transposed { row_tiles } else { USUAL_ROWS };
+        let cut =
+            Cut { left_transposed: self.transposed, right_transposed: right.transposed, ..cut(usual_rows, inner_tiles, column_tiles) };
         let [planes_down, planes_across, _] = cut.planes;
         let cubes_down = row_tiles.div_ceil(cut.rows * planes_down);
         let cubes_across = column_tiles.div_ceil(cut.columns * planes_across);
@@ -198,7 +199,7 @@ fn cut(rows: usize, inner: usize, columns: usize) -> Cut {
     };
     // All tiles of a plane at once are few enough for its registers.
     let together = if inner.is_multiple_of(2 * planes[2]) { 2 } else { 1 };
-    Cut { rows: of_rows, columns: of_columns, together, planes, left_turned: false, right_turned: false }
+    Cut { rows: of_rows, columns: of_columns, together, planes, left_transposed: false, right_transposed: false }
 }
 
 /// What products are computed from.
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn products_are_right_whichever_factor_is_turned() {
+    fn products_are_right_whichever_factor_is_transposed() {
         let client = on_gpu(&[0.0], [1, 1]).client;
         for [rows, inner, columns] in [[5, 32, 48], [130, 64, 80], [64, 1040, 16], [7, 9, 11], [640, 96, 1024]] {
             let in_tiles = have_tiles(&client, [inner, columns].into_iter());
@@ -267,11 +268,15 @@ mod tests {
             let expected = each(rows, columns, &|row, column| sum(inner, &|at| left[row * inner + at] * right[at * columns + column]));
             assert_eq!(values(x.plain().product(&weight.plain())), expected, "{rows}, {inner}, {columns}");
             let expected = each(rows, inner, &|row, at| sum(columns, &|column| by[row * columns + column] * right[at * columns + column]));
-            assert_eq!(values(gradient.plain().product(&weight.turned())), expected, "{rows}, {inner}, {columns}: to the left");
+            assert_eq!(values(gradient.plain().product(&weight.transposed())), expected, "{rows}, {inner}, {columns}: to the left");
             let part = columns / 2 / TILE * TILE..columns;
             let expected =
                 each(inner, part.len(), &|at, column| sum(rows, &|row| left[row * inner + at] * by[row * columns + part.start + column]));
-            assert_eq!(values(x.turned().product(&gradient.columns(part.clone()))), expected, "{rows}, {inner}, {columns}: to the right");
+            assert_eq!(
+                values(x.transposed().product(&gradient.columns(part.clone()))),
+                expected,
+                "{rows}, {inner}, {columns}: to the right"
+            );
         }
     }
 }

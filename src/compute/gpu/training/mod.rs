@@ -1,4 +1,4 @@
-//! Training on a GPU: the transformer's pass in operations of our own, each with its way back, which autodiff strings together.
+//! Training on a GPU: the transformer's pass in operations of our own, each with its backward pass, which autodiff strings together.
 //!
 //! Computes what [`Decoder::forward`] computes of burn's operations, which would be some dozens where one of these is one or two launches; the GPU is faster than
 //! launches come. Products are of bf16 where the GPU knows it, as under PyTorch's autocast: weights, gradients and what is between the products are f32.
@@ -48,7 +48,7 @@ pub fn hidden(decoder: &Decoder, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
 fn attended(layer: &Layer, x: Tensor<2>, rows: &Rows) -> Option<Tensor<2>> {
     let attention = &layer.self_attn;
     let shape = AttentionShape::from_attention(attention);
-    let mut qkv = beside([&attention.q_proj, &attention.k_proj, &attention.v_proj], &x)?;
+    let mut qkv = fused([&attention.q_proj, &attention.k_proj, &attention.v_proj], &x)?;
     if let (Some(query_norm), Some(key_norm)) = (&attention.q_norm, &attention.k_norm) {
         let tokens = qkv.dims()[0];
         let [queries, keys] = [shape.query_width(), shape.key_width()];
@@ -59,14 +59,14 @@ fn attended(layer: &Layer, x: Tensor<2>, rows: &Rows) -> Option<Tensor<2>> {
         let parts = [of_heads(query_norm, 0, queries)?, of_heads(key_norm, queries, keys)?, qkv.clone().narrow(1, queries + keys, keys)];
         qkv = Tensor::cat(parts.to_vec(), 1);
     }
-    beside([&attention.o_proj], &attention::attention(shape, &qkv, rows)?)
+    fused([&attention.o_proj], &attention::attention(shape, &qkv, rows)?)
 }
 
 /// # Shapes
 /// - x, output: `[tokens, hidden_size]`
 fn transformed(layer: &Layer, x: Tensor<2>) -> Option<Tensor<2>> {
-    let gate_up = beside([&layer.mlp.gate_proj, &layer.mlp.up_proj], &x)?;
-    beside([&layer.mlp.down_proj], &swiglu::swiglu(&gate_up)?)
+    let gate_up = fused([&layer.mlp.gate_proj, &layer.mlp.up_proj], &x)?;
+    fused([&layer.mlp.down_proj], &swiglu::swiglu(&gate_up)?)
 }
 
 /// What projections make of one input, beside each other.
@@ -74,7 +74,7 @@ fn transformed(layer: &Layer, x: Tensor<2>) -> Option<Tensor<2>> {
 /// # Shapes
 /// - x: `[tokens, in]`
 /// - output: `[tokens, out of all]`
-fn beside<const N: usize>(projections: [&Projection; N], x: &Tensor<2>) -> Option<Tensor<2>> {
+fn fused<const N: usize>(projections: [&Projection; N], x: &Tensor<2>) -> Option<Tensor<2>> {
     let weights = projections.map(|projection| projection.weight.val());
     let widths = weights.each_ref().map(|weight| weight.dims()[1]);
     let mut out = product::products(x, &weights)?;

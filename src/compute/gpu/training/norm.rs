@@ -1,4 +1,4 @@
-//! A norm and the way back through it. Knows nothing of where it stands.
+//! A norm and its backward pass. Knows nothing of where it stands.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;

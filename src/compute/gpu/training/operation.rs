@@ -39,7 +39,7 @@ impl Operand {
     }
 }
 
-/// The tensor that an operation found, recorded with what its way back needs; `None` when some of its operands have autodiff and others have not.
+/// The tensor that an operation found, recorded with what its backward pass needs; `None` when some of its operands have autodiff and others have not.
 pub(super) fn record<O, const N: usize, const D: usize>(
     operation: O,
     nodes: [Option<NodeGuard>; N],

@@ -1,4 +1,4 @@
-//! Matrix products and the way back through them: f32 in and out, computed by tensor cores from bf16.
+//! Matrix products and their backward pass: f32 in and out, computed by tensor cores from bf16.
 //!
 //! What PyTorch's autocast does: weights, and gradients of them, stay f32. Knows nothing of layers.
 
@@ -55,12 +55,12 @@ impl<const N: usize> Backward<Cube, N> for Products {
         let by_out = Matrix::new(&[gradients.consume::<Cube>(&ops.node)], x.in_tiles);
         let mut parents = ops.parents.into_iter();
         if let Some(node) = parents.next().flatten() {
-            gradients.register::<Cube>(node.id, by_out.plain().product(&weights.turned()));
+            gradients.register::<Cube>(node.id, by_out.plain().product(&weights.transposed()));
         }
         let mut first = 0;
         for (node, width) in parents.zip(widths) {
             if let Some(node) = node {
-                gradients.register::<Cube>(node.id, x.turned().product(&by_out.columns(first..first + width)));
+                gradients.register::<Cube>(node.id, x.transposed().product(&by_out.columns(first..first + width)));
             }
             first += width;
         }

@@ -1,4 +1,4 @@
-//! SwiGLU and the way back through it. Knows nothing of projections.
+//! SwiGLU and its backward pass. Knows nothing of projections.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
