@@ -1,8 +1,9 @@
-//! Decoding where sequences come and go one by one, on any device that can hold them so. Knows nothing of text, weights or kernels.
+//! Continuous batching: sequences come and go one by one (Yu et al. 2022, "Orca"). Knows nothing of text, weights or kernels.
 //!
-//! A step computes one position of every active response, and the prompts of those that are about to begin: as one list of positions, without
-//! padding. A prompt is computed once for all of its responses. When a response is finished, the next one takes its place in the next step, so that steps
-//! stay full until the last responses run out (continuous batching; Yu et al. 2022, "Orca").
+//! A step computes one position of every active response, and the prompts of responses about to begin,
+//! as one list of positions without padding. A prompt is computed once for all of its responses.
+//! A finished response is replaced by the next one in the next step: steps stay full until the last
+//! responses run out.
 
 use std::collections::VecDeque;
 
@@ -13,22 +14,24 @@ use crate::token_lists::TokenLists;
 
 /// A model with the memory of its sequences.
 pub(super) trait SequenceDecoder {
-    /// Prompt tokens of one step, so that the memory of a step is bounded.
+    /// Prompt tokens of one step. Bounds the memory of a step.
     const PREFILL_TOKENS: usize;
     /// Whether a prefill of a few prompts takes as long as one of [`Self::PREFILL_TOKENS`] tokens: prompts of later responses are then added to it.
     const PREFILLS_AHEAD: bool;
 
-    /// Begins a sequence of at most so many positions of its own, after those of `prefix`, which grows no more; `None` when there is no memory for it.
+    /// Begins a sequence of at most `positions` positions of its own, after those of `prefix`. The prefix
+    /// no longer grows. `None` when there is no memory for it.
     fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize>;
 
-    /// Ends a sequence; none that has it as its prefix is used any more.
+    /// Ends a sequence. No sequence with this prefix is used afterwards.
     fn close(&mut self, sequence: usize);
 
-    /// Computes prompts, and the last token of each response that has one; the spans' sequences hold them afterwards.
+    /// Computes prompts, and the last token of each response with a token. The spans' sequences hold them
+    /// afterwards.
     fn forward(&mut self, prompts: &[Span<'_>], responses: &[Span<'_>]) -> Result<(), GenerationError>;
 
-    /// Samples each response's next token, which comes after all that its sequence holds. Responses to one prompt that begin have that prompt's sequence, and
-    /// stand together.
+    /// Samples each response's next token, behind the tokens of its sequence. Responses without a token
+    /// have the sequence of their prompt; those of one prompt stand together.
     fn sample(&mut self, responses: Vec<(usize, &mut ActiveResponse)>, sampling: &Sampling) -> Result<(), GenerationError>;
 }
 
@@ -38,28 +41,28 @@ struct Lane<'a> {
     sequence: usize,
 }
 
-/// A prompt whose responses are being sampled.
+/// A prompt with active responses.
 struct Prefill {
     sequence: usize,
     /// How many of its responses are not finished.
     unfinished: usize,
 }
 
-/// A prompt that is computed in the next step, and its sequence.
+/// A prompt of the next step, and its sequence.
 #[derive(Clone, Copy)]
 struct ToPrefill {
     prompt: usize,
     sequence: usize,
 }
 
-/// Samples all `responses`, which are in the order of their prompts, at most `places` at a time, and as many as there is memory for when all are at their
-/// longest.
+/// Samples all `responses`, ordered by prompt. At most `lanes` are active at a time, and only as many as
+/// fit into memory at their full length.
 pub(super) fn run<D: SequenceDecoder>(
     decoder: D,
     prompts: &TokenLists,
     responses: &mut [ActiveResponse],
     sampling: &Sampling,
-    places: usize,
+    lanes: usize,
     observe: Observe<'_>,
 ) -> Result<(), GenerationError> {
     let prompts: Vec<&[i32]> = prompts.iter().collect();
@@ -71,7 +74,7 @@ pub(super) fn run<D: SequenceDecoder>(
     let mut token_count = 0;
     loop {
         let mut to_prefill = Vec::new();
-        while batch.lanes.len() < places.max(1) {
+        while batch.lanes.len() < lanes.max(1) {
             let Some(next) = waiting.front() else { break };
             let Some(sequence) = batch.admit(next, &unfinished, &mut to_prefill) else { break };
             // There is one, it was looked at.
@@ -117,7 +120,8 @@ impl<D: SequenceDecoder> Batch<'_, D> {
         sequence
     }
 
-    /// The sequence of a prompt, which joins `to_prefill` if it is new; `None` if there is no room for it in this step.
+    /// The sequence of a prompt. A new prompt joins `to_prefill`. `None` if there is no room for it in this
+    /// step.
     fn open_prompt(&mut self, prompt: usize, unfinished: &[usize], to_prefill: &mut Vec<ToPrefill>) -> Option<usize> {
         if let Some(Prefill { sequence, .. }) = self.prefills[prompt] {
             return Some(sequence);
@@ -150,14 +154,14 @@ impl<D: SequenceDecoder> Batch<'_, D> {
         });
         decoder.forward(&of_prompts, &of_responses.collect::<Vec<_>>())?;
         let of_each = lanes.iter_mut().map(|lane| {
-            // A response that begins follows its prompt, which has been computed.
+            // A response without a token follows its prompt. The prompt has been computed.
             let prompt = if lane.response.tokens.is_empty() { prefills[lane.response.prompt].as_ref() } else { None };
             (prompt.map_or(lane.sequence, |prefill| prefill.sequence), &mut *lane.response)
         });
         decoder.sample(of_each.collect(), sampling)
     }
 
-    /// Frees the places of finished responses, and prompts whose last one that was.
+    /// Frees the lanes of finished responses, and prompts without further responses.
     fn retire(&mut self) {
         let Self { decoder, prefills, lanes, .. } = self;
         lanes.retain(|lane| {

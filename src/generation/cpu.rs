@@ -1,5 +1,6 @@
-//! The CPU as an engine. What is computed beside a position does not change its bits (see [`kernels`](crate::compute::cpu::kernels)), so neither do
-//! the number of places, or who is finished when. Knows nothing of prompts or text.
+//! The CPU as an engine. The bits of a position do not depend on the positions computed beside it (see
+//! [`kernels`](crate::compute::cpu::kernels)), nor on the batch size or the order of finishing. Knows
+//! nothing of prompts or text.
 
 use super::continuous::{self, SequenceDecoder};
 use super::engine::{Engine, Limits};
@@ -9,7 +10,7 @@ use crate::compute::cpu::kernels;
 use crate::compute::{CpuCache, CpuDecoder, Span};
 use crate::token_lists::TokenLists;
 
-/// What keys and values take at most, unless there is less memory.
+/// The default limit for keys and values.
 const CACHE_BYTES: usize = 2 << 30;
 
 /// A model on the CPU.
@@ -47,11 +48,11 @@ struct CpuSequences<'a> {
     /// How many positions the cache may hold.
     most_positions: usize,
     sequences: Vec<Sequence>,
-    /// Sequences that follow a prefix.
+    /// How many sequences have a prefix.
     responses: usize,
-    /// What the cache will hold if every sequence in it grows to its limit.
+    /// The positions of the cache if every sequence in it grows to its limit.
     reserved: usize,
-    /// Of one step; kept so that its memory is used again.
+    /// Of one step; kept to reuse its memory.
     logits: Vec<f32>,
 }
 
@@ -97,7 +98,7 @@ impl SequenceDecoder for CpuSequences<'_> {
 
     fn forward(&mut self, prompts: &[Span<'_>], responses: &[Span<'_>]) -> Result<(), GenerationError> {
         let width = self.decoder.hidden_size();
-        // In one pass, so that weights are read once.
+        // One pass: weights are read from memory once.
         let spans = [prompts, responses].concat();
         let hidden = self.decoder.forward(&spans, &mut self.cache)?;
         let mut end = 0;
@@ -111,7 +112,7 @@ impl SequenceDecoder for CpuSequences<'_> {
     }
 
     fn sample(&mut self, responses: Vec<(usize, &mut ActiveResponse)>, sampling: &Sampling) -> Result<(), GenerationError> {
-        // The responses that begin now share the logits of their prompt.
+        // Responses without a token share the logits of their prompt.
         let mut rows = Vec::new();
         let mut last = None;
         let mut uses = Vec::new();
@@ -124,7 +125,7 @@ impl SequenceDecoder for CpuSequences<'_> {
             uses.last_mut().into_iter().for_each(|uses| *uses += 1);
         }
         self.decoder.head(&rows, &mut self.logits);
-        // Sampling uses up the logits: those that are shared are copied for all but the last.
+        // Sampling uses up the logits: shared logits are copied for all responses but the last.
         let mut work = Vec::with_capacity(responses.len());
         let mut responses = responses.into_iter().map(|(_, response)| response);
         for (logits, uses) in self.logits.chunks_exact_mut(self.decoder.outputs().max(1)).zip(uses) {

@@ -1,4 +1,4 @@
-//! What a generator samples with. Knows no device.
+//! The interface between a generator and a model with a way to sample from it. Knows no device.
 
 use std::fmt::Debug;
 
@@ -9,7 +9,7 @@ use crate::token_lists::TokenLists;
 /// How much is computed at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Responses that are sampled together, at most.
+    /// The most responses sampled together.
     pub(super) batch_size: usize,
     /// Bytes of keys and values, at most, but for a single response.
     pub(super) cache_bytes: usize,
@@ -17,10 +17,10 @@ pub(super) struct Limits {
 
 /// A model and a way to sample from it.
 pub(super) trait Engine: Debug + Send + Sync {
-    /// What keys and values take at most, unless there is less memory.
+    /// The default limit for keys and values, in bytes.
     fn cache_bytes(&self) -> usize;
 
-    /// Samples all `responses`, which are in the order of their prompts.
+    /// Samples all `responses`, ordered by prompt.
     fn sample(
         &self,
         prompts: &TokenLists,

@@ -45,7 +45,8 @@ impl Generator {
         Ok(Self::with_model(backend_for(device).load_sampling_model(checkpoint, device)?))
     }
 
-    /// An engine for a model, where the model is. On the CPU it lays the weights out anew; what else holds the model keeps them in memory twice.
+    /// An engine for a model, on the model's device. On the CPU it lays the weights out anew: another owner
+    /// of the model keeps them in memory twice.
     ///
     /// # Errors
     /// When a weight is not f32.
@@ -54,12 +55,12 @@ impl Generator {
         Ok(Self::with_model(backend_for(&model.device()).sampling_model(model)?))
     }
 
-    /// The reference on any device: what other engines are compared with.
+    /// The reference on any device. Other engines are compared with it.
     pub fn with_reference(model: CausalLm) -> Self {
         Self::with_model(SamplingModel::Reference(Box::new(without_graph(model))))
     }
 
-    /// Kernels of our own on a GPU that cubecl knows, with the weights of a model that may be elsewhere.
+    /// Kernels of our own on a GPU known to cubecl, with the weights of a model on any device.
     ///
     /// # Errors
     /// When a weight cannot be read.
@@ -89,10 +90,12 @@ impl Generator {
     /// Samples a response for every seed of every prompt, `batch_size` responses at a time.
     ///
     /// A response depends on its seed and its prompt alone: on the CPU to the last bit, and so on a GPU in bf16 if the model's sizes are multiples of 16;
-    /// otherwise, and with the reference, logits differ in the last bits between batches, so that equal results are only promised for equal calls.
+    /// otherwise, and with the reference, logits differ in the last bits between batches: equal results are
+    /// only promised for equal calls.
     ///
     /// # Errors
-    /// A prompt that leaves no room for a response, settings out of range, logits that are not finite, or an interruption.
+    /// A prompt without room for a response, settings out of range, logits that are not finite, or an
+    /// interruption.
     pub fn generate(
         &self,
         prompts: &TokenLists,
@@ -106,7 +109,8 @@ impl Generator {
         self.run(prompts, responses, sampling, batch_size, observe)
     }
 
-    /// Samples responses that are as long as `lengths` says, one list a prompt, whatever is drawn: for measurements. Otherwise as [`Self::generate`].
+    /// Samples responses of exactly these `lengths`, one list a prompt, whatever the tokens: for
+    /// measurements. Otherwise as [`Self::generate`].
     ///
     /// # Errors
     /// As for [`Self::generate`].

@@ -1,4 +1,5 @@
-//! A GPU as an engine: tokens are sampled there too, so that nothing but them comes back. Knows nothing of prompts or text.
+//! A GPU as an engine: tokens are sampled there too, and only tokens come back. Knows nothing of prompts
+//! or text.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +13,7 @@ use crate::token_lists::TokenLists;
 /// Prompt tokens of one step.
 const PREFILL_TOKENS: usize = 4096;
 
-/// What keys and values take at most.
+/// The default limit for keys and values.
 const CACHE_BYTES: usize = 4 << 30;
 
 /// A model on a GPU, with the cache of the last call.
@@ -62,14 +63,15 @@ struct GpuSequences<'a> {
 }
 
 impl<'a> GpuSequences<'a> {
-    /// With room for as many of the `responses` as go together, and for prompts that are computed ahead; for fewer at a time where that would take more than
-    /// the limit, but for one response at least. In an `earlier` cache if that is large enough.
+    /// With room for as many of the `responses` as go together, and for prompts computed ahead. Where this
+    /// would take more than the limit, for fewer at a time, but for one response at least. Uses an
+    /// `earlier` cache if it is large enough.
     fn new(decoder: &'a GpuDecoder, prompts: &TokenLists, responses: &[ActiveResponse], limits: Limits, earlier: Option<GpuCache>) -> Self {
         let longest_prompt = prompts.lengths().max().unwrap_or(0);
         let longest_response = responses.iter().map(|response| response.limit).max().unwrap_or(0);
         let places = limits.batch_size.clamp(1, responses.len().max(1));
         let wanted = places * (longest_prompt + longest_response) + PREFILL_TOKENS + longest_prompt;
-        // A prompt may lie anywhere: what is free on one side of it must hold a response.
+        // A prompt may lie anywhere: the free memory on one side of it must hold a response.
         let least = longest_prompt + 2 * longest_response;
         let most = limits.cache_bytes / decoder.cache_bytes_per_position().max(1);
         let (positions, sequences) = (wanted.min(most).max(least), places + prompts.rows());
@@ -99,7 +101,7 @@ impl SequenceDecoder for &mut GpuSequences<'_> {
 
     fn forward(&mut self, prompts: &[Span<'_>], responses: &[Span<'_>]) -> Result<(), GenerationError> {
         self.decoder.forward(prompts, &mut self.cache)?;
-        // Apart, so that it is a pass that has been recorded.
+        // A pass of its own: the one with a recording.
         Ok(self.decoder.forward(responses, &mut self.cache)?)
     }
 

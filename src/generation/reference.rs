@@ -1,7 +1,7 @@
 //! The reference as an engine: decoding in batches of rows of one length, on any device. Knows nothing of text.
 //!
-//! Each prompt is computed once, its responses grow together, finished ones leave the batch. Rows of a batch stand left-padded, so that every step adds
-//! one column. Batches are a function of the prompts' lengths alone.
+//! Each prompt is computed once, its responses grow together, finished ones leave the batch. Rows of a
+//! batch are left-padded: every step adds one column. Batches are a function of the prompts' lengths alone.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
@@ -25,7 +25,7 @@ impl ReferenceEngine {
 }
 
 impl Engine for ReferenceEngine {
-    /// A batch has the memory that it needs.
+    /// A batch takes as much memory as it needs.
     fn cache_bytes(&self) -> usize {
         usize::MAX
     }
@@ -75,7 +75,7 @@ fn run(
     }
 }
 
-/// Responses that grow together, one a row of the cache.
+/// Active responses, one a row of the cache.
 struct Batch<'a> {
     model: &'a CausalLm,
     device: Device,
@@ -83,7 +83,7 @@ struct Batch<'a> {
     /// How many columns of the cache stand before each row's first token.
     padding: Vec<usize>,
     cache: KvCache,
-    /// `[rows, vocabulary]`: what the next tokens are sampled from, and no longer logits once they were.
+    /// `[rows, vocabulary]`: the logits of the next tokens; of no meaning once these are sampled.
     logits: Vec<f32>,
 }
 
@@ -141,7 +141,7 @@ impl<'a> Batch<'a> {
         self.rows.retain(|row| row.finished.is_none());
     }
 
-    /// Feeds the sampled tokens back; a finished row that is still here feeds its last one again, to no effect.
+    /// Feeds the sampled tokens back. A finished row in the batch feeds its last token again, to no effect.
     fn step(&mut self) -> Result<(), GenerationError> {
         let tokens = self.rows.iter().map(|row| row.tokens.last().copied().unwrap_or_default()).collect();
         let tokens = integers(tokens, &self.device).reshape([self.rows.len(), 1]);

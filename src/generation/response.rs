@@ -5,7 +5,7 @@ use super::{GenerationError, SampledToken, Sampler, Sampling};
 /// Why a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// With one of the end tokens, which is its last token.
+    /// With one of the end tokens, its last token.
     Stop,
     /// At the limit of new or total tokens, without an end token.
     Length,
@@ -21,7 +21,7 @@ impl FinishReason {
     }
 }
 
-/// One response that is being, or has been, sampled.
+/// One response, active or finished.
 pub(super) struct ActiveResponse {
     /// The row of its prompt.
     pub(super) prompt: usize,
@@ -49,7 +49,7 @@ impl ActiveResponse {
         Ok(())
     }
 
-    /// The number that its next token is sampled with, where that is done elsewhere: in [0, 1).
+    /// The random number of its next token, for a sampler elsewhere: in [0, 1).
     #[cfg(feature = "gpu")]
     pub(super) fn uniform(&mut self) -> f32 {
         // The nearest f32 may be 1.
@@ -67,7 +67,7 @@ impl ActiveResponse {
         }
     }
 
-    /// That the logits of its next token are not finite, of which that token's is the first.
+    /// The error of logits that are not finite: `token` is the first with such a logit.
     pub(super) fn broken(&self, token: usize, logit: f32) -> GenerationError {
         GenerationError::Logits { row: self.prompt, step: self.tokens.len(), token, logit }
     }

@@ -31,7 +31,7 @@ pub use reward::{Comparison, rewards};
 pub use schedule::{Decay, Schedule};
 pub use trainer::{Settings, Skipped, StepMetrics, Trainer};
 
-/// That a micro-batch has something in it.
+/// Checks a micro-batch size.
 fn check_micro_batch(size: usize) -> Result<(), TrainingError> {
     if size == 0 {
         return Err(TrainingError::Input("micro_batch is 0, expected at least 1".to_string()));

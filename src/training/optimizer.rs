@@ -35,14 +35,14 @@ pub enum OptimizerConfig {
     },
 }
 
-/// An optimizer and what it remembers of earlier steps.
+/// An optimizer and its moments.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     rule: OptimizerConfig,
     pub(super) moments: Moments,
 }
 
-/// What an optimizer remembers, by parameter name.
+/// The state of an optimizer, by parameter name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Moments {
     /// Steps taken.
@@ -54,18 +54,18 @@ pub(super) struct Moments {
 }
 
 impl Optimizer {
-    /// An optimizer that has taken no step.
+    /// An optimizer before its first step.
     pub fn new(rule: OptimizerConfig) -> Self {
         Self { rule, moments: Moments::default() }
     }
 
-    /// Takes one step on every parameter of `model` that has a gradient; the others keep their value, undecayed.
+    /// Takes one step on every parameter of `model` with a gradient. The others keep their value, undecayed.
     pub fn step<M: Module>(&mut self, model: &mut M, gradients: Gradients, learning_rate: f64) {
         self.moments.step += 1;
         let update = self.update(learning_rate);
         let moments = &mut self.moments;
         gradients.apply(model, |name, weight, gradient| {
-            // Moments leave the maps while they are updated, so that they have one owner and are changed in place.
+            // Moments leave the maps while they are updated: with one owner they are changed in place.
             let mean = moments.first.remove(name);
             let square = moments.second.remove(name).unwrap_or_else(|| weight.zeros_like());
             let ParameterState { weight, mean, square } = gradient.apply(update, ParameterState { weight, mean, square });
@@ -79,7 +79,8 @@ impl Optimizer {
     fn update(&self, learning_rate: f64) -> Update {
         match self.rule {
             OptimizerConfig::AdamW { beta_1, beta_2, eps, weight_decay } => {
-                // What the means are divided by, because they begin at 0. More steps than i32 counts would have corrections of 1 all the same.
+                // The means begin at 0 and are divided by their correction. Beyond i32::MAX steps a correction
+                // is 1.
                 let step = i32::try_from(self.moments.step).unwrap_or(i32::MAX);
                 let correction = |beta: f64| 1.0 - beta.powi(step);
                 Update::AdamW(AdamW {

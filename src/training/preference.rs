@@ -8,12 +8,12 @@ use super::loss::{Loss, PairLogprobs, PreferenceLoss, Wpo};
 use super::trainer::{LOSS, Quantities};
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
-/// The objective that a preference step minimizes.
+/// The objective of a preference step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Objective {
     /// The loss of a pair.
     pub loss: Loss,
-    /// What a pair counts besides its weight, if anything.
+    /// A second weight of each pair, if any.
     pub wpo: Option<Wpo>,
 }
 
@@ -41,7 +41,7 @@ pub struct Pair {
 }
 
 impl Trainer<CausalLm> {
-    /// One step on the mean of the weighted loss over all of `pairs`, whose rows are those of `responses`.
+    /// One step on the mean of the weighted loss over all `pairs`. Their rows are those of `responses`.
     ///
     /// # Errors
     /// When there is no pair, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
@@ -83,7 +83,7 @@ impl Trainer<CausalLm> {
     }
 }
 
-/// What a step on so many pairs goes by.
+/// The numbers of a step on `count` pairs that must be finite.
 fn quantities(sum: &PreferenceLoss, count: f64) -> Quantities<4> {
     [
         (LOSS, sum.loss / count),
@@ -94,7 +94,8 @@ fn quantities(sum: &PreferenceLoss, count: f64) -> Quantities<4> {
     ]
 }
 
-/// The loss of `pairs`, whose `logprobs` and, if they are asked for, `collisions` are those of the chosen and the rejected response, pair after pair.
+/// The loss of `pairs`. `logprobs`, and `collisions` if any, are those of the chosen and the rejected
+/// response, pair after pair.
 fn preference_loss<'a>(
     logprobs: &[f64],
     collisions: &[f64],

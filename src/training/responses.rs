@@ -1,6 +1,6 @@
-//! What is trained on: token sequences that begin with a prompt and go on with a response.
+//! Training data: token sequences of a prompt and a response.
 //!
-//! Knows no model; what is real and what is padding follows from lengths, never from token ids.
+//! Knows no model. Padding follows from lengths, never from token ids.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub struct Responses {
 }
 
 impl Responses {
-    /// `sequences` whose first `prompt_token_counts` tokens, one count a row, are the prompt.
+    /// The first `prompt_token_counts[row]` tokens of each row are its prompt.
     ///
     /// # Errors
     /// When the counts are not one a row, a prompt is empty (its response's first token would have nothing to follow) or a
@@ -45,12 +45,12 @@ impl Responses {
         self.sequences.rows()
     }
 
-    /// The length of `row` in tokens, prompt included; 0 for a row that does not exist.
+    /// The length of `row` in tokens, prompt included; 0 for a missing row.
     pub(super) fn length(&self, row: usize) -> usize {
         self.sequences.length(row)
     }
 
-    /// How many tokens, prompts included, the chosen rows hold without padding. Rows that do not exist count nothing.
+    /// How many tokens, prompts included, the chosen rows hold without padding. Missing rows count nothing.
     pub fn token_count(&self, rows: &[usize]) -> usize {
         rows.iter().map(|&row| self.length(row)).sum()
     }
@@ -65,7 +65,7 @@ impl Responses {
         &self.prompt_token_counts
     }
 
-    /// The columns of `row` that hold its response; empty for a row that does not exist.
+    /// The columns of `row` with its response; empty for a missing row.
     pub(super) fn response(&self, row: usize) -> Range<usize> {
         let length = self.sequences.length(row);
         self.prompt_token_counts.get(row).copied().unwrap_or(length)..length

@@ -1,6 +1,6 @@
 //! A reward model: the rewards of conversations, and a training step on comparisons of two.
 //!
-//! Knows the loss's inputs and outputs, not its formula: that is in `loss`.
+//! Knows the loss's inputs and outputs, not its formula: see `loss`.
 
 use burn::module::Module;
 
@@ -24,7 +24,7 @@ pub struct Comparison {
 
 /// The reward of each chosen row, a whole conversation.
 ///
-/// `micro_batch` rows go through the model together, rows of similar length, so that little is padding. A row's reward does not depend on
+/// `micro_batch` rows go through the model together, rows of similar length to save padding. A row's reward does not depend on
 /// the others: on the CPU not at all, elsewhere but for the rounding of f32.
 ///
 /// # Errors
@@ -36,7 +36,7 @@ pub fn rewards(model: &RewardModel, sequences: &TokenLists, rows: &[usize], micr
 }
 
 impl Trainer<RewardModel> {
-    /// One step on the mean of the Bradley–Terry loss over `comparisons`, whose rows are those of `sequences`; see [`bradley_terry`]. The
+    /// One step on the mean of the Bradley–Terry loss over `comparisons`. Their rows are those of `sequences`; see [`bradley_terry`]. The
     /// metric `reward_margin` is the mean difference of the two rewards, `accuracy` the share of comparisons where it is above 0.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Trainer<RewardModel> {
     }
 }
 
-/// What a step on so many comparisons goes by.
+/// The numbers of a step on `count` comparisons that must be finite.
 fn quantities(sum: &RankingLoss, count: f64) -> Quantities<2> {
     [(LOSS, sum.loss / count), ("the reward margin", sum.reward_margin / count)]
 }

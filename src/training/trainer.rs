@@ -1,6 +1,6 @@
-//! What every training step shares: micro-batches forward and backward, their gradients summed, clipped, and one optimizer update.
+//! The common part of every training step: gradients from the backend, clipped, and one optimizer update.
 //!
-//! Does not know which loss it is, what an epoch is, in which order batches come, or where metrics go.
+//! Knows nothing of losses, epochs, the order of batches or the destination of metrics.
 
 use std::sync::Arc;
 
@@ -26,11 +26,12 @@ pub struct Settings {
     pub micro_batch: usize,
     /// Whether layers are computed again in the backward pass instead of being kept: less memory, more work, the same bits. On the CPU only.
     pub gradient_checkpointing: bool,
-    /// Whether a step whose loss or gradient is NaN or infinite changes nothing and is counted, instead of being an error.
+    /// Whether a step with a loss or gradient of NaN or infinity is skipped and counted. Otherwise it is an
+    /// error.
     pub skip_non_finite: bool,
 }
 
-/// What a step found, before its update. What only pairs have is `None` after a supervised step.
+/// The metrics of a step, before its update. Metrics of pairs are `None` after a supervised step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepMetrics {
     /// The step, counted from 0.
@@ -52,9 +53,9 @@ pub struct StepMetrics {
     pub gradient_norm: f64,
     /// The learning rate of this step.
     pub learning_rate: f64,
-    /// Tokens that went through the model, prompts included, padding not.
+    /// Tokens through the model, with prompts, without padding.
     pub tokens: usize,
-    /// What was not finite in a step that changed nothing for that reason.
+    /// The quantity of a skipped step that was not finite.
     pub skipped: Option<Unusable>,
 }
 
@@ -63,11 +64,11 @@ pub struct StepMetrics {
 pub struct Skipped {
     /// Of all steps.
     pub count: u64,
-    /// Since the last step that changed something.
+    /// Since the last step with an update.
     pub in_a_row: u64,
 }
 
-/// What a step did to the weights.
+/// The update of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Update {
     pub(super) gradient_norm: f64,
@@ -75,7 +76,7 @@ pub(super) struct Update {
     pub(super) skipped: Option<Unusable>,
 }
 
-/// The numbers that a step goes by, with their names for errors; the loss first.
+/// The numbers of a step that must be finite, with their names for errors; the loss first.
 pub(super) type Quantities<const N: usize> = [(&'static str, f64); N];
 
 /// The name of the loss among [`Quantities`].
@@ -93,7 +94,7 @@ pub struct Trainer<M> {
 }
 
 impl<M: Module + Sync> Trainer<M> {
-    /// A trainer that will take `total_steps` steps from `model`, on the model's device.
+    /// A trainer of `model`, on the model's device, for `total_steps` steps.
     ///
     /// # Errors
     /// When a setting is out of range.
@@ -116,17 +117,17 @@ impl<M: Module + Sync> Trainer<M> {
         Ok(Self { model, optimizer, skipped: Skipped::default(), settings, total_steps, backend })
     }
 
-    /// How many steps have been taken, with those that changed nothing.
+    /// How many steps have been taken, skipped ones included.
     pub fn step(&self) -> u64 {
         self.optimizer.moments.step + self.skipped.count
     }
 
-    /// The steps that changed nothing.
+    /// The skipped steps.
     pub fn skipped(&self) -> Skipped {
         self.skipped
     }
 
-    /// The first parameter in training that is not finite throughout, which the last step can have made so.
+    /// The first trained parameter with a number that is not finite. The last step can be the cause.
     pub fn broken_parameter(&self) -> Option<String> {
         let finite = |weights: burn::tensor::Tensor<1>| weights.into_data().iter::<f32>().all(f32::is_finite);
         named_tensors::values(&self.model).into_iter().find_map(|(name, weights)| (!finite(weights)).then_some(name))
@@ -143,7 +144,8 @@ impl<M: Module + Sync> Trainer<M> {
         Examples { tokens, rows, rows_per_example, micro_batch, gradient_checkpointing }
     }
 
-    /// One step: `work` has the backend compute the gradients, and returns the numbers that the step goes by. They are clipped and applied if all are finite.
+    /// One step. `work` has the backend compute the gradients, and returns the numbers that must be finite.
+    /// The gradients are clipped, and applied if all is finite.
     pub(super) fn update<const N: usize>(
         &mut self,
         work: impl FnOnce(&dyn Backend, &mut M) -> Result<(Gradients, Quantities<N>), TrainingError>,
