@@ -1,4 +1,4 @@
-//! Token ids of many rows, back to back in one shared buffer on the host: what an Arrow list column of Int32 is, without its schema.
+//! Token ids of many rows in one shared buffer on the host, as an Arrow list column of Int32 has them.
 //!
 //! Clones and selections share the memory. Knows nothing of tables, tensors or padding.
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 
-/// Why token ids are not lists that can be computed on.
+/// The problem with token ids or their rows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("sequences: {0}")]
 pub struct TokenListsError(String);
@@ -41,7 +41,7 @@ impl TokenLists {
         Ok(Self { values, bounds })
     }
 
-    /// Rows of these `lengths`, whose ids stand one after the other in `values`.
+    /// Rows of these `lengths`; `values` has their ids one after the other.
     ///
     /// # Errors
     /// When the lengths do not add up to the ids, or a row is empty.
@@ -69,7 +69,7 @@ impl TokenLists {
         Self::from_lengths(values, &lengths)
     }
 
-    /// The chosen rows, in that order; they share the memory.
+    /// The chosen rows, in the given order; they share the memory.
     ///
     /// # Errors
     /// When a row does not exist.
@@ -102,7 +102,7 @@ impl TokenLists {
         self.bounds.iter().map(|&(start, end)| &self.values[start..end])
     }
 
-    /// The length of a row in tokens; 0 for a row that does not exist.
+    /// The length of a row in tokens; 0 for a missing row.
     pub fn length(&self, row: usize) -> usize {
         self.bounds.get(row).map_or(0, |(start, end)| end - start)
     }

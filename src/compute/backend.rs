@@ -12,14 +12,14 @@ use super::reference::{CausalLm, RewardModel};
 use crate::model::{Checkpoint, ModelError};
 use crate::token_lists::TokenLists;
 
-/// Sequences that go through a model: examples of one or more rows each.
+/// The sequences of a forward pass: examples of one or more rows each.
 #[derive(Clone, Copy, Debug)]
 pub struct Examples<'a> {
     /// The token ids of all rows.
     pub tokens: &'a TokenLists,
     /// The rows, example after example.
     pub rows: &'a [usize],
-    /// Rows of an example: 2 of a pair, whose rows begin alike; 1 of a response alone.
+    /// Rows of an example: 2 for a pair, with a common prefix; 1 for a response alone.
     pub rows_per_example: usize,
     /// How many examples go through the model together; at least 1.
     pub micro_batch: usize,
@@ -34,7 +34,7 @@ pub type LogprobLoss<'a> = dyn FnMut(&[usize], &[f64], &[f64]) -> Vec<f64> + Sen
 /// The loss of some examples: their numbers among all examples, and the scores of their rows, example after example. Returns the derivative by each score.
 pub type ScoreLoss<'a> = dyn FnMut(&[usize], &[f64]) -> Vec<f64> + Send + 'a;
 
-/// A language model in the form that its tokens are sampled from.
+/// A language model in the form for sampling.
 #[derive(Debug)]
 pub enum SamplingModel {
     /// Kernels of the CPU: sequences come and go one by one.
@@ -48,8 +48,8 @@ pub enum SamplingModel {
 
 /// How models are computed on a device.
 ///
-/// A backend takes examples apart into micro-batches as suits it, computes them forward and backward, and hands what it finds to the loss. It knows no
-/// loss, no optimizer and no sampling rule.
+/// A backend divides examples into micro-batches, computes them forward and backward, and hands logprobs or
+/// scores to the loss. It knows no loss, no optimizer and no sampling rule.
 pub trait Backend: Debug + Send + Sync {
     /// The logprob of each chosen row from its token `prompt_token_counts[row]` on: the sum over these tokens, nats, at temperature 1.
     ///

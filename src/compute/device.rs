@@ -1,4 +1,4 @@
-//! Which device to compute on, and by which backend. Knows nothing of what is computed.
+//! The choice of a device and its backend. Knows nothing of models.
 
 #[cfg(feature = "cuda")]
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::gpu::GpuBackend;
 use super::reference::{ReferenceOperations, TensorBackend, named_tensors};
 use crate::model::ModelError;
 
-/// What a run asks for.
+/// The device setting of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceChoice {
@@ -43,7 +43,7 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device, known to work as far as that can be told without using it.
+    /// The device, checked as far as possible without using it.
     ///
     /// # Errors
     /// When a GPU is asked for and this build or this machine has none.
@@ -51,14 +51,14 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(Device::flex()),
             Self::Cuda => cuda().map_err(ModelError::Device),
-            // What keeps a GPU that is there from being used is said, not passed over.
+            // An unusable GPU is an error, not passed over.
             Self::Auto if has_gpu() => cuda().map_err(ModelError::Device),
             Self::Auto => Ok(Device::flex()),
         }
     }
 }
 
-/// The backend of a device. The one place that decides how a model is computed.
+/// The backend of a device. The only place with this decision.
 pub fn backend_for(device: &Device) -> Arc<dyn Backend> {
     if *device == Device::flex() {
         return Arc::new(CpuBackend::default());
@@ -70,7 +70,7 @@ pub fn backend_for(device: &Device) -> Arc<dyn Backend> {
     Arc::new(TensorBackend::new(&ReferenceOperations))
 }
 
-/// The backend that trains `model`: that of its device, or the reference where what is trained is not f32.
+/// The backend for training `model`: that of its device, or the reference if a trained parameter is not f32.
 pub fn training_backend_for(model: &impl Module) -> Arc<dyn Backend> {
     let is_f32 = named_tensors::values(model).values().all(|weight| weight.dtype() == DType::F32);
     let devices = model.devices();
@@ -102,7 +102,7 @@ fn cuda() -> Result<Device, String> {
     }
 }
 
-/// Whether the part of a CUDA toolkit that kernels are made with is where cubecl looks for it, which it does when it makes the first one.
+/// Checks for libdevice of a CUDA toolkit. cubecl needs it to compile its first kernel.
 #[cfg(feature = "cuda")]
 fn libdevice() -> Result<(), String> {
     const ROOTS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];

@@ -1,4 +1,5 @@
-//! The gradients of a step, in the form that a backend computes them: clipped, and applied to a model. Knows nothing of losses or schedules.
+//! The gradients of a step, in the form of their backend: clipped, and applied to a model. Knows nothing of
+//! losses or schedules.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +18,9 @@ pub enum Gradients {
     Tensors {
         /// One flat tensor a parameter.
         by_name: NamedTensors,
-        /// They are still to be multiplied by it.
+        /// A factor not yet applied.
         factor: f64,
-        /// What they are worked on with.
+        /// The operations on them.
         operations: &'static dyn TensorOperations,
     },
     /// Of a model on the CPU, flat.
@@ -36,7 +37,7 @@ enum Form {
     Buffer(Buffer),
 }
 
-/// A parameter and what an optimizer remembers of it, flat, on one device.
+/// A parameter and its optimizer state, flat, on one device.
 #[derive(Debug)]
 pub struct ParameterState {
     /// The parameter.
@@ -65,7 +66,7 @@ impl Gradients {
         }
     }
 
-    /// Scales all gradients, or has them scaled when they are applied, so that their global norm is at most `limit`, and returns the norm they had before.
+    /// Limits the global norm to `limit`, and returns the norm before. Tensors are scaled when they are applied.
     ///
     /// As `torch.nn.utils.clip_grad_norm_`: the factor is `limit / (norm + 1e-6)`, never above 1. Without a limit nothing is scaled.
     pub fn clip(&mut self, limit: Option<f64>) -> f64 {
@@ -84,7 +85,8 @@ impl Gradients {
         norm
     }
 
-    /// Replaces every parameter of `model` that has a gradient and is not frozen by what `step` makes of its name, its value, flat, and its gradient.
+    /// Replaces every trained parameter of `model` with a gradient by the result of `step`. `step` takes its name,
+    /// its value, flat, and its gradient.
     pub fn apply<M: Module>(mut self, model: &mut M, mut step: impl FnMut(&str, Tensor<1>, Gradient) -> Tensor<1> + Send) {
         let on_cpu = matches!(self, Self::Buffers(_));
         let mut work = || {
@@ -157,11 +159,11 @@ fn update_buffer(update: Update, gradient: &[f32], state: ParameterState) -> Par
     }
 }
 
-/// Changes the numbers of f32 tensors on the CPU; without a copy of those that have one owner.
+/// Changes the numbers of f32 tensors on the CPU. Tensors with one owner are not copied.
 fn in_place<const N: usize>(tensors: [Tensor<1>; N], change: impl FnOnce([&mut [f32]; N])) -> [Tensor<1>; N] {
     let device = Device::flex();
     let mut data = tensors.map(Tensor::into_data);
-    // The CPU's backend trains only where all weights in training are f32, and so is what is remembered of them.
+    // The CPU backend trains only f32 weights, and their moments are f32 too.
     change(data.each_mut().map(|data| data.as_mut_slice().expect("f32")));
     data.map(|data| Tensor::from_data(data, &device))
 }

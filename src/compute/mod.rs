@@ -2,7 +2,7 @@
 //!
 //! # Backends
 //!
-//! `training` and `generation` see one interface, [`Backend`], and never which device they are on: [`backend_for`] chooses once.
+//! `training` and `generation` see one interface, [`Backend`], and no device: [`backend_for`] chooses once.
 //!
 //! | module | backend | computes |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //!
 //! # Forward passes
 //!
-//! One transformer is computed in five ways. The first is the reference: the simplest to read, and the one compared with Hugging Face's numbers. The
-//! others are faster, and a test holds each to the reference.
+//! One transformer is computed in five ways. The first is the reference: the simplest to read, and the one
+//! compared with Hugging Face's numbers. The others are faster, and a test holds each to the reference.
 //!
 //! | forward pass | where | used for | held to | by the test |
 //! |---|---|---|---|---|
@@ -25,8 +25,9 @@
 //!
 //! # Layers
 //!
-//! Each folder has what it needs of kernels (`cpu/kernels`, `gpu/kernels`), a decoder (forward), a backward pass (`training`) and a cache. [`reference`]
-//! knows no accelerator. Knows nothing of Arrow tables, losses, sampling rules or the pipeline.
+//! Each folder has its own kernels (`cpu/kernels`, `gpu/kernels`), decoder (forward), backward pass (`training`)
+//! and cache, as far as it needs them. [`reference`] knows no accelerator. Knows nothing of Arrow tables, losses,
+//! sampling rules or the pipeline.
 
 mod backend;
 pub mod cpu;

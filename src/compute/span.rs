@@ -1,6 +1,6 @@
-//! What a decoder with a cache of sequences is given.
+//! The input of a decoder with a cache of sequences.
 
-/// Tokens that follow what a sequence of the cache holds.
+/// New tokens of a sequence in the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Span<'a> {
     /// The sequence's number in the cache.

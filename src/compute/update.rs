@@ -35,6 +35,6 @@ pub struct RmsProp {
     pub eps: f64,
     /// The learning rate.
     pub rate: f64,
-    /// The share of a weight that is added to its gradient.
+    /// The share of a weight added to its gradient.
     pub weight_decay: f64,
 }

@@ -1,4 +1,4 @@
-//! The CPU as a backend: sequences without padding, rows that begin alike computed once, gradients by kernels of our own.
+//! The CPU as a backend: sequences without padding, common prefixes computed once, gradients by kernels of our own.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::compute::gradients::Gradients;
 use crate::compute::reference::{CausalLm, RewardModel};
 use crate::model::ModelError;
 
-/// The most tokens that go through a model together without gradients: more would not be faster.
+/// The most tokens in a pass without gradients: more would not be faster.
 const TOKENS: usize = 4096;
 
 /// Kernels of the CPU. Results are the same bits in whatever pieces examples are computed.
@@ -102,7 +102,7 @@ impl Backend for CpuBackend {
     }
 }
 
-/// Rows that begin alike. Their dropout is drawn from the first of them.
+/// Rows with a common prefix. Their dropout is drawn from the number of the first row.
 fn prefix_group<'a>(examples: Examples<'a>, rows: &[usize]) -> Result<PrefixGroup<'a>, ModelError> {
     let ids = rows.iter().map(|&row| examples.tokens.row(row)).collect::<Result<Vec<&[i32]>, _>>()?;
     Ok(PrefixGroup::new(rows.first().map_or(0, |&row| row as u64), &ids))
@@ -112,7 +112,7 @@ fn prompt_lengths(examples: Examples<'_>, prompt_token_counts: &[usize], rows: &
     rows.iter().map(|&row| prompt_token_counts.get(row).copied().unwrap_or_else(|| examples.tokens.length(row))).collect()
 }
 
-/// The examples in pieces that go through the model together, a prefix group an example, each piece with the number of its first example.
+/// The examples in micro-batches, a prefix group an example. Each micro-batch has the number of its first example.
 #[allow(clippy::type_complexity)]
 fn micro_batches(examples: Examples<'_>) -> Result<Vec<(usize, Vec<PrefixGroup<'_>>)>, ModelError> {
     let groups = (0..examples.count()).map(|example| prefix_group(examples, examples.rows_of(example)));

@@ -1,4 +1,4 @@
-//! Keys and values of sequences that grow on their own, and may begin where another one ends. Knows nothing of tokens or weights.
+//! Keys and values of sequences of any lengths. A sequence may begin at the end of another one. Knows nothing of tokens or weights.
 
 use std::ops::Range;
 
@@ -36,7 +36,7 @@ struct LayerCache {
     values: Vec<f32>,
 }
 
-/// Memory of a forward pass that every layer, and the next pass, uses again.
+/// Memory of a forward pass, reused by every layer and the next pass.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) normed: Vec<f32>,

@@ -1,7 +1,7 @@
 //! The transformer on the CPU, in kernels of our own: for sampling, and for logprobs and rewards without gradients.
 //!
-//! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, from weights that are laid out once, on sequences of any lengths without
-//! padding. What a position gets is the same bits whichever sequences are computed beside it, and however many positions at once.
+//! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, from weights laid out once, on sequences of any lengths without
+//! padding. The bits of a position do not depend on the sequences computed beside it, nor on the number of positions at once.
 //! Knows nothing of sampling or losses.
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ use crate::compute::reference::transformer::AttentionShape;
 use crate::compute::{CausalLm, Decoder, Layer, Projection, RewardModel, Span};
 use crate::model::ModelError;
 
-/// Multiply-adds of attention that are worth a thread's while.
+/// Multiply-adds of attention for one thread, at least.
 const WORTH_A_THREAD: usize = 1 << 16;
 
 /// Rows of queries and keys rotated at once.
@@ -87,7 +87,7 @@ impl CpuDecoder {
         Self::new(model.model, CpuProjection::fused(&[&model.score])?.weight, Some(embedding))
     }
 
-    /// Takes the layers apart one by one, so that few weights are in memory twice.
+    /// Takes the layers apart one by one: few weights are in memory twice.
     fn new(decoder: Decoder, head: Packed, embedding: Option<Vec<f32>>) -> Result<Self, ModelError> {
         let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
         let frequencies = decoder.frequencies().to_vec();
@@ -129,7 +129,7 @@ impl CpuDecoder {
         self.hidden_size
     }
 
-    /// Width of what [`Self::head`] gives.
+    /// Width of the output of [`Self::head`].
     pub fn outputs(&self) -> usize {
         self.head.columns()
     }
@@ -174,7 +174,7 @@ impl CpuDecoder {
         let mut places = Vec::with_capacity(spans.iter().map(|span| span.tokens.len()).sum());
         let mut read: Vec<(usize, usize)> = Vec::new();
         for span in spans {
-            // A prefix that is read in this very pass counts already.
+            // A prefix of the same pass counts already.
             let before = cache.prefix(span.sequence).and_then(|prefix| read.iter().find(|(number, _)| *number == prefix));
             let start = cache.length(span.sequence) + before.map_or(0, |(_, tokens)| *tokens);
             rows[span.sequence] = places.len()..places.len() + span.tokens.len();
@@ -200,12 +200,12 @@ impl CpuDecoder {
     }
 }
 
-/// What a pass computes.
+/// The tokens of a pass.
 #[derive(Debug)]
 struct Pass {
     /// One a token.
     places: Vec<Place>,
-    /// For each sequence of the cache, which of the tokens are its own.
+    /// For each sequence of the cache, its own tokens.
     rows: Vec<Range<usize>>,
     /// The cosines and sines of each token's position: `[tokens, 2, head_dim / 2]`.
     angles: Vec<f32>,
@@ -216,7 +216,7 @@ struct Pass {
 struct Place {
     token: usize,
     sequence: usize,
-    /// Positions past what the cache held of the sequence before this pass.
+    /// Positions past the end of the sequence in the cache before this pass.
     past: usize,
     /// Counted from the start of the sequence, its prefix included.
     position: usize,
@@ -267,7 +267,7 @@ impl CpuLayer {
         kernels::each(pieces, |(rows, angles)| rows.chunks_exact_mut(width).zip(angles.chunks_exact(angle_width)).for_each(place));
     }
 
-    /// What each token's queries find in the cache: `[tokens, heads · head_dim]`.
+    /// The attention of each token's queries over the cache: `[tokens, heads · head_dim]`.
     fn attend(&self, index: usize, places: &[Place], qkv: &[f32], cache: &CpuCache, out: &mut Vec<f32>) {
         let AttentionShape { heads, key_value_heads, head_dim, window, .. } = self.shape;
         let (width, group) = (self.shape.query_width(), self.shape.query_width() / key_value_heads.max(1));

@@ -1,6 +1,6 @@
 //! A language model with an adapter: loaded to be trained on a frozen base, saved.
 //!
-//! Knows which projections there are, not what they are trained for.
+//! Knows the projections, not the purpose of training them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -75,7 +75,7 @@ impl Checkpoint {
     }
 
     /// Writes the adapter of `model`, which [`Checkpoint::load_adapted`] made by `config`, to `folder` in PEFT's format, the tokenizer
-    /// beside it. Where the base lies is left open, so that the bytes do not depend on it.
+    /// beside it. The folder of the base is left open: the bytes do not depend on it.
     ///
     /// # Errors
     /// When the model has no such adapter, or a file cannot be written.
@@ -97,7 +97,7 @@ impl Checkpoint {
     }
 }
 
-/// Hands over a matrix in PEFT's layout, the transpose of what a model holds.
+/// Hands over a matrix in PEFT's layout, the transpose of a model's.
 fn write_factor(factor: Tensor<2>, name: &str, sink: &mut Sink<'_>) -> Result<(), ModelError> {
     let [rows, columns] = factor.dims();
     match factor.try_into_vec_as::<f32>() {

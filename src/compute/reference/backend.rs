@@ -23,7 +23,7 @@ pub struct TensorBackend {
 }
 
 impl TensorBackend {
-    /// A backend that computes with these operations.
+    /// A backend with these operations.
     pub fn new(operations: &'static dyn TensorOperations) -> Self {
         Self { operations }
     }
@@ -47,7 +47,7 @@ impl TensorBackend {
         };
         let token_counts: Vec<usize> = rows.iter().map(|&row| columns(row).len()).collect();
         let flat = rows.iter().enumerate().flat_map(|(at, &row)| columns(row).map(move |column| at * longest + column));
-        // Below rows * longest, which there is a tensor of.
+        // Below rows * longest, the size of a tensor.
         let targets: Vec<i32> = flat.map(|at| at as i32).collect();
         let count = targets.len();
         if count == 0 {
@@ -108,7 +108,7 @@ impl Backend for TensorBackend {
         let mut sum = NamedTensors::new();
         for batch in order(examples).chunks(examples.micro_batch.max(1)) {
             let rows = row_by_row(examples, batch);
-            // Masks depend on which rows these are, never on when they are worked on.
+            // Masks depend on the rows, never on the order of micro-batches.
             let masked = model.with_dropout(step, rows.first().map_or(0, |&row| row as u64));
             let scored = self.score(&masked, examples, &rows, prompt_token_counts, collisions)?;
             let of_examples = |values: &[f64]| transposed(values, batch.len());
@@ -158,14 +158,14 @@ impl Scored {
     }
 }
 
-/// The numbers of all examples, longest first, so that little is padding.
+/// The numbers of all examples, longest first, to save padding.
 fn order(examples: Examples<'_>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..examples.count()).collect();
     order.sort_by_key(|&example| Reverse(examples.length(example)));
     order
 }
 
-/// What `work` finds of each row of examples of one row, in micro-batches of similar length.
+/// The results of `work` on examples of one row each, in micro-batches of similar length.
 fn by_length(
     examples: Examples<'_>,
     work: impl Fn(Examples<'_>, &[usize]) -> Result<Vec<f64>, ModelError>,

@@ -1,4 +1,4 @@
-//! Keys and values of the tokens a batch has seen, so that each new token costs one position. Knows nothing of tokens or text.
+//! Keys and values of the tokens of a batch: each new token costs one position. Knows nothing of tokens or text.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 

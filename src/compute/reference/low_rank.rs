@@ -1,7 +1,7 @@
-//! The low-rank term that an adapter adds to a projection (LoRA, Hu et al. 2021, arXiv 2106.09685), and its dropout.
+//! The low-rank term of an adapter beside a projection (LoRA, Hu et al. 2021, arXiv 2106.09685), and its dropout.
 //!
-//! The product of the two matrices is never formed: a token goes through `rank` numbers. Knows nothing of files, nor of the weight
-//! that it is added to.
+//! The product of the two matrices is never formed: a token goes through `rank` numbers. Knows nothing of files, nor of the
+//! projection's weight.
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::module::linear;
@@ -15,14 +15,14 @@ use crate::model::adapter::Factors;
 /// `y = scale · dropout(x) · lora_a · lora_b`.
 #[derive(Module, Debug)]
 pub struct LowRank {
-    /// `[in, rank]`: the transpose of what PEFT stores.
+    /// `[in, rank]`: the transpose of PEFT's.
     pub lora_a: Param<Tensor<2>>,
-    /// `[rank, out]`: the transpose of what PEFT stores.
+    /// `[rank, out]`: the transpose of PEFT's.
     pub lora_b: Param<Tensor<2>>,
     scale: f64,
     dropout: f64,
     seed: u64,
-    /// What the mask of a forward pass is drawn from, beside the seed; `None` drops nothing.
+    /// The mask of a forward pass is drawn from these numbers and the seed; `None` drops nothing.
     #[module(skip)]
     mask: Option<[u64; 3]>,
 }
@@ -51,7 +51,7 @@ impl LowRank {
         Self { mask: (self.dropout > 0.0).then_some(numbers), ..self }
     }
 
-    /// What the product of the matrices is multiplied by.
+    /// The factor of the product of the matrices.
     pub(crate) fn scale(&self) -> f32 {
         self.scale as f32
     }
@@ -67,7 +67,7 @@ impl LowRank {
         x.iter_mut().zip(mask).for_each(|(x, factor)| *x *= factor);
     }
 
-    /// What it adds to a weight beside it: `[in, out]`.
+    /// The term as a matrix: `[in, out]`.
     pub(crate) fn product(&self) -> Tensor<2> {
         self.lora_a.val().matmul(self.lora_b.val()).mul_scalar(self.scale)
     }
@@ -88,7 +88,7 @@ impl LowRank {
     }
 }
 
-/// `count` factors: 0 with probability `dropout`, else what keeps the mean at 1.
+/// `count` factors: 0 with probability `dropout`, else 1 / (1 − dropout), to keep the mean at 1.
 fn mask(numbers: [u64; 4], dropout: f64, count: usize) -> Vec<f32> {
     let mut key = [0; 32];
     for (bytes, number) in key.chunks_exact_mut(8).zip(numbers) {

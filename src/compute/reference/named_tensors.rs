@@ -1,37 +1,38 @@
 //! Walks over the parameters of a module by name, each as a flat tensor.
 //!
-//! burn names a parameter by a random id; everything that is kept between runs needs the name instead: the path of fields from the
-//! module's root, such as `model.layers.0.self_attn.q_proj.weight`. Frozen parameters, those of a module with autodiff that want no
-//! gradient, are passed over: nothing is kept for them and nothing copied. Knows nothing of optimizers or losses.
+//! burn names a parameter by a random id. State kept between runs needs its name instead: the path of fields from
+//! the module's root, such as `model.layers.0.self_attn.q_proj.weight`. Frozen parameters, those without a gradient in a module with
+//! autodiff, are passed over: nothing is kept for them and nothing copied. Knows nothing of optimizers or losses.
 
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
-/// One flat tensor `[element_count]` a parameter, by the parameter's name. Ordered, so that sums over it are reproducible.
+/// One flat tensor `[element_count]` a parameter, by the parameter's name. Ordered: sums over it are
+/// reproducible.
 pub type NamedTensors = BTreeMap<String, Tensor<1>>;
 
-/// The gradients that `backward` left for the parameters of `module`. NamedTensors without one (frozen, or unused) are left out.
+/// The gradients of the parameters of `module`. Parameters without one (frozen, or unused) are left out.
 pub fn gradients(module: &impl Module, gradients: Gradients) -> NamedTensors {
     let mut collect = Collect { path: Path::default(), found: NamedTensors::new(), gradients: Some(gradients) };
     module.visit(&mut collect);
     collect.found
 }
 
-/// The values of the parameters of `module` that are not frozen, without autodiff.
+/// The values of the trained parameters of `module`, without autodiff.
 pub fn values(module: &impl Module) -> NamedTensors {
     let mut collect = Collect { path: Path::default(), found: NamedTensors::new(), gradients: None };
     module.visit(&mut collect);
     collect.found
 }
 
-/// The names of the parameters of `module` that are not frozen.
+/// The names of the trained parameters of `module`.
 pub fn names(module: &impl Module) -> Vec<String> {
     values(module).into_keys().collect()
 }
 
-/// The module with every parameter that is not frozen replaced by what `change` makes of its name and value.
+/// Replaces every trained parameter of a module by the result of `change` on its name and value.
 ///
 /// `change` must keep the element count. Names, shapes and whether a gradient is wanted stay as they were; the result is a leaf
 /// again, so no graph reaches from one step into the next.
@@ -39,9 +40,9 @@ pub fn change<M: Module>(module: M, change: impl FnMut(&str, Tensor<1>) -> Tenso
     module.map(&mut Change { path: Path::default(), change })
 }
 
-/// [`change`] of the parameters of `module` without a copy of those that nothing else holds.
+/// [`change`] of the parameters of `module`. Parameters with one owner are not copied.
 pub fn change_in_place<M: Module>(module: &mut M, change: impl FnMut(&str, Tensor<1>) -> Tensor<1>) {
-    // Out of `module`, so that they have one owner.
+    // Parameters leave `module`: they have one owner then.
     let empty = module.clone().map(&mut Empty);
     let owned = std::mem::replace(module, empty);
     *module = self::change(owned, change);

@@ -1,4 +1,4 @@
-//! The operations of the tensor backend that a device may replace by faster ones. Knows no device.
+//! The replaceable operations of the tensor backend: a device may have faster ones. Knows no device.
 
 use std::fmt::Debug;
 
@@ -9,9 +9,9 @@ use super::token_logprobs::{HeadTensors, Predictions, TokenLogprobs};
 use super::transformer::Decoder;
 use crate::compute::update::AdamW;
 
-/// What [`TensorBackend`](super::TensorBackend) computes with. Every default is the reference, in burn's operations.
+/// The operations of [`TensorBackend`](super::TensorBackend). Every default is the reference, in burn's operations.
 pub trait TensorOperations: Debug + Send + Sync {
-    /// Hidden states after the last norm, of rows that begin at their first token and are padded at their end.
+    /// Hidden states after the last norm, of rows padded at their end.
     ///
     /// # Shapes
     /// - tokens: `[rows, length]`
@@ -27,13 +27,14 @@ pub trait TensorOperations: Debug + Send + Sync {
         Box::new(HeadTensors::new(predictions))
     }
 
-    /// The sum of the squares of all numbers of all tensors, of which there is at least one.
+    /// The sum of the squares of all numbers of all tensors, at least one.
     fn sum_of_squares(&self, tensors: &[&Tensor<1>]) -> f64 {
         let squares: Vec<Tensor<1>> = tensors.iter().map(|&tensor| tensor.clone().square().sum()).collect();
         Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>()
     }
 
-    /// The weight, the mean and the mean square after an update of these and the gradient, which stands behind the weight and is multiplied by `factor`.
+    /// Updates weight, mean and mean square. The tensors are weight, gradient, mean and mean square; the gradient is
+    /// multiplied by `factor`.
     fn adam_w(&self, rule: AdamW, factor: f64, [weight, gradient, mean, square]: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
         let gradient = scaled(gradient, factor);
         let mean = mean * rule.beta_1 + gradient.clone() * (1.0 - rule.beta_1);

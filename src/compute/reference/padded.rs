@@ -15,9 +15,9 @@ pub enum Padding {
 }
 
 impl TokenLists {
-    /// The chosen `rows`, in that order, padded to the longest of them.
+    /// The chosen `rows`, in the given order, padded to the longest of them.
     ///
-    /// The padding is the row's first id on the left, its last id on the right: only lengths say what is real.
+    /// The padding is the row's first id on the left, its last id on the right. Only lengths tell padding from real tokens.
     ///
     /// # Shapes
     /// - output: `[rows, longest]`, i32

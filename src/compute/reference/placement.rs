@@ -1,15 +1,15 @@
-//! Where the tokens of a padded batch stand: the position of each, and which keys it may attend to.
+//! The tokens of a padded batch: the position of each, and the keys it attends to.
 //!
-//! Built from lengths, never from token ids: a checkpoint may pad with its end token, and that token is also a real one.
+//! Built from lengths, never from token ids: a checkpoint may pad with its end token, a real token too.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-/// Added to the score of a key that must not be seen. Finite, so that a padding row that sees nothing stays free of NaN.
+/// Added to the score of a hidden key. Finite: a padding row without visible keys stays free of NaN.
 const HIDDEN: f32 = -1e30;
 
 /// Positions and attention of one forward pass.
 ///
-/// Columns are counted from the first that keys are held for; the queries are the last columns.
+/// Columns are counted from the first column of the keys; the queries are the last columns.
 #[derive(Clone, Debug)]
 pub struct Placement {
     /// `[rows or 1, length]`, i32: the position of each token, counted from its row's first real token.
@@ -21,14 +21,14 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Rows that start at their first token and are padded at their end; for training, without a cache.
+    /// Rows padded at their end; for training, without a cache.
     ///
-    /// No row's own tokens ever see its padding, so the lengths do not matter here; what is computed on padding is meaningless.
+    /// No real token sees padding, so the lengths do not matter here. Results at padding are meaningless.
     pub fn right_padded(length: usize, device: &Device) -> Self {
         Self { positions: positions((0..length).collect(), [1, length], device), padding: Vec::new(), queries: length, keys: length }
     }
 
-    /// Rows of these `lengths`, padded at their start to the longest: a prefill, so that all rows go on in the same column.
+    /// Rows of these `lengths`, padded at their start to the longest: a prefill. All rows continue in the same column.
     pub fn left_padded(lengths: &[usize], device: &Device) -> Self {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         if lengths.iter().all(|&length| length == longest) {
@@ -39,7 +39,7 @@ impl Placement {
         Self { positions: positions(at, [lengths.len(), longest], device), padding, queries: longest, keys: longest }
     }
 
-    /// One more token a row, behind a cache of `columns` positions of which each row's first `padding` are not real.
+    /// One more token a row, behind a cache of `columns` positions. Each row's first `padding` are not real.
     pub fn next(padding: &[usize], columns: usize, device: &Device) -> Self {
         let keys = columns + 1;
         if padding.iter().all(|&padding| padding == 0) {
@@ -54,7 +54,7 @@ impl Placement {
         sliding_window.map_or(self.keys, |window| window.min(self.keys))
     }
 
-    /// What is added to the scores, `[rows or 1, 1, 1, length, keys]`: 0 where a query sees a key, [`HIDDEN`] or -∞ where not; `None`
+    /// Added to the scores, `[rows or 1, 1, 1, length, keys]`: 0 where a query sees a key, [`HIDDEN`] or -∞ where not; `None`
     /// when all is seen. A query sees real keys only, its own and those before it, `reach` of them at most.
     ///
     /// Infinite where every query sees a key, because the exponential of a large finite number takes the slow way of numbers that are

@@ -11,19 +11,19 @@ use super::low_rank::LowRank;
 use super::parameters::host_values;
 use crate::model::ModelError;
 
-/// `y = x · weight + bias`, and what an adapter adds to that.
+/// `y = x · weight + bias`, plus the term of an adapter.
 #[derive(Module, Debug)]
 pub struct Projection {
-    /// `[in, out]`: the transpose of what a checkpoint stores.
+    /// `[in, out]`: the transpose of a checkpoint's.
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
-    /// What is trained in place of the weight; `None` unless a checkpoint was loaded to be adapted.
+    /// Trained in place of the weight; `None` unless a checkpoint was loaded to be adapted.
     pub adapter: Option<LowRank>,
 }
 
 impl Projection {
-    /// A projection whose parameters are made when first used; a checkpoint gives them their values before that.
+    /// A projection with parameters made at their first use; a checkpoint gives them their values before.
     pub(crate) fn unfilled(from: usize, to: usize, bias: bool, device: &Device) -> Self {
         let weight = Initializer::Zeros.init([from, to], device);
         let bias = bias.then(|| Initializer::Zeros.init([to], device));

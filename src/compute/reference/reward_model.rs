@@ -8,7 +8,7 @@ use super::projection::Projection;
 use super::transformer::Decoder;
 use crate::model::ModelConfig;
 
-/// What Hugging Face calls a model for sequence classification with one label.
+/// A model for sequence classification with one label, in Hugging Face's words.
 #[derive(Module, Debug)]
 pub struct RewardModel {
     /// Everything below the score.
@@ -18,7 +18,7 @@ pub struct RewardModel {
 }
 
 impl RewardModel {
-    /// A model whose parameters are made when first used; a checkpoint gives them their values before that.
+    /// A model with parameters made at their first use; a checkpoint gives them their values before.
     pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         Self { model: Decoder::unfilled(config, device), score: Projection::unfilled(config.hidden_size, 1, false, device) }
     }
@@ -28,7 +28,7 @@ impl RewardModel {
         self.model.device()
     }
 
-    /// The reward of each row: the score at its last real token, which its length names. Padding never matters, whatever its ids.
+    /// The reward of each row: the score at its last real token. Padding never matters, whatever its ids.
     ///
     /// # Shapes
     /// - tokens: `[rows, length]`, i32, right-padded, every id below `vocab_size`
@@ -58,7 +58,7 @@ impl RewardModel {
             "expected {rows} lengths from 1 to {longest}, found {lengths:?}"
         );
         let device = hidden.device().inner();
-        // Below rows * longest, which there is a tensor of.
+        // Below rows * longest, the size of a tensor.
         let last: Vec<i32> = lengths.iter().enumerate().map(|(row, length)| (row * longest + length - 1) as i32).collect();
         let last: Tensor<1, Int> = Tensor::from_data(TensorData::new(last, [rows]), (&device, DType::I32));
         let hidden: Tensor<2> = hidden.flatten(0, 1);

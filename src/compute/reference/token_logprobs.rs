@@ -1,8 +1,9 @@
 //! From hidden states to the logprobs of tokens, and backward from derivatives by these.
 //!
-//! Only the positions that predict a response token reach the vocabulary, and autodiff never sees a tensor of its size: the derivative
-//! of a logprob by its logits is known (one-hot minus probabilities), so the backward pass through the head is written out here
-//! and autodiff starts at the hidden states. That leaves one `[tokens, vocabulary]` tensor instead of about ten.
+//! Only positions in front of a response token reach the vocabulary. Autodiff never sees a tensor of its size: the
+//! derivative of a logprob by its logits is known (one-hot minus probabilities). The backward pass through the
+//! head is written out here, and autodiff starts at the hidden states. One `[tokens, vocabulary]` tensor remains
+//! instead of about ten.
 //! Knows nothing of losses and optimizers.
 
 use burn::tensor::activation::softmax;
@@ -10,12 +11,12 @@ use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use super::transformer::CausalLm;
 
-/// Tokens and the hidden states that predict them.
+/// Tokens and the hidden states to predict them from.
 #[derive(Clone, Debug)]
 pub struct Predictions {
     /// `[any, hidden_size]`, with autodiff in training.
     pub hidden: Tensor<2>,
-    /// `[tokens]`, at least one: the row of `hidden` that predicts each token.
+    /// `[tokens]`, at least one: the row of `hidden` to predict each token from.
     pub before: Tensor<1, Int>,
     /// From hidden states to logits, with autodiff in training: `[vocab_size, hidden_size]` when it is `tied`, else its transpose.
     pub weight: Tensor<2>,
@@ -25,7 +26,7 @@ pub struct Predictions {
     pub targets: Tensor<1, Int>,
 }
 
-/// The logprobs of tokens, and what their backward pass needs.
+/// The logprobs of tokens, with the inputs of their backward pass.
 pub trait TokenLogprobs {
     /// Each token's logprob and, if `collisions` are asked for, log Σ_v p_v² over the vocabulary, else nothing; nats.
     fn values(&self, collisions: bool) -> [Vec<f64>; 2];
@@ -46,7 +47,7 @@ impl Predictions {
 
 /// The reference.
 pub(crate) struct HeadTensors {
-    /// `[tokens, hidden_size]`, with autodiff: the states that predict a token.
+    /// `[tokens, hidden_size]`, with autodiff: the state in front of each token.
     hidden: Tensor<2>,
     /// `[vocab_size, hidden_size]`, with autodiff.
     weight: Tensor<2>,
@@ -64,7 +65,7 @@ impl HeadTensors {
         let weight = if tied { weight } else { weight.transpose() };
         let logits = hidden.clone().inner().matmul(weight.clone().inner().transpose());
         let probabilities = softmax(logits.clone(), 1);
-        // log Σ e^logit = largest logit − log of its probability, which is at least 1 / vocab_size and so keeps its digits.
+        // log Σ e^logit = largest logit − log of its probability. This is at least 1 / vocab_size and keeps its digits.
         let normalizer = logits.clone().max_dim(1) - probabilities.clone().max_dim(1).log();
         let of_tokens = logits.gather(1, targets.clone().unsqueeze_dim(1)) - normalizer;
         let logprobs = of_tokens.into_data().iter().collect();

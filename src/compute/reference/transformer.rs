@@ -35,7 +35,7 @@ pub struct Decoder {
     pub layers: Vec<Layer>,
     /// Over the last layer's output.
     pub norm: RmsNorm,
-    /// The angle a position that each pair of a head turns by.
+    /// The rotation of each pair of a head, as an angle a position.
     #[module(skip)]
     frequencies: Vec<f32>,
 }
@@ -85,7 +85,7 @@ pub struct Mlp {
 }
 
 impl CausalLm {
-    /// A model whose parameters are made when first used; a checkpoint gives them their values before that.
+    /// A model with parameters made at their first use; a checkpoint gives them their values before.
     pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         let lm_head = || Projection::unfilled(config.hidden_size, config.vocab_size, false, device);
         Self { model: Decoder::unfilled(config, device), lm_head: (!config.tie_word_embeddings).then(lm_head) }
@@ -101,7 +101,7 @@ impl CausalLm {
         KvCache::new(self.model.layers.len())
     }
 
-    /// Hidden states after the last norm. With a cache, `tokens` follow what it holds.
+    /// Hidden states after the last norm. With a cache, `tokens` follow its tokens.
     ///
     /// # Shapes
     /// - tokens: `[rows, length]`, i32, every id below `vocab_size`
@@ -135,7 +135,7 @@ impl CausalLm {
 }
 
 impl Decoder {
-    /// A decoder whose parameters are made when first used; a checkpoint gives them their values before that.
+    /// A decoder with parameters made at their first use; a checkpoint gives them their values before.
     pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         let linear = |from: usize, to: usize, bias: bool| Projection::unfilled(from, to, bias, device);
         let norm_of = |width: usize| RmsNormConfig::new(width).with_epsilon(config.rms_norm_eps).init(device);
@@ -170,7 +170,7 @@ impl Decoder {
         }
     }
 
-    /// The angle a position that each pair of a head turns by.
+    /// The rotation of each pair of a head, as an angle a position.
     pub(crate) fn frequencies(&self) -> &[f32] {
         &self.frequencies
     }
@@ -255,7 +255,7 @@ impl Attention {
         let [_, heads, ..] = queries.dims();
         let [_, shared, seen, _] = keys.dims();
         let group = heads / shared;
-        // The queries that share a key stand under each other, so that one product a key head serves its whole group.
+        // Queries with the same key stand under each other: one product a key head serves its whole group.
         let queries = queries.mul_scalar((self.head_dim as f64).powf(-0.5)).reshape([rows, shared, group * length, self.head_dim]);
         let mut scores = queries.matmul(keys.transpose());
         if let Some(bias) = bias {
