@@ -1,6 +1,7 @@
 //! Backward passes of the elementwise and row-wise kernels. Knows nothing of products, models or losses.
 //!
-//! A sum over rows is one chain from the first row to the last, which goes on from what is there: rows in pieces give the same bits.
+//! A sum over rows is one chain from the first row to the last, added to the earlier sum: rows in pieces give the same
+//! bits.
 
 use std::ops::Range;
 
@@ -9,10 +10,10 @@ use pulp::{Simd, WithSimd};
 use super::elementwise::{dot, exp, silu, softmax};
 use super::{arch, threads};
 
-/// Columns that one thread sums up at a time.
+/// Columns of one thread at a time.
 const COLUMNS: usize = 64;
 
-/// The backward pass of [`super::rms_norm`]: adds to the derivatives by `x`, and gives what each row was multiplied by.
+/// The backward pass of [`super::rms_norm`]: adds to the derivatives by `x`, and returns the scale of each row.
 ///
 /// # Shapes
 /// - x, by_out, by_x: `[rows, width]`
@@ -89,7 +90,7 @@ pub fn add_column_sums_of_products(left: &[f32], right: &[f32], scales: &[f32], 
     });
 }
 
-/// [`super::swiglu`] of gates and ups that stand apart: `out = silu(gate) · up`.
+/// [`super::swiglu`] of gates and ups in two slices: `out = silu(gate) · up`.
 pub fn gate(gates: &[f32], ups: &[f32], out: &mut [f32]) {
     struct Gate<'a>(&'a [f32], &'a [f32], &'a mut [f32]);
     impl WithSimd for Gate<'_> {
@@ -142,13 +143,13 @@ pub fn logprob(logits: &mut [f32], target: usize) -> (f64, f32) {
     (f64::from(logit) - f64::from(largest) - f64::from(sum).ln(), sum)
 }
 
-/// log Σ_v p_v² of the softmax that [`logprob`] left, nats: the logprob that two draws are the same.
+/// log Σ_v p_v² of the softmax left by [`logprob`], nats: the logprob of two equal draws.
 pub fn collision(powers: &[f32], sum: f32) -> f64 {
     // The largest power is 1, so neither is 0.
     f64::from(dot(powers, powers)).ln() - 2.0 * f64::from(sum).ln()
 }
 
-/// The backward pass of [`logprob`], from what it left: `powers` become the derivatives by the logits, derivative · (one-hot − probabilities).
+/// The backward pass of [`logprob`], from its output: `powers` become the derivatives by the logits, derivative · (one-hot − probabilities).
 ///
 /// # Panics
 /// When there is no such logit.

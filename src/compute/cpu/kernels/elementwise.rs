@@ -1,4 +1,4 @@
-//! What is done to numbers one by one or row by row: norms, activations, rotations, softmax. Knows nothing of products or models.
+//! Elementwise and row-wise kernels: norms, activations, rotations, softmax. Knows nothing of products or models.
 
 use pulp::{Simd, WithSimd};
 
@@ -10,7 +10,7 @@ use super::{LANES, arch, sum_lanes, threads};
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    /// Adding it rounds to a whole number, which is then in the low bits.
+    /// Adding it rounds to a whole number and leaves this in the low bits.
     const ROUNDER: f32 = 12_582_912.0;
     let shifted = x.clamp(-87.3, 88.8).mul_add(LOG2_E, ROUNDER);
     let whole = shifted - ROUNDER;
@@ -114,7 +114,7 @@ pub fn rotate(heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
     arch().dispatch(Rotate(heads, cosines, sines, 1.0));
 }
 
-/// The backward pass of [`rotate`], which is the turn in the other direction.
+/// The backward pass of [`rotate`]: the rotation in the other direction.
 ///
 /// # Shapes
 /// - by_heads: `[heads, 2 · pairs]`
@@ -163,7 +163,7 @@ pub fn softmax(scores: &mut [f32]) -> (f32, f32) {
         }
     }
     if !rest.is_empty() {
-        // As one more chunk, in which e^−∞ adds nothing: one by one they would take as long as many chunks.
+        // As one more chunk, where e^−∞ adds nothing: one by one they would take as long as many chunks.
         let mut chunk = [f32::NEG_INFINITY; LANES];
         chunk[..rest.len()].copy_from_slice(rest);
         for lane in 0..LANES {
@@ -175,10 +175,10 @@ pub fn softmax(scores: &mut [f32]) -> (f32, f32) {
     (largest, sum_lanes(lanes))
 }
 
-/// Where the largest number is, the first of equals, and that number.
+/// The position of the largest number, the first of equals, and the number.
 ///
 /// # Errors
-/// The first number that is not finite, and where it is.
+/// The position of the first number that is not finite, and the number.
 pub fn largest(numbers: &[f32]) -> Result<(usize, f32), (usize, f32)> {
     struct Largest<'a>(&'a [f32]);
     impl WithSimd for Largest<'_> {

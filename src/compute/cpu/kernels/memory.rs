@@ -1,16 +1,18 @@
-//! Memory for numbers that is used again. Knows nothing of what the numbers are.
+//! Reusable memory for numbers. Knows nothing of their meaning.
 //!
-//! Memory that is new has to be cleared by the kernel, page by page, and the vectors of a training step are large and the same in every step.
+//! The operating system clears new memory page by page. The vectors of a training step are large, and of the same
+//! sizes in every step.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::threads;
 
-/// Free memory is at most so much more than what was in use at once, as a share of it (1 / 8).
+/// The share of the peak (1 / 8) kept beyond the peak.
 const SPARE: usize = 8;
 
-/// Memory for buffers: that of a buffer that is dropped is given to the next one. It is freed with the last clone and the last buffer.
+/// Memory for buffers. A dropped buffer's memory goes to the next one. It is freed with the last clone and the last
+/// buffer.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Mutex<Free>>);
 
@@ -22,19 +24,19 @@ pub struct Buffer {
     memory: Memory,
 }
 
-/// What is not in use, and how much is.
+/// The free memory, and counts of all memory.
 #[derive(Debug, Default)]
 struct Free {
     /// Longest not used first.
     free: Vec<Vec<f32>>,
     free_numbers: usize,
     used_numbers: usize,
-    /// The most numbers that were in use at once.
+    /// The most numbers in use at once so far.
     peak_numbers: usize,
 }
 
 impl Free {
-    /// The smallest that holds `length` numbers, unless it is more than twice too large.
+    /// The smallest memory for `length` numbers, unless it is more than twice too large.
     fn take(&mut self, length: usize) -> Option<Vec<f32>> {
         let fitting = self.free.iter().enumerate().filter(|(_, numbers)| (length..=2 * length).contains(&numbers.len()));
         let (place, _) = fitting.min_by_key(|(_, numbers)| numbers.len())?;
@@ -43,7 +45,7 @@ impl Free {
         Some(numbers)
     }
 
-    /// Counts `numbers` more in use, and returns what is now too much to be kept.
+    /// Counts `numbers` more in use, and returns the free memory beyond the limit.
     fn count(&mut self, numbers: usize) -> Vec<Vec<f32>> {
         self.used_numbers += numbers;
         self.peak_numbers = self.peak_numbers.max(self.used_numbers);
@@ -59,11 +61,11 @@ impl Free {
 
 impl Memory {
     fn lock(&self) -> MutexGuard<'_, Free> {
-        // Nothing that is done with it panics halfway.
+        // No code panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `length` numbers of no meaning: for what is written before it is read.
+    /// `length` numbers of no meaning, to be written before they are read.
     pub fn any(&self, length: usize) -> Buffer {
         let mut free = self.lock();
         let used = free.take(length);

@@ -30,7 +30,7 @@ pub use update::{adam_w, rms_prop, scale, sum_of_squares};
 /// The lanes of every reduction.
 const LANES: usize = 16;
 
-/// The vectors that the CPU has and that are used, in words.
+/// The vectors in use, in words.
 pub fn vectors() -> &'static str {
     match arch() {
         #[cfg(target_arch = "x86_64")]
@@ -43,7 +43,7 @@ pub fn vectors() -> &'static str {
     }
 }
 
-/// The vectors that the CPU has.
+/// The widest vectors of the CPU.
 #[cfg(not(test))]
 #[inline(always)]
 fn arch() -> pulp::Arch {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// Vectors that are used in place of the CPU's widest.
+        /// Vectors in place of the CPU's widest.
         static NARROWER: Cell<Option<Arch>> = const { Cell::new(None) };
     }
 
@@ -83,7 +83,7 @@ mod tests {
         NARROWER.get().unwrap_or_default()
     }
 
-    /// What `work` gives with every vector width that the CPU has, widest first.
+    /// The results of `work` with every vector width of the CPU, widest first.
     fn with_all_widths<R>(work: impl Fn() -> R) -> Vec<R> {
         let mut widths = vec![None, Some(Arch::Scalar)];
         #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! Work shared out among the threads of the current rayon pool. Knows nothing of what is computed.
+//! Work shared out among the threads of the current rayon pool. Knows nothing of the work.
 //!
 //! A product of a small model takes some microseconds, and to wake a thread takes longer: threads are kept awake for as long as there is more to come,
 //! and whoever waits for the last share does not go to sleep over it.
@@ -11,7 +11,7 @@ use std::thread;
 
 use rayon::Yield;
 
-/// Numbers that are worth a thread's while, where something small is done to each.
+/// Numbers of one thread, at least, for cheap work on each.
 pub const PIECE: usize = 1 << 13;
 
 /// How often a thread looks again before it lets others have the CPU.
@@ -32,7 +32,7 @@ pub fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
         let here = rayon::current_thread_index();
         let over = &over;
         scope.spawn_broadcast(move |_, context| {
-            // This thread does the work; it comes by here when it waits for others, who may be waiting for it.
+            // This thread does the work. It comes here while it waits for others; they may be waiting for it.
             if Some(context.index()) != here {
                 let mut waiting = Waiting::default();
                 while !over.load(Ordering::Acquire) {
@@ -47,7 +47,7 @@ pub fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     })
 }
 
-/// Rows of `width` numbers that are worth a thread's while, where something small is done to each number.
+/// Rows of `width` numbers for one thread, at least, for cheap work on each number.
 pub fn rows_together(width: usize) -> usize {
     PIECE.div_ceil(width.max(1))
 }
@@ -75,7 +75,7 @@ pub fn each<T: Send>(items: impl IntoIterator<IntoIter: ExactSizeIterator<Item =
     let take = |thread: usize| {
         let others = || (1..threads).map(|past| &ranges[(thread + past) % threads]);
         loop {
-            // Nothing that is done with a range panics.
+            // No code panics while it holds a range.
             let own = ranges[thread].lock().ok().and_then(|mut range| range.pop_front());
             let item = own.or_else(|| others().find_map(|range| range.lock().ok()?.pop_back()));
             let Some(item) = item else { return };
@@ -94,7 +94,7 @@ pub fn each<T: Send>(items: impl IntoIterator<IntoIter: ExactSizeIterator<Item =
     });
 }
 
-/// What `work` gives for each item, in their order; see [`each`].
+/// The results of `work` for each item, in their order; see [`each`].
 pub fn map<T: Send, R: Send>(
     items: impl IntoIterator<IntoIter: ExactSizeIterator<Item = T> + Send>,
     work: impl Fn(T) -> R + Sync,
@@ -105,7 +105,7 @@ pub fn map<T: Send, R: Send>(
     results.into_iter().flatten().collect()
 }
 
-/// A wait that is expected to be short.
+/// A short wait.
 #[derive(Default)]
 struct Waiting {
     looks: usize,
@@ -150,7 +150,7 @@ mod tests {
         for threads in [1, 3] {
             assert_eq!(with_threads(threads, nested), expected);
         }
-        // Two at once, which share the pool.
+        // Two at once, on one pool.
         let both = thread::scope(|scope| [scope.spawn(nested), scope.spawn(nested)].map(|thread| thread.join().unwrap()));
         assert_eq!(both, [expected.clone(), expected]);
     }

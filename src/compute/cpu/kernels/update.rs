@@ -1,11 +1,12 @@
-//! One optimizer step on a parameter's numbers, in place, and what is summed over gradients. Knows nothing of models or schedules.
+//! One optimizer step on a parameter's numbers, in place, and sums over gradients. Knows nothing of models or
+//! schedules.
 
 use pulp::{Simd, WithSimd};
 
 use super::{LANES, arch, threads};
 use crate::compute::update::{AdamW, RmsProp};
 
-/// Numbers that one thread works on at a time.
+/// Numbers of one thread at a time.
 const PIECE: usize = 1 << 15;
 
 /// Steps all `weights`, and the running means of gradients and of their squares.
@@ -73,7 +74,7 @@ pub fn scale(values: &mut [f32], factor: f32) {
     threads::each(values.chunks_mut(PIECE), |values: &mut [f32]| values.iter_mut().for_each(|value| *value *= factor));
 }
 
-/// Σ value², summed in f64 in an order that the length alone decides.
+/// Σ value², summed in f64. The order depends on the length alone.
 pub fn sum_of_squares(values: &[f32]) -> f64 {
     struct Squares<'a>(&'a [f32]);
     impl WithSimd for Squares<'_> {

@@ -1,4 +1,4 @@
-//! Attention in training: queries, keys and values to what they find, and back. Knows nothing of the layer around it.
+//! Attention in training, forward and backward. Knows nothing of the layer around it.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ pub(super) struct TrainedAttention {
     shape: AttentionShape,
 }
 
-/// What the backward pass needs.
+/// The inputs of the backward pass.
 #[derive(Debug)]
 pub(super) struct Kept {
     /// Before their norms, where there are norms: `[tokens, width]`.
@@ -43,7 +43,7 @@ pub(super) struct Kept {
 }
 
 impl TrainedAttention {
-    /// `number` is that of its first projection among all of the model's.
+    /// `number` is the number of its first projection in the model.
     pub(super) fn new(attention: &Attention, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
         let linear =
             |projection: &Projection, field: &str, past: u64| Linear::new(projection, weights, &format!("{name}.{field}"), number + past);
@@ -60,7 +60,7 @@ impl TrainedAttention {
         })
     }
 
-    /// Adds to `out` what `x` finds.
+    /// Adds the attention of `x` to `out`.
     ///
     /// # Shapes
     /// - x, out: `[tokens, hidden_size]`
@@ -160,7 +160,7 @@ impl TrainedAttention {
         });
     }
 
-    /// What each token's queries find, and their normalizers.
+    /// The attention of each token's queries, and their normalizers.
     fn attend(&self, tokens: &Tokens, queries: &[f32], keys: &[f32], values: &[f32]) -> (Buffer, Buffer) {
         let (group, head_dim) = (self.group(), self.shape.head_dim);
         let each = self.each_head(tokens, |place, head| {
@@ -199,19 +199,20 @@ impl TrainedAttention {
         [by_queries, by_keys, by_values]
     }
 
-    /// Query heads that share a key-value head.
+    /// Query heads for one key-value head.
     fn group(&self) -> usize {
         self.shape.heads.checked_div(self.shape.key_value_heads).unwrap_or(0)
     }
 
-    /// What `work` gives for each prefix group and key-value head.
+    /// The results of `work` for each prefix group and key-value head.
     fn each_head<R: Send>(&self, tokens: &Tokens, work: impl Fn(&Place, usize) -> R + Sync) -> Vec<R> {
         let heads = self.shape.key_value_heads;
         let items: Vec<(&Place, usize)> = tokens.places.iter().flat_map(|place| (0..heads).map(move |head| (place, head))).collect();
         kernels::map(items, |(place, head)| work(place, head))
     }
 
-    /// What key-value head `head` has of some rows, `each` numbers a row: `[rows, each]` of `[tokens, key_value_heads, each]`.
+    /// The part of key-value head `head` in some rows, `each` numbers a row: `[rows, each]` of
+    /// `[tokens, key_value_heads, each]`.
     fn gather(&self, values: &[f32], rows: &Range<usize>, head: usize, each: usize) -> Vec<f32> {
         let width = self.shape.key_value_heads * each;
         let mut gathered = Vec::with_capacity(rows.len() * each);
@@ -221,7 +222,7 @@ impl TrainedAttention {
         gathered
     }
 
-    /// Puts what [`Self::each_head`] gave, `each` numbers a row, to where [`Self::gather`] takes it from.
+    /// Writes results of [`Self::each_head`], `each` numbers a row, in the layout of [`Self::gather`].
     fn scatter<R: Sync>(&self, tokens: &Tokens, found: &[R], each: usize, numbers: impl Fn(&R) -> &[f32] + Sync, values: &mut [f32]) {
         let heads = self.shape.key_value_heads;
         let mut groups = Vec::with_capacity(tokens.places.len());

@@ -3,7 +3,7 @@
 use super::parameter::{CpuGradients, Parameter};
 use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
 
-/// Bytes of logits that are held at once.
+/// The most bytes of logits in memory at once.
 const LOGITS_BYTES: usize = 192 << 20;
 
 /// A head's weights.
@@ -14,7 +14,7 @@ pub(super) struct TrainedHead {
     tied: bool,
 }
 
-/// A token that a hidden state is to predict.
+/// A token, and the hidden state to predict it from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
     /// The row of the hidden state.
@@ -22,7 +22,7 @@ pub(super) struct Target {
     pub(super) token: usize,
 }
 
-/// The tokens whose logprobs are added up, sequence by sequence; a group's sequences decide each other's derivatives.
+/// Tokens with a common logprob, sequence by sequence. A group's sequences decide each other's derivatives.
 pub(super) type Group = Vec<Vec<Target>>;
 
 impl TrainedHead {
@@ -96,11 +96,11 @@ impl TrainedHead {
         (LOGITS_BYTES / size_of::<f32>()).checked_div(self.dims()[1]).unwrap_or(0).max(1)
     }
 
-    /// Hands each group's logprobs, one a sequence, to `derivative`, which gives a derivative by each; passes these back. Returns the
-    /// derivatives by the hidden states. With `collisions`, `derivative` is given what [`kernels::collision`] says of each sequence's tokens
-    /// too, added up; else nothing.
+    /// Hands each group's logprobs, one a sequence, to `derivative`. It returns a derivative by each, and these are
+    /// passed back. Returns the derivatives by the hidden states. With `collisions`, `derivative` also gets the sum of
+    /// [`kernels::collision`] over each sequence's tokens; else nothing.
     ///
-    /// A group whose logits are not too many to be held is passed back from these; one with more has them computed again.
+    /// The logits of a group are kept if they fit into the limit, else computed again.
     ///
     /// # Shapes
     /// - hidden, output: `[tokens, hidden_size]`
@@ -174,8 +174,8 @@ impl TrainedHead {
         by_hidden
     }
 
-    /// Hands the scores of all `rows` to `derivative`, which gives a derivative by each; passes these back. Returns the derivatives by the
-    /// hidden states.
+    /// Hands the scores of all `rows` to `derivative`. It returns a derivative by each, and these are passed back.
+    /// Returns the derivatives by the hidden states.
     ///
     /// # Shapes
     /// - hidden, output: `[tokens, hidden_size]`
@@ -204,7 +204,7 @@ impl TrainedHead {
 struct Chunk {
     /// `[targets, hidden_size]`.
     hidden: Vec<f32>,
-    /// What [`kernels::logprob`] leaves of them: `[targets, outputs]`.
+    /// The output of [`kernels::logprob`]: `[targets, outputs]`.
     logits: Buffer,
     logprobs: Vec<f64>,
     sums: Vec<f32>,

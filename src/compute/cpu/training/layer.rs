@@ -23,7 +23,7 @@ pub(super) struct TrainedLayer {
     down: Linear,
 }
 
-/// What the backward pass needs beside the layer's input.
+/// The inputs of the backward pass beside the layer's input.
 #[derive(Debug)]
 pub(super) struct Kept {
     attention: attention::Kept,

@@ -9,7 +9,7 @@ use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
 use crate::compute::{LowRank, Projection};
 use crate::model::ModelError;
 
-/// Rows that one thread works on at a time.
+/// Rows of one thread at a time.
 const ROWS: usize = 16;
 
 /// A projection in training.
@@ -20,13 +20,13 @@ pub(super) struct Linear {
     adapter: Option<Adapter>,
 }
 
-/// What is trained in place of the weight.
+/// Trained in place of the weight.
 #[derive(Debug)]
 struct Adapter {
     lora_a: Parameter<2>,
     lora_b: Parameter<2>,
     low_rank: LowRank,
-    /// The projection's number among all of the model's, which its dropout is drawn from.
+    /// The projection's number in the model. Its dropout is drawn from it.
     number: u64,
 }
 
@@ -47,7 +47,7 @@ impl Linear {
         })
     }
 
-    /// Width of what goes in, and of what comes out.
+    /// Widths of input and output.
     pub(super) fn dims(&self) -> [usize; 2] {
         self.weight.dims()
     }
@@ -85,7 +85,7 @@ impl Linear {
         }
     }
 
-    /// The backward pass to what is trained beside the weight, and to `x` through the adapter.
+    /// The backward pass to bias and adapter, and to `x` through the adapter.
     fn backward_beside(&self, x: &[f32], tokens: &Tokens, by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
         let [from, to] = self.dims();
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.trained) {
@@ -95,7 +95,7 @@ impl Linear {
         let hidden = adapter.hide(x, tokens);
         let x = hidden.as_deref().unwrap_or(x);
         let rank = adapter.lora_b.dims()[0];
-        // The scale is in what B sees and in what A gets back.
+        // The scale is in the input of B and in the derivative by the output of A.
         let low = adapter.low(x, tokens);
         let mut by_low = vec![0.0; low.len()];
         kernels::product(Left::Rows(by_out), Right::Columns(adapter.lora_b.values(), rank), &mut by_low);
@@ -119,7 +119,7 @@ impl Linear {
     }
 }
 
-/// What several projections make of one input: `x · weight + bias` each, and the adapter's part.
+/// Several projections of one input: `x · weight + bias` each, plus the adapter's term.
 ///
 /// # Shapes
 /// - x: `[tokens, in]`
@@ -140,7 +140,7 @@ pub(super) fn forward<const N: usize>(projections: [&Linear; N], x: &[f32], toke
     outs
 }
 
-/// The backward pass of [`forward`], or through [`Linear::add`]: gives the derivatives by `x`, and adds to the gradients of what is trained.
+/// The backward pass of [`forward`] or [`Linear::add`]: returns the derivatives by `x`, and adds to the gradients.
 ///
 /// # Shapes
 /// - x, output: `[tokens, in]`
@@ -169,7 +169,7 @@ pub(super) fn backward<const N: usize>(
 }
 
 impl Adapter {
-    /// What dropout leaves of `x`; `None` when that is all of it.
+    /// `x` after dropout; `None` when nothing is dropped.
     fn hide(&self, x: &[f32], tokens: &Tokens) -> Option<Vec<f32>> {
         tokens.drops(&self.low_rank).then(|| {
             let mut x = x.to_vec();

@@ -1,11 +1,12 @@
-//! Training on the CPU: the transformer forward, with what is needed in the backward pass kept, and backward to the gradients of its parameters.
+//! Training on the CPU: the transformer forward, and backward to the gradients of its parameters.
 //!
 //! ```text
 //! PrefixGroup ─▶ layers ─▶ hidden states ─▶ logprobs or scores ─▶ the caller's derivatives ─▶ hidden states ─▶ layers ─▶ CpuGradients
 //! ```
 //!
-//! Computes what autodiff computes of [`Decoder::forward`](crate::compute::Decoder::forward), which is its reference, on sequences of any lengths without padding; sequences that
-//! begin alike share that part. Gradients are the same bits on any number of threads and in whatever pieces a batch is passed through.
+//! The reference is autodiff of [`Decoder::forward`](crate::compute::Decoder::forward). Sequences have any lengths and no
+//! padding; a common prefix is computed once. Gradients have the same bits on any number of threads and in
+//! micro-batches of any size.
 //! Knows nothing of losses or optimizers.
 
 mod attention;
@@ -43,11 +44,11 @@ pub struct CpuTraining {
     head: TrainedHead,
     frequencies: Vec<f32>,
     keep: Keep,
-    /// What passes are computed in.
+    /// The memory of passes.
     memory: Memory,
 }
 
-/// What a pass keeps for the backward pass.
+/// The data kept for the backward pass.
 #[derive(Clone, Copy, Debug)]
 enum Keep {
     Nothing,
@@ -60,7 +61,7 @@ enum Keep {
 struct Pass<'a> {
     tokens: Tokens<'a>,
     angles: Vec<f32>,
-    /// Each layer's input, and what else it kept.
+    /// Each layer's input, and its other kept data.
     layers: Vec<(Buffer, Option<Kept>)>,
     /// After the last layer: `[tokens, hidden_size]`.
     x: Buffer,
@@ -69,7 +70,7 @@ struct Pass<'a> {
 }
 
 impl CpuTraining {
-    /// A language model with these `weights`; what is frozen gets no gradient. With `checkpointing`, layers are computed again in the backward pass and take
+    /// A language model with these `weights`; frozen ones get no gradient. With `checkpointing`, layers are computed again in the backward pass and take
     /// less memory; the bits are the same.
     ///
     /// # Errors
@@ -127,10 +128,10 @@ impl CpuTraining {
         })
     }
 
-    /// Hands each group's [`Self::logprobs`] to `derivative`, which gives a derivative by each, and adds to the gradients of
+    /// Hands each group's [`Self::logprobs`] to `derivative`. It returns a derivative by each. Adds to the gradients of
     /// Σ derivative · logprob. With `collisions`, `derivative` is given Σ log Σ_v p_v² over each sequence's tokens too, nats; else nothing.
     ///
-    /// `step` is what dropout is drawn from; `None` drops nothing.
+    /// Dropout is drawn from `step`; `None` drops nothing.
     ///
     /// # Errors
     /// When a token is outside the vocabulary.
@@ -158,7 +159,8 @@ impl CpuTraining {
         Ok(())
     }
 
-    /// Hands the [`Self::scores`] to `derivative`, which gives a derivative by each, and adds to the gradients of Σ derivative · score.
+    /// Hands the [`Self::scores`] to `derivative`. It returns a derivative by each. Adds to the gradients of
+    /// Σ derivative · score.
     ///
     /// # Errors
     /// When a token is outside the vocabulary.
@@ -224,7 +226,7 @@ impl CpuTraining {
     }
 }
 
-/// What is to be predicted of each group.
+/// The tokens to predict of each group.
 fn groups(prefix_groups: &[PrefixGroup<'_>], prompts: &[Vec<usize>], tokens: &Tokens) -> Vec<Group> {
     let of_group = |((group, place), prompts): ((&PrefixGroup, &Place), &Vec<usize>)| {
         let targets = |(sequence, &prompt): (usize, &usize)| {

@@ -1,4 +1,4 @@
-//! A model's parameters as a training pass sees them, and their gradients by name. Knows nothing of what they do.
+//! A model's parameters in a training pass, and their gradients by name. Knows nothing of their use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl CpuGradients {
         Self { memory: memory.clone(), ..Self::default() }
     }
 
-    /// What gradients, and what leads to them, are held in.
+    /// The memory of gradients and intermediate derivatives.
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
     }
@@ -71,7 +71,7 @@ impl CpuGradients {
     pub(super) fn add_products(&mut self, parameters: &[&Parameter<2>], left: Left<'_>, rights: &[Right<'_>]) {
         let take = |parameter: &&Parameter<2>| self.of_parameters.remove(&parameter.name);
         let before: Vec<Option<Buffer>> = parameters.iter().map(take).collect();
-        // What begins at zero need not be read.
+        // A sum from zero on need not be read first.
         let begin = before.iter().all(Option::is_none);
         let of_parameter = |(before, parameter): (Option<Buffer>, &&Parameter<2>)| match begin {
             true => self.memory.any(parameter.values.len()),

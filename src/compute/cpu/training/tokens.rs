@@ -1,16 +1,16 @@
-//! The tokens of a training pass: sequences that begin alike share what they begin with. Knows nothing of weights.
+//! The tokens of a training pass: sequences with a common prefix share it. Knows nothing of weights.
 
 use crate::compute::LowRank;
 use crate::compute::cpu::kernels::{self, Memory};
 use crate::model::ModelError;
 
-/// Sequences that begin alike: what they share goes through the model once. Borrows the token ids.
+/// Sequences with a common prefix: it goes through the model once. Borrows the token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixGroup<'a> {
-    /// What dropout is drawn from, beside the step: a number that stays the same when the same sequences are trained on again.
+    /// Dropout is drawn from this number and the step. It is the same whenever the same sequences are trained on.
     item: u64,
     stem: &'a [i32],
-    /// What follows the stem in each sequence; none when there is one sequence, which is then the stem.
+    /// The rest of each sequence behind the stem; none when there is one sequence: it is the stem then.
     branches: Vec<&'a [i32]>,
 }
 
@@ -39,7 +39,7 @@ impl<'a> PrefixGroup<'a> {
         self.spans().map(<[i32]>::len).sum()
     }
 
-    /// The stem, and what follows it in a sequence.
+    /// The stem, and the rest of a sequence.
     pub(super) fn sequence(&self, sequence: usize) -> [&'a [i32]; 2] {
         [self.stem, self.branches.get(sequence).copied().unwrap_or(&[])]
     }
@@ -57,9 +57,9 @@ pub(super) struct Tokens<'a> {
     /// Where each token is in its sequence.
     pub(super) positions: Vec<usize>,
     pub(super) places: Vec<Place>,
-    /// What dropout is drawn from; `None` drops nothing.
+    /// Dropout is drawn from it; `None` drops nothing.
     step: Option<u64>,
-    /// For what is computed of the tokens.
+    /// For the results of the pass.
     pub(super) memory: &'a Memory,
 }
 
@@ -105,7 +105,7 @@ impl<'a> Tokens<'a> {
         self.step.is_some() && low_rank.drops()
     }
 
-    /// Multiplies the inputs of projection `number` by their dropout masks, which no other group has a part in.
+    /// Multiplies the inputs of projection `number` by their dropout masks. A group's mask does not depend on others.
     ///
     /// # Shapes
     /// - x: `[tokens, width]`

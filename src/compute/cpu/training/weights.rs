@@ -1,4 +1,4 @@
-//! A model's weights as numbers, copied from it or lent by it. Knows nothing of what they do.
+//! A model's weights as numbers, copied from the model or lent by it. Knows nothing of their use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use crate::compute::reference::parameters::host_values;
 use crate::model::ModelError;
 
-/// Every parameter's numbers, under the path of fields that leads to it.
+/// Every parameter's numbers, by its path of fields.
 #[derive(Debug, Default)]
 pub struct CpuWeights(BTreeMap<String, Weight>);
 
@@ -34,13 +34,13 @@ impl CpuWeights {
         copy.outcome
     }
 
-    /// The weights of `model`, which is on the CPU, without a copy of those that are f32 and nothing else holds. It is without
+    /// The weights of a `model` on the CPU. Weights of f32 with one owner are not copied. The model is without
     /// them until [`Self::give_back`].
     ///
     /// # Errors
     /// When a weight cannot be read; the model then has all of its own.
     pub fn lend<M: Module>(model: &mut M) -> Result<Self, ModelError> {
-        // Out of `model`, so that they have one owner.
+        // Parameters leave `model`: they have one owner then.
         let empty = model.clone().map(&mut Empty);
         let mut lend = Lend { path: Vec::new(), weights: Self::default(), outcome: Ok(()) };
         *model = std::mem::replace(model, empty).map(&mut lend);
@@ -53,7 +53,7 @@ impl CpuWeights {
         }
     }
 
-    /// Gives the weights, as they are now, back to the model that lent them.
+    /// Gives the weights, with their changes, back to their model.
     pub fn give_back<M: Module>(self, model: &mut M) {
         *model = model.clone().map(&mut GiveBack { path: Vec::new(), weights: self });
     }
@@ -62,7 +62,8 @@ impl CpuWeights {
         self.0.get(name)
     }
 
-    /// The numbers of a parameter that wants a gradient; `None` when there is none of this name, or a [`CpuTraining`](super::CpuTraining) holds it.
+    /// The numbers of a trained parameter; `None` when there is none of this name, or a
+    /// [`CpuTraining`](super::CpuTraining) holds it.
     pub fn trained_mut(&mut self, name: &str) -> Option<&mut [f32]> {
         let weight = self.0.get_mut(name).filter(|weight| weight.trained)?;
         Arc::get_mut(&mut weight.values).map(Vec::as_mut_slice)
@@ -73,7 +74,7 @@ fn is_trained<const D: usize>(value: &Tensor<D>) -> bool {
     !value.is_autodiff() || value.is_require_grad()
 }
 
-/// What `change` makes of a tensor, with as much autodiff as it had.
+/// The result of `change` on a tensor, with the autodiff settings of the tensor.
 fn keeping_autodiff<const D: usize>(tensor: Tensor<D>, change: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
     let require_grad = tensor.is_require_grad();
     match tensor.gradient_checkpointing_strategy() {
@@ -136,7 +137,7 @@ impl ModuleMapper for Lend {
         let name = self.path.join(".");
         param.map(|tensor| {
             let (shape, trained) = (tensor.dims().to_vec(), is_trained(&tensor));
-            // What is converted is a copy, and the model keeps its own.
+            // A conversion is a copy: the model keeps its own.
             let lent = tensor.dtype() == DType::F32;
             let kept = if lent { None } else { Some(tensor.clone()) };
             let mut values = Ok(Vec::new());
