@@ -1,6 +1,6 @@
 //! A checkpoint with an adapter: opened, compared, copied.
 //!
-//! Knows which projections there are, not what they are trained for.
+//! Knows the projections, not the purpose of training them.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::{AdapterConfig, Checkpoint, ModelError};
 use crate::disk;
 
 impl Checkpoint {
-    /// What the adapter is that this checkpoint was opened with.
+    /// The configuration of this checkpoint's adapter.
     pub fn adapter(&self) -> Option<&AdapterConfig> {
         self.adapter.as_ref().map(|adapter| &adapter.config)
     }
@@ -20,16 +20,16 @@ impl Checkpoint {
         config.parameters(&self.parameters).iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// This checkpoint with the adapter in `folder`, in place of its own if it has one; the base that the adapter names is not looked at.
+    /// This checkpoint with the adapter in `folder`, in place of its own if it has one. The base named by the adapter is ignored.
     ///
     /// # Errors
-    /// Names the file that is missing, wrong, or does not fit this checkpoint.
+    /// A file that is missing, wrong, or does not fit this checkpoint.
     pub fn with_adapter(self, folder: &Path) -> Result<Self, ModelError> {
         let adapter = Adapter::open(folder, &self.parameters)?;
         Ok(self.adapted(adapter))
     }
 
-    /// The last parts of the names of all projections but the head, each once: what `all-linear` stands for.
+    /// The last parts of the names of all projections but the head, each once: the meaning of `all-linear`.
     pub fn projections(&self) -> Vec<String> {
         let names = self.parameters.iter().filter_map(|parameter| parameter.projection()?.rsplit('.').next());
         let mut names: Vec<String> = names.map(str::to_string).collect();
@@ -44,7 +44,7 @@ impl Checkpoint {
         same_targets && left.rank == right.rank && left.alpha == right.alpha
     }
 
-    /// Copies the adapter that this checkpoint was opened with to `folder`, naming `base` as the place where PEFT finds its base.
+    /// Copies this checkpoint's adapter to `folder`, naming `base` as the place where PEFT finds its base.
     ///
     /// # Errors
     /// When there is no adapter, or a file cannot be read or written.

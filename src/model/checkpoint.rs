@@ -1,6 +1,7 @@
 //! A checkpoint: a folder in Hugging Face's layout, opened without its weights.
 //!
-//! `compute::reference` loads, initializes and saves models. Knows nothing of tensors, nor of what a family's `config.json` means.
+//! `compute::reference` loads, initializes and saves models. Knows nothing of tensors, nor of the families'
+//! `config.json`.
 
 use std::fs;
 use std::io;
@@ -21,7 +22,7 @@ const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// What tied logits are computed with.
+/// The weights of tied logits.
 const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The one parameter of a reward head.
 const SCORE: &str = "score.weight";
@@ -38,12 +39,12 @@ const COPIED: [&str; 9] = [
     "merges.txt",
 ];
 
-/// Everything in a checkpoint's folder but the weights themselves. What is wrong with it is found here, before anything heavy is done.
+/// Everything in a checkpoint's folder but the weights themselves. Errors are found here, before any heavy work.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The model's shape.
     pub config: ModelConfig,
-    /// What ends a response.
+    /// The end tokens.
     pub generation: GenerationConfig,
     /// Text to ids and back.
     pub tokenizer: Tokenizer,
@@ -53,17 +54,18 @@ pub struct Checkpoint {
     config_json: Value,
     pub(crate) parameters: Vec<Parameter>,
     weights: Option<Weights>,
-    /// What is added to the weights.
+    /// The adapter to merge into the weights.
     pub(crate) adapter: Option<Adapter>,
     /// Where a fresh score head is drawn from; `None` when the checkpoint has its own, or none.
     score_seed: Option<u64>,
 }
 
 impl Checkpoint {
-    /// Opens a folder with weights, or with an adapter that says where its base lies; configuration and tokenizer are then the base's.
+    /// Opens a folder with weights, or an adapter that names its base. Configuration and tokenizer of an adapter are the
+    /// base's.
     ///
     /// # Errors
-    /// Names the file that is missing or wrong; compares the weights' names and shapes with `config.json`.
+    /// A file that is missing or wrong. The weights' names and shapes must fit `config.json`.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         if let Some(base) = adapter::base_of(folder)? {
             return Self::open(&base)?.with_adapter(folder);
@@ -81,7 +83,7 @@ impl Checkpoint {
     /// Opens a folder of which only configuration and tokenizer count, to initialise a model from; of an adapter, those of its base.
     ///
     /// # Errors
-    /// Names the file that is missing or wrong.
+    /// A file that is missing or wrong.
     pub fn open_blank(folder: &Path) -> Result<Self, ModelError> {
         if let Some(base) = adapter::base_of(folder)? {
             return Self::open_blank(&base);
@@ -140,7 +142,7 @@ impl Checkpoint {
         Self { adapter: Some(adapter), ..self }
     }
 
-    /// The folder that was opened; of an adapter, its base's.
+    /// The opened folder; of an adapter, its base's.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -150,7 +152,7 @@ impl Checkpoint {
         self.parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// That the model has this head.
+    /// Checks the head of the model.
     ///
     /// # Errors
     /// When it has the other one.
@@ -187,7 +189,7 @@ impl Checkpoint {
         }
     }
 
-    /// Writes everything but the weights, which are in `dtype`.
+    /// Writes everything but the weights. These are in `dtype`.
     pub(crate) fn write_settings(&self, folder: &Path, dtype: Dtype) -> Result<(), ModelError> {
         self.write_companions(folder)?;
         let path = folder.join(CONFIG);
@@ -195,7 +197,7 @@ impl Checkpoint {
         disk::write(&path, text).map_err(|source| ModelError::Write { path, source })
     }
 
-    /// Writes what stands beside weights or an adapter: tokenizer, chat template and what ends a response.
+    /// Writes the files beside weights or an adapter: tokenizer, chat template and end tokens.
     pub(crate) fn write_companions(&self, folder: &Path) -> Result<(), ModelError> {
         let failed = |path: PathBuf| move |source: io::Error| ModelError::Write { path, source };
         fs::create_dir_all(folder).map_err(failed(folder.to_path_buf()))?;

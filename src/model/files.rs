@@ -1,4 +1,4 @@
-//! The small files of a model directory, read whole, up to a length. Knows nothing of what is in them.
+//! The small files of a model directory, read whole, up to a length. Knows nothing of their content.
 
 use std::fs::File;
 use std::io::{self, Read};

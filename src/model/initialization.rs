@@ -1,4 +1,4 @@
-//! The random numbers that fresh weights are drawn from. Knows no model.
+//! The random numbers of fresh weights. Knows no model.
 
 use std::f64::consts::TAU;
 
@@ -17,7 +17,7 @@ pub(crate) fn normal(generator: &mut ChaCha8Rng, count: usize, deviation: f64) -
     let mut uniform = || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
-        // 1 - u lies in (0, 1], so that its logarithm is finite.
+        // 1 - u lies in (0, 1]: its logarithm is finite.
         let radius = deviation * (-2.0 * (1.0 - uniform()).ln()).sqrt();
         let angle = TAU * uniform();
         values.push((radius * angle.cos()) as f32);

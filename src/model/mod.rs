@@ -1,4 +1,4 @@
-//! Language models: what a model is. Its configuration, checkpoint, tokenizer and chat template, on disk and in memory.
+//! Language models as data: configuration, checkpoint, tokenizer and chat template, on disk and in memory.
 //!
 //! `compute` says how it is computed. Knows nothing of Arrow, the pipeline, forward passes or any training objective.
 

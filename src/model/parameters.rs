@@ -14,7 +14,7 @@ pub(crate) struct Parameter {
 }
 
 impl Parameter {
-    /// The projection whose weight it is, of those an adapter can stand beside: all but a head, whose name has one part only.
+    /// The projection of a weight, if an adapter can stand beside it: all but a head. A head's name has one part only.
     pub(crate) fn projection(&self) -> Option<&str> {
         let name = self.name.strip_suffix(".weight").filter(|_| self.transposed)?;
         name.contains('.').then_some(name)
@@ -65,7 +65,7 @@ pub(crate) fn list(config: &ModelConfig) -> Vec<Parameter> {
 /// Takes the values of one parameter after the other.
 pub(crate) type Sink<'a> = dyn FnMut(Vec<f32>) -> Result<(), ModelError> + 'a;
 
-/// The transpose of a `rows` × `columns` matrix, in tiles that stay in the cache.
+/// The transpose of a `rows` × `columns` matrix, in tiles small enough for the cache.
 pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let mut transposed = vec![0.0; values.len()];

@@ -11,7 +11,7 @@ pub struct Rope {
     pub scaling: Option<Llama3Scaling>,
 }
 
-/// The scaling of Llama 3.1: pairs whose wavelength exceeds a share of the original context turn `factor` times slower.
+/// The scaling of Llama 3.1: pairs with a wavelength above a share of the original context turn `factor` times slower.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Llama3Scaling {
     /// How many times slower.
@@ -25,7 +25,7 @@ pub struct Llama3Scaling {
 }
 
 impl Rope {
-    /// Checks that every number is in its range.
+    /// Checks the range of every number.
     pub(crate) fn check(&self) -> Result<(), String> {
         let positive = |name: &str, value: f64| match value.is_finite() && value > 0.0 {
             true => Ok(()),
@@ -45,7 +45,7 @@ impl Rope {
         }
     }
 
-    /// The angle a position that each pair of a head turns by.
+    /// The rotation of each pair of a head, as an angle a position.
     pub(crate) fn frequencies(&self, head_dim: usize) -> Vec<f32> {
         let half = head_dim / 2;
         let plain = (0..half).map(|pair| self.theta.powf(-(pair as f64) / half as f64));
