@@ -1,4 +1,5 @@
-//! What an optimizer does to a tensor on a GPU, in one pass over its numbers each: tensor operations would take a dozen, every one launched on its own.
+//! An optimizer's step on a tensor on a GPU, in one pass over its numbers. Tensor operations would take a dozen passes and
+//! launches.
 //!
 //! Knows nothing of models, parameters or schedules.
 
@@ -13,7 +14,7 @@ use crate::compute::update::AdamW;
 /// Units of a cube.
 const UNITS: usize = 256;
 
-/// Cubes that add up a tensor's squares, one sum each.
+/// Cubes for the sum of a tensor's squares, one partial sum each.
 const SUMS: usize = 64;
 
 /// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::compute::cpu::kernels::adam_w) has it of `factor` times the gradient; `None` when one

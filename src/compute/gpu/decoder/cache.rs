@@ -1,4 +1,4 @@
-//! Which positions of a GPU's keys and values belong to which sequence. Knows nothing of keys, values or devices.
+//! The positions of sequences in a GPU's keys and values. Knows nothing of keys, values or devices.
 
 /// A stretch of positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,7 +7,7 @@ struct Stretch {
     positions: usize,
 }
 
-/// Sequences that each have a stretch of positions, of which some follow another one's: a prompt is held once for all of its responses.
+/// Sequences with a stretch of positions each. Some follow another sequence: a prompt is held once for all of its responses.
 #[derive(Debug)]
 pub(super) struct Places {
     sequences: Vec<Sequence>,
@@ -21,7 +21,7 @@ struct Sequence {
     /// Of the sequence it follows: where it starts, and how many positions it has.
     prefix: Option<usize>,
     own: Stretch,
-    /// Positions of its own that are filled.
+    /// Its own filled positions.
     length: usize,
 }
 
@@ -40,7 +40,8 @@ impl Places {
         Self { sequences: Vec::new(), closed: Vec::new(), free: vec![Stretch { start: 0, positions }] }
     }
 
-    /// Begins a sequence of at most so many positions of its own, after those of `prefix`, in the first stretch that is large enough; `None` when there is none.
+    /// Begins a sequence of at most so many positions of its own, after those of `prefix`, in the first stretch of
+    /// sufficient size; `None` when there is none.
     pub(super) fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {
         let found = self.free.iter().position(|stretch| stretch.positions >= positions)?;
         let stretch = &mut self.free[found];
@@ -68,7 +69,7 @@ impl Places {
         self.free.iter().any(|stretch| stretch.positions >= positions)
     }
 
-    /// Ends a sequence, whose number and positions may then be another one's.
+    /// Ends a sequence. Its number and positions may go to another one.
     pub(super) fn close(&mut self, number: usize) {
         self.closed.push(number);
         let Stretch { mut start, mut positions } = self.sequences[number].own;
@@ -100,7 +101,7 @@ impl Places {
         End { position: prefix + length, prefix_start, prefix, own_start: own.start }
     }
 
-    /// Says that a sequence has so many positions more.
+    /// Adds filled positions to a sequence.
     pub(super) fn advance(&mut self, number: usize, positions: usize) {
         self.sequences[number].length += positions;
     }

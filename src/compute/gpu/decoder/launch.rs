@@ -1,4 +1,4 @@
-//! What a layer's pass is made of: each product and kernel, launched with the cubes that suit its sizes. Knows nothing of their order.
+//! The steps of a layer's pass: each product and kernel, launched with cubes for its sizes. Knows nothing of their order.
 
 use cubecl::client::Client;
 use cubecl::ir::ElemType;
@@ -87,7 +87,7 @@ impl GpuDecoder {
         Ok(())
     }
 
-    /// Norms rows for a product. What [`Normed`] does not need of `change` and `sources` may be anything.
+    /// Norms rows for a product. `change` and `sources` may be anything where [`Normed`] does not use them.
     pub(super) fn norm(
         &self,
         norm: &GpuNorm,
@@ -183,7 +183,7 @@ pub(in crate::compute::gpu) fn attention(client: &Client, shape: AttentionShape,
     kernels::Attention { heads, key_value_heads, head_dim, together, plane, vector, in_tiles, keeps: false }
 }
 
-/// What queries find; see [`kernels::attend`].
+/// Attention of queries; see [`kernels::attend`].
 pub(in crate::compute::gpu) fn attend(
     client: &Client,
     shape: kernels::Attention,

@@ -29,7 +29,7 @@ use weights::{GpuLayer, GpuNorm, Upload, Weight};
 /// A model's weights, laid out for a GPU.
 pub struct GpuDecoder {
     client: Client,
-    /// Of weights, keys, values and what products read.
+    /// Of weights, keys, values and the factors of products.
     element: ElemType,
     vocab_size: usize,
     hidden_size: usize,
@@ -55,20 +55,20 @@ pub struct GpuCache {
     recorded: HashMap<usize, Option<Recorded>>,
     /// A position and a sequence of no meaning.
     spare: [usize; 2],
-    /// Whose stream the work is ordered on.
+    /// The thread with the stream of the work.
     thread: ThreadId,
 }
 
-/// A pass that is launched as a whole: its some hundred launches one by one take longer than the GPU has to do with them.
+/// A pass with one launch: its hundreds of launches one by one take longer than the work on the GPU.
 struct Recorded {
     graph: Graph,
     places: TensorHandle,
     lasts: TensorHandle,
-    /// What the graph's kernels read and write.
+    /// The memory of the graph's kernels.
     _scratch: Scratch,
 }
 
-/// Memory of a pass that every layer, and the next pass, uses again; for so many rows.
+/// Memory of a pass, reused by every layer and the next pass; for so many rows.
 #[derive(Clone)]
 struct Scratch {
     rows: usize,
@@ -100,9 +100,9 @@ pub struct GpuSampling {
 pub struct GpuSample {
     /// Its id.
     pub token: i32,
-    /// Its natural log probability in the distribution that it was drawn from; 0 for the likeliest.
+    /// Its natural log probability under the sampled distribution; 0 for the likeliest.
     pub logprob: f32,
-    /// The first token whose logit was not finite, and that logit.
+    /// The first token with a logit that was not finite, and this logit.
     pub broken: Option<(usize, f32)>,
 }
 
@@ -167,7 +167,7 @@ impl GpuDecoder {
         }
     }
 
-    /// Bytes of keys and values that a position takes in all layers.
+    /// Bytes of keys and values of a position in all layers.
     pub fn cache_bytes_per_position(&self) -> usize {
         self.layers.iter().map(|layer| 2 * layer.shape.key_width() * self.element.size()).sum()
     }
@@ -177,7 +177,7 @@ impl GpuDecoder {
         TensorHandle::new_contiguous(shape, self.client.empty(bytes.max(1)), element)
     }
 
-    /// Memory for so many rows, and for those that products fill them up with.
+    /// Memory for so many rows, and for the padding rows of products.
     fn rows(&self, rows: usize, width: usize, element: ElemType) -> TensorHandle {
         let TensorHandle { handle, .. } = self.empty([rows.next_multiple_of(ROWS), width], element);
         TensorHandle::new_contiguous([rows, width], handle, element)
@@ -231,7 +231,7 @@ impl GpuDecoder {
             let (places, lasts) = (self.integers(&places), self.integers(&lasts));
             return self.pass(rows, &places, &lasts, cache);
         }
-        // The same passes come again and again: rows are filled up, so that there are few of them.
+        // The same passes come again and again: rows are padded, to have few different passes.
         let [position, sequence] = cache.spare.map(|number| number as i32);
         for row in rows..padded {
             places.extend([0, 0, 0, 0, position]);
@@ -255,7 +255,7 @@ impl GpuDecoder {
         self.pass(rows, &places, &lasts, cache)?;
         let mut recorded = None;
         if is_prepared && self.client.start_capture().is_ok() {
-            // What is wrong with a launch is found out when the graph is made.
+            // Errors of a launch appear when the graph is made.
             let launched = self.pass(rows, &places, &lasts, cache);
             let graph = self.client.stop_capture();
             launched?;
@@ -269,7 +269,7 @@ impl GpuDecoder {
     ///
     /// # Shapes
     /// - places: `[rows, PLACE]`
-    /// - lasts: pairs of a row and the sequence whose last it is
+    /// - lasts: pairs of a last row and its sequence
     fn pass(&self, rows: usize, places: &TensorHandle, lasts: &TensorHandle, cache: &GpuCache) -> Result<(), ModelError> {
         let GpuCache { keys_values, kept, scratch, .. } = cache;
         let width = self.hidden_size;
@@ -390,7 +390,8 @@ impl GpuCache {
         self.spare[0] >= positions && self.spare[1] >= sequences && self.thread == thread::current().id()
     }
 
-    /// Begins a sequence of at most so many positions of its own, after those of `prefix`, which must not grow any more; `None` when there is no room.
+    /// Begins a sequence of at most so many positions of its own, after those of `prefix`. The
+    /// prefix must not grow any more. `None` when there is no room.
     pub fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {
         self.places.open(prefix, positions)
     }
@@ -400,7 +401,7 @@ impl GpuCache {
         self.places.has_room(positions)
     }
 
-    /// Ends a sequence. None that has it as its prefix may be used any more.
+    /// Ends a sequence. Sequences with this prefix may not be used any more.
     pub fn close(&mut self, sequence: usize) {
         self.places.close(sequence);
     }

@@ -1,4 +1,5 @@
-//! A model's weights as a GPU wants them: in its memory, beside each other where they have one input, and in tiles. Knows nothing of what is computed.
+//! A model's weights in the layout for a GPU: in its memory, beside each other where they have one input, and in tiles.
+//! Knows nothing of their use.
 
 use burn::tensor::bf16;
 use cubecl::client::Client;
@@ -27,7 +28,7 @@ pub(super) struct GpuLayer {
     pub(super) shape: AttentionShape,
 }
 
-/// What rows are multiplied with.
+/// The right factor of a product.
 pub(super) struct Weight {
     pub(super) numbers: TensorHandle,
     /// Whether they stand in [`tiles`] of their transpose, else as the transpose's rows.
@@ -98,7 +99,7 @@ impl Upload<'_> {
         TensorHandle::new_contiguous(shape, self.client.create_from_slice(&bytes), self.element)
     }
 
-    /// A weight, of which the transpose's rows are given: `[columns, inner]`.
+    /// A weight from the rows of its transpose: `[columns, inner]`.
     pub(super) fn weight(&self, values: Vec<f32>, columns: usize, inner: usize) -> Weight {
         let in_tiles = self.element == BF16 && columns.is_multiple_of(TILE) && inner.is_multiple_of(TILE);
         let values = if in_tiles { tiles(&values, inner) } else { values };

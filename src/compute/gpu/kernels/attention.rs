@@ -1,10 +1,10 @@
-//! From a projection to queries, keys and values to what the queries find. Knows nothing of weights.
+//! Attention, from the projection to queries, keys and values on. Knows nothing of weights.
 
 use cubecl::prelude::*;
 
 use super::{PLACE, UNITS, place_in};
 
-/// Which parts a projection to queries, keys and values has.
+/// The optional parts of a projection to queries, keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::compute::gpu) struct HeadParts {
     pub(in crate::compute::gpu) bias: bool,
@@ -118,11 +118,11 @@ pub(in crate::compute::gpu) struct Attention {
     pub(in crate::compute::gpu) heads: usize,
     pub(in crate::compute::gpu) key_value_heads: usize,
     pub(in crate::compute::gpu) head_dim: usize,
-    /// Query heads of one cube, which share their keys.
+    /// Query heads of one cube, with the same keys.
     pub(in crate::compute::gpu) together: usize,
     /// Units of a plane.
     pub(in crate::compute::gpu) plane: usize,
-    /// Numbers that a unit reads at once.
+    /// Numbers read by a unit at once.
     pub(in crate::compute::gpu) vector: usize,
     pub(in crate::compute::gpu) in_tiles: bool,
     /// Whether normalizers are kept.
@@ -150,7 +150,7 @@ impl Attention {
     }
 }
 
-/// How many keys a plane reads at once, so that it waits for them once.
+/// How many keys a plane reads at once, to wait for them once.
 const KEYS: usize = 4;
 
 /// Attention of each row to what its sequence holds up to it, in one pass with a running softmax (Milakov and Gimelshein 2018, arXiv 1805.02867). A cube a row
@@ -232,7 +232,7 @@ pub(in crate::compute::gpu) fn attend<E: Float, V: Size>(
             #[unroll]
             for piece in 0..comptime!(shape.pieces()) {
                 let vector = piece * comptime!(shape.plane) + lane;
-                // What is outside of the head has a query of 0.
+                // Numbers outside of the head have a query of 0.
                 let inside = first + min(vector, comptime!(shape.head_dim / shape.vector - 1));
                 let of_key = keys[inside];
                 let of_value = values[inside];

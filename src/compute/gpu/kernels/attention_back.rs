@@ -82,7 +82,7 @@ pub(in crate::compute::gpu) fn attend_back_to_queries(
         let first = (there * comptime!(shape.key_value_heads) + key_head) * comptime!(shape.head_dim);
         #[unroll]
         for piece in 0..pieces {
-            // What is outside of the head has a query and a derivative of 0.
+            // Numbers outside of the head have a query and a derivative of 0.
             let number = min(piece * comptime!(shape.plane) + lane, comptime!(shape.head_dim - 1));
             key[piece] = keys[first + number];
             value[piece] = values[first + number];
@@ -193,7 +193,7 @@ pub(in crate::compute::gpu) fn attend_back_to_keys(
             let mut by_probability = 0.0f32;
             #[unroll]
             for piece in 0..pieces {
-                // What is outside of the head has a key and a value of 0.
+                // Numbers outside of the head have a key and a value of 0.
                 let number = min(piece * comptime!(shape.plane) + lane, comptime!(shape.head_dim - 1));
                 query[piece] = queries[from + number];
                 by[piece] = by_out[from + number];

@@ -1,10 +1,11 @@
-//! Backward passes of norms and activations. Knows nothing of attention, nor of what a gradient is for.
+//! Backward passes of norms and activations. Knows nothing of attention, nor of the use of
+//! gradients.
 
 use cubecl::prelude::*;
 
 use super::{UNITS, total};
 
-/// Units of a cube that adds up columns: so many columns beside each other, and so many rows at once.
+/// Units of a cube for sums of columns: so many columns beside each other, and so many rows at once.
 pub(in crate::compute::gpu) const COLUMNS: usize = 32;
 /// See [`COLUMNS`].
 pub(in crate::compute::gpu) const ROWS_AT_ONCE: usize = 16;
@@ -15,7 +16,7 @@ pub(in crate::compute::gpu) const ROWS_AT_ONCE: usize = 16;
 /// # Shapes
 /// - x, by_out, by_x: `[rows, width]`
 /// - weight: `[width]`
-/// - scales: `[rows]`, which [`norm_weight_back`] needs
+/// - scales: `[rows]`, for [`norm_weight_back`]
 #[cube(launch)]
 pub(in crate::compute::gpu) fn norm_back(
     x: &Tensor<f32>,

@@ -1,4 +1,4 @@
-//! What a GPU computes for a decoder, as kernels in cubecl.
+//! Kernels of a decoder in cubecl.
 //!
 //! A row is one position of one sequence. Numbers between the products are f32; what a product reads, and keys and values, are of the element type that the
 //! weights are stored in. Sums have one order, whatever else is computed beside them. Cubes count rows along x, of which a GPU has the most. Knows nothing of
@@ -28,7 +28,7 @@ pub(super) use sampling::{Choice, SAMPLED, SAMPLERS, sample};
 #[cfg(feature = "cuda")]
 pub(super) use tokens::{FOUND, link_rows, logprobs, logprobs_back, select_back};
 
-/// How many units (threads) a cube has that works on one row.
+/// How many units (threads) a cube of one row has.
 pub(super) const UNITS: usize = 256;
 
 /// What a row's place is made of, in this order: its token, its position in the sequence, where the keys of its prefix begin, how many these are, and where
@@ -102,14 +102,14 @@ pub(super) fn embed<E: Float>(
     }
 }
 
-/// Which rows are normed.
+/// The rows to norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Normed {
     /// All.
     Rows,
     /// All, after `change` was added to them.
     Changed,
-    /// Those that `sources` names.
+    /// The rows in `sources`.
     Named,
 }
 

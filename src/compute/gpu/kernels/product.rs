@@ -1,25 +1,25 @@
-//! Products of matrices in tiles, by tensor cores. Knows nothing of what is multiplied.
+//! Products of matrices in tiles, by tensor cores. Knows nothing of the factors.
 
 use cubecl::prelude::*;
 
-/// The side of the square tiles that tensor cores multiply.
+/// The side of the square tiles of tensor cores.
 pub(in crate::compute::gpu) const TILE: usize = 16;
 
-/// How many planes (warps) a cube has that multiplies.
+/// How many planes (warps) a cube of a product has.
 pub(in crate::compute::gpu) const PLANES: usize = 8;
 
 /// How a product is shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::compute::gpu) struct Cut {
-    /// Tiles of rows that a plane computes.
+    /// Tiles of rows of a plane.
     pub(in crate::compute::gpu) rows: usize,
     /// And of columns.
     pub(in crate::compute::gpu) columns: usize,
-    /// Tiles of the inner dimension that a plane reads at once, so that it waits for them once.
+    /// Tiles of the inner dimension read by a plane at once, to wait for them once.
     pub(in crate::compute::gpu) together: usize,
     /// How many planes of a cube stand under each other, beside each other, and share the inner dimension: [`PLANES`] in all.
     pub(in crate::compute::gpu) planes: [usize; 3],
-    /// Whether the left factor is the transpose of what is given.
+    /// Whether the left factor is the transpose of the given matrix.
     pub(in crate::compute::gpu) left_transposed: bool,
     /// The same of the right one.
     pub(in crate::compute::gpu) right_transposed: bool,
@@ -175,7 +175,7 @@ pub(in crate::compute::gpu) fn product_of_tiles<E: Float>(
     }
 }
 
-/// Puts a matrix into columns of a wider one, of tiles or of rows. A unit a vector; what is past the matrix's rows is 0.
+/// Puts a matrix into columns of a wider one, of tiles or of rows. A unit a vector; rows past the matrix's are 0.
 ///
 /// # Shapes
 /// - from: `[rows, columns]` in vectors, so many as `vectors` says

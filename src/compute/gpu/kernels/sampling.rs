@@ -4,10 +4,11 @@ use cubecl::prelude::*;
 
 use super::{largest, total};
 
-/// How many units a cube has that draws a token.
+/// How many units the cube of one token has.
 pub(in crate::compute::gpu) const SAMPLERS: usize = 1024;
 
-/// What is found for each drawn token: the token, its logprob, the first token whose logit is not finite, or -1, and that logit.
+/// The results for each sampled token: the token, its logprob, the first token with a logit that is not finite, or -1, and
+/// this logit.
 pub(in crate::compute::gpu) const SAMPLED: usize = 4;
 
 /// Above any vocabulary, and exact in f32.
@@ -20,7 +21,7 @@ pub(in crate::compute::gpu) enum Choice {
     Greedy,
     /// From all.
     All,
-    /// From those that are left after top-k and top-p.
+    /// From the tokens left after top-k and top-p.
     Some,
 }
 
@@ -47,7 +48,7 @@ pub(in crate::compute::gpu) fn sample(
     let unit = UNIT_POS as usize;
     let mut shared = Shared::<[f32]>::new_slice(SAMPLERS);
 
-    // The largest, the first token that has it, and the first that is not finite.
+    // The largest, its first token, and the first that is not finite.
     let mut best = f32::new(-3.0e38);
     let mut broken = f32::new(NO_TOKEN);
     let mut at = unit;
@@ -182,7 +183,7 @@ fn least_kept(
     shared: &mut Shared<[f32]>,
 ) -> u32 {
     let mut least = 0u32;
-    // Weights are at most 1, whose bits are below 2^30.
+    // Weights are at most 1; its bits are below 2^30.
     let mut bit = 268_435_456u32;
     while bit > 0u32 {
         let mut one = 0.0f32;

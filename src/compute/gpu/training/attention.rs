@@ -40,7 +40,7 @@ impl Rows {
     }
 }
 
-/// What the queries of each token find, those of its row before it and its own being seen.
+/// Causal attention within each row.
 ///
 /// # Shapes
 /// - qkv: `[tokens, (heads + 2 · key_value_heads) · head_dim]`

@@ -34,7 +34,7 @@ impl ScoredTokens {
     ///
     /// # Shapes
     /// - hidden: `[any, hidden_size]`
-    /// - before: `[tokens]`, at least one: the states that predict them
+    /// - before: `[tokens]`, at least one: the state to predict each from
     /// - weight: `[vocab_size, hidden_size]` when it is `tied`, else its transpose
     /// - targets: `[tokens]`
     pub fn new(hidden: &Tensor<2>, before: &Tensor<1, Int>, weight: &Tensor<2>, tied: bool, targets: &Tensor<1, Int>) -> Option<Self> {
@@ -97,7 +97,7 @@ impl ScoredTokens {
     }
 }
 
-/// The end of a computation whose derivatives are known.
+/// The end of a computation with known derivatives.
 #[derive(Debug)]
 struct KnownDerivatives;
 

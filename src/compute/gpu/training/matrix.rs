@@ -26,7 +26,7 @@ const BUSY_PLANES: usize = 1024;
 /// How many tiles of rows a batch has that products are shared out for, whatever it has: a row's bits do not depend on what is beside it then.
 const USUAL_ROWS: usize = 64;
 
-/// A matrix shortened to bf16, if the GPU knows that.
+/// A matrix shortened to bf16, if the GPU has this format.
 #[derive(Clone, Debug)]
 pub(super) struct Matrix {
     numbers: CubeTensor,
@@ -202,7 +202,7 @@ fn cut(rows: usize, inner: usize, columns: usize) -> Cut {
     Cut { rows: of_rows, columns: of_columns, together, planes, left_transposed: false, right_transposed: false }
 }
 
-/// What products are computed from.
+/// The element type of a product's factors.
 fn element(client: &Client) -> ElemType {
     if client.properties().supports_type(BF16) { BF16 } else { F32 }
 }
@@ -214,7 +214,7 @@ fn multiply(left: CubeTensor, right: CubeTensor) -> CubeTensor {
         let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: BF16, rhs: BF16, out: F32 });
         let [first, second] = [&left, &right].map(|tensor| InputBinding::new(tensor.clone().binding(), BF16));
         let strategy = Strategy::MultiLevel(multi_level::Strategy::DoubleCyclicMma(Default::default()));
-        // There are shapes and GPUs that it is not for.
+        // Some shapes and GPUs are not supported.
         if launch_ref(&strategy, &out.client, first, second, out.clone().binding(), &mut elements).is_ok() {
             return out;
         }
@@ -231,7 +231,7 @@ mod tests {
     use crate::compute::gpu::decoder::weights::tiles;
 
     fn numbers(rows: usize, columns: usize, seed: usize) -> Vec<f32> {
-        // Of so few digits that bf16 has them all.
+        // With few enough digits for bf16.
         (0..rows * columns).map(|at| ((at * 7 + seed * 13 + at / columns * 5) % 31) as f32 - 15.0).collect()
     }
 

@@ -1,4 +1,5 @@
-//! Training on a GPU: the transformer's pass in operations of our own, each with its backward pass, which autodiff strings together.
+//! Training on a GPU: the transformer's forward pass in operations of our own, each with its backward pass. Autodiff links
+//! these.
 //!
 //! Computes what [`Decoder::forward`] computes of burn's operations, which would be some dozens where one of these is one or two launches; the GPU is faster than
 //! launches come. Products are of bf16 where the GPU knows it, as under PyTorch's autocast: weights, gradients and what is between the products are f32.
@@ -23,7 +24,7 @@ use operation::Operand;
 
 pub use head::ScoredTokens;
 
-/// Hidden states after the last norm, of rows that begin at their first token; `None` when the model is not f32 on a GPU.
+/// Hidden states after the last norm, of rows without padding at their start; `None` when the model is not f32 on a GPU.
 ///
 /// # Shapes
 /// - tokens: `[rows, length]`
@@ -69,7 +70,7 @@ fn transformed(layer: &Layer, x: Tensor<2>) -> Option<Tensor<2>> {
     fused([&layer.mlp.down_proj], &swiglu::swiglu(&gate_up)?)
 }
 
-/// What projections make of one input, beside each other.
+/// Projections of one input, beside each other.
 ///
 /// # Shapes
 /// - x: `[tokens, in]`

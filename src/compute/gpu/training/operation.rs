@@ -1,4 +1,5 @@
-//! What operations of our own have in common: from burn's tensors to the memory they stand for, and back into autodiff. Knows nothing of what is computed.
+//! The common part of our own operations: from burn's tensors to their memory, and back into autodiff. Knows nothing of
+//! the operations.
 
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, OpsKind};
@@ -13,10 +14,10 @@ use super::F32;
 
 type Recorded = Autodiff<Cube, NoCheckpointing>;
 
-/// What an operation is given.
+/// An input of an operation.
 pub(super) struct Operand {
     pub(super) numbers: CubeTensor,
-    /// Where it stands in what autodiff recorded; `None` without autodiff.
+    /// Its node in autodiff's graph; `None` without autodiff.
     pub(super) node: Option<NodeGuard>,
 }
 
@@ -39,7 +40,8 @@ impl Operand {
     }
 }
 
-/// The tensor that an operation found, recorded with what its backward pass needs; `None` when some of its operands have autodiff and others have not.
+/// The result of an operation, recorded with the state of its backward pass. `None` when some of its operands have
+/// autodiff and others have not.
 pub(super) fn record<O, const N: usize, const D: usize>(
     operation: O,
     nodes: [Option<NodeGuard>; N],

@@ -1,6 +1,6 @@
 //! Matrix products and their backward pass: f32 in and out, computed by tensor cores from bf16.
 //!
-//! What PyTorch's autocast does: weights, and gradients of them, stay f32. Knows nothing of layers.
+//! As PyTorch's autocast: weights and their gradients stay f32. Knows nothing of layers.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 use super::matrix::{Matrix, have_tiles};
 use super::operation::{Operand, record};
 
-/// What one to three weights make of one `x`, beside each other.
+/// The products of one `x` and one to three weights, beside each other.
 ///
 /// # Shapes
 /// - x: `[rows, in]`

@@ -1,4 +1,4 @@
-//! Rows of a table, such as an embedding's, and the backward pass to it. Knows nothing of what they mean.
+//! Rows of a table, such as an embedding's, and the backward pass to it. Knows nothing of their meaning.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
