@@ -1,13 +1,13 @@
 //! Words and string literals of a template's source. Knows no tags.
 
-/// Copies `rest` up to `end`; gives what is left.
+/// Copies `rest` up to `end`; returns the remainder.
 pub(super) fn copy<'a>(rest: &'a str, end: usize, out: &mut String) -> &'a str {
     let (copied, left) = rest.split_at(end);
     out.push_str(copied);
     left
 }
 
-/// The first word of the tag that `rest` begins with, and where it ends.
+/// The first word of the tag at the start of `rest`, and the word's end.
 pub(super) fn word_of_tag(rest: &str) -> Option<(&str, usize)> {
     let inner = rest.strip_prefix("{%")?;
     let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner).trim_start();
@@ -15,7 +15,7 @@ pub(super) fn word_of_tag(rest: &str) -> Option<(&str, usize)> {
     (length > 0).then(|| (&inner[..length], rest.len() - inner.len() + length))
 }
 
-/// The length of the string literal that `rest` begins with.
+/// The length of the string literal at the start of `rest`.
 pub(super) fn end_of_string(rest: &str) -> usize {
     let quote = rest.as_bytes().first().copied();
     let mut escaped = false;
@@ -39,7 +39,7 @@ pub(super) fn string(literal: &str, out: &mut String) {
     };
     let write = |character: char, out: &mut String| match character {
         '"' | '\\' => out.extend(['\\', character]),
-        // So that errors name the right line.
+        // Errors must name the right line.
         '\n' => out.push_str("\\n"),
         other => out.push(other),
     };

@@ -1,12 +1,12 @@
-//! A template's source, with what only Python's Jinja reads written so that minijinja reads it the same way.
+//! From a template's source for Python's Jinja to one with the same meaning for minijinja.
 //!
-//! The text around tags, strings, comments and raw blocks stay as they are; what becomes of a tag is [`super::tag`]'s to say. Knows no values.
+//! The text around tags, strings, comments and raw blocks stay as they are; [`super::tag`] translates tags. Knows no values.
 
 use super::lexer::{copy, word_of_tag};
 use super::tag::tag;
 
 /// The source with one kind of line ending, `{% generation %}` as the scope that it is, dictionary literals as calls of a function,
-/// and every value that gets a name passed through one.
+/// and every named value passed through one.
 pub(super) fn translate(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + 64);
@@ -49,6 +49,6 @@ fn raw<'a>(rest: &'a str, out: &mut String) -> &'a str {
         }
         from = start + 2;
     }
-    // Never closed: an error, which is for the template engine to report.
+    // Never closed: the template engine reports the error.
     copy(&rest[begin..], rest.len() - begin, out)
 }
