@@ -4,9 +4,11 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use optune::model::{Checkpoint, DeviceChoice, Sequences};
+use optune::compute::DeviceChoice;
+use optune::model::Checkpoint;
+use optune::token_lists::TokenLists;
 use optune::training::loss::Loss;
-use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, Trainer};
+use optune::training::{Decay, OptimizerConfig, Pair, Responses, Schedule, Settings, Trainer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -66,7 +68,7 @@ fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send 
     };
     let rows = [rows(&given.chosen), rows(&given.rejected)].concat();
     let prompts = [&given.prompt[..], &given.prompt].concat().iter().map(Vec::len).collect();
-    let responses = Responses::new(Sequences::from_rows(&rows, &device)?, prompts)?;
+    let responses = Responses::new(TokenLists::from_rows(&rows)?, prompts)?;
     let count = given.prompt.len();
     let pair = |at: usize| Pair {
         chosen: at,
@@ -78,7 +80,7 @@ fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send 
     };
     let pairs: Vec<Pair> = (0..count).map(pair).collect();
     let settings = Settings {
-        rule: Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.0 },
+        rule: OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.0 },
         schedule: Schedule { peak: 1e-5, decay: Decay::Constant, warmup_ratio: 0.0 },
         gradient_limit: None,
         micro_batch: asked.micro_batch,

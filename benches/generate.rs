@@ -8,8 +8,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use optune::compute::DeviceChoice;
 use optune::generation::{Generated, Generator, Sampling};
-use optune::model::{Checkpoint, DeviceChoice, Sequences};
+use optune::model::Checkpoint;
+use optune::token_lists::TokenLists;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -82,7 +84,7 @@ pub fn equal(arguments: &Equal) -> Result<Value, Box<dyn Error>> {
     let start = Instant::now();
     let generated = engine.generate(&prompts, &lengths(*tokens), 0.0)?;
     let seconds = start.elapsed().as_secs_f64();
-    let ids: Vec<i32> = generated.sequences.into_parts().0.into_data().try_into_vec()?;
+    let ids: Vec<i32> = generated.sequences.into_parts().0.to_vec();
     let start = prompts.first().map_or(0, Vec::len);
     let first = &ids[start..start + tokens];
     let count = prompts.len() * tokens;
@@ -105,7 +107,7 @@ pub fn workload(arguments: &Workload) -> Result<Value, Box<dyn Error>> {
     let generated = engine.generate(&prompts, &lengths, 1.0)?;
     let seconds = start.elapsed().as_secs_f64();
     let prompt_tokens: usize = generated.prompt_token_counts.iter().sum();
-    let count = generated.sequences.lengths().iter().sum::<usize>() - prompt_tokens;
+    let count = generated.sequences.lengths().sum::<usize>() - prompt_tokens;
     Ok(json!({
         "case": "workload", "side": "optune", "seconds": seconds, "peak_rss_bytes": peak_rss_bytes(), "threads": rayon::current_num_threads(),
         "model": model.model, "batch": model.batch, "tokens": count,
@@ -125,7 +127,8 @@ impl Engine {
         }
         let checkpoint = Checkpoint::open(&model.inputs.join(&model.model))?;
         let device = model.device.resolve()?;
-        let generator = if model.burn { Generator::with_burn(checkpoint.load(&device)?) } else { Generator::load(&checkpoint, &device)? };
+        let generator =
+            if model.burn { Generator::with_reference(checkpoint.load(&device)?) } else { Generator::load(&checkpoint, &device)? };
         Ok(Self { generator, batch: model.batch, vocabulary_size: checkpoint.config.vocab_size })
     }
 
@@ -139,7 +142,7 @@ impl Engine {
             vocabulary_size: self.vocabulary_size,
             max_total_tokens: usize::MAX,
         };
-        let prompts = Sequences::from_rows(prompts, self.generator.device())?;
+        let prompts = TokenLists::from_rows(prompts)?;
         Ok(self.generator.generate_lengths(&prompts, lengths, &sampling, self.batch, &mut |_| ControlFlow::Continue(()))?)
     }
 }

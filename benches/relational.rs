@@ -6,8 +6,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use optune::compute::DeviceChoice;
 use optune::import;
-use optune::model::DeviceChoice;
 use optune::operators::{self, Context, Silent};
 use optune::pipeline::{Graph, Pipeline, Task};
 use optune::run::{FileHashes, Prepared, fetch, prepare};

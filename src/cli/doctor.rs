@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::CliError;
 use super::format::print;
-use crate::model::DeviceChoice;
-use crate::{disk, kernels, memory};
+use crate::compute::DeviceChoice;
+use crate::compute::cpu::kernels;
+use crate::{disk, memory};
 
 #[derive(Args)]
 pub(super) struct Doctor {}

@@ -8,7 +8,7 @@ use clap::Args;
 use super::progress::watcher;
 use super::sweep::{self, Checked, Tally};
 use super::{CliError, PipelineArguments, plan, summary};
-use crate::model::DeviceChoice;
+use crate::compute::DeviceChoice;
 use crate::operators::{self, Progress};
 use crate::pipeline::Graph;
 use crate::run::{FileHashes, Prepared, Report, execute, fetch, prepare};

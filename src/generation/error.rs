@@ -1,4 +1,4 @@
-//! What can go wrong while responses are generated.
+//! Errors of generation.
 
 use crate::model::ModelError;
 
@@ -12,7 +12,7 @@ pub enum GenerationError {
         row: usize,
         /// Its length.
         tokens: usize,
-        /// What the model takes.
+        /// The most tokens of prompt and response together.
         limit: usize,
     },
     /// A sampling setting makes no sense.
@@ -20,9 +20,9 @@ pub enum GenerationError {
     Setting {
         /// The setting's name.
         setting: &'static str,
-        /// What it was.
+        /// Its value.
         value: String,
-        /// What it may be.
+        /// The values it may have.
         expected: &'static str,
     },
     /// There are not as many lists of seeds as prompts.
@@ -33,14 +33,14 @@ pub enum GenerationError {
         /// For how many there were seeds.
         seeds: usize,
     },
-    /// The model computed a logit that is not a finite number.
+    /// A logit is not a finite number.
     #[error(
         "the logits of prompt {row} at response token {step} are not finite: token {token} has {logit}; the model's weights are broken (did training diverge?)"
     )]
     Logits {
         /// The prompt's row, counted from 0.
         row: usize,
-        /// Which token of the response was to be drawn, counted from 0.
+        /// The number of the response's token, counted from 0.
         step: usize,
         /// The first such token id.
         token: usize,

@@ -1,53 +1,89 @@
-//! A GPU as a decoder of sequences: tokens are drawn there too, so that nothing but them comes back. Knows nothing of prompts or text.
+//! A GPU as an engine: tokens are sampled there too, and only tokens come back. Knows nothing of prompts
+//! or text.
 
-use super::continuous::Decoder;
-use super::generator::Response;
-use super::{Draw, GenerationError, Sampling};
-use crate::model::{Drawing, GpuCache, GpuDecoder, Span};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Prompt tokens that are read in one step.
-const READ_AT_ONCE: usize = 4096;
+use super::continuous::{self, SequenceDecoder};
+use super::engine::{Engine, Limits};
+use super::response::ActiveResponse;
+use super::{GenerationError, Observe, SampledToken, Sampling};
+use crate::compute::{GpuCache, GpuDecoder, GpuSampling, Span};
+use crate::token_lists::TokenLists;
+
+/// Prompt tokens of one step.
+const PREFILL_TOKENS: usize = 4096;
+
+/// The default limit for keys and values.
+const CACHE_BYTES: usize = 4 << 30;
+
+/// A model on a GPU, with the cache of the last call.
+#[derive(Debug)]
+pub(super) struct GpuEngine {
+    decoder: GpuDecoder,
+    cache: Mutex<Option<GpuCache>>,
+}
+
+impl GpuEngine {
+    pub(super) fn new(decoder: GpuDecoder) -> Self {
+        Self { decoder, cache: Mutex::default() }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Option<GpuCache>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine for GpuEngine {
+    fn cache_bytes(&self) -> usize {
+        CACHE_BYTES
+    }
+
+    fn sample(
+        &self,
+        prompts: &TokenLists,
+        responses: &mut [ActiveResponse],
+        sampling: &Sampling,
+        limits: Limits,
+        observe: Observe<'_>,
+    ) -> Result<(), GenerationError> {
+        let earlier = self.cache().take();
+        let mut sequences = GpuSequences::new(&self.decoder, prompts, responses, limits, earlier);
+        continuous::run(&mut sequences, prompts, responses, sampling, limits.batch_size, observe)?;
+        // After an error some sequences are still open, and the cache is not kept.
+        *self.cache() = Some(sequences.cache);
+        Ok(())
+    }
+}
 
 /// A model with its sequences in the GPU's memory.
-pub(super) struct Gpu<'a> {
+struct GpuSequences<'a> {
     decoder: &'a GpuDecoder,
     cache: GpuCache,
     longest_response: usize,
 }
 
-impl<'a> Gpu<'a> {
-    /// With room for as many of the `responses` as `places`, and for prompts that are read ahead; for fewer at a time where that would take more than
-    /// `cache_bytes`, but for one response at least. In an `earlier` cache if that is large enough.
-    pub(super) fn new(
-        decoder: &'a GpuDecoder,
-        prompts: &[&[i32]],
-        responses: &[Response],
-        places: usize,
-        cache_bytes: usize,
-        earlier: Option<GpuCache>,
-    ) -> Self {
-        let longest_prompt = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
+impl<'a> GpuSequences<'a> {
+    /// With room for as many of the `responses` as go together, and for prompts computed ahead. Where this
+    /// would take more than the limit, for fewer at a time, but for one response at least. Uses an
+    /// `earlier` cache if it is large enough.
+    fn new(decoder: &'a GpuDecoder, prompts: &TokenLists, responses: &[ActiveResponse], limits: Limits, earlier: Option<GpuCache>) -> Self {
+        let longest_prompt = prompts.lengths().max().unwrap_or(0);
         let longest_response = responses.iter().map(|response| response.limit).max().unwrap_or(0);
-        let places = places.clamp(1, responses.len().max(1));
-        let wanted = places * (longest_prompt + longest_response) + READ_AT_ONCE + longest_prompt;
-        // A prompt may lie anywhere: what is free on one side of it must hold a response.
+        let places = limits.batch_size.clamp(1, responses.len().max(1));
+        let wanted = places * (longest_prompt + longest_response) + PREFILL_TOKENS + longest_prompt;
+        // A prompt may lie anywhere: the free memory on one side of it must hold a response.
         let least = longest_prompt + 2 * longest_response;
-        let most = cache_bytes / decoder.cache_bytes_per_position().max(1);
-        let (positions, sequences) = (wanted.min(most).max(least), places + prompts.len());
+        let most = limits.cache_bytes / decoder.cache_bytes_per_position().max(1);
+        let (positions, sequences) = (wanted.min(most).max(least), places + prompts.rows());
         let cache = earlier.filter(|cache| cache.holds(positions, sequences));
         let cache = cache.unwrap_or_else(|| decoder.new_cache(positions, sequences));
         Self { decoder, cache, longest_response }
     }
-
-    /// The cache, for the next time; what was recorded stays with it.
-    pub(super) fn into_cache(self) -> GpuCache {
-        self.cache
-    }
 }
 
-impl Decoder for &mut Gpu<'_> {
-    const READ_AT_ONCE: usize = READ_AT_ONCE;
-    const READS_AHEAD: bool = true;
+impl SequenceDecoder for &mut GpuSequences<'_> {
+    const PREFILL_TOKENS: usize = PREFILL_TOKENS;
+    const PREFILLS_AHEAD: bool = true;
 
     fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {
         let sequence = self.cache.open(prefix, positions)?;
@@ -63,27 +99,27 @@ impl Decoder for &mut Gpu<'_> {
         self.cache.close(sequence);
     }
 
-    fn read(&mut self, prompts: &[Span<'_>], responses: &[Span<'_>]) -> Result<(), GenerationError> {
+    fn forward(&mut self, prompts: &[Span<'_>], responses: &[Span<'_>]) -> Result<(), GenerationError> {
         self.decoder.forward(prompts, &mut self.cache)?;
-        // Apart, so that it is a pass that has been recorded.
+        // A pass of its own: the one with a recording.
         Ok(self.decoder.forward(responses, &mut self.cache)?)
     }
 
-    fn draw(&mut self, responses: Vec<(usize, &mut Response)>, sampling: &Sampling) -> Result<(), GenerationError> {
-        let (sequences, mut responses): (Vec<usize>, Vec<&mut Response>) = responses.into_iter().unzip();
+    fn sample(&mut self, responses: Vec<(usize, &mut ActiveResponse)>, sampling: &Sampling) -> Result<(), GenerationError> {
+        let (sequences, mut responses): (Vec<usize>, Vec<&mut ActiveResponse>) = responses.into_iter().unzip();
         let uniforms: Vec<f32> = responses.iter_mut().map(|response| response.uniform()).collect();
-        let drawing = Drawing {
+        let settings = GpuSampling {
             temperature: (sampling.temperature > 0.0).then_some(sampling.temperature),
             top_p: sampling.top_p,
             top_k: sampling.top_k,
             vocabulary_size: sampling.vocabulary_size,
         };
-        let drawn = self.decoder.draw(&sequences, &uniforms, drawing, &self.cache)?;
-        for (response, drawn) in responses.into_iter().zip(drawn) {
-            if let Some((token, logit)) = drawn.broken {
+        let sampled = self.decoder.sample(&sequences, &uniforms, settings, &self.cache)?;
+        for (response, sample) in responses.into_iter().zip(sampled) {
+            if let Some((token, logit)) = sample.broken {
                 return Err(response.broken(token, logit));
             }
-            response.accept(Draw { token: drawn.token, logprob: f64::from(drawn.logprob) }, sampling);
+            response.accept(SampledToken { token: sample.token, logprob: f64::from(sample.logprob) }, sampling);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Draws one token from logits: temperature, then top-k, then top-p, as Hugging Face orders them. Knows nothing of models.
+//! Samples one token from logits: temperature, then top-k, then top-p, as Hugging Face orders them. Knows nothing of models.
 
 use std::cmp::Ordering;
 
@@ -6,14 +6,15 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::GenerationError;
-use crate::kernels;
+use crate::compute::cpu::kernels;
 
 /// How responses are sampled and when they end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// Logits are divided by it; 0 takes the likeliest token.
     pub temperature: f64,
-    /// The likeliest tokens that together have this probability are kept; 1 keeps all. (Holtzman et al. 2019, arXiv 1904.09751)
+    /// Keeps the fewest likeliest tokens with this total probability; 1 keeps all (Holtzman et al. 2019,
+    /// arXiv 1904.09751).
     pub top_p: f64,
     /// So many likeliest tokens are kept; 0 keeps all.
     pub top_k: usize,
@@ -30,7 +31,7 @@ pub struct Sampling {
 
 impl Sampling {
     /// # Errors
-    /// Names the setting that is out of range.
+    /// A setting out of range, by name.
     pub(super) fn check(&self) -> Result<(), GenerationError> {
         let wrong = |setting, value: String, expected| Err(GenerationError::Setting { setting, value, expected });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
@@ -49,17 +50,17 @@ impl Sampling {
     }
 }
 
-/// A drawn token.
+/// A sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Draw {
+pub struct SampledToken {
     /// Its id.
     pub token: i32,
-    /// Its natural log probability in the distribution it was drawn from, which is the one left after top-k and top-p; 0 at temperature 0.
+    /// Its natural log probability under the distribution left after top-k and top-p; 0 at temperature 0.
     pub logprob: f64,
 }
 
-/// The random stream of one response. Each draw takes one number of it, so that a token depends on the seed, the step and the
-/// logits alone: not on other responses, nor on the batch.
+/// The random stream of one response. Each token takes one number of it: a token depends on the seed,
+/// the step and the logits alone, not on other responses or on the batch.
 #[derive(Debug)]
 pub struct Sampler {
     generator: ChaCha8Rng,
@@ -79,21 +80,21 @@ impl Sampler {
         Self { generator: ChaCha8Rng::from_seed(seed) }
     }
 
-    /// The number of the next draw: in [0, 1), with all 53 bits that a f64 has.
+    /// The number of the next token: in [0, 1), with all 53 bits of a f64.
     pub fn uniform(&mut self) -> f64 {
         (self.generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Draws the next token. The logits are used up: weights stand in their place afterwards.
+    /// Samples the next token. The logits are used up: weights stand in their place afterwards.
     ///
     /// # Errors
-    /// The first token whose logit is not finite, and that logit; there must be at least one logit.
-    pub fn draw(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<Draw, (usize, f32)> {
+    /// The first token with a logit that is not finite, and this logit. There must be at least one logit.
+    pub fn sample(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<SampledToken, (usize, f32)> {
         let uniform = self.uniform();
         let vocabulary = logits.len().min(sampling.vocabulary_size);
         let logits = &mut logits[..vocabulary];
         let (best, largest) = kernels::largest(logits)?;
-        let certain = Draw { token: best as i32, logprob: 0.0 };
+        let certain = SampledToken { token: best as i32, logprob: 0.0 };
         if sampling.temperature == 0.0 {
             return Ok(certain);
         }
@@ -117,17 +118,19 @@ fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
     }
 }
 
-/// Keeps the fewest likeliest candidates that hold a share of at least `top_p`, in their order; all if it is 1.
+/// Keeps the fewest likeliest candidates with a total share of at least `top_p`, in their order; all if
+/// it is 1.
 fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
     if top_p >= 1.0 {
         return;
     }
     let total = mass(candidates);
-    // All candidates below this share are together less than 1 - top_p, so that the others hold the nucleus.
+    // All candidates below this share are together less than 1 - top_p: the others hold the nucleus.
     let negligible = (1.0 - top_p) * total / candidates.len() as f64;
     candidates.retain(|candidate| f64::from(candidate.0) >= negligible);
 
-    // Halves the stretch in which the nucleus ends; all before it belongs to the nucleus. The vocabulary is never sorted.
+    // Halves the stretch around the end of the nucleus. All before the stretch belongs to the nucleus.
+    // The vocabulary is never sorted.
     let mut needed = top_p * total;
     let mut selected = candidates.clone();
     let mut stretch = &mut selected[..];
@@ -160,13 +163,14 @@ fn mass(candidates: &[Candidate]) -> f64 {
     sums.iter().sum::<f64>() + rest.iter().map(|candidate| f64::from(candidate.0)).sum::<f64>()
 }
 
-/// The token at `uniform` of the way through the weights of a vocabulary, whose blocks have these `sums`; `None` when there is none.
-fn pick(weights: &[f32], sums: &[f64], uniform: f64) -> Option<Draw> {
+/// The token at `uniform` of the way through the weights of a vocabulary. `sums` are those of its
+/// blocks. `None` when all are 0.
+fn pick(weights: &[f32], sums: &[f64], uniform: f64) -> Option<SampledToken> {
     let total: f64 = sums.iter().sum();
     let mut target = uniform * total;
     let mut blocks = weights.chunks(kernels::WEIGHED_TOGETHER).zip(sums).enumerate().filter(|(_, (_, sum))| **sum > 0.0).peekable();
     while let Some((block, (weights, sum))) = blocks.next() {
-        // Rounding may leave a rest behind the last block: it is that one's.
+        // Rounding may leave a rest behind the last block. It belongs to this block.
         if target < *sum || blocks.peek().is_none() {
             let first = block * kernels::WEIGHED_TOGETHER;
             return pick_weight(weights.iter().copied().zip(first as u32..), target, total);
@@ -177,13 +181,13 @@ fn pick(weights: &[f32], sums: &[f64], uniform: f64) -> Option<Draw> {
 }
 
 /// The candidate at `uniform` of the way through the weights; `None` when there is none.
-fn pick_candidate(candidates: &[Candidate], uniform: f64) -> Option<Draw> {
+fn pick_candidate(candidates: &[Candidate], uniform: f64) -> Option<SampledToken> {
     let total = mass(candidates);
     pick_weight(candidates.iter().copied(), uniform * total, total)
 }
 
-/// The candidate in which the sum of the weights passes `target`, else the last; `None` when all are 0.
-fn pick_weight(candidates: impl Iterator<Item = Candidate>, target: f64, total: f64) -> Option<Draw> {
+/// The candidate where the sum of the weights passes `target`, else the last; `None` when all are 0.
+fn pick_weight(candidates: impl Iterator<Item = Candidate>, target: f64, total: f64) -> Option<SampledToken> {
     let mut sum = 0.0;
     let mut picked = None;
     for (weight, token) in candidates.filter(|candidate| candidate.0 > 0.0) {
@@ -193,5 +197,5 @@ fn pick_weight(candidates: impl Iterator<Item = Candidate>, target: f64, total: 
             break;
         }
     }
-    picked.map(|(weight, token)| Draw { token: token as i32, logprob: (f64::from(weight) / total).ln() })
+    picked.map(|(weight, token)| SampledToken { token: token as i32, logprob: (f64::from(weight) / total).ln() })
 }

@@ -1,53 +1,16 @@
-//! A checkpoint with an adapter: opened, loaded to be trained on a frozen base, saved.
+//! A checkpoint with an adapter: opened, compared, copied.
 //!
-//! Knows which projections there are, not what they are trained for.
+//! Knows the projections, not the purpose of training them.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
-
 use super::adapter::{self, Adapter};
-use super::low_rank::{Factors, LowRank};
-use super::parameters::{self, Sink, transpose};
-use super::{AdapterConfig, CausalLm, Checkpoint, Dtype, ModelError, Projection, weights_writer};
+use super::{AdapterConfig, Checkpoint, ModelError};
 use crate::disk;
 
-impl CausalLm {
-    /// Every projection but the head, under its name in a checkpoint, in the order of the parameters.
-    fn projections_mut(&mut self) -> impl Iterator<Item = (String, &mut Projection)> {
-        self.model.layers.iter_mut().enumerate().flat_map(|(index, layer)| {
-            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
-            [
-                ("self_attn.q_proj", &mut attention.q_proj),
-                ("self_attn.k_proj", &mut attention.k_proj),
-                ("self_attn.v_proj", &mut attention.v_proj),
-                ("self_attn.o_proj", &mut attention.o_proj),
-                ("mlp.gate_proj", &mut mlp.gate_proj),
-                ("mlp.up_proj", &mut mlp.up_proj),
-                ("mlp.down_proj", &mut mlp.down_proj),
-            ]
-            .map(|(name, projection)| (format!("model.layers.{index}.{name}"), projection))
-        })
-    }
-
-    /// The model for one forward pass of training, with the adapter's dropout masks drawn from its seed and these numbers; without an adapter that
-    /// drops anything it is the model as it is.
-    pub fn with_dropout(&self, step: u64, item: u64) -> Self {
-        let mut model = self.clone();
-        for (number, (_, projection)) in (0..).zip(model.projections_mut()) {
-            projection.adapter = projection.adapter.take().map(|adapter| adapter.masked([step, item, number]));
-        }
-        model
-    }
-}
-
 impl Checkpoint {
-    /// What the adapter is that this checkpoint was opened with.
+    /// The configuration of this checkpoint's adapter.
     pub fn adapter(&self) -> Option<&AdapterConfig> {
         self.adapter.as_ref().map(|adapter| &adapter.config)
     }
@@ -57,16 +20,16 @@ impl Checkpoint {
         config.parameters(&self.parameters).iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// This checkpoint with the adapter in `folder`, in place of its own if it has one; the base that the adapter names is not looked at.
+    /// This checkpoint with the adapter in `folder`, in place of its own if it has one. The base named by the adapter is ignored.
     ///
     /// # Errors
-    /// Names the file that is missing, wrong, or does not fit this checkpoint.
+    /// A file that is missing, wrong, or does not fit this checkpoint.
     pub fn with_adapter(self, folder: &Path) -> Result<Self, ModelError> {
         let adapter = Adapter::open(folder, &self.parameters)?;
         Ok(self.adapted(adapter))
     }
 
-    /// The last parts of the names of all projections but the head, each once: what `all-linear` stands for.
+    /// The last parts of the names of all projections but the head, each once: the meaning of `all-linear`.
     pub fn projections(&self) -> Vec<String> {
         let names = self.parameters.iter().filter_map(|parameter| parameter.projection()?.rsplit('.').next());
         let mut names: Vec<String> = names.map(str::to_string).collect();
@@ -81,58 +44,7 @@ impl Checkpoint {
         same_targets && left.rank == right.rank && left.alpha == right.alpha
     }
 
-    /// The base, frozen, with an adapter to train: this checkpoint's own, or where it has none a fresh one that adds nothing yet.
-    ///
-    /// The same seed gives the same fresh adapter and the same dropout. Nothing else is held: the base is there once, and is the model without its adapter.
-    ///
-    /// # Errors
-    /// When this checkpoint's own adapter is another one than `config` says, or a file cannot be read any more.
-    pub fn load_adapted(&self, device: &Device, config: &AdapterConfig, seed: u64) -> Result<CausalLm, ModelError> {
-        if let Some(own) = self.adapter.as_ref().filter(|own| !self.same_adapter(&own.config, config)) {
-            let problem = format!("the adapter is {:?}, expected {config:?}", own.config);
-            return Err(ModelError::invalid(&own.folder, problem));
-        }
-        let unfilled = CausalLm::unfilled(&self.config, device);
-        let mut model = parameters::fill(unfilled, device, &mut |parameter| self.base_parameter(&parameter.name))?.no_grad();
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        let mut generator = ChaCha8Rng::from_seed(key);
-        let mut id = self.parameters.len() as u64 + 1;
-        for (name, projection) in model.projections_mut().filter(|(name, _)| config.adapts(name)) {
-            let [from, to] = projection.weight.val().dims();
-            let factors = match &self.adapter {
-                Some(own) => own.factors(&name, from, to)?,
-                None => Factors::drawn(from, to, config.rank, &mut generator),
-            };
-            projection.adapter = Some(LowRank::new(factors, [from, to], config, seed, id, device));
-            id += 2;
-        }
-        Ok(model)
-    }
-
-    /// Writes the adapter of `model`, which [`Checkpoint::load_adapted`] made by `config`, to `folder` in PEFT's format, the tokenizer
-    /// beside it. Where the base lies is left open, so that the bytes do not depend on it.
-    ///
-    /// # Errors
-    /// When the model has no such adapter, or a file cannot be written.
-    pub fn save_adapter(&self, folder: &Path, config: &AdapterConfig, model: &CausalLm) -> Result<(), ModelError> {
-        self.write_companions(folder)?;
-        config.write(folder, None)?;
-        let mut model = model.clone();
-        let adapters: HashMap<String, &mut Projection> = model.projections_mut().collect();
-        weights_writer::write_file(&folder.join(adapter::WEIGHTS), &config.parameters(&self.parameters), Dtype::F32, |sink| {
-            for name in self.parameters.iter().filter_map(|parameter| config.adapted(parameter)) {
-                let adapter = adapters.get(name).and_then(|projection| projection.adapter.as_ref());
-                let adapter =
-                    adapter.ok_or_else(|| ModelError::invalid(folder, format!("the model to be saved has no adapter at {name}")))?;
-                write_factor(adapter.lora_a.val(), name, sink)?;
-                write_factor(adapter.lora_b.val(), name, sink)?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Copies the adapter that this checkpoint was opened with to `folder`, naming `base` as the place where PEFT finds its base.
+    /// Copies this checkpoint's adapter to `folder`, naming `base` as the place where PEFT finds its base.
     ///
     /// # Errors
     /// When there is no adapter, or a file cannot be read or written.
@@ -144,14 +56,5 @@ impl Checkpoint {
         let (from, path) = (adapter.folder.join(adapter::WEIGHTS), folder.join(adapter::WEIGHTS));
         let bytes = fs::read(&from).map_err(|source| ModelError::Read { path: from, source })?;
         disk::write(&path, bytes).map_err(|source| ModelError::Write { path, source })
-    }
-}
-
-/// Hands over a matrix in PEFT's layout, the transpose of what a model holds.
-fn write_factor(factor: Tensor<2>, name: &str, sink: &mut Sink<'_>) -> Result<(), ModelError> {
-    let [rows, columns] = factor.dims();
-    match factor.try_into_vec_as::<f32>() {
-        Ok(values) => sink(transpose(&values, rows, columns)),
-        Err(error) => Err(ModelError::Device(format!("cannot read the adapter of {name} back: {error}"))),
     }
 }

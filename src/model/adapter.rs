@@ -1,25 +1,26 @@
 //! A LoRA adapter on disk, as PEFT keeps it: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! What PEFT can configure and is not computed here is refused by name, never ignored. Knows parameters by name and shape, not the
+//! Unsupported settings of PEFT are refused by name, never ignored. Knows parameters by name and shape, not the
 //! model they belong to.
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng;
 use serde_json::{Map, Value, json};
 
 use super::ModelError;
-use super::checkpoint::read_json;
-use super::low_rank::Factors;
+use super::files::read_json;
 use super::parameters::{Parameter, transpose};
 use super::weights::Weights;
 use crate::disk;
 
-/// The file that makes a folder an adapter.
-pub(super) const CONFIG: &str = "adapter_config.json";
-pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
+/// The file of an adapter's configuration. A folder with it is an adapter.
+pub(crate) const CONFIG: &str = "adapter_config.json";
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// PEFT's settings that mean what is computed here only while they are absent, null, false or empty; some say nothing about the model.
+/// Settings of PEFT without an effect on the model here. Other unknown settings must be absent, null, false or empty.
 const HARMLESS: [&str; 9] = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -32,38 +33,38 @@ const HARMLESS: [&str; 9] = [
     "revision",
 ];
 
-/// What an adapter is, without its weights.
+/// An adapter's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterConfig {
     /// How many numbers a token goes through: r.
     pub rank: usize,
     /// The low-rank term is multiplied by alpha / rank.
     pub alpha: f64,
-    /// The share of a projection's inputs that each training step hides from the term, at least 0 and below 1.
+    /// The share of a projection's inputs hidden from the term in each training step, at least 0 and below 1.
     pub dropout: f64,
-    /// The projections that get a term: those whose name is one of these or ends in a dot and one of these.
+    /// The adapted projections: their name is one of these or ends in a dot and one of these.
     pub targets: Vec<String>,
 }
 
 impl AdapterConfig {
-    /// What the term is multiplied by.
-    pub(super) fn scale(&self) -> f64 {
+    /// The factor of the term.
+    pub(crate) fn scale(&self) -> f64 {
         self.alpha / self.rank as f64
     }
 
     /// Whether the projection of this name, as `model.layers.0.self_attn.q_proj`, gets a term.
-    pub(super) fn adapts(&self, projection: &str) -> bool {
+    pub(crate) fn adapts(&self, projection: &str) -> bool {
         let ends = |target: &String| projection.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
         self.targets.iter().any(ends)
     }
 
-    /// The weight that a checkpoint's parameter is, if it is that of a projection that gets a term.
-    pub(super) fn adapted<'a>(&self, parameter: &'a Parameter) -> Option<&'a str> {
+    /// The projection of a checkpoint's parameter, if the parameter is the weight of an adapted projection.
+    pub(crate) fn adapted<'a>(&self, parameter: &'a Parameter) -> Option<&'a str> {
         parameter.projection().filter(|projection| self.adapts(projection))
     }
 
-    /// What the weights file holds for these `parameters` of the base.
-    pub(super) fn parameters(&self, parameters: &[Parameter]) -> Vec<Parameter> {
+    /// The parameters of the weights file for these `parameters` of the base.
+    pub(crate) fn parameters(&self, parameters: &[Parameter]) -> Vec<Parameter> {
         let factors = parameters.iter().filter_map(|parameter| {
             let projection = self.adapted(parameter)?;
             let [to, from] = parameter.shape[..] else { return None };
@@ -93,7 +94,7 @@ impl AdapterConfig {
         expect("peft_type", &[json!("LORA")])?;
         expect("task_type", &[json!("CAUSAL_LM"), Value::Null])?;
         expect("bias", &[json!("none"), Value::Null])?;
-        // Other ways to begin take something off the base's weights, so that the term no longer fits them.
+        // Other initializations change the base's weights: the term no longer fits them.
         expect("init_lora_weights", &[json!(true), json!(false), json!("gaussian"), json!("orthogonal"), Value::Null])?;
         let known = ["peft_type", "task_type", "bias", "init_lora_weights", "r", "lora_alpha", "lora_dropout", "target_modules"];
         for (key, value) in settings.iter().filter(|(key, _)| !known.contains(&key.as_str()) && !HARMLESS.contains(&key.as_str())) {
@@ -127,7 +128,7 @@ impl AdapterConfig {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn write(&self, folder: &Path, base: Option<&str>) -> Result<(), ModelError> {
+    pub(crate) fn write(&self, folder: &Path, base: Option<&str>) -> Result<(), ModelError> {
         let mut targets = self.targets.clone();
         targets.sort();
         targets.dedup();
@@ -144,7 +145,7 @@ impl AdapterConfig {
 }
 
 /// The name of one of a projection's two matrices in the weights file.
-pub(super) fn key(projection: &str, matrix: &str) -> String {
+pub(crate) fn key(projection: &str, matrix: &str) -> String {
     format!("base_model.model.{projection}.{matrix}.weight")
 }
 
@@ -152,7 +153,7 @@ pub(super) fn key(projection: &str, matrix: &str) -> String {
 /// the folder that holds `folder`.
 ///
 /// # Errors
-/// When the adapter names no directory that is there.
+/// When the adapter names no existing directory.
 pub fn base_of(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
     let path = folder.join(CONFIG);
     if !path.is_file() {
@@ -167,7 +168,7 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
     let beside = folder.parent().map(|parent| parent.join(base));
     let found = [Some(PathBuf::from(base)), beside].into_iter().flatten().find(|path| path.is_dir());
     let problem = match found {
-        // Nor is an adapter that names itself followed without end.
+        // An adapter with itself as base is not followed without end.
         Some(found) if found.join(CONFIG).is_file() => "which is an adapter too; merge that one into its base first",
         Some(found) => return Ok(Some(found)),
         None => "expected a directory; download the base and name it there",
@@ -175,20 +176,35 @@ pub fn base_of(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
     Err(ModelError::invalid(&path, format!("base_model_name_or_path is {base:?}, {problem}")))
 }
 
-/// An adapter whose weights are still on disk.
+/// The initial values of both matrices, row by row, `[in, rank]` and `[rank, out]`.
+pub(crate) struct Factors {
+    pub(crate) lora_a: Vec<f32>,
+    pub(crate) lora_b: Vec<f32>,
+}
+
+impl Factors {
+    /// As PEFT begins: A uniform between ±1/√in (Kaiming's with a = √5), B zero: the term adds nothing at first.
+    pub(crate) fn sample(from: usize, to: usize, rank: usize, generator: &mut ChaCha8Rng) -> Self {
+        let bound = (from as f64).sqrt().recip();
+        let mut uniform = || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        Self { lora_a: (0..from * rank).map(|_| (bound * (2.0 * uniform() - 1.0)) as f32).collect(), lora_b: vec![0.0; rank * to] }
+    }
+}
+
+/// An adapter with its weights on disk.
 #[derive(Debug)]
-pub(super) struct Adapter {
-    pub(super) config: AdapterConfig,
-    pub(super) folder: PathBuf,
+pub(crate) struct Adapter {
+    pub(crate) config: AdapterConfig,
+    pub(crate) folder: PathBuf,
     weights: Weights,
 }
 
 impl Adapter {
-    /// Opens the adapter in `folder`, whose base has these `parameters`.
+    /// Opens the adapter in `folder` for a base with these `parameters`.
     ///
     /// # Errors
-    /// Names the file that is missing, wrong, or does not fit the base.
-    pub(super) fn open(folder: &Path, parameters: &[Parameter]) -> Result<Self, ModelError> {
+    /// A file that is missing, wrong, or does not fit the base.
+    pub(crate) fn open(folder: &Path, parameters: &[Parameter]) -> Result<Self, ModelError> {
         let path = folder.join(CONFIG);
         let config = AdapterConfig::read(&path)?;
         let expected = config.parameters(parameters);
@@ -202,7 +218,7 @@ impl Adapter {
     }
 
     /// The two matrices of one projection, as a model holds them.
-    pub(super) fn factors(&self, projection: &str, from: usize, to: usize) -> Result<Factors, ModelError> {
+    pub(crate) fn factors(&self, projection: &str, from: usize, to: usize) -> Result<Factors, ModelError> {
         let rank = self.config.rank;
         Ok(Factors {
             lora_a: transpose(&self.weights.read(&key(projection, "lora_A"))?, rank, from),
@@ -211,7 +227,7 @@ impl Adapter {
     }
 
     /// Adds the adapter's part to the `values` of a parameter of the base: scale · B · A, `[out, in]`.
-    pub(super) fn merge(&self, parameter: &Parameter, values: Vec<f32>) -> Result<Vec<f32>, ModelError> {
+    pub(crate) fn merge(&self, parameter: &Parameter, values: Vec<f32>) -> Result<Vec<f32>, ModelError> {
         let (Some(projection), [to, from]) = (self.config.adapted(parameter), &parameter.shape[..]) else { return Ok(values) };
         let matrix = |name: &str, shape: [usize; 2]| -> Result<Tensor<2>, ModelError> {
             Ok(Tensor::from_data(TensorData::new(self.weights.read(&key(projection, name))?, shape), &Device::flex()))

@@ -1,32 +1,28 @@
-//! A checkpoint: a folder in Hugging Face's layout, opened without its weights, then loaded, freshly initialised, or written.
+//! A checkpoint: a folder in Hugging Face's layout, opened without its weights.
 //!
-//! Knows nothing of training, nor of what a family's `config.json` means.
+//! `compute::reference` loads, initializes and saves models. Knows nothing of tensors, nor of the families'
+//! `config.json`.
 
-use std::convert::Infallible;
-use std::f64::consts::TAU;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
-use burn::tensor::Device;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 
 use super::adapter::{self, Adapter};
 use super::families;
-use super::files;
+use super::files::read_json;
+use super::initialization::{generator, normal};
 use super::parameters::{self, Parameter};
 use super::weights::Weights;
-use super::{CausalLm, ChatTemplate, Dtype, GenerationConfig, Head, ModelConfig, ModelError, RewardModel, Tokenizer, weights_writer};
+use super::{ChatTemplate, Dtype, GenerationConfig, Head, ModelConfig, ModelError, Tokenizer};
 use crate::disk;
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// What tied logits are computed with.
+/// The weights of tied logits.
 const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The one parameter of a reward head.
 const SCORE: &str = "score.weight";
@@ -43,32 +39,33 @@ const COPIED: [&str; 9] = [
     "merges.txt",
 ];
 
-/// Everything in a checkpoint's folder but the weights themselves. What is wrong with it is found here, before anything heavy is done.
+/// Everything in a checkpoint's folder but the weights themselves. Errors are found here, before any heavy work.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The model's shape.
     pub config: ModelConfig,
-    /// What ends a response.
+    /// The end tokens.
     pub generation: GenerationConfig,
     /// Text to ids and back.
     pub tokenizer: Tokenizer,
     /// Messages to text; `None` when the checkpoint has no chat template.
     pub chat_template: Option<ChatTemplate>,
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
     config_json: Value,
-    pub(super) parameters: Vec<Parameter>,
+    pub(crate) parameters: Vec<Parameter>,
     weights: Option<Weights>,
-    /// What is added to the weights.
-    pub(super) adapter: Option<Adapter>,
+    /// The adapter to merge into the weights.
+    pub(crate) adapter: Option<Adapter>,
     /// Where a fresh score head is drawn from; `None` when the checkpoint has its own, or none.
     score_seed: Option<u64>,
 }
 
 impl Checkpoint {
-    /// Opens a folder with weights, or with an adapter that says where its base lies; configuration and tokenizer are then the base's.
+    /// Opens a folder with weights, or an adapter that names its base. Configuration and tokenizer of an adapter are the
+    /// base's.
     ///
     /// # Errors
-    /// Names the file that is missing or wrong; compares the weights' names and shapes with `config.json`.
+    /// A file that is missing or wrong. The weights' names and shapes must fit `config.json`.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         if let Some(base) = adapter::base_of(folder)? {
             return Self::open(&base)?.with_adapter(folder);
@@ -86,7 +83,7 @@ impl Checkpoint {
     /// Opens a folder of which only configuration and tokenizer count, to initialise a model from; of an adapter, those of its base.
     ///
     /// # Errors
-    /// Names the file that is missing or wrong.
+    /// A file that is missing or wrong.
     pub fn open_blank(folder: &Path) -> Result<Self, ModelError> {
         if let Some(base) = adapter::base_of(folder)? {
             return Self::open_blank(&base);
@@ -105,7 +102,7 @@ impl Checkpoint {
                 format!("token ids reach {}, but vocab_size in {CONFIG} is {}", tokenizer.vocabulary_size() - 1, config.vocab_size);
             return Err(ModelError::invalid(&path, problem));
         }
-        let parameters = list_parameters(&config);
+        let parameters = parameters::list(&config);
         let chat_template = ChatTemplate::in_folder(folder)?;
         let folder = folder.to_path_buf();
         let (weights, adapter, score_seed) = (None, None, None);
@@ -124,7 +121,7 @@ impl Checkpoint {
         }
         self.config_json = families::with_reward_head(&self.config_json, self.padding_token());
         self.config.head = Head::Reward;
-        self.parameters = list_parameters(&self.config);
+        self.parameters = parameters::list(&self.config);
         self.score_seed = Some(seed);
         self
     }
@@ -145,7 +142,7 @@ impl Checkpoint {
         Self { adapter: Some(adapter), ..self }
     }
 
-    /// The folder that was opened; of an adapter, its base's.
+    /// The opened folder; of an adapter, its base's.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -155,26 +152,7 @@ impl Checkpoint {
         self.parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// Reads a language model's weights, as f32 whatever their format on disk, an adapter's part merged in. A device with autodiff gives
-    /// a model to train.
-    ///
-    /// # Errors
-    /// When this is a reward model, was opened blank, or a file cannot be read any more.
-    pub fn load(&self, device: &Device) -> Result<CausalLm, ModelError> {
-        self.expect(Head::CausalLm)?;
-        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
-    }
-
-    /// Reads a reward model's weights, as [`Checkpoint::load`] does a language model's.
-    ///
-    /// # Errors
-    /// When this is a language model, was opened blank, or a file cannot be read any more.
-    pub fn load_reward_model(&self, device: &Device) -> Result<RewardModel, ModelError> {
-        self.expect(Head::Reward)?;
-        parameters::fill(RewardModel::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
-    }
-
-    /// That the model has this head.
+    /// Checks the head of the model.
     ///
     /// # Errors
     /// When it has the other one.
@@ -202,7 +180,7 @@ impl Checkpoint {
     }
 
     /// The values of one parameter as they are without an adapter.
-    pub(super) fn base_parameter(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+    pub(crate) fn base_parameter(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let weights = self.weights.as_ref();
         let weights = weights.ok_or_else(|| ModelError::invalid(&self.folder, "opened without weights, nothing to load"))?;
         match self.score_seed {
@@ -211,59 +189,16 @@ impl Checkpoint {
         }
     }
 
-    /// A language model with fresh weights: norms are 1, biases 0, all else normal with mean 0 and standard deviation
-    /// `initializer_range`, as Hugging Face initialises its models. The same seed gives the same weights.
-    pub fn init(&self, device: &Device, seed: u64) -> CausalLm {
-        let mut generator = generator(seed);
-        let Ok(model) = parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| {
-            let count = parameter.shape.iter().product();
-            let deviation = self.config.initializer_range;
-            Ok::<_, Infallible>(match parameter.name.rsplit_once('.') {
-                Some((_, "bias")) => vec![0.0; count],
-                Some((layer, _)) if layer.ends_with("norm") => vec![1.0; count],
-                _ => normal(&mut generator, count, deviation),
-            })
-        });
-        model
-    }
-
-    /// Writes `model` to `folder` with this checkpoint's configuration, tokenizer and chat template; other software loads it as it is.
-    ///
-    /// The bytes depend on the model and this checkpoint only. Weights are f32, so `config.json` says so; tied weights are written once.
-    ///
-    /// # Errors
-    /// When the model is not of this checkpoint's shape, or a file cannot be read or written.
-    pub fn save(&self, folder: &Path, model: &CausalLm) -> Result<(), ModelError> {
-        self.write_model(folder, model)
-    }
-
-    /// Writes a reward model, as [`Checkpoint::save`] does a language model.
-    ///
-    /// # Errors
-    /// When the model is not of this checkpoint's shape, or a file cannot be read or written.
-    pub fn save_reward_model(&self, folder: &Path, model: &RewardModel) -> Result<(), ModelError> {
-        self.write_model(folder, model)
-    }
-
-    fn write_model(&self, folder: &Path, model: &impl Module) -> Result<(), ModelError> {
-        if parameters::list(model) != self.parameters {
-            return Err(ModelError::invalid(&self.folder, "the model to be saved has other parameters than config.json describes"));
-        }
-        fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_path_buf(), source })?;
-        weights_writer::write(folder, &self.parameters, Dtype::F32, u64::MAX, |sink| parameters::read(model, sink))?;
-        self.write_settings(folder, Dtype::F32)
-    }
-
-    /// Writes everything but the weights, which are in `dtype`.
-    pub(super) fn write_settings(&self, folder: &Path, dtype: Dtype) -> Result<(), ModelError> {
+    /// Writes everything but the weights. These are in `dtype`.
+    pub(crate) fn write_settings(&self, folder: &Path, dtype: Dtype) -> Result<(), ModelError> {
         self.write_companions(folder)?;
         let path = folder.join(CONFIG);
         let text = format!("{:#}\n", with_dtype(&self.config_json, dtype));
         disk::write(&path, text).map_err(|source| ModelError::Write { path, source })
     }
 
-    /// Writes what stands beside weights or an adapter: tokenizer, chat template and what ends a response.
-    pub(super) fn write_companions(&self, folder: &Path) -> Result<(), ModelError> {
+    /// Writes the files beside weights or an adapter: tokenizer, chat template and end tokens.
+    pub(crate) fn write_companions(&self, folder: &Path) -> Result<(), ModelError> {
         let failed = |path: PathBuf| move |source: io::Error| ModelError::Write { path, source };
         fs::create_dir_all(folder).map_err(failed(folder.to_path_buf()))?;
         for name in COPIED {
@@ -278,20 +213,6 @@ impl Checkpoint {
     }
 }
 
-/// The parameters of a model of this shape; makes none of them.
-fn list_parameters(config: &ModelConfig) -> Vec<Parameter> {
-    let device = Device::flex();
-    match config.head {
-        Head::CausalLm => parameters::list(&CausalLm::unfilled(config, &device)),
-        Head::Reward => parameters::list(&RewardModel::unfilled(config, &device)),
-    }
-}
-
-pub(super) fn read_json(path: &Path) -> Result<Value, ModelError> {
-    let text = files::read_text(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
-    serde_json::from_str(&text).map_err(|error| ModelError::invalid(path, error))
-}
-
 /// `config.json` for weights in `dtype`: the setting is `dtype` in newer files and `torch_dtype` in older ones.
 fn with_dtype(config: &Value, dtype: Dtype) -> Value {
     let mut config = config.clone();
@@ -303,25 +224,4 @@ fn with_dtype(config: &Value, dtype: Dtype) -> Value {
         }
     }
     config
-}
-
-fn generator(seed: u64) -> ChaCha8Rng {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    ChaCha8Rng::from_seed(key)
-}
-
-/// Normally distributed numbers, by Box and Muller's transform.
-fn normal(generator: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
-    let mut uniform = || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-    let mut values = Vec::with_capacity(count + 1);
-    while values.len() < count {
-        // 1 - u lies in (0, 1], so that its logarithm is finite.
-        let radius = deviation * (-2.0 * (1.0 - uniform()).ln()).sqrt();
-        let angle = TAU * uniform();
-        values.push((radius * angle.cos()) as f32);
-        values.push((radius * angle.sin()) as f32);
-    }
-    values.truncate(count);
-    values
 }

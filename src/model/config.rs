@@ -1,8 +1,5 @@
 //! The shape of a model, said in one way for all families. Knows nothing of weights, files or `config.json`.
 
-use serde_json::Value;
-
-use super::families;
 use super::head::Head;
 use super::rope::Rope;
 
@@ -16,7 +13,7 @@ const MOST_PARAMETERS: u128 = 1 << 41;
 /// The shape of a model. Where Hugging Face's configuration classes have a name for something, the field has it too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// What stands on top of the transformer.
+    /// The head on top of the transformer.
     pub head: Head,
     /// Rows of the embedding, and logits a position.
     pub vocab_size: usize,
@@ -24,7 +21,7 @@ pub struct ModelConfig {
     pub hidden_size: usize,
     /// Width inside the MLP.
     pub intermediate_size: usize,
-    /// What distinguishes the decoder layers, first to last.
+    /// The differences between the decoder layers, first to last.
     pub layers: Vec<LayerConfig>,
     /// Query heads.
     pub num_attention_heads: usize,
@@ -50,13 +47,13 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of freshly initialised weights.
     pub initializer_range: f64,
-    /// The token that starts a sequence.
+    /// The first token of a sequence.
     pub bos_token_id: Option<i32>,
-    /// The tokens that end a sequence.
+    /// The end tokens of a sequence.
     pub eos_token_ids: Vec<i32>,
 }
 
-/// What may differ from layer to layer.
+/// The settings of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerConfig {
     /// Whether queries and keys are rotated by their positions.
@@ -66,16 +63,7 @@ pub struct LayerConfig {
 }
 
 impl ModelConfig {
-    /// Reads `config.json`, of any of the supported families.
-    ///
-    /// # Errors
-    /// A sentence without the file's name: another architecture, a missing or absurd size, or a setting that would change the logits
-    /// and is not supported.
-    pub fn from_json(json: &Value) -> Result<Self, String> {
-        families::read(json)
-    }
-
-    /// Checks what the sizes must be to each other, and that numbers are in range.
+    /// Checks the sizes against each other, and the range of numbers.
     pub(super) fn check(&self) -> Result<(), String> {
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return Err(format!(

@@ -1,6 +1,7 @@
-//! What is asked of a model, and the token ids of prompts, of prompts with a response, and of whole conversations.
+//! Prompts and conversations, and their token ids: of a prompt, of a prompt with a response, of a whole conversation.
 //!
-//! The only place that decides who writes special tokens: for plain text the tokenizer, for messages the chat template, never both.
+//! The only decision on special tokens: for plain text the tokenizer writes them, for messages the chat template, never
+//! both.
 
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
@@ -11,13 +12,13 @@ use super::{ChatTemplate, Checkpoint, EncodedPair, ModelError, SpecialTokens};
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
+    /// The speaker: `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
-/// What a prompt asks.
+/// The content of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PromptContent {
     /// Plain text, given to the model as it is.
@@ -27,7 +28,7 @@ pub enum PromptContent {
 }
 
 impl Checkpoint {
-    /// The same checkpoint for a run of this date, which is what its chat template writes as today's.
+    /// The same checkpoint for a run of this date. Its chat template writes it as today's.
     pub fn with_date(mut self, date: Option<NaiveDate>) -> Self {
         if let Some(template) = &mut self.chat_template {
             template.set_date(date);
@@ -35,11 +36,11 @@ impl Checkpoint {
         self
     }
 
-    /// The ids that generation starts from: a plain text behind the tokenizer's opening special tokens, or the conversation as the
+    /// The ids to generate from: a plain text behind the tokenizer's opening special tokens, or the conversation as the
     /// chat template writes it up to where the response begins.
     ///
     /// # Errors
-    /// Messages for a checkpoint without a chat template or that its template refuses, or a prompt without tokens.
+    /// Messages for a checkpoint without a chat template, messages refused by its template, or a prompt without tokens.
     pub fn encode_prompt(&self, asked: &PromptContent) -> Result<Vec<i32>, ModelError> {
         let (text, special) = self.prompt_text(asked)?;
         self.tokenizer.encode(&text, special)
@@ -79,19 +80,19 @@ impl Checkpoint {
         Ok(pair)
     }
 
-    /// The token that ends a complete response to `asked`; `None` for a model without one.
+    /// The end token of a complete response to `asked`; `None` for a model without one.
     pub fn end_token(&self, asked: &PromptContent) -> Option<i32> {
         let first = self.generation.eos_token_ids.first().copied();
         let template = self.chat_template.as_ref().filter(|_| matches!(asked, PromptContent::Messages(_)));
-        // A model that converses may have several end tokens; its tokenizer's settings name the one that ends a turn.
+        // A chat model may have several end tokens; its tokenizer's settings name the end token of a turn.
         let turn = template.and_then(|template| template.eos_token()).and_then(|token| self.tokenizer.token_id(token));
         turn.filter(|id| self.is_end(*id)).or(first)
     }
 
-    /// The text of a prompt as [`Checkpoint::encode_prompt`] tokenizes it, and who writes its special tokens.
+    /// The text of a prompt for [`Checkpoint::encode_prompt`], and the writer of its special tokens.
     ///
     /// # Errors
-    /// Messages for a checkpoint without a chat template or that its template refuses.
+    /// Messages for a checkpoint without a chat template, or messages refused by its template.
     pub fn prompt_text(&self, asked: &PromptContent) -> Result<(String, SpecialTokens), ModelError> {
         match asked {
             PromptContent::Text(text) => Ok((text.clone(), SpecialTokens::Opening)),
@@ -125,7 +126,7 @@ impl Checkpoint {
         self.generation.eos_token_ids.contains(&id)
     }
 
-    /// Refuses a response that goes on behind an end token: no model says such a thing in one turn, and what follows would be lost.
+    /// Refuses a response with text behind an end token: no model writes this in one turn, and the text would be lost.
     fn check_ends_last(&self, response: &str) -> Result<(), ModelError> {
         let ids = self.tokenizer.ids(response.trim_end(), SpecialTokens::Written)?;
         match ids.iter().position(|id| self.is_end(*id)) {

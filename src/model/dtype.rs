@@ -7,7 +7,7 @@ use burn::tensor::{bf16, f16};
 
 use super::ModelError;
 
-/// A number format that weights are stored in; in memory they are f32.
+/// A number format of stored weights; in memory they are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// IEEE single precision, 4 bytes.
@@ -64,7 +64,7 @@ impl Dtype {
     /// Numbers as little-endian bytes, rounded to the nearest, ties to even.
     ///
     /// # Errors
-    /// The first finite number that is beyond the format's range.
+    /// The first finite number beyond the format's range.
     pub(super) fn encode(self, values: &[f32]) -> Result<Vec<u8>, f32> {
         let mut bytes = Vec::with_capacity(values.len() * self.width());
         for &value in values {

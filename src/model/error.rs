@@ -1,7 +1,9 @@
-//! What can go wrong with a model: always a file or an input that is not what was expected.
+//! Errors of models: unexpected files and inputs.
 
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::token_lists::TokenListsError;
 
 /// An error of this module; its text names the file and, where there is one, the fix.
 #[derive(Debug, thiserror::Error)]
@@ -22,12 +24,12 @@ pub enum ModelError {
         /// Why.
         source: io::Error,
     },
-    /// A file was read and is not what was expected.
+    /// A file has unexpected content.
     #[error("{}: {problem}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// The expected and the found content.
         problem: String,
     },
     /// A text could not be tokenized, or token ids could not be turned into text.
@@ -39,10 +41,13 @@ pub enum ModelError {
     /// The chat template does not take these messages, and says why.
     #[error("chat template: {0}")]
     Refused(String),
-    /// Token ids and lengths do not belong together.
+    /// Token ids are outside the vocabulary, or none were chosen.
     #[error("sequences: {0}")]
     Sequences(String),
-    /// There is no number format of that name.
+    /// Token ids and their rows do not belong together.
+    #[error(transparent)]
+    TokenLists(#[from] TokenListsError),
+    /// There is no number format of this name.
     #[error("dtype: {0}")]
     Dtype(String),
     /// The device asked for cannot be used.
@@ -51,8 +56,8 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// The file at `path` is not what was expected.
-    pub(super) fn invalid(path: &Path, problem: impl ToString) -> Self {
+    /// The file at `path` has unexpected content.
+    pub(crate) fn invalid(path: &Path, problem: impl ToString) -> Self {
         Self::Invalid { path: path.to_path_buf(), problem: problem.to_string() }
     }
 }

@@ -1,8 +1,12 @@
-//! The small files of a model directory, read whole, up to a length. Knows nothing of what is in them.
+//! The small files of a model directory, read whole, up to a length. Knows nothing of their content.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+
+use serde_json::Value;
+
+use super::ModelError;
 
 /// Far above any configuration, tokenizer or template; beyond it a file is taken to be something else under that name.
 pub(super) const LARGEST_BYTES: u64 = 1 << 28;
@@ -21,4 +25,13 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// The text of a file.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "expected text in UTF-8, found other bytes"))
+}
+
+/// The JSON value in a file.
+///
+/// # Errors
+/// When the file cannot be read or is no JSON.
+pub(super) fn read_json(path: &Path) -> Result<Value, ModelError> {
+    let text = read_text(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+    serde_json::from_str(&text).map_err(|error| ModelError::invalid(path, error))
 }

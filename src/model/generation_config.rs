@@ -1,4 +1,4 @@
-//! `generation_config.json`: what ends a response. Knows nothing of sampling.
+//! `generation_config.json`: the end tokens. Knows nothing of sampling.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,10 +22,10 @@ impl TokenIds {
     }
 }
 
-/// What `generation_config.json` says about ending a response.
+/// The part of `generation_config.json` on the end of a response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// The tokens that end a response; any of them does.
+    /// The end tokens; any of them ends a response.
     pub eos_token_ids: Vec<i32>,
 }
 

@@ -1,4 +1,4 @@
-//! What stands on top of a transformer, as `config.json` says it: logits over the vocabulary, or one score. Knows nothing of weights.
+//! The head of a transformer in `config.json`: logits over the vocabulary, or one score. Knows nothing of weights.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ impl Head {
         }
     }
 
-    /// What a model with this head is, with its article.
+    /// A model with this head in words, with the article.
     pub(super) fn description(self) -> &'static str {
         match self {
             Self::CausalLm => "a language model",
@@ -37,8 +37,8 @@ pub(super) fn labels(config: &Value) -> Option<usize> {
 
 /// The `config.json` of a reward model that starts from a language model's, with the label's name as transformers writes it.
 ///
-/// transformers scores a batch only where `config.json` names a token for padding, and takes each row's last token that is not it:
-/// `padding` should be one that never ends a text.
+/// transformers scores a batch only where `config.json` names a token for padding, and takes each row's last other token:
+/// `padding` should never end a text.
 pub(super) fn with_reward_head(config: &Value, architecture: Option<String>, padding: Option<i32>) -> Value {
     let mut config = config.clone();
     if let Some(settings) = config.as_object_mut() {

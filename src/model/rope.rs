@@ -1,10 +1,6 @@
-//! Rotary positions (Su et al. 2021, arXiv 2104.09864): from a token's position to the angles its queries and keys are turned by.
-//!
-//! Hugging Face's layout: a head's first half pairs with its second half. Knows nothing of attention or configuration files.
+//! Rotary positions (Su et al. 2021, arXiv 2104.09864): the angle a position of each pair of a head. Knows nothing of configuration files.
 
 use std::f64::consts::TAU;
-
-use burn::tensor::{DType, Int, Tensor, TensorData};
 
 /// How positions turn into angles.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +11,7 @@ pub struct Rope {
     pub scaling: Option<Llama3Scaling>,
 }
 
-/// The scaling of Llama 3.1: pairs whose wavelength exceeds a share of the original context turn `factor` times slower.
+/// The scaling of Llama 3.1: pairs with a wavelength above a share of the original context turn `factor` times slower.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Llama3Scaling {
     /// How many times slower.
@@ -29,8 +25,8 @@ pub struct Llama3Scaling {
 }
 
 impl Rope {
-    /// Checks that every number is in its range.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// Checks the range of every number.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let positive = |name: &str, value: f64| match value.is_finite() && value > 0.0 {
             true => Ok(()),
             false => Err(format!("{name} is {value}, expected a positive number")),
@@ -49,8 +45,8 @@ impl Rope {
         }
     }
 
-    /// The angle a position that each pair of a head turns by.
-    pub(super) fn frequencies(&self, head_dim: usize) -> Vec<f32> {
+    /// The rotation of each pair of a head, as an angle a position.
+    pub(crate) fn frequencies(&self, head_dim: usize) -> Vec<f32> {
         let half = head_dim / 2;
         let plain = (0..half).map(|pair| self.theta.powf(-(pair as f64) / half as f64));
         plain.map(|frequency| self.scaling.as_ref().map_or(frequency, |scaling| scaling.apply(frequency)) as f32).collect()
@@ -63,35 +59,5 @@ impl Llama3Scaling {
         // 0 where the wavelength is long, 1 where it is short.
         let kept = ((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)).clamp(0.0, 1.0);
         frequency * (kept + (1.0 - kept) / self.factor)
-    }
-}
-
-/// The angles of one forward pass.
-pub(super) struct Rotation {
-    cosines: Tensor<4>,
-    sines: Tensor<4>,
-}
-
-impl Rotation {
-    /// # Shapes
-    /// - positions: `[rows or 1, length]`
-    /// - frequencies: `head_dim / 2` of them
-    /// - held: `[rows or 1, length, 1, head_dim / 2]`
-    pub(super) fn new(positions: Tensor<2, Int>, frequencies: &[f32]) -> Self {
-        let frequencies = TensorData::new(frequencies.to_vec(), [1, 1, 1, frequencies.len()]);
-        let frequencies: Tensor<4> = Tensor::from_data(frequencies, (&positions.device(), DType::F32));
-        let [rows, length] = positions.dims();
-        let angles = positions.float().cast(DType::F32).reshape([rows, length, 1, 1]) * frequencies;
-        Self { cosines: angles.clone().cos(), sines: angles.sin() }
-    }
-
-    /// # Shapes
-    /// - x, output: `[rows, length, heads, head_dim]`
-    pub(super) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let turned_first = first.clone() * self.cosines.clone() - second.clone() * self.sines.clone();
-        let turned_second = second * self.cosines.clone() + first * self.sines.clone();
-        Tensor::cat(vec![turned_first, turned_second], 3)
     }
 }

@@ -8,22 +8,22 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use super::{ModelError, files};
 use crate::catch_panic::catch_panic;
 
-/// The longest text that is tokenized, in bytes: longer than any model's context, and short enough for the hundred bytes that a tokenizer
-/// takes for each token, which may be one byte of it.
+/// The longest text for a tokenizer, in bytes: longer than any model's context. A tokenizer takes a hundred bytes a
+/// token, and a token may be one byte.
 const MOST_TEXT_BYTES: usize = 8 << 20;
 
-/// A Hugging Face tokenizer, without the truncation and padding that its file may ask for.
+/// A Hugging Face tokenizer, without the truncation and padding of its file.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
 }
 
-/// Who writes the special tokens (such as a beginning-of-sequence token) around a text.
+/// The writer of the special tokens (such as a beginning-of-sequence token) around a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpecialTokens {
-    /// The tokenizer adds them, before and behind: for a plain text that is complete.
+    /// The tokenizer adds them, before and behind: for a complete plain text.
     Added,
-    /// The tokenizer adds those that open a text and leaves out those that close it: for a plain text to be continued.
+    /// The tokenizer adds the opening ones and leaves out the closing ones: for a plain text to be continued.
     Opening,
     /// The text spells them out already: for the output of a chat template.
     Written,
@@ -45,7 +45,7 @@ impl Tokenizer {
     /// When the file cannot be read or is not a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
         let bytes = files::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
-        // The library panics at what is no JSON within a decoder, and at some contradictions.
+        // The library panics at a decoder without valid JSON, and at some contradictions.
         serde_json::from_slice::<Json>(&bytes).map_err(|error| ModelError::invalid(path, error))?;
         let broken = |said| ModelError::invalid(path, format!("expected a tokenizer, found one that contradicts itself ({said})"));
         let read = catch_panic(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(broken)?;
@@ -62,8 +62,8 @@ impl Tokenizer {
 
     /// The token ids of a text.
     ///
-    /// A text that begins with the token that the tokenizer would put before it does not get it twice. (Python's `tokenizer(text)`
-    /// would give it twice, which no model was trained on.)
+    /// A text with the tokenizer's opening token does not get it twice. (Python's `tokenizer(text)` would give it twice;
+    /// no model was trained on this.)
     ///
     /// # Errors
     /// When the tokenizer cannot represent the text, or makes no token of it.
@@ -84,11 +84,11 @@ impl Tokenizer {
         }
         let encoding = catch_panic(|| self.inner.encode_fast(text, special != SpecialTokens::Written)).map_err(broken)?;
         let encoding = encoding.map_err(|error| ModelError::Text(error.to_string()))?;
-        // The mask marks what the tokenizer added; a special token that the text spells out is not marked.
+        // The mask marks tokens added by the tokenizer. A special token spelled out in the text is not marked.
         let added = |mask: &&u32| **mask == 1;
         let opening = encoding.get_special_tokens_mask().iter().take_while(added).count();
         let closing = encoding.get_special_tokens_mask()[opening..].iter().rev().take_while(added).count();
-        // Ids are below the vocabulary size, which is checked against config.json, which fits i32.
+        // Ids are below the vocabulary size. This is checked against config.json, and fits i32.
         let mut ids: Vec<i32> = encoding.get_ids().iter().map(|id| *id as i32).collect();
         if special == SpecialTokens::Opening {
             ids.truncate(ids.len() - closing);
@@ -99,7 +99,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The token ids of `whole`, a text that begins with `prompt`, and how many of them are the prompt's.
+    /// The token ids of `whole`, a text with the prefix `prompt`, and the number of the prompt's ids.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`]; and when the response's first characters melt into the prompt's last token, because then
@@ -149,7 +149,7 @@ pub(super) fn ending(text: &str) -> String {
     text.chars().skip(skipped).collect()
 }
 
-/// Any JSON value, read to see that it is one, and forgotten. (serde's own `IgnoredAny` looks at neither depth nor numbers.)
+/// Any JSON value, checked and dropped. (serde's own `IgnoredAny` looks at neither depth nor numbers.)
 struct Json;
 
 impl<'de> Deserialize<'de> for Json {

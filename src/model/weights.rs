@@ -1,6 +1,6 @@
 //! Safetensors files: an 8-byte little-endian header length, a JSON header, then the values. Knows nothing of models.
 //!
-//! The header alone says which tensors there are, so that a wrong checkpoint is refused before anything is loaded. Reading only.
+//! The header alone lists the tensors: a wrong checkpoint is refused before anything is loaded. Reading only.
 //! Format: <https://github.com/huggingface/safetensors>.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,14 +15,14 @@ use super::{Dtype, ModelError, files};
 
 /// The file with all weights.
 pub(super) const SINGLE: &str = "model.safetensors";
-/// The file that says which shard has which tensor.
+/// The file with the shard of each tensor.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The format's own limit on headers.
 const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 
 /// The weights of the logits: a copy of tied ones may be stored, and a reward model may have left its policy's behind.
 const LM_HEAD: &str = "lm_head.weight";
-/// What a header has beside tensors: texts for people.
+/// The entry of a header for texts, beside the tensors.
 const METADATA: &str = "__metadata__";
 /// How much of two tensors is compared at a time.
 const COMPARED_BYTES: usize = 1 << 20;
@@ -83,7 +83,7 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Reads the headers of the shards that an index names, and checks that its tensors are where it says.
+    /// Reads the headers of the shards of an index, and checks the shard of each tensor.
     fn read_shards(&mut self, index: &Path) -> Result<(), ModelError> {
         #[derive(Deserialize)]
         struct Index {
@@ -93,7 +93,7 @@ impl Weights {
         let Index { weight_map } = serde_json::from_str(&text).map_err(|error| ModelError::invalid(index, error))?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
         for shard in shards {
-            // A checkpoint is one folder; what its index names elsewhere is none of it.
+            // A checkpoint is one folder: files elsewhere do not belong to it.
             if !is_plain(shard) {
                 return Err(ModelError::invalid(index, format!("names {shard:?}, expected a file in the same folder")));
             }
@@ -146,11 +146,11 @@ impl Weights {
         lie_end_to_end(spans, file_bytes - 8 - header_bytes).map_err(invalid)
     }
 
-    /// Checks that the tensors are exactly these `parameters`, which `config` (a file's name) asks for, apart from what other software
-    /// writes and nobody reads.
+    /// Checks the tensors against exactly these `parameters` of `config` (a file's name). Unused tensors of other software
+    /// are ignored.
     ///
     /// # Errors
-    /// Lists what is missing, unexpected or of another shape.
+    /// A list of missing, unexpected and mis-shaped tensors.
     pub(super) fn check(&self, parameters: &[Parameter], config: &str) -> Result<(), ModelError> {
         let mut problems = Vec::new();
         for Parameter { name, shape, .. } in parameters {
@@ -174,10 +174,10 @@ impl Weights {
         Err(ModelError::invalid(&self.folder, format!("weights do not fit {config}: {}{tail}", problems.join("; "))))
     }
 
-    /// Checks that the logits' weights, where they are stored although they are tied to the embedding, are a copy of it.
+    /// Checks stored weights of the logits, if they are tied to the embedding: they must be a copy of it.
     ///
     /// # Errors
-    /// When they differ, because then it is not clear which of them are meant; or a file cannot be read.
+    /// When they differ, because the intended ones are unknown then; or a file cannot be read.
     pub(super) fn check_tied(&self, embedding: &str) -> Result<(), ModelError> {
         let (Some(tied), Some(source)) = (self.tensors.get(LM_HEAD), self.tensors.get(embedding)) else { return Ok(()) };
         let failed = |stored: &Stored| {
@@ -217,7 +217,8 @@ impl Weights {
     }
 }
 
-/// That the tensors' values follow each other from the first byte to the last, as the format demands: none lies in another, and none is cut off.
+/// Checks the tensors' bytes: they follow each other from the first byte to the last, as the format demands. None overlaps
+/// another, none is cut off.
 fn lie_end_to_end(mut spans: Vec<((u64, u64), String)>, bytes: u64) -> Result<(), String> {
     spans.sort();
     let mut before = (0, "the header".to_string());
@@ -244,13 +245,13 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '\\', ':', '\0']) && name != "." && name != ".."
 }
 
-/// What is stored beside the weights and nobody reads: the rotary frequencies and positions of old checkpoints.
+/// Whether a tensor is unused: the rotary frequencies and positions of old checkpoints.
 fn is_ignored(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq") || name == "position_ids" || name.ends_with(".position_ids")
 }
 
 impl Stored {
-    /// A reader that stands before the first value.
+    /// A reader at the first value.
     fn open(&self) -> io::Result<BufReader<File>> {
         let mut file = File::open(&self.file)?;
         file.seek(SeekFrom::Start(self.start))?;
@@ -259,7 +260,7 @@ impl Stored {
 }
 
 impl Entry {
-    /// The tensor's place in the file, whose values begin at byte `data`.
+    /// The tensor's place in the file. The file's values begin at byte `data`.
     fn locate(self, path: &Path, data: u64, file_bytes: u64) -> Result<Stored, String> {
         let dtype = Dtype::from_safetensors(&self.dtype);
         let dtype = dtype.ok_or_else(|| format!("dtype is {}; supported: F32, F16, BF16", self.dtype))?;

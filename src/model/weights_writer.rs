@@ -16,11 +16,11 @@ use crate::disk::{self, File};
 /// Writes `parameters` into `folder`: as one file if their values have no more than `max_shard_bytes`, else as shards with an index.
 /// `write_values` then hands over the values of each, in the same order.
 ///
-/// A parameter is never divided, so one that is larger than `max_shard_bytes` has a shard of its own.
+/// A parameter is never divided: one larger than `max_shard_bytes` has a shard of its own.
 ///
 /// # Errors
 /// When a file cannot be written, `dtype` cannot hold a value, and the errors of `write_values`.
-pub(super) fn write(
+pub(crate) fn write(
     folder: &Path,
     parameters: &[Parameter],
     dtype: Dtype,
@@ -43,7 +43,7 @@ pub(super) fn write(
 ///
 /// # Errors
 /// As [`write`].
-pub(super) fn write_file(
+pub(crate) fn write_file(
     path: &Path,
     parameters: &[Parameter],
     dtype: Dtype,
@@ -136,7 +136,7 @@ impl<'a> Shard<'a> {
     }
 }
 
-/// The length and the JSON, padded with spaces so that the values are aligned to 8 bytes.
+/// The length and the JSON, padded with spaces to align the values to 8 bytes.
 fn header(parameters: &[Parameter], dtype: Dtype) -> Vec<u8> {
     let mut start = 0;
     let mut entries = vec![r#""__metadata__":{"format":"pt"}"#.to_string()];
@@ -153,7 +153,7 @@ fn header(parameters: &[Parameter], dtype: Dtype) -> Vec<u8> {
     header
 }
 
-/// Which tensor is in which shard, as transformers writes it.
+/// The index of tensors and shards, as transformers writes it.
 fn write_index(folder: &Path, names: &[String], shards: &[&[Parameter]], dtype: Dtype) -> Result<(), ModelError> {
     let places = names.iter().zip(shards).flat_map(|(file, shard)| shard.iter().map(move |parameter| (&parameter.name, file)));
     let weight_map: BTreeMap<&String, &String> = places.collect();

@@ -7,12 +7,11 @@ use std::collections::HashMap;
 
 use arrow::array::{AsArray, ListArray, RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take};
-use burn::tensor::Device;
 
 use super::support::rows::unsigned;
 use super::support::tensors;
 use super::{Context, OperatorError, Summary};
-use crate::model::CausalLm;
+use crate::compute::CausalLm;
 use crate::pipeline::slot::Slot;
 use crate::tables::{FinishReason, Outcome, TableKind, evaluation, responses, rewards};
 use crate::training::{self, Responses};
@@ -130,7 +129,6 @@ fn row(prompt_id: &str, policy: &[ScoredResponse], baseline: &[ScoredResponse]) 
 /// The initial policy, and its work so far.
 struct InitialPolicy {
     model: CausalLm,
-    device: Device,
     batch_size: usize,
     responses: u64,
     tokens: u64,
@@ -138,10 +136,9 @@ struct InitialPolicy {
 
 impl InitialPolicy {
     fn load(context: &Context) -> Result<Self, OperatorError> {
-        let device = context.device()?;
-        let model = context.checkpoint(Slot::Initial)?.load(&device)?;
+        let model = context.checkpoint(Slot::Initial)?.load(&context.device()?)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-        Ok(Self { model, device, batch_size, responses: 0, tokens: 0 })
+        Ok(Self { model, batch_size, responses: 0, tokens: 0 })
     }
 
     /// Nats per token of each response in a table of responses.
@@ -156,7 +153,7 @@ impl InitialPolicy {
             let lists: &ListArray = lists.as_list();
             let counts = chunk.iter().map(|row| unsigned(rows[*row].prompt_token_count, PLACE));
             let counts = counts.collect::<Result<Vec<_>, OperatorError>>()?;
-            let sequences = Responses::new(tensors::sequences(lists, &self.device)?, counts)?;
+            let sequences = Responses::new(tensors::token_lists(lists)?, counts)?;
             let all: Vec<usize> = (0..chunk.len()).collect();
             let logprobs = training::response_logprobs(&self.model, &sequences, &all, self.batch_size)?;
             for (row, logprob) in chunk.iter().map(|row| &rows[*row]).zip(logprobs) {

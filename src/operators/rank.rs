@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
             let rewards = if preferences.is_empty() {
                 Vec::new()
             } else {
-                let sequences = comparisons.sequences(range, &device)?;
+                let sequences = comparisons.sequences(range)?;
                 let rewards = training::rewards(&model, &sequences, &(0..sequences.rows()).collect::<Vec<_>>(), batch_size);
                 rewards.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?
             };

@@ -54,7 +54,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
                 Some(model) => model,
                 None => reference.insert(context.checkpoint(Slot::Reference)?.load(&device)?),
             };
-            let responses = pair_tokens.responses(range.clone(), &device)?;
+            let responses = pair_tokens.responses(range.clone())?;
             let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
             let found = training::response_logprobs(model, &responses, &open, batch_size);
             let found = found.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?;

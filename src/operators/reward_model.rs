@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
         rows.map(|(row, preference)| Ok(Comparison { chosen: row, rejected: count + row, margin: margin(settings, preference)? }));
     let compared = compared.collect::<Result<Vec<_>, OperatorError>>()?;
     let device = context.device()?;
-    let sequences = comparisons.sequences(0..count, &device)?;
+    let sequences = comparisons.sequences(0..count)?;
     let examples = Examples {
         ids: comparisons.rows.iter().map(|row| row.id.as_str()).collect(),
         longest: comparisons.longest(),

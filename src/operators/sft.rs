@@ -2,19 +2,17 @@
 //!
 //! The loop is in [`super::support::training_job`], the step in `training`.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, AsArray, ListArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type};
+use arrow::datatypes::DataType;
 
 use super::support::lora::TrainableModel;
-use super::support::tensors;
 use super::support::training_job::{Examples, TrainingJob};
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::sft::{Initialize, Sft};
+use crate::token_lists::TokenLists;
 use crate::training::Responses;
 
 /// Demonstrations in one backward pass, unless the node's resources set another number.
@@ -28,14 +26,9 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, Operator
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
-    let token_lists: &ListArray = demonstrations.token_ids.as_list();
-    let sequences = tensors::sequences(token_lists, &device)?;
-    let responses = Responses::new(sequences, demonstrations.prompt_token_counts)?;
-    let examples = Examples {
-        ids: demonstrations.ids.iter().map(String::as_str).collect(),
-        longest: token_lists.iter().flatten().map(|ids| ids.len()).max().unwrap_or(0),
-        micro_batch: MICRO_BATCH_SIZE,
-    };
+    let longest = demonstrations.token_ids.lengths().max().unwrap_or(0);
+    let responses = Responses::new(demonstrations.token_ids, demonstrations.prompt_token_counts)?;
+    let examples = Examples { ids: demonstrations.ids.iter().map(String::as_str).collect(), longest, micro_batch: MICRO_BATCH_SIZE };
     let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let model = TrainableModel::new(context, &checkpoint);
     let seed = context.seed().number("initialize", "", 0);
@@ -52,7 +45,7 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, Operator
 /// Prompts with the responses to imitate, tokenized, in the order of their ids.
 struct Demonstrations {
     ids: Vec<String>,
-    token_ids: ArrayRef,
+    token_ids: TokenLists,
     prompt_token_counts: Vec<usize>,
 }
 
@@ -84,8 +77,8 @@ impl Demonstrations {
             rows.push((id.clone(), tokens, prompt_count));
         }
         rows.sort_by(|a, b| a.0.cmp(&b.0));
-        let lists = rows.iter().map(|(_, tokens, _)| Some(tokens.iter().copied().map(Some).collect::<Vec<_>>()));
-        let token_ids = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists));
+        let lists: Vec<&[i32]> = rows.iter().map(|(_, tokens, _)| tokens.as_slice()).collect();
+        let token_ids = TokenLists::from_rows(&lists)?;
         let (ids, prompt_token_counts) = rows.into_iter().map(|(id, _, count)| (id, count)).unzip();
         Ok(Self { ids, token_ids, prompt_token_counts })
     }

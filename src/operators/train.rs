@@ -43,7 +43,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, Operat
     };
     let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let count = pair_tokens.pairs.len();
-    let responses = pair_tokens.responses(0..count, &device)?;
+    let responses = pair_tokens.responses(0..count)?;
     let pairs = pair_tokens.pairs.iter().enumerate().map(|(row, pair)| training_pair(row, count, pair));
     let pairs = pairs.collect::<Result<Vec<_>, OperatorError>>()?;
     let wpo = settings.wpo.map(|spec::Wpo { clip }| Wpo { clip });

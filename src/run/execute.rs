@@ -6,10 +6,10 @@ use std::time::Instant;
 use indexmap::IndexMap;
 
 use super::{Prepared, RunError, must_run, plan};
+use crate::compute::DeviceChoice;
 use crate::dag::fingerprint::Recipe;
 use crate::dag::schedule::{self, Outcome};
 use crate::import;
-use crate::model::DeviceChoice;
 use crate::operators::{self, Context, OperatorError, Progress};
 use crate::pipeline::graph::{Graph, Input, Task};
 use crate::store::{Event, EventKind, OutputKey, RunLock, State, StoreError};

@@ -1,6 +1,6 @@
-//! A trainer on disk: weights, optimizer moments and step, such that training goes on bit for bit as if it had never stopped.
+//! A trainer on disk: weights, optimizer moments and step. Training continues from it bit for bit.
 //!
-//! `weights.safetensors` holds the f32 weights that are trained, not those that are frozen; `gradient_means.safetensors` and `gradient_squares.safetensors` what the optimizer
+//! `weights.safetensors` holds the f32 weights in training, not the frozen ones; `gradient_means.safetensors` and `gradient_squares.safetensors` what the optimizer
 //! remembers of each, under the same names; `trainer.json` the step. The same state gives the same bytes. Knows no settings: those are
 //! the caller's to bring back, and a change of them is the caller's to notice. Atomic replacement of the folder is the caller's too.
 
@@ -12,8 +12,8 @@ use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::parameters::{self, Parameters};
 use super::{Settings, Skipped, Trainer, TrainingError};
+use crate::compute::reference::named_tensors::{self, NamedTensors};
 use crate::disk;
 
 const VERSION: u32 = 1;
@@ -24,7 +24,7 @@ struct Progress {
     version: u32,
     /// Updates of the weights.
     step: u64,
-    /// Steps that changed nothing, if there are any, and how many of them are the last ones.
+    /// Skipped steps, if there are any, and how many of them are the last ones.
     #[serde(default, skip_serializing_if = "is_zero")]
     skipped: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -42,7 +42,7 @@ const SQUARES: &str = "gradient_squares.safetensors";
 const PROGRESS: &str = "trainer.json";
 
 impl<M: Module + Sync> Trainer<M> {
-    /// Writes the state into `folder`, which must exist, over what is there.
+    /// Writes the state into the existing `folder`, over an earlier state.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -76,13 +76,15 @@ impl<M: Module + Sync> Trainer<M> {
             return Err(TrainingError::state(&path, format!("state version {}, expected {VERSION}", progress.version)));
         }
         let model = load(model.train(), &folder.join(WEIGHTS))?;
-        let moments = |name: &str| -> Result<Parameters, TrainingError> {
-            match progress.files.iter().any(|file| file == name) {
-                true => Ok(parameters::values(&load(model.clone(), &folder.join(name))?)),
-                false => Ok(Parameters::new()),
+        let moments = |name: &str| -> Result<NamedTensors, TrainingError> {
+            if progress.files.iter().any(|file| file == name) {
+                Ok(named_tensors::values(&load(model.clone(), &folder.join(name))?))
+            } else {
+                Ok(NamedTensors::new())
             }
         };
-        let (first, second) = (moments(MEANS)?, moments(SQUARES)?);
+        let first = moments(MEANS)?;
+        let second = moments(SQUARES)?;
         let mut trainer = Self::new(model, settings, total_steps)?;
         trainer.skipped = Skipped { count: progress.skipped, in_a_row: progress.skipped_in_a_row };
         trainer.optimizer.moments.step = progress.step;
@@ -93,21 +95,21 @@ impl<M: Module + Sync> Trainer<M> {
 }
 
 /// `module` with `values` in place of its own; 0 where there is none.
-fn with_values<M: Module>(module: M, values: &Parameters) -> M {
+fn with_values<M: Module>(module: M, values: &NamedTensors) -> M {
     let or_zero = |name: &str, own: Tensor<1>| values.get(name).cloned().unwrap_or_else(|| own.zeros_like());
-    parameters::change(module, or_zero)
+    named_tensors::change(module, or_zero)
 }
 
-/// Writes what is not frozen of `module`, which has autodiff.
+/// Writes the parameters in training of `module`, a module with autodiff.
 fn save(module: &impl Module, path: &Path) -> Result<(), TrainingError> {
-    // Without metadata, whose order in the file would change from run to run.
-    let mut store = SafetensorsStore::from_file(path).clear_metadata().overwrite(true).with_full_paths(parameters::names(module));
+    // Without metadata: its order in the file would change from run to run.
+    let mut store = SafetensorsStore::from_file(path).clear_metadata().overwrite(true).with_full_paths(named_tensors::names(module));
     module.valid().save_into(&mut store).map_err(|problem| TrainingError::state(path, problem))
 }
 
-/// Reads what is not frozen of `module`, which has autodiff.
+/// Reads the parameters in training of `module`, a module with autodiff.
 fn load<M: Module>(module: M, path: &Path) -> Result<M, TrainingError> {
-    let trained = parameters::names(&module);
+    let trained = named_tensors::names(&module);
     let mut store = SafetensorsStore::from_file(path).allow_partial(true);
     let mut module = module.valid();
     let result = module.load_from(&mut store).map_err(|problem| TrainingError::state(path, problem))?;

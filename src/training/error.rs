@@ -1,4 +1,4 @@
-//! What can go wrong in training: numbers that are none, inputs that do not belong together, a state that cannot be kept or restored.
+//! Errors of training: numbers that are not finite, mismatched inputs, an unusable saved state.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use crate::model::ModelError;
 /// An error of this module. The policy and the optimizer are as they were before the step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
-    /// A number that the step goes by is NaN or infinite.
+    /// A number of the step is NaN or infinite.
     #[error("step {}: {unusable}, expected a finite number; a lower learning rate or a gradient limit may help", step + 1)]
     Diverged {
         /// The step, counted from 0; the text counts from 1.
         step: u64,
-        /// Which number.
+        /// The number.
         unusable: Unusable,
     },
     /// Rows, counts or settings do not belong together.
     #[error("{0}")]
     Input(String),
-    /// The token sequences are not what the model expects.
+    /// The model does not take the token sequences.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A saved state cannot be written or read.
@@ -27,7 +27,7 @@ pub enum TrainingError {
     State {
         /// The file.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// The expected and the found content.
         problem: String,
     },
 }
@@ -35,7 +35,7 @@ pub enum TrainingError {
 /// A number of a step that is NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unusable {
-    /// Which number.
+    /// Its name.
     pub quantity: &'static str,
     /// Its value.
     pub value: f64,

@@ -1,7 +1,7 @@
-//! The losses and what is reported beside them, as plain arithmetic on sequence logprobs.
+//! The losses and their metrics, as plain arithmetic on sequence logprobs.
 //!
 //! Knows nothing of tensors, models or optimizers: a loss returns its value and its derivative by each logprob, and
-//! its caller carries that derivative back into the weights.
+//! its caller carries the derivative back into the weights.
 
 /// A pair as its loss sees it: logprobs are sums over response tokens, in nats.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ impl PairLogprobs {
         (self.policy_chosen - self.reference_chosen) - (self.policy_rejected - self.reference_rejected)
     }
 
-    /// What a loss of β·Δ comes to, given its derivative by β·Δ.
+    /// The [`PairLoss`] of a loss of β·Δ, given its derivative by β·Δ.
     fn of_log_ratio(&self, beta: f64, loss: f64, slope: f64) -> PairLoss {
         let margin = beta * self.log_ratio();
         PairLoss { loss, margin, by_chosen: slope * beta, by_rejected: -slope * beta }
@@ -40,7 +40,7 @@ impl PairLogprobs {
     }
 }
 
-/// What a loss found on one pair.
+/// The loss of one pair.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairLoss {
     /// The loss, nats where it is a likelihood.
@@ -75,7 +75,7 @@ pub enum Loss {
     Robust {
         /// β.
         beta: f64,
-        /// ε: the share of pairs that are the wrong way round.
+        /// ε: the share of pairs with swapped labels.
         label_smoothing: f64,
     },
     /// [`simpo`].
@@ -155,7 +155,7 @@ pub fn ipo(pair: &PairLogprobs, beta: f64) -> PairLoss {
     PairLoss { loss: distance * distance, margin: beta * h, by_chosen: 2.0 * distance * chosen, by_rejected: -2.0 * distance * rejected }
 }
 
-/// The hinge loss on the margin: a pair that is ranked right by 1 counts no more.
+/// The hinge loss on the margin: a pair ranked right by 1 counts no more.
 ///
 /// ```text
 /// loss = max(0, 1 − β·Δ)
@@ -182,7 +182,7 @@ pub fn robust(pair: &PairLogprobs, beta: f64, label_smoothing: f64) -> PairLoss 
     pair.of_log_ratio(beta, loss, slope)
 }
 
-/// Simple preference optimization: the logprob a token in the reference's place, which is not looked at.
+/// Simple preference optimization: the logprob a token, without a reference.
 ///
 /// ```text
 /// m    = β·log π(chosen) / |chosen| − β·log π(rejected) / |rejected|
@@ -209,7 +209,7 @@ pub fn rebel(pair: &PairLogprobs, beta: f64) -> PairLoss {
     pair.of_log_ratio(beta, distance * distance, 2.0 * distance)
 }
 
-/// What a [`Loss`] found on some pairs: sums over them, so that micro-batches of any size add up to their batch.
+/// The results of a [`Loss`] on some pairs, as sums: micro-batches of any size add up to their batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PreferenceLoss {
     /// Σ w · loss.
@@ -241,7 +241,7 @@ impl PreferenceLoss {
         self.derivatives.push([weight * found.by_chosen, weight * found.by_rejected]);
     }
 
-    /// Adds the sums of other pairs, whose derivatives follow this one's.
+    /// Adds the sums of other pairs. Their derivatives are appended.
     pub fn add(&mut self, other: &Self) {
         self.loss += other.loss;
         self.reward_margin += other.reward_margin;
@@ -253,7 +253,8 @@ impl PreferenceLoss {
     }
 }
 
-/// What [`bradley_terry`] found on some comparisons: sums over them, so that micro-batches of any size add up to their batch.
+/// The results of [`bradley_terry`] on some comparisons, as sums: micro-batches of any size add up to their
+/// batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RankingLoss {
     /// Σ −log σ(difference − margin), and what centering adds.
@@ -269,7 +270,7 @@ pub struct RankingLoss {
 }
 
 impl RankingLoss {
-    /// Adds the sums of other comparisons, whose derivatives follow this one's.
+    /// Adds the sums of other comparisons. Their derivatives are appended.
     pub fn add(&mut self, other: &Self) {
         self.loss += other.loss;
         self.reward_margin += other.reward_margin;

@@ -3,21 +3,18 @@
 //!
 //! ```text
 //! Responses ─▶ logprobs ─▶ loss ─▶ derivative by logprob ─▶ logprobs, backwards ─▶ gradients ─▶ clip ─▶ optimizer ─▶ policy
-//!              (tensors)   (numbers)                        (tensors, summed over micro-batches)
+//!              (backend)   (numbers)                        (backend, summed over micro-batches)
 //! ```
 //!
-//! On the processor the arithmetic is that of kernels of our own, elsewhere burn's with its autodiff, on a GPU in operations of our own. The same inputs and
-//! settings give the same bits on the processor, on any number of threads, in micro-batches of any size, and across a stop: see [`Trainer::save_state`].
-//! Knows nothing of Arrow, tables, decoding or where its batches come from.
+//! A [`Backend`](crate::compute::Backend) computes logprobs and gradients. The same inputs and settings give the same bits on the CPU, on any number of
+//! threads, in micro-batches of any size, and across a stop: see [`Trainer::save_state`].
+//! Knows nothing of devices, Arrow, tables, decoding or where its batches come from.
 
 mod checkpoint;
 mod error;
-#[cfg(feature = "cuda")]
-mod gpu;
 mod logprobs;
 pub mod loss;
 mod optimizer;
-mod parameters;
 mod preference;
 mod responses;
 mod reward;
@@ -27,9 +24,17 @@ mod trainer;
 
 pub use error::{TrainingError, Unusable};
 pub use logprobs::response_logprobs;
-pub use optimizer::Rule;
+pub use optimizer::OptimizerConfig;
 pub use preference::{Objective, Pair};
 pub use responses::Responses;
 pub use reward::{Comparison, rewards};
 pub use schedule::{Decay, Schedule};
 pub use trainer::{Settings, Skipped, StepMetrics, Trainer};
+
+/// Checks a micro-batch size.
+fn check_micro_batch(size: usize) -> Result<(), TrainingError> {
+    if size == 0 {
+        return Err(TrainingError::Input("micro_batch is 0, expected at least 1".to_string()));
+    }
+    Ok(())
+}

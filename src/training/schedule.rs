@@ -24,7 +24,7 @@ pub enum Decay {
 pub struct Schedule {
     /// The learning rate at the end of warm-up.
     pub peak: f64,
-    /// What follows warm-up.
+    /// The decay after warm-up.
     pub decay: Decay,
     /// The share of all steps spent warming up, from 0 to 1.
     pub warmup_ratio: f64,

@@ -1,8 +1,7 @@
 //! A step on responses alone: the next-token loss of supervised fine-tuning.
 
-use crate::model::{CausalLm, CpuTraining};
+use crate::compute::CausalLm;
 
-use super::logprobs::{Scored, masked};
 use super::trainer::LOSS;
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
@@ -14,29 +13,17 @@ impl Trainer<CausalLm> {
     /// When no row has a response token, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
     pub fn supervised_step(&mut self, responses: &Responses, rows: &[usize]) -> Result<StepMetrics, TrainingError> {
         let count = responses.response_token_count(rows) as f64;
-        let (mut loss, step) = (0.0, self.step());
-        let update = match self.on_processor {
-            true => self.step_in_place(|trainer, weights, gradients| {
-                let policy = CpuTraining::of_causal_lm(&trainer.model, weights, trainer.gradient_checkpointing())?;
-                for rows in trainer.micro_batches(rows)? {
-                    let (families, prompts) = responses.families(rows, 1)?;
-                    policy.logprobs_and_back(&families, &prompts, Some(step), false, gradients, |_, logprobs, _| {
-                        loss -= logprobs.iter().sum::<f64>() / count;
-                        vec![-1.0 / count; logprobs.len()]
-                    })?;
-                }
-                Ok([(LOSS, loss)])
-            })?,
-            false => {
-                let work = |policy: &CausalLm, rows: &[usize]| {
-                    let scored = Scored::new(&masked(policy, step, rows), responses, rows, false)?;
-                    let found = -scored.logprobs.iter().sum::<f64>() / count;
-                    Ok((found, scored.backward(&vec![-1.0 / count; rows.len()])))
-                };
-                let gradients = self.gradients(rows, |&row| responses.length(row), work, |found| loss += found)?;
-                self.update(gradients, [(LOSS, loss)])?
-            }
-        };
+        let mut loss = 0.0;
+        let step = self.step();
+        let examples = self.examples(responses.sequences(), rows, 1);
+        let update = self.update(|backend, model| {
+            let mut take = |_: &[usize], logprobs: &[f64], _: &[f64]| {
+                loss -= logprobs.iter().sum::<f64>() / count;
+                vec![-1.0 / count; logprobs.len()]
+            };
+            let gradients = backend.logprob_gradients(model, examples, responses.prompt_token_counts(), step, false, &mut take)?;
+            Ok((gradients, [(LOSS, loss)]))
+        })?;
         Ok(StepMetrics {
             step: self.step() - 1,
             loss,

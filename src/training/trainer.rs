@@ -1,37 +1,37 @@
-//! What every training step shares: micro-batches forward and backward, their gradients summed, clipped, and one optimizer update.
+//! The common part of every training step: gradients from the backend, clipped, and one optimizer update.
 //!
-//! Does not know which loss it is, what an epoch is, in which order batches come, or where metrics go.
+//! Knows nothing of losses, epochs, the order of batches or the destination of metrics.
 
-use std::cmp::Reverse;
+use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{DType, Device};
 
-use super::optimizer::{Gradients, Optimizer, Rule};
-use super::parameters::{self, Parameters};
-use super::{Schedule, TrainingError, Unusable};
-use crate::kernels::{self, KeptMemory};
-use crate::model::{CpuGradients, CpuWeights};
+use super::optimizer::{Optimizer, OptimizerConfig};
+use super::{Schedule, TrainingError, Unusable, check_micro_batch};
+use crate::compute::reference::named_tensors;
+use crate::compute::{Backend, Examples, Gradients, training_backend_for};
+use crate::token_lists::TokenLists;
 
 /// How to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// The optimizer.
-    pub rule: Rule,
+    pub rule: OptimizerConfig,
     /// The learning rates.
     pub schedule: Schedule,
     /// The global gradient norm is clipped to this; `None` leaves it.
     pub gradient_limit: Option<f64>,
     /// How many pairs (or responses, in supervised steps) go through the model together. Bounds memory. The gradient is that of the whole batch: on the
-    /// processor bit for bit, elsewhere up to rounding.
+    /// CPU bit for bit, elsewhere up to rounding.
     pub micro_batch: usize,
-    /// Whether layers are computed again on the way back instead of being kept: less memory, more work, the same bits. On the processor only.
+    /// Whether layers are computed again in the backward pass instead of being kept: less memory, more work, the same bits. On the CPU only.
     pub gradient_checkpointing: bool,
-    /// Whether a step whose loss or gradient is NaN or infinite changes nothing and is counted, instead of being an error.
+    /// Whether a step with a loss or gradient of NaN or infinity is skipped and counted. Otherwise it is an
+    /// error.
     pub skip_non_finite: bool,
 }
 
-/// What a step found, before its update. What only pairs have is `None` after a supervised step.
+/// The metrics of a step, before its update. Metrics of pairs are `None` after a supervised step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepMetrics {
     /// The step, counted from 0.
@@ -53,9 +53,9 @@ pub struct StepMetrics {
     pub gradient_norm: f64,
     /// The learning rate of this step.
     pub learning_rate: f64,
-    /// Tokens that went through the model, prompts included, padding not.
+    /// Tokens through the model, with prompts, without padding.
     pub tokens: usize,
-    /// What was not finite in a step that changed nothing for that reason.
+    /// The quantity of a skipped step that was not finite.
     pub skipped: Option<Unusable>,
 }
 
@@ -64,11 +64,11 @@ pub struct StepMetrics {
 pub struct Skipped {
     /// Of all steps.
     pub count: u64,
-    /// Since the last step that changed something.
+    /// Since the last step with an update.
     pub in_a_row: u64,
 }
 
-/// What a step did to the weights.
+/// The update of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Update {
     pub(super) gradient_norm: f64,
@@ -76,7 +76,7 @@ pub(super) struct Update {
     pub(super) skipped: Option<Unusable>,
 }
 
-/// The numbers that a step goes by, with their names for errors; the loss first.
+/// The numbers of a step that must be finite, with their names for errors; the loss first.
 pub(super) type Quantities<const N: usize> = [(&'static str, f64); N];
 
 /// The name of the loss among [`Quantities`].
@@ -90,14 +90,11 @@ pub struct Trainer<M> {
     pub(super) skipped: Skipped,
     settings: Settings,
     total_steps: u64,
-    /// Whether gradients are computed by kernels of our own; by autodiff elsewhere.
-    pub(super) on_processor: bool,
-    /// From one step to the next.
-    _memory: KeptMemory,
+    backend: Arc<dyn Backend>,
 }
 
 impl<M: Module + Sync> Trainer<M> {
-    /// A trainer that will take `total_steps` steps from `model`, on the model's device.
+    /// A trainer of `model`, on the model's device, for `total_steps` steps.
     ///
     /// # Errors
     /// When a setting is out of range.
@@ -111,30 +108,29 @@ impl<M: Module + Sync> Trainer<M> {
             return Err(TrainingError::Input(format!("warmup_ratio is {warmup_ratio}, expected 0 to 1")));
         }
         let model = model.train();
-        let on_processor =
-            model.devices().iter().all(on_processor) && parameters::values(&model).values().all(|weight| weight.dtype() == DType::F32);
-        if settings.gradient_checkpointing && !on_processor {
-            let problem = "gradient_checkpointing is for training on the processor; leave it out, or choose device: cpu";
+        let backend = training_backend_for(&model);
+        if settings.gradient_checkpointing && !backend.has_gradient_checkpointing() {
+            let problem = "gradient_checkpointing is for training on the CPU; leave it out, or choose device: cpu";
             return Err(TrainingError::Input(problem.to_string()));
         }
-        let (optimizer, skipped) = (Optimizer::new(settings.rule), Skipped::default());
-        Ok(Self { model, optimizer, skipped, settings, total_steps, on_processor, _memory: KeptMemory::new() })
+        let optimizer = Optimizer::new(settings.rule);
+        Ok(Self { model, optimizer, skipped: Skipped::default(), settings, total_steps, backend })
     }
 
-    /// How many steps have been taken, with those that changed nothing.
+    /// How many steps have been taken, skipped ones included.
     pub fn step(&self) -> u64 {
         self.optimizer.moments.step + self.skipped.count
     }
 
-    /// The steps that changed nothing.
+    /// The skipped steps.
     pub fn skipped(&self) -> Skipped {
         self.skipped
     }
 
-    /// The first parameter in training that is not finite throughout, which the last step can have made so.
+    /// The first trained parameter with a number that is not finite. The last step can be the cause.
     pub fn broken_parameter(&self) -> Option<String> {
         let finite = |weights: burn::tensor::Tensor<1>| weights.into_data().iter::<f32>().all(f32::is_finite);
-        parameters::values(&self.model).into_iter().find_map(|(name, weights)| (!finite(weights)).then_some(name))
+        named_tensors::values(&self.model).into_iter().find_map(|(name, weights)| (!finite(weights)).then_some(name))
     }
 
     /// The model as it is now, without autodiff. Shares its weights with the trainer until the next step.
@@ -142,72 +138,25 @@ impl<M: Module + Sync> Trainer<M> {
         self.model.valid()
     }
 
-    /// The items in pieces that go through the model together.
-    pub(super) fn micro_batches<'a, T>(&self, items: &'a [T]) -> Result<impl Iterator<Item = &'a [T]> + use<'a, M, T>, TrainingError> {
-        micro_batches(items, self.settings.micro_batch)
+    /// Rows to be trained on, `rows_per_example` of them an example.
+    pub(super) fn examples<'a>(&self, tokens: &'a TokenLists, rows: &'a [usize], rows_per_example: usize) -> Examples<'a> {
+        let Settings { micro_batch, gradient_checkpointing, .. } = self.settings;
+        Examples { tokens, rows, rows_per_example, micro_batch, gradient_checkpointing }
     }
 
-    /// Whether a model on the processor is to be given less memory, and more work.
-    pub(super) fn gradient_checkpointing(&self) -> bool {
-        self.settings.gradient_checkpointing
-    }
-
-    /// The sum of the gradients that `work` finds by autodiff for each micro-batch of `items`; what else it finds goes to `take`.
-    ///
-    /// A micro-batch is made of items of similar `length`, so that little is padding.
-    pub(super) fn gradients<T: Copy, R>(
-        &self,
-        items: &[T],
-        length: impl Fn(&T) -> usize,
-        work: impl Fn(&M, &[T]) -> Result<(R, Option<burn::tensor::Gradients>), TrainingError>,
-        mut take: impl FnMut(R),
-    ) -> Result<Parameters, TrainingError> {
-        let mut items = items.to_vec();
-        items.sort_by_key(|item| Reverse(length(item)));
-        let mut sum = Parameters::new();
-        for items in self.micro_batches(&items)? {
-            let (found, gradients) = work(&self.model, items)?;
-            take(found);
-            for (name, gradient) in gradients.into_iter().flat_map(|gradients| parameters::gradients(&self.model, gradients)) {
-                let gradient = match sum.remove(&name) {
-                    Some(earlier) => earlier + gradient,
-                    None => gradient,
-                };
-                sum.insert(name, gradient);
-            }
-        }
-        Ok(sum)
-    }
-
-    /// Clips and applies the gradients, if they and the `quantities` are finite.
-    pub(super) fn update<const N: usize>(&mut self, gradients: Parameters, quantities: Quantities<N>) -> Result<Update, TrainingError> {
-        let mut gradients = Gradients::Tensors(gradients, 1.0);
+    /// One step. `work` has the backend compute the gradients, and returns the numbers that must be finite.
+    /// The gradients are clipped, and applied if all is finite.
+    pub(super) fn update<const N: usize>(
+        &mut self,
+        work: impl FnOnce(&dyn Backend, &mut M) -> Result<(Gradients, Quantities<N>), TrainingError>,
+    ) -> Result<Update, TrainingError> {
+        check_micro_batch(self.settings.micro_batch)?;
+        let (mut gradients, quantities) = work(&*self.backend, &mut self.model)?;
         let update = self.checked(&mut gradients, &quantities)?;
-        if let (Gradients::Tensors(gradients, factor), None) = (gradients, update.skipped) {
-            self.model = self.optimizer.step(self.model.clone(), gradients, factor, update.learning_rate);
+        if update.skipped.is_none() {
+            self.optimizer.step(&mut self.model, gradients, update.learning_rate);
         }
         Ok(update)
-    }
-
-    /// One step on the processor: hands the weights, out of the model for that time, and what gradients are to be added to, to `work`, which returns the
-    /// numbers that the step goes by; clips and applies the gradients, if all are finite.
-    pub(super) fn step_in_place<const N: usize>(
-        &mut self,
-        work: impl FnOnce(&Self, &CpuWeights, &mut CpuGradients) -> Result<Quantities<N>, TrainingError> + Send,
-    ) -> Result<Update, TrainingError> {
-        let mut weights = CpuWeights::lend(&mut self.model)?;
-        let outcome = kernels::awake(|| {
-            let mut gradients = CpuGradients::default();
-            let quantities = work(self, &weights, &mut gradients)?;
-            let mut gradients = Gradients::Numbers(gradients.into_parameters());
-            let update = self.checked(&mut gradients, &quantities)?;
-            if let (Gradients::Numbers(gradients), None) = (gradients, update.skipped) {
-                self.optimizer.step_in_place(&mut weights, &gradients, update.learning_rate);
-            }
-            Ok(update)
-        });
-        weights.give_back(&mut self.model);
-        outcome
     }
 
     /// Clips the gradients, if there are any. Where they or a quantity are not finite, the step is an error, or it is counted as skipped:
@@ -229,21 +178,5 @@ impl<M: Module + Sync> Trainer<M> {
         };
         self.skipped.count += u64::from(unusable.is_some());
         Ok(Update { gradient_norm, learning_rate, skipped: unusable })
-    }
-}
-
-/// Whether a device is the one that there are kernels of our own for.
-pub(super) fn on_processor(device: &Device) -> bool {
-    *device == Device::flex()
-}
-
-/// Pieces of `size` items; the last may be shorter.
-///
-/// # Errors
-/// When `size` is 0.
-pub(super) fn micro_batches<T>(items: &[T], size: usize) -> Result<impl Iterator<Item = &[T]>, TrainingError> {
-    match size {
-        0 => Err(TrainingError::Input("micro_batch is 0, expected at least 1".to_string())),
-        size => Ok(items.chunks(size)),
     }
 }

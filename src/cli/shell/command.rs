@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::super::CliError;
 use super::super::format::{self, Format};
 use crate::did_you_mean::suggestion;
-use crate::sql::{TableInfo, LiveSession, Session};
+use crate::sql::{LiveSession, Session, TableInfo};
 
 const HELP: &str = "a query ends with a semicolon and may take several lines
 \\d                     the tables and views, with their rows

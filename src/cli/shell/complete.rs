@@ -8,7 +8,7 @@ use rustyline::{Context, Helper};
 use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 
 use super::command::{COMMANDS, formats, quoted};
-use crate::sql::{TableInfo, Session};
+use crate::sql::{Session, TableInfo};
 
 /// The keywords that questions are made of; the parser knows hundreds that no query here can use.
 const KEYWORDS: [&str; 44] = [

@@ -1,4 +1,4 @@
-//! `strftime_now`: the date that a template writes. It is the pipeline's, never the clock's, so that a resumed run sees the same prompts.
+//! `strftime_now`: the date in a template. It is the pipeline's, never the clock's: a resumed run sees the same prompts.
 
 use chrono::NaiveDate;
 use chrono::format::StrftimeItems;

@@ -1,4 +1,4 @@
-//! What a template's variables may hold: values that can be written, compared and dropped in bounded time and stack.
+//! Limits on a template's variables: values must be written, compared and dropped in bounded time and stack.
 //!
 //! A template that names a list of itself and itself, again and again, has a value of a few kilobytes that is 2^60 items to whoever walks through
 //! it, and minijinja's fuel does not see that. So what is bound to a name, which is how values grow beyond the template's own length, is
@@ -7,13 +7,13 @@
 use minijinja::value::ObjectRepr;
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// Deeper than the arguments of tools, which are the deepest things that templates handle.
+/// Deeper than the arguments of tools, the deepest values of templates.
 const DEEPEST: usize = 64;
 
-/// Items that are walked through for one fuel.
+/// Items for one fuel.
 const ITEMS_A_FUEL: u64 = 8;
 
-/// The value, which a variable is about to be.
+/// The value of a variable, checked.
 pub(super) fn variable(state: &mut State, value: Value) -> Result<Value, Error> {
     walked(state, &value, 0)?;
     Ok(value)
@@ -24,7 +24,7 @@ pub(super) fn attribute(state: &mut State, value: Value) -> Result<Value, Error>
     if is_namespace(&value) { Err(nested_namespace()) } else { variable(state, value) }
 }
 
-/// Walks through all that is in a value, for fuel.
+/// Walks through a value, for fuel.
 pub(super) fn walked(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
     let Some(object) = value.as_object() else { return Ok(()) };
     if depth > 0 && is_namespace(value) {

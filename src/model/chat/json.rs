@@ -1,13 +1,13 @@
-//! The `tojson` filter: what Python's `json.dumps` writes. Knows nothing of templates.
+//! The `tojson` filter, as Python's `json.dumps`. Knows nothing of templates.
 
 use minijinja::value::{Kwargs, ObjectRepr, Rest, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::python::float;
 
-/// Deeper than any value that JSON can bring in.
+/// Deeper than any value from JSON.
 const DEEPEST: usize = 128;
-/// Bytes that are written for one fuel, as the engine has it.
+/// Bytes for one fuel, as in the engine.
 const BYTES_A_FUEL: u64 = 64;
 
 /// How a value is written; the defaults are those of transformers, which are `json.dumps`'s but for `ensure_ascii`.
@@ -135,7 +135,7 @@ fn number(value: &Value) -> String {
     }
 }
 
-/// A key of an object, which JSON has as text only.
+/// A key of an object. JSON has text keys only.
 fn key(key: &Value) -> Result<String, Error> {
     match key.kind() {
         ValueKind::String => Ok(key.as_str().unwrap_or_default().to_string()),

@@ -7,6 +7,7 @@
 mod date;
 mod held;
 mod json;
+mod lexer;
 mod python;
 mod syntax;
 mod tag;
@@ -41,7 +42,7 @@ const LONGEST_SOURCE_BYTES: usize = 1 << 20;
 /// Stack for compiling, where a template of the greatest length can be nested as deeply: a chain of `elif` is.
 const STACK_BYTES: usize = 1 << 28;
 
-/// The special tokens that a template sees as variables, if the tokenizer has them.
+/// The special tokens visible to a template as variables, if the tokenizer has them.
 const SPECIAL_TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Filters, tests and functions that minijinja has and Python's Jinja has not; a template may ask whether they are defined.
@@ -62,7 +63,7 @@ impl fmt::Display for Raised {
 impl std::error::Error for Raised {}
 
 impl ChatTemplate {
-    /// Compiles a template's source. The special tokens (`("bos_token", "<s>")`) are what the template may write.
+    /// Compiles a template's source. The template may write the special tokens (`("bos_token", "<s>")`).
     ///
     /// # Errors
     /// When the source is not Jinja.
@@ -106,13 +107,13 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// Sets the date that `strftime_now` writes, at midnight; without one, a template that asks for it fails.
+    /// Sets the date of `strftime_now`, at midnight. Without one, a template with this function fails.
     pub fn set_date(&mut self, date: Option<NaiveDate>) {
         self.environment.add_function("strftime_now", move |format: &str| date::strftime(date, format));
     }
 
     /// The template in a checkpoint's folder: `chat_template.jinja`, else the one in `tokenizer_config.json`; `None` if there is neither.
-    /// (`chat_templates/` holds those that are not the default, for tools.)
+    /// (`chat_templates/` holds others, for tools.)
     ///
     /// # Errors
     /// When a file cannot be read, or is not JSON or Jinja.
@@ -191,7 +192,7 @@ fn json_in(folder: &Path, name: &str) -> Result<Option<Value>, ModelError> {
     serde_json::from_str(&text).map(Some).map_err(|error| ModelError::invalid(&folder.join(name), error))
 }
 
-/// A template is written as text, or as a list of named ones of which `default` is meant.
+/// A template is text, or a list of named ones; the name is `default` then.
 fn template_in(settings: &Value) -> Option<String> {
     match settings.get("chat_template")? {
         Value::String(source) => Some(source.clone()),

@@ -1,4 +1,5 @@
-//! What values do in Python and not in minijinja: the order of a dictionary, white space, floats as text, methods of text and lists.
+//! Behaviour of Python's values without a counterpart in minijinja: order of dictionaries, white space, floats as text,
+//! methods of text and lists.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::held;
 
-/// A dictionary in the order in which its keys were first given.
+/// A dictionary in the order of its keys' insertion.
 #[derive(Debug)]
 pub(super) struct Dict(IndexMap<Value, Value>);
 
@@ -18,7 +19,7 @@ impl Dict {
         Self(pairs.into_iter().collect())
     }
 
-    /// What a dictionary literal becomes: its keys and values in turn.
+    /// A dictionary literal, from its keys and values in turn.
     pub(super) fn of(items: Rest<Value>) -> Value {
         let pairs = items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
         Value::from_object(Self::new(pairs))
@@ -85,7 +86,7 @@ pub(super) fn float(number: f64) -> String {
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
-/// Writes what `{{ value }}` shows.
+/// Writes the text of `{{ value }}`.
 pub(super) fn show(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
     held::walked(state, value, 0)?;
     let is_float = value.kind() == ValueKind::Number && !value.is_integer();
@@ -109,7 +110,7 @@ pub(super) fn trim(value: &Value, characters: Option<&str>) -> String {
     strip(&text, characters, true, true).to_string()
 }
 
-/// Whether a value is a sequence to Jinja: it has a length and items, which text and dictionaries have too.
+/// Whether a value is a sequence to Jinja: it has a length and items, as text and dictionaries.
 pub(super) fn is_sequence(value: &Value) -> bool {
     value.is_undefined() || matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
 }
@@ -127,7 +128,7 @@ fn strip<'a>(text: &'a str, characters: Option<&str>, start: bool, end: bool) ->
     if end { text.trim_end_matches(stripped) } else { text }
 }
 
-/// Methods that minijinja's values do not have.
+/// Methods missing from minijinja's values.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let found = match (value.kind(), value.as_str()) {
         (_, Some(text)) => text_method(text, name, args)?,
@@ -299,7 +300,7 @@ fn words(text: &str, parts: usize, from_right: bool) -> Vec<&str> {
     }
 }
 
-/// The lines of a text, with what ends them or without.
+/// The lines of a text, with or without line ends.
 fn lines(text: &str, keep: bool) -> Vec<&str> {
     let ends = |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let (mut found, mut rest) = (Vec::new(), text);
@@ -314,7 +315,7 @@ fn lines(text: &str, keep: bool) -> Vec<&str> {
     found
 }
 
-/// Every letter that follows none is upper case, all others lower case.
+/// A letter behind no letter is upper case, all others lower case.
 fn title(text: &str) -> String {
     let (mut out, mut after_letter) = (String::with_capacity(text.len()), false);
     for character in text.chars() {

@@ -1,11 +1,11 @@
-//! One tag of a template, token by token: dictionary literals become calls of [`DICT`], and every value that gets a name is passed through
-//! [`VARIABLE`] or [`ATTRIBUTE`], so that none grows without bound. Knows no values.
+//! One tag of a template, token by token: dictionary literals become calls of [`DICT`], and every named value is passed through
+//! [`VARIABLE`] or [`ATTRIBUTE`] to bound its size. Knows no values.
 
-use super::syntax::{copy, end_of_string, string, word_of_tag};
+use super::lexer::{copy, end_of_string, string, word_of_tag};
 
 /// What a dictionary literal becomes a call of: minijinja's own dictionaries are sorted by key, Python's are in the order written.
 pub(super) const DICT: &str = "__dict";
-/// What every value that is bound to a name goes through.
+/// The function for every value of a name.
 pub(super) const VARIABLE: &str = "__variable";
 /// The same for an attribute of a namespace.
 pub(super) const ATTRIBUTE: &str = "__attribute";
@@ -25,7 +25,7 @@ enum Binds {
     Assignments,
 }
 
-/// Copies the tag that `rest` begins with, translated; gives what follows it.
+/// Copies the tag at the start of `rest`, translated; returns the remainder.
 pub(super) fn tag<'a>(rest: &'a str, closing: &str, out: &mut String) -> &'a str {
     let word = word_of_tag(rest).filter(|_| closing == "%}");
     let binds = match word {
@@ -74,7 +74,7 @@ fn length_of_token(inner: &str) -> usize {
     }
 }
 
-/// Where in a tag the value is that gets a name.
+/// The position relative to a tag's named value.
 #[derive(PartialEq)]
 enum Value {
     Before,
@@ -82,15 +82,15 @@ enum Value {
     Behind,
 }
 
-/// What the tokens of a tag have said so far.
+/// The state after some tokens of a tag.
 struct Tokens<'a> {
     binds: Binds,
-    /// The brackets that are open; `l` is that of a call of `loop`, which binds what it is given.
+    /// The open brackets; `l` is that of a call of `loop`. Such a call binds its argument.
     open: Vec<u8>,
     value: Value,
-    /// The names that have their values once the tag is done.
+    /// The names with values from the end of the tag on.
     names: Vec<&'a str>,
-    /// The last token that is no white space.
+    /// The last token except white space.
     previous: &'a str,
     /// Whether the name is that of an attribute.
     dotted: bool,

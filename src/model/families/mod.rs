@@ -1,6 +1,6 @@
-//! The families of models that can be computed, one file each: what a family's `config.json` means, as one neutral description.
+//! The supported families of models, one file each: from a family's `config.json` to one neutral description.
 //!
-//! Only what is computed is accepted: a setting that would change the logits and is not known here is an error, never ignored.
+//! An unknown setting with an effect on the logits is an error, never ignored.
 //! Defaults are those of the families' configuration classes in Hugging Face transformers. Knows nothing of weights or tensors.
 
 mod llama;
@@ -16,7 +16,7 @@ use self::settings::Settings;
 use super::ModelConfig;
 use super::head::{self, Head};
 
-/// A family under the names that `config.json` has for it.
+/// A family by its names in `config.json`.
 struct Family {
     /// How the names of its architectures begin.
     name: &'static str,
@@ -38,29 +38,32 @@ impl Family {
     }
 }
 
-/// Reads `config.json`.
-///
-/// # Errors
-/// A sentence without the file's name: another architecture, a missing or absurd size, or a setting that is not supported.
-pub(super) fn read(config: &Value) -> Result<ModelConfig, String> {
-    let (family, head) = find(config)?;
-    if head == Head::Reward
-        && let Some(labels) = head::labels(config).filter(|labels| *labels != 1)
-    {
-        return Err(format!("expected a classifier with 1 label, its score being the reward; found {labels} (num_labels, id2label)"));
+impl ModelConfig {
+    /// Reads `config.json`, of any of the supported families.
+    ///
+    /// # Errors
+    /// A sentence without the file's name: another architecture, a missing or absurd size, or a setting that would change the logits
+    /// and is not supported.
+    pub fn from_json(json: &Value) -> Result<Self, String> {
+        let (family, head) = find(json)?;
+        if head == Head::Reward
+            && let Some(labels) = head::labels(json).filter(|labels| *labels != 1)
+        {
+            return Err(format!("expected a classifier with 1 label, its score being the reward; found {labels} (num_labels, id2label)"));
+        }
+        let model = ModelConfig { head, ..(family.read)(&Settings::new(json)?)? };
+        model.check()?;
+        Ok(model)
     }
-    let model = ModelConfig { head, ..(family.read)(&Settings::new(config)?)? };
-    model.check()?;
-    Ok(model)
 }
 
-/// The `config.json` of a reward model that starts from the language model of this one; [`head::with_reward_head`] says what else changes.
+/// The `config.json` of a reward model that starts from the language model of this one; see [`head::with_reward_head`] for other changes.
 pub(super) fn with_reward_head(config: &Value, padding: Option<i32>) -> Value {
     let architecture = find(config).map(|(family, _)| family.architecture(Head::Reward));
     head::with_reward_head(config, architecture.ok(), padding)
 }
 
-/// The family and the head that a `config.json` names. transformers chooses the family by `model_type`, so both must agree.
+/// The family and the head of a `config.json`. transformers chooses the family by `model_type`, so both must agree.
 fn find(config: &Value) -> Result<(&'static Family, Head), String> {
     let architectures: Vec<&str> =
         config.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();

@@ -1,4 +1,4 @@
-//! `config.json` key by key, and what all families read from it alike. Knows no family.
+//! `config.json` key by key, and the settings common to all families. Knows no family.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use crate::model::rope::{Llama3Scaling, Rope};
 /// The keys of a `config.json`.
 pub(super) struct Settings<'a>(&'a Map<String, Value>);
 
-/// What a family takes for settings that are left out.
+/// A family's defaults.
 pub(super) struct Defaults {
     /// `None`: as many as query heads.
     pub(super) num_key_value_heads: Option<usize>,
@@ -88,7 +88,7 @@ impl<'a> Settings<'a> {
         })
     }
 
-    /// Settings of transformers that hold for every family.
+    /// Settings of transformers for every family.
     fn check_supported(&self) -> Result<(), String> {
         match self.get::<String>("hidden_act")?.as_deref() {
             None | Some("silu") => {}
@@ -105,7 +105,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// The number of tokens that attention reaches back, the query's own included; `None` when it is null.
+    /// The window of attention in tokens, the query's own included; `None` when it is null.
     pub(super) fn sliding_window(&self, default: Option<usize>) -> Result<Option<usize>, String> {
         match self.get_or("sliding_window", default)? {
             Some(0) => Err("sliding_window is 0, expected 1 or more, or null for none".to_string()),

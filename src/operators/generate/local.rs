@@ -19,6 +19,7 @@ use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::generate::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, TableKind, responses};
+use crate::token_lists::TokenLists;
 
 /// Prompts in one part, unless the node's resources set another number: seconds of work on a CPU
 /// for a small model.
@@ -110,15 +111,14 @@ impl<'a> PolicySampler<'a> {
         let mut seeds = Vec::new();
         for (prompt, ids) in prompts.iter().zip(&encoded) {
             if let Ok(ids) = ids {
-                rows.push(Some(ids.iter().copied().map(Some).collect::<Vec<_>>()));
+                rows.push(ids.as_slice());
                 seeds.push((0..per_prompt).map(|index| stream.bytes("generate", &prompt.id, index)).collect::<Vec<_>>());
             }
         }
         let generated = if seeds.is_empty() {
             None
         } else {
-            let column = ListArray::from_iter_primitive::<Int32Type, _, _>(rows);
-            let sequences = tensors::sequences(&column, self.generator.device())?;
+            let sequences = TokenLists::from_rows(&rows)?;
             let batch_size = match self.context.task.resources.batch_size {
                 Some(size) => size as usize,
                 None => BATCH_SIZE * device_factor(self.context)?,

@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
-
 use super::score_error::ScoreError;
 use super::{ResponseToScore, Score, Scores, ScoringPrompt};
-use crate::model::{Checkpoint, RewardModel, Sequences};
+use crate::compute::RewardModel;
+use crate::model::Checkpoint;
 use crate::operators::{Context, OperatorError};
+use crate::token_lists::TokenLists;
 use crate::training;
 
 /// Conversations in one forward pass, unless the node's resources have another number.
@@ -19,7 +19,6 @@ const BATCH_SIZE: usize = 16;
 pub(super) struct ModelScorer {
     checkpoint: Checkpoint,
     model: RewardModel,
-    device: Device,
     batch_size: usize,
 }
 
@@ -27,10 +26,9 @@ impl ModelScorer {
     /// Loads the reward model in `folder`.
     pub(super) fn load(context: &Context, folder: &Path) -> Result<Self, OperatorError> {
         let checkpoint = Checkpoint::open(folder)?.with_date(context.task.date());
-        let device = context.device()?;
-        let model = checkpoint.load_reward_model(&device)?;
+        let model = checkpoint.load_reward_model(&context.device()?)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-        Ok(Self { checkpoint, model, device, batch_size })
+        Ok(Self { checkpoint, model, batch_size })
     }
 
     /// The model's output at the last token of each conversation. It does not depend on the other
@@ -40,12 +38,12 @@ impl ModelScorer {
         for response in responses {
             encoded.push(self.encode(response.prompt()?, &response.row.text));
         }
-        let tokens: Vec<Vec<i32>> = encoded.iter().filter_map(|encoded| encoded.as_ref().ok().cloned()).collect();
+        let tokens: Vec<&Vec<i32>> = encoded.iter().filter_map(|encoded| encoded.as_ref().ok()).collect();
         let rewards = if tokens.is_empty() {
             Vec::new()
         } else {
             context.check_stopped()?;
-            let sequences = Sequences::from_rows(&tokens, &self.device)?;
+            let sequences = TokenLists::from_rows(&tokens)?;
             let rows: Vec<usize> = (0..tokens.len()).collect();
             training::rewards(&self.model, &sequences, &rows, self.batch_size)?
         };

@@ -6,15 +6,14 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use burn::tensor::Device;
-
 use super::rows::rows_of;
 use super::{Context, OperatorError};
 use crate::import::Preference;
 use crate::import::prompts::fingerprint;
-use crate::model::{Checkpoint, PromptContent, Sequences};
+use crate::model::{Checkpoint, PromptContent};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::held_out::HeldOut;
+use crate::token_lists::TokenLists;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::support::comparisons";
@@ -110,10 +109,11 @@ impl Comparisons {
     ///
     /// # Errors
     /// No preference, or a conversation without a token.
-    pub fn sequences(&self, range: Range<usize>, device: &Device) -> Result<Sequences, OperatorError> {
+    pub fn sequences(&self, range: Range<usize>) -> Result<TokenLists, OperatorError> {
         let chosen = rows_of(&self.chosen, range.clone(), PLACE)?;
         let rejected = rows_of(&self.rejected, range, PLACE)?;
-        Ok(Sequences::from_rows(&[chosen, rejected].concat(), device)?)
+        let rows: Vec<&Vec<i32>> = chosen.iter().chain(rejected).collect();
+        Ok(TokenLists::from_rows(&rows)?)
     }
 }
 

@@ -10,9 +10,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::{OperatorError, Progress, lora, rng};
+use crate::compute::DeviceChoice;
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::import::{Preferences, Prompts};
-use crate::model::{Checkpoint, DeviceChoice, Dtype};
+use crate::model::{Checkpoint, Dtype};
 use crate::operators::version;
 use crate::pipeline::graph::{Binding, Graph, Input, Task};
 use crate::pipeline::slot::Slot;

@@ -6,6 +6,7 @@ use crate::model::ModelError;
 use crate::remote::RemoteError;
 use crate::store::StoreError;
 use crate::tables::TableError;
+use crate::token_lists::TokenListsError;
 use crate::training::TrainingError;
 
 /// An error of an operator. Its text says what was expected and what was found.
@@ -52,6 +53,12 @@ pub enum OperatorError {
     /// Arrow refused an operation.
     #[error("arrow: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
+}
+
+impl From<TokenListsError> for OperatorError {
+    fn from(error: TokenListsError) -> Self {
+        Self::Model(error.into())
+    }
 }
 
 impl From<ImportError> for OperatorError {

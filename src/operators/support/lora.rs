@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use super::{Context, OperatorError};
-use crate::model::{self, AdapterConfig, CausalLm, Checkpoint};
+use crate::compute::CausalLm;
+use crate::model::{self, AdapterConfig, Checkpoint};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::lora::{Lora, Targets};

@@ -4,19 +4,17 @@
 //! Knows neither models nor losses.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int32Builder, ListBuilder, RecordBatch};
+use arrow::array::{Array, AsArray, Int32Array, RecordBatch};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Int32Type};
-use burn::tensor::Device;
+use arrow::datatypes::DataType;
 
 use super::rows::{rows_of, unsigned};
 use super::tensors;
 use super::{Context, OperatorError};
-use crate::model::Sequences;
 use crate::pipeline::slot::Slot;
 use crate::tables::{self, TableKind, pairs};
+use crate::token_lists::TokenLists;
 use crate::training::Responses;
 
 /// This module in internal errors.
@@ -27,12 +25,13 @@ pub type Key = [u8; 32];
 
 /// Pairs in the order of their prompt_ids, with the token ids of both responses.
 pub struct PairTokens {
-    /// The pairs; row i of `pairs` has the token ids in row i of `chosen` and `rejected`.
+    /// The pairs; row i of `pairs` has the token ids in rows i and `pairs.len() + i` of
+    /// `token_ids`.
     pub pairs: Vec<pairs::Row>,
     /// The number of preferences left out, by reason; without reasons of no preference.
     pub left_out: BTreeMap<String, i64>,
-    chosen: ArrayRef,
-    rejected: ArrayRef,
+    /// Those of all chosen responses, then those of all rejected ones.
+    token_ids: TokenLists,
     prompt_token_counts: Vec<usize>,
 }
 
@@ -71,8 +70,7 @@ impl PairTokens {
             let problem = format!("expected the responses of {expected} pairs, found those of {}", pairs.len());
             return Err(OperatorError::internal(PLACE, problem));
         }
-        let chosen = lists(&batches, "chosen_token_ids")?;
-        let rejected = lists(&batches, "rejected_token_ids")?;
+        let token_ids = token_lists(&batches, ["chosen_token_ids", "rejected_token_ids"])?;
         let mut prompt_token_counts = Vec::with_capacity(pairs.len());
         for batch in &batches {
             let counts: &Int32Array = tables::column(batch, "prompt_token_count")?;
@@ -80,7 +78,7 @@ impl PairTokens {
                 prompt_token_counts.push(unsigned(*count, PLACE)?);
             }
         }
-        Ok(Self { pairs, left_out: BTreeMap::new(), chosen, rejected, prompt_token_counts })
+        Ok(Self { pairs, left_out: BTreeMap::new(), token_ids, prompt_token_counts })
     }
 
     /// Preferences in the tokens of the model in `from`: chosen is response 0 and rejected response
@@ -143,25 +141,21 @@ impl PairTokens {
             }
             pairs = referenced;
         }
-        Ok(Self { pairs, left_out, chosen: token_lists(chosen), rejected: token_lists(rejected), prompt_token_counts })
+        chosen.append(&mut rejected);
+        let token_ids = TokenLists::from_rows(&chosen)?;
+        Ok(Self { pairs, left_out, token_ids, prompt_token_counts })
     }
 
     /// The keys of each pair's responses, chosen and rejected. `computed` names the arithmetic of
     /// the values memoized under them.
     ///
     /// # Errors
-    /// Token ids of another type than Int32.
+    /// A pair without token ids.
     pub fn keys(&self, computed: &str) -> Result<Vec<[Key; 2]>, OperatorError> {
-        let keys = |lists: &ArrayRef| -> Result<Vec<Key>, OperatorError> {
-            let all = lists.as_list::<i32>().iter().zip(&self.prompt_token_counts);
-            all.map(|(ids, count)| {
-                let ids = ids.as_ref().and_then(|ids| ids.as_primitive_opt::<Int32Type>());
-                let ids = ids.ok_or_else(|| OperatorError::internal(PLACE, "token_ids: expected lists of Int32, found others"))?;
-                Ok(key(computed, *count, ids.values()))
-            })
-            .collect()
-        };
-        Ok(keys(&self.chosen)?.into_iter().zip(keys(&self.rejected)?).map(|(chosen, rejected)| [chosen, rejected]).collect())
+        let count = self.prompt_token_counts.len();
+        let key = |row: usize, prompt: usize| -> Result<Key, OperatorError> { Ok(key(computed, prompt, self.token_ids.row(row)?)) };
+        let prompts = self.prompt_token_counts.iter().enumerate();
+        prompts.map(|(row, &prompt)| Ok([key(row, prompt)?, key(count + row, prompt)?])).collect()
     }
 
     /// The reasons for left-out preferences, as `279 too long, 1 same response`; `None` without
@@ -173,18 +167,19 @@ impl PairTokens {
 
     /// Tokens of the longest pair, its prompt once.
     pub fn longest(&self) -> usize {
-        let length = |lists: &ArrayRef, row: usize| lists.as_list::<i32>().value_length(row) as usize;
-        let tokens = |(row, prompt): (usize, &usize)| length(&self.chosen, row) + length(&self.rejected, row).saturating_sub(*prompt);
+        let count = self.prompt_token_counts.len();
+        let tokens =
+            |(row, prompt): (usize, &usize)| self.token_ids.length(row) + self.token_ids.length(count + row).saturating_sub(*prompt);
         self.prompt_token_counts.iter().enumerate().map(tokens).max().unwrap_or(0)
     }
 
-    /// Rows `range` of both responses on `device`: first all chosen ones, then all rejected ones.
-    pub fn responses(&self, range: std::ops::Range<usize>, device: &Device) -> Result<Responses, OperatorError> {
+    /// Rows `range` of both responses: first all chosen ones, then all rejected ones.
+    pub fn responses(&self, range: std::ops::Range<usize>) -> Result<Responses, OperatorError> {
         let counts = rows_of(&self.prompt_token_counts, range.clone(), PLACE)?;
-        let part = |lists: &ArrayRef| lists.slice(range.start, range.len());
-        let both = concat(&[&part(&self.chosen), &part(&self.rejected)])?;
-        let sequences: Sequences = tensors::sequences(both.as_list(), device)?;
-        Ok(Responses::new(sequences, [counts, counts].concat())?)
+        let count = self.prompt_token_counts.len();
+        let rejected = count + range.start..count + range.end;
+        let token_ids = self.token_ids.select(range.chain(rejected))?;
+        Ok(Responses::new(token_ids, [counts, counts].concat())?)
     }
 }
 
@@ -199,24 +194,18 @@ fn key(computed: &str, prompt_token_count: usize, token_ids: &[i32]) -> Key {
     *blake3::hash(&bytes).as_bytes()
 }
 
-/// Token ids as one list array of Int32.
-fn token_lists(rows: Vec<Vec<i32>>) -> ArrayRef {
-    let mut lists = ListBuilder::new(Int32Builder::new()).with_field(Field::new_list_field(DataType::Int32, false));
-    for row in rows {
-        lists.values().append_slice(&row);
-        lists.append(true);
+/// Two columns of all batches, one column after the other.
+fn token_lists(batches: &[RecordBatch], names: [&str; 2]) -> Result<TokenLists, OperatorError> {
+    let mut columns: Vec<&dyn Array> = Vec::with_capacity(2 * batches.len());
+    for name in names {
+        let missing = || OperatorError::internal(PLACE, format!("no column {name} in the join of pairs and responses"));
+        for batch in batches {
+            columns.push(batch.column_by_name(name).ok_or_else(missing)?.as_ref());
+        }
     }
-    Arc::new(lists.finish())
-}
-
-/// One column of all batches as one list array of Int32.
-fn lists(batches: &[RecordBatch], name: &str) -> Result<ArrayRef, OperatorError> {
-    let missing = || OperatorError::internal(PLACE, format!("no column {name} in the join of pairs and responses"));
-    let columns = batches.iter().map(|batch| batch.column_by_name(name).ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
-    let columns: Vec<&dyn Array> = columns.into_iter().map(|column| column.as_ref()).collect();
     match columns.first().map(|column| column.data_type()) {
-        None => Ok(tensors::empty_lists(0)),
-        Some(DataType::List(_)) => Ok(concat(&columns)?),
-        Some(other) => Err(OperatorError::internal(PLACE, format!("{name}: expected a list of Int32, found {other}"))),
+        None => tensors::token_lists(tensors::empty_lists(0).as_list()),
+        Some(DataType::List(_)) => tensors::token_lists(concat(&columns)?.as_list()),
+        Some(other) => Err(OperatorError::internal(PLACE, format!("token_ids: expected a list of Int32, found {other}"))),
     }
 }

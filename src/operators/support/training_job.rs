@@ -17,7 +17,7 @@ use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::optimizer::Optimizer;
 use crate::store;
 use crate::tables::{TableKind, training as training_table};
-use crate::training::{Decay, Rule, Settings, StepMetrics, Trainer, TrainingError};
+use crate::training::{Decay, OptimizerConfig, Settings, StepMetrics, Trainer, TrainingError};
 
 /// Steps between two checkpoints, unless the node's resources set another number.
 const CHECKPOINT_EVERY: u64 = 50;
@@ -212,13 +212,15 @@ fn row(epoch: u32, metrics: &StepMetrics) -> training_table::Row {
 }
 
 /// The pipeline file's optimizer in the terms of `training`.
-fn optimizer_config(optimizer: &Optimizer) -> Rule {
+fn optimizer_config(optimizer: &Optimizer) -> OptimizerConfig {
     match optimizer {
         Optimizer::Adamw(adamw) => {
             let [beta_1, beta_2] = adamw.betas;
-            Rule::AdamW { beta_1, beta_2, eps: adamw.eps, weight_decay: adamw.weight_decay }
+            OptimizerConfig::AdamW { beta_1, beta_2, eps: adamw.eps, weight_decay: adamw.weight_decay }
         }
-        Optimizer::Rmsprop(rmsprop) => Rule::RmsProp { alpha: rmsprop.alpha, eps: rmsprop.eps, weight_decay: rmsprop.weight_decay },
+        Optimizer::Rmsprop(rmsprop) => {
+            OptimizerConfig::RmsProp { alpha: rmsprop.alpha, eps: rmsprop.eps, weight_decay: rmsprop.weight_decay }
+        }
     }
 }
 

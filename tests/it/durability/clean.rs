@@ -24,10 +24,11 @@ fn what_no_run_needs_is_found_and_removed() {
     make_table(&lock, &table, 0.7, 1).unwrap();
     make_table(&lock, &table, 0.8, 9).unwrap();
     let save = |ratio: f64| {
-        lock.checkpoints().commit(&model, &recipe(ratio).fingerprint(), 1, 2, |dir| {
-            fs::write(dir.join("weights"), "w").map_err(|source| StoreError::Io { action: "write", path: dir.into(), source })
-        })
-        .unwrap()
+        lock.checkpoints()
+            .commit(&model, &recipe(ratio).fingerprint(), 1, 2, |dir| {
+                fs::write(dir.join("weights"), "w").map_err(|source| StoreError::Io { action: "write", path: dir.into(), source })
+            })
+            .unwrap()
     };
     let old_checkpoint = save(0.1);
     make_model(&lock, &model, 0.9).unwrap();

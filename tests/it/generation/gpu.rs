@@ -6,10 +6,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
+use optune::compute::{CausalLm, DeviceChoice, GpuElement};
 use optune::generation::{Generated, GenerationError, Generator, Sampling};
-use optune::model::{CausalLm, Checkpoint, DeviceChoice, GpuElement, Head, Sequences};
+use optune::model::{Checkpoint, Head};
+use optune::token_lists::TokenLists;
 use optune::training::loss::{Loss, Wpo};
-use optune::training::{Decay, Objective, Pair, Responses, Rule, Schedule, Settings, Trainer, response_logprobs};
+use optune::training::{Decay, Objective, OptimizerConfig, Pair, Responses, Schedule, Settings, Trainer, response_logprobs};
 use serde_json::json;
 
 use crate::fixtures::families::goldens;
@@ -39,7 +41,7 @@ fn seeds(prompts: usize, responses: u8) -> Vec<Vec<[u8; 32]>> {
 }
 
 fn sample(engine: &Generator, prompts: &[Vec<i32>], sampling: &Sampling, batch_size: usize) -> Result<Generated, GenerationError> {
-    let prompts = Sequences::from_rows(prompts, &Device::flex()).unwrap();
+    let prompts = TokenLists::from_rows(prompts).unwrap();
     engine.generate(&prompts, &seeds(prompts.rows(), 4), sampling, batch_size, &mut |_| ControlFlow::Continue(()))
 }
 
@@ -70,7 +72,7 @@ fn what_is_sampled_has_the_logprob_that_the_processor_finds() {
             let engine = Generator::on_gpu(model.clone(), &gpu(), element).unwrap();
             let generated = sample(&engine, &golden.rows, &EVERYTHING, 7).unwrap();
             let tokens: Vec<usize> =
-                generated.sequences.lengths().iter().zip(&generated.prompt_token_counts).map(|(all, prompt)| all - prompt).collect();
+                generated.sequences.lengths().zip(&generated.prompt_token_counts).map(|(all, prompt)| all - prompt).collect();
             let responses = Responses::new(generated.sequences, generated.prompt_token_counts).unwrap();
             let expected = response_logprobs(&model, &responses, &(0..tokens.len()).collect::<Vec<_>>(), 8).unwrap();
             let worst = expected
@@ -96,10 +98,10 @@ fn a_response_is_the_same_whatever_grows_beside_it() {
             let of = |batch_size: usize, cache_bytes: usize| {
                 let engine = Generator::on_gpu(model.clone(), &gpu(), element).unwrap().within(cache_bytes);
                 let generated = sample(&engine, &prompts, &sampling, batch_size).unwrap();
-                let ids: Vec<i32> = generated.sequences.token_ids().to_data().try_into_vec().unwrap();
+                let ids: Vec<i32> = generated.sequences.clone().into_parts().0.to_vec();
                 (
                     ids,
-                    generated.sequences.lengths().to_vec(),
+                    generated.sequences.lengths().collect::<Vec<_>>(),
                     generated.logprobs.iter().map(|logprob| logprob.to_bits()).collect::<Vec<_>>(),
                 )
             };
@@ -131,7 +133,7 @@ fn logits_that_are_not_finite_are_an_error_that_names_them() {
 
 #[test]
 fn training_steps_are_the_processors() {
-    let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+    let rule = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.1 };
     let schedule = Schedule { peak: 1e-3, decay: Decay::Constant, warmup_ratio: 0.0 };
     let settings =
         Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 2, gradient_checkpointing: false, skip_non_finite: false };
@@ -155,7 +157,7 @@ fn training_steps_are_the_processors() {
         let model = model(folder.path(), is_even, tied);
         Checkpoint::open_blank(folder.path()).unwrap().save(&path, &model).unwrap();
         let steps = |device: &Device| -> Vec<f64> {
-            let responses = Responses::new(Sequences::from_rows(&rows, device).unwrap(), vec![4; 8]).unwrap();
+            let responses = Responses::new(TokenLists::from_rows(&rows).unwrap(), vec![4; 8]).unwrap();
             let load = || Checkpoint::open(&path).unwrap().load(device).unwrap();
             let mut found = response_logprobs(&load(), &responses, &[3, 0, 7], 2).unwrap();
             // Products without tiles are a library's. It chooses its kernels by the sizes.

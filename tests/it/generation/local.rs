@@ -5,8 +5,10 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use optune::compute::{CausalLm, Placement};
 use optune::generation::{FinishReason, Generated, GenerationError, Generator, Sampler, Sampling};
-use optune::model::{CausalLm, Checkpoint, Placement, Sequences, SpecialTokens};
+use optune::model::{Checkpoint, SpecialTokens};
+use optune::token_lists::TokenLists;
 
 use crate::fixtures::models::{blank_checkpoint, device};
 use crate::fixtures::real_data::real;
@@ -33,30 +35,30 @@ fn small_model() -> CausalLm {
     Checkpoint::open_blank(folder.path()).unwrap().init(&device(), 11)
 }
 
-fn prompts(rows: &[Vec<i32>]) -> Sequences {
-    Sequences::from_rows(rows, &device()).unwrap()
+fn prompts(rows: &[Vec<i32>]) -> TokenLists {
+    TokenLists::from_rows(rows).unwrap()
 }
 
 /// With the engine of the model's device, without anyone watching.
-fn sample(model: &CausalLm, prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
+fn sample(model: &CausalLm, prompts: &TokenLists, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
     sample_with(&Generator::new(model.clone()).unwrap(), prompts, seeds, sampling, batch_size)
 }
 
-fn sample_with(generator: &Generator, prompts: &Sequences, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
+fn sample_with(generator: &Generator, prompts: &TokenLists, seeds: &[Vec<[u8; 32]>], sampling: &Sampling, batch_size: usize) -> Generated {
     generator.generate(prompts, seeds, sampling, batch_size, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 /// The engine of the model's device, and burn's.
 fn engines(model: &CausalLm) -> [Generator; 2] {
-    [Generator::new(model.clone()).unwrap(), Generator::with_burn(model.clone())]
+    [Generator::new(model.clone()).unwrap(), Generator::with_reference(model.clone())]
 }
 
 /// The response ids of each row.
 fn responses(generated: &Generated) -> Vec<Vec<i32>> {
-    let ids: Vec<i32> = generated.sequences.token_ids().to_data().try_into_vec().unwrap();
+    let ids: Vec<i32> = generated.sequences.clone().into_parts().0.to_vec();
     let mut rest = &ids[..];
-    let rows = generated.sequences.lengths().iter().zip(&generated.prompt_token_counts);
-    let rows = rows.map(|(&length, &prompt)| {
+    let rows = generated.sequences.lengths().zip(&generated.prompt_token_counts);
+    let rows = rows.map(|(length, &prompt)| {
         let (row, after) = rest.split_at(length);
         rest = after;
         row[prompt..].to_vec()
@@ -68,7 +70,7 @@ fn responses(generated: &Generated) -> Vec<Vec<i32>> {
 fn shares(logits: &[f32], sampling: &Sampling, count: usize) -> Vec<f64> {
     let mut shares = vec![0.0; logits.len()];
     for at in 0..count {
-        let draw = Sampler::new(seed(at, 1)).draw(&mut logits.to_vec(), sampling).unwrap();
+        let draw = Sampler::new(seed(at, 1)).sample(&mut logits.to_vec(), sampling).unwrap();
         shares[draw.token as usize] += 1.0 / count as f64;
     }
     shares
@@ -120,24 +122,24 @@ fn top_k_and_top_p_keep_the_likeliest() {
 fn logprobs_are_of_the_distribution_drawn_from() {
     let full = softmax(&LOGITS, 0.7);
     for at in 0..50 {
-        let draw = Sampler::new(seed(at, 2)).draw(&mut LOGITS.clone(), &Sampling { temperature: 0.7, ..sampling() }).unwrap();
+        let draw = Sampler::new(seed(at, 2)).sample(&mut LOGITS.clone(), &Sampling { temperature: 0.7, ..sampling() }).unwrap();
         assert!((draw.logprob - full[draw.token as usize].ln()).abs() < 1e-6);
-        let draw = Sampler::new(seed(at, 2)).draw(&mut LOGITS.clone(), &Sampling { temperature: 0.7, top_k: 2, ..sampling() }).unwrap();
+        let draw = Sampler::new(seed(at, 2)).sample(&mut LOGITS.clone(), &Sampling { temperature: 0.7, top_k: 2, ..sampling() }).unwrap();
         assert!((draw.logprob - (full[draw.token as usize] / (full[2] + full[6])).ln()).abs() < 1e-6);
-        let draw = Sampler::new(seed(at, 2)).draw(&mut LOGITS.clone(), &Sampling { temperature: 0.0, ..sampling() }).unwrap();
+        let draw = Sampler::new(seed(at, 2)).sample(&mut LOGITS.clone(), &Sampling { temperature: 0.0, ..sampling() }).unwrap();
         assert_eq!((draw.token, draw.logprob), (2, 0.0));
     }
     // Far apart logits, where a naive softmax overflows.
-    let draw = Sampler::new(seed(0, 0)).draw(&mut [-1e30, 3e38, -3e38], &sampling()).unwrap();
+    let draw = Sampler::new(seed(0, 0)).sample(&mut [-1e30, 3e38, -3e38], &sampling()).unwrap();
     assert_eq!((draw.token, draw.logprob), (1, 0.0));
     let cold = Sampling { temperature: 1e-30, top_p: 0.9, ..sampling() };
-    assert_eq!(Sampler::new(seed(0, 0)).draw(&mut LOGITS.clone(), &cold).unwrap().token, 2);
+    assert_eq!(Sampler::new(seed(0, 0)).sample(&mut LOGITS.clone(), &cold).unwrap().token, 2);
 }
 
 #[test]
 fn logits_that_are_not_finite_are_an_error() {
     for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let error = Sampler::new(seed(0, 0)).draw(&mut [0.0, broken], &sampling()).unwrap_err();
+        let error = Sampler::new(seed(0, 0)).sample(&mut [0.0, broken], &sampling()).unwrap_err();
         assert_eq!((error.0, error.1.to_bits()), (1, broken.to_bits()));
     }
     let mut model = small_model();
@@ -216,7 +218,7 @@ fn results_stand_in_the_order_of_the_prompts() {
         let reversed: Vec<Vec<i32>> = rows.iter().rev().cloned().collect();
         let reversed = responses(&sample_with(&engine, &prompts(&reversed), &seeds(4, 1), &greedy, 2));
         assert_eq!(reversed, [alone(3), alone(2), alone(1), alone(0)]);
-        let ids: Vec<i32> = together.sequences.token_ids().to_data().try_into_vec().unwrap();
+        let ids: Vec<i32> = together.sequences.clone().into_parts().0.to_vec();
         assert_eq!(ids[..5], rows[0]);
     }
 }
@@ -349,7 +351,7 @@ fn story_logprobs_are_those_of_a_pass_without_a_cache() {
     );
     let sequences = &generated.sequences;
     for row in 0..sequences.rows() {
-        let tokens = sequences.gather(&[row], optune::model::Padding::Right).unwrap();
+        let tokens = sequences.to_padded(&[row], optune::compute::Padding::Right, &device()).unwrap();
         let ids: Vec<i32> = tokens.clone().into_data().try_into_vec().unwrap();
         let logits = model.logits(model.hidden(tokens, &Placement::right_padded(ids.len(), &device()), None));
         let logits: Vec<f32> = logits.into_data().try_into_vec().unwrap();

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::DType;
-use optune::model::{CausalLm, ChatTemplate, Checkpoint, DeviceChoice, Message, Padding, Placement, Sequences, SpecialTokens};
+use optune::compute::{CausalLm, DeviceChoice, Padding, Placement};
+use optune::model::{ChatTemplate, Checkpoint, Message, SpecialTokens};
+use optune::token_lists::TokenLists;
 use serde_json::{Value, json};
 
 use crate::fixtures::export_folder::export_folder;
@@ -55,9 +57,9 @@ fn padding_and_cache_do_not_change_logits() {
     let rows: [&[i32]; 3] = [&[1, 5, 6, 7, 8], &[1, 9], &[1, 30, 31]];
     let alone: Vec<Vec<f32>> = rows.iter().map(|row| all_logits(&model, row)).collect();
     let vocabulary = checkpoint.config.vocab_size;
-    let sequences = Sequences::from_rows(&rows.map(<[i32]>::to_vec), &device).unwrap();
+    let sequences = TokenLists::from_rows(&rows.map(<[i32]>::to_vec)).unwrap();
 
-    let right = sequences.gather(&[0, 1, 2], Padding::Right).unwrap();
+    let right = sequences.to_padded(&[0, 1, 2], Padding::Right, &device).unwrap();
     let logits = values(model.logits(model.hidden(right, &Placement::right_padded(5, &device), None)));
     for (row, alone) in alone.iter().enumerate() {
         assert!(largest_difference(&logits[row * 5 * vocabulary..][..alone.len()], alone) < 1e-4, "right-padded row {row}");
@@ -66,10 +68,10 @@ fn padding_and_cache_do_not_change_logits() {
     // A prefill of all but the last token, its rows reordered and repeated, then the last token
     // through the cache.
     let starts: Vec<Vec<i32>> = rows.iter().map(|row| row[..row.len() - 1].to_vec()).collect();
-    let starts = Sequences::from_rows(&starts, &device).unwrap();
+    let starts = TokenLists::from_rows(&starts).unwrap();
     let mut cache = model.new_cache();
-    let left = starts.gather(&[0, 1, 2], Padding::Left).unwrap();
-    let hidden = model.hidden(left, &Placement::left_padded(starts.lengths(), &device), Some(&mut cache));
+    let left = starts.to_padded(&[0, 1, 2], Padding::Left, &device).unwrap();
+    let hidden = model.hidden(left, &Placement::left_padded(&starts.lengths().collect::<Vec<_>>(), &device), Some(&mut cache));
     let logits = values(model.logits(hidden.narrow(1, 3, 1)));
     for (row, alone) in alone.iter().enumerate() {
         let before_last = &alone[alone.len() - 2 * vocabulary..][..vocabulary];
@@ -77,7 +79,7 @@ fn padding_and_cache_do_not_change_logits() {
     }
     let order = [2, 0, 2, 1];
     cache.select_rows(&order, &device);
-    let padding: Vec<usize> = order.iter().map(|&row| 4 - starts.lengths()[row]).collect();
+    let padding: Vec<usize> = order.iter().map(|&row| 4 - starts.length(row)).collect();
     let last: Vec<&[i32]> = order.iter().map(|&row| &rows[row][rows[row].len() - 1..]).collect();
     let logits =
         values(model.logits(model.hidden(ids(&last, &device), &Placement::next(&padding, cache.length(), &device), Some(&mut cache))));
@@ -112,20 +114,20 @@ fn autodiff_reaches_every_parameter() {
 #[test]
 fn sequences_are_gathered_from_one_buffer() {
     let device = device();
-    let sequences = Sequences::from_rows(&[vec![1, 2, 3], vec![4], vec![5, 6]], &device).unwrap();
-    assert_eq!(sequences.token_ids().dtype(), DType::I32);
+    let sequences = TokenLists::from_rows(&[vec![1, 2, 3], vec![4], vec![5, 6]]).unwrap();
+    let ids = sequences.clone().into_parts().0.to_vec();
+    assert_eq!(ids, [1, 2, 3, 4, 5, 6]);
     let gathered = |rows: &[usize], padding| -> Vec<i32> {
-        let tensor = sequences.gather(rows, padding).unwrap();
+        let tensor = sequences.to_padded(rows, padding, &device).unwrap();
         assert_eq!(tensor.dtype(), DType::I32);
         tensor.into_data().try_into_vec().unwrap()
     };
     assert_eq!(gathered(&[2, 0], Padding::Right), [5, 6, 6, 1, 2, 3]);
     assert_eq!(gathered(&[1, 2], Padding::Left), [4, 4, 5, 6]);
-    assert!(sequences.gather(&[3], Padding::Left).unwrap_err().to_string().contains("row 3 does not exist"));
-    assert!(sequences.gather(&[], Padding::Left).is_err());
-    assert!(Sequences::from_rows(&[vec![1], vec![]], &device).unwrap_err().to_string().contains("row 1 is empty"));
-    let ids = sequences.token_ids().clone();
-    assert!(Sequences::new(ids, vec![2, 2]).unwrap_err().to_string().contains("add up to 4 tokens, but there are 6"));
+    assert!(sequences.to_padded(&[3], Padding::Left, &device).unwrap_err().to_string().contains("row 3 does not exist"));
+    assert!(sequences.to_padded(&[], Padding::Left, &device).is_err());
+    assert!(TokenLists::from_rows(&[vec![1], vec![]]).unwrap_err().to_string().contains("row 1 is empty"));
+    assert!(TokenLists::from_lengths(ids, &[2, 2]).unwrap_err().to_string().contains("add up to 4 tokens, but there are 6"));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! them too.
 
 use burn::tensor::Device;
-use optune::model::{Checkpoint, CpuDecoder, Head, Span};
+use optune::compute::{CpuDecoder, Span};
+use optune::model::{Checkpoint, Head};
 
 use crate::fixtures::families::goldens;
 use crate::fixtures::models::largest_difference;
@@ -36,7 +37,7 @@ fn head(decoder: &CpuDecoder, hidden: &[f32]) -> Vec<f32> {
 fn logits_are_those_of_transformers_and_the_same_bits_in_any_pieces() {
     for golden in goldens(Head::CausalLm) {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-        let decoder = CpuDecoder::of_causal_lm(checkpoint.load(&Device::flex()).unwrap()).unwrap();
+        let decoder = CpuDecoder::from_causal_lm(checkpoint.load(&Device::flex()).unwrap()).unwrap();
         for (ids, expected) in golden.rows.iter().zip(&golden.results) {
             let logits = outputs(&decoder, ids, ids.len(), 0);
             let largest = largest_difference(&logits, expected);
@@ -64,7 +65,7 @@ fn logits_are_those_of_transformers_and_the_same_bits_in_any_pieces() {
 fn rewards_are_those_of_transformers() {
     for golden in goldens(Head::Reward) {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-        let decoder = CpuDecoder::of_reward_model(checkpoint.load_reward_model(&Device::flex()).unwrap()).unwrap();
+        let decoder = CpuDecoder::from_reward_model(checkpoint.load_reward_model(&Device::flex()).unwrap()).unwrap();
         for (ids, expected) in golden.rows.iter().zip(&golden.results) {
             let scores = outputs(&decoder, ids, ids.len(), 0);
             let difference = (scores[ids.len() - 1] - expected[0]).abs();
@@ -77,7 +78,7 @@ fn rewards_are_those_of_transformers() {
 fn ids_outside_the_vocabulary_are_an_error() {
     for golden in goldens(Head::CausalLm) {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-        let decoder = CpuDecoder::of_causal_lm(checkpoint.load(&Device::flex()).unwrap()).unwrap();
+        let decoder = CpuDecoder::from_causal_lm(checkpoint.load(&Device::flex()).unwrap()).unwrap();
         let mut cache = decoder.new_cache();
         let sequence = cache.open(None);
         let beyond = checkpoint.config.vocab_size as i32;

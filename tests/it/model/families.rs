@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use optune::model::{CausalLm, Checkpoint, Head, Padding, Placement, RewardModel, Sequences};
+use optune::compute::{CausalLm, Padding, Placement, RewardModel};
+use optune::model::{Checkpoint, Head};
+use optune::token_lists::TokenLists;
 use serde_json::{Value, json};
 
 use crate::fixtures::export_folder::export_folder;
@@ -16,8 +18,8 @@ const TOLERANCE: f32 = 1e-4;
 const BATCH_TOLERANCE: f32 = 1e-5;
 
 /// `[rows * length * vocabulary]`: the logits of all positions of a right-padded batch.
-fn right_padded_logits(model: &CausalLm, sequences: &Sequences, rows: &[usize]) -> (Vec<f32>, usize) {
-    let tokens = sequences.gather(rows, Padding::Right).unwrap();
+fn right_padded_logits(model: &CausalLm, sequences: &TokenLists, rows: &[usize]) -> (Vec<f32>, usize) {
+    let tokens = sequences.to_padded(rows, Padding::Right, &model.device()).unwrap();
     let length = tokens.dims()[1];
     let placement = Placement::right_padded(length, &model.device());
     (values(model.logits(model.hidden(tokens, &placement, None))), length)
@@ -30,7 +32,7 @@ fn logits_of_ragged_batches_are_those_of_transformers() {
         let model = checkpoint.load(&device()).unwrap();
         let vocabulary = checkpoint.config.vocab_size;
         let all: Vec<usize> = (0..golden.rows.len()).collect();
-        let (logits, length) = right_padded_logits(&model, &golden.sequences(&device()), &all);
+        let (logits, length) = right_padded_logits(&model, &golden.sequences(), &all);
         let mut largest: f32 = 0.0;
         for (row, expected) in golden.results.iter().enumerate() {
             largest = largest.max(largest_difference(&logits[row * length * vocabulary..][..expected.len()], expected));
@@ -49,12 +51,12 @@ fn logits_through_the_cache_are_those_of_transformers() {
         // Prompts of different lengths, left-padded; then one token a row at a time.
         let starts: Vec<usize> = golden.rows.iter().map(|row| row.len().div_ceil(2)).collect();
         let prompts: Vec<Vec<i32>> = golden.rows.iter().zip(&starts).map(|(row, start)| row[..*start].to_vec()).collect();
-        let prompts = Sequences::from_rows(&prompts, &device).unwrap();
+        let prompts = TokenLists::from_rows(&prompts).unwrap();
         let longest = *starts.iter().max().unwrap();
         let padding: Vec<usize> = starts.iter().map(|start| longest - start).collect();
         let all: Vec<usize> = (0..golden.rows.len()).collect();
         let mut cache = model.new_cache();
-        let tokens = prompts.gather(&all, Padding::Left).unwrap();
+        let tokens = prompts.to_padded(&all, Padding::Left, &device).unwrap();
         let logits = values(model.logits(model.hidden(tokens, &Placement::left_padded(&starts, &device), Some(&mut cache))));
         let mut largest: f32 = 0.0;
         for (row, expected) in golden.results.iter().enumerate() {
@@ -98,9 +100,9 @@ fn one_row_token_by_token_is_that_of_transformers() {
     }
 }
 
-fn rewards_of(model: &RewardModel, sequences: &Sequences, rows: &[usize]) -> Vec<f32> {
-    let lengths: Vec<usize> = rows.iter().map(|&row| sequences.lengths()[row]).collect();
-    values(model.rewards(sequences.gather(rows, Padding::Right).unwrap(), &lengths))
+fn rewards_of(model: &RewardModel, sequences: &TokenLists, rows: &[usize]) -> Vec<f32> {
+    let lengths: Vec<usize> = rows.iter().map(|&row| sequences.length(row)).collect();
+    values(model.rewards(sequences.to_padded(rows, Padding::Right, &model.device()).unwrap(), &lengths))
 }
 
 #[test]
@@ -108,7 +110,7 @@ fn rewards_of_ragged_batches_are_those_of_transformers() {
     for golden in goldens(Head::Reward) {
         let model = Checkpoint::open(&golden.folder).unwrap().load_reward_model(&device()).unwrap();
         let all: Vec<usize> = (0..golden.rows.len()).collect();
-        let rewards = rewards_of(&model, &golden.sequences(&device()), &all);
+        let rewards = rewards_of(&model, &golden.sequences(), &all);
         let largest = largest_difference(&rewards, &golden.results.concat());
         eprintln!("{}: largest difference of a reward {largest:.1e}", golden.name);
         assert!(largest < TOLERANCE, "{}: {largest}", golden.name);
@@ -121,7 +123,7 @@ fn a_row_alone_is_the_same_row_among_sixteen() {
     for golden in goldens(Head::CausalLm) {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
         let model = checkpoint.load(&device).unwrap();
-        let sequences = golden.sequences(&device);
+        let sequences = golden.sequences();
         let sixteen: Vec<usize> = (0..16).map(|row| row % golden.rows.len()).collect();
         let (together, length) = right_padded_logits(&model, &sequences, &sixteen);
         for (place, &row) in sixteen.iter().enumerate() {
@@ -132,7 +134,7 @@ fn a_row_alone_is_the_same_row_among_sixteen() {
     }
     for golden in goldens(Head::Reward) {
         let model = Checkpoint::open(&golden.folder).unwrap().load_reward_model(&device).unwrap();
-        let sequences = golden.sequences(&device);
+        let sequences = golden.sequences();
         let sixteen: Vec<usize> = (0..16).map(|row| row % golden.rows.len()).collect();
         let together = rewards_of(&model, &sequences, &sixteen);
         for (reward, &row) in together.iter().zip(&sixteen) {
@@ -146,8 +148,8 @@ fn every_weight_of_every_family_gets_a_gradient() {
     let device = device().autodiff();
     for golden in goldens(Head::Reward) {
         let model = Checkpoint::open(&golden.folder).unwrap().load_reward_model(&device).unwrap();
-        let sequences = golden.sequences(&device);
-        let tokens = sequences.gather(&[0, 4], Padding::Right).unwrap();
+        let sequences = golden.sequences();
+        let tokens = sequences.to_padded(&[0, 4], Padding::Right, &device).unwrap();
         let gradients = model.rewards(tokens, &[13, 10]).sum().backward();
         let reached = |weight: Tensor<1>| weight.grad(&gradients).is_some_and(|gradient| values(gradient.abs().max())[0] > 0.0);
         for (at, layer) in model.model.layers.iter().enumerate() {
@@ -173,8 +175,7 @@ fn saved_models_are_what_was_loaded() {
         checkpoint.save(saved.path(), &checkpoint.load(&device).unwrap()).unwrap();
         let reopened = Checkpoint::open(saved.path()).unwrap();
         assert_eq!(reopened.config, checkpoint.config, "{}", golden.name);
-        let logits =
-            |checkpoint: &Checkpoint| right_padded_logits(&checkpoint.load(&device).unwrap(), &golden.sequences(&device), &[0, 2]).0;
+        let logits = |checkpoint: &Checkpoint| right_padded_logits(&checkpoint.load(&device).unwrap(), &golden.sequences(), &[0, 2]).0;
         assert_eq!(logits(&reopened), logits(&checkpoint), "{}", golden.name);
     }
 }
@@ -195,7 +196,7 @@ fn models_of_every_family_are_exported() {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
         let model = checkpoint.load(&device).unwrap();
         checkpoint.save(&Path::new(&folder).join(&golden.name), &model).unwrap();
-        let (logits, _) = right_padded_logits(&model, &golden.sequences(&device), &[0]);
+        let (logits, _) = right_padded_logits(&model, &golden.sequences(), &[0]);
         let logits: Vec<&[f32]> = logits.chunks(checkpoint.config.vocab_size).collect();
         write(&golden.name, json!({"token_ids": golden.rows[0], "logits": logits}));
         // Not with the end token at last: it pads here, and transformers would pass over it.

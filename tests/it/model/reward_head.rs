@@ -3,7 +3,9 @@
 use std::fs;
 
 use burn::tensor::Device;
-use optune::model::{Checkpoint, Head, Padding, RewardModel, Sequences};
+use optune::compute::{Padding, RewardModel};
+use optune::model::{Checkpoint, Head};
+use optune::token_lists::TokenLists;
 use serde_json::{Value, json};
 
 use crate::fixtures::models::{blank, blank_checkpoint, device, ids, largest_difference, values};
@@ -19,9 +21,9 @@ fn started(tied: bool, seed: u64) -> (tempfile::TempDir, Checkpoint) {
 }
 
 fn rewards_of(model: &RewardModel, rows: &[usize], device: &Device) -> Vec<f32> {
-    let sequences = Sequences::from_rows(&ROWS.map(<[i32]>::to_vec), device).unwrap();
+    let sequences = TokenLists::from_rows(&ROWS.map(<[i32]>::to_vec)).unwrap();
     let lengths: Vec<usize> = rows.iter().map(|&row| ROWS[row].len()).collect();
-    values(model.rewards(sequences.gather(rows, Padding::Right).unwrap(), &lengths))
+    values(model.rewards(sequences.to_padded(rows, Padding::Right, device).unwrap(), &lengths))
 }
 
 #[test]
@@ -77,7 +79,7 @@ fn a_policy_starts_a_reward_model_with_its_weights_and_a_seeded_score() {
         );
 
         let (model, language_model) = (checkpoint.load_reward_model(&device).unwrap(), policy.load(&device).unwrap());
-        let up = |decoder: &optune::model::Decoder| values(decoder.layers[1].mlp.up_proj.weight.val());
+        let up = |decoder: &optune::compute::Decoder| values(decoder.layers[1].mlp.up_proj.weight.val());
         assert_eq!(up(&model.model), up(&language_model.model));
         let score = |model: &RewardModel| values(model.score.weight.val());
         assert_eq!(score(&model), score(&started(tied, 1).1.load_reward_model(&device).unwrap()));

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor};
-use optune::model::{AdapterConfig, CausalLm, Checkpoint, CpuGradients, CpuTraining, CpuWeights, Family, Head, Placement, RewardModel};
+use optune::compute::cpu::kernels::Memory;
+use optune::compute::{CausalLm, CpuGradients, CpuTraining, CpuWeights, Placement, PrefixGroup, RewardModel};
+use optune::model::{AdapterConfig, Checkpoint, Head};
 
 use crate::fixtures::families::goldens;
 use crate::fixtures::models::{blank, ids, values};
@@ -93,13 +95,13 @@ fn prompts() -> Vec<Vec<usize>> {
 
 const DERIVATIVES: [[f64; 2]; 3] = [[-0.8, 0.3], [0.5, -0.25], [1.0, 0.0]];
 
-fn shared() -> Vec<Family> {
-    let family = |(item, rows): (usize, Vec<Vec<i32>>)| Family::new(item as u64, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    sequences().into_iter().enumerate().map(family).collect()
+fn shared(sequences: &[Vec<Vec<i32>>]) -> Vec<PrefixGroup<'_>> {
+    let rows = sequences.iter().map(|rows| rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    rows.enumerate().map(|(item, rows)| PrefixGroup::new(item as u64, &rows)).collect()
 }
 
 fn training_of(model: &CausalLm, checkpointing: bool) -> CpuTraining {
-    CpuTraining::of_causal_lm(model, &CpuWeights::of(model).unwrap(), checkpointing).unwrap()
+    CpuTraining::from_causal_lm(model, &CpuWeights::from_model(model).unwrap(), checkpointing, &Memory::default()).unwrap()
 }
 
 fn numbers(gradients: CpuGradients) -> Numbers {
@@ -112,7 +114,7 @@ fn ours(training: &CpuTraining, step: Option<u64>) -> (Vec<Vec<f64>>, Numbers) {
         logprobs.push(found.to_vec());
         DERIVATIVES[at][..found.len()].to_vec()
     };
-    training.logprobs_and_back(&shared(), &prompts(), step, false, &mut gradients, derivative).unwrap();
+    training.logprobs_and_back(&shared(&sequences()), &prompts(), step, false, &mut gradients, derivative).unwrap();
     (logprobs, numbers(gradients))
 }
 
@@ -158,8 +160,9 @@ fn gradients_of_logprobs_are_those_of_autodiff_in_every_family() {
         assert_logprobs(&name, &logprobs, &expected_logprobs);
         assert_same(&name, &found, &expected);
         // Without a backward pass they are the same bits, also where nothing is shared.
-        assert_eq!(training.logprobs(&shared(), &prompts()).unwrap(), logprobs, "{name}");
-        let alone: Vec<Family> = sequences().iter().flatten().map(|row| Family::new(0, &[row])).collect();
+        assert_eq!(training.logprobs(&shared(&sequences()), &prompts()).unwrap(), logprobs, "{name}");
+        let all = sequences();
+        let alone: Vec<PrefixGroup> = all.iter().flatten().map(|row| PrefixGroup::new(0, &[row])).collect();
         let prompts: Vec<Vec<usize>> = prompts().concat().into_iter().map(|prompt| vec![prompt]).collect();
         assert_eq!(training.logprobs(&alone, &prompts).unwrap().concat(), logprobs.concat(), "{name}");
     }
@@ -187,16 +190,16 @@ fn gradients_of_scores_are_those_of_autodiff_in_every_family() {
         });
         let sum = terms.reduce(|sum, term| sum + term).unwrap();
         let gradients = reached(&model, &sum.backward());
-        let training = CpuTraining::of_reward_model(&model, &CpuWeights::of(&model).unwrap(), false).unwrap();
+        let training = CpuTraining::from_reward_model(&model, &CpuWeights::from_model(&model).unwrap(), false, &Memory::default()).unwrap();
         let (mut scores, mut found) = (Vec::new(), CpuGradients::default());
         let derivative = |given: &[f32]| {
             scores = given.to_vec();
             derivatives.to_vec()
         };
-        training.scores_and_back(&shared(), &mut found, derivative).unwrap();
+        training.scores_and_back(&shared(&sequences()), &mut found, derivative).unwrap();
         assert!(scores.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-5), "{name}: {scores:?}, {expected:?}");
         assert_same(&name, &numbers(found), &gradients);
-        assert_eq!(training.scores(&shared()).unwrap(), scores, "{name}");
+        assert_eq!(training.scores(&shared(&sequences())).unwrap(), scores, "{name}");
     }
 }
 
@@ -238,7 +241,8 @@ fn an_adapter_has_the_gradients_of_autodiff_and_its_base_none() {
 /// One family after the other.
 fn in_pieces(training: &CpuTraining, step: Option<u64>) -> (Vec<Vec<f64>>, Numbers) {
     let (mut logprobs, mut gradients) = (Vec::new(), CpuGradients::default());
-    for ((family, prompts), derivatives) in shared().iter().zip(prompts()).zip(DERIVATIVES) {
+    let all = sequences();
+    for ((family, prompts), derivatives) in shared(&all).iter().zip(prompts()).zip(DERIVATIVES) {
         let derivative = |_: usize, found: &[f64], _: &[f64]| {
             logprobs.push(found.to_vec());
             derivatives[..found.len()].to_vec()
@@ -270,7 +274,7 @@ fn gradients_are_the_same_bits_on_any_threads_in_any_pieces_and_with_layers_comp
 #[test]
 fn gradients_on_a_gpu_are_those_of_the_processor_in_every_family() {
     use burn::tensor::DType;
-    use optune::model::DeviceChoice;
+    use optune::compute::DeviceChoice;
 
     let gpu = DeviceChoice::Cuda.resolve().unwrap();
     // Its products are of bf16 where the GPU has it.
@@ -287,13 +291,25 @@ fn gradients_on_a_gpu_are_those_of_the_processor_in_every_family() {
     for (name, folder) in families(Head::CausalLm) {
         let of = |device: &Device| {
             let model = Checkpoint::open(&folder).unwrap().load(&device.clone().autodiff()).unwrap();
-            reached(&model, &gradients(&|tokens, placement| model.hidden(tokens, placement, None), device))
+            let hidden = |tokens: Tensor<2, Int>, placement: &Placement| {
+                if *device == gpu {
+                    return optune::compute::gpu::hidden(&model.model, &tokens).unwrap();
+                }
+                model.hidden(tokens, placement, None)
+            };
+            reached(&model, &gradients(&hidden, device))
         };
         assert_within(tolerance, &name, &of(&gpu), &of(&Device::flex()));
     }
     let of = |device: &Device| {
         let model = adapted(device, 0.0, &["q_proj", "v_proj", "down_proj"]);
-        reached(&model, &gradients(&|tokens, placement| model.hidden(tokens, placement, None), device))
+        let hidden = |tokens: Tensor<2, Int>, placement: &Placement| {
+            if *device == gpu {
+                return optune::compute::gpu::hidden(&model.model, &tokens).unwrap();
+            }
+            model.hidden(tokens, placement, None)
+        };
+        reached(&model, &gradients(&hidden, device))
     };
     let found = of(&gpu);
     assert!(!found.is_empty() && found.keys().all(|name| name.contains(".adapter.lora_")));
@@ -303,6 +319,6 @@ fn gradients_on_a_gpu_are_those_of_the_processor_in_every_family() {
 #[test]
 fn a_token_outside_the_vocabulary_is_an_error() {
     let model = blank(true).1.init(&Device::flex(), 5);
-    let error = training_of(&model, false).logprobs(&[Family::new(0, &[&[1, 4000]])], &[vec![1]]).unwrap_err();
+    let error = training_of(&model, false).logprobs(&[PrefixGroup::new(0, &[&[1, 4000]])], &[vec![1]]).unwrap_err();
     assert!(error.to_string().contains("token id 4000, expected 0 to "), "{error}");
 }

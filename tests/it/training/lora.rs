@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use optune::model::{AdapterConfig, CausalLm, Checkpoint, Dtype, Sequences};
+use optune::compute::CausalLm;
+use optune::model::{AdapterConfig, Checkpoint, Dtype};
+use optune::token_lists::TokenLists;
 use optune::training::loss::Loss;
-use optune::training::{Decay, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, response_logprobs};
+use optune::training::{Decay, OptimizerConfig, Pair, Responses, Schedule, Settings, StepMetrics, Trainer, response_logprobs};
 use serde_json::{Value, json};
 
 use crate::fixtures::export_folder::export_folder;
@@ -33,7 +35,7 @@ fn tiny() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn settings(peak: f64, micro_batch: usize) -> Settings {
-    let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let rule = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
     Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false, skip_non_finite: false }
 }
@@ -56,7 +58,7 @@ impl Golden {
         let row = |pair: &Value, side: &str| [ids(&pair["prompt"]), ids(&pair[side])].concat();
         let rows: Vec<Vec<i32>> = list.iter().flat_map(|pair| [row(pair, "chosen"), row(pair, "rejected")]).collect();
         let prompts = list.iter().flat_map(|pair| [ids(&pair["prompt"]).len(); 2]).collect();
-        let responses = Responses::new(Sequences::from_rows(&rows, &device()).unwrap(), prompts).unwrap();
+        let responses = Responses::new(TokenLists::from_rows(&rows).unwrap(), prompts).unwrap();
         let logprobs = response_logprobs(reference, &responses, &(0..rows.len()).collect::<Vec<_>>(), 4).unwrap();
         let pairs = logprobs.chunks_exact(2).enumerate().map(|(at, both)| Pair {
             chosen: 2 * at,

@@ -1,5 +1,6 @@
 //! Gradients, optimizer steps, adapters, offline DPO and reward models.
 
+mod backends;
 mod gradients;
 mod lora;
 mod offline_dpo;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use optune::model::{Checkpoint, Message, PromptContent, RewardModel, Sequences};
-use optune::training::{Comparison, Decay, Rule, Schedule, Settings, Trainer, rewards};
+use optune::compute::RewardModel;
+use optune::model::{Checkpoint, Message, PromptContent};
+use optune::token_lists::TokenLists;
+use optune::training::{Comparison, Decay, OptimizerConfig, Schedule, Settings, Trainer, rewards};
 use serde_json::{Value, json};
 
 use crate::fixtures::files::copy_folder;
@@ -32,9 +34,9 @@ fn largest_difference(one: &[f64], other: &[f64]) -> f64 {
 }
 
 /// The golden conversations: first the chosen ones, then the rejected ones.
-fn conversations(golden: &Value) -> Sequences {
+fn conversations(golden: &Value) -> TokenLists {
     let rows = [token_ids(&golden["chosen"]), token_ids(&golden["rejected"])].concat();
-    Sequences::from_rows(&rows, &device()).unwrap()
+    TokenLists::from_rows(&rows).unwrap()
 }
 
 #[test]
@@ -65,14 +67,14 @@ fn a_conversation_is_scored_in_the_reward_models_own_tokens() {
     let found = checkpoint.encode_conversation(&asked, &messages[1].content).unwrap();
     assert_eq!(found, expected);
     let model = checkpoint.load_reward_model(&device()).unwrap();
-    let sequences = Sequences::from_rows(&[found], &device()).unwrap();
+    let sequences = TokenLists::from_rows(&[found]).unwrap();
     let reward = rewards(&model, &sequences, &[0], 1).unwrap()[0];
     assert!((reward - golden["conversation"]["reward"].as_f64().unwrap()).abs() < 1e-5);
 }
 
 fn trainer(folder: &Path, micro_batch: usize) -> Trainer<RewardModel> {
     let model = Checkpoint::open(folder).unwrap().load_reward_model(&device().autodiff()).unwrap();
-    let rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let rule = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let schedule = Schedule { peak: 1e-2, decay: Decay::Constant, warmup_ratio: 0.0 };
     Trainer::new(
         model,

@@ -7,19 +7,22 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use optune::model::{CausalLm, Checkpoint, Padding, Placement, Sequences};
+use optune::compute::{CausalLm, Padding, Placement};
+use optune::model::Checkpoint;
+use optune::token_lists::TokenLists;
 use optune::training::loss::{Loss, PairLogprobs, Wpo};
 use optune::training::{
-    Decay, Objective, Pair, Responses, Rule, Schedule, Settings, StepMetrics, Trainer, TrainingError, Unusable, response_logprobs,
+    Decay, Objective, OptimizerConfig, Pair, Responses, Schedule, Settings, StepMetrics, Trainer, TrainingError, Unusable,
+    response_logprobs,
 };
 use serde_json::Value;
 
 use crate::fixtures::models::{blank_checkpoint, device};
 use crate::fixtures::real_data::real;
 
-const ADAM_W: Rule = Rule::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+const ADAM_W: OptimizerConfig = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
 
-fn settings(rule: Rule, peak: f64, micro_batch: usize) -> Settings {
+fn settings(rule: OptimizerConfig, peak: f64, micro_batch: usize) -> Settings {
     let schedule = Schedule { peak, decay: Decay::Constant, warmup_ratio: 0.0 };
     Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing: false, skip_non_finite: false }
 }
@@ -46,7 +49,7 @@ fn tiny_responses(count: usize) -> Responses {
     let prompts: Vec<usize> = (0..count).map(|_| 1 + noise.below(4)).collect();
     let mut row = |prompt: usize| (0..prompt + 3 + noise.below(10)).map(|_| noise.below(40) as i32).collect();
     let rows: Vec<Vec<i32>> = prompts.iter().map(|&prompt| row(prompt)).collect();
-    Responses::new(Sequences::from_rows(&rows, &device()).unwrap(), prompts).unwrap()
+    Responses::new(TokenLists::from_rows(&rows).unwrap(), prompts).unwrap()
 }
 
 /// Pairs of neighbours, with `model` as the reference.
@@ -119,7 +122,7 @@ fn logprobs_do_not_depend_on_the_batch() {
 
 #[test]
 fn an_empty_response_has_logprob_zero() {
-    let sequences = Sequences::from_rows(&[vec![1, 2], vec![3]], &device()).unwrap();
+    let sequences = TokenLists::from_rows(&[vec![1, 2], vec![3]]).unwrap();
     let responses = Responses::new(sequences, vec![2, 1]).unwrap();
     let mut trainer = Trainer::new(tiny_model(true, 7), settings(ADAM_W, 1e-3, 2), 1).unwrap();
     assert_eq!(response_logprobs(&trainer.model(), &responses, &[0, 1], 2).unwrap(), [0.0, 0.0]);
@@ -155,7 +158,7 @@ fn micro_batches_add_up_to_their_batch() {
     }
 
     fn run(model: &CausalLm, responses: &Responses, pairs: &[Pair], micro_batch: usize) -> (Vec<StepMetrics>, BTreeMap<String, Vec<f32>>) {
-        let rms_prop = Rule::RmsProp { alpha: 0.99, eps: 1e-2, weight_decay: 0.0 };
+        let rms_prop = OptimizerConfig::RmsProp { alpha: 0.99, eps: 1e-2, weight_decay: 0.0 };
         let mut trainer = Trainer::new(model.clone(), settings(rms_prop, 1e-3, micro_batch), 4).unwrap();
         let rows: Vec<usize> = (0..responses.rows()).collect();
         let mut metrics: Vec<StepMetrics> =
@@ -179,7 +182,7 @@ fn the_first_loss_with_the_policy_as_reference_is_the_mean_weight_times_ln_2() {
 
 /// The mean over response tokens of log π(y_t) − log Σ_v π(v)², from logits.
 fn alignment(model: &CausalLm, row: &[i32], prompt: usize) -> f64 {
-    let tokens = Sequences::from_rows(&[row.to_vec()], &device()).unwrap().gather(&[0], Padding::Right).unwrap();
+    let tokens = TokenLists::from_rows(&[row.to_vec()]).unwrap().to_padded(&[0], Padding::Right, &device()).unwrap();
     let logits = model.logits(model.hidden(tokens, &Placement::right_padded(row.len(), &model.device()), None)).into_data();
     let logits: Vec<f64> = logits.iter::<f64>().collect();
     let vocabulary = logits.len() / row.len();
@@ -196,7 +199,7 @@ fn alignment(model: &CausalLm, row: &[i32], prompt: usize) -> f64 {
 fn pairs_count_as_much_as_the_policy_would_write_them_itself() {
     let model = tiny_model(true, 7);
     let rows: Vec<Vec<i32>> = vec![vec![1, 2, 3, 4, 5], vec![1, 2, 9, 9], vec![7, 8, 30, 31, 32, 33, 2], vec![7, 8, 5]];
-    let responses = Responses::new(Sequences::from_rows(&rows, &device()).unwrap(), vec![2; 4]).unwrap();
+    let responses = Responses::new(TokenLists::from_rows(&rows).unwrap(), vec![2; 4]).unwrap();
     let pairs = pairs(&model, &responses);
     let of_pair = |at: usize| (alignment(&model, &rows[2 * at], 2) + alignment(&model, &rows[2 * at + 1], 2)).exp();
     let factors = [of_pair(0), of_pair(1)];
@@ -234,7 +237,7 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
     if device() != Device::flex() {
         return;
     }
-    for rule in [ADAM_W, Rule::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
+    for rule in [ADAM_W, OptimizerConfig::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
         let schedule = Schedule { peak: 3e-3, decay: Decay::Cosine, warmup_ratio: 0.25 };
         let settings =
             Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3, gradient_checkpointing: false, skip_non_finite: false };
@@ -318,7 +321,7 @@ fn a_skipped_step_is_counted_and_leaves_weights_and_moments_as_they_were() {
 
 #[test]
 fn what_does_not_belong_together_is_refused() {
-    let sequences = || Sequences::from_rows(&[vec![1, 2, 3], vec![4, 5]], &device()).unwrap();
+    let sequences = || TokenLists::from_rows(&[vec![1, 2, 3], vec![4, 5]]).unwrap();
     for (counts, expected) in [
         (vec![1], "1 prompt token counts, expected one for each of 2 responses"),
         (vec![1, 0], "response 1 has 0 prompt tokens, expected 1 to 2, its length"),
@@ -350,7 +353,7 @@ fn losses_and_gradients_are_those_of_transformers() {
     let ids = |value: &Value| value.as_array().unwrap().iter().map(|id| id.as_i64().unwrap() as i32).collect::<Vec<i32>>();
     let rows: Vec<Vec<i32>> = list.iter().flat_map(|pair| [ids(&pair["chosen_ids"]), ids(&pair["rejected_ids"])]).collect();
     let prompts = list.iter().flat_map(|pair| [number(pair, "prompt_len") as usize; 2]).collect();
-    let responses = Responses::new(Sequences::from_rows(&rows, &device()).unwrap(), prompts).unwrap();
+    let responses = Responses::new(TokenLists::from_rows(&rows).unwrap(), prompts).unwrap();
     let all: Vec<usize> = (0..rows.len()).collect();
 
     let mut pairs = pairs(&reference, &responses);
@@ -363,7 +366,7 @@ fn losses_and_gradients_are_those_of_transformers() {
     }
 
     let beta = number(&oracle, "beta");
-    let step = |rule: Rule, rate: f64, pairs: &[Pair]| {
+    let step = |rule: OptimizerConfig, rate: f64, pairs: &[Pair]| {
         let mut trainer = Trainer::new(policy.clone(), settings(rule, rate, 3), 2).unwrap();
         let metrics = trainer.preference_step(&responses, pairs, Loss::Dpo { beta }).unwrap();
         (trainer, metrics)
@@ -385,7 +388,7 @@ fn losses_and_gradients_are_those_of_transformers() {
 
     // With alpha = 1 and eps = 1, RMSprop is plain gradient descent: the change of the weights is
     // the gradient.
-    let (trainer, _) = step(Rule::RmsProp { alpha: 1.0, eps: 1.0, weight_decay: 0.0 }, 1.0, &pairs);
+    let (trainer, _) = step(OptimizerConfig::RmsProp { alpha: 1.0, eps: 1.0, weight_decay: 0.0 }, 1.0, &pairs);
     let (before, after) = (Weights::of(&policy.valid()), Weights::of(&trainer.model()));
     let norms = oracle["grad_norms"].as_object().unwrap();
     assert_eq!(norms.keys().collect::<Vec<_>>().len(), before.len());

@@ -14,8 +14,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 
 use super::memory_budget::Budget;
 use super::{OperatorError, device_choice, lora, reward_tree};
+use crate::compute::DeviceChoice;
 use crate::dag::schedule::Lane;
-use crate::model::{Checkpoint, DeviceChoice, Head, PromptContent};
+use crate::model::{Checkpoint, Head, PromptContent};
 use crate::operators::generate::server;
 use crate::operators::lane;
 use crate::pipeline::graph::{Graph, SourceKind, Task};

@@ -1,0 +1,154 @@
+//! The CPU as a backend: sequences without padding, common prefixes computed once, gradients by kernels of our own.
+
+use std::collections::HashMap;
+
+use super::decoder::CpuDecoder;
+use super::kernels::{self, Memory};
+use super::training::{CpuGradients, CpuTraining, CpuWeights, PrefixGroup};
+use crate::compute::backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
+use crate::compute::gradients::Gradients;
+use crate::compute::reference::{CausalLm, RewardModel};
+use crate::model::ModelError;
+
+/// The most tokens in a pass without gradients: more would not be faster.
+const TOKENS: usize = 4096;
+
+/// Kernels of the CPU. Results are the same bits in whatever pieces examples are computed.
+#[derive(Debug, Default)]
+pub struct CpuBackend {
+    /// From one step to the next.
+    memory: Memory,
+}
+
+impl Backend for CpuBackend {
+    fn logprobs(&self, model: &CausalLm, examples: Examples<'_>, prompt_token_counts: &[usize]) -> Result<Vec<f64>, ModelError> {
+        let model = CpuTraining::from_causal_lm(model, &CpuWeights::from_model(model)?, false, &self.memory)?;
+        let mut logprobs = vec![0.0; examples.rows.len()];
+        for batch in batches(examples, prompt_token_counts)? {
+            let mut groups = Vec::with_capacity(batch.len());
+            let mut prompts = Vec::with_capacity(batch.len());
+            for positions in &batch {
+                let rows: Vec<usize> = positions.iter().map(|&at| examples.rows[at]).collect();
+                groups.push(prefix_group(examples, &rows)?);
+                prompts.push(prompt_lengths(examples, prompt_token_counts, &rows));
+            }
+            let found = model.logprobs(&groups, &prompts)?;
+            batch.iter().flatten().zip(found.into_iter().flatten()).for_each(|(&at, logprob)| logprobs[at] = logprob);
+        }
+        Ok(logprobs)
+    }
+
+    fn scores(&self, model: &RewardModel, examples: Examples<'_>) -> Result<Vec<f64>, ModelError> {
+        let model = CpuTraining::from_reward_model(model, &CpuWeights::from_model(model)?, false, &self.memory)?;
+        let mut scores = Vec::with_capacity(examples.count());
+        for (_, groups) in micro_batches(examples)? {
+            scores.extend(model.scores(&groups)?.into_iter().map(f64::from));
+        }
+        Ok(scores)
+    }
+
+    fn logprob_gradients(
+        &self,
+        model: &mut CausalLm,
+        examples: Examples<'_>,
+        prompt_token_counts: &[usize],
+        step: u64,
+        collisions: bool,
+        loss: &mut LogprobLoss<'_>,
+    ) -> Result<Gradients, ModelError> {
+        let batches = micro_batches(examples)?;
+        let weights = CpuWeights::lend(model)?;
+        let outcome = kernels::awake(|| {
+            let mut gradients = CpuGradients::new(&self.memory);
+            let policy = CpuTraining::from_causal_lm(model, &weights, examples.gradient_checkpointing, &self.memory)?;
+            for (first, groups) in &batches {
+                let of_group = |at: usize| prompt_lengths(examples, prompt_token_counts, examples.rows_of(first + at));
+                let prompts: Vec<Vec<usize>> = (0..groups.len()).map(of_group).collect();
+                policy.logprobs_and_back(groups, &prompts, Some(step), collisions, &mut gradients, |at, logprobs, collisions| {
+                    loss(&[first + at], logprobs, collisions)
+                })?;
+            }
+            Ok::<_, ModelError>(gradients.into_parameters())
+        });
+        weights.give_back(model);
+        Ok(Gradients::Buffers(outcome?))
+    }
+
+    fn score_gradients(&self, model: &mut RewardModel, examples: Examples<'_>, loss: &mut ScoreLoss<'_>) -> Result<Gradients, ModelError> {
+        let batches = micro_batches(examples)?;
+        let weights = CpuWeights::lend(model)?;
+        let outcome = kernels::awake(|| {
+            let mut gradients = CpuGradients::new(&self.memory);
+            let model = CpuTraining::from_reward_model(model, &weights, examples.gradient_checkpointing, &self.memory)?;
+            for (first, groups) in &batches {
+                model.scores_and_back(groups, &mut gradients, |scores| {
+                    let scores: Vec<f64> = scores.iter().map(|score| f64::from(*score)).collect();
+                    let of_examples = scores.chunks(examples.rows_per_example.max(1)).enumerate();
+                    of_examples.flat_map(|(at, scores)| loss(&[first + at], scores)).collect()
+                })?;
+            }
+            Ok::<_, ModelError>(gradients.into_parameters())
+        });
+        weights.give_back(model);
+        Ok(Gradients::Buffers(outcome?))
+    }
+
+    fn has_gradient_checkpointing(&self) -> bool {
+        true
+    }
+
+    fn sampling_model(&self, model: CausalLm) -> Result<SamplingModel, ModelError> {
+        Ok(SamplingModel::Cpu(Box::new(CpuDecoder::from_causal_lm(model)?)))
+    }
+}
+
+/// Rows with a common prefix. Their dropout is drawn from the number of the first row.
+fn prefix_group<'a>(examples: Examples<'a>, rows: &[usize]) -> Result<PrefixGroup<'a>, ModelError> {
+    let ids = rows.iter().map(|&row| examples.tokens.row(row)).collect::<Result<Vec<&[i32]>, _>>()?;
+    Ok(PrefixGroup::new(rows.first().map_or(0, |&row| row as u64), &ids))
+}
+
+fn prompt_lengths(examples: Examples<'_>, prompt_token_counts: &[usize], rows: &[usize]) -> Vec<usize> {
+    rows.iter().map(|&row| prompt_token_counts.get(row).copied().unwrap_or_else(|| examples.tokens.length(row))).collect()
+}
+
+/// The examples in micro-batches, a prefix group an example. Each micro-batch has the number of its first example.
+#[allow(clippy::type_complexity)]
+fn micro_batches(examples: Examples<'_>) -> Result<Vec<(usize, Vec<PrefixGroup<'_>>)>, ModelError> {
+    let groups = (0..examples.count()).map(|example| prefix_group(examples, examples.rows_of(example)));
+    let mut groups = groups.collect::<Result<Vec<_>, _>>()?.into_iter();
+    let firsts = (0..examples.count()).step_by(examples.micro_batch.max(1));
+    Ok(firsts.map(|first| (first, groups.by_ref().take(examples.micro_batch.max(1)).collect())).collect())
+}
+
+/// All rows, as positions in `examples.rows`, in groups of one prompt, and these in batches: of at most `micro_batch` rows and, unless one row has more,
+/// [`TOKENS`] tokens.
+fn batches(examples: Examples<'_>, prompt_token_counts: &[usize]) -> Result<Vec<Vec<Vec<usize>>>, ModelError> {
+    let size = examples.micro_batch.max(1);
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut numbers: HashMap<&[i32], usize> = HashMap::new();
+    for (at, &row) in examples.rows.iter().enumerate() {
+        let ids = examples.tokens.row(row)?;
+        let prompt = prompt_token_counts.get(row).copied().unwrap_or(0).min(ids.len());
+        let number = *numbers.entry(&ids[..prompt]).or_insert(groups.len());
+        if number == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[number].push(at);
+    }
+    let mut batches: Vec<Vec<Vec<usize>>> = Vec::new();
+    let mut count = size;
+    let mut tokens = 0;
+    for piece in groups.iter().flat_map(|group| group.chunks(size)) {
+        let more = piece.iter().map(|&at| examples.tokens.length(examples.rows[at])).sum::<usize>();
+        if count + piece.len() > size || tokens + more > TOKENS {
+            batches.push(Vec::new());
+            count = 0;
+            tokens = 0;
+        }
+        count += piece.len();
+        tokens += more;
+        batches.last_mut().into_iter().for_each(|batch| batch.push(piece.to_vec()));
+    }
+    Ok(batches)
+}

@@ -1,0 +1,348 @@
+//! The transformer on the CPU, in kernels of our own: for sampling, and for logprobs and rewards without gradients.
+//!
+//! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, from weights laid out once, on sequences of any lengths without
+//! padding. The bits of a position do not depend on the sequences computed beside it, nor on the number of positions at once.
+//! Knows nothing of sampling or losses.
+
+use std::ops::Range;
+
+use super::cache::{CpuCache, Scratch};
+use super::kernels::{self, Left, Packed};
+use crate::compute::reference::parameters::host_values;
+use crate::compute::reference::projection::FusedProjection;
+use crate::compute::reference::transformer::AttentionShape;
+use crate::compute::{CausalLm, Decoder, Layer, Projection, RewardModel, Span};
+use crate::model::ModelError;
+
+/// Multiply-adds of attention for one thread, at least.
+const WORTH_A_THREAD: usize = 1 << 16;
+
+/// Rows of queries and keys rotated at once.
+const ROTATED_TOGETHER: usize = 8;
+
+/// A model's weights, laid out for the CPU.
+#[derive(Debug)]
+pub struct CpuDecoder {
+    vocab_size: usize,
+    hidden_size: usize,
+    /// `[vocab_size, hidden_size]`; `None` when the head's weights are looked up instead.
+    embedding: Option<Vec<f32>>,
+    layers: Vec<CpuLayer>,
+    norm: CpuNorm,
+    /// `[hidden_size, outputs]`.
+    head: Packed,
+    frequencies: Vec<f32>,
+}
+
+/// One layer's weights; projections of one input stand beside each other.
+#[derive(Debug)]
+struct CpuLayer {
+    input_norm: CpuNorm,
+    /// Queries, keys and values.
+    qkv: CpuProjection,
+    query_norm: Option<CpuNorm>,
+    key_norm: Option<CpuNorm>,
+    output: CpuProjection,
+    mlp_norm: CpuNorm,
+    /// Gates, then ups.
+    gate_up: CpuProjection,
+    down: CpuProjection,
+    shape: AttentionShape,
+}
+
+#[derive(Debug)]
+struct CpuProjection {
+    weight: Packed,
+    bias: Option<Vec<f32>>,
+}
+
+#[derive(Debug)]
+struct CpuNorm {
+    weight: Vec<f32>,
+    epsilon: f32,
+}
+
+impl CpuDecoder {
+    /// A language model's weights; [`Self::head`] gives logits.
+    ///
+    /// # Errors
+    /// When a parameter is not f32.
+    pub fn from_causal_lm(model: CausalLm) -> Result<Self, ModelError> {
+        let CausalLm { model, lm_head } = model;
+        let embedding = model.embed_tokens.weight.val();
+        let [vocab_size, hidden_size] = embedding.dims();
+        let embedding = host_values(embedding)?;
+        match lm_head {
+            Some(head) => Self::new(model, CpuProjection::fused(&[&head])?.weight, Some(embedding)),
+            None => Self::new(model, Packed::of_columns(hidden_size, vocab_size, &embedding).narrowed(), None),
+        }
+    }
+
+    /// A reward model's weights; [`Self::head`] gives one score.
+    ///
+    /// # Errors
+    /// When a parameter is not f32.
+    pub fn from_reward_model(model: RewardModel) -> Result<Self, ModelError> {
+        let embedding = host_values(model.model.embed_tokens.weight.val())?;
+        Self::new(model.model, CpuProjection::fused(&[&model.score])?.weight, Some(embedding))
+    }
+
+    /// Takes the layers apart one by one: few weights are in memory twice.
+    fn new(decoder: Decoder, head: Packed, embedding: Option<Vec<f32>>) -> Result<Self, ModelError> {
+        let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
+        let frequencies = decoder.frequencies().to_vec();
+        drop(decoder.embed_tokens);
+        let layer = |layer: Layer| {
+            let attention = &layer.self_attn;
+            Ok(CpuLayer {
+                input_norm: CpuNorm::new(&layer.input_layernorm)?,
+                qkv: CpuProjection::fused(&[&attention.q_proj, &attention.k_proj, &attention.v_proj])?,
+                query_norm: attention.q_norm.as_ref().map(CpuNorm::new).transpose()?,
+                key_norm: attention.k_norm.as_ref().map(CpuNorm::new).transpose()?,
+                output: CpuProjection::fused(&[&attention.o_proj])?,
+                mlp_norm: CpuNorm::new(&layer.post_attention_layernorm)?,
+                gate_up: CpuProjection::fused(&[&layer.mlp.gate_proj, &layer.mlp.up_proj])?,
+                down: CpuProjection::fused(&[&layer.mlp.down_proj])?,
+                shape: AttentionShape::from_attention(attention),
+            })
+        };
+        Ok(Self {
+            vocab_size,
+            hidden_size,
+            embedding,
+            norm: CpuNorm::new(&decoder.norm)?,
+            layers: decoder.layers.into_iter().map(layer).collect::<Result<_, ModelError>>()?,
+            head,
+            frequencies,
+        })
+    }
+
+    /// An empty cache for this model.
+    pub fn new_cache(&self) -> CpuCache {
+        let shape = self.layers.first().map(|layer| layer.shape);
+        let (key_value_heads, head_dim) = shape.map_or((0, 0), |shape| (shape.key_value_heads, shape.head_dim));
+        CpuCache::new(self.layers.len(), key_value_heads, head_dim)
+    }
+
+    /// Width of the hidden states.
+    pub fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    /// Width of the output of [`Self::head`].
+    pub fn outputs(&self) -> usize {
+        self.head.columns()
+    }
+
+    /// Hidden states after the last norm, of all spans' tokens, one span after the other. The spans' sequences hold them afterwards.
+    ///
+    /// A span whose sequence is the prefix of another span's must come before it, and a sequence have one span only.
+    ///
+    /// # Shapes
+    /// - output: `[tokens, hidden_size]`
+    ///
+    /// # Errors
+    /// When an id is outside the vocabulary; the cache is as it was then.
+    pub fn forward(&self, spans: &[Span<'_>], cache: &mut CpuCache) -> Result<Vec<f32>, ModelError> {
+        let pass = self.pass(spans, cache)?;
+        let mut x = vec![0.0; pass.places.len() * self.hidden_size];
+        self.embed(&pass.places, &mut x);
+        let mut scratch = std::mem::take(&mut cache.scratch);
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.forward(index, &mut x, &pass, cache, &mut scratch);
+        }
+        cache.scratch = scratch;
+        for span in spans {
+            cache.advance(span.sequence, span.tokens.len());
+        }
+        Ok(self.norm.normed(&x))
+    }
+
+    /// Logits or scores of hidden states.
+    ///
+    /// # Shapes
+    /// - hidden: `[rows, hidden_size]`
+    /// - out: `[rows, outputs]`, whatever it was before
+    pub fn head(&self, hidden: &[f32], out: &mut Vec<f32>) {
+        out.resize(hidden.len() / self.hidden_size.max(1) * self.head.columns(), 0.0);
+        kernels::product(Left::Rows(hidden), &self.head, out);
+    }
+
+    /// Where each token of the spans is.
+    fn pass(&self, spans: &[Span<'_>], cache: &CpuCache) -> Result<Pass, ModelError> {
+        let mut rows = vec![0..0; cache.sequences()];
+        let mut places = Vec::with_capacity(spans.iter().map(|span| span.tokens.len()).sum());
+        let mut read: Vec<(usize, usize)> = Vec::new();
+        for span in spans {
+            // A prefix of the same pass counts already.
+            let before = cache.prefix(span.sequence).and_then(|prefix| read.iter().find(|(number, _)| *number == prefix));
+            let start = cache.length(span.sequence) + before.map_or(0, |(_, tokens)| *tokens);
+            rows[span.sequence] = places.len()..places.len() + span.tokens.len();
+            for (past, &token) in span.tokens.iter().enumerate() {
+                let token = usize::try_from(token).ok().filter(|token| *token < self.vocab_size).ok_or_else(|| {
+                    ModelError::Sequences(format!("token id {token}, expected 0 to {}", self.vocab_size.saturating_sub(1)))
+                })?;
+                places.push(TokenPlace { token, sequence: span.sequence, past, position: start + past });
+            }
+            read.push((span.sequence, span.tokens.len()));
+        }
+        let angles = angles(&self.frequencies, places.iter().map(|place| place.position));
+        Ok(Pass { places, rows, angles })
+    }
+
+    fn embed(&self, places: &[TokenPlace], x: &mut [f32]) {
+        for (place, row) in places.iter().zip(x.chunks_exact_mut(self.hidden_size.max(1))) {
+            match &self.embedding {
+                Some(embedding) => row.copy_from_slice(&embedding[place.token * self.hidden_size..][..self.hidden_size]),
+                None => self.head.column(place.token, row),
+            }
+        }
+    }
+}
+
+/// The tokens of a pass.
+#[derive(Debug)]
+struct Pass {
+    /// One a token.
+    places: Vec<TokenPlace>,
+    /// For each sequence of the cache, its own tokens.
+    rows: Vec<Range<usize>>,
+    /// The cosines and sines of each token's position: `[tokens, 2, head_dim / 2]`.
+    angles: Vec<f32>,
+}
+
+/// A token in its sequence.
+#[derive(Clone, Copy, Debug)]
+struct TokenPlace {
+    token: usize,
+    sequence: usize,
+    /// Positions past the end of the sequence in the cache before this pass.
+    past: usize,
+    /// Counted from the start of the sequence, its prefix included.
+    position: usize,
+}
+
+impl CpuLayer {
+    /// # Shapes
+    /// - x: `[tokens, hidden_size]`, changed in place
+    fn forward(&self, index: usize, x: &mut [f32], pass: &Pass, cache: &mut CpuCache, scratch: &mut Scratch) {
+        let shape = self.shape;
+        let Scratch { normed, qkv, attended, gate_up, activated } = scratch;
+        self.input_norm.apply(x, normed);
+        self.qkv.apply(normed, qkv);
+        self.place(qkv, &pass.angles);
+        cache.append(index, &pass.rows, qkv, shape.qkv_width());
+        self.attend(index, &pass.places, qkv, cache, attended);
+        self.output.add(attended, x);
+        self.mlp_norm.apply(x, normed);
+        self.gate_up.apply(normed, gate_up);
+        let width = self.down.weight.rows();
+        activated.resize(pass.places.len() * width, 0.0);
+        kernels::swiglu(gate_up, width, activated);
+        self.down.add(activated, x);
+    }
+
+    /// Norms queries and keys where the family does, rotates them by their positions, and divides queries by √head_dim.
+    fn place(&self, qkv: &mut [f32], angles: &[f32]) {
+        let shape = self.shape;
+        let scale = (shape.head_dim as f64).powf(-0.5) as f32;
+        let angle_width = shape.head_dim;
+        let place = |(row, angles): (&mut [f32], &[f32])| {
+            let (queries, rest) = row.split_at_mut(shape.query_width());
+            let (keys, _) = rest.split_at_mut(shape.key_width());
+            for (heads, norm) in [(&mut *queries, &self.query_norm), (&mut *keys, &self.key_norm)] {
+                if let Some(norm) = norm {
+                    let normed = norm.normed(heads);
+                    heads.copy_from_slice(&normed);
+                }
+                if shape.rotary {
+                    let (cosines, sines) = angles.split_at(angle_width / 2);
+                    kernels::rotate(heads, cosines, sines);
+                }
+            }
+            queries.iter_mut().for_each(|number| *number *= scale);
+        };
+        let (width, angle_width) = (shape.qkv_width(), angle_width.max(1));
+        let pieces = qkv.chunks_mut(width * ROTATED_TOGETHER).zip(angles.chunks(angle_width * ROTATED_TOGETHER));
+        kernels::each(pieces, |(rows, angles)| rows.chunks_exact_mut(width).zip(angles.chunks_exact(angle_width)).for_each(place));
+    }
+
+    /// The attention of each token's queries over the cache: `[tokens, heads · head_dim]`.
+    fn attend(&self, index: usize, places: &[TokenPlace], qkv: &[f32], cache: &CpuCache, out: &mut Vec<f32>) {
+        let AttentionShape { heads, key_value_heads, head_dim, window, .. } = self.shape;
+        let (width, group) = (self.shape.query_width(), self.shape.query_width() / key_value_heads.max(1));
+        out.resize(places.len() * width, 0.0);
+        let work: usize = places.iter().map(|place| 2 * (place.position + 1).min(window) * width).sum();
+        let items = places.len() * key_value_heads;
+        // So many items are worth a thread's while.
+        let at_least = (items * WORTH_A_THREAD).checked_div(work).unwrap_or(1).clamp(1, items.max(1));
+        debug_assert_eq!(heads * head_dim, width);
+        let group = group.max(1);
+        kernels::each(out.chunks_mut(group * at_least).enumerate(), |(piece, out): (usize, &mut [f32])| {
+            let mut scores = Vec::new();
+            for (item, out) in (piece * at_least..).zip(out.chunks_exact_mut(group)) {
+                let (row, head) = (item / key_value_heads, item % key_value_heads);
+                let place = places[row];
+                let queries = &qkv[row * self.shape.qkv_width() + head * group..][..group];
+                let segments = cache.segments(index, place.sequence, place.past);
+                kernels::attend(queries, head_dim, &segments, [head, key_value_heads], window, &mut scores, out);
+            }
+        });
+    }
+}
+
+impl CpuProjection {
+    /// Projections of one input beside each other, adapters merged in.
+    fn fused(projections: &[&Projection]) -> Result<Self, ModelError> {
+        let FusedProjection { rows, parts, bias } = FusedProjection::new(projections)?;
+        let parts: Vec<(&[f32], usize)> = parts.iter().map(|(values, columns)| (values.as_slice(), *columns)).collect();
+        Ok(Self { weight: Packed::of_rows(rows, &parts).narrowed(), bias })
+    }
+
+    /// `out = x · weight + bias`.
+    fn apply(&self, x: &[f32], out: &mut Vec<f32>) {
+        let width = self.weight.columns();
+        out.resize(x.len() / self.weight.rows().max(1) * width, 0.0);
+        match &self.bias {
+            Some(bias) => {
+                out.chunks_exact_mut(width.max(1)).for_each(|row| row.copy_from_slice(bias));
+                kernels::add_product(Left::Rows(x), &self.weight, out);
+            }
+            None => kernels::product(Left::Rows(x), &self.weight, out),
+        }
+    }
+
+    /// `out += x · weight + bias`.
+    fn add(&self, x: &[f32], out: &mut [f32]) {
+        if let Some(bias) = &self.bias {
+            out.chunks_exact_mut(bias.len().max(1)).for_each(|row| row.iter_mut().zip(bias).for_each(|(to, from)| *to += from));
+        }
+        kernels::add_product(Left::Rows(x), &self.weight, out);
+    }
+}
+
+impl CpuNorm {
+    fn new(norm: &burn::nn::RmsNorm) -> Result<Self, ModelError> {
+        Ok(Self { weight: host_values(norm.gamma.val())?, epsilon: norm.epsilon as f32 })
+    }
+
+    fn normed(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = Vec::new();
+        self.apply(x, &mut out);
+        out
+    }
+
+    fn apply(&self, x: &[f32], out: &mut Vec<f32>) {
+        out.resize(x.len(), 0.0);
+        kernels::rms_norm(x, &self.weight, self.epsilon, out);
+    }
+}
+
+/// The cosines and sines of each position's angles: `[positions, 2, head_dim / 2]`.
+pub(super) fn angles(frequencies: &[f32], positions: impl Iterator<Item = usize>) -> Vec<f32> {
+    let of_position = |position: usize| {
+        let angles = frequencies.iter().map(move |frequency| position as f32 * frequency);
+        angles.clone().map(f32::cos).chain(angles.map(f32::sin))
+    };
+    positions.flat_map(of_position).collect()
+}

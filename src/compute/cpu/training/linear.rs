@@ -1,0 +1,228 @@
+//! A projection, a norm, and their backward passes. Knows nothing of where in a layer they stand.
+
+use burn::nn::RmsNorm;
+
+use super::parameter::{CpuGradients, Parameter};
+use super::tokens::Tokens;
+use super::weights::CpuWeights;
+use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
+use crate::compute::{LowRank, Projection};
+use crate::model::ModelError;
+
+/// Rows of one thread at a time.
+const ROWS: usize = 16;
+
+/// A projection in training.
+#[derive(Debug)]
+pub(super) struct Linear {
+    weight: Parameter<2>,
+    bias: Option<Parameter<1>>,
+    adapter: Option<Adapter>,
+}
+
+/// Trained in place of the weight.
+#[derive(Debug)]
+struct Adapter {
+    lora_a: Parameter<2>,
+    lora_b: Parameter<2>,
+    low_rank: LowRank,
+    /// The projection's number in the model. Its dropout is drawn from it.
+    number: u64,
+}
+
+impl Linear {
+    pub(super) fn new(projection: &Projection, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
+        let adapter = |adapter: &LowRank| {
+            Ok::<_, ModelError>(Adapter {
+                lora_a: Parameter::from_weights(weights, format!("{name}.adapter.lora_a"))?,
+                lora_b: Parameter::from_weights(weights, format!("{name}.adapter.lora_b"))?,
+                low_rank: adapter.clone(),
+                number,
+            })
+        };
+        Ok(Self {
+            weight: Parameter::from_weights(weights, format!("{name}.weight"))?,
+            bias: projection.bias.as_ref().map(|_| Parameter::from_weights(weights, format!("{name}.bias"))).transpose()?,
+            adapter: projection.adapter.as_ref().map(adapter).transpose()?,
+        })
+    }
+
+    /// Widths of input and output.
+    pub(super) fn dims(&self) -> [usize; 2] {
+        self.weight.dims()
+    }
+
+    /// Adds `x · weight + bias`, and the adapter's part, to `out`.
+    ///
+    /// # Shapes
+    /// - x: `[tokens, in]`
+    /// - out: `[tokens, out]`
+    pub(super) fn add(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) {
+        self.add_bias(out);
+        kernels::add_product(Left::Rows(x), self.right(), out);
+        self.add_adapter(x, tokens, out);
+    }
+
+    /// `[in, out]`.
+    fn right(&self) -> Right<'_> {
+        Right::Rows(self.weight.values(), self.dims()[1])
+    }
+
+    fn add_bias(&self, out: &mut [f32]) {
+        if let Some(bias) = &self.bias {
+            let to = self.dims()[1].max(1);
+            kernels::each(out.chunks_mut(kernels::rows_together(to) * to), |rows: &mut [f32]| {
+                rows.chunks_exact_mut(to).for_each(|row| row.iter_mut().zip(bias.values()).for_each(|(to, from)| *to += from));
+            });
+        }
+    }
+
+    fn add_adapter(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) {
+        if let Some(adapter) = &self.adapter {
+            let hidden = adapter.hide(x, tokens);
+            let low = adapter.low(hidden.as_deref().unwrap_or(x), tokens);
+            kernels::add_product(Left::Rows(&low), Right::Rows(adapter.lora_b.values(), self.dims()[1]), out);
+        }
+    }
+
+    /// The backward pass to bias and adapter, and to `x` through the adapter.
+    fn backward_beside(&self, x: &[f32], tokens: &Tokens, by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
+        let [from, to] = self.dims();
+        if let Some(bias) = self.bias.as_ref().filter(|bias| bias.trained) {
+            kernels::add_column_sums(by_out, gradients.of(bias));
+        }
+        let Some(adapter) = &self.adapter else { return };
+        let hidden = adapter.hide(x, tokens);
+        let x = hidden.as_deref().unwrap_or(x);
+        let rank = adapter.lora_b.dims()[0];
+        // The scale is in the input of B and in the derivative by the output of A.
+        let low = adapter.low(x, tokens);
+        let mut by_low = vec![0.0; low.len()];
+        kernels::product(Left::Rows(by_out), Right::Columns(adapter.lora_b.values(), rank), &mut by_low);
+        kernels::scale(&mut by_low, adapter.low_rank.scale());
+        if adapter.lora_b.trained {
+            kernels::add_product(Left::Columns(&low), Right::Rows(by_out, to), gradients.of(&adapter.lora_b));
+        }
+        if adapter.lora_a.trained {
+            kernels::add_product(Left::Columns(x), Right::Rows(&by_low, rank), gradients.of(&adapter.lora_a));
+        }
+        let transposed = Right::Columns(adapter.lora_a.values(), from);
+        match hidden.is_some() {
+            false => kernels::add_product(Left::Rows(&by_low), transposed, by_x),
+            true => {
+                let mut by_hidden = vec![0.0; by_x.len()];
+                kernels::product(Left::Rows(&by_low), transposed, &mut by_hidden);
+                tokens.hide(&adapter.low_rank, adapter.number, &mut by_hidden);
+                by_x.iter_mut().zip(&by_hidden).for_each(|(to, from)| *to += from);
+            }
+        }
+    }
+}
+
+/// Several projections of one input: `x · weight + bias` each, plus the adapter's term.
+///
+/// # Shapes
+/// - x: `[tokens, in]`
+/// - output: `[tokens, out]` each
+pub(super) fn forward<const N: usize>(projections: [&Linear; N], x: &[f32], tokens: &Tokens) -> [Buffer; N] {
+    let biased = projections.iter().any(|projection| projection.bias.is_some());
+    let mut outs = projections.map(|projection| {
+        let length = tokens.count() * projection.dims()[1];
+        if biased { tokens.memory.zeros(length) } else { tokens.memory.any(length) }
+    });
+    projections.iter().zip(&mut outs).for_each(|(projection, out)| projection.add_bias(out));
+    let products = projections.iter().zip(&mut outs).map(|(projection, out)| (projection.right(), &mut out[..]));
+    match biased {
+        true => kernels::add_products(Left::Rows(x), products),
+        false => kernels::products(Left::Rows(x), products),
+    }
+    projections.iter().zip(&mut outs).for_each(|(projection, out)| projection.add_adapter(x, tokens, out));
+    outs
+}
+
+/// The backward pass of [`forward`] or [`Linear::add`]: returns the derivatives by `x`, and adds to the gradients.
+///
+/// # Shapes
+/// - x, output: `[tokens, in]`
+/// - by_outs: `[tokens, out]` each
+pub(super) fn backward<const N: usize>(
+    projections: [&Linear; N],
+    x: &[f32],
+    tokens: &Tokens,
+    by_outs: [&[f32]; N],
+    gradients: &mut CpuGradients,
+) -> Buffer {
+    let mut by_x = tokens.memory.any(x.len());
+    for (number, (projection, by_out)) in projections.iter().zip(by_outs).enumerate() {
+        let transposed = Right::Columns(projection.weight.values(), projection.dims()[0]);
+        match number {
+            0 => kernels::product(Left::Rows(by_out), transposed, &mut by_x),
+            _ => kernels::add_product(Left::Rows(by_out), transposed, &mut by_x),
+        }
+        projection.backward_beside(x, tokens, by_out, &mut by_x, gradients);
+    }
+    let trained = projections.iter().zip(by_outs).filter(|(projection, _)| projection.weight.trained);
+    let (weights, rights): (Vec<_>, Vec<_>) =
+        trained.map(|(projection, by_out)| (&projection.weight, Right::Rows(by_out, projection.dims()[1]))).unzip();
+    gradients.add_products(&weights, Left::Columns(x), &rights);
+    by_x
+}
+
+impl Adapter {
+    /// `x` after dropout; `None` when nothing is dropped.
+    fn hide(&self, x: &[f32], tokens: &Tokens) -> Option<Vec<f32>> {
+        tokens.drops(&self.low_rank).then(|| {
+            let mut x = x.to_vec();
+            tokens.hide(&self.low_rank, self.number, &mut x);
+            x
+        })
+    }
+
+    /// `scale · x · lora_a`.
+    fn low(&self, x: &[f32], tokens: &Tokens) -> Vec<f32> {
+        let [_, rank] = self.lora_a.dims();
+        let mut low = vec![0.0; tokens.count() * rank];
+        kernels::product(Left::Rows(x), Right::Rows(self.lora_a.values(), rank), &mut low);
+        kernels::scale(&mut low, self.low_rank.scale());
+        low
+    }
+}
+
+/// An RMSNorm in training.
+#[derive(Debug)]
+pub(super) struct Norm {
+    weight: Parameter<1>,
+    epsilon: f32,
+}
+
+impl Norm {
+    pub(super) fn new(norm: &RmsNorm, weights: &CpuWeights, name: &str) -> Result<Self, ModelError> {
+        Ok(Self { weight: Parameter::from_weights(weights, format!("{name}.gamma"))?, epsilon: norm.epsilon as f32 })
+    }
+
+    /// # Shapes
+    /// - x, output: `[rows, width]`
+    pub(super) fn forward(&self, x: &[f32], memory: &Memory) -> Buffer {
+        let mut out = memory.any(x.len());
+        kernels::rms_norm(x, self.weight.values(), self.epsilon, &mut out);
+        out
+    }
+
+    /// Adds to the derivatives by `x`, and to the weight's gradient.
+    ///
+    /// # Shapes
+    /// - x, by_out, by_x: `[rows, width]`
+    pub(super) fn backward(&self, x: &[f32], by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
+        let weight = self.weight.values();
+        let width = weight.len().max(1);
+        let mut scales = vec![0.0; x.len() / width];
+        let pieces =
+            x.chunks(ROWS * width).zip(by_out.chunks(ROWS * width)).zip(by_x.chunks_mut(ROWS * width)).zip(scales.chunks_mut(ROWS));
+        kernels::each(pieces, |(((x, by_out), by_x), scales)| {
+            kernels::rms_norm_backward(x, weight, self.epsilon, by_out, by_x, scales);
+        });
+        if self.weight.trained {
+            kernels::add_column_sums_of_products(x, by_out, &scales, gradients.of(&self.weight));
+        }
+    }
+}

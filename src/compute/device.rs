@@ -1,0 +1,145 @@
+//! The choice of a device and its backend. Knows nothing of models.
+
+#[cfg(feature = "cuda")]
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device};
+use serde::{Deserialize, Serialize};
+
+use super::backend::Backend;
+use super::cpu::CpuBackend;
+#[cfg(feature = "cuda")]
+use super::gpu::GpuBackend;
+use super::reference::{ReferenceOperations, TensorBackend, named_tensors};
+use crate::model::ModelError;
+
+/// The device setting of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// The first NVIDIA GPU if this build and this machine have one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            other => Err(ModelError::Device(format!("expected auto, cpu or cuda, found {other:?}"))),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The device, checked as far as possible without using it.
+    ///
+    /// # Errors
+    /// When a GPU is asked for and this build or this machine has none.
+    pub fn resolve(self) -> Result<Device, ModelError> {
+        match self {
+            Self::Cpu => Ok(Device::flex()),
+            Self::Cuda => cuda().map_err(ModelError::Device),
+            // An unusable GPU is an error, not passed over.
+            Self::Auto if has_gpu() => cuda().map_err(ModelError::Device),
+            Self::Auto => Ok(Device::flex()),
+        }
+    }
+}
+
+/// The backend of a device. The only place with this decision.
+pub fn backend_for(device: &Device) -> Arc<dyn Backend> {
+    if *device == Device::flex() {
+        return Arc::new(CpuBackend::default());
+    }
+    #[cfg(feature = "cuda")]
+    if *device == Device::cuda(0) {
+        return Arc::new(GpuBackend::default());
+    }
+    Arc::new(TensorBackend::new(&ReferenceOperations))
+}
+
+/// The backend for training `model`: that of its device, or the reference if a trained parameter is not f32.
+pub fn training_backend_for(model: &impl Module) -> Arc<dyn Backend> {
+    let is_f32 = named_tensors::values(model).values().all(|weight| weight.dtype() == DType::F32);
+    let devices = model.devices();
+    match devices.first() {
+        Some(device) if is_f32 && devices.iter().all(|other| other == device) => backend_for(device),
+        _ => Arc::new(TensorBackend::new(&ReferenceOperations)),
+    }
+}
+
+fn has_gpu() -> bool {
+    #[cfg(feature = "cuda")]
+    return driver_device_count().is_ok_and(|count| count > 0);
+    #[cfg(not(feature = "cuda"))]
+    false
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> Result<Device, String> {
+    Err("cuda was asked for, but this build is without it; build with --features cuda, or use cpu".to_string())
+}
+
+/// Burn panics on a thread of its own where there is no driver, so the driver is asked first.
+#[cfg(feature = "cuda")]
+fn cuda() -> Result<Device, String> {
+    match driver_device_count() {
+        Ok(0) => Err("the NVIDIA driver is installed but shows no GPU; check nvidia-smi, or use cpu".to_string()),
+        Ok(_) => libdevice().map(|()| Device::cuda(0)),
+        Err(problem) => Err(format!("no usable NVIDIA driver: {problem}; install it, or use cpu")),
+    }
+}
+
+/// Checks for libdevice of a CUDA toolkit. cubecl needs it to compile its first kernel.
+#[cfg(feature = "cuda")]
+fn libdevice() -> Result<(), String> {
+    const ROOTS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
+    const FOLDER: &str = "nvvm/libdevice";
+    let named = std::env::var("CUDA_PATH").ok().map(PathBuf::from);
+    let root = named.or_else(|| ROOTS.iter().map(PathBuf::from).find(|root| root.join(FOLDER).is_dir()));
+    let root = root.unwrap_or_else(|| PathBuf::from(ROOTS[0]));
+    let file = root.join(FOLDER).join("libdevice.10.bc");
+    match file.is_file() {
+        true => Ok(()),
+        false => Err(format!(
+            "expected {} of a CUDA toolkit, found none; install one and set CUDA_PATH to its folder, or use cpu",
+            file.display()
+        )),
+    }
+}
+
+/// How many GPUs the driver shows, asked through its C interface.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+fn driver_device_count() -> Result<i32, String> {
+    use std::ffi::c_int;
+
+    let name = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+    // SAFETY: loading the driver runs its initialisers, as burn is about to do anyway; the two functions have had these signatures
+    // since CUDA 2 (cuInit(unsigned), cuDeviceGetCount(int*)), and `count` outlives the call.
+    unsafe {
+        let driver = libloading::Library::new(name).map_err(|error| error.to_string())?;
+        let init = driver.get::<unsafe extern "C" fn(u32) -> c_int>(b"cuInit\0").map_err(|error| error.to_string())?;
+        let get_count =
+            driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0").map_err(|error| error.to_string())?;
+        let (mut count, mut status) = (0, init(0));
+        if status == 0 {
+            status = get_count(&mut count);
+        }
+        // The library stays loaded: closing it under a running driver is not safe.
+        std::mem::forget(driver);
+        if status == 0 { Ok(count) } else { Err(format!("it reports error {status}")) }
+    }
+}

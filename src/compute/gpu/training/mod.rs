@@ -1,0 +1,97 @@
+//! Training on a GPU: the transformer's forward pass in operations of our own, each with its backward pass. Autodiff links
+//! these.
+//!
+//! Computes what [`Decoder::forward`] computes of burn's operations, which would be some dozens where one of these is one or two launches; the GPU is faster than
+//! launches come. Products are of bf16 where the GPU knows it, as under PyTorch's autocast: weights, gradients and what is between the products are f32.
+//! Knows nothing of losses or optimizers.
+
+mod attention;
+mod head;
+mod matrix;
+mod norm;
+mod operation;
+mod product;
+mod select;
+mod swiglu;
+
+use burn::tensor::{Int, Tensor};
+
+use super::{BF16, F32, I32};
+use crate::compute::reference::transformer::AttentionShape;
+use crate::compute::{Decoder, Layer, Projection};
+use attention::Rows;
+use operation::Operand;
+
+pub use head::ScoredTokens;
+
+/// Hidden states after the last norm, of rows without padding at their start; `None` when the model is not f32 on a GPU.
+///
+/// # Shapes
+/// - tokens: `[rows, length]`
+/// - output: `[rows, length, hidden_size]`
+pub fn hidden(decoder: &Decoder, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
+    let [rows, length] = tokens.dims();
+    let table = decoder.embed_tokens.weight.val();
+    let width = table.dims()[1];
+    let mut x = select::select(&table, &tokens.clone().flatten(0, 1))?;
+    let rows_of = Rows::new(&Operand::new(&x)?, [rows, length], decoder.frequencies());
+    for layer in &decoder.layers {
+        let normed = norm::norm(&layer.input_layernorm, &x)?;
+        x = x + attended(layer, normed, &rows_of)?;
+        let normed = norm::norm(&layer.post_attention_layernorm, &x)?;
+        x = x + transformed(layer, normed)?;
+    }
+    Some(norm::norm(&decoder.norm, &x)?.reshape([rows, length, width]))
+}
+
+/// # Shapes
+/// - x, output: `[tokens, hidden_size]`
+fn attended(layer: &Layer, x: Tensor<2>, rows: &Rows) -> Option<Tensor<2>> {
+    let attention = &layer.self_attn;
+    let shape = AttentionShape::from_attention(attention);
+    let mut qkv = fused([&attention.q_proj, &attention.k_proj, &attention.v_proj], &x)?;
+    if let (Some(query_norm), Some(key_norm)) = (&attention.q_norm, &attention.k_norm) {
+        let tokens = qkv.dims()[0];
+        let [queries, keys] = [shape.query_width(), shape.key_width()];
+        let of_heads = |norm, first: usize, width: usize| -> Option<Tensor<2>> {
+            let heads = qkv.clone().narrow(1, first, width).reshape([tokens * width / shape.head_dim, shape.head_dim]);
+            Some(norm::norm(norm, &heads)?.reshape([tokens, width]))
+        };
+        let parts = [of_heads(query_norm, 0, queries)?, of_heads(key_norm, queries, keys)?, qkv.clone().narrow(1, queries + keys, keys)];
+        qkv = Tensor::cat(parts.to_vec(), 1);
+    }
+    fused([&attention.o_proj], &attention::attention(shape, &qkv, rows)?)
+}
+
+/// # Shapes
+/// - x, output: `[tokens, hidden_size]`
+fn transformed(layer: &Layer, x: Tensor<2>) -> Option<Tensor<2>> {
+    let gate_up = fused([&layer.mlp.gate_proj, &layer.mlp.up_proj], &x)?;
+    fused([&layer.mlp.down_proj], &swiglu::swiglu(&gate_up)?)
+}
+
+/// Projections of one input, beside each other.
+///
+/// # Shapes
+/// - x: `[tokens, in]`
+/// - output: `[tokens, out of all]`
+fn fused<const N: usize>(projections: [&Projection; N], x: &Tensor<2>) -> Option<Tensor<2>> {
+    let weights = projections.map(|projection| projection.weight.val());
+    let widths = weights.each_ref().map(|weight| weight.dims()[1]);
+    let mut out = product::products(x, &weights)?;
+    if projections.iter().any(|projection| projection.bias.is_some()) {
+        let bias = |(projection, width): (&&Projection, usize)| match &projection.bias {
+            Some(bias) => bias.val(),
+            None => Tensor::zeros([width], &x.device()),
+        };
+        out = out + Tensor::cat(projections.iter().zip(widths).map(bias).collect(), 0).unsqueeze();
+    }
+    if projections.iter().any(|projection| projection.adapter.is_some()) {
+        let adapted = |(projection, width): (&&Projection, usize)| match &projection.adapter {
+            Some(adapter) => adapter.forward(x.clone()),
+            None => Tensor::zeros([x.dims()[0], width], &x.device()),
+        };
+        out = out + Tensor::cat(projections.iter().zip(widths).map(adapted).collect(), 1);
+    }
+    Some(out)
+}

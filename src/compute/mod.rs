@@ -1,0 +1,50 @@
+//! How a model is computed.
+//!
+//! # Backends
+//!
+//! `training` and `generation` see one interface, [`Backend`], and no device: [`backend_for`] chooses once.
+//!
+//! | module | backend | computes |
+//! |---|---|---|
+//! | [`reference`] | [`TensorBackend`](reference::TensorBackend) | padded batches in burn's operations, gradients by autodiff, on any device |
+//! | [`cpu`] | [`CpuBackend`](cpu::CpuBackend) | sequences without padding in kernels of our own, with vectors and threads |
+//! | `gpu` | `GpuBackend` | the tensor backend with kernels of our own in place of its slow operations; a decoder of our own for sampling |
+//!
+//! # Forward passes
+//!
+//! One transformer is computed in five ways. The first is the reference: the simplest to read, and the one
+//! compared with Hugging Face's numbers. The others are faster, and a test holds each to the reference.
+//!
+//! | forward pass | where | used for | held to | by the test |
+//! |---|---|---|---|---|
+//! | **reference** | [`Decoder::forward`](reference::Decoder) | sampling and training where no other backend fits; the oracle of tests | Hugging Face transformers | `model.rs`, `families.rs`, `lora.rs`, `reward_model.rs` |
+//! | CPU sampling | [`CpuDecoder::forward`](cpu::CpuDecoder::forward) | `generate` | the reference | `generation.rs`, `cpu.rs` |
+//! | CPU training | [`CpuTraining`](cpu::CpuTraining) | logprobs, rewards, gradients | the reference and its autodiff | `gradients.rs`, `backends.rs`, `training.rs`, `rewards.rs` |
+//! | GPU sampling | `gpu::GpuDecoder::forward` | `generate` | the CPU's sampling, and golden files | `gpu.rs` |
+//! | GPU training | `gpu::hidden`, `gpu::ScoredTokens` | logprobs, rewards, gradients | the reference and its autodiff | `gradients.rs` (feature `cuda`), `gpu.rs` |
+//!
+//! # Layers
+//!
+//! Each folder has its own kernels (`cpu/kernels`, `gpu/kernels`), decoder (forward), backward pass (`training`)
+//! and cache, as far as it needs them. [`reference`] knows no accelerator. Knows nothing of Arrow tables, losses,
+//! sampling rules or the pipeline.
+
+mod backend;
+pub mod cpu;
+mod device;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+mod gradients;
+pub mod reference;
+mod span;
+mod update;
+
+pub use backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
+pub use cpu::{CpuCache, CpuDecoder, CpuGradients, CpuTraining, CpuWeights, PrefixGroup};
+pub use device::{DeviceChoice, backend_for, training_backend_for};
+#[cfg(feature = "gpu")]
+pub use gpu::{GpuCache, GpuDecoder, GpuElement, GpuSample, GpuSampling};
+pub use gradients::{Gradient, Gradients, ParameterState};
+pub use reference::{Attention, CausalLm, Decoder, KvCache, Layer, LowRank, Mlp, Padding, Placement, Projection, RewardModel};
+pub use span::Span;
+pub use update::{AdamW, RmsProp, Update};

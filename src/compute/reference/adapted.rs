@@ -1,0 +1,107 @@
+//! A language model with an adapter: loaded to be trained on a frozen base, saved.
+//!
+//! Knows the projections, not the purpose of training them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::low_rank::LowRank;
+use super::parameters;
+use super::projection::Projection;
+use super::transformer::CausalLm;
+use crate::model::adapter::{self, Factors};
+use crate::model::initialization::generator;
+use crate::model::parameters::{Sink, transpose};
+use crate::model::{AdapterConfig, Checkpoint, Dtype, ModelError, weights_writer};
+
+impl CausalLm {
+    /// Every projection but the head, under its name in a checkpoint, in the order of the parameters.
+    fn projections_mut(&mut self) -> impl Iterator<Item = (String, &mut Projection)> {
+        self.model.layers.iter_mut().enumerate().flat_map(|(index, layer)| {
+            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+            [
+                ("self_attn.q_proj", &mut attention.q_proj),
+                ("self_attn.k_proj", &mut attention.k_proj),
+                ("self_attn.v_proj", &mut attention.v_proj),
+                ("self_attn.o_proj", &mut attention.o_proj),
+                ("mlp.gate_proj", &mut mlp.gate_proj),
+                ("mlp.up_proj", &mut mlp.up_proj),
+                ("mlp.down_proj", &mut mlp.down_proj),
+            ]
+            .map(|(name, projection)| (format!("model.layers.{index}.{name}"), projection))
+        })
+    }
+
+    /// The model for one forward pass of training, with the adapter's dropout masks drawn from its seed and these numbers; without an adapter that
+    /// drops anything it is the model as it is.
+    pub fn with_dropout(&self, step: u64, item: u64) -> Self {
+        let mut model = self.clone();
+        for (number, (_, projection)) in (0..).zip(model.projections_mut()) {
+            projection.adapter = projection.adapter.take().map(|adapter| adapter.masked([step, item, number]));
+        }
+        model
+    }
+}
+
+impl Checkpoint {
+    /// The base, frozen, with an adapter to train: this checkpoint's own, or where it has none a fresh one that adds nothing yet.
+    ///
+    /// The same seed gives the same fresh adapter and the same dropout. Nothing else is held: the base is there once, and is the model without its adapter.
+    ///
+    /// # Errors
+    /// When this checkpoint's own adapter is another one than `config` says, or a file cannot be read any more.
+    pub fn load_adapted(&self, device: &Device, config: &AdapterConfig, seed: u64) -> Result<CausalLm, ModelError> {
+        if let Some(own) = self.adapter.as_ref().filter(|own| !self.same_adapter(&own.config, config)) {
+            let problem = format!("the adapter is {:?}, expected {config:?}", own.config);
+            return Err(ModelError::invalid(&own.folder, problem));
+        }
+        let unfilled = CausalLm::unfilled(&self.config, device);
+        let mut model = parameters::fill(unfilled, device, &mut |parameter| self.base_parameter(&parameter.name))?.no_grad();
+        let mut generator = generator(seed);
+        let mut id = self.parameters.len() as u64 + 1;
+        for (name, projection) in model.projections_mut().filter(|(name, _)| config.adapts(name)) {
+            let [from, to] = projection.weight.val().dims();
+            let factors = match &self.adapter {
+                Some(own) => own.factors(&name, from, to)?,
+                None => Factors::sample(from, to, config.rank, &mut generator),
+            };
+            projection.adapter = Some(LowRank::new(factors, [from, to], config, seed, id, device));
+            id += 2;
+        }
+        Ok(model)
+    }
+
+    /// Writes the adapter of `model`, which [`Checkpoint::load_adapted`] made by `config`, to `folder` in PEFT's format, the tokenizer
+    /// beside it. The folder of the base is left open: the bytes do not depend on it.
+    ///
+    /// # Errors
+    /// When the model has no such adapter, or a file cannot be written.
+    pub fn save_adapter(&self, folder: &Path, config: &AdapterConfig, model: &CausalLm) -> Result<(), ModelError> {
+        self.write_companions(folder)?;
+        config.write(folder, None)?;
+        let mut model = model.clone();
+        let adapters: HashMap<String, &mut Projection> = model.projections_mut().collect();
+        weights_writer::write_file(&folder.join(adapter::WEIGHTS), &config.parameters(&self.parameters), Dtype::F32, |sink| {
+            for name in self.parameters.iter().filter_map(|parameter| config.adapted(parameter)) {
+                let adapter = adapters.get(name).and_then(|projection| projection.adapter.as_ref());
+                let adapter =
+                    adapter.ok_or_else(|| ModelError::invalid(folder, format!("the model to be saved has no adapter at {name}")))?;
+                write_factor(adapter.lora_a.val(), name, sink)?;
+                write_factor(adapter.lora_b.val(), name, sink)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Hands over a matrix in PEFT's layout, the transpose of a model's.
+fn write_factor(factor: Tensor<2>, name: &str, sink: &mut Sink<'_>) -> Result<(), ModelError> {
+    let [rows, columns] = factor.dims();
+    match factor.try_into_vec_as::<f32>() {
+        Ok(values) => sink(transpose(&values, rows, columns)),
+        Err(error) => Err(ModelError::Device(format!("cannot read the adapter of {name} back: {error}"))),
+    }
+}

@@ -1,0 +1,30 @@
+//! The reference: the transformer in burn's operations, plain or with autodiff, on any device.
+//!
+//! Every other forward pass is held to it by tests. Knows no accelerator: another backend may replace [`TensorOperations`], never the other way round.
+
+mod adapted;
+pub(crate) mod backend;
+mod checkpoint;
+pub(crate) mod kv_cache;
+pub(crate) mod low_rank;
+pub(crate) mod named_tensors;
+pub(crate) mod operations;
+mod padded;
+pub(crate) mod parameters;
+pub(crate) mod placement;
+pub(crate) mod projection;
+pub(crate) mod reward_model;
+mod rotation;
+pub(crate) mod token_logprobs;
+pub(crate) mod transformer;
+
+pub use backend::TensorBackend;
+pub use kv_cache::KvCache;
+pub use low_rank::LowRank;
+pub(crate) use operations::scaled;
+pub use operations::{ReferenceOperations, TensorOperations};
+pub use padded::Padding;
+pub use placement::Placement;
+pub use projection::Projection;
+pub use reward_model::RewardModel;
+pub use transformer::{Attention, CausalLm, Decoder, Layer, Mlp};

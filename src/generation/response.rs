@@ -1,0 +1,74 @@
+//! A response while it is sampled. Knows nothing of models or of other responses.
+
+use super::{GenerationError, SampledToken, Sampler, Sampling};
+
+/// Why a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// With one of the end tokens, its last token.
+    Stop,
+    /// At the limit of new or total tokens, without an end token.
+    Length,
+}
+
+impl FinishReason {
+    /// `stop` or `length`, as in the responses table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// One response, active or finished.
+pub(super) struct ActiveResponse {
+    /// The row of its prompt.
+    pub(super) prompt: usize,
+    sampler: Sampler,
+    /// Those sampled so far.
+    pub(super) tokens: Vec<i32>,
+    /// Of these tokens, nats.
+    pub(super) logprob: f64,
+    /// The most tokens it may have.
+    pub(super) limit: usize,
+    /// `None` while it grows.
+    pub(super) finished: Option<FinishReason>,
+}
+
+impl ActiveResponse {
+    /// A response to the prompt in row `prompt`, of at most `limit` tokens, nothing of it sampled yet.
+    pub(super) fn new(prompt: usize, seed: [u8; 32], limit: usize) -> Self {
+        Self { prompt, sampler: Sampler::new(seed), tokens: Vec::new(), logprob: 0.0, limit, finished: None }
+    }
+
+    /// Samples the next token; nothing of the logits is left then.
+    pub(super) fn sample(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<(), GenerationError> {
+        let token = self.sampler.sample(logits, sampling).map_err(|(token, logit)| self.broken(token, logit))?;
+        self.accept(token, sampling);
+        Ok(())
+    }
+
+    /// The random number of its next token, for a sampler elsewhere: in [0, 1).
+    #[cfg(feature = "gpu")]
+    pub(super) fn uniform(&mut self) -> f32 {
+        // The nearest f32 may be 1.
+        (self.sampler.uniform() as f32).min(1.0_f32.next_down())
+    }
+
+    /// Takes its next token.
+    pub(super) fn accept(&mut self, token: SampledToken, sampling: &Sampling) {
+        self.tokens.push(token.token);
+        self.logprob += token.logprob;
+        if sampling.eos.contains(&token.token) {
+            self.finished = Some(FinishReason::Stop);
+        } else if self.tokens.len() >= self.limit {
+            self.finished = Some(FinishReason::Length);
+        }
+    }
+
+    /// The error of logits that are not finite: `token` is the first with such a logit.
+    pub(super) fn broken(&self, token: usize, logit: f32) -> GenerationError {
+        GenerationError::Logits { row: self.prompt, step: self.tokens.len(), token, logit }
+    }
+}
