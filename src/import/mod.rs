@@ -21,7 +21,7 @@ use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::pipeline::graph::{Graph, Input, Source, SourceKind};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::{self as spec, DatasetFormat, Format};
-use crate::store::{self, OutputKey, OutputKind, RunLock, State};
+use crate::store::{OutputKey, OutputKind, RunLock, State};
 
 pub use conversations::Conversations;
 pub use error::ImportError;
