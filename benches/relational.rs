@@ -101,7 +101,7 @@ fn task<'a>(graph: &'a Graph, place: &OutputKey) -> Result<(usize, &'a Task), St
 
 /// Puts the inputs where a run would have made them.
 fn bring_in(lock: &RunLock, prepared: &Prepared, tables: &Path) -> Result<(), Box<dyn Error>> {
-    import::bring_in(lock, &prepared.graph, &prepared.files)?;
+    import::import_tables(lock, &prepared.graph, &prepared.files)?;
     for (name, iteration) in [("pool", 1), ("responses", 2), ("rewards", 2)] {
         let place = OutputKey::table(name, Some(iteration));
         let (index, task) = task(&prepared.graph, &place)?;

@@ -1,4 +1,6 @@
-//! Calls into libraries that panic at some files that lie: the panic becomes an error. Our own code does not panic, and is not called from here.
+//! Calls into libraries that panic at corrupt files: the panic becomes an error.
+//!
+//! Our own code does not panic and is not called from here.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -7,7 +9,8 @@ thread_local! {
     static WITHIN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `call` gives, or what it said when it panicked; whatever it worked on is to be thrown away then.
+/// The result of `call`, or the message of its panic. After a panic, drop everything the call
+/// worked on.
 pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let before = WITHIN.replace(true);
     let result = catch_unwind(AssertUnwindSafe(call));
@@ -18,8 +21,8 @@ pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Keeps the process from reporting panics that become errors. To be called once, by whoever owns the process.
-pub fn hush() {
+/// Silences the reports of caught panics. The owner of the process calls it once.
+pub fn silence_caught_panics() {
     let report = take_hook();
     set_hook(Box::new(move |panic| {
         if !WITHIN.get() {

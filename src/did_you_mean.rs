@@ -1,8 +1,9 @@
-//! "did you mean": the nearest of the words that would have been right.
+//! "did you mean": the nearest of the known words.
 //!
 //! Knows strings only.
 
-/// The candidate nearest to `word`, if one is near enough to be meant: a third of its letters wrong, or cut short.
+/// The candidate nearest to `word`, if it is near enough: at most a third of its letters are wrong,
+/// or `word` is its beginning.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);
     let word = word.to_lowercase();

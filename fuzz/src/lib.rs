@@ -31,7 +31,7 @@ fn folder(target: &str, fill: fn(&Path)) -> PathBuf {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     let root = ROOT.get_or_init(|| {
         // A library's panic that becomes an error is none, to libFuzzer either.
-        optune::catch_panic::hush();
+        optune::catch_panic::silence_caught_panics();
         let memory = Path::new("/dev/shm");
         let parent = if std::env::var_os("TMPDIR").is_none() && memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
         parent.join(format!("optune-fuzz-{}", std::process::id()))

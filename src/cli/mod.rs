@@ -128,7 +128,10 @@ enum CliError {
 
 impl From<PipelineError> for CliError {
     fn from(error: PipelineError) -> Self {
-        Self::Input(error.to_string())
+        match error {
+            PipelineError::Invalid(_) => Self::Input(error.to_string()),
+            PipelineError::Internal(_) => Self::Failed(error.to_string()),
+        }
     }
 }
 
@@ -192,7 +195,7 @@ impl From<std::io::Error> for CliError {
 
 /// Runs the command in the process's arguments.
 pub fn main() -> ExitCode {
-    catch_panic::hush();
+    catch_panic::silence_caught_panics();
     let arguments = Arguments::parse();
     let runs = arguments.runs;
     let result = match arguments.command {

@@ -112,7 +112,7 @@ fn table(run: &Run, manifests: &[(OutputKey, Manifest)], name: &str, iteration: 
 }
 
 fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &OutputKey, name: &str) -> Result<Vec<Row>, CliError> {
-    let preferences = Preferences::read(name, table(run, manifests, name, place.iteration)?)?;
+    let preferences = Preferences::from_batches(name, table(run, manifests, name, place.iteration)?)?;
     let mut texts: HashMap<String, _> = preferences.into_iter().map(|preference| (preference.id.clone(), preference)).collect();
     let mut rows = Vec::new();
     for batch in run.read_table(place, Some(TableKind::Pairs))? {
@@ -120,15 +120,15 @@ fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &Output
             let found = texts.remove(&pair.prompt_id);
             let found = found.ok_or_else(|| CliError::Failed(format!("pair {}: not in the table {name} of the run", pair.prompt_id)))?;
             let (weight, margin) = (pair.weight, pair.reward_gap);
-            rows.push(Row { asked: found.asked, chosen: found.chosen, rejected: found.rejected, weight, margin });
+            rows.push(Row { asked: found.prompt, chosen: found.chosen, rejected: found.rejected, weight, margin });
         }
     }
     Ok(rows)
 }
 
 fn of_responses(run: &Run, manifests: &[(OutputKey, Manifest)], place: &OutputKey, wanted: &Wanted) -> Result<Vec<Row>, CliError> {
-    let prompts = Prompts::read(&wanted.prompts, table(run, manifests, &wanted.prompts, place.iteration)?)?;
-    let asked: HashMap<&str, &PromptContent> = prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.asked)).collect();
+    let prompts = Prompts::from_batches(&wanted.prompts, table(run, manifests, &wanted.prompts, place.iteration)?)?;
+    let asked: HashMap<&str, &PromptContent> = prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.content)).collect();
     let session = Session::over_run(run)?;
     session.register_batches("exported_pairs", run.read_table(place, Some(TableKind::Pairs))?)?;
     let batches = session.query(&format!(

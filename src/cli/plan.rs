@@ -92,7 +92,7 @@ fn show_sql(graph: &Graph) -> Result<(), CliError> {
 
 /// The SQL that says what a relational task makes; none for the others.
 fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
-    use crate::pipeline::graph::{RewardSource, SourceKind};
+    use crate::pipeline::graph::{Reward, SourceKind};
     match &task.operator {
         Operator::Select(settings) => {
             Some(operators::select::sql(settings, task.iteration.unwrap_or(0), None, task.input(Slot::Pool).is_some()))
@@ -102,8 +102,8 @@ fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
         Operator::Sql(settings) => Some(settings.query.text.trim().to_string()),
         Operator::Score(_) => match graph.source(task.input(Slot::Reward)?).map(|source| &source.kind) {
             Some(SourceKind::Reward { reward }) => {
-                let queries = reward.sources().filter_map(|source| match source {
-                    RewardSource::Sql(sql) => Some(sql.trim().to_string()),
+                let queries = reward.leaves().into_iter().filter_map(|leaf| match leaf {
+                    Reward::Sql(sql) => Some(sql.trim().to_string()),
                     _ => None,
                 });
                 Some(queries.collect::<Vec<_>>().join(";\n")).filter(|queries| !queries.is_empty())

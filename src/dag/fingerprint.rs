@@ -1,6 +1,7 @@
-//! Fingerprints: what an output was made of, as one hash.
+//! Fingerprints: one hash for everything behind an output.
 //!
-//! Two nodes with the same recipe make the same output, so either may use the other's. Knows nothing of files, Arrow or burn.
+//! Two nodes with the same recipe make the same output, so both can use either one. Knows nothing
+//! of files, Arrow or burn.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,8 +9,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The blake3 hash of a [`Recipe`] or of an outside file, in lower-case hexadecimal. It names files and folders, so one that is read from a
-/// file is nothing else.
+/// The blake3 hash of a [`Recipe`] or of an outside file, in lower-case hexadecimal. It names files
+/// and folders; deserialization accepts nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(String);
@@ -30,8 +31,8 @@ impl From<Fingerprint> for String {
 }
 
 impl Fingerprint {
-    /// The fingerprint that is the hash of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
+    /// The hash of `bytes`.
+    pub fn from_contents(bytes: &[u8]) -> Self {
         Self(blake3::hash(bytes).to_hex().to_string())
     }
 
@@ -58,14 +59,15 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// Everything that decides what a node's output is, and nothing else: no paths, no names, no resources.
+/// Everything with an effect on the output of a node, and nothing else: no paths, no names, no
+/// resources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// The operator's name, as in the pipeline file.
     pub operator: String,
     /// Raised whenever the operator's output changes for the same inputs and settings.
     pub version: u32,
-    /// The seed and the iteration, where the operator draws random numbers from them.
+    /// The seed and the iteration, for operators with random draws.
     pub seed: Option<(u64, u32)>,
     /// The operator's settings with every default written out.
     pub settings: BTreeMap<String, Value>,
@@ -74,13 +76,15 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The hash over all of the recipe. Maps are ordered and JSON numbers print shortest-round-trip, so the text is canonical.
+    /// The hash of the whole recipe. Maps are ordered and JSON numbers print shortest-round-trip,
+    /// so the text is canonical.
     pub fn fingerprint(&self) -> Fingerprint {
-        // Strings, numbers and maps with string keys always serialise.
-        Fingerprint::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
+        let text = serde_json::to_string(self);
+        debug_assert!(text.is_ok(), "strings, numbers and maps with string keys always serialize");
+        Fingerprint::from_contents(text.unwrap_or_default().as_bytes())
     }
 
-    /// What differs from an `older` recipe, one readable phrase a difference; empty when nothing does.
+    /// The differences from an `older` recipe, one readable phrase each; empty for equal recipes.
     pub fn differences_from(&self, older: &Recipe) -> Vec<String> {
         let mut differences = Vec::new();
         if self.operator != older.operator {

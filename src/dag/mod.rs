@@ -1,4 +1,4 @@
-//! The graph of a run, without its meaning: fingerprints, and in which order nodes run.
+//! The graph of a run without its meaning: fingerprints, and the order of nodes.
 //!
 //! Knows nothing of Arrow, burn, or files.
 

@@ -1,44 +1,45 @@
-//! Running the nodes of a graph in an order that respects their needs.
+//! Runs the nodes of a graph, each after its needs.
 //!
-//! Heavy nodes share one device lane and run one at a time; light ones run beside them. A node that fails takes down only
-//! what needs it. What a node does is the caller's business: this file sees indices and results.
+//! Heavy nodes share one device lane and run one at a time; light nodes run beside them. A failed
+//! node blocks only the nodes with a need for it. The caller runs the nodes: this file knows
+//! indices and results only.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
-/// What a node occupies while it runs.
+/// The lane of a node: nodes of the same lane share its capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// The one GPU, or all cores of the CPU.
     Device,
-    /// A thread beside it.
+    /// A thread beside the device.
     Relational,
-    /// A server elsewhere; here, a thread that mostly waits. One at a time, so that no node has a server load another policy under the
-    /// node that it answers.
+    /// A thread waiting for a remote server. One at a time: a second node could load another policy
+    /// into the server of the first.
     Server,
 }
 
 /// One node as the scheduler sees it.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Indices of the steps whose results this one reads.
+    /// Indices of the steps with inputs for this one.
     pub needs: Vec<usize>,
-    /// What it occupies.
+    /// Its lane.
     pub lane: Lane,
 }
 
-/// How a node ended.
+/// The end of a node.
 #[derive(Debug)]
 pub enum Outcome<E> {
     /// It finished.
     Done,
     /// It returned an error.
     Failed(E),
-    /// It panicked, with this message: a bug, but not one that should lose the other nodes' work.
+    /// It panicked with this message: a bug, but without loss of the work of other nodes.
     Panicked(String),
-    /// It was not started, because this step of its needs did not finish.
+    /// Not started: this step among its needs did not finish.
     Blocked(usize),
-    /// It was not started, because the run was asked to stop.
+    /// Not started: the run was asked to stop.
     Stopped,
 }
 
@@ -49,13 +50,13 @@ impl<E> Outcome<E> {
     }
 }
 
-/// How many relational nodes run at once. They are short and the device node wants the cores.
+/// Relational nodes at the same time. They are short, and the device node needs the cores.
 const RELATIONAL_LANES: usize = 1;
 
-/// Runs every step once its needs are done, and returns one outcome a step.
+/// Runs every step after its needs, and returns one outcome for each step.
 ///
-/// Among steps that could start, the earliest in the list starts first, so that equal runs start their nodes in the same order.
-/// When `stopped` answers true no further step is started; those running are waited for.
+/// Among the ready steps the first in the list starts first, for the same order in equal runs.
+/// After `stopped` returns true no further step starts; running steps finish.
 pub fn schedule<E: Send>(
     steps: &[Step],
     stopped: &(dyn Fn() -> bool + Sync),

@@ -1,4 +1,5 @@
-//! Conversations as an Arrow column: lists of role and content, as TRL and chat templates have them.
+//! Conversations as an Arrow column: lists of role and content, the fields of TRL and of chat
+//! templates.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Fields};
 
 use crate::model::Message;
 
-/// A column of conversations in the making.
+/// The builder of a column of conversations.
 pub struct Conversations(ListBuilder<StructBuilder>);
 
 impl Default for Conversations {
@@ -24,6 +25,7 @@ impl Conversations {
     pub fn append(&mut self, messages: Option<&[Message]>) {
         for message in messages.unwrap_or_default() {
             for (index, text) in [&message.role, &message.content].into_iter().enumerate() {
+                // `default` made both fields with this type.
                 if let Some(texts) = self.0.values().field_builder::<StringBuilder>(index) {
                     texts.append_value(text);
                 }

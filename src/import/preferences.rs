@@ -1,73 +1,81 @@
-//! Preferences as users bring them: a prompt, a response to prefer and one to avoid.
+//! Tables of preferences: a prompt, a response to prefer and one to avoid.
 //!
-//! Knows the table's columns; not what is trained on them, nor any tokenizer.
+//! Knows the table's columns. Knows no training and no tokenizer.
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
-use super::prompts::{asked, ids};
-use crate::import::ImportError;
+use super::error::ImportError;
+use super::prompts::{contents, ids};
 use crate::model::PromptContent;
 
 /// One row of a table of preferences.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preference {
-    /// Its name, unique in the table: the prompt's id, followed by `#2`, `#3`, … for further pairs of one prompt.
+    /// Its name, unique in the table: the prompt's id, followed by `#2`, `#3`, … for further pairs
+    /// of one prompt.
     pub id: String,
-    /// What is asked.
-    pub asked: PromptContent,
+    /// The prompt's text or messages.
+    pub prompt: PromptContent,
     /// The response to prefer.
     pub chosen: String,
     /// The response to avoid.
     pub rejected: String,
-    /// `chosen_score` − `rejected_score`, else `reward_gap`, where the table has them; not checked for its sign.
+    /// `chosen_score` − `rejected_score`, else `reward_gap`, if the table has them. Its sign is not
+    /// checked.
     pub reward_gap: Option<f64>,
-    /// The column `weight`, where the table has it: finite, from 0.
+    /// The column `weight`, if the table has it: finite, from 0.
     pub weight: Option<f64>,
 }
 
-/// A table of preferences, checked, in the order of their ids. The order of the table's rows does not matter.
+/// A checked table of preferences, in the order of their ids. The order of the table's rows does
+/// not matter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preferences(Vec<Preference>);
 
 impl Preferences {
-    /// Checks a user's table; `name` is for errors. Columns: `prompt` or `messages`, `chosen`, `rejected`; maybe `prompt_id`,
-    /// `chosen_score` and `rejected_score`, `reward_gap`, `weight`. A missing `prompt_id` is the blake3 of what is asked.
+    /// Checks a user's table; `name` is for errors. Columns: `prompt` or `messages`, `chosen`,
+    /// `rejected`; maybe `prompt_id`, `chosen_score` and `rejected_score`, `reward_gap`, `weight`.
+    /// A missing `prompt_id` becomes the blake3 hash of the prompt.
     ///
     /// # Errors
-    /// A column that is missing or of another type, a row without a prompt or a response, a number that is not finite, a weight below
-    /// 0, no rows at all; with the row.
-    pub fn read(name: &str, batches: Vec<RecordBatch>) -> Result<Self, ImportError> {
-        Self::read_rows(&|row| format!("table {name}, row {row}"), name, &batches)
+    /// A column is missing or has another type; a row has no prompt or no response; a number is not
+    /// finite; a weight is below 0; there are no rows. The error names the row.
+    pub fn from_batches(name: &str, batches: Vec<RecordBatch>) -> Result<Self, ImportError> {
+        Self::from_located_batches(&|row| format!("table {name}, row {row}"), name, &batches)
     }
 
-    /// As [`Self::read`]; `place` says in an error where a row (from 0) is.
-    pub(super) fn read_rows(place: &dyn Fn(usize) -> String, name: &str, batches: &[RecordBatch]) -> Result<Self, ImportError> {
+    /// As [`Self::from_batches`]; `location` names a row (from 0) in an error.
+    pub(super) fn from_located_batches(
+        location: &dyn Fn(usize) -> String,
+        name: &str,
+        batches: &[RecordBatch],
+    ) -> Result<Self, ImportError> {
         let mut rows = Vec::new();
         for batch in batches {
-            let columns = Columns::of(name, batch)?;
-            let asked = asked(place, name, rows.len(), batch)?;
-            let ids = ids(batch, &asked)?;
-            for (index, (id, asked)) in ids.as_string::<i32>().iter().zip(asked).enumerate() {
-                let at = |problem: String| ImportError::Input(format!("{}: {problem}", place(rows.len())));
+            let columns = Columns::new(name, batch)?;
+            let prompts = contents(location, name, rows.len(), batch)?;
+            let ids = ids(batch, &prompts)?;
+            for (index, (id, prompt)) in ids.as_string::<i32>().iter().zip(prompts).enumerate() {
+                let at = |problem: String| ImportError::Input(format!("{}: {problem}", location(rows.len())));
                 let id = id.filter(|id| !id.is_empty()).ok_or_else(|| at("expected a prompt_id, found none".to_string()))?;
-                rows.push(columns.row(index, id.to_string(), asked).map_err(at)?);
+                rows.push(columns.row(index, id.to_string(), prompt).map_err(at)?);
             }
         }
         if rows.is_empty() {
             return Err(ImportError::Input(format!("table {name}: expected at least one preference, found none")));
         }
-        named_apart(name, &mut rows)?;
+        number_pairs(name, &mut rows)?;
         Ok(Self(rows))
     }
 
-    /// How many there are.
+    /// The number of preferences.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none; a table that was read has some.
+    /// Whether there are none. A checked table has at least one.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -87,8 +95,9 @@ impl IntoIterator for Preferences {
     }
 }
 
-/// Sorts the rows and numbers those that share a prompt's id, by what they say: so the table's order does not matter.
-fn named_apart(name: &str, rows: &mut [Preference]) -> Result<(), ImportError> {
+/// Sorts the rows by their contents and numbers those with the same prompt id, so the table's order
+/// does not matter.
+fn number_pairs(name: &str, rows: &mut [Preference]) -> Result<(), ImportError> {
     let number = |value: Option<f64>| value.map_or(u64::MAX, f64::to_bits);
     let key = |row: &Preference| (row.id.clone(), row.chosen.clone(), row.rejected.clone(), number(row.reward_gap), number(row.weight));
     rows.sort_by_cached_key(key);
@@ -117,7 +126,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(name: &str, batch: &RecordBatch) -> Result<Self, ImportError> {
+    fn new(name: &str, batch: &RecordBatch) -> Result<Self, ImportError> {
         let of_type = |column: &str, array: &ArrayRef, expected: &str| {
             ImportError::Input(format!("table {name}: {column}: expected {expected}, found {}", array.data_type()))
         };
@@ -149,23 +158,25 @@ impl Columns {
         })
     }
 
-    fn row(&self, index: usize, id: String, asked: PromptContent) -> Result<Preference, String> {
-        let text = |column: &str, texts: &StringArray| match texts.is_valid(index) {
-            true => Ok(texts.value(index).to_string()),
-            false => Err(format!("{column}: expected a response, found null")),
+    fn row(&self, index: usize, id: String, prompt: PromptContent) -> Result<Preference, String> {
+        let text = |column: &str, texts: &StringArray| {
+            if texts.is_null(index) {
+                return Err(format!("{column}: expected a response, found null"));
+            }
+            Ok(texts.value(index).to_string())
         };
         let number = |column: &str, numbers: &Float64Array| match numbers.is_valid(index).then(|| numbers.value(index)) {
             Some(number) if !number.is_finite() => Err(format!("{column}: expected a finite number, found {number}")),
             number => Ok(number),
         };
-        let of_scores = match &self.scores {
+        let scores = match &self.scores {
             Some((chosen, rejected)) => number("chosen_score", chosen)?.zip(number("rejected_score", rejected)?),
             None => None,
         };
         let column = |name: &str, numbers: &Option<Float64Array>| numbers.as_ref().map_or(Ok(None), |numbers| number(name, numbers));
         let reward_gap = column("reward_gap", &self.reward_gap)?;
         let weight = column("weight", &self.weight)?;
-        if let Some((chosen, rejected)) = of_scores.filter(|(chosen, rejected)| !(chosen - rejected).is_finite()) {
+        if let Some((chosen, rejected)) = scores.filter(|(chosen, rejected)| !(chosen - rejected).is_finite()) {
             return Err(format!("expected scores whose difference is a finite number, found {chosen:e} and {rejected:e}"));
         }
         if let Some(weight) = weight.filter(|weight| *weight < 0.0) {
@@ -173,10 +184,10 @@ impl Columns {
         }
         Ok(Preference {
             id,
-            asked,
+            prompt,
             chosen: text("chosen", &self.chosen)?,
             rejected: text("rejected", &self.rejected)?,
-            reward_gap: of_scores.map(|(chosen, rejected)| chosen - rejected).or(reward_gap),
+            reward_gap: scores.map(|(chosen, rejected)| chosen - rejected).or(reward_gap),
             weight,
         })
     }

@@ -1,15 +1,15 @@
 //! evaluate: the policy's responses beside the baseline's, prompt by prompt.
 //!
-//! Responses and rewards of both come from `generate` and `score` nodes of their own; this joins them and adds the responses'
-//! NLL under the initial policy.
+//! The responses and rewards of both come from `generate` and `score` tasks. This joins them, and
+//! adds the responses' NLL under the initial policy.
 
 use std::collections::HashMap;
 
-use arrow::array::{AsArray, ListArray, RecordBatch};
-use arrow::compute::concat_batches;
+use arrow::array::{AsArray, ListArray, RecordBatch, UInt64Array};
+use arrow::compute::{concat_batches, take};
 use burn::tensor::Device;
 
-use super::reference::BATCH_SIZE;
+use super::support::rows::unsigned;
 use super::support::tensors;
 use super::{Context, OperatorError, Summary};
 use crate::model::CausalLm;
@@ -17,21 +17,30 @@ use crate::pipeline::slot::Slot;
 use crate::tables::{FinishReason, Outcome, TableKind, evaluation, responses, rewards};
 use crate::training::{self, Responses};
 
-/// Responses with an NLL computed at once, between two looks at whether to stop.
+/// Responses in one computation of NLLs, between two checks for a stop.
 const RESPONSES_PER_PART: usize = 512;
 
-/// One row a held-out prompt that both models could answer.
+/// Sequences in one batch of the model, unless the node's resources set another number.
+const BATCH_SIZE: usize = 32;
+
+/// This module in internal errors.
+const PLACE: &str = "operators::evaluate";
+
+/// Writes one row a held-out prompt with a scored response of both models.
 pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
     let policy_table = concat_batches(&responses::schema(), &context.batches(Slot::Responses)?)?;
     let baseline_table = concat_batches(&responses::schema(), &context.batches(Slot::BaselineResponses)?)?;
     let total = policy_table.num_rows() + baseline_table.num_rows();
     context.progress.started(&context.task.label(), "responses", 0, total as u64);
-    let mut initial = Initial::load(context)?;
-    let policy = Answers::read(&policy_table, context.rows(Slot::Rewards, rewards::rows)?, initial.nll(context, &policy_table)?)?;
-    let baseline =
-        Answers::read(&baseline_table, context.rows(Slot::BaselineRewards, rewards::rows)?, initial.nll(context, &baseline_table)?)?;
-    let mut rows: Vec<evaluation::Row> =
-        policy.0.iter().filter_map(|(prompt_id, answers)| Some(row(prompt_id, answers, baseline.0.get(prompt_id)?))).collect();
+    let mut initial = InitialPolicy::load(context)?;
+    let policy = scored(&policy_table, context.rows(Slot::Rewards, rewards::rows)?, initial.nll(context, &policy_table)?)?;
+    let baseline = scored(&baseline_table, context.rows(Slot::BaselineRewards, rewards::rows)?, initial.nll(context, &baseline_table)?)?;
+    let mut rows = Vec::new();
+    for (prompt_id, responses) in &policy {
+        if let Some(baseline) = baseline.get(prompt_id) {
+            rows.push(row(prompt_id, responses, baseline)?);
+        }
+    }
     rows.sort_by(|a, b| a.prompt_id.cmp(&b.prompt_id));
     let count = |outcome| rows.iter().filter(|row| row.outcome == outcome).count() as i64;
     let (wins, losses, total) = (count(Outcome::Win), count(Outcome::Loss), rows.len() as i64);
@@ -48,11 +57,11 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
     Ok(Summary { text, tokens: initial.tokens })
 }
 
-/// Which response: prompt_id and response_index.
+/// The prompt_id and response_index of a response.
 type Key = (String, i32);
 
 /// One response with its reward.
-struct Answer {
+struct ScoredResponse {
     index: i32,
     text: String,
     reward: f64,
@@ -61,56 +70,65 @@ struct Answer {
     nll: f64,
 }
 
-/// The scored responses of each prompt, in the order of their index.
-struct Answers(HashMap<String, Vec<Answer>>);
-
-impl Answers {
-    fn read(table: &RecordBatch, rewards: Vec<rewards::Row>, nll: HashMap<Key, f64>) -> Result<Self, OperatorError> {
-        let rewards: HashMap<Key, f64> =
-            rewards.into_iter().filter_map(|row| Some(((row.prompt_id, row.response_index), row.reward?))).collect();
-        let mut answers: HashMap<String, Vec<Answer>> = HashMap::new();
-        for row in responses::rows(table)? {
-            let (token_count, truncated) = (response_length(&row) as f64, row.finish_reason == FinishReason::Length);
-            let key = (row.prompt_id, row.response_index);
-            let (Some(&reward), Some(&nll)) = (rewards.get(&key), nll.get(&key)) else { continue };
-            let answer = Answer { index: row.response_index, text: row.text, reward, token_count, truncated, nll };
-            answers.entry(key.0).or_default().push(answer);
-        }
-        answers.values_mut().for_each(|answers| answers.sort_by_key(|answer| answer.index));
-        Ok(Self(answers))
+/// The scored responses of each prompt, in the order of their index. Responses without a reward are
+/// left out.
+fn scored(
+    table: &RecordBatch,
+    rewards: Vec<rewards::Row>,
+    nll: HashMap<Key, f64>,
+) -> Result<HashMap<String, Vec<ScoredResponse>>, OperatorError> {
+    let rewards: HashMap<Key, f64> =
+        rewards.into_iter().filter_map(|row| Some(((row.prompt_id, row.response_index), row.reward?))).collect();
+    let mut scored: HashMap<String, Vec<ScoredResponse>> = HashMap::new();
+    for row in responses::rows(table)? {
+        let token_count = response_length(&row)? as f64;
+        let truncated = row.finish_reason == FinishReason::Length;
+        let key = (row.prompt_id, row.response_index);
+        let Some(&reward) = rewards.get(&key) else { continue };
+        let problem = || OperatorError::internal(PLACE, format!("response {} to prompt {} has a reward but no NLL", key.1, key.0));
+        let nll = *nll.get(&key).ok_or_else(problem)?;
+        let response = ScoredResponse { index: row.response_index, text: row.text, reward, token_count, truncated, nll };
+        scored.entry(key.0).or_default().push(response);
     }
+    scored.values_mut().for_each(|responses| responses.sort_by_key(|response| response.index));
+    Ok(scored)
 }
 
 /// Tokens of a response, without its prompt's.
-fn response_length(row: &responses::Row) -> usize {
-    row.token_ids.len().saturating_sub(usize::try_from(row.prompt_token_count).unwrap_or(0))
+fn response_length(row: &responses::Row) -> Result<usize, OperatorError> {
+    Ok(row.token_ids.len().saturating_sub(unsigned(row.prompt_token_count, PLACE)?))
 }
 
-fn row(prompt_id: &str, policy: &[Answer], baseline: &[Answer]) -> evaluation::Row {
-    let mean = |answers: &[Answer], value: fn(&Answer) -> f64| answers.iter().map(value).sum::<f64>() / answers.len().max(1) as f64;
-    let (reward, baseline_reward) = (mean(policy, |a| a.reward), mean(baseline, |a| a.reward));
-    let text = |answers: &[Answer]| answers.first().map(|answer| answer.text.clone()).unwrap_or_default();
+/// The row of a prompt with at least one response of both models.
+fn row(prompt_id: &str, policy: &[ScoredResponse], baseline: &[ScoredResponse]) -> Result<evaluation::Row, OperatorError> {
+    let (Some(first), Some(baseline_first)) = (policy.first(), baseline.first()) else {
+        return Err(OperatorError::internal(PLACE, format!("prompt {prompt_id} has no scored response")));
+    };
+    let mean =
+        |responses: &[ScoredResponse], value: fn(&ScoredResponse) -> f64| responses.iter().map(value).sum::<f64>() / responses.len() as f64;
+    let reward = mean(policy, |response| response.reward);
+    let baseline_reward = mean(baseline, |response| response.reward);
     let outcome = match reward.total_cmp(&baseline_reward) {
         std::cmp::Ordering::Greater => Outcome::Win,
         std::cmp::Ordering::Equal => Outcome::Tie,
         std::cmp::Ordering::Less => Outcome::Loss,
     };
-    evaluation::Row {
+    Ok(evaluation::Row {
         prompt_id: prompt_id.to_string(),
         reward,
         baseline_reward,
         outcome,
-        text: text(policy),
-        baseline_text: text(baseline),
-        token_count: mean(policy, |a| a.token_count),
-        truncated: mean(policy, |a| f64::from(u8::from(a.truncated))),
-        nll_initial: mean(policy, |a| a.nll),
-        baseline_nll_initial: mean(baseline, |a| a.nll),
-    }
+        text: first.text.clone(),
+        baseline_text: baseline_first.text.clone(),
+        token_count: mean(policy, |response| response.token_count),
+        truncated: mean(policy, |response| f64::from(u8::from(response.truncated))),
+        nll_initial: mean(policy, |response| response.nll),
+        baseline_nll_initial: mean(baseline, |response| response.nll),
+    })
 }
 
-/// The initial policy, and how much it has read.
-struct Initial {
+/// The initial policy, and its work so far.
+struct InitialPolicy {
     model: CausalLm,
     device: Device,
     batch_size: usize,
@@ -118,7 +136,7 @@ struct Initial {
     tokens: u64,
 }
 
-impl Initial {
+impl InitialPolicy {
     fn load(context: &Context) -> Result<Self, OperatorError> {
         let device = context.device()?;
         let model = context.checkpoint(Slot::Initial)?.load(&device)?;
@@ -133,15 +151,16 @@ impl Initial {
         let mut nll = HashMap::new();
         for chunk in answered.chunks(RESPONSES_PER_PART) {
             context.check_stopped()?;
-            let indices = arrow::array::UInt64Array::from_iter_values(chunk.iter().map(|row| *row as u64));
-            let lists = arrow::compute::take(responses::token_ids(table)?, &indices, None)?;
+            let indices = UInt64Array::from_iter_values(chunk.iter().map(|row| *row as u64));
+            let lists = take(responses::token_ids(table)?, &indices, None)?;
             let lists: &ListArray = lists.as_list();
-            let counts = chunk.iter().map(|row| usize::try_from(rows[*row].prompt_token_count).unwrap_or(0)).collect();
+            let counts = chunk.iter().map(|row| unsigned(rows[*row].prompt_token_count, PLACE));
+            let counts = counts.collect::<Result<Vec<_>, OperatorError>>()?;
             let sequences = Responses::new(tensors::sequences(lists, &self.device)?, counts)?;
             let all: Vec<usize> = (0..chunk.len()).collect();
             let logprobs = training::response_logprobs(&self.model, &sequences, &all, self.batch_size)?;
             for (row, logprob) in chunk.iter().map(|row| &rows[*row]).zip(logprobs) {
-                nll.insert((row.prompt_id.clone(), row.response_index), -logprob / response_length(row).max(1) as f64);
+                nll.insert((row.prompt_id.clone(), row.response_index), -logprob / response_length(row)?.max(1) as f64);
             }
             self.responses += chunk.len() as u64;
             self.tokens += sequences.token_count(&all) as u64;

@@ -1,42 +1,68 @@
-//! The operators, one file each, in the order data flows through them.
+//! The operators, in the order of the data flow.
 //!
 //! ```text
-//! sft ─▶ reward_model ─▶ rank ─▶ select ─▶ generate ─▶ score ─▶ merge ─▶ pair ─▶ reference ─▶ train ─▶ evaluate      sql: anywhere
+//! sft ─▶ reward_model ─▶ rank
+//!   ─▶ select ─▶ generate ─▶ score ─▶ merge ─▶ pair ─▶ reference ─▶ train ─▶ evaluate
+//! sql: anywhere
 //! ```
 //!
-//! A stage reads tables and models that the store verified, and writes one output through it, part by part where it is long.
-//! This is the only place that sees both Arrow and burn. Stages know nothing of each other, of the schedule, or of the terminal.
+//! An operator reads tables and models verified by the store. It writes one output through the
+//! store, part by part where it is long. Only this module sees both Arrow and burn. Operators know
+//! neither each other, nor the schedule, nor the terminal.
 
-mod evaluate;
-mod generate;
-pub mod merge;
-pub mod pair;
-mod rank;
-mod reference;
-mod reward_model;
-mod score;
-pub mod select;
+// A policy: imitates demonstrations.
 mod sft;
-mod sql;
-pub mod support;
+
+// A reward model: trained on preferences.
+mod reward_model;
+
+// A table: the reward model's rewards of held-out preferences.
+mod rank;
+
+// A table: the prompts of this iteration.
+pub mod select;
+
+// A table: responses of a policy to the selected prompts.
+mod generate;
+
+// A table: the rewards of responses.
+mod score;
+
+// A table: the pool of scored responses, new and carried over.
+pub mod merge;
+
+// A table: a chosen and a rejected response of each prompt.
+pub mod pair;
+
+// A table: the pairs with the logprobs of the reference model.
+mod reference;
+
+// A policy: trained on pairs.
 mod train;
+
+// A table: the policy's responses beside those of a baseline.
+mod evaluate;
+
+// A table of the user's own: the rows of a query.
+mod sql;
+
+// Shared by all operators.
+pub mod support;
 
 pub use support::{Context, DatasetFormats, OperatorError, Progress, Silent, check, device_choice, recipe, training_recipe};
 
-use support::reward_tree::Reward;
-
-use crate::import::Prompt;
-
 use crate::dag::schedule::Lane;
+use crate::import::{Preference, Prompt};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
+use support::reward_tree;
 
-/// What a finished stage says of itself.
+/// The result of a finished operator, for people.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// A few words for people.
+    /// A few words.
     pub text: String,
-    /// Tokens generated or trained on by this call; 0 for relational stages.
+    /// Tokens generated or trained on by this call; 0 for relational operators.
     pub tokens: u64,
 }
 
@@ -46,7 +72,8 @@ impl Summary {
     }
 }
 
-/// The operator's version, part of every fingerprint: raised when its output changes for the same inputs and settings.
+/// The operator's version, part of every fingerprint: raised when its output changes for the same
+/// inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
         Operator::Generate(_) | Operator::Reference => 4,
@@ -60,25 +87,28 @@ pub fn version(operator: &Operator) -> u32 {
     }
 }
 
-/// What a task of the graph occupies while it runs.
+/// The lane of the schedule for a task of the graph.
 pub fn lane(graph: &Graph, task: &Task) -> Lane {
     match &task.operator {
         Operator::Generate(settings) if settings.engine.is_some() => Lane::Server,
         Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Lane::Device,
         Operator::RewardModel(_) | Operator::Rank(_) => Lane::Device,
-        Operator::Score(_) => match Reward::of(graph, task) {
+        Operator::Score(_) => match reward_tree::resolve(graph, task) {
             Ok(reward) if reward.has_model() => Lane::Device,
-            Ok(reward) if !reward.is_relational() => Lane::Server,
-            _ => Lane::Relational,
+            Ok(reward) if reward.is_relational() => Lane::Relational,
+            Ok(_) => Lane::Server,
+            // The task resolves its reward too, and reports this error.
+            Err(_) => Lane::Relational,
         },
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Lane::Relational,
     }
 }
 
-/// Runs the task of `context` from wherever it was left to its end.
+/// Runs the task of `context` to its end, from where an earlier run left it.
 ///
 /// # Errors
-/// What went wrong, or [`OperatorError::Stopped`] when the run was asked to stop; everything committed until then is kept.
+/// The problem, or [`OperatorError::Stopped`] when the run was asked to stop. Everything committed
+/// until then stays.
 pub fn run(context: &Context) -> Result<Summary, OperatorError> {
     match &context.task.operator {
         Operator::Select(settings) => select::run(context, settings),

@@ -1,26 +1,27 @@
-//! rank: what a reward model makes of the preferences that were held out of its training. Comes with every `reward_model` node, as
-//! `<node>_ranking`.
+//! rank: the rewards of a reward model for the preferences held out of its training. Every
+//! `reward_model` node has one, as `<node>_ranking`.
 
-use super::support::comparisons::{Comparisons, Part};
-use super::{Context, OperatorError, Summary};
+use super::support::comparisons::{Comparisons, Split};
+use super::{Context, OperatorError, Preference, Summary};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::training::Rank;
+use crate::pipeline::spec::rank::Rank;
 use crate::tables::{TableKind, ranking};
 use crate::training;
 
-/// Preferences in one part, unless the node's resources say otherwise.
+/// Preferences in one part, unless the node's resources set another number.
 const PREFERENCES_PER_PART: usize = 256;
 
-/// Conversations that go through the model together, unless the node's resources say otherwise.
+/// Conversations in one batch of the model, unless the node's resources set another number.
 const BATCH_SIZE: usize = 16;
 
-/// Rewards both responses of every held-out preference, part by part.
+/// Computes the rewards of both responses of every held-out preference, part by part.
 pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, OperatorError> {
     let checkpoint = context.checkpoint(Slot::Model)?;
-    let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Part::HeldOut, settings.max_tokens)?;
+    let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Split::HeldOut, settings.max_tokens)?;
     let total = comparisons.len();
     let mut writer = context.writer(Some(TableKind::Ranking), total, PREFERENCES_PER_PART)?;
-    let (label, missing) = (context.task.label(), writer.missing());
+    let label = context.task.label();
+    let missing = writer.missing();
     let mut done = total - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
     context.progress.started(&label, "preferences", done as u64, total as u64);
     if !missing.is_empty() {
@@ -30,7 +31,7 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
         for part in missing {
             context.check_stopped()?;
             let range = writer.rows_of(part);
-            let preferences = comparisons.rows.get(range.clone()).unwrap_or(&[]);
+            let preferences = comparisons.rows_in(range.clone())?;
             let rewards = if preferences.is_empty() {
                 Vec::new()
             } else {
@@ -38,16 +39,7 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
                 let rewards = training::rewards(&model, &sequences, &(0..sequences.rows()).collect::<Vec<_>>(), batch_size);
                 rewards.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?
             };
-            let (chosen, rejected) = rewards.split_at(rewards.len() / 2);
-            let both = chosen.iter().copied().zip(rejected.iter().copied());
-            let row = |(preference, (reward_chosen, reward_rejected)): (&crate::import::Preference, (f64, f64))| ranking::Row {
-                preference_id: preference.id.clone(),
-                reward_chosen,
-                reward_rejected,
-                correct: reward_chosen > reward_rejected,
-                reward_gap: preference.reward_gap,
-            };
-            let rows: Vec<ranking::Row> = preferences.iter().zip(both).map(row).collect();
+            let rows = rows(preferences, &rewards);
             writer.commit(part, &ranking::batch(&rows))?;
             done += rows.len();
             context.progress.advanced(&label, done as u64, 0);
@@ -61,4 +53,18 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
     writer.finish(counts.into_iter().map(|(name, count)| (name.to_string(), count as i64)).collect())?;
     let accuracy = correct as f64 / total.max(1) as f64;
     Ok(Summary::new(format!("accuracy {accuracy:.3} on {total} held-out preferences")))
+}
+
+/// The table's rows; `rewards` has first those of all chosen, then those of all rejected responses.
+fn rows(preferences: &[Preference], rewards: &[f64]) -> Vec<ranking::Row> {
+    debug_assert_eq!(rewards.len(), 2 * preferences.len(), "one reward for each conversation");
+    let (chosen, rejected) = rewards.split_at(rewards.len() / 2);
+    let row = |(preference, (chosen, rejected)): (&Preference, (&f64, &f64))| ranking::Row {
+        preference_id: preference.id.clone(),
+        reward_chosen: *chosen,
+        reward_rejected: *rejected,
+        correct: chosen > rejected,
+        reward_gap: preference.reward_gap,
+    };
+    preferences.iter().zip(chosen.iter().zip(rejected)).map(row).collect()
 }

@@ -1,33 +1,39 @@
-//! reference: the pairs with the reference's logprobs, computed once and kept. Comes with every `train` node, as `<node>_pairs`.
+//! reference: the pairs with the logprobs of the reference model, computed once and memoized. Every
+//! `train` node has one, as `<node>_pairs`.
 //!
-//! A response's logprob is kept beside the runs under the reference's fingerprint, by its token ids and by how it was computed. So under a
-//! reference that stays the same it is computed once, in whichever iteration of whichever run needs it first. The table does not depend on
-//! what was kept: on the processor a logprob is a function of the reference and the token ids alone, to the last bit.
+//! A response's logprob is memoized beside the runs, under the reference's fingerprint. Its key is
+//! a hash of the token ids and of the arithmetic. Under an unchanged reference it is computed once,
+//! in the first iteration of the first run to need it. The table does not depend on the memo: on
+//! the CPU a logprob is a function of the reference and the token ids alone, to the last bit.
 
-use crate::pipeline::slot::Slot;
 use std::collections::{HashMap, HashSet};
 
 use burn::tensor::Device;
 
 use super::support::pair_tokens::{Key, PairTokens};
+use super::support::rows::rows_of;
 use super::{Context, OperatorError, Summary};
+use crate::pipeline::slot::Slot;
 use crate::tables::{TableKind, logprobs, pairs};
 use crate::training;
 
-/// Pairs in one part, unless the node's resources say otherwise.
+/// Pairs in one part, unless the node's resources set another number.
 const PAIRS_PER_PART: usize = 256;
 
-/// Sequences that go through a model at once, unless the node's resources say otherwise.
-pub(super) const BATCH_SIZE: usize = 32;
+/// Sequences in one batch of a model, unless the node's resources set another number.
+const BATCH_SIZE: usize = 32;
+
+/// This module in internal errors.
+const PLACE: &str = "operators::reference";
 
 /// Fills `reference_logprob_chosen` and `reference_logprob_rejected`, nats, part by part.
 pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
-    let paired = PairTokens::read(context)?;
-    let total = paired.pairs.len();
+    let pair_tokens = PairTokens::read(context)?;
+    let total = pair_tokens.pairs.len();
     let device = context.device()?;
-    // A GPU's numbers differ from the processor's in their last digits.
+    // A GPU's numbers differ from the CPU's in their last digits.
     let arithmetic = if device == Device::flex() { "cpu" } else { "gpu" };
-    let keys = paired.keys(&format!("{arithmetic} {}", context.recipe.version))?;
+    let keys = pair_tokens.keys(&format!("{arithmetic} {}", context.recipe.version))?;
     let mut writer = context.writer(Some(TableKind::Pairs), total, PAIRS_PER_PART)?;
     let missing = writer.missing();
     let label = context.task.label();
@@ -35,24 +41,20 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
     let mut tokens = 0;
     context.progress.started(&label, "pairs", done as u64, total as u64);
 
-    let mut logprobs = kept(context, &keys)?;
+    let mut logprobs = memoized(context, &keys)?;
     let known = keys.iter().flatten().filter(|key| logprobs.contains_key(*key)).count();
     let mut reference = None;
     for part in missing {
         context.check_stopped()?;
         let range = writer.rows_of(part);
-        let keys = keys.get(range.clone()).unwrap_or(&[]);
-        // In the order of the responses: all chosen ones, then all rejected ones.
-        let both = keys.iter().map(|[chosen, _]| chosen).chain(keys.iter().map(|[_, rejected]| rejected));
-        let mut met = HashSet::new();
-        let open = both.enumerate().filter(|(_, key)| !logprobs.contains_key(*key) && met.insert(*key));
-        let (open, open_keys): (Vec<usize>, Vec<&Key>) = open.unzip();
+        let keys = rows_of(&keys, range.clone(), PLACE)?;
+        let (open, open_keys) = open(keys, &logprobs);
         if !open.is_empty() {
             let model = match &reference {
                 Some(model) => model,
                 None => reference.insert(context.checkpoint(Slot::Reference)?.load(&device)?),
             };
-            let responses = paired.responses(range.clone(), &device)?;
+            let responses = pair_tokens.responses(range.clone(), &device)?;
             let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
             let found = training::response_logprobs(model, &responses, &open, batch_size);
             let found = found.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?;
@@ -63,38 +65,53 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
             context.run.memo().add(TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?, &logprobs::batch(&new))?;
             logprobs.extend(new.into_iter().map(|row| (row.key, row.logprob)));
         }
-        let mut rows: Vec<pairs::Row> = paired.pairs.get(range).unwrap_or(&[]).to_vec();
+        let mut rows: Vec<pairs::Row> = rows_of(&pair_tokens.pairs, range, PLACE)?.to_vec();
         for (row, [chosen, rejected]) in rows.iter_mut().zip(keys) {
-            (row.reference_logprob_chosen, row.reference_logprob_rejected) =
-                (logprobs.get(chosen).copied(), logprobs.get(rejected).copied());
+            row.reference_logprob_chosen = Some(logprob(&logprobs, chosen, row)?);
+            row.reference_logprob_rejected = Some(logprob(&logprobs, rejected, row)?);
         }
         writer.commit(part, &pairs::batch(&rows))?;
         done += rows.len();
         context.progress.advanced(&label, done as u64, tokens);
     }
-    if let Some(count) = paired.left_out.get("too_long") {
-        let all = total as i64 + paired.left_out.values().sum::<i64>();
+    if let Some(count) = pair_tokens.left_out.get("too_long") {
+        let all = total as i64 + pair_tokens.left_out.values().sum::<i64>();
         context.progress.warned(&label, &format!("{count} of {all} preferences are left out: longer than the model allows"));
     }
-    let left_out = paired.left_out_text().map_or(String::new(), |reasons| format!(", {reasons}"));
-    // Not how many were known: the manifest is of what the pairs are, not of what happened.
-    writer.finish([("pairs".to_string(), total as i64)].into_iter().chain(paired.left_out).collect())?;
+    let left_out = pair_tokens.left_out_text().map_or(String::new(), |reasons| format!(", {reasons}"));
+    // Without the number of memoized logprobs: the manifest describes the pairs, not the events of
+    // this run.
+    writer.finish([("pairs".to_string(), total as i64)].into_iter().chain(pair_tokens.left_out).collect())?;
     let known = if known > 0 { format!(", {known} of {} known before", 2 * total) } else { String::new() };
     Ok(Summary { text: format!("reference logprobs of {total} pairs{known}{left_out}"), tokens })
 }
 
-/// The logprobs under the reference that are kept for these keys; what is damaged is reported and computed again.
-fn kept(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, OperatorError> {
-    let (batches, damaged) =
-        context.run.memo().read(&context.task.output_key(), TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?)?;
+/// The responses without a logprob, each key once: their rows, and their keys. Rows are all chosen
+/// responses, then all rejected ones.
+fn open<'k>(keys: &'k [[Key; 2]], logprobs: &HashMap<Key, f64>) -> (Vec<usize>, Vec<&'k Key>) {
+    let both = keys.iter().map(|[chosen, _]| chosen).chain(keys.iter().map(|[_, rejected]| rejected));
+    let mut seen = HashSet::new();
+    both.enumerate().filter(|(_, key)| !logprobs.contains_key(*key) && seen.insert(*key)).unzip()
+}
+
+fn logprob(logprobs: &HashMap<Key, f64>, key: &Key, row: &pairs::Row) -> Result<f64, OperatorError> {
+    let problem = || OperatorError::internal(PLACE, format!("pair of prompt {}: no logprob of a response", row.prompt_id));
+    logprobs.get(key).copied().ok_or_else(problem)
+}
+
+/// The memoized logprobs of these keys under the reference. Damaged files are reported, and their
+/// logprobs computed again.
+fn memoized(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, OperatorError> {
+    let reference = context.fingerprint_of(Slot::Reference)?;
+    let (batches, damaged) = context.run.memo().read(&context.task.output_key(), TableKind::Logprobs, &reference)?;
     for bad in damaged {
         context.progress.warned(&context.task.label(), &bad.to_string());
     }
     let wanted: HashSet<&Key> = keys.iter().flatten().collect();
-    let mut kept = HashMap::new();
+    let mut memoized = HashMap::new();
     for batch in batches {
         let rows = logprobs::rows(&batch)?.into_iter().filter(|row| wanted.contains(&row.key));
-        kept.extend(rows.map(|row| (row.key, row.logprob)));
+        memoized.extend(rows.map(|row| (row.key, row.logprob)));
     }
-    Ok(kept)
+    Ok(memoized)
 }

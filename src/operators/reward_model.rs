@@ -1,71 +1,58 @@
-//! reward_model: a reward model from preferences, by the Bradley–Terry loss on a policy with a score in place of its head.
+//! reward_model: a reward model from preferences, by the Bradley–Terry loss on a policy with a
+//! score in the place of its head.
 //!
-//! The loop itself is [`super::support::training_job`]'s, what a step does `training`'s; `rank` tests it on what is held out.
+//! The loop is in [`super::support::training_job`], the step in `training`; `rank` tests the model
+//! on the held-out preferences.
 
-use super::support::comparisons::{Comparisons, Part};
-use super::support::memory_budget;
-use super::support::training_job::{Plan, rule, schedule, train};
-use super::{Context, OperatorError, Summary};
+use super::support::comparisons::{Comparisons, Split};
+use super::support::training_job::{Examples, TrainingJob};
+use super::{Context, OperatorError, Preference, Summary};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::non_finite::NonFinite;
-use crate::pipeline::spec::training::RewardModel;
-use crate::training::{Comparison, Settings};
+use crate::pipeline::spec::reward_model::RewardModel;
+use crate::training::Comparison;
 
-/// Preferences in one backward pass, unless the node's resources say otherwise: few, because the processor's cores take one pass each.
+/// Preferences in one backward pass, unless the node's resources set another number. Few: each core
+/// of the CPU takes one pass.
 const MICRO_BATCH_SIZE: usize = 8;
 
-/// Trains from the slot `from` on the slot `preferences`, without those that are held out.
+/// Trains from the slot `from` on the slot `preferences`, without the held-out ones.
 pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, OperatorError> {
     let checkpoint = context.checkpoint(Slot::From)?.with_reward_head(context.seed().number("score head", "", 0));
-    let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Part::Training, settings.max_tokens)?;
+    let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Split::Training, settings.max_tokens)?;
     let count = comparisons.len();
     if count == 0 {
         let found = format!("found none ({} are longer than the model or max_tokens allow)", comparisons.too_long);
         return Err(OperatorError::Input(format!("preferences: expected at least one to train on, {found}")));
     }
-    let margin = |row: &crate::import::Preference| match (settings.margin, row.reward_gap) {
-        (false, _) => Ok(0.0),
-        (true, Some(gap)) => Ok(gap),
-        (true, None) => Err(OperatorError::Input(format!(
-            "preference {}: margin: expected a reward_gap, or a chosen_score and a rejected_score, found none",
-            row.id
-        ))),
-    };
-    let compared = comparisons
-        .rows
-        .iter()
-        .enumerate()
-        .map(|(row, preference)| Ok(Comparison { chosen: row, rejected: count + row, margin: margin(preference)? }));
+    let rows = comparisons.rows.iter().enumerate();
+    let compared =
+        rows.map(|(row, preference)| Ok(Comparison { chosen: row, rejected: count + row, margin: margin(settings, preference)? }));
     let compared = compared.collect::<Result<Vec<_>, OperatorError>>()?;
     let device = context.device()?;
     let sequences = comparisons.sequences(0..count, &device)?;
-    let lengths = sequences.lengths();
-    let longest = lengths.iter().zip(lengths.iter().skip(count)).map(|(chosen, rejected)| chosen + rejected).max().unwrap_or(0);
-    let plan = Plan {
-        examples: comparisons.rows.iter().map(|row| row.id.as_str()).collect(),
-        epochs: settings.epochs,
-        batch_size: settings.batch_size as usize,
+    let examples = Examples {
+        ids: comparisons.rows.iter().map(|row| row.id.as_str()).collect(),
+        longest: comparisons.longest(),
+        micro_batch: MICRO_BATCH_SIZE,
     };
-    let training = Settings {
-        rule: rule(&settings.optimizer),
-        schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
-        gradient_limit: settings.max_gradient_norm,
-        micro_batch: memory_budget::micro_batch(context, &checkpoint, longest, MICRO_BATCH_SIZE)?,
-        gradient_checkpointing: context.task.resources.gradient_checkpointing,
-        skip_non_finite: settings.non_finite == NonFinite::Skip,
-    };
-    memory_budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
+    let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let mut batch = Vec::new();
-    train(
-        context,
+    job.run(
         || Ok(checkpoint.load_reward_model(&device)?),
-        training,
-        &plan,
         |trainer, rows| {
             batch.clear();
-            batch.extend(rows.iter().filter_map(|row| compared.get(*row).copied()));
-            trainer.ranking_step(&sequences, &batch, settings.center_rewards_coefficient)
+            batch.extend(rows.iter().map(|row| compared[*row]));
+            Ok(trainer.ranking_step(&sequences, &batch, settings.center_rewards_coefficient)?)
         },
         |folder, model| Ok(checkpoint.save_reward_model(folder, model)?),
     )
+}
+
+/// The smallest wanted difference of a preference's rewards; 0 without `margin`.
+fn margin(settings: &RewardModel, preference: &Preference) -> Result<f64, OperatorError> {
+    if !settings.margin {
+        return Ok(0.0);
+    }
+    let problem = "margin: expected a reward_gap, or a chosen_score and a rejected_score, found none";
+    preference.reward_gap.ok_or_else(|| OperatorError::Input(format!("preference {}: {problem}", preference.id)))
 }

@@ -1,20 +1,23 @@
-//! sft: a policy that imitates demonstrations, from a checkpoint or from random weights.
+//! sft: a policy trained to imitate demonstrations, from a checkpoint or from random weights.
+//!
+//! The loop is in [`super::support::training_job`], the step in `training`.
 
-use arrow::array::{ArrayRef, AsArray, ListArray};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, ListArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type};
 
 use super::support::lora::TrainableModel;
-use super::support::training_job::{Plan, rule, schedule, train};
-use super::support::{memory_budget, tensors};
+use super::support::tensors;
+use super::support::training_job::{Examples, TrainingJob};
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::non_finite::NonFinite;
-use crate::pipeline::spec::training::{Initialize, Sft};
-use crate::training::{Responses, Settings};
+use crate::pipeline::spec::sft::{Initialize, Sft};
+use crate::training::Responses;
 
-/// Demonstrations in one backward pass, unless the node's resources say otherwise.
+/// Demonstrations in one backward pass, unless the node's resources set another number.
 const MICRO_BATCH_SIZE: usize = 16;
 
 /// Trains on the next-token loss of the responses' tokens, an end-of-sequence token included.
@@ -25,36 +28,24 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, Operator
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
-    let longest = demonstrations.token_ids.as_list::<i32>().iter().flatten().map(|ids| ids.len()).max().unwrap_or(0);
-    let sequences = tensors::sequences(demonstrations.token_ids.as_list(), &device)?;
+    let token_lists: &ListArray = demonstrations.token_ids.as_list();
+    let sequences = tensors::sequences(token_lists, &device)?;
     let responses = Responses::new(sequences, demonstrations.prompt_token_counts)?;
-    let plan = Plan {
-        examples: demonstrations.ids.iter().map(String::as_str).collect(),
-        epochs: settings.epochs,
-        batch_size: settings.batch_size as usize,
+    let examples = Examples {
+        ids: demonstrations.ids.iter().map(String::as_str).collect(),
+        longest: token_lists.iter().flatten().map(|ids| ids.len()).max().unwrap_or(0),
+        micro_batch: MICRO_BATCH_SIZE,
     };
-    let training = Settings {
-        rule: rule(&settings.optimizer),
-        schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
-        gradient_limit: settings.max_gradient_norm,
-        micro_batch: memory_budget::micro_batch(context, &checkpoint, longest, MICRO_BATCH_SIZE)?,
-        gradient_checkpointing: context.task.resources.gradient_checkpointing,
-        skip_non_finite: settings.non_finite == NonFinite::Skip,
-    };
-    memory_budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
-    let trainee = TrainableModel::new(context, &checkpoint);
+    let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
+    let model = TrainableModel::new(context, &checkpoint);
     let seed = context.seed().number("initialize", "", 0);
-    let initial = || match settings.initialize {
-        Initialize::Checkpoint => trainee.load(&device),
-        Initialize::Random => Ok(checkpoint.init(&device, seed)),
-    };
-    train(
-        context,
-        initial,
-        training,
-        &plan,
-        |trainer, rows| trainer.supervised_step(&responses, rows),
-        |folder, policy| trainee.save(folder, policy),
+    job.run(
+        || match settings.initialize {
+            Initialize::Checkpoint => model.load(&device),
+            Initialize::Random => Ok(checkpoint.init(&device, seed)),
+        },
+        |trainer, rows| Ok(trainer.supervised_step(&responses, rows)?),
+        |folder, policy| model.save(folder, policy),
     )
 }
 
@@ -75,10 +66,10 @@ impl Demonstrations {
             answers.extend(column.as_string::<i32>().iter().map(|text| text.map(str::to_string)));
         }
         let mut rows = Vec::with_capacity(prompts.len());
-        for (row, (Prompt { id, asked }, answer)) in prompts.iter().zip(answers).enumerate() {
+        for (row, (Prompt { id, content }, answer)) in prompts.iter().zip(answers).enumerate() {
             let at = |problem: String| OperatorError::Input(format!("demonstrations, row {row} ({id}): {problem}"));
             let answer = answer.ok_or_else(|| at(format!("expected a {}, found null", settings.response)))?;
-            let encoded = checkpoint.encode_pair(asked, &answer).map_err(|error| at(error.to_string()))?;
+            let encoded = checkpoint.encode_pair(content, &answer).map_err(|error| at(error.to_string()))?;
             let (tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
             let limits = [
                 (prompt_count, settings.max_prompt_tokens, "prompt"),
@@ -94,13 +85,13 @@ impl Demonstrations {
         }
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         let lists = rows.iter().map(|(_, tokens, _)| Some(tokens.iter().copied().map(Some).collect::<Vec<_>>()));
-        let token_ids = std::sync::Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists));
+        let token_ids = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists));
         let (ids, prompt_token_counts) = rows.into_iter().map(|(id, _, count)| (id, count)).unzip();
         Ok(Self { ids, token_ids, prompt_token_counts })
     }
 }
 
-fn missing_response(settings: &Sft, batch: &arrow::array::RecordBatch) -> OperatorError {
+fn missing_response(settings: &Sft, batch: &RecordBatch) -> OperatorError {
     let found = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ");
     OperatorError::Input(format!("demonstrations: expected a column {}, found {found}; name it with `response:`", settings.response))
 }

@@ -1,27 +1,31 @@
-//! train: the next policy, by weighted DPO on the iteration's pairs.
+//! train: the next policy, by weighted preference optimization on the iteration's pairs.
 //!
-//! The loop itself is [`super::support::training_job`]'s, what a step does `training`'s.
+//! The loop is in [`super::support::training_job`], the loss and the step in `training`.
 
 use super::support::lora::TrainableModel;
-use super::support::memory_budget;
 use super::support::pair_tokens::PairTokens;
-use super::support::training_job::{Plan, rule, schedule, train};
+use super::support::training_job::{Examples, TrainingJob};
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::loss as spec;
-use crate::pipeline::spec::non_finite::NonFinite;
-use crate::pipeline::spec::training::Train;
+use crate::pipeline::spec::train::Train;
+use crate::tables::pairs;
 use crate::training::loss::{Loss, Wpo};
-use crate::training::{Objective, Pair, Settings};
+use crate::training::{Objective, Pair};
 
-/// Pairs in one backward pass, unless the node's resources say otherwise: few, because the processor's cores take one pass each.
+/// Pairs in one backward pass, unless the node's resources set another number. Few: each core of
+/// the CPU takes one pass.
 const MICRO_BATCH_SIZE: usize = 8;
 
-/// Trains from the slot `from` on the slot `pairs`, whose reference logprobs are filled in.
+/// This module in internal errors.
+const PLACE: &str = "operators::train";
+
+/// Trains from the slot `from` on the slot `pairs`, with the reference logprobs of the pairs filled
+/// in.
 pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, OperatorError> {
-    let paired = PairTokens::read(context)?;
-    if paired.pairs.is_empty() {
-        let why = match paired.left_out_text() {
+    let pair_tokens = PairTokens::read(context)?;
+    if pair_tokens.pairs.is_empty() {
+        let why = match pair_tokens.left_out_text() {
             None => {
                 "no prompt's responses differ in reward; look at the rewards, sample more responses or raise the temperature".to_string()
             }
@@ -30,52 +34,46 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, Operat
         return Err(OperatorError::Input(format!("expected at least one pair to train on, found none: {why}")));
     }
     let checkpoint = context.checkpoint(Slot::From)?;
-    let trainee = TrainableModel::new(context, &checkpoint);
+    let model = TrainableModel::new(context, &checkpoint);
     let device = context.device()?;
-    let plan = Plan {
-        examples: paired.pairs.iter().map(|pair| pair.prompt_id.as_str()).collect(),
-        epochs: settings.epochs,
-        batch_size: settings.batch_size as usize,
+    let examples = Examples {
+        ids: pair_tokens.pairs.iter().map(|pair| pair.prompt_id.as_str()).collect(),
+        longest: pair_tokens.longest(),
+        micro_batch: MICRO_BATCH_SIZE,
     };
-    let training = Settings {
-        rule: rule(&settings.optimizer),
-        schedule: schedule(settings.learning_rate, settings.schedule, settings.warmup_ratio),
-        gradient_limit: settings.max_gradient_norm,
-        micro_batch: memory_budget::micro_batch(context, &checkpoint, paired.longest(), MICRO_BATCH_SIZE)?,
-        gradient_checkpointing: context.task.resources.gradient_checkpointing,
-        skip_non_finite: settings.non_finite == NonFinite::Skip,
-    };
-    memory_budget::room_for_training(context, &checkpoint, plan.checkpoints(context))?;
-    let responses = paired.responses(0..paired.pairs.len(), &device)?;
-    let pairs = paired.pairs.iter().enumerate().map(|(row, pair)| {
-        let missing = || OperatorError::Input(format!("pair of prompt {}: no reference logprob", pair.prompt_id));
-        Ok(Pair {
-            chosen: row,
-            rejected: paired.pairs.len() + row,
-            weight: pair.weight,
-            reward_gap: pair.reward_gap,
-            reference_logprob_chosen: pair.reference_logprob_chosen.ok_or_else(missing)?,
-            reference_logprob_rejected: pair.reference_logprob_rejected.ok_or_else(missing)?,
-        })
-    });
+    let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
+    let count = pair_tokens.pairs.len();
+    let responses = pair_tokens.responses(0..count, &device)?;
+    let pairs = pair_tokens.pairs.iter().enumerate().map(|(row, pair)| training_pair(row, count, pair));
     let pairs = pairs.collect::<Result<Vec<_>, OperatorError>>()?;
     let wpo = settings.wpo.map(|spec::Wpo { clip }| Wpo { clip });
-    let (objective, mut batch) = (Objective { loss: loss(settings), wpo }, Vec::new());
-    train(
-        context,
-        || trainee.load(&device),
-        training,
-        &plan,
+    let objective = Objective { loss: loss(settings), wpo };
+    let mut batch = Vec::new();
+    job.run(
+        || model.load(&device),
         |trainer, rows| {
             batch.clear();
-            batch.extend(rows.iter().filter_map(|row| pairs.get(*row).copied()));
-            trainer.preference_step(&responses, &batch, objective)
+            batch.extend(rows.iter().map(|row| pairs[*row]));
+            Ok(trainer.preference_step(&responses, &batch, objective)?)
         },
-        |folder, policy| trainee.save(folder, policy),
+        |folder, policy| model.save(folder, policy),
     )
 }
 
-/// The pipeline file's loss as `training` has it.
+/// Pair `row` of `count`: all chosen responses come first, then all rejected ones.
+fn training_pair(row: usize, count: usize, pair: &pairs::Row) -> Result<Pair, OperatorError> {
+    let missing = || OperatorError::internal(PLACE, format!("pair of prompt {}: no reference logprob", pair.prompt_id));
+    Ok(Pair {
+        chosen: row,
+        rejected: count + row,
+        weight: pair.weight,
+        reward_gap: pair.reward_gap,
+        reference_logprob_chosen: pair.reference_logprob_chosen.ok_or_else(missing)?,
+        reference_logprob_rejected: pair.reference_logprob_rejected.ok_or_else(missing)?,
+    })
+}
+
+/// The pipeline file's loss in the terms of `training`.
 fn loss(settings: &Train) -> Loss {
     let beta = settings.beta;
     match settings.loss {

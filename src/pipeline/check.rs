@@ -1,27 +1,27 @@
-//! Every node's inputs, resolved and of the right kind, and an order to make them in.
+//! Resolves the inputs of every node, checks their kinds, and orders the nodes.
 //!
-//! Knows one iteration; how many there are is for [`super::unroll`].
+//! Knows one iteration, not their number ([`super::unroll`]).
 
 use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
-use super::error::Fault;
+use super::error::Diagnostic;
 use super::position::{At, Name, Span};
 use super::relations::relations;
-use super::scope::{Scope, Target, Where};
+use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::engine::Engine;
+use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
-use super::spec::sampling::Generate;
 use super::spec::select::{Select, Strategy};
-use super::spec::training::{Initialize, Sft};
+use super::spec::sft::{Initialize, Sft};
 use crate::did_you_mean::nearest;
 
-/// One input of a node: the slot, what the node calls it, and where it leads.
+/// One input of a node: the slot, the name as written, and the thing behind the name.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) slot: Slot,
@@ -30,55 +30,60 @@ pub(super) struct Link {
     span: Span,
 }
 
-/// A node with its inputs found.
-pub(super) struct Linked<'a> {
+/// A node with its inputs.
+pub(super) struct ResolvedNode<'a> {
     pub(super) name: &'a Name,
     pub(super) node: &'a Node,
     pub(super) links: Vec<Link>,
 }
 
-/// The nodes that run once or those of `iterate`, with every input found; as in the file.
-pub(super) fn link<'a>(spec: &Spec, scope: &Scope, nodes: &'a IndexMap<Name, Node>, place: Where) -> Result<Vec<Linked<'a>>, Fault> {
-    let linked = |(name, node): (&'a Name, &'a Node)| Ok(Linked { name, node, links: links(spec, scope, name, node, place)? });
-    nodes.iter().map(linked).collect()
+/// The nodes of one section with their inputs, in the order of the file.
+pub(super) fn resolve_nodes<'a>(
+    spec: &Spec,
+    scope: &Scope,
+    nodes: &'a IndexMap<Name, Node>,
+    section: Section,
+) -> Result<Vec<ResolvedNode<'a>>, Diagnostic> {
+    let resolve = |(name, node): (&'a Name, &'a Node)| Ok(ResolvedNode { name, node, links: links(spec, scope, name, node, section)? });
+    nodes.iter().map(resolve).collect()
 }
 
-fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, place: Where) -> Result<Vec<Link>, Fault> {
+fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section) -> Result<Vec<Link>, Diagnostic> {
     let mut links = Vec::new();
     for (slot, input, expected) in node.operator.slots() {
-        // What an evaluation compares with is made once, so that it is the same in every iteration.
+        // The baseline of an evaluation is made once and is the same in every iteration.
         let fixed = matches!(node.operator, Operator::Evaluate(_)) && [Slot::Baseline, Slot::Prompts, Slot::Reward].contains(&slot);
-        let place = if fixed { Where::Outside } else { place };
+        let section = if fixed { Section::Nodes } else { section };
         let target = match (&node.operator, slot) {
-            // Rewards that the user has are ranked as a pool's are.
+            // A table of rewards from the user is ranked like a pool.
             (Operator::Select(_), Slot::Pool) => {
-                let own = |fault| scope.resolve(input, Output::Table, place).map_err(|_| fault);
-                scope.resolve(input, expected, place).or_else(own)?
+                let own = |diagnostic| scope.resolve(input, Output::Table, section).map_err(|_| diagnostic);
+                scope.resolve(input, expected, section).or_else(own)?
             }
-            _ => scope.resolve(input, expected, place)?,
+            _ => scope.resolve(input, expected, section)?,
         };
         let optional =
             matches!((&node.operator, slot), (Operator::Select(_), Slot::Pool | Slot::Previous) | (Operator::Merge(_), Slot::Carried));
-        begins(scope, target, optional, &input.value, input.span)?;
+        check_start(scope, target, optional, &input.value, input.span)?;
         links.push(Link { slot, name: input.value.clone(), target, span: input.span });
     }
     match &node.operator {
-        Operator::Select(select) => ranked(select, name.span)?,
-        Operator::Generate(generate) => served(generate, &links)?,
+        Operator::Select(select) => check_selection(select, name.span)?,
+        Operator::Generate(generate) => check_server(generate, &links)?,
         Operator::Sft(Sft { initialize: Initialize::Random, lora: Some(_), .. }) => {
             let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
-            return Err(Fault::at(name.span, problem));
+            return Err(Diagnostic::at(name.span, problem));
         }
-        Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, place, &mut links)?,
-        Operator::Score(score) => reward_inputs(spec, scope, &score.reward, place, &mut Vec::new(), &mut links)?,
-        Operator::Evaluate(evaluate) => reward_inputs(spec, scope, &evaluate.reward, Where::Outside, &mut Vec::new(), &mut links)?,
+        Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, section, &mut links)?,
+        Operator::Score(score) => reward_inputs(spec, scope, &score.reward, section, &mut Vec::new(), &mut links)?,
+        Operator::Evaluate(evaluate) => reward_inputs(spec, scope, &evaluate.reward, Section::Nodes, &mut Vec::new(), &mut links)?,
         _ => {}
     }
     Ok(links)
 }
 
-/// A selection needs what its strategy looks at.
-fn ranked(select: &Select, span: Span) -> Result<(), Fault> {
+/// Checks the inputs of a selection strategy.
+fn check_selection(select: &Select, span: Span) -> Result<(), Diagnostic> {
     let problem = match (&select.strategy, &select.pool, &select.previous) {
         (Strategy::All, ..) => return Ok(()),
         (_, None, _) => "to select some of the prompts, \"pool\" is needed: the pool whose rewards rank the prompts, usually pool[t-1]",
@@ -86,14 +91,15 @@ fn ranked(select: &Select, span: Span) -> Result<(), Fault> {
         (Strategy::RewardGain, ..) | (_, _, None) => return Ok(()),
         _ => "\"previous\" is read by the strategy reward_gain only; leave it out",
     };
-    Err(Fault::at(span, problem))
+    Err(Diagnostic::at(span, problem))
 }
 
-/// A server keeps answering with the model it has loaded, so a policy that the pipeline makes needs a command that loads it.
-fn served(generate: &Generate, links: &[Link]) -> Result<(), Fault> {
+/// Checks that a server can load the policy. A server keeps answering with its loaded model, so a
+/// policy made by the pipeline needs a command to load it.
+fn check_server(generate: &Generate, links: &[Link]) -> Result<(), Diagnostic> {
     let made = links.iter().find(|link| link.slot == Slot::Policy && !matches!(link.target, Target::Source(_)));
     match (&generate.engine, made) {
-        (Some(Engine { serve: None, model, .. }), Some(policy)) => Err(Fault::at(
+        (Some(Engine { serve: None, model, .. }), Some(policy)) => Err(Diagnostic::at(
             policy.span,
             format!(
                 "the policy \"{}\" is made by this pipeline, and the server of \"{}\" would go on answering with an older one; \
@@ -105,41 +111,41 @@ fn served(generate: &Generate, links: &[Link]) -> Result<(), Fault> {
     }
 }
 
-/// What reads the last iteration needs something to read in the first, unless the slot may be empty.
-fn begins(scope: &Scope, target: Target, optional: bool, name: &str, span: Span) -> Result<(), Fault> {
+/// Checks that a link to the previous iteration has an input at t = 1, unless the slot is optional.
+fn check_start(scope: &Scope, target: Target, optional: bool, name: &str, span: Span) -> Result<(), Diagnostic> {
     match target {
         Target::Last(index) if !optional && scope.start(index).is_none() => {
-            Err(Fault::at(span, format!("\"{name}\" is needed at t = 1 too, where start says none; let it start from a name")))
+            Err(Diagnostic::at(span, format!("\"{name}\" is needed at t = 1 too, where start says none; let it start from a name")))
         }
         _ => Ok(()),
     }
 }
 
-/// What a reward reads, besides the responses and prompts that it is always given: the tables of its queries, and the rewards that it
-/// names, with what those read. `above` are the rewards that name this one.
+/// Adds the inputs of a reward besides responses and prompts: the tables of its queries, and the
+/// rewards in its sum with their own inputs. `above` are the rewards with this one in their sum.
 fn reward_inputs<'a>(
     spec: &'a Spec,
     scope: &Scope,
     reward: &'a Name,
-    place: Where,
+    section: Section,
     above: &mut Vec<&'a str>,
     links: &mut Vec<Link>,
-) -> Result<(), Fault> {
+) -> Result<(), Diagnostic> {
     let Some(Input::Reward { reward: spelled }) = spec.inputs.get(reward.value.as_str()) else { return Ok(()) };
     if let Some(begin) = above.iter().position(|name| *name == reward.value) {
         let round: Vec<&str> = above.iter().skip(begin).copied().chain([reward.value.as_str()]).collect();
-        return Err(Fault::at(reward.span, format!("these rewards are made of each other: {}", round.join(" names "))));
+        return Err(Diagnostic::at(reward.span, format!("these rewards are made of each other: {}", round.join(" names "))));
     }
     above.push(&reward.value);
     for source in spelled.sources() {
         match source {
-            RewardSource::Sql(query) => tables(scope, query, Some(&reward.value), &IndexMap::new(), place, links)?,
+            RewardSource::Sql(query) => tables(scope, query, Some(&reward.value), &IndexMap::new(), section, links)?,
             RewardSource::Named(name) => {
-                let target = scope.resolve(name, Output::Reward, Where::Outside)?;
+                let target = scope.resolve(name, Output::Reward, Section::Nodes)?;
                 if !links.iter().any(|link| link.slot == Slot::Rewards && link.name == name.value) {
                     links.push(Link { slot: Slot::Rewards, name: name.value.clone(), target, span: name.span });
                 }
-                reward_inputs(spec, scope, name, place, above, links)?;
+                reward_inputs(spec, scope, name, section, above, links)?;
             }
             RewardSource::Model(_) | RewardSource::Http(_) => {}
         }
@@ -148,34 +154,35 @@ fn reward_inputs<'a>(
     Ok(())
 }
 
-/// The tables that a query reads, by `aliases` or else by name. A `reward`'s query is given `responses` and `prompts`.
+/// Adds the tables of a query, by `aliases` or else by name. The query of a `reward` always has
+/// `responses` and `prompts`.
 fn tables(
     scope: &Scope,
     query: &Query,
     reward: Option<&str>,
     aliases: &IndexMap<String, Name>,
-    place: Where,
+    section: Section,
     links: &mut Vec<Link>,
-) -> Result<(), Fault> {
+) -> Result<(), Diagnostic> {
     let whose = match (reward, query.path()) {
         (Some(reward), _) => format!("the query of \"{reward}\""),
         (None, Some(path)) => format!("the query {}", path.display()),
         (None, None) => "the query".to_string(),
     };
-    let read = relations(&query.text).map_err(|error| Fault::at(query.span, format!("{whose} {error}")))?;
+    let read = relations(&query.text).map_err(|error| Diagnostic::at(query.span, format!("{whose} {error}")))?;
     if let Some((alias, name)) = aliases.iter().find(|(alias, _)| !read.contains(*alias)) {
         let near = nearest(alias, read.iter().map(String::as_str)).map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
-        return Err(Fault::at(name.span, format!("{whose} does not read \"{alias}\"{near}")));
+        return Err(Diagnostic::at(name.span, format!("{whose} does not read \"{alias}\"{near}")));
     }
     let given: BTreeSet<&str> = if reward.is_some() { ["responses", "prompts"].into() } else { BTreeSet::new() };
     for relation in read.iter().filter(|relation| !given.contains(relation.as_str())) {
         let by_name = At { value: relation.clone(), span: query.span };
         let (name, aliased) = aliases.get(relation).map_or((&by_name, false), |name| (name, true));
-        let target = scope.table(name, place).map_err(|fault| match aliased {
-            true => fault,
-            false => Fault { message: format!("{whose} reads \"{relation}\": {}", fault.message), ..fault },
-        })?;
-        begins(scope, target, false, &name.value, name.span)?;
+        let in_query = |error: Diagnostic| {
+            if aliased { error } else { error.prefixed(&format!("{whose} reads \"{relation}\"")) }
+        };
+        let target = scope.table(name, section).map_err(in_query)?;
+        check_start(scope, target, false, &name.value, name.span)?;
         // Several queries of one reward may read the same table.
         if !links.iter().any(|link| link.slot == Slot::Tables && link.name == *relation) {
             links.push(Link { slot: Slot::Tables, name: relation.clone(), target, span: name.span });
@@ -184,10 +191,10 @@ fn tables(
     Ok(())
 }
 
-/// An order in which each node comes after those it reads in the same iteration; otherwise as in the file.
+/// An order with each node after its inputs of the same iteration; otherwise the order of the file.
 ///
-/// `needs` tells the node that a link waits for, if any.
-pub(super) fn order(nodes: &[Linked<'_>], needs: impl Fn(&Link) -> Option<usize>) -> Result<Vec<usize>, Fault> {
+/// `needs` returns the node behind a link, if the link has to wait for one.
+pub(super) fn order(nodes: &[ResolvedNode<'_>], needs: impl Fn(&Link) -> Option<usize>) -> Result<Vec<usize>, Diagnostic> {
     let mut waits_for: Vec<BTreeSet<usize>> = nodes.iter().map(|node| node.links.iter().filter_map(&needs).collect()).collect();
     let mut ready: BTreeSet<usize> = (0..nodes.len()).filter(|index| waits_for.get(*index).is_some_and(BTreeSet::is_empty)).collect();
     let mut order = Vec::with_capacity(nodes.len());
@@ -205,8 +212,9 @@ pub(super) fn order(nodes: &[Linked<'_>], needs: impl Fn(&Link) -> Option<usize>
     }
 }
 
-/// The cycle that a node waits for: each node still waits for another, so following them must come round.
-fn cycle(nodes: &[Linked<'_>], waits_for: &[BTreeSet<usize>], stuck: usize, needs: impl Fn(&Link) -> Option<usize>) -> Fault {
+/// The error for a cycle. Every waiting node waits for another one, so a path along them is a
+/// cycle.
+fn cycle(nodes: &[ResolvedNode<'_>], waits_for: &[BTreeSet<usize>], stuck: usize, needs: impl Fn(&Link) -> Option<usize>) -> Diagnostic {
     let mut path = vec![stuck];
     let next = |index: usize| waits_for.get(index).and_then(|waits| waits.first().copied());
     while let Some(step) = path.last().copied().and_then(next) {
@@ -221,5 +229,5 @@ fn cycle(nodes: &[Linked<'_>], waits_for: &[BTreeSet<usize>], stuck: usize, need
     let first = path.first().and_then(|index| nodes.get(*index));
     let link = first.and_then(|node| node.links.iter().find(|link| needs(link) == path.get(1).copied()));
     let message = format!("these nodes wait for each other: {}; read one of them by [t-1], or not at all", names.join(" reads "));
-    link.map_or_else(|| Fault::nowhere(message.clone()), |link| Fault::at(link.span, message.clone()))
+    link.map_or_else(|| Diagnostic::nowhere(message.clone()), |link| Diagnostic::at(link.span, message.clone()))
 }

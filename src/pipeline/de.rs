@@ -1,6 +1,6 @@
-//! From the tree to types, with every error at its place and the nearest right word.
+//! Deserializes the tree into types. Every error has a position and suggests the nearest word.
 //!
-//! Knows serde; what the types are is their own matter.
+//! Knows serde, not the types.
 
 use std::fmt;
 
@@ -9,20 +9,24 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::error::Fault;
+use super::error::Diagnostic;
 use super::position::AT;
 use super::tree::{Tree, Value};
 use crate::did_you_mean::{one_of, suggestion};
 
-impl std::error::Error for Fault {}
+/// Keys of earlier versions, each with its present name. A key with several names means the one
+/// allowed at its position in the file.
+const RENAMED_KEYS: [(&str, &str); 2] = [("shape", "dataset_format"), ("shape", "protocol")];
 
-impl fmt::Display for Fault {
+impl std::error::Error for Diagnostic {}
+
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl Error for Fault {
+impl Error for Diagnostic {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::nowhere(message.to_string())
     }
@@ -55,7 +59,9 @@ impl Error for Fault {
         Self::nowhere(format!("unknown value \"{variant}\"{}", suggestion(variant, expected)))
     }
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self::nowhere(format!("unknown key \"{field}\"{}", suggestion(field, expected)))
+        let renamed = RENAMED_KEYS.iter().find(|(old, new)| *old == field && expected.contains(new));
+        let hint = renamed.map_or_else(|| suggestion(field, expected), |(_, new)| format!("; did you mean \"{new}\"?"));
+        Self::nowhere(format!("unknown key \"{field}\"{hint}"))
     }
     fn missing_field(field: &'static str) -> Self {
         Self::nowhere(format!("the key \"{field}\" is missing"))
@@ -63,33 +69,33 @@ impl Error for Fault {
 }
 
 impl<'de> Deserializer<'de> for &Tree {
-    type Error = Fault;
+    type Error = Diagnostic;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Diagnostic> {
         match &self.value {
             Value::Null => visitor.visit_unit(),
             Value::Boolean(value) => visitor.visit_bool(*value),
             Value::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
                 (Ok(value), _) => visitor.visit_u64(value),
                 (_, Ok(value)) => visitor.visit_i64(value),
-                _ => Err(Fault::nowhere(format!("expected a whole number of 64 bits, found {value}"))),
+                _ => Err(Diagnostic::nowhere(format!("expected a whole number of 64 bits, found {value}"))),
             },
             Value::Number(value) => visitor.visit_f64(*value),
             Value::Text(text) => visitor.visit_str(text),
             Value::List(items) => visitor.visit_seq(Items(items)),
             Value::Mapping(entries) => visitor.visit_map(Entries { rest: entries, value: None }),
         }
-        .map_err(|fault| fault.or_at(self.span))
+        .map_err(|diagnostic| diagnostic.or_at(self.span))
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Diagnostic> {
         match self.value {
             Value::Null => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Diagnostic> {
         if name == AT { visitor.visit_seq(Positioned { tree: self, part: 0 }) } else { visitor.visit_newtype_struct(self) }
     }
 
@@ -98,17 +104,17 @@ impl<'de> Deserializer<'de> for &Tree {
         _name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, Diagnostic> {
         match &self.value {
             Value::Text(_) => visitor.visit_enum(Choice { name: self, content: None }),
             Value::Mapping(entries) if entries.len() == 1 => match entries.as_slice() {
                 [(name, content)] => visitor.visit_enum(Choice { name, content: Some(content) }),
-                _ => Err(Fault::nowhere("expected one key")),
+                _ => Err(Diagnostic::nowhere("expected one key")),
             },
-            Value::Mapping(_) => Err(Fault::nowhere(format!("expected one key: {}", one_of(variants)))),
-            _ => Err(Fault::nowhere(format!("expected {}", one_of(variants)))),
+            Value::Mapping(_) => Err(Diagnostic::nowhere(format!("expected one key: {}", one_of(variants)))),
+            _ => Err(Diagnostic::nowhere(format!("expected {}", one_of(variants)))),
         }
-        .map_err(|fault| fault.or_at(self.span))
+        .map_err(|diagnostic| diagnostic.or_at(self.span))
     }
 
     forward_to_deserialize_any! {
@@ -120,12 +126,12 @@ impl<'de> Deserializer<'de> for &Tree {
 struct Items<'a>(&'a [Tree]);
 
 impl<'de> SeqAccess<'de> for Items<'_> {
-    type Error = Fault;
+    type Error = Diagnostic;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Diagnostic> {
         let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
         self.0 = rest;
-        seed.deserialize(first).map(Some).map_err(|fault| fault.or_at(first.span))
+        seed.deserialize(first).map(Some).map_err(|diagnostic| diagnostic.or_at(first.span))
     }
 }
 
@@ -135,17 +141,17 @@ struct Entries<'a> {
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
-    type Error = Fault;
+    type Error = Diagnostic;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Diagnostic> {
         let Some(((key, value), rest)) = self.rest.split_first() else { return Ok(None) };
         (self.rest, self.value) = (rest, Some(value));
-        seed.deserialize(key).map(Some).map_err(|fault| fault.or_at(key.span))
+        seed.deserialize(key).map(Some).map_err(|diagnostic| diagnostic.or_at(key.span))
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        let value = self.value.take().ok_or_else(|| Fault::nowhere("expected a key before the value"))?;
-        seed.deserialize(value).map_err(|fault| fault.or_at(value.span))
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Diagnostic> {
+        let value = self.value.take().ok_or_else(|| Diagnostic::nowhere("expected a key before the value"))?;
+        seed.deserialize(value).map_err(|diagnostic| diagnostic.or_at(value.span))
     }
 }
 
@@ -156,15 +162,15 @@ struct Positioned<'a> {
 }
 
 impl<'de> SeqAccess<'de> for Positioned<'_> {
-    type Error = Fault;
+    type Error = Diagnostic;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Diagnostic> {
         self.part += 1;
         let number = match self.part {
             1 => self.tree.span.line,
             2 => self.tree.span.column,
             3 => self.tree.span.width,
-            _ => return seed.deserialize(self.tree).map(Some).map_err(|fault| fault.or_at(self.tree.span)),
+            _ => return seed.deserialize(self.tree).map(Some).map_err(|diagnostic| diagnostic.or_at(self.tree.span)),
         };
         seed.deserialize(number.into_deserializer()).map(Some)
     }
@@ -177,33 +183,33 @@ struct Choice<'a> {
 }
 
 impl<'de> EnumAccess<'de> for Choice<'_> {
-    type Error = Fault;
+    type Error = Diagnostic;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Fault> {
-        let variant = seed.deserialize(self.name).map_err(|fault| fault.or_at(self.name.span))?;
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Diagnostic> {
+        let variant = seed.deserialize(self.name).map_err(|diagnostic| diagnostic.or_at(self.name.span))?;
         Ok((variant, self))
     }
 }
 
 impl<'de> VariantAccess<'de> for Choice<'_> {
-    type Error = Fault;
+    type Error = Diagnostic;
 
-    fn unit_variant(self) -> Result<(), Fault> {
+    fn unit_variant(self) -> Result<(), Diagnostic> {
         match self.content {
             None => Ok(()),
-            Some(content) => Err(Fault::at(content.span, "expected a name alone, found settings for it")),
+            Some(content) => Err(Diagnostic::at(content.span, "expected a name alone, found settings for it")),
         }
     }
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
-        // A kind that is named alone has empty content, so that all its defaults hold.
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Diagnostic> {
+        // A kind without settings has empty content and all its defaults.
         let empty = Tree { value: Value::Mapping(Vec::new()), span: self.name.span };
         seed.deserialize(self.content.unwrap_or(&empty))
     }
-    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, Diagnostic> {
         self.newtype_variant_seed(Whole(visitor))
     }
-    fn struct_variant<V: Visitor<'de>>(self, _fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn struct_variant<V: Visitor<'de>>(self, _fields: &'static [&'static str], visitor: V) -> Result<V::Value, Diagnostic> {
         self.newtype_variant_seed(Whole(visitor))
     }
 }

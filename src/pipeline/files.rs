@@ -1,12 +1,12 @@
-//! The outside files of a pipeline: that they are there, and the text of its SQL files.
+//! The outside files of a pipeline: checks that they exist, and reads its SQL files.
 //!
-//! Knows paths, not what the files hold; only SQL is read.
+//! Knows paths, not the contents of files except SQL.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::error::Fault;
+use super::error::Diagnostic;
 use super::graph::{self, Source, SourceKind};
 use super::position::Name;
 use super::relations::LONGEST_QUERY_BYTES;
@@ -15,8 +15,9 @@ use super::spec::input::{Component, Input, Reward, RewardSource, TableFile};
 use super::spec::operator::Operator;
 use super::spec::query::Query;
 
-/// The sources of a pipeline, in order, each with its file found; SQL files take the place of their paths in `spec`.
-pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Fault> {
+/// The sources of a pipeline, in order, each with its files. In `spec`, the text of SQL files
+/// replaces their paths.
+pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagnostic> {
     let inner = spec.iterate.iter_mut().flat_map(|iterate| iterate.nodes.values_mut());
     for node in spec.nodes.values_mut().chain(inner) {
         if let Operator::Sql(sql) = &mut node.operator {
@@ -38,7 +39,7 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Fault>
     Ok(sources)
 }
 
-fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Fault> {
+fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Diagnostic> {
     let mut paths = Vec::new();
     for written in &table.table.0 {
         paths.extend(found(written, folder)?);
@@ -57,70 +58,74 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Fault> {
     })
 }
 
-/// The file of this path, or all files that it fits as a pattern.
-fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let fault = |problem: String| Fault::at(written.span, problem);
+/// The file of this path, or all files of this pattern.
+fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    let diagnostic = |problem: String| Diagnostic::at(written.span, problem);
     let path = folder.join(&written.value);
     if path.is_file() {
         return Ok(vec![path]);
     }
     if path.is_dir() {
-        return Err(fault(format!("expected a file, but \"{}\" is a directory; to read all in it, end with /*", written.value)));
+        return Err(diagnostic(format!("expected a file, but \"{}\" is a directory; to read all in it, end with /*", written.value)));
     }
     if !written.value.contains(['*', '?', '[']) {
-        return Err(fault(format!("expected a file, but \"{}\" is not there", written.value)));
+        return Err(diagnostic(format!("expected a file, but \"{}\" is not there", written.value)));
     }
     let pattern = Path::new(&glob::Pattern::escape(&folder.to_string_lossy())).join(&written.value);
     let paths = glob::glob(&pattern.to_string_lossy())
-        .map_err(|error| fault(format!("\"{}\" is no pattern of file names: {}", written.value, error.msg)))?;
-    let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| fault(format!("\"{}\": {error}", written.value)))?;
+        .map_err(|error| diagnostic(format!("\"{}\" is no pattern of file names: {}", written.value, error.msg)))?;
+    let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| diagnostic(format!("\"{}\": {error}", written.value)))?;
     let files: Vec<PathBuf> = paths.into_iter().filter(|path| path.is_file()).collect();
     if files.is_empty() {
-        return Err(fault(format!("expected files, but none fits \"{}\"", written.value)));
+        return Err(diagnostic(format!("expected files, but none fits \"{}\"", written.value)));
     }
     Ok(files)
 }
 
-/// A reward with its model directories found; its queries are read already.
-fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Fault> {
+/// A reward with the directories of its models. Its queries are loaded already.
+fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Diagnostic> {
     let source = |source: &RewardSource| {
         Ok(match source {
-            RewardSource::Sql(query) => graph::RewardSource::Sql(query.text.clone()),
-            RewardSource::Model(model) => graph::RewardSource::Model(directory(model, folder)?),
-            RewardSource::Http(server) => graph::RewardSource::Http(server.clone()),
-            RewardSource::Named(name) => graph::RewardSource::Named(name.value.clone()),
+            RewardSource::Sql(query) => graph::Reward::Sql(query.text.clone()),
+            RewardSource::Model(model) => graph::Reward::Model(directory(model, folder)?),
+            RewardSource::Http(server) => graph::Reward::Http(server.clone()),
+            RewardSource::Named(name) => graph::Reward::Named(name.value.clone()),
         })
     };
     match spelled {
-        Reward::One(one) => Ok(graph::Reward::One(source(one)?)),
+        Reward::One(one) => source(one),
         Reward::Sum(components) => {
-            let component = |c: &Component| Ok(graph::Component { weight: c.weight, name: c.name.clone(), source: source(&c.source)? });
-            components.iter().map(component).collect::<Result<_, Fault>>().map(graph::Reward::Sum)
+            let component = |c: &Component| Ok(graph::Component { weight: c.weight, name: c.name.clone(), reward: source(&c.source)? });
+            components.iter().map(component).collect::<Result<_, Diagnostic>>().map(graph::Reward::Sum)
         }
     }
 }
 
-/// A model's directory, or `hf://ORG/NAME@REVISION` for one that is to be fetched.
-fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Fault> {
+/// The directory of a model, or `hf://ORG/NAME@REVISION` for a later download.
+fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Diagnostic> {
     let written = &model.value;
     if let Some(named) = written.strip_prefix("hf://") {
         let expected = || {
-            Fault::at(model.span, format!("expected a model of the hub as hf://ORG/NAME or hf://ORG/NAME@REVISION, found \"{written}\""))
+            Diagnostic::at(
+                model.span,
+                format!("expected a model of the hub as hf://ORG/NAME or hf://ORG/NAME@REVISION, found \"{written}\""),
+            )
         };
         return hub(named).ok_or_else(expected);
     }
     let path = folder.join(written);
     if !path.is_dir() {
         let found = if path.exists() { "is a file" } else { "is not there" };
-        return Err(Fault::at(model.span, format!("expected a model directory, but \"{written}\" {found}")));
+        return Err(Diagnostic::at(model.span, format!("expected a model directory, but \"{written}\" {found}")));
     }
     if !["config.json", "adapter_config.json"].iter().any(|name| path.join(name).is_file()) {
-        return Err(Fault::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
+        return Err(Diagnostic::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
     }
     Ok(path)
 }
 
-/// `ORG/NAME` or `ORG/NAME@REVISION` with its revision, `main` unless it is given; nothing that could lead out of a folder.
+/// The `hf://` path of `ORG/NAME` or `ORG/NAME@REVISION`; the default revision is `main`. None for
+/// a name with a path out of its folder.
 fn hub(named: &str) -> Option<PathBuf> {
     let (repo, revision) = named.split_once('@').unwrap_or((named, "main"));
     let plain = |word: &str| {
@@ -131,15 +136,16 @@ fn hub(named: &str) -> Option<PathBuf> {
     valid.then(|| PathBuf::from(format!("hf://{repo}@{revision}")))
 }
 
-/// Puts the text of the file that a query names in the place of its path.
-fn read(query: &mut Query, folder: &Path) -> Result<(), Fault> {
+/// Replaces the path of a query by the text of the file.
+fn read(query: &mut Query, folder: &Path) -> Result<(), Diagnostic> {
     let Some(path) = query.path() else { return Ok(()) };
     let text = text(&folder.join(path), LONGEST_QUERY_BYTES);
-    query.text = text.map_err(|error| Fault::at(query.span, format!("cannot read the query \"{}\": {error}", path.display())))?;
+    query.text = text.map_err(|error| Diagnostic::at(query.span, format!("cannot read the query \"{}\": {error}", path.display())))?;
     Ok(())
 }
 
-/// The text of a file of at most `limit` bytes; of a longer one, or of a device that never ends, no more is read than shows that.
+/// The text of a file of at most `limit` bytes. A longer file, or an endless device, is read up to
+/// this limit only.
 pub(super) fn text(path: &Path, limit: usize) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;

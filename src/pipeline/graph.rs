@@ -1,6 +1,6 @@
-//! The checked, unrolled pipeline: sources and tasks, every input resolved.
+//! The checked and unrolled pipeline: sources and tasks with all inputs.
 //!
-//! Knows what each task reads and with which settings; not how it runs, nor what is already done.
+//! Knows the inputs and settings of each task, not how it runs or whether its output exists.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::slot::Slot;
 use super::spec::input::{Columns, DatasetFormat, Format, Server};
-use super::spec::operator::{Operator, Output, Resources};
+use super::spec::operator::{Operator, Output};
+use super::spec::resources::Resources;
 use super::spec::tracking::Tracking;
 use super::spec::{Param, Spec};
 
@@ -20,70 +21,81 @@ use super::spec::{Param, Spec};
 pub struct Graph {
     /// The name of the run.
     pub name: String,
-    /// What all randomness is drawn from.
+    /// The seed of all random numbers, a whole number of at least 0.
     pub seed: u64,
     /// The params, after `--set`.
     pub params: IndexMap<String, Param>,
-    /// How many iterations; 0 without `iterate`.
+    /// The number of iterations; 0 without `iterate`.
     pub iterations: u32,
-    /// What is read from outside, in the file's order.
+    /// The outside inputs, in the order of the file.
     pub sources: Vec<Source>,
-    /// What is to be made, each task once for every iteration, in an order in which it can run.
+    /// The tasks, one for each node and iteration, in an executable order.
     pub tasks: Vec<Task>,
     /// The file as types, params and SQL files filled in.
     pub(super) spec: Spec,
 }
 
-/// Something read from outside.
+/// An outside input.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// Its name in the pipeline file.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: SourceKind,
-    /// The line of the pipeline file that names it.
+    /// Its line in the pipeline file.
     pub line: usize,
 }
 
-/// What is read from outside.
+/// The kind of an outside input.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// Files of rows.
     Table {
-        /// The files, at least one, which were there when the pipeline was checked; sorted.
+        /// The files, at least one, sorted. They existed during the check of the pipeline.
         paths: Vec<PathBuf>,
         /// Their format.
         format: Format,
-        /// What separates two values of a csv file; given for csv only.
+        /// The separator of a csv file; for csv only.
         delimiter: Option<char>,
-        /// Whether the first row of a csv file names the columns; given for csv only.
+        /// Whether the first row of a csv file has the names of the columns; for csv only.
         header: Option<bool>,
         /// A csv file's columns as far as given; every other one is text.
         columns: Columns,
-        /// How prompts and responses lie in the columns, if the file says.
+        /// The layout of prompts and responses in the columns.
         dataset_format: DatasetFormat,
         /// Columns to rename: ours, each with theirs.
         map: IndexMap<String, String>,
-        /// The most memory that the rows may take, in bytes.
+        /// The memory limit for the rows, in bytes.
         max_bytes: u64,
     },
     /// A Hugging Face model directory.
     Model {
-        /// The directory, which was there when the pipeline was checked; or `hf://ORG/NAME@REVISION`, until it is fetched.
+        /// The directory, existing during the check of the pipeline; or `hf://ORG/NAME@REVISION`
+        /// before the download.
         path: PathBuf,
     },
-    /// A way to reward responses.
+    /// A reward for responses.
     Reward {
-        /// Which way.
+        /// The source or sources.
         reward: Reward,
     },
 }
 
-/// A way to reward responses, its files found.
+/// A reward with its files.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reward {
-    /// One source, whose reward is taken as it is.
-    One(RewardSource),
+    /// The text of a query.
+    Sql(String),
+    /// The directory of a reward model, existing during the check of the pipeline; or
+    /// `hf://ORG/NAME@REVISION` before the download.
+    Model(PathBuf),
+    /// A server.
+    Http(Server),
+    /// Another source or task: the input with this name in a slot `rewards`. In a sum only.
+    Named(String),
+    /// The reward model made by the task at this index of [`Graph::tasks`]. In a resolved reward
+    /// only, in the place of its name.
+    Task(usize),
     /// The sum of several, each times its weight.
     Sum(Vec<Component>),
 }
@@ -91,62 +103,52 @@ pub enum Reward {
 /// One term of a weighted sum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Component {
-    /// What its reward is multiplied by.
+    /// The factor of its reward.
     pub weight: f64,
     /// Its name among the components of each reward.
     pub name: String,
-    /// Where its reward comes from.
-    pub source: RewardSource,
-}
-
-/// Where a reward comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RewardSource {
-    /// A query, as its text.
-    Sql(String),
-    /// The directory of a reward model, which was there when the pipeline was checked; or `hf://ORG/NAME@REVISION`, until it is fetched.
-    Model(PathBuf),
-    /// A server.
-    Http(Server),
-    /// Another source or task: the one in a slot `rewards` with this name.
-    Named(String),
+    /// Its reward.
+    pub reward: Reward,
 }
 
 impl Reward {
-    /// The sources, in order.
-    pub fn sources(&self) -> impl Iterator<Item = &RewardSource> {
-        let (one, several) = match self {
-            Self::One(source) => (Some(source), [].as_slice()),
-            Self::Sum(components) => (None, components.as_slice()),
-        };
-        one.into_iter().chain(several.iter().map(|component| &component.source))
+    /// The rewards without the sums, in order.
+    pub fn leaves(&self) -> Vec<&Self> {
+        match self {
+            Self::Sum(components) => components.iter().flat_map(|component| component.reward.leaves()).collect(),
+            leaf => vec![leaf],
+        }
+    }
+
+    /// Whether it consists of queries only.
+    pub fn is_relational(&self) -> bool {
+        self.leaves().iter().all(|leaf| matches!(leaf, Self::Sql(_)))
+    }
+
+    /// Whether a reward model is part of it.
+    pub fn has_model(&self) -> bool {
+        self.leaves().iter().any(|leaf| matches!(leaf, Self::Model(_) | Self::Task(_)))
     }
 
     /// The directories of its reward models.
-    fn models_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let (one, several) = match self {
-            Self::One(source) => (Some(source), [].as_mut_slice()),
-            Self::Sum(components) => (None, components.as_mut_slice()),
-        };
-        let sources = one.into_iter().chain(several.iter_mut().map(|component| &mut component.source));
-        sources.filter_map(|source| match source {
-            RewardSource::Model(path) => Some(path),
-            RewardSource::Sql(_) | RewardSource::Http(_) | RewardSource::Named(_) => None,
-        })
+    fn models_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Model(path) => vec![path],
+            Self::Sum(components) => components.iter_mut().flat_map(|component| component.reward.models_mut()).collect(),
+            Self::Sql(_) | Self::Http(_) | Self::Named(_) | Self::Task(_) => Vec::new(),
+        }
     }
 
-    /// What a reward is decided by, besides the contents of models and of the rewards it names.
+    /// The settings of a reward for the fingerprint, without the contents of models and of named
+    /// rewards.
     pub fn settings(&self) -> Value {
-        let source = |source: &RewardSource| match source {
-            RewardSource::Sql(sql) => json!({ "sql": sql }),
-            RewardSource::Model(_) => json!({ "model": Value::Null }),
-            RewardSource::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
-            RewardSource::Named(name) => json!({ "reward": name }),
-        };
         match self {
-            Self::One(one) => source(one),
+            Self::Sql(sql) => json!({ "sql": sql }),
+            Self::Model(_) | Self::Task(_) => json!({ "model": Value::Null }),
+            Self::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
+            Self::Named(name) => json!({ "reward": name }),
             Self::Sum(components) => {
-                let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": source(&c.source) });
+                let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": c.reward.settings() });
                 components.iter().map(component).collect()
             }
         }
@@ -156,19 +158,21 @@ impl Reward {
 /// One node in one iteration.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// The name of the table or model it makes.
+    /// The name of its output.
     pub name: String,
-    /// The iteration, from 1; none for a task that runs once, before them.
+    /// The iteration, from 1; none for a task before the iterations.
     pub iteration: Option<u32>,
-    /// What it does. At t = 1 with no pool to select from, `select` has the strategy `all`.
+    /// Its operator. At t = 1 without a pool, `select` has the strategy `all`.
     pub operator: Operator,
-    /// The canonical settings for the fingerprint: every default written out, SQL files as their text; no names, no resources.
+    /// The canonical settings for the fingerprint: every default written out, SQL files as text; no
+    /// names of inputs, no resources.
     pub settings: BTreeMap<String, Value>,
-    /// What it reads. Slots come in a fixed order; a slot with several inputs (`responses`, `tables`) has several entries.
+    /// Its inputs in a fixed order. A slot with several inputs (`responses`, `tables`) has several
+    /// entries.
     pub inputs: Vec<Binding>,
-    /// What it may use.
+    /// Its resources.
     pub resources: Resources,
-    /// The line of the pipeline file that asks for it.
+    /// The line of its node in the pipeline file.
     pub line: usize,
 }
 
@@ -177,13 +181,13 @@ pub struct Task {
 pub struct Binding {
     /// The filled slot.
     pub slot: Slot,
-    /// What the input is called where that matters: the relation in the SQL of a `tables` slot, else the name of the source or task.
+    /// The name of the source or task. In a `tables` slot: the name of the table in the query.
     pub name: String,
-    /// What fills it.
+    /// The input in the slot.
     pub input: Input,
 }
 
-/// What fills a slot.
+/// An input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// An index into [`Graph::sources`].
@@ -193,7 +197,7 @@ pub enum Input {
 }
 
 impl Task {
-    /// The date that the chat template of the task's model may write.
+    /// The date for the chat template of its model.
     pub fn date(&self) -> Option<NaiveDate> {
         self.settings.get("date").and_then(Value::as_str).and_then(|date| date.parse().ok())
     }
@@ -208,14 +212,14 @@ impl Task {
         self.inputs.iter().filter(move |binding| binding.slot == slot)
     }
 
-    /// What the task makes.
+    /// The kind of its output.
     pub fn output(&self) -> Output {
         self.operator.output()
     }
 }
 
 impl Graph {
-    /// The source that an input is, if it is one.
+    /// The source behind an input; none for a task.
     pub fn source(&self, input: Input) -> Option<&Source> {
         match input {
             Input::Source(index) => self.sources.get(index),
@@ -223,7 +227,7 @@ impl Graph {
         }
     }
 
-    /// The task that an input is, if it is one.
+    /// The task behind an input; none for a source.
     pub fn task(&self, input: Input) -> Option<&Task> {
         match input {
             Input::Task(index) => self.tasks.get(index),
@@ -231,27 +235,29 @@ impl Graph {
         }
     }
 
-    /// The model directories that `inputs` name, each with its input's name, for those that begin with `hf://` to be fetched.
+    /// The directories of all models in `inputs`, each with the name of its input. Paths with
+    /// `hf://` wait for their download.
     pub fn models_mut(&mut self) -> impl Iterator<Item = (&str, &mut PathBuf)> {
         self.sources.iter_mut().flat_map(|source| {
             let paths: Vec<&mut PathBuf> = match &mut source.kind {
                 SourceKind::Model { path } => vec![path],
-                SourceKind::Reward { reward } => reward.models_mut().collect(),
+                SourceKind::Reward { reward } => reward.models_mut(),
                 SourceKind::Table { .. } => Vec::new(),
             };
             paths.into_iter().map(|path| (source.name.as_str(), path))
         })
     }
 
-    /// Where the run's numbers are shown besides its tables.
+    /// The displays of the run besides its tables.
     pub fn tracking(&self) -> &Tracking {
         &self.spec.tracking
     }
 
-    /// The pipeline file with params and SQL files filled in and every default written out, under the graph's name. Loading it gives the same graph.
+    /// The pipeline file with params and SQL files filled in and every default written out, under
+    /// the name of the graph. Loading it gives the same graph.
     ///
     /// # Errors
-    /// When a value cannot be written as YAML; none that a pipeline file can hold is known.
+    /// A value without a YAML form; a pipeline file has none.
     pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
         let mut spec = self.spec.clone();
         spec.name.value.clone_from(&self.name);

@@ -1,12 +1,12 @@
 //! From a file to [`Spec`]: YAML, version, params, types.
 //!
-//! Knows what may be written, not whether it makes sense together.
+//! Knows valid keys and values, not the relations between nodes.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::error::{Fault, PipelineError};
+use super::error::{Diagnostic, PipelineError};
 use super::files;
 use super::graph::Graph;
 use super::matrix;
@@ -15,7 +15,7 @@ use super::spec::Spec;
 use super::tree::{LARGEST_FILE_BYTES, Tree, Value};
 use super::unroll::unroll;
 
-/// A pipeline file that was read: all its keys and settings are known and in range; its names are not checked yet.
+/// A loaded pipeline file: all keys and settings are valid; names are not checked yet.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     /// The file as types, params filled in.
@@ -25,15 +25,16 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Reads a file of one run, with params replaced by `sets`.
+    /// Loads a file of one run, with params replaced by `sets`.
     ///
     /// # Errors
-    /// A file that cannot be read or is not valid YAML, an unknown version, key, param or value, a setting out of its range; several runs.
+    /// An unreadable file or invalid YAML; an unknown version, key, param or value; a setting out
+    /// of its range; several runs.
     pub fn load(path: &Path, sets: &[(String, String)]) -> Result<Self, PipelineError> {
         Self::one(Sweep::load(path, sets)?)
     }
 
-    /// Reads the text of one run, with params replaced by `sets`; `file` is its name in errors.
+    /// Parses the text of one run, with params replaced by `sets`; `file` is its name in errors.
     ///
     /// # Errors
     /// As [`Pipeline::load`].
@@ -45,32 +46,32 @@ impl Pipeline {
         let count = sweep.runs.len();
         let several = |pipeline: &Self| {
             let problem = format!("expected a file of one run, found a matrix of {count}; choose one with --set for each of its axes");
-            Fault::nowhere(problem).in_file(&pipeline.file, &pipeline.text)
+            Diagnostic::nowhere(problem).in_file(&pipeline.file, &pipeline.text)
         };
         let mut runs = sweep.runs.into_iter();
         match (runs.next(), runs.next()) {
             (Some(one), None) => Ok(one),
             (Some(one), Some(_)) => Err(several(&one)),
             // A sweep has a run at least.
-            (None, _) => Err(Fault::nowhere("expected a run, found none").in_file("", "")),
+            (None, _) => Err(Diagnostic::nowhere("expected a run, found none").in_file("", "")),
         }
     }
 
-    /// Checks names, slots, files and cycles, and unrolls the iterations. Paths are taken from `folder`, usually the working directory (an
-    /// empty path).
+    /// Checks names, slots, files and cycles, and unrolls the iterations. Paths are relative to
+    /// `folder`, usually the working directory (an empty path).
     ///
     /// # Errors
-    /// A name that leads nowhere or to something else than the slot takes, a cycle, a missing file, a query that cannot be parsed or reads
-    /// an unknown table.
+    /// An unknown name or a name of the wrong kind, a cycle, a missing file, an invalid query or
+    /// one with an unknown table.
     pub fn graph(&self, folder: &Path) -> Result<Graph, PipelineError> {
-        unroll(self.spec.clone(), folder).map_err(|fault| fault.in_file(&self.file, &self.text))
+        unroll(self.spec.clone(), folder).map_err(|diagnostic| diagnostic.in_file(&self.file, &self.text))
     }
 }
 
 /// All runs of a pipeline file: one, or one for each point of its matrix.
 #[derive(Clone, Debug)]
 pub struct Sweep {
-    /// The name in the file, with which the names of all runs begin.
+    /// The name in the file, the prefix of the names of all runs.
     pub name: String,
     /// The runs, in the order of the matrix; at least one. No two have the same name.
     pub runs: Vec<Pipeline>,
@@ -79,19 +80,20 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Reads a file, with params replaced by `sets`; those of the matrix's axes leave the runs that have these values.
+    /// Loads a file, with params replaced by `sets`. A set of an axis keeps the runs with this
+    /// value.
     ///
     /// # Errors
-    /// As [`Pipeline::load`], but for several runs; and a matrix that is none.
+    /// As [`Pipeline::load`], except for several runs; and an invalid matrix.
     pub fn load(path: &Path, sets: &[(String, String)]) -> Result<Self, PipelineError> {
         let file = path.display().to_string();
         match files::text(path, LARGEST_FILE_BYTES) {
             Ok(text) => Self::read(&file, &text, sets),
-            Err(error) => Err(Fault::nowhere(format!("cannot read the pipeline file: {error}")).in_file(&file, "")),
+            Err(error) => Err(Diagnostic::nowhere(format!("cannot read the pipeline file: {error}")).in_file(&file, "")),
         }
     }
 
-    /// Reads a text, with params replaced by `sets`; `file` is its name in errors.
+    /// Parses a text, with params replaced by `sets`; `file` is its name in errors.
     ///
     /// # Errors
     /// As [`Sweep::load`].
@@ -109,9 +111,9 @@ impl Sweep {
             for point in points {
                 let values: Vec<String> = point.values().iter().map(|(axis, value)| format!("{axis} {value}")).collect();
                 let run = point.apply(&tree).and_then(|tree| spec(tree, &sets));
-                let run = run.map_err(|fault| Fault { message: format!("with {}: {}", values.join(", "), fault.message), ..fault })?;
+                let run = run.map_err(|error| error.prefixed(&format!("with {}", values.join(", "))))?;
                 if runs.iter().any(|other| other.spec.name.value == run.name.value) {
-                    return Err(Fault::at(
+                    return Err(Diagnostic::at(
                         run.name.span,
                         format!("two runs of the matrix are called {}; let their values differ in letters and digits", run.name.value),
                     ));
@@ -120,7 +122,7 @@ impl Sweep {
             }
             Ok(Self { name, runs, has_matrix: true })
         };
-        read().map_err(|fault: Fault| fault.in_file(file, text))
+        read().map_err(|diagnostic: Diagnostic| diagnostic.in_file(file, text))
     }
 }
 
@@ -131,29 +133,29 @@ fn name(file: &Tree) -> String {
     name.unwrap_or_default().to_string()
 }
 
-fn spec(mut tree: Tree, sets: &[(String, String)]) -> Result<Spec, Fault> {
+fn spec(mut tree: Tree, sets: &[(String, String)]) -> Result<Spec, Diagnostic> {
     params::fill_in(&mut tree, sets)?;
     Spec::deserialize(&tree)
 }
 
-/// The first key must be `optune: 1`, so that files of other versions are told before anything else is wrong with them.
-fn version(root: &Tree) -> Result<(), Fault> {
+/// Checks the first key, `optune: 1`. Files of other versions get this error before any other.
+fn version(root: &Tree) -> Result<(), Diagnostic> {
     let Value::Mapping(entries) = &root.value else {
-        return Err(Fault::at(root.span, "expected a mapping that begins with \"optune: 1\""));
+        return Err(Diagnostic::at(root.span, "expected a mapping that begins with \"optune: 1\""));
     };
     match entries.first() {
         Some((key, version)) if key.text() == Some("optune") => match version.value {
             Value::Integer(1) => {}
             Value::Integer(other) => {
-                return Err(Fault::at(version.span, format!("version {other} of the pipeline file is unknown here; expected 1")));
+                return Err(Diagnostic::at(version.span, format!("version {other} of the pipeline file is unknown here; expected 1")));
             }
-            _ => return Err(Fault::at(version.span, "expected the version of the pipeline file: 1")),
+            _ => return Err(Diagnostic::at(version.span, "expected the version of the pipeline file: 1")),
         },
         Some((key, _)) => {
             let found = key.text().unwrap_or_default();
-            return Err(Fault::at(key.span, format!("expected \"optune: 1\" as the first key, found \"{found}\"")));
+            return Err(Diagnostic::at(key.span, format!("expected \"optune: 1\" as the first key, found \"{found}\"")));
         }
-        None => return Err(Fault::at(root.span, "expected a mapping that begins with \"optune: 1\", found an empty one")),
+        None => return Err(Diagnostic::at(root.span, "expected a mapping that begins with \"optune: 1\", found an empty one")),
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! The pipeline file: YAML to a checked, unrolled graph.
 //!
 //! ```text
-//! text ─▶ tree (positions) ─▶ one tree a point of the matrix ─▶ params filled in ─▶ Spec (types, ranges) ─▶ names, slots, files, cycles checked ─▶ Graph
+//! text ─▶ tree (positions) ─▶ one tree for each point of the matrix ─▶ params filled in
+//!      ─▶ Spec (types, ranges) ─▶ names, slots, files, cycles checked ─▶ Graph
 //! ```
-//! Knows names, settings and which files must be there; nothing of Arrow or burn, of how a node runs or of what is already done.
+//! Knows names, settings and required files; nothing of Arrow or burn, of running nodes, or of
+//! finished outputs.
 
 mod check;
 mod de;
@@ -23,10 +25,11 @@ pub mod spec;
 mod tree;
 mod unroll;
 
-pub use error::PipelineError;
+pub use error::{Mistake, PipelineError};
 pub use graph::{Binding, Graph, Input, Source, SourceKind, Task};
 pub use load::{Pipeline, Sweep};
 pub use schema::schema;
 pub use slot::Slot;
 pub use spec::Spec;
-pub use spec::operator::{Device, Operator, Output, Resources};
+pub use spec::operator::{Operator, Output};
+pub use spec::resources::{Device, Resources};

@@ -1,6 +1,6 @@
-//! Where in the pipeline file something was written.
+//! Positions in the pipeline file.
 //!
-//! Knows lines and columns, not what stands there.
+//! Knows lines and columns, not values.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -10,30 +10,32 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A stretch of one line of the pipeline file. Counted in characters, from 1; line 0 means that the position is not known.
+/// A part of one line of the pipeline file. Counts characters from 1; line 0 is an unknown
+/// position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// The line, from 1.
     pub line: usize,
     /// The column of the first character, from 1.
     pub column: usize,
-    /// How many characters; at least 1 is underlined.
+    /// The number of characters; at least 1 is underlined.
     pub width: usize,
 }
 
-/// A value and where it was written. Compares, serialises and describes itself as the value alone.
+/// A value and its position. Compares, serializes and describes itself as the value alone.
 #[derive(Clone, Debug, Default)]
 pub struct At<T> {
     /// The value.
     pub value: T,
-    /// Where it was written.
+    /// The position.
     pub span: Span,
 }
 
-/// The name of an input or a node as another node writes it: `prompts`, or `pool[t-1]` for the last iteration's.
+/// The name of an input or a node, as written in another node: `prompts`, or `pool[t-1]` for the
+/// previous iteration.
 pub type Name = At<String>;
 
-/// The newtype name by which [`At`] asks our deserializer for positions.
+/// The name of the newtype in requests of [`At`] for positions.
 pub(super) const AT: &str = "@at";
 
 impl<T: PartialEq> PartialEq for At<T> {

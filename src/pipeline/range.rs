@@ -1,6 +1,6 @@
-//! The ranges that settings must lie in, checked as they are read so that an error points at the number.
+//! Checks the ranges of settings during deserialization, for errors at the number.
 //!
-//! Knows numbers, not which setting they belong to.
+//! Knows numbers, not the settings with these ranges.
 
 use serde::de::{Deserialize, Deserializer, Error};
 

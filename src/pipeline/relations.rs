@@ -1,6 +1,7 @@
-//! Which tables a query reads, known before anything runs.
+//! The tables of a query, known before the run.
 //!
-//! Knows SQL's grammar and scopes of names, by the parser that DataFusion uses; not what the tables hold.
+//! Knows the grammar and the name scopes of SQL by DataFusion's own parser, not the contents of
+//! tables.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -9,16 +10,16 @@ use sqlparser::ast::{ObjectName, Query, Statement, TableFactor, Visit, Visitor};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 
-/// The longest query, in bytes; far above any that a person writes.
+/// The longest query, in bytes; far longer than any written by a person.
 pub(super) const LONGEST_QUERY_BYTES: usize = 1 << 16;
 
 /// Stack for parsing: an expression of the longest query can be nested thousands deep.
 const STACK_BYTES: usize = 1 << 28;
 
-/// The tables that one `SELECT` reads, without the names it gives itself by `WITH`.
+/// The tables of one `SELECT`, without the names of its own `WITH`.
 ///
 /// # Errors
-/// Text that is not one query, as a phrase that follows "the query".
+/// A text other than one query, as a phrase after "the query".
 pub(super) fn relations(sql: &str) -> Result<BTreeSet<String>, String> {
     if sql.len() > LONGEST_QUERY_BYTES {
         return Err(format!("is {} bytes long; expected at most {LONGEST_QUERY_BYTES}", sql.len()));
@@ -46,11 +47,11 @@ fn parsed(sql: &str) -> Result<BTreeSet<String>, String> {
     }
 }
 
-/// A query being visited, with the names that its `WITH` gives.
+/// A query during the visit, with the names of its `WITH`.
 struct Frame {
-    /// The names, and where the query of each is.
+    /// The names, and the address of the query of each.
     given: Vec<(String, *const Query)>,
-    /// How many of the names can be read at this point.
+    /// The number of names visible at this point.
     visible: usize,
     /// Whether a `WITH` query can read itself.
     recursive: bool,
@@ -60,7 +61,7 @@ struct Frame {
 struct Reading {
     relations: BTreeSet<String>,
     frames: Vec<Frame>,
-    /// Whether the relation visited next is the name of a table function.
+    /// Whether the next relation is the name of a table function.
     function: bool,
 }
 

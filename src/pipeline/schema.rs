@@ -1,6 +1,6 @@
 //! The JSON Schema of the pipeline file, for editors.
 //!
-//! Comes from the types of [`super::spec`]; knows only what a param may stand for besides.
+//! Generated from the types of [`super::spec`]; adds only the forms of params.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::spec::Spec;
 
-/// The JSON Schema of the pipeline file, as text: every key with its description, default and range.
+/// The JSON Schema of the pipeline file, as text: every key with its description, default and
+/// range.
 pub fn schema() -> String {
     let schema = SchemaSettings::draft2020_12().with_transform(OrParam).into_generator().into_root_schema_for::<Spec>();
     format!("{:#}", schema.to_value())
@@ -19,7 +20,7 @@ pub fn schema() -> String {
 #[derive(Clone, Debug)]
 struct OrParam;
 
-/// What a scalar that is one param looks like.
+/// The pattern of a scalar with one param.
 const PARAM: &str = r"^\$\{[^}]+\}$";
 
 impl Transform for OrParam {

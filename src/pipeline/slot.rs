@@ -1,16 +1,16 @@
 //! The slots of the operators: the named inputs of a task.
 //!
-//! Knows their names, not what fills them ([`super::graph::Binding`]).
+//! Knows their names, not the inputs in them ([`super::graph::Binding`]).
 
 use std::fmt;
 
-/// Defines [`Slot`] with one line a slot, so that no list can forget one.
+/// Defines [`Slot`] with one line a slot: no list can forget one.
 macro_rules! slots {
     ($($(#[$documentation:meta])* $slot:ident = $name:literal),+ $(,)?) => {
         /// A named input of an operator.
         ///
-        /// A slot filled by the user has the name of its key in the pipeline file. Names are part of every recipe:
-        /// another name is another fingerprint.
+        /// A slot filled by the user has the name of its key in the pipeline file. Names are part
+        /// of every recipe: another name is another fingerprint.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Slot {
             $($(#[$documentation])* $slot,)+
@@ -37,7 +37,7 @@ slots! {
     Pool = "pool",
     /// The selection of the previous iteration.
     Previous = "previous",
-    /// The model that answers; of a `score`, the model whose chat template formats texts for a server.
+    /// The model to sample from. For `score`: the model with the chat template for a server.
     Policy = "policy",
     /// The selected prompts.
     Selection = "selection",
@@ -98,7 +98,7 @@ mod tests {
     use crate::pipeline::spec::operator::{Node, Operator};
     use crate::pipeline::tree::Tree;
 
-    /// Every operator that a user can write, with every slot filled. Each name begins with `input_`.
+    /// Every operator of a pipeline file, with every slot filled. Each name begins with `input_`.
     const NODES: [&str; 10] = [
         "select: { prompts: input_a, pool: input_b, previous: input_c, strategy: reward_gain }",
         "generate: { policy: input_a, prompts: input_b, selection: input_c }",
@@ -126,7 +126,8 @@ mod tests {
                 assert!(!settings.contains_key(slot.name()), "{slot} of {} is a setting", operator.name());
                 assert!(name.value.starts_with("input_"), "{text}");
             }
-            // A slot missing in `slots()` or in the enum leaves the name of its input among the settings.
+            // A slot missing in `slots()` or in the enum leaves the name of its input among the
+            // settings.
             let settings = serde_json::to_string(&settings).unwrap();
             assert!(!settings.contains("input_"), "a slot of {} is missing in `Slot`: {settings}", operator.name());
         }

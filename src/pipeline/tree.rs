@@ -1,6 +1,6 @@
 //! The pipeline file as a tree of values, each with its position.
 //!
-//! Knows YAML, not what the keys mean.
+//! Knows YAML, not the meaning of keys.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
-use super::error::Fault;
+use super::error::Diagnostic;
 use super::position::Span;
 
-/// A value and where it is written.
+/// A value and its position.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tree {
     pub(super) value: Value,
@@ -31,14 +31,15 @@ pub(super) enum Value {
     Mapping(Vec<(Tree, Tree)>),
 }
 
-/// The largest pipeline file, in bytes; far above any that a person writes.
+/// The largest pipeline file, in bytes; far larger than any written by a person.
 pub(super) const LARGEST_FILE_BYTES: usize = 1 << 20;
 
 impl Tree {
-    /// Reads a text of one YAML document. Nesting, aliases and size are limited, so that no text can exhaust memory or stack.
-    pub(super) fn read(text: &str) -> Result<Self, Fault> {
+    /// Parses a text of one YAML document. Limits on nesting, aliases and size protect memory and
+    /// stack.
+    pub(super) fn read(text: &str) -> Result<Self, Diagnostic> {
         if text.len() > LARGEST_FILE_BYTES {
-            return Err(Fault::nowhere(format!("expected at most {LARGEST_FILE_BYTES} bytes, found {}", text.len())));
+            return Err(Diagnostic::nowhere(format!("expected at most {LARGEST_FILE_BYTES} bytes, found {}", text.len())));
         }
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! { max_depth: 32, max_events: 100_000, max_nodes: 50_000, max_aliases: 100 },
@@ -49,8 +50,8 @@ impl Tree {
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let message = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
             match error.location() {
-                Some(location) => Fault::at(span(location), message),
-                None => Fault::nowhere(message),
+                Some(location) => Diagnostic::at(span(location), message),
+                None => Diagnostic::nowhere(message),
             }
         })
     }

@@ -1,37 +1,41 @@
-//! From the checked file to the graph: iterations written out, and nodes that are several tasks taken apart.
+//! From the checked file to the graph: writes out the iterations, and splits some nodes into
+//! several tasks.
 //!
-//! What a task reads beyond the names in the file is found here, by lineage:
+//! Some tasks read more than the names in the file. The unrolling finds these inputs by lineage:
 //!
-//! | task | hidden slots |
-//! |---|---|
-//! | score | `prompts` of its responses; `tables` of the reward's queries, `rewards` that it names, the `policy` if it asks a server |
-//! | merge | `responses` that the fresh rewards are of |
-//! | `<train>_pairs` (reference) | `responses` that the pairs can be of: of every iteration whose responses the pool may still hold |
-//! | train | the same `responses`; its `pairs` are `<train>_pairs` |
-//! | both, on a table of preferences | `preferences` in the place of pairs and responses, which `<train>_pairs` tokenizes as `from` does |
-//! | `<reward_model>_ranking` (rank) | `model`, the reward model; the same `preferences` |
-//! | evaluate | `responses`, `rewards`, `baseline_responses`, `baseline_rewards`, each made by a task of its own |
+//! - score: the `prompts` of its responses; the `tables` of the queries of the reward; the
+//!   `rewards` named by the reward; the `policy`, for a reward server
+//! - merge: the `responses` of the fresh rewards
+//! - `<train>_pairs` (reference): all `responses` of the pairs, of every iteration with responses
+//!   in the pool
+//! - train: the same `responses`; its `pairs` are `<train>_pairs`
+//! - both, on a table of preferences: `preferences` in place of pairs and responses;
+//!   `<train>_pairs` tokenizes them like `from`
+//! - `<reward_model>_ranking` (rank): `model`, the reward model; the same `preferences`
+//! - evaluate: `responses`, `rewards`, `baseline_responses` and `baseline_rewards`, each of a task
+//!   of its own
 //!
-//! Knows which task feeds which, not how any of them runs.
+//! Knows the inputs of every task, not how a task runs.
 
 use std::path::Path;
 
 use chrono::NaiveDate;
 use serde_json::json;
 
-use super::check::{Link, Linked, link, order};
-use super::error::Fault;
+use super::check::{Link, ResolvedNode, order, resolve_nodes};
+use super::error::Diagnostic;
 use super::files;
-use super::graph::{Binding, Graph, Input, RewardSource, Source, SourceKind, Task};
+use super::graph::{Binding, Graph, Input, Reward, Source, SourceKind, Task};
 use super::position::At;
-use super::scope::{Scope, Target, Where};
+use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
 use super::spec::Spec;
+use super::spec::evaluate::Evaluate;
+use super::spec::generate::Generate;
 use super::spec::operator::{Operator, Output};
-use super::spec::relational::Score;
-use super::spec::sampling::{Evaluate, Generate};
+use super::spec::rank::Rank;
+use super::spec::score::Score;
 use super::spec::select::{Select, Strategy};
-use super::spec::training::Rank;
 
 /// The most iterations; a run of more is a mistake.
 const MOST_ITERATIONS: u32 = 1_000;
@@ -40,21 +44,21 @@ const MOST_ITERATIONS: u32 = 1_000;
 const MOST_TASKS: usize = 20_000;
 
 /// Checks a pipeline file and writes out its tasks.
-pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
+pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic> {
     let iterations = iterations(&spec)?;
     run_name(&spec.name)?;
     let date = date(&spec)?;
     spec.tracking.check()?;
     let sources = files::find(&mut spec, folder)?;
-    let scope = Scope::of(&spec)?;
+    let scope = Scope::new(&spec)?;
     let no_nodes = indexmap::IndexMap::new();
     let inner_nodes = spec.iterate.as_ref().map_or(&no_nodes, |iterate| &iterate.nodes);
     let tasks = spec.nodes.len().saturating_add(inner_nodes.len().saturating_mul(iterations as usize));
     if tasks == 0 || tasks > MOST_TASKS {
-        return Err(Fault::nowhere(format!("expected 1 to {MOST_TASKS} nodes in `nodes` and in all iterations, found {tasks}")));
+        return Err(Diagnostic::nowhere(format!("expected 1 to {MOST_TASKS} nodes in `nodes` and in all iterations, found {tasks}")));
     }
-    let once = link(&spec, &scope, &spec.nodes, Where::Outside)?;
-    let inner = link(&spec, &scope, inner_nodes, Where::Inside)?;
+    let once = resolve_nodes(&spec, &scope, &spec.nodes, Section::Nodes)?;
+    let inner = resolve_nodes(&spec, &scope, inner_nodes, Section::Iterate)?;
     let once_order = order(&once, |link| match link.target {
         Target::Once(index) => Some(index),
         _ => None,
@@ -68,57 +72,65 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Fault> {
         scope: &scope,
         date,
         tasks: Vec::new(),
-        once: vec![0; once.len()],
+        once: vec![None; once.len()],
         same: Vec::new(),
         last: Vec::new(),
     };
     for index in once_order {
-        let Some(node) = once.get(index) else { continue };
-        let baseline = unrolling.baseline(node);
-        let made = unrolling.node(node, None, baseline);
-        if let Some(place) = unrolling.once.get_mut(index) {
-            *place = made;
-        }
+        let node = once.get(index).ok_or_else(|| Diagnostic::internal("unroll: a node outside iterate is missing"))?;
+        let baseline = unrolling.add_baseline(node)?;
+        let task = unrolling.add_node(node, None, baseline)?;
+        set(&mut unrolling.once, index, task)?;
     }
-    let baselines: Vec<_> = inner.iter().map(|node| unrolling.baseline(node)).collect();
+    let baselines: Vec<Option<Baseline>> = inner.iter().map(|node| unrolling.add_baseline(node)).collect::<Result<_, _>>()?;
     for t in 1..=iterations {
-        unrolling.last = std::mem::replace(&mut unrolling.same, vec![0; inner.len()]);
-        for index in &inner_order {
-            let Some(node) = inner.get(*index) else { continue };
-            let made = unrolling.node(node, Some(t), baselines.get(*index).copied().flatten());
-            if let Some(place) = unrolling.same.get_mut(*index) {
-                *place = made;
-            }
+        unrolling.last = std::mem::replace(&mut unrolling.same, vec![None; inner.len()]);
+        for index in inner_order.iter().copied() {
+            let missing = || Diagnostic::internal("unroll: a node of iterate is missing");
+            let node = inner.get(index).ok_or_else(missing)?;
+            let baseline = baselines.get(index).ok_or_else(missing)?;
+            let task = unrolling.add_node(node, Some(t), *baseline)?;
+            set(&mut unrolling.same, index, task)?;
         }
     }
     let tasks = unrolling.tasks;
     Ok(Graph { name: spec.name.value.clone(), seed: spec.seed, params: spec.params.clone(), iterations, sources, tasks, spec })
 }
 
+/// Notes the task of the node at `index`.
+fn set(tasks: &mut [Option<usize>], index: usize, task: usize) -> Result<(), Diagnostic> {
+    let entry = tasks.get_mut(index).ok_or_else(|| Diagnostic::internal("unroll: a node has no entry for its task"))?;
+    *entry = Some(task);
+    Ok(())
+}
+
 /// N of `1..N`; 0 without `iterate`.
-fn iterations(spec: &Spec) -> Result<u32, Fault> {
+fn iterations(spec: &Spec) -> Result<u32, Diagnostic> {
     let Some(iterate) = &spec.iterate else { return Ok(0) };
     match iterate.t.value.strip_prefix("1..").map(str::parse::<u32>) {
         Some(Ok(last)) if (1..=MOST_ITERATIONS).contains(&last) => Ok(last),
         _ => {
             let found = &iterate.t.value;
-            Err(Fault::at(iterate.t.span, format!("expected the iterations as 1..N with N from 1 to {MOST_ITERATIONS}, found \"{found}\"")))
+            Err(Diagnostic::at(
+                iterate.t.span,
+                format!("expected the iterations as 1..N with N from 1 to {MOST_ITERATIONS}, found \"{found}\""),
+            ))
         }
     }
 }
 
-/// The date, if one is given: a day that the calendar has.
-fn date(spec: &Spec) -> Result<Option<NaiveDate>, Fault> {
+/// The date, if given: a day of the calendar.
+fn date(spec: &Spec) -> Result<Option<NaiveDate>, Diagnostic> {
     let Some(At { value, span }) = &spec.date else { return Ok(None) };
-    // The length rules out years of more digits and days without their zero, which would make two spellings of one date.
+    // The length excludes longer years and days without their zero: a date has one spelling.
     match value.parse::<NaiveDate>() {
         Ok(date) if value.len() == 10 => Ok(Some(date)),
-        _ => Err(Fault::at(*span, format!("expected a date such as 2026-11-23, found \"{value}\""))),
+        _ => Err(Diagnostic::at(*span, format!("expected a date such as 2026-11-23, found \"{value}\""))),
     }
 }
 
-/// The run's name is a folder's name, and must not lead out of its place.
-fn run_name(name: &At<String>) -> Result<(), Fault> {
+/// Checks the name of the run. It is the name of a folder and must not lead out of its parent.
+fn run_name(name: &At<String>) -> Result<(), Diagnostic> {
     let text = &name.value;
     let valid = text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.len() <= 100
@@ -127,123 +139,160 @@ fn run_name(name: &At<String>) -> Result<(), Fault> {
         return Ok(());
     }
     let expected = "expected a name of at most 100 letters, digits, \"-\", \"_\" and \".\" that begins with a letter or digit";
-    Err(Fault::at(name.span, format!("{expected}, found \"{text}\"")))
+    Err(Diagnostic::at(name.span, format!("{expected}, found \"{text}\"")))
 }
 
 /// The graph so far.
 struct Unrolling<'a> {
     sources: &'a [Source],
     scope: &'a Scope,
-    /// The date that chat templates write.
+    /// The date for chat templates.
     date: Option<NaiveDate>,
     tasks: Vec<Task>,
-    /// The task of each node of `nodes`.
-    once: Vec<usize>,
-    /// The task of each node of `iterate`, in this iteration and in the last.
-    same: Vec<usize>,
-    last: Vec<usize>,
+    /// The task of each node of `nodes`; none until it is added.
+    once: Vec<Option<usize>>,
+    /// The task of each node of `iterate` in this iteration; none until it is added.
+    same: Vec<Option<usize>>,
+    /// The task of each node of `iterate` in the previous iteration.
+    last: Vec<Option<usize>>,
 }
 
-/// The tasks that an evaluation compares with: the baseline's responses and their rewards.
+/// The tasks with the baseline's responses and their rewards.
 type Baseline = (usize, usize);
 
 impl Unrolling<'_> {
-    /// Adds what a node does in an iteration; gives the task that makes what the node is named for.
-    fn node(&mut self, node: &Linked<'_>, t: Option<u32>, baseline: Option<Baseline>) -> usize {
+    /// Adds the tasks of a node in an iteration; returns the task with the name of the node.
+    fn add_node(&mut self, node: &ResolvedNode<'_>, t: Option<u32>, baseline: Option<Baseline>) -> Result<usize, Diagnostic> {
         let mut operator = node.node.operator.clone();
-        let mut inputs = self.slots(node, t);
+        let mut inputs = self.bindings(&node.links, t)?;
         match &mut operator {
             Operator::Select(select) => {
-                if !inputs.iter().any(|slot| slot.slot == Slot::Pool) && select.pool.is_some() {
+                if !inputs.iter().any(|input| input.slot == Slot::Pool) && select.pool.is_some() {
                     select.strategy = Strategy::All;
                 }
-                // What makes no difference is set to one value, so that equal selections have equal fingerprints.
+                // Settings without an effect get one value: equal selections have equal
+                // fingerprints.
                 if select.strategy == Strategy::All {
                     *select = Select { strategy: Strategy::All, prompts: select.prompts.clone(), ..Select::default() };
-                    inputs.retain(|slot| slot.slot == Slot::Prompts);
+                    inputs.retain(|input| input.slot == Slot::Prompts);
                 }
             }
             Operator::Score(score) => {
-                let policy = self.slot(&inputs, Slot::Responses).and_then(|responses| self.policy(&inputs, responses.input));
-                inputs.extend(policy);
-                let prompts =
-                    self.slot(&inputs, Slot::Responses).and_then(|responses| self.slot(&self.inputs_of(responses.input), Slot::Prompts));
-                inputs.extend(prompts.filter(|_| score.prompts.is_none()));
+                let responses = required(&inputs, Slot::Responses)?.input;
+                inputs.extend(self.policy_for_server(&inputs, responses)?);
+                if score.prompts.is_none() {
+                    inputs.push(required(self.inputs_of(responses)?, Slot::Prompts)?);
+                }
             }
             Operator::Merge(_) => {
-                let fresh = self.slot(&inputs, Slot::Fresh);
-                inputs.extend(fresh.and_then(|fresh| self.slot(&self.inputs_of(fresh.input), Slot::Responses)));
+                let fresh = required(&inputs, Slot::Fresh)?.input;
+                inputs.push(required(self.inputs_of(fresh)?, Slot::Responses)?);
             }
-            Operator::Train(_) => {
-                for slot in inputs.iter_mut().filter(|slot| slot.slot == Slot::Pairs && self.is_own_table(slot.input)) {
-                    slot.slot = Slot::Preferences;
-                }
-                let texts = match self.slot(&inputs, Slot::Pairs) {
-                    Some(pairs) => self.responses(pairs.input),
-                    None => inputs.iter().filter(|slot| [Slot::From, Slot::Preferences].contains(&slot.slot)).cloned().collect(),
-                };
-                let mut referenced: Vec<Binding> =
-                    inputs.iter().filter(|slot| [Slot::Pairs, Slot::Reference].contains(&slot.slot)).cloned().collect();
-                referenced.extend(texts.iter().cloned());
-                let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced);
-                inputs.retain(|slot| slot.slot == Slot::From);
-                inputs.push(self.made(Slot::Pairs, pairs));
-                inputs.extend(texts.into_iter().filter(|slot| slot.slot != Slot::From));
-            }
+            Operator::Train(_) => inputs = self.add_reference(node, t, inputs)?,
             Operator::RewardModel(settings) if settings.has_held_out() => {
                 let rank = Rank { held_out: settings.held_out.clone(), max_tokens: settings.max_tokens };
-                let mut ranked: Vec<Binding> = inputs.iter().filter(|slot| slot.slot != Slot::From).cloned().collect();
-                let model = self.add(node, "", t, operator, inputs);
-                ranked.push(self.made(Slot::Model, model));
-                self.add(node, "_ranking", t, Operator::Rank(rank), ranked);
-                return model;
+                let mut ranked = only(&inputs, |slot| slot != Slot::From);
+                let model = self.add(node, "", t, operator, inputs)?;
+                ranked.push(self.task_binding(Slot::Model, model)?);
+                self.add(node, "_ranking", t, Operator::Rank(rank), ranked)?;
+                return Ok(model);
             }
-            Operator::Evaluate(evaluate) => return self.evaluation(node, evaluate, inputs, t, baseline),
+            Operator::Evaluate(evaluate) => return self.add_evaluation(node, evaluate, &inputs, t, baseline),
             _ => {}
         }
         self.add(node, "", t, operator, inputs)
     }
 
-    /// Adds the baseline's part of an evaluation, which is the same in every iteration.
-    fn baseline(&mut self, node: &Linked<'_>) -> Option<Baseline> {
-        let Operator::Evaluate(evaluate) = &node.node.operator else { return None };
-        let inputs = self.slots(node, None);
-        Some(self.sampled(node, "_baseline", evaluate, &inputs, Slot::Baseline, None))
+    /// Adds the reference task of a `train` node; returns the inputs of its training task.
+    fn add_reference(&mut self, node: &ResolvedNode<'_>, t: Option<u32>, mut inputs: Vec<Binding>) -> Result<Vec<Binding>, Diagnostic> {
+        for input in &mut inputs {
+            if input.slot == Slot::Pairs && self.is_own_table(input.input)? {
+                input.slot = Slot::Preferences;
+            }
+        }
+        let texts = match find(&inputs, Slot::Pairs) {
+            Some(pairs) => self.responses_of_pairs(pairs.input)?,
+            None => only(&inputs, |slot| [Slot::From, Slot::Preferences].contains(&slot)),
+        };
+        let mut referenced = only(&inputs, |slot| [Slot::Pairs, Slot::Reference].contains(&slot));
+        referenced.extend(texts.iter().cloned());
+        let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced)?;
+        inputs.retain(|input| input.slot == Slot::From);
+        inputs.push(self.task_binding(Slot::Pairs, pairs)?);
+        inputs.extend(texts.into_iter().filter(|text| text.slot != Slot::From));
+        Ok(inputs)
     }
 
-    /// Adds an evaluation's part of one iteration.
-    fn evaluation(
+    /// Adds the baseline's part of an evaluation, the same for all iterations. None for other
+    /// nodes.
+    fn add_baseline(&mut self, node: &ResolvedNode<'_>) -> Result<Option<Baseline>, Diagnostic> {
+        let Operator::Evaluate(evaluate) = &node.node.operator else { return Ok(None) };
+        // The inputs made in an iteration are not part of the baseline.
+        let links = node.links.iter().filter(|link| matches!(link.target, Target::Source(_) | Target::Once(_)));
+        let inputs = self.bindings(links, None)?;
+        self.add_sampling(node, "_baseline", evaluate, &inputs, Slot::Baseline, None).map(Some)
+    }
+
+    /// Adds the part of an evaluation in one iteration.
+    fn add_evaluation(
         &mut self,
-        node: &Linked<'_>,
+        node: &ResolvedNode<'_>,
         evaluate: &Evaluate,
-        inputs: Vec<Binding>,
+        inputs: &[Binding],
         t: Option<u32>,
         baseline: Option<Baseline>,
-    ) -> usize {
-        let (responses, rewards) = self.sampled(node, "", evaluate, &inputs, Slot::Policy, t);
-        let mut slots = vec![self.made(Slot::Responses, responses), self.made(Slot::Rewards, rewards)];
-        if let Some((responses, rewards)) = baseline {
-            slots.extend([self.made(Slot::BaselineResponses, responses), self.made(Slot::BaselineRewards, rewards)]);
-        }
-        let initial = self.slot(&inputs, Slot::Initial).or_else(|| {
-            let policy = node.links.iter().find(|link| link.slot == Slot::Policy)?;
-            let start = match policy.target {
-                Target::Same(index) | Target::Last(index) => self.scope.start(index),
-                _ => None,
-            };
-            let started = start.and_then(|target| self.fill(Slot::Initial, &policy.name, target, t));
-            started.or_else(|| self.slot(&inputs, Slot::Baseline))
-        });
-        slots.extend(initial.map(|initial| Binding { slot: Slot::Initial, name: self.name(initial.input), ..initial }));
-        self.add(node, "", t, Operator::Evaluate(evaluate.clone()), slots)
+    ) -> Result<usize, Diagnostic> {
+        let (responses, rewards) = self.add_sampling(node, "", evaluate, inputs, Slot::Policy, t)?;
+        let (baseline_responses, baseline_rewards) =
+            baseline.ok_or_else(|| Diagnostic::internal("unroll: an evaluation has no baseline"))?;
+        let initial = self.initial(node, inputs, t)?;
+        let evaluated = vec![
+            self.task_binding(Slot::Responses, responses)?,
+            self.task_binding(Slot::Rewards, rewards)?,
+            self.task_binding(Slot::BaselineResponses, baseline_responses)?,
+            self.task_binding(Slot::BaselineRewards, baseline_rewards)?,
+            Binding { slot: Slot::Initial, name: self.name(initial)?, input: initial },
+        ];
+        self.add(node, "", t, Operator::Evaluate(evaluate.clone()), evaluated)
     }
 
-    /// Adds responses of the model in slot `model` to all prompts of an evaluation, and their rewards.
-    fn sampled(&mut self, node: &Linked<'_>, part: &str, evaluate: &Evaluate, inputs: &[Binding], model: Slot, t: Option<u32>) -> Baseline {
-        let name = |slot: Slot| At { value: self.slot(inputs, slot).map_or(String::new(), |slot| slot.name), span: node.name.span };
+    /// The model for the mean NLL of an evaluation: the given one, the start of the policy, or the
+    /// baseline.
+    fn initial(&self, node: &ResolvedNode<'_>, inputs: &[Binding], t: Option<u32>) -> Result<Input, Diagnostic> {
+        if let Some(initial) = find(inputs, Slot::Initial) {
+            return Ok(initial.input);
+        }
+        let policy = node.links.iter().find(|link| link.slot == Slot::Policy);
+        let start = policy.and_then(|policy| match policy.target {
+            Target::Same(index) | Target::Last(index) => self.scope.start(index),
+            Target::Source(_) | Target::Once(_) => None,
+        });
+        if let Some(start) = start
+            && let Some(input) = self.input(start, t)?
+        {
+            return Ok(input);
+        }
+        Ok(required(inputs, Slot::Baseline)?.input)
+    }
+
+    /// Adds the responses of the model in slot `model` to all prompts of an evaluation, and their
+    /// rewards.
+    fn add_sampling(
+        &mut self,
+        node: &ResolvedNode<'_>,
+        part: &str,
+        evaluate: &Evaluate,
+        inputs: &[Binding],
+        model: Slot,
+        t: Option<u32>,
+    ) -> Result<Baseline, Diagnostic> {
+        let policy = required(inputs, model)?;
+        let prompts = required(inputs, Slot::Prompts)?;
+        let reward = required(inputs, Slot::Reward)?;
+        let at = |value: &str| At { value: value.to_string(), span: node.name.span };
         let generate = Generate {
-            policy: name(model),
-            prompts: name(Slot::Prompts),
+            policy: at(&policy.name),
+            prompts: at(&prompts.name),
             selection: None,
             responses_per_prompt: evaluate.responses_per_prompt,
             max_new_tokens: evaluate.max_new_tokens,
@@ -253,36 +302,40 @@ impl Unrolling<'_> {
             top_k: evaluate.top_k,
             engine: None,
         };
-        let at = |value: String| At { value, span: node.name.span };
         let score = Score {
-            responses: at(format!("{}{part}_responses", node.name.value)),
-            reward: name(Slot::Reward),
-            prompts: Some(name(Slot::Prompts)),
+            responses: at(&format!("{}{part}_responses", node.name.value)),
+            reward: at(&reward.name),
+            prompts: Some(at(&prompts.name)),
             non_finite: evaluate.non_finite,
         };
-        let policy = self.slot(inputs, model).map(|slot| Binding { slot: Slot::Policy, ..slot });
-        let prompts = self.slot(inputs, Slot::Prompts);
-        let sampling = policy.into_iter().chain(prompts.clone()).collect();
-        let responses = self.add(node, &format!("{part}_responses"), t, Operator::Generate(generate), sampling);
-        let mut scoring = vec![self.made(Slot::Responses, responses)];
-        scoring.extend(self.slot(inputs, Slot::Reward));
-        scoring.extend(prompts);
-        scoring.extend(self.policy(inputs, Input::Task(responses)));
-        scoring.extend(inputs.iter().filter(|slot| [Slot::Tables, Slot::Rewards].contains(&slot.slot)).cloned());
-        let rewards = self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scoring);
-        (responses, rewards)
+        let sampling = vec![Binding { slot: Slot::Policy, ..policy }, prompts.clone()];
+        let responses = self.add(node, &format!("{part}_responses"), t, Operator::Generate(generate), sampling)?;
+        let mut scoring = vec![self.task_binding(Slot::Responses, responses)?, reward, prompts];
+        scoring.extend(self.policy_for_server(inputs, Input::Task(responses))?);
+        scoring.extend(only(inputs, |slot| [Slot::Tables, Slot::Rewards].contains(&slot)));
+        let rewards = self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scoring)?;
+        Ok((responses, rewards))
     }
 
-    /// Adds a task named for the node and `part`, which runs after all before it.
-    fn add(&mut self, node: &Linked<'_>, part: &str, iteration: Option<u32>, operator: Operator, inputs: Vec<Binding>) -> usize {
+    /// Adds a task with the name of the node and `part`, after all tasks so far.
+    fn add(
+        &mut self,
+        node: &ResolvedNode<'_>,
+        part: &str,
+        iteration: Option<u32>,
+        operator: Operator,
+        inputs: Vec<Binding>,
+    ) -> Result<usize, Diagnostic> {
         let mut settings = operator.settings();
-        let reward = self.slot(&inputs, Slot::Reward).map(|reward| reward.input);
-        if let Some(Input::Source(index)) = reward
-            && let Some(Source { kind: SourceKind::Reward { reward }, .. }) = self.sources.get(index)
-        {
-            settings.insert("reward".to_string(), reward.settings());
+        if let Some(Binding { input: Input::Source(index), .. }) = find(&inputs, Slot::Reward) {
+            match self.source(index)?.kind {
+                SourceKind::Reward { ref reward } => settings.insert("reward".to_string(), reward.settings()),
+                _ => return Err(Diagnostic::internal("unroll: a reward is no reward")),
+            };
         }
-        if let Some(date) = self.date.filter(|_| operator.converses()) {
+        if let Some(date) = self.date
+            && operator.converses()
+        {
             settings.insert("date".to_string(), json!(date.to_string()));
         }
         self.tasks.push(Task {
@@ -294,81 +347,116 @@ impl Unrolling<'_> {
             resources: node.node.resources.clone(),
             line: node.name.span.line,
         });
-        self.tasks.len() - 1
+        Ok(self.tasks.len() - 1)
     }
 
-    /// The slots that the file fills, in an iteration. Those that read the last iteration are left out at t = 1 where start says none.
-    fn slots(&self, node: &Linked<'_>, t: Option<u32>) -> Vec<Binding> {
-        node.links.iter().filter_map(|Link { slot, name, target, .. }| self.fill(slot, name, *target, t)).collect()
-    }
-
-    fn fill(&self, slot: Slot, name: &str, target: Target, t: Option<u32>) -> Option<Binding> {
-        let input = match target {
-            Target::Source(index) => Input::Source(index),
-            Target::Once(index) => Input::Task(*self.once.get(index)?),
-            Target::Same(index) => Input::Task(*self.same.get(index)?),
-            Target::Last(index) if t == Some(1) => return self.fill(slot, name, self.scope.start(index)?, t),
-            Target::Last(index) => Input::Task(*self.last.get(index)?),
-        };
-        let name = if slot == Slot::Tables { name.to_string() } else { self.name(input) };
-        Some(Binding { slot, name, input })
-    }
-
-    fn name(&self, input: Input) -> String {
-        match input {
-            Input::Source(index) => self.sources.get(index).map(|source| source.name.clone()),
-            Input::Task(index) => self.tasks.get(index).map(|task| task.name.clone()),
-        }
-        .unwrap_or_default()
-    }
-
-    /// The policy that `responses` are of, for a score whose reward asks a server: it is sent texts in the policy's chat template.
-    fn policy(&self, inputs: &[Binding], responses: Input) -> Option<Binding> {
-        let asks_server = |slot: &Binding| match slot.input {
-            Input::Source(index) if [Slot::Reward, Slot::Rewards].contains(&slot.slot) => {
-                match self.sources.get(index).map(|source| &source.kind) {
-                    Some(SourceKind::Reward { reward }) => reward.sources().any(|source| matches!(source, RewardSource::Http(_))),
-                    _ => false,
-                }
+    /// The filled slots of these links in an iteration. A link to the previous iteration stays
+    /// empty at t = 1 if it starts from `none`.
+    fn bindings<'l>(&self, links: impl IntoIterator<Item = &'l Link>, t: Option<u32>) -> Result<Vec<Binding>, Diagnostic> {
+        let mut bindings = Vec::new();
+        for Link { slot, name, target, .. } in links {
+            if let Some(input) = self.input(*target, t)? {
+                let name = if *slot == Slot::Tables { name.clone() } else { self.name(input)? };
+                bindings.push(Binding { slot: *slot, name, input });
             }
-            _ => false,
+        }
+        Ok(bindings)
+    }
+
+    /// The input behind a target in an iteration; none for a start from `none`.
+    fn input(&self, target: Target, t: Option<u32>) -> Result<Option<Input>, Diagnostic> {
+        let task = |tasks: &[Option<usize>], index: usize| match tasks.get(index) {
+            Some(Some(task)) => Ok(Some(Input::Task(*task))),
+            _ => Err(Diagnostic::internal("unroll: an input comes before its task")),
         };
-        if inputs.iter().any(asks_server) { self.slot(&self.inputs_of(responses), Slot::Policy) } else { None }
-    }
-
-    fn made(&self, slot: Slot, task: usize) -> Binding {
-        Binding { slot, name: self.name(Input::Task(task)), input: Input::Task(task) }
-    }
-
-    fn slot(&self, inputs: &[Binding], slot: Slot) -> Option<Binding> {
-        inputs.iter().find(|input| input.slot == slot).cloned()
-    }
-
-    fn inputs_of(&self, input: Input) -> Vec<Binding> {
-        match input {
-            Input::Task(index) => self.tasks.get(index).map_or(Vec::new(), |task| task.inputs.clone()),
-            Input::Source(_) => Vec::new(),
+        match target {
+            Target::Source(index) => Ok(Some(Input::Source(index))),
+            Target::Once(index) => task(&self.once, index),
+            Target::Same(index) => task(&self.same, index),
+            Target::Last(index) if t == Some(1) => match self.scope.start(index) {
+                Some(start) => self.input(start, t),
+                None => Ok(None),
+            },
+            Target::Last(index) => task(&self.last, index),
         }
     }
 
-    /// Whether it is a table of the user's own, from outside or by a query.
-    fn is_own_table(&self, input: Input) -> bool {
+    fn source(&self, index: usize) -> Result<&Source, Diagnostic> {
+        self.sources.get(index).ok_or_else(|| Diagnostic::internal("unroll: an input is missing"))
+    }
+
+    fn task(&self, index: usize) -> Result<&Task, Diagnostic> {
+        self.tasks.get(index).ok_or_else(|| Diagnostic::internal("unroll: a task is missing"))
+    }
+
+    fn name(&self, input: Input) -> Result<String, Diagnostic> {
         match input {
-            Input::Task(index) => self.tasks.get(index).is_some_and(|task| task.output() == Output::Table),
-            Input::Source(_) => true,
+            Input::Source(index) => Ok(self.source(index)?.name.clone()),
+            Input::Task(index) => Ok(self.task(index)?.name.clone()),
         }
     }
 
-    /// The tasks whose responses may be in these pairs or this pool, oldest first.
-    fn responses(&self, pairs: Input) -> Vec<Binding> {
+    /// The policy behind `responses`, if the reward asks a server: the server gets texts in the
+    /// chat template of the policy.
+    fn policy_for_server(&self, inputs: &[Binding], responses: Input) -> Result<Option<Binding>, Diagnostic> {
+        for reward in only(inputs, |slot| [Slot::Reward, Slot::Rewards].contains(&slot)) {
+            let Input::Source(index) = reward.input else { continue };
+            if let SourceKind::Reward { reward } = &self.source(index)?.kind
+                && reward.leaves().iter().any(|leaf| matches!(leaf, Reward::Http(_)))
+            {
+                return required(self.inputs_of(responses)?, Slot::Policy).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The output of a task as an input.
+    fn task_binding(&self, slot: Slot, task: usize) -> Result<Binding, Diagnostic> {
+        let input = Input::Task(task);
+        Ok(Binding { slot, name: self.name(input)?, input })
+    }
+
+    /// The inputs of the task behind an input; none for a source.
+    fn inputs_of(&self, input: Input) -> Result<&[Binding], Diagnostic> {
+        match input {
+            Input::Task(index) => Ok(&self.task(index)?.inputs),
+            Input::Source(_) => Ok(&[]),
+        }
+    }
+
+    /// Whether an input is a table of the user's own, from outside or from a query.
+    fn is_own_table(&self, input: Input) -> Result<bool, Diagnostic> {
+        match input {
+            Input::Task(index) => Ok(self.task(index)?.output() == Output::Table),
+            Input::Source(_) => Ok(true),
+        }
+    }
+
+    /// The responses of all iterations with responses in these pairs, oldest first.
+    fn responses_of_pairs(&self, pairs: Input) -> Result<Vec<Binding>, Diagnostic> {
         let mut found = Vec::new();
-        let mut next = self.slot(&self.inputs_of(pairs), Slot::Pool);
+        let mut next = Some(required(self.inputs_of(pairs)?, Slot::Pool)?);
         while let Some(pool) = next {
-            let inputs = self.inputs_of(pool.input);
-            found.extend(self.slot(&inputs, Slot::Responses));
-            next = self.slot(&inputs, Slot::Carried);
+            let inputs = self.inputs_of(pool.input)?;
+            found.push(required(inputs, Slot::Responses)?);
+            next = find(inputs, Slot::Carried);
         }
         found.reverse();
-        found
+        Ok(found)
     }
+}
+
+/// The first input in a slot.
+fn find(inputs: &[Binding], slot: Slot) -> Option<Binding> {
+    inputs.iter().find(|input| input.slot == slot).cloned()
+}
+
+/// The first input in a slot filled in every checked pipeline.
+fn required(inputs: &[Binding], slot: Slot) -> Result<Binding, Diagnostic> {
+    find(inputs, slot).ok_or_else(|| Diagnostic::internal(format!("unroll: nothing fills the slot {slot}")))
+}
+
+/// The inputs in some slots, in order.
+fn only(inputs: &[Binding], chosen: impl Fn(Slot) -> bool) -> Vec<Binding> {
+    inputs.iter().filter(|input| chosen(input.slot)).cloned().collect()
 }

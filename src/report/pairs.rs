@@ -131,7 +131,7 @@ fn preferences(source: &Source, table: &str, iteration: i64, order: &str, limit:
         place.name == *brought && manifest.complete && place.iteration.is_none_or(|of| i64::from(of) == iteration)
     });
     let Some((place, _)) = found else { return Ok(None) };
-    let all = Preferences::read(brought, source.run.read_table(place, None)?)?;
+    let all = Preferences::from_batches(brought, source.run.read_table(place, None)?)?;
     let all: HashMap<&str, _> = all.iter().map(|preference| (preference.id.as_str(), preference)).collect();
     let pairs: Vec<Pair> = source.rows(&format!(
         "SELECT prompt_id, reward_gap, weight FROM {} WHERE {} = {iteration} ORDER BY {order}, prompt_id LIMIT {limit}",
@@ -141,7 +141,7 @@ fn preferences(source: &Source, table: &str, iteration: i64, order: &str, limit:
     let with_texts = pairs.into_iter().filter_map(|pair| {
         let preference = all.get(pair.prompt_id.as_str())?;
         let (chosen, rejected) = (preference.chosen.clone(), preference.rejected.clone());
-        Some(readable(Some(&preference.asked), Pair { chosen, rejected, ..pair }))
+        Some(readable(Some(&preference.prompt), Pair { chosen, rejected, ..pair }))
     });
     Ok(Some(with_texts.collect()))
 }

@@ -28,12 +28,12 @@ impl Asking {
         if !finished || iterated {
             return Ok(None);
         }
-        Ok(Some(Self { prompts: Prompts::read(table, source.run.read_table(&place, None)?)? }))
+        Ok(Some(Self { prompts: Prompts::from_batches(table, source.run.read_table(&place, None)?)? }))
     }
 
     /// What is asked, by prompt_id.
     pub fn texts(&self) -> HashMap<&str, &PromptContent> {
-        self.prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.asked)).collect()
+        self.prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.content)).collect()
     }
 
     /// Adds the prompts that have a group to the session as the table `name`: prompt_id, group. Whether there are any.

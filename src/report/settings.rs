@@ -22,7 +22,7 @@ pub fn section(source: &Source) -> Result<Section, ReportError> {
     facts.push(fact("iterations", source.iterations()));
     facts.push((
         "pipeline.yaml".to_string(),
-        Fingerprint::of(source.yaml.as_bytes()).short().to_string(),
+        Fingerprint::from_contents(source.yaml.as_bytes()).short().to_string(),
         "blake3 of the resolved file".to_string(),
     ));
     facts.dedup_by(|one, other| one.0 == other.0);

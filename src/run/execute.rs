@@ -59,7 +59,7 @@ pub fn execute(
         run.write_sources(text)?;
     }
     repair(run, prepared, progress)?;
-    import::bring_in(run, graph, &prepared.files).map_err(OperatorError::from)?;
+    import::import_tables(run, graph, &prepared.files).map_err(OperatorError::from)?;
     retire(run, prepared)?;
     // Other runs publish outputs at the same time. An output published between the two calls is
     // linked in the next round.
@@ -130,7 +130,7 @@ fn tracker<'w>(run: &RunLock, prepared: &Prepared, warn: &'w (dyn Fn(&str) + Syn
     let mut wanted = HashMap::new();
     for (task, recipe) in prepared.graph.tasks.iter().zip(&prepared.recipes) {
         wanted.insert(task.output_key(), recipe.fingerprint());
-        wanted.extend(task.training_place().map(|key| (key, operators::training_recipe(recipe).fingerprint())));
+        wanted.extend(task.training_key().map(|key| (key, operators::training_recipe(recipe).fingerprint())));
     }
     // The seed distinguishes runs. It may also be a param; the map has it once.
     let mut params = IndexMap::from([("seed".to_string(), prepared.graph.seed.to_string())]);
@@ -194,7 +194,7 @@ fn repair(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result
 /// The outputs of all tasks, with the tasks' labels.
 fn output_keys(prepared: &Prepared) -> impl Iterator<Item = (String, OutputKey)> {
     let keys = |task: &Task| {
-        [Some(task.output_key()), task.training_place()].into_iter().flatten().map(|key| (task.label(), key)).collect::<Vec<_>>()
+        [Some(task.output_key()), task.training_key()].into_iter().flatten().map(|key| (task.label(), key)).collect::<Vec<_>>()
     };
     prepared.graph.tasks.iter().flat_map(keys)
 }
@@ -220,7 +220,7 @@ fn adopt(run: &RunLock, prepared: &Prepared, progress: &dyn Progress) -> Result<
             Ok::<_, StoreError>((run.state(&key, recipe)? == State::Cached).then(|| (key, recipe.fingerprint())))
         };
         let output = cached(task.output_key(), recipe)?;
-        let training = task.training_place().map(|key| cached(key, &operators::training_recipe(recipe))).transpose()?.flatten();
+        let training = task.training_key().map(|key| cached(key, &operators::training_recipe(recipe))).transpose()?.flatten();
         for (key, fingerprint) in training.into_iter().chain(output) {
             let (_, damaged) = run.cache().adopt(&key, &fingerprint)?;
             damaged.iter().for_each(|bad| progress.warned(&task.label(), &bad.to_string()));

@@ -8,7 +8,7 @@ use super::fetch::{Fetched, to_json};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
 use crate::operators::{self, OperatorError};
-use crate::pipeline::graph::{Graph, Input, Reward, RewardSource, Source, SourceKind};
+use crate::pipeline::graph::{Graph, Input, Reward, Source, SourceKind};
 use crate::pipeline::slot::Slot;
 use crate::store;
 
@@ -28,7 +28,7 @@ pub struct Prepared {
     pub(super) fetched: Option<String>,
 }
 
-/// The fingerprints of hashed files and folders. Several runs share them, so each file is hashed
+/// The fingerprints of hashes files and folders. Several runs share them, so each file is hashed
 /// once.
 #[derive(Default)]
 pub struct FileHashes(BTreeMap<PathBuf, Fingerprint>);
@@ -90,17 +90,17 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders,
     Ok(match &source.kind {
         SourceKind::Table { format, delimiter, header, columns, dataset_format, map, .. } => {
             let reading = serde_json::json!([files, format, delimiter, header, columns, dataset_format, map]);
-            Fingerprint::of(reading.to_string().as_bytes())
+            Fingerprint::from_contents(reading.to_string().as_bytes())
         }
         SourceKind::Model { path } => model_fingerprint(path, fetched, hashes)?,
-        SourceKind::Reward { reward: Reward::One(RewardSource::Sql(sql)) } => Fingerprint::of(sql.as_bytes()),
+        SourceKind::Reward { reward: Reward::Sql(sql) } => Fingerprint::from_contents(sql.as_bytes()),
         SourceKind::Reward { reward } => {
-            let models = reward.sources().filter_map(|source| match source {
-                RewardSource::Model(path) => Some(model_fingerprint(path, fetched, hashes)),
+            let models = reward.leaves().into_iter().filter_map(|leaf| match leaf {
+                Reward::Model(path) => Some(model_fingerprint(path, fetched, hashes)),
                 _ => None,
             });
             let models = models.collect::<Result<Vec<_>, _>>()?;
-            Fingerprint::of(serde_json::json!([reward.settings(), models]).to_string().as_bytes())
+            Fingerprint::from_contents(serde_json::json!([reward.settings(), models]).to_string().as_bytes())
         }
     })
 }
@@ -109,7 +109,7 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders,
 fn model_fingerprint(path: &Path, fetched: &FetchedFolders, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
     let own = fetched.get(path).cloned().map_or_else(|| hashes.fingerprint(path), Ok)?;
     Ok(match model::base_of(path).map_err(OperatorError::from)? {
-        Some(base) => Fingerprint::of(serde_json::json!([own, hashes.fingerprint(&base)?]).to_string().as_bytes()),
+        Some(base) => Fingerprint::from_contents(serde_json::json!([own, hashes.fingerprint(&base)?]).to_string().as_bytes()),
         None => own,
     })
 }

@@ -11,5 +11,5 @@ mod session;
 mod views;
 
 pub use live_session::LiveSession;
-pub use prompt_groups::PromptGroups;
+pub use prompt_groups::{PromptGroups, PromptRows};
 pub use session::{RowStream, Rows, Session, TableInfo};

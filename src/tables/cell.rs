@@ -1,6 +1,6 @@
 //! Rust types as the values of Arrow columns, and back.
 //!
-//! Knows types only: which columns there are is each table's business.
+//! Knows types only. Each table file lists its columns.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,18 +14,18 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
 
-use super::error::missing_column;
-use super::{TableError, TableKind};
+use super::error::{TableError, missing_column};
+use super::kind::TableKind;
 
-/// A type whose values fill a column.
+/// The type of a column's values.
 pub(crate) trait Cell: Sized {
     /// Whether the column may be null.
     const NULLABLE: bool = false;
 
-    /// The column as the array that it is.
+    /// The column as a typed array.
     type Column<'a>;
 
-    /// A value as it lies in the column: texts and token ids are borrowed.
+    /// A value in the column. Texts and token ids are borrowed.
     type View<'a>;
 
     /// The column's Arrow type.
@@ -36,13 +36,13 @@ pub(crate) trait Cell: Sized {
     where
         Self: 'a;
 
-    /// The array as this type's; `None` if it is another's.
+    /// The array as a column of this type; `None` for an array of another type.
     fn column(array: &dyn Array) -> Option<Self::Column<'_>>;
 
-    /// The value in `row`, or what was found instead.
+    /// The value in `row`, or a text that says what was found instead.
     fn view<'a>(column: &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String>;
 
-    /// The value itself.
+    /// The value, owned.
     fn owned(view: Self::View<'_>) -> Self;
 }
 
@@ -100,7 +100,7 @@ impl<C: Cell> Cell for Option<C> {
     }
 }
 
-/// Implements [`Cell`] for a type that one Arrow array holds as it is.
+/// Implements [`Cell`] for a type with an Arrow array of its own.
 macro_rules! plain_cell {
     ($type:ty, $data_type:expr, $array:ty, $view:ty, |$value:ident| $plain:expr, |$cells:ident| $typed:expr) => {
         impl Cell for $type {
@@ -137,7 +137,7 @@ plain_cell!(i32, DataType::Int32, Int32Array, i32, |value| *value, |cells| cells
 plain_cell!(i64, DataType::Int64, Int64Array, i64, |value| *value, |cells| cells.as_primitive_opt::<Int64Type>());
 plain_cell!(f64, DataType::Float64, Float64Array, f64, |value| *value, |cells| cells.as_primitive_opt::<Float64Type>());
 
-/// Where the items of a list or map in `row` are.
+/// The range of the items of the list or map in `row`.
 fn items_of(offsets: &[i32], nulls: Option<&NullBuffer>, row: usize) -> Result<Range<usize>, String> {
     match offsets.get(row..row + 2) {
         Some(&[start, end]) if nulls.is_none_or(|nulls| nulls.is_valid(row)) => Ok(start as usize..end as usize),
@@ -159,7 +159,7 @@ impl Cell for [u8; 32] {
         let mut builder = FixedSizeBinaryBuilder::new(32);
         for value in values {
             match value {
-                // It fails only for values of another size.
+                // The type fixes the size: 32 bytes.
                 Some(value) => builder.append_value(value).expect("32 bytes"),
                 None => builder.append_null(),
             }
@@ -183,7 +183,7 @@ impl Cell for [u8; 32] {
     }
 }
 
-/// Token ids: a list without nulls in it.
+/// Token ids: a list whose items are never null.
 impl Cell for Vec<i32> {
     type Column<'a> = (&'a ListArray, &'a [i32]);
 
@@ -216,12 +216,12 @@ impl Cell for Vec<i32> {
     }
 }
 
-/// One message of a conversation, as chat templates and TRL have it.
+/// One message of a conversation, with the fields of chat templates and TRL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`.
+    /// The speaker: `system`, `user`, `assistant`.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
@@ -292,7 +292,7 @@ impl Cell for BTreeMap<String, f64> {
                 builder.keys().append_value(name);
                 builder.values().append_value(*number);
             }
-            // It fails only when there are more keys than values; both were appended together.
+            // Keys and values are appended together, so their numbers are equal.
             builder.append(value.is_some()).expect("as many keys as values");
         }
         Arc::new(builder.finish())
@@ -313,7 +313,7 @@ impl Cell for BTreeMap<String, f64> {
     }
 }
 
-/// An enum that is stored as a word.
+/// An enum whose values are stored as words.
 macro_rules! words {
     ($(#[$attribute:meta])* pub enum $name:ident { $($(#[$variant_attribute:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$attribute])*
@@ -367,19 +367,19 @@ macro_rules! words {
 }
 
 words! {
-    /// Why a response ended.
+    /// The reason why a response ended.
     pub enum FinishReason {
         /// An end-of-sequence token or a stop string.
         Stop = "stop",
-        /// The length limit; no end-of-sequence token was appended.
+        /// The length limit. No end-of-sequence token was appended.
         Length = "length",
-        /// Generation failed; the row's `error` says why.
+        /// Generation failed. The row's `error` has the reason.
         Error = "error",
     }
 }
 
 words! {
-    /// How the policy's reward compares with the baseline's.
+    /// The policy's reward compared with the baseline's.
     pub enum Outcome {
         /// The policy's reward is higher.
         Win = "win",

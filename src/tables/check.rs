@@ -1,4 +1,6 @@
-//! Checks that hold for every table: the schema, the keys, and the phrases that the row checks are made of.
+//! Checks of every table: the schema, the keys, and the conditions that row checks are made of.
+//!
+//! Knows no table: schema and key are arguments.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -8,11 +10,10 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
-use arrow::util::display::array_value_to_string;
 
-use super::error::{column_names, missing_column};
-use super::order::Ascent;
-use super::{SCHEMA_VERSION_KEY, TABLE_KEY, TableError, TableKind};
+use super::ascent::Ascent;
+use super::error::{TableError, column_names, describe_row, missing_column};
+use super::kind::{SCHEMA_VERSION_KEY, TABLE_KEY, TableKind};
 
 /// The schema of `kind` with its name and version in the metadata.
 pub(super) fn versioned(kind: TableKind, version: u32, fields: Vec<Field>) -> SchemaRef {
@@ -20,9 +21,10 @@ pub(super) fn versioned(kind: TableKind, version: u32, fields: Vec<Field>) -> Sc
     Arc::new(Schema::new_with_metadata(fields, metadata.into()))
 }
 
-/// Checks that `batch` has the columns of `kind`: names, order, types and nulls, and the schema version if it states one.
-pub(super) fn schema(kind: TableKind, batch: &RecordBatch) -> Result<(), TableError> {
-    let (expected, found) = (kind.schema(), batch.schema_ref());
+/// Checks that `batch` has the columns of `expected`, the schema of `kind`: names, order, types and
+/// nulls, and the schema version if it states one.
+pub(super) fn schema(kind: TableKind, expected: &Schema, batch: &RecordBatch) -> Result<(), TableError> {
+    let found = batch.schema_ref();
     if let (Some(ours), Some(theirs)) = (expected.metadata().get(SCHEMA_VERSION_KEY), found.metadata().get(SCHEMA_VERSION_KEY))
         && ours != theirs
     {
@@ -50,33 +52,38 @@ pub(super) fn schema(kind: TableKind, batch: &RecordBatch) -> Result<(), TableEr
     }
 }
 
-/// Checks that no key of `kind` is there twice in `batches`.
-pub(super) fn keys<'a>(kind: TableKind, batches: impl IntoIterator<Item = &'a RecordBatch>) -> Result<(), TableError> {
+/// Checks that no two rows of `batches` have the same `key`.
+pub(super) fn keys<'a>(
+    kind: TableKind,
+    schema: &Schema,
+    key: &'static [&'static str],
+    batches: impl IntoIterator<Item = &'a RecordBatch>,
+) -> Result<(), TableError> {
     let batches: Vec<&RecordBatch> = batches.into_iter().collect();
-    let mut ascent = Ascent::new(kind, kind.key());
+    let mut ascent = Ascent::new(kind, key);
     for batch in &batches {
-        // Tables are written in the order of their keys, but for a few; those need a look at all keys at once.
-        if ascent.broken_by(batch)?.is_some() {
-            return distinct_keys(kind, &batches);
+        // Most tables are written in the order of their keys. The others need all keys at once.
+        if ascent.first_unordered(batch)?.is_some() {
+            return distinct_keys(kind, schema, key, &batches);
         }
     }
     Ok(())
 }
 
-fn distinct_keys(kind: TableKind, batches: &[&RecordBatch]) -> Result<(), TableError> {
+fn distinct_keys(kind: TableKind, schema: &Schema, key: &[&str], batches: &[&RecordBatch]) -> Result<(), TableError> {
     let failed = |source: ArrowError| TableError::Arrow { table: kind.to_string(), source };
-    let schema = kind.schema();
-    let sort_fields = kind.key().iter().filter_map(|name| schema.field_with_name(name).ok());
-    let converter = RowConverter::new(sort_fields.map(|field| SortField::new(field.data_type().clone())).collect()).map_err(failed)?;
+    let sort_field = |name: &&str| schema.field_with_name(name).map(|field| SortField::new(field.data_type().clone()));
+    let sort_fields = key.iter().map(sort_field).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let converter = RowConverter::new(sort_fields).map_err(failed)?;
     let mut seen: HashMap<Box<[u8]>, usize> = HashMap::new();
     let mut before = 0;
     for batch in batches {
         let key_columns =
-            kind.key().iter().map(|name| batch.column_by_name(name).cloned().ok_or_else(|| missing_column(kind.name(), batch, name)));
+            key.iter().map(|name| batch.column_by_name(name).cloned().ok_or_else(|| missing_column(kind.name(), batch, name)));
         let key_columns: Vec<ArrayRef> = key_columns.collect::<Result<_, _>>()?;
-        for (index, key) in converter.convert_columns(&key_columns).map_err(failed)?.iter().enumerate() {
-            if let Some(first) = seen.insert(key.as_ref().into(), before + index) {
-                let key = described(kind, kind.key(), batch, index)?;
+        for (index, value) in converter.convert_columns(&key_columns).map_err(failed)?.iter().enumerate() {
+            if let Some(first) = seen.insert(value.as_ref().into(), before + index) {
+                let key = describe_row(kind, key, batch, index)?;
                 return Err(TableError::DuplicateKey { table: kind.to_string(), row: before + index, first, key });
             }
         }
@@ -85,25 +92,15 @@ fn distinct_keys(kind: TableKind, batches: &[&RecordBatch]) -> Result<(), TableE
     Ok(())
 }
 
-/// The error of a row with the row's key behind it.
-pub(super) fn with_key(kind: TableKind, batch: &RecordBatch, error: TableError) -> TableError {
+/// The error of a row, followed by the row's key.
+pub(super) fn with_key(kind: TableKind, key: &[&str], batch: &RecordBatch, error: TableError) -> TableError {
     match error {
-        TableError::Row { table, row, problem } => match described(kind, kind.key(), batch, row) {
+        TableError::Row { table, row, problem } => match describe_row(kind, key, batch, row) {
             Ok(key) => TableError::Row { table, row, problem: format!("{problem} ({key})") },
             Err(_) => TableError::Row { table, row, problem },
         },
         other => other,
     }
-}
-
-/// What a row has in these columns: `column = value` with commas.
-pub(super) fn described(kind: TableKind, columns: &[&str], batch: &RecordBatch, row: usize) -> Result<String, TableError> {
-    let one = |name: &&str| {
-        let column = batch.column_by_name(name).ok_or_else(|| missing_column(kind.name(), batch, name))?;
-        let value = array_value_to_string(column, row).map_err(|source| TableError::Arrow { table: kind.to_string(), source })?;
-        Ok(format!("{name} = {value}"))
-    };
-    Ok(columns.iter().map(one).collect::<Result<Vec<_>, TableError>>()?.join(", "))
 }
 
 /// `value` must be a finite number.

@@ -1,17 +1,17 @@
-//! From a query's batch to a table's: columns by name, types widened where nothing is lost.
+//! From a query's batch to a table's: columns by name, types widened without loss.
 //!
-//! Knows types only; whether the rows are right is for the checks.
+//! Knows types only. The checks of rows are elsewhere.
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
 
-use super::error::missing_column;
-use super::{TableError, TableKind};
+use super::error::{TableError, missing_column};
+use super::kind::TableKind;
 
-pub(super) fn conform(kind: TableKind, batch: &RecordBatch) -> Result<RecordBatch, TableError> {
-    let schema = kind.schema();
+/// The rows of `batch` with `schema`, the schema of `kind`.
+pub(super) fn conform(kind: TableKind, schema: SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, TableError> {
     let columns = schema.fields().iter().map(|field| {
         let found = batch.column_by_name(field.name()).ok_or_else(|| missing_column(kind.name(), batch, field.name()))?;
         let array = widen(found, field.data_type()).ok_or_else(|| mismatch(kind, field, found.data_type().to_string()))?;
@@ -25,12 +25,13 @@ pub(super) fn conform(kind: TableKind, batch: &RecordBatch) -> Result<RecordBatc
     RecordBatch::try_new(schema, columns).map_err(|source| TableError::Arrow { table: kind.to_string(), source })
 }
 
-/// The array as `target`, or `None` when that could lose something. Integers that do not fit are an error, not a null.
+/// The array as `target`, or `None` where the cast could lose something. An integer out of range is
+/// an error, not a null.
 fn widen(array: &ArrayRef, target: &DataType) -> Option<Result<ArrayRef, ArrowError>> {
     widens(array.data_type(), target).then(|| cast_with_options(array, target, &CastOptions { safe: false, ..CastOptions::default() }))
 }
 
-/// Whether every `from` that fits has an equal `to`.
+/// Whether every value of `from` within the range of `to` has an equal value in `to`.
 fn widens(from: &DataType, to: &DataType) -> bool {
     let text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     match (from, to) {

@@ -1,17 +1,18 @@
-//! What can be wrong with a table, in words that name the table, the column and the row.
+//! Errors of tables. Their texts name the table, the column and the row.
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
+use arrow::util::display::array_value_to_string;
 
-use super::{TABLE_KEY, TableKind};
+use super::kind::{TABLE_KEY, TableKind};
 
-/// Why a batch is not the table it should be. Rows count from 0 within the batch.
+/// A batch is not the expected table. Rows count from 0 within the batch.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// A name that is no table's.
+    /// No table has this name.
     #[error("expected the name of a table (one of {}), found {name:?}", names())]
     UnknownTable {
-        /// What was found.
+        /// The name.
         name: String,
     },
     /// The batch lacks a column.
@@ -19,22 +20,22 @@ pub enum TableError {
     MissingColumn {
         /// The table.
         table: String,
-        /// The column that is missing.
+        /// The missing column.
         column: String,
-        /// The columns that are there.
+        /// The columns of the batch.
         found: String,
     },
-    /// The batch has a column that the table has not.
+    /// The table has no such column.
     #[error("table {table}: unexpected column {column}; the columns are {expected}")]
     UnexpectedColumn {
         /// The table.
         table: String,
-        /// The column that is too much.
+        /// The column.
         column: String,
         /// The table's columns.
         expected: String,
     },
-    /// A column's type is another, or may be null where the table allows no null.
+    /// A column has another type, or allows null where the table does not.
     #[error("table {table}: column {column} should be {expected}, found {found}")]
     ColumnType {
         /// The table.
@@ -46,12 +47,12 @@ pub enum TableError {
         /// The type of the batch.
         found: String,
     },
-    /// The file was written by a version of optune whose table looks different.
+    /// Another version of optune, with another schema of this table, wrote the file.
     #[error("table {table}: expected schema version {expected}, found {found}; delete the table's folder and run again to make it anew")]
     SchemaVersion {
         /// The table.
         table: String,
-        /// The version this program reads and writes.
+        /// The version of this program.
         expected: String,
         /// The version in the batch's metadata.
         found: String,
@@ -63,7 +64,7 @@ pub enum TableError {
         table: String,
         /// The row, from 0.
         row: usize,
-        /// What was expected and what was found.
+        /// The problem: expected and found.
         problem: String,
     },
     /// Two rows have the same key.
@@ -78,22 +79,22 @@ pub enum TableError {
         /// The key, `column = value` with commas.
         key: String,
     },
-    /// A row is not where the table's order has it.
+    /// A row is out of the table's order.
     #[error("table {table}, row {row}: expected rows in ascending order, no two alike, found {found} after the same or more")]
     Order {
         /// The table.
         table: String,
-        /// The row that does not come after the row before it.
+        /// The first row that is not greater than the row before it.
         row: usize,
-        /// What the row has in the columns that are the order, `column = value` with commas.
+        /// The row's values in the columns of the order, `column = value` with commas.
         found: String,
     },
-    /// Arrow could not do something that the table asked of it.
+    /// Arrow refused an operation on the table.
     #[error("table {table}: {source}")]
     Arrow {
         /// The table.
         table: String,
-        /// What Arrow says.
+        /// The error of Arrow.
         source: ArrowError,
     },
 }
@@ -105,7 +106,7 @@ impl TableError {
     }
 }
 
-/// The name of the table that `batch` says it is.
+/// The table's name in the metadata of `batch`.
 pub(super) fn table_of(batch: &RecordBatch) -> String {
     batch.schema_ref().metadata().get(TABLE_KEY).map_or("(unnamed)", String::as_str).to_string()
 }
@@ -119,6 +120,16 @@ pub(super) fn missing_column(table: &str, batch: &RecordBatch, column: &str) -> 
 pub(super) fn column_names(batch: &RecordBatch) -> String {
     let names: Vec<_> = batch.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
     if names.is_empty() { "none".to_string() } else { names.join(", ") }
+}
+
+/// The values of a row in these columns: `column = value` with commas.
+pub(super) fn describe_row(kind: TableKind, columns: &[&str], batch: &RecordBatch, row: usize) -> Result<String, TableError> {
+    let describe = |name: &&str| {
+        let column = batch.column_by_name(name).ok_or_else(|| missing_column(kind.name(), batch, name))?;
+        let value = array_value_to_string(column, row).map_err(|source| TableError::Arrow { table: kind.to_string(), source })?;
+        Ok(format!("{name} = {value}"))
+    };
+    Ok(columns.iter().map(describe).collect::<Result<Vec<_>, TableError>>()?.join(", "))
 }
 
 fn names() -> String {

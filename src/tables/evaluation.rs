@@ -5,7 +5,8 @@ use super::check::{at_least, finite, not_empty};
 
 table! {
     Evaluation, version 1, key [prompt_id];
-    /// One held-out prompt. Where several responses were sampled, rewards and token counts are means and the texts are the first.
+    /// One held-out prompt. With several responses, rewards and token counts are means, and the
+    /// texts are those of the first.
     pub struct Row {
         /// The prompt.
         pub prompt_id: String,
@@ -13,7 +14,7 @@ table! {
         pub reward: f64,
         /// The reward of the baseline's response.
         pub baseline_reward: f64,
-        /// Whose reward is higher.
+        /// The policy's reward compared with the baseline's: `win`, `tie` or `loss`.
         pub outcome: Outcome,
         /// The policy's response.
         pub text: String,
@@ -21,11 +22,12 @@ table! {
         pub baseline_text: String,
         /// The length of the policy's response in tokens.
         pub token_count: f64,
-        /// The share of the policy's responses that the length limit cut, between 0 and 1.
+        /// The share of the policy's responses cut by the length limit, between 0 and 1.
         pub truncated: f64,
-        /// Nats per token of the policy's response under the initial policy: it rises first when training over-optimises.
+        /// Nats per token of the policy's response under the initial policy. Its rise is the first
+        /// sign of over-optimisation.
         pub nll_initial: f64,
-        /// The same of the baseline's response: where it started from.
+        /// The same of the baseline's response, for comparison.
         pub baseline_nll_initial: f64,
     }
 }

@@ -1,4 +1,5 @@
-//! Logprobs: what a model makes of responses, by a hash of all that decides it. Kept beside the runs, so that none is computed twice.
+//! Logprobs: memoized logprobs of responses, by a hash of everything they depend on. All runs of a
+//! folder share them, so none is computed twice.
 
 use super::check::finite;
 
@@ -6,9 +7,9 @@ table! {
     Logprobs, version 1, key [key];
     /// The logprob of one response given its prompt.
     pub struct Row {
-        /// The hash of the token ids and of how the logprob was computed.
+        /// The hash of the token ids, the model and the method of computation.
         pub key: [u8; 32],
-        /// Sum over the response's tokens, in nats.
+        /// The sum over the response's tokens, in nats.
         pub logprob: f64,
     }
 }

@@ -1,4 +1,4 @@
-//! Pairs: for each prompt the response to prefer and the one to avoid, with the weight of its loss.
+//! Pairs: for each prompt the response to prefer and the one to avoid, with the weight of the loss.
 
 use super::check::{at_least, finite, finite_or_null, not_empty};
 
@@ -20,15 +20,18 @@ table! {
         pub reward_gap: f64,
         /// The factor of the pair's loss.
         pub weight: f64,
-        /// Sum over the chosen response's tokens under the reference, in nats; null until training has computed it.
+        /// The sum over the chosen response's tokens under the reference, in nats. Null until
+        /// training has computed it.
         pub reference_logprob_chosen: Option<f64>,
-        /// Sum over the rejected response's tokens under the reference, in nats; null until training has computed it.
+        /// The sum over the rejected response's tokens under the reference, in nats. Null until
+        /// training has computed it.
         pub reference_logprob_rejected: Option<f64>,
     }
 }
 
 impl View<'_> {
-    /// Two different responses, a reward_gap above 0, a weight from 0, finite logprobs (both or neither).
+    /// Two different responses, a reward_gap above 0, a weight from 0, finite logprobs (both or
+    /// neither).
     fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", self.prompt_id)?;
         at_least("chosen_sampled_iteration", 0, self.chosen_sampled_iteration)?;

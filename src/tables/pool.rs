@@ -1,11 +1,12 @@
-//! The pool: the newest responses of every prompt with their rewards. Texts stay in `responses`: join by prompt_id, sampled_iteration, response_index.
+//! The pool: the newest responses of every prompt with their rewards. Texts stay in `responses`:
+//! join by prompt_id, sampled_iteration and response_index.
 
 use super::cell::FinishReason;
 use super::check::{at_least, finite, not_empty};
 
 table! {
     Pool, version 1, key [prompt_id, response_index, sampled_iteration];
-    /// One response that pairs may be made of.
+    /// One response, a candidate for pairs.
     pub struct Row {
         /// The prompt.
         pub prompt_id: String,
@@ -13,11 +14,11 @@ table! {
         pub response_index: i32,
         /// The iteration it was sampled in.
         pub sampled_iteration: i32,
-        /// Its reward; responses without one are not in the pool.
+        /// Its reward. Responses without one are not in the pool.
         pub reward: f64,
         /// The response's length in tokens, without the prompt.
         pub token_count: i32,
-        /// Why it ended.
+        /// The reason why it ended.
         pub finish_reason: FinishReason,
     }
 }

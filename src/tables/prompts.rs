@@ -1,21 +1,21 @@
-//! Prompts: what is asked of the policy, as text or as a conversation.
+//! Prompts: the inputs of the policy, as texts or as conversations.
 
 use super::cell::Message;
 use super::check::not_empty;
 
 table! {
     Prompts, version 1, key [prompt_id];
-    /// One prompt: either `prompt` or `messages` is there.
+    /// One prompt: either `prompt` or `messages` is not null.
     pub struct Row {
-        /// Unique name, from the data, else the blake3 of what is asked.
+        /// A unique name: from the data, else the blake3 hash of the prompt's content.
         pub prompt_id: String,
         /// Plain text.
         pub prompt: Option<String>,
         /// A conversation, for the model's chat template.
         pub messages: Option<Vec<Message>>,
-        /// What a good response says, for rewards that compare.
+        /// A reference answer, for rewards that compare with one.
         pub reference_answer: Option<String>,
-        /// The family of tasks the prompt belongs to.
+        /// The group of tasks the prompt belongs to.
         pub group: Option<String>,
         /// Anything else, as JSON.
         pub metadata: Option<String>,

@@ -1,4 +1,4 @@
-//! Ranking: what a reward model makes of preferences that it was not trained on, one row a preference.
+//! Ranking: the rewards of a reward model on held-out preferences, one row a preference.
 
 use super::check::{finite, finite_or_null, not_empty};
 
@@ -6,21 +6,23 @@ table! {
     Ranking, version 1, key [preference_id];
     /// One held-out preference.
     pub struct Row {
-        /// The preference: its prompt's id, followed by `#2` and so on for further ones of one prompt.
+        /// The preference: its prompt's id, followed by `#2` and so on for further preferences of
+        /// one prompt.
         pub preference_id: String,
         /// The reward of the response to prefer.
         pub reward_chosen: f64,
         /// The reward of the response to avoid.
         pub reward_rejected: f64,
-        /// Whether the response to prefer has the higher reward; their mean over rows is the accuracy.
+        /// Whether the response to prefer has the higher reward. The mean over rows is the
+        /// accuracy.
         pub correct: bool,
-        /// By how much the response was preferred, where the preferences say so.
+        /// By how much the response was preferred, if the preferences contain it.
         pub reward_gap: Option<f64>,
     }
 }
 
 impl View<'_> {
-    /// Finite rewards, and what follows from them.
+    /// Finite rewards, and `correct` as it follows from them.
     fn check(&self) -> Result<(), String> {
         not_empty("preference_id", self.preference_id)?;
         finite("reward_chosen", self.reward_chosen)?;

@@ -1,10 +1,11 @@
-//! Responses: what a policy sampled. Token ids are kept, so that text is never tokenized again.
+//! Responses: sampled from a policy. Token ids are stored, so text is never tokenized again.
 
 use arrow::array::{ListArray, RecordBatch};
 
 use super::cell::FinishReason;
 use super::check::{at_least, finite, not_empty};
-use super::{TableError, column};
+use super::columns::column;
+use super::error::TableError;
 
 table! {
     Responses, version 2, key [prompt_id, sampled_iteration, response_index];
@@ -16,26 +17,29 @@ table! {
         pub sampled_iteration: i32,
         /// Its number among the prompt's responses of that iteration, from 0.
         pub response_index: i32,
-        /// The prompt's ids, then the response's. They end in an end-of-sequence id only if that was sampled.
+        /// The prompt's ids, then the response's. An end-of-sequence id at the end was sampled;
+        /// none is appended.
         pub token_ids: Vec<i32>,
         /// How many of `token_ids` are the prompt's.
         pub prompt_token_count: i32,
         /// The response as text, without special tokens.
         pub text: String,
-        /// Why it ended.
+        /// The reason why it ended.
         pub finish_reason: FinishReason,
-        /// Sum over the response's tokens under the distribution sampled from, in nats. Null for an error, and where it is not known: a
-        /// server gives none, or that of its model before temperature and cuts.
+        /// The sum over the response's tokens under the sampling distribution, in nats. Null for an
+        /// error, and for a server: it gives none, or that of its model before temperature and
+        /// cuts.
         pub logprob: Option<f64>,
-        /// Which policy sampled it.
+        /// The fingerprint of the policy that sampled it.
         pub policy_fingerprint: String,
-        /// What went wrong, exactly when `finish_reason` is `error`.
+        /// The error. Not null exactly if `finish_reason` is `error`.
         pub error: Option<String>,
     }
 }
 
 impl View<'_> {
-    /// Counts that fit each other, ids from 0, a finite logprob if any, and an error exactly when it ended in one.
+    /// Consistent counts, ids from 0, a finite logprob if any, and an error exactly if
+    /// `finish_reason` is `error`.
     fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", self.prompt_id)?;
         at_least("sampled_iteration", 0, self.sampled_iteration)?;
@@ -59,7 +63,8 @@ impl View<'_> {
     }
 }
 
-/// The token ids of all rows (prompt, then response), without a copy: values are Int32 without nulls.
+/// The token ids of all rows (prompt, then response), without a copy: values are Int32 without
+/// nulls.
 ///
 /// # Errors
 /// There is no such column, or its type is another.

@@ -1,4 +1,4 @@
-//! Rewards: what responses are worth to a reward. Comparable within a prompt.
+//! Rewards: the scores of responses. They are comparable within a prompt.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ table! {
         pub sampled_iteration: i32,
         /// Its number among the prompt's responses of that iteration, from 0.
         pub response_index: i32,
-        /// Higher is better; null exactly when `error` says why.
+        /// The reward: higher is better. Null exactly if there is an `error`.
         pub reward: Option<f64>,
-        /// Which reward scored it.
+        /// The fingerprint of the reward that scored it.
         pub reward_fingerprint: String,
-        /// The rewards that a weighted sum was made of, by name.
+        /// The terms of a weighted sum, by name.
         pub components: Option<BTreeMap<String, f64>>,
-        /// Why there is no reward.
+        /// The reason why there is no reward.
         pub error: Option<String>,
     }
 }

@@ -1,16 +1,17 @@
-//! Selection: which prompts get new responses, and why. Every prompt has a row.
+//! Selection: the decision which prompts get new responses. Every prompt has a row.
 
 use super::check::{at_least, finite_or_null, not_empty};
 
 table! {
     Selection, version 1, key [prompt_id];
-    /// What was decided about one prompt.
+    /// The decision about one prompt.
     pub struct Row {
         /// The prompt.
         pub prompt_id: String,
-        /// The statistic of its rewards that prompts were ranked by; null where there is none yet.
+        /// The statistic of its rewards, by which prompts were ranked. Null where there is none
+        /// yet.
         pub score: Option<f64>,
-        /// Its place in that ranking, from 1.
+        /// Its rank, from 1.
         pub rank: i64,
         /// Whether it gets new responses.
         pub selected: bool,

@@ -1,16 +1,17 @@
-//! Training: one row an optimizer update. Timings are in the journal, so that the bytes here can be made again.
+//! Training: one row an optimizer update. Timings are in the journal: the bytes here are
+//! reproducible.
 
 use super::check::{at_least, finite, finite_or_null};
 
-/// What the table is called: this behind the name of the model that it came with.
+/// The table's name is the model's name, followed by this.
 pub const SUFFIX: &str = "_training";
 
-/// The file of a checkpoint that has the table so far.
+/// The file of a checkpoint with the table's rows so far.
 pub const CHECKPOINT_FILE: &str = "training.parquet";
 
 table! {
     Training, version 1, key [step];
-    /// One update; what only pairs have is null when training is supervised.
+    /// One update. Columns about pairs are null in supervised training.
     pub struct Row {
         /// The update's number within the iteration, from 1.
         pub step: i64,
@@ -18,7 +19,8 @@ table! {
         pub epoch: i32,
         /// The mean loss of the batch before the update.
         pub loss: f64,
-        /// The mean reward difference, chosen minus rejected: of a policy beta times the loss's implicit one, of a reward model its own.
+        /// The mean reward difference, chosen minus rejected. For a policy it is beta times the
+        /// loss's implicit reward difference; for a reward model it is that of its rewards.
         pub reward_margin: Option<f64>,
         /// The share of pairs whose reward_margin is above 0.
         pub accuracy: Option<f64>,

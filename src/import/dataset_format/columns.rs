@@ -1,60 +1,64 @@
-//! Columns of a table from outside, by what is said in them: texts, messages, numbers.
+//! Columns of an external table by their contents: texts, messages, numbers.
+//!
+//! Knows no dataset format.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, Float64Type};
+use arrow::datatypes::{DataType, FieldRef, Float64Type, Schema};
 
-use super::row::Said;
+use super::row::Content;
 use crate::model::Message;
 
-/// What a column's type can say.
+/// The content of a column, by its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Texts.
+pub(super) enum ColumnContent {
+    /// One text a row.
     Text,
-    /// Lists of messages.
-    Turns,
+    /// A list of messages a row.
+    Conversation,
     /// One message a row.
-    Turn,
-    /// Lists of texts.
+    Message,
+    /// A list of texts a row.
     Texts,
-    /// Lists of numbers.
+    /// A list of numbers a row.
     Numbers,
     /// Anything else.
     Other,
 }
 
-/// What the values of a type can say.
-pub(super) fn kind(data_type: &DataType) -> Kind {
-    match data_type {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
-        DataType::Dictionary(_, values) => kind(values),
-        DataType::Struct(_) if speaker(data_type).is_some() => Kind::Turn,
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item) => {
-            match (kind(item.data_type()), item.data_type()) {
-                (Kind::Turn, _) => Kind::Turns,
-                (Kind::Text, _) => Kind::Texts,
-                (_, item) if item.is_numeric() => Kind::Numbers,
-                _ => Kind::Other,
+impl ColumnContent {
+    /// The content of values of this type.
+    pub(super) fn from_type(data_type: &DataType) -> Self {
+        match data_type {
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Self::Text,
+            DataType::Dictionary(_, values) => Self::from_type(values),
+            DataType::Struct(_) if message_fields(data_type).is_some() => Self::Message,
+            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item) => {
+                match Self::from_type(item.data_type()) {
+                    Self::Message => Self::Conversation,
+                    Self::Text => Self::Texts,
+                    _ if item.data_type().is_numeric() => Self::Numbers,
+                    _ => Self::Other,
+                }
             }
+            _ => Self::Other,
         }
-        _ => Kind::Other,
     }
 }
 
 /// The names of a message's fields: role and content, or from and value.
-fn speaker(data_type: &DataType) -> Option<(&'static str, &'static str)> {
+fn message_fields(data_type: &DataType) -> Option<(&'static str, &'static str)> {
     let DataType::Struct(fields) = data_type else { return None };
     let has = |name: &str| fields.iter().any(|field: &FieldRef| field.name() == name);
-    [("role", "content"), ("from", "value")].into_iter().find(|(who, what)| has(who) && has(what))
+    [("role", "content"), ("from", "value")].into_iter().find(|(role, content)| has(role) && has(content))
 }
 
 /// A column of texts.
 pub(super) struct Texts(StringArray);
 
 impl Texts {
-    pub(super) fn of(name: &str, array: &ArrayRef) -> Result<Self, String> {
-        if kind(array.data_type()) != Kind::Text {
+    pub(super) fn new(name: &str, array: &ArrayRef) -> Result<Self, String> {
+        if ColumnContent::from_type(array.data_type()) != ColumnContent::Text {
             return Err(format!("column {name}: expected text, found {}", array.data_type()));
         }
         Ok(Self(text(array)?))
@@ -73,7 +77,7 @@ fn text(array: &ArrayRef) -> Result<StringArray, String> {
 pub(super) struct Numbers(Float64Array);
 
 impl Numbers {
-    pub(super) fn of(name: &str, array: &ArrayRef) -> Result<Self, String> {
+    pub(super) fn new(name: &str, array: &ArrayRef) -> Result<Self, String> {
         if !array.data_type().is_numeric() && *array.data_type() != DataType::Null {
             return Err(format!("column {name}: expected numbers, found {}", array.data_type()));
         }
@@ -88,7 +92,7 @@ impl Numbers {
 /// A column of texts or of messages.
 pub(super) enum Column {
     Texts(Texts),
-    /// `offsets` (one more than rows) lead to the messages of a row.
+    /// Messages. Row `i` has those from `offsets[i]` to `offsets[i + 1]`.
     Messages {
         name: String,
         valid: Vec<bool>,
@@ -100,12 +104,12 @@ pub(super) enum Column {
 }
 
 impl Column {
-    pub(super) fn of(name: &str, array: &ArrayRef) -> Result<Self, String> {
+    pub(super) fn new(name: &str, array: &ArrayRef) -> Result<Self, String> {
         let expected = || format!("column {name}: expected text or messages of role and content, found {}", array.data_type());
-        match kind(array.data_type()) {
-            Kind::Text => Ok(Self::Texts(Texts::of(name, array)?)),
-            Kind::Turn => Self::messages(name, array, array, (0..=array.len()).collect()),
-            Kind::Turns => {
+        match ColumnContent::from_type(array.data_type()) {
+            ColumnContent::Text => Ok(Self::Texts(Texts::new(name, array)?)),
+            ColumnContent::Message => Self::messages(name, array, array, (0..=array.len()).collect()),
+            ColumnContent::Conversation => {
                 let (DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item)) =
                     array.data_type()
                 else {
@@ -122,29 +126,31 @@ impl Column {
     fn messages(name: &str, rows: &ArrayRef, messages: &ArrayRef, offsets: Vec<usize>) -> Result<Self, String> {
         let expected = |found: &DataType| format!("column {name}: expected messages whose fields are texts, found {found}");
         let fields = messages.as_struct_opt().ok_or_else(|| expected(messages.data_type()))?;
-        let (who, what) = speaker(messages.data_type()).ok_or_else(|| expected(messages.data_type()))?;
+        let (role, content) = message_fields(messages.data_type()).ok_or_else(|| expected(messages.data_type()))?;
         let field = |field: &str| match fields.column_by_name(field) {
-            Some(array) if kind(array.data_type()) == Kind::Text || *array.data_type() == DataType::Null => text(array),
+            Some(array) if ColumnContent::from_type(array.data_type()) == ColumnContent::Text || *array.data_type() == DataType::Null => {
+                text(array)
+            }
             found => Err(expected(found.map_or(&DataType::Null, |array| array.data_type()))),
         };
         Ok(Self::Messages {
             name: name.to_string(),
             valid: (0..rows.len()).map(|row| rows.is_valid(row)).collect(),
             offsets,
-            roles: field(who)?,
-            contents: field(what)?,
-            named_from: who == "from",
+            roles: field(role)?,
+            contents: field(content)?,
+            named_from: role == "from",
         })
     }
 
-    pub(super) fn is_turns(&self) -> bool {
+    pub(super) fn is_messages(&self) -> bool {
         matches!(self, Self::Messages { .. })
     }
 
-    /// What a row says; nothing where it is null.
-    pub(super) fn said(&self, row: usize) -> Result<Option<Said>, String> {
+    /// The content of a row; `None` for null.
+    pub(super) fn content(&self, row: usize) -> Result<Option<Content>, String> {
         let (name, valid, offsets, roles, contents, named_from) = match self {
-            Self::Texts(texts) => return Ok(texts.value(row).map(|text| Said::Text(text.to_string()))),
+            Self::Texts(texts) => return Ok(texts.value(row).map(|text| Content::Text(text.to_string()))),
             Self::Messages { name, valid, offsets, roles, contents, named_from } => (name, valid, offsets, roles, contents, *named_from),
         };
         let (Some(true), Some(&begin), Some(&end)) = (valid.get(row), offsets.get(row), offsets.get(row + 1)) else { return Ok(None) };
@@ -160,11 +166,11 @@ impl Column {
             })?;
             Ok(Message { role: role.to_string(), content: contents.value(at).to_string() })
         };
-        Ok(Some(Said::Turns((begin..end).enumerate().map(message).collect::<Result<_, _>>()?)))
+        Ok(Some(Content::Messages((begin..end).enumerate().map(message).collect::<Result<_, _>>()?)))
     }
 }
 
-/// The role of a speaker in ShareGPT's words.
+/// The role for ShareGPT's name of a speaker.
 fn role_of(from: &str) -> Option<&'static str> {
     match from {
         "human" | "user" => Some("user"),
@@ -174,7 +180,7 @@ fn role_of(from: &str) -> Option<&'static str> {
     }
 }
 
-/// How many items the list in a row has; none if it is no list.
+/// The number of items of the list in a row; `None` if the column has no lists.
 pub(super) fn length_at(lists: &ArrayRef, row: usize) -> Option<usize> {
     lists
         .as_list_opt::<i32>()
@@ -205,4 +211,15 @@ fn items(name: &str, lists: &ArrayRef, row: usize) -> Result<ArrayRef, String> {
     let narrow = lists.as_list_opt::<i32>().map(|lists| lists.value(row));
     let items = narrow.or_else(|| lists.as_list_opt::<i64>().map(|lists| lists.value(row)));
     items.ok_or_else(|| format!("column {name}: expected lists, found {}", lists.data_type()))
+}
+
+/// The names of all columns, for an error.
+pub(super) fn column_names(schema: &Schema) -> String {
+    let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    if names.is_empty() { "no columns".to_string() } else { names.join(", ") }
+}
+
+/// A column, unless it has the type of nulls only.
+pub(super) fn non_null_column<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a ArrayRef> {
+    batch.column_by_name(name).filter(|array| *array.data_type() != DataType::Null)
 }

@@ -1,60 +1,72 @@
-//! One row of a table from outside: what its columns say, and what that makes of prompt and responses.
+//! One row of an external table: the contents of its columns, and the prompt and responses made of
+//! them.
 
 use crate::model::{Message, PromptContent};
 
-/// What a value says.
+/// A prompt or a response of a row.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Said {
+pub(super) enum Content {
     Text(String),
-    Turns(Vec<Message>),
+    Messages(Vec<Message>),
 }
 
-/// What the columns of a row say.
+/// The contents of a row's columns.
 pub(super) struct Row {
-    pub(super) asked: Option<Said>,
-    pub(super) response: Option<Said>,
-    pub(super) chosen: Option<Said>,
-    pub(super) rejected: Option<Said>,
+    pub(super) prompt: Option<Content>,
+    pub(super) response: Option<Content>,
+    pub(super) chosen: Option<Content>,
+    pub(super) rejected: Option<Content>,
     pub(super) scores: Option<(f64, f64)>,
 }
 
-/// What a row is.
+/// A row as prompt and responses, the responses as texts.
 pub(super) struct Resolved {
-    pub(super) asked: Option<PromptContent>,
+    pub(super) prompt: Option<PromptContent>,
     pub(super) response: Option<String>,
     pub(super) chosen: Option<String>,
     pub(super) rejected: Option<String>,
 }
 
 impl Row {
-    /// Of several responses, the one with the highest reward is chosen and the one with the lowest rejected, the first ones of equals.
+    /// Of several responses, the one with the highest reward is chosen and the one with the lowest
+    /// is rejected. Of equal ones the first counts.
     pub(super) fn take_best_and_worst(&mut self, responses: Vec<String>, rewards: Vec<f64>) -> Result<(), String> {
         if responses.len() != rewards.len() || responses.len() < 2 {
             let (responses, rewards) = (responses.len(), rewards.len());
             return Err(format!("expected as many rewards as responses, two or more, found {responses} responses and {rewards} rewards"));
         }
-        let scored = || responses.iter().zip(&rewards).enumerate();
-        let best = scored().reduce(|one, other| if other.1.1 > one.1.1 { other } else { one });
-        let worst = scored().filter(|(index, _)| best.is_none_or(|(best, _)| best != *index));
-        let worst = worst.reduce(|one, other| if other.1.1 < one.1.1 { other } else { one });
-        if let (Some((_, (chosen, high))), Some((_, (rejected, low)))) = (best, worst) {
-            self.chosen = Some(Said::Text(chosen.clone()));
-            self.rejected = Some(Said::Text(rejected.clone()));
-            self.scores = Some((*high, *low));
+        let mut best = 0;
+        for index in 1..rewards.len() {
+            if rewards[index] > rewards[best] {
+                best = index;
+            }
         }
+        // The first of the others, so that chosen and rejected differ even if all rewards are
+        // equal.
+        let mut worst = usize::from(best == 0);
+        for index in 0..rewards.len() {
+            if index != best && rewards[index] < rewards[worst] {
+                worst = index;
+            }
+        }
+        self.chosen = Some(Content::Text(responses[best].clone()));
+        self.rejected = Some(Content::Text(responses[worst].clone()));
+        self.scores = Some((rewards[best], rewards[worst]));
         Ok(())
     }
 
-    /// Alpaca's input comes behind the instruction, after an empty line.
+    /// Appends Alpaca's input to the instruction, after an empty line. A null instruction stays
+    /// null.
     pub(super) fn add_input(&mut self, input: Option<String>) {
-        if let (Some(Said::Text(instruction)), Some(input)) = (&mut self.asked, input) {
+        if let (Some(Content::Text(instruction)), Some(input)) = (&mut self.prompt, input) {
             *instruction = format!("{instruction}\n\n{input}");
         }
     }
 
-    /// A system prompt in a column of its own opens the conversation.
+    /// Puts the system prompt of a separate column first in the conversation. A null conversation
+    /// stays null.
     pub(super) fn add_system(&mut self, system: String) -> Result<(), String> {
-        let Some(Said::Turns(turns)) = &mut self.asked else { return Ok(()) };
+        let Some(Content::Messages(turns)) = &mut self.prompt else { return Ok(()) };
         if turns.first().is_some_and(|first| first.role == "system") {
             return Err("expected one system prompt, found one in the conversation and one in the column system".to_string());
         }
@@ -62,21 +74,22 @@ impl Row {
         Ok(())
     }
 
-    /// A conversation's last turn, if it is the assistant's, is the response; it has to be if `needed`.
+    /// Makes the assistant's last message of a conversation the response. Without one it fails if
+    /// `needed`.
     pub(super) fn split_response(&mut self, needed: bool) -> Result<(), String> {
-        let Some(Said::Turns(turns)) = &mut self.asked else { return Ok(()) };
+        let Some(Content::Messages(turns)) = &mut self.prompt else { return Ok(()) };
         match turns.pop_if(|last| last.role == "assistant") {
-            Some(last) => self.response = Some(Said::Text(last.content)),
+            Some(last) => self.response = Some(Content::Text(last.content)),
             None if needed => return Err(format!("expected a conversation that ends with the assistant, found {}", roles(turns))),
             None => {}
         }
         Ok(())
     }
 
-    /// A conversation to be answered is not empty and does not end with an answer.
-    pub(super) fn check_asked_last(&self) -> Result<(), String> {
-        match &self.asked {
-            Some(Said::Turns(turns)) if turns.last().is_none_or(|last| last.role == "assistant") => {
+    /// Checks that a conversation to be answered is not empty and does not end with the assistant.
+    pub(super) fn check_prompt_end(&self) -> Result<(), String> {
+        match &self.prompt {
+            Some(Content::Messages(turns)) if turns.last().is_none_or(|last| last.role == "assistant") => {
                 Err(format!("expected a prompt that the assistant answers, found {}", roles(turns)))
             }
             _ => Ok(()),
@@ -85,40 +98,42 @@ impl Row {
 
     /// Prompt and responses, the responses as texts.
     pub(super) fn resolved(self) -> Result<Resolved, String> {
-        let mut asked = match self.asked {
-            Some(Said::Text(text)) => Some(PromptContent::Text(text)),
-            Some(Said::Turns(turns)) => Some(PromptContent::Messages(turns)),
+        let mut prompt = match self.prompt {
+            Some(Content::Text(text)) => Some(PromptContent::Text(text)),
+            Some(Content::Messages(turns)) => Some(PromptContent::Messages(turns)),
             None => None,
         };
-        let (mut chosen, mut rejected) = (self.chosen, self.rejected);
-        if let (Some(Said::Turns(one)), Some(Said::Turns(other))) = (&mut chosen, &mut rejected)
-            && !matches!(asked, Some(PromptContent::Messages(_)))
+        let mut chosen = self.chosen;
+        let mut rejected = self.rejected;
+        if let (Some(Content::Messages(one)), Some(Content::Messages(other))) = (&mut chosen, &mut rejected)
+            && !matches!(prompt, Some(PromptContent::Messages(_)))
         {
             let shared = shared(one, other);
             let beginning: Vec<Message> = one.drain(..shared).collect();
             other.drain(..shared);
-            asked = beginning_of(asked, beginning)?;
+            prompt = beginning_of(prompt, beginning)?;
         }
-        let prompt = match &asked {
+        let before = match &prompt {
             Some(PromptContent::Messages(turns)) => turns.as_slice(),
             _ => &[],
         };
         Ok(Resolved {
-            response: self.response.map(|said| answer("completion", said, prompt)).transpose()?,
-            chosen: chosen.map(|said| answer("chosen", said, prompt)).transpose()?,
-            rejected: rejected.map(|said| answer("rejected", said, prompt)).transpose()?,
-            asked,
+            response: self.response.map(|content| answer("completion", content, before)).transpose()?,
+            chosen: chosen.map(|content| answer("chosen", content, before)).transpose()?,
+            rejected: rejected.map(|content| answer("rejected", content, before)).transpose()?,
+            prompt,
         })
     }
 }
 
-/// How many messages both begin with, without the last one of each.
+/// The number of equal first messages, without the last message of each.
 fn shared(one: &[Message], other: &[Message]) -> usize {
     let most = one.len().min(other.len()).saturating_sub(1);
     one.iter().zip(other).take(most).take_while(|(one, other)| one == other).count()
 }
 
-/// The prompt of chosen and rejected conversations that begin with `beginning`, if the row has a prompt of its `own` too.
+/// The prompt of chosen and rejected conversations with the same `beginning`, checked against the
+/// row's `own` prompt.
 fn beginning_of(own: Option<PromptContent>, beginning: Vec<Message>) -> Result<Option<PromptContent>, String> {
     match own {
         None if beginning.is_empty() => Err("expected a prompt: chosen and rejected have no first message in common".to_string()),
@@ -131,11 +146,12 @@ fn beginning_of(own: Option<PromptContent>, beginning: Vec<Message>) -> Result<O
     }
 }
 
-/// The text of a response: itself, or the assistant's one message behind those of the prompt, which may be said again.
-fn answer(name: &str, said: Said, prompt: &[Message]) -> Result<String, String> {
-    let turns = match said {
-        Said::Text(text) => return Ok(text),
-        Said::Turns(turns) => turns,
+/// The text of a response: itself, or the assistant's only message. The messages of the prompt may
+/// precede it.
+fn answer(name: &str, content: Content, prompt: &[Message]) -> Result<String, String> {
+    let turns = match content {
+        Content::Text(text) => return Ok(text),
+        Content::Messages(turns) => turns,
     };
     let rest = if prompt.is_empty() { None } else { turns.strip_prefix(prompt) };
     match rest.unwrap_or(&turns) {
@@ -144,7 +160,7 @@ fn answer(name: &str, said: Said, prompt: &[Message]) -> Result<String, String> 
     }
 }
 
-/// Who speaks, for an error.
+/// The roles, for an error.
 fn roles(turns: &[Message]) -> String {
     match turns {
         [] => "no message".to_string(),

@@ -1,34 +1,43 @@
-//! generate by a server: each response is a request of its own, asked for once, committed in small parts.
+//! generate by a server: each response is a request of its own, asked for once, committed in small
+//! parts.
 //!
-//! A response that failed in spite of all retries is an error row; when the node runs again, only those rows are asked for, and their part is
-//! replaced. Knows the policy's tokenizer and template, not its weights.
+//! A response without success after all retries is an error row. When the node runs again, it asks
+//! for these rows only, and replaces their parts. Knows the policy's tokenizer and template, not
+//! its weights.
 
 use std::ops::ControlFlow;
 use std::path::absolute;
 use std::time::Duration;
 
+use super::super::support::rows::{signed, unsigned};
 use super::super::{Context, OperatorError, Prompt};
 use super::{prompt_ids, response_text};
 use crate::model::{Checkpoint, SpecialTokens};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::engine::{Engine, Failures, TokenIds};
-use crate::pipeline::spec::sampling::Generate;
+use crate::pipeline::spec::generate::Generate;
 use crate::remote::{self, Client, Completion, Completions, Finish, Patience, PromptForm, RemoteError, Request};
 use crate::store::{Event, EventKind, TableWriter};
 use crate::tables::{FinishReason, TableKind, responses};
 
-/// The most parts, unless the node's resources say otherwise: a part is what a kill can lose, and a file.
+/// The most parts, unless the node's resources set a part's size. A part is one file, and the most
+/// work lost by a kill.
 const MOST_PARTS: usize = 512;
-/// The longest time that a setting can give.
+
+/// The longest time for a setting.
 const LONGEST_SECONDS: f64 = 1e6;
-/// The error of rows that were not asked for yet.
+
+/// The error of rows without a request so far.
 const NOT_ASKED: &str = "not asked yet: the run was stopped";
 
-/// The server's client, which connects to nothing yet.
+/// This module in internal errors.
+const PLACE: &str = "operators::generate::server";
+
+/// The server's client; it connects to nothing yet.
 ///
 /// # Errors
-/// A URL that is none, or a key that is not set.
-pub(in crate::operators) fn client(engine: &Engine) -> Result<Client, OperatorError> {
+/// An invalid URL, or a missing key.
+pub fn client(engine: &Engine) -> Result<Client, OperatorError> {
     let patience = Patience { timeout: seconds(engine.timeout_seconds), retries: engine.retries as usize, ..Patience::default() };
     Ok(Client::new(&engine.openai.value, engine.api_key_env.as_ref().map(|name| name.value.as_str()), patience)?)
 }
@@ -37,8 +46,9 @@ fn seconds(number: f64) -> Duration {
     Duration::from_secs_f64(number.clamp(0.0, LONGEST_SECONDS))
 }
 
-/// Asks for all responses to `prompts` that are not there yet; gives the writer with all parts committed, and how many tokens came.
-pub(in crate::operators) fn run<'a>(
+/// Asks for the missing responses to `prompts`. Returns the writer with all parts committed, and
+/// the number of new tokens.
+pub(super) fn run<'a>(
     context: &'a Context<'_>,
     settings: &Generate,
     engine: &Engine,
@@ -47,38 +57,41 @@ pub(in crate::operators) fn run<'a>(
     let checkpoint = context.checkpoint(Slot::Policy)?;
     let encoded: Vec<Result<Vec<i32>, String>> = prompts.iter().map(|prompt| prompt_ids(&checkpoint, prompt, settings)).collect();
     let writer = context.writer(Some(TableKind::Responses), prompts.len(), prompts.len().div_ceil(MOST_PARTS))?;
-    let asking = Asking {
+    let job = ServerJob {
         context,
         settings,
         engine,
         prompts,
         encoded,
         checkpoint,
+        sampled_iteration: context.sampled_iteration()?,
         policy_fingerprint: context.fingerprint_of(Slot::Policy)?.to_string(),
     };
-    let mut parts = Parts::read(&asking, writer)?;
+    let mut parts = Parts::read(&job, writer)?;
     let items = parts.items();
-    let (label, total) = (context.task.label(), prompts.len() * settings.responses_per_prompt as usize);
-    let done_before = total - items.len();
-    context.progress.started(&label, "responses", done_before as u64, total as u64);
-    let (mut done, mut tokens) = (done_before, 0);
+    let label = context.task.label();
+    let total = prompts.len() * job.per_prompt();
+    let mut done = total - items.len();
+    let mut tokens = 0;
+    context.progress.started(&label, "responses", done as u64, total as u64);
     if !items.is_empty() {
-        let (server, form) = asking.server(&items)?;
+        let (server, form) = job.server(&items)?;
         let mut failed = None;
-        let work = |item: &Item| asking.ask(&server, form, item);
-        remote::each(&items, engine.concurrency as usize, context.stopped, work, |index, answer| {
-            let (Some(item), Some(row)) = (items.get(index), answer.transpose()) else { return ControlFlow::Continue(()) };
-            let stored = row.and_then(|row| {
-                tokens += row.token_ids.len().saturating_sub(row.prompt_token_count.max(0) as usize) as u64;
-                parts.fill(*item, row)
-            });
-            if let Err(error) = stored {
-                failed = Some(error);
-                return ControlFlow::Break(());
+        let ask = |item: &Item| job.ask(&server, form, item);
+        remote::each(&items, engine.concurrency as usize, context.stopped, ask, |index, answer| {
+            match parts.store(items.get(index), answer) {
+                Ok(Some(new)) => {
+                    done += 1;
+                    tokens += new;
+                    context.progress.advanced(&label, done as u64, tokens);
+                    ControlFlow::Continue(())
+                }
+                Ok(None) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
             }
-            done += 1;
-            context.progress.advanced(&label, done as u64, tokens);
-            ControlFlow::Continue(())
         });
         failed.map_or(Ok(()), Err)?;
     }
@@ -93,33 +106,46 @@ pub(in crate::operators) fn run<'a>(
     }
 }
 
-/// One response to be asked for.
+/// One response to ask for.
 #[derive(Clone, Copy, Debug)]
 struct Item {
     part: usize,
     /// Its row in the part.
     row: usize,
-    /// Its prompt's place among all.
+    /// The index of its prompt.
     prompt: usize,
     response_index: u32,
 }
 
-/// What is asked, and how.
-struct Asking<'a> {
+/// The inputs of the requests.
+struct ServerJob<'a> {
     context: &'a Context<'a>,
     settings: &'a Generate,
     engine: &'a Engine,
     prompts: &'a [Prompt],
-    /// The prompts' ids, or why they cannot be answered.
+    /// The prompts' ids, or the reasons for no request.
     encoded: Vec<Result<Vec<i32>, String>>,
     checkpoint: Checkpoint,
+    sampled_iteration: i32,
     policy_fingerprint: String,
 }
 
-impl Asking<'_> {
-    /// The server once it serves the policy, and how to send it prompts.
+impl ServerJob<'_> {
+    fn per_prompt(&self) -> usize {
+        self.settings.responses_per_prompt.max(1) as usize
+    }
+
+    /// The ids of an item's prompt: only encoded prompts become items.
+    fn prompt_ids(&self, item: &Item) -> Result<&[i32], OperatorError> {
+        let problem = |error: &String| OperatorError::internal(PLACE, format!("a request for a prompt without ids: {error}"));
+        self.encoded[item.prompt].as_deref().map_err(problem)
+    }
+
+    /// The server with the policy loaded, and its form of prompts.
     fn server(&self, items: &[Item]) -> Result<(Completions, PromptForm), OperatorError> {
-        let (client, name, stopped) = (client(self.engine)?, &self.engine.model.value, self.context.stopped);
+        let client = client(self.engine)?;
+        let name = &self.engine.model.value;
+        let stopped = self.context.stopped;
         let server = match &self.engine.serve {
             Some(command) => {
                 let path = self.context.whole_model(Slot::Policy)?;
@@ -143,9 +169,8 @@ impl Asking<'_> {
     /// Calls `then` with the request for an item.
     fn request<T>(&self, item: &Item, then: impl FnOnce(Request) -> T) -> Result<T, OperatorError> {
         let prompt = &self.prompts[item.prompt];
-        // Items are made of prompts that could be encoded.
-        let prompt_ids = self.encoded[item.prompt].as_deref().unwrap_or_default();
-        let (text, special) = self.checkpoint.prompt_text(&prompt.asked)?;
+        let prompt_ids = self.prompt_ids(item)?;
+        let (text, special) = self.checkpoint.prompt_text(&prompt.content)?;
         let room = self.checkpoint.config.max_position_embeddings.saturating_sub(prompt_ids.len());
         let seed = self.context.seed().number("generate", &prompt.id, item.response_index);
         Ok(then(Request {
@@ -161,27 +186,33 @@ impl Asking<'_> {
         }))
     }
 
-    /// One row: the server's response, or why there is none. `None` when the run was stopped.
+    /// One row: the server's response or an error. `None` when the run was stopped.
     fn ask(&self, server: &Completions, form: PromptForm, item: &Item) -> Result<Option<responses::Row>, OperatorError> {
-        let answer = match self.request(item, |request| server.complete(&request, form, self.context.stopped))? {
+        let error = match self.request(item, |request| server.complete(&request, form, self.context.stopped))? {
             Err(RemoteError::Stopped) => return Ok(None),
-            Err(error) => Err(error.to_string()),
-            Ok(completion) => self.answered(item, completion).map_err(|error| error.to_string()),
+            Err(error) => error.to_string(),
+            Ok(completion) => match self.response(item, completion) {
+                Ok(row) => return Ok(Some(row)),
+                Err(error @ OperatorError::Internal { .. }) => return Err(error),
+                Err(error) => error.to_string(),
+            },
         };
-        Ok(Some(answer.unwrap_or_else(|error| self.failed(item.prompt, item.response_index, error))))
+        Ok(Some(self.failed(item.prompt, item.response_index, error)?))
     }
 
-    /// The row of a response. Ids that the server does not give are those of its text behind the prompt's.
-    fn answered(&self, item: &Item, completion: Completion) -> Result<responses::Row, OperatorError> {
+    /// The row of a response. Without ids from the server, its text is tokenized behind the
+    /// prompt's.
+    fn response(&self, item: &Item, completion: Completion) -> Result<responses::Row, OperatorError> {
         let prompt = &self.prompts[item.prompt];
-        let prompt_ids = self.encoded[item.prompt].as_deref().unwrap_or_default();
+        let prompt_ids = self.prompt_ids(item)?;
         let tokenizer = &self.checkpoint.tokenizer;
         let mut ids = match completion.token_ids {
             Some(ids) => ids,
             None => {
-                let (text, special) = self.checkpoint.prompt_text(&prompt.asked)?;
+                let (text, special) = self.checkpoint.prompt_text(&prompt.content)?;
                 let pair = tokenizer.encode_pair(&text, &format!("{text}{}", completion.text), special)?;
-                pair.token_ids.get(pair.prompt_token_count..).unwrap_or_default().to_vec()
+                let problem = || OperatorError::internal(PLACE, "a response tokenized with its prompt is shorter than the prompt");
+                pair.token_ids.get(pair.prompt_token_count..).ok_or_else(problem)?.to_vec()
             }
         };
         let vocabulary = self.checkpoint.config.vocab_size;
@@ -193,19 +224,17 @@ impl Asking<'_> {
         let given = ids.len();
         let is_end = |id: &i32| self.checkpoint.generation.eos_token_ids.contains(id);
         if completion.finish == Finish::Stop && !ids.last().is_some_and(is_end) {
-            let end = self.checkpoint.end_token(&prompt.asked);
-            ids.push(
-                end.ok_or_else(|| {
-                    OperatorError::Failed("the response stopped, but the policy has no eos_token_id to stop by".to_string())
-                })?,
-            );
+            let end = self.checkpoint.end_token(&prompt.content);
+            let problem = "the response stopped, but the policy has no eos_token_id to stop by";
+            ids.push(end.ok_or_else(|| OperatorError::Failed(problem.to_string()))?);
         }
-        // Servers give logprobs under the model itself, which is what was sampled from only where nothing was changed or cut.
+        // Servers give logprobs under the model itself. The sampled distribution is the same only
+        // without temperature and cuts.
         let unchanged = self.settings.temperature == 1.0 && self.settings.top_p == 1.0 && self.settings.top_k.is_none();
         let logprobs = completion.logprobs.filter(|logprobs| unchanged && logprobs.len() == ids.len() && given == ids.len());
         let text = response_text(tokenizer, prompt_ids, &ids)?;
-        let mut row = self.row(item.prompt, item.response_index);
-        row.prompt_token_count = i32::try_from(prompt_ids.len()).unwrap_or(i32::MAX);
+        let mut row = self.row(item.prompt, item.response_index)?;
+        row.prompt_token_count = signed(prompt_ids.len(), PLACE)?;
         row.token_ids = [prompt_ids, &ids].concat();
         row.text = text;
         row.finish_reason = if completion.finish == Finish::Stop { FinishReason::Stop } else { FinishReason::Length };
@@ -213,16 +242,16 @@ impl Asking<'_> {
         Ok(row)
     }
 
-    fn failed(&self, prompt: usize, response_index: u32, error: String) -> responses::Row {
-        responses::Row { error: Some(error), ..self.row(prompt, response_index) }
+    fn failed(&self, prompt: usize, response_index: u32, error: String) -> Result<responses::Row, OperatorError> {
+        Ok(responses::Row { error: Some(error), ..self.row(prompt, response_index)? })
     }
 
     /// An error row without its error.
-    fn row(&self, prompt: usize, response_index: u32) -> responses::Row {
-        responses::Row {
+    fn row(&self, prompt: usize, response_index: u32) -> Result<responses::Row, OperatorError> {
+        Ok(responses::Row {
             prompt_id: self.prompts[prompt].id.clone(),
-            sampled_iteration: self.context.sampled_iteration(),
-            response_index: i32::try_from(response_index).unwrap_or(i32::MAX),
+            sampled_iteration: self.sampled_iteration,
+            response_index: signed(response_index as usize, PLACE)?,
             token_ids: Vec::new(),
             prompt_token_count: 0,
             text: String::new(),
@@ -230,103 +259,122 @@ impl Asking<'_> {
             logprob: None,
             policy_fingerprint: self.policy_fingerprint.clone(),
             error: None,
-        }
+        })
     }
 }
 
 /// The table so far.
 struct Parts<'a, 'w> {
-    asking: &'a Asking<'a>,
+    job: &'a ServerJob<'a>,
     writer: TableWriter<'w>,
-    parts: Vec<Part>,
+    parts: Vec<PartRows>,
 }
 
 /// The rows of one part.
-struct Part {
-    /// `None` for rows that are to be asked for.
+struct PartRows {
+    /// `None` for rows to ask for.
     rows: Vec<Option<responses::Row>>,
-    /// Whether there is anything that is not on disk.
+    /// Whether a row is not on disk yet.
     changed: bool,
 }
 
 impl<'a, 'w> Parts<'a, 'w> {
-    /// What is committed already; rows that failed are to be asked for again.
-    fn read(asking: &'a Asking<'a>, writer: TableWriter<'w>) -> Result<Self, OperatorError> {
-        let per_prompt = asking.settings.responses_per_prompt;
+    /// The committed parts; their failed rows are to be asked for again.
+    fn read(job: &'a ServerJob<'a>, writer: TableWriter<'w>) -> Result<Self, OperatorError> {
         let mut parts = Vec::with_capacity(writer.part_count());
         for part in 0..writer.part_count() {
+            let items: Vec<Item> = items_of(job, &writer, part);
             let committed = writer.committed_part(part)?.map(|batch| responses::rows(&batch)).transpose()?;
             let is_missing = committed.is_none();
-            let mut committed = committed.unwrap_or_default().into_iter();
-            let places = writer.rows_of(part).flat_map(|prompt| (0..per_prompt).map(move |index| (prompt, index)));
-            let rows: Vec<Option<responses::Row>> = places
-                .map(|(prompt, index)| {
-                    let there = committed.next().filter(|row| row.error.is_none());
-                    there.or_else(|| Some(asking.failed(prompt, index, asking.encoded[prompt].clone().err()?)))
-                })
-                .collect();
+            let committed: Vec<Option<responses::Row>> = match committed {
+                Some(rows) => rows.into_iter().map(|row| if row.error.is_none() { Some(row) } else { None }).collect(),
+                None => vec![None; items.len()],
+            };
+            if committed.len() != items.len() {
+                let problem = format!("{}: expected {} responses, found {}", writer.name_of(part), items.len(), committed.len());
+                return Err(OperatorError::internal(PLACE, problem));
+            }
+            let mut rows = Vec::with_capacity(items.len());
+            for (item, committed) in items.iter().zip(committed) {
+                rows.push(match (committed, &job.encoded[item.prompt]) {
+                    (Some(row), _) => Some(row),
+                    (None, Err(error)) => Some(job.failed(item.prompt, item.response_index, error.clone())?),
+                    (None, Ok(_)) => None,
+                });
+            }
             let changed = is_missing && rows.iter().all(Option::is_some);
-            parts.push(Part { rows, changed });
+            parts.push(PartRows { rows, changed });
         }
-        Ok(Self { asking, writer, parts })
+        Ok(Self { job, writer, parts })
     }
 
-    /// The rows to be asked for, in order.
+    /// The responses to ask for, in order.
     fn items(&self) -> Vec<Item> {
-        let per_prompt = self.asking.settings.responses_per_prompt.max(1) as usize;
-        let mut items = Vec::new();
-        for (part, rows) in self.parts.iter().enumerate() {
-            let first = self.writer.rows_of(part).start;
-            let open = rows.rows.iter().enumerate().filter(|(_, found)| found.is_none());
-            items.extend(open.map(|(row, _)| Item {
-                part,
-                row,
-                prompt: first + row / per_prompt,
-                response_index: (row % per_prompt) as u32,
-            }));
+        let mut open = Vec::new();
+        for (number, part) in self.parts.iter().enumerate() {
+            let items = items_of(self.job, &self.writer, number);
+            open.extend(items.into_iter().zip(&part.rows).filter(|(_, row)| row.is_none()).map(|(item, _)| item));
         }
-        items
+        open
     }
 
-    /// Takes in a row; a part whose rows are all there is committed.
+    /// Takes in the answer for `item`. Returns its number of response tokens; `None` when the run
+    /// was stopped before the answer.
+    fn store(&mut self, item: Option<&Item>, answer: Result<Option<responses::Row>, OperatorError>) -> Result<Option<u64>, OperatorError> {
+        let Some(row) = answer? else { return Ok(None) };
+        let item = item.ok_or_else(|| OperatorError::internal(PLACE, "an answer to a request of no response"))?;
+        let tokens = row.token_ids.len().saturating_sub(unsigned(row.prompt_token_count, PLACE)?);
+        self.fill(*item, row)?;
+        Ok(Some(tokens as u64))
+    }
+
+    /// Fills in a row; a part with all its rows is committed.
     fn fill(&mut self, item: Item, row: responses::Row) -> Result<(), OperatorError> {
-        let Some(part) = self.parts.get_mut(item.part) else { return Ok(()) };
-        if let Some(place) = part.rows.get_mut(item.row) {
-            *place = Some(row);
-        }
+        let row_of_item = self.parts.get_mut(item.part).and_then(|part| part.rows.get_mut(item.row));
+        let problem = || OperatorError::internal(PLACE, format!("no row {} in part {} for a response", item.row, item.part));
+        *row_of_item.ok_or_else(problem)? = Some(row);
+        let part = &mut self.parts[item.part];
         part.changed = true;
         if part.rows.iter().all(Option::is_some) { self.commit(item.part) } else { Ok(()) }
     }
 
-    /// Commits what came of parts that are not whole, after a stop; the rows that lack are errors, to be asked for next time.
+    /// Commits incomplete parts with new rows, after a stop. Their open rows are errors; the next
+    /// run asks for them.
     fn commit_rest(&mut self) -> Result<(), OperatorError> {
-        (0..self.parts.len())
-            .filter(|part| self.parts[*part].changed)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .try_for_each(|part| self.commit(part))
+        for part in 0..self.parts.len() {
+            if self.parts[part].changed {
+                self.commit(part)?;
+            }
+        }
+        Ok(())
     }
 
     fn commit(&mut self, number: usize) -> Result<(), OperatorError> {
-        let (asking, first) = (self.asking, self.writer.rows_of(number).start);
-        let per_prompt = asking.settings.responses_per_prompt.max(1) as usize;
+        let items = items_of(self.job, &self.writer, number);
         let part = &mut self.parts[number];
-        let row = |(row, found): (usize, &Option<responses::Row>)| {
-            found.clone().unwrap_or_else(|| asking.failed(first + row / per_prompt, (row % per_prompt) as u32, NOT_ASKED.to_string()))
-        };
-        let rows: Vec<responses::Row> = part.rows.iter().enumerate().map(row).collect();
+        let mut rows = Vec::with_capacity(items.len());
+        for (item, row) in items.iter().zip(&part.rows) {
+            rows.push(match row {
+                Some(row) => row.clone(),
+                None => self.job.failed(item.prompt, item.response_index, NOT_ASKED.to_string())?,
+            });
+        }
         part.changed = false;
         Ok(self.writer.replace(number, &responses::batch(&rows))?)
     }
 
-    /// How many responses failed that could be asked for, and the first one's error.
+    /// The number of failed responses to encoded prompts, and the first one's error.
     fn first_failure(&self) -> Option<(usize, String)> {
-        let per_prompt = self.asking.settings.responses_per_prompt.max(1) as usize;
-        let (mut count, mut first) = (0, None);
-        for (part, rows) in self.parts.iter().enumerate() {
-            for (row, found) in rows.rows.iter().enumerate() {
-                let prompt = self.writer.rows_of(part).start + row / per_prompt;
-                if let Some(error) = found.as_ref().and_then(|row| row.error.as_ref()).filter(|_| self.asking.encoded[prompt].is_ok()) {
+        let per_prompt = self.job.per_prompt();
+        let mut count = 0;
+        let mut first = None;
+        for (number, part) in self.parts.iter().enumerate() {
+            let first_prompt = self.writer.rows_of(number).start;
+            for (index, row) in part.rows.iter().enumerate() {
+                let was_asked = self.job.encoded[first_prompt + index / per_prompt].is_ok();
+                if let Some(error) = row.as_ref().and_then(|row| row.error.as_ref())
+                    && was_asked
+                {
                     count += 1;
                     first.get_or_insert_with(|| error.clone());
                 }
@@ -334,4 +382,16 @@ impl<'a, 'w> Parts<'a, 'w> {
         }
         first.map(|first| (count, first))
     }
+}
+
+/// All responses of a part, in the order of its rows.
+fn items_of(job: &ServerJob, writer: &TableWriter, part: usize) -> Vec<Item> {
+    let per_prompt = job.per_prompt();
+    let mut items = Vec::new();
+    for prompt in writer.rows_of(part) {
+        for response_index in 0..per_prompt {
+            items.push(Item { part, row: items.len(), prompt, response_index: response_index as u32 });
+        }
+    }
+    items
 }

@@ -1,11 +1,12 @@
-//! score: a reward for every response, by queries, reward models, servers, or a weighted sum of them.
+//! score: a reward for every response, from queries, reward models, servers, or a weighted sum of
+//! them.
 //!
-//! A part is a fixed slice of the responses in the order of their keys; what is committed is not scored again. Knows how sources are
-//! added up; each source is a file of its own.
+//! A part is a fixed range of the responses, sorted by their keys. A committed part is not scored
+//! again. Knows how a sum is computed. Each kind of scorer is a file of its own.
 
 mod model;
-mod problem;
 mod query;
+mod score_error;
 mod server;
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,46 +14,54 @@ use std::collections::{BTreeMap, HashMap};
 pub use query::check_columns;
 pub use server::client;
 
-use super::support::reward_tree::{Reward, Term};
+use super::support::reward_tree;
 use super::{Context, OperatorError, Summary};
 use crate::model::PromptContent;
+use crate::pipeline::graph::{Component, Reward};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
-use crate::pipeline::spec::relational;
+use crate::pipeline::spec::score as spec;
 use crate::store::TableWriter;
 use crate::tables::{TableKind, responses, rewards};
-use problem::Problem;
+use score_error::{ScoreError, is_not_finite};
 
-/// Responses in one part when a model or a server scores them, unless the node's resources say otherwise.
+/// Name of this module in internal errors.
+const PLACE: &str = "operators::score";
+
+/// Responses in one part with a model or a server, unless the node's resources have another number.
 const RESPONSES_PER_PART: usize = 256;
 
-/// Scores the responses in the slot `responses`, asked by the prompts in the slot `prompts`.
-pub(super) fn run(context: &Context, settings: &relational::Score) -> Result<Summary, OperatorError> {
-    let reward = Reward::of(context.graph, context.task)?;
+/// Scores the responses in the slot `responses`, with their prompts in the slot `prompts`.
+pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, OperatorError> {
+    let reward = reward_tree::resolve(context.graph, context.task)?;
     let fingerprint = fingerprint(context)?;
     let mut all: Vec<responses::Row> = context.rows(Slot::Responses, responses::rows)?;
     all.sort_by(|a, b| (&a.prompt_id, a.sampled_iteration, a.response_index).cmp(&(&b.prompt_id, b.sampled_iteration, b.response_index)));
-    let questions = if reward.is_relational() { HashMap::new() } else { questions(context)? };
-    // Before anything is written, so that a query that gives no rewards leaves nothing behind.
-    let source = Source::open(context, &reward, &all, settings.non_finite)?;
+    let prompts = if reward.is_relational() { HashMap::new() } else { scoring_prompts(context)? };
+    // Queries run before anything is written, so a failed query leaves nothing behind.
+    let scorer = Scorer::open(context, &reward, &all, settings.non_finite)?;
     let rows_per_part = if reward.is_relational() { all.len().max(1) } else { RESPONSES_PER_PART };
+    let scoring = Scoring { scorer, prompts, fingerprint, non_finite: settings.non_finite };
     let mut writer = context.writer(Some(TableKind::Rewards), all.len(), rows_per_part)?;
-    let (label, missing) = (context.task.label(), writer.missing());
+    let label = context.task.label();
+    let missing = writer.missing();
     let mut done = all.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
     context.progress.started(&label, "responses", done as u64, all.len() as u64);
     for part in missing {
         context.check_stopped()?;
-        let slice = all.get(writer.rows_of(part)).unwrap_or(&[]);
-        let rows = score(context, &source, slice, &questions, &fingerprint, settings.non_finite);
-        let rows = rows.map_err(|error| error.of(&writer.name_of(part)))?;
+        let range = writer.rows_of(part);
+        let responses = all
+            .get(range.clone())
+            .ok_or_else(|| OperatorError::internal(PLACE, format!("part {part} has the responses {range:?} of {}", all.len())))?;
+        let rows = scoring.rewards(context, responses).map_err(|error| error.of(&writer.name_of(part)))?;
         writer.commit(part, &rewards::batch(&rows))?;
-        done += slice.len();
+        done += responses.len();
         context.progress.advanced(&label, done as u64, 0);
     }
     finish(writer)
 }
 
-/// Which rewards these are: what fills the slot `reward`, and what fills the rewards that it names.
+/// The fingerprint of the reward: of the input `reward`, and of the inputs `rewards` named by it.
 fn fingerprint(context: &Context) -> Result<String, OperatorError> {
     let own = context.fingerprint_of(Slot::Reward)?.to_string();
     let named = context.recipe.inputs.get(Slot::Rewards.name()).map_or(&[][..], Vec::as_slice);
@@ -67,180 +76,228 @@ fn fingerprint(context: &Context) -> Result<String, OperatorError> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// A prompt as sources other than queries see it.
-struct Question {
-    asked: PromptContent,
+/// A prompt for models and servers.
+struct ScoringPrompt {
+    content: PromptContent,
     reference_answer: Option<String>,
 }
 
 /// The prompts in the slot `prompts`, by id.
-fn questions(context: &Context) -> Result<HashMap<String, Question>, OperatorError> {
+fn scoring_prompts(context: &Context) -> Result<HashMap<String, ScoringPrompt>, OperatorError> {
     let prompts = context.prompts(Slot::Prompts)?;
     let mut answers = Vec::with_capacity(prompts.len());
     for batch in &prompts.batches {
         answers.extend(server::reference_answers(batch)?);
     }
-    let question = |(prompt, reference_answer): (&super::Prompt, Option<String>)| {
-        (prompt.id.clone(), Question { asked: prompt.asked.clone(), reference_answer })
+    if answers.len() != prompts.len() {
+        let problem = format!("expected {} reference answers, one for each prompt, found {}", prompts.len(), answers.len());
+        return Err(OperatorError::internal(PLACE, problem));
+    }
+    let scoring_prompt = |(prompt, reference_answer): (&super::Prompt, Option<String>)| {
+        (prompt.id.clone(), ScoringPrompt { content: prompt.content.clone(), reference_answer })
     };
-    Ok(prompts.iter().zip(answers).map(question).collect())
+    Ok(prompts.iter().zip(answers).map(scoring_prompt).collect())
 }
 
-/// A response that a source is to score.
-struct Item<'a> {
+/// A response without an error.
+struct ResponseToScore<'a> {
     row: &'a responses::Row,
-    /// What it answers; `None` when there are only queries, which look it up themselves.
-    question: Option<&'a Question>,
+    /// Its prompt. `None` if all scorers are queries: they join the prompts themselves.
+    prompt: Option<&'a ScoringPrompt>,
 }
 
-impl Item<'_> {
-    /// Which response it is, for errors.
-    fn place(&self) -> String {
+impl ResponseToScore<'_> {
+    /// The key of the response, for errors.
+    fn description(&self) -> String {
         format!("prompt_id {}, response_index {}", self.row.prompt_id, self.row.response_index)
     }
 
-    fn question(&self) -> Result<&Question, OperatorError> {
-        self.question
-            .ok_or_else(|| OperatorError::Input(format!("expected the prompt of {}, found none in the table of prompts", self.place())))
+    fn prompt(&self) -> Result<&ScoringPrompt, OperatorError> {
+        self.prompt.ok_or_else(|| {
+            OperatorError::Input(format!("expected the prompt of {}, found none in the table of prompts", self.description()))
+        })
     }
 }
 
-/// What a source says of a response.
+/// The reward of a response.
 #[derive(Clone, Debug, Default)]
 struct Score {
     reward: f64,
+    /// The parts of the reward, by name.
     components: BTreeMap<String, f64>,
 }
 
 impl Score {
-    /// A reward without components, which must be finite; `whose` says what gave it.
-    fn plain(whose: &str, reward: f64) -> Result<Self, Problem> {
-        let score = Self { reward, components: BTreeMap::new() };
-        if reward.is_finite() { Ok(score) } else { Err(Problem::not_finite(whose, reward)) }
+    /// A reward without components. It must be finite; `scorer` is for errors.
+    fn plain(scorer: &str, reward: f64) -> Result<Self, ScoreError> {
+        if reward.is_finite() { Ok(Self { reward, components: BTreeMap::new() }) } else { Err(ScoreError::not_finite(scorer, reward)) }
     }
 }
 
-/// What a source says of each of several responses: a score, or why this response has none.
-type Scores = Vec<Result<Score, Problem>>;
+/// The score or the error of each response.
+type Scores = Vec<Result<Score, ScoreError>>;
 
 /// A reward, ready to score.
-enum Source<'a> {
-    Query(query::Query),
-    Model(Box<model::Model>),
-    Server(Box<server::Server<'a>>),
-    Sum(Vec<(f64, &'a str, Source<'a>)>),
+enum Scorer<'a> {
+    Query(query::QueryScorer),
+    Model(Box<model::ModelScorer>),
+    Server(Box<server::ServerScorer<'a>>),
+    Sum(Vec<WeightedScorer<'a>>),
 }
 
-impl<'a> Source<'a> {
+/// A component of a sum.
+struct WeightedScorer<'a> {
+    weight: f64,
+    name: &'a str,
+    scorer: Scorer<'a>,
+}
+
+impl<'a> Scorer<'a> {
     /// Runs the queries and loads the models.
-    fn open(context: &'a Context, reward: &Reward<'a>, all: &[responses::Row], non_finite: NonFinite) -> Result<Self, OperatorError> {
+    fn open(context: &'a Context, reward: &'a Reward, all: &[responses::Row], non_finite: NonFinite) -> Result<Self, OperatorError> {
         Ok(match reward {
-            Reward::Query(sql) => Self::Query(query::Query::run(context, sql, all, non_finite)?),
-            Reward::Model(at) => Self::Model(Box::new(model::Model::load(context, *at)?)),
-            Reward::Server(settings) => Self::Server(Box::new(server::Server::open(context, settings)?)),
-            Reward::Sum(terms) => {
-                let open = |Term { weight, name, reward }: &Term<'a>| {
-                    let source = Self::open(context, reward, all, non_finite);
-                    Ok((*weight, *name, source.map_err(|error| error.of(&format!("component {name}")))?))
+            Reward::Sql(sql) => Self::Query(query::QueryScorer::run(context, sql, all, non_finite)?),
+            Reward::Model(path) => Self::Model(Box::new(model::ModelScorer::load(context, path)?)),
+            Reward::Task(index) => Self::Model(Box::new(model::ModelScorer::load(context, &context.model_of_task(*index)?)?)),
+            Reward::Http(settings) => Self::Server(Box::new(server::ServerScorer::open(context, settings)?)),
+            Reward::Named(name) => {
+                let problem = format!("the name {name} in a resolved reward");
+                return Err(OperatorError::internal(PLACE, problem));
+            }
+            Reward::Sum(components) => {
+                let open = |Component { weight, name, reward }: &'a Component| {
+                    let scorer = Self::open(context, reward, all, non_finite).map_err(|error| error.of(&format!("component {name}")))?;
+                    Ok(WeightedScorer { weight: *weight, name: name.as_str(), scorer })
                 };
-                Self::Sum(terms.iter().map(open).collect::<Result<_, OperatorError>>()?)
+                Self::Sum(components.iter().map(open).collect::<Result<_, OperatorError>>()?)
             }
         })
     }
 
-    fn score(&self, context: &Context, items: &[Item]) -> Result<Scores, OperatorError> {
-        match self {
-            Self::Query(query) => Ok(query.score(items)),
-            Self::Model(model) => model.score(context, items),
-            Self::Server(server) => server.score(context, items),
-            Self::Sum(terms) => {
-                let mut sums: Scores = vec![Ok(Score::default()); items.len()];
-                for (weight, name, source) in terms {
-                    let scores = source.score(context, items).map_err(|error| error.of(&format!("component {name}")))?;
-                    for (sum, score) in sums.iter_mut().zip(scores) {
-                        add(sum, *weight, name, score);
-                    }
-                }
-                let finite = |sum: Score| match sum.reward.is_finite() {
-                    true => Ok(sum),
-                    false => Err(Problem::not_finite("weighted sum", sum.reward)),
-                };
-                Ok(sums.into_iter().map(|sum| sum.and_then(finite)).collect())
-            }
+    /// One score for each response, in the same order.
+    fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+        let scores = match self {
+            Self::Query(query) => query.score(responses)?,
+            Self::Model(model) => model.score(context, responses)?,
+            Self::Server(server) => server.score(context, responses)?,
+            Self::Sum(components) => weighted_sum(context, components, responses)?,
+        };
+        if scores.len() != responses.len() {
+            let problem = format!("expected {} scores, one for each response, found {}", responses.len(), scores.len());
+            return Err(OperatorError::internal(PLACE, problem));
         }
+        Ok(scores)
     }
 }
 
-/// Adds one term to a sum. It stays as the component `name`, and its own components as `name.theirs`.
-fn add(sum: &mut Result<Score, Problem>, weight: f64, name: &str, score: Result<Score, Problem>) {
+/// Σ weight · reward over the components.
+fn weighted_sum(context: &Context, components: &[WeightedScorer], responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+    let mut sums: Scores = vec![Ok(Score::default()); responses.len()];
+    for WeightedScorer { weight, name, scorer } in components {
+        let scores = scorer.score(context, responses).map_err(|error| error.of(&format!("component {name}")))?;
+        for (sum, score) in sums.iter_mut().zip(scores) {
+            add_component(sum, *weight, name, score);
+        }
+    }
+    let finite = |sum: Score| {
+        if sum.reward.is_finite() { Ok(sum) } else { Err(ScoreError::not_finite("weighted sum", sum.reward)) }
+    };
+    Ok(sums.into_iter().map(|sum| sum.and_then(finite)).collect())
+}
+
+/// Adds a component to a sum. Its reward becomes the component `name`, and its own components
+/// become `name.component`. The first error stays.
+fn add_component(sum: &mut Result<Score, ScoreError>, weight: f64, name: &str, score: Result<Score, ScoreError>) {
     match (sum.as_mut(), score) {
         (Ok(sum), Ok(score)) => {
             sum.reward += weight * score.reward;
             sum.components.insert(name.to_string(), score.reward);
             sum.components.extend(score.components.into_iter().map(|(own, value)| (format!("{name}.{own}"), value)));
         }
-        (Ok(_), Err(problem)) => *sum = Err(problem.of(&format!("component {name}"))),
+        (Ok(_), Err(error)) => *sum = Err(error.in_component(name)),
         (Err(_), _) => {}
     }
 }
 
-/// The rewards of some responses; one that is an error stays one. Where rewards that are not finite stop the node, the first one is its error.
-fn score(
-    context: &Context,
-    source: &Source,
-    slice: &[responses::Row],
-    questions: &HashMap<String, Question>,
-    fingerprint: &str,
+/// Everything needed to score a part.
+struct Scoring<'a> {
+    scorer: Scorer<'a>,
+    /// Empty if all scorers are queries.
+    prompts: HashMap<String, ScoringPrompt>,
+    /// The fingerprint of the reward, for the rows.
+    fingerprint: String,
     non_finite: NonFinite,
-) -> Result<Vec<rewards::Row>, OperatorError> {
-    let answered = slice.iter().filter(|row| row.error.is_none());
-    let items: Vec<Item> = answered.map(|row| Item { row, question: questions.get(&row.prompt_id) }).collect();
-    let scores = if items.is_empty() { Vec::new() } else { source.score(context, &items)? };
-    if non_finite == NonFinite::Stop {
-        let stops = |(item, score): (&Item, &Result<Score, Problem>)| score.as_ref().err()?.stop(&item.place());
-        if let Some(error) = items.iter().zip(&scores).find_map(stops) {
-            return Err(OperatorError::Input(error));
-        }
-    }
-    let mut scores = scores.into_iter();
-    let row = |response: &responses::Row| {
-        let scored = match &response.error {
-            Some(error) => Err(error.clone()),
-            // Every source gives one score an item, so there is a next one.
-            None => {
-                scores.next().map_or_else(|| Err("it was not scored".to_string()), |score| score.map_err(|problem| problem.to_string()))
+}
+
+impl Scoring<'_> {
+    /// The rewards of some responses. The error of a failed response becomes the error of its
+    /// reward.
+    ///
+    /// # Errors
+    /// Under `non_finite: stop`, the first reward that is not finite.
+    fn rewards(&self, context: &Context, responses: &[responses::Row]) -> Result<Vec<rewards::Row>, OperatorError> {
+        let to_score: Vec<ResponseToScore> = responses
+            .iter()
+            .filter(|row| row.error.is_none())
+            .map(|row| ResponseToScore { row, prompt: self.prompts.get(&row.prompt_id) })
+            .collect();
+        let scores = if to_score.is_empty() { Vec::new() } else { self.scorer.score(context, &to_score)? };
+        if self.non_finite == NonFinite::Stop {
+            for (response, score) in to_score.iter().zip(&scores) {
+                let error = score.as_ref().err();
+                if let Some(message) = error.and_then(|error| error.stop_message(&response.description())) {
+                    return Err(OperatorError::Input(message));
+                }
             }
-        };
+        }
+        let mut scores = scores.into_iter();
+        let mut rows = Vec::with_capacity(responses.len());
+        for response in responses {
+            let scored = match &response.error {
+                Some(error) => Err(error.clone()),
+                None => {
+                    let missing = || OperatorError::internal(PLACE, "a response has no score");
+                    scores.next().ok_or_else(missing)?.map_err(|error| error.to_string())
+                }
+            };
+            rows.push(self.row(response, scored));
+        }
+        Ok(rows)
+    }
+
+    fn row(&self, response: &responses::Row, scored: Result<Score, String>) -> rewards::Row {
         let (reward, components, error) = match scored {
-            Ok(Score { reward, components }) => (Some(reward), (!components.is_empty()).then_some(components), None),
+            Ok(Score { reward, components }) if components.is_empty() => (Some(reward), None, None),
+            Ok(Score { reward, components }) => (Some(reward), Some(components), None),
             Err(error) => (None, None, Some(error)),
         };
-        let (prompt_id, reward_fingerprint) = (response.prompt_id.clone(), fingerprint.to_string());
         rewards::Row {
-            prompt_id,
+            prompt_id: response.prompt_id.clone(),
             sampled_iteration: response.sampled_iteration,
             response_index: response.response_index,
             reward,
-            reward_fingerprint,
+            reward_fingerprint: self.fingerprint.clone(),
             components,
             error,
         }
-    };
-    Ok(slice.iter().map(row).collect())
+    }
 }
 
-/// Totals over all committed parts, so that they do not depend on how often the node was interrupted.
+/// Finishes the table. Totals are over all committed parts, so an interrupted node has the same
+/// ones.
 fn finish(writer: TableWriter) -> Result<Summary, OperatorError> {
-    let (mut values, mut non_finite) = (Vec::new(), 0);
+    let mut count = 0;
+    let mut non_finite = 0;
+    let mut scored: Vec<f64> = Vec::new();
     for batch in writer.committed()? {
         for row in rewards::rows(&batch)? {
-            values.push(row.reward);
-            non_finite += usize::from(row.error.is_some_and(|error| problem::is_not_finite(&error)));
+            count += 1;
+            scored.extend(row.reward);
+            non_finite += usize::from(row.error.is_some_and(|error| is_not_finite(&error)));
         }
     }
-    let scored: Vec<f64> = values.iter().copied().flatten().collect();
     let mean = scored.iter().sum::<f64>() / scored.len().max(1) as f64;
-    let (count, failed) = (values.len(), values.len() - scored.len());
+    let failed = count - scored.len();
     let mut failures = if failed > 0 { format!(", {failed} without a reward") } else { String::new() };
     let mut counts = BTreeMap::from([("responses".to_string(), count as i64), ("scored".to_string(), scored.len() as i64)]);
     if non_finite > 0 {

@@ -1,64 +1,73 @@
-//! Scores by a reward model, with its own tokenizer and chat template.
+//! Scores from a reward model, with its own tokenizer and chat template.
 //!
-//! Knows whole conversations; not how several sources are added up.
+//! Knows whole conversations, not how a sum of rewards is computed.
+
+use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::problem::Problem;
-use super::{Item, Score, Scores};
+use super::score_error::ScoreError;
+use super::{ResponseToScore, Score, Scores, ScoringPrompt};
 use crate::model::{Checkpoint, RewardModel, Sequences};
-use crate::operators::support::reward_tree::ModelAt;
 use crate::operators::{Context, OperatorError};
 use crate::training;
 
-/// Conversations that go through the model together, unless the node's resources say otherwise.
+/// Conversations in one forward pass, unless the node's resources have another number.
 const BATCH_SIZE: usize = 16;
 
 /// A reward model on its device.
-pub(super) struct Model {
+pub(super) struct ModelScorer {
     checkpoint: Checkpoint,
     model: RewardModel,
     device: Device,
     batch_size: usize,
 }
 
-impl Model {
-    pub(super) fn load(context: &Context, at: ModelAt) -> Result<Self, OperatorError> {
-        let checkpoint = match at {
-            ModelAt::Outside(path) => Checkpoint::open(path)?,
-            ModelAt::Made(task) => Checkpoint::open(&context.run.model_dir(&task.output_key())?)?,
-        }
-        .with_date(context.task.date());
+impl ModelScorer {
+    /// Loads the reward model in `folder`.
+    pub(super) fn load(context: &Context, folder: &Path) -> Result<Self, OperatorError> {
+        let checkpoint = Checkpoint::open(folder)?.with_date(context.task.date());
         let device = context.device()?;
         let model = checkpoint.load_reward_model(&device)?;
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         Ok(Self { checkpoint, model, device, batch_size })
     }
 
-    /// The score at each conversation's last token, whatever stands beside it in the batch.
-    pub(super) fn score(&self, context: &Context, items: &[Item]) -> Result<Scores, OperatorError> {
-        let encoded =
-            items.iter().map(|item| Ok(self.encode(item.question()?, &item.row.text))).collect::<Result<Vec<_>, OperatorError>>()?;
+    /// The model's output at the last token of each conversation. It does not depend on the other
+    /// conversations of the batch.
+    pub(super) fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+        let mut encoded = Vec::with_capacity(responses.len());
+        for response in responses {
+            encoded.push(self.encode(response.prompt()?, &response.row.text));
+        }
         let tokens: Vec<Vec<i32>> = encoded.iter().filter_map(|encoded| encoded.as_ref().ok().cloned()).collect();
-        let mut rewards = if tokens.is_empty() {
+        let rewards = if tokens.is_empty() {
             Vec::new()
         } else {
             context.check_stopped()?;
             let sequences = Sequences::from_rows(&tokens, &self.device)?;
-            training::rewards(&self.model, &sequences, &(0..tokens.len()).collect::<Vec<_>>(), self.batch_size)?
-        }
-        .into_iter();
-        let score = |encoded: Result<Vec<i32>, String>| match encoded {
-            // There is one reward for each conversation that could be encoded.
-            Ok(_) => Score::plain("reward model", rewards.next().unwrap_or(f64::NAN)),
-            Err(problem) => Err(Problem::Other(problem)),
+            let rows: Vec<usize> = (0..tokens.len()).collect();
+            training::rewards(&self.model, &sequences, &rows, self.batch_size)?
         };
-        Ok(encoded.into_iter().map(score).collect())
+        if rewards.len() != tokens.len() {
+            let problem = format!("expected {} rewards, one for each conversation, found {}", tokens.len(), rewards.len());
+            return Err(OperatorError::internal("operators::score::model", problem));
+        }
+        let mut rewards = rewards.into_iter();
+        let mut scores = Vec::with_capacity(responses.len());
+        for encoded in encoded {
+            scores.push(match encoded {
+                // The lengths were compared above, so there is a next reward.
+                Ok(_) => Score::plain("reward model", rewards.next().unwrap_or(f64::NAN)),
+                Err(problem) => Err(ScoreError::Other(problem)),
+            });
+        }
+        Ok(scores)
     }
 
-    /// The conversation's ids, or why it cannot be scored.
-    fn encode(&self, question: &super::Question, response: &str) -> Result<Vec<i32>, String> {
-        let tokens = self.checkpoint.encode_conversation(&question.asked, response).map_err(|error| error.to_string())?;
+    /// The token ids of a conversation, or the reason for it to have no score.
+    fn encode(&self, prompt: &ScoringPrompt, response: &str) -> Result<Vec<i32>, String> {
+        let tokens = self.checkpoint.encode_conversation(&prompt.content, response).map_err(|error| error.to_string())?;
         let limit = self.checkpoint.config.max_position_embeddings;
         if tokens.is_empty() || tokens.len() > limit {
             return Err(format!("expected 1 to {limit} tokens of prompt and response for the reward model, found {}", tokens.len()));

@@ -1,7 +1,8 @@
-//! Scores by a server, several batches at once.
+//! Scores from a reward server, with several concurrent requests.
 //!
-//! Knows which texts a server is sent; not what goes over the wire.
+//! Knows the texts to send, not the protocol.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -9,29 +10,29 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
-use super::problem::Problem;
-use super::{Item, Question, Score, Scores};
+use super::score_error::ScoreError;
+use super::{ResponseToScore, Score, Scores, ScoringPrompt};
 use crate::model::{ChatTemplate, PromptContent};
 use crate::operators::{Context, OperatorError};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::{self as spec, RewardProtocol};
 use crate::remote::{Client, Patience, Protocol, RemoteError, RewardServer, Scorable, each};
 
-/// What gave the rewards, for errors.
-const WHOSE: &str = "reward server";
+/// The name of this scorer in errors.
+const SCORER: &str = "reward server";
 
-/// A server, and how it is asked.
-pub(super) struct Server<'a> {
+/// A server with its settings.
+pub(super) struct ServerScorer<'a> {
     server: RewardServer,
     settings: &'a spec::Server,
-    /// How the policy writes conversations; `None` when it has no template.
+    /// The chat template of the policy; `None` if it has none.
     template: Option<ChatTemplate>,
 }
 
-/// A client of a server; connects to nothing yet.
+/// A client for a server. It does not connect yet.
 ///
 /// # Errors
-/// An address that is none, or a key that is not in the environment.
+/// The address is invalid, or the environment variable of the key is not set.
 pub fn client(settings: &spec::Server) -> Result<RewardServer, OperatorError> {
     let timeout = Duration::try_from_secs_f64(settings.timeout_seconds).unwrap_or(Duration::MAX);
     let patience = Patience { timeout, retries: settings.retries as usize, ..Patience::default() };
@@ -45,66 +46,80 @@ pub fn client(settings: &spec::Server) -> Result<RewardServer, OperatorError> {
 
 /// The texts of one response.
 struct Texts<'a> {
+    /// The prompt with the response behind it.
     query: String,
     prompt: String,
     response: &'a str,
+    /// The reference answer.
     label: Option<&'a str>,
 }
 
-impl<'a> Server<'a> {
+impl<'a> ServerScorer<'a> {
+    /// Opens the client, and reads the policy's chat template.
     pub(super) fn open(context: &Context, settings: &'a spec::Server) -> Result<Self, OperatorError> {
         let template = if context.has(Slot::Policy) { context.checkpoint(Slot::Policy)?.chat_template } else { None };
         Ok(Self { server: client(settings)?, settings, template })
     }
 
-    /// One score for each response. A failure of the server is one of the node: scoring goes on where it was left when the run does.
-    pub(super) fn score(&self, context: &Context, items: &[Item]) -> Result<Scores, OperatorError> {
-        let texts = items.iter().map(|item| self.texts(item)).collect::<Result<Vec<_>, _>>()?;
-        let batches: Vec<&[Texts]> = texts.chunks(self.settings.batch_size as usize).collect();
-        let ask = |batch: &&[Texts]| self.server.score(&batch.iter().map(Texts::scorable).collect::<Vec<_>>(), context.stopped);
-        let mut answers: Vec<Option<Result<Vec<Option<f64>>, RemoteError>>> = batches.iter().map(|_| None).collect();
-        each(&batches, self.settings.concurrency as usize, context.stopped, ask, |batch, answer| {
-            // What is not asked yet would be lost with the part.
-            let goes_on = if answer.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-            if let Some(place) = answers.get_mut(batch) {
-                *place = Some(answer);
-            }
-            goes_on
+    /// One score for each response. A failed request fails the whole part. Its responses are scored
+    /// again when the run resumes.
+    pub(super) fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+        let batch_size = self.settings.batch_size as usize;
+        let texts = responses.iter().map(|response| self.texts(response)).collect::<Result<Vec<_>, _>>()?;
+        let batches: Vec<&[Texts]> = texts.chunks(batch_size).collect();
+        let request = |batch: &&[Texts]| {
+            let scorable: Vec<Scorable> = batch.iter().map(Texts::scorable).collect();
+            self.server.score(&scorable, context.stopped)
+        };
+        let mut answers: BTreeMap<usize, Result<Vec<Option<f64>>, RemoteError>> = BTreeMap::new();
+        each(&batches, self.settings.concurrency as usize, context.stopped, request, |batch, answer| {
+            // After a failure, no further batch is sent: its scores would be lost with the part.
+            let flow = if answer.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            answers.insert(batch, answer);
+            flow
         });
-        let failed = answers.iter().position(|answer| matches!(answer, Some(Err(_))));
-        let mut scores = Vec::with_capacity(items.len());
-        for (batch, (answer, items)) in answers.into_iter().zip(items.chunks(self.settings.batch_size as usize)).enumerate() {
+        let answered = answers.len();
+        let mut scores = Vec::with_capacity(responses.len());
+        for (batch, answer) in answers {
             match answer {
-                Some(Ok(rewards)) => scores.extend(rewards.into_iter().map(|reward| match reward {
-                    Some(reward) => Score::plain(WHOSE, reward),
-                    None => Err(Problem::not_finite(WHOSE, "null")),
+                Ok(rewards) => scores.extend(rewards.into_iter().map(|reward| match reward {
+                    Some(reward) => Score::plain(SCORER, reward),
+                    None => Err(ScoreError::not_finite(SCORER, "null")),
                 })),
-                Some(Err(error)) => {
-                    let place = |item: Option<&Item>| item.map_or(String::new(), Item::place);
-                    return Err(OperatorError::from(error).of(&format!("responses {} to {}", place(items.first()), place(items.last()))));
+                // An earlier batch may have no answer. The failure is reported all the same.
+                Err(error) => {
+                    let failed = responses.chunks(batch_size).nth(batch).unwrap_or_default();
+                    return Err(OperatorError::from(error).of(&described_range(failed)));
                 }
-                // Its answer came behind the failure of a later one, which is reported.
-                None if failed.is_some_and(|failed| failed > batch) => {}
-                None => return Err(OperatorError::Stopped),
             }
         }
-        Ok(scores)
+        // Without a failure, only a request to stop leaves batches without an answer.
+        if answered == batches.len() { Ok(scores) } else { Err(OperatorError::Stopped) }
     }
 
-    /// A response's texts: the prompt as it is or as the policy's chat template writes it, and behind it the response.
-    fn texts<'i>(&self, item: &'i Item) -> Result<Texts<'i>, OperatorError> {
-        let Question { asked, reference_answer } = item.question()?;
-        let prompt = match (asked, &self.template) {
+    /// The texts of one response. A prompt with messages is rendered by the policy's chat template.
+    fn texts<'i>(&self, response: &'i ResponseToScore) -> Result<Texts<'i>, OperatorError> {
+        let ScoringPrompt { content, reference_answer } = response.prompt()?;
+        let prompt = match (content, &self.template) {
             (PromptContent::Text(text), _) => text.clone(),
             (PromptContent::Messages(messages), Some(template)) => template.render(messages, true)?,
             (PromptContent::Messages(_), None) => {
                 let problem =
                     "expected a chat template of the policy because prompts are messages, found none; add chat_template.jinja to it";
-                return Err(OperatorError::Input(format!("reward server: {problem}")));
+                return Err(OperatorError::Input(format!("{SCORER}: {problem}")));
             }
         };
-        let response = item.row.text.as_str();
-        Ok(Texts { query: format!("{prompt}{response}"), prompt, response, label: reference_answer.as_deref() })
+        let text = response.row.text.as_str();
+        Ok(Texts { query: format!("{prompt}{text}"), prompt, response: text, label: reference_answer.as_deref() })
+    }
+}
+
+/// The responses of a batch, for errors.
+fn described_range(batch: &[ResponseToScore]) -> String {
+    match batch {
+        [first, .., last] => format!("responses {} to {}", first.description(), last.description()),
+        [only] => format!("responses {0} to {0}", only.description()),
+        [] => "no responses".to_string(),
     }
 }
 
@@ -114,7 +129,7 @@ impl Texts<'_> {
     }
 }
 
-/// The reference answer of each row of a batch of prompts, where it has one.
+/// The reference answer of each row in a batch of prompts; `None` for a prompt without one.
 pub(super) fn reference_answers(prompts: &RecordBatch) -> Result<Vec<Option<String>>, OperatorError> {
     let Some(column) = prompts.column_by_name("reference_answer") else { return Ok(vec![None; prompts.num_rows()]) };
     let texts = cast(column, &DataType::Utf8)?;

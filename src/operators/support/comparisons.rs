@@ -1,11 +1,14 @@
-//! Preferences as a reward model takes them: two conversations each, in its own tokens; split into those it learns and those held out.
+//! Preferences for a reward model: two conversations each, in its own tokens, split into training
+//! and held-out preferences.
 //!
 //! Knows neither loss nor model weights.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use burn::tensor::Device;
 
+use super::rows::rows_of;
 use super::{Context, OperatorError};
 use crate::import::Preference;
 use crate::import::prompts::fingerprint;
@@ -13,58 +16,66 @@ use crate::model::{Checkpoint, PromptContent, Sequences};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::held_out::HeldOut;
 
-/// Which of the preferences.
+/// This module in internal errors.
+const PLACE: &str = "operators::support::comparisons";
+
+/// One side of the division of the preferences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::operators) enum Part {
-    /// Those to train on.
+pub enum Split {
+    /// The preferences to train on.
     Training,
-    /// Those held out.
+    /// The preferences held out of the training.
     HeldOut,
 }
 
 /// Preferences as token ids, in the order of their ids.
-pub(in crate::operators) struct Comparisons {
-    /// The preferences, without those that are too long.
+pub struct Comparisons {
+    /// The preferences, without those of too many tokens.
     pub rows: Vec<Preference>,
     chosen: Vec<Vec<i32>>,
     rejected: Vec<Vec<i32>>,
-    /// How many were left out because a conversation has too many tokens.
+    /// The number of preferences left out because a conversation has too many tokens.
     pub too_long: usize,
 }
 
 impl Comparisons {
-    /// The preferences in the slot `preferences`, or in `held_out` where that is a table of its own. One prompt's preferences are all
-    /// learned or all held out, so that nothing of a held-out prompt is learned.
+    /// The preferences in the slot `preferences`, or in `held_out` where it is a table of its own.
+    /// All preferences of one prompt are on one side of the split, so the training sees nothing of
+    /// a held-out prompt.
     ///
     /// # Errors
-    /// A table that holds no preferences, or a conversation that the model's chat template refuses.
+    /// A table without preferences, or a conversation refused by the model's chat template.
     pub fn read(
         context: &Context,
         checkpoint: &Checkpoint,
         held_out: &HeldOut,
-        part: Part,
+        split: Split,
         max_tokens: u32,
     ) -> Result<Self, OperatorError> {
-        let mut preferences: Vec<Preference> = match (part, held_out) {
-            (Part::HeldOut, HeldOut::Table(_)) => context.preferences(Slot::HeldOut)?.into_iter().collect(),
-            _ => context.preferences(Slot::Preferences)?.into_iter().collect(),
+        let slot = match (split, held_out) {
+            (Split::HeldOut, HeldOut::Table(_)) => Slot::HeldOut,
+            _ => Slot::Preferences,
         };
+        let mut preferences: Vec<Preference> = context.preferences(slot)?.into_iter().collect();
         if let HeldOut::Share(share) = held_out {
-            let tested = drawn(context, &preferences, *share);
-            preferences.retain(|preference| tested.contains(&fingerprint(&preference.asked)) == (part == Part::HeldOut));
+            let held_out = held_out_prompts(context, &preferences, *share);
+            preferences.retain(|preference| held_out.contains(&fingerprint(&preference.prompt)) == (split == Split::HeldOut));
         }
         let limit = (max_tokens as usize).min(checkpoint.config.max_position_embeddings);
-        let (mut rows, mut chosen, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
         let count = preferences.len();
+        let mut rows = Vec::new();
+        let mut chosen = Vec::new();
+        let mut rejected = Vec::new();
         for preference in preferences {
             let encode = |asked: &PromptContent, response: &str| {
                 let tokens = checkpoint.encode_conversation(asked, response);
                 tokens.map_err(|error| OperatorError::Input(format!("preference {}: {error}", preference.id)))
             };
-            let both = (encode(&preference.asked, &preference.chosen)?, encode(&preference.asked, &preference.rejected)?);
-            if both.0.len().max(both.1.len()) <= limit {
-                chosen.push(both.0);
-                rejected.push(both.1);
+            let chosen_tokens = encode(&preference.prompt, &preference.chosen)?;
+            let rejected_tokens = encode(&preference.prompt, &preference.rejected)?;
+            if chosen_tokens.len().max(rejected_tokens.len()) <= limit {
+                chosen.push(chosen_tokens);
+                rejected.push(rejected_tokens);
                 rows.push(preference);
             }
         }
@@ -76,25 +87,40 @@ impl Comparisons {
         Ok(Self { rows, chosen, rejected, too_long })
     }
 
-    /// How many there are.
+    /// The number of preferences.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// The conversations of the preferences in `range`: first all with the chosen, then all with the rejected response.
+    /// Tokens of both conversations of the longest preference.
+    pub fn longest(&self) -> usize {
+        self.chosen.iter().zip(&self.rejected).map(|(chosen, rejected)| chosen.len() + rejected.len()).max().unwrap_or(0)
+    }
+
+    /// The preferences in `range`.
+    ///
+    /// # Errors
+    /// An internal error for a range beyond the preferences.
+    pub fn rows_in(&self, range: Range<usize>) -> Result<&[Preference], OperatorError> {
+        rows_of(&self.rows, range, PLACE)
+    }
+
+    /// The conversations of the preferences in `range`: first all with the chosen, then all with
+    /// the rejected response.
     ///
     /// # Errors
     /// No preference, or a conversation without a token.
-    pub fn sequences(&self, range: std::ops::Range<usize>, device: &Device) -> Result<Sequences, OperatorError> {
-        let part = |all: &[Vec<i32>]| all.get(range.clone()).unwrap_or(&[]).to_vec();
-        Ok(Sequences::from_rows(&[part(&self.chosen), part(&self.rejected)].concat(), device)?)
+    pub fn sequences(&self, range: Range<usize>, device: &Device) -> Result<Sequences, OperatorError> {
+        let chosen = rows_of(&self.chosen, range.clone(), PLACE)?;
+        let rejected = rows_of(&self.rejected, range, PLACE)?;
+        Ok(Sequences::from_rows(&[chosen, rejected].concat(), device)?)
     }
 }
 
-/// The prompts that are held out: the first ceil(share · prompts) in an order drawn from the seed.
-fn drawn(context: &Context, preferences: &[Preference], share: f64) -> HashSet<String> {
+/// The held-out prompts: the first ceil(share · prompts) in an order drawn from the seed.
+fn held_out_prompts(context: &Context, preferences: &[Preference], share: f64) -> HashSet<String> {
     let stream = context.seed();
-    let prompts: HashSet<String> = preferences.iter().map(|preference| fingerprint(&preference.asked)).collect();
+    let prompts: HashSet<String> = preferences.iter().map(|preference| fingerprint(&preference.prompt)).collect();
     let mut order: Vec<(u64, String)> = prompts.into_iter().map(|prompt| (stream.number("held_out", &prompt, 0), prompt)).collect();
     order.sort();
     let count = (share * order.len() as f64).ceil() as usize;

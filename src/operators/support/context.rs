@@ -1,6 +1,7 @@
-//! What a stage is given: its task, its inputs by slot, and where its output goes.
+//! The inputs and output of one operator: its task, its inputs by slot, and the place of its
+//! output.
 //!
-//! Knows how a slot becomes batches or a model directory, so that no stage has to.
+//! Turns a slot into batches or a model directory, so that no operator has to.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,31 +14,35 @@ use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::import::{Preferences, Prompts};
 use crate::model::{Checkpoint, DeviceChoice, Dtype};
 use crate::operators::version;
-use crate::pipeline::graph::{Graph, Input, Task};
+use crate::pipeline::graph::{Binding, Graph, Input, Task};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::operator::{Device, Output};
+use crate::pipeline::spec::operator::Output;
+use crate::pipeline::spec::resources::Device;
 use crate::sql::Session;
 use crate::store::{OutputKey, OutputKind, PartWriter, RunLock, TableWriter};
 use crate::tables::{TableError, TableKind, training};
 
-/// Memory of a session's sorts, in bytes, before they go on on disk.
+/// Memory for the sorts of a session, in bytes; larger sorts go on on disk.
 const SORTING_BYTES: usize = 128 << 20;
 
-/// Everything a stage may know.
+/// This module in internal errors.
+const PLACE: &str = "operators::support::context";
+
+/// Everything an operator may know.
 pub struct Context<'a> {
-    /// The run whose folder it reads and writes, locked.
+    /// The locked run; the operator reads and writes its folder.
     pub run: &'a RunLock,
     /// The whole graph, to find inputs in.
     pub graph: &'a Graph,
-    /// What is to be done.
+    /// The task to do.
     pub task: &'a Task,
-    /// What the output is made of; its fingerprint names the output.
+    /// The recipe of the output; its fingerprint names the output.
     pub recipe: &'a Recipe,
     /// The device for the model.
     pub device: DeviceChoice,
-    /// Whether the run was asked to stop; asked between parts and steps.
+    /// Whether the run was asked to stop. Operators call it between parts and steps.
     pub stopped: &'a (dyn Fn() -> bool + Sync),
-    /// Who watches.
+    /// The observer of the run.
     pub progress: &'a dyn Progress,
 }
 
@@ -52,7 +57,7 @@ pub fn recipe(graph: &Graph, task: &Task, inputs: BTreeMap<String, Vec<Fingerpri
     }
 }
 
-/// The recipe of the training table that comes with a model: whatever made the model made it.
+/// The recipe of a model's training table: the model is its only input.
 pub fn training_recipe(model: &Recipe) -> Recipe {
     Recipe {
         operator: "training".to_string(),
@@ -64,19 +69,20 @@ pub fn training_recipe(model: &Recipe) -> Recipe {
 }
 
 impl Task {
-    /// Where the task's output lies in a run folder.
+    /// The key of the task's output in a run folder.
     pub fn output_key(&self) -> OutputKey {
         let kind = if self.makes_model() { OutputKind::Model } else { OutputKind::Table };
         OutputKey { kind, name: self.name.clone(), iteration: self.iteration }
     }
 
-    /// Whether its output is a folder with a checkpoint: a model, or a reward that the pipeline makes itself.
+    /// Whether its output is a folder with a checkpoint: a model, or a reward model of the
+    /// pipeline's own.
     fn makes_model(&self) -> bool {
         matches!(self.output(), Output::Model | Output::Reward)
     }
 
-    /// Where a model's training table lies: `<name>_training`. Nothing for tasks that make no model.
-    pub fn training_place(&self) -> Option<OutputKey> {
+    /// The key of a model's training table, `<name>_training`. None for other tasks.
+    pub fn training_key(&self) -> Option<OutputKey> {
         let name = format!("{}{}", self.name, training::SUFFIX);
         self.makes_model().then_some(OutputKey { kind: OutputKind::Table, name, iteration: self.iteration })
     }
@@ -89,9 +95,12 @@ impl Task {
         }
     }
 
-    /// The fixed schema of the table it makes; none for models and for a user's own table.
+    /// The fixed schema of its table; none for models and for a user's own table.
     pub fn table_kind(&self) -> Option<TableKind> {
-        self.output().table_kind().and_then(|name| name.parse().ok())
+        let name = self.output().table_kind()?;
+        let kind: Option<TableKind> = name.parse().ok();
+        debug_assert!(kind.is_some(), "no fixed schema has the name {name}");
+        kind
     }
 }
 
@@ -101,9 +110,14 @@ impl Context<'_> {
         rng::Stream { seed: self.graph.seed, iteration: self.task.iteration.unwrap_or(0) }
     }
 
-    /// The iteration that responses made here are sampled_iteration in; 0 outside the loop.
-    pub fn sampled_iteration(&self) -> i32 {
-        self.task.iteration.and_then(|iteration| i32::try_from(iteration).ok()).unwrap_or(0)
+    /// The iteration for the column `sampled_iteration` of responses sampled here; 0 outside the
+    /// loop.
+    ///
+    /// # Errors
+    /// An internal error for an iteration above the largest Int32.
+    pub fn sampled_iteration(&self) -> Result<i32, OperatorError> {
+        let iteration = self.task.iteration.unwrap_or(0);
+        i32::try_from(iteration).map_err(|_| OperatorError::internal(PLACE, format!("iteration {iteration} of {}", self.task.label())))
     }
 
     /// Fails when the run was asked to stop.
@@ -111,20 +125,26 @@ impl Context<'_> {
         if (self.stopped)() { Err(OperatorError::Stopped) } else { Ok(()) }
     }
 
-    /// Whether anything fills `slot`.
+    /// Whether `slot` is filled.
     pub fn has(&self, slot: Slot) -> bool {
         self.task.input(slot).is_some()
     }
 
-    fn input(&self, slot: Slot) -> Result<Input, OperatorError> {
-        // The checked graph fills every slot a stage asks for; an error all the same, not a panic.
-        self.task.input(slot).ok_or_else(|| OperatorError::Input(format!("{}: nothing fills its input {slot}", self.task.label())))
+    /// The first binding of `slot`. The checked graph fills every slot of an operator.
+    fn binding(&self, slot: Slot) -> Result<&Binding, OperatorError> {
+        let problem = || OperatorError::internal(PLACE, format!("{}: nothing fills its input {slot}", self.task.label()));
+        self.task.inputs(slot).next().ok_or_else(problem)
     }
 
-    /// The fingerprint of what fills `slot`.
+    fn input(&self, slot: Slot) -> Result<Input, OperatorError> {
+        Ok(self.binding(slot)?.input)
+    }
+
+    /// The fingerprint of the first input in `slot`.
     pub fn fingerprint_of(&self, slot: Slot) -> Result<Fingerprint, OperatorError> {
         let found = self.recipe.inputs.get(slot.name()).and_then(|fingerprints| fingerprints.first());
-        found.cloned().ok_or_else(|| OperatorError::Input(format!("nothing fills the input {slot}")))
+        let problem = || OperatorError::internal(PLACE, format!("{}: no fingerprint of its input {slot}", self.task.label()));
+        found.cloned().ok_or_else(problem)
     }
 
     /// The batches of the table in `slot`.
@@ -133,22 +153,22 @@ impl Context<'_> {
     }
 
     fn read(&self, input: Input) -> Result<Vec<RecordBatch>, OperatorError> {
-        let (place, kind) = self.table(input)?;
-        Ok(self.run.read_table(&place, kind)?)
+        let (key, kind) = self.table(input)?;
+        Ok(self.run.read_table(&key, kind)?)
     }
 
-    /// Where an input table lies in the run folder, and its fixed schema if it has one.
+    /// The key of an input table, and its fixed schema if it has one.
     fn table(&self, input: Input) -> Result<(OutputKey, Option<TableKind>), OperatorError> {
         match (self.graph.source(input), self.graph.task(input)) {
             (Some(source), _) => Ok((source.output_key(), None)),
             (_, Some(task)) => Ok((task.output_key(), task.table_kind())),
-            (None, None) => Err(OperatorError::Input(format!("{}: an input does not exist", self.task.label()))),
+            (None, None) => Err(OperatorError::internal(PLACE, format!("{}: its input {input:?} does not exist", self.task.label()))),
         }
     }
 
-    /// Whether an input is a table of the user's own, from outside or by a query.
-    pub fn is_own_table(&self, input: Input) -> bool {
-        self.table(input).is_ok_and(|(_, kind)| kind.is_none())
+    /// Whether an input is a table of the user's own: from outside or by a query.
+    pub fn is_own_table(&self, input: Input) -> Result<bool, OperatorError> {
+        Ok(self.table(input)?.1.is_none())
     }
 
     /// The rows of all tables in `slot`, read by that table's `rows`.
@@ -164,14 +184,12 @@ impl Context<'_> {
 
     /// The prompts in `slot`, checked.
     pub fn prompts(&self, slot: Slot) -> Result<Prompts, OperatorError> {
-        let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
-        Ok(Prompts::read(&name, self.batches(slot)?)?)
+        Ok(Prompts::from_batches(&self.binding(slot)?.name, self.batches(slot)?)?)
     }
 
     /// The preferences in `slot`, checked.
     pub fn preferences(&self, slot: Slot) -> Result<Preferences, OperatorError> {
-        let name = self.task.inputs(slot).next().map(|input| input.name.clone()).unwrap_or_default();
-        Ok(Preferences::read(&name, self.batches(slot)?)?)
+        Ok(Preferences::from_batches(&self.binding(slot)?.name, self.batches(slot)?)?)
     }
 
     /// The directory of the model in `slot`.
@@ -179,13 +197,19 @@ impl Context<'_> {
         lora::folder(self.run, self.graph, self.input(slot)?)
     }
 
-    /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat template writes the pipeline's date.
+    /// The directory of the model made by the task at `index` of the graph's tasks.
+    pub fn model_of_task(&self, index: usize) -> Result<PathBuf, OperatorError> {
+        lora::folder(self.run, self.graph, Input::Task(index))
+    }
+
+    /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat
+    /// template writes the pipeline's date.
     pub fn checkpoint(&self, slot: Slot) -> Result<Checkpoint, OperatorError> {
         Ok(lora::open(self.run, self.graph, self.input(slot)?)?.with_date(self.task.date()))
     }
 
-    /// The directory of the model in `slot` for other software that does not know bases: of an adapter, a merged copy, which is gone when
-    /// the run is locked again.
+    /// The directory of the model in `slot` for other software without support for adapters on a
+    /// base. Of an adapter it is a merged copy; the next lock of the run removes it.
     pub fn whole_model(&self, slot: Slot) -> Result<PathBuf, OperatorError> {
         let checkpoint = self.checkpoint(slot)?;
         if checkpoint.adapter().is_none() {
@@ -196,29 +220,33 @@ impl Context<'_> {
         Ok(folder)
     }
 
-    /// A session for this stage's plans.
+    /// A session for this operator's plans.
     pub fn session(&self) -> Result<Session, OperatorError> {
         Ok(Session::new()?)
     }
 
-    /// A session for a query that the user wrote.
+    /// A session for a query written by the user.
     pub fn query_session(&self) -> Result<Session, OperatorError> {
         Ok(Session::bounded()?)
     }
 
-    /// A session for plans over tables of any length: what does not fit into its memory is sorted on disk, beside the run.
+    /// A session for plans over tables of any length. Sorts beyond its memory go on on disk, beside
+    /// the run.
     pub fn spilling_session(&self) -> Result<Session, OperatorError> {
         Ok(Session::with_memory_limit(SORTING_BYTES, &self.run.temporary()?)?)
     }
 
-    /// Offers the prompts in `slot`, checked, to the session's queries as `name`; how many there are.
+    /// Offers the prompts in `slot`, checked, to the session's queries as `name`. Returns their
+    /// number.
     pub fn register_prompts(&self, session: &Session, name: &str, slot: Slot) -> Result<usize, OperatorError> {
         let input = self.input(slot)?;
         if let Some(source) = self.graph.source(input) {
-            // Outside tables have ids and were checked when they were brought in.
-            let rows = self.run.manifest(&source.output_key())?.map_or(0, |manifest| manifest.rows());
-            session.register_outputs(name, self.run, &[source.output_key()])?;
-            return Ok(usize::try_from(rows).unwrap_or(usize::MAX));
+            // The import checked outside tables and gave them ids.
+            let key = source.output_key();
+            let problem = |found: &str| OperatorError::internal(PLACE, format!("imported table {}: {found}", source.name));
+            let manifest = self.run.manifest(&key)?.ok_or_else(|| problem("no manifest"))?;
+            session.register_outputs(name, self.run, &[key])?;
+            return usize::try_from(manifest.rows()).map_err(|_| problem("more rows than memory has addresses"));
         }
         let prompts = self.prompts(slot)?;
         let count = prompts.len();
@@ -228,12 +256,12 @@ impl Context<'_> {
 
     /// Offers all tables in `slot`, one after the other, to the session's queries as `name`.
     pub fn register(&self, session: &Session, name: &str, slot: Slot) -> Result<(), OperatorError> {
-        let places: Vec<OutputKey> =
+        let keys: Vec<OutputKey> =
             self.task.inputs(slot).map(|input| Ok(self.table(input.input)?.0)).collect::<Result<_, OperatorError>>()?;
-        Ok(session.register_outputs(name, self.run, &places)?)
+        Ok(session.register_outputs(name, self.run, &keys)?)
     }
 
-    /// Offers every table in `slot` under the name that the query has for it.
+    /// Offers every table in `slot` under its name in the query.
     pub fn register_named(&self, session: &Session, slot: Slot) -> Result<(), OperatorError> {
         for input in self.task.inputs(slot) {
             session.register_outputs(&input.name, self.run, &[self.table(input.input)?.0])?;
@@ -241,8 +269,8 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Whether this task's model is computed on the processor.
-    pub fn on_processor(&self) -> Result<bool, OperatorError> {
+    /// Whether this task's model runs on the CPU.
+    pub fn on_cpu(&self) -> Result<bool, OperatorError> {
         Ok(self.device()? == burn::tensor::Device::flex())
     }
 
@@ -251,7 +279,8 @@ impl Context<'_> {
         Ok(self.device.resolve()?)
     }
 
-    /// The writer of this task's table, `total` input rows in parts of `rows_per_part` (unless its resources say otherwise).
+    /// The writer of this task's table: `total` input rows in parts of `rows_per_part`, unless its
+    /// resources set another size.
     pub fn writer(&self, kind: Option<TableKind>, total: usize, rows_per_part: usize) -> Result<TableWriter<'_>, OperatorError> {
         let rows_per_part = self.task.resources.rows_per_part.map_or(rows_per_part, |rows| rows as usize);
         let writer = self.run.write_table(&self.task.output_key(), self.recipe, kind, total, rows_per_part)?;
@@ -261,8 +290,8 @@ impl Context<'_> {
         Ok(writer)
     }
 
-    /// Writes a table of `kind` as a whole: the rows that `make` hands over, in the table's order, with the counts that it gives at the end.
-    /// Says how many rows it has.
+    /// Writes a table of `kind` as a whole. `make` writes the rows in the table's order and returns
+    /// the counts for the manifest. Returns the number of rows.
     pub fn write_relation<const N: usize>(
         &self,
         kind: TableKind,
@@ -273,7 +302,7 @@ impl Context<'_> {
         })
     }
 
-    /// Writes a table of the user's own, the rows of a query. Says how many rows it has.
+    /// Writes a table of the user's own, the rows of a query. Returns the number of rows.
     pub fn write_query_result(&self, session: &Session, query: &str) -> Result<i64, OperatorError> {
         self.write_whole(None, session.schema_of(query)?, |relation| {
             session.rows(query)?.try_for_each(|batch| relation.write(&batch?))?;
@@ -281,7 +310,7 @@ impl Context<'_> {
         })
     }
 
-    /// One part, which is begun with the first row: the rows of what it is made from are not counted.
+    /// Writes one part, begun before the first row; the number of input rows stays unknown.
     fn write_whole(
         &self,
         kind: Option<TableKind>,
@@ -301,18 +330,18 @@ impl Context<'_> {
     }
 }
 
-/// A table in the making, whose rows come batch by batch.
+/// A table in the making; its rows come batch by batch.
 pub struct Relation<'w, 'a> {
     kind: Option<TableKind>,
     schema: SchemaRef,
-    /// None if the rows are on disk already, and only counted once more.
+    /// None if the rows are on disk already; then they are only counted.
     part: Option<PartWriter<'w, 'a>>,
     rows: i64,
     stopped: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Relation<'_, '_> {
-    /// Appends rows, after a look at whether the run was asked to stop.
+    /// Appends rows, unless the run was asked to stop.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), OperatorError> {
         if (self.stopped)() {
             return Err(OperatorError::Stopped);
@@ -326,13 +355,13 @@ impl Relation<'_, '_> {
         Ok(part.write(&batch)?)
     }
 
-    /// How many rows there are so far.
+    /// The number of rows so far.
     pub fn rows(&self) -> i64 {
         self.rows
     }
 }
 
-/// The device that the pipeline file asks for.
+/// The device chosen in the pipeline file.
 pub fn device_choice(task: &Task) -> DeviceChoice {
     match task.resources.device {
         Device::Auto => DeviceChoice::Auto,

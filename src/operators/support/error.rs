@@ -1,4 +1,4 @@
-//! What can go wrong in a stage.
+//! The errors of operators.
 
 use crate::generation::GenerationError;
 use crate::import::ImportError;
@@ -8,13 +8,13 @@ use crate::store::StoreError;
 use crate::tables::TableError;
 use crate::training::TrainingError;
 
-/// An error of a stage; its text says what was expected and what was found.
+/// An error of an operator. Its text says what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
-    /// The user's data, SQL or model is not what the stage needs.
+    /// The user's data, SQL or model does not fit the operator.
     #[error("{0}")]
     Input(String),
-    /// The run was asked to stop; what is finished is committed.
+    /// The run was asked to stop; all finished parts are committed.
     #[error("stopped; what is finished is committed")]
     Stopped,
     /// A table breaks its rules.
@@ -23,7 +23,7 @@ pub enum OperatorError {
     /// A file could not be read or written, or a query failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A model directory or a tokenizer is not what was expected.
+    /// A model directory or a tokenizer is not as expected.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// Sampling failed.
@@ -32,16 +32,19 @@ pub enum OperatorError {
     /// An optimizer step failed.
     #[error(transparent)]
     Training(#[from] TrainingError),
-    /// A server could not be asked, or what it answers cannot be used.
+    /// A server could not be asked, or its answer is unusable.
     #[error(transparent)]
     Remote(RemoteError),
-    /// The stage did all it could, and it was not enough; what is finished is committed.
+    /// The operator did all it could, and it was not enough; all finished parts are committed.
     #[error("{0}")]
     Failed(String),
+    /// An impossible state. The text names the place.
+    #[error("internal error in {place}: {problem}; this is a bug in optune, please report it")]
+    Internal { place: &'static str, problem: String },
     /// An error of one of several things, named first.
     #[error("{of}: {error}")]
     Of {
-        /// What the error is about.
+        /// The subject of the error.
         of: String,
         /// The error.
         error: Box<OperatorError>,
@@ -54,10 +57,11 @@ pub enum OperatorError {
 impl From<ImportError> for OperatorError {
     fn from(error: ImportError) -> Self {
         match error {
-            ImportError::Input(problem) => Self::Input(problem),
             ImportError::Table(error) => Self::Table(error),
             ImportError::Store(error) => Self::Store(error),
             ImportError::Arrow(error) => Self::Arrow(error),
+            error if error.is_input() => Self::Input(error.to_string()),
+            error => Self::Failed(error.to_string()),
         }
     }
 }
@@ -72,7 +76,12 @@ impl From<RemoteError> for OperatorError {
 }
 
 impl OperatorError {
-    /// The error, said to be `of` something; a stop stays a stop.
+    /// An impossible state in `place`, a module of this crate.
+    pub(in crate::operators) fn internal(place: &'static str, problem: impl Into<String>) -> Self {
+        Self::Internal { place, problem: problem.into() }
+    }
+
+    /// The same error with its subject in front; a stop stays a stop.
     pub(in crate::operators) fn of(self, of: &str) -> Self {
         match self {
             Self::Stopped => Self::Stopped,
@@ -83,12 +92,12 @@ impl OperatorError {
     /// Whether the user's input is to blame, and not this program or the machine.
     pub fn is_input(&self) -> bool {
         match self {
-            OperatorError::Input(_) | OperatorError::Model(_) => true,
-            OperatorError::Store(error) => error.is_input(),
-            OperatorError::Remote(error) => error.is_input(),
-            OperatorError::Of { error, .. } => error.is_input(),
-            OperatorError::Stopped | OperatorError::Table(_) | OperatorError::Generation(_) | OperatorError::Training(_) => false,
-            OperatorError::Failed(_) | OperatorError::Arrow(_) => false,
+            Self::Input(_) | Self::Model(_) => true,
+            Self::Store(error) => error.is_input(),
+            Self::Remote(error) => error.is_input(),
+            Self::Of { error, .. } => error.is_input(),
+            Self::Stopped | Self::Table(_) | Self::Generation(_) | Self::Training(_) => false,
+            Self::Failed(_) | Self::Internal { .. } | Self::Arrow(_) => false,
         }
     }
 }

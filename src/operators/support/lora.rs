@@ -1,7 +1,8 @@
-//! Models that are adapters: their bases by lineage, what is found wrong with them before a run, how they are trained and kept.
+//! Adapters: their bases by lineage, their checks before a run, their loading and saving.
 //!
-//! A task with `lora` makes an adapter and no model of its own. Its base is what the task trained from, or where that is an adapter too,
-//! the base of that one: an adapter that starts from an adapter goes on with it, so that one adapter ever stands on a base.
+//! A task with `lora` makes an adapter and no model of its own. The base is the model before the
+//! training. Where this is an adapter too, the training goes on with it, and the base is its base.
+//! So a base never has more than one adapter on it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,37 +15,47 @@ use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::lora::{Lora, Targets};
 use crate::store::Run;
 
-/// The model that `input` is, opened but not loaded; an adapter with the base that it stands on.
+/// This module in internal errors.
+const PLACE: &str = "operators::support::lora";
+
+/// The model of `input`, opened but not loaded; an adapter comes with its base.
 ///
 /// # Errors
-/// A model that is not finished, or files that are not what they should be.
+/// An unfinished model, or invalid files.
 pub fn open(run: &Run, graph: &Graph, input: Input) -> Result<Checkpoint, OperatorError> {
     let base = base(graph, input);
     let checkpoint = Checkpoint::open(&folder(run, graph, base)?)?;
     if base == input { Ok(checkpoint) } else { Ok(checkpoint.with_adapter(&folder(run, graph, input)?)?) }
 }
 
-/// Where the base of the adapter that `input` is lies: as written in the pipeline file, or from the root when a task made it. Nothing for
-/// a model that is no adapter.
+/// The directory of the base of an adapter: as written in the pipeline file, or an absolute path
+/// when a task made it. None for a model without an adapter.
 ///
 /// # Errors
-/// A base that is not there.
+/// A missing base.
 pub fn base_folder(run: &Run, graph: &Graph, input: Input) -> Result<Option<PathBuf>, OperatorError> {
     let base = base(graph, input);
     let folder = folder(run, graph, base)?;
     match graph.source(base) {
         Some(_) => Ok(model::base_of(&folder)?.or((base != input).then_some(folder))),
         None if base == input => Ok(None),
-        None => Ok(Some(std::path::absolute(&folder).unwrap_or(folder))),
+        None => match std::path::absolute(&folder) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(error) => Err(OperatorError::Failed(format!("{}: {error}", folder.display()))),
+        },
     }
 }
 
-/// What a task reads: its inputs, and the bases of those that are adapters.
+/// The inputs of a task, and the bases of adapters among them.
 pub fn needs<'a>(graph: &'a Graph, task: &'a Task) -> impl Iterator<Item = Input> + 'a {
-    task.inputs.iter().flat_map(|slot| [Some(slot.input), Some(base(graph, slot.input)).filter(|base| *base != slot.input)]).flatten()
+    task.inputs.iter().flat_map(|binding| {
+        let base = base(graph, binding.input);
+        let base = (base != binding.input).then_some(base);
+        [binding.input].into_iter().chain(base)
+    })
 }
 
-/// The first model behind `input` that no task made as an adapter.
+/// The first model behind `input` not made as an adapter by a task.
 fn base(graph: &Graph, mut input: Input) -> Input {
     while let Some(from) = graph.task(input).filter(|task| task.operator.lora().is_some()).and_then(|task| task.input(Slot::From)) {
         input = from;
@@ -52,19 +63,20 @@ fn base(graph: &Graph, mut input: Input) -> Input {
     input
 }
 
-/// The directory of a model, whatever is in it.
+/// The directory of a model, finished or not.
 pub(in crate::operators) fn folder(run: &Run, graph: &Graph, input: Input) -> Result<PathBuf, OperatorError> {
     match (graph.source(input).map(|source| &source.kind), graph.task(input)) {
         (Some(SourceKind::Model { path }), _) => Ok(path.clone()),
         (_, Some(task)) => Ok(run.model_dir(&task.output_key())?),
-        _ => Err(OperatorError::Input("expected a model, found another input".to_string())),
+        _ => Err(OperatorError::internal(PLACE, format!("expected a model, found the input {input:?}"))),
     }
 }
 
-/// Checks that a task's adapter fits the model it starts from, and goes on with that one's adapter where it has one.
+/// Checks the adapter of a task against its first model, and against the adapter on this model
+/// where it has one.
 ///
 /// # Errors
-/// A target that the model has not, or an adapter of another rank, alpha or other targets.
+/// A target missing in the model, or an adapter of another rank, alpha or other targets.
 pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), OperatorError> {
     let (Some(lora), Some(from)) = (task.operator.lora(), task.input(Slot::From)) else { return Ok(()) };
     let Some(architecture) = architecture(graph, from)? else { return Ok(()) };
@@ -78,6 +90,7 @@ pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), Oper
             missing.name()
         )));
     }
+    // The name of the first model and its adapter, if it has one.
     let earlier = match graph.task(from) {
         Some(earlier) => earlier.operator.lora().map(|lora| (earlier.label(), config(lora, &architecture))),
         None => graph.source(from).and_then(|source| Some((source.name.clone(), architecture.adapter()?.clone()))),
@@ -95,13 +108,13 @@ pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), Oper
     }
 }
 
-/// The outside model that everything behind `input` was trained from.
+/// The outside model at the start of the trainings behind `input`.
 fn architecture(graph: &Graph, mut input: Input) -> Result<Option<Checkpoint>, OperatorError> {
     while let Some(from) = graph.task(input).and_then(|task| task.input(Slot::From)) {
         input = from;
     }
     match graph.source(input).map(|source| &source.kind) {
-        // Without weights it is what `sft` initialises a model from.
+        // It may be without weights: `sft` can initialise a model from its configuration.
         Some(SourceKind::Model { path }) if model::base_of(path)?.is_none() => Ok(Some(Checkpoint::open_blank(path)?)),
         Some(SourceKind::Model { path }) => Ok(Some(Checkpoint::open(path)?)),
         _ => Ok(None),
@@ -116,12 +129,12 @@ fn config(lora: &Lora, checkpoint: &Checkpoint) -> AdapterConfig {
     AdapterConfig { rank: lora.rank as usize, alpha: lora.alpha, dropout: lora.dropout, targets }
 }
 
-/// How many numbers an adapter on the checkpoint consists of.
+/// The number of parameters of an adapter on the checkpoint.
 pub(in crate::operators) fn parameter_count(lora: &Lora, checkpoint: &Checkpoint) -> usize {
     checkpoint.adapter_parameter_count(&config(lora, checkpoint))
 }
 
-/// What a task trains of a checkpoint: its weights, or an adapter on them.
+/// A model to be trained by a task: the weights of a checkpoint, or an adapter on them.
 pub(in crate::operators) struct TrainableModel<'a> {
     checkpoint: &'a Checkpoint,
     adapter: Option<AdapterConfig>,
@@ -129,12 +142,14 @@ pub(in crate::operators) struct TrainableModel<'a> {
 }
 
 impl<'a> TrainableModel<'a> {
+    /// The model of this task, from `checkpoint`.
     pub(in crate::operators) fn new(context: &Context, checkpoint: &'a Checkpoint) -> Self {
         let adapter = context.task.operator.lora().map(|lora| config(lora, checkpoint));
         Self { checkpoint, adapter, seed: context.seed().number("lora", "", 0) }
     }
 
-    /// The model to train: the checkpoint's weights with its adapter merged in, or the adapter on the frozen base.
+    /// The model to train: the checkpoint's weights with its adapter merged in, or the adapter on
+    /// the frozen base.
     pub(in crate::operators) fn load(&self, device: &Device) -> Result<CausalLm, OperatorError> {
         Ok(match &self.adapter {
             Some(config) => self.checkpoint.load_adapted(device, config, self.seed)?,
@@ -142,7 +157,7 @@ impl<'a> TrainableModel<'a> {
         })
     }
 
-    /// Writes what was trained.
+    /// Writes the trained weights or the adapter.
     pub(in crate::operators) fn save(&self, folder: &Path, model: &CausalLm) -> Result<(), OperatorError> {
         let saved = match &self.adapter {
             Some(config) => self.checkpoint.save_adapter(folder, config, model),

@@ -1,7 +1,9 @@
-//! What a node needs of memory and of the disk, found out before it begins, with the arithmetic.
+//! The needs of a node for memory and disk, estimated before it begins, with the arithmetic in the
+//! error.
 //!
-//! Memory is that of the processor: a GPU's is given out by burn. What is said to be needed is what cannot be done without, so that nothing that would
-//! fit is refused; generation and training then take as many responses and pairs at a time as fit, which changes no bits.
+//! Only the CPU's memory counts: burn manages a GPU's. Estimates are lower bounds, so a run with
+//! enough memory is never refused. Generation and training then take as many responses and pairs at
+//! a time as fit; this changes no bits.
 
 use std::fmt;
 
@@ -9,138 +11,149 @@ use super::{Context, OperatorError, lora};
 use crate::disk;
 use crate::memory;
 use crate::model::Checkpoint;
-use crate::pipeline::spec::operator::{Operator, Resources};
-use crate::pipeline::spec::training::Optimizer;
+use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::optimizer::Optimizer;
+use crate::pipeline::spec::resources::Resources;
 use crate::store::State;
 
-/// What a model at work takes beside weights and activations: logits in pieces, results of the layer in hand, the tokenizer, the rows.
+/// Bytes for logits in pieces, results of the current layer, the tokenizer and the rows, beside
+/// weights and activations.
 const WORKING_BYTES: u64 = 256 << 20;
 
-/// Bytes of a number as it is computed with, and as models are written.
+/// Bytes of a number, in memory and in written models.
 const NUMBER: u64 = 4;
 
-/// Bytes, and what for.
-#[derive(Debug)]
-struct Need(Vec<(String, u64)>);
+/// A way to a smaller gradient and optimizer state, for errors.
+const LESS_STATE: &str = "train an adapter (lora: {}), or with rmsprop";
 
-impl Need {
+/// A way to smaller activations, for errors.
+const LESS_ACTIVATION: &str = "set gradient_checkpointing, leave out what is longest, or train an adapter (lora: {})";
+
+/// This module in internal errors.
+const PLACE: &str = "operators::support::memory_budget";
+
+/// Amounts of bytes, each with its purpose.
+#[derive(Debug)]
+struct ByteCounts(Vec<(String, u64)>);
+
+impl ByteCounts {
     fn total(&self) -> u64 {
         self.0.iter().map(|(_, bytes)| bytes).fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
+
+    /// The same with one more.
+    fn and(mut self, purpose: String, bytes: u64) -> Self {
+        self.0.push((purpose, bytes));
+        self
+    }
 }
 
-impl fmt::Display for Need {
+impl fmt::Display for ByteCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let terms: Vec<String> = self.0.iter().map(|(what, bytes)| format!("{} for {what}", readable(*bytes))).collect();
+        let terms: Vec<String> = self.0.iter().map(|(purpose, bytes)| format!("{} for {purpose}", readable(*bytes))).collect();
         write!(f, "{}: {}", readable(self.total()), terms.join(", "))
     }
 }
 
-/// How much memory a node may take, and who says so.
+/// The memory for a node, and its origin.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::operators) struct Budget {
+pub struct Budget {
     bytes: u64,
     is_stated: bool,
 }
 
 impl Budget {
-    /// What the node's resources say, or else what is free. None for what is computed on a GPU.
-    pub(in crate::operators) fn of(resources: &Resources, on_processor: bool) -> Option<Self> {
-        let stated = resources.memory_gb.map(|gigabytes| (gigabytes * 1e9) as u64);
-        let bytes = stated.or_else(memory::available).filter(|_| on_processor)?;
-        Some(Self { bytes, is_stated: stated.is_some() })
+    /// The memory in the node's resources, else the free memory. None for a model on a GPU without
+    /// stated memory.
+    pub fn new(resources: &Resources, on_cpu: bool) -> Option<Self> {
+        if let Some(gigabytes) = resources.memory_gb {
+            return Some(Self { bytes: (gigabytes * 1e9) as u64, is_stated: true });
+        }
+        if !on_cpu {
+            return None;
+        }
+        Some(Self { bytes: memory::available()?, is_stated: false })
     }
 
-    fn refuse(self, need: &Need, way_on: &str) -> OperatorError {
-        let (found, whose) = (readable(self.bytes), if self.is_stated { "resources: memory_gb" } else { "what is free" });
-        OperatorError::Input(format!("needs at least {need}; found {found} ({whose}); {way_on}, or give it more memory"))
+    fn refuse(self, need: &ByteCounts, way_on: &str) -> OperatorError {
+        let found = readable(self.bytes);
+        let origin = if self.is_stated { "resources: memory_gb" } else { "what is free" };
+        OperatorError::Input(format!("needs at least {need}; found {found} ({origin}); {way_on}, or give it more memory"))
     }
 }
 
-/// That the task's model fits at all.
+/// Checks the task's model without any batch.
 ///
 /// # Errors
 /// The arithmetic.
-pub(in crate::operators) fn check(budget: Budget, operator: &Operator, checkpoint: &Checkpoint) -> Result<(), OperatorError> {
+pub fn check(budget: Budget, operator: &Operator, checkpoint: &Checkpoint) -> Result<(), OperatorError> {
     let (need, way_on) = match operator.optimizer() {
         Some(optimizer) => (training(operator, optimizer, checkpoint), LESS_STATE),
-        None => (Need(vec![weights(checkpoint), working()]), "choose a smaller model"),
+        None => (inference(checkpoint), "choose a smaller model"),
     };
     if need.total() > budget.bytes { Err(budget.refuse(&need, way_on)) } else { Ok(()) }
 }
 
-/// What makes gradients and optimizer state smaller, and what makes activations smaller.
-const LESS_STATE: &str = "train an adapter (lora: {}), or with rmsprop";
-const LESS_ACTIVATION: &str = "set gradient_checkpointing, leave out what is longest, or train an adapter (lora: {})";
-
-/// Bytes that keys and values of the responses may take, of which the longest alone has `tokens`.
+/// Bytes for the keys and values of responses; the longest response has `tokens`.
 ///
 /// # Errors
-/// The arithmetic, when not even that one fits.
-pub(in crate::operators) fn cache_bytes(budget: Budget, checkpoint: &Checkpoint, tokens: usize) -> Result<u64, OperatorError> {
-    let (config, fixed) = (&checkpoint.config, Need(vec![weights(checkpoint), working()]));
-    let longest = config.cache_bytes_per_token().saturating_mul(tokens as u64);
+/// The arithmetic, when even one response does not fit.
+pub fn cache_bytes(budget: Budget, checkpoint: &Checkpoint, tokens: usize) -> Result<u64, OperatorError> {
+    let fixed = inference(checkpoint);
+    let longest = checkpoint.config.cache_bytes_per_token().saturating_mul(tokens as u64);
     let left = budget.bytes.saturating_sub(fixed.total());
     if left < longest {
-        let mut need = fixed;
-        need.0.push((format!("keys and values of a response of {tokens} tokens"), longest));
+        let need = fixed.and(format!("keys and values of a response of {tokens} tokens"), longest);
         return Err(budget.refuse(&need, "lower max_new_tokens"));
     }
     Ok(left)
 }
 
-/// How many pairs or demonstrations, the longest of which has `tokens`, go through the model together: what the node's resources say or `usual`, or as many
-/// as there is memory for.
+/// The number of examples in one backward pass: as in the node's resources, or `usual`, or as many
+/// as fit into memory. The longest example has `tokens`.
 ///
 /// # Errors
-/// The arithmetic, when not even one can.
-pub(in crate::operators) fn micro_batch(
-    context: &Context,
-    checkpoint: &Checkpoint,
-    tokens: usize,
-    usual: usize,
-) -> Result<usize, OperatorError> {
-    let (operator, resources) = (&context.task.operator, &context.task.resources);
-    let asked = resources.micro_batch_size.map_or(usual, |size| size as usize);
-    let Some((budget, optimizer)) = Budget::of(resources, context.on_processor()?).zip(operator.optimizer()) else { return Ok(asked) };
-    let fixed = training(operator, optimizer, checkpoint);
+/// The arithmetic, when even one example does not fit.
+pub fn micro_batch(context: &Context, checkpoint: &Checkpoint, tokens: usize, usual: usize) -> Result<usize, OperatorError> {
+    let operator = &context.task.operator;
+    let resources = &context.task.resources;
+    let wanted = resources.micro_batch_size.map_or(usual, |size| size as usize);
+    let Some(budget) = Budget::new(resources, context.on_cpu()?) else { return Ok(wanted) };
+    let fixed = training(operator, optimizer(context)?, checkpoint);
     let each = checkpoint.config.kept_bytes_per_token(resources.gradient_checkpointing).saturating_mul(tokens as u64);
     let fitting = budget.bytes.saturating_sub(fixed.total()) / each.max(1);
-    match usize::try_from(fitting).unwrap_or(usize::MAX).min(asked) {
-        0 => {
-            let mut need = fixed;
-            need.0.push((format!("activations of {tokens} tokens"), each));
-            Err(budget.refuse(&need, LESS_ACTIVATION))
-        }
-        fitting => {
-            if fitting < asked {
-                let problem = format!(
-                    "{asked} at a time would need {}, found {}: {fitting} at a time, with the same result",
-                    readable(fixed.total().saturating_add(each.saturating_mul(asked as u64))),
-                    readable(budget.bytes)
-                );
-                context.progress.warned(&context.task.label(), &problem);
-            }
-            Ok(fitting)
-        }
+    if fitting == 0 {
+        return Err(budget.refuse(&fixed.and(format!("activations of {tokens} tokens"), each), LESS_ACTIVATION));
     }
+    if fitting >= wanted as u64 {
+        return Ok(wanted);
+    }
+    let problem = format!(
+        "{wanted} at a time would need {}, found {}: {fitting} at a time, with the same result",
+        readable(fixed.total().saturating_add(each.saturating_mul(wanted as u64))),
+        readable(budget.bytes)
+    );
+    context.progress.warned(&context.task.label(), &problem);
+    // Below `wanted`, so it is a usize.
+    Ok(fitting as usize)
 }
 
-/// That there is room on the run's disk for what training a model writes: `checkpoints` at once, then the model beside the last of them.
+/// Checks the room on the run's disk for a training: for `checkpoints` at once, then for the model
+/// beside the last of them.
 ///
 /// # Errors
-/// The arithmetic, and where there is too little room.
-pub(in crate::operators) fn room_for_training(context: &Context, checkpoint: &Checkpoint, checkpoints: u64) -> Result<(), OperatorError> {
-    let operator = &context.task.operator;
-    let Some(optimizer) = operator.optimizer() else { return Ok(()) };
-    let model = trained_count(operator, checkpoint).saturating_mul(NUMBER);
-    let state = model.saturating_mul(1 + moments(optimizer));
-    let beside = |checkpoints: u64| ("checkpoints with the optimizer's state".to_string(), state.saturating_mul(checkpoints));
+/// The arithmetic and the folder, where there is too little room.
+pub fn room_for_training(context: &Context, checkpoint: &Checkpoint, checkpoints: u64) -> Result<(), OperatorError> {
+    let model = trained_count(&context.task.operator, checkpoint).saturating_mul(NUMBER);
+    let state = model.saturating_mul(1 + moments(optimizer(context)?));
+    let states =
+        |checkpoints: u64| ByteCounts(vec![("checkpoints with the optimizer's state".to_string(), state.saturating_mul(checkpoints))]);
     // A new checkpoint is written before the old one goes, and the model before the last one goes.
-    let last = Need(vec![beside(checkpoints.min(1)), ("the model".to_string(), model)]);
-    let need = [Need(vec![beside(checkpoints)]), last].into_iter().max_by_key(Need::total).unwrap_or(Need(Vec::new()));
+    let during = states(checkpoints);
+    let last = states(checkpoints.min(1)).and("the model".to_string(), model);
+    let need = if during.total() > last.total() { during } else { last };
     let room = room(context)?;
-    // One that the node goes on from is written already.
+    // The checkpoint of an interrupted training is already written.
     let written = matches!(context.run.state(&context.task.output_key(), context.recipe)?, State::Partial { .. });
     if need.total() <= room.saturating_add(if written { state } else { 0 }) {
         return Ok(());
@@ -152,11 +165,11 @@ pub(in crate::operators) fn room_for_training(context: &Context, checkpoint: &Ch
     )))
 }
 
-/// Warns where a table of this many bytes, which is a guess, may not fit on the run's disk.
+/// Warns where a table of about `bytes` may not fit on the run's disk.
 ///
 /// # Errors
-/// The system does not say how much room there is.
-pub(in crate::operators) fn room_for_table(context: &Context, bytes: u64) -> Result<(), OperatorError> {
+/// A system without an answer about the room on its disk.
+pub fn room_for_table(context: &Context, bytes: u64) -> Result<(), OperatorError> {
     let room = room(context)?;
     if bytes > room {
         let folder = context.run.folder().display();
@@ -172,15 +185,23 @@ fn room(context: &Context) -> Result<u64, OperatorError> {
         .map_err(|error| OperatorError::Failed(format!("{}: cannot find out how much room there is: {error}", folder.display())))
 }
 
-/// What training keeps whatever it is trained on.
-fn training(operator: &Operator, optimizer: &Optimizer, checkpoint: &Checkpoint) -> Need {
+/// The optimizer of a task with a training.
+fn optimizer<'a>(context: &Context<'a>) -> Result<&'a Optimizer, OperatorError> {
+    let problem = || OperatorError::internal(PLACE, format!("{}: a training without an optimizer", context.task.label()));
+    context.task.operator.optimizer().ok_or_else(problem)
+}
+
+/// The needs of a training, whatever its examples.
+fn training(operator: &Operator, optimizer: &Optimizer, checkpoint: &Checkpoint) -> ByteCounts {
     let trained = trained_count(operator, checkpoint);
-    let numbers = 1 + moments(optimizer);
-    let state = (
-        format!("gradient and optimizer state of {trained} trained numbers, {} bytes each", numbers * NUMBER),
-        trained.saturating_mul(numbers * NUMBER),
-    );
-    Need(vec![weights(checkpoint), state, working()])
+    let bytes_each = (1 + moments(optimizer)) * NUMBER;
+    let state = format!("gradient and optimizer state of {trained} trained numbers, {bytes_each} bytes each");
+    ByteCounts(vec![weights(checkpoint), (state, trained.saturating_mul(bytes_each)), working()])
+}
+
+/// The needs of a model at work without a training, whatever its inputs.
+fn inference(checkpoint: &Checkpoint) -> ByteCounts {
+    ByteCounts(vec![weights(checkpoint), working()])
 }
 
 fn weights(checkpoint: &Checkpoint) -> (String, u64) {
@@ -192,7 +213,7 @@ fn working() -> (String, u64) {
     ("work".to_string(), WORKING_BYTES)
 }
 
-/// Numbers that the optimizer remembers of each that is trained.
+/// Numbers in the optimizer's state for each trained number.
 fn moments(optimizer: &Optimizer) -> u64 {
     match optimizer {
         Optimizer::Adamw(_) => 2,
@@ -200,6 +221,7 @@ fn moments(optimizer: &Optimizer) -> u64 {
     }
 }
 
+/// The number of trained parameters: all of them, or an adapter's.
 fn trained_count(operator: &Operator, checkpoint: &Checkpoint) -> u64 {
     match operator.lora() {
         Some(lora) => lora::parameter_count(lora, checkpoint) as u64,

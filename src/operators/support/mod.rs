@@ -1,19 +1,23 @@
-//! What operators share: their context, errors and progress, checks before a run, memory, randomness, and the training job.
+//! Shared parts of the operators: context, errors, progress, checks before a run, memory,
+//! randomness, and the training job.
 //!
-//! Knows no single operator's rule.
+//! Knows the rule of no single operator.
 
-pub(in crate::operators) mod comparisons;
+pub(super) mod comparisons;
 mod context;
+pub(super) mod epochs;
 mod error;
 pub mod lora;
-pub(in crate::operators) mod memory_budget;
-pub(in crate::operators) mod pair_tokens;
+pub(super) mod memory_budget;
+pub(super) mod pair_tokens;
 mod preflight;
 mod progress;
-pub(in crate::operators) mod reward_tree;
+pub(super) mod reward_tree;
 pub mod rng;
+pub(super) mod rows;
+pub(super) mod running_spread;
 pub mod tensors;
-pub(in crate::operators) mod training_job;
+pub(super) mod training_job;
 
 pub use context::{Context, device_choice, recipe, training_recipe};
 pub use error::OperatorError;

@@ -1,13 +1,17 @@
-//! The token ids of pairs: a join of `pairs` with the responses of every iteration they were sampled in, or preferences tokenized.
+//! The token ids of pairs: a join of `pairs` with the responses of all their iterations, or
+//! tokenized preferences.
+//!
+//! Knows neither models nor losses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int32Builder, ListBuilder, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int32Builder, ListBuilder, RecordBatch};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Int32Type};
 use burn::tensor::Device;
 
+use super::rows::{rows_of, unsigned};
 use super::tensors;
 use super::{Context, OperatorError};
 use crate::model::Sequences;
@@ -15,21 +19,24 @@ use crate::pipeline::slot::Slot;
 use crate::tables::{self, TableKind, pairs};
 use crate::training::Responses;
 
-/// What a response and its prompt are to a model, as a hash.
+/// This module in internal errors.
+const PLACE: &str = "operators::support::pair_tokens";
+
+/// A hash of a response with its prompt, as token ids.
 pub type Key = [u8; 32];
 
 /// Pairs in the order of their prompt_ids, with the token ids of both responses.
 pub struct PairTokens {
     /// The pairs; row i of `pairs` has the token ids in row i of `chosen` and `rejected`.
     pub pairs: Vec<pairs::Row>,
-    /// How many rows of a table of preferences make no pair, by the reason; only reasons that there are.
+    /// The number of preferences left out, by reason; without reasons of no preference.
     pub left_out: BTreeMap<String, i64>,
     chosen: ArrayRef,
     rejected: ArrayRef,
     prompt_token_counts: Vec<usize>,
 }
 
-/// The plan as SQL over `pairs` and `responses`.
+/// The join as SQL over `pairs` and `responses`.
 const SQL: &str = "SELECT pairs.prompt_id, pairs.chosen_sampled_iteration, pairs.chosen_index, pairs.rejected_sampled_iteration, pairs.rejected_index,
        pairs.reward_gap, pairs.weight, pairs.reference_logprob_chosen, pairs.reference_logprob_rejected,
        chosen.prompt_token_count, chosen.token_ids AS chosen_token_ids, rejected.token_ids AS rejected_token_ids
@@ -41,15 +48,17 @@ JOIN responses AS rejected
 ORDER BY pairs.prompt_id";
 
 impl PairTokens {
-    /// The pairs in the slot `pairs`, with the responses in the slot `responses`; or those of the slot `preferences`.
+    /// The pairs in the slot `pairs`, with the responses in the slot `responses`; or those of the
+    /// slot `preferences`.
     ///
     /// # Errors
-    /// A pair whose responses are not there, or that the model in `from` cannot tokenize.
+    /// A pair without its responses, or a preference refused by the tokenizer of the model in
+    /// `from`.
     pub fn read(context: &Context) -> Result<Self, OperatorError> {
-        if context.has(Slot::Preferences) { Self::of_preferences(context) } else { Self::of_responses(context) }
+        if context.has(Slot::Preferences) { Self::from_preferences(context) } else { Self::from_responses(context) }
     }
 
-    fn of_responses(context: &Context) -> Result<Self, OperatorError> {
+    fn from_responses(context: &Context) -> Result<Self, OperatorError> {
         let session = context.session()?;
         context.register(&session, "pairs", Slot::Pairs)?;
         context.register(&session, "responses", Slot::Responses)?;
@@ -59,31 +68,40 @@ impl PairTokens {
             batches.iter().map(|batch| Ok(pairs::rows(&TableKind::Pairs.conform(batch)?)?)).collect::<Result<Vec<_>, OperatorError>>()?;
         let pairs = pairs.concat();
         if pairs.len() as i64 != expected {
-            return Err(OperatorError::Input(format!("expected the responses of {expected} pairs, found those of {}", pairs.len())));
+            let problem = format!("expected the responses of {expected} pairs, found those of {}", pairs.len());
+            return Err(OperatorError::internal(PLACE, problem));
         }
-        let (chosen, rejected) = (lists(&batches, "chosen_token_ids")?, lists(&batches, "rejected_token_ids")?);
+        let chosen = lists(&batches, "chosen_token_ids")?;
+        let rejected = lists(&batches, "rejected_token_ids")?;
         let mut prompt_token_counts = Vec::with_capacity(pairs.len());
         for batch in &batches {
             let counts: &Int32Array = tables::column(batch, "prompt_token_count")?;
-            prompt_token_counts.extend(counts.values().iter().map(|count| usize::try_from(*count).unwrap_or(0)));
+            for count in counts.values() {
+                prompt_token_counts.push(unsigned(*count, PLACE)?);
+            }
         }
         Ok(Self { pairs, left_out: BTreeMap::new(), chosen, rejected, prompt_token_counts })
     }
 
-    /// Preferences as the tokenizer of the slot `from` has them, chosen as response 0 and rejected as response 1 of iteration 0.
+    /// Preferences in the tokens of the model in `from`: chosen is response 0 and rejected response
+    /// 1 of iteration 0.
     ///
-    /// No pair is a row whose scores do not put chosen before rejected, whose responses are the same, or that is longer than the model's
-    /// context. Without scores the reward_gap is 1, and without a column `weight` the weight is. Where the slot `pairs` is filled, its
-    /// rows are taken, with their reference logprobs.
-    fn of_preferences(context: &Context) -> Result<Self, OperatorError> {
+    /// A row is left out if its scores do not put chosen before rejected, if both responses are the
+    /// same, or if it is longer than the model's context. Without scores the reward_gap is 1.
+    /// Without a column `weight` the weight is 1. Where the slot `pairs` is filled, its rows
+    /// replace the pairs made here; they have the reference logprobs.
+    fn from_preferences(context: &Context) -> Result<Self, OperatorError> {
         let checkpoint = context.checkpoint(Slot::From)?;
         let longest = checkpoint.config.max_position_embeddings;
-        let (mut pairs, mut left_out) = (Vec::new(), BTreeMap::new());
-        let (mut chosen, mut rejected, mut prompt_token_counts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pairs = Vec::new();
+        let mut left_out = BTreeMap::new();
+        let mut chosen = Vec::new();
+        let mut rejected = Vec::new();
+        let mut prompt_token_counts = Vec::new();
         for preference in context.preferences(Slot::Preferences)? {
             let encode = |response: &str| {
                 let at = |error| OperatorError::Input(format!("preference {}: {error}", preference.id));
-                checkpoint.encode_pair(&preference.asked, response).map_err(at)
+                checkpoint.encode_pair(&preference.prompt, response).map_err(at)
             };
             let reward_gap = preference.reward_gap.unwrap_or(1.0);
             let mut leave_out = |reason: &str| *left_out.entry(reason.to_string()).or_insert(0) += 1;
@@ -95,14 +113,15 @@ impl PairTokens {
                 leave_out("same_response");
                 continue;
             }
-            let (one, other) = (encode(&preference.chosen)?, encode(&preference.rejected)?);
-            if one.token_ids.len().max(other.token_ids.len()) > longest {
+            let chosen_tokens = encode(&preference.chosen)?;
+            let rejected_tokens = encode(&preference.rejected)?;
+            if chosen_tokens.token_ids.len().max(rejected_tokens.token_ids.len()) > longest {
                 leave_out("too_long");
                 continue;
             }
-            prompt_token_counts.push(one.prompt_token_count);
-            chosen.push(one.token_ids);
-            rejected.push(other.token_ids);
+            prompt_token_counts.push(chosen_tokens.prompt_token_count);
+            chosen.push(chosen_tokens.token_ids);
+            rejected.push(rejected_tokens.token_ids);
             pairs.push(pairs::Row {
                 prompt_id: preference.id,
                 chosen_sampled_iteration: 0,
@@ -119,23 +138,25 @@ impl PairTokens {
             let referenced = context.rows(Slot::Pairs, pairs::rows)?;
             if !referenced.iter().map(|row| &row.prompt_id).eq(pairs.iter().map(|row| &row.prompt_id)) {
                 let (expected, found) = (pairs.len(), referenced.len());
-                return Err(OperatorError::Input(format!("expected the pairs of these {expected} preferences, found {found} others")));
+                let problem = format!("expected the pairs of these {expected} preferences, found {found} others");
+                return Err(OperatorError::internal(PLACE, problem));
             }
             pairs = referenced;
         }
         Ok(Self { pairs, left_out, chosen: token_lists(chosen), rejected: token_lists(rejected), prompt_token_counts })
     }
 
-    /// The keys of each pair's responses, chosen and rejected; `computed` says in words how what is kept under them was computed.
+    /// The keys of each pair's responses, chosen and rejected. `computed` names the arithmetic of
+    /// the values memoized under them.
     ///
     /// # Errors
-    /// Token ids that are none.
+    /// Token ids of another type than Int32.
     pub fn keys(&self, computed: &str) -> Result<Vec<[Key; 2]>, OperatorError> {
         let keys = |lists: &ArrayRef| -> Result<Vec<Key>, OperatorError> {
             let all = lists.as_list::<i32>().iter().zip(&self.prompt_token_counts);
             all.map(|(ids, count)| {
                 let ids = ids.as_ref().and_then(|ids| ids.as_primitive_opt::<Int32Type>());
-                let ids = ids.ok_or_else(|| OperatorError::Input("token_ids: expected lists of Int32, found others".to_string()))?;
+                let ids = ids.ok_or_else(|| OperatorError::internal(PLACE, "token_ids: expected lists of Int32, found others"))?;
                 Ok(key(computed, *count, ids.values()))
             })
             .collect()
@@ -143,10 +164,11 @@ impl PairTokens {
         Ok(keys(&self.chosen)?.into_iter().zip(keys(&self.rejected)?).map(|(chosen, rejected)| [chosen, rejected]).collect())
     }
 
-    /// Why rows of a table of preferences make no pair, as `279 too long, 1 same response`; `None` where all do.
+    /// The reasons for left-out preferences, as `279 too long, 1 same response`; `None` without
+    /// any.
     pub fn left_out_text(&self) -> Option<String> {
         let reasons: Vec<String> = self.left_out.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
-        (!reasons.is_empty()).then(|| reasons.join(", "))
+        if reasons.is_empty() { None } else { Some(reasons.join(", ")) }
     }
 
     /// Tokens of the longest pair, its prompt once.
@@ -158,17 +180,17 @@ impl PairTokens {
 
     /// Rows `range` of both responses on `device`: first all chosen ones, then all rejected ones.
     pub fn responses(&self, range: std::ops::Range<usize>, device: &Device) -> Result<Responses, OperatorError> {
+        let counts = rows_of(&self.prompt_token_counts, range.clone(), PLACE)?;
         let part = |lists: &ArrayRef| lists.slice(range.start, range.len());
         let both = concat(&[&part(&self.chosen), &part(&self.rejected)])?;
-        let counts = self.prompt_token_counts.get(range).unwrap_or(&[]);
         let sequences: Sequences = tensors::sequences(both.as_list(), device)?;
         Ok(Responses::new(sequences, [counts, counts].concat())?)
     }
 }
 
-/// The blake3 of `computed`, of how many of the tokens are the prompt's, and of the token ids.
+/// The blake3 of `computed`, the number of prompt tokens, and the token ids.
 fn key(computed: &str, prompt_token_count: usize, token_ids: &[i32]) -> Key {
-    // Lengths before what may have any, so that no two keys are of the same bytes.
+    // Lengths come before texts, so two different keys never have the same bytes.
     let mut bytes = Vec::with_capacity(16 + computed.len() + 4 * token_ids.len());
     bytes.extend((computed.len() as u64).to_le_bytes());
     bytes.extend(computed.as_bytes());
@@ -189,11 +211,12 @@ fn token_lists(rows: Vec<Vec<i32>>) -> ArrayRef {
 
 /// One column of all batches as one list array of Int32.
 fn lists(batches: &[RecordBatch], name: &str) -> Result<ArrayRef, OperatorError> {
-    let columns: Vec<&dyn arrow::array::Array> =
-        batches.iter().filter_map(|batch| batch.column_by_name(name)).map(|c| c.as_ref()).collect();
+    let missing = || OperatorError::internal(PLACE, format!("no column {name} in the join of pairs and responses"));
+    let columns = batches.iter().map(|batch| batch.column_by_name(name).ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
+    let columns: Vec<&dyn Array> = columns.into_iter().map(|column| column.as_ref()).collect();
     match columns.first().map(|column| column.data_type()) {
         None => Ok(tensors::empty_lists(0)),
         Some(DataType::List(_)) => Ok(concat(&columns)?),
-        Some(other) => Err(OperatorError::Input(format!("{name}: expected a list of Int32, found {other}"))),
+        Some(other) => Err(OperatorError::internal(PLACE, format!("{name}: expected a list of Int32, found {other}"))),
     }
 }

@@ -1,18 +1,18 @@
-//! What a running stage tells whoever watches. The library calls; the command line draws.
+//! Messages of a running operator to an observer. The library calls; the command line draws.
 
-/// Something that watches a run. Calls come from several threads.
+/// An observer of a run. Calls come from several threads.
 pub trait Progress: Sync {
-    /// A node starts with `done` of `total` units (prompts, steps …) already committed by an earlier run.
+    /// A node starts with `done` of `total` units (prompts, steps …) committed by an earlier run.
     fn started(&self, node: &str, unit: &'static str, done: u64, total: u64);
-    /// The node has `done` units; `tokens` is how many tokens it generated or trained on since it started.
+    /// The node has `done` units. It generated or trained on `tokens` tokens since it started.
     fn advanced(&self, node: &str, done: u64, tokens: u64);
-    /// The node is finished; `summary` says in a few words what came out.
+    /// The node is finished; `summary` describes its output in a few words.
     fn finished(&self, node: &str, summary: &str, seconds: f64);
-    /// Something the user should know that does not stop the run.
+    /// A problem for the user to know; the run goes on.
     fn warned(&self, node: &str, message: &str);
 }
 
-/// Watches nothing.
+/// Ignores all messages.
 pub struct Silent;
 
 impl Progress for Silent {

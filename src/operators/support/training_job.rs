@@ -1,168 +1,188 @@
-//! The loop of every node that trains: epochs in an order drawn from the seed, checkpoints, the training table and the model.
+//! The job of every operator with a training: settings, room on the disk, the loop over epochs,
+//! checkpoints, the training table and the model.
 //!
-//! Knows neither what is trained nor by which loss.
+//! Knows neither the model nor the loss.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
 
-use super::{Context, OperatorError, training_recipe};
+use super::epochs::Epochs;
+use super::{Context, OperatorError, memory_budget, training_recipe};
+use crate::model::Checkpoint;
 use crate::operators::Summary;
-use crate::pipeline::spec::training::{Optimizer, Schedule};
+use crate::pipeline::spec::hyperparameters::{Hyperparameters, Schedule};
+use crate::pipeline::spec::non_finite::NonFinite;
+use crate::pipeline::spec::optimizer::Optimizer;
 use crate::store;
 use crate::tables::{TableKind, training as training_table};
 use crate::training::{Decay, Rule, Settings, StepMetrics, Trainer, TrainingError};
 
-/// Steps between two checkpoints, unless the node's resources say otherwise.
+/// Steps between two checkpoints, unless the node's resources set another number.
 const CHECKPOINT_EVERY: u64 = 50;
 
 /// So many skipped steps in a row are no accident any more.
 const MOST_SKIPPED_IN_A_ROW: u64 = 10;
 
-/// Examples that an error names.
-const NAMED: usize = 8;
+/// This module in internal errors.
+const PLACE: &str = "operators::support::training_job";
 
-/// Which examples are seen when.
-pub(in crate::operators) struct Plan<'a> {
-    /// The examples' ids, which the order of each epoch is drawn from.
-    pub examples: Vec<&'a str>,
-    /// Passes over all examples.
-    pub epochs: u32,
-    /// Examples in one step; the last step of an epoch has what is left.
-    pub batch_size: usize,
+/// The examples of a training, and their sizes.
+pub struct Examples<'a> {
+    /// Their ids.
+    pub ids: Vec<&'a str>,
+    /// Tokens of the longest example.
+    pub longest: usize,
+    /// Examples in one backward pass, unless the node's resources set another number.
+    pub micro_batch: usize,
 }
 
-impl Plan<'_> {
-    fn steps_per_epoch(&self) -> u64 {
-        self.examples.len().div_ceil(self.batch_size.max(1)) as u64
-    }
-
-    fn total_steps(&self) -> u64 {
-        self.steps_per_epoch() * u64::from(self.epochs)
-    }
-
-    /// How many checkpoints are on the disk at once, at most.
-    pub(in crate::operators) fn checkpoints(&self, context: &Context) -> u64 {
-        (self.total_steps().saturating_sub(1) / every(context)).min(2)
-    }
-
-    /// The epoch (the first is 0) that `step` (the first is 0) belongs to, and where its examples begin in that epoch's order.
-    fn place(&self, step: u64) -> (u32, usize) {
-        let steps = self.steps_per_epoch().max(1);
-        ((step / steps) as u32, (step % steps) as usize * self.batch_size)
-    }
-
-    /// All examples in the order of an epoch.
-    fn order(&self, stream: super::rng::Stream, epoch: u32) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.examples.len()).collect();
-        order.sort_by_cached_key(|row| (stream.number("shuffle", self.examples[*row], epoch), *row));
-        order
-    }
-
-    /// These examples for an error: `on 12 examples: p-001, p-007, …`.
-    fn named(&self, rows: &[usize]) -> String {
-        let ids: Vec<&str> = rows.iter().take(NAMED).filter_map(|row| self.examples.get(*row).copied()).collect();
-        let more = if rows.len() > ids.len() { ", …" } else { "" };
-        format!("on {} examples ({}{more})", rows.len(), ids.join(", "))
-    }
-}
-
-fn every(context: &Context) -> u64 {
-    context.task.resources.checkpoint_every.map_or(CHECKPOINT_EVERY, u64::from)
-}
-
-/// Runs `step` over the plan, with checkpoints; writes the training table, and the model by `save` into the folder it is given. A skipped
-/// step has no row in the table.
-pub(in crate::operators) fn train<M: Module + Sync>(
-    context: &Context,
-    initial: impl FnOnce() -> Result<M, OperatorError>,
+/// One training, ready to run.
+pub struct TrainingJob<'a> {
+    context: &'a Context<'a>,
+    epochs: Epochs<'a>,
     settings: Settings,
-    plan: &Plan,
-    mut step: impl FnMut(&mut Trainer<M>, &[usize]) -> Result<StepMetrics, TrainingError>,
-    save: impl FnOnce(&Path, &M) -> Result<(), OperatorError>,
-) -> Result<Summary, OperatorError> {
-    let (label, place, total) = (context.task.label(), context.task.output_key(), plan.total_steps());
-    let every = every(context);
-    let model = initial()?;
-    let fingerprint = context.recipe.fingerprint();
-    let (found, damaged) = context.run.checkpoints().latest(&place, &fingerprint)?;
-    damaged.iter().for_each(|bad| context.progress.warned(&label, &bad.to_string()));
-    let (mut trainer, mut rows) = match found {
-        Some(found) => {
-            let trainer = Trainer::load_state(&found.dir, model, settings, total)?;
-            (trainer, read_metrics(&found.dir.join(training_table::CHECKPOINT_FILE))?)
-        }
-        None => (Trainer::new(model, settings, total)?, Vec::new()),
-    };
-    context.progress.started(&label, "steps", trainer.step(), total);
-    let mut tokens = 0;
-    let mut order = (0, plan.order(context.seed(), 0));
-    while trainer.step() < total {
-        let (epoch, first) = plan.place(trainer.step());
-        if order.0 != epoch {
-            order = (epoch, plan.order(context.seed(), epoch));
-        }
-        let batch: Vec<usize> = order.1.iter().copied().skip(first).take(plan.batch_size).collect();
-        let metrics = step(&mut trainer, &batch).map_err(|error| match error {
-            error @ TrainingError::Diverged { .. } => OperatorError::Failed(format!(
-                "{}: {error}, and with `non_finite: skip` such steps are left out and counted",
-                plan.named(&batch)
-            )),
-            other => other.into(),
-        })?;
-        tokens += metrics.tokens as u64;
-        match metrics.skipped {
-            None => rows.push(row(epoch + 1, &metrics)),
-            Some(unusable) => {
-                let (step, examples) = (metrics.step + 1, plan.named(&batch));
-                let skipped = format!("step {step} is skipped, {examples}: {unusable}");
-                let in_a_row = trainer.skipped().in_a_row;
-                if in_a_row >= MOST_SKIPPED_IN_A_ROW.min(plan.steps_per_epoch()) {
-                    let problem =
-                        format!("{in_a_row} in a row, expected at least one step of an epoch or of {MOST_SKIPPED_IN_A_ROW} to be finite");
-                    return Err(OperatorError::Failed(format!("{skipped}; {problem}; lower the learning rate, or look at the data")));
+    checkpoint_every: u64,
+}
+
+impl<'a> TrainingJob<'a> {
+    /// A training from `checkpoint` on `examples`.
+    ///
+    /// # Errors
+    /// Too little memory for one example, or too little room on the disk for checkpoints and model;
+    /// with the arithmetic.
+    pub fn new(
+        context: &'a Context<'a>,
+        checkpoint: &Checkpoint,
+        examples: Examples<'a>,
+        hyperparameters: Hyperparameters,
+    ) -> Result<Self, OperatorError> {
+        let resources = &context.task.resources;
+        let settings = Settings {
+            rule: optimizer_config(&hyperparameters.optimizer),
+            schedule: learning_rates(&hyperparameters),
+            gradient_limit: hyperparameters.max_gradient_norm,
+            micro_batch: memory_budget::micro_batch(context, checkpoint, examples.longest, examples.micro_batch)?,
+            gradient_checkpointing: resources.gradient_checkpointing,
+            skip_non_finite: hyperparameters.non_finite == NonFinite::Skip,
+        };
+        let batch_size = hyperparameters.batch_size as usize;
+        let epochs = Epochs { examples: examples.ids, epochs: hyperparameters.epochs, batch_size };
+        let checkpoint_every = resources.checkpoint_every.map_or(CHECKPOINT_EVERY, u64::from);
+        // A new checkpoint is written before the old one goes; none is written after the last step.
+        let checkpoints = (epochs.total_steps().saturating_sub(1) / checkpoint_every).min(2);
+        memory_budget::room_for_training(context, checkpoint, checkpoints)?;
+        Ok(Self { context, epochs, settings, checkpoint_every })
+    }
+
+    /// Trains the model from `load` with `step` on each batch of examples, from the newest
+    /// checkpoint on. Writes the training table, and the model by `save` into the given folder. A
+    /// skipped step has no row in the table.
+    ///
+    /// # Errors
+    /// A failed step, too many skipped steps in a row, weights with NaN or infinity, or a stop
+    /// after a last checkpoint.
+    pub fn run<M: Module + Sync>(
+        self,
+        load: impl FnOnce() -> Result<M, OperatorError>,
+        mut step: impl FnMut(&mut Trainer<M>, &[usize]) -> Result<StepMetrics, OperatorError>,
+        save: impl FnOnce(&Path, &M) -> Result<(), OperatorError>,
+    ) -> Result<Summary, OperatorError> {
+        let Self { context, epochs, settings, checkpoint_every } = self;
+        let label = context.task.label();
+        let key = context.task.output_key();
+        let total = epochs.total_steps();
+        let model = load()?;
+        let fingerprint = context.recipe.fingerprint();
+        let (found, damaged) = context.run.checkpoints().latest(&key, &fingerprint)?;
+        damaged.iter().for_each(|bad| context.progress.warned(&label, &bad.to_string()));
+        let (mut trainer, mut rows) = match found {
+            Some(found) => {
+                let trainer = Trainer::load_state(&found.dir, model, settings, total)?;
+                (trainer, read_metrics(&found.dir.join(training_table::CHECKPOINT_FILE))?)
+            }
+            None => (Trainer::new(model, settings, total)?, Vec::new()),
+        };
+        context.progress.started(&label, "steps", trainer.step(), total);
+        let mut tokens = 0;
+        let mut order = (0, epochs.order(context.seed(), 0));
+        while trainer.step() < total {
+            let (epoch, first) = epochs.position(trainer.step());
+            if order.0 != epoch {
+                order = (epoch, epochs.order(context.seed(), epoch));
+            }
+            let batch: Vec<usize> = order.1.iter().copied().skip(first).take(epochs.batch_size).collect();
+            let metrics = step(&mut trainer, &batch).map_err(|error| match error {
+                OperatorError::Training(error @ TrainingError::Diverged { .. }) => OperatorError::Failed(format!(
+                    "{}: {error}, and with `non_finite: skip` such steps are left out and counted",
+                    epochs.named(&batch)
+                )),
+                other => other,
+            })?;
+            tokens += metrics.tokens as u64;
+            match metrics.skipped {
+                None => rows.push(row(epoch + 1, &metrics)),
+                Some(unusable) => {
+                    let (step, examples) = (metrics.step + 1, epochs.named(&batch));
+                    let skipped = format!("step {step} is skipped, {examples}: {unusable}");
+                    check_skipped(trainer.skipped().in_a_row, &epochs, &skipped)?;
+                    context.progress.warned(&label, &skipped);
                 }
-                context.progress.warned(&label, &skipped);
+            }
+            context.progress.advanced(&label, trainer.step(), tokens);
+            let stopped = (context.stopped)();
+            if trainer.step() < total && (stopped || trainer.step().is_multiple_of(checkpoint_every)) {
+                context.run.checkpoints().commit(&key, &fingerprint, trainer.step(), total, |folder| -> Result<(), OperatorError> {
+                    trainer.save_state(folder)?;
+                    Ok(store::write_parquet(&folder.join(training_table::CHECKPOINT_FILE), &training_table::batch(&rows))?)
+                })?;
+            }
+            if stopped {
+                return Err(OperatorError::Stopped);
             }
         }
-        context.progress.advanced(&label, trainer.step(), tokens);
-        let stopped = (context.stopped)();
-        if trainer.step() < total && (stopped || trainer.step().is_multiple_of(every)) {
-            context.run.checkpoints().commit(&place, &fingerprint, trainer.step(), total, |folder| -> Result<(), OperatorError> {
-                trainer.save_state(folder)?;
-                Ok(store::write_parquet(&folder.join(training_table::CHECKPOINT_FILE), &training_table::batch(&rows))?)
-            })?;
+        if let Some(name) = trainer.broken_parameter() {
+            let problem = "expected finite weights after the last step, found others";
+            return Err(OperatorError::Failed(format!("{name}: {problem}; lower the learning rate")));
         }
-        if stopped {
-            return Err(OperatorError::Stopped);
-        }
+        let skipped = trainer.skipped().count;
+        write_training_table(context, &rows, skipped)?;
+        let writer = context.run.write_model(&key, context.recipe)?;
+        save(writer.dir(), &trainer.model())?;
+        writer.finish(counts(total as i64, skipped))?;
+        // Zeros where every step was skipped.
+        let (first, last) = (rows.first().map_or(0.0, |row| row.loss), rows.last().map_or(0.0, |row| row.loss));
+        let skipped = if skipped > 0 { format!(", {skipped} skipped because they were not finite") } else { String::new() };
+        Ok(Summary { text: format!("{total} steps, loss {first:.4} to {last:.4}{skipped}"), tokens })
     }
-    if let Some(name) = trainer.broken_parameter() {
-        let problem = "expected finite weights after the last step, found others";
-        return Err(OperatorError::Failed(format!("{name}: {problem}; lower the learning rate")));
-    }
-    let skipped = trainer.skipped().count;
-    write_training_table(context, &rows, skipped)?;
-    let writer = context.run.write_model(&place, context.recipe)?;
-    save(writer.dir(), &trainer.model())?;
-    writer.finish(counts(total as i64, skipped))?;
-    let (first, last) = (rows.first().map_or(0.0, |row| row.loss), rows.last().map_or(0.0, |row| row.loss));
-    let skipped = if skipped > 0 { format!(", {skipped} skipped because they were not finite") } else { String::new() };
-    Ok(Summary { text: format!("{total} steps, loss {first:.4} to {last:.4}{skipped}"), tokens })
 }
 
-/// What a manifest counts: `skipped` only where there are any.
+/// Fails after too many skipped steps in a row: ten, or a whole epoch. `skipped` describes the last
+/// one.
+fn check_skipped(in_a_row: u64, epochs: &Epochs, skipped: &str) -> Result<(), OperatorError> {
+    if in_a_row < MOST_SKIPPED_IN_A_ROW.min(epochs.steps_per_epoch()) {
+        return Ok(());
+    }
+    let problem = format!("{in_a_row} in a row, expected at least one step of an epoch or of {MOST_SKIPPED_IN_A_ROW} to be finite");
+    Err(OperatorError::Failed(format!("{skipped}; {problem}; lower the learning rate, or look at the data")))
+}
+
+/// The counts of a manifest: `skipped` only where steps were skipped.
 fn counts(steps: i64, skipped: u64) -> BTreeMap<String, i64> {
-    let skipped = (skipped > 0).then(|| ("skipped".to_string(), skipped as i64));
-    [("steps".to_string(), steps)].into_iter().chain(skipped).collect()
+    let mut counts = BTreeMap::from([("steps".to_string(), steps)]);
+    if skipped > 0 {
+        counts.insert("skipped".to_string(), skipped as i64);
+    }
+    counts
 }
 
-/// Writes the table before the model, so that a model that is there always has its table.
+/// Writes the table before the model, so that a finished model always has its table.
 fn write_training_table(context: &Context, rows: &[training_table::Row], skipped: u64) -> Result<(), OperatorError> {
-    let Some(place) = context.task.training_place() else { return Ok(()) };
+    let problem = || OperatorError::internal(PLACE, format!("{}: no training table belongs to its output", context.task.label()));
+    let training_key = context.task.training_key().ok_or_else(problem)?;
     let recipe = training_recipe(context.recipe);
-    let mut writer = context.run.write_table(&place, &recipe, Some(TableKind::Training), rows.len(), rows.len().max(1))?;
+    let mut writer = context.run.write_table(&training_key, &recipe, Some(TableKind::Training), rows.len(), rows.len().max(1))?;
     let batch = training_table::batch(rows);
     for part in writer.missing() {
         writer.commit(part, &batch)?;
@@ -191,8 +211,8 @@ fn row(epoch: u32, metrics: &StepMetrics) -> training_table::Row {
     }
 }
 
-/// The pipeline file's optimizer as `training` has it.
-pub(in crate::operators) fn rule(optimizer: &Optimizer) -> Rule {
+/// The pipeline file's optimizer in the terms of `training`.
+fn optimizer_config(optimizer: &Optimizer) -> Rule {
     match optimizer {
         Optimizer::Adamw(adamw) => {
             let [beta_1, beta_2] = adamw.betas;
@@ -202,12 +222,12 @@ pub(in crate::operators) fn rule(optimizer: &Optimizer) -> Rule {
     }
 }
 
-/// The pipeline file's schedule as `training` has it.
-pub(in crate::operators) fn schedule(peak: f64, schedule: Schedule, warmup_ratio: f64) -> crate::training::Schedule {
-    let decay = match schedule {
+/// The pipeline file's schedule in the terms of `training`.
+fn learning_rates(hyperparameters: &Hyperparameters) -> crate::training::Schedule {
+    let decay = match hyperparameters.schedule {
         Schedule::Constant => Decay::Constant,
         Schedule::Linear => Decay::Linear,
         Schedule::Cosine => Decay::Cosine,
     };
-    crate::training::Schedule { peak, decay, warmup_ratio }
+    crate::training::Schedule { peak: hyperparameters.learning_rate, decay, warmup_ratio: hyperparameters.warmup_ratio }
 }

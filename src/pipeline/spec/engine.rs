@@ -1,6 +1,6 @@
-//! A server that samples responses instead of this machine.
+//! A server for sampling in place of this machine.
 //!
-//! Knows what a user may write about it, not how it is asked.
+//! Knows the keys, not the requests.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,41 +8,44 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::position::At;
 use crate::pipeline::range;
 
-/// A server with an OpenAI-compatible completions API: vLLM, SGLang, llama.cpp's, mistral.rs. Of all this only `model` is part of the
-/// fingerprint: the rest says where and how fast, not what.
+/// A server with an OpenAI-compatible completions API: vLLM, SGLang, llama.cpp, mistral.rs. Only
+/// `model` is part of the fingerprint; the other keys are about place and speed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
-    /// The address of its API, such as `http://localhost:8000/v1`.
+    /// The address of the API, such as `http://localhost:8000/v1`.
     pub openai: At<String>,
-    /// The name by which it serves the policy; it must be among its models.
+    /// The server's name for the policy, one of its list of models.
     pub model: At<String>,
-    /// Requests at once.
+    /// Requests at the same time, at least 1.
     #[serde(default = "concurrency", deserialize_with = "range::count")]
     #[schemars(range(min = 1))]
     pub concurrency: u32,
-    /// How long one request may take.
+    /// The time limit of one request, in seconds, above 0.
     #[serde(default = "timeout", deserialize_with = "range::positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub timeout_seconds: f64,
-    /// How often a request that failed is made again, with longer and longer waits.
+    /// Retries of a failed request, with growing waits. 0 for none.
     #[serde(default = "retries")]
     pub retries: u32,
-    /// The environment variable that holds the server's key. The key itself is written nowhere.
+    /// The environment variable with the key of the server. The key itself is never written to
+    /// disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<At<String>>,
     /// Whether prompts are sent as token ids.
     #[serde(default)]
     pub token_ids: TokenIds,
-    /// What happens when responses failed in spite of all retries.
+    /// The reaction to responses without success after all retries.
     #[serde(default)]
     pub failures: Failures,
-    /// A command that has the server load the policy, run by `sh -c` before each generation. `{model}` becomes the policy's directory, of an
-    /// adapter that of a merged copy, in quotes; OPTUNE_MODEL holds it too. It must end with 0, and leave the server running. Needed when the
-    /// policy is made by this pipeline.
+    /// A command for `sh -c` before each generation, to load the policy into the server. `{model}`
+    /// stands for the directory of the policy, in quotes; for an adapter it is a merged copy. The
+    /// variable OPTUNE_MODEL has the same value. The command ends with exit code 0 and leaves the
+    /// server running. Required for a policy made by this pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serve: Option<At<String>>,
-    /// How long the command, and then the server until it answers with the model, may take.
+    /// The time limit in seconds, above 0, for the command, and again for the server until it
+    /// answers with the model.
     #[serde(default = "serve_timeout", deserialize_with = "range::positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub serve_timeout_seconds: f64,
@@ -52,7 +55,7 @@ pub struct Engine {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenIds {
-    /// As ids where the server takes them, which one request finds out; else as text.
+    /// As ids if the server accepts them, by one test request; else as text.
     #[default]
     Auto,
     /// As ids.
@@ -61,14 +64,15 @@ pub enum TokenIds {
     Never,
 }
 
-/// What happens when responses failed in spite of all retries. Either way all of them are asked for, and each is an error row.
+/// The reaction to responses without success after all retries. All other responses are requested
+/// in any case, and each failure is an error row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Failures {
-    /// The node fails at its end; the same command asks for those again.
+    /// The node fails at its end. The same command requests the failed responses again.
     #[default]
     Stop,
-    /// The node is finished; the pipeline goes on without them.
+    /// The node finishes, and the pipeline continues without these responses.
     Keep,
 }
 

@@ -1,6 +1,6 @@
-//! What a model is tested on: a share of the data, or a table of its own.
+//! Held-out preferences: a share of the data, or a table of its own.
 //!
-//! Knows how a user writes it, not how the share is drawn.
+//! Knows the two forms, not how the share is drawn.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::pipeline::position::{At, Name};
 
-/// What is held out of training.
+/// The preferences held out of training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeldOut {
     /// This share of the prompts, at least 0 and below 1.
@@ -38,7 +38,7 @@ impl HeldOut {
 
 impl<'de> Deserialize<'de> for HeldOut {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// As written, so that a table's name keeps its place.
+        /// The value as written. A table's name keeps its position.
         enum Written {
             Share(f64),
             Table(String),
@@ -55,9 +55,10 @@ impl<'de> Deserialize<'de> for HeldOut {
                 f.write_str("a share of at least 0 and below 1, or the name of a table")
             }
             fn visit_f64<E: Error>(self, share: f64) -> Result<Written, E> {
-                match (0.0..1.0).contains(&share) {
-                    true => Ok(Written::Share(share)),
-                    false => Err(E::custom(format!("expected a share of at least 0 and below 1, or the name of a table, found {share}"))),
+                if (0.0..1.0).contains(&share) {
+                    Ok(Written::Share(share))
+                } else {
+                    Err(E::custom(format!("expected a share of at least 0 and below 1, or the name of a table, found {share}")))
                 }
             }
             fn visit_u64<E: Error>(self, share: u64) -> Result<Written, E> {

@@ -1,6 +1,6 @@
 //! LoRA: training a low-rank adapter in place of the weights.
 //!
-//! Knows what a user may write about it, not how it is computed.
+//! Knows the keys, not how an adapter is computed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,23 +11,26 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::pipeline::range;
 
-/// Train a low-rank adapter (LoRA) and leave the weights as they are. The node then makes an adapter in PEFT's format, small, and not a
-/// model of its own; where the model is read, the adapter is merged in. A node that starts from an adapter with the same rank, alpha and
-/// targets goes on with it. A learning rate ten times that of full training, or more, is usual.
+/// Trains a low-rank adapter (LoRA) and leaves the weights as they are. The output of the node is a
+/// small adapter in the format of PEFT instead of a whole model; readers of the model merge it in.
+/// Training from an adapter with the same rank, alpha and targets continues with this adapter. The
+/// learning rate is usually ten times the one of full training, or more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lora {
-    /// How many numbers a token goes through between an adapter's two matrices: PEFT's `r`.
+    /// The width between the two matrices of an adapter, at least 1: `r` in PEFT.
     #[serde(deserialize_with = "range::count")]
     #[schemars(range(min = 1))]
     pub rank: u32,
-    /// The adapter's part is multiplied by alpha / rank, above 0.
+    /// The factor of the adapter's output is alpha / rank. Above 0.
     #[serde(deserialize_with = "range::positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub alpha: f64,
-    /// The projections that get an adapter, in every layer: a list of names, or `all-linear` for all of them but the head.
+    /// The projections with an adapter, in every layer: a list of names, or `all-linear` for all
+    /// except the head.
     pub targets: Targets,
-    /// The share of a projection's inputs that each training step hides from its adapter, at least 0 and below 1.
+    /// The share of a projection's inputs hidden from its adapter in each training step, at least 0
+    /// and below 1.
     #[serde(deserialize_with = "range::fraction")]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
@@ -40,7 +43,7 @@ impl Default for Lora {
     }
 }
 
-/// The projections that get an adapter.
+/// The projections with an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Targets {
     /// All but the head.
@@ -59,7 +62,7 @@ pub enum Projection {
     KProj,
     /// Values.
     VProj,
-    /// What the attention gives back.
+    /// The output of the attention.
     OProj,
     /// The gate of the MLP.
     GateProj,
@@ -120,7 +123,7 @@ impl<'de> Deserialize<'de> for Targets {
                     }
                     named.push(projection);
                 }
-                // The order makes no difference, so that it must not make another fingerprint.
+                // The order has no effect: one order, one fingerprint.
                 named.sort();
                 if named.is_empty() {
                     Err(A::Error::custom("expected at least one projection, found an empty list"))

@@ -1,14 +1,15 @@
-//! The loss over pairs. The mathematics of each is at the function of its name in `training::loss`.
+//! The loss over pairs. `training::loss` has the formulas, one function each.
 //!
-//! Knows what a user may write, not what it comes to.
+//! Knows the keys, not the formulas.
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::range;
 
-/// The loss over pairs, each counted with its weight: its name, or its name with settings, `{ simpo: { gamma: 1.0 } }`. Δ is the difference of the responses'
-/// log ratios between policy and reference.
+/// The loss over weighted pairs: a name, or a name with settings, `{ simpo: { gamma: 1.0 } }`. Δ is
+/// the log ratio between policy and reference of the chosen response, minus the one of the rejected
+/// response.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(transform = or_bare_name)]
@@ -20,19 +21,20 @@ pub enum Loss {
     Ipo,
     /// max(0, 1 − β·Δ) (2305.10425, 2309.06657).
     Hinge,
-    /// DPO where a share of pairs is the wrong way round (2403.00409).
+    /// DPO for data with a share of swapped pairs (2403.00409).
     Robust(Robust),
-    /// −log σ(β·(logprob a token, chosen less rejected) − γ), without a look at the reference; β is usually 2 or more (2405.14734).
+    /// −log σ(β·(mean logprob a token, chosen − rejected) − γ), without a reference; β is usually 2
+    /// or more (2405.14734).
     Simpo(Simpo),
-    /// (β·Δ − reward_gap)²: regression to relative rewards, β being 1/η (2404.16767).
+    /// (β·Δ − reward_gap)²: regression to relative rewards, with β = 1/η (2404.16767).
     Rebel,
 }
 
-/// What `robust` takes.
+/// The settings of `robust`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Robust {
-    /// The share of pairs that are the wrong way round, at least 0 and below 0.5.
+    /// The share of swapped pairs, at least 0 and below 0.5.
     #[serde(deserialize_with = "range::below_half")]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 0.5))]
     pub label_smoothing: f64,
@@ -44,11 +46,11 @@ impl Default for Robust {
     }
 }
 
-/// What `simpo` takes.
+/// The settings of `simpo`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Simpo {
-    /// The margin γ that is aimed at, at least 0.
+    /// The target margin γ, at least 0.
     #[serde(deserialize_with = "range::not_negative")]
     #[schemars(range(min = 0.0))]
     pub gamma: f64,
@@ -60,11 +62,11 @@ impl Default for Simpo {
     }
 }
 
-/// What `wpo` takes.
+/// The settings of `wpo`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Wpo {
-    /// The largest factor; null leaves them as they are, as TRL does.
+    /// The largest factor, above 0; `null` for no limit, as in TRL.
     #[serde(deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip: Option<f64>,

@@ -1,6 +1,6 @@
-//! A matrix: one file that is many runs.
+//! A matrix: one file for many runs.
 //!
-//! Knows what a user may write; the points that it comes to are made in `pipeline::matrix`.
+//! Knows the keys; `pipeline::matrix` makes the points.
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -8,17 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use super::Param;
 
-/// Makes the file a sweep: one run for each combination of the axes' values, named for them, all in one command. What runs have in common
-/// is made once.
+/// Makes the file a sweep: one run for each combination of the values of all axes, all in one
+/// command. The name of a run has its values as a suffix. Outputs shared by several runs are made
+/// once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Matrix {
-    /// Combinations that are left out: those that have all of these values.
+    /// Combinations to leave out: all with these values.
     #[serde(default)]
     pub exclude: Vec<IndexMap<String, Param>>,
-    /// Further combinations: of these values, each with all others; an axis that is not named has its param's value.
+    /// Further combinations of these values. Other axes have the value of their param.
     #[serde(default)]
     pub include: Vec<IndexMap<String, Values>>,
-    /// The axes: a param, or `seed`, and the values that it takes.
+    /// The axes: params, or `seed`, each with its values.
     #[serde(flatten)]
     pub axes: IndexMap<String, Vec<Param>>,
 }

@@ -1,22 +1,31 @@
-//! The pipeline file as types: what a user may write, with every default.
+//! The types of the pipeline file, with every default.
 //!
-//! Knows the words, not whether the names in them lead anywhere.
+//! Knows the keys, not the things behind the names.
 
 pub mod engine;
+pub mod evaluate;
+pub mod generate;
 pub mod held_out;
+pub mod hyperparameters;
 pub mod input;
 pub mod lora;
 pub mod loss;
 pub mod matrix;
+pub mod merge;
 pub mod non_finite;
 pub mod operator;
+pub mod optimizer;
 pub mod pair;
 pub mod query;
-pub mod relational;
-pub mod sampling;
+pub mod rank;
+pub mod resources;
+pub mod reward_model;
+pub mod score;
 pub mod select;
+pub mod sft;
+pub mod sql;
 pub mod tracking;
-pub mod training;
+pub mod train;
 
 use std::fmt;
 
@@ -37,33 +46,35 @@ pub struct Spec {
     /// The version of this format: 1. Always the first key.
     #[schemars(extend("const" = 1))]
     pub optune: u32,
-    /// The name of the run and of its folder: letters, digits, `-`, `_` and `.`.
+    /// The name of the run and of its folder: at most 100 letters, digits, `-`, `_` and `.`,
+    /// beginning with a letter or digit.
     #[schemars(extend("pattern" = "^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub name: At<String>,
-    /// What all randomness is drawn from.
+    /// The seed of all random numbers, a whole number of at least 0.
     #[serde(default)]
     pub seed: u64,
-    /// The date that chat templates write as today's, such as `2026-11-23`; only templates that ask for it need one. It is never taken
-    /// from the clock, because a run that is resumed tomorrow would then see other prompts.
+    /// The date for chat templates, such as `2026-11-23`. Only templates with today's date need
+    /// one. It never comes from the clock: a run resumed tomorrow keeps its prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date"))]
     pub date: Option<At<String>>,
-    /// Values that the rest of the file takes in by `${name}`, and `--set name=value` replaces.
+    /// Values for `${name}` in the rest of the file. `--set name=value` replaces one.
     #[serde(default)]
     pub params: IndexMap<String, Param>,
-    /// Values of params, and of the seed, for each of which, and each combination of which, there is a run. None once the file is one run.
+    /// Values of params and of the seed, for a run of every combination. Absent in the file of a
+    /// single run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix: Option<Matrix>,
-    /// What the pipeline reads from outside, by name.
+    /// The outside inputs, by name: tables, models and rewards.
     #[serde(default)]
     pub inputs: IndexMap<Name, Input>,
-    /// Nodes that run once, before the iterations; by the name of what each makes.
+    /// Nodes outside the iterations, which run once before them; each has the name of its output.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub nodes: IndexMap<Name, Node>,
     /// Nodes that run in every iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterate: Option<Iterate>,
-    /// Programs that draw curves of the run as it goes on; it makes no difference to what the run makes.
+    /// Programs with live curves of the run. They never change its outputs.
     #[serde(default, skip_serializing_if = "Tracking::is_off")]
     pub tracking: Tracking,
 }
@@ -75,10 +86,11 @@ pub struct Iterate {
     /// The iterations: `1..N`, both ends included.
     #[schemars(extend("pattern" = r"^1\.\.([0-9]+|\$\{.+\})$"))]
     pub t: At<String>,
-    /// What `name[t-1]` is in the first iteration, for every node that is read so: an input, a node outside `iterate`, or `none`.
+    /// The meaning of `name[t-1]` in the first iteration, for every node read this way: an input, a
+    /// node outside `iterate`, or `none`.
     #[serde(default)]
     pub start: IndexMap<Name, Name>,
-    /// The nodes, by the name of what each makes.
+    /// The nodes; each has the name of its output.
     pub nodes: IndexMap<Name, Node>,
 }
 
@@ -101,7 +113,7 @@ impl fmt::Display for Param {
         match self {
             Self::Boolean(value) => write!(f, "{value}"),
             Self::Integer(value) => write!(f, "{value}"),
-            // With its decimal point or exponent, so that it reads as it was written.
+            // With its decimal point or exponent, as written.
             Self::Number(value) => write!(f, "{value:?}"),
             Self::Text(value) => f.write_str(value),
         }

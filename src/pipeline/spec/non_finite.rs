@@ -1,15 +1,15 @@
-//! What a node does with numbers that are none: NaN, and what is too large for a number.
+//! The reaction of a node to NaN and infinite numbers.
 //!
-//! Knows the choice, not where such numbers come from.
+//! Knows the choice, not the source of such numbers.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What happens where a reward, a loss or a gradient is NaN or infinite, or a reward is null.
+/// The reaction to a reward, loss or gradient that is NaN or infinite, or to a null reward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NonFinite {
-    /// The node fails and says where.
+    /// The node fails and names the row or step.
     #[default]
     Stop,
     /// The response, or the optimizer step, is left out and counted.
@@ -17,7 +17,8 @@ pub enum NonFinite {
 }
 
 impl NonFinite {
-    /// Whether it is the default, which is not written out: so it is part of a fingerprint only where it can matter.
+    /// Whether it is the default. The default is not written out, so fingerprints contain only
+    /// `skip`.
     pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -1,6 +1,6 @@
-//! A node of the pipeline file: one operator with its settings, and the resources it may use.
+//! A node of the pipeline file: one operator with its settings, and its resources.
 //!
-//! Knows which slots an operator has, not what fills them.
+//! Knows the slots of an operator, not the inputs in them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,62 +9,71 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::evaluate::Evaluate;
+use super::generate::Generate;
 use super::lora::Lora;
+use super::merge::Merge;
+use super::optimizer::Optimizer;
 use super::pair::{Pair, Rejected};
-use super::relational::{Merge, Score, Sql};
-use super::sampling::{Evaluate, Generate};
+use super::rank::Rank;
+use super::resources::Resources;
+use super::reward_model::RewardModel;
+use super::score::Score;
 use super::select::Select;
-use super::training::{Optimizer, Rank, RewardModel, Sft, Train};
+use super::sft::Sft;
+use super::sql::Sql;
+use super::train::Train;
 use crate::pipeline::position::Name;
-use crate::pipeline::range;
 use crate::pipeline::slot::Slot;
 
-/// A node as read: exactly one operator, and maybe resources.
+/// A node: exactly one operator, with or without resources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "NodeFields")]
 pub struct Node {
-    /// What the node does.
+    /// The operator.
     #[serde(flatten)]
     pub operator: Operator,
-    /// What it may use; never part of its fingerprint.
+    /// Its resources; never part of its fingerprint.
     #[serde(skip_serializing_if = "Resources::is_default")]
     pub resources: Resources,
 }
 
-/// What a node does, with all its settings.
+/// An operator with all its settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {
-    /// Choose prompts; makes a table of selection.
+    /// Selects prompts; makes a table of selection.
     Select(Select),
-    /// Sample responses; makes a table of responses.
+    /// Samples responses; makes a table of responses.
     Generate(Generate),
-    /// Score responses; makes a table of rewards.
+    /// Scores responses; makes a table of rewards.
     Score(Score),
-    /// Merge new and carried responses; makes a pool.
+    /// Merges new and carried responses; makes a pool.
     Merge(Merge),
-    /// Pair responses; makes a table of pairs.
+    /// Pairs responses; makes a table of pairs.
     Pair(Pair),
-    /// Fill in the pairs' logprobs under the reference; makes a table of pairs. Never written by a user: each `train` brings one along.
+    /// Computes the logprobs of the pairs under the reference; makes a table of pairs. Never
+    /// written by a user: every `train` adds one.
     Reference,
-    /// Train on pairs; makes a model.
+    /// Trains on pairs; makes a model.
     Train(Train),
-    /// Compare with a baseline; makes a table of evaluation.
+    /// Compares with a baseline; makes a table of evaluation.
     Evaluate(Evaluate),
-    /// Imitate demonstrations; makes a model.
+    /// Imitates demonstrations; makes a model.
     Sft(Sft),
-    /// Learn preferences; makes a reward model.
+    /// Learns preferences; makes a reward model.
     RewardModel(RewardModel),
-    /// Rank held-out preferences by a reward model; makes a ranking. Never written by a user: each `reward_model` brings one along.
+    /// Ranks held-out preferences by a reward model; makes a ranking. Never written by a user:
+    /// every `reward_model` adds one.
     Rank(Rank),
-    /// Run a query; makes a table of the user's own.
+    /// Runs a query; makes a table of the user's own.
     Sql(Sql),
 }
 
-/// What a node of the graph gives to others.
+/// The kind of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// A table of the user's own: an input table, or what `sql` makes.
+    /// A table of the user's own: an input table, or the output of `sql`.
     Table,
     /// A table of selection.
     Selection,
@@ -82,12 +91,13 @@ pub enum Output {
     Ranking,
     /// A model: a folder with a checkpoint and a tokenizer.
     Model,
-    /// A way to reward responses; what a node makes of this kind is a folder with a reward model and a tokenizer.
+    /// A reward. As the output of a node it is a folder with a reward model and a tokenizer.
     Reward,
 }
 
 impl Output {
-    /// The name of the table's schema (`responses`, …); none for a user's own table, a model and a reward.
+    /// The name of the table's schema (`responses`, …); none for a user's own table, a model and a
+    /// reward.
     pub fn table_kind(self) -> Option<&'static str> {
         match self {
             Self::Selection => Some("selection"),
@@ -106,12 +116,13 @@ impl Output {
         !matches!(self, Self::Model | Self::Reward)
     }
 
-    /// Whether `found` can stand where this is expected: it is the same, or a user's own table of preferences in the place of pairs.
+    /// Whether `found` fits a slot for this output: it is equal, or it is a user's table of
+    /// preferences in place of pairs.
     pub fn takes(self, found: Self) -> bool {
         self == found || (self == Self::Pairs && found == Self::Table)
     }
 
-    /// What to call it in a sentence.
+    /// Its noun, for messages.
     pub fn noun(self) -> &'static str {
         match self {
             Self::Table => "a table",
@@ -147,7 +158,7 @@ impl Operator {
         }
     }
 
-    /// What the operator makes.
+    /// The kind of its output.
     pub fn output(&self) -> Output {
         match self {
             Self::Select(_) => Output::Selection,
@@ -163,7 +174,7 @@ impl Operator {
         }
     }
 
-    /// The adapter that it trains, if it does not train the weights.
+    /// The settings of its adapter, if it trains one instead of the weights.
     pub fn lora(&self) -> Option<&Lora> {
         match self {
             Self::Train(train) => train.lora.as_ref(),
@@ -172,7 +183,7 @@ impl Operator {
         }
     }
 
-    /// What a node that trains updates its weights by.
+    /// The optimizer of a training operator.
     pub fn optimizer(&self) -> Option<&Optimizer> {
         match self {
             Self::Train(train) => Some(&train.optimizer),
@@ -182,7 +193,8 @@ impl Operator {
         }
     }
 
-    /// The slots that the user filled: slot, name as written, and what must stand there. Tables of `sql` are not among them.
+    /// The filled slots of the file: slot, name as written, and the expected output. Without the
+    /// tables of `sql`.
     pub fn slots(&self) -> Vec<(Slot, &Name, Output)> {
         let slots: Vec<(Slot, Option<&Name>, Output)> = match self {
             Self::Select(s) => vec![
@@ -227,7 +239,8 @@ impl Operator {
         slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
     }
 
-    /// Whether the output depends on seed and iteration: on draws, on a random order, or on the iteration responses are sampled_iteration in.
+    /// Whether the output depends on seed and iteration: by random draws, a random order, or the
+    /// iteration of its responses.
     pub fn draws(&self) -> bool {
         match self {
             Self::Select(select) => select.draws(),
@@ -238,14 +251,17 @@ impl Operator {
         }
     }
 
-    /// Whether a model's chat template may be used, so that the date it writes counts.
+    /// Whether the operator can use a chat template; then the date is one of its settings.
     pub fn converses(&self) -> bool {
         !matches!(self, Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Evaluate(_) | Self::Sql(_))
     }
 
-    /// The settings that decide what the operator makes from its inputs, every default written out; no names of inputs, no resources.
+    /// The settings for the fingerprint, every default written out; without names of inputs and
+    /// without resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
-        let written = serde_json::to_value(self).unwrap_or_default();
+        let written = serde_json::to_value(self);
+        debug_assert!(written.is_ok(), "settings are numbers, strings and maps with string keys");
+        let written = written.unwrap_or_default();
         let settings = written.get(self.name()).and_then(Value::as_object).cloned().unwrap_or_default();
         let is_slot = |key: &str, value: &Value| match Slot::from_name(key) {
             // A share is a setting; a table is an input.
@@ -254,7 +270,7 @@ impl Operator {
             None => false,
         };
         let mut settings: BTreeMap<String, Value> = settings.into_iter().filter(|(key, value)| !is_slot(key, value)).collect();
-        // Where a server is and how it is asked changes nothing about what it serves.
+        // The address of a server and its limits have no effect on the responses.
         if let Some(engine) = settings.get_mut("engine") {
             *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();
         }
@@ -262,75 +278,24 @@ impl Operator {
     }
 }
 
-/// What a node may use. Never part of its fingerprint: it changes how fast an output is made, not what it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Resources {
-    /// Where tensors live.
-    pub device: Device,
-    /// Sequences that go through the model at once; the operator's choice when left out. On the processor a reference takes one at a time.
-    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub batch_size: Option<u32>,
-    /// Pairs (or demonstrations) in one backward pass; gradients are added up to the settings' `batch_size`.
-    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub micro_batch_size: Option<u32>,
-    /// Less memory for more work in a training node on the CPU: layers are computed again on the way back instead of being kept. The same result, bit for bit.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub gradient_checkpointing: bool,
-    /// Memory that a node with a model may take on the CPU, in 10⁹ bytes; what is free when the run begins when left out. Fewer responses or pairs then go
-    /// through the model together, with the same result; where not even one fits, the run does not begin.
-    #[serde(deserialize_with = "range::optional_positive", skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub memory_gb: Option<f64>,
-    /// Input rows (prompts, for `generate`) in one part, the unit of what a kill can lose.
-    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub rows_per_part: Option<u32>,
-    /// Optimizer steps between two checkpoints of a training node.
-    #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub checkpoint_every: Option<u32>,
-}
-
-impl Resources {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// Where tensors live.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Device {
-    /// A GPU where there is one and the program was built for it, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// An NVIDIA GPU.
-    Cuda,
-}
-
-/// A node: exactly one operator, and maybe `resources`.
+/// A node: exactly one operator, with or without `resources`.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Node", extend("minProperties" = 1, "maxProperties" = 2))]
 pub(super) struct NodeFields {
-    /// Which prompts get new responses.
+    /// Selects prompts for new responses.
     select: Option<Select>,
-    /// Responses of a policy to prompts.
+    /// Samples responses of a policy.
     generate: Option<Generate>,
     /// A reward for every response.
     score: Option<Score>,
-    /// New responses, and old ones of the prompts that got none.
+    /// Merges new responses with old ones of the other prompts.
     merge: Option<Merge>,
     /// A chosen and a rejected response of each prompt.
     pair: Option<Pair>,
     /// A policy trained on pairs.
     train: Option<Train>,
-    /// A policy against a baseline, on held-out prompts.
+    /// Compares a policy with a baseline on held-out prompts.
     evaluate: Option<Evaluate>,
     /// A policy trained to imitate demonstrations.
     sft: Option<Sft>,
@@ -338,7 +303,7 @@ pub(super) struct NodeFields {
     reward_model: Option<RewardModel>,
     /// A table of your own, from one query.
     sql: Option<Sql>,
-    /// What the node may use; never part of its fingerprint.
+    /// The resources of the node; never part of its fingerprint.
     resources: Option<Resources>,
 }
 

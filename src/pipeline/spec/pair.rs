@@ -1,6 +1,7 @@
-//! Which responses make a pair, and how much it counts. The formulas are at the files of these names in `operators::pair`.
+//! `pair`: the two responses of a pair, and its weight. The formulas are in `operators::pair`, in
+//! files of these names.
 //!
-//! Knows what a user may write, not how pairs are made.
+//! Knows the keys of the operator, not how it runs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,30 +9,32 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
-/// A chosen (highest reward) and a rejected response for every prompt of a pool with responses whose rewards differ.
+/// A pair of a chosen response (highest reward) and a rejected one for every prompt of a pool.
+/// Prompts with equal rewards for all responses make no pair.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
     /// The pool to take responses from.
     pub pool: Name,
-    /// Which of the responses that are rewarded less than the chosen one is rejected.
+    /// The rejected response, among all with a lower reward than the chosen one.
     #[serde(default, skip_serializing_if = "Rejected::is_default")]
     pub rejected: Rejected,
-    /// How much each pair counts in the loss.
+    /// The weight of each pair in the loss.
     #[serde(default)]
     pub weight: Weight,
 }
 
-/// Which response is rejected.
+/// The rejected response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rejected {
-    /// The one that was rewarded least.
+    /// The response with the lowest reward.
     #[default]
     Worst,
-    /// One drawn from the seed.
+    /// A response drawn from the seed.
     Random,
-    /// The one whose reward is nearest to two standard deviations below the mean (2502.16825): with many responses the very worst teach little.
+    /// The response with the reward nearest to two standard deviations below the mean (2502.16825):
+    /// among many responses the very worst teach little.
     TwoSigma,
 }
 
@@ -41,20 +44,21 @@ impl Rejected {
     }
 }
 
-/// A pair's weight: made from its reward_gap by `kind`, then normalized, then clipped.
+/// The weight of a pair: computed from its reward gap by `kind`, then normalized, then clipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Weight {
-    /// How the weight follows from the gap. The paper leaves the exact form open.
+    /// The formula of the weight. The paper leaves the exact form open.
     pub kind: WeightKind,
-    /// What the gap is multiplied by first: the paper's β₂. Above 0.
+    /// The factor of the gap, above 0: the paper's β₂.
     #[serde(default = "whole", deserialize_with = "range::positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub gap_scale: f64,
-    /// What the weights are divided by.
+    /// The divisor of the weights.
     #[serde(default)]
     pub normalize: Normalize,
-    /// The largest weight; none leaves them as they are.
+    /// The largest weight, above 0. Larger weights are clipped to it. `null`, the default, for no
+    /// limit.
     #[serde(default, deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip: Option<f64>,
@@ -70,7 +74,7 @@ fn whole() -> f64 {
     1.0
 }
 
-/// How a weight follows from the reward_gap.
+/// The formula of a weight, from the reward gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightKind {
@@ -80,11 +84,12 @@ pub enum WeightKind {
     Linear,
     /// σ(gap_scale · reward_gap).
     Sigmoid,
-    /// 1 / (1 + gap_scale · reward_gap): the close pairs count most; the opposite of the paper's choice, to compare with.
+    /// 1 / (1 + gap_scale · reward_gap): close pairs count most. The opposite of the paper's
+    /// choice, for comparison.
     Inverse,
 }
 
-/// What weights are divided by.
+/// The divisor of the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalize {

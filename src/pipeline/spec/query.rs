@@ -1,6 +1,6 @@
-//! SQL that a user writes, in place or in a file of its own.
+//! SQL from the user, in the pipeline file or in a file of its own.
 //!
-//! Knows where the text is, not what it means.
+//! Knows the place of the text, not its meaning.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -10,19 +10,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::pipeline::position::{At, Span};
 
-/// An SQL query: the text itself, or the path of a file that ends in `.sql` (until checked, when the file's text takes its place).
+/// An SQL query: the text, or the path of a file with the extension `.sql`. The check of the
+/// pipeline replaces the path by the text of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// What the file says: a path or the text.
+    /// The value in the pipeline file: a path or the text.
     pub written: String,
     /// The text, once known.
     pub text: String,
-    /// Where it is written in the pipeline file.
+    /// Its position in the pipeline file.
     pub span: Span,
 }
 
 impl Query {
-    /// The file to read the text from, if the query is not written in place.
+    /// The path of the file, unless the value is the text.
     pub fn path(&self) -> Option<&Path> {
         let written = self.written.trim();
         let mut words = written.split_whitespace();

@@ -1,6 +1,7 @@
-//! Which prompts get new responses. The formula of each strategy is at the file of its name in `operators::select`.
+//! `select`: the prompts with new responses. The formulas are in `operators::select`, at each
+//! strategy.
 //!
-//! Knows what a user may write, not how prompts are ranked.
+//! Knows the keys of the operator, not the ranking.
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
@@ -8,34 +9,41 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
-/// Which prompts get new responses: all of them in the first iteration, later the first ceil(ratio·N) by `strategy`.
+/// The prompts for new responses: all in the first iteration, later the first ceil(ratio·N) by
+/// `strategy`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Select {
     /// The table of prompts to choose from.
     pub prompts: Name,
-    /// The pool whose rewards rank the prompts, usually `pool[t-1]`; or a table of your own with the columns prompt_id and reward. Needed unless the strategy is `all`; `none` at t = 1 selects every prompt.
+    /// The pool to rank prompts by, usually `pool[t-1]`, or a table of your own with the columns
+    /// `prompt_id` and `reward`. Required for every strategy except `all`. A start from `none`
+    /// selects every prompt at t = 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<Name>,
-    /// The last iteration's selection, usually `selection[t-1]`, which `reward_gain` compares with; for no other strategy.
+    /// The selection of the previous iteration, usually `selection[t-1]`. Required by
+    /// `reward_gain`, refused by all other strategies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Name>,
-    /// How prompts are chosen. OPTune's is `lowest_reward`; its control Rdm_ρ is `random`.
+    /// The selection strategy, a name or a name with settings. OPTune's is `lowest_reward`; its
+    /// control Rdm_ρ is `random`.
     #[serde(default)]
     pub strategy: Strategy,
-    /// The statistic of a prompt's rewards that it is ranked by. The paper's abstract leaves it open.
+    /// The statistic of the rewards of a prompt, as its rank. The paper's abstract leaves it open.
     #[serde(default)]
     pub rank_by: RankBy,
-    /// The selection ratio ρ, above 0 and at most 1: the share of prompts that get new responses. 1 is the paper's baseline.
+    /// The selection ratio ρ, above 0 and at most 1: the share of prompts with new responses. 1 is
+    /// the paper's baseline.
     #[serde(default = "whole", deserialize_with = "range::share")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub ratio: f64,
-    /// What the ratio is multiplied by from the third iteration on, each time again: ρ_t = ratio · ratio_decay^(t − 2). 1 leaves it as it is.
+    /// The factor of the ratio in every iteration from the third on, above 0 and at most 1: ρ_t =
+    /// ratio · ratio_decay^(t − 2). 1 for a constant ratio.
     #[serde(default = "whole", deserialize_with = "range::share", skip_serializing_if = "is_whole")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub ratio_decay: f64,
-    /// In how many iterations a response may be used, at most: a prompt whose responses were sampled so many iterations ago is selected whatever
-    /// the strategy says of it, even beyond the ratio.
+    /// The most iterations with the same response, at least 1. Prompts with older responses are
+    /// always selected, whatever the strategy and even beyond the ratio. No limit by default.
     #[serde(default, deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_age: Option<u32>,
@@ -57,7 +65,7 @@ impl Default for Select {
 }
 
 impl Select {
-    /// Whether the same prompts and pool may give another selection with another seed or in another iteration.
+    /// Whether the selection depends on the seed or the iteration besides prompts and pool.
     pub fn draws(&self) -> bool {
         matches!(self.strategy, Strategy::Random | Strategy::SkipUninformative(_)) || self.ratio_decay < 1.0 || self.max_age.is_some()
     }
@@ -71,38 +79,42 @@ fn is_whole(number: &f64) -> bool {
     *number == whole()
 }
 
-/// How prompts are chosen: a name, or a name with settings, `{ band: { low: 0.2, high: 0.8 } }`. Prompts that have no reward yet come
-/// first, since nothing is known of them.
+/// The selection strategy: a name, or a name with settings, `{ band: { low: 0.2, high: 0.8 } }`.
+/// Prompts without a reward always come first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(transform = or_bare_name)]
 pub enum Strategy {
-    /// The prompts whose responses were rewarded least: OPTune (2406.07657).
+    /// The prompts with the lowest rewards: OPTune (2406.07657).
     #[default]
     LowestReward,
-    /// The prompts whose responses were rewarded most: the opposite, to compare with.
+    /// The prompts with the highest rewards: the opposite, for comparison.
     HighestReward,
-    /// Prompts drawn from the seed, without a look at rewards: the paper's Rdm_ρ.
+    /// Prompts drawn from the seed, independent of rewards: the paper's Rdm_ρ.
     Random,
     /// Every prompt, whatever the ratio.
     All,
-    /// The prompts whose rewards rose most when they were last regenerated, if that was in the last iteration.
+    /// The prompts with the largest rise of the reward at their last regeneration, if this was in
+    /// the previous iteration.
     RewardGain,
     /// As `lowest_reward`, without the hardest ones.
     DropHardest(DropHardest),
-    /// As `lowest_reward`, of the prompts whose rewards lie in a band; fewer than the ratio asks for where there are no more.
+    /// As `lowest_reward`, among prompts with rewards in a band. A small band gives fewer prompts
+    /// than the ratio.
     Band(Band),
-    /// The prompts whose rewards are lowest for their group, in standard deviations from the group's mean.
+    /// The prompts with the lowest rewards in their group, in standard deviations from the mean of
+    /// the group.
     ZScore(ZScore),
-    /// As `lowest_reward`, without most of the prompts whose responses are all rewarded alike, which make no pair (after GRESO, 2506.02177).
+    /// As `lowest_reward`, without most of the prompts with equal rewards for all responses: these
+    /// make no pair (after GRESO, 2506.02177).
     SkipUninformative(SkipUninformative),
 }
 
-/// What `drop_hardest` takes.
+/// The settings of `drop_hardest`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DropHardest {
-    /// The share of all prompts, those of lowest reward, that is left out; at least 0 and below 1.
+    /// The share of all prompts to leave out, from the lowest reward; at least 0 and below 1.
     #[serde(deserialize_with = "range::fraction")]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub share: f64,
@@ -114,23 +126,23 @@ impl Default for DropHardest {
     }
 }
 
-/// What `band` takes.
+/// The settings of `band`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Band {
-    /// The lowest statistic in the band; none leaves it open.
+    /// The lowest statistic in the band; `null`, the default, for no limit.
     #[serde(deserialize_with = "range::optional_finite")]
     pub low: Option<f64>,
-    /// The highest statistic in the band; none leaves it open.
+    /// The highest statistic in the band; `null`, the default, for no limit.
     #[serde(deserialize_with = "range::optional_finite")]
     pub high: Option<f64>,
 }
 
-/// What `z_score` takes.
+/// The settings of `z_score`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ZScore {
-    /// The column of the prompts that says to which group one belongs; those without a value are a group of their own.
+    /// The column of the prompts with their group. Prompts without a value are one group.
     pub group: String,
 }
 
@@ -140,11 +152,12 @@ impl Default for ZScore {
     }
 }
 
-/// What `skip_uninformative` takes.
+/// The settings of `skip_uninformative`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SkipUninformative {
-    /// The share of such prompts that may be selected all the same, drawn from the seed in every iteration; at least 0 and below 1.
+    /// The share of these prompts to select anyway, drawn from the seed in every iteration; at
+    /// least 0 and below 1.
     #[serde(deserialize_with = "range::fraction")]
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub explore: f64,

@@ -1,62 +1,63 @@
-//! Where the numbers of a run are shown besides its tables.
+//! Tracking: displays of a run besides its tables.
 //!
-//! Knows what a user may write about it, not what is shown. Never part of any fingerprint.
+//! Knows the keys, not the displayed numbers. Never part of a fingerprint.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::error::Fault;
+use crate::pipeline::error::Diagnostic;
 use crate::pipeline::position::{At, Span};
 
-/// Programs that draw curves of a run as it goes on. They change nothing about it: what they are given is read from its tables.
+/// Programs with live curves of a run. They only read its tables and never change its outputs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tracking {
-    /// Whether event files for TensorBoard are written to `runs/<name>/tensorboard`.
+    /// Whether to write event files for TensorBoard to `runs/<name>/tensorboard`.
     #[serde(default)]
     pub tensorboard: bool,
-    /// An MLflow server that is told; one that is down does not stop the run.
+    /// An MLflow server to send metrics to. An unreachable server does not stop the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mlflow: Option<Mlflow>,
 }
 
-/// An MLflow tracking server. A token, or a user and a password, come from MLflow's own variable MLFLOW_TRACKING_TOKEN, as a token.
+/// An MLflow tracking server. A token comes from MLflow's own variable MLFLOW_TRACKING_TOKEN; a
+/// user with a password needs a token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mlflow {
     /// The server's address, such as `http://localhost:5000`.
     pub uri: At<String>,
-    /// The experiment that the run belongs to; made where there is none of this name.
+    /// The experiment of the run; created if it does not exist.
     #[serde(default = "experiment")]
     pub experiment: At<String>,
 }
 
 impl Tracking {
-    /// Whether nothing is shown.
+    /// Whether tracking is off.
     pub fn is_off(&self) -> bool {
         !self.tensorboard && self.mlflow.is_none()
     }
 
-    /// Checks what is no address or no name.
-    pub(in crate::pipeline) fn check(&self) -> Result<(), Fault> {
+    /// Checks the address and the name.
+    pub(in crate::pipeline) fn check(&self) -> Result<(), Diagnostic> {
         let Some(Mlflow { uri, experiment }) = &self.mlflow else { return Ok(()) };
         let rest = uri.value.strip_prefix("http://").or_else(|| uri.value.strip_prefix("https://"));
         let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
         if host.is_empty() {
             let found = &uri.value;
-            return Err(Fault::at(uri.span, format!("expected an address such as http://localhost:5000, found \"{found}\"")));
+            return Err(Diagnostic::at(uri.span, format!("expected an address such as http://localhost:5000, found \"{found}\"")));
         }
         if host.contains('@') {
-            // The address is written into the run folder, and so would be the password.
+            // The address is written into the run folder, with a password in it.
             let problem = "expected an address without user and password; put a token into the variable MLFLOW_TRACKING_TOKEN instead";
-            return Err(Fault::at(uri.span, problem));
+            return Err(Diagnostic::at(uri.span, problem));
         }
         if uri.value.contains(['?', '#']) {
-            return Err(Fault::at(uri.span, format!("expected an address without \"?\" and \"#\", found \"{}\"", uri.value)));
+            return Err(Diagnostic::at(uri.span, format!("expected an address without \"?\" and \"#\", found \"{}\"", uri.value)));
         }
         let name = experiment.value.trim();
         if name.is_empty() || name.contains(['\'', '"', '`', '\n']) {
-            return Err(Fault::at(experiment.span, format!("expected a name without quotes, found {:?}", experiment.value)));
+            return Err(Diagnostic::at(experiment.span, format!("expected a name without quotes, found {:?}", experiment.value)));
         }
         Ok(())
     }

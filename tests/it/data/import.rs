@@ -228,7 +228,7 @@ fn the_same_random_rows_are_the_same_from_every_format() {
                 let name = path.file_name().unwrap().to_string_lossy().into_owned();
                 let found =
                     imported(folder.path(), &format!("table: {name}"), Use::Preferences).unwrap_or_else(|error| panic!("{name}: {error}"));
-                let found = (rows(&found.batches), Preferences::read("data", found.batches).unwrap());
+                let found = (rows(&found.batches), Preferences::from_batches("data", found.batches).unwrap());
                 assert_eq!(found.1.len() as u64, count);
                 match &expected {
                     None => expected = Some(found),
@@ -294,12 +294,12 @@ fn several_pairs_of_a_prompt_are_told_apart_whatever_their_order() {
         ];
         order.iter().map(|index| all[*index].clone()).collect()
     };
-    let read = |order: &[usize]| Preferences::read("data", vec![batch(&rows(order))]).unwrap();
+    let read = |order: &[usize]| Preferences::from_batches("data", vec![batch(&rows(order))]).unwrap();
     let ids: Vec<String> = read(&[0, 1, 2]).iter().map(|row| format!("{} {} {}", row.id, row.chosen, row.rejected)).collect();
     assert_eq!(ids, ["o d c", "p a b", "p#2 a c"]);
     assert_eq!(read(&[0, 1, 2]), read(&[2, 1, 0]));
     let taken = json!({"prompt_id": "p#2", "prompt": "q", "chosen": "d", "rejected": "c"});
-    let error = Preferences::read("data", vec![batch(&[rows(&[0, 1]), vec![taken]].concat())]).err().unwrap().to_string();
+    let error = Preferences::from_batches("data", vec![batch(&[rows(&[0, 1]), vec![taken]].concat())]).err().unwrap().to_string();
     assert!(error.starts_with("table data: \"p#2\" is the id of one prompt and the name of a further pair"), "{error}");
 }
 
@@ -325,7 +325,7 @@ fn real_files_come_in_as_they_are() {
             assert_eq!((&ours["role"], &ours["content"]), (&json!(role), &theirs["value"]));
         }
     }
-    assert_eq!(Preferences::read("data", found.batches).unwrap().len(), 300);
+    assert_eq!(Preferences::from_batches("data", found.batches).unwrap().len(), 300);
     let mapped = data("gsm8k_test.jsonl") + ", map: { prompt: question, reference_answer: answer }";
     let found = imported(folder.path(), &mapped, Use::Prompts).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((found.dataset_format, found.rows()), (Some(DatasetFormat::Rows), 1319));
@@ -333,5 +333,5 @@ fn real_files_come_in_as_they_are() {
     let found = imported(folder.path(), &data("ifeval_prompts.jsonl"), Use::Prompts).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((found.dataset_format, found.rows()), (Some(DatasetFormat::Rows), 541));
     assert_eq!(rows(&found.batches)[0]["kwargs"][1]["num_highlights"], 3);
-    assert_eq!(Prompts::read("data", found.batches).unwrap().len(), 541);
+    assert_eq!(Prompts::from_batches("data", found.batches).unwrap().len(), 541);
 }

@@ -25,7 +25,7 @@ fn csv(delimiter: u8, header: bool, columns: &[(&str, ColumnType)]) -> InputForm
 fn csv_with_a_header_and_inferred_types() {
     let space = Space::new();
     let path = file(&space, "a.csv", "prompt,score,n\n\"one, two\",0.5,1\nthree,,2\n");
-    let batches = read_input(&InputFormat::of_path(&path).unwrap(), &path).unwrap();
+    let batches = read_input(&InputFormat::from_path(&path).unwrap(), &path).unwrap();
     assert_eq!(batches[0].column_by_name("prompt").unwrap().as_string::<i32>().value(0), "one, two");
     assert_eq!(batches[0].column_by_name("score").unwrap().as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(0.5), None]);
     assert_eq!(batches[0].column_by_name("n").unwrap().as_primitive::<Int64Type>().values(), &[1, 2]);
@@ -81,7 +81,7 @@ fn errors_name_the_file_and_the_line() {
     says(&csv(b',', true, &[("a", ColumnType::Integer)]), &file(&space, "d.csv", "a\n1\nx\n"), &["d.csv:3: ", "'x'"]);
     says(&InputFormat::Parquet, &file(&space, "e.parquet", "no parquet at all"), &["e.parquet: "]);
     says(&InputFormat::Parquet, &space.path().join("none.parquet"), &["cannot read", "none.parquet"]);
-    assert_eq!(InputFormat::of_path(&space.path().join("x.txt")), None);
+    assert_eq!(InputFormat::from_path(&space.path().join("x.txt")), None);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn empty_files_are_tables_without_rows() {
 fn a_fingerprint_is_of_contents_and_names_not_of_places() {
     let space = Space::new();
     let path = file(&space, "a.csv", "a\n1\n");
-    assert_eq!(fingerprint_of(&path).unwrap(), Fingerprint::of(b"a\n1\n"));
+    assert_eq!(fingerprint_of(&path).unwrap(), Fingerprint::from_contents(b"a\n1\n"));
     let model = |name: &str, config: &str, weights: &str| {
         let folder = space.path().join(name);
         fs::create_dir_all(folder.join("inner")).unwrap();
@@ -115,5 +115,5 @@ fn a_fingerprint_is_of_contents_and_names_not_of_places() {
     fs::create_dir(&empty).unwrap();
     assert!(fingerprint_of(&empty).unwrap_err().to_string().contains("expected files, found an empty folder"));
     assert!(fingerprint_of(&space.path().join("none")).is_err());
-    assert_eq!(read_input(&InputFormat::of_path(&path).unwrap(), &path).unwrap()[0].schema().field(0).data_type(), &DataType::Int64);
+    assert_eq!(read_input(&InputFormat::from_path(&path).unwrap(), &path).unwrap()[0].schema().field(0).data_type(), &DataType::Int64);
 }

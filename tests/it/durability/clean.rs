@@ -91,7 +91,7 @@ fn what_is_kept_for_a_model_goes_when_no_run_reads_that_model() {
     let lock = space.lock("run");
     make_table(&lock, &OutputKey::table("pool", Some(1)), 0.5, 9).unwrap();
     // The input of every recipe here, and another one.
-    let (read, unread) = (Fingerprint::of(b"fresh"), Fingerprint::of(b"gone"));
+    let (read, unread) = (Fingerprint::from_contents(b"fresh"), Fingerprint::from_contents(b"gone"));
     for of in [&read, &unread] {
         lock.memo().add(TableKind::Logprobs, of, &logprobs::batch(&logprob_rows(&mut Draw(1), 3))).unwrap();
     }

@@ -39,7 +39,7 @@ fn sorted(seeds: &[u64]) -> Vec<logprobs::Row> {
 #[test]
 fn what_one_run_keeps_another_finds() {
     let space = Space::new();
-    let (of, other) = (Fingerprint::of(b"one"), Fingerprint::of(b"other"));
+    let (of, other) = (Fingerprint::from_contents(b"one"), Fingerprint::from_contents(b"other"));
     assert_eq!(kept(&space.lock("first"), &of), (Vec::new(), Vec::new()));
     keep(&space.lock("first"), &of, 1).unwrap();
     keep(&space.lock("first"), &of, 2).unwrap();
@@ -56,7 +56,7 @@ fn what_one_run_keeps_another_finds() {
 
 #[test]
 fn killed_after_any_step_a_part_is_whole_or_not_there() {
-    let of = Fingerprint::of(b"one");
+    let of = Fingerprint::from_contents(b"one");
     for steps in 0.. {
         let space = Space::new();
         keep(&space.lock("run"), &of, 1).unwrap();
@@ -75,7 +75,7 @@ fn killed_after_any_step_a_part_is_whole_or_not_there() {
 #[test]
 fn many_runs_may_add_at_once() {
     let space = Space::new();
-    let of = Fingerprint::of(b"one");
+    let of = Fingerprint::from_contents(b"one");
     std::thread::scope(|scope| {
         for run in 0..4 {
             let (space, of) = (&space, &of);
@@ -93,7 +93,7 @@ fn many_runs_may_add_at_once() {
 
 #[test]
 fn a_part_that_is_not_what_was_written_is_set_aside() {
-    let of = Fingerprint::of(b"one");
+    let of = Fingerprint::from_contents(b"one");
     let folder = |space: &Space| space.runs().root().join(".cache/logprobs").join(of.as_str());
     let only_part = |space: &Space| fs::read_dir(folder(space)).unwrap().next().unwrap().unwrap().path();
     for cut in [None, Some(0), Some(50)] {

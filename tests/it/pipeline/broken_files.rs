@@ -25,8 +25,8 @@ fn broken_files_are_told_what_is_wrong_and_where() {
         let expected = expected.unwrap_or_else(|| panic!("{name}: expected its error in the first line, as a comment"));
         let found = match Pipeline::load(&path, &[]).and_then(|pipeline| pipeline.graph(folder.path())) {
             Ok(_) => "no error".to_string(),
-            Err(error) if error.span.line == 0 => error.message,
-            Err(error) => format!("{}:{} {}", error.span.line, error.span.column, error.message),
+            Err(error) if error.span().line == 0 => error.message().to_string(),
+            Err(error) => format!("{}:{} {}", error.span().line, error.span().column, error.message()),
         };
         if found != expected {
             wrong += &format!("{name}\n  expected {expected}\n  found    {found}\n");

@@ -1,8 +1,13 @@
 //! A failing node stops only the nodes that need it. The error names the place and the way on.
 
+use std::collections::BTreeMap;
 use std::fs;
 
+use optune::store::{OutputKey, Runs};
+use optune::tables::{TableKind, pairs};
+
 use crate::fixtures::files::copy_folder;
+use crate::fixtures::store::locked;
 use crate::fixtures::workspace::Workspace;
 
 /// Two independent lines: the first one's model gives logits that are not numbers.
@@ -58,4 +63,32 @@ fn a_node_that_fails_leaves_those_that_do_not_need_it_finished() {
     for node in ["broken", "nothing", "neither", "answers", "scores", "pool"] {
         assert_eq!(done(node), 1, "{node}");
     }
+}
+
+#[test]
+fn an_impossible_state_is_reported_as_a_bug() {
+    let workspace = Workspace::new();
+    workspace.succeed(&["run", "pipeline.yaml", "--set", "iterations=1"]);
+    // Pairs without the logprobs that training needs: the program never writes such a table.
+    let key = OutputKey::table("policy_pairs", Some(1));
+    let run = Runs::open(workspace.path("runs")).unwrap().run("small").unwrap();
+    let recipe = run.manifest(&key).unwrap().unwrap().recipe;
+    let batches = run.read_table(&key, Some(TableKind::Pairs)).unwrap();
+    let mut rows: Vec<pairs::Row> = batches.iter().flat_map(|batch| pairs::rows(batch).unwrap()).collect();
+    for row in &mut rows {
+        row.reference_logprob_chosen = None;
+        row.reference_logprob_rejected = None;
+    }
+    for removed in ["runs/.cache", "runs/small/tables/policy_pairs", "runs/small/models/policy"] {
+        fs::remove_dir_all(workspace.path(removed)).unwrap();
+    }
+    let lock = locked(&run).unwrap();
+    let mut writer = lock.write_table(&key, &recipe, Some(TableKind::Pairs), rows.len(), rows.len()).unwrap();
+    writer.commit(0, &pairs::batch(&rows)).unwrap();
+    writer.finish(BTreeMap::new()).unwrap();
+    drop(lock);
+
+    let said = workspace.fail(&["run", "pipeline.yaml", "--set", "iterations=1"], 1);
+    assert!(said.contains("policy[1]: internal error in operators::train: pair of prompt p-"), "{said}");
+    assert!(said.contains(": no reference logprob; this is a bug in optune, please report it"), "{said}");
 }

@@ -279,7 +279,7 @@ fn no_text_makes_it_panic() {
         }
         let text = String::from_utf8_lossy(&bytes);
         if let Err(error) = Pipeline::read("test.yaml", &text, &[]).and_then(|pipeline| pipeline.graph(folder.path())) {
-            assert!(!error.message.is_empty() && !error.to_string().is_empty());
+            assert!(!error.message().is_empty() && !error.to_string().is_empty());
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
-use optune::operators::select::{self, POOL, Question, Quota};
+use optune::operators::select::{self, POOL_QUERY, Quota, SelectionParameters};
 use optune::operators::support::rng::Stream;
 use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
@@ -99,9 +99,9 @@ fn selected(
     let row =
         |(prompt_id, score): (&String, &f64)| selection::Row { prompt_id: prompt_id.clone(), score: Some(*score), rank: 1, selected: true };
     session.register_batches("previous", cut(&selection::batch(&before.iter().map(row).collect::<Vec<_>>()), length)).unwrap();
-    let quota = Quota::of(settings, asked.len(), ITERATION, true);
-    let question = Question { settings, quota, stream, pool: POOL };
-    let walk = select::rows(&session, &ranking, question, || PromptGroups::of_rows(slices)).unwrap();
+    let quota = Quota::new(settings, asked.len(), ITERATION, true);
+    let parameters = SelectionParameters { settings, quota, stream, pool_query: POOL_QUERY };
+    let walk = select::rows(&session, &ranking, parameters, || PromptGroups::new(slices)).unwrap();
     selection::rows(&whole(TableKind::Selection, walk)).unwrap()
 }
 
@@ -278,7 +278,7 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
         session.register_batches("responses", cut(&responses::batch(&answered), length)).unwrap();
         session.register_batches("carried", cut(&pool::batch(&old), length)).unwrap();
         let found =
-            pool::rows(&whole(TableKind::Pool, merge::rows(&session, true, keep_best, PromptGroups::of_rows(slices)).unwrap())).unwrap();
+            pool::rows(&whole(TableKind::Pool, merge::rows(&session, true, keep_best, PromptGroups::new(slices)).unwrap())).unwrap();
         assert_eq!(found, expected.into_values().flatten().collect::<Vec<_>>());
         let lost = carried.iter().find(|(id, rewards)| !rewards.is_empty() && found.iter().all(|row| row.prompt_id != **id));
         assert_eq!(lost, None);
@@ -295,7 +295,7 @@ fn pair_makes_one_pair_of_each_prompt_whose_rewards_differ() {
         let settings = Pair { rejected, weight: Weight { kind, gap_scale, normalize, clip }, ..Pair::default() };
         let (rows, session, stream) = (pool_rows(&prompts), Session::new().unwrap(), Stream { seed: 9, iteration: 3 });
         session.register_batches("pool", cut(&pool::batch(&rows), length)).unwrap();
-        let walk = pair::rows(&session, &settings, stream, || PromptGroups::of_rows(slices)).unwrap();
+        let walk = pair::rows(&session, &settings, stream, || PromptGroups::new(slices)).unwrap();
         let found = pairs::rows(&whole(TableKind::Pairs, walk)).unwrap();
         let differ = prompts.iter().filter(|(_, rewards)| score(rewards, RankBy::Gap).is_some_and(|gap| gap > 0.0));
         assert_eq!(found.iter().map(|pair| &pair.prompt_id).collect::<Vec<_>>(), differ.map(|(id, _)| id).collect::<Vec<_>>());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use optune::operators::select::{self, POOL, Question, Quota};
+use optune::operators::select::{self, POOL_QUERY, Quota, SelectionParameters};
 use optune::operators::support::rng::Stream;
 use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
@@ -120,7 +120,7 @@ fn merge_gives_what_its_sql_says() {
         session.register_batches("carried", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
         for (carried, keep_best) in [(true, false), (true, true), (false, false), (false, true)] {
             for rows in SLICES {
-                let walk = merge::rows(&session, carried, keep_best, PromptGroups::of_rows(rows)).unwrap();
+                let walk = merge::rows(&session, carried, keep_best, PromptGroups::new(rows)).unwrap();
                 assert_same(TableKind::Pool, walk, &session, &merge::sql(carried, keep_best));
             }
         }
@@ -143,7 +143,7 @@ fn pair_gives_what_its_sql_says() {
                     let weight = Weight { kind, gap_scale: 1.3, normalize, clip };
                     let settings = Pair { rejected, weight, ..Pair::default() };
                     for rows in [1, 3, 1 << 20] {
-                        let walk = pair::rows(&session, &settings, stream, || PromptGroups::of_rows(rows)).unwrap();
+                        let walk = pair::rows(&session, &settings, stream, || PromptGroups::new(rows)).unwrap();
                         assert_same(TableKind::Pairs, walk, &session, &pair::sql(&settings));
                     }
                 }
@@ -211,9 +211,9 @@ fn select_gives_what_its_sql_says() {
                     session.register_batches("prompts", cut(&mut draw, &prompts)).unwrap();
                     session.register_batches("pool", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
                     session.register_batches("previous", cut(&mut draw, &previous(&mut Draw(seed), &asked))).unwrap();
-                    let quota = Quota::of(&settings, asked.len(), 2, true);
-                    let question = Question { settings: &settings, quota, stream, pool: POOL };
-                    let walk = select::rows(&session, &ranking, question, || PromptGroups::of_rows(rows)).unwrap();
+                    let quota = Quota::new(&settings, asked.len(), 2, true);
+                    let parameters = SelectionParameters { settings: &settings, quota, stream, pool_query: POOL_QUERY };
+                    let walk = select::rows(&session, &ranking, parameters, || PromptGroups::new(rows)).unwrap();
                     assert_same(TableKind::Selection, walk, &session, &select::sql(&settings, 2, Some(quota), true));
                     // The SQL for people gives the same.
                     let [one, other] = [Some(quota), None].map(|quota| session.query(&select::sql(&settings, 2, quota, true)).unwrap());
@@ -245,7 +245,8 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
     let pool = pool::batch(&rows);
     let (prompts, stream) = (drawn(&mut draw, &ids, Stream { seed: 1, iteration: 2 }), Stream { seed: 1, iteration: 2 });
     let settings = Select { ratio: 0.5, ..Select::default() };
-    let question = Question { settings: &settings, quota: Quota { count: 100_000, dropped: 0 }, stream, pool: POOL };
+    let parameters =
+        SelectionParameters { settings: &settings, quota: Quota { count: 100_000, dropped: 0 }, stream, pool_query: POOL_QUERY };
     let ranked = |bytes: usize| {
         let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(bytes, space.path()).unwrap());
         // Copies: a slice counts with its whole buffer.
@@ -253,7 +254,7 @@ fn more_prompts_than_fit_into_memory_are_ranked_alike() {
         let batches = |rows: &RecordBatch| (0..rows.num_rows() as u32).step_by(5000).map(|at| batch(rows, at)).collect();
         session.register_batches("prompts", batches(&prompts)).unwrap();
         session.register_batches("pool", batches(&pool)).unwrap();
-        let walk = select::rows(&session, &ranking, question, PromptGroups::default).unwrap();
+        let walk = select::rows(&session, &ranking, parameters, PromptGroups::default).unwrap();
         whole(TableKind::Selection, &walk.collect::<Result<Vec<_>, _>>().unwrap())
     };
     // A sort reserves 10 MiB for merging its runs on disk.
@@ -274,7 +275,7 @@ fn rows_that_are_not_in_their_place_are_found() {
         let (rows, session) = (pool::batch(rows), Session::new().unwrap());
         let batches = (0..rows.num_rows()).step_by(length).map(|at| rows.slice(at, length.min(rows.num_rows() - at)));
         session.register_batches("pool", batches.collect()).unwrap();
-        let walk = pair::rows(&session, &Pair::default(), Stream { seed: 1, iteration: 1 }, || PromptGroups::of_rows(2)).unwrap();
+        let walk = pair::rows(&session, &Pair::default(), Stream { seed: 1, iteration: 1 }, || PromptGroups::new(2)).unwrap();
         walk.collect::<Result<Vec<_>, _>>().err().map(|error| error.to_string())
     };
     for length in 1..5 {

@@ -1,6 +1,7 @@
-//! What can be found out before anything heavy is loaded: columns, ids, model directories, queries, devices.
+//! Checks before anything heavy is loaded: columns, ids, model directories, queries, devices.
 //!
-//! Follows the graph once with schemas instead of rows, so that a query that names a wrong column fails now and not in an hour.
+//! Follows the graph once with schemas instead of rows. So a query with a wrong column fails now
+//! and not in an hour.
 
 mod models;
 mod tables;
@@ -12,66 +13,69 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::memory_budget::Budget;
-use super::reward_tree::Reward;
-use super::{OperatorError, device_choice, lora};
+use super::{OperatorError, device_choice, lora, reward_tree};
+use crate::dag::schedule::Lane;
 use crate::model::{Checkpoint, DeviceChoice, Head, PromptContent};
 use crate::operators::generate::server;
+use crate::operators::lane;
 use crate::pipeline::graph::{Graph, SourceKind, Task};
 use crate::pipeline::slot::Slot;
+use crate::pipeline::spec::generate::Generate;
 use crate::pipeline::spec::input::DatasetFormat;
 use crate::pipeline::spec::operator::Operator;
-use crate::pipeline::spec::sampling::Generate;
 use crate::pipeline::spec::select::{Select, Strategy};
-use crate::pipeline::spec::training::Initialize;
+use crate::pipeline::spec::sft::Initialize;
 use tables::names;
 
-/// How many prompts of a table are tried on a model's chat template.
+/// The number of a table's prompts encoded by a model's chat template for a check.
 const PROMPTS_TRIED: usize = 100;
 
 /// The dataset formats of outside tables of prompts and preferences, by the tables' names.
 pub type DatasetFormats = BTreeMap<String, DatasetFormat>;
 
-/// Checks the graph's inputs and queries; `device` overrides that of every node. Says how the outside tables' rows are read.
+/// Checks the graph's inputs and queries; `device` overrides the device of every node. Returns the
+/// dataset formats of the outside tables.
 ///
 /// # Errors
-/// The first thing found wrong, with the file, table, row or column, and the node's line in the pipeline file.
+/// The first fault, with the file, table, row or column, and the node's line in the pipeline file.
 pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<DatasetFormats, OperatorError> {
-    let mut known = Known {
+    let mut preflight = Preflight {
         graph,
         sources: HashMap::new(),
         dataset_formats: DatasetFormats::new(),
-        asked: HashMap::new(),
-        opened: HashMap::new(),
-        tried: HashSet::new(),
+        first_prompts: HashMap::new(),
+        checkpoints: HashMap::new(),
+        encoded: HashSet::new(),
         tasks: Vec::new(),
     };
     for task in &graph.tasks {
-        // Iterations differ in their inputs only where t = 1 starts; the second one shows all there is to see.
-        let schema = known.check(task, device).map_err(|error| match error {
+        let schema = preflight.check(task, device).map_err(|error| match error {
             error if error.is_input() => OperatorError::Input(format!("line {}: {}: {error}", task.line, task.label())),
             other => other,
         })?;
-        known.tasks.push(schema);
+        preflight.tasks.push(schema);
     }
-    Ok(known.dataset_formats)
+    Ok(preflight.dataset_formats)
 }
 
-/// The schemas of what was checked so far.
-struct Known<'a> {
+/// A check of a graph in progress, and its results so far.
+struct Preflight<'a> {
     graph: &'a Graph,
+    /// The schemas of the outside tables, by their index in the graph's sources.
     sources: HashMap<usize, SchemaRef>,
     dataset_formats: DatasetFormats,
     /// The first prompts of each outside table of prompts.
-    asked: HashMap<usize, Vec<PromptContent>>,
+    first_prompts: HashMap<usize, Vec<PromptContent>>,
     /// Outside models without their weights.
-    opened: HashMap<&'a Path, Checkpoint>,
-    /// The models and tables that were tried together.
-    tried: HashSet<(&'a Path, usize)>,
+    checkpoints: HashMap<&'a Path, Checkpoint>,
+    /// The pairs of a model and a table with a successful encoding.
+    encoded: HashSet<(&'a Path, usize)>,
+    /// The schemas of the tasks' outputs, in the graph's order.
     tasks: Vec<SchemaRef>,
 }
 
-impl Known<'_> {
-    /// Checks one task whose inputs were checked; gives its output's columns (none for a model).
+impl Preflight<'_> {
+    /// Checks one task after its inputs. Returns its output's columns (none for a model).
     fn check(&mut self, task: &Task, device: Option<DeviceChoice>) -> Result<SchemaRef, OperatorError> {
         for slot in [Slot::Prompts, Slot::Demonstrations] {
             for input in task.inputs(slot) {
@@ -122,16 +126,18 @@ impl Known<'_> {
                 }
             }
         }
+        // Iterations differ in their inputs only where t = 1 starts, so the first two show every
+        // case.
         if task.iteration.is_none_or(|iteration| iteration <= 2) {
             lora::check(self.graph, task)?;
         }
-        self.try_prompts(task)?;
+        self.encode_first_prompts(task)?;
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             server::client(engine)?;
         }
-        if crate::operators::lane(self.graph, task) == crate::dag::schedule::Lane::Device {
+        if lane(self.graph, task) == Lane::Device {
             let device = device.unwrap_or_else(|| device_choice(task)).resolve()?;
-            if let Some(budget) = Budget::of(&task.resources, device == burn::tensor::Device::flex()) {
+            if let Some(budget) = Budget::new(&task.resources, device == burn::tensor::Device::flex()) {
                 self.fits(task, budget)?;
             }
         }
@@ -141,7 +147,7 @@ impl Known<'_> {
                 Ok(session.schema_of(&settings.query.text)?)
             }
             (Operator::Score(_), Some(kind)) => {
-                self.reward(task, &Reward::of(self.graph, task)?)?;
+                self.reward(task, &reward_tree::resolve(self.graph, task)?)?;
                 Ok(kind.schema())
             }
             (_, Some(kind)) => Ok(kind.schema()),

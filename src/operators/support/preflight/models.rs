@@ -1,53 +1,61 @@
-//! The models of a task: that they are of the right kind, and that their chat templates write what will be asked.
+//! Checks of a task's models: their kind, their size, and their chat templates on the task's
+//! prompts.
 
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use super::super::OperatorError;
 use super::super::memory_budget::{self, Budget};
-use super::super::reward_tree::{ModelAt, Reward, Term};
-use super::Known;
+use super::Preflight;
 use crate::model::{Checkpoint, Head, ModelError, PromptContent};
 use crate::operators::score;
-use crate::pipeline::graph::{Input, SourceKind, Task};
+use crate::pipeline::graph::{Component, Input, Reward, SourceKind, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
 use crate::tables::TableKind;
 
-impl<'a> Known<'a> {
-    /// Encodes the first prompts of an outside table as the task's model will, because a chat template that fails does so for all of
-    /// them. Single prompts that a template refuses become rows with an error when the task runs.
-    pub(in crate::operators) fn try_prompts(&mut self, task: &Task) -> Result<(), OperatorError> {
+/// This module in internal errors.
+const PLACE: &str = "operators::support::preflight::models";
+
+impl<'a> Preflight<'a> {
+    /// Encodes the first prompts of an outside table as the task's model will: an invalid chat
+    /// template fails for all of them. A single prompt refused by the template becomes a row with
+    /// an error when the task runs.
+    pub(super) fn encode_first_prompts(&mut self, task: &Task) -> Result<(), OperatorError> {
         for (model, prompts) in [(Slot::Policy, Slot::Prompts), (Slot::From, Slot::Demonstrations), (Slot::From, Slot::Preferences)] {
             let (Some(model), Some(Input::Source(table))) = (task.input(model), task.input(prompts)) else { continue };
             if matches!(task.operator, Operator::RewardModel(_)) {
-                // It reads whole conversations, never a prompt that waits for a response.
+                // A reward model reads whole conversations, never a prompt without its response.
                 continue;
             }
             let Some(folder) = self.base_model(model) else { continue };
-            let asked = self.asked.get(&table).map(Vec::as_slice).unwrap_or_default();
-            if !self.tried.insert((folder, table)) || asked.iter().all(|asked| matches!(asked, PromptContent::Text(_))) {
+            let Some(prompts) = self.first_prompts.get(&table) else { continue };
+            if !self.encoded.insert((folder, table)) || prompts.iter().all(|prompt| matches!(prompt, PromptContent::Text(_))) {
                 continue;
             }
             let checkpoint = Checkpoint::open_blank(folder)?.with_date(task.date());
             let mut refusals = Vec::new();
-            for asked in asked {
-                match checkpoint.encode_prompt(asked) {
+            for prompt in prompts {
+                match checkpoint.encode_prompt(prompt) {
                     Ok(_) => {}
                     Err(error @ (ModelError::Chat(_) | ModelError::Invalid { .. })) => return Err(error.into()),
                     Err(refused) => refusals.push(refused),
                 }
             }
-            if refusals.len() == asked.len() {
-                return Err(refusals.swap_remove(0).into());
+            if refusals.len() == prompts.len()
+                && let Some(first) = refusals.into_iter().next()
+            {
+                return Err(first.into());
             }
         }
         Ok(())
     }
 
-    /// Plans a reward's queries, opens its models, and makes its servers' clients, which ask nothing yet.
-    pub(in crate::operators) fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), OperatorError> {
+    /// Plans a reward's queries, opens its models, and makes its servers' clients without a
+    /// request. The reward has no names.
+    pub(super) fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), OperatorError> {
         match reward {
-            Reward::Query(sql) => {
+            Reward::Sql(sql) => {
                 let session = self.session(task)?;
                 session.register_empty("responses", TableKind::Responses.schema())?;
                 if let Some(prompts) = task.input(Slot::Prompts) {
@@ -55,54 +63,58 @@ impl<'a> Known<'a> {
                 }
                 score::check_columns(&*session.schema_of(sql)?)
             }
-            Reward::Model(ModelAt::Outside(path)) => {
+            Reward::Model(path) => {
                 let checkpoint = Checkpoint::open(path)?.with_date(task.date());
                 checkpoint.expect(Head::Reward)?;
                 self.reads_messages(&checkpoint, task, Slot::Prompts)
             }
-            // The node that makes it is checked for itself.
-            Reward::Model(ModelAt::Made(_)) => Ok(()),
-            Reward::Server(settings) => score::client(settings).map(drop),
-            Reward::Sum(terms) => {
-                let mut check =
-                    |term: &Term| self.reward(task, &term.reward).map_err(|error| error.of(&format!("component {}", term.name)));
-                terms.iter().try_for_each(&mut check)
-            }
+            // The check of its own task covers it.
+            Reward::Task(_) => Ok(()),
+            Reward::Http(settings) => score::client(settings).map(drop),
+            Reward::Named(name) => Err(OperatorError::internal(PLACE, format!("the name {name} in a resolved reward"))),
+            Reward::Sum(components) => components.iter().try_for_each(|Component { name, reward, .. }| {
+                self.reward(task, reward).map_err(|error| error.of(&format!("component {name}")))
+            }),
         }
     }
 
-    /// That a model has a chat template if the table in `slot` asks by messages alone, and that the template does not fail.
-    pub(in crate::operators) fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: Slot) -> Result<(), OperatorError> {
+    /// Checks for a chat template if the table in `slot` has messages only, and tries the template
+    /// on a conversation.
+    pub(super) fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: Slot) -> Result<(), OperatorError> {
         let Some(input) = task.input(slot) else { return Ok(()) };
         let schema = self.table(input)?;
-        let asks = |column: &str| schema.field_with_name(column).is_ok();
-        if asks("messages") && !asks("prompt") && checkpoint.chat_template.is_none() {
+        let has = |column: &str| schema.field_with_name(column).is_ok();
+        if has("messages") && !has("prompt") && checkpoint.chat_template.is_none() {
             return Err(OperatorError::Input(format!(
                 "{}: expected a chat template because {slot} are messages, found none; add chat_template.jinja, or give them as text",
                 checkpoint.folder().display()
             )));
         }
-        // A reward model reads plain prompts through its template too. Some templates refuse a conversation; that is for the rows to show.
+        // A reward model reads plain prompts through its template too. A refusal of this
+        // conversation is no fault of the template.
         match checkpoint.encode_conversation(&PromptContent::Text("Hello.".to_string()), "Hello.") {
             Err(error @ ModelError::Chat(_)) => Err(error.into()),
             _ => Ok(()),
         }
     }
 
-    /// That each of the task's models fits into its memory: a model that is made here is as large as the one it began as.
-    pub(in crate::operators) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), OperatorError> {
+    /// Checks the memory for each of the task's models. A model made by a task is as large as the
+    /// outside model behind it.
+    pub(super) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), OperatorError> {
         for input in [Slot::Policy, Slot::From, Slot::Reference, Slot::Initial, Slot::Model].into_iter().flat_map(|slot| task.inputs(slot))
         {
             let Some(folder) = self.base_model(input.input) else { continue };
-            if !self.opened.contains_key(folder) {
-                self.opened.insert(folder, Checkpoint::open_blank(folder)?);
-            }
-            self.opened.get(folder).map_or(Ok(()), |checkpoint| memory_budget::check(budget, &task.operator, checkpoint))?;
+            let checkpoint = match self.checkpoints.entry(folder) {
+                Entry::Occupied(opened) => opened.into_mut(),
+                Entry::Vacant(vacant) => vacant.insert(Checkpoint::open_blank(folder)?),
+            };
+            memory_budget::check(budget, &task.operator, checkpoint)?;
         }
         Ok(())
     }
 
-    /// The outside model that a model began as: it has the same tokenizer and chat template.
+    /// The outside model at the start of a model's trainings; it has the same tokenizer and chat
+    /// template.
     fn base_model(&self, mut model: Input) -> Option<&'a Path> {
         loop {
             match self.graph.source(model).map(|source| &source.kind) {

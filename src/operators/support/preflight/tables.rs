@@ -1,20 +1,22 @@
-//! The tables of a task: their columns, and the rows of those from outside.
+//! Checks of a task's tables: their columns, and the rows of outside tables.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::super::OperatorError;
-use super::{Known, PROMPTS_TRIED};
-use crate::import::Prompts;
-use crate::import::import;
+use super::{PROMPTS_TRIED, Preflight};
+use crate::import::{Prompts, import};
 use crate::pipeline::graph::{Input, Task};
 use crate::pipeline::slot::Slot;
 use crate::sql::Session;
 
-impl Known<'_> {
+/// This module in internal errors.
+const PLACE: &str = "operators::support::preflight::tables";
+
+impl Preflight<'_> {
     /// A session with the task's named tables, empty.
-    pub(in crate::operators) fn session(&mut self, task: &Task) -> Result<Session, OperatorError> {
+    pub(super) fn session(&mut self, task: &Task) -> Result<Session, OperatorError> {
         let session = Session::bounded()?;
         for input in task.inputs(Slot::Tables) {
             let schema = self.table(input.input)?;
@@ -24,21 +26,21 @@ impl Known<'_> {
         Ok(session)
     }
 
-    /// Whether an input lies in a partition folder, whose `iteration` queries see as a column.
+    /// Whether an input lies in a partition folder; queries see its `iteration` as a column.
     fn is_partitioned(&self, input: Input) -> bool {
         self.graph.task(input).is_some_and(|task| task.iteration.is_some())
     }
 
-    /// The columns of a table of prompts, its rows checked if it is an outside one.
-    pub(in crate::operators) fn prompts(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
+    /// The columns of a table of prompts; the rows of an outside one are checked too.
+    pub(super) fn prompts(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
         let schema = self.table(input)?;
-        // Outside tables were checked row by row, and got ids, when they were read.
+        // The import checks outside tables row by row, and gives them ids.
         if let Input::Task(_) = input {
             if schema.field_with_name("prompt").is_err() && schema.field_with_name("messages").is_err() {
                 return Err(OperatorError::Input(format!("expected a column prompt or messages, found {}", names(&schema))));
             }
             if schema.field_with_name("prompt_id").is_err() {
-                // A table of the pipeline's own must have ids, for rewards to join by.
+                // A table of the pipeline's own needs ids: rewards are joined by them.
                 return Err(OperatorError::Input(
                     "prompts made by a query: expected a column prompt_id, found none; select one".to_string(),
                 ));
@@ -48,7 +50,7 @@ impl Known<'_> {
     }
 
     /// Checks the columns of a table of preferences.
-    pub(in crate::operators) fn preferences(&mut self, input: Input) -> Result<(), OperatorError> {
+    pub(super) fn preferences(&mut self, input: Input) -> Result<(), OperatorError> {
         let schema = self.table(input)?;
         let has = |name: &str| schema.field_with_name(name).is_ok();
         if !(has("prompt") || has("messages")) || !has("chosen") || !has("rejected") {
@@ -59,23 +61,30 @@ impl Known<'_> {
     }
 
     /// The columns of any table; the rows of an outside one are checked too.
-    pub(in crate::operators) fn table(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
+    pub(super) fn table(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
         let index = match input {
-            Input::Task(index) => return Ok(self.tasks.get(index).cloned().unwrap_or_else(|| Arc::new(Schema::empty()))),
+            Input::Task(index) => {
+                let problem = || OperatorError::internal(PLACE, format!("task {index} is read before it is checked"));
+                return self.tasks.get(index).cloned().ok_or_else(problem);
+            }
             Input::Source(index) => index,
         };
         if let Some(schema) = self.sources.get(&index) {
             return Ok(schema.clone());
         }
+        let Some(source) = self.graph.sources.get(index) else {
+            return Err(OperatorError::internal(PLACE, format!("source {index} does not exist")));
+        };
         let imported = import(self.graph, index)?;
-        if let (Some(source), Some(dataset_format)) = (self.graph.sources.get(index), imported.dataset_format) {
+        if let Some(dataset_format) = imported.dataset_format {
             self.dataset_formats.insert(source.name.clone(), dataset_format);
         }
         let schema = imported.schema();
-        if let (Some(source), Some(first)) = (self.graph.sources.get(index), imported.batches.first())
-            && let Ok(prompts) = Prompts::read(&source.name, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
+        // Tables without prompts fail here; they have no prompts to try.
+        if let Some(first) = imported.batches.first()
+            && let Ok(prompts) = Prompts::from_batches(&source.name, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
         {
-            self.asked.insert(index, prompts.iter().map(|prompt| prompt.asked.clone()).collect());
+            self.first_prompts.insert(index, prompts.iter().map(|prompt| prompt.content.clone()).collect());
         }
         self.sources.insert(index, schema.clone());
         Ok(schema)
@@ -83,7 +92,7 @@ impl Known<'_> {
 }
 
 /// The names of all columns, for an error.
-pub(in crate::operators) fn names(schema: &Schema) -> String {
+pub(super) fn names(schema: &Schema) -> String {
     schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
 }
 

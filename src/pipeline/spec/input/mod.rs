@@ -1,6 +1,6 @@
-//! What a pipeline reads from outside: tables, models and rewards.
+//! The outside inputs of a pipeline: tables, models and rewards.
 //!
-//! Knows how a user names them, not how they are opened.
+//! Knows their keys, not how they are opened.
 
 mod reward;
 mod reward_keys;
@@ -30,9 +30,9 @@ pub enum Input {
         /// The directory.
         model: Name,
     },
-    /// A way to reward responses.
+    /// A reward for responses.
     Reward {
-        /// Which way.
+        /// The source or sources.
         reward: Reward,
     },
 }
@@ -42,29 +42,33 @@ pub enum Input {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Input", extend("minProperties" = 1))]
 pub(super) struct InputFields {
-    /// The path of a file of rows, from the working directory; one with `*`, `?` or `[…]` for all files that fit; or a list of such
-    /// paths. Several files are read in the order of their paths and must have the same columns.
+    /// The path of a file of rows, from the working directory; a pattern with `*`, `?` or `[…]` for
+    /// all matching files; or a list of such paths. Several files are read in the order of their
+    /// paths and need equal columns.
     table: Option<Paths>,
-    /// The table's format; by the extension when left out.
+    /// The file format. By default the extension decides.
     format: Option<Format>,
-    /// What separates two values of a csv file: a comma when left out, a tab for `.tsv`.
+    /// The separator of a csv file, one ASCII character. By default a comma, or a tab for `.tsv`.
     delimiter: Option<At<String>>,
-    /// Whether the first row of a csv file names the columns; true when left out.
+    /// Whether the first row of a csv file has the names of the columns. `true` by default.
     header: Option<bool>,
-    /// A csv file's columns: their names in order when there is no header, their types where these are not text.
+    /// The columns of a csv file. Without a header: a list of all names, or a mapping from all
+    /// names to types. With a header: the types of all columns except text.
     columns: Option<Columns>,
-    /// How prompts and responses lie in the columns; told by them when left out. What is not one of ours becomes `prompt` or `messages`,
-    /// `response`, `chosen`, `rejected`, `chosen_score` and `rejected_score`.
+    /// The layout of prompts and responses in the columns. By default the columns decide. Other
+    /// layouts are converted to the columns `prompt` or `messages`, `response`, `chosen`,
+    /// `rejected`, `chosen_score` and `rejected_score`.
     dataset_format: Option<DatasetFormat>,
-    /// Columns to rename before that: ours, each with theirs (`prompt: question`); `theirs.field` is a field of a nested column.
+    /// Columns to rename before the conversion, each new name with the old one: `prompt: question`.
+    /// `old.field` is a field of a nested column.
     map: Option<IndexMap<String, String>>,
-    /// The most memory that the table's rows may take, in bytes, so that a small file cannot become more than the machine has; 4 GiB when
-    /// left out.
+    /// The memory limit for the rows of the table, in bytes, at least 1; 4 GiB by default. It
+    /// protects the machine from small files with huge contents.
     #[schemars(range(min = 1))]
     max_bytes: Option<u64>,
     /// A Hugging Face model directory, from the working directory.
     model: Option<Name>,
-    /// A way to reward responses.
+    /// A reward for responses.
     reward: Option<Reward>,
 }
 

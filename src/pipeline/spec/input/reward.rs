@@ -1,28 +1,29 @@
-//! A reward: how responses are scored, by one source or by a weighted sum of several.
+//! A reward: one source, or a weighted sum of several sources.
 //!
-//! Knows what there is to say about it, not how it is written ([`super::reward_keys`]) or computed.
+//! Knows the parts of a reward, not its keys ([`super::reward_keys`]) or its computation.
 
 use super::super::query::Query;
 use super::Server;
 use crate::pipeline::position::Name;
 
-/// A way to reward responses.
+/// A reward for responses.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reward {
-    /// One source, whose reward is taken as it is.
+    /// One source with weight 1.
     One(RewardSource),
     /// The sum of several, each times its weight.
     Sum(Vec<Component>),
 }
 
-/// Where a reward comes from.
+/// The source of a reward.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RewardSource {
-    /// A query over `responses`, `prompts` and any other table of the pipeline; gives a `reward` for every response.
+    /// A query over `responses`, `prompts` and any other table of the pipeline. It returns a
+    /// `reward` for every response.
     Sql(Query),
     /// A directory with a reward model.
     Model(Name),
-    /// A server that scores batches.
+    /// A server for batches of responses.
     Http(Server),
     /// Another reward of the pipeline, an input or a node; in a sum only.
     Named(Name),
@@ -31,11 +32,11 @@ pub enum RewardSource {
 /// One term of a weighted sum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Component {
-    /// What its reward is multiplied by.
+    /// The factor of its reward.
     pub weight: f64,
-    /// The name that it has among the components of each reward; unique in its sum.
+    /// Its name in the column `components` of the rewards; unique in the sum.
     pub name: String,
-    /// Where its reward comes from.
+    /// The source of its reward.
     pub source: RewardSource,
 }
 

@@ -1,6 +1,6 @@
-//! A reward as the pipeline file has it: a mapping, or a list of mappings with weights and names.
+//! The keys of a reward: a mapping, or a list of mappings with weights and names.
 //!
-//! Knows keys and their errors, not what a reward is for.
+//! Knows keys and their errors, not the use of a reward.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,57 +16,62 @@ use super::server::{RewardProtocol, ServerFields, server};
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 
-/// A way to reward responses: exactly one of `sql`, `model` and `http`; in a list also `reward`, with a weight and a name.
+/// A reward for responses: exactly one of `sql`, `model` and `http`. In a list: one of these or
+/// `reward`, with a weight and a name.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Reward", extend("minProperties" = 1))]
 struct Fields {
-    /// In a list: what this reward is multiplied by; 1 when left out.
+    /// In a list: the factor of this reward, any finite number; 1 by default.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_finite")]
     weight: Option<f64>,
-    /// In a list: the name of this reward among the components of the sum; its kind when left out.
+    /// In a list: the name of this reward in the column `components`, lower-case letters, digits
+    /// and `_`. By default its kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Name>,
-    /// A query, or the path of a file that ends in `.sql`: over `responses`, `prompts` and any other table of the pipeline, it
-    /// gives a `reward` for every response.
+    /// A query, or the path of a file with the extension `.sql`. It reads `responses`, `prompts`
+    /// and any other table of the pipeline, and returns a `reward` for every response.
     #[serde(skip_serializing_if = "Option::is_none")]
     sql: Option<Query>,
-    /// A Hugging Face directory of a `…ForSequenceClassification` with one label, from the working directory.
+    /// The directory, from the working directory, or `hf://` address of a Hugging Face
+    /// `…ForSequenceClassification` with one label.
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Name>,
     /// In a list: another reward of the pipeline, one of `inputs` or a `reward_model` node.
     #[serde(skip_serializing_if = "Option::is_none")]
     reward: Option<Name>,
-    /// The address of a server that scores batches of responses.
+    /// The address of a server for scoring batches of responses, `http://…` or `https://…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<At<String>>,
-    /// What the server is asked and answers.
+    /// The format of requests to the server and of its answers; `plain` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<RewardProtocol>,
-    /// Responses in one request to the server; 32 when left out.
+    /// Responses in one request to the server, at least 1; 32 by default.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     batch_size: Option<u32>,
-    /// Requests to the server at once; 4 when left out.
+    /// Requests to the server at the same time, at least 1; 4 by default.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     concurrency: Option<u32>,
-    /// How long one request may take; 120 when left out.
+    /// The time limit of one request, in seconds, above 0; 120 by default.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     timeout_seconds: Option<f64>,
-    /// How often a request that failed is made again, with longer and longer waits; 5 when left out.
+    /// Retries of a failed request, with growing waits; 5 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     retries: Option<u32>,
-    /// The environment variable that holds the server's key. The key itself is written nowhere.
+    /// The environment variable with the key of the server. The key itself is never written to
+    /// disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_key_env: Option<At<String>>,
-    /// What the server scores with, in your words: change it when that changes, and the responses are scored again.
+    /// The version of the server's reward, in your words. A changed version scores all responses
+    /// again.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
 }
 
-/// The sentence for a mapping without a source.
+/// The message for a mapping without a source.
 const NONE: &str = "expected a reward such as `{ sql: reward.sql }`, `{ model: DIR }` or `{ http: URL }`, found none";
 
 impl Fields {
@@ -98,7 +103,7 @@ impl Fields {
         }
     }
 
-    fn of(source: &RewardSource) -> Self {
+    fn from_source(source: &RewardSource) -> Self {
         match source {
             RewardSource::Sql(query) => Self { sql: Some(query.clone()), ..Self::default() },
             RewardSource::Model(model) => Self { model: Some(model.clone()), ..Self::default() },
@@ -118,7 +123,7 @@ impl Fields {
     }
 }
 
-/// One reward of a list as read; its name may yet have to be found.
+/// One reward of a list. Its default name is not known yet.
 struct Item {
     weight: f64,
     name: Option<String>,
@@ -126,8 +131,9 @@ struct Item {
 }
 
 impl Item {
-    fn of(mut fields: Fields) -> Result<Self, String> {
-        let (weight, name) = (fields.weight.take().unwrap_or(1.0), fields.name.take().map(|name| name.value));
+    fn new(mut fields: Fields) -> Result<Self, String> {
+        let weight = fields.weight.take().unwrap_or(1.0);
+        let name = fields.name.take().map(|name| name.value);
         if let Some(name) = &name {
             let valid = name.starts_with(|c: char| c.is_ascii_lowercase())
                 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -140,7 +146,7 @@ impl Item {
     }
 }
 
-/// The terms of a sum, each with a name of its own: its kind, or `kind_2` and so on, where it is given none.
+/// The terms of a sum, each with a unique name: by default its kind, or `kind_2` and so on.
 fn components(list: Vec<Item>) -> Result<Vec<Component>, String> {
     if list.is_empty() {
         return Err("expected at least one reward in the list, found none".to_string());
@@ -179,7 +185,7 @@ impl<'de> Deserialize<'de> for Item {
                 f.write_str("a reward such as `{ weight: 1.0, sql: reward.sql }`")
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {
-                Item::of(Fields::deserialize(MapAccessDeserializer::new(map))?).map_err(A::Error::custom)
+                Item::new(Fields::deserialize(MapAccessDeserializer::new(map))?).map_err(A::Error::custom)
             }
         }
         deserializer.deserialize_any(One)
@@ -214,11 +220,11 @@ impl<'de> Deserialize<'de> for Reward {
 impl Serialize for Reward {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::One(source) => Fields::of(source).serialize(serializer),
+            Self::One(source) => Fields::from_source(source).serialize(serializer),
             Self::Sum(components) => serializer.collect_seq(components.iter().map(|component| Fields {
                 weight: Some(component.weight),
                 name: Some(At { value: component.name.clone(), ..At::default() }),
-                ..Fields::of(&component.source)
+                ..Fields::from_source(&component.source)
             })),
         }
     }

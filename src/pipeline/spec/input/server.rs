@@ -1,42 +1,42 @@
-//! A server that scores responses: where it is and how it is asked.
+//! A server for scoring responses: its address and its requests.
 //!
-//! Knows what a user may write about it, not how requests are made.
+//! Knows the keys, not how requests are sent.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::position::At;
 
-/// A server that scores batches of responses.
+/// A server for scoring batches of responses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// Its address.
     pub http: At<String>,
-    /// What it is asked and answers.
+    /// The format of requests and answers.
     pub protocol: RewardProtocol,
     /// Responses in one request.
     pub batch_size: u32,
-    /// Requests at once.
+    /// Requests at the same time, at least 1.
     pub concurrency: u32,
-    /// How long one request may take.
+    /// The time limit of one request, in seconds, above 0.
     pub timeout_seconds: f64,
-    /// How often a request that failed is made again.
+    /// Retries of a failed request.
     pub retries: u32,
-    /// The environment variable that holds its key.
+    /// The environment variable with its key.
     pub api_key_env: Option<At<String>>,
-    /// What it scores with, in the user's words.
+    /// The version of the server's reward, in the user's words.
     pub version: Option<String>,
 }
 
-/// What a reward server is asked and answers.
+/// The format of requests to a reward server, and of its answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardProtocol {
-    /// `{"prompts": […], "responses": […]}` is answered with `{"scores": […]}`.
+    /// Request: `{"prompts": […], "responses": […]}`; answer: `{"scores": […]}`.
     #[default]
     Plain,
-    /// OpenRLHF's `get_reward`: `{"query": [prompt and response …], "prompts": […], "labels": [reference answer …]}` is answered with
-    /// `{"rewards": […]}`.
+    /// OpenRLHF's `get_reward`. Request: `{"query": [prompt and response …], "prompts": […],
+    /// "labels": [reference answer …]}`; answer: `{"rewards": […]}`.
     Openrlhf,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct ServerFields {
 }
 
 impl ServerFields {
-    /// The first setting that is given.
+    /// The first given setting.
     pub(super) fn first(&self) -> Option<&'static str> {
         let given = [
             ("protocol", self.protocol.is_some()),
@@ -75,7 +75,7 @@ pub(super) fn server(http: At<String>, settings: ServerFields) -> Result<Server,
     };
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if host.contains('@') {
-        // The address is written into the run folder, and so would be the password.
+        // The address is written into the run folder, with a password in it.
         return Err("expected an address without user and password; name the environment variable of a key with `api_key_env`".to_string());
     }
     if host.is_empty() {
@@ -84,7 +84,7 @@ pub(super) fn server(http: At<String>, settings: ServerFields) -> Result<Server,
     if let Some(name) = &settings.api_key_env {
         let valid = !name.value.is_empty() && name.value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !valid {
-            // What was written may be the key itself, so it is not repeated.
+            // The text may be the key itself, so the message does not repeat it.
             return Err("`api_key_env`: expected the name of an environment variable, such as REWARD_API_KEY".to_string());
         }
     }

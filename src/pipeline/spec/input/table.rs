@@ -1,6 +1,6 @@
-//! A table from outside: files of rows and how to read them.
+//! An outside table: files of rows and their layout.
 //!
-//! Knows what a user may write about it, not how files are read.
+//! Knows the keys, not how files are read.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,63 +13,68 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Input;
 use crate::pipeline::position::{At, Name};
 
-/// Files of rows, and how to read them.
+/// Files of rows, and their layout.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TableFile {
     /// The paths, from the working directory.
     pub table: Paths,
     /// The files' format.
     pub format: Format,
-    /// What separates two values of a csv file.
+    /// The separator of a csv file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
-    /// Whether the first row of a csv file names the columns.
+    /// Whether the first row of a csv file has the names of the columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
-    /// A csv file's columns: their names in order when there is no header, or the types of those whose values do not tell them.
+    /// The columns of a csv file: all names without a header, or the types of some columns with
+    /// one.
     #[serde(skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
-    /// How prompts and responses lie in the columns.
+    /// The layout of prompts and responses in the columns.
     pub dataset_format: DatasetFormat,
-    /// Our columns, each with the column of the file that it is.
+    /// Renamed columns: each new name with the name in the file.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub map: IndexMap<String, String>,
-    /// The most memory that the rows may take, in bytes. Never part of a fingerprint.
-    #[serde(skip_serializing_if = "is_usual")]
+    /// The memory limit for the rows, in bytes. Never part of a fingerprint.
+    #[serde(skip_serializing_if = "is_default_max_bytes")]
     pub max_bytes: u64,
 }
 
-/// What [`TableFile::max_bytes`] is when left out: 4 GiB.
-const USUAL_BYTES: u64 = 4 << 30;
+/// The default of [`TableFile::max_bytes`]: 4 GiB.
+const DEFAULT_MAX_BYTES: u64 = 4 << 30;
 
-fn is_usual(bytes: &u64) -> bool {
-    *bytes == USUAL_BYTES
+fn is_default_max_bytes(bytes: &u64) -> bool {
+    *bytes == DEFAULT_MAX_BYTES
 }
 
 /// One path or several, each of a file or with `*`, `?` and `[…]` of several files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Paths(pub Vec<Name>);
 
-/// How prompts and responses lie in a table's columns.
+/// The layout of prompts and responses in the columns of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DatasetFormat {
-    /// Told by the columns, where prompts or preferences are read from them; it must be one of the others and no second one.
+    /// The columns decide, for tables of prompts or preferences. They must fit exactly one of the
+    /// other layouts.
     #[default]
     Auto,
-    /// TRL's: `prompt` and `completion`, `prompt` (or none), `chosen` and `rejected`, or `messages`; texts or lists of messages.
+    /// TRL's: `prompt` and `completion`; `chosen` and `rejected`, with or without `prompt`; or
+    /// `messages`. Texts or lists of messages.
     Trl,
-    /// `conversations` of `from` and `value`; for preferences `chosen` and `rejected` besides.
+    /// `conversations` of `from` and `value`; for preferences also `chosen` and `rejected`.
     Sharegpt,
-    /// `instruction`, `input` and `output`; for preferences `chosen` and `rejected` besides. The prompt is the instruction, with an empty
-    /// line and the input behind it where there is one.
+    /// `instruction`, `input` and `output`; for preferences also `chosen` and `rejected`. The
+    /// prompt is the instruction, then, if there is an input, an empty line and the input.
     Alpaca,
     /// `prompt`, `chosen` and `rejected` as lists of messages, `score_chosen` and `score_rejected`.
     Ultrafeedback,
-    /// `chosen` and `rejected` as lists of messages with `chosen_score` and `rejected_score`; `context_messages`; or `prompt`, `responses`
-    /// and `rewards`, of which the highest and the lowest are taken.
+    /// `chosen` and `rejected` as lists of messages with `chosen_score` and `rejected_score`;
+    /// `context_messages`; or `prompt`, `responses` and `rewards`, for a pair of the highest and
+    /// the lowest reward.
     Rlhflow,
-    /// Our own: `prompt` (text) or `messages`, and `response`, `chosen`, `rejected` as texts.
+    /// The layout of optune: `prompt` (text) or `messages`, and `response`, `chosen`, `rejected` as
+    /// texts.
     Rows,
 }
 
@@ -94,13 +99,13 @@ impl DatasetFormat {
 pub enum Format {
     /// Apache Parquet.
     Parquet,
-    /// Values with a delimiter between them, one row a line.
+    /// Values with a separator between them, one row a line.
     Csv,
     /// One JSON object a line.
     Jsonl,
-    /// An array of JSON objects, or an object with one such array in it.
+    /// An array of JSON objects, or an object with one such array.
     Json,
-    /// Arrow IPC: a file or a stream, as Feather and Hugging Face datasets write them.
+    /// Arrow IPC, file or stream: the format of Feather and Hugging Face datasets.
     Arrow,
 }
 
@@ -124,7 +129,7 @@ pub enum ColumnType {
     Boolean,
 }
 
-/// A table's keys as they were written.
+/// The keys of a table as written.
 pub(super) struct Written {
     pub table: Paths,
     pub format: Option<Format>,
@@ -140,7 +145,9 @@ pub(super) struct Written {
 pub(super) fn table_file(written: Written) -> Result<Input, String> {
     let Written { table, format, delimiter, header, columns, dataset_format, map, max_bytes } = written;
     let format = format.map_or_else(|| format_of(&table), Ok)?;
-    let (dataset_format, map, max_bytes) = (dataset_format.unwrap_or_default(), map.unwrap_or_default(), max_bytes.unwrap_or(USUAL_BYTES));
+    let dataset_format = dataset_format.unwrap_or_default();
+    let map = map.unwrap_or_default();
+    let max_bytes = max_bytes.unwrap_or(DEFAULT_MAX_BYTES);
     if format != Format::Csv {
         if delimiter.is_some() || header.is_some() || columns.is_some() {
             return Err("`delimiter`, `header` and `columns` are for csv files".to_string());
@@ -167,7 +174,7 @@ pub(super) fn table_file(written: Written) -> Result<Input, String> {
     Ok(Input::Table(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns, dataset_format, map, max_bytes }))
 }
 
-/// The format that the paths' extensions say.
+/// The format by the extensions of the paths.
 fn format_of(table: &Paths) -> Result<Format, String> {
     let mut found: Option<(Format, &str)> = None;
     for path in &table.0 {
@@ -206,7 +213,7 @@ impl Serialize for Paths {
 
 impl<'de> Deserialize<'de> for Paths {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// One path, whose place is that of the whole, or several with their own.
+        /// One path with the position of the whole value, or several with their own.
         enum Written {
             One(String),
             Several(Vec<Name>),

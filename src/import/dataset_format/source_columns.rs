@@ -1,0 +1,136 @@
+//! The columns of a batch that a dataset format reads, and their rows.
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+
+use super::columns::{self, Column, Numbers, Texts, non_null_column};
+use super::row::Row;
+use crate::pipeline::spec::input::DatasetFormat;
+
+/// The columns that a dataset format reads.
+pub(super) struct SourceColumns<'a> {
+    dataset_format: DatasetFormat,
+    prompt: Option<Column>,
+    input: Option<Texts>,
+    system: Option<Texts>,
+    history: Option<ArrayRef>,
+    pub(super) response: Option<Column>,
+    pub(super) chosen: Option<Column>,
+    rejected: Option<Column>,
+    /// The scores of chosen and rejected.
+    pub(super) scores: Option<(Numbers, Numbers)>,
+    /// Lists of responses and of their rewards.
+    pub(super) sampled: Option<(ArrayRef, ArrayRef)>,
+    /// Whether prompts become messages.
+    pub(super) is_conversation: bool,
+    /// Whether the assistant's last message of a conversation is the response.
+    pub(super) ends_in_response: bool,
+    /// The names of all columns read.
+    pub(super) used: Vec<&'a str>,
+}
+
+impl<'a> SourceColumns<'a> {
+    /// Finds the columns of a dataset format.
+    pub(super) fn new(dataset_format: DatasetFormat, batch: &RecordBatch) -> Result<Self, String> {
+        let mut used: Vec<&'a str> = Vec::new();
+        let mut column = |name: &'a str| -> Result<Option<Column>, String> {
+            let found = non_null_column(batch, name).map(|array| Column::new(name, array)).transpose()?;
+            used.extend(found.is_some().then_some(name));
+            Ok(found)
+        };
+        let first = |names: &[&'a str]| names.iter().copied().find(|name| non_null_column(batch, name).is_some());
+        let prompt_name = match dataset_format {
+            DatasetFormat::Sharegpt => Some("conversations"),
+            DatasetFormat::Alpaca => Some("instruction"),
+            DatasetFormat::Rlhflow => first(&["context_messages", "prompt"]),
+            // Without responses of their own, messages are whole conversations.
+            DatasetFormat::Trl if first(&["completion", "chosen"]).is_none() => first(&["messages", "prompt"]),
+            _ => first(&["prompt", "messages"]),
+        };
+        let prompt = prompt_name.map_or(Ok(None), &mut column)?;
+        let response = match dataset_format {
+            DatasetFormat::Trl => column("completion")?,
+            DatasetFormat::Alpaca => column("output")?,
+            _ => None,
+        };
+        let chosen = column("chosen")?;
+        let rejected = column("rejected")?;
+        let is_messages = |column: &Option<Column>| column.as_ref().is_some_and(Column::is_messages);
+        let is_conversation = is_messages(&prompt) || (is_messages(&chosen) && dataset_format != DatasetFormat::Sharegpt);
+        let whole = dataset_format == DatasetFormat::Sharegpt || (dataset_format == DatasetFormat::Trl && prompt_name == Some("messages"));
+        let ends_in_response = whole && chosen.is_none();
+        let mut texts = |name: &'a str| -> Result<Option<Texts>, String> {
+            let found = non_null_column(batch, name).map(|array| Texts::new(name, array)).transpose()?;
+            used.extend(found.is_some().then_some(name));
+            Ok(found)
+        };
+        let input = if dataset_format == DatasetFormat::Alpaca { texts("input")? } else { None };
+        let system = if matches!(dataset_format, DatasetFormat::Alpaca | DatasetFormat::Sharegpt) { texts("system")? } else { None };
+        let history = if dataset_format == DatasetFormat::Alpaca { batch.column_by_name("history").cloned() } else { None };
+        used.extend(history.is_some().then_some("history"));
+        let mut scores = None;
+        for (chosen, rejected) in [("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")] {
+            if let (None, Some(one), Some(other)) = (&scores, batch.column_by_name(chosen), batch.column_by_name(rejected)) {
+                scores = Some((Numbers::new(chosen, one)?, Numbers::new(rejected, other)?));
+                used.extend([chosen, rejected]);
+            }
+        }
+        let sampled = match (batch.column_by_name("responses"), batch.column_by_name("rewards")) {
+            (Some(responses), Some(rewards)) if dataset_format == DatasetFormat::Rlhflow => Some((responses.clone(), rewards.clone())),
+            _ => None,
+        };
+        // The rows get one of these two. The other one has the same content, or that of supervised
+        // training.
+        used.extend(["messages", "prompt"]);
+        if sampled.is_some() {
+            used.extend(["responses", "rewards"]);
+        }
+        Ok(Self {
+            dataset_format,
+            prompt,
+            input,
+            system,
+            history,
+            response,
+            chosen,
+            rejected,
+            scores,
+            sampled,
+            is_conversation,
+            ends_in_response,
+            used,
+        })
+    }
+
+    /// The row at `index`.
+    pub(super) fn row(&self, index: usize) -> Result<Row, String> {
+        let content = |column: &Option<Column>| column.as_ref().map_or(Ok(None), |column| column.content(index));
+        let score = |numbers: &Numbers| numbers.value(index);
+        let mut row = Row {
+            prompt: content(&self.prompt)?,
+            response: content(&self.response)?,
+            chosen: content(&self.chosen)?,
+            rejected: content(&self.rejected)?,
+            scores: self.scores.as_ref().and_then(|(chosen, rejected)| score(chosen).zip(score(rejected))),
+        };
+        if let Some((responses, rewards)) = &self.sampled {
+            row.take_best_and_worst(columns::texts_at("responses", responses, index)?, columns::numbers_at("rewards", rewards, index)?)?;
+        }
+        let text =
+            |texts: &Option<Texts>| texts.as_ref().and_then(|texts| texts.value(index)).filter(|text| !text.is_empty()).map(str::to_string);
+        if self.dataset_format == DatasetFormat::Alpaca {
+            let history =
+                self.history.as_ref().is_some_and(|history| history.is_valid(index) && columns::length_at(history, index) != Some(0));
+            if history || self.system.is_some() && text(&self.system).is_some() {
+                return Err("expected an instruction alone, found a system prompt or a history; bring such rows as messages".to_string());
+            }
+            row.add_input(text(&self.input));
+        } else if let Some(system) = text(&self.system) {
+            row.add_system(system)?;
+        }
+        if self.ends_in_response {
+            row.split_response(self.dataset_format == DatasetFormat::Trl)?;
+        }
+        row.check_prompt_end()?;
+        Ok(row)
+    }
+}

@@ -1,0 +1,169 @@
+//! One external table: from its files to checked rows in our own columns.
+//!
+//! Knows which tasks read the table, not what they do with it. Knows no run folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+
+use super::dataset_format;
+use super::error::ImportError;
+use super::formats::{self, ColumnType, InputFormat};
+use super::preferences::Preferences;
+use super::prompts::Prompts;
+use crate::pipeline::graph::{Graph, Input, SourceKind};
+use crate::pipeline::slot::Slot;
+use crate::pipeline::spec::input::{self as spec, DatasetFormat, Format};
+
+/// An external table as the run sees it.
+pub struct Imported {
+    /// The rows. Prompts and preferences have `prompt_id` and our own columns.
+    pub batches: Vec<RecordBatch>,
+    /// The format of prompts and responses in the columns; `None` for a table of other rows.
+    pub dataset_format: Option<DatasetFormat>,
+}
+
+impl Imported {
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// The columns.
+    pub fn schema(&self) -> SchemaRef {
+        self.batches.first().map_or_else(|| Arc::new(Schema::empty()), |batch| batch.schema())
+    }
+}
+
+/// How the tasks of a pipeline use a table.
+#[derive(Clone, Copy)]
+pub(super) struct TableUse {
+    /// As prompts, with ids of their own.
+    pub(super) prompts: bool,
+    /// As pairs of a chosen and a rejected response.
+    pub(super) preferences: bool,
+}
+
+impl TableUse {
+    /// The use of the source at `index`, by the slots of the tasks that read it.
+    pub(super) fn from_graph(graph: &Graph, index: usize) -> Self {
+        let bindings = || graph.tasks.iter().flat_map(|task| &task.inputs).filter(|binding| binding.input == Input::Source(index));
+        let any = |slots: &[Slot]| bindings().any(|binding| slots.contains(&binding.slot));
+        Self { prompts: any(&[Slot::Prompts, Slot::Demonstrations]), preferences: any(&[Slot::Preferences, Slot::HeldOut]) }
+    }
+}
+
+/// The rows of the source at `index`, read from its files. A table for queries alone keeps its
+/// columns, unless its dataset format is given.
+///
+/// # Errors
+/// A file is not of its format; the columns fit no dataset format, or several; a row is not of the
+/// dataset format, or breaks the rules of its use. The error has file and line, or row (from 0) if
+/// the format has no lines.
+pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
+    let Some(source) = graph.sources.get(index) else { return Err(ImportError::Internal(format!("input {index} does not exist"))) };
+    let name = source.name.as_str();
+    let SourceKind::Table { paths, dataset_format, map, max_bytes, .. } = &source.kind else {
+        return Err(ImportError::Internal(format!("{name} is not a table")));
+    };
+    let table_use = TableUse::from_graph(graph, index);
+    let format = input_format(name, &source.kind)?;
+    let of_table = |problem: String| ImportError::Input(format!("table {name}: {problem}"));
+    let files = formats::read_inputs(&format, paths, *max_bytes)?;
+    let rows = FileRows::new(&format, paths, &files);
+    let renamed = files.into_iter().flatten().map(|batch| dataset_format::rename(&batch, map));
+    let mut batches = without_empty(renamed.collect::<Result<Vec<_>, _>>().map_err(of_table)?);
+    if !table_use.prompts && !table_use.preferences && *dataset_format == DatasetFormat::Auto {
+        return Ok(Imported { batches, dataset_format: None });
+    }
+    let Some(first) = batches.first() else { return Err(of_table("expected columns, found none".to_string())) };
+    let dataset_format = dataset_format::detect(*dataset_format, first).map_err(of_table)?;
+    let mut before = 0;
+    for batch in &mut batches {
+        *batch = dataset_format::normalize(dataset_format, batch).map_err(|error| match error.row {
+            Some(row) => rows.error(before + row, format!("table {name}: {}", error.problem)),
+            None => of_table(error.problem),
+        })?;
+        before += batch.num_rows();
+    }
+    // The text of a row's error without a problem is its location.
+    let location = |row: usize| rows.error(row, format!("table {name}, row {row}")).to_string();
+    if table_use.preferences {
+        Preferences::from_located_batches(&location, name, &batches)?;
+    }
+    if table_use.prompts {
+        batches = Prompts::from_located_batches(&location, name, batches)?.batches;
+    }
+    Ok(Imported { batches, dataset_format: Some(dataset_format) })
+}
+
+/// The batches with rows; one batch without rows if there are no others, because it has the
+/// columns.
+fn without_empty(mut batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
+    if batches.iter().any(|batch| batch.num_rows() > 0) {
+        batches.retain(|batch| batch.num_rows() > 0);
+    } else {
+        batches.truncate(1);
+    }
+    batches
+}
+
+/// The rows of a table's files: from the table's row to the file's row.
+struct FileRows<'a> {
+    format: &'a InputFormat,
+    /// The files, each with its first row in the table.
+    files: Vec<(&'a Path, usize)>,
+}
+
+impl<'a> FileRows<'a> {
+    fn new(format: &'a InputFormat, paths: &'a [PathBuf], batches: &[Vec<RecordBatch>]) -> Self {
+        let mut files = Vec::with_capacity(paths.len());
+        let mut next = 0;
+        for (path, batches) in paths.iter().zip(batches) {
+            files.push((path.as_path(), next));
+            next += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        }
+        Self { format, files }
+    }
+
+    /// The error of a row of the table, with the file and its line or row.
+    fn error(&self, row: usize, problem: String) -> ImportError {
+        match self.files.iter().rfind(|(_, start)| *start <= row) {
+            Some((path, start)) => formats::row_error(self.format, path, row - start, problem),
+            None => ImportError::Internal(format!("row {row} of a table without files: {problem}")),
+        }
+    }
+}
+
+/// The format of a table's files, as the pipeline file gives it.
+fn input_format(name: &str, kind: &SourceKind) -> Result<InputFormat, ImportError> {
+    let SourceKind::Table { format, delimiter, header, columns, .. } = kind else {
+        return Err(ImportError::Internal(format!("{name} is not a table")));
+    };
+    Ok(match format {
+        Format::Parquet => InputFormat::Parquet,
+        Format::Jsonl => InputFormat::JsonLines,
+        Format::Json => InputFormat::Json,
+        Format::Arrow => InputFormat::Arrow,
+        Format::Csv => {
+            let delimiter = delimiter.unwrap_or(',');
+            InputFormat::Csv {
+                delimiter: u8::try_from(delimiter)
+                    .map_err(|_| ImportError::Input(format!("table {name}: expected a delimiter of one byte, found {delimiter:?}")))?,
+                header: header.unwrap_or(true),
+                columns: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(),
+            }
+        }
+    })
+}
+
+fn column_type(kind: spec::ColumnType) -> ColumnType {
+    match kind {
+        spec::ColumnType::Text => ColumnType::Text,
+        spec::ColumnType::Int64 => ColumnType::Integer,
+        spec::ColumnType::Float64 => ColumnType::Number,
+        spec::ColumnType::Boolean => ColumnType::Boolean,
+    }
+}

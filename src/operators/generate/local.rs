@@ -1,0 +1,222 @@
+//! generate here: the policy is sampled on this machine's device, many responses at a time.
+//!
+//! Knows the policy's weights; no server.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray};
+use arrow::datatypes::Int32Type;
+
+use super::super::support::memory_budget::{self, Budget};
+use super::super::support::rows::signed;
+use super::super::support::tensors;
+use super::super::{Context, OperatorError, Prompt};
+use super::{prompt_ids, response_text, response_tokens};
+use crate::generation::{FinishReason, Generated, Generator, Sampling};
+use crate::model::Checkpoint;
+use crate::pipeline::slot::Slot;
+use crate::pipeline::spec::generate::Generate;
+use crate::store::TableWriter;
+use crate::tables::{self, TableKind, responses};
+
+/// Prompts in one part, unless the node's resources set another number: seconds of work on a CPU
+/// for a small model.
+const PROMPTS_PER_PART: usize = 64;
+
+/// Sequences decoded together, unless the node's resources set another number.
+const BATCH_SIZE: usize = 64;
+
+/// The factor of both numbers on a GPU, where larger batches hardly slow a step.
+const GPU_FACTOR: usize = 4;
+
+/// This module in internal errors.
+const PLACE: &str = "operators::generate::local";
+
+/// Samples the missing responses to `prompts`. Returns the writer with all parts committed, and the
+/// number of new tokens.
+pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[Prompt]) -> Result<(TableWriter<'a>, u64), OperatorError> {
+    let mut writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART * device_factor(context)?)?;
+    let label = context.task.label();
+    let missing = writer.missing();
+    let done_before = prompts.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
+    context.progress.started(&label, "prompts", done_before as u64, prompts.len() as u64);
+    let mut tokens = 0;
+    if !missing.is_empty() {
+        // Ids and text, packed: some 4 bytes a token, if every response has the greatest length.
+        let responses = (prompts.len() - done_before) as u64 * u64::from(settings.responses_per_prompt);
+        memory_budget::room_for_table(context, responses.saturating_mul(4 * u64::from(settings.max_new_tokens)))?;
+        let sampler = PolicySampler::open(context, settings)?;
+        let mut done = done_before;
+        for part in missing {
+            context.check_stopped()?;
+            let slice = &prompts[writer.rows_of(part)];
+            let batch = sampler.responses(slice, &mut |new| context.progress.advanced(&label, done as u64, tokens + new as u64));
+            let batch = batch.map_err(|error| error.of(&writer.name_of(part)))?;
+            tokens += response_tokens(&batch)?;
+            writer.commit(part, &batch)?;
+            done += slice.len();
+            context.progress.advanced(&label, done as u64, tokens);
+        }
+    }
+    Ok((writer, tokens))
+}
+
+/// The factor of batch and part sizes on this device.
+fn device_factor(context: &Context) -> Result<usize, OperatorError> {
+    Ok(if context.on_cpu()? { 1 } else { GPU_FACTOR })
+}
+
+/// A policy on its device, and its sampling settings.
+struct PolicySampler<'a> {
+    context: &'a Context<'a>,
+    settings: &'a Generate,
+    checkpoint: Checkpoint,
+    generator: Generator,
+    sampling: Sampling,
+    policy_fingerprint: String,
+}
+
+impl<'a> PolicySampler<'a> {
+    fn open(context: &'a Context, settings: &'a Generate) -> Result<Self, OperatorError> {
+        let checkpoint = context.checkpoint(Slot::Policy)?;
+        let new_tokens = settings.max_new_tokens as usize;
+        let budget = Budget::new(&context.task.resources, context.on_cpu()?);
+        let cache_bytes = budget.map(|budget| memory_budget::cache_bytes(budget, &checkpoint, new_tokens)).transpose()?;
+        let generator = Generator::load(&checkpoint, &context.device()?)?;
+        // Without a budget, and above the largest address, the cache has no limit of ours.
+        let generator = generator.within(cache_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)));
+        let sampling = Sampling {
+            temperature: settings.temperature,
+            top_p: settings.top_p,
+            top_k: settings.top_k.map_or(0, |k| k as usize),
+            max_new_tokens: new_tokens,
+            eos: checkpoint.generation.eos_token_ids.clone(),
+            vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
+            max_total_tokens: checkpoint.config.max_position_embeddings,
+        };
+        let policy_fingerprint = context.fingerprint_of(Slot::Policy)?.to_string();
+        Ok(Self { context, settings, checkpoint, generator, sampling, policy_fingerprint })
+    }
+
+    /// All responses to `prompts`, ready to be committed. `observe` gets the number of tokens so
+    /// far, again and again.
+    fn responses(&self, prompts: &[Prompt], observe: &mut (dyn FnMut(usize) + Send)) -> Result<RecordBatch, OperatorError> {
+        let encoded: Vec<Result<Vec<i32>, String>> =
+            prompts.iter().map(|prompt| prompt_ids(&self.checkpoint, prompt, self.settings)).collect();
+        let per_prompt = self.settings.responses_per_prompt;
+        let stream = self.context.seed();
+        let mut rows = Vec::new();
+        let mut seeds = Vec::new();
+        for (prompt, ids) in prompts.iter().zip(&encoded) {
+            if let Ok(ids) = ids {
+                rows.push(Some(ids.iter().copied().map(Some).collect::<Vec<_>>()));
+                seeds.push((0..per_prompt).map(|index| stream.bytes("generate", &prompt.id, index)).collect::<Vec<_>>());
+            }
+        }
+        let generated = if seeds.is_empty() {
+            None
+        } else {
+            let column = ListArray::from_iter_primitive::<Int32Type, _, _>(rows);
+            let sequences = tensors::sequences(&column, self.generator.device())?;
+            let batch_size = match self.context.task.resources.batch_size {
+                Some(size) => size as usize,
+                None => BATCH_SIZE * device_factor(self.context)?,
+            };
+            let mut each = |tokens| {
+                observe(tokens);
+                ControlFlow::Continue(())
+            };
+            Some(self.generator.generate(&sequences, &seeds, &self.sampling, batch_size, &mut each)?)
+        };
+        self.table(prompts, &encoded, generated)
+    }
+
+    /// The responses table of these prompts: the generated responses, and error rows for a prompt
+    /// without ids.
+    fn table(
+        &self,
+        prompts: &[Prompt],
+        encoded: &[Result<Vec<i32>, String>],
+        generated: Option<Generated>,
+    ) -> Result<RecordBatch, OperatorError> {
+        let per_prompt = self.settings.responses_per_prompt as usize;
+        let rows = prompts.len() * per_prompt;
+        let (token_ids, mut sampled) = match generated {
+            Some(generated) => {
+                let (ids, lengths) = generated.sequences.into_parts();
+                let details = generated.prompt_token_counts.into_iter().zip(generated.finish_reasons).zip(generated.logprobs);
+                (Some(ids), lengths.into_iter().zip(details).collect::<Vec<_>>().into_iter())
+            }
+            None => (None, Vec::new().into_iter()),
+        };
+        let mut lengths = Vec::with_capacity(rows);
+        let mut prompt_counts = Vec::with_capacity(rows);
+        let mut logprobs = Vec::with_capacity(rows);
+        let mut reasons = Vec::with_capacity(rows);
+        let mut errors = Vec::with_capacity(rows);
+        for encoded in encoded.iter().flat_map(|encoded| std::iter::repeat_n(encoded, per_prompt)) {
+            match encoded {
+                // Generation answers every encoded prompt, in order.
+                Ok(_) => {
+                    let Some((length, ((prompt_count, reason), logprob))) = sampled.next() else {
+                        return Err(OperatorError::internal(PLACE, "fewer sampled responses than were asked for"));
+                    };
+                    lengths.push(length);
+                    prompt_counts.push(prompt_count);
+                    logprobs.push(Some(logprob));
+                    reasons.push(match reason {
+                        FinishReason::Stop => tables::FinishReason::Stop.as_str(),
+                        FinishReason::Length => tables::FinishReason::Length.as_str(),
+                    });
+                    errors.push(None);
+                }
+                Err(error) => {
+                    lengths.push(0);
+                    prompt_counts.push(0);
+                    logprobs.push(None);
+                    reasons.push(tables::FinishReason::Error.as_str());
+                    errors.push(Some(error.as_str()));
+                }
+            }
+        }
+        if sampled.next().is_some() {
+            return Err(OperatorError::internal(PLACE, "more sampled responses than were asked for"));
+        }
+        let token_ids: ArrayRef = match token_ids {
+            Some(ids) => tensors::list_array(ids, lengths.iter().copied())?,
+            None => tensors::empty_lists(rows),
+        };
+        let texts = self.texts(token_ids.as_list(), &prompt_counts)?;
+        let ids: Vec<&str> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.id.as_str(), per_prompt)).collect();
+        let prompt_counts = prompt_counts.into_iter().map(|count| signed(count, PLACE)).collect::<Result<Vec<_>, OperatorError>>()?;
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(ids)),
+            Arc::new(Int32Array::from(vec![self.context.sampled_iteration()?; rows])),
+            Arc::new(Int32Array::from_iter_values((0..rows).map(|row| (row % per_prompt.max(1)) as i32))),
+            token_ids,
+            Arc::new(Int32Array::from(prompt_counts)),
+            Arc::new(StringArray::from(texts)),
+            Arc::new(StringArray::from(reasons)),
+            Arc::new(Float64Array::from(logprobs)),
+            Arc::new(StringArray::from(vec![self.policy_fingerprint.as_str(); rows])),
+            Arc::new(StringArray::from(errors)),
+        ];
+        Ok(RecordBatch::try_new(responses::schema(), columns)?)
+    }
+
+    /// The text of each response; a row of `token_ids` has the prompt's ids before the response's.
+    fn texts(&self, token_ids: &ListArray, prompt_counts: &[usize]) -> Result<Vec<String>, OperatorError> {
+        let mut texts = Vec::with_capacity(prompt_counts.len());
+        for (row, prompt_count) in prompt_counts.iter().enumerate() {
+            let ids = token_ids.value(row);
+            let ids = ids.as_primitive::<Int32Type>().values();
+            let Some((prompt, response)) = ids.split_at_checked(*prompt_count) else {
+                let problem = format!("a sequence of {} tokens with a prompt of {prompt_count}", ids.len());
+                return Err(OperatorError::internal(PLACE, problem));
+            };
+            texts.push(response_text(&self.checkpoint.tokenizer, prompt, response)?);
+        }
+        Ok(texts)
+    }
+}

@@ -1,0 +1,71 @@
+//! `evaluate`: a policy compared with a baseline.
+//!
+//! Knows the keys of the operator, not how outcomes are counted.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::non_finite::NonFinite;
+use crate::pipeline::position::Name;
+use crate::pipeline::range;
+
+/// A policy compared with a baseline on held-out prompts: reward, outcome (win, tie, loss), length
+/// and over-optimization. All responses are sampled on this machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluate {
+    /// The model to evaluate.
+    pub policy: Name,
+    /// The model to compare with. Its responses are sampled once for all iterations.
+    pub baseline: Name,
+    /// Held-out prompts.
+    pub prompts: Name,
+    /// The reward: a `reward` of `inputs`, or a `reward_model` node.
+    pub reward: Name,
+    /// The model for the mean NLL of the responses. By default the model at the start of the
+    /// iterations, or else the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<Name>,
+    /// Responses of each model to each prompt, at least 1.
+    #[serde(default = "responses_per_prompt", deserialize_with = "range::count")]
+    #[schemars(range(min = 1))]
+    pub responses_per_prompt: u32,
+    /// The longest response, in tokens, at least 1. The paper's: 512.
+    #[serde(default = "token_limit", deserialize_with = "range::count")]
+    #[schemars(range(min = 1))]
+    pub max_new_tokens: u32,
+    /// The longest prompt, in tokens, at least 1. The paper's: 512.
+    #[serde(default = "token_limit", deserialize_with = "range::count")]
+    #[schemars(range(min = 1))]
+    pub max_prompt_tokens: u32,
+    /// The divisor of the logits, at least 0. 0 takes the most likely token.
+    #[serde(default = "one", deserialize_with = "range::not_negative")]
+    #[schemars(range(min = 0.0))]
+    pub temperature: f64,
+    /// Samples from the smallest set of tokens with this much probability, above 0 and at most 1.
+    /// 1 is all tokens.
+    #[serde(default = "one", deserialize_with = "range::share")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
+    pub top_p: f64,
+    /// Samples from this many of the most likely tokens, at least 1. `null`, the default, is all
+    /// tokens.
+    #[serde(default, deserialize_with = "range::optional_count")]
+    #[schemars(range(min = 1))]
+    pub top_k: Option<u32>,
+    /// The reaction to a reward that is NaN, infinite or null. `stop` fails the node; `skip` leaves
+    /// the response out and counts it.
+    #[serde(default, skip_serializing_if = "NonFinite::is_default")]
+    pub non_finite: NonFinite,
+}
+
+fn responses_per_prompt() -> u32 {
+    1
+}
+
+fn token_limit() -> u32 {
+    512
+}
+
+fn one() -> f64 {
+    1.0
+}
