@@ -49,7 +49,7 @@ fn every_flipped_bit_of_a_finished_run_is_found_or_harmless() {
         // the hub.
         let lock = crate::fixtures::store::locked(&fresh()).unwrap();
         let save = |dir: &Path| crate::fixtures::store::write(&dir.join("weights.safetensors"), &[7; 3000]);
-        lock.commit_checkpoint::<StoreError>(&OutputKey::model("other", None), &recipe(0.5).fingerprint(), 1, 2, save).unwrap();
+        lock.checkpoints().commit::<StoreError>(&OutputKey::model("other", None), &recipe(0.5).fingerprint(), 1, 2, save).unwrap();
         lock.write_sources("{\n  \"hf://org/name@main\": {\n    \"commit\": \"0123456789\",\n    \"files\": []\n  }\n}\n").unwrap();
     }
     assert_eq!(fresh().verify_all().unwrap().damaged, []);
