@@ -13,7 +13,7 @@ use arrow::compute::{interleave, take};
 
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::relational::Merge;
+use crate::pipeline::spec::merge::Merge;
 use crate::sql::{PromptGroups, PromptRows, Session};
 use crate::tables::{TableError, TableKind, column, pool, responses, rewards};
 
