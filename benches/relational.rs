@@ -95,7 +95,7 @@ pub fn measure(arguments: &Arguments) -> Result<Value, Box<dyn Error>> {
 }
 
 fn task<'a>(graph: &'a Graph, place: &OutputKey) -> Result<(usize, &'a Task), String> {
-    let found = graph.tasks.iter().enumerate().find(|(_, task)| task.place() == *place);
+    let found = graph.tasks.iter().enumerate().find(|(_, task)| task.output_key() == *place);
     found.ok_or_else(|| format!("the pipeline has no {place}"))
 }
 
