@@ -40,7 +40,7 @@ pub struct Evaluated {
     rows: Vec<Row>,
 }
 
-/// The iterations of the table that an `evaluate` node made.
+/// The iterations of the table of an `evaluate` node.
 ///
 /// # Errors
 /// The table cannot be read.

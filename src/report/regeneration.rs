@@ -1,4 +1,5 @@
-//! Who was regenerated, and what that gained: the reward of a prompt's responses before and after an iteration.
+//! The regenerated prompts and their gains: the reward of a prompt's responses before and after an
+//! iteration.
 
 use serde::Deserialize;
 
@@ -43,7 +44,8 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     Ok((!section.blocks.is_empty()).then_some(section))
 }
 
-/// The mean gain of all prompts that were regenerated after the first iteration; `None` where none was.
+/// The mean gain of all prompts that were regenerated after the first iteration; `None` if there
+/// are none.
 ///
 /// # Errors
 /// A table cannot be read.

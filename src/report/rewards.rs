@@ -101,7 +101,8 @@ FROM {name} WHERE {column} IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2",
     Ok(Chart { title: title.to_string(), note, x: words, y: "count".to_string(), marks: Marks::Histograms { panels: panels.collect() } })
 }
 
-/// Which of `count` iterations are shown where there is room for few: the first, the last and some between.
+/// The iterations to show, out of `count`, where there is room for few: the first, the last and
+/// some between.
 pub fn some_of(count: usize) -> Vec<usize> {
     match count {
         few if few <= MOST_PANELS => (0..few).collect(),

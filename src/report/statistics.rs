@@ -20,7 +20,8 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// The percentile bootstrap (Efron, 1979) of the mean; of a single value, the value. `seed` names the draw, so that the same values always have the same interval. `None` without values.
+    /// The percentile bootstrap (Efron, 1979) of the mean; of a single value, the value. `seed`
+    /// names the draw: the same values always have the same interval. `None` without values.
     pub fn of(values: &[f64], seed: &str) -> Option<Self> {
         let count = values.len();
         let mean = mean(values)?;

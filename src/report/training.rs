@@ -43,7 +43,7 @@ const METRICS: [Metric; 6] = [
 /// A table cannot be read.
 pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     let mut section = Section::new("training", "Training", "One point an optimizer step; dashed lines are where an iteration ends.");
-    // What is trained in the loop comes first.
+    // Training in the loop comes first.
     let mut tables = source.tables(TableKind::Training);
     tables.sort_by_key(|table| source.iteration_of(table).contains("(0"));
     for table in tables {
