@@ -1,4 +1,4 @@
-//! `optune clean`: remove what no run needs.
+//! `optune clean`: removes unneeded files.
 
 use std::path::Path;
 

@@ -21,7 +21,7 @@ pub(super) enum Format {
     Parquet,
 }
 
-/// Prints `text` and a newline to standard output. A reader that went away (`| head`) is not an error.
+/// Prints `text` and a newline to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),

@@ -1,4 +1,5 @@
-//! `optune completions` and `optune man`: what shells and `man` know of the command line, made from its definition.
+//! `optune completions` and `optune man`: shell completions and manual pages, made from the
+//! definition of the command line.
 
 use std::path::PathBuf;
 

@@ -73,7 +73,7 @@ impl Init {
         print(&format!("{file}: written; see what it will do: optune plan {file}, then: optune run {file}"))
     }
 
-    /// Asks for what was not given, where there is somebody to ask.
+    /// Asks for the missing values, if a person is there to answer.
     fn ask(&mut self) -> Result<(), CliError> {
         let missing = [&self.model, &self.data, &self.reward].iter().any(|given| given.is_none());
         if !missing || !std::io::stdin().is_terminal() {
@@ -136,7 +136,7 @@ impl Init {
         lines.join("\n") + "\n"
     }
 
-    /// What `plan` checks.
+    /// The checks of `plan`.
     fn check(&self, runs: &Path) -> Result<(), CliError> {
         let graph = Pipeline::load(&self.file, &[])?.graph(Path::new(""))?;
         let run = Runs::open(runs)?.run(&graph.name)?;
@@ -149,7 +149,7 @@ fn write(path: &Path, text: &str) -> Result<(), CliError> {
     std::fs::write(path, text).map_err(|error| CliError::Failed(format!("{}: cannot write: {error}", path.display())))
 }
 
-/// Text as YAML takes it, whatever is in it.
+/// Any text, quoted for YAML.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,4 +1,4 @@
-//! The command line: what a person types, and what is printed back.
+//! The command line: arguments in, printed output back.
 //!
 //! Exit codes: 0 done, 1 failed, 2 the user's input is wrong, 130 interrupted with the state committed. Knows nothing of tensors.
 
@@ -37,7 +37,7 @@ use crate::store::StoreError;
 #[derive(Parser)]
 #[command(name = "optune", version, about, propagate_version = true)]
 struct Arguments {
-    /// The folder that holds the runs.
+    /// The folder of the runs.
     #[arg(long, global = true, default_value = "runs", value_name = "DIR")]
     runs: PathBuf,
     #[command(subcommand)]
@@ -54,19 +54,19 @@ enum Command {
     Plan(plan::Plan),
     /// Say how far a run is.
     Status(status::Status),
-    /// Ask a run's tables in SQL; a shell without a query.
+    /// Query a run's tables in SQL; a shell without a query.
     Sql(sql::Sql),
     /// Write an HTML file about a run, or about several compared.
     Report(report::Report),
-    /// Write out a policy, or pairs in the form that TRL reads.
+    /// Write out a policy, or pairs in TRL's form.
     Export(export::Export),
-    /// Remove what no run needs: cached outputs, work set aside.
+    /// Remove unneeded files: cached outputs, work set aside.
     Clean(clean::Clean),
     /// Print the JSON Schema of pipeline files, for editors.
     Schema,
-    /// Say what this program and this machine can do.
+    /// Show the abilities of this program and this machine.
     Doctor(doctor::Doctor),
-    /// Print a script by which a shell completes commands.
+    /// Print a script for completing commands in a shell.
     Completions(help::Completions),
     /// Write manual pages.
     Man(help::Man),

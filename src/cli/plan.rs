@@ -1,4 +1,4 @@
-//! `optune plan`: what a run would do for each node, and why.
+//! `optune plan`: the work of a run for each node, and the reason.
 
 use std::path::Path;
 
@@ -90,7 +90,7 @@ fn show_sql(graph: &Graph) -> Result<(), CliError> {
     print(&texts.join("\n\n"))
 }
 
-/// The SQL that says what a relational task makes; none for the others.
+/// SQL equivalent to a relational task; none for the others.
 fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
     use crate::pipeline::graph::{Reward, SourceKind};
     match &task.operator {

@@ -1,4 +1,5 @@
-//! Drawing a run's progress: bars on a terminal, plain lines in a log, JSON lines for machines. Knows nothing of what the nodes do.
+//! Drawing a run's progress: bars on a terminal, plain lines in a log, JSON lines for machines.
+//! Knows nothing of the nodes' work.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -9,7 +10,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::operators::Progress;
 
-/// The watcher that fits: JSON lines if asked for, bars if standard error is a terminal, plain lines otherwise.
+/// The watcher for the situation: JSON lines if asked for, bars if standard error is a terminal,
+/// plain lines otherwise.
 pub fn watcher(json: bool) -> Box<dyn Progress> {
     if json {
         Box::new(JsonLines)

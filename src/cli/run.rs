@@ -14,7 +14,7 @@ use crate::pipeline::Graph;
 use crate::run::{FileHashes, Prepared, Report, execute, fetch, prepare};
 use crate::store::{self, Runs};
 
-/// Set by the first Ctrl-C; the second ends the process, which loses at most the part in hand.
+/// Set by the first Ctrl-C. The second ends the process and loses at most the part in hand.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 #[derive(Args)]
@@ -27,7 +27,7 @@ pub(super) struct Run {
     /// Progress as JSON lines on standard error, the result as JSON on standard output.
     #[arg(long)]
     json: bool,
-    /// The device for all nodes, instead of what their resources say.
+    /// The device for all nodes, instead of the one in their resources.
     #[arg(long, value_name = "auto|cpu|cuda")]
     device: Option<DeviceChoice>,
 }
@@ -45,7 +45,8 @@ impl Run {
             return sweep::show_plan(checked.iter().map(|each| (&each.run, &each.prepared)), self.json);
         }
         let (mut worked_on, mut errors) = (Vec::new(), Vec::new());
-        // What is finished is left as it is: comparing every byte of many runs takes its time, and is asked for by `status --verify`.
+        // Finished outputs are left as they are: comparing every byte of many runs takes its time.
+        // `status --verify` does it.
         for (number, each) in checked.iter().enumerate().filter(|(_, each)| !each.is_finished) {
             let Checked { run, prepared, .. } = each;
             self.announce(run.name(), number + 1, checked.len());
@@ -78,7 +79,7 @@ impl Run {
         summary::show(runs, &run, &prepared.graph, self.json)
     }
 
-    /// Checks all runs of a sweep that have something to do, before any of them begins.
+    /// Checks all runs of a sweep with work to do, before any of them begins.
     fn check(&self, runs: &Path, graphs: Vec<Graph>, progress: &dyn Progress) -> Result<Vec<Checked>, CliError> {
         let (runs, mut hashed, mut checked) = (Runs::open(runs)?, FileHashes::default(), Vec::new());
         for graph in graphs {
@@ -93,14 +94,14 @@ impl Run {
         Ok(checked)
     }
 
-    /// Does what a run has left to do.
+    /// Does the remaining work of a run.
     fn finish(&self, run: &store::Run, prepared: &Prepared, progress: &dyn Progress) -> Result<(), CliError> {
         let lock = run.lock()?;
         let report = execute(&lock, prepared, self.device, &is_stopped, progress)?;
         self.conclude(&report)
     }
 
-    /// Says which run of a sweep begins.
+    /// Announces the next run of a sweep.
     fn announce(&self, name: &str, number: usize, of: usize) {
         match self.json {
             true => eprintln!("{}", serde_json::json!({ "event": "run", "run": name, "number": number, "of": of })),
@@ -108,7 +109,7 @@ impl Run {
         }
     }
 
-    /// What to say, and how to exit, when not everything was finished.
+    /// The message and the exit code when not everything was finished.
     fn conclude(&self, report: &Report) -> Result<(), CliError> {
         let file = self.pipeline.file.display();
         if !report.failures.is_empty() {

@@ -1,4 +1,4 @@
-//! `optune sql`: questions to a run's tables, one, in a shell, or by clients of PostgreSQL.
+//! `optune sql`: queries over a run's tables: one, in a shell, or by clients of PostgreSQL.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(super) struct Sql {
     /// A file to write the rows to, instead of standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// A Parquet file to ask about too, as NAME=FILE. May be given several times.
+    /// A further Parquet file to query, as NAME=FILE. May be given several times.
     #[arg(long = "table", value_name = "NAME=FILE")]
     tables: Vec<String>,
     /// Answer clients of PostgreSQL (psql, drivers) at an address of this machine, as the run goes on, until Ctrl-C.
@@ -39,7 +39,7 @@ impl Sql {
             Ok((name.to_string(), std::path::absolute(file)?))
         };
         let live = LiveSession::new(Runs::open(runs)?.find(&self.run)?, self.tables.iter().map(named).collect::<Result<_, CliError>>()?);
-        // What is wrong with the run or the files is said before anyone asks.
+        // Faults of the run or the files are reported before the first query.
         let session = live.session()?;
         match (self.query, self.serve) {
             (Some(query), _) => format::write(&session.query(&query)?, self.format, self.output.as_deref()),
@@ -52,7 +52,7 @@ impl Sql {
     }
 }
 
-/// Says how to connect. Who is not there to read it is no reason not to serve.
+/// Prints how to connect. A closed standard error is no reason to refuse service.
 fn listening(run: &str, address: SocketAddr) {
     let (host, port) = (address.ip(), address.port());
     let _ =

@@ -1,4 +1,4 @@
-//! `optune status`: how far a run is.
+//! `optune status`: the progress of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,8 @@ pub(super) struct Status {
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
-    /// Compare every byte of the run, and of what the cache has of it, with its hash; exit code 1 where anything is damaged.
+    /// Compare every byte of the run, and of its outputs in the cache, with its hash; exit code 1
+    /// where anything is damaged.
     #[arg(long)]
     verify: bool,
 }
@@ -55,7 +56,7 @@ impl Status {
         print(&lines.join("\n"))
     }
 
-    /// Says what is damaged, on standard output, as it is what was asked for.
+    /// Prints the damaged files on standard output: they are the requested result.
     fn verify(&self, run: &Run) -> Result<(), CliError> {
         let Verified { compared, damaged } = run.verify_all()?;
         let line = |bad: &Quarantined| match self.json {

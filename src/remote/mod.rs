@@ -1,7 +1,8 @@
-//! What goes over HTTP: servers that score, servers that generate, and models from the hub.
+//! All HTTP: servers that score, servers that generate, and models from the hub.
 //!
-//! A request is JSON in and JSON out, is asked again when that may help, and stops waiting when the run is asked to stop. Knows nothing of
-//! tables, tensors or the pipeline: callers bring texts and token ids, and decide what a failure means for a row.
+//! A request is JSON in and JSON out. It is repeated when this may help, and stops waiting when the
+//! run is asked to stop. Knows nothing of tables, tensors or the pipeline: callers bring texts and
+//! token ids, and decide the meaning of a failure for a row.
 
 mod client;
 mod completions;

@@ -1,7 +1,8 @@
-//! How one file of a repository comes into the cache.
+//! The transfer of one file of a repository into the cache.
 //!
-//! Made here and not by hf-hub, because a transfer must have time limits, go on where it was cut, stop when asked to, and notice a file that is
-//! short. Of a file's content it knows only the length that a safetensors header promises.
+//! Made here and not by hf-hub, because a transfer must have time limits, continue where it was
+//! cut, stop on request, and notice a truncated file. Of a file's content it knows only the length
+//! in a safetensors header.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -16,21 +17,21 @@ use super::super::client::pause;
 use super::super::{RemoteError, Stopped};
 use super::{Hub, HubModel, RETRIES, Sibling, Trouble};
 
-/// Bytes between two looks at whether to stop.
+/// Bytes between two checks for a stop.
 const PIECE_BYTES: usize = 1 << 18;
 /// Redirects within the hub itself, as of a renamed repository.
 const MOST_REDIRECTS: usize = 5;
 /// A safetensors header is at most this long (as its reader in Rust has it).
 const MOST_HEADER_BYTES: u64 = 100_000_000;
 
-/// What the hub says of a file: the name of its blob, and its length.
+/// The hub's description of a file: the name of its blob, and its length.
 struct Blob {
     etag: String,
     size: Option<u64>,
 }
 
 impl Hub {
-    /// Has one file in the snapshot's folder; its length.
+    /// Ensures that one file is in the snapshot's folder; returns its length.
     pub(super) fn file(
         &self,
         model: HubModel,
@@ -59,7 +60,7 @@ impl Hub {
             self.download(model, &url, &partial, size, stopped, observe)?;
             if !is_whole(&partial, name, size) {
                 let found = length(&partial)?;
-                // What is wrong must not be gone on from.
+                // A wrong file must not be continued.
                 fs::remove_file(&partial).map_err(|error| failed(&partial, error))?;
                 let problem = format!("{name}: expected a whole file, found {found} bytes that are not one; run again to fetch it anew");
                 return Err(self.problem(model, &problem, false));
@@ -70,7 +71,7 @@ impl Hub {
         length(&path)
     }
 
-    /// Asks what a file is, without its content.
+    /// Asks for the description of a file, without its content.
     fn blob(&self, model: HubModel, url: &str) -> Result<Blob, Trouble> {
         let mut url = url.to_string();
         for _ in 0..=MOST_REDIRECTS {
@@ -101,7 +102,8 @@ impl Hub {
         Err(Trouble::Final(self.problem(model, &format!("{url}: too many redirects"), false)))
     }
 
-    /// Fetches a file into `partial`, going on from what is there, until it is whole or attempts come to nothing.
+    /// Fetches a file into `partial`, continuing the bytes already there, until it is whole or the
+    /// attempts are used up.
     fn download(
         &self,
         model: HubModel,
@@ -152,7 +154,7 @@ impl Hub {
             file.set_len(0).map_err(failed)?;
             have = 0;
             if response.status() != StatusCode::OK {
-                // A range that cannot be had (416), or another one than was asked for: from the beginning then.
+                // No such range (416), or another one than asked for: begin again.
                 self.check_status(model, response.status(), response.headers())?;
                 return Err(Trouble::Again(format!("{url}: expected to go on, found status {}", response.status())));
             }
@@ -207,13 +209,14 @@ impl Hub {
     }
 }
 
-/// Whether the file `name` lies at `path` with its length: that which is known, and of safetensors that which the header promises.
+/// Whether the file `name` lies at `path` with its length: the known length, and of safetensors
+/// also the length in the header.
 pub(super) fn is_whole(path: &Path, name: &str, size: Option<u64>) -> bool {
     let Ok(found) = path.metadata().map(|metadata| metadata.len()) else { return false };
     size.is_none_or(|size| size == found) && (!name.ends_with(".safetensors") || promised(path) == Some(found))
 }
 
-/// The length that a safetensors file's header promises: 8 bytes, the header, and the last tensor's end.
+/// The length of a safetensors file by its header: 8 bytes, the header, and the last tensor's end.
 fn promised(path: &Path) -> Option<u64> {
     let mut file = File::open(path).ok()?;
     let mut length = [0; 8];
@@ -234,7 +237,7 @@ fn starts_at(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
-/// Lets the snapshot's name stand for the blob, which lies two folders up and one down.
+/// Links the snapshot's name to the blob, two folders up and one down.
 fn point(pointer: &Path, blob: &Path, etag: &str) -> std::io::Result<()> {
     match fs::remove_file(pointer) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -244,6 +247,6 @@ fn point(pointer: &Path, blob: &Path, etag: &str) -> std::io::Result<()> {
     if std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), pointer).is_ok() {
         return Ok(());
     }
-    // Where there are no links that name a path: a second name, or else a copy.
+    // Where symbolic links are not possible: a hard link, or else a copy.
     fs::hard_link(blob, pointer).or_else(|_| fs::copy(blob, pointer).map(drop))
 }
