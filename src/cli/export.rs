@@ -22,7 +22,8 @@ pub(super) struct Export {
 
 #[derive(Subcommand)]
 enum What {
-    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory; an adapter is merged into its base.
+    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory; an
+    /// adapter is merged into its base.
     Policy {
         /// The run: its name, or its folder.
         run: PathBuf,

@@ -42,7 +42,8 @@ pub(super) struct Init {
     /// A table of prompts that are not trained on; without one, policies are not evaluated.
     #[arg(long)]
     held_out: Option<String>,
-    /// The reward: a file of SQL (written if there is none), a reward model's directory or hf:// name, or the http(s):// address of a server.
+    /// The reward: a file of SQL (written if there is none), a reward model's directory or hf://
+    /// name, or the http(s):// address of a server.
     #[arg(long)]
     reward: Option<String>,
     /// The run's name.

@@ -1,6 +1,7 @@
 //! The command line: arguments in, printed output back.
 //!
-//! Exit codes: 0 done, 1 failed, 2 the user's input is wrong, 130 interrupted with the state committed. Knows nothing of tensors.
+//! Exit codes: 0 done, 1 failed, 2 the user's input is wrong, 130 interrupted with the state
+//! committed. Knows nothing of tensors.
 
 mod clean;
 mod doctor;
@@ -33,7 +34,8 @@ use crate::run::RunError;
 use crate::sql::postgres::ServeError;
 use crate::store::StoreError;
 
-/// Efficient online preference tuning of language models: one YAML file is the whole run, and the same command resumes it.
+/// Efficient online preference tuning of language models: one YAML file is the whole run, and the
+/// same command resumes it.
 #[derive(Parser)]
 #[command(name = "optune", version, about, propagate_version = true)]
 struct Arguments {

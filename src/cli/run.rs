@@ -138,7 +138,8 @@ fn is_stopped() -> bool {
     STOPPED.load(Ordering::SeqCst)
 }
 
-/// Lets the first Ctrl-C (or SIGTERM) stop the run after the part or step in hand, and the second one at once.
+/// Lets the first Ctrl-C (or SIGTERM) stop the run after the part or step in hand, and the second
+/// one at once.
 fn listen() -> Result<(), CliError> {
     ctrlc::set_handler(|| {
         if STOPPED.swap(true, Ordering::SeqCst) {

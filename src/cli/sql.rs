@@ -27,7 +27,8 @@ pub(super) struct Sql {
     /// A further Parquet file to query, as NAME=FILE. May be given several times.
     #[arg(long = "table", value_name = "NAME=FILE")]
     tables: Vec<String>,
-    /// Answer clients of PostgreSQL (psql, drivers) at an address of this machine, as the run goes on, until Ctrl-C.
+    /// Answer clients of PostgreSQL (psql, drivers) at an address of this machine, as the run goes
+    /// on, until Ctrl-C.
     #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:5432", conflicts_with_all = ["query", "format", "output"])]
     serve: Option<String>,
 }

@@ -35,7 +35,8 @@ pub struct Patience {
     pub timeout: Duration,
     /// How many attempts follow the first.
     pub retries: usize,
-    /// The wait before the second attempt; each further one is twice as long, with up to as much again at random.
+    /// The wait before the second attempt; each further one is twice as long, with up to as much
+    /// again at random.
     pub first_wait: Duration,
 }
 

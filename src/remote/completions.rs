@@ -1,4 +1,5 @@
-//! Text completions of a server with OpenAI's API, as vLLM, SGLang, llama.cpp and mistral.rs have it (`/models`, `/completions`).
+//! Text completions of a server with OpenAI's API, as vLLM, SGLang, llama.cpp and mistral.rs have
+//! it (`/models`, `/completions`).
 //!
 //! Extensions of OpenAI's API: prompts as token ids (all but mistral.rs), the ids of the response
 //! (`return_token_ids`: vLLM and SGLang; `return_tokens_as_token_ids`: older vLLM; ids among the

@@ -54,8 +54,8 @@ pub fn each<T: Sync, R: Send>(
     });
 }
 
-/// Does `work` to every item on at most `threads` threads. Results in the order of the items; `None` for those not begun because `stopped`
-/// answered true.
+/// Does `work` to every item on at most `threads` threads. Results in the order of the items;
+/// `None` for those not begun because `stopped` answered true.
 pub fn in_order<T: Sync, R: Send>(items: &[T], threads: usize, stopped: Stopped, work: impl Fn(&T) -> R + Sync) -> Vec<Option<R>> {
     let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
     each(items, threads, stopped, work, |index, result| {

@@ -43,8 +43,8 @@ impl RewardServer {
         Self { client, protocol }
     }
 
-    /// A finite reward for each of `batch`, or `None` where the server says null, asked for in one request; see
-    /// [`super::in_order`] for several batches at once.
+    /// A finite reward for each of `batch`, or `None` where the server says null, asked for in one
+    /// request; see [`super::in_order`] for several batches at once.
     ///
     /// # Errors
     /// No usable answer after all attempts, another count of rewards, a reward other than a number
@@ -54,7 +54,8 @@ impl RewardServer {
             return Ok(Vec::new());
         }
         let keys = self.protocol.keys();
-        // An answer without the list may be a proxy's; a wrong list is the server's own and would come again.
+        // An answer without the list may be a proxy's; a wrong list is the server's own and would
+        // come again.
         let list = self.client.post("", &self.protocol.request(batch), stopped, |answer| {
             let list = keys.iter().find_map(|key| answer.get(key)?.as_array().cloned());
             list.ok_or_else(|| format!("expected a list {}, found none", keys.map(|key| format!("\"{key}\"")).join(" or ")))

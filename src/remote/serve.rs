@@ -28,7 +28,8 @@ pub fn command(written: &str, model: &Path) -> String {
 /// `name`; both within `limit`.
 ///
 /// # Errors
-/// The command cannot be run, fails or takes too long; or the server does not answer with the model in time.
+/// The command cannot be run, fails or takes too long; or the server does not answer with the model
+/// in time.
 pub fn serve(
     written: &str,
     model: &Path,

@@ -1,4 +1,5 @@
-//! Held-out prompts: rewards, win scores, lengths and the divergence from the initial policy, with intervals over prompts.
+//! Held-out prompts: rewards, win scores, lengths and the divergence from the initial policy, with
+//! intervals over prompts.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The HTML file: sections put into the template, with the style and the scripts in it. Knows no runs.
+//! The HTML file: sections put into the template, with the style and the scripts in it. Knows no
+//! runs.
 
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};

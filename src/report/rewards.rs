@@ -61,7 +61,8 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     Ok(Some(section))
 }
 
-/// Histograms of a column of a table, one an iteration; of many iterations the first, the last and some between.
+/// Histograms of a column of a table, one an iteration; of many iterations the first, the last and
+/// some between.
 ///
 /// # Errors
 /// The table cannot be read.

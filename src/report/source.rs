@@ -178,14 +178,16 @@ impl Source {
         None
     }
 
-    /// Seconds spent on an output in this run, over all calls; a killed one leaves no trace. `None` if it was never begun here.
+    /// Seconds spent on an output in this run, over all calls; a killed one leaves no trace. `None`
+    /// if it was never begun here.
     pub fn seconds(&self, place: &OutputKey) -> Option<f64> {
         let mut seconds = self.events.iter().filter(|event| is_of(event, place) && ended(event)).filter_map(|event| event.seconds);
         let first = seconds.next()?;
         Some(first + seconds.sum::<f64>())
     }
 
-    /// Whether one of the store's views is there: its tables are, and no table of the user's own has its name.
+    /// Whether one of the store's views is there: its tables are, and no table of the user's own
+    /// has its name.
     pub fn has_view(&self, view: &str) -> bool {
         self.session.tables().iter().any(|name| name == view) && !self.outputs.iter().any(|(place, _)| place.name == view)
     }

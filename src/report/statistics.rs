@@ -45,7 +45,8 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The `share` quantile of ascending values, between two values on the straight line (numpy's default); 0 without values.
+/// The `share` quantile of ascending values, between two values on the straight line (numpy's
+/// default); 0 without values.
 pub fn quantile(ascending: &[f64], share: f64) -> f64 {
     let last = ascending.len().saturating_sub(1);
     let place = share * last as f64;
@@ -54,7 +55,8 @@ pub fn quantile(ascending: &[f64], share: f64) -> f64 {
     low + (high - low) * place.fract()
 }
 
-/// Counts in `bins` of equal width from `low` to `high`, each as (from, to, count). The last bin has its upper end.
+/// Counts in `bins` of equal width from `low` to `high`, each as (from, to, count). The last bin
+/// has its upper end.
 pub fn histogram(values: &[f64], low: f64, high: f64, bins: usize) -> Vec<(f64, f64, u64)> {
     let width = if high > low { (high - low) / bins as f64 } else { 1.0 };
     let mut counts = vec![0; bins];
@@ -68,7 +70,8 @@ pub fn histogram(values: &[f64], low: f64, high: f64, bins: usize) -> Vec<(f64, 
     counts.into_iter().enumerate().map(|(bin, count)| (edge(bin), edge(bin + 1), count)).collect()
 }
 
-/// At most `most` rows in the place of many: equal stretches of rows, by their index. A single row stays as it is.
+/// At most `most` rows in the place of many: equal stretches of rows, by their index. A single row
+/// stays as it is.
 pub fn stretches(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let parts = rows.min(most.max(1));
     (0..parts).map(move |part| part * rows / parts..(part + 1) * rows / parts)

@@ -1,4 +1,5 @@
-//! Training curves: loss, margin, accuracy, divergence, gradient and learning rate, step by step through all iterations.
+//! Training curves: loss, margin, accuracy, divergence, gradient and learning rate, step by step
+//! through all iterations.
 
 use serde::Deserialize;
 

@@ -1,8 +1,9 @@
 //! TensorBoard's event files: records of TFRecord, each a protocol buffer `Event`.
 //!
-//! A record is its length (u64, little endian), the masked CRC-32C of that, the bytes, the masked CRC-32C of these
-//! (tensorflow/core/lib/io/record_writer.h). Of `Event` and `Summary` (tensorflow/core/util/event.proto, framework/summary.proto) five fields
-//! are needed, so they are written here.
+//! A record is its length (u64, little endian), the masked CRC-32C of that, the bytes, the masked
+//! CRC-32C of these (tensorflow/core/lib/io/record_writer.h). Of `Event` and `Summary`
+//! (tensorflow/core/util/event.proto, framework/summary.proto) five fields are needed, so they are
+//! written here.
 
 /// `wire type`s of protocol buffers.
 const VARINT: u64 = 0;

@@ -1,4 +1,5 @@
-//! An MLflow tracking server, by its REST interface (mlflow.org/docs/latest/rest-api.html): one run there for a run here.
+//! An MLflow tracking server, by its REST interface (mlflow.org/docs/latest/rest-api.html): one run
+//! there for a run here.
 //!
 //! The state of the server is written down beside the run, so that the next process goes on with
 //! the same run there. If the recipe of an output changes with the pipeline, another run is begun

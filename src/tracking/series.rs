@@ -1,8 +1,10 @@
-//! The numbers of a run by name and step, read from its committed tables, its checkpoints and its journal.
+//! The numbers of a run by name and step, read from its committed tables, its checkpoints and its
+//! journal.
 //!
-//! Names are those of TRL's trainers and of Hugging Face's, so that curves lie over each other: `train/…` of DPOTrainer and OnlineDPOTrainer a step,
-//! `reward` and `completions/…` of GRPOTrainer an iteration, `eval/…` an evaluation. TRL's `rewards/chosen` and `rewards/rejected` are not here: the
-//! training table has their difference only.
+//! Names are those of TRL's trainers and of Hugging Face's, so that curves lie over each other:
+//! `train/…` of DPOTrainer and OnlineDPOTrainer a step, `reward` and `completions/…` of GRPOTrainer
+//! an iteration, `eval/…` an evaluation. TRL's `rewards/chosen` and `rewards/rejected` are not
+//! here: the training table has their difference only.
 //!
 //! | table | tags |
 //! |---|---|
@@ -28,7 +30,8 @@ use crate::tables::{TableKind, training};
 /// One number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// The optimizer's update counted over all iterations, from 1; or the iteration, 0 for a node that runs once.
+    /// The optimizer's update counted over all iterations, from 1; or the iteration, 0 for a node
+    /// that runs once.
     pub step: i64,
     /// Its time, as exactly as the journal has it: Unix time in milliseconds.
     pub at: i64,
@@ -45,7 +48,8 @@ pub struct SeriesName {
     pub tag: String,
 }
 
-/// Points by name, in the order of their steps. Of one run and one reader, later ones begin with all of earlier ones.
+/// Points by name, in the order of their steps. Of one run and one reader, later ones begin with
+/// all of earlier ones.
 pub type Series = BTreeMap<SeriesName, Vec<Point>>;
 
 /// Reads series repeatedly; finished outputs are read once.

@@ -1,4 +1,5 @@
-//! Models from the Hugging Face hub, in the cache that its Python library uses (`blobs/`, `snapshots/`, `refs/`).
+//! Models from the Hugging Face hub, in the cache that its Python library uses (`blobs/`,
+//! `snapshots/`, `refs/`).
 //!
 //! The cache's layout is hf-hub's; [`transfer`] brings a file into it. Only the files of a model
 //! are fetched: configuration, tokenizer, chat template and safetensors. Knows nothing of a model's
@@ -108,8 +109,9 @@ struct Sibling {
 }
 
 impl Hub {
-    /// The hub and cache that the environment names, as Python's huggingface_hub reads it: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME,
-    /// XDG_CACHE_HOME, HF_TOKEN, HF_TOKEN_PATH and the token's file, HF_HUB_OFFLINE.
+    /// The hub and cache that the environment names, as Python's huggingface_hub reads it:
+    /// HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, HF_TOKEN, HF_TOKEN_PATH and the token's
+    /// file, HF_HUB_OFFLINE.
     ///
     /// # Errors
     /// No folder for the cache can be told.
@@ -294,7 +296,8 @@ impl Hub {
     }
 }
 
-/// Whether a file of a repository is part of a model as it is loaded here and elsewhere from safetensors.
+/// Whether a file of a repository is part of a model as it is loaded here and elsewhere from
+/// safetensors.
 fn is_needed(name: &str) -> bool {
     let is_shard = name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors");
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c));

@@ -83,7 +83,8 @@ impl Hub {
             let headers = response.headers();
             let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
             let etag = text("x-linked-etag").or_else(|| text("etag")).map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
-            // The hub's own redirects are relative; those with a host lead to where large files are, and come with their etag.
+            // The hub's own redirects are relative; those with a host lead to where large files
+            // are, and come with their etag.
             match text("location") {
                 Some(location) if response.status().is_redirection() && location.starts_with('/') => {
                     url = format!("{}{location}", self.endpoint);
