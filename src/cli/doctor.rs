@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use crate::compute::DeviceChoice;
 use crate::compute::cpu::kernels;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::error::CliError;
+use super::format;
 use super::pairs::{self, Wanted};
-use super::{CliError, format};
 use crate::model::{Checkpoint, Dtype, ModelError};
 use crate::operators::support::lora;
 use crate::pipeline::{Input, Pipeline};

@@ -6,7 +6,7 @@ use std::path::Path;
 use arrow::array::RecordBatch;
 use clap::ValueEnum;
 
-use super::CliError;
+use super::error::CliError;
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

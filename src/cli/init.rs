@@ -9,7 +9,7 @@ use clap::Args;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use super::progress::watcher;
 use crate::operators;

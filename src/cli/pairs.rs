@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::Float64Type;
 
-use super::CliError;
+use super::error::CliError;
 use super::format::{self, Format};
 use crate::import::{Conversations, Preferences, Prompts};
 use crate::model::{Message, PromptContent};

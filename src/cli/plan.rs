@@ -4,9 +4,11 @@ use std::path::Path;
 
 use clap::Args;
 
+use super::error::CliError;
 use super::format::print;
+use super::pipeline_arguments::PipelineArguments;
 use super::progress::watcher;
-use super::{CliError, PipelineArguments, sweep};
+use super::sweep;
 use crate::operators::{self, DatasetFormats};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::slot::Slot;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use crate::report::{ReportError, html};
 use crate::store::Runs;

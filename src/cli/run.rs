@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
+use super::error::CliError;
+use super::pipeline_arguments::PipelineArguments;
 use super::progress::watcher;
 use super::sweep::{self, Checked, Tally};
-use super::{CliError, PipelineArguments, plan, summary};
+use super::{plan, summary};
 use crate::compute::DeviceChoice;
 use crate::operators::{self, Progress};
 use crate::pipeline::Graph;

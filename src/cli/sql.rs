@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::error::CliError;
 use super::format::{self, Format};
-use super::{CliError, shell};
+use super::shell;
 use crate::sql::LiveSession;
 use crate::sql::postgres::serve;
 use crate::store::Runs;

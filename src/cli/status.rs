@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::error::CliError;
 use super::format::print;
-use super::{CliError, sweep};
+use super::sweep;
 use crate::store::{Quarantined, Run, Runs, Verified};
 
 #[derive(Args)]

@@ -7,7 +7,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::Float64Type;
 use serde_json::{Value, json};
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::slot::Slot;

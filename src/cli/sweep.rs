@@ -6,7 +6,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use super::summary::{self, Row};
 use crate::pipeline::Pipeline;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Block, Chart, Dot, Marks, Section, Series, Table, round};
 use super::cost::{Cost, costs};
 use super::evaluation::{Evaluated, evaluated};

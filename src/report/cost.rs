@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Bar, Block, Chart, Marks, Section, Table, round};
 use super::source::{Part, Source, quoted};
 use super::words::{counted, missing, percent, seconds, whole};

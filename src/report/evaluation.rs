@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Block, Chart, Marks, Section, Series, Table};
 use super::prompts::Asking;
 use super::rewards::some_of;

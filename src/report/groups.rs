@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::source::{Source, form};
 use super::words::shortened;
 

@@ -1,6 +1,6 @@
 //! The top of the page: the state of the run, and its few most telling numbers.
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Block, Section};
 use super::cost::costs;
 use super::evaluation::evaluated;

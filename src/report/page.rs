@@ -6,7 +6,7 @@ use minijinja::{Environment, Value, context};
 
 use serde::Serialize;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::Section;
 
 /// The head of a page.

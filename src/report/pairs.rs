@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Block, Chart, PairText, Section, Table, Text};
 use super::prompts::Asking;
 use super::rewards::distribution;

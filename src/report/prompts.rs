@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::source::{Part, Source, quoted};
 use crate::import::Prompts;
 use crate::model::PromptContent;

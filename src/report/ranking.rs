@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Block, Section, Table};
 use super::source::{Source, quoted};
 use super::statistics::Interval;

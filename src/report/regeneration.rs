@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Arrow, Block, Chart, Marks, Panel, Section, Table, round};
 use super::source::{Node, Source, quoted};
 use super::statistics::{Interval, histogram, mean};

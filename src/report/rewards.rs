@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Block, Chart, Marks, Panel, Section, Table, round};
 use super::source::{Source, quoted};
 use super::words::{maybe, whole};

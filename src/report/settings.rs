@@ -1,7 +1,7 @@
 //! The settings of the run: params, inputs and their hashes, the resolved pipeline, and tables of
 //! the user's own.
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Block, Section, Table};
 use super::source::Source;
 use super::words::{missing, shortened, whole};

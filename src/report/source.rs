@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use arrow::json::LineDelimitedWriter;
 use serde::de::DeserializeOwned;
 
-use super::ReportError;
+use super::error::ReportError;
 use crate::pipeline::spec::input::Input;
 use crate::pipeline::spec::operator::Node as Written;
 use crate::pipeline::{Pipeline, Spec};

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::block::{Block, Chart, Marks, Section, Series, Table};
 use super::source::{Source, quoted};
 use super::statistics::{mean, stretches};

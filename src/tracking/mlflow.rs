@@ -13,8 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::error::TrackingError;
 use super::series::{Point, Series};
-use super::{Ended, Sink, TrackingError};
+use super::sink::{Ended, Sink};
 use crate::dag::fingerprint::Fingerprint;
 use crate::disk;
 use crate::pipeline::spec::tracking;

@@ -11,9 +11,11 @@
 //! second for new commits. A failure there is a warning and is tried again; it never ends the run.
 //! Knows neither operators nor tensors.
 
+mod error;
 mod event_file;
 mod mlflow;
 mod series;
+mod sink;
 mod tensorboard;
 
 use std::collections::HashMap;
@@ -23,11 +25,12 @@ use std::time::Duration;
 
 use crate::dag::fingerprint::Fingerprint;
 use crate::pipeline::spec::tracking::Tracking;
-use crate::remote::RemoteError;
-use crate::store::{OutputKey, Run, StoreError};
-use crate::tables::TableError;
+use crate::store::{OutputKey, Run};
+pub use error::TrackingError;
 use mlflow::Mlflow;
 pub use series::{Point, Reader, Series, SeriesName};
+pub use sink::Ended;
+use sink::Sink;
 use tensorboard::TensorBoard;
 
 /// The time between two looks.
@@ -37,61 +40,15 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The number of attempts to show the rest at the end of a run, a second apart.
 const LAST_TRIES: u32 = 3;
 
-/// Why something is not shown.
-#[derive(Debug, thiserror::Error)]
-pub enum TrackingError {
-    /// A table or the journal cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A table is not as it should be.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// A file cannot be written.
-    #[error("{}: cannot write: {source}", path.display())]
-    Write {
-        /// The file.
-        path: std::path::PathBuf,
-        /// The system's message.
-        source: std::io::Error,
-    },
-    /// A server cannot be told.
-    #[error(transparent)]
-    Remote(#[from] RemoteError),
-    /// Looking at the tables broke down.
-    #[error("internal error: {0}")]
-    Broken(String),
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Everything is there.
-    Finished,
-    /// A node failed.
-    Failed,
-    /// It was stopped.
-    Interrupted,
-}
-
-/// A receiver of series.
-trait Sink: Send {
-    /// Its name, for warnings.
-    fn name(&self) -> &'static str;
-    /// Shows the new points.
-    fn show(&mut self, series: &Series) -> Result<(), TrackingError>;
-    /// Shows the end of the run. All points were shown before.
-    fn end(&mut self, ended: Ended) -> Result<(), TrackingError>;
-}
-
 /// Shows a run.
 pub struct Tracker<'w> {
     reader: Reader,
-    sinks: Vec<Told>,
+    sinks: Vec<ShownSink>,
     warn: &'w (dyn Fn(&str) + Sync),
 }
 
 /// A sink, and its current state.
-struct Told {
+struct ShownSink {
     sink: Box<dyn Sink>,
     /// Looks to leave out, and how many to leave out after the next failure.
     wait: u32,
@@ -120,7 +77,7 @@ impl<'w> Tracker<'w> {
         if let Some(server) = &settings.mlflow {
             sinks.push(Box::new(Mlflow::new(run, server, &wanted, params)?));
         }
-        let told = |sink| Told { sink, wait: 0, next_wait: 1, warned: false };
+        let told = |sink| ShownSink { sink, wait: 0, next_wait: 1, warned: false };
         Ok(Self { reader: Reader::new(run.clone(), wanted), sinks: sinks.into_iter().map(told).collect(), warn })
     }
 
@@ -185,7 +142,7 @@ impl<'w> Tracker<'w> {
     }
 }
 
-impl Told {
+impl ShownSink {
     /// Whether everything was shown.
     fn show(&mut self, series: &Series, ended: Option<Ended>, warn: &(dyn Fn(&str) + Sync)) -> bool {
         if self.wait > 0 {

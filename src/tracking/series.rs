@@ -21,7 +21,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
-use super::TrackingError;
+use super::error::TrackingError;
 use crate::dag::fingerprint::Fingerprint;
 use crate::sql::Session;
 use crate::store::{Event, EventKind, OutputKey, Run, read_parquet};

@@ -9,8 +9,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::error::TrackingError;
+use super::event_file;
 use super::series::Series;
-use super::{Ended, Sink, TrackingError, event_file};
+use super::sink::{Ended, Sink};
 use crate::disk;
 
 /// The ending of this program's files; others in the folder are left alone.

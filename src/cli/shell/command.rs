@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::super::CliError;
+use super::super::error::CliError;
 use super::super::format::{self, Format};
 use crate::did_you_mean::suggestion;
 use crate::sql::{LiveSession, Session, TableInfo};

@@ -14,7 +14,7 @@ use rustyline::{Config, Editor};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::CliError;
+use super::error::CliError;
 use super::format::{self, Format};
 use crate::sql::LiveSession;
 use command::Settings;
