@@ -121,7 +121,8 @@ fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &Output
         for pair in pairs::rows(&batch).map_err(OperatorError::from)? {
             let found = texts.remove(&pair.prompt_id);
             let found = found.ok_or_else(|| CliError::Failed(format!("pair {}: not in the table {name} of the run", pair.prompt_id)))?;
-            let (weight, margin) = (pair.weight, pair.reward_gap);
+            let weight = pair.weight;
+            let margin = pair.reward_gap;
             rows.push(Row { asked: found.prompt, chosen: found.chosen, rejected: found.rejected, weight, margin });
         }
     }

@@ -107,7 +107,8 @@ impl Progress for Lines {
         let seconds = state.start.elapsed().as_secs_f64();
         let rate = done.saturating_sub(state.first) as f64 / seconds;
         let left = if rate > 0.0 { state.total.saturating_sub(done) as f64 / rate } else { 0.0 };
-        let (unit, total) = (state.unit, state.total);
+        let unit = state.unit;
+        let total = state.total;
         let speed = if tokens > 0 { format!(", {:.0} tokens/s", tokens as f64 / seconds) } else { String::new() };
         eprintln!("{node}: {done} of {total} {unit}{speed}, {left:.0} s left");
     }

@@ -46,7 +46,8 @@ impl Run {
         if self.dry_run {
             return sweep::show_plan(checked.iter().map(|each| (&each.run, &each.prepared)), self.json);
         }
-        let (mut worked_on, mut errors) = (Vec::new(), Vec::new());
+        let mut worked_on = Vec::new();
+        let mut errors = Vec::new();
         // Finished outputs are left as they are: comparing every byte of many runs takes its time.
         // `status --verify` does it.
         for (number, each) in checked.iter().enumerate().filter(|(_, each)| !each.is_finished) {
@@ -83,7 +84,9 @@ impl Run {
 
     /// Checks all runs of a sweep with work to do, before any of them begins.
     fn check(&self, runs: &Path, graphs: Vec<Graph>, progress: &dyn Progress) -> Result<Vec<Checked>, CliError> {
-        let (runs, mut hashed, mut checked) = (Runs::open(runs)?, FileHashes::default(), Vec::new());
+        let runs = Runs::open(runs)?;
+        let mut hashed = FileHashes::default();
+        let mut checked = Vec::new();
         for graph in graphs {
             let run = runs.run(&graph.name)?;
             let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?, &mut hashed)?;
@@ -105,9 +108,10 @@ impl Run {
 
     /// Announces the next run of a sweep.
     fn announce(&self, name: &str, number: usize, of: usize) {
-        match self.json {
-            true => eprintln!("{}", serde_json::json!({ "event": "run", "run": name, "number": number, "of": of })),
-            false => eprintln!("run {name} ({number} of {of})"),
+        if self.json {
+            eprintln!("{}", serde_json::json!({ "event": "run", "run": name, "number": number, "of": of }));
+        } else {
+            eprintln!("run {name} ({number} of {of})");
         }
     }
 

@@ -56,7 +56,8 @@ impl Sql {
 
 /// Prints how to connect. A closed standard error is no reason to refuse service.
 fn listening(run: &str, address: SocketAddr) {
-    let (host, port) = (address.ip(), address.port());
+    let host = address.ip();
+    let port = address.port();
     let _ =
         format::print(&format!("{run} at {address}, for this machine only; psql: psql -h {host} -p {port} -d {run} -U any; end: Ctrl-C"));
 }

@@ -26,10 +26,10 @@ impl Status {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let runs = Runs::open(runs)?;
         if let Some(of_sweep) = sweep::runs_of(&runs, &self.run)? {
-            return match self.verify {
-                true => of_sweep.iter().try_for_each(|run| self.verify(run)),
-                false => sweep::show_status(&of_sweep, self.json),
-            };
+            if self.verify {
+                return of_sweep.iter().try_for_each(|run| self.verify(run));
+            }
+            return sweep::show_status(&of_sweep, self.json);
         }
         let run = runs.find(&self.run)?;
         if self.verify {
@@ -37,7 +37,8 @@ impl Status {
         }
         let mut lines = Vec::new();
         for (place, manifest) in run.manifests()? {
-            let (done, of) = (manifest.parts.len(), manifest.part_count);
+            let done = manifest.parts.len();
+            let of = manifest.part_count;
             let label = manifest.iteration.map_or(manifest.node.clone(), |iteration| format!("{}[{iteration}]", manifest.node));
             let state = if manifest.complete { "done".to_string() } else { format!("{done} of {of} parts") };
             lines.push(if self.json {
@@ -60,9 +61,12 @@ impl Status {
     /// Prints the damaged files on standard output: they are the requested result.
     fn verify(&self, run: &Run) -> Result<(), CliError> {
         let Verified { compared, damaged } = run.verify_all()?;
-        let line = |bad: &Quarantined| match self.json {
-            true => serde_json::json!({ "path": bad.path, "expected": bad.expected, "found": bad.found }).to_string(),
-            false => bad.to_string(),
+        let line = |bad: &Quarantined| {
+            if self.json {
+                serde_json::json!({ "path": bad.path, "expected": bad.expected, "found": bad.found }).to_string()
+            } else {
+                bad.to_string()
+            }
         };
         let mut lines: Vec<String> = damaged.iter().map(line).collect();
         if !self.json {

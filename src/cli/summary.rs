@@ -92,7 +92,10 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
     let events = run.journal().read()?;
     let mut rows: Vec<Row> = (0..=graph.iterations).map(|iteration| Row { iteration, ..Row::default() }).collect();
     for task in &graph.tasks {
-        let Some(row) = rows.get_mut(task.iteration.unwrap_or(0) as usize) else { continue };
+        let iteration = task.iteration.unwrap_or(0);
+        let row = rows.get_mut(iteration as usize).ok_or_else(|| {
+            CliError::Failed(format!("internal error: {} has iteration {iteration}, the pipeline {} of them", task.name, graph.iterations))
+        })?;
         let manifest = run.manifest(&task.output_key())?;
         let count = |name: &str| manifest.as_ref().and_then(|manifest| manifest.counts.get(name).copied());
         match &task.operator {

@@ -32,7 +32,8 @@ impl Tally {
     pub(super) fn of(run: &Run, prepared: &Prepared) -> Result<Self, CliError> {
         let states = plan(run, prepared)?;
         let count = |state: &State| states.iter().filter(|other| *other == state).count();
-        let (done, cached) = (count(&State::Complete), count(&State::Cached));
+        let done = count(&State::Complete);
+        let cached = count(&State::Cached);
         Ok(Self { done, cached, waiting: states.len() - done - cached })
     }
 
@@ -58,10 +59,12 @@ pub(super) fn show_plan<'a>(runs: impl Iterator<Item = (&'a Run, &'a Prepared)> 
     let width = runs.clone().map(|(run, _)| run.name().len()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for (run, prepared) in runs {
-        let (name, Tally { done, cached, waiting }) = (run.name(), Tally::of(run, prepared)?);
-        lines.push(match as_json {
-            true => json!({ "run": name, "done": done, "cached": cached, "to_run": waiting }).to_string(),
-            false => format!("{name:width$}  {done:4} done  {cached:4} cached  {waiting:4} to run"),
+        let name = run.name();
+        let Tally { done, cached, waiting } = Tally::of(run, prepared)?;
+        lines.push(if as_json {
+            json!({ "run": name, "done": done, "cached": cached, "to_run": waiting }).to_string()
+        } else {
+            format!("{name:width$}  {done:4} done  {cached:4} cached  {waiting:4} to run")
         });
     }
     print(&lines.join("\n"))

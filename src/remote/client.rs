@@ -11,14 +11,13 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
 use ureq::http::{StatusCode, Uri, header};
 
-use super::{RemoteError, Stopped};
+use super::error::RemoteError;
+use super::stop::{LOOK, Stopped, pause};
 
 /// The longest wait between two attempts, unless the server asks for another.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The longest wait on a server's request.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
-/// The interval at which a waiting request checks for the end of the run.
-const LOOK: Duration = Duration::from_millis(25);
 /// The limit for accepting a connection.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Connections are used again for this long: Python's servers close theirs after 5 seconds.
@@ -148,7 +147,8 @@ impl Client {
             return Err(RemoteError::Stopped);
         }
         let failed = |problem: String| RemoteError::Connection { url: url.to_string(), problem };
-        let (client, to) = (self.clone(), url.to_string());
+        let client = self.clone();
+        let to = url.to_string();
         let (sender, answer) = mpsc::channel();
         // The receiver is gone if the run was asked to stop; a late answer is dropped.
         let request = move || drop(sender.send(client.request(&to, body)));
@@ -188,7 +188,8 @@ impl Client {
         let bytes = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(failed)?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if !status.is_success() {
-            let wait = wait.filter(|_| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE));
+            let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+            let wait = if is_busy { wait } else { None };
             return Err(RemoteError::Status { url: url.to_string(), status: status.as_u16(), body: self.beginning(&text), wait });
         }
         Ok(text)
@@ -263,20 +264,6 @@ fn key(variable: &str) -> Result<String, RemoteError> {
         Ok(value) if value.trim().is_empty() => failed("an empty value"),
         Ok(value) if value.trim().chars().any(|c| !c.is_ascii_graphic()) => failed("a value that a header cannot hold"),
         Ok(value) => Ok(value.trim().to_string()),
-    }
-}
-
-/// Waits, unless the run is asked to stop.
-pub(super) fn pause(wait: Duration, stopped: Stopped) -> Result<(), RemoteError> {
-    let start = Instant::now();
-    loop {
-        if stopped() {
-            return Err(RemoteError::Stopped);
-        }
-        match wait.checked_sub(start.elapsed()) {
-            Some(left) if !left.is_zero() => std::thread::sleep(left.min(LOOK)),
-            _ => return Ok(()),
-        }
     }
 }
 

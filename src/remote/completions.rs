@@ -8,7 +8,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Client, RemoteError, Stopped};
+use super::client::Client;
+use super::error::RemoteError;
+use super::stop::Stopped;
 
 /// The fields of a server's model that are recorded.
 const IDENTITY: [&str; 6] = ["id", "root", "parent", "owned_by", "created", "max_model_len"];

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::Stopped;
+use super::stop::Stopped;
 
 /// The most simultaneous requests to a server.
 const MOST_THREADS: usize = 1024;
@@ -23,14 +23,18 @@ pub fn each<T: Sync, R: Send>(
     work: impl Fn(&T) -> R + Sync,
     mut done: impl FnMut(usize, R) -> ControlFlow<()>,
 ) {
-    let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let next = AtomicUsize::new(0);
+    let ended = AtomicBool::new(false);
     // Without a buffer: results waiting for a slow `done` would be lost with the process.
     let (sender, results) = mpsc::sync_channel(0);
     std::thread::scope(|scope| {
         // In here, so that a panic of `done` lets the threads go.
         let results = results;
         for _ in 0..threads.clamp(1, items.len().max(1)).min(MOST_THREADS) {
-            let (sender, next, ended, work) = (sender.clone(), &next, &ended, &work);
+            let sender = sender.clone();
+            let next = &next;
+            let ended = &ended;
+            let work = &work;
             let worker = move || {
                 while !ended.load(Ordering::SeqCst) && !stopped() {
                     let index = next.fetch_add(1, Ordering::SeqCst);

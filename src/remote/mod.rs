@@ -11,6 +11,7 @@ mod error;
 mod hub;
 mod reward;
 mod serve;
+mod stop;
 
 pub use client::{Client, Patience};
 pub use completions::{Completion, Completions, Finish, PromptForm, Request};
@@ -19,6 +20,4 @@ pub use error::RemoteError;
 pub use hub::{Hub, HubModel, Pinned, Snapshot};
 pub use reward::{Protocol, RewardServer, Scorable};
 pub use serve::{command, serve};
-
-/// Asks whether the run was asked to stop; called from several threads.
-pub type Stopped<'a> = &'a (dyn Fn() -> bool + Sync);
+pub use stop::Stopped;

@@ -4,7 +4,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Client, RemoteError, Stopped};
+use super::client::Client;
+use super::error::RemoteError;
+use super::stop::Stopped;
 
 /// The protocol of a reward server: its request and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

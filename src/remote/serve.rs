@@ -9,7 +9,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Client, Completions, RemoteError, Stopped};
+use super::client::Client;
+use super::completions::Completions;
+use super::error::RemoteError;
+use super::stop::Stopped;
 
 /// The interval between two checks for the command's end and for a stop.
 const LOOK: Duration = Duration::from_millis(25);
@@ -40,7 +43,8 @@ pub fn serve(
 ) -> Result<Completions, RemoteError> {
     let start = Instant::now();
     run(written, model, limit, stopped)?;
-    let (client, ended) = (client.once(), || stopped() || start.elapsed() >= limit);
+    let client = client.once();
+    let ended = || stopped() || start.elapsed() >= limit;
     let mut last = "no answer".to_string();
     loop {
         let asked = Instant::now();

@@ -66,9 +66,12 @@ fn compared(sources: &[Source]) -> Result<Vec<Compared>, ReportError> {
         }
     }
     for (source, run) in sources.iter().zip(&mut runs) {
-        let seconds = |cost: &Cost| match cost.reused {
-            false => Some(cost.seconds),
-            true => fingerprint(source, cost).and_then(|fingerprint| spent.get(&fingerprint).copied()),
+        let seconds = |cost: &Cost| {
+            if cost.reused {
+                fingerprint(source, cost).and_then(|fingerprint| spent.get(&fingerprint).copied())
+            } else {
+                Some(cost.seconds)
+            }
         };
         run.seconds = run.costs.iter().map(seconds).collect();
     }
@@ -328,7 +331,8 @@ fn curve(
 fn range(drawn: &[(&str, Vec<Series>)]) -> Option<(f64, f64)> {
     let points = drawn.iter().flat_map(|(_, series)| series).flat_map(|series| &series.points);
     let values: Vec<f64> = points.flat_map(|[_, y, low, high]| [*y, *low, *high]).flatten().collect();
-    let (low, high) = (values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?);
+    let low = values.iter().copied().reduce(f64::min)?;
+    let high = values.iter().copied().reduce(f64::max)?;
     Some((round(low)?, round(high)?))
 }
 

@@ -143,7 +143,8 @@ fn reused(source: &Source, costs: &[Cost]) -> Vec<(String, String, String)> {
         _ => format!("{} not sampled or trained on again", counted(tokens, "token")),
     };
     let value = format!("{} of {}", whole(cached.len() as i64), whole(costs.len() as i64));
-    let (mut kept, mut starts) = (0, 0);
+    let mut kept = 0;
+    let mut starts = 0;
     for cost in costs {
         let of = || source.events.iter().enumerate().filter(|(_, event)| event.node == cost.node && event.iteration == cost.iteration);
         let begun: Vec<usize> = of().filter(|(_, event)| event.event == EventKind::Started).map(|(index, _)| index).collect();

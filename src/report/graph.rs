@@ -23,7 +23,8 @@ struct Made {
 /// The section.
 pub fn section(source: &Source) -> Section {
     let mut table = Table::new("Nodes", &["node", "operator", "#done", "#rows", "#time", "reads"]);
-    let (mut nodes, mut edges) = (Vec::new(), Vec::new());
+    let mut nodes = Vec::new();
+    let mut edges = Vec::new();
     for node in &source.nodes {
         let made = made(source, node);
         let iterations =

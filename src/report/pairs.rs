@@ -113,7 +113,10 @@ fn without_gap(source: &Source, table: &str, iteration: i64) -> String {
 /// Pairs with their texts: the view `largest_gaps` has those of sampled pairs. `None` where the
 /// texts cannot be found.
 fn texts(source: &Source, table: &str, iteration: i64, order: &str, limit: usize) -> Result<Option<Vec<PairText>>, ReportError> {
-    let Some(responses) = source.upstream(table, "generate").filter(|_| source.has_view("largest_gaps")) else {
+    if !source.has_view("largest_gaps") {
+        return preferences(source, table, iteration, order, limit);
+    }
+    let Some(responses) = source.upstream(table, "generate") else {
         return preferences(source, table, iteration, order, limit);
     };
     let Some(asking) = Asking::of(source, &responses.name)? else { return Ok(None) };
@@ -143,7 +146,8 @@ fn preferences(source: &Source, table: &str, iteration: i64, order: &str, limit:
     ))?;
     let with_texts = pairs.into_iter().filter_map(|pair| {
         let preference = all.get(pair.prompt_id.as_str())?;
-        let (chosen, rejected) = (preference.chosen.clone(), preference.rejected.clone());
+        let chosen = preference.chosen.clone();
+        let rejected = preference.rejected.clone();
         Some(readable(Some(&preference.prompt), Pair { chosen, rejected, ..pair }))
     });
     Ok(Some(with_texts.collect()))
@@ -171,7 +175,8 @@ impl Text {
     /// A text as it is shown: its beginning, the rest folded, and of a very long one not even that.
     fn of(text: &str) -> Self {
         let end = |most: usize| text.char_indices().nth(most).map_or(text.len(), |(end, _)| end);
-        let (shown, all) = (end(SHOWN_CHARACTERS), end(MOST_CHARACTERS));
+        let shown = end(SHOWN_CHARACTERS);
+        let all = end(MOST_CHARACTERS);
         let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default().to_string();
         let left_out = text.get(all..).unwrap_or_default().chars().count();
         Self { shown: part(0..shown), folded: part(shown..all), left_out }

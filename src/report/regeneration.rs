@@ -78,7 +78,8 @@ fn blocks(rows: &[Row], select: &str) -> Option<Vec<Block>> {
         &format!("By iteration: {select}"),
         &["#iteration", "prompts", "#count", "#before", "#after", "#gain", "#better", "#same", "#worse"],
     );
-    let (mut arrows, mut panels) = (Vec::new(), Vec::new());
+    let mut arrows = Vec::new();
+    let mut panels = Vec::new();
     let gains = |rows: &[Row]| rows.iter().map(|row| row.after - row.before).collect::<Vec<f64>>();
     let regenerated: Vec<f64> = rows.iter().filter(|row| row.selected).map(|row| row.after - row.before).collect();
     let low = regenerated.iter().copied().fold(f64::INFINITY, f64::min);

@@ -163,7 +163,8 @@ impl Source {
 
     /// The nearest node with an operator upstream of `name`, or `name` itself.
     pub fn upstream(&self, name: &str, operator: &str) -> Option<&Node> {
-        let (mut waiting, mut seen) = (VecDeque::from([name]), Vec::new());
+        let mut waiting = VecDeque::from([name]);
+        let mut seen = Vec::new();
         while let Some(name) = waiting.pop_front() {
             if seen.contains(&name) {
                 continue;

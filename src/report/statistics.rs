@@ -51,7 +51,8 @@ pub fn quantile(ascending: &[f64], share: f64) -> f64 {
     let last = ascending.len().saturating_sub(1);
     let place = share * last as f64;
     let at = |index: usize| ascending.get(index.min(last)).copied().unwrap_or_default();
-    let (low, high) = (at(place as usize), at(place as usize + 1));
+    let low = at(place as usize);
+    let high = at(place as usize + 1);
     low + (high - low) * place.fract()
 }
 

@@ -93,7 +93,10 @@ fn summary(rows: &[Row], name: &str) -> Table {
         ["#iteration", "#steps", "#tokens", "#first loss", "#last loss", "#last margin", "#last accuracy", "#last KL", "#largest gradient"];
     let mut table = Table::new(&format!("By iteration: {name}"), &columns);
     for rows in rows.chunk_by(|one, other| one.iteration == other.iteration) {
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { continue };
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
+            debug_assert!(false, "a chunk has at least one row");
+            continue;
+        };
         table.rows.push(vec![
             first.iteration.to_string(),
             whole(rows.len() as i64),

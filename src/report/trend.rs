@@ -36,7 +36,8 @@ pub fn section(groups: &Groups, measures: &[Measure]) -> Option<Section> {
             let series: Vec<Series> =
                 curves.iter().map(|(name, points)| series(name, points, measure)).filter(|series| !series.points.is_empty()).collect();
             let colors = curves.keys().cloned().collect();
-            let (rule, breaks) = (measure.rule, Vec::new());
+            let rule = measure.rule;
+            let breaks = Vec::new();
             (!series.is_empty()).then(|| Chart {
                 title: format!("{} by {name}", measure.title),
                 note: String::new(),

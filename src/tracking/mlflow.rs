@@ -194,8 +194,10 @@ impl Sink for Mlflow {
         if gone {
             // Maybe with its experiment.
             self.experiment_id = None;
+            self.sent = None;
+        } else {
+            self.sent = Some(sent);
         }
-        self.sent = Some(sent).filter(|_| !gone);
         result
     }
 

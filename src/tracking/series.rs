@@ -163,8 +163,11 @@ impl Reader {
 
     /// Adds the rows in the last checkpoint of a training table before the table is written.
     fn in_the_making(&self, place: &OutputKey, before: i64, times: &Times, series: &mut Series) -> Result<(), TrackingError> {
+        if !place.name.ends_with(training::SUFFIX) {
+            return Ok(());
+        }
         let model = OutputKey::model(model_of(&place.name), place.iteration);
-        let Some(fingerprint) = self.wanted.get(&model).filter(|_| place.name.ends_with(training::SUFFIX)) else { return Ok(()) };
+        let Some(fingerprint) = self.wanted.get(&model) else { return Ok(()) };
         let Some(checkpoint) = self.run.newest_checkpoint(fingerprint)? else { return Ok(()) };
         let session = Session::bounded()?;
         session.register_batches("rows", vec![read_parquet(&checkpoint.dir.join(training::CHECKPOINT_FILE))?])?;
@@ -208,7 +211,8 @@ fn add(place: &OutputKey, kind: TableKind, before: i64, numbers: &Numbers, times
     let iteration = place.iteration.map_or(0, i64::from);
     let mut point =
         |tag: &str, point: Point| series.entry(SeriesName { node: node.clone(), tag: tag.to_string() }).or_default().push(point);
-    let (mut last, count) = (before, numbers.rows.len());
+    let mut last = before;
+    let count = numbers.rows.len();
     for (index, (step, values)) in numbers.rows.iter().enumerate() {
         let step = if by_step { before + step } else { iteration };
         last = step;
@@ -256,7 +260,7 @@ impl Times {
                 }
                 EventKind::NodeDone => {
                     spent.to = event.at;
-                    spent.seconds = event.seconds.filter(|_| spent.attempts == 1);
+                    spent.seconds = if spent.attempts == 1 { event.seconds } else { None };
                 }
                 EventKind::PartCommitted => spent.to = event.at,
                 _ => {}

@@ -80,7 +80,9 @@ impl Words {
         let start = typed.rfind(|c: char| !(c.is_alphanumeric() || c == '_' || c == '\\')).map_or(0, |at| at + last_width(&typed[at..]));
         let word = &typed[start..];
         let fits = |name: &str| name.len() >= word.len() && name.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word));
-        let mut found: Vec<String> = match typed[..start].split_whitespace().next().filter(|_| self.before.is_empty()) {
+        // A command stands on the first line only.
+        let command = if self.before.is_empty() { typed[..start].split_whitespace().next() } else { None };
+        let mut found: Vec<String> = match command {
             None if word.starts_with('\\') => COMMANDS.iter().filter(|name| fits(name)).map(|name| (*name).to_string()).collect(),
             Some("\\d") => self.tables.iter().filter(|(name, _)| fits(name)).map(|(name, _)| name.clone()).collect(),
             Some("\\format") => formats().filter(|name| fits(name)).map(String::from).collect(),

@@ -17,8 +17,8 @@ use serde::Deserialize;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, StatusCode};
 
-use super::client::pause;
-use super::{RemoteError, Stopped};
+use super::error::RemoteError;
+use super::stop::{Stopped, pause};
 use transfer::is_whole;
 
 /// The time limit of a connection, an answer or a piece of a file.
@@ -176,7 +176,8 @@ impl Hub {
             return Err(self.problem(model, "expected a model in Hugging Face's format, found a repository without config.json", true));
         }
         let total = wanted.iter().filter_map(|sibling| sibling.size).sum();
-        let (folder, mut before) = (self.snapshot(model, &info.sha), 0);
+        let folder = self.snapshot(model, &info.sha);
+        let mut before = 0;
         for sibling in &wanted {
             let mut each = |bytes: u64| observe(before + bytes, total);
             before += self.file(model, &info.sha, sibling, &folder, stopped, &mut each)?;

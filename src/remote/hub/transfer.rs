@@ -10,19 +10,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use hf_hub::Repo;
-use serde_json::Value;
 use ureq::http::{HeaderMap, StatusCode, header};
 
-use super::super::client::pause;
-use super::super::{RemoteError, Stopped};
+use super::super::error::RemoteError;
+use super::super::stop::{Stopped, pause};
 use super::{Hub, HubModel, RETRIES, Sibling, Trouble};
+use crate::model::has_whole_length;
 
 /// Bytes between two checks for a stop.
 const PIECE_BYTES: usize = 1 << 18;
 /// Redirects within the hub itself, as of a renamed repository.
 const MOST_REDIRECTS: usize = 5;
-/// A safetensors header is at most this long (as its reader in Rust has it).
-const MOST_HEADER_BYTES: u64 = 100_000_000;
 
 /// The hub's description of a file: the name of its blob, and its length.
 struct Blob {
@@ -41,7 +39,8 @@ impl Hub {
         stopped: Stopped,
         observe: &mut dyn FnMut(u64),
     ) -> Result<u64, RemoteError> {
-        let (name, pointer) = (&sibling.rfilename, folder.join(&sibling.rfilename));
+        let name = &sibling.rfilename;
+        let pointer = folder.join(&sibling.rfilename);
         let failed = |path: &Path, error: std::io::Error| self.problem(model, &format!("{}: {error}", path.display()), false);
         let length = |path: &Path| path.metadata().map(|metadata| metadata.len()).map_err(|error| failed(path, error));
         if is_whole(&pointer, name, sibling.size) {
@@ -95,7 +94,8 @@ impl Hub {
             if !response.status().is_redirection() {
                 self.check_status(model, response.status(), headers)?;
             }
-            let size = text("x-linked-size").or_else(|| text("content-length").filter(|_| response.status().is_success()));
+            let is_file = response.status().is_success();
+            let size = text("x-linked-size").or_else(|| if is_file { text("content-length") } else { None });
             let valid = |etag: &&str| !etag.is_empty() && etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
             let etag = etag.filter(valid).ok_or_else(|| Trouble::Again(format!("{url}: expected a file's etag, found none")))?;
             return Ok(Blob { etag: etag.to_string(), size: size.and_then(|size| size.parse().ok()) });
@@ -214,23 +214,7 @@ impl Hub {
 /// also the length in the header.
 pub(super) fn is_whole(path: &Path, name: &str, size: Option<u64>) -> bool {
     let Ok(found) = path.metadata().map(|metadata| metadata.len()) else { return false };
-    size.is_none_or(|size| size == found) && (!name.ends_with(".safetensors") || promised(path) == Some(found))
-}
-
-/// The length of a safetensors file by its header: 8 bytes, the header, and the last tensor's end.
-fn promised(path: &Path) -> Option<u64> {
-    let mut file = File::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = u64::from_le_bytes(length);
-    if length > MOST_HEADER_BYTES {
-        return None;
-    }
-    let mut header = vec![0; usize::try_from(length).ok()?];
-    file.read_exact(&mut header).ok()?;
-    let header: Value = serde_json::from_slice(&header).ok()?;
-    let ends = header.as_object()?.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
-    ends.max().unwrap_or(0).checked_add(8 + length)
+    size.is_none_or(|size| size == found) && (!name.ends_with(".safetensors") || has_whole_length(path).unwrap_or(false))
 }
 
 /// Where the bytes of a partial answer begin: `Content-Range: bytes 100-199/200`.
