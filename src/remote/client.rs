@@ -5,7 +5,7 @@
 //! behind when the run is stopped. Knows nothing of the requests' meaning.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::error::ReportError;
 use super::block::{Block, Chart, Dot, Marks, Section, Series, Table, round};
 use super::cost::{Cost, costs};
+use super::error::ReportError;
 use super::evaluation::{Evaluated, evaluated};
 use super::groups::{Group, Groups, last_word};
 use super::overview::state;

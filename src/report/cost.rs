@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::error::ReportError;
 use super::block::{Bar, Block, Chart, Marks, Section, Table, round};
+use super::error::ReportError;
 use super::source::{Part, Source, quoted};
 use super::words::{counted, missing, percent, seconds, whole};
 use crate::store::EventKind;

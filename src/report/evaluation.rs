@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::error::ReportError;
 use super::block::{Block, Chart, Marks, Section, Series, Table};
+use super::error::ReportError;
 use super::prompts::Asking;
 use super::rewards::some_of;
 use super::source::{Source, quoted};

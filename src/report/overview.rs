@@ -1,8 +1,8 @@
 //! The top of the page: the state of the run, and its few most telling numbers.
 
-use super::error::ReportError;
 use super::block::{Block, Section};
 use super::cost::costs;
+use super::error::ReportError;
 use super::evaluation::evaluated;
 use super::source::Source;
 use super::words::{interval, number, seconds, signed, whole};

@@ -6,8 +6,8 @@ use minijinja::{Environment, Value, context};
 
 use serde::Serialize;
 
-use super::error::ReportError;
 use super::block::Section;
+use super::error::ReportError;
 
 /// The head of a page.
 #[derive(Serialize)]

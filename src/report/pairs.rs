@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::error::ReportError;
 use super::block::{Block, Chart, PairText, Section, Table, Text};
+use super::error::ReportError;
 use super::prompts::Asking;
 use super::rewards::distribution;
 use super::source::{Source, quoted};

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::error::ReportError;
 use super::block::{Block, Chart, Marks, Panel, Section, Table, round};
+use super::error::ReportError;
 use super::source::{Source, quoted};
 use super::words::{maybe, whole};
 use crate::tables::TableKind;

@@ -1,8 +1,8 @@
 //! The settings of the run: params, inputs and their hashes, the resolved pipeline, and tables of
 //! the user's own.
 
-use super::error::ReportError;
 use super::block::{Block, Section, Table};
+use super::error::ReportError;
 use super::source::Source;
 use super::words::{missing, shortened, whole};
 use crate::dag::fingerprint::Fingerprint;

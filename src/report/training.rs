@@ -3,8 +3,8 @@
 
 use serde::Deserialize;
 
-use super::error::ReportError;
 use super::block::{Block, Chart, Marks, Section, Series, Table};
+use super::error::ReportError;
 use super::source::{Source, quoted};
 use super::statistics::{mean, stretches};
 use super::words::{maybe, whole};

@@ -26,5 +26,5 @@ pub enum TrackingError {
     Remote(#[from] RemoteError),
     /// Looking at the tables broke down.
     #[error("internal error: {0}")]
-    Broken(String),
+    Internal(String),
 }

@@ -183,5 +183,5 @@ impl Drop for Over<'_> {
 
 /// A panic as an error: nothing here is worth a run.
 fn catch_panic<T>(work: impl FnOnce() -> Result<T, TrackingError>) -> Result<T, TrackingError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(TrackingError::Broken("looking at the tables broke down".to_string())))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(TrackingError::Internal("looking at the tables broke down".to_string())))
 }
