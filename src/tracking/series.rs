@@ -184,7 +184,8 @@ fn numbers(batches: &[RecordBatch]) -> Result<Numbers, TrackingError> {
     let mut found = Numbers::default();
     for batch in batches {
         let schema = batch.schema();
-        let column = |index: usize| cast(batch.column(index), &DataType::Float64).map_err(|error| TrackingError::Internal(error.to_string()));
+        let column =
+            |index: usize| cast(batch.column(index), &DataType::Float64).map_err(|error| TrackingError::Internal(error.to_string()));
         let columns = (0..batch.num_columns()).map(column).collect::<Result<Vec<_>, _>>()?;
         let steps = batch.column_by_name("step").map(|steps| steps.as_primitive::<Int64Type>());
         for row in 0..batch.num_rows() {
