@@ -36,3 +36,4 @@ pub use generation_config::GenerationConfig;
 pub use head::Head;
 pub use rope::{Llama3Scaling, Rope};
 pub use tokenizer::{EncodedPair, SpecialTokens, Tokenizer};
+pub use weights::has_whole_length;

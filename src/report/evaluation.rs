@@ -1,11 +1,12 @@
-//! Held-out prompts: rewards, win scores, lengths and the divergence from the initial policy, with intervals over prompts.
+//! Held-out prompts: rewards, win scores, lengths and the divergence from the initial policy, with
+//! intervals over prompts.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::ReportError;
 use super::block::{Block, Chart, Marks, Section, Series, Table};
+use super::error::ReportError;
 use super::prompts::Asking;
 use super::rewards::some_of;
 use super::source::{Source, quoted};
@@ -40,7 +41,7 @@ pub struct Evaluated {
     rows: Vec<Row>,
 }
 
-/// The iterations of the table that an `evaluate` node made.
+/// The iterations of the table of an `evaluate` node.
 ///
 /// # Errors
 /// The table cannot be read.
@@ -53,9 +54,10 @@ pub fn evaluated(source: &Source, node: &str) -> Result<Vec<Evaluated>, ReportEr
         Some(asking) => asking.register_groups(source, &groups)?,
         None => false,
     };
-    let (group, join) = match grouped {
-        true => ("g.\"group\"", format!("LEFT JOIN {} AS g ON g.prompt_id = e.prompt_id", quoted(&groups))),
-        false => ("CAST(NULL AS VARCHAR)", String::new()),
+    let (group, join) = if grouped {
+        ("g.\"group\"", format!("LEFT JOIN {} AS g ON g.prompt_id = e.prompt_id", quoted(&groups)))
+    } else {
+        ("CAST(NULL AS VARCHAR)", String::new())
     };
     let rows: Vec<Row> = source.rows(&format!(
         "SELECT {iteration} AS iteration, reward, baseline_reward, outcome, token_count, truncated, nll_initial, baseline_nll_initial,
