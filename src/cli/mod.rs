@@ -22,7 +22,7 @@ mod sweep;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::catch_panic;
 use crate::import::ImportError;
@@ -191,6 +191,12 @@ impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.to_string())
     }
+}
+
+/// The definition of all commands and their arguments, for completions, manual pages and the
+/// documentation.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the command in the process's arguments.

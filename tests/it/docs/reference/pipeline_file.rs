@@ -1,0 +1,1 @@
+pub fn page() -> String { String::new() }
