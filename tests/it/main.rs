@@ -2,6 +2,7 @@
 
 mod cli;
 mod data;
+mod docs;
 mod durability;
 mod fixtures;
 mod floors;
