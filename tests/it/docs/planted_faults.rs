@@ -31,6 +31,7 @@ fn a_broken_link_is_found() {
     assert_one(&links_of("[a](../../README.md#none)"), "no heading #none");
     assert_one(&links_of("# One\n\n[a](#two)"), "no heading #two");
     assert_one(&links_of("`src/none.rs` and `src/lib.rs`"), "src/none.rs does not exist");
+    assert_one(&links_of("`durability/none.rs` and `durability/kills.rs`"), "durability/none.rs does not exist");
 }
 
 #[test]
@@ -61,7 +62,9 @@ fn an_invalid_pipeline_file_is_found() {
     let text = std::fs::read_to_string(repository().join("pipelines/quickstart.yaml")).unwrap();
     assert_eq!(pipeline_fault("quickstart", &text), None);
     assert!(pipeline_fault("quickstart", &text.replace("seed:", "sed:")).is_some_and(|fault| fault.contains("sed")));
-    assert!(pipeline_fault("quickstart", &text.replace("train.parquet", "none.parquet")).is_some_and(|fault| fault.contains("none.parquet")));
+    assert!(
+        pipeline_fault("quickstart", &text.replace("train.parquet", "none.parquet")).is_some_and(|fault| fault.contains("none.parquet"))
+    );
 }
 
 #[test]

@@ -88,7 +88,8 @@ fn form(argument: &Arg) -> String {
         Some(names) if argument.get_action().takes_values() => names.iter().map(ToString::to_string).collect(),
         _ => Vec::new(),
     };
-    let values = values.join(" ");
+    let is_several = argument.get_num_args().is_some_and(|count| count.max_values() > 1);
+    let values = values.join(" ") + if is_several { "..." } else { "" };
     let is_optional = argument.get_num_args().is_some_and(|count| count.min_values() == 0 && count.takes_values());
     match argument.get_long() {
         Some(long) if values.is_empty() => format!("--{long}"),
@@ -104,7 +105,8 @@ fn description(argument: &Arg) -> String {
     let mut text = meaning(argument.get_long_help().or(argument.get_help()));
     if argument.get_action().takes_values() {
         let values = argument.get_possible_values();
-        let values: Vec<String> = values.iter().filter(|value| !value.is_hide_set()).map(|value| format!("`{}`", value.get_name())).collect();
+        let values: Vec<String> =
+            values.iter().filter(|value| !value.is_hide_set()).map(|value| format!("`{}`", value.get_name())).collect();
         if !values.is_empty() {
             write!(text, " One of {}.", values.join(", ")).unwrap();
         }
