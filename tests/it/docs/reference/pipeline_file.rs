@@ -96,7 +96,12 @@ impl<'a> Schemas<'a> {
     /// The meaning of an alternative, with the keys inside of it.
     fn alternative_meaning(&self, alternative: &Value) -> String {
         let mut text = self.meaning(alternative);
-        let Some(outer) = properties(alternative) else { return text };
+        let Some(outer) = properties(alternative) else {
+            if text.is_empty() && alternative.get("enum").is_some() {
+                text = "The name alone: all settings have their defaults.".to_string();
+            }
+            return text;
+        };
         let single = if outer.len() == 1 { outer.values().next() } else { None };
         let inner = single.map(|single| reference(single).map_or(single, |name| self.definition(&name)));
         let (schema, keys) = match inner.and_then(|inner| properties(inner).map(|keys| (inner, keys))) {
