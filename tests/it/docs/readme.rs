@@ -21,8 +21,8 @@ pub fn faults(text: &str) -> Vec<String> {
     exceeded.map(|(what, found, limit)| format!("{found} {what}, expected at most {limit}")).collect()
 }
 
-/// The words of the median sentence. Headings, tables and HTML have no sentences. An empty line or a
-/// point of a list ends one.
+/// The words of the median sentence. Headings, tables and HTML have no sentences. An empty line or
+/// a new list item ends a sentence.
 fn median_sentence(text: &str) -> usize {
     let mut lengths = Vec::new();
     let mut words = 0;
