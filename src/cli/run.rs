@@ -102,9 +102,10 @@ impl Run {
 
     /// Says which run of a sweep begins.
     fn announce(&self, name: &str, number: usize, of: usize) {
-        match self.json {
-            true => eprintln!("{}", serde_json::json!({ "event": "run", "run": name, "number": number, "of": of })),
-            false => eprintln!("run {name} ({number} of {of})"),
+        if self.json {
+            eprintln!("{}", serde_json::json!({ "event": "run", "run": name, "number": number, "of": of }))
+        } else {
+            eprintln!("run {name} ({number} of {of})")
         }
     }
 

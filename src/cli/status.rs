@@ -24,9 +24,10 @@ impl Status {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let runs = Runs::open(runs)?;
         if let Some(of_sweep) = sweep::runs_of(&runs, &self.run)? {
-            return match self.verify {
-                true => of_sweep.iter().try_for_each(|run| self.verify(run)),
-                false => sweep::show_status(&of_sweep, self.json),
+            return if self.verify {
+                of_sweep.iter().try_for_each(|run| self.verify(run))
+            } else {
+                sweep::show_status(&of_sweep, self.json)
             };
         }
         let run = runs.find(&self.run)?;
@@ -58,9 +59,12 @@ impl Status {
     /// Says what is damaged, on standard output, as it is what was asked for.
     fn verify(&self, run: &Run) -> Result<(), CliError> {
         let Verified { compared, damaged } = run.verify_all()?;
-        let line = |bad: &Quarantined| match self.json {
-            true => serde_json::json!({ "path": bad.path, "expected": bad.expected, "found": bad.found }).to_string(),
-            false => bad.to_string(),
+        let line = |bad: &Quarantined| {
+            if self.json {
+                serde_json::json!({ "path": bad.path, "expected": bad.expected, "found": bad.found }).to_string()
+            } else {
+                bad.to_string()
+            }
         };
         let mut lines: Vec<String> = damaged.iter().map(line).collect();
         if !self.json {

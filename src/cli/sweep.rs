@@ -57,9 +57,10 @@ pub(super) fn show_plan<'a>(runs: impl Iterator<Item = (&'a Run, &'a Prepared)> 
     let mut lines = Vec::new();
     for (run, prepared) in runs {
         let (name, Tally { done, cached, waiting }) = (run.name(), Tally::of(run, prepared)?);
-        lines.push(match as_json {
-            true => json!({ "run": name, "done": done, "cached": cached, "to_run": waiting }).to_string(),
-            false => format!("{name:width$}  {done:4} done  {cached:4} cached  {waiting:4} to run"),
+        lines.push(if as_json {
+            json!({ "run": name, "done": done, "cached": cached, "to_run": waiting }).to_string()
+        } else {
+            format!("{name:width$}  {done:4} done  {cached:4} cached  {waiting:4} to run")
         });
     }
     print(&lines.join("\n"))

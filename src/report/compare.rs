@@ -65,9 +65,12 @@ fn compared(sources: &[Source]) -> Result<Vec<Compared>, ReportError> {
         }
     }
     for (source, run) in sources.iter().zip(&mut runs) {
-        let seconds = |cost: &Cost| match cost.reused {
-            false => Some(cost.seconds),
-            true => fingerprint(source, cost).and_then(|fingerprint| spent.get(&fingerprint).copied()),
+        let seconds = |cost: &Cost| {
+            if !cost.reused {
+                Some(cost.seconds)
+            } else {
+                fingerprint(source, cost).and_then(|fingerprint| spent.get(&fingerprint).copied())
+            }
         };
         run.seconds = run.costs.iter().map(seconds).collect();
     }

@@ -53,9 +53,10 @@ pub fn evaluated(source: &Source, node: &str) -> Result<Vec<Evaluated>, ReportEr
         Some(asking) => asking.register_groups(source, &groups)?,
         None => false,
     };
-    let (group, join) = match grouped {
-        true => ("g.\"group\"", format!("LEFT JOIN {} AS g ON g.prompt_id = e.prompt_id", quoted(&groups))),
-        false => ("CAST(NULL AS VARCHAR)", String::new()),
+    let (group, join) = if grouped {
+        ("g.\"group\"", format!("LEFT JOIN {} AS g ON g.prompt_id = e.prompt_id", quoted(&groups)))
+    } else {
+        ("CAST(NULL AS VARCHAR)", String::new())
     };
     let rows: Vec<Row> = source.rows(&format!(
         "SELECT {iteration} AS iteration, reward, baseline_reward, outcome, token_count, truncated, nll_initial, baseline_nll_initial,

@@ -71,14 +71,15 @@ pub fn distribution(source: &Source, table: &str, column: &str, title: &str) -> 
     let low = spreads.iter().filter_map(|spread| spread.lowest).fold(f64::INFINITY, f64::min);
     let high = spreads.iter().filter_map(|spread| spread.highest).fold(f64::NEG_INFINITY, f64::max);
     let width = if high > low { (high - low) / f64::from(BINS) } else { 1.0 };
-    let bins: Vec<Bin> = match low.is_finite() && width.is_finite() {
-        true => source.rows(&format!(
+    let bins: Vec<Bin> = if low.is_finite() && width.is_finite() {
+        source.rows(&format!(
             "SELECT {iteration} AS iteration, least(CAST(floor(({column} - CAST({low:?} AS DOUBLE)) / CAST({width:?} AS DOUBLE)) AS BIGINT), {last}) AS bin,
        count(*) AS \"count\"
 FROM {name} WHERE {column} IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2",
             last = BINS - 1,
-        ))?,
-        false => Vec::new(),
+        ))?
+    } else {
+        Vec::new()
     };
     let iterated = spreads.iter().any(|spread| spread.iteration > 0);
     let shown = some_of(spreads.len());

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Uses (from, to) excepted from the rule, with the reason. Without them there is no circle.
 const ALLOWED: [(&str, &str, &str); 0] = [];
 
-type Graph<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+/// The uses between files: from, to, and the names of the used items.
+type Graph<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<String>>>;
 
-/// The uses between files.
 fn graph(tree: &Tree) -> Graph<'_> {
-    let mut graph: Graph<'_> = tree.files.iter().map(|file| (file.path.as_str(), BTreeSet::new())).collect();
+    let mut graph: Graph<'_> = tree.files.iter().map(|file| (file.path.as_str(), BTreeMap::new())).collect();
     let macros: BTreeMap<&str, &str> = tree
         .scopes
         .values()
@@ -23,11 +23,15 @@ fn graph(tree: &Tree) -> Graph<'_> {
     for (module, scope) in &tree.scopes {
         let file = tree.file_of(scope);
         let uses = graph.entry(file).or_default();
-        uses.extend(targets(tree, module).iter().filter_map(|target| {
-            let Target::Item(source, _) = target else { return None };
-            Some(tree.file_of(&tree.scopes[source]))
-        }));
-        uses.extend(scope.invoked.iter().filter_map(|name| macros.get(name.as_str()).copied()));
+        for target in targets(tree, module) {
+            let Target::Item(source, item) = target else { continue };
+            uses.entry(tree.file_of(&tree.scopes[&source])).or_default().insert(item);
+        }
+        for name in &scope.invoked {
+            if let Some(source) = macros.get(name.as_str()) {
+                uses.entry(source).or_default().insert(format!("{name}!"));
+            }
+        }
         uses.remove(file);
     }
     graph
@@ -53,7 +57,7 @@ fn reaches(graph: &Graph<'_>, from: &str, to: &str) -> bool {
     let mut seen = BTreeSet::new();
     let mut open = vec![from];
     while let Some(file) = open.pop() {
-        for next in graph.get(file).into_iter().flatten() {
+        for next in graph.get(file).into_iter().flat_map(BTreeMap::keys) {
             if *next == to {
                 return true;
             }
@@ -68,7 +72,8 @@ fn reaches(graph: &Graph<'_>, from: &str, to: &str) -> bool {
 /// The circles, and the allowances without one.
 fn problems(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<String> {
     let full = graph(tree);
-    let stale = |(from, to, _): &&(&str, &str, &str)| !full.get(from).is_some_and(|uses| uses.contains(to)) || !reaches(&full, to, from);
+    let stale =
+        |(from, to, _): &&(&str, &str, &str)| !full.get(from).is_some_and(|uses| uses.contains_key(to)) || !reaches(&full, to, from);
     let mut found: Vec<String> =
         allowed.iter().filter(stale).map(|(from, to, _)| format!("stale allowance: {from} → {to} closes no circle")).collect();
     let mut left = full.clone();
@@ -77,8 +82,10 @@ fn problems(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<String> {
     }
     let circular: BTreeSet<&str> = left.keys().copied().filter(|file| reaches(&left, file, file)).collect();
     for file in &circular {
-        let uses = left[file].iter().filter(|to| reaches(&left, to, file)).copied().collect::<Vec<_>>();
-        found.push(format!("circle: {file} → {}", uses.join(", ")));
+        for (to, items) in left[file].iter().filter(|(to, _)| reaches(&left, to, file)) {
+            let items = items.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            found.push(format!("circle: {file} → {to} ({items})"));
+        }
     }
     found
 }
@@ -101,7 +108,7 @@ fn planted_circles_are_found() {
     super::assert_one(&problems(&tree, &[("a/b.rs", "a/c.rs", "")]), "stale");
     let direct = super::planted::with(&clean, "a/c.rs", "//! .\npub struct C;\nfn f() { super::b::g() }");
     let found = problems(&direct, &[]);
-    assert_eq!(found, ["circle: a/b.rs → a/c.rs", "circle: a/c.rs → a/b.rs"]);
+    assert_eq!(found, ["circle: a/b.rs → a/c.rs (C)", "circle: a/c.rs → a/b.rs (g)"]);
     assert!(problems(&direct, &[("a/c.rs", "a/b.rs", "")]).is_empty());
     let parent = super::planted::with(&clean, "a/mod.rs", "//! .\nmod b;\nmod c;\npub struct C;\nfn f() { b::g() }");
     assert_eq!(problems(&parent, &[]).len(), 2);

@@ -51,9 +51,9 @@ fn problems(tree: &Tree, floors: &[(&str, u8)]) -> Vec<String> {
 /// The table of floors in the documentation of `lib.rs`: rows of `| floor | modules |`.
 fn documented(text: &str) -> BTreeMap<String, u8> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("//! | "));
-    let cells = rows.map(|row| row.split(" | ").collect::<Vec<_>>());
+    let cells = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
     cells
-        .filter_map(|cells| Some((cells.first()?.trim().parse::<u8>().ok()?, (*cells.get(1)?).to_owned())))
+        .filter_map(|cells| Some((cells.first()?.parse::<u8>().ok()?, (*cells.get(1)?).to_owned())))
         .flat_map(|(floor, modules)| {
             let names = modules.split(", ").map(|name| name.trim_matches(['[', ']', '`', ' ']).to_owned()).collect::<Vec<_>>();
             names.into_iter().map(move |name| (name, floor))

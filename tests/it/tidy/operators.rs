@@ -4,8 +4,7 @@ use super::tree::Tree;
 use std::collections::BTreeSet;
 
 /// Imports (from, to) between operators excepted from the rule, with the reason.
-const ALLOWED: [(&str, &str, &str); 2] =
-    [("sft", "train", "shares the training loop"), ("evaluate", "reference", "computes logprobs in the same batches")];
+const ALLOWED: [(&str, &str, &str); 0] = [];
 
 /// Imports between operators, and allowances without one.
 fn problems(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<String> {
