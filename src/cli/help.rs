@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 
-use super::{Arguments, CliError};
+use super::CliError;
 
 #[derive(Args)]
 pub(super) struct Completions {
@@ -13,9 +13,9 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn execute(self) -> Result<(), CliError> {
+    pub(super) fn execute(self, command: &mut Command) -> Result<(), CliError> {
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Arguments::command(), "optune", &mut text);
+        clap_complete::generate(self.shell, command, "optune", &mut text);
         super::format::print(String::from_utf8_lossy(&text).trim_end())
     }
 }
@@ -27,8 +27,8 @@ pub(super) struct Man {
 }
 
 impl Man {
-    pub(super) fn execute(self) -> Result<(), CliError> {
+    pub(super) fn execute(self, command: Command) -> Result<(), CliError> {
         std::fs::create_dir_all(&self.folder)?;
-        Ok(clap_mangen::generate_to(Arguments::command(), &self.folder)?)
+        Ok(clap_mangen::generate_to(command, &self.folder)?)
     }
 }

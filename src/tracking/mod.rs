@@ -9,9 +9,11 @@
 //! one that was not, each step once. A thread of its own looks every second whether anything was committed; what fails there is a warning and is tried
 //! again, and never ends the run. Knows neither stages nor tensors.
 
+mod error;
 mod event_file;
 mod mlflow;
 mod series;
+mod sink;
 mod tensorboard;
 
 use std::collections::HashMap;
@@ -21,11 +23,12 @@ use std::time::Duration;
 
 use crate::dag::fingerprint::Fingerprint;
 use crate::pipeline::spec::tracking::Tracking;
-use crate::remote::RemoteError;
-use crate::store::{OutputKey, Run, StoreError};
-use crate::tables::TableError;
+use crate::store::{OutputKey, Run};
+pub use error::TrackingError;
 use mlflow::Mlflow;
 pub use series::{Point, Reader, Series, SeriesName};
+pub use sink::Ended;
+use sink::Sink;
 use tensorboard::TensorBoard;
 
 /// How often is looked.
@@ -34,52 +37,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often what is left is tried at the end of a run, a second apart.
 const LAST_TRIES: u32 = 3;
-
-/// Why something is not shown.
-#[derive(Debug, thiserror::Error)]
-pub enum TrackingError {
-    /// A table or the journal cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A table is not as it should be.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// A file cannot be written.
-    #[error("{}: cannot write: {source}", path.display())]
-    Write {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A server cannot be told.
-    #[error(transparent)]
-    Remote(#[from] RemoteError),
-    /// Looking at the tables broke down.
-    #[error("internal error: {0}")]
-    Broken(String),
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Everything is there.
-    Finished,
-    /// A node failed.
-    Failed,
-    /// It was stopped.
-    Interrupted,
-}
-
-/// Something that is told of series.
-trait Sink: Send {
-    /// Its name, for warnings.
-    fn name(&self) -> &'static str;
-    /// Shows what it was not told yet.
-    fn show(&mut self, series: &Series) -> Result<(), TrackingError>;
-    /// Says that the run ended. All was shown before.
-    fn end(&mut self, ended: Ended) -> Result<(), TrackingError>;
-}
 
 /// Shows a run.
 pub struct Tracker<'w> {

@@ -1,5 +1,8 @@
 //! All integration tests, in one program: linking costs more than compiling.
 
+// A test stops at the first surprise, and its names are its documentation.
+#![allow(clippy::unwrap_used, missing_docs)]
+
 mod cli;
 mod data;
 mod durability;

@@ -4,6 +4,7 @@
 //! chat template and safetensors. Knows nothing of what is in a model.
 
 mod transfer;
+mod whole;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use ureq::http::{HeaderMap, StatusCode};
 
 use super::client::pause;
 use super::{RemoteError, Stopped};
-use transfer::is_whole;
+use whole::is_whole;
 
 /// No connection, answer or piece of a file takes longer.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! How one file of a repository comes into the cache.
 //!
 //! Made here and not by hf-hub, because a transfer must have time limits, go on where it was cut, stop when asked to, and notice a file that is
-//! short. Of a file's content it knows only the length that a safetensors header promises.
+//! short.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -9,19 +9,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use hf_hub::Repo;
-use serde_json::Value;
 use ureq::http::{HeaderMap, StatusCode, header};
 
 use super::super::client::pause;
 use super::super::{RemoteError, Stopped};
+use super::whole::is_whole;
 use super::{Hub, HubModel, RETRIES, Sibling, Trouble};
 
 /// Bytes between two looks at whether to stop.
 const PIECE_BYTES: usize = 1 << 18;
 /// Redirects within the hub itself, as of a renamed repository.
 const MOST_REDIRECTS: usize = 5;
-/// A safetensors header is at most this long (as its reader in Rust has it).
-const MOST_HEADER_BYTES: u64 = 100_000_000;
 
 /// What the hub says of a file: the name of its blob, and its length.
 struct Blob {
@@ -205,28 +203,6 @@ impl Hub {
             }
         }
     }
-}
-
-/// Whether the file `name` lies at `path` with its length: that which is known, and of safetensors that which the header promises.
-pub(super) fn is_whole(path: &Path, name: &str, size: Option<u64>) -> bool {
-    let Ok(found) = path.metadata().map(|metadata| metadata.len()) else { return false };
-    size.is_none_or(|size| size == found) && (!name.ends_with(".safetensors") || promised(path) == Some(found))
-}
-
-/// The length that a safetensors file's header promises: 8 bytes, the header, and the last tensor's end.
-fn promised(path: &Path) -> Option<u64> {
-    let mut file = File::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = u64::from_le_bytes(length);
-    if length > MOST_HEADER_BYTES {
-        return None;
-    }
-    let mut header = vec![0; usize::try_from(length).ok()?];
-    file.read_exact(&mut header).ok()?;
-    let header: Value = serde_json::from_slice(&header).ok()?;
-    let ends = header.as_object()?.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
-    ends.max().unwrap_or(0).checked_add(8 + length)
 }
 
 /// Where the bytes of a partial answer begin: `Content-Range: bytes 100-199/200`.

@@ -1,7 +1,7 @@
 //! No circles between files: a file never uses an item of a file with a use of its own items.
 //!
 //! `pub use child::Item` is no use, unless the file also has the name in its code. Paths through
-//! re-exports count for the file with the definition.
+//! re-exports count for the file with the definition. Unit tests (`mod tests`) may use any file.
 
 use super::resolve::Target;
 use super::tree::Tree;
@@ -20,7 +20,8 @@ fn graph(tree: &Tree) -> Graph<'_> {
         .values()
         .flat_map(|scope| scope.defined.iter().filter_map(|name| Some((name.strip_suffix('!')?, tree.file_of(scope)))))
         .collect();
-    for (module, scope) in &tree.scopes {
+    let product = tree.scopes.iter().filter(|(module, _)| module.last().is_none_or(|name| name != "tests"));
+    for (module, scope) in product {
         let file = tree.file_of(scope);
         let uses = graph.entry(file).or_default();
         for target in targets(tree, module) {

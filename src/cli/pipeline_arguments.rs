@@ -1,0 +1,48 @@
+//! The arguments with a pipeline file, and the graphs of its runs.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::CliError;
+use crate::pipeline::{Graph, Pipeline, Sweep};
+
+/// A pipeline file with values for its params.
+#[derive(Args)]
+pub(super) struct PipelineArguments {
+    /// The pipeline file.
+    pub(super) file: PathBuf,
+    /// A value for one of the file's params; may be given several times.
+    #[arg(long = "set", value_name = "PARAM=VALUE", value_parser = param)]
+    set: Vec<(String, String)>,
+    /// A name for the run instead of the file's.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+fn param(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("expected PARAM=VALUE, found {text}"))?;
+    Ok((name.trim().to_string(), value.trim().to_string()))
+}
+
+impl PipelineArguments {
+    pub(super) fn load(&self) -> Result<Graphs, CliError> {
+        let sweep = Sweep::load(&self.file, &self.set)?;
+        let name = self.name.clone().unwrap_or_else(|| sweep.name.clone());
+        let graph = |pipeline: &Pipeline| {
+            let mut graph = pipeline.graph(Path::new(""))?;
+            let of_point = graph.name.strip_prefix(&sweep.name).unwrap_or_default();
+            graph.name = format!("{name}{of_point}");
+            Ok(graph)
+        };
+        let graphs = sweep.runs.iter().map(graph).collect::<Result<_, CliError>>()?;
+        Ok(Graphs { name, graphs, has_matrix: sweep.has_matrix })
+    }
+}
+
+/// The graphs of all runs of a pipeline file.
+pub(super) struct Graphs {
+    pub(super) name: String,
+    pub(super) graphs: Vec<Graph>,
+    pub(super) has_matrix: bool,
+}
