@@ -27,11 +27,13 @@ pub struct Examples<'a> {
     pub gradient_checkpointing: bool,
 }
 
-/// The loss of some examples: their numbers among all examples, and the logprobs of their rows, example after example, nats. The last argument
-/// is Σ log Σ_v p_v² over each row's response tokens, nats, or empty where it is not asked for. Returns the derivative by each logprob.
+/// The loss of some examples: their numbers among all examples, and the logprobs of their rows,
+/// example after example, nats. The last argument is Σ log Σ_v p_v² over each row's response
+/// tokens, nats, or empty where it is not asked for. Returns the derivative by each logprob.
 pub type LogprobLoss<'a> = dyn FnMut(&[usize], &[f64], &[f64]) -> Vec<f64> + Send + 'a;
 
-/// The loss of some examples: their numbers among all examples, and the scores of their rows, example after example. Returns the derivative by each score.
+/// The loss of some examples: their numbers among all examples, and the scores of their rows,
+/// example after example. Returns the derivative by each score.
 pub type ScoreLoss<'a> = dyn FnMut(&[usize], &[f64]) -> Vec<f64> + Send + 'a;
 
 /// A language model in the form for sampling.
@@ -48,10 +50,11 @@ pub enum SamplingModel {
 
 /// How models are computed on a device.
 ///
-/// A backend divides examples into micro-batches, computes them forward and backward, and hands logprobs or
-/// scores to the loss. It knows no loss, no optimizer and no sampling rule.
+/// A backend divides examples into micro-batches, computes them forward and backward, and hands
+/// logprobs or scores to the loss. It knows no loss, no optimizer and no sampling rule.
 pub trait Backend: Debug + Send + Sync {
-    /// The logprob of each chosen row from its token `prompt_token_counts[row]` on: the sum over these tokens, nats, at temperature 1.
+    /// The logprob of each chosen row from its token `prompt_token_counts[row]` on: the sum over
+    /// these tokens, nats, at temperature 1.
     ///
     /// # Errors
     /// When a row does not exist, or a token is outside the vocabulary.
@@ -63,10 +66,12 @@ pub trait Backend: Debug + Send + Sync {
     /// When a row does not exist, or a token is outside the vocabulary.
     fn scores(&self, model: &RewardModel, examples: Examples<'_>) -> Result<Vec<f64>, ModelError>;
 
-    /// The gradients of a loss of logprobs, see [`Self::logprobs`]. Dropout is drawn from `step`. With `collisions` the loss is given these.
+    /// The gradients of a loss of logprobs, see [`Self::logprobs`]. Dropout is drawn from `step`.
+    /// With `collisions` the loss is given these.
     ///
     /// # Errors
-    /// When a row does not exist, or a token is outside the vocabulary; the model is as it was then.
+    /// When a row does not exist, or a token is outside the vocabulary; the model is as it was
+    /// then.
     fn logprob_gradients(
         &self,
         model: &mut CausalLm,
@@ -80,7 +85,8 @@ pub trait Backend: Debug + Send + Sync {
     /// The gradients of a loss of scores, see [`Self::scores`].
     ///
     /// # Errors
-    /// When a row does not exist, or a token is outside the vocabulary; the model is as it was then.
+    /// When a row does not exist, or a token is outside the vocabulary; the model is as it was
+    /// then.
     fn score_gradients(&self, model: &mut RewardModel, examples: Examples<'_>, loss: &mut ScoreLoss<'_>) -> Result<Gradients, ModelError>;
 
     /// Whether [`Examples::gradient_checkpointing`] saves memory.

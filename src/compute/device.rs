@@ -70,7 +70,8 @@ pub fn backend_for(device: &Device) -> Arc<dyn Backend> {
     Arc::new(TensorBackend::new(&ReferenceOperations))
 }
 
-/// The backend for training `model`: that of its device, or the reference if a trained parameter is not f32.
+/// The backend for training `model`: that of its device, or the reference if a trained parameter is
+/// not f32.
 pub fn training_backend_for(model: &impl Module) -> Arc<dyn Backend> {
     let is_f32 = named_tensors::values(model).values().all(|weight| weight.dtype() == DType::F32);
     let devices = model.devices();
@@ -127,8 +128,9 @@ fn driver_device_count() -> Result<i32, String> {
     use std::ffi::c_int;
 
     let name = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
-    // SAFETY: loading the driver runs its initialisers, as burn is about to do anyway; the two functions have had these signatures
-    // since CUDA 2 (cuInit(unsigned), cuDeviceGetCount(int*)), and `count` outlives the call.
+    // SAFETY: loading the driver runs its initialisers, as burn is about to do anyway; the two
+    // functions have had these signatures since CUDA 2 (cuInit(unsigned), cuDeviceGetCount(int*)),
+    // and `count` outlives the call.
     unsafe {
         let driver = libloading::Library::new(name).map_err(|error| error.to_string())?;
         let init = driver.get::<unsafe extern "C" fn(u32) -> c_int>(b"cuInit\0").map_err(|error| error.to_string())?;

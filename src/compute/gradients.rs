@@ -1,5 +1,5 @@
-//! The gradients of a step, in the form of their backend: clipped, and applied to a model. Knows nothing of
-//! losses or schedules.
+//! The gradients of a step, in the form of their backend: clipped, and applied to a model. Knows
+//! nothing of losses or schedules.
 
 use std::collections::BTreeMap;
 
@@ -67,9 +67,11 @@ impl Gradients {
         }
     }
 
-    /// Limits the global norm to `limit`, and returns the norm before. Tensors are scaled when they are applied.
+    /// Limits the global norm to `limit`, and returns the norm before. Tensors are scaled when they
+    /// are applied.
     ///
-    /// As `torch.nn.utils.clip_grad_norm_`: the factor is `limit / (norm + 1e-6)`, never above 1. Without a limit nothing is scaled.
+    /// As `torch.nn.utils.clip_grad_norm_`: the factor is `limit / (norm + 1e-6)`, never above 1.
+    /// Without a limit nothing is scaled.
     pub fn clip(&mut self, limit: Option<f64>) -> f64 {
         if matches!(self, Self::Buffers(_)) { kernels::awake(|| self.clip_now(limit)) } else { self.clip_now(limit) }
     }
@@ -86,8 +88,8 @@ impl Gradients {
         norm
     }
 
-    /// Replaces every trained parameter of `model` with a gradient by the result of `step`. `step` takes its name,
-    /// its value, flat, and its gradient.
+    /// Replaces every trained parameter of `model` with a gradient by the result of `step`. `step`
+    /// takes its name, its value, flat, and its gradient.
     pub fn apply<M: Module>(mut self, model: &mut M, mut step: impl FnMut(&str, Tensor<1>, Gradient) -> Tensor<1> + Send) {
         let on_cpu = matches!(self, Self::Buffers(_));
         let mut work = || {

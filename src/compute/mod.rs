@@ -2,7 +2,8 @@
 //!
 //! # Backends
 //!
-//! `training` and `generation` see one interface, [`Backend`], and no device: [`backend_for`] chooses once.
+//! `training` and `generation` see one interface, [`Backend`], and no device: [`backend_for`]
+//! chooses once.
 //!
 //! | module | backend | computes |
 //! |---|---|---|
@@ -12,22 +13,23 @@
 //!
 //! # Forward passes
 //!
-//! One transformer is computed in five ways. The first is the reference: the simplest to read, and the one
-//! compared with Hugging Face's numbers. The others are faster, and a test holds each to the reference.
+//! One transformer is computed in five ways. The first is the reference: the simplest to read, and
+//! the one compared with Hugging Face's numbers. The others are faster, and a test holds each to
+//! the reference.
 //!
 //! | forward pass | where | used for | held to | by the test |
 //! |---|---|---|---|---|
-//! | **reference** | [`Decoder::forward`](reference::Decoder) | sampling and training where no other backend fits; the oracle of tests | Hugging Face transformers | `model.rs`, `families.rs`, `lora.rs`, `reward_model.rs` |
-//! | CPU sampling | [`CpuDecoder::forward`](cpu::CpuDecoder::forward) | `generate` | the reference | `generation.rs`, `cpu.rs` |
-//! | CPU training | [`CpuTraining`](cpu::CpuTraining) | logprobs, rewards, gradients | the reference and its autodiff | `gradients.rs`, `backends.rs`, `training.rs`, `rewards.rs` |
-//! | GPU sampling | `gpu::GpuDecoder::forward` | `generate` | the CPU's sampling, and golden files | `gpu.rs` |
-//! | GPU training | `gpu::hidden`, `gpu::ScoredTokens` | logprobs, rewards, gradients | the reference and its autodiff | `gradients.rs` (feature `cuda`), `gpu.rs` |
+//! | **reference** | [`Decoder::forward`](reference::Decoder) | sampling and training where no other backend fits; the oracle of tests | Hugging Face transformers | `model/{checkpoint,families,reward_head}.rs`, `training/lora.rs` |
+//! | CPU sampling | [`CpuDecoder::forward`](cpu::CpuDecoder::forward) | `generate` | the reference | `generation/local.rs`, `model/cpu_decoder.rs` |
+//! | CPU training | [`CpuTraining`](cpu::CpuTraining) | logprobs, rewards, gradients | the reference and its autodiff | `training/{gradients,backends,trainer,rewards}.rs` |
+//! | GPU sampling | `gpu::GpuDecoder::forward` | `generate` | the CPU's sampling, and golden files | `generation/gpu.rs` |
+//! | GPU training | `gpu::hidden`, `gpu::ScoredTokens` | logprobs, rewards, gradients | the reference and its autodiff | `training/gradients.rs` (feature `cuda`), `generation/gpu.rs` |
 //!
 //! # Layers
 //!
-//! Each folder has its own kernels (`cpu/kernels`, `gpu/kernels`), decoder (forward), backward pass (`training`)
-//! and cache, as far as it needs them. [`reference`] knows no accelerator. Knows nothing of Arrow tables, losses,
-//! sampling rules or the pipeline.
+//! Each folder has its own kernels (`cpu/kernels`, `gpu/kernels`), decoder (forward), backward pass
+//! (`training`) and cache, as far as it needs them. [`reference`] knows no accelerator. Knows
+//! nothing of Arrow tables, losses, sampling rules or the pipeline.
 
 mod backend;
 pub mod cpu;

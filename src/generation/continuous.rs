@@ -1,9 +1,10 @@
-//! Continuous batching: sequences come and go one by one (Yu et al. 2022, "Orca"). Knows nothing of text, weights or kernels.
+//! Continuous batching: sequences come and go one by one (Yu et al. 2022, "Orca"). Knows nothing of
+//! text, weights or kernels.
 //!
-//! A step computes one position of every active response, and the prompts of responses about to begin,
-//! as one list of positions without padding. A prompt is computed once for all of its responses.
-//! A finished response is replaced by the next one in the next step: steps stay full until the last
-//! responses run out.
+//! A step computes one position of every active response, and the prompts of responses about to
+//! begin, as one list of positions without padding. A prompt is computed once for all of its
+//! responses. A finished response is replaced by the next one in the next step: steps stay full
+//! until the last responses run out.
 
 use std::collections::VecDeque;
 
@@ -16,22 +17,23 @@ use crate::token_lists::TokenLists;
 pub(super) trait SequenceDecoder {
     /// Prompt tokens of one step. Bounds the memory of a step.
     const PREFILL_TOKENS: usize;
-    /// Whether a prefill of a few prompts takes as long as one of [`Self::PREFILL_TOKENS`] tokens: prompts of later responses are then added to it.
+    /// Whether a prefill of a few prompts takes as long as one of [`Self::PREFILL_TOKENS`] tokens:
+    /// prompts of later responses are then added to it.
     const PREFILLS_AHEAD: bool;
 
-    /// Begins a sequence of at most `positions` positions of its own, after those of `prefix`. The prefix
-    /// no longer grows. `None` when there is no memory for it.
+    /// Begins a sequence of at most `positions` positions of its own, after those of `prefix`. The
+    /// prefix no longer grows. `None` when there is no memory for it.
     fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize>;
 
     /// Ends a sequence. No sequence with this prefix is used afterwards.
     fn close(&mut self, sequence: usize);
 
-    /// Computes prompts, and the last token of each response with a token. The spans' sequences hold them
-    /// afterwards.
+    /// Computes prompts, and the last token of each response with a token. The spans' sequences
+    /// hold them afterwards.
     fn forward(&mut self, prompts: &[Span<'_>], responses: &[Span<'_>]) -> Result<(), GenerationError>;
 
-    /// Samples each response's next token, behind the tokens of its sequence. Responses without a token
-    /// have the sequence of their prompt; those of one prompt stand together.
+    /// Samples each response's next token, behind the tokens of its sequence. Responses without a
+    /// token have the sequence of their prompt; those of one prompt stand together.
     fn sample(&mut self, responses: Vec<(usize, &mut ActiveResponse)>, sampling: &Sampling) -> Result<(), GenerationError>;
 }
 
@@ -55,8 +57,8 @@ struct ToPrefill {
     sequence: usize,
 }
 
-/// Samples all `responses`, ordered by prompt. At most `lanes` are active at a time, and only as many as
-/// fit into memory at their full length.
+/// Samples all `responses`, ordered by prompt. At most `lanes` are active at a time, and only as
+/// many as fit into memory at their full length.
 pub(super) fn run<D: SequenceDecoder>(
     decoder: D,
     prompts: &TokenLists,
@@ -107,7 +109,8 @@ struct Batch<'a, D> {
 }
 
 impl<D: SequenceDecoder> Batch<'_, D> {
-    /// A sequence for a response, if there is room for one in this step; its prompt joins `to_prefill` if it is new.
+    /// A sequence for a response, if there is room for one in this step; its prompt joins
+    /// `to_prefill` if it is new.
     fn admit(&mut self, response: &ActiveResponse, unfinished: &[usize], to_prefill: &mut Vec<ToPrefill>) -> Option<usize> {
         let before = to_prefill.len();
         let prompt = self.open_prompt(response.prompt, unfinished, to_prefill)?;
@@ -120,8 +123,8 @@ impl<D: SequenceDecoder> Batch<'_, D> {
         sequence
     }
 
-    /// The sequence of a prompt. A new prompt joins `to_prefill`. `None` if there is no room for it in this
-    /// step.
+    /// The sequence of a prompt. A new prompt joins `to_prefill`. `None` if there is no room for it
+    /// in this step.
     fn open_prompt(&mut self, prompt: usize, unfinished: &[usize], to_prefill: &mut Vec<ToPrefill>) -> Option<usize> {
         if let Some(Prefill { sequence, .. }) = self.prefills[prompt] {
             return Some(sequence);

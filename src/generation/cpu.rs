@@ -1,6 +1,6 @@
-//! The CPU as an engine. The bits of a position do not depend on the positions computed beside it (see
-//! [`kernels`](crate::compute::cpu::kernels)), nor on the batch size or the order of finishing. Knows
-//! nothing of prompts or text.
+//! The CPU as an engine. The bits of a position do not depend on the positions computed beside it
+//! (see [`kernels`](crate::compute::cpu::kernels)), nor on the batch size or the order of
+//! finishing. Knows nothing of prompts or text.
 
 use super::continuous::{self, SequenceDecoder};
 use super::engine::{Engine, Limits};

@@ -25,7 +25,8 @@ pub struct Generated {
     pub prompt_token_counts: Vec<usize>,
     /// Why each response ended.
     pub finish_reasons: Vec<FinishReason>,
-    /// Each response's log probability in nats, end token included, under the distribution it was sampled from.
+    /// Each response's log probability in nats, end token included, under the distribution it was
+    /// sampled from.
     pub logprobs: Vec<f64>,
 }
 
@@ -37,7 +38,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// The fastest engine there is for `device`, with a checkpoint's weights. These go to a GPU as its engine keeps them.
+    /// The fastest engine there is for `device`, with a checkpoint's weights. These go to a GPU as
+    /// its engine keeps them.
     ///
     /// # Errors
     /// When a weight cannot be read.
@@ -45,8 +47,8 @@ impl Generator {
         Ok(Self::with_model(backend_for(device).load_sampling_model(checkpoint, device)?))
     }
 
-    /// An engine for a model, on the model's device. On the CPU it lays the weights out anew: another owner
-    /// of the model keeps them in memory twice.
+    /// An engine for a model, on the model's device. On the CPU it lays the weights out anew:
+    /// another owner of the model keeps them in memory twice.
     ///
     /// # Errors
     /// When a weight is not f32.
@@ -80,7 +82,8 @@ impl Generator {
         Self { cache_bytes: engine.cache_bytes(), engine }
     }
 
-    /// The same, with at most so many bytes of keys and values: fewer responses at a time, and the same ones. (The reference samples as many as are asked for.)
+    /// The same, with at most so many bytes of keys and values: fewer responses at a time, and the
+    /// same ones. (The reference samples as many as are asked for.)
     #[must_use]
     pub fn within(mut self, cache_bytes: usize) -> Self {
         self.cache_bytes = self.cache_bytes.min(cache_bytes);
@@ -89,13 +92,14 @@ impl Generator {
 
     /// Samples a response for every seed of every prompt, `batch_size` responses at a time.
     ///
-    /// A response depends on its seed and its prompt alone: on the CPU to the last bit, and so on a GPU in bf16 if the model's sizes are multiples of 16;
-    /// otherwise, and with the reference, logits differ in the last bits between batches: equal results are
-    /// only promised for equal calls.
+    /// A response depends on its seed and its prompt alone: on the CPU to the last bit, and so on a
+    /// GPU in bf16 if the model's sizes are multiples of 16; otherwise, and with the reference,
+    /// logits differ in the last bits between batches: equal results are only promised for equal
+    /// calls.
     ///
     /// # Errors
-    /// A prompt without room for a response, settings out of range, logits that are not finite, or an
-    /// interruption.
+    /// A prompt without room for a response, settings out of range, logits that are not finite, or
+    /// an interruption.
     pub fn generate(
         &self,
         prompts: &TokenLists,

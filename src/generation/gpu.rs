@@ -1,5 +1,5 @@
-//! A GPU as an engine: tokens are sampled there too, and only tokens come back. Knows nothing of prompts
-//! or text.
+//! A GPU as an engine: tokens are sampled there too, and only tokens come back. Knows nothing of
+//! prompts or text.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -63,9 +63,9 @@ struct GpuSequences<'a> {
 }
 
 impl<'a> GpuSequences<'a> {
-    /// With room for as many of the `responses` as go together, and for prompts computed ahead. Where this
-    /// would take more than the limit, for fewer at a time, but for one response at least. Uses an
-    /// `earlier` cache if it is large enough.
+    /// With room for as many of the `responses` as go together, and for prompts computed ahead.
+    /// Where this would take more than the limit, for fewer at a time, but for one response at
+    /// least. Uses an `earlier` cache if it is large enough.
     fn new(decoder: &'a GpuDecoder, prompts: &TokenLists, responses: &[ActiveResponse], limits: Limits, earlier: Option<GpuCache>) -> Self {
         let longest_prompt = prompts.lengths().max().unwrap_or(0);
         let longest_response = responses.iter().map(|response| response.limit).max().unwrap_or(0);
@@ -87,7 +87,8 @@ impl SequenceDecoder for &mut GpuSequences<'_> {
 
     fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {
         let sequence = self.cache.open(prefix, positions)?;
-        // However many prompts are read ahead: once no response grows any more, there is room for any.
+        // However many prompts are read ahead: once no response grows any more, there is room for
+        // any.
         let fits = prefix.is_some() || self.cache.has_room(self.longest_response);
         if !fits {
             self.cache.close(sequence);

@@ -1,7 +1,7 @@
 //! Sampling responses from a language model, many at a time, reproducibly.
 //!
-//! Prompts' token ids and one seed a response go in; token ids, reasons of ending and logprobs come out. Knows nothing of devices, Arrow,
-//! text or rewards.
+//! Prompts' token ids and one seed a response go in; token ids, reasons of ending and logprobs come
+//! out. Knows nothing of devices, Arrow, text or rewards.
 
 mod continuous;
 mod cpu;

@@ -1,7 +1,9 @@
-//! The reference as an engine: decoding in batches of rows of one length, on any device. Knows nothing of text.
+//! The reference as an engine: decoding in batches of rows of one length, on any device. Knows
+//! nothing of text.
 //!
-//! Each prompt is computed once, its responses grow together, finished ones leave the batch. Rows of a
-//! batch are left-padded: every step adds one column. Batches are a function of the prompts' lengths alone.
+//! Each prompt is computed once, its responses grow together, finished ones leave the batch. Rows
+//! of a batch are left-padded: every step adds one column. Batches are a function of the prompts'
+//! lengths alone.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
@@ -141,7 +143,8 @@ impl<'a> Batch<'a> {
         self.rows.retain(|row| row.finished.is_none());
     }
 
-    /// Feeds the sampled tokens back. A finished row in the batch feeds its last token again, to no effect.
+    /// Feeds the sampled tokens back. A finished row in the batch feeds its last token again, to no
+    /// effect.
     fn step(&mut self) -> Result<(), GenerationError> {
         let tokens = self.rows.iter().map(|row| row.tokens.last().copied().unwrap_or_default()).collect();
         let tokens = integers(tokens, &self.device).reshape([self.rows.len(), 1]);

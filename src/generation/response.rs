@@ -37,7 +37,8 @@ pub(super) struct ActiveResponse {
 }
 
 impl ActiveResponse {
-    /// A response to the prompt in row `prompt`, of at most `limit` tokens, nothing of it sampled yet.
+    /// A response to the prompt in row `prompt`, of at most `limit` tokens, nothing of it sampled
+    /// yet.
     pub(super) fn new(prompt: usize, seed: [u8; 32], limit: usize) -> Self {
         Self { prompt, sampler: Sampler::new(seed), tokens: Vec::new(), logprob: 0.0, limit, finished: None }
     }

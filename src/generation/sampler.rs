@@ -1,4 +1,5 @@
-//! Samples one token from logits: temperature, then top-k, then top-p, as Hugging Face orders them. Knows nothing of models.
+//! Samples one token from logits: temperature, then top-k, then top-p, as Hugging Face orders them.
+//! Knows nothing of models.
 
 use std::cmp::Ordering;
 
@@ -13,8 +14,8 @@ use crate::compute::cpu::kernels;
 pub struct Sampling {
     /// Logits are divided by it; 0 takes the likeliest token.
     pub temperature: f64,
-    /// Keeps the fewest likeliest tokens with this total probability; 1 keeps all (Holtzman et al. 2019,
-    /// arXiv 1904.09751).
+    /// Keeps the fewest likeliest tokens with this total probability; 1 keeps all (Holtzman et al.
+    /// 2019, arXiv 1904.09751).
     pub top_p: f64,
     /// So many likeliest tokens are kept; 0 keeps all.
     pub top_k: usize,
@@ -22,8 +23,8 @@ pub struct Sampling {
     pub max_new_tokens: usize,
     /// Any of these tokens ends a response, and is part of it.
     pub eos: Vec<i32>,
-    /// Tokens with an id below it are drawn: the tokenizer's. A model may have more logits, to fill up a row of memory; nothing can
-    /// decode those.
+    /// Tokens with an id below it are drawn: the tokenizer's. A model may have more logits, to fill
+    /// up a row of memory; nothing can decode those.
     pub vocabulary_size: usize,
     /// The longest prompt and response together: the model's `max_position_embeddings`.
     pub max_total_tokens: usize,
@@ -55,12 +56,13 @@ impl Sampling {
 pub struct SampledToken {
     /// Its id.
     pub token: i32,
-    /// Its natural log probability under the distribution left after top-k and top-p; 0 at temperature 0.
+    /// Its natural log probability under the distribution left after top-k and top-p; 0 at
+    /// temperature 0.
     pub logprob: f64,
 }
 
-/// The random stream of one response. Each token takes one number of it: a token depends on the seed,
-/// the step and the logits alone, not on other responses or on the batch.
+/// The random stream of one response. Each token takes one number of it: a token depends on the
+/// seed, the step and the logits alone, not on other responses or on the batch.
 #[derive(Debug)]
 pub struct Sampler {
     generator: ChaCha8Rng,
@@ -88,7 +90,8 @@ impl Sampler {
     /// Samples the next token. The logits are used up: weights stand in their place afterwards.
     ///
     /// # Errors
-    /// The first token with a logit that is not finite, and this logit. There must be at least one logit.
+    /// The first token with a logit that is not finite, and this logit. There must be at least one
+    /// logit.
     pub fn sample(&mut self, logits: &mut [f32], sampling: &Sampling) -> Result<SampledToken, (usize, f32)> {
         let uniform = self.uniform();
         let vocabulary = logits.len().min(sampling.vocabulary_size);
@@ -118,19 +121,20 @@ fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
     }
 }
 
-/// Keeps the fewest likeliest candidates with a total share of at least `top_p`, in their order; all if
-/// it is 1.
+/// Keeps the fewest likeliest candidates with a total share of at least `top_p`, in their order;
+/// all if it is 1.
 fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
     if top_p >= 1.0 {
         return;
     }
     let total = mass(candidates);
-    // All candidates below this share are together less than 1 - top_p: the others hold the nucleus.
+    // All candidates below this share are together less than 1 - top_p: the others hold the
+    // nucleus.
     let negligible = (1.0 - top_p) * total / candidates.len() as f64;
     candidates.retain(|candidate| f64::from(candidate.0) >= negligible);
 
-    // Halves the stretch around the end of the nucleus. All before the stretch belongs to the nucleus.
-    // The vocabulary is never sorted.
+    // Halves the stretch around the end of the nucleus. All before the stretch belongs to the
+    // nucleus. The vocabulary is never sorted.
     let mut needed = top_p * total;
     let mut selected = candidates.clone();
     let mut stretch = &mut selected[..];
@@ -186,7 +190,8 @@ fn pick_candidate(candidates: &[Candidate], uniform: f64) -> Option<SampledToken
     pick_weight(candidates.iter().copied(), uniform * total, total)
 }
 
-/// The candidate where the sum of the weights passes `target`, else the last; `None` when all are 0.
+/// The candidate where the sum of the weights passes `target`, else the last; `None` when all are
+/// 0.
 fn pick_weight(candidates: impl Iterator<Item = Candidate>, target: f64, total: f64) -> Option<SampledToken> {
     let mut sum = 0.0;
     let mut picked = None;

@@ -20,7 +20,8 @@ impl Checkpoint {
         config.parameters(&self.parameters).iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
     }
 
-    /// This checkpoint with the adapter in `folder`, in place of its own if it has one. The base named by the adapter is ignored.
+    /// This checkpoint with the adapter in `folder`, in place of its own if it has one. The base
+    /// named by the adapter is ignored.
     ///
     /// # Errors
     /// A file that is missing, wrong, or does not fit this checkpoint.
@@ -29,7 +30,8 @@ impl Checkpoint {
         Ok(self.adapted(adapter))
     }
 
-    /// The last parts of the names of all projections but the head, each once: the meaning of `all-linear`.
+    /// The last parts of the names of all projections but the head, each once: the meaning of
+    /// `all-linear`.
     pub fn projections(&self) -> Vec<String> {
         let names = self.parameters.iter().filter_map(|parameter| parameter.projection()?.rsplit('.').next());
         let mut names: Vec<String> = names.map(str::to_string).collect();
@@ -44,7 +46,8 @@ impl Checkpoint {
         same_targets && left.rank == right.rank && left.alpha == right.alpha
     }
 
-    /// Copies this checkpoint's adapter to `folder`, naming `base` as the place where PEFT finds its base.
+    /// Copies this checkpoint's adapter to `folder`, naming `base` as the place where PEFT finds
+    /// its base.
     ///
     /// # Errors
     /// When there is no adapter, or a file cannot be read or written.

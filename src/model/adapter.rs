@@ -1,7 +1,7 @@
 //! A LoRA adapter on disk, as PEFT keeps it: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! Unsupported settings of PEFT are refused by name, never ignored. Knows parameters by name and shape, not the
-//! model they belong to.
+//! Unsupported settings of PEFT are refused by name, never ignored. Knows parameters by name and
+//! shape, not the model they belong to.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,8 @@ use crate::disk;
 pub(crate) const CONFIG: &str = "adapter_config.json";
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// Settings of PEFT without an effect on the model here. Other unknown settings must be absent, null, false or empty.
+/// Settings of PEFT without an effect on the model here. Other unknown settings must be absent,
+/// null, false or empty.
 const HARMLESS: [&str; 9] = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -40,7 +41,8 @@ pub struct AdapterConfig {
     pub rank: usize,
     /// The low-rank term is multiplied by alpha / rank.
     pub alpha: f64,
-    /// The share of a projection's inputs hidden from the term in each training step, at least 0 and below 1.
+    /// The share of a projection's inputs hidden from the term in each training step, at least 0
+    /// and below 1.
     pub dropout: f64,
     /// The adapted projections: their name is one of these or ends in a dot and one of these.
     pub targets: Vec<String>,
@@ -58,7 +60,8 @@ impl AdapterConfig {
         self.targets.iter().any(ends)
     }
 
-    /// The projection of a checkpoint's parameter, if the parameter is the weight of an adapted projection.
+    /// The projection of a checkpoint's parameter, if the parameter is the weight of an adapted
+    /// projection.
     pub(crate) fn adapted<'a>(&self, parameter: &'a Parameter) -> Option<&'a str> {
         parameter.projection().filter(|projection| self.adapts(projection))
     }
@@ -125,7 +128,8 @@ impl AdapterConfig {
         }
     }
 
-    /// Writes `adapter_config.json`; `base` is where PEFT finds the base, if it is to find it by itself.
+    /// Writes `adapter_config.json`; `base` is where PEFT finds the base, if it is to find it by
+    /// itself.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -150,8 +154,8 @@ pub(crate) fn key(projection: &str, matrix: &str) -> String {
     format!("base_model.model.{projection}.{matrix}.weight")
 }
 
-/// Where the base of the adapter in `folder` lies; `None` when `folder` is no adapter. Taken from the working directory, or else from
-/// the folder that holds `folder`.
+/// Where the base of the adapter in `folder` lies; `None` when `folder` is no adapter. Taken from
+/// the working directory, or else from the folder that holds `folder`.
 ///
 /// # Errors
 /// When the adapter names no existing directory.
@@ -184,7 +188,8 @@ pub(crate) struct Factors {
 }
 
 impl Factors {
-    /// As PEFT begins: A uniform between ±1/√in (Kaiming's with a = √5), B zero: the term adds nothing at first.
+    /// As PEFT begins: A uniform between ±1/√in (Kaiming's with a = √5), B zero: the term adds
+    /// nothing at first.
     pub(crate) fn sample(from: usize, to: usize, rank: usize, generator: &mut ChaCha8Rng) -> Self {
         let bound = (from as f64).sqrt().recip();
         let mut uniform = || (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
@@ -227,7 +232,8 @@ impl Adapter {
         })
     }
 
-    /// Adds the adapter's part to the `values` of a parameter of the base: scale · B · A, `[out, in]`.
+    /// Adds the adapter's part to the `values` of a parameter of the base: scale · B · A, `[out,
+    /// in]`.
     pub(crate) fn merge(&self, parameter: &Parameter, values: Vec<f32>) -> Result<Vec<f32>, ModelError> {
         let (Some(projection), [to, from]) = (self.config.adapted(parameter), &parameter.shape[..]) else { return Ok(values) };
         let matrix = |name: &str, shape: [usize; 2]| -> Result<Tensor<2>, ModelError> {

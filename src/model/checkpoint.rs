@@ -1,7 +1,7 @@
 //! A checkpoint: a folder in Hugging Face's layout, opened without its weights.
 //!
-//! `compute::reference` loads, initializes and saves models. Knows nothing of tensors, nor of the families'
-//! `config.json`.
+//! `compute::reference` loads, initializes and saves models. Knows nothing of tensors, nor of the
+//! families' `config.json`.
 
 use std::fs;
 use std::io;
@@ -39,7 +39,8 @@ const COPIED: [&str; 9] = [
     "merges.txt",
 ];
 
-/// Everything in a checkpoint's folder but the weights themselves. Errors are found here, before any heavy work.
+/// Everything in a checkpoint's folder but the weights themselves. Errors are found here, before
+/// any heavy work.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The model's shape.
@@ -61,8 +62,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a folder with weights, or an adapter that names its base. Configuration and tokenizer of an adapter are the
-    /// base's.
+    /// Opens a folder with weights, or an adapter that names its base. Configuration and tokenizer
+    /// of an adapter are the base's.
     ///
     /// # Errors
     /// A file that is missing or wrong. The weights' names and shapes must fit `config.json`.
@@ -80,7 +81,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Opens a folder of which only configuration and tokenizer count, to initialise a model from; of an adapter, those of its base.
+    /// Opens a folder of which only configuration and tokenizer count, to initialise a model from;
+    /// of an adapter, those of its base.
     ///
     /// # Errors
     /// A file that is missing or wrong.
@@ -109,11 +111,13 @@ impl Checkpoint {
         Ok(Self { config, generation, tokenizer, chat_template, folder, config_json, parameters, weights, adapter, score_seed })
     }
 
-    /// This policy as the start of a reward model: the same transformer without its `lm_head`, under a score head that is drawn from
-    /// `seed`, normal with mean 0 and standard deviation `initializer_range`. A checkpoint that is a reward model already stays as it is.
+    /// This policy as the start of a reward model: the same transformer without its `lm_head`,
+    /// under a score head that is drawn from `seed`, normal with mean 0 and standard deviation
+    /// `initializer_range`. A checkpoint that is a reward model already stays as it is.
     ///
-    /// `config.json` of what is saved names the family's `...ForSequenceClassification` with one label. Where it has no `pad_token_id`,
-    /// it gets the tokenizer's, or else that of a token which never ends a text.
+    /// `config.json` of what is saved names the family's `...ForSequenceClassification` with one
+    /// label. Where it has no `pad_token_id`, it gets the tokenizer's, or else that of a token
+    /// which never ends a text.
     #[must_use]
     pub fn with_reward_head(mut self, seed: u64) -> Self {
         if self.config.head == Head::Reward {
@@ -126,7 +130,8 @@ impl Checkpoint {
         self
     }
 
-    /// The token to pad with: the tokenizer's, else the unknown one, the first of a text, or as a last resort the last.
+    /// The token to pad with: the tokenizer's, else the unknown one, the first of a text, or as a
+    /// last resort the last.
     fn padding_token(&self) -> Option<i32> {
         let settings = read_json(&self.folder.join(TOKENIZER_CONFIG)).unwrap_or_default();
         let id_of = |name: &str| {
@@ -166,11 +171,12 @@ impl Checkpoint {
         Err(ModelError::invalid(&self.folder.join(CONFIG), problem))
     }
 
-    /// The values of one parameter under its Hugging Face name, in the checkpoint's layout, as f32, an adapter's part merged in. All weights
-    /// are read through here.
+    /// The values of one parameter under its Hugging Face name, in the checkpoint's layout, as f32,
+    /// an adapter's part merged in. All weights are read through here.
     ///
     /// # Errors
-    /// When the checkpoint was opened blank, has no such parameter, or a file cannot be read any more.
+    /// When the checkpoint was opened blank, has no such parameter, or a file cannot be read any
+    /// more.
     pub fn parameter(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let values = self.base_parameter(name)?;
         match self.adapter.as_ref().zip(self.parameters.iter().find(|parameter| parameter.name == name)) {
@@ -213,7 +219,8 @@ impl Checkpoint {
     }
 }
 
-/// `config.json` for weights in `dtype`: the setting is `dtype` in newer files and `torch_dtype` in older ones.
+/// `config.json` for weights in `dtype`: the setting is `dtype` in newer files and `torch_dtype` in
+/// older ones.
 fn with_dtype(config: &Value, dtype: Dtype) -> Value {
     let mut config = config.clone();
     if let Some(settings) = config.as_object_mut() {

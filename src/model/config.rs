@@ -1,4 +1,5 @@
-//! The shape of a model, said in one way for all families. Knows nothing of weights, files or `config.json`.
+//! The shape of a model, said in one way for all families. Knows nothing of weights, files or
+//! `config.json`.
 
 use super::head::Head;
 use super::rope::Rope;
@@ -10,7 +11,8 @@ pub(super) const MOST_LAYERS: usize = 1 << 12;
 /// As for dimensions: two million million numbers are 8 TB.
 const MOST_PARAMETERS: u128 = 1 << 41;
 
-/// The shape of a model. Where Hugging Face's configuration classes have a name for something, the field has it too.
+/// The shape of a model. Where Hugging Face's configuration classes have a name for something, the
+/// field has it too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// The head on top of the transformer.
@@ -58,7 +60,8 @@ pub struct ModelConfig {
 pub struct LayerConfig {
     /// Whether queries and keys are rotated by their positions.
     pub rotary: bool,
-    /// How many tokens attention reaches back, the query's own included; `None` when it sees all before it.
+    /// How many tokens attention reaches back, the query's own included; `None` when it sees all
+    /// before it.
     pub sliding_window: Option<usize>,
 }
 
@@ -86,7 +89,8 @@ impl ModelConfig {
         self.rope.check()
     }
 
-    /// The parameters of all matrices, by arithmetic alone. No size is above [`LARGEST_DIMENSION`], so nothing here comes near the end of its type.
+    /// The parameters of all matrices, by arithmetic alone. No size is above [`LARGEST_DIMENSION`],
+    /// so nothing here comes near the end of its type.
     fn matrix_parameters(&self) -> u128 {
         let [vocabulary, hidden, inner, heads, pairs, width] =
             [self.vocab_size, self.hidden_size, self.intermediate_size, self.num_attention_heads, self.num_key_value_heads, self.head_dim]

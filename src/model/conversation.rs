@@ -1,7 +1,7 @@
 //! Token ids: of a prompt, of a prompt with a response, of a whole conversation.
 //!
-//! The only decision on special tokens: for plain text the tokenizer writes them, for messages the chat template, never
-//! both.
+//! The only decision on special tokens: for plain text the tokenizer writes them, for messages the
+//! chat template, never both.
 
 use chrono::NaiveDate;
 
@@ -17,26 +17,29 @@ impl Checkpoint {
         self
     }
 
-    /// The ids to generate from: a plain text behind the tokenizer's opening special tokens, or the conversation as the
-    /// chat template writes it up to where the response begins.
+    /// The ids to generate from: a plain text behind the tokenizer's opening special tokens, or the
+    /// conversation as the chat template writes it up to where the response begins.
     ///
     /// # Errors
-    /// Messages for a checkpoint without a chat template, messages refused by its template, or a prompt without tokens.
+    /// Messages for a checkpoint without a chat template, messages refused by its template, or a
+    /// prompt without tokens.
     pub fn encode_prompt(&self, asked: &PromptContent) -> Result<Vec<i32>, ModelError> {
         let (text, special) = self.prompt_text(asked)?;
         self.tokenizer.encode(&text, special)
     }
 
-    /// The prompt's ids as [`Checkpoint::encode_prompt`] gives them, then those of a complete response, ended as the model ends its turn.
+    /// The prompt's ids as [`Checkpoint::encode_prompt`] gives them, then those of a complete
+    /// response, ended as the model ends its turn.
     ///
-    /// Prompt and response are tokenized as one text. Behind a plain text's response comes the first of the model's end tokens; in a
-    /// conversation comes what the template writes behind the assistant's message up to the first end token (the newline that often
-    /// follows is no part of the turn), and an end token if the template writes none. A response that brings its end token along does
-    /// not get a second one.
+    /// Prompt and response are tokenized as one text. Behind a plain text's response comes the
+    /// first of the model's end tokens; in a conversation comes what the template writes behind the
+    /// assistant's message up to the first end token (the newline that often follows is no part of
+    /// the turn), and an end token if the template writes none. A response that brings its end
+    /// token along does not get a second one.
     ///
     /// # Errors
-    /// As [`Checkpoint::encode_prompt`]; when the prompt's text or tokens change once the response follows; when the model has no end
-    /// token, or the response has one before its end.
+    /// As [`Checkpoint::encode_prompt`]; when the prompt's text or tokens change once the response
+    /// follows; when the model has no end token, or the response has one before its end.
     pub fn encode_pair(&self, asked: &PromptContent, response: &str) -> Result<EncodedPair, ModelError> {
         let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
         let end = self.end_token(asked).ok_or_else(no_end)?;
@@ -65,12 +68,14 @@ impl Checkpoint {
     pub fn end_token(&self, asked: &PromptContent) -> Option<i32> {
         let first = self.generation.eos_token_ids.first().copied();
         let template = self.chat_template.as_ref().filter(|_| matches!(asked, PromptContent::Messages(_)));
-        // A chat model may have several end tokens; its tokenizer's settings name the end token of a turn.
+        // A chat model may have several end tokens; its tokenizer's settings name the end token of
+        // a turn.
         let turn = template.and_then(|template| template.eos_token()).and_then(|token| self.tokenizer.token_id(token));
         turn.filter(|id| self.is_end(*id)).or(first)
     }
 
-    /// The text of a prompt for [`Checkpoint::encode_prompt`], and the writer of its special tokens.
+    /// The text of a prompt for [`Checkpoint::encode_prompt`], and the writer of its special
+    /// tokens.
     ///
     /// # Errors
     /// Messages for a checkpoint without a chat template, or messages refused by its template.
@@ -81,11 +86,12 @@ impl Checkpoint {
         }
     }
 
-    /// The ids of prompt and response as a model that reads whole conversations takes them: as Python's
-    /// `apply_chat_template(messages, tokenize=True)` gives them, nothing dropped and nothing added.
+    /// The ids of prompt and response as a model that reads whole conversations takes them: as
+    /// Python's `apply_chat_template(messages, tokenize=True)` gives them, nothing dropped and
+    /// nothing added.
     ///
-    /// A plain text is one user turn and one assistant turn if there is a chat template; if not, prompt and response are one text with
-    /// the tokenizer's special tokens around it.
+    /// A plain text is one user turn and one assistant turn if there is a chat template; if not,
+    /// prompt and response are one text with the tokenizer's special tokens around it.
     ///
     /// # Errors
     /// As [`Checkpoint::encode_prompt`].
@@ -107,7 +113,8 @@ impl Checkpoint {
         self.generation.eos_token_ids.contains(&id)
     }
 
-    /// Refuses a response with text behind an end token: no model writes this in one turn, and the text would be lost.
+    /// Refuses a response with text behind an end token: no model writes this in one turn, and the
+    /// text would be lost.
     fn check_ends_last(&self, response: &str) -> Result<(), ModelError> {
         let ids = self.tokenizer.ids(response.trim_end(), SpecialTokens::Written)?;
         match ids.iter().position(|id| self.is_end(*id)) {

@@ -1,4 +1,5 @@
-//! A checkpoint as other software wants it: its weights in another number format and in files of a limited size.
+//! A checkpoint as other software wants it: its weights in another number format and in files of a
+//! limited size.
 //!
 //! Values go from file to file, one tensor in memory at a time; no model is loaded.
 
@@ -9,13 +10,15 @@ use super::checkpoint::Checkpoint;
 use super::{Dtype, ModelError, weights_writer};
 
 impl Checkpoint {
-    /// Writes this checkpoint into `folder`, which must be empty or not be there: weights in `dtype`, rounded to the nearest, in one
-    /// file or, where their bytes exceed `max_shard_bytes`, in shards; configuration, tokenizer and chat template as in
-    /// [`Checkpoint::save`]. The bytes of the files depend on the arguments and this checkpoint alone. `config.json` is written last.
+    /// Writes this checkpoint into `folder`, which must be empty or not be there: weights in
+    /// `dtype`, rounded to the nearest, in one file or, where their bytes exceed `max_shard_bytes`,
+    /// in shards; configuration, tokenizer and chat template as in [`Checkpoint::save`]. The bytes
+    /// of the files depend on the arguments and this checkpoint alone. `config.json` is written
+    /// last.
     ///
     /// # Errors
-    /// When there is something in `folder`, a value is beyond the range of `dtype` (the tensor is named), the checkpoint was opened
-    /// blank, or a file cannot be read or written.
+    /// When there is something in `folder`, a value is beyond the range of `dtype` (the tensor is
+    /// named), the checkpoint was opened blank, or a file cannot be read or written.
     pub fn export(&self, folder: &Path, dtype: Dtype, max_shard_bytes: u64) -> Result<(), ModelError> {
         if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(ModelError::invalid(folder, "expected an empty folder or none, found files in it"));

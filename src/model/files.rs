@@ -1,4 +1,5 @@
-//! The small files of a model directory, read whole, up to a length. Knows nothing of their content.
+//! The small files of a model directory, read whole, up to a length. Knows nothing of their
+//! content.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,7 +9,8 @@ use serde_json::Value;
 
 use super::ModelError;
 
-/// Far above any configuration, tokenizer or template; beyond it a file is taken to be something else under that name.
+/// Far above any configuration, tokenizer or template; beyond it a file is taken to be something
+/// else under that name.
 pub(super) const LARGEST_BYTES: u64 = 1 << 28;
 
 /// The bytes of a file; a longer one is refused before it is in memory.

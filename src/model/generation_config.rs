@@ -30,7 +30,8 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// Reads `generation_config.json`; where it is absent or names no end, `config`'s ends are used.
+    /// Reads `generation_config.json`; where it is absent or names no end, `config`'s ends are
+    /// used.
     ///
     /// # Errors
     /// A sentence without the file's name, when an id is not an integer or not in the vocabulary.

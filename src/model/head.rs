@@ -1,4 +1,5 @@
-//! The head of a transformer in `config.json`: logits over the vocabulary, or one score. Knows nothing of weights.
+//! The head of a transformer in `config.json`: logits over the vocabulary, or one score. Knows
+//! nothing of weights.
 
 use serde_json::{Value, json};
 
@@ -35,10 +36,11 @@ pub(super) fn labels(config: &Value) -> Option<usize> {
     named.or_else(|| config.get("num_labels")?.as_u64()?.try_into().ok())
 }
 
-/// The `config.json` of a reward model that starts from a language model's, with the label's name as transformers writes it.
+/// The `config.json` of a reward model that starts from a language model's, with the label's name
+/// as transformers writes it.
 ///
-/// transformers scores a batch only where `config.json` names a token for padding, and takes each row's last other token:
-/// `padding` should never end a text.
+/// transformers scores a batch only where `config.json` names a token for padding, and takes each
+/// row's last other token: `padding` should never end a text.
 pub(super) fn with_reward_head(config: &Value, architecture: Option<String>, padding: Option<i32>) -> Value {
     let mut config = config.clone();
     if let Some(settings) = config.as_object_mut() {

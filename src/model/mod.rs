@@ -1,6 +1,8 @@
-//! Language models as data: configuration, checkpoint, tokenizer and chat template, on disk and in memory.
+//! Language models as data: configuration, checkpoint, tokenizer and chat template, on disk and in
+//! memory.
 //!
-//! `compute` says how it is computed. Knows nothing of Arrow, the pipeline, forward passes or any training objective.
+//! `compute` says how it is computed. Knows nothing of Arrow, the pipeline, forward passes or any
+//! training objective.
 
 mod adapted;
 pub(crate) mod adapter;

@@ -1,4 +1,5 @@
-//! The parameters of a model as a checkpoint stores them: names, shapes and order. Knows nothing of files or tensors.
+//! The parameters of a model as a checkpoint stores them: names, shapes and order. Knows nothing of
+//! files or tensors.
 
 use super::{Head, ModelConfig, ModelError};
 
@@ -14,14 +15,16 @@ pub(crate) struct Parameter {
 }
 
 impl Parameter {
-    /// The projection of a weight, if an adapter can stand beside it: all but a head. A head's name has one part only.
+    /// The projection of a weight, if an adapter can stand beside it: all but a head. A head's name
+    /// has one part only.
     pub(crate) fn projection(&self) -> Option<&str> {
         let name = self.name.strip_suffix(".weight").filter(|_| self.transposed)?;
         name.contains('.').then_some(name)
     }
 }
 
-/// The parameters of a model of this shape, in their order. The reference transformer has its fields in the same order; saving a model compares both.
+/// The parameters of a model of this shape, in their order. The reference transformer has its
+/// fields in the same order; saving a model compares both.
 pub(crate) fn list(config: &ModelConfig) -> Vec<Parameter> {
     let [hidden, inner] = [config.hidden_size, config.intermediate_size];
     let queries = config.num_attention_heads * config.head_dim;

@@ -1,4 +1,5 @@
-//! Rotary positions (Su et al. 2021, arXiv 2104.09864): the angle a position of each pair of a head. Knows nothing of configuration files.
+//! Rotary positions (Su et al. 2021, arXiv 2104.09864): the angle a position of each pair of a
+//! head. Knows nothing of configuration files.
 
 use std::f64::consts::TAU;
 
@@ -11,14 +12,17 @@ pub struct Rope {
     pub scaling: Option<Llama3Scaling>,
 }
 
-/// The scaling of Llama 3.1: pairs with a wavelength above a share of the original context turn `factor` times slower.
+/// The scaling of Llama 3.1: pairs with a wavelength above a share of the original context turn
+/// `factor` times slower.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Llama3Scaling {
     /// How many times slower.
     pub factor: f64,
-    /// From `original_max_position_embeddings / low_freq_factor` on, wavelengths are scaled in full.
+    /// From `original_max_position_embeddings / low_freq_factor` on, wavelengths are scaled in
+    /// full.
     pub low_freq_factor: f64,
-    /// Up to `original_max_position_embeddings / high_freq_factor`, wavelengths stay; in between they are blended.
+    /// Up to `original_max_position_embeddings / high_freq_factor`, wavelengths stay; in between
+    /// they are blended.
     pub high_freq_factor: f64,
     /// The context of the pretraining, in tokens.
     pub original_max_position_embeddings: f64,

@@ -11,14 +11,16 @@ impl ModelConfig {
         2 * self.layers.len() as u64 * keys * NUMBER
     }
 
-    /// The memory of one token kept for the backward pass; with `checkpointing` every layer's input, and all else of one layer at a time.
+    /// The memory of one token kept for the backward pass; with `checkpointing` every layer's
+    /// input, and all else of one layer at a time.
     pub fn kept_bytes_per_token(&self, checkpointing: bool) -> u64 {
         let (hidden, intermediate, layers) = (self.hidden_size as u64, self.intermediate_size as u64, self.layers.len() as u64);
         let queries = self.num_attention_heads as u64 * self.head_dim as u64;
         let keys = self.num_key_value_heads as u64 * self.head_dim as u64;
         // Before their norms and after, where there are norms.
         let raw = if self.qk_norm { queries + keys } else { 0 };
-        // Queries and their attention; keys and values; a normalizer a head; the stream between attention and MLP; gates and ups.
+        // Queries and their attention; keys and values; a normalizer a head; the stream between
+        // attention and MLP; gates and ups.
         let inside = 2 * queries + 2 * keys + raw + self.num_attention_heads as u64 + hidden + 2 * intermediate;
         NUMBER * (layers * hidden + inside * if checkpointing { 1 } else { layers })
     }

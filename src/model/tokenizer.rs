@@ -1,4 +1,5 @@
-//! Text to token ids and back, with a checkpoint's own `tokenizer.json`. Knows nothing of chat templates or tensors.
+//! Text to token ids and back, with a checkpoint's own `tokenizer.json`. Knows nothing of chat
+//! templates or tensors.
 
 use std::fmt;
 use std::path::Path;
@@ -8,8 +9,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use super::{ModelError, files};
 use crate::catch_panic::catch_panic;
 
-/// The longest text for a tokenizer, in bytes: longer than any model's context. A tokenizer takes a hundred bytes a
-/// token, and a token may be one byte.
+/// The longest text for a tokenizer, in bytes: longer than any model's context. A tokenizer takes a
+/// hundred bytes a token, and a token may be one byte.
 const MOST_TEXT_BYTES: usize = 8 << 20;
 
 /// A Hugging Face tokenizer, without the truncation and padding of its file.
@@ -23,7 +24,8 @@ pub struct Tokenizer {
 pub enum SpecialTokens {
     /// The tokenizer adds them, before and behind: for a complete plain text.
     Added,
-    /// The tokenizer adds the opening ones and leaves out the closing ones: for a plain text to be continued.
+    /// The tokenizer adds the opening ones and leaves out the closing ones: for a plain text to be
+    /// continued.
     Opening,
     /// The text spells them out already: for the output of a chat template.
     Written,
@@ -62,8 +64,8 @@ impl Tokenizer {
 
     /// The token ids of a text.
     ///
-    /// A text with the tokenizer's opening token does not get it twice. (Python's `tokenizer(text)` would give it twice;
-    /// no model was trained on this.)
+    /// A text with the tokenizer's opening token does not get it twice. (Python's `tokenizer(text)`
+    /// would give it twice; no model was trained on this.)
     ///
     /// # Errors
     /// When the tokenizer cannot represent the text, or makes no token of it.
@@ -84,7 +86,8 @@ impl Tokenizer {
         }
         let encoding = catch_panic(|| self.inner.encode_fast(text, special != SpecialTokens::Written)).map_err(broken)?;
         let encoding = encoding.map_err(|error| ModelError::Text(error.to_string()))?;
-        // The mask marks tokens added by the tokenizer. A special token spelled out in the text is not marked.
+        // The mask marks tokens added by the tokenizer. A special token spelled out in the text is
+        // not marked.
         let added = |mask: &&u32| **mask == 1;
         let opening = encoding.get_special_tokens_mask().iter().take_while(added).count();
         let closing = encoding.get_special_tokens_mask()[opening..].iter().rev().take_while(added).count();
@@ -99,11 +102,12 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The token ids of `whole`, a text with the prefix `prompt`, and the number of the prompt's ids.
+    /// The token ids of `whole`, a text with the prefix `prompt`, and the number of the prompt's
+    /// ids.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`]; and when the response's first characters melt into the prompt's last token, because then
-    /// generation from the prompt could never have produced the whole.
+    /// As [`Tokenizer::encode`]; and when the response's first characters melt into the prompt's
+    /// last token, because then generation from the prompt could never have produced the whole.
     pub fn encode_pair(&self, prompt: &str, whole: &str, special: SpecialTokens) -> Result<EncodedPair, ModelError> {
         let prompt_ids = self.encode(prompt, special)?;
         let token_ids = self.encode(whole, special)?;
@@ -149,7 +153,8 @@ pub(super) fn ending(text: &str) -> String {
     text.chars().skip(skipped).collect()
 }
 
-/// Any JSON value, checked and dropped. (serde's own `IgnoredAny` looks at neither depth nor numbers.)
+/// Any JSON value, checked and dropped. (serde's own `IgnoredAny` looks at neither depth nor
+/// numbers.)
 struct Json;
 
 impl<'de> Deserialize<'de> for Json {

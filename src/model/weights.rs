@@ -1,7 +1,8 @@
-//! Safetensors files: an 8-byte little-endian header length, a JSON header, then the values. Knows nothing of models.
+//! Safetensors files: an 8-byte little-endian header length, a JSON header, then the values. Knows
+//! nothing of models.
 //!
-//! The header alone lists the tensors: a wrong checkpoint is refused before anything is loaded. Reading only.
-//! Format: <https://github.com/huggingface/safetensors>.
+//! The header alone lists the tensors: a wrong checkpoint is refused before anything is loaded.
+//! Reading only. Format: <https://github.com/huggingface/safetensors>.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,7 +21,8 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The format's own limit on headers.
 const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 
-/// The weights of the logits: a copy of tied ones may be stored, and a reward model may have left its policy's behind.
+/// The weights of the logits: a copy of tied ones may be stored, and a reward model may have left
+/// its policy's behind.
 const LM_HEAD: &str = "lm_head.weight";
 /// The entry of a header for texts, beside the tensors.
 const METADATA: &str = "__metadata__";
@@ -53,7 +55,8 @@ struct Entry {
 }
 
 impl Weights {
-    /// Reads the headers of the safetensors files in `folder`: one file, or the shards named by an index.
+    /// Reads the headers of the safetensors files in `folder`: one file, or the shards named by an
+    /// index.
     ///
     /// # Errors
     /// When there are no weights, or a file is not a whole safetensors file.
@@ -146,8 +149,8 @@ impl Weights {
         lie_end_to_end(spans, file_bytes - 8 - header_bytes).map_err(invalid)
     }
 
-    /// Checks the tensors against exactly these `parameters` of `config` (a file's name). Unused tensors of other software
-    /// are ignored.
+    /// Checks the tensors against exactly these `parameters` of `config` (a file's name). Unused
+    /// tensors of other software are ignored.
     ///
     /// # Errors
     /// A list of missing, unexpected and mis-shaped tensors.
@@ -174,7 +177,8 @@ impl Weights {
         Err(ModelError::invalid(&self.folder, format!("weights do not fit {config}: {}{tail}", problems.join("; "))))
     }
 
-    /// Checks stored weights of the logits, if they are tied to the embedding: they must be a copy of it.
+    /// Checks stored weights of the logits, if they are tied to the embedding: they must be a copy
+    /// of it.
     ///
     /// # Errors
     /// When they differ, because the intended ones are unknown then; or a file cannot be read.
@@ -218,8 +222,8 @@ impl Weights {
     }
 }
 
-/// Checks the tensors' bytes: they follow each other from the first byte to the last, as the format demands. None overlaps
-/// another, none is cut off.
+/// Checks the tensors' bytes: they follow each other from the first byte to the last, as the format
+/// demands. None overlaps another, none is cut off.
 fn lie_end_to_end(mut spans: Vec<((u64, u64), String)>, bytes: u64) -> Result<(), String> {
     spans.sort();
     let mut before = (0, "the header".to_string());

@@ -1,4 +1,5 @@
-//! Writing safetensors files, one or several, tensor by tensor as they come. Knows nothing of models or of where values come from.
+//! Writing safetensors files, one or several, tensor by tensor as they come. Knows nothing of
+//! models or of where values come from.
 //!
 //! The bytes are a function of names, shapes, values, dtype and the largest size of a file alone.
 
@@ -13,8 +14,9 @@ use super::weights::{INDEX, SINGLE};
 use super::{Dtype, ModelError};
 use crate::disk::{self, File};
 
-/// Writes `parameters` into `folder`: as one file if their values have no more than `max_shard_bytes`, else as shards with an index.
-/// `write_values` then hands over the values of each, in the same order.
+/// Writes `parameters` into `folder`: as one file if their values have no more than
+/// `max_shard_bytes`, else as shards with an index. `write_values` then hands over the values of
+/// each, in the same order.
 ///
 /// A parameter is never divided: one larger than `max_shard_bytes` has a shard of its own.
 ///

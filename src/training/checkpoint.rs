@@ -1,8 +1,10 @@
 //! A trainer on disk: weights, optimizer moments and step. Training continues from it bit for bit.
 //!
-//! `weights.safetensors` holds the f32 weights in training, not the frozen ones; `gradient_means.safetensors` and `gradient_squares.safetensors` what the optimizer
-//! remembers of each, under the same names; `trainer.json` the step. The same state gives the same bytes. Knows no settings: those are
-//! the caller's to bring back, and a change of them is the caller's to notice. Atomic replacement of the folder is the caller's too.
+//! `weights.safetensors` holds the f32 weights in training, not the frozen ones;
+//! `gradient_means.safetensors` and `gradient_squares.safetensors` what the optimizer remembers of
+//! each, under the same names; `trainer.json` the step. The same state gives the same bytes. Knows
+//! no settings: those are the caller's to bring back, and a change of them is the caller's to
+//! notice. Atomic replacement of the folder is the caller's too.
 
 use std::fs;
 use std::path::Path;
@@ -63,8 +65,8 @@ impl<M: Module + Sync> Trainer<M> {
         disk::write(&path, text).map_err(|problem| TrainingError::state(&path, format!("{problem}{}", disk::way_on(&problem))))
     }
 
-    /// The trainer that was saved in `folder`. Of `model` only the architecture, the device and what is frozen are used; `settings` and
-    /// `total_steps` must be those the saved trainer had.
+    /// The trainer that was saved in `folder`. Of `model` only the architecture, the device and
+    /// what is frozen are used; `settings` and `total_steps` must be those the saved trainer had.
     ///
     /// # Errors
     /// When a file cannot be read or does not fit the model.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::model::ModelError;
 
-/// An error of this module. The policy and the optimizer are as they were before the step that failed.
+/// An error of this module. The policy and the optimizer are as they were before the step that
+/// failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
     /// A number of the step is NaN or infinite.

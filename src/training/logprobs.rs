@@ -6,10 +6,12 @@ use crate::compute::{CausalLm, Examples, backend_for};
 
 use super::{Responses, TrainingError, check_micro_batch};
 
-/// The logprob of each chosen row's response given its prompt: the sum over response tokens, nats, at temperature 1.
+/// The logprob of each chosen row's response given its prompt: the sum over response tokens, nats,
+/// at temperature 1.
 ///
-/// At most `micro_batch` rows go through the model together. On the CPU, rows of one prompt share its computation, and a row has the same bits
-/// whatever it is computed beside; elsewhere rows of similar length are padded to the longest, and the same rows and the same `micro_batch` give the
+/// At most `micro_batch` rows go through the model together. On the CPU, rows of one prompt share
+/// its computation, and a row has the same bits whatever it is computed beside; elsewhere rows of
+/// similar length are padded to the longest, and the same rows and the same `micro_batch` give the
 /// same bits.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The losses and their metrics, as plain arithmetic on sequence logprobs.
 //!
-//! Knows nothing of tensors, models or optimizers: a loss returns its value and its derivative by each logprob, and
-//! its caller carries the derivative back into the weights.
+//! Knows nothing of tensors, models or optimizers: a loss returns its value and its derivative by
+//! each logprob, and its caller carries the derivative back into the weights.
 
 /// A pair as its loss sees it: logprobs are sums over response tokens, in nats.
 #[derive(Clone, Copy, Debug)]
@@ -106,11 +106,13 @@ impl Loss {
     }
 }
 
-/// Weighted preference optimization (arXiv 2406.11827, equation 2, with sampled alignment): a pair counts as much as the policy in training would
-/// write both of its responses itself, so that pairs of an older policy are nearly as good as its own.
+/// Weighted preference optimization (arXiv 2406.11827, equation 2, with sampled alignment): a pair
+/// counts as much as the policy in training would write both of its responses itself, so that pairs
+/// of an older policy are nearly as good as its own.
 ///
-/// w = min(clip, exp(a(chosen) + a(rejected))) with a(y) = 1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²], π given the prompt and y before t. No gradient
-/// goes through w. TRL's DPOTrainer has it as `use_weighting`, without a clip; the paper's own code clips at 1.
+/// w = min(clip, exp(a(chosen) + a(rejected))) with a(y) = 1/|y| Σ_t [log π(y_t) − log Σ_v π(v)²],
+/// π given the prompt and y before t. No gradient goes through w. TRL's DPOTrainer has it as
+/// `use_weighting`, without a clip; the paper's own code clips at 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Wpo {
     /// The largest weight; none leaves them as they are.
@@ -118,7 +120,8 @@ pub struct Wpo {
 }
 
 impl Wpo {
-    /// The weight of a pair, of whose chosen and rejected responses `collisions` are Σ_t log Σ_v π(v)², nats.
+    /// The weight of a pair, of whose chosen and rejected responses `collisions` are Σ_t log Σ_v
+    /// π(v)², nats.
     pub fn weight(self, pair: &PairLogprobs, collisions: [f64; 2]) -> f64 {
         let [per_chosen, per_rejected] = pair.per_token();
         let aligned = (pair.policy_chosen - collisions[0]) * per_chosen + (pair.policy_rejected - collisions[1]) * per_rejected;
@@ -139,15 +142,16 @@ pub fn dpo(pair: &PairLogprobs, beta: f64) -> PairLoss {
     pair.of_log_ratio(beta, -log_sigmoid(margin), -log_sigmoid(-margin).exp())
 }
 
-/// Identity preference optimization: the log ratio a token is drawn to 1/2τ, and not on to infinity.
+/// Identity preference optimization: the log ratio a token is drawn to 1/2τ, and not on to
+/// infinity.
 ///
 /// ```text
 /// h    = [log π(chosen) − log π_ref(chosen)] / |chosen| − [log π(rejected) − log π_ref(rejected)] / |rejected|
 /// loss = (h − 1/(2τ))²
 /// ```
 ///
-/// Azar et al. 2023, arXiv 2310.12036, equation 17, with τ = `beta`; log ratios are divided by the responses' lengths, as in TRL's `ipo`, on the word of
-/// the paper's authors. τ·h is the margin.
+/// Azar et al. 2023, arXiv 2310.12036, equation 17, with τ = `beta`; log ratios are divided by the
+/// responses' lengths, as in TRL's `ipo`, on the word of the paper's authors. τ·h is the margin.
 pub fn ipo(pair: &PairLogprobs, beta: f64) -> PairLoss {
     let [chosen, rejected] = pair.per_token();
     let h = (pair.policy_chosen - pair.reference_chosen) * chosen - (pair.policy_rejected - pair.reference_rejected) * rejected;
@@ -161,7 +165,8 @@ pub fn ipo(pair: &PairLogprobs, beta: f64) -> PairLoss {
 /// loss = max(0, 1 − β·Δ)
 /// ```
 ///
-/// SLiC (Zhao et al. 2023, arXiv 2305.10425) on DPO's log ratios, as in RSO (Liu et al. 2023, arXiv 2309.06657, equation 9) and TRL's `hinge`.
+/// SLiC (Zhao et al. 2023, arXiv 2305.10425) on DPO's log ratios, as in RSO (Liu et al. 2023, arXiv
+/// 2309.06657, equation 9) and TRL's `hinge`.
 pub fn hinge(pair: &PairLogprobs, beta: f64) -> PairLoss {
     let short_of = 1.0 - beta * pair.log_ratio();
     pair.of_log_ratio(beta, short_of.max(0.0), if short_of > 0.0 { -1.0 } else { 0.0 })
@@ -174,7 +179,8 @@ pub fn hinge(pair: &PairLogprobs, beta: f64) -> PairLoss {
 /// ∂loss/∂(β·Δ) = −[(1 − ε)·σ(−β·Δ) + ε·σ(β·Δ)] / (1 − 2ε)
 /// ```
 ///
-/// Chowdhury et al. 2024, arXiv 2403.00409, equation 12, with ε = `label_smoothing` below 1/2; TRL's `robust`.
+/// Chowdhury et al. 2024, arXiv 2403.00409, equation 12, with ε = `label_smoothing` below 1/2;
+/// TRL's `robust`.
 pub fn robust(pair: &PairLogprobs, beta: f64, label_smoothing: f64) -> PairLoss {
     let (margin, scale) = (beta * pair.log_ratio(), 1.0 - 2.0 * label_smoothing);
     let loss = (label_smoothing * log_sigmoid(-margin) - (1.0 - label_smoothing) * log_sigmoid(margin)) / scale;
@@ -203,13 +209,15 @@ pub fn simpo(pair: &PairLogprobs, beta: f64, gamma: f64) -> PairLoss {
 /// loss = (β·Δ − reward_gap)²
 /// ```
 ///
-/// Gao et al. 2024, arXiv 2404.16767, equation 4, with β = 1/η and the reference being the policy of the last iteration.
+/// Gao et al. 2024, arXiv 2404.16767, equation 4, with β = 1/η and the reference being the policy
+/// of the last iteration.
 pub fn rebel(pair: &PairLogprobs, beta: f64) -> PairLoss {
     let distance = beta * pair.log_ratio() - pair.reward_gap;
     pair.of_log_ratio(beta, distance * distance, 2.0 * distance)
 }
 
-/// The results of a [`Loss`] on some pairs, as sums: micro-batches of any size add up to their batch.
+/// The results of a [`Loss`] on some pairs, as sums: micro-batches of any size add up to their
+/// batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PreferenceLoss {
     /// Σ w · loss.
@@ -222,15 +230,17 @@ pub struct PreferenceLoss {
     pub logprob_chosen: f64,
     /// Σ log π(rejected), nats.
     pub logprob_rejected: f64,
-    /// Σ over pairs of the mean over both responses of log π_ref − log π, nats a response: the k1 estimate of KL(reference ‖ policy), unbiased when the
-    /// pair's two responses are all that was sampled, and sampled from the reference; a drift indicator otherwise. It can be negative.
+    /// Σ over pairs of the mean over both responses of log π_ref − log π, nats a response: the k1
+    /// estimate of KL(reference ‖ policy), unbiased when the pair's two responses are all that was
+    /// sampled, and sampled from the reference; a drift indicator otherwise. It can be negative.
     pub kl: f64,
     /// ∂loss/∂log π(chosen) and ∂loss/∂log π(rejected) of each pair.
     pub derivatives: Vec<[f64; 2]>,
 }
 
 impl PreferenceLoss {
-    /// Adds a pair that counts `weight` times: w from the reward gap is OPTune's (arXiv 2406.07657).
+    /// Adds a pair that counts `weight` times: w from the reward gap is OPTune's (arXiv
+    /// 2406.07657).
     pub fn add_pair(&mut self, pair: &PairLogprobs, found: PairLoss, weight: f64) {
         self.loss += weight * found.loss;
         self.reward_margin += found.margin;
@@ -253,8 +263,8 @@ impl PreferenceLoss {
     }
 }
 
-/// The results of [`bradley_terry`] on some comparisons, as sums: micro-batches of any size add up to their
-/// batch.
+/// The results of [`bradley_terry`] on some comparisons, as sums: micro-batches of any size add up
+/// to their batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RankingLoss {
     /// Σ −log σ(difference − margin), and what centering adds.
@@ -289,13 +299,14 @@ impl RankingLoss {
 /// ∂loss/∂r(rejected) =  σ(margin − d) + 2·c·(r(chosen) + r(rejected))
 /// ```
 ///
-/// The first term is the negative log-likelihood of the preferences under the model of Bradley and Terry (1952), as reward models are
-/// trained since Ouyang et al. 2022 (arXiv 2203.02155, equation 1); the margin is that of Llama 2 (arXiv 2307.09288, equation 2). The second
-/// one, with c = `centering`, keeps the rewards, which the first leaves free to shift, around 0 (Eisenstein et al. 2023, arXiv 2312.09244).
-/// TRL's RewardTrainer has the same three.
+/// The first term is the negative log-likelihood of the preferences under the model of Bradley and
+/// Terry (1952), as reward models are trained since Ouyang et al. 2022 (arXiv 2203.02155, equation
+/// 1); the margin is that of Llama 2 (arXiv 2307.09288, equation 2). The second one, with c =
+/// `centering`, keeps the rewards, which the first leaves free to shift, around 0 (Eisenstein et
+/// al. 2023, arXiv 2312.09244). TRL's RewardTrainer has the same three.
 ///
-/// All slices have one entry a comparison; the shortest one decides how many there are. The sums are over comparisons: divide by their
-/// number for the batch mean that is minimised.
+/// All slices have one entry a comparison; the shortest one decides how many there are. The sums
+/// are over comparisons: divide by their number for the batch mean that is minimised.
 pub fn bradley_terry(chosen: &[f64], rejected: &[f64], margins: &[f64], centering: Option<f64>) -> RankingLoss {
     let mut sum = RankingLoss::default();
     for ((chosen, rejected), margin) in chosen.iter().zip(rejected).zip(margins) {

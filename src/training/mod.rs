@@ -1,14 +1,15 @@
-//! Training a policy, on weighted preference pairs (DPO) or on responses alone (supervised fine-tuning), and a reward model, on
-//! comparisons (Bradley–Terry).
+//! Training a policy, on weighted preference pairs (DPO) or on responses alone (supervised
+//! fine-tuning), and a reward model, on comparisons (Bradley–Terry).
 //!
 //! ```text
 //! Responses ─▶ logprobs ─▶ loss ─▶ derivative by logprob ─▶ logprobs, backwards ─▶ gradients ─▶ clip ─▶ optimizer ─▶ policy
 //!              (backend)   (numbers)                        (backend, summed over micro-batches)
 //! ```
 //!
-//! A [`Backend`](crate::compute::Backend) computes logprobs and gradients. The same inputs and settings give the same bits on the CPU, on any number of
-//! threads, in micro-batches of any size, and across a stop: see [`Trainer::save_state`].
-//! Knows nothing of devices, Arrow, tables, decoding or where its batches come from.
+//! A [`Backend`](crate::compute::Backend) computes logprobs and gradients. The same inputs and
+//! settings give the same bits on the CPU, on any number of threads, in micro-batches of any size,
+//! and across a stop: see [`Trainer::save_state`]. Knows nothing of devices, Arrow, tables,
+//! decoding or where its batches come from.
 
 mod checkpoint;
 mod error;

@@ -1,19 +1,22 @@
 //! The optimizers, with the semantics of PyTorch, and gradient clipping over all parameters.
 //!
-//! Written here rather than taken from burn-optim because a run must continue bit for bit after a restart: the state is kept by
-//! parameter name, bias corrections are in f64 and clipping sees one norm for all parameters (burn clips each tensor on its own).
-//! How gradients are applied is the backend's part. Knows nothing of models, losses or devices.
+//! Written here rather than taken from burn-optim because a run must continue bit for bit after a
+//! restart: the state is kept by parameter name, bias corrections are in f64 and clipping sees one
+//! norm for all parameters (burn clips each tensor on its own). How gradients are applied is the
+//! backend's part. Knows nothing of models, losses or devices.
 
 use burn::module::Module;
 
 use crate::compute::reference::named_tensors::NamedTensors;
 use crate::compute::{AdamW, Gradients, ParameterState, RmsProp, Update};
 
-/// How a gradient becomes an update. Weight decay applies to *every* parameter, norms and embeddings included, as in
-/// `torch.optim.X(model.parameters())`; the Hugging Face Trainer leaves norms and biases out.
+/// How a gradient becomes an update. Weight decay applies to *every* parameter, norms and
+/// embeddings included, as in `torch.optim.X(model.parameters())`; the Hugging Face Trainer leaves
+/// norms and biases out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OptimizerConfig {
-    /// `torch.optim.AdamW`: weight decay is decoupled from the gradient (Loshchilov and Hutter 2019, arXiv 1711.05101).
+    /// `torch.optim.AdamW`: weight decay is decoupled from the gradient (Loshchilov and Hutter
+    /// 2019, arXiv 1711.05101).
     AdamW {
         /// Decay of the mean of gradients; PyTorch 0.9.
         beta_1: f64,
@@ -24,7 +27,8 @@ pub enum OptimizerConfig {
         /// The share of a weight lost a step, times the learning rate; PyTorch 0.01.
         weight_decay: f64,
     },
-    /// `torch.optim.RMSprop` without momentum, the optimizer of the DPO paper: weight decay is added to the gradient.
+    /// `torch.optim.RMSprop` without momentum, the optimizer of the DPO paper: weight decay is
+    /// added to the gradient.
     RmsProp {
         /// Decay of the mean of squared gradients; PyTorch 0.99.
         alpha: f64,
@@ -59,13 +63,15 @@ impl Optimizer {
         Self { rule, moments: Moments::default() }
     }
 
-    /// Takes one step on every parameter of `model` with a gradient. The others keep their value, undecayed.
+    /// Takes one step on every parameter of `model` with a gradient. The others keep their value,
+    /// undecayed.
     pub fn step<M: Module>(&mut self, model: &mut M, gradients: Gradients, learning_rate: f64) {
         self.moments.step += 1;
         let update = self.update(learning_rate);
         let moments = &mut self.moments;
         gradients.apply(model, |name, weight, gradient| {
-            // Moments leave the maps while they are updated: with one owner they are changed in place.
+            // Moments leave the maps while they are updated: with one owner they are changed in
+            // place.
             let mean = moments.first.remove(name);
             let square = moments.second.remove(name).unwrap_or_else(|| weight.zeros_like());
             let ParameterState { weight, mean, square } = gradient.apply(update, ParameterState { weight, mean, square });
@@ -79,8 +85,8 @@ impl Optimizer {
     fn update(&self, learning_rate: f64) -> Update {
         match self.rule {
             OptimizerConfig::AdamW { beta_1, beta_2, eps, weight_decay } => {
-                // The means begin at 0 and are divided by their correction. Beyond i32::MAX steps a correction
-                // is 1.
+                // The means begin at 0 and are divided by their correction. Beyond i32::MAX steps a
+                // correction is 1.
                 let step = i32::try_from(self.moments.step).unwrap_or(i32::MAX);
                 let correction = |beta: f64| 1.0 - beta.powi(step);
                 Update::AdamW(AdamW {

@@ -41,10 +41,12 @@ pub struct Pair {
 }
 
 impl Trainer<CausalLm> {
-    /// One step on the mean of the weighted loss over all `pairs`. Their rows are those of `responses`.
+    /// One step on the mean of the weighted loss over all `pairs`. Their rows are those of
+    /// `responses`.
     ///
     /// # Errors
-    /// When there is no pair, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
+    /// When there is no pair, a row does not exist, or a loss or gradient is not finite and stops;
+    /// nothing has changed then.
     pub fn preference_step(
         &mut self,
         responses: &Responses,
@@ -94,8 +96,8 @@ fn quantities(sum: &PreferenceLoss, count: f64) -> Quantities<4> {
     ]
 }
 
-/// The loss of `pairs`. `logprobs`, and `collisions` if any, are those of the chosen and the rejected
-/// response, pair after pair.
+/// The loss of `pairs`. `logprobs`, and `collisions` if any, are those of the chosen and the
+/// rejected response, pair after pair.
 fn preference_loss<'a>(
     logprobs: &[f64],
     collisions: &[f64],

@@ -19,8 +19,9 @@ impl Responses {
     /// The first `prompt_token_counts[row]` tokens of each row are its prompt.
     ///
     /// # Errors
-    /// When the counts are not one a row, a prompt is empty (its response's first token would have nothing to follow) or a
-    /// prompt is longer than its row. An empty response is allowed: its logprob is 0.
+    /// When the counts are not one a row, a prompt is empty (its response's first token would have
+    /// nothing to follow) or a prompt is longer than its row. An empty response is allowed: its
+    /// logprob is 0.
     pub fn new(sequences: TokenLists, prompt_token_counts: Vec<usize>) -> Result<Self, TrainingError> {
         if prompt_token_counts.len() != sequences.rows() {
             let (found, expected) = (prompt_token_counts.len(), sequences.rows());
@@ -50,7 +51,8 @@ impl Responses {
         self.sequences.length(row)
     }
 
-    /// How many tokens, prompts included, the chosen rows hold without padding. Missing rows count nothing.
+    /// How many tokens, prompts included, the chosen rows hold without padding. Missing rows count
+    /// nothing.
     pub fn token_count(&self, rows: &[usize]) -> usize {
         rows.iter().map(|&row| self.length(row)).sum()
     }

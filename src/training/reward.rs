@@ -24,8 +24,9 @@ pub struct Comparison {
 
 /// The reward of each chosen row, a whole conversation.
 ///
-/// `micro_batch` rows go through the model together, rows of similar length to save padding. A row's reward does not depend on
-/// the others: on the CPU not at all, elsewhere but for the rounding of f32.
+/// `micro_batch` rows go through the model together, rows of similar length to save padding. A
+/// row's reward does not depend on the others: on the CPU not at all, elsewhere but for the
+/// rounding of f32.
 ///
 /// # Errors
 /// When a row does not exist or `micro_batch` is 0.
@@ -36,11 +37,13 @@ pub fn rewards(model: &RewardModel, sequences: &TokenLists, rows: &[usize], micr
 }
 
 impl Trainer<RewardModel> {
-    /// One step on the mean of the Bradley–Terry loss over `comparisons`. Their rows are those of `sequences`; see [`bradley_terry`]. The
-    /// metric `reward_margin` is the mean difference of the two rewards, `accuracy` the share of comparisons where it is above 0.
+    /// One step on the mean of the Bradley–Terry loss over `comparisons`. Their rows are those of
+    /// `sequences`; see [`bradley_terry`]. The metric `reward_margin` is the mean difference of the
+    /// two rewards, `accuracy` the share of comparisons where it is above 0.
     ///
     /// # Errors
-    /// When there is no comparison, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
+    /// When there is no comparison, a row does not exist, or a loss or gradient is not finite and
+    /// stops; nothing has changed then.
     pub fn ranking_step(
         &mut self,
         sequences: &TokenLists,

@@ -17,9 +17,10 @@ pub enum Decay {
 
 /// A learning-rate schedule over a known number of steps.
 ///
-/// As `get_{constant,linear,cosine}_schedule_with_warmup` of transformers: over the first ceil(`warmup_ratio` · total) steps the
-/// rate rises in a straight line from 0, so *with warm-up the first step has a learning rate of 0*, and without it the full one.
-/// No step without warm-up has a rate of 0: the decay would reach 0 at the step after the last.
+/// As `get_{constant,linear,cosine}_schedule_with_warmup` of transformers: over the first
+/// ceil(`warmup_ratio` · total) steps the rate rises in a straight line from 0, so *with warm-up
+/// the first step has a learning rate of 0*, and without it the full one. No step without warm-up
+/// has a rate of 0: the decay would reach 0 at the step after the last.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     /// The learning rate at the end of warm-up.

@@ -6,11 +6,13 @@ use super::trainer::LOSS;
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
 impl Trainer<CausalLm> {
-    /// One step on the mean negative logprob of all response tokens of the chosen `rows`: every token weighs the same, so a long
-    /// response weighs more than a short one, as in Hugging Face's causal language model loss.
+    /// One step on the mean negative logprob of all response tokens of the chosen `rows`: every
+    /// token weighs the same, so a long response weighs more than a short one, as in Hugging Face's
+    /// causal language model loss.
     ///
     /// # Errors
-    /// When no row has a response token, a row does not exist, or a loss or gradient is not finite and stops; nothing has changed then.
+    /// When no row has a response token, a row does not exist, or a loss or gradient is not finite
+    /// and stops; nothing has changed then.
     pub fn supervised_step(&mut self, responses: &Responses, rows: &[usize]) -> Result<StepMetrics, TrainingError> {
         let count = responses.response_token_count(rows) as f64;
         let mut loss = 0.0;

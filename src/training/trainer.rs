@@ -1,4 +1,5 @@
-//! The common part of every training step: gradients from the backend, clipped, and one optimizer update.
+//! The common part of every training step: gradients from the backend, clipped, and one optimizer
+//! update.
 //!
 //! Knows nothing of losses, epochs, the order of batches or the destination of metrics.
 
@@ -21,13 +22,15 @@ pub struct Settings {
     pub schedule: Schedule,
     /// The global gradient norm is clipped to this; `None` leaves it.
     pub gradient_limit: Option<f64>,
-    /// How many pairs (or responses, in supervised steps) go through the model together. Bounds memory. The gradient is that of the whole batch: on the
-    /// CPU bit for bit, elsewhere up to rounding.
+    /// How many pairs (or responses, in supervised steps) go through the model together. Bounds
+    /// memory. The gradient is that of the whole batch: on the CPU bit for bit, elsewhere up to
+    /// rounding.
     pub micro_batch: usize,
-    /// Whether layers are computed again in the backward pass instead of being kept: less memory, more work, the same bits. On the CPU only.
+    /// Whether layers are computed again in the backward pass instead of being kept: less memory,
+    /// more work, the same bits. On the CPU only.
     pub gradient_checkpointing: bool,
-    /// Whether a step with a loss or gradient of NaN or infinity is skipped and counted. Otherwise it is an
-    /// error.
+    /// Whether a step with a loss or gradient of NaN or infinity is skipped and counted. Otherwise
+    /// it is an error.
     pub skip_non_finite: bool,
 }
 
@@ -36,8 +39,8 @@ pub struct Settings {
 pub struct StepMetrics {
     /// The step, counted from 0.
     pub step: u64,
-    /// The mean loss, nats: over pairs (see [`Loss`](super::loss::Loss)), over response tokens in a supervised step, or over
-    /// comparisons.
+    /// The mean loss, nats: over pairs (see [`Loss`](super::loss::Loss)), over response tokens in a
+    /// supervised step, or over comparisons.
     pub loss: f64,
     /// The mean of β·Δ, or of the reward differences.
     pub reward_margin: Option<f64>,
@@ -47,7 +50,8 @@ pub struct StepMetrics {
     pub logprob_chosen: Option<f64>,
     /// The mean of log π(rejected), nats.
     pub logprob_rejected: Option<f64>,
-    /// The k1 estimate of KL(reference ‖ policy), nats a response; see [`PreferenceLoss`](super::loss::PreferenceLoss).
+    /// The k1 estimate of KL(reference ‖ policy), nats a response; see
+    /// [`PreferenceLoss`](super::loss::PreferenceLoss).
     pub kl: Option<f64>,
     /// The global L2 norm of the gradient, before clipping.
     pub gradient_norm: f64,
@@ -127,13 +131,15 @@ impl<M: Module + Sync> Trainer<M> {
         self.skipped
     }
 
-    /// The first trained parameter with a number that is not finite. The last step can be the cause.
+    /// The first trained parameter with a number that is not finite. The last step can be the
+    /// cause.
     pub fn broken_parameter(&self) -> Option<String> {
         let finite = |weights: burn::tensor::Tensor<1>| weights.into_data().iter::<f32>().all(f32::is_finite);
         named_tensors::values(&self.model).into_iter().find_map(|(name, weights)| (!finite(weights)).then_some(name))
     }
 
-    /// The model as it is now, without autodiff. Shares its weights with the trainer until the next step.
+    /// The model as it is now, without autodiff. Shares its weights with the trainer until the next
+    /// step.
     pub fn model(&self) -> M {
         self.model.valid()
     }
@@ -144,8 +150,8 @@ impl<M: Module + Sync> Trainer<M> {
         Examples { tokens, rows, rows_per_example, micro_batch, gradient_checkpointing }
     }
 
-    /// One step. `work` has the backend compute the gradients, and returns the numbers that must be finite.
-    /// The gradients are clipped, and applied if all is finite.
+    /// One step. `work` has the backend compute the gradients, and returns the numbers that must be
+    /// finite. The gradients are clipped, and applied if all is finite.
     pub(super) fn update<const N: usize>(
         &mut self,
         work: impl FnOnce(&dyn Backend, &mut M) -> Result<(Gradients, Quantities<N>), TrainingError>,
@@ -159,8 +165,9 @@ impl<M: Module + Sync> Trainer<M> {
         Ok(update)
     }
 
-    /// Clips the gradients, if there are any. Where they or a quantity are not finite, the step is an error, or it is counted as skipped:
-    /// whoever called must not apply it then. The one place that decides what a number that is none does.
+    /// Clips the gradients, if there are any. Where they or a quantity are not finite, the step is
+    /// an error, or it is counted as skipped: whoever called must not apply it then. The one place
+    /// that decides what a number that is none does.
     fn checked(&mut self, gradients: &mut Gradients, quantities: &[(&'static str, f64)]) -> Result<Update, TrainingError> {
         let step = self.step();
         if gradients.is_empty() {

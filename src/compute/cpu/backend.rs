@@ -1,4 +1,5 @@
-//! The CPU as a backend: sequences without padding, common prefixes computed once, gradients by kernels of our own.
+//! The CPU as a backend: sequences without padding, common prefixes computed once, gradients by
+//! kernels of our own.
 
 use std::collections::HashMap;
 
@@ -112,7 +113,8 @@ fn prompt_lengths(examples: Examples<'_>, prompt_token_counts: &[usize], rows: &
     rows.iter().map(|&row| prompt_token_counts.get(row).copied().unwrap_or_else(|| examples.tokens.length(row))).collect()
 }
 
-/// The examples in micro-batches, a prefix group an example. Each micro-batch has the number of its first example.
+/// The examples in micro-batches, a prefix group an example. Each micro-batch has the number of its
+/// first example.
 #[allow(clippy::type_complexity)]
 fn micro_batches(examples: Examples<'_>) -> Result<Vec<(usize, Vec<PrefixGroup<'_>>)>, ModelError> {
     let groups = (0..examples.count()).map(|example| prefix_group(examples, examples.rows_of(example)));
@@ -121,8 +123,8 @@ fn micro_batches(examples: Examples<'_>) -> Result<Vec<(usize, Vec<PrefixGroup<'
     Ok(firsts.map(|first| (first, groups.by_ref().take(examples.micro_batch.max(1)).collect())).collect())
 }
 
-/// All rows, as positions in `examples.rows`, in groups of one prompt, and these in batches: of at most `micro_batch` rows and, unless one row has more,
-/// [`TOKENS`] tokens.
+/// All rows, as positions in `examples.rows`, in groups of one prompt, and these in batches: of at
+/// most `micro_batch` rows and, unless one row has more, [`TOKENS`] tokens.
 fn batches(examples: Examples<'_>, prompt_token_counts: &[usize]) -> Result<Vec<Vec<Vec<usize>>>, ModelError> {
     let size = examples.micro_batch.max(1);
     let mut groups: Vec<Vec<usize>> = Vec::new();

@@ -1,4 +1,5 @@
-//! Keys and values of sequences of any lengths. A sequence may begin at the end of another one. Knows nothing of tokens or weights.
+//! Keys and values of sequences of any lengths. A sequence may begin at the end of another one.
+//! Knows nothing of tokens or weights.
 
 use std::ops::Range;
 
@@ -9,8 +10,9 @@ const WORTH_A_THREAD: usize = 1 << 11;
 
 /// The keys and values of many sequences, every layer.
 ///
-/// A sequence may have a prefix, another sequence that is read before it and must not grow any more once something follows it: a prompt is held once
-/// for all of its responses. Memory of closed sequences is used again.
+/// A sequence may have a prefix, another sequence that is read before it and must not grow any more
+/// once something follows it: a prompt is held once for all of its responses. Memory of closed
+/// sequences is used again.
 #[derive(Debug)]
 pub struct CpuCache {
     sequences: Vec<Sequence>,
@@ -67,7 +69,8 @@ impl CpuCache {
         number
     }
 
-    /// Ends a sequence, whose number may then be given to another one. None that has it as its prefix may be used any more.
+    /// Ends a sequence, whose number may then be given to another one. None that has it as its
+    /// prefix may be used any more.
     ///
     /// # Panics
     /// When there is no such sequence.
@@ -103,7 +106,8 @@ impl CpuCache {
         self.sequences[number].length += positions;
     }
 
-    /// Adds a layer's keys and values; [`Self::advance`] makes them count once all layers have theirs.
+    /// Adds a layer's keys and values; [`Self::advance`] makes them count once all layers have
+    /// theirs.
     ///
     /// # Shapes
     /// - spans: for each sequence, which of the rows are its own
@@ -133,7 +137,8 @@ impl CpuCache {
         self.sequences.len()
     }
 
-    /// What position `past` past the end of a sequence sees in a layer, itself included: all positions that the layer has of its prefix, and its own.
+    /// What position `past` past the end of a sequence sees in a layer, itself included: all
+    /// positions that the layer has of its prefix, and its own.
     pub(super) fn segments(&self, layer: usize, number: usize, past: usize) -> [Segment<'_>; 2] {
         let sequence = &self.sequences[number];
         let LayerCache { keys, values } = &sequence.layers[layer];

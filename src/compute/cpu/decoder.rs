@@ -1,8 +1,10 @@
-//! The transformer on the CPU, in kernels of our own: for sampling, and for logprobs and rewards without gradients.
+//! The transformer on the CPU, in kernels of our own: for sampling, and for logprobs and rewards
+//! without gradients.
 //!
-//! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, from weights laid out once, on sequences of any lengths without
-//! padding. The bits of a position do not depend on the sequences computed beside it, nor on the number of positions at once.
-//! Knows nothing of sampling or losses.
+//! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, from weights laid
+//! out once, on sequences of any lengths without padding. The bits of a position do not depend on
+//! the sequences computed beside it, nor on the number of positions at once. Knows nothing of
+//! sampling or losses.
 
 use std::ops::Range;
 
@@ -134,9 +136,11 @@ impl CpuDecoder {
         self.head.columns()
     }
 
-    /// Hidden states after the last norm, of all spans' tokens, one span after the other. The spans' sequences hold them afterwards.
+    /// Hidden states after the last norm, of all spans' tokens, one span after the other. The
+    /// spans' sequences hold them afterwards.
     ///
-    /// A span whose sequence is the prefix of another span's must come before it, and a sequence have one span only.
+    /// A span whose sequence is the prefix of another span's must come before it, and a sequence
+    /// have one span only.
     ///
     /// # Shapes
     /// - output: `[tokens, hidden_size]`
@@ -242,7 +246,8 @@ impl CpuLayer {
         self.down.add(activated, x);
     }
 
-    /// Norms queries and keys where the family does, rotates them by their positions, and divides queries by √head_dim.
+    /// Norms queries and keys where the family does, rotates them by their positions, and divides
+    /// queries by √head_dim.
     fn place(&self, qkv: &mut [f32], angles: &[f32]) {
         let shape = self.shape;
         let scale = (shape.head_dim as f64).powf(-0.5) as f32;

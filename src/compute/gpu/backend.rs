@@ -1,4 +1,5 @@
-//! A GPU as a backend: the tensor backend with operations of our own, and a decoder of our own to sample from.
+//! A GPU as a backend: the tensor backend with operations of our own, and a decoder of our own to
+//! sample from.
 
 use burn::tensor::{Device, Int, Tensor};
 

@@ -1,4 +1,5 @@
-//! The transformer on a GPU: matrix products of cubek, and kernels of our own in cubecl between them.
+//! The transformer on a GPU: matrix products of cubek, and kernels of our own in cubecl between
+//! them.
 
 #[cfg(feature = "cuda")]
 mod backend;

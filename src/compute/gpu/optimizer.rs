@@ -1,5 +1,5 @@
-//! An optimizer's step on a tensor on a GPU, in one pass over its numbers. Tensor operations would take a dozen passes and
-//! launches.
+//! An optimizer's step on a tensor on a GPU, in one pass over its numbers. Tensor operations would
+//! take a dozen passes and launches.
 //!
 //! Knows nothing of models, parameters or schedules.
 
@@ -17,8 +17,9 @@ const UNITS: usize = 256;
 /// Cubes for the sum of a tensor's squares, one partial sum each.
 const SUMS: usize = 64;
 
-/// The weight, the mean and the mean square after an update, as [`kernels::adam_w`](crate::compute::cpu::kernels::adam_w) has it of `factor` times the gradient; `None` when one
-/// of them is not f32 on a GPU.
+/// The weight, the mean and the mean square after an update, as
+/// [`kernels::adam_w`](crate::compute::cpu::kernels::adam_w) has it of `factor` times the gradient;
+/// `None` when one of them is not f32 on a GPU.
 ///
 /// # Shapes
 /// - weight, gradient, mean, square: `[numbers]`
@@ -51,7 +52,8 @@ pub(super) fn adam_w(rule: AdamW, factor: f64, tensors: &[Tensor<1>; 4]) -> Opti
     Some(made)
 }
 
-/// The sum of the squares of all numbers of all tensors; `None` when there are none, or one of them is not f32 on a GPU. One transfer from the device.
+/// The sum of the squares of all numbers of all tensors; `None` when there are none, or one of them
+/// is not f32 on a GPU. One transfer from the device.
 pub(super) fn sum_of_squares<'a>(tensors: impl ExactSizeIterator<Item = &'a Tensor<1>>) -> Option<f64> {
     let mut sums: Option<Tensor<1>> = None;
     let count = tensors.len();

@@ -18,7 +18,8 @@ use crate::model::parameters::{Sink, transpose};
 use crate::model::{AdapterConfig, Checkpoint, Dtype, ModelError, weights_writer};
 
 impl CausalLm {
-    /// Every projection but the head, under its name in a checkpoint, in the order of the parameters.
+    /// Every projection but the head, under its name in a checkpoint, in the order of the
+    /// parameters.
     fn projections_mut(&mut self) -> impl Iterator<Item = (String, &mut Projection)> {
         self.model.layers.iter_mut().enumerate().flat_map(|(index, layer)| {
             let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
@@ -35,8 +36,8 @@ impl CausalLm {
         })
     }
 
-    /// The model for one forward pass of training, with the adapter's dropout masks drawn from its seed and these numbers; without an adapter that
-    /// drops anything it is the model as it is.
+    /// The model for one forward pass of training, with the adapter's dropout masks drawn from its
+    /// seed and these numbers; without an adapter that drops anything it is the model as it is.
     pub fn with_dropout(&self, step: u64, item: u64) -> Self {
         let mut model = self.clone();
         for (number, (_, projection)) in (0..).zip(model.projections_mut()) {
@@ -47,12 +48,15 @@ impl CausalLm {
 }
 
 impl Checkpoint {
-    /// The base, frozen, with an adapter to train: this checkpoint's own, or where it has none a fresh one that adds nothing yet.
+    /// The base, frozen, with an adapter to train: this checkpoint's own, or where it has none a
+    /// fresh one that adds nothing yet.
     ///
-    /// The same seed gives the same fresh adapter and the same dropout. Nothing else is held: the base is there once, and is the model without its adapter.
+    /// The same seed gives the same fresh adapter and the same dropout. Nothing else is held: the
+    /// base is there once, and is the model without its adapter.
     ///
     /// # Errors
-    /// When this checkpoint's own adapter is another one than `config` says, or a file cannot be read any more.
+    /// When this checkpoint's own adapter is another one than `config` says, or a file cannot be
+    /// read any more.
     pub fn load_adapted(&self, device: &Device, config: &AdapterConfig, seed: u64) -> Result<CausalLm, ModelError> {
         if let Some(own) = self.adapter.as_ref().filter(|own| !self.same_adapter(&own.config, config)) {
             let problem = format!("the adapter is {:?}, expected {config:?}", own.config);
@@ -74,8 +78,9 @@ impl Checkpoint {
         Ok(model)
     }
 
-    /// Writes the adapter of `model`, which [`Checkpoint::load_adapted`] made by `config`, to `folder` in PEFT's format, the tokenizer
-    /// beside it. The folder of the base is left open: the bytes do not depend on it.
+    /// Writes the adapter of `model`, which [`Checkpoint::load_adapted`] made by `config`, to
+    /// `folder` in PEFT's format, the tokenizer beside it. The folder of the base is left open: the
+    /// bytes do not depend on it.
     ///
     /// # Errors
     /// When the model has no such adapter, or a file cannot be written.

@@ -1,4 +1,5 @@
-//! The tensor backend: models in padded batches, gradients by autodiff. With [`ReferenceOperations`](super::ReferenceOperations) it is the reference.
+//! The tensor backend: models in padded batches, gradients by autodiff. With
+//! [`ReferenceOperations`](super::ReferenceOperations) it is the reference.
 //!
 //! Knows no device; a device's own operations come in as [`TensorOperations`].
 
@@ -28,7 +29,8 @@ impl TensorBackend {
         Self { operations }
     }
 
-    /// Runs `model` on the chosen `rows`, right-padded to the longest of them; `collisions` says whether these are asked for.
+    /// Runs `model` on the chosen `rows`, right-padded to the longest of them; `collisions` says
+    /// whether these are asked for.
     fn score(
         &self,
         model: &CausalLm,
@@ -149,7 +151,8 @@ struct Scored {
 }
 
 impl Scored {
-    /// The gradients of Σ `derivatives` · logprobs, one derivative a row; `None` when no row has a response token.
+    /// The gradients of Σ `derivatives` · logprobs, one derivative a row; `None` when no row has a
+    /// response token.
     fn backward(self, derivatives: &[f64]) -> Option<burn::tensor::Gradients> {
         let (head, frozen) = self.head?;
         let rows = derivatives.iter().zip(&self.token_counts);

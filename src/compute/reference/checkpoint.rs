@@ -1,4 +1,5 @@
-//! The reference models from a checkpoint: loaded, freshly initialized, saved. Knows nothing of training.
+//! The reference models from a checkpoint: loaded, freshly initialized, saved. Knows nothing of
+//! training.
 
 use std::convert::Infallible;
 use std::fs;
@@ -14,8 +15,8 @@ use crate::model::initialization::{generator, normal};
 use crate::model::{Checkpoint, Dtype, Head, ModelError, weights_writer};
 
 impl Checkpoint {
-    /// Reads a language model's weights, as f32 whatever their format on disk, an adapter's part merged in. A device with autodiff gives
-    /// a model to train.
+    /// Reads a language model's weights, as f32 whatever their format on disk, an adapter's part
+    /// merged in. A device with autodiff gives a model to train.
     ///
     /// # Errors
     /// When this is a reward model, was opened blank, or a file cannot be read any more.
@@ -33,8 +34,9 @@ impl Checkpoint {
         parameters::fill(RewardModel::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
     }
 
-    /// A language model with fresh weights: norms are 1, biases 0, all else normal with mean 0 and standard deviation
-    /// `initializer_range`, as Hugging Face initialises its models. The same seed gives the same weights.
+    /// A language model with fresh weights: norms are 1, biases 0, all else normal with mean 0 and
+    /// standard deviation `initializer_range`, as Hugging Face initialises its models. The same
+    /// seed gives the same weights.
     pub fn init(&self, device: &Device, seed: u64) -> CausalLm {
         let mut generator = generator(seed);
         let Ok(model) = parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| {
@@ -49,9 +51,11 @@ impl Checkpoint {
         model
     }
 
-    /// Writes `model` to `folder` with this checkpoint's configuration, tokenizer and chat template; other software loads it as it is.
+    /// Writes `model` to `folder` with this checkpoint's configuration, tokenizer and chat
+    /// template; other software loads it as it is.
     ///
-    /// The bytes depend on the model and this checkpoint only. Weights are f32, so `config.json` says so; tied weights are written once.
+    /// The bytes depend on the model and this checkpoint only. Weights are f32, so `config.json`
+    /// says so; tied weights are written once.
     ///
     /// # Errors
     /// When the model is not of this checkpoint's shape, or a file cannot be read or written.

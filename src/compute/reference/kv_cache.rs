@@ -1,19 +1,23 @@
-//! Keys and values of the tokens of a batch: each new token costs one position. Knows nothing of tokens or text.
+//! Keys and values of the tokens of a batch: each new token costs one position. Knows nothing of
+//! tokens or text.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 /// How many positions are added when a cache is full, at least.
 const GROWTH_POSITIONS: usize = 64;
 
-/// The keys and values of every layer for a batch of rows; all rows have seen the same number of positions, padding included.
+/// The keys and values of every layer for a batch of rows; all rows have seen the same number of
+/// positions, padding included.
 ///
-/// Writing to a tensor costs a copy of it while anyone else holds it, so each layer's tensors leave the cache while they are used.
+/// Writing to a tensor costs a copy of it while anyone else holds it, so each layer's tensors leave
+/// the cache while they are used.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
 }
 
-/// One layer's part: `[rows, key_value_heads, capacity, head_dim]`, of which the first `length` positions are filled.
+/// One layer's part: `[rows, key_value_heads, capacity, head_dim]`, of which the first `length`
+/// positions are filled.
 #[derive(Debug, Default)]
 pub(crate) struct LayerCache {
     keys_values: Option<(Tensor<4>, Tensor<4>)>,
@@ -21,7 +25,8 @@ pub(crate) struct LayerCache {
 }
 
 impl KvCache {
-    /// An empty cache for a model of so many layers. Rows and widths are those of the first forward pass.
+    /// An empty cache for a model of so many layers. Rows and widths are those of the first forward
+    /// pass.
     pub fn new(layers: usize) -> Self {
         Self { layers: (0..layers).map(|_| LayerCache::default()).collect() }
     }
@@ -36,7 +41,8 @@ impl KvCache {
         &mut self.layers
     }
 
-    /// Keeps these rows in this order. A row may be named more than once (a prompt's n responses) or not at all (it is finished).
+    /// Keeps these rows in this order. A row may be named more than once (a prompt's n responses)
+    /// or not at all (it is finished).
     pub fn select_rows(&mut self, rows: &[usize], device: &Device) {
         let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
         let count = rows.len();
@@ -68,7 +74,8 @@ impl LayerCache {
     }
 }
 
-/// Writes `new` into `old` from position `start` on, in place if there is room, else in a copy with room for more.
+/// Writes `new` into `old` from position `start` on, in place if there is room, else in a copy with
+/// room for more.
 fn place(old: Tensor<4>, new: Tensor<4>, start: usize, end: usize) -> Tensor<4> {
     let [rows, heads, capacity, width] = old.dims();
     let old = if end <= capacity {

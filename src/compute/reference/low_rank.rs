@@ -1,7 +1,8 @@
-//! The low-rank term of an adapter beside a projection (LoRA, Hu et al. 2021, arXiv 2106.09685), and its dropout.
+//! The low-rank term of an adapter beside a projection (LoRA, Hu et al. 2021, arXiv 2106.09685),
+//! and its dropout.
 //!
-//! The product of the two matrices is never formed: a token goes through `rank` numbers. Knows nothing of files, nor of the
-//! projection's weight.
+//! The product of the two matrices is never formed: a token goes through `rank` numbers. Knows
+//! nothing of files, nor of the projection's weight.
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::module::linear;
@@ -28,8 +29,8 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// A term of these values, `[in, out]` beside it; dropout is drawn from `seed`. Its parameters are numbered from `first_id`, so that
-    /// they have the same order in every process.
+    /// A term of these values, `[in, out]` beside it; dropout is drawn from `seed`. Its parameters
+    /// are numbered from `first_id`, so that they have the same order in every process.
     pub(crate) fn new(factors: Factors, [from, to]: [usize; 2], config: &AdapterConfig, seed: u64, first_id: u64, device: &Device) -> Self {
         let param = |values: Vec<f32>, shape: [usize; 2], id: u64| {
             let mut param: Param<Tensor<2>> = Param::from_data(TensorData::new(values, shape), device);

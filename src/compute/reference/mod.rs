@@ -1,6 +1,7 @@
 //! The reference: the transformer in burn's operations, plain or with autodiff, on any device.
 //!
-//! Every other forward pass is held to it by tests. Knows no accelerator: another backend may replace [`TensorOperations`], never the other way round.
+//! Every other forward pass is held to it by tests. Knows no accelerator: another backend may
+//! replace [`TensorOperations`], never the other way round.
 
 mod adapted;
 pub(crate) mod backend;

@@ -1,19 +1,21 @@
 //! Walks over the parameters of a module by name, each as a flat tensor.
 //!
-//! burn names a parameter by a random id. State kept between runs needs its name instead: the path of fields from
-//! the module's root, such as `model.layers.0.self_attn.q_proj.weight`. Frozen parameters, those without a gradient in a module with
-//! autodiff, are passed over: nothing is kept for them and nothing copied. Knows nothing of optimizers or losses.
+//! burn names a parameter by a random id. State kept between runs needs its name instead: the path
+//! of fields from the module's root, such as `model.layers.0.self_attn.q_proj.weight`. Frozen
+//! parameters, those without a gradient in a module with autodiff, are passed over: nothing is kept
+//! for them and nothing copied. Knows nothing of optimizers or losses.
 
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
-/// One flat tensor `[element_count]` a parameter, by the parameter's name. Ordered: sums over it are
-/// reproducible.
+/// One flat tensor `[element_count]` a parameter, by the parameter's name. Ordered: sums over it
+/// are reproducible.
 pub type NamedTensors = BTreeMap<String, Tensor<1>>;
 
-/// The gradients of the parameters of `module`. Parameters without one (frozen, or unused) are left out.
+/// The gradients of the parameters of `module`. Parameters without one (frozen, or unused) are left
+/// out.
 pub fn gradients(module: &impl Module, gradients: Gradients) -> NamedTensors {
     let mut collect = Collect { path: Path::default(), found: NamedTensors::new(), gradients: Some(gradients) };
     module.visit(&mut collect);
@@ -34,8 +36,8 @@ pub fn names(module: &impl Module) -> Vec<String> {
 
 /// Replaces every trained parameter of a module by the result of `change` on its name and value.
 ///
-/// `change` must keep the element count. Names, shapes and whether a gradient is wanted stay as they were; the result is a leaf
-/// again, so no graph reaches from one step into the next.
+/// `change` must keep the element count. Names, shapes and whether a gradient is wanted stay as
+/// they were; the result is a leaf again, so no graph reaches from one step into the next.
 pub fn change<M: Module>(module: M, change: impl FnMut(&str, Tensor<1>) -> Tensor<1>) -> M {
     module.map(&mut Change { path: Path::default(), change })
 }

@@ -1,4 +1,5 @@
-//! The replaceable operations of the tensor backend: a device may have faster ones. Knows no device.
+//! The replaceable operations of the tensor backend: a device may have faster ones. Knows no
+//! device.
 
 use std::fmt::Debug;
 
@@ -9,7 +10,8 @@ use super::token_logprobs::{HeadTensors, Predictions, TokenLogprobs};
 use super::transformer::Decoder;
 use crate::compute::update::AdamW;
 
-/// The operations of [`TensorBackend`](super::TensorBackend). Every default is the reference, in burn's operations.
+/// The operations of [`TensorBackend`](super::TensorBackend). Every default is the reference, in
+/// burn's operations.
 pub trait TensorOperations: Debug + Send + Sync {
     /// Hidden states after the last norm, of rows padded at their end.
     ///
@@ -33,8 +35,8 @@ pub trait TensorOperations: Debug + Send + Sync {
         Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>()
     }
 
-    /// Updates weight, mean and mean square. The tensors are weight, gradient, mean and mean square; the gradient is
-    /// multiplied by `factor`.
+    /// Updates weight, mean and mean square. The tensors are weight, gradient, mean and mean
+    /// square; the gradient is multiplied by `factor`.
     fn adam_w(&self, rule: AdamW, factor: f64, [weight, gradient, mean, square]: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
         let gradient = scaled(gradient, factor);
         let mean = mean * rule.beta_1 + gradient.clone() * (1.0 - rule.beta_1);

@@ -17,7 +17,8 @@ pub enum Padding {
 impl TokenLists {
     /// The chosen `rows`, in the given order, padded to the longest of them.
     ///
-    /// The padding is the row's first id on the left, its last id on the right. Only lengths tell padding from real tokens.
+    /// The padding is the row's first id on the left, its last id on the right. Only lengths tell
+    /// padding from real tokens.
     ///
     /// # Shapes
     /// - output: `[rows, longest]`, i32

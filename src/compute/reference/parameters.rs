@@ -1,4 +1,5 @@
-//! Filling the parameters of a burn module from a checkpoint's values, and reading them back. Knows nothing of files.
+//! Filling the parameters of a burn module from a checkpoint's values, and reading them back. Knows
+//! nothing of files.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -53,7 +54,8 @@ pub(crate) fn list(model: &impl Module) -> Vec<Parameter> {
 
 /// Gives every parameter the values that `value` returns for it, in the checkpoint's layout.
 ///
-/// Parameters are numbered in the model's order, so that what is keyed by them has the same order in every process.
+/// Parameters are numbered in the model's order, so that what is keyed by them has the same order
+/// in every process.
 ///
 /// # Errors
 /// The first error of `value`.

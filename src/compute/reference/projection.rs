@@ -1,4 +1,5 @@
-//! A projection: the one kind of layer with a weight matrix inside the transformer, with or without a bias or an adapter.
+//! A projection: the one kind of layer with a weight matrix inside the transformer, with or without
+//! a bias or an adapter.
 //!
 //! Knows nothing of attention, heads or checkpoints.
 
@@ -23,7 +24,8 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// A projection with parameters made at their first use; a checkpoint gives them their values before.
+    /// A projection with parameters made at their first use; a checkpoint gives them their values
+    /// before.
     pub(crate) fn unfilled(from: usize, to: usize, bias: bool, device: &Device) -> Self {
         let weight = Initializer::Zeros.init([from, to], device);
         let bias = bias.then(|| Initializer::Zeros.init([to], device));

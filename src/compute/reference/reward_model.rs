@@ -1,4 +1,5 @@
-//! A reward model: the transformer with one score in place of the logits. Knows nothing of prompts, templates or preferences.
+//! A reward model: the transformer with one score in place of the logits. Knows nothing of prompts,
+//! templates or preferences.
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -18,7 +19,8 @@ pub struct RewardModel {
 }
 
 impl RewardModel {
-    /// A model with parameters made at their first use; a checkpoint gives them their values before.
+    /// A model with parameters made at their first use; a checkpoint gives them their values
+    /// before.
     pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         Self { model: Decoder::unfilled(config, device), score: Projection::unfilled(config.hidden_size, 1, false, device) }
     }
@@ -28,7 +30,8 @@ impl RewardModel {
         self.model.device()
     }
 
-    /// The reward of each row: the score at its last real token. Padding never matters, whatever its ids.
+    /// The reward of each row: the score at its last real token. Padding never matters, whatever
+    /// its ids.
     ///
     /// # Shapes
     /// - tokens: `[rows, length]`, i32, right-padded, every id below `vocab_size`
@@ -36,7 +39,8 @@ impl RewardModel {
     /// - output: `[rows]`
     ///
     /// # Panics
-    /// When there are not as many lengths as rows, one is out of range, or an id is outside the vocabulary.
+    /// When there are not as many lengths as rows, one is out of range, or an id is outside the
+    /// vocabulary.
     pub fn rewards(&self, tokens: Tensor<2, Int>, lengths: &[usize]) -> Tensor<1> {
         let [_, longest] = tokens.dims();
         let placement = Placement::right_padded(longest, &tokens.device());

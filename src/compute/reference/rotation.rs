@@ -1,6 +1,8 @@
-//! Rotary positions (Su et al. 2021, arXiv 2104.09864): queries and keys are rotated by their positions.
+//! Rotary positions (Su et al. 2021, arXiv 2104.09864): queries and keys are rotated by their
+//! positions.
 //!
-//! Hugging Face's layout: a head's first half pairs with its second half. Knows nothing of attention.
+//! Hugging Face's layout: a head's first half pairs with its second half. Knows nothing of
+//! attention.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 

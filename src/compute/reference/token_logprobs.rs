@@ -1,10 +1,10 @@
 //! From hidden states to the logprobs of tokens, and backward from derivatives by these.
 //!
-//! Only positions in front of a response token reach the vocabulary. Autodiff never sees a tensor of its size: the
-//! derivative of a logprob by its logits is known (one-hot minus probabilities). The backward pass through the
-//! head is written out here, and autodiff starts at the hidden states. One `[tokens, vocabulary]` tensor remains
-//! instead of about ten.
-//! Knows nothing of losses and optimizers.
+//! Only positions in front of a response token reach the vocabulary. Autodiff never sees a tensor
+//! of its size: the derivative of a logprob by its logits is known (one-hot minus probabilities).
+//! The backward pass through the head is written out here, and autodiff starts at the hidden
+//! states. One `[tokens, vocabulary]` tensor remains instead of about ten. Knows nothing of losses
+//! and optimizers.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
@@ -18,7 +18,8 @@ pub struct Predictions {
     pub hidden: Tensor<2>,
     /// `[tokens]`, at least one: the row of `hidden` to predict each token from.
     pub before: Tensor<1, Int>,
-    /// From hidden states to logits, with autodiff in training: `[vocab_size, hidden_size]` when it is `tied`, else its transpose.
+    /// From hidden states to logits, with autodiff in training: `[vocab_size, hidden_size]` when it
+    /// is `tied`, else its transpose.
     pub weight: Tensor<2>,
     /// Whether the weight is an embedding's.
     pub tied: bool,
@@ -28,10 +29,12 @@ pub struct Predictions {
 
 /// The logprobs of tokens, with the inputs of their backward pass.
 pub trait TokenLogprobs {
-    /// Each token's logprob and, if `collisions` are asked for, log Σ_v p_v² over the vocabulary, else nothing; nats.
+    /// Each token's logprob and, if `collisions` are asked for, log Σ_v p_v² over the vocabulary,
+    /// else nothing; nats.
     fn values(&self, collisions: bool) -> [Vec<f64>; 2];
 
-    /// The gradients of Σ `derivatives` · logprobs, one a token; `None` without autodiff. A `frozen` head weight gets none.
+    /// The gradients of Σ `derivatives` · logprobs, one a token; `None` without autodiff. A
+    /// `frozen` head weight gets none.
     fn backward(self: Box<Self>, derivatives: Vec<f32>, frozen: bool) -> Option<Gradients>;
 }
 
@@ -65,7 +68,8 @@ impl HeadTensors {
         let weight = if tied { weight } else { weight.transpose() };
         let logits = hidden.clone().inner().matmul(weight.clone().inner().transpose());
         let probabilities = softmax(logits.clone(), 1);
-        // log Σ e^logit = largest logit − log of its probability. This is at least 1 / vocab_size and keeps its digits.
+        // log Σ e^logit = largest logit − log of its probability. This is at least 1 / vocab_size
+        // and keeps its digits.
         let normalizer = logits.clone().max_dim(1) - probabilities.clone().max_dim(1).log();
         let of_tokens = logits.gather(1, targets.clone().unsqueeze_dim(1)) - normalizer;
         let logprobs = of_tokens.into_data().iter().collect();
@@ -86,7 +90,8 @@ impl TokenLogprobs for HeadTensors {
         let plain_weight = weight.clone().inner();
         let derivative: Tensor<2> = Tensor::from_data(TensorData::new(derivatives, shape), (&plain_hidden.device(), DType::F32));
 
-        // With G = derivative ⊙ (one-hot − probabilities), the gradient by the logits, these are G · weight and Gᵀ · hidden.
+        // With G = derivative ⊙ (one-hot − probabilities), the gradient by the logits, these are G
+        // · weight and Gᵀ · hidden.
         let by_hidden =
             (plain_weight.clone().select(0, targets.clone()) - probabilities.clone().matmul(plain_weight.clone())) * derivative.clone();
         // A sum with these derivatives, for autodiff to go on from.

@@ -1,8 +1,11 @@
-//! The transformer. Fields bear the names of the Hugging Face checkpoint's keys, and their order is the order of the parameters.
+//! The transformer. Fields bear the names of the Hugging Face checkpoint's keys, and their order is
+//! the order of the parameters.
 //!
-//! Pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and SwiGLU (Touvron et al. 2023, arXiv 2302.13971;
-//! Ainslie et al. 2023, arXiv 2305.13245), and what families add to it: biases, windows (Jiang et al. 2023, arXiv 2310.06825), norms of
-//! queries and keys. Runs plain or with autodiff, with or without a cache; knows nothing of families, losses, sampling or other ways to compute it.
+//! Pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and SwiGLU (Touvron et
+//! al. 2023, arXiv 2302.13971; Ainslie et al. 2023, arXiv 2305.13245), and what families add to it:
+//! biases, windows (Jiang et al. 2023, arXiv 2310.06825), norms of queries and keys. Runs plain or
+//! with autodiff, with or without a cache; knows nothing of families, losses, sampling or other
+//! ways to compute it.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +25,8 @@ use crate::model::{LayerConfig, ModelConfig};
 pub struct CausalLm {
     /// Everything below the logits.
     pub model: Decoder,
-    /// `hidden_size` to `vocab_size`; `None` when the embedding's weights are used (`tie_word_embeddings`).
+    /// `hidden_size` to `vocab_size`; `None` when the embedding's weights are used
+    /// (`tie_word_embeddings`).
     pub lm_head: Option<Projection>,
 }
 
@@ -53,7 +57,8 @@ pub struct Layer {
     pub post_attention_layernorm: RmsNorm,
 }
 
-/// Grouped-query attention: `num_key_value_heads` keys and values, each shared by a group of query heads.
+/// Grouped-query attention: `num_key_value_heads` keys and values, each shared by a group of query
+/// heads.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// `hidden_size` to `num_attention_heads * head_dim`.
@@ -85,7 +90,8 @@ pub struct Mlp {
 }
 
 impl CausalLm {
-    /// A model with parameters made at their first use; a checkpoint gives them their values before.
+    /// A model with parameters made at their first use; a checkpoint gives them their values
+    /// before.
     pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         let lm_head = || Projection::unfilled(config.hidden_size, config.vocab_size, false, device);
         Self { model: Decoder::unfilled(config, device), lm_head: (!config.tie_word_embeddings).then(lm_head) }
@@ -127,7 +133,8 @@ impl CausalLm {
                 let mut shape = hidden.shape();
                 shape[D - 1] = vocab_size;
                 let hidden: Tensor<2> = hidden.reshape([-1, hidden_size as i64]);
-                // The weights as the left factor: as the right one their transposed view is read many times slower on the CPU.
+                // The weights as the left factor: as the right one their transposed view is read
+                // many times slower on the CPU.
                 embedding.matmul(hidden.transpose()).transpose().reshape(shape)
             }
         }
@@ -135,7 +142,8 @@ impl CausalLm {
 }
 
 impl Decoder {
-    /// A decoder with parameters made at their first use; a checkpoint gives them their values before.
+    /// A decoder with parameters made at their first use; a checkpoint gives them their values
+    /// before.
     pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         let linear = |from: usize, to: usize, bias: bool| Projection::unfilled(from, to, bias, device);
         let norm_of = |width: usize| RmsNormConfig::new(width).with_epsilon(config.rms_norm_eps).init(device);
@@ -255,7 +263,8 @@ impl Attention {
         let [_, heads, ..] = queries.dims();
         let [_, shared, seen, _] = keys.dims();
         let group = heads / shared;
-        // Queries with the same key stand under each other: one product a key head serves its whole group.
+        // Queries with the same key stand under each other: one product a key head serves its whole
+        // group.
         let queries = queries.mul_scalar((self.head_dim as f64).powf(-0.5)).reshape([rows, shared, group * length, self.head_dim]);
         let mut scores = queries.matmul(keys.transpose());
         if let Some(bias) = bias {

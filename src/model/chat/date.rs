@@ -1,4 +1,5 @@
-//! `strftime_now`: the date in a template. It is the pipeline's, never the clock's: a resumed run sees the same prompts.
+//! `strftime_now`: the date in a template. It is the pipeline's, never the clock's: a resumed run
+//! sees the same prompts.
 
 use chrono::NaiveDate;
 use chrono::format::StrftimeItems;

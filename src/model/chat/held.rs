@@ -1,7 +1,9 @@
-//! Limits on a template's variables: values must be written, compared and dropped in bounded time and stack.
+//! Limits on a template's variables: values must be written, compared and dropped in bounded time
+//! and stack.
 //!
-//! A template that names a list of itself and itself, again and again, has a value of a few kilobytes that is 2^60 items to whoever walks through
-//! it, and minijinja's fuel does not see that. So what is bound to a name, which is how values grow beyond the template's own length, is
+//! A template that names a list of itself and itself, again and again, has a value of a few
+//! kilobytes that is 2^60 items to whoever walks through it, and minijinja's fuel does not see
+//! that. So what is bound to a name, which is how values grow beyond the template's own length, is
 //! walked through once, by [`super::syntax`]'s doing. Knows nothing of what templates are for.
 
 use minijinja::value::ObjectRepr;
@@ -19,7 +21,8 @@ pub(super) fn variable(state: &mut State, value: Value) -> Result<Value, Error> 
     Ok(value)
 }
 
-/// The value, which an attribute of a namespace is about to be; so it must be none, or one could hold itself.
+/// The value, which an attribute of a namespace is about to be; so it must be none, or one could
+/// hold itself.
 pub(super) fn attribute(state: &mut State, value: Value) -> Result<Value, Error> {
     if is_namespace(&value) { Err(nested_namespace()) } else { variable(state, value) }
 }

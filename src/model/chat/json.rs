@@ -10,7 +10,8 @@ const DEEPEST: usize = 128;
 /// Bytes for one fuel, as in the engine.
 const BYTES_A_FUEL: u64 = 64;
 
-/// How a value is written; the defaults are those of transformers, which are `json.dumps`'s but for `ensure_ascii`.
+/// How a value is written; the defaults are those of transformers, which are `json.dumps`'s but for
+/// `ensure_ascii`.
 struct Writer {
     ensure_ascii: bool,
     sort_keys: bool,
@@ -19,7 +20,8 @@ struct Writer {
     after_key: String,
 }
 
-/// `value | tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`; the last by name only.
+/// `value | tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`; the last by
+/// name only.
 pub(super) fn tojson(state: &State, value: &Value, options: Rest<Value>, named: Kwargs) -> Result<String, Error> {
     let (ensure_ascii, indent, separators): (Option<Value>, Option<Value>, Option<Value>) = from_args(&options)?;
     let given = |name: &str, positional: Option<Value>| -> Result<Option<Value>, Error> {

@@ -30,8 +30,8 @@ pub(super) fn end_of_string(rest: &str) -> usize {
     rest.len()
 }
 
-/// Writes a string literal with the escapes that Python knows as the characters they stand for; minijinja knows fewer and drops the
-/// backslash of unknown ones.
+/// Writes a string literal with the escapes that Python knows as the characters they stand for;
+/// minijinja knows fewer and drops the backslash of unknown ones.
 pub(super) fn string(literal: &str, out: &mut String) {
     let Some(mut rest) = literal.get(1..literal.len().saturating_sub(1)).filter(|inner| inner.contains('\\')) else {
         out.push_str(literal);
@@ -55,7 +55,8 @@ pub(super) fn string(literal: &str, out: &mut String) {
     out.push('"');
 }
 
-/// The character (none for an escaped line end) that an escape at the start of `rest` stands for, and the escape's length.
+/// The character (none for an escaped line end) that an escape at the start of `rest` stands for,
+/// and the escape's length.
 fn escape(rest: &str) -> Option<(Option<char>, usize)> {
     let after = rest.strip_prefix('\\')?;
     let digits = |text: &str, count: usize, radix: u32| u32::from_str_radix(text.get(..count)?, radix).ok().and_then(char::from_u32);

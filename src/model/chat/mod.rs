@@ -1,8 +1,10 @@
-//! Chat templates: messages to text, as the checkpoint's Jinja template says. Knows nothing of tokens.
+//! Chat templates: messages to text, as the checkpoint's Jinja template says. Knows nothing of
+//! tokens.
 //!
-//! The environment is that of Hugging Face transformers (`trim_blocks`, `lstrip_blocks`, Python's methods and order of dictionaries,
-//! `raise_exception`, `{% generation %}`), without the clock: a prompt must not depend on the day. What a template uses and is not
-//! here is an error that names it.
+//! The environment is that of Hugging Face transformers (`trim_blocks`, `lstrip_blocks`, Python's
+//! methods and order of dictionaries, `raise_exception`, `{% generation %}`), without the clock: a
+//! prompt must not depend on the day. What a template uses and is not here is an error that names
+//! it.
 
 mod date;
 mod held;
@@ -32,20 +34,22 @@ pub struct ChatTemplate {
 
 const NAME: &str = "chat_template";
 
-/// What a template may do to write one conversation, in minijinja's measure: steps, or 64 bytes made. That is less than a second, and 128 MiB; a
-/// conversation of four megabytes is within it.
+/// What a template may do to write one conversation, in minijinja's measure: steps, or 64 bytes
+/// made. That is less than a second, and 128 MiB; a conversation of four megabytes is within it.
 const FUEL: u64 = 1 << 21;
 
 /// Longer than any template. A few are 30 kB.
 const LONGEST_SOURCE_BYTES: usize = 1 << 20;
 
-/// Stack for compiling, where a template of the greatest length can be nested as deeply: a chain of `elif` is.
+/// Stack for compiling, where a template of the greatest length can be nested as deeply: a chain of
+/// `elif` is.
 const STACK_BYTES: usize = 1 << 28;
 
 /// The special tokens visible to a template as variables, if the tokenizer has them.
 const SPECIAL_TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// Filters, tests and functions that minijinja has and Python's Jinja has not; a template may ask whether they are defined.
+/// Filters, tests and functions that minijinja has and Python's Jinja has not; a template may ask
+/// whether they are defined.
 const FILTERS_NOT_IN_PYTHON: [&str; 5] = ["bool", "split", "lines", "chain", "zip"];
 const TESTS_NOT_IN_PYTHON: [&str; 2] = ["startingwith", "endingwith"];
 const FUNCTIONS_NOT_IN_PYTHON: [&str; 1] = ["debug"];
@@ -63,7 +67,8 @@ impl fmt::Display for Raised {
 impl std::error::Error for Raised {}
 
 impl ChatTemplate {
-    /// Compiles a template's source. The template may write the special tokens (`("bos_token", "<s>")`).
+    /// Compiles a template's source. The template may write the special tokens (`("bos_token",
+    /// "<s>")`).
     ///
     /// # Errors
     /// When the source is not Jinja.
@@ -107,13 +112,15 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// Sets the date of `strftime_now`, at midnight. Without one, a template with this function fails.
+    /// Sets the date of `strftime_now`, at midnight. Without one, a template with this function
+    /// fails.
     pub fn set_date(&mut self, date: Option<NaiveDate>) {
         self.environment.add_function("strftime_now", move |format: &str| date::strftime(date, format));
     }
 
-    /// The template in a checkpoint's folder: `chat_template.jinja`, else the one in `tokenizer_config.json`; `None` if there is neither.
-    /// (`chat_templates/` holds others, for tools.)
+    /// The template in a checkpoint's folder: `chat_template.jinja`, else the one in
+    /// `tokenizer_config.json`; `None` if there is neither. (`chat_templates/` holds others, for
+    /// tools.)
     ///
     /// # Errors
     /// When a file cannot be read, or is not JSON or Jinja.
@@ -131,17 +138,20 @@ impl ChatTemplate {
         Self::new(&source, &tokens).map(Some)
     }
 
-    /// The token that the tokenizer's settings name as the end of a sequence; for a model that converses, of a turn.
+    /// The token that the tokenizer's settings name as the end of a sequence; for a model that
+    /// converses, of a turn.
     pub(super) fn eos_token(&self) -> Option<&str> {
         self.special_tokens.iter().find(|(name, _)| name == "eos_token").map(|(_, token)| token.as_str())
     }
 
-    /// The conversation as text, special tokens spelled out; with a generation prompt, ending where the assistant's response begins.
+    /// The conversation as text, special tokens spelled out; with a generation prompt, ending where
+    /// the assistant's response begins.
     ///
     /// Tokenize it with [`SpecialTokens::Written`](super::SpecialTokens::Written).
     ///
     /// # Errors
-    /// [`ModelError::Refused`] when the template refuses the messages (`raise_exception`), [`ModelError::Chat`] when it fails.
+    /// [`ModelError::Refused`] when the template refuses the messages (`raise_exception`),
+    /// [`ModelError::Chat`] when it fails.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
         let failed = |error: minijinja::Error| match was_raised(&error) {
             true => ModelError::Refused(error.to_string()),

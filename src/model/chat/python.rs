@@ -1,5 +1,5 @@
-//! Behaviour of Python's values without a counterpart in minijinja: order of dictionaries, white space, floats as text,
-//! methods of text and lists.
+//! Behaviour of Python's values without a counterpart in minijinja: order of dictionaries, white
+//! space, floats as text, methods of text and lists.
 
 use std::sync::Arc;
 
@@ -64,7 +64,8 @@ impl Object for Dict {
     }
 }
 
-/// A float as Python writes it: the shortest digits that give it back, with an exponent below 1e-4 and from 1e16 on.
+/// A float as Python writes it: the shortest digits that give it back, with an exponent below 1e-4
+/// and from 1e16 on.
 pub(super) fn float(number: f64) -> String {
     let magnitude = number.abs();
     if !number.is_finite() {
@@ -272,7 +273,8 @@ fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Error> {
     Ok(found.into_iter().map(Value::from).collect())
 }
 
-/// What stands between white space, at most `parts` parts, from the right in reverse order. The last part keeps its white space.
+/// What stands between white space, at most `parts` parts, from the right in reverse order. The
+/// last part keeps its white space.
 fn words(text: &str, parts: usize, from_right: bool) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), text);
     loop {

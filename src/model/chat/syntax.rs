@@ -1,12 +1,13 @@
 //! From a template's source for Python's Jinja to one with the same meaning for minijinja.
 //!
-//! The text around tags, strings, comments and raw blocks stay as they are; [`super::tag`] translates tags. Knows no values.
+//! The text around tags, strings, comments and raw blocks stay as they are; [`super::tag`]
+//! translates tags. Knows no values.
 
 use super::lexer::{copy, word_of_tag};
 use super::tag::tag;
 
-/// The source with one kind of line ending, `{% generation %}` as the scope that it is, dictionary literals as calls of a function,
-/// and every named value passed through one.
+/// The source with one kind of line ending, `{% generation %}` as the scope that it is, dictionary
+/// literals as calls of a function, and every named value passed through one.
 pub(super) fn translate(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + 64);
@@ -30,7 +31,8 @@ fn end_of_comment(rest: &str) -> usize {
     rest.find("#}").map_or(rest.len(), |at| at + 2)
 }
 
-/// Copies a raw block, whose first newline is part of it even where tags swallow the one that follows; gives what follows the block.
+/// Copies a raw block, whose first newline is part of it even where tags swallow the one that
+/// follows; gives what follows the block.
 fn raw<'a>(rest: &'a str, out: &mut String) -> &'a str {
     let Some(begin) = rest.find("%}") else { return copy(rest, rest.len(), out) };
     if !rest[..begin].ends_with(['-', '+']) {

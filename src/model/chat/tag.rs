@@ -1,9 +1,10 @@
-//! One tag of a template, token by token: dictionary literals become calls of [`DICT`], and every named value is passed through
-//! [`VARIABLE`] or [`ATTRIBUTE`] to bound its size. Knows no values.
+//! One tag of a template, token by token: dictionary literals become calls of [`DICT`], and every
+//! named value is passed through [`VARIABLE`] or [`ATTRIBUTE`] to bound its size. Knows no values.
 
 use super::lexer::{copy, end_of_string, string, word_of_tag};
 
-/// What a dictionary literal becomes a call of: minijinja's own dictionaries are sorted by key, Python's are in the order written.
+/// What a dictionary literal becomes a call of: minijinja's own dictionaries are sorted by key,
+/// Python's are in the order written.
 pub(super) const DICT: &str = "__dict";
 /// The function for every value of a name.
 pub(super) const VARIABLE: &str = "__variable";
@@ -157,7 +158,8 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Passes what the tag has bound on, by tags between it and its own end, which keeps what it says of white space.
+    /// Passes what the tag has bound on, by tags between it and its own end, which keeps what it
+    /// says of white space.
     fn bind_parameters(&self, out: &mut String) {
         for name in &self.names {
             out.extend([" %}{% set ", name, " = ", VARIABLE, "(", name, ") "]);

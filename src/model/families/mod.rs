@@ -1,7 +1,9 @@
-//! The supported families of models, one file each: from a family's `config.json` to one neutral description.
+//! The supported families of models, one file each: from a family's `config.json` to one neutral
+//! description.
 //!
-//! An unknown setting with an effect on the logits is an error, never ignored.
-//! Defaults are those of the families' configuration classes in Hugging Face transformers. Knows nothing of weights or tensors.
+//! An unknown setting with an effect on the logits is an error, never ignored. Defaults are those
+//! of the families' configuration classes in Hugging Face transformers. Knows nothing of weights or
+//! tensors.
 
 mod llama;
 mod mistral;
@@ -42,8 +44,8 @@ impl ModelConfig {
     /// Reads `config.json`, of any of the supported families.
     ///
     /// # Errors
-    /// A sentence without the file's name: another architecture, a missing or absurd size, or a setting that would change the logits
-    /// and is not supported.
+    /// A sentence without the file's name: another architecture, a missing or absurd size, or a
+    /// setting that would change the logits and is not supported.
     pub fn from_json(json: &Value) -> Result<Self, String> {
         let (family, head) = find(json)?;
         if head == Head::Reward
@@ -57,13 +59,15 @@ impl ModelConfig {
     }
 }
 
-/// The `config.json` of a reward model that starts from the language model of this one; see [`head::with_reward_head`] for other changes.
+/// The `config.json` of a reward model that starts from the language model of this one; see
+/// [`head::with_reward_head`] for other changes.
 pub(super) fn with_reward_head(config: &Value, padding: Option<i32>) -> Value {
     let architecture = find(config).map(|(family, _)| family.architecture(Head::Reward));
     head::with_reward_head(config, architecture.ok(), padding)
 }
 
-/// The family and the head of a `config.json`. transformers chooses the family by `model_type`, so both must agree.
+/// The family and the head of a `config.json`. transformers chooses the family by `model_type`, so
+/// both must agree.
 fn find(config: &Value) -> Result<(&'static Family, Head), String> {
     let architectures: Vec<&str> =
         config.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();

@@ -1,4 +1,5 @@
-//! Qwen2 and Qwen2.5: `Qwen2Config` of transformers. Queries, keys and values have biases; upper layers may have a window.
+//! Qwen2 and Qwen2.5: `Qwen2Config` of transformers. Queries, keys and values have biases; upper
+//! layers may have a window.
 
 use super::settings::{Defaults, Settings};
 use crate::model::ModelConfig;
@@ -19,7 +20,8 @@ pub(super) fn read(settings: &Settings) -> Result<ModelConfig, String> {
     Ok(ModelConfig { qkv_bias: true, ..model })
 }
 
-/// A window only where `use_sliding_window` is true: in the layers that `layer_types` names, else in those from `max_window_layers` on.
+/// A window only where `use_sliding_window` is true: in the layers that `layer_types` names, else
+/// in those from `max_window_layers` on.
 pub(super) fn give_windows(model: &mut ModelConfig, settings: &Settings) -> Result<(), String> {
     let window = if settings.flag("use_sliding_window")? { settings.sliding_window(Some(4096))? } else { None };
     let windows = match settings.layer_windows(model.layers.len(), window)? {

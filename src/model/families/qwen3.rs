@@ -1,4 +1,5 @@
-//! Qwen3: `Qwen3Config` of transformers. Queries and keys are normalised in each head; the head's width is a setting of its own.
+//! Qwen3: `Qwen3Config` of transformers. Queries and keys are normalised in each head; the head's
+//! width is a setting of its own.
 
 use super::qwen2;
 use super::settings::{Defaults, Settings};

@@ -32,7 +32,8 @@ impl<'a> Settings<'a> {
         self.get_or(name, None)
     }
 
-    /// The value of a setting, `default` where it is left out; null is a value of its own if `T` can be that.
+    /// The value of a setting, `default` where it is left out; null is a value of its own if `T`
+    /// can be that.
     pub(super) fn get_or<T: DeserializeOwned>(&self, name: &str, default: T) -> Result<T, String> {
         self.0.get(name).map_or(Ok(default), |value| T::deserialize(value).map_err(|error| format!("{name}: {error}")))
     }
@@ -53,8 +54,8 @@ impl<'a> Settings<'a> {
         Ok(size)
     }
 
-    /// The model without what makes its family special: no biases, no norms of queries and keys, every layer with rotary positions and
-    /// without a window. The head is the caller's to set.
+    /// The model without what makes its family special: no biases, no norms of queries and keys,
+    /// every layer with rotary positions and without a window. The head is the caller's to set.
     pub(super) fn model(&self, defaults: &Defaults) -> Result<ModelConfig, String> {
         self.check_supported()?;
         let hidden_size = self.size("hidden_size", None)?;
@@ -128,7 +129,8 @@ impl<'a> Settings<'a> {
         windows.collect::<Result<_, _>>().map(Some)
     }
 
-    /// `rope_parameters` as transformers 5 writes it, or `rope_theta` and `rope_scaling` as earlier ones do.
+    /// `rope_parameters` as transformers 5 writes it, or `rope_theta` and `rope_scaling` as earlier
+    /// ones do.
     fn rope(&self, default_theta: f64, max_position_embeddings: usize) -> Result<Rope, String> {
         let written = |name: &'static str| {
             Ok::<_, String>(self.get::<Map<String, Value>>(name)?.filter(|rope| !rope.is_empty()).map(|rope| (name, rope)))

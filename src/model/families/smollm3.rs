@@ -1,4 +1,5 @@
-//! SmolLM3: `SmolLM3Config` of transformers. Some layers, every fourth unless said otherwise, go without rotary positions.
+//! SmolLM3: `SmolLM3Config` of transformers. Some layers, every fourth unless said otherwise, go
+//! without rotary positions.
 
 use super::settings::{Defaults, Settings};
 use crate::model::ModelConfig;
@@ -24,7 +25,8 @@ pub(super) fn read(settings: &Settings) -> Result<ModelConfig, String> {
     Ok(ModelConfig { qkv_bias: attention_bias, o_bias: attention_bias, mlp_bias: settings.flag("mlp_bias")?, ..model })
 }
 
-/// Whether each layer has rotary positions: 1 in `no_rope_layers` is a layer that has them, whatever the name says.
+/// Whether each layer has rotary positions: 1 in `no_rope_layers` is a layer that has them,
+/// whatever the name says.
 fn rotary_layers(settings: &Settings, layers: usize) -> Result<Vec<bool>, String> {
     if let Some(given) = settings.get::<Vec<i64>>("no_rope_layers")? {
         if given.len() < layers {

@@ -1,7 +1,8 @@
-//! Attention of one position over those before it, read once from where they are kept. Knows nothing of projections, norms or batches.
+//! Attention of one position over those before it, read once from where they are kept. Knows
+//! nothing of projections, norms or batches.
 //!
-//! Keys lie in blocks of [`BLOCK`] positions, transposed, so that a vector holds one number of each of them and scores need no sums
-//! across lanes; values lie position after position.
+//! Keys lie in blocks of [`BLOCK`] positions, transposed, so that a vector holds one number of each
+//! of them and scores need no sums across lanes; values lie position after position.
 
 use pulp::{Simd, WithSimd};
 
@@ -22,8 +23,9 @@ pub struct Segment<'a> {
     pub length: usize,
 }
 
-/// What the queries of one position that share key-value head `head` (of `heads`) find in the last `window` positions of all `segments`: the mean of
-/// the values, weighted by the softmax of query times key.
+/// What the queries of one position that share key-value head `head` (of `heads`) find in the last
+/// `window` positions of all `segments`: the mean of the values, weighted by the softmax of query
+/// times key.
 ///
 /// # Shapes
 /// - queries, out: `[queries, head_dim]`, the queries already divided by √head_dim
@@ -89,7 +91,8 @@ impl WithSimd for Attend<'_> {
     }
 }
 
-/// A query times each key of a block. Four sums take turns, so that an addition need not wait for the one before it.
+/// A query times each key of a block. Four sums take turns, so that an addition need not wait for
+/// the one before it.
 #[inline(always)]
 fn block_scores<S: Simd>(simd: S, query: &[f32], keys: &[f32]) -> [f32; BLOCK] {
     let mut scores = [0.0; BLOCK];
@@ -126,8 +129,9 @@ struct Values<'a> {
 }
 
 impl Values<'_> {
-    /// `scale` times the sum of the values times `weights`, in `VECTORS` vectors of columns from `at` on; of one that is not `WHOLE`, in the columns that
-    /// the head has. Returns how many columns that is.
+    /// `scale` times the sum of the values times `weights`, in `VECTORS` vectors of columns from
+    /// `at` on; of one that is not `WHOLE`, in the columns that the head has. Returns how many
+    /// columns that is.
     ///
     /// Four sums take turns here too, wherever segments begin.
     #[inline(always)]
@@ -155,7 +159,8 @@ impl Values<'_> {
             skipped -= first;
             let (here, after) = weights.split_at(segment.length - first);
             let values = &segment.values[first * self.width..];
-            // Until it is the first sum's turn; then four at a time; then what is left. Turns are written out, so that the sums stay in registers.
+            // Until it is the first sum's turn; then four at a time; then what is left. Turns are
+            // written out, so that the sums stay in registers.
             let (before, aligned) = here.split_at(here.len().min((4 - next) % 4));
             for (past, weight) in before.iter().enumerate() {
                 let values = &values[past * self.width..];

@@ -1,7 +1,8 @@
-//! Backward passes of the elementwise and row-wise kernels. Knows nothing of products, models or losses.
+//! Backward passes of the elementwise and row-wise kernels. Knows nothing of products, models or
+//! losses.
 //!
-//! A sum over rows is one chain from the first row to the last, added to the earlier sum: rows in pieces give the same
-//! bits.
+//! A sum over rows is one chain from the first row to the last, added to the earlier sum: rows in
+//! pieces give the same bits.
 
 use std::ops::Range;
 
@@ -13,7 +14,8 @@ use super::{arch, threads};
 /// Columns of one thread at a time.
 const COLUMNS: usize = 64;
 
-/// The backward pass of [`super::rms_norm`]: adds to the derivatives by `x`, and returns the scale of each row.
+/// The backward pass of [`super::rms_norm`]: adds to the derivatives by `x`, and returns the scale
+/// of each row.
 ///
 /// # Shapes
 /// - x, by_out, by_x: `[rows, width]`
@@ -125,7 +127,8 @@ pub fn gate_backward(gates: &mut [f32], ups: &mut [f32], by_out: &[f32]) {
     arch().dispatch(Gate(gates, ups, by_out));
 }
 
-/// The logprob of `target` under the softmax of `logits`, nats, and Σ e^(logit − largest); the logits become e^(logit − largest).
+/// The logprob of `target` under the softmax of `logits`, nats, and Σ e^(logit − largest); the
+/// logits become e^(logit − largest).
 ///
 /// # Panics
 /// When there is no such logit.
@@ -149,7 +152,8 @@ pub fn collision(powers: &[f32], sum: f32) -> f64 {
     f64::from(dot(powers, powers)).ln() - 2.0 * f64::from(sum).ln()
 }
 
-/// The backward pass of [`logprob`], from its output: `powers` become the derivatives by the logits, derivative · (one-hot − probabilities).
+/// The backward pass of [`logprob`], from its output: `powers` become the derivatives by the
+/// logits, derivative · (one-hot − probabilities).
 ///
 /// # Panics
 /// When there is no such logit.

@@ -1,12 +1,15 @@
-//! Elementwise and row-wise kernels: norms, activations, rotations, softmax. Knows nothing of products or models.
+//! Elementwise and row-wise kernels: norms, activations, rotations, softmax. Knows nothing of
+//! products or models.
 
 use pulp::{Simd, WithSimd};
 
 use super::{LANES, arch, sum_lanes, threads};
 
-/// e^x, within 2 units in the last place; 0 below −87.3, where it would not be a normal number, and infinite above 88.7.
+/// e^x, within 2 units in the last place; 0 below −87.3, where it would not be a normal number, and
+/// infinite above 88.7.
 ///
-/// The range is reduced by ln 2 in two pieces (Cody and Waite), the rest is a polynomial of degree 6. Loops over it become vectors.
+/// The range is reduced by ln 2 in two pieces (Cody and Waite), the rest is a polynomial of degree
+/// 6. Loops over it become vectors.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
@@ -51,7 +54,8 @@ pub fn dot(left: &[f32], right: &[f32]) -> f32 {
     sum_lanes(lanes)
 }
 
-/// RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467): each row divided by its root mean square, times `weight`.
+/// RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467): each row divided by its root mean square,
+/// times `weight`.
 ///
 /// # Shapes
 /// - x, out: `[rows, width]`
@@ -105,7 +109,8 @@ pub fn swiglu(gate_up: &[f32], width: usize, out: &mut [f32]) {
     }
 }
 
-/// Turns each head of a row by the row's angles: the head's first half pairs with its second half, as Hugging Face has it.
+/// Turns each head of a row by the row's angles: the head's first half pairs with its second half,
+/// as Hugging Face has it.
 ///
 /// # Shapes
 /// - heads: `[heads, 2 · pairs]`
@@ -143,7 +148,8 @@ impl WithSimd for Rotate<'_> {
     }
 }
 
-/// Replaces scores by e^(score − largest) and returns the largest and the sum; divided by it they are probabilities.
+/// Replaces scores by e^(score − largest) and returns the largest and the sum; divided by it they
+/// are probabilities.
 #[inline(always)]
 pub fn softmax(scores: &mut [f32]) -> (f32, f32) {
     let mut largest = [f32::NEG_INFINITY; LANES];
@@ -163,7 +169,8 @@ pub fn softmax(scores: &mut [f32]) -> (f32, f32) {
         }
     }
     if !rest.is_empty() {
-        // As one more chunk, where e^−∞ adds nothing: one by one they would take as long as many chunks.
+        // As one more chunk, where e^−∞ adds nothing: one by one they would take as long as many
+        // chunks.
         let mut chunk = [f32::NEG_INFINITY; LANES];
         chunk[..rest.len()].copy_from_slice(rest);
         for lane in 0..LANES {
@@ -213,7 +220,8 @@ pub fn largest(numbers: &[f32]) -> Result<(usize, f32), (usize, f32)> {
 /// How many weights have a sum of their own, see [`weigh`].
 pub const WEIGHED_TOGETHER: usize = 512;
 
-/// Replaces logits by e^((logit − largest) · inverse_temperature), and returns the sum of each [`WEIGHED_TOGETHER`] of them.
+/// Replaces logits by e^((logit − largest) · inverse_temperature), and returns the sum of each
+/// [`WEIGHED_TOGETHER`] of them.
 pub fn weigh(logits: &mut [f32], largest: f32, inverse_temperature: f32) -> Vec<f64> {
     struct Weigh<'a>(&'a mut [f32], f32, f32);
     impl WithSimd for Weigh<'_> {

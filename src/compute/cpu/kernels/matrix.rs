@@ -1,7 +1,8 @@
 //! Products of matrices. Knows nothing of what they mean.
 //!
-//! The left factor is laid out in tiles of a few rows when it is used, and the right factor in panels of a few columns, unless it is [`Packed`], which is
-//! worth it when it is used often. Threads get tiles times panels.
+//! The left factor is laid out in tiles of a few rows when it is used, and the right factor in
+//! panels of a few columns, unless it is [`Packed`], which is worth it when it is used often.
+//! Threads get tiles times panels.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -17,8 +18,8 @@ const WORTH_A_SHARE: usize = 1 << 15;
 /// Shares of a large product that there are for each thread.
 const SHARES_A_THREAD: usize = 4;
 
-/// How much of the inner dimension is worked on at once, at most, so that what is used again is still near. An element's chain goes on where it
-/// stopped.
+/// How much of the inner dimension is worked on at once, at most, so that what is used again is
+/// still near. An element's chain goes on where it stopped.
 const DEPTH: usize = 768;
 
 /// Numbers of the left factor that are laid out at once: 4 MiB.
@@ -27,13 +28,16 @@ const LAID_OUT: usize = 1 << 20;
 /// Numbers of the left factor that are worth being laid out by another thread.
 const WORTH_LAYING_OUT: usize = 1 << 13;
 
-/// Tiles from which on each is used for several panels while it is near; fewer tiles all stay near, and it is the panels that come from far.
+/// Tiles from which on each is used for several panels while it is near; fewer tiles all stay near,
+/// and it is the panels that come from far.
 const MANY_TILES: usize = 8;
 
-/// Panels that many tiles are multiplied with at once: with [`DEPTH`] they fit into a CPU's second cache beside what goes by.
+/// Panels that many tiles are multiplied with at once: with [`DEPTH`] they fit into a CPU's second
+/// cache beside what goes by.
 const PANELS_TOGETHER: usize = 4;
 
-/// Tiles that are laid out by one thread, at least: where they come from columns, their numbers lie together.
+/// Tiles that are laid out by one thread, at least: where they come from columns, their numbers lie
+/// together.
 const TILES_TOGETHER: usize = 8;
 
 /// The left factor of a product, `[rows, inner]`.
@@ -52,7 +56,8 @@ pub enum Right<'a> {
     Packed(&'a Packed),
     /// Row after row, each of so many columns.
     Rows(&'a [f32], usize),
-    /// So many columns, one after the other: what is stored is the transpose, `[columns, inner]`, row after row.
+    /// So many columns, one after the other: what is stored is the transpose, `[columns, inner]`,
+    /// row after row.
     Columns(&'a [f32], usize),
 }
 
@@ -71,7 +76,8 @@ impl Right<'_> {
         }
     }
 
-    /// The rows of some panels, of a part of the inner dimension: laid out in `memory`, if they are not yet.
+    /// The rows of some panels, of a part of the inner dimension: laid out in `memory`, if they are
+    /// not yet.
     fn panels<'a>(&'a self, panels: Range<usize>, inner: Range<usize>, memory: &'a mut Vec<Single>) -> Panels<'a> {
         let [whole, columns] = self.dims();
         match *self {
@@ -99,7 +105,8 @@ impl Right<'_> {
     }
 }
 
-/// Rows of panels, and how many rows after one panel's first is the next panel's. More rows may follow.
+/// Rows of panels, and how many rows after one panel's first is the next panel's. More rows may
+/// follow.
 enum Panels<'a> {
     Singles(&'a [Single], usize),
     Halves(&'a [Halves], usize),
@@ -142,7 +149,8 @@ pub fn add_products<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = (Ri
     multiply(left, rights, true, rayon::current_num_threads());
 }
 
-/// `out = left · right` for each right factor, or with `add` `out += left · right`, on at most so many threads; see [`product`].
+/// `out = left · right` for each right factor, or with `add` `out += left · right`, on at most so
+/// many threads; see [`product`].
 ///
 /// # Panics
 /// When the shapes do not fit.
@@ -259,8 +267,8 @@ impl Product<'_> {
         });
     }
 
-    /// The tiles from row `first` on, slab after slab, each in the order in which its numbers are used: tile after tile, the rows of the first column, of the
-    /// second, and so on.
+    /// The tiles from row `first` on, slab after slab, each in the order in which its numbers are
+    /// used: tile after tile, the rows of the first column, of the second, and so on.
     fn lay_out(&self, first: usize, tiles: Tiles, slabs: &[Range<usize>], to: &mut Vec<f32>) {
         let numbers = tiles.rows * slabs.iter().map(Range::len).sum::<usize>();
         let to = grown(to, numbers);
@@ -325,8 +333,9 @@ impl Product<'_> {
     }
 }
 
-/// About `count` shares of one factor's product: by columns, since each share reads its part of the right factor, and where there are many rows by these
-/// too, so that shares are small enough to come out even.
+/// About `count` shares of one factor's product: by columns, since each share reads its part of the
+/// right factor, and where there are many rows by these too, so that shares are small enough to
+/// come out even.
 fn cut<'r, 'o>(tiles: Tiles, right: &'r Right<'r>, out: &'o mut [f32], count: usize, shares: &mut Vec<Share<'r, 'o>>) {
     let [_, columns] = right.dims();
     let panels = columns.div_ceil(PANEL);

@@ -1,7 +1,7 @@
 //! Reusable memory for numbers. Knows nothing of their meaning.
 //!
-//! The operating system clears new memory page by page. The vectors of a training step are large, and of the same
-//! sizes in every step.
+//! The operating system clears new memory page by page. The vectors of a training step are large,
+//! and of the same sizes in every step.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use super::threads;
 /// The share of the peak (1 / 8) kept beyond the peak.
 const SPARE: usize = 8;
 
-/// Memory for buffers. A dropped buffer's memory goes to the next one. It is freed with the last clone and the last
-/// buffer.
+/// Memory for buffers. A dropped buffer's memory goes to the next one. It is freed with the last
+/// clone and the last buffer.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Mutex<Free>>);
 

@@ -1,8 +1,11 @@
-//! The CPU's arithmetic: matrix products, attention and elementwise work over slices of f32. Knows nothing of models or tensors.
+//! The CPU's arithmetic: matrix products, attention and elementwise work over slices of f32. Knows
+//! nothing of models or tensors.
 //!
-//! Every result is the same bits on any number of threads, in any batch, and with any vector width: an element of a product is one chain
-//! of fused multiply-adds over the inner dimension, a reduction has sixteen lanes whatever the CPU has, and functions such as exp
-//! are polynomials of our own. Vectors are chosen when the program runs ([`pulp`]); threads are those of the current rayon pool.
+//! Every result is the same bits on any number of threads, in any batch, and with any vector width:
+//! an element of a product is one chain of fused multiply-adds over the inner dimension, a
+//! reduction has sixteen lanes whatever the CPU has, and functions such as exp are polynomials of
+//! our own. Vectors are chosen when the program runs ([`pulp`]); threads are those of the current
+//! rayon pool.
 
 mod attention;
 mod backward;
@@ -128,7 +131,8 @@ mod tests {
 
     #[test]
     fn an_element_of_a_product_is_one_chain_of_fused_multiply_adds() {
-        // One row and many, columns that fill panels and that do not, and more of the inner dimension than is worked on at once.
+        // One row and many, columns that fill panels and that do not, and more of the inner
+        // dimension than is worked on at once.
         for (rows, inner, columns) in [(1, 40, 70), (5, 1700, 96), (13, 3, 33), (26, 800, 31), (700, 130, 65), (450, 1, 1)] {
             let (left, right, before) = (numbers(rows * inner, 1), numbers(inner * columns, 2), numbers(rows * columns, 3));
             let chain = |row: usize, column: usize, start: f32| {
@@ -211,7 +215,8 @@ mod tests {
     #[test]
     fn attention_does_not_depend_on_where_segments_begin() {
         let (head_dim, positions, window) = (24, 37, 30);
-        // The second of two heads; keys position after position, to be laid out in blocks for each segment.
+        // The second of two heads; keys position after position, to be laid out in blocks for each
+        // segment.
         let (keys, values, queries) =
             (numbers(positions * 2 * head_dim, 1), numbers(positions * 2 * head_dim, 2), numbers(3 * head_dim, 3));
         let blocks = |range: std::ops::Range<usize>| {

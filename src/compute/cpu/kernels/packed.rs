@@ -1,5 +1,6 @@
-//! The right factor of a product, laid out so that the innermost loop reads memory from front to back: in panels of [`PANEL`] columns, each row after
-//! row. Knows nothing of what it is multiplied with.
+//! The right factor of a product, laid out so that the innermost loop reads memory from front to
+//! back: in panels of [`PANEL`] columns, each row after row. Knows nothing of what it is multiplied
+//! with.
 
 use std::ops::Range;
 
@@ -37,7 +38,8 @@ pub(super) enum Lines {
 
 /// One row of a panel, a whole number of cache lines.
 pub(super) trait PanelRow: Sync {
-    /// Two vectors of its columns: from `vector` times the lanes of a vector on, and those half a panel further.
+    /// Two vectors of its columns: from `vector` times the lanes of a vector on, and those half a
+    /// panel further.
     fn pair<S: Simd>(&self, simd: S, vector: usize) -> [S::f32s; 2];
 }
 
@@ -46,8 +48,8 @@ pub(super) trait PanelRow: Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Single([f32; PANEL]);
 
-/// The upper halves of two f32, the lower halves of which are 0: low that of a column of the panel's first half, high that of the column half a
-/// panel further.
+/// The upper halves of two f32, the lower halves of which are 0: low that of a column of the
+/// panel's first half, high that of the column half a panel further.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Halves([u32; PANEL / 2]);
@@ -96,7 +98,8 @@ impl Single {
     }
 }
 
-/// Lays out a panel whose columns, of `rows` numbers each, are `values`: its rows from `first` on, as many as there are lines.
+/// Lays out a panel whose columns, of `rows` numbers each, are `values`: its rows from `first` on,
+/// as many as there are lines.
 pub(super) fn transpose(values: &[f32], rows: usize, first: usize, lines: &mut [Single]) {
     // Some lines at once, which stay near while the columns are gone through.
     for (block, lines) in lines.chunks_mut(BLOCK).enumerate() {
@@ -109,7 +112,8 @@ pub(super) fn transpose(values: &[f32], rows: usize, first: usize, lines: &mut [
     }
 }
 
-/// The first number of each row, the second of each, and so on, into what `numbers` finds in `to`. Four by four, which is what vectors turn at once.
+/// The first number of each row, the second of each, and so on, into what `numbers` finds in `to`.
+/// Four by four, which is what vectors turn at once.
 #[inline(always)]
 pub(super) fn interleave<T, const ROWS: usize>(rows: [&[f32]; ROWS], to: &mut [T], numbers: impl Fn(&mut T) -> &mut [f32; ROWS]) {
     let (fours, rest) = to.as_chunks_mut::<4>();
@@ -147,7 +151,8 @@ fn transpose_four([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
 }
 
 impl Packed {
-    /// The matrices `[rows, columns]` of `parts` beside each other, each given with its number of columns, row after row.
+    /// The matrices `[rows, columns]` of `parts` beside each other, each given with its number of
+    /// columns, row after row.
     ///
     /// # Panics
     /// When a part has not `rows` times its columns numbers.
@@ -214,7 +219,8 @@ impl Packed {
         Self { rows, columns, lines: Lines::Singles(lines) }
     }
 
-    /// The same numbers in half the memory, if none of them has more digits than a bf16: products with it are the same bits, and read half as much.
+    /// The same numbers in half the memory, if none of them has more digits than a bf16: products
+    /// with it are the same bits, and read half as much.
     pub fn narrowed(self) -> Self {
         let Lines::Singles(lines) = &self.lines else { return self };
         if lines.par_iter().any(|line| line.0.iter().any(|number| number.to_bits() & LOW_HALF != 0)) {

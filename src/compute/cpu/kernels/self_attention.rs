@@ -1,8 +1,10 @@
-//! Attention of whole sequences that begin alike, and its backward pass. Knows nothing of projections, norms or batches.
+//! Attention of whole sequences that begin alike, and its backward pass. Knows nothing of
+//! projections, norms or batches.
 //!
-//! Queries and keys go in blocks, as products of matrices. The forward pass holds the scores of one block of queries; the backward pass has weights again from
-//! each query's normalizer, so that nothing of the size of all pairs of positions is held (Dao et al. 2022, arXiv 2205.14135). A number's sum runs over
-//! positions in their order, so that it does not depend on where blocks end.
+//! Queries and keys go in blocks, as products of matrices. The forward pass holds the scores of one
+//! block of queries; the backward pass has weights again from each query's normalizer, so that
+//! nothing of the size of all pairs of positions is held (Dao et al. 2022, arXiv 2205.14135). A
+//! number's sum runs over positions in their order, so that it does not depend on where blocks end.
 
 use pulp::{Simd, WithSimd};
 
@@ -16,7 +18,8 @@ const POSITIONS: usize = 64;
 
 /// What one key-value head, and the query heads that share it, get in some sequences.
 ///
-/// Rows are positions: first those of the stem, then those of one branch after another. A branch sees the stem and itself.
+/// Rows are positions: first those of the stem, then those of one branch after another. A branch
+/// sees the stem and itself.
 #[derive(Clone, Copy, Debug)]
 pub struct SelfAttention<'a> {
     /// How many positions the stem and each branch have.
@@ -36,7 +39,8 @@ pub struct SelfAttention<'a> {
 /// What each query found.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<T> {
-    /// The mean of the values, weighted by the softmax of query times key: `[rows, queries, head_dim]`.
+    /// The mean of the values, weighted by the softmax of query times key: `[rows, queries,
+    /// head_dim]`.
     pub out: T,
     /// The logarithm of the sum of e^score: `[rows, queries]`.
     pub normalizers: T,
@@ -87,7 +91,8 @@ impl SelfAttention<'_> {
         self.queries.len().checked_div(self.keys.len()).unwrap_or(0)
     }
 
-    /// The blocks of the stem and of each branch, keys and values packed by `pack`, which is given a block's.
+    /// The blocks of the stem and of each branch, keys and values packed by `pack`, which is given
+    /// a block's.
     fn blocks<P>(&self, pack: impl Fn(usize, &[f32], &[f32]) -> P) -> Vec<Vec<KeyBlock<P>>> {
         let mut first = 0;
         let of_span = |(span, &length): (usize, &usize)| {
@@ -105,7 +110,8 @@ impl SelfAttention<'_> {
         self.lengths.iter().enumerate().map(of_span).collect()
     }
 
-    /// Calls `work` with each block of queries and the blocks of keys that it sees, in the order of their positions.
+    /// Calls `work` with each block of queries and the blocks of keys that it sees, in the order of
+    /// their positions.
     fn each_block<P>(&self, spans: &[Vec<KeyBlock<P>>], mut work: impl FnMut(&Block, &[&KeyBlock<P>])) {
         for (span, blocks) in spans.iter().enumerate() {
             let before = if span == 0 { &[][..] } else { &spans[0] };
@@ -170,7 +176,8 @@ pub fn self_attention(attention: SelfAttention<'_>) -> Found<Vec<f32>> {
     found
 }
 
-/// Scores become weights that are not yet divided by their sum; what a query does not see becomes 0.
+/// Scores become weights that are not yet divided by their sum; what a query does not see becomes
+/// 0.
 struct Softmaxes<'a> {
     scores: &'a mut [f32],
     /// How many keys there are.

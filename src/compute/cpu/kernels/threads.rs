@@ -1,7 +1,8 @@
 //! Work shared out among the threads of the current rayon pool. Knows nothing of the work.
 //!
-//! A product of a small model takes some microseconds, and to wake a thread takes longer: threads are kept awake for as long as there is more to come,
-//! and whoever waits for the last share does not go to sleep over it.
+//! A product of a small model takes some microseconds, and to wake a thread takes longer: threads
+//! are kept awake for as long as there is more to come, and whoever waits for the last share does
+//! not go to sleep over it.
 
 use std::collections::VecDeque;
 use std::hint::spin_loop;
@@ -17,7 +18,8 @@ pub const PIECE: usize = 1 << 13;
 /// How often a thread looks again before it lets others have the CPU.
 const LOOKS: usize = 1 << 8;
 
-/// Does `work` in the current pool. Until it is done, the pool's other threads look for shares of it and do not sleep.
+/// Does `work` in the current pool. Until it is done, the pool's other threads look for shares of
+/// it and do not sleep.
 pub fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     struct Over<'a>(&'a AtomicBool);
     impl Drop for Over<'_> {
@@ -32,7 +34,8 @@ pub fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
         let here = rayon::current_thread_index();
         let over = &over;
         scope.spawn_broadcast(move |_, context| {
-            // This thread does the work. It comes here while it waits for others; they may be waiting for it.
+            // This thread does the work. It comes here while it waits for others; they may be
+            // waiting for it.
             if Some(context.index()) != here {
                 let mut waiting = Waiting::default();
                 while !over.load(Ordering::Acquire) {
@@ -52,10 +55,12 @@ pub fn rows_together(width: usize) -> usize {
     PIECE.div_ceil(width.max(1))
 }
 
-/// Hands each item to `work`, on as many threads as there are items for, and returns when all are done.
+/// Hands each item to `work`, on as many threads as there are items for, and returns when all are
+/// done.
 ///
-/// Every thread begins with a range of its own and goes through it in order, so that what lies one after the other in memory is read by one thread; who is
-/// done with it takes the last items of others.
+/// Every thread begins with a range of its own and goes through it in order, so that what lies one
+/// after the other in memory is read by one thread; who is done with it takes the last items of
+/// others.
 pub fn each<T: Send>(items: impl IntoIterator<IntoIter: ExactSizeIterator<Item = T> + Send>, work: impl Fn(T) + Sync) {
     let mut items = items.into_iter();
     let count = items.len();

@@ -1,12 +1,15 @@
-//! Tiles of a few rows times panels of a few columns, in registers. Knows nothing of where they are laid out, or by which thread.
+//! Tiles of a few rows times panels of a few columns, in registers. Knows nothing of where they are
+//! laid out, or by which thread.
 //!
-//! A tile times a panel stays in registers until it is done; meanwhile the next panel is fetched, so that memory and arithmetic work at the same time.
+//! A tile times a panel stays in registers until it is done; meanwhile the next panel is fetched,
+//! so that memory and arithmetic work at the same time.
 
 use pulp::{Simd, WithSimd};
 
 use super::packed::{PANEL, PanelRow};
 
-/// How many rows a tile may have, so that its sums fit into the CPU's registers beside what they are made of.
+/// How many rows a tile may have, so that its sums fit into the CPU's registers beside what they
+/// are made of.
 pub(super) struct TileRows;
 
 impl WithSimd for TileRows {
@@ -42,7 +45,8 @@ impl Tiles {
     }
 }
 
-/// What one thread computes of a product at once: tiles times panels, along a part of the inner dimension.
+/// What one thread computes of a product at once: tiles times panels, along a part of the inner
+/// dimension.
 pub(super) struct Slab<'a, 'o> {
     pub(super) tiles: Tiles,
     /// The tiles, laid out.
@@ -57,7 +61,8 @@ pub(super) struct Slab<'a, 'o> {
     pub(super) add: bool,
 }
 
-/// A slab with the rows of its panels, and how many rows after one panel's first is the next panel's. More rows may follow.
+/// A slab with the rows of its panels, and how many rows after one panel's first is the next
+/// panel's. More rows may follow.
 pub(super) struct Times<'a, 'o, L> {
     pub(super) slab: Slab<'a, 'o>,
     pub(super) lines: &'a [L],
@@ -98,8 +103,8 @@ impl<L: PanelRow> WithSimd for Times<'_, '_, L> {
     }
 }
 
-/// Memory that is fetched a little at a time while something else is computed: from several places in turn, since CPUs look ahead on their own
-/// within each page that they see being read.
+/// Memory that is fetched a little at a time while something else is computed: from several places
+/// in turn, since CPUs look ahead on their own within each page that they see being read.
 #[derive(Clone, Copy)]
 struct Ahead {
     at: *const u8,
@@ -126,7 +131,8 @@ impl Ahead {
         }
     }
 
-    /// Asks for the next bytes, to be put into the second cache: the first one is full of what is being used.
+    /// Asks for the next bytes, to be put into the second cache: the first one is full of what is
+    /// being used.
     #[inline(always)]
     #[allow(unsafe_code)]
     fn fetch(&mut self) {
@@ -148,8 +154,8 @@ impl Ahead {
     }
 }
 
-/// `ROWS` rows times a panel, for the columns `first` and following of `out`. Two vectors of columns at a time: with `ROWS` at its most, that is
-/// what registers hold.
+/// `ROWS` rows times a panel, for the columns `first` and following of `out`. Two vectors of
+/// columns at a time: with `ROWS` at its most, that is what registers hold.
 #[inline(always)]
 fn tile_times_panel<S: Simd, L: PanelRow, const ROWS: usize>(
     simd: S,

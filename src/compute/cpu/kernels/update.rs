@@ -1,5 +1,5 @@
-//! One optimizer step on a parameter's numbers, in place, and sums over gradients. Knows nothing of models or
-//! schedules.
+//! One optimizer step on a parameter's numbers, in place, and sums over gradients. Knows nothing of
+//! models or schedules.
 
 use pulp::{Simd, WithSimd};
 

@@ -98,7 +98,8 @@ impl TrainedAttention {
         linear::backward(projections, x, tokens, [&by_values, &by_queries, &by_keys], gradients)
     }
 
-    /// Heads before their norm, if they have one, and normed, rotated by their positions and multiplied by `scale`.
+    /// Heads before their norm, if they have one, and normed, rotated by their positions and
+    /// multiplied by `scale`.
     fn place(&self, heads: Buffer, norm: Option<&Norm>, memory: &Memory, angles: &[f32], scale: Option<f32>) -> (Option<Buffer>, Buffer) {
         let (raw, mut heads) = match norm {
             Some(norm) => {
@@ -222,7 +223,8 @@ impl TrainedAttention {
         gathered
     }
 
-    /// Writes results of [`Self::each_head`], `each` numbers a row, in the layout of [`Self::gather`].
+    /// Writes results of [`Self::each_head`], `each` numbers a row, in the layout of
+    /// [`Self::gather`].
     fn scatter<R: Sync>(&self, tokens: &Tokens, found: &[R], each: usize, numbers: impl Fn(&R) -> &[f32] + Sync, values: &mut [f32]) {
         let heads = self.shape.key_value_heads;
         let mut groups = Vec::with_capacity(tokens.places.len());

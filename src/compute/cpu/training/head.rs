@@ -1,4 +1,5 @@
-//! From hidden states to logprobs or scores, and back, without ever holding logits of more than some tokens. Knows nothing of losses.
+//! From hidden states to logprobs or scores, and back, without ever holding logits of more than
+//! some tokens. Knows nothing of losses.
 
 use super::parameter::{CpuGradients, Parameter};
 use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
@@ -10,7 +11,8 @@ const LOGITS_BYTES: usize = 192 << 20;
 #[derive(Debug)]
 pub(super) struct TrainedHead {
     weight: Parameter<2>,
-    /// Whether the weight is an embedding's, `[outputs, hidden_size]`; else it is `[hidden_size, outputs]`.
+    /// Whether the weight is an embedding's, `[outputs, hidden_size]`; else it is `[hidden_size,
+    /// outputs]`.
     tied: bool,
 }
 
@@ -22,7 +24,8 @@ pub(super) struct Target {
     pub(super) token: usize,
 }
 
-/// Tokens with a common logprob, sequence by sequence. A group's sequences decide each other's derivatives.
+/// Tokens with a common logprob, sequence by sequence. A group's sequences decide each other's
+/// derivatives.
 pub(super) type Group = Vec<Vec<Target>>;
 
 impl TrainedHead {
@@ -91,9 +94,10 @@ impl TrainedHead {
         (LOGITS_BYTES / size_of::<f32>()).checked_div(self.dims()[1]).unwrap_or(0).max(1)
     }
 
-    /// Hands each group's logprobs, one a sequence, to `derivative`. It returns a derivative by each, and these are
-    /// passed back. Returns the derivatives by the hidden states. With `collisions`, `derivative` also gets the sum of
-    /// [`kernels::collision`] over each sequence's tokens; else nothing.
+    /// Hands each group's logprobs, one a sequence, to `derivative`. It returns a derivative by
+    /// each, and these are passed back. Returns the derivatives by the hidden states. With
+    /// `collisions`, `derivative` also gets the sum of [`kernels::collision`] over each sequence's
+    /// tokens; else nothing.
     ///
     /// The logits of a group are kept if they fit into the limit, else computed again.
     ///
@@ -169,8 +173,8 @@ impl TrainedHead {
         by_hidden
     }
 
-    /// Hands the scores of all `rows` to `derivative`. It returns a derivative by each, and these are passed back.
-    /// Returns the derivatives by the hidden states.
+    /// Hands the scores of all `rows` to `derivative`. It returns a derivative by each, and these
+    /// are passed back. Returns the derivatives by the hidden states.
     ///
     /// # Shapes
     /// - hidden, output: `[tokens, hidden_size]`

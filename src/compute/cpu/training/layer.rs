@@ -1,4 +1,5 @@
-//! One layer of the transformer in training, and its backward pass. Knows nothing of the other layers.
+//! One layer of the transformer in training, and its backward pass. Knows nothing of the other
+//! layers.
 
 use super::attention::{self, TrainedAttention};
 use super::linear::{self, Linear, Norm};

@@ -140,7 +140,8 @@ pub(super) fn forward<const N: usize>(projections: [&Linear; N], x: &[f32], toke
     outs
 }
 
-/// The backward pass of [`forward`] or [`Linear::add`]: returns the derivatives by `x`, and adds to the gradients.
+/// The backward pass of [`forward`] or [`Linear::add`]: returns the derivatives by `x`, and adds to
+/// the gradients.
 ///
 /// # Shapes
 /// - x, output: `[tokens, in]`

@@ -4,10 +4,10 @@
 //! PrefixGroup ─▶ layers ─▶ hidden states ─▶ logprobs or scores ─▶ the caller's derivatives ─▶ hidden states ─▶ layers ─▶ CpuGradients
 //! ```
 //!
-//! The reference is autodiff of [`Decoder::forward`](crate::compute::Decoder::forward). Sequences have any lengths and no
-//! padding; a common prefix is computed once. Gradients have the same bits on any number of threads and in
-//! micro-batches of any size.
-//! Knows nothing of losses or optimizers.
+//! The reference is autodiff of [`Decoder::forward`](crate::compute::Decoder::forward). Sequences
+//! have any lengths and no padding; a common prefix is computed once. Gradients have the same bits
+//! on any number of threads and in micro-batches of any size. Knows nothing of losses or
+//! optimizers.
 
 mod attention;
 mod head;
@@ -35,7 +35,8 @@ pub use weights::CpuWeights;
 /// The embedding's name.
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
-/// A model in training on the CPU. Shares the weights it was made of, and lays out each when it is used.
+/// A model in training on the CPU. Shares the weights it was made of, and lays out each when it is
+/// used.
 #[derive(Debug)]
 pub struct CpuTraining {
     embedding: Parameter<2>,
@@ -70,8 +71,8 @@ struct Pass<'a> {
 }
 
 impl CpuTraining {
-    /// A language model with these `weights`; frozen ones get no gradient. With `checkpointing`, layers are computed again in the backward pass and take
-    /// less memory; the bits are the same.
+    /// A language model with these `weights`; frozen ones get no gradient. With `checkpointing`,
+    /// layers are computed again in the backward pass and take less memory; the bits are the same.
     ///
     /// # Errors
     /// When the weights are another model's.
@@ -105,8 +106,9 @@ impl CpuTraining {
         })
     }
 
-    /// The logprobs of each group's sequences: each the sum over its tokens from position `prompts[group][sequence]` on, nats, at temperature 1. The same
-    /// bits whatever they are computed beside.
+    /// The logprobs of each group's sequences: each the sum over its tokens from position
+    /// `prompts[group][sequence]` on, nats, at temperature 1. The same bits whatever they are
+    /// computed beside.
     ///
     /// # Errors
     /// When a token is outside the vocabulary.
@@ -117,7 +119,8 @@ impl CpuTraining {
         })
     }
 
-    /// The scores of all sequences' last tokens, group by group. The same bits whatever they are computed beside.
+    /// The scores of all sequences' last tokens, group by group. The same bits whatever they are
+    /// computed beside.
     ///
     /// # Errors
     /// When a token is outside the vocabulary.
@@ -128,8 +131,9 @@ impl CpuTraining {
         })
     }
 
-    /// Hands each group's [`Self::logprobs`] to `derivative`. It returns a derivative by each. Adds to the gradients of
-    /// Σ derivative · logprob. With `collisions`, `derivative` is given Σ log Σ_v p_v² over each sequence's tokens too, nats; else nothing.
+    /// Hands each group's [`Self::logprobs`] to `derivative`. It returns a derivative by each. Adds
+    /// to the gradients of Σ derivative · logprob. With `collisions`, `derivative` is given Σ log
+    /// Σ_v p_v² over each sequence's tokens too, nats; else nothing.
     ///
     /// Dropout is drawn from `step`; `None` drops nothing.
     ///
@@ -159,8 +163,8 @@ impl CpuTraining {
         Ok(())
     }
 
-    /// Hands the [`Self::scores`] to `derivative`. It returns a derivative by each. Adds to the gradients of
-    /// Σ derivative · score.
+    /// Hands the [`Self::scores`] to `derivative`. It returns a derivative by each. Adds to the
+    /// gradients of Σ derivative · score.
     ///
     /// # Errors
     /// When a token is outside the vocabulary.

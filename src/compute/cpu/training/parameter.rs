@@ -1,4 +1,5 @@
-//! A model's parameters in a training pass, and their gradients by name. Knows nothing of their use.
+//! A model's parameters in a training pass, and their gradients by name. Knows nothing of their
+//! use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,14 +39,14 @@ impl<const D: usize> Parameter<D> {
 
 /// Gradients, summed over whatever is passed back.
 ///
-/// A number's sum is one chain over tokens in the order in which they are passed back, so that a batch in any pieces has the gradients it has as a whole, bit
-/// for bit.
+/// A number's sum is one chain over tokens in the order in which they are passed back, so that a
+/// batch in any pieces has the gradients it has as a whole, bit for bit.
 #[derive(Debug, Default)]
 pub struct CpuGradients {
     memory: Memory,
     of_parameters: BTreeMap<String, Buffer>,
-    /// What an embedding's rows get from being looked up; apart, so that the order of additions does not depend on when a head that shares the weights
-    /// adds its part.
+    /// What an embedding's rows get from being looked up; apart, so that the order of additions
+    /// does not depend on when a head that shares the weights adds its part.
     of_rows: BTreeMap<usize, Vec<f32>>,
     /// The embedding's name and its number of rows.
     embedding: Option<(String, usize)>,

@@ -1,4 +1,5 @@
-//! The tokens of a training pass: sequences with a common prefix share it. Knows nothing of weights.
+//! The tokens of a training pass: sequences with a common prefix share it. Knows nothing of
+//! weights.
 
 use crate::compute::LowRank;
 use crate::compute::cpu::kernels::{self, Memory};
@@ -7,10 +8,12 @@ use crate::model::ModelError;
 /// Sequences with a common prefix: it goes through the model once. Borrows the token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixGroup<'a> {
-    /// Dropout is drawn from this number and the step. It is the same whenever the same sequences are trained on.
+    /// Dropout is drawn from this number and the step. It is the same whenever the same sequences
+    /// are trained on.
     item: u64,
     stem: &'a [i32],
-    /// The rest of each sequence behind the stem; none when there is one sequence: it is the stem then.
+    /// The rest of each sequence behind the stem; none when there is one sequence: it is the stem
+    /// then.
     branches: Vec<&'a [i32]>,
 }
 
@@ -105,7 +108,8 @@ impl<'a> Tokens<'a> {
         self.step.is_some() && low_rank.drops()
     }
 
-    /// Multiplies the inputs of projection `number` by their dropout masks. A group's mask does not depend on others.
+    /// Multiplies the inputs of projection `number` by their dropout masks. A group's mask does not
+    /// depend on others.
     ///
     /// # Shapes
     /// - x: `[tokens, width]`

@@ -34,8 +34,8 @@ impl CpuWeights {
         copy.outcome
     }
 
-    /// The weights of a `model` on the CPU. Weights of f32 with one owner are not copied. The model is without
-    /// them until [`Self::give_back`].
+    /// The weights of a `model` on the CPU. Weights of f32 with one owner are not copied. The model
+    /// is without them until [`Self::give_back`].
     ///
     /// # Errors
     /// When a weight cannot be read; the model then has all of its own.

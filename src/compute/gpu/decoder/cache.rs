@@ -7,7 +7,8 @@ struct Stretch {
     positions: usize,
 }
 
-/// Sequences with a stretch of positions each. Some follow another sequence: a prompt is held once for all of its responses.
+/// Sequences with a stretch of positions each. Some follow another sequence: a prompt is held once
+/// for all of its responses.
 #[derive(Debug)]
 pub(super) struct Places {
     sequences: Vec<Sequence>,
@@ -40,8 +41,8 @@ impl Places {
         Self { sequences: Vec::new(), closed: Vec::new(), free: vec![Stretch { start: 0, positions }] }
     }
 
-    /// Begins a sequence of at most so many positions of its own, after those of `prefix`, in the first stretch of
-    /// sufficient size; `None` when there is none.
+    /// Begins a sequence of at most so many positions of its own, after those of `prefix`, in the
+    /// first stretch of sufficient size; `None` when there is none.
     pub(super) fn open(&mut self, prefix: Option<usize>, positions: usize) -> Option<usize> {
         let found = self.free.iter().position(|stretch| stretch.positions >= positions)?;
         let stretch = &mut self.free[found];

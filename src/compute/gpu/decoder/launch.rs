@@ -1,4 +1,5 @@
-//! The steps of a layer's pass: each product and kernel, launched with cubes for its sizes. Knows nothing of their order.
+//! The steps of a layer's pass: each product and kernel, launched with cubes for its sizes. Knows
+//! nothing of their order.
 
 use cubecl::client::Client;
 use cubecl::ir::ElemType;
@@ -19,7 +20,8 @@ use crate::model::ModelError;
 const BUSY_CUBES: usize = 64;
 
 impl GpuDecoder {
-    /// `out = x · weight`, of `[rows, in]` and `[in, out]`. Both have memory for a multiple of [`ROWS`] rows.
+    /// `out = x · weight`, of `[rows, in]` and `[in, out]`. Both have memory for a multiple of
+    /// [`ROWS`] rows.
     pub(super) fn product(&self, x: &TensorHandle, weight: &Weight, out: &TensorHandle) -> Result<(), ModelError> {
         if weight.in_tiles {
             self.product_of_tiles(x, weight, out);
@@ -87,7 +89,8 @@ impl GpuDecoder {
         Ok(())
     }
 
-    /// Norms rows for a product. `change` and `sources` may be anything where [`Normed`] does not use them.
+    /// Norms rows for a product. `change` and `sources` may be anything where [`Normed`] does not
+    /// use them.
     pub(super) fn norm(
         &self,
         norm: &GpuNorm,

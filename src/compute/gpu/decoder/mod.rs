@@ -1,7 +1,9 @@
-//! The transformer on a GPU, for sampling: matrix products of cubek, and kernels of our own in cubecl between them.
+//! The transformer on a GPU, for sampling: matrix products of cubek, and kernels of our own in
+//! cubecl between them.
 //!
-//! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, on sequences of any lengths without padding. Weights, keys, values and what products
-//! read are bf16 or f32, all else is f32. Knows nothing of seeds, responses or losses.
+//! Computes what [`Decoder::forward`](crate::compute::Decoder::forward) computes, on sequences of
+//! any lengths without padding. Weights, keys, values and what products read are bf16 or f32, all
+//! else is f32. Knows nothing of seeds, responses or losses.
 
 mod cache;
 pub(super) mod launch;
@@ -33,7 +35,8 @@ pub struct GpuDecoder {
     element: ElemType,
     vocab_size: usize,
     hidden_size: usize,
-    /// From hidden states to logits, and, transposed, from tokens to embeddings when nothing else is.
+    /// From hidden states to logits, and, transposed, from tokens to embeddings when nothing else
+    /// is.
     head: Weight,
     /// `[vocab_size, hidden_size]`.
     embedding: Option<TensorHandle>,
@@ -48,10 +51,12 @@ pub struct GpuCache {
     places: Places,
     /// `[positions, key_value_heads · head_dim]` of each layer.
     keys_values: Vec<[TensorHandle; 2]>,
-    /// The stream behind each sequence's last token, before the last norm: `[sequences, hidden_size]`.
+    /// The stream behind each sequence's last token, before the last norm: `[sequences,
+    /// hidden_size]`.
     kept: TensorHandle,
     scratch: Scratch,
-    /// Passes over so many rows, each the next of its sequence, as they were recorded; `None` where that failed.
+    /// Passes over so many rows, each the next of its sequence, as they were recorded; `None` where
+    /// that failed.
     recorded: HashMap<usize, Option<Recorded>>,
     /// A position and a sequence of no meaning.
     spare: [usize; 2],
@@ -59,7 +64,8 @@ pub struct GpuCache {
     thread: ThreadId,
 }
 
-/// A pass with one launch: its hundreds of launches one by one take longer than the work on the GPU.
+/// A pass with one launch: its hundreds of launches one by one take longer than the work on the
+/// GPU.
 struct Recorded {
     graph: Graph,
     places: TensorHandle,
@@ -201,7 +207,8 @@ impl GpuDecoder {
         }
     }
 
-    /// Reads tokens; the spans' sequences hold them afterwards. A sequence has one span only, and must have room for it.
+    /// Reads tokens; the spans' sequences hold them afterwards. A sequence has one span only, and
+    /// must have room for it.
     ///
     /// # Errors
     /// When an id is outside the vocabulary, or a product cannot be launched.
@@ -385,7 +392,8 @@ impl GpuDecoder {
 }
 
 impl GpuCache {
-    /// Whether it has so many positions, for so many sequences at once, and this thread may use it: work is ordered thread by thread.
+    /// Whether it has so many positions, for so many sequences at once, and this thread may use it:
+    /// work is ordered thread by thread.
     pub fn holds(&self, positions: usize, sequences: usize) -> bool {
         self.spare[0] >= positions && self.spare[1] >= sequences && self.thread == thread::current().id()
     }
@@ -410,8 +418,9 @@ impl GpuCache {
 impl Recorded {
     #[allow(unsafe_code)]
     fn replay(&self) -> Result<(), ModelError> {
-        // SAFETY: the graph's buffers live: its places, lasts and scratch are held here, keys, values and what is kept by the cache that holds this, and the
-        // weights by the decoder that whoever calls has borrowed. All work on them is launched by one thread, on one stream.
+        // SAFETY: the graph's buffers live: its places, lasts and scratch are held here, keys,
+        // values and what is kept by the cache that holds this, and the weights by the decoder that
+        // whoever calls has borrowed. All work on them is launched by one thread, on one stream.
         let replayed = unsafe { self.graph.replay() };
         replayed.map_err(|error| ModelError::Device(format!("cannot launch a recorded pass: {error}")))
     }

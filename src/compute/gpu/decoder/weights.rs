@@ -1,5 +1,5 @@
-//! A model's weights in the layout for a GPU: in its memory, beside each other where they have one input, and in tiles.
-//! Knows nothing of their use.
+//! A model's weights in the layout for a GPU: in its memory, beside each other where they have one
+//! input, and in tiles. Knows nothing of their use.
 
 use burn::tensor::bf16;
 use cubecl::client::Client;
@@ -119,7 +119,8 @@ impl Upload<'_> {
     }
 }
 
-/// A matrix `[rows, width]` in tiles: those of the first [`TILE`] rows, one after the other and each row by row, then those of the next.
+/// A matrix `[rows, width]` in tiles: those of the first [`TILE`] rows, one after the other and
+/// each row by row, then those of the next.
 pub(in crate::compute::gpu) fn tiles(values: &[f32], width: usize) -> Vec<f32> {
     let mut tiled = Vec::with_capacity(values.len());
     for rows in values.chunks_exact(width * TILE) {

@@ -12,8 +12,9 @@ pub(in crate::compute::gpu) struct HeadParts {
     pub(in crate::compute::gpu) rotary: bool,
 }
 
-/// Adds biases to queries, keys and values, norms and turns the first two, and puts keys and values where their sequence keeps them. A cube a row and head, of
-/// half as many units as a head has numbers.
+/// Adds biases to queries, keys and values, norms and turns the first two, and puts keys and values
+/// where their sequence keeps them. A cube a row and head, of half as many units as a head has
+/// numbers.
 ///
 /// # Shapes
 /// - qkv: `[rows, (heads + 2 · key_value_heads) · head_dim]`
@@ -153,16 +154,18 @@ impl Attention {
 /// How many keys a plane reads at once, to wait for them once.
 const KEYS: usize = 4;
 
-/// Attention of each row to what its sequence holds up to it, in one pass with a running softmax (Milakov and Gimelshein 2018, arXiv 1805.02867). A cube a row
-/// and a few query heads with the same keys. Its planes take turns with the keys; each unit has its numbers of queries, keys, values and sums. In the end the
-/// planes' sums are put together, in their order.
+/// Attention of each row to what its sequence holds up to it, in one pass with a running softmax
+/// (Milakov and Gimelshein 2018, arXiv 1805.02867). A cube a row and a few query heads with the
+/// same keys. Its planes take turns with the keys; each unit has its numbers of queries, keys,
+/// values and sums. In the end the planes' sums are put together, in their order.
 ///
 /// # Shapes
 /// - queries: `[rows, heads · head_dim]`
 /// - keys, values: `[positions, key_value_heads · head_dim]` in vectors
 /// - places: `[rows, PLACE]`
 /// - out: `[rows, heads · head_dim]`
-/// - normalizers: `[rows, heads]`, the logarithm of the sum of the exponentials of a row's scores, if they are kept; else anything
+/// - normalizers: `[rows, heads]`, the logarithm of the sum of the exponentials of a row's scores,
+///   if they are kept; else anything
 #[cube(launch)]
 pub(in crate::compute::gpu) fn attend<E: Float, V: Size>(
     queries: &Tensor<f32>,

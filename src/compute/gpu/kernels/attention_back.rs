@@ -1,13 +1,15 @@
-//! The backward pass of attention and the rotation of heads, without atomic additions: first to the queries, then to keys and values. Sequences are rows of one
-//! length, each from its first position on. Knows nothing of weights.
+//! The backward pass of attention and the rotation of heads, without atomic additions: first to the
+//! queries, then to keys and values. Sequences are rows of one length, each from its first position
+//! on. Knows nothing of weights.
 
 use cubecl::prelude::*;
 
 use super::{Attention, UNITS};
 
-/// The backward pass to the queries (Dao 2023, arXiv 2307.08691, algorithm 2). A cube a row and a few query heads with the same keys, whose planes take turns with the
-/// keys. With p the probabilities, which come from the scores and their normalizers, and δ = by_out · out: by_query = Σ p · (by_out · value − δ) · key · scale,
-/// rotated back.
+/// The backward pass to the queries (Dao 2023, arXiv 2307.08691, algorithm 2). A cube a row and a
+/// few query heads with the same keys, whose planes take turns with the keys. With p the
+/// probabilities, which come from the scores and their normalizers, and δ = by_out · out: by_query
+/// = Σ p · (by_out · value − δ) · key · scale, rotated back.
 ///
 /// # Shapes
 /// - queries, out, by_out: `[rows, heads · head_dim]`
@@ -131,8 +133,9 @@ pub(in crate::compute::gpu) fn attend_back_to_queries(
     }
 }
 
-/// The backward pass to keys and values, after that to the queries, which leaves `deltas`. A cube a row and key head, whose planes take turns with the queries that see
-/// it: by_value = Σ p · by_out, by_key = Σ p · (by_out · value − δ) · query · scale, rotated back.
+/// The backward pass to keys and values, after that to the queries, which leaves `deltas`. A cube a
+/// row and key head, whose planes take turns with the queries that see it: by_value = Σ p · by_out,
+/// by_key = Σ p · (by_out · value − δ) · query · scale, rotated back.
 ///
 /// # Shapes
 /// As for [`attend_back_to_queries`].
@@ -236,7 +239,8 @@ pub(in crate::compute::gpu) fn attend_back_to_keys(
     }
 }
 
-/// Adds up what the planes, `stride` numbers each, have of a pair of a head's numbers, turns it back and puts it to `to`.
+/// Adds up what the planes, `stride` numbers each, have of a pair of a head's numbers, turns it
+/// back and puts it to `to`.
 #[cube]
 fn put_pair(
     parts: &Shared<[f32]>,

@@ -5,13 +5,14 @@ use cubecl::prelude::*;
 
 use super::{UNITS, total};
 
-/// Units of a cube for sums of columns: so many columns beside each other, and so many rows at once.
+/// Units of a cube for sums of columns: so many columns beside each other, and so many rows at
+/// once.
 pub(in crate::compute::gpu) const COLUMNS: usize = 32;
 /// See [`COLUMNS`].
 pub(in crate::compute::gpu) const ROWS_AT_ONCE: usize = 16;
 
-/// The backward pass of [`norm`](super::norm) of all rows: with scale = 1 / √(mean x² + ε) and by = scale · weight · by_out, by_x is
-/// by − x · scale² · mean(x · by). A cube a row.
+/// The backward pass of [`norm`](super::norm) of all rows: with scale = 1 / √(mean x² + ε) and by =
+/// scale · weight · by_out, by_x is by − x · scale² · mean(x · by). A cube a row.
 ///
 /// # Shapes
 /// - x, by_out, by_x: `[rows, width]`
@@ -54,8 +55,8 @@ pub(in crate::compute::gpu) fn norm_back(
     }
 }
 
-/// What a norm's weight gets back: Σ over rows of x · scale · by_out. A cube [`COLUMNS`] columns, whose sums of every [`ROWS_AT_ONCE`]th row are put together
-/// in their order.
+/// What a norm's weight gets back: Σ over rows of x · scale · by_out. A cube [`COLUMNS`] columns,
+/// whose sums of every [`ROWS_AT_ONCE`]th row are put together in their order.
 ///
 /// # Shapes
 /// - x, by_out: `[rows, width]`

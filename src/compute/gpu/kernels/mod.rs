@@ -1,8 +1,9 @@
 //! Kernels of a decoder in cubecl.
 //!
-//! A row is one position of one sequence. Numbers between the products are f32; what a product reads, and keys and values, are of the element type that the
-//! weights are stored in. Sums have one order, whatever else is computed beside them. Cubes count rows along x, of which a GPU has the most. Knows nothing of
-//! weights, models or clients.
+//! A row is one position of one sequence. Numbers between the products are f32; what a product
+//! reads, and keys and values, are of the element type that the weights are stored in. Sums have
+//! one order, whatever else is computed beside them. Cubes count rows along x, of which a GPU has
+//! the most. Knows nothing of weights, models or clients.
 
 mod attention;
 #[cfg(feature = "cuda")]
@@ -31,11 +32,12 @@ pub(super) use tokens::{FOUND, link_rows, logprobs, logprobs_back, select_back};
 /// How many units (threads) a cube of one row has.
 pub(super) const UNITS: usize = 256;
 
-/// What a row's place is made of, in this order: its token, its position in the sequence, where the keys of its prefix begin, how many these are, and where
-/// those of its own sequence begin.
+/// What a row's place is made of, in this order: its token, its position in the sequence, where the
+/// keys of its prefix begin, how many these are, and where those of its own sequence begin.
 pub(super) const PLACE: usize = 5;
 
-/// The sum over all units of a cube, known to all. `shared` has a number a unit, and is free afterwards.
+/// The sum over all units of a cube, known to all. `shared` has a number a unit, and is free
+/// afterwards.
 #[cube]
 fn total(value: f32, shared: &mut Shared<[f32]>) -> f32 {
     let of_plane = plane_sum(value);
@@ -67,7 +69,8 @@ fn largest(value: f32, shared: &mut Shared<[f32]>) -> f32 {
     found
 }
 
-/// Where a number stands in a matrix of so wide rows that products read, which is in tiles of [`TILE`] by [`TILE`] where they are of tiles.
+/// Where a number stands in a matrix of so wide rows that products read, which is in tiles of
+/// [`TILE`] by [`TILE`] where they are of tiles.
 #[cube]
 fn place_in(row: usize, column: usize, width: usize, #[comptime] in_tiles: bool) -> usize {
     let mut place = row * width + column;
@@ -160,7 +163,8 @@ pub(super) fn norm<E: Float>(
     }
 }
 
-/// Keeps the stream behind each sequence's last row: `kept[sequence] = x[row] + change[row]`. A cube a sequence.
+/// Keeps the stream behind each sequence's last row: `kept[sequence] = x[row] + change[row]`. A
+/// cube a sequence.
 ///
 /// # Shapes
 /// - x, change: `[rows, width]`

@@ -17,7 +17,8 @@ pub(in crate::compute::gpu) struct Cut {
     pub(in crate::compute::gpu) columns: usize,
     /// Tiles of the inner dimension read by a plane at once, to wait for them once.
     pub(in crate::compute::gpu) together: usize,
-    /// How many planes of a cube stand under each other, beside each other, and share the inner dimension: [`PLANES`] in all.
+    /// How many planes of a cube stand under each other, beside each other, and share the inner
+    /// dimension: [`PLANES`] in all.
     pub(in crate::compute::gpu) planes: [usize; 3],
     /// Whether the left factor is the transpose of the given matrix.
     pub(in crate::compute::gpu) left_transposed: bool,
@@ -35,16 +36,19 @@ impl Cut {
     }
 }
 
-/// `out = left · right`, by tensor cores. A plane adds up some tiles of the product; where these are too few for a GPU, the planes of a cube share the inner dimension
-/// between them, and what they found is added up at the end, in their order. Cubes of the same columns stand beside each other, so that they find the right
-/// factor in the cache.
+/// `out = left · right`, by tensor cores. A plane adds up some tiles of the product; where these
+/// are too few for a GPU, the planes of a cube share the inner dimension between them, and what
+/// they found is added up at the end, in their order. Cubes of the same columns stand beside each
+/// other, so that they find the right factor in the cache.
 ///
 /// # Shapes
-/// - left: `[rows / TILE, inner / TILE, TILE, TILE]`, or of its transpose: see [`tiles`](crate::compute::gpu::decoder::weights::tiles)
+/// - left: `[rows / TILE, inner / TILE, TILE, TILE]`, or of its transpose: see
+///   [`tiles`](crate::compute::gpu::decoder::weights::tiles)
 /// - right: `[inner / TILE, columns / TILE, TILE, TILE]`, or of its transpose
 /// - out: `[rows, columns]`
 /// - rows, inner, columns: how many tiles
-/// - left_first, left_row, left_inner: how many tiles of `left` lie before its first, and between one and the next of its rows and of the inner dimension
+/// - left_first, left_row, left_inner: how many tiles of `left` lie before its first, and between
+///   one and the next of its rows and of the inner dimension
 /// - right_first, right_inner, right_column: the same of `right`, with its columns
 #[cube(launch)]
 pub(in crate::compute::gpu) fn product_of_tiles<E: Float>(
@@ -175,11 +179,13 @@ pub(in crate::compute::gpu) fn product_of_tiles<E: Float>(
     }
 }
 
-/// Puts a matrix into columns of a wider one, of tiles or of rows. A unit a vector; rows past the matrix's are 0.
+/// Puts a matrix into columns of a wider one, of tiles or of rows. A unit a vector; rows past the
+/// matrix's are 0.
 ///
 /// # Shapes
 /// - from: `[rows, columns]` in vectors, so many as `vectors` says
-/// - to: `[rows or more, width]` in vectors, from column `first` on; see [`tiles`](crate::compute::gpu::decoder::weights::tiles)
+/// - to: `[rows or more, width]` in vectors, from column `first` on; see
+///   [`tiles`](crate::compute::gpu::decoder::weights::tiles)
 #[cfg(feature = "cuda")]
 #[cube(launch)]
 pub(in crate::compute::gpu) fn put_columns<E: Float, V: Size>(

@@ -7,8 +7,8 @@ use super::{largest, total};
 /// How many units the cube of one token has.
 pub(in crate::compute::gpu) const SAMPLERS: usize = 1024;
 
-/// The results for each sampled token: the token, its logprob, the first token with a logit that is not finite, or -1, and
-/// this logit.
+/// The results for each sampled token: the token, its logprob, the first token with a logit that is
+/// not finite, or -1, and this logit.
 pub(in crate::compute::gpu) const SAMPLED: usize = 4;
 
 /// Above any vocabulary, and exact in f32.
@@ -25,7 +25,8 @@ pub(in crate::compute::gpu) enum Choice {
     Some,
 }
 
-/// Draws a token from each row of logits, as [`Sampler`](crate::generation::Sampler) does: temperature, top-k, top-p. The logits are used up. A cube a row.
+/// Draws a token from each row of logits, as [`Sampler`](crate::generation::Sampler) does:
+/// temperature, top-k, top-p. The logits are used up. A cube a row.
 ///
 /// # Shapes
 /// - logits: `[rows, columns]`
@@ -145,7 +146,8 @@ pub(in crate::compute::gpu) fn sample(
     }
 }
 
-/// How many weights have at least the bits `least`, or what they sum up to. Of numbers that are not negative, greater ones have greater bits.
+/// How many weights have at least the bits `least`, or what they sum up to. Of numbers that are not
+/// negative, greater ones have greater bits.
 #[cube]
 fn above(
     weights: &mut Tensor<f32>,
@@ -171,8 +173,8 @@ fn above(
     total(own, shared)
 }
 
-/// The bits of the greatest weight such that those not below it are as many, or have as much mass, as `wanted`: two bits after the other,
-/// so that nothing is sorted.
+/// The bits of the greatest weight such that those not below it are as many, or have as much mass,
+/// as `wanted`: two bits after the other, so that nothing is sorted.
 #[cube]
 fn least_kept(
     weights: &mut Tensor<f32>,
@@ -220,7 +222,8 @@ fn least_kept(
     least
 }
 
-/// Makes the weights of a unit's stretch 0 that are below `least`, and of those that equal it all but the first `ties` of the vocabulary.
+/// Makes the weights of a unit's stretch 0 that are below `least`, and of those that equal it all
+/// but the first `ties` of the vocabulary.
 #[cube]
 fn drop_below(weights: &mut Tensor<f32>, start: usize, begin: usize, end: usize, least: u32, ties: f32, shared: &mut Shared<[f32]>) {
     let unit = UNIT_POS as usize;

@@ -1,11 +1,12 @@
-//! Training's two ends: from logits to the logprob of a token each and back, and the backward pass to an embedding's rows.
-//! Knows nothing of losses.
+//! Training's two ends: from logits to the logprob of a token each and back, and the backward pass
+//! to an embedding's rows. Knows nothing of losses.
 
 use cubecl::prelude::*;
 
 use super::{SAMPLERS, UNITS, largest, place_in, total};
 
-/// The results for each row of logits: its token's logprob, log Σ p² over the vocabulary, and the logarithm of the sum of the logits' exponentials.
+/// The results for each row of logits: its token's logprob, log Σ p² over the vocabulary, and the
+/// logarithm of the sum of the logits' exponentials.
 pub(in crate::compute::gpu) const FOUND: usize = 3;
 
 /// The logprobs of a token each. A cube a row.
@@ -45,7 +46,8 @@ pub(in crate::compute::gpu) fn logprobs(logits: &Tensor<f32>, targets: &Tensor<i
     }
 }
 
-/// The backward pass of [`logprobs`] to the logits: derivative · (one-hot − probabilities), in the layout of products. A unit a logit; rows past the logits' are 0.
+/// The backward pass of [`logprobs`] to the logits: derivative · (one-hot − probabilities), in the
+/// layout of products. A unit a logit; rows past the logits' are 0.
 ///
 /// # Shapes
 /// - logits: `[rows, columns]`
@@ -79,8 +81,8 @@ pub(in crate::compute::gpu) fn logprobs_back<E: Float>(
     }
 }
 
-/// Strings equal numbers together: where each one's next is, or as many as there are where there is none, and behind these whether it is a first one. A cube a
-/// number.
+/// Strings equal numbers together: where each one's next is, or as many as there are where there is
+/// none, and behind these whether it is a first one. A cube a number.
 ///
 /// # Shapes
 /// - numbers: `[rows]`
@@ -113,8 +115,8 @@ pub(in crate::compute::gpu) fn link_rows(numbers: &Tensor<i32>, links: &mut Tens
     }
 }
 
-/// The backward pass to a table after a selection of these rows: each row gets the sum over its uses, in their order. A
-/// cube a number.
+/// The backward pass to a table after a selection of these rows: each row gets the sum over its
+/// uses, in their order. A cube a number.
 ///
 /// # Shapes
 /// - numbers: `[rows]`

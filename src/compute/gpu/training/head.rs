@@ -1,4 +1,5 @@
-//! From hidden states to the logprobs of a token each, and from derivatives by these to those by hidden states and weights. Knows nothing of losses.
+//! From hidden states to the logprobs of a token each, and from derivatives by these to those by
+//! hidden states and weights. Knows nothing of losses.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients as Reached;
@@ -19,7 +20,8 @@ pub struct ScoredTokens {
     nodes: [Option<NodeGuard>; 2],
     hidden: Matrix,
     weight: Matrix,
-    /// Whether the weight is an embedding's, `[vocab_size, hidden_size]`; else it is `[hidden_size, vocab_size]`.
+    /// Whether the weight is an embedding's, `[vocab_size, hidden_size]`; else it is `[hidden_size,
+    /// vocab_size]`.
     tied: bool,
     /// `[tokens, vocab_size]`.
     logits: CubeTensor,

@@ -23,7 +23,8 @@ use crate::compute::gpu::kernels::{self, Cut, PLANES, TILE, UNITS};
 /// So many planes keep a GPU busy.
 const BUSY_PLANES: usize = 1024;
 
-/// How many tiles of rows a batch has that products are shared out for, whatever it has: a row's bits do not depend on what is beside it then.
+/// How many tiles of rows a batch has that products are shared out for, whatever it has: a row's
+/// bits do not depend on what is beside it then.
 const USUAL_ROWS: usize = 64;
 
 /// A matrix shortened to bf16, if the GPU has this format.
@@ -32,8 +33,10 @@ pub(super) struct Matrix {
     numbers: CubeTensor,
     rows: usize,
     columns: usize,
-    /// Whether it is in tiles, as our own product reads it (see [`tiles`](crate::compute::gpu::decoder::weights::tiles)), with zeros behind its rows up to a multiple of
-    /// [`ROWS`]. Else it is row by row, for products of cubek: of any sizes, and on any GPU.
+    /// Whether it is in tiles, as our own product reads it (see
+    /// [`tiles`](crate::compute::gpu::decoder::weights::tiles)), with zeros behind its rows up to a
+    /// multiple of [`ROWS`]. Else it is row by row, for products of cubek: of any sizes, and on any
+    /// GPU.
     pub(super) in_tiles: bool,
 }
 
@@ -140,7 +143,8 @@ impl Factor<'_> {
         if self.transposed { Cube::float_transpose(part) } else { part }
     }
 
-    /// How many tiles lie before its first, and between one and the next of its rows and of its columns.
+    /// How many tiles lie before its first, and between one and the next of its rows and of its
+    /// columns.
     fn strides(&self) -> [usize; 3] {
         let across = self.matrix.columns / TILE;
         let [row, column] = if self.transposed { [1, across] } else { [across, 1] };

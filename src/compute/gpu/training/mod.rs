@@ -1,9 +1,10 @@
-//! Training on a GPU: the transformer's forward pass in operations of our own, each with its backward pass. Autodiff links
-//! these.
+//! Training on a GPU: the transformer's forward pass in operations of our own, each with its
+//! backward pass. Autodiff links these.
 //!
-//! Computes what [`Decoder::forward`] computes of burn's operations, which would be some dozens where one of these is one or two launches; the GPU is faster than
-//! launches come. Products are of bf16 where the GPU knows it, as under PyTorch's autocast: weights, gradients and what is between the products are f32.
-//! Knows nothing of losses or optimizers.
+//! Computes what [`Decoder::forward`] computes of burn's operations, which would be some dozens
+//! where one of these is one or two launches; the GPU is faster than launches come. Products are of
+//! bf16 where the GPU knows it, as under PyTorch's autocast: weights, gradients and what is between
+//! the products are f32. Knows nothing of losses or optimizers.
 
 mod attention;
 mod head;
@@ -24,7 +25,8 @@ use operation::Operand;
 
 pub use head::ScoredTokens;
 
-/// Hidden states after the last norm, of rows without padding at their start; `None` when the model is not f32 on a GPU.
+/// Hidden states after the last norm, of rows without padding at their start; `None` when the model
+/// is not f32 on a GPU.
 ///
 /// # Shapes
 /// - tokens: `[rows, length]`

@@ -1,5 +1,5 @@
-//! The common part of our own operations: from burn's tensors to their memory, and back into autodiff. Knows nothing of
-//! the operations.
+//! The common part of our own operations: from burn's tensors to their memory, and back into
+//! autodiff. Knows nothing of the operations.
 
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, OpsKind};
@@ -40,8 +40,8 @@ impl Operand {
     }
 }
 
-/// The result of an operation, recorded with the state of its backward pass. `None` when some of its operands have
-/// autodiff and others have not.
+/// The result of an operation, recorded with the state of its backward pass. `None` when some of
+/// its operands have autodiff and others have not.
 pub(super) fn record<O, const N: usize, const D: usize>(
     operation: O,
     nodes: [Option<NodeGuard>; N],

@@ -1,4 +1,5 @@
-//! Rows of a table, such as an embedding's, and the backward pass to it. Knows nothing of their meaning.
+//! Rows of a table, such as an embedding's, and the backward pass to it. Knows nothing of their
+//! meaning.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
