@@ -1,10 +1,10 @@
-//! `optune clean`: remove what no run needs.
+//! `optune clean`: removes unneeded files.
 
 use std::path::Path;
 
 use clap::Args;
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use crate::store::Runs;
 

@@ -1,10 +1,10 @@
-//! `optune doctor`: what this program and this machine can do.
+//! `optune doctor`: the abilities of this program and this machine.
 
 use std::path::Path;
 
 use clap::Args;
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use crate::compute::DeviceChoice;
 use crate::compute::cpu::kernels;
@@ -21,7 +21,7 @@ impl Doctor {
         };
         let threads = std::thread::available_parallelism().map_or("an unknown number of".to_string(), |threads| threads.to_string());
         let memory = memory::available().map_or("unknown".to_string(), |bytes| format!("{:.1} GB free", bytes as f64 / 1e9));
-        // The folder is made with the first run.
+        // The first run makes the folder.
         let there = runs.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
         let room = disk::room(there).map_or_else(|error| format!("unknown: {error}"), |bytes| format!("{:.1} GB free", bytes as f64 / 1e9));
         let hub = std::env::var_os("HF_TOKEN").map_or("no HF_TOKEN", |_| "HF_TOKEN is set");

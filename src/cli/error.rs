@@ -1,6 +1,4 @@
-//! The errors of commands, one variant for each exit code.
-//!
-//! Knows the class of every library error: the user's input, a failure, or an interruption.
+//! Errors of a command, each with its exit code.
 
 use crate::import::ImportError;
 use crate::model::ModelError;

@@ -1,17 +1,18 @@
-//! `optune export`: a policy as a Hugging Face directory, pairs in the form that TRL reads.
+//! `optune export`: a policy as a Hugging Face directory, pairs in TRL's form.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::error::CliError;
+use super::format;
 use super::pairs::{self, Wanted};
-use super::{CliError, format};
 use crate::model::{Checkpoint, Dtype, ModelError};
 use crate::operators::support::lora;
 use crate::pipeline::{Input, Pipeline};
 use crate::store::{OutputKey, OutputKind, Runs};
 
-/// The file of a model that is an adapter.
+/// This file marks a model as an adapter.
 const ADAPTER: &str = "adapter_config.json";
 
 #[derive(Args)]
@@ -22,7 +23,8 @@ pub(super) struct Export {
 
 #[derive(Subcommand)]
 enum What {
-    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory; an adapter is merged into its base.
+    /// A model of a run, a policy or with `--node` a reward model, as a Hugging Face directory; an
+    /// adapter is merged into its base.
     Policy {
         /// The run: its name, or its folder.
         run: PathBuf,
@@ -40,18 +42,20 @@ enum What {
         /// The largest size of a weights file; larger models go into several.
         #[arg(long, default_value = "5GB", value_name = "SIZE", value_parser = bytes)]
         max_shard_size: u64,
-        /// Write what was trained with `lora` alone, in PEFT's format, with the place of its base in it.
+        /// Write the LoRA adapter alone, in PEFT's format. It names the place of its base.
         #[arg(long, conflicts_with_all = ["dtype", "max_shard_size"])]
         adapter: bool,
     },
-    /// Pairs with the columns prompt, chosen, rejected, weight and margin, as TRL reads them: texts, or lists of messages where the prompts
-    /// are messages. The format is that of the file's extension.
+    /// Pairs with the columns prompt, chosen, rejected, weight and margin, as TRL reads them:
+    /// texts, or lists of messages where the prompts are messages. The file's extension selects the
+    /// format.
     Pairs {
         /// The run: its name, or its folder.
         run: PathBuf,
         /// The file to write: `.jsonl` or `.parquet`.
         output: PathBuf,
-        /// The node that made the pairs: `pairs`, or the only one, when left out. Those that a `train` node reads are `<train>_pairs`.
+        /// The node that made the pairs: `pairs`, or the only one, when left out. The pairs read by
+        /// a `train` node are `<train>_pairs`.
         #[arg(long)]
         node: Option<String>,
         /// The node that sampled the responses.
@@ -87,7 +91,7 @@ impl Export {
     }
 }
 
-/// A finished model, where its base lies if it is an adapter, and what to call it.
+/// A finished model, the folder of its base if it is an adapter, and its name in messages.
 fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<(Checkpoint, Option<PathBuf>, String), CliError> {
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
@@ -113,7 +117,7 @@ fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<
     Ok((lora::open(&run, &graph, made)?, lora::base_folder(&run, &graph, made)?, name))
 }
 
-/// Writes a model into a directory that does not exist yet; where that fails, none is left.
+/// Writes a model into a new directory; after a failure no directory is left.
 fn export(output: &Path, write: impl FnOnce(&Path) -> Result<(), ModelError>) -> Result<(), CliError> {
     if output.exists() {
         return Err(CliError::Input(format!("{}: exists already; name a directory that does not", output.display())));

@@ -6,7 +6,7 @@ use std::path::Path;
 use arrow::array::RecordBatch;
 use clap::ValueEnum;
 
-use super::CliError;
+use super::error::CliError;
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,7 +21,7 @@ pub(super) enum Format {
     Parquet,
 }
 
-/// Prints `text` and a newline to standard output. A reader that went away (`| head`) is not an error.
+/// Prints `text` and a newline to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),

@@ -1,10 +1,11 @@
-//! `optune completions` and `optune man`: what shells and `man` know of the command line, made from its definition.
+//! `optune completions` and `optune man`: shell completions and manual pages, made from the
+//! definition of the command line.
 
 use std::path::PathBuf;
 
 use clap::{Args, Command};
 
-use super::CliError;
+use super::error::CliError;
 
 #[derive(Args)]
 pub(super) struct Completions {
@@ -13,9 +14,9 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn execute(self, command: &mut Command) -> Result<(), CliError> {
+    pub(super) fn execute(self, mut definition: Command) -> Result<(), CliError> {
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, command, "optune", &mut text);
+        clap_complete::generate(self.shell, &mut definition, "optune", &mut text);
         super::format::print(String::from_utf8_lossy(&text).trim_end())
     }
 }
@@ -27,8 +28,8 @@ pub(super) struct Man {
 }
 
 impl Man {
-    pub(super) fn execute(self, command: Command) -> Result<(), CliError> {
+    pub(super) fn execute(self, definition: Command) -> Result<(), CliError> {
         std::fs::create_dir_all(&self.folder)?;
-        Ok(clap_mangen::generate_to(command, &self.folder)?)
+        Ok(clap_mangen::generate_to(definition, &self.folder)?)
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use super::progress::watcher;
 use crate::operators;
@@ -42,7 +42,8 @@ pub(super) struct Init {
     /// A table of prompts that are not trained on; without one, policies are not evaluated.
     #[arg(long)]
     held_out: Option<String>,
-    /// The reward: a file of SQL (written if there is none), a reward model's directory or hf:// name, or the http(s):// address of a server.
+    /// The reward: a file of SQL (written if there is none), a reward model's directory or hf://
+    /// name, or the http(s):// address of a server.
     #[arg(long)]
     reward: Option<String>,
     /// The run's name.
@@ -73,7 +74,7 @@ impl Init {
         print(&format!("{file}: written; see what it will do: optune plan {file}, then: optune run {file}"))
     }
 
-    /// Asks for what was not given, where there is somebody to ask.
+    /// Asks for the missing values, if a person is there to answer.
     fn ask(&mut self) -> Result<(), CliError> {
         let missing = [&self.model, &self.data, &self.reward].iter().any(|given| given.is_none());
         if !missing || !std::io::stdin().is_terminal() {
@@ -136,7 +137,7 @@ impl Init {
         lines.join("\n") + "\n"
     }
 
-    /// What `plan` checks.
+    /// The checks of `plan`.
     fn check(&self, runs: &Path) -> Result<(), CliError> {
         let graph = Pipeline::load(&self.file, &[])?.graph(Path::new(""))?;
         let run = Runs::open(runs)?.run(&graph.name)?;
@@ -149,7 +150,7 @@ fn write(path: &Path, text: &str) -> Result<(), CliError> {
     std::fs::write(path, text).map_err(|error| CliError::Failed(format!("{}: cannot write: {error}", path.display())))
 }
 
-/// Text as YAML takes it, whatever is in it.
+/// Any text, quoted for YAML.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

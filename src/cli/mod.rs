@@ -1,6 +1,7 @@
-//! The command line: what a person types, and what is printed back.
+//! The command line: arguments in, printed output back.
 //!
-//! Exit codes: 0 done, 1 failed, 2 the user's input is wrong, 130 interrupted with the state committed. Knows nothing of tensors.
+//! Exit codes: 0 done, 1 failed, 2 the user's input is wrong, 130 interrupted with the state
+//! committed. Knows nothing of tensors.
 
 mod clean;
 mod doctor;
@@ -28,13 +29,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::catch_panic;
 use error::CliError;
-use pipeline_arguments::PipelineArguments;
 
-/// Efficient online preference tuning of language models: one YAML file is the whole run, and the same command resumes it.
+/// Efficient online preference tuning of language models: one YAML file is the whole run, and the
+/// same command resumes it.
 #[derive(Parser)]
 #[command(name = "optune", version, about, propagate_version = true)]
 struct Arguments {
-    /// The folder that holds the runs.
+    /// The folder of the runs.
     #[arg(long, global = true, default_value = "runs", value_name = "DIR")]
     runs: PathBuf,
     #[command(subcommand)]
@@ -51,19 +52,19 @@ enum Command {
     Plan(plan::Plan),
     /// Say how far a run is.
     Status(status::Status),
-    /// Ask a run's tables in SQL; a shell without a query.
+    /// Query a run's tables in SQL; a shell without a query.
     Sql(sql::Sql),
     /// Write an HTML file about a run, or about several compared.
     Report(report::Report),
-    /// Write out a policy, or pairs in the form that TRL reads.
+    /// Write out a policy, or pairs in TRL's form.
     Export(export::Export),
-    /// Remove what no run needs: cached outputs, work set aside.
+    /// Remove unneeded files: cached outputs, work set aside.
     Clean(clean::Clean),
     /// Print the JSON Schema of pipeline files, for editors.
     Schema,
-    /// Say what this program and this machine can do.
+    /// Show the abilities of this program and this machine.
     Doctor(doctor::Doctor),
-    /// Print a script by which a shell completes commands.
+    /// Print a script for completing commands in a shell.
     Completions(help::Completions),
     /// Write manual pages.
     Man(help::Man),
@@ -85,7 +86,7 @@ pub fn main() -> ExitCode {
         Command::Clean(command) => command.execute(&runs),
         Command::Schema => schema(),
         Command::Doctor(command) => command.execute(&runs),
-        Command::Completions(command) => command.execute(&mut Arguments::command()),
+        Command::Completions(command) => command.execute(Arguments::command()),
         Command::Man(command) => command.execute(Arguments::command()),
     };
     match result {

@@ -1,6 +1,7 @@
 //! `optune export pairs`: pairs as TRL's preference trainers read them.
 //!
-//! Prompts that are texts go out as texts, those that are messages as messages, with one message of the assistant for each response.
+//! Text prompts go out as texts. Message prompts go out as messages, with one message of the
+//! assistant for each response.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::Float64Type;
 
-use super::CliError;
+use super::error::CliError;
 use super::format::{self, Format};
 use crate::import::{Conversations, Preferences, Prompts};
 use crate::model::{Message, PromptContent};
@@ -21,7 +22,7 @@ use crate::sql::Session;
 use crate::store::{Manifest, OutputKey, OutputKind, Run, Runs};
 use crate::tables::{TableKind, pairs};
 
-/// Which pairs, and where the texts are.
+/// The wanted pairs, and the sources of their texts.
 pub(super) struct Wanted {
     /// The node that made the pairs; `pairs` or the only one when none is named.
     pub(super) node: Option<String>,
@@ -60,7 +61,7 @@ pub(super) fn export(runs: &Path, run: &Path, output: &Path, wanted: &Wanted) ->
     format::print(&format!("{} pairs in {}", rows.len(), output.display()))
 }
 
-/// Where the wanted pairs lie.
+/// The key of the wanted pairs.
 fn place_of(manifests: &[(OutputKey, Manifest)], wanted: &Wanted) -> Result<OutputKey, CliError> {
     let made: Vec<&OutputKey> = manifests
         .iter()
@@ -88,7 +89,8 @@ fn place_of(manifests: &[(OutputKey, Manifest)], wanted: &Wanted) -> Result<Outp
     })
 }
 
-/// The table of preferences that the pairs of a `train` node come from; none if they are of sampled responses.
+/// The table of preferences behind the pairs of a `train` node; none if they are of sampled
+/// responses.
 fn preferences_of(run: &Run, place: &OutputKey) -> Result<Option<String>, CliError> {
     let Some(train) = place.name.strip_suffix("_pairs") else { return Ok(None) };
     let spec = Pipeline::load(&run.pipeline_file()?, &[])?.spec;
@@ -119,7 +121,8 @@ fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &Output
         for pair in pairs::rows(&batch).map_err(OperatorError::from)? {
             let found = texts.remove(&pair.prompt_id);
             let found = found.ok_or_else(|| CliError::Failed(format!("pair {}: not in the table {name} of the run", pair.prompt_id)))?;
-            let (weight, margin) = (pair.weight, pair.reward_gap);
+            let weight = pair.weight;
+            let margin = pair.reward_gap;
             rows.push(Row { asked: found.prompt, chosen: found.chosen, rejected: found.rejected, weight, margin });
         }
     }

@@ -1,10 +1,10 @@
-//! The arguments with a pipeline file, and the graphs of its runs.
+//! The arguments of commands on a pipeline file: the file, values for its params, a name.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::CliError;
+use super::error::CliError;
 use crate::pipeline::{Graph, Pipeline, Sweep};
 
 /// A pipeline file with values for its params.
@@ -14,10 +14,10 @@ pub(super) struct PipelineArguments {
     pub(super) file: PathBuf,
     /// A value for one of the file's params; may be given several times.
     #[arg(long = "set", value_name = "PARAM=VALUE", value_parser = param)]
-    set: Vec<(String, String)>,
+    pub(super) set: Vec<(String, String)>,
     /// A name for the run instead of the file's.
     #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 fn param(text: &str) -> Result<(String, String), String> {
@@ -26,6 +26,7 @@ fn param(text: &str) -> Result<(String, String), String> {
 }
 
 impl PipelineArguments {
+    /// Loads the file and makes the graphs of its runs.
     pub(super) fn load(&self) -> Result<Graphs, CliError> {
         let sweep = Sweep::load(&self.file, &self.set)?;
         let name = self.name.clone().unwrap_or_else(|| sweep.name.clone());

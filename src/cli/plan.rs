@@ -1,12 +1,14 @@
-//! `optune plan`: what a run would do for each node, and why.
+//! `optune plan`: the work of a run for each node, and the reason.
 
 use std::path::Path;
 
 use clap::Args;
 
+use super::error::CliError;
 use super::format::print;
+use super::pipeline_arguments::PipelineArguments;
 use super::progress::watcher;
-use super::{CliError, PipelineArguments, sweep};
+use super::sweep;
 use crate::operators::{self, DatasetFormats};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::slot::Slot;
@@ -28,8 +30,11 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
-        let (sweep, runs) = (self.pipeline.load()?, Runs::open(runs)?);
-        let (several, mut hashed, mut checked) = (sweep.graphs.len() > 1, FileHashes::default(), Vec::new());
+        let sweep = self.pipeline.load()?;
+        let runs = Runs::open(runs)?;
+        let several = sweep.graphs.len() > 1;
+        let mut hashed = FileHashes::default();
+        let mut checked = Vec::new();
         if several && self.sql {
             let problem =
                 format!("expected a file of one run, found a matrix of {}; choose one with --set for each of its axes", sweep.graphs.len());
@@ -56,7 +61,9 @@ impl Plan {
 pub(super) fn show(run: &Run, prepared: &Prepared, dataset_formats: &DatasetFormats, json: bool) -> Result<(), CliError> {
     let mut lines = Vec::new();
     for table in input_tables(run, prepared)? {
-        let (name, fingerprint, state) = (&table.source.name, table.recipe.fingerprint(), table.describe());
+        let name = &table.source.name;
+        let fingerprint = table.recipe.fingerprint();
+        let state = table.describe();
         lines.push(if json {
             let line = serde_json::json!({
                 "node": name, "iteration": null, "operator": "input", "dataset_format": dataset_formats.get(name),
@@ -90,7 +97,7 @@ fn show_sql(graph: &Graph) -> Result<(), CliError> {
     print(&texts.join("\n\n"))
 }
 
-/// The SQL that says what a relational task makes; none for the others.
+/// SQL equivalent to a relational task; none for the others.
 fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
     use crate::pipeline::graph::{Reward, SourceKind};
     match &task.operator {

@@ -1,4 +1,5 @@
-//! Drawing a run's progress: bars on a terminal, plain lines in a log, JSON lines for machines. Knows nothing of what the nodes do.
+//! Drawing a run's progress: bars on a terminal, plain lines in a log, JSON lines for machines.
+//! Knows nothing of the nodes' work.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -9,7 +10,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::operators::Progress;
 
-/// The watcher that fits: JSON lines if asked for, bars if standard error is a terminal, plain lines otherwise.
+/// The watcher for the situation: JSON lines if asked for, bars if standard error is a terminal,
+/// plain lines otherwise.
 pub fn watcher(json: bool) -> Box<dyn Progress> {
     if json {
         Box::new(JsonLines)
@@ -105,7 +107,8 @@ impl Progress for Lines {
         let seconds = state.start.elapsed().as_secs_f64();
         let rate = done.saturating_sub(state.first) as f64 / seconds;
         let left = if rate > 0.0 { state.total.saturating_sub(done) as f64 / rate } else { 0.0 };
-        let (unit, total) = (state.unit, state.total);
+        let unit = state.unit;
+        let total = state.total;
         let speed = if tokens > 0 { format!(", {:.0} tokens/s", tokens as f64 / seconds) } else { String::new() };
         eprintln!("{node}: {done} of {total} {unit}{speed}, {left:.0} s left");
     }

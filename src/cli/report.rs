@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use crate::report::{ReportError, html};
 use crate::store::Runs;
@@ -25,7 +25,7 @@ impl Report {
         let mut found = Vec::with_capacity(self.run.len());
         for name in &self.run {
             let run = folder.find(name)?;
-            // A shell's pattern may name a run that was named before.
+            // A shell's pattern may repeat a named run.
             if found.iter().all(|other: &crate::store::Run| other.folder() != run.folder()) {
                 found.push(run);
             }

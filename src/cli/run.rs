@@ -5,16 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
+use super::error::CliError;
+use super::pipeline_arguments::PipelineArguments;
 use super::progress::watcher;
 use super::sweep::{self, Checked, Tally};
-use super::{CliError, PipelineArguments, plan, summary};
+use super::{plan, summary};
 use crate::compute::DeviceChoice;
 use crate::operators::{self, Progress};
 use crate::pipeline::Graph;
 use crate::run::{FileHashes, Prepared, Report, execute, fetch, prepare};
 use crate::store::{self, Runs};
 
-/// Set by the first Ctrl-C; the second ends the process, which loses at most the part in hand.
+/// Set by the first Ctrl-C. The second ends the process and loses at most the part in hand.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 #[derive(Args)]
@@ -27,7 +29,7 @@ pub(super) struct Run {
     /// Progress as JSON lines on standard error, the result as JSON on standard output.
     #[arg(long)]
     json: bool,
-    /// The device for all nodes, instead of what their resources say.
+    /// The device for all nodes, instead of the one in their resources.
     #[arg(long, value_name = "auto|cpu|cuda")]
     device: Option<DeviceChoice>,
 }
@@ -44,8 +46,10 @@ impl Run {
         if self.dry_run {
             return sweep::show_plan(checked.iter().map(|each| (&each.run, &each.prepared)), self.json);
         }
-        let (mut worked_on, mut errors) = (Vec::new(), Vec::new());
-        // What is finished is left as it is: comparing every byte of many runs takes its time, and is asked for by `status --verify`.
+        let mut worked_on = Vec::new();
+        let mut errors = Vec::new();
+        // Finished outputs are left as they are: comparing every byte of many runs takes its time.
+        // `status --verify` does it.
         for (number, each) in checked.iter().enumerate().filter(|(_, each)| !each.is_finished) {
             let Checked { run, prepared, .. } = each;
             self.announce(run.name(), number + 1, checked.len());
@@ -78,9 +82,11 @@ impl Run {
         summary::show(runs, &run, &prepared.graph, self.json)
     }
 
-    /// Checks all runs of a sweep that have something to do, before any of them begins.
+    /// Checks all runs of a sweep with work to do, before any of them begins.
     fn check(&self, runs: &Path, graphs: Vec<Graph>, progress: &dyn Progress) -> Result<Vec<Checked>, CliError> {
-        let (runs, mut hashed, mut checked) = (Runs::open(runs)?, FileHashes::default(), Vec::new());
+        let runs = Runs::open(runs)?;
+        let mut hashed = FileHashes::default();
+        let mut checked = Vec::new();
         for graph in graphs {
             let run = runs.run(&graph.name)?;
             let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?, &mut hashed)?;
@@ -93,23 +99,23 @@ impl Run {
         Ok(checked)
     }
 
-    /// Does what a run has left to do.
+    /// Does the remaining work of a run.
     fn finish(&self, run: &store::Run, prepared: &Prepared, progress: &dyn Progress) -> Result<(), CliError> {
         let lock = run.lock()?;
         let report = execute(&lock, prepared, self.device, &is_stopped, progress)?;
         self.conclude(&report)
     }
 
-    /// Says which run of a sweep begins.
+    /// Announces the next run of a sweep.
     fn announce(&self, name: &str, number: usize, of: usize) {
         if self.json {
-            eprintln!("{}", serde_json::json!({ "event": "run", "run": name, "number": number, "of": of }))
+            eprintln!("{}", serde_json::json!({ "event": "run", "run": name, "number": number, "of": of }));
         } else {
-            eprintln!("run {name} ({number} of {of})")
+            eprintln!("run {name} ({number} of {of})");
         }
     }
 
-    /// What to say, and how to exit, when not everything was finished.
+    /// The message and the exit code when not everything was finished.
     fn conclude(&self, report: &Report) -> Result<(), CliError> {
         let file = self.pipeline.file.display();
         if !report.failures.is_empty() {
@@ -138,7 +144,8 @@ fn is_stopped() -> bool {
     STOPPED.load(Ordering::SeqCst)
 }
 
-/// Lets the first Ctrl-C (or SIGTERM) stop the run after the part or step in hand, and the second one at once.
+/// Lets the first Ctrl-C (or SIGTERM) stop the run after the part or step in hand, and the second
+/// one at once.
 fn listen() -> Result<(), CliError> {
     ctrlc::set_handler(|| {
         if STOPPED.swap(true, Ordering::SeqCst) {

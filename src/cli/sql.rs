@@ -1,12 +1,13 @@
-//! `optune sql`: questions to a run's tables, one, in a shell, or by clients of PostgreSQL.
+//! `optune sql`: queries over a run's tables: one, in a shell, or by clients of PostgreSQL.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::error::CliError;
 use super::format::{self, Format};
-use super::{CliError, shell};
+use super::shell;
 use crate::sql::LiveSession;
 use crate::sql::postgres::serve;
 use crate::store::Runs;
@@ -24,10 +25,11 @@ pub(super) struct Sql {
     /// A file to write the rows to, instead of standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// A Parquet file to ask about too, as NAME=FILE. May be given several times.
+    /// A further Parquet file to query, as NAME=FILE. May be given several times.
     #[arg(long = "table", value_name = "NAME=FILE")]
     tables: Vec<String>,
-    /// Answer clients of PostgreSQL (psql, drivers) at an address of this machine, as the run goes on, until Ctrl-C.
+    /// Answer clients of PostgreSQL (psql, drivers) at an address of this machine, as the run goes
+    /// on, until Ctrl-C.
     #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:5432", conflicts_with_all = ["query", "format", "output"])]
     serve: Option<String>,
 }
@@ -39,7 +41,7 @@ impl Sql {
             Ok((name.to_string(), std::path::absolute(file)?))
         };
         let live = LiveSession::new(Runs::open(runs)?.find(&self.run)?, self.tables.iter().map(named).collect::<Result<_, CliError>>()?);
-        // What is wrong with the run or the files is said before anyone asks.
+        // Faults of the run or the files are reported before the first query.
         let session = live.session()?;
         match (self.query, self.serve) {
             (Some(query), _) => format::write(&session.query(&query)?, self.format, self.output.as_deref()),
@@ -52,9 +54,10 @@ impl Sql {
     }
 }
 
-/// Says how to connect. Who is not there to read it is no reason not to serve.
+/// Prints how to connect. A closed standard error is no reason to refuse service.
 fn listening(run: &str, address: SocketAddr) {
-    let (host, port) = (address.ip(), address.port());
+    let host = address.ip();
+    let port = address.port();
     let _ =
         format::print(&format!("{run} at {address}, for this machine only; psql: psql -h {host} -p {port} -d {run} -U any; end: Ctrl-C"));
 }

@@ -1,11 +1,12 @@
-//! `optune status`: how far a run is.
+//! `optune status`: the progress of a run.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::error::CliError;
 use super::format::print;
-use super::{CliError, sweep};
+use super::sweep;
 use crate::store::{Quarantined, Run, Runs, Verified};
 
 #[derive(Args)]
@@ -15,7 +16,8 @@ pub(super) struct Status {
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
-    /// Compare every byte of the run, and of what the cache has of it, with its hash; exit code 1 where anything is damaged.
+    /// Compare every byte of the run, and of its outputs in the cache, with its hash; exit code 1
+    /// where anything is damaged.
     #[arg(long)]
     verify: bool,
 }
@@ -24,11 +26,10 @@ impl Status {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let runs = Runs::open(runs)?;
         if let Some(of_sweep) = sweep::runs_of(&runs, &self.run)? {
-            return if self.verify {
-                of_sweep.iter().try_for_each(|run| self.verify(run))
-            } else {
-                sweep::show_status(&of_sweep, self.json)
-            };
+            if self.verify {
+                return of_sweep.iter().try_for_each(|run| self.verify(run));
+            }
+            return sweep::show_status(&of_sweep, self.json);
         }
         let run = runs.find(&self.run)?;
         if self.verify {
@@ -36,7 +37,8 @@ impl Status {
         }
         let mut lines = Vec::new();
         for (place, manifest) in run.manifests()? {
-            let (done, of) = (manifest.parts.len(), manifest.part_count);
+            let done = manifest.parts.len();
+            let of = manifest.part_count;
             let label = manifest.iteration.map_or(manifest.node.clone(), |iteration| format!("{}[{iteration}]", manifest.node));
             let state = if manifest.complete { "done".to_string() } else { format!("{done} of {of} parts") };
             lines.push(if self.json {
@@ -56,7 +58,7 @@ impl Status {
         print(&lines.join("\n"))
     }
 
-    /// Says what is damaged, on standard output, as it is what was asked for.
+    /// Prints the damaged files on standard output: they are the requested result.
     fn verify(&self, run: &Run) -> Result<(), CliError> {
         let Verified { compared, damaged } = run.verify_all()?;
         let line = |bad: &Quarantined| {

@@ -1,4 +1,5 @@
-//! The table at the end of a run: what each iteration cost and what it brought, and what to ask next.
+//! The table at the end of a run: costs and results of each iteration, and the next commands to
+//! try.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::Float64Type;
 use serde_json::{Value, json};
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::slot::Slot;
@@ -14,11 +15,11 @@ use crate::pipeline::spec::operator::Operator;
 use crate::sql::Session;
 use crate::store::{Event, EventKind, Run};
 
-/// What the columns of a row are.
+/// The columns of a row.
 const TITLES: [&str; 10] =
     ["iteration", "regenerated", "tokens", "generate s", "score s", "train s", "evaluate s", "held-out reward", "win score", "NLL"];
 
-/// One iteration of the loop; 0 is what the loop started from.
+/// One iteration of the loop; 0 is the state before the loop.
 #[derive(Default)]
 pub(super) struct Row {
     iteration: u32,
@@ -31,7 +32,8 @@ pub(super) struct Row {
     nll: Option<f64>,
 }
 
-/// Prints the summary of a finished run and the next commands to try. Pipelines without an `evaluate` have the latter only.
+/// Prints the summary of a finished run and the next commands to try. Pipelines without an
+/// `evaluate` have the latter only.
 pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Result<(), CliError> {
     let session = Session::over_run(run)?;
     let rows = rows(run, graph, &session)?;
@@ -71,7 +73,8 @@ pub(super) fn last(run: &Run, graph: &Graph) -> Result<Option<Row>, CliError> {
     Ok(rows(run, graph, &Session::over_run(run)?)?.pop())
 }
 
-/// The first table of rewards in the loop and the prompts they belong to, by name; only where the prompts have a `group`.
+/// The first table of rewards in the loop and the table of its prompts, by name; only where the
+/// prompts have a `group`.
 fn rewarded(graph: &Graph, session: &Session) -> Option<(String, String)> {
     let task = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Score(_)) && task.iteration.is_some())?;
     let prompts = task.inputs(Slot::Prompts).next()?;
@@ -89,7 +92,10 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
     let events = run.journal().read()?;
     let mut rows: Vec<Row> = (0..=graph.iterations).map(|iteration| Row { iteration, ..Row::default() }).collect();
     for task in &graph.tasks {
-        let Some(row) = rows.get_mut(task.iteration.unwrap_or(0) as usize) else { continue };
+        let iteration = task.iteration.unwrap_or(0);
+        let row = rows.get_mut(iteration as usize).ok_or_else(|| {
+            CliError::Failed(format!("internal error: {} has iteration {iteration}, the pipeline {} of them", task.name, graph.iterations))
+        })?;
         let manifest = run.manifest(&task.output_key())?;
         let count = |name: &str| manifest.as_ref().and_then(|manifest| manifest.counts.get(name).copied());
         match &task.operator {
@@ -129,7 +135,8 @@ FROM \"{name}\" GROUP BY iteration ORDER BY iteration"
     Ok(rows)
 }
 
-/// Seconds spent on a node, over all calls: those that finished, failed or were interrupted. A killed one leaves no trace.
+/// Seconds spent on a node, over all calls: finished, failed or interrupted ones. A killed one
+/// leaves no trace.
 fn seconds(events: &[Event], node: &str, iteration: Option<u32>) -> f64 {
     let ended = |event: &&Event| matches!(event.event, EventKind::NodeDone | EventKind::NodeFailed | EventKind::Interrupted);
     events.iter().filter(ended).filter(|event| event.node == node && event.iteration == iteration).filter_map(|event| event.seconds).sum()

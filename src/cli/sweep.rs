@@ -1,11 +1,12 @@
-//! A sweep on the command line: the runs of a file with a matrix, one after the other. Knows how they are shown, not how one is run.
+//! A sweep on the command line: the runs of a file with a matrix, one after the other. Knows how
+//! they are shown, not how one is run.
 
 use std::path::Path;
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::CliError;
+use super::error::CliError;
 use super::format::print;
 use super::summary::{self, Row};
 use crate::pipeline::Pipeline;
@@ -20,7 +21,7 @@ pub(super) struct Checked {
     pub(super) is_finished: bool,
 }
 
-/// How many nodes of a run are in which state.
+/// The number of nodes of a run in each state.
 pub(super) struct Tally {
     done: usize,
     cached: usize,
@@ -31,7 +32,8 @@ impl Tally {
     pub(super) fn of(run: &Run, prepared: &Prepared) -> Result<Self, CliError> {
         let states = plan(run, prepared)?;
         let count = |state: &State| states.iter().filter(|other| *other == state).count();
-        let (done, cached) = (count(&State::Complete), count(&State::Cached));
+        let done = count(&State::Complete);
+        let cached = count(&State::Cached);
         Ok(Self { done, cached, waiting: states.len() - done - cached })
     }
 
@@ -41,13 +43,14 @@ impl Tally {
     }
 }
 
-/// Whether the run's folder has the outside tables and is of these very settings: else there may be outputs in it that the pipeline has no more.
+/// Whether the run's folder has the outside tables and exactly these settings. If not, it may have
+/// outputs no longer in the pipeline.
 pub(super) fn is_as_written(run: &Run, prepared: &Prepared) -> Result<bool, CliError> {
     let Ok(written) = run.pipeline_file().map_err(CliError::from).and_then(|path| Ok(std::fs::read_to_string(path)?)) else {
         return Ok(false);
     };
     let settings = prepared.graph.to_yaml().map_err(|error| CliError::Failed(error.to_string()))?;
-    // Behind the settings is the seal.
+    // The checksum follows the settings.
     Ok(written.starts_with(&settings) && input_tables(run, prepared)?.iter().all(|table| table.state == State::Complete))
 }
 
@@ -56,7 +59,8 @@ pub(super) fn show_plan<'a>(runs: impl Iterator<Item = (&'a Run, &'a Prepared)> 
     let width = runs.clone().map(|(run, _)| run.name().len()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for (run, prepared) in runs {
-        let (name, Tally { done, cached, waiting }) = (run.name(), Tally::of(run, prepared)?);
+        let name = run.name();
+        let Tally { done, cached, waiting } = Tally::of(run, prepared)?;
         lines.push(if as_json {
             json!({ "run": name, "done": done, "cached": cached, "to_run": waiting }).to_string()
         } else {
@@ -66,7 +70,8 @@ pub(super) fn show_plan<'a>(runs: impl Iterator<Item = (&'a Run, &'a Prepared)> 
     print(&lines.join("\n"))
 }
 
-/// The runs of the sweep that a user names: those whose names begin with its name and `-`. None where that is a run itself, or no name.
+/// The runs of a sweep, by the name of the sweep: their names begin with it and `-`. None where the
+/// name is a run itself, or no name.
 pub(super) fn runs_of(runs: &Runs, name: &Path) -> Result<Option<Vec<Run>>, CliError> {
     let Some(prefix) = name.to_str().map(|name| format!("{name}-")) else { return Ok(None) };
     if runs.find(name).is_ok() {
@@ -78,7 +83,8 @@ pub(super) fn runs_of(runs: &Runs, name: &Path) -> Result<Option<Vec<Run>>, CliE
     Ok(Some(found).filter(|found| !found.is_empty()))
 }
 
-/// Prints the grid: of each run the params that are not the same in all, how far it is, and its last evaluation.
+/// Prints the grid: for each run the params with differences, its progress, and its last
+/// evaluation.
 pub(super) fn show_status(runs: &[Run], as_json: bool) -> Result<(), CliError> {
     let read = |run: &Run| run.pipeline_file().ok().and_then(|path| Pipeline::load(&path, &[]).ok());
     let read: Vec<(&Run, Option<Pipeline>)> = runs.iter().map(|run| (run, read(run))).collect();
@@ -147,7 +153,7 @@ fn aligned(table: &[Vec<String>]) -> Vec<String> {
     table.iter().map(line).collect()
 }
 
-/// Prints the last iteration of every run that was worked on, and what to do next.
+/// Prints the last iteration of every run with new work, and the next command.
 pub(super) fn conclude(runs: &Path, name: &str, worked_on: &[&Checked], of: usize, as_json: bool) -> Result<(), CliError> {
     let rows = worked_on.iter().map(|each| Ok((&each.run, summary::last(&each.run, &each.prepared.graph)?)));
     let rows = rows.collect::<Result<Vec<_>, CliError>>()?;

@@ -37,3 +37,4 @@ pub use head::Head;
 pub use message::{Message, PromptContent};
 pub use rope::{Llama3Scaling, Rope};
 pub use tokenizer::{EncodedPair, SpecialTokens, Tokenizer};
+pub use weights::has_whole_length;

@@ -46,6 +46,49 @@ struct Stored {
     bytes: usize,
 }
 
+/// The header of a safetensors file.
+struct Header {
+    /// The entries by name.
+    entries: BTreeMap<String, serde_json::Value>,
+    /// Its own length.
+    header_bytes: u64,
+    /// The length of the file.
+    file_bytes: u64,
+}
+
+impl Header {
+    fn read(path: &Path) -> Result<Self, ModelError> {
+        let invalid = |problem: String| ModelError::invalid(path, problem);
+        let failed = |source: io::Error| ModelError::Read { path: path.to_path_buf(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        let file_bytes = file.metadata().map_err(failed)?.len();
+        let mut length = [0; 8];
+        if file_bytes < 8 {
+            return Err(invalid(format!("expected a safetensors file, found {file_bytes} bytes")));
+        }
+        file.read_exact(&mut length).map_err(failed)?;
+        let header_bytes = u64::from_le_bytes(length);
+        if header_bytes > LARGEST_HEADER_BYTES.min(file_bytes - 8) {
+            return Err(invalid(format!("expected a safetensors file; its header would be {header_bytes} bytes of {file_bytes}")));
+        }
+        let mut header = vec![0; header_bytes as usize];
+        file.read_exact(&mut header).map_err(failed)?;
+        let entries = serde_json::from_slice(&header).map_err(|error| invalid(format!("the safetensors header is not JSON: {error}")))?;
+        Ok(Self { entries, header_bytes, file_bytes })
+    }
+}
+
+/// Whether a safetensors file has exactly the length given by its header: 8 bytes, the header, and
+/// the end of the last tensor. Used for downloads; the tensors themselves are not checked.
+///
+/// # Errors
+/// The file cannot be read, or has no such header.
+pub fn has_whole_length(path: &Path) -> Result<bool, ModelError> {
+    let Header { entries, header_bytes, file_bytes } = Header::read(path)?;
+    let ends = entries.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
+    Ok(ends.max().unwrap_or(0).checked_add(8 + header_bytes) == Some(file_bytes))
+}
+
 /// One entry of the header.
 #[derive(Deserialize)]
 struct Entry {
@@ -116,22 +159,7 @@ impl Weights {
 
     fn read_header(&mut self, path: &Path) -> Result<(), ModelError> {
         let invalid = |problem: String| ModelError::invalid(path, problem);
-        let failed = |source: io::Error| ModelError::Read { path: path.to_path_buf(), source };
-        let mut file = File::open(path).map_err(failed)?;
-        let file_bytes = file.metadata().map_err(failed)?.len();
-        let mut length = [0; 8];
-        if file_bytes < 8 {
-            return Err(invalid(format!("expected a safetensors file, found {file_bytes} bytes")));
-        }
-        file.read_exact(&mut length).map_err(failed)?;
-        let header_bytes = u64::from_le_bytes(length);
-        if header_bytes > LARGEST_HEADER_BYTES.min(file_bytes - 8) {
-            return Err(invalid(format!("expected a safetensors file; its header would be {header_bytes} bytes of {file_bytes}")));
-        }
-        let mut header = vec![0; header_bytes as usize];
-        file.read_exact(&mut header).map_err(failed)?;
-        let entries: BTreeMap<String, serde_json::Value> =
-            serde_json::from_slice(&header).map_err(|error| invalid(format!("the safetensors header is not JSON: {error}")))?;
+        let Header { entries, header_bytes, file_bytes } = Header::read(path)?;
         let mut spans = Vec::with_capacity(entries.len());
         for (name, entry) in entries.into_iter().filter(|(name, _)| name != METADATA) {
             let entry: Entry = serde_json::from_value(entry).map_err(|error| invalid(format!("tensor {name}: {error}")))?;

@@ -1,40 +1,41 @@
-//! One server's client: JSON over HTTP with a time limit, attempts with longer and longer waits between them, and a key that nobody sees.
+//! The client of one server: JSON over HTTP with a time limit, retries with growing waits between
+//! them, and a secret key.
 //!
-//! A request in flight cannot be taken back, so each has a thread of its own that is left behind when the run is asked to stop.
-//! Knows nothing of what is asked.
+//! A request in flight cannot be cancelled. Each request has its own thread; the thread is left
+//! behind when the run is stopped. Knows nothing of the requests' meaning.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
 use ureq::http::{StatusCode, Uri, header};
 
-use super::{RemoteError, Stopped};
+use super::error::RemoteError;
+use super::stop::{LOOK, Stopped, pause};
 
-/// The longest wait between two attempts that is not asked for by the server.
+/// The longest wait between two attempts, unless the server asks for another.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// The longest wait that a server can ask for.
+/// The longest wait on a server's request.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
-/// How often a waiting request looks whether the run was asked to stop.
-const LOOK: Duration = Duration::from_millis(25);
-/// No server takes longer to accept a connection.
+/// The limit for accepting a connection.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Connections are used again for this long: Python's servers close theirs after 5 seconds.
 const IDLE: Duration = Duration::from_secs(4);
-/// No answer is longer.
+/// The limit for the length of an answer.
 const MOST_BYTES: u64 = 1 << 28;
-/// How much of a body an error shows.
+/// The shown length of a body in an error.
 const SHOWN_CHARACTERS: usize = 300;
 
-/// How long a server is waited for, and how often it is asked again.
+/// The time limit and the retries of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Patience {
     /// The longest that one attempt may take, from connecting to the end of the answer.
     pub timeout: Duration,
     /// How many attempts follow the first.
     pub retries: usize,
-    /// The wait before the second attempt; each further one is twice as long, with up to as much again at random.
+    /// The wait before the second attempt; each further one is twice as long, with up to as much
+    /// again at random.
     pub first_wait: Duration,
 }
 
@@ -54,10 +55,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at `url`, with the key from the environment variable `key_variable` if one is named. Connects to nothing yet.
+    /// A client of the server at `url`, with the key from the environment variable `key_variable`
+    /// if one is named. Opens no connection yet.
     ///
     /// # Errors
-    /// A URL that is none or that holds a password, or a variable that is not set.
+    /// An invalid URL, a URL with a password in it, or a variable that is not set.
     pub fn new(url: &str, key_variable: Option<&str>, patience: Patience) -> Result<Self, RemoteError> {
         let url = url.trim_end_matches('/').to_string();
         let local = check_url(&url)?;
@@ -76,7 +78,7 @@ impl Client {
         Ok(Self { agent: config.build().into(), url, key, patience })
     }
 
-    /// The same client, which asks once.
+    /// The same client without retries.
     pub(super) fn once(&self) -> Self {
         Self { patience: Patience { retries: 0, ..self.patience }, ..self.clone() }
     }
@@ -86,9 +88,11 @@ impl Client {
         &self.url
     }
 
-    /// Posts `body` to `path` under the server's URL, until `read` can make something of the answer or the attempts are used up.
+    /// Posts `body` to `path` under the server's URL, until `read` accepts the answer or the
+    /// attempts are used up.
     ///
-    /// `read` says what it expected and found in an answer that it cannot use; another attempt may bring a better one.
+    /// If `read` cannot use an answer, it returns the expected and the found content; another
+    /// attempt may bring a better answer.
     ///
     /// # Errors
     /// The last attempt's, or [`RemoteError::Stopped`].
@@ -143,9 +147,10 @@ impl Client {
             return Err(RemoteError::Stopped);
         }
         let failed = |problem: String| RemoteError::Connection { url: url.to_string(), problem };
-        let (client, to) = (self.clone(), url.to_string());
+        let client = self.clone();
+        let to = url.to_string();
         let (sender, answer) = mpsc::channel();
-        // Nobody receives what comes after the run was asked to stop.
+        // The receiver is gone if the run was asked to stop; a late answer is dropped.
         let request = move || drop(sender.send(client.request(&to, body)));
         std::thread::Builder::new().spawn(request).map_err(|error| failed(format!("no thread for a request: {error}")))?;
         loop {
@@ -183,7 +188,8 @@ impl Client {
         let bytes = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(failed)?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if !status.is_success() {
-            let wait = wait.filter(|_| matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE));
+            let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+            let wait = if is_busy { wait } else { None };
             return Err(RemoteError::Status { url: url.to_string(), status: status.as_u16(), body: self.beginning(&text), wait });
         }
         Ok(text)
@@ -207,7 +213,7 @@ impl Client {
         }
     }
 
-    /// The beginning of a body on one line, without the key that some servers repeat.
+    /// The beginning of a body on one line, without the key: some servers repeat it.
     fn beginning(&self, text: &str) -> String {
         let text = self.key.as_ref().map_or_else(|| text.to_string(), |key| text.replace(key, "***"));
         let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -229,7 +235,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// Checks that requests can be made to a URL; whether it is on this machine.
+/// Checks that requests can be made to a URL; returns whether it is on this machine.
 fn check_url(url: &str) -> Result<bool, RemoteError> {
     let failed = |problem: &str| {
         let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
@@ -261,21 +267,7 @@ fn key(variable: &str) -> Result<String, RemoteError> {
     }
 }
 
-/// Waits, unless the run is asked to stop.
-pub(super) fn pause(wait: Duration, stopped: Stopped) -> Result<(), RemoteError> {
-    let start = Instant::now();
-    loop {
-        if stopped() {
-            return Err(RemoteError::Stopped);
-        }
-        match wait.checked_sub(start.elapsed()) {
-            Some(left) if !left.is_zero() => std::thread::sleep(left.min(LOOK)),
-            _ => return Ok(()),
-        }
-    }
-}
-
-/// How long a `Retry-After` asks to wait: seconds, or a date (RFC 9110, section 10.2.3).
+/// The wait in a `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
 fn retry_after(value: &str) -> Option<Duration> {
     let wait = match value.trim().parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),

@@ -1,19 +1,24 @@
-//! Text completions of a server with OpenAI's API, as vLLM, SGLang, llama.cpp and mistral.rs have it (`/models`, `/completions`).
+//! Text completions of a server with OpenAI's API, as vLLM, SGLang, llama.cpp and mistral.rs have
+//! it (`/models`, `/completions`).
 //!
-//! What they have beyond OpenAI's: prompts as token ids (all but mistral.rs), the ids of the response (`return_token_ids`: vLLM and SGLang;
-//! `return_tokens_as_token_ids`: older vLLM; ids among the logprobs: llama.cpp). What one of them does not know it ignores.
-//! Knows nothing of tokenizers: callers bring ids and text, and make ids of a text that comes without them.
+//! Extensions of OpenAI's API: prompts as token ids (all but mistral.rs), the ids of the response
+//! (`return_token_ids`: vLLM and SGLang; `return_tokens_as_token_ids`: older vLLM; ids among the
+//! logprobs: llama.cpp). A server ignores unknown fields. Knows nothing of tokenizers: callers
+//! bring ids and text, and tokenize a response that comes without ids.
 
 use serde_json::{Value, json};
 
-use super::{Client, RemoteError, Stopped};
+use super::client::Client;
+use super::error::RemoteError;
+use super::stop::Stopped;
 
-/// What a server says of a model that is worth keeping.
+/// The fields of a server's model that are recorded.
 const IDENTITY: [&str; 6] = ["id", "root", "parent", "owned_by", "created", "max_model_len"];
-/// The servers, by the `owned_by` of their models, that sample from the 40 most likely tokens or as the model's own
-/// `generation_config.json` says unless told otherwise, and take -1 for all.
+/// The servers, by the `owned_by` of their models, with other defaults: without explicit values
+/// they sample from the 40 most likely tokens, or as in the model's own `generation_config.json`.
+/// They take -1 for all tokens.
 const CUTTING: [&str; 3] = ["vllm", "sglang", "llamacpp"];
-/// The longest list of models that an error shows.
+/// The longest list of models in an error.
 const MODELS_SHOWN: usize = 20;
 
 /// One model of a server.
@@ -36,7 +41,8 @@ pub enum PromptForm {
 /// A prompt, and how to go on from it.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// The prompt's token ids. Sent, or else compared in number with what the server makes of the text.
+    /// The prompt's token ids. Either sent, or their number is compared with the server's count for
+    /// the text.
     pub prompt_ids: &'a [i32],
     /// The same as text.
     pub prompt: &'a str,
@@ -44,13 +50,13 @@ pub struct Request<'a> {
     pub add_special_tokens: bool,
     /// The most tokens of the response.
     pub max_tokens: usize,
-    /// What logits are divided by.
+    /// The divisor of the logits.
     pub temperature: f64,
     /// The probability of the smallest set of tokens to sample from.
     pub top_p: f64,
     /// How many of the most likely tokens to sample from.
     pub top_k: Option<u32>,
-    /// What this response's randomness comes from.
+    /// The seed of this response.
     pub seed: u32,
 }
 
@@ -77,7 +83,7 @@ pub struct Completion {
 }
 
 impl Completions {
-    /// Finds the model among what the server serves.
+    /// Finds the model among the served ones.
     ///
     /// # Errors
     /// The server cannot be asked, or serves other models only.
@@ -96,7 +102,8 @@ impl Completions {
         Ok(Self { client, model: model.to_string(), identity: Value::Object(identity) })
     }
 
-    /// What the server says of the model: those of id, root, parent, owned_by, created and max_model_len that it gives.
+    /// The server's description of the model: id, root, parent, owned_by, created and
+    /// max_model_len, as far as they are given.
     pub fn identity(&self) -> &Value {
         &self.identity
     }
@@ -119,7 +126,8 @@ impl Completions {
     /// One response.
     ///
     /// # Errors
-    /// The server does not answer, or not to this prompt: its number of prompt tokens is not ours.
+    /// The server does not answer, or its number of prompt tokens differs from ours: it answers
+    /// another prompt.
     pub fn complete(&self, request: &Request, form: PromptForm, stopped: Stopped) -> Result<Completion, RemoteError> {
         let (completion, prompt) = self.client.post("/completions", &self.body(request, form), stopped, |answer| read(&answer))?;
         let failed = |problem: String| Err(RemoteError::Answer { url: format!("{}/completions", self.client.url()), problem });
@@ -183,13 +191,13 @@ impl Completions {
     }
 }
 
-/// What the server says of the prompt.
+/// The server's view of the prompt.
 struct Prompt {
     ids: Option<Vec<i32>>,
     count: Option<u64>,
 }
 
-/// A response from an answer, or what was expected and found.
+/// A response from an answer; the error names the expected and the found content.
 fn read(answer: &Value) -> Result<(Completion, Prompt), String> {
     let choice = answer.get("choices").and_then(|choices| choices.get(0)).ok_or("expected a choice in \"choices\", found none")?;
     let text = choice.get("text").and_then(Value::as_str).ok_or("expected the choice's text, found none")?.to_string();

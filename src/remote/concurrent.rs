@@ -1,19 +1,21 @@
 //! Bounded concurrency: a few threads take items from a list, one after the other.
 //!
-//! Knows nothing of what is done with an item.
+//! Knows nothing of the work on an item.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::Stopped;
+use super::stop::Stopped;
 
-/// No server is asked more at once.
+/// The most simultaneous requests to a server.
 const MOST_THREADS: usize = 1024;
 
-/// Does `work` to every item on at most `threads` threads, and hands each result with the item's index to `done`, on the calling thread and
-/// in the order in which they come. Items are begun in order. No further item is begun once `stopped` answers true or `done` breaks; results of
-/// those in hand still arrive. A thread goes on once its result was taken, so that no more than `threads` results wait for `done`.
+/// Does `work` to every item on at most `threads` threads. Hands each result with the item's index
+/// to `done`, on the calling thread and in the order of completion. Items are begun in order. No
+/// further item is begun once `stopped` answers true or `done` breaks; results of those in hand
+/// still arrive. A thread goes on once its result was taken: at most `threads` results wait for
+/// `done`.
 pub fn each<T: Sync, R: Send>(
     items: &[T],
     threads: usize,
@@ -21,14 +23,18 @@ pub fn each<T: Sync, R: Send>(
     work: impl Fn(&T) -> R + Sync,
     mut done: impl FnMut(usize, R) -> ControlFlow<()>,
 ) {
-    let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
-    // Without a buffer: what waits for a slow `done` would be lost with the process.
+    let next = AtomicUsize::new(0);
+    let ended = AtomicBool::new(false);
+    // Without a buffer: results waiting for a slow `done` would be lost with the process.
     let (sender, results) = mpsc::sync_channel(0);
     std::thread::scope(|scope| {
         // In here, so that a panic of `done` lets the threads go.
         let results = results;
         for _ in 0..threads.clamp(1, items.len().max(1)).min(MOST_THREADS) {
-            let (sender, next, ended, work) = (sender.clone(), &next, &ended, &work);
+            let sender = sender.clone();
+            let next = &next;
+            let ended = &ended;
+            let work = &work;
             let worker = move || {
                 while !ended.load(Ordering::SeqCst) && !stopped() {
                     let index = next.fetch_add(1, Ordering::SeqCst);
@@ -38,7 +44,7 @@ pub fn each<T: Sync, R: Send>(
                     }
                 }
             };
-            // Where the system gives no more threads, those that there are do the work.
+            // If the system gives no more threads, the existing ones do the work.
             if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
                 break;
             }
@@ -52,8 +58,8 @@ pub fn each<T: Sync, R: Send>(
     });
 }
 
-/// Does `work` to every item on at most `threads` threads. Results in the order of the items; `None` for those not begun because `stopped`
-/// answered true.
+/// Does `work` to every item on at most `threads` threads. Results in the order of the items;
+/// `None` for those not begun because `stopped` answered true.
 pub fn in_order<T: Sync, R: Send>(items: &[T], threads: usize, stopped: Stopped, work: impl Fn(&T) -> R + Sync) -> Vec<Option<R>> {
     let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
     each(items, threads, stopped, work, |index, result| {

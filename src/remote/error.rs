@@ -1,4 +1,4 @@
-//! What can go wrong between here and a server.
+//! Errors between here and a server.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ pub enum RemoteError {
     /// The address of the server cannot be one.
     #[error("{url}: expected the URL of a server, such as http://localhost:8000/v1: {problem}")]
     Url {
-        /// What was given, without a password.
+        /// The given address, without a password.
         url: String,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
     /// The key for the server is not there.
@@ -21,7 +21,7 @@ pub enum RemoteError {
     Key {
         /// The variable.
         variable: String,
-        /// What is wrong with its value, which is never shown.
+        /// The fault of its value; the value is never shown.
         found: &'static str,
     },
     /// No answer: the connection failed or broke, or the answer took too long.
@@ -29,7 +29,7 @@ pub enum RemoteError {
     Connection {
         /// The server.
         url: String,
-        /// What happened.
+        /// The cause.
         problem: String,
     },
     /// An answer of another status than 2xx.
@@ -44,22 +44,22 @@ pub enum RemoteError {
         /// How long the server asks to wait before the next attempt.
         wait: Option<Duration>,
     },
-    /// An answer that is not what was asked for, as garbage from a proxy.
+    /// An unexpected answer, as garbage from a proxy.
     #[error("{url}: {problem}: {body}")]
     Body {
         /// The server.
         url: String,
-        /// What was expected and what was found.
+        /// The expected and the found content.
         problem: String,
         /// The beginning of the body.
         body: String,
     },
-    /// An answer that would be the same however often it is asked for.
+    /// An unusable answer that every further attempt would bring again.
     #[error("{url}: {problem}")]
     Answer {
         /// The server.
         url: String,
-        /// What was expected and what was found.
+        /// The expected and the found content.
         problem: String,
     },
     /// The server does not serve the model.
@@ -67,9 +67,9 @@ pub enum RemoteError {
     Model {
         /// The server.
         url: String,
-        /// The model that was asked for.
+        /// The wanted model.
         model: String,
-        /// What it serves.
+        /// The served models.
         found: String,
     },
     /// The command that has a server load a model did not do so.
@@ -80,9 +80,9 @@ pub enum RemoteError {
     Hub {
         /// The model, as the pipeline file has it.
         model: String,
-        /// What was expected and what was found, and what can be done.
+        /// The expected and the found content, and a remedy.
         problem: String,
-        /// Whether what the user wrote or set is wrong.
+        /// Whether the user's input or settings are wrong.
         input: bool,
     },
     /// Every attempt failed.
@@ -96,7 +96,7 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
-    /// Whether the same request may succeed later: nothing is wrong with it as far as is known.
+    /// Whether the same request may succeed later: no fault of the request is known.
     pub fn is_transient(&self) -> bool {
         match self {
             RemoteError::Connection { .. } | RemoteError::Body { .. } | RemoteError::GaveUp { .. } => true,
@@ -106,7 +106,7 @@ impl RemoteError {
         }
     }
 
-    /// Whether what the user wrote or set is wrong.
+    /// Whether the user's input or settings are wrong.
     pub fn is_input(&self) -> bool {
         matches!(self, RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Model { .. } | RemoteError::Hub { input: true, .. })
     }

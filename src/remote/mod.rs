@@ -1,7 +1,8 @@
-//! What goes over HTTP: servers that score, servers that generate, and models from the hub.
+//! All HTTP: servers that score, servers that generate, and models from the hub.
 //!
-//! A request is JSON in and JSON out, is asked again when that may help, and stops waiting when the run is asked to stop. Knows nothing of
-//! tables, tensors or the pipeline: callers bring texts and token ids, and decide what a failure means for a row.
+//! A request is JSON in and JSON out. It is repeated when this may help, and stops waiting when the
+//! run is asked to stop. Knows nothing of tables, tensors or the pipeline: callers bring texts and
+//! token ids, and decide the meaning of a failure for a row.
 
 mod client;
 mod completions;
@@ -10,6 +11,7 @@ mod error;
 mod hub;
 mod reward;
 mod serve;
+mod stop;
 
 pub use client::{Client, Patience};
 pub use completions::{Completion, Completions, Finish, PromptForm, Request};
@@ -18,6 +20,4 @@ pub use error::RemoteError;
 pub use hub::{Hub, HubModel, Pinned, Snapshot};
 pub use reward::{Protocol, RewardServer, Scorable};
 pub use serve::{command, serve};
-
-/// Asks whether the run was asked to stop; called from several threads.
-pub type Stopped<'a> = &'a (dyn Fn() -> bool + Sync);
+pub use stop::Stopped;

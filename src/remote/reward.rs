@@ -1,18 +1,21 @@
 //! Rewards by a server: batches of texts out, a number for each back.
 //!
-//! Knows two protocols of the exchange, not where texts come from or what the numbers mean.
+//! Knows two protocols of the exchange, not the origin of the texts or the meaning of the numbers.
 
 use serde_json::{Value, json};
 
-use super::{Client, RemoteError, Stopped};
+use super::client::Client;
+use super::error::RemoteError;
+use super::stop::Stopped;
 
-/// What a reward server is sent and what it answers.
+/// The protocol of a reward server: its request and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// `{"prompts": […], "responses": […]}` → `{"scores": […]}`.
     Plain,
-    /// `{"query": […], "prompts": […], "labels": […]}` → `{"rewards": […]}` or `{"reward": […]}`: that of OpenRLHF's remote reward models
-    /// (`--remote_rm_url`, `openrlhf/cli/serve_rm.py`). A query is the prompt with its response.
+    /// `{"query": […], "prompts": […], "labels": […]}` → `{"rewards": […]}` or `{"reward": […]}`:
+    /// the protocol of OpenRLHF's remote reward models (`--remote_rm_url`,
+    /// `openrlhf/cli/serve_rm.py`). A query is the prompt with its response.
     OpenRlhf,
 }
 
@@ -29,7 +32,7 @@ pub struct Scorable<'a> {
     pub label: Option<&'a str>,
 }
 
-/// A server that scores.
+/// A scoring server.
 #[derive(Clone, Debug)]
 pub struct RewardServer {
     client: Client,
@@ -37,22 +40,24 @@ pub struct RewardServer {
 }
 
 impl RewardServer {
-    /// The server that `client` asks, by posting to its URL.
+    /// The server of `client`; requests are posted to its URL.
     pub fn new(client: Client, protocol: Protocol) -> Self {
         Self { client, protocol }
     }
 
-    /// A finite reward for each of `batch`, or `None` where the server says null, asked for in one request; see
-    /// [`super::in_order`] for several batches at once.
+    /// A finite reward for each of `batch`, or `None` where the server says null, asked for in one
+    /// request; see [`super::in_order`] for several batches at once.
     ///
     /// # Errors
-    /// No usable answer after all attempts, another count of rewards, a reward that is neither a number nor null, or [`RemoteError::Stopped`].
+    /// No usable answer after all attempts, another count of rewards, a reward other than a number
+    /// or null, or [`RemoteError::Stopped`].
     pub fn score(&self, batch: &[Scorable], stopped: Stopped) -> Result<Vec<Option<f64>>, RemoteError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         let keys = self.protocol.keys();
-        // An answer without the list may be a proxy's; a wrong list is the server's own and would come again.
+        // An answer without the list may be a proxy's; a wrong list is the server's own and would
+        // come again.
         let list = self.client.post("", &self.protocol.request(batch), stopped, |answer| {
             let list = keys.iter().find_map(|key| answer.get(key)?.as_array().cloned());
             list.ok_or_else(|| format!("expected a list {}, found none", keys.map(|key| format!("\"{key}\"")).join(" or ")))

@@ -1,6 +1,7 @@
-//! Having a server load a model: the user's command, then waiting until the server answers with the model.
+//! Loading a model in a server: runs the user's command, then waits until the server answers with
+//! the model.
 //!
-//! Knows a path and a command; not what kind of server it is or how the command does it.
+//! Knows a path and a command; not the kind of server or the working of the command.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,13 +9,16 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Client, Completions, RemoteError, Stopped};
+use super::client::Client;
+use super::completions::Completions;
+use super::error::RemoteError;
+use super::stop::Stopped;
 
-/// How often to look whether the command has ended, and the run was asked to stop.
+/// The interval between two checks for the command's end and for a stop.
 const LOOK: Duration = Duration::from_millis(25);
-/// The wait between two questions to a server that is starting.
+/// The wait between two questions to a starting server.
 const ASK: Duration = Duration::from_millis(500);
-/// How much of what the command said an error shows, from its end.
+/// The shown length of the command's output in an error, from its end.
 const SHOWN_BYTES: usize = 2000;
 
 /// The shell command: every `{model}` in `written` is the path, quoted.
@@ -23,10 +27,12 @@ pub fn command(written: &str, model: &Path) -> String {
     written.replace("{model}", &quoted)
 }
 
-/// Runs the user's command with the model's path, and waits until the server of `client` serves `name`; both within `limit`.
+/// Runs the user's command with the model's path, and waits until the server of `client` serves
+/// `name`; both within `limit`.
 ///
 /// # Errors
-/// The command cannot be run, fails or takes too long; or the server does not answer with the model in time.
+/// The command cannot be run, fails or takes too long; or the server does not answer with the model
+/// in time.
 pub fn serve(
     written: &str,
     model: &Path,
@@ -37,7 +43,8 @@ pub fn serve(
 ) -> Result<Completions, RemoteError> {
     let start = Instant::now();
     run(written, model, limit, stopped)?;
-    let (client, ended) = (client.once(), || stopped() || start.elapsed() >= limit);
+    let client = client.once();
+    let ended = || stopped() || start.elapsed() >= limit;
     let mut last = "no answer".to_string();
     loop {
         let asked = Instant::now();
@@ -71,7 +78,7 @@ fn run(written: &str, model: &Path, limit: Duration, stopped: Stopped) -> Result
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command(written, model)).env("OPTUNE_MODEL", model);
     shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    // A group of its own, so that Ctrl-C at the terminal does not end the server that it starts.
+    // A separate process group: Ctrl-C at the terminal does not end the started server.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut shell, 0);
     let ended = shell.spawn().map_err(|error| failed(format!("cannot be run: {error}"))).and_then(|mut child| {
@@ -99,7 +106,7 @@ fn run(written: &str, model: &Path, limit: Duration, stopped: Stopped) -> Result
     }
 }
 
-/// How the child ended; `None` if it did not within `limit`.
+/// The child's exit status; `None` if it did not end within `limit`.
 fn wait(child: &mut Child, limit: Duration, stopped: Stopped) -> Result<Option<ExitStatus>, RemoteError> {
     let start = Instant::now();
     loop {

@@ -1,4 +1,5 @@
-//! What a report consists of: sections of blocks. Knows how they are called in the template and in the script, not how they look.
+//! The parts of a report: sections of blocks. Knows their names in the template and in the script,
+//! not their look.
 
 use serde::Serialize;
 
@@ -11,9 +12,9 @@ pub struct Section {
     pub id: String,
     /// The title.
     pub title: String,
-    /// One sentence on what is to be seen.
+    /// One sentence about the content.
     pub lead: String,
-    /// What is in it.
+    /// The blocks.
     pub blocks: Vec<Block>,
 }
 
@@ -35,19 +36,19 @@ pub enum Block {
     },
     /// Pairs with their texts.
     Pairs {
-        /// What they have in common.
+        /// The property that they share.
         title: String,
         /// The pairs.
         pairs: Vec<PairText>,
     },
-    /// A text that is shown as it is, folded.
+    /// A folded text, shown without changes.
     Code {
-        /// What it is.
+        /// The title.
         title: String,
         /// The text.
         text: String,
     },
-    /// A sentence: what was left out, or what a word means.
+    /// A sentence about omitted things, or about the meaning of a word.
     Note {
         /// The sentence.
         text: String,
@@ -57,9 +58,9 @@ pub enum Block {
 /// Rows under titles.
 #[derive(Debug, Default, Serialize)]
 pub struct Table {
-    /// What it shows.
+    /// The title.
     pub title: String,
-    /// The columns' titles; those that begin with `#` have numbers.
+    /// The columns' titles; a title of a numeric column begins with `#`.
     pub columns: Vec<String>,
     /// The rows, each as long as `columns`.
     pub rows: Vec<Vec<String>>,
@@ -72,7 +73,7 @@ pub struct Table {
 pub struct PairText {
     /// The prompt's id.
     pub prompt_id: String,
-    /// What was asked: who says it (nobody in a plain text) and what.
+    /// The messages of the prompt: the speaker (empty in a plain text) and the text.
     pub asked: Vec<(String, Text)>,
     /// The response to prefer.
     pub chosen: Text,
@@ -89,7 +90,7 @@ pub struct PairText {
 pub struct Text {
     /// The beginning.
     pub shown: String,
-    /// What follows it.
+    /// The text after the beginning.
     pub folded: String,
     /// How many characters after that are left out.
     pub left_out: usize,
@@ -98,20 +99,20 @@ pub struct Text {
 /// A picture of numbers.
 #[derive(Debug, Serialize)]
 pub struct Chart {
-    /// What it shows.
+    /// The title.
     pub title: String,
     /// How to read it; may be empty.
     pub note: String,
-    /// What is to the right.
+    /// The title of the horizontal axis.
     pub x: String,
-    /// What is up.
+    /// The title of the vertical axis.
     pub y: String,
-    /// What is drawn.
+    /// The marks.
     #[serde(flatten)]
     pub marks: Marks,
 }
 
-/// What is drawn in a chart.
+/// The marks of a chart.
 #[derive(Debug, Serialize)]
 #[serde(tag = "marks", rename_all = "snake_case")]
 pub enum Marks {
@@ -119,13 +120,13 @@ pub enum Marks {
     Lines {
         /// The curves.
         series: Vec<Series>,
-        /// Every name that a colour stands for here and in the charts beside it.
+        /// Every name with a colour here and in the charts beside it.
         colors: Vec<String>,
         /// A value to compare with.
         rule: Option<f64>,
-        /// Where one part ends and the next begins, to the right.
+        /// The ends of the parts, on the horizontal axis.
         breaks: Vec<f64>,
-        /// The lowest and highest value to show, to be the same in several charts.
+        /// The lowest and highest value to show, so that several charts have the same range.
         range: Option<(f64, f64)>,
         /// Whether values to the right are whole numbers.
         whole: bool,
@@ -134,9 +135,9 @@ pub enum Marks {
     Dots {
         /// The dots.
         dots: Vec<Dot>,
-        /// Every name that a colour stands for.
+        /// Every name with a colour.
         colors: Vec<String>,
-        /// Every name that a shape stands for.
+        /// Every name with a shape.
         shapes: Vec<String>,
     },
     /// Histograms below each other.
@@ -153,10 +154,10 @@ pub enum Marks {
     Bars {
         /// The pieces.
         bars: Vec<Bar>,
-        /// Every name that a colour stands for.
+        /// Every name with a colour.
         colors: Vec<String>,
     },
-    /// Nodes, and which reads what.
+    /// Nodes, and the edges from a node to its readers.
     Graph {
         /// The nodes.
         nodes: Vec<Vertex>,
@@ -177,9 +178,9 @@ pub struct Series {
 /// A dot.
 #[derive(Debug, Serialize)]
 pub struct Dot {
-    /// What its colour stands for.
+    /// The name of its colour.
     pub color: String,
-    /// What its shape stands for; may be empty.
+    /// The name of its shape; may be empty.
     pub shape: String,
     /// x, y, and the interval of y.
     pub point: [Option<f64>; 4],
@@ -201,7 +202,7 @@ pub struct Panel {
 pub struct Arrow {
     /// The line's name.
     pub name: String,
-    /// What its colour stands for.
+    /// The name of its colour.
     pub color: String,
     /// The mean before.
     pub before: f64,
@@ -216,7 +217,7 @@ pub struct Arrow {
 pub struct Bar {
     /// The bar.
     pub bar: String,
-    /// The piece, and what its colour stands for.
+    /// The piece's name, also the name of its colour.
     pub piece: String,
     /// How long it is.
     pub value: f64,
@@ -227,9 +228,9 @@ pub struct Bar {
 pub struct Vertex {
     /// Its name.
     pub name: String,
-    /// What it does.
+    /// The operator.
     pub operator: String,
-    /// What it cost and made.
+    /// Its costs and its rows.
     pub detail: String,
     /// `input`, `done`, `partial` or `absent`.
     pub state: &'static str,
@@ -238,11 +239,11 @@ pub struct Vertex {
 /// An edge of the graph.
 #[derive(Debug, Serialize)]
 pub struct Edge {
-    /// The node that is read.
+    /// The node at the start of the edge.
     pub from: String,
-    /// The node that reads.
+    /// The reader.
     pub to: String,
-    /// Whether it is what the last iteration made.
+    /// Whether it reads the output of the last iteration.
     pub last: bool,
 }
 
@@ -259,7 +260,8 @@ impl Series {
     }
 }
 
-/// The number in at most seven significant digits, which no screen shows more of; `None` if it is not finite.
+/// The number in at most seven significant digits, more than a screen can show; `None` if it is not
+/// finite.
 pub fn round(value: f64) -> Option<f64> {
     value.is_finite().then(|| format!("{value:.6e}").parse().ok()).flatten()
 }

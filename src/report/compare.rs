@@ -1,10 +1,10 @@
-//! Several runs beside each other: what sets them apart, and what each reached at which cost.
+//! Several runs beside each other: their differences, their results and their costs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::ReportError;
 use super::block::{Block, Chart, Dot, Marks, Section, Series, Table, round};
 use super::cost::{Cost, costs};
+use super::error::ReportError;
 use super::evaluation::{Evaluated, evaluated};
 use super::groups::{Group, Groups, last_word};
 use super::overview::state;
@@ -21,13 +21,14 @@ const MOST_SETTINGS: usize = 24;
 /// The most runs that are listed at once.
 const MOST_LISTED: usize = 12;
 
-/// What is compared of a run.
+/// The compared values of a run.
 struct Compared {
     evaluated: Vec<Evaluated>,
     costs: Vec<Cost>,
-    /// Seconds of each cost, of those from the cache as another of the runs spent them.
+    /// Seconds of each cost. For an output from the cache: the seconds of the run in this report
+    /// that computed it.
     seconds: Vec<Option<f64>>,
-    /// What regenerating a prompt gained, in the mean over all that were after the first iteration.
+    /// The mean gain over all prompts that were regenerated after the first iteration.
     gain: Option<f64>,
 }
 
@@ -66,10 +67,10 @@ fn compared(sources: &[Source]) -> Result<Vec<Compared>, ReportError> {
     }
     for (source, run) in sources.iter().zip(&mut runs) {
         let seconds = |cost: &Cost| {
-            if !cost.reused {
-                Some(cost.seconds)
-            } else {
+            if cost.reused {
                 fingerprint(source, cost).and_then(|fingerprint| spent.get(&fingerprint).copied())
+            } else {
+                Some(cost.seconds)
             }
         };
         run.seconds = run.costs.iter().map(seconds).collect();
@@ -92,7 +93,7 @@ impl Compared {
             .sum()
     }
 
-    /// Seconds of the loop without evaluation: what another choice of prompts changes.
+    /// Seconds of the loop without evaluation: the part that depends on the choice of prompts.
     fn loop_seconds(&self) -> Option<f64> {
         let both = self.costs.iter().zip(&self.seconds).filter(|(cost, _)| cost.iteration.is_some() && cost.stage != "evaluate");
         both.map(|(_, seconds)| *seconds).sum()
@@ -134,7 +135,7 @@ fn over(group: &Group, runs: &[Compared], of: impl Fn(&Compared) -> Option<Inter
     }
 }
 
-/// A mean over those of a group's runs for which it is known.
+/// A mean over the runs of a group with a known value.
 fn average(group: &Group, runs: &[Compared], of: impl Fn(&Compared) -> Option<f64>) -> Option<f64> {
     mean(&group.runs.iter().filter_map(|run| of(runs.get(*run)?)).collect::<Vec<_>>())
 }
@@ -176,13 +177,13 @@ fn results(groups: &Groups, runs: &[Compared]) -> Section {
     Section::new("results", "Results", lead).with(Block::Table(table)).note(words).note(unknown)
 }
 
-/// What regenerating a prompt gained, over the runs of a group.
+/// The mean gain of regenerated prompts, over the runs of a group.
 fn gain(group: &Group, runs: &[Compared]) -> Option<Interval> {
     let each: Option<Vec<f64>> = group.runs.iter().map(|run| runs.get(*run)?.gain).collect();
     Interval::of(&each?, &format!("{} gain", group.name))
 }
 
-/// What the groups reached against the settings that are numbers.
+/// The results of the groups against the numeric settings.
 fn trends(groups: &Groups, runs: &[Compared]) -> Option<Section> {
     let end = |group: &Group, of: fn(&Evaluated) -> Option<Interval>, seed: &str| over(group, runs, |run| of(run.last()?), seed);
     let spent = |group: &Group| {
@@ -201,7 +202,8 @@ fn trends(groups: &Groups, runs: &[Compared]) -> Option<Section> {
 type Along = (&'static str, &'static str, fn(&Compared, i64) -> Option<f64>);
 type Reached = (&'static str, &'static str, fn(&Evaluated) -> Option<Interval>);
 
-/// What curves run along: words for the title, the axis, and where a run is after an iteration.
+/// The horizontal axis of the curves: words for the title, the axis, and the position of a run
+/// after an iteration.
 const ALONG: [Along; 3] = [
     ("by iteration", "iteration", |_, iteration| Some(iteration as f64)),
     ("by tokens sampled", "tokens sampled so far", |run, iteration| Some(run.tokens(iteration))),
@@ -270,7 +272,7 @@ fn lines(panels: &[Panel], runs: &[Compared], (_, axis, x): &Along, (what, y, re
     charts.collect()
 }
 
-/// What every group reached at the end, in one chart.
+/// The result of every group at the end, in one chart.
 fn dots(panels: &[Panel], runs: &[Compared], (_, axis, x): &Along, (what, y, reached): &Reached, colors: &[String]) -> Chart {
     let dot = |shape: &str, name: &str, group: &Group| {
         let at = |run: &Compared| x(run, run.last()?.iteration);
@@ -282,7 +284,8 @@ fn dots(panels: &[Panel], runs: &[Compared], (_, axis, x): &Along, (what, y, rea
     Chart { title: (*what).to_string(), note: String::new(), x: (*axis).to_string(), y: (*y).to_string(), marks }
 }
 
-/// The charts of each kind: one, or one for each combination of the settings that colours do not stand for. And how many groups have no curve.
+/// The charts of each kind: one, or one for each combination of the settings without colours. And
+/// the number of groups without a curve.
 fn panels<'a>(groups: &'a Groups, runs: &[Compared]) -> (Vec<Panel<'a>>, usize) {
     if let Some(colored) = groups.colored_by(MOST_CURVES) {
         let mut panels: Vec<Panel> = Vec::new();
@@ -328,7 +331,8 @@ fn curve(
 fn range(drawn: &[(&str, Vec<Series>)]) -> Option<(f64, f64)> {
     let points = drawn.iter().flat_map(|(_, series)| series).flat_map(|series| &series.points);
     let values: Vec<f64> = points.flat_map(|[_, y, low, high]| [*y, *low, *high]).flatten().collect();
-    let (low, high) = (values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?);
+    let low = values.iter().copied().reduce(f64::min)?;
+    let high = values.iter().copied().reduce(f64::max)?;
     Some((round(low)?, round(high)?))
 }
 

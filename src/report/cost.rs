@@ -1,12 +1,12 @@
-//! What a run cost in tokens and seconds, and what it did not have to pay again.
+//! The costs of a run in tokens and seconds, and the costs that it avoided.
 
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::ReportError;
 use super::block::{Bar, Block, Chart, Marks, Section, Table, round};
+use super::error::ReportError;
 use super::source::{Part, Source, quoted};
 use super::words::{counted, missing, percent, seconds, whole};
 use crate::store::EventKind;
@@ -15,7 +15,7 @@ use crate::store::EventKind;
 const MOST_BARS: u32 = 30;
 const MOST_COLORS: usize = 7;
 
-/// What one output cost, as the view `cost_by_stage` has it.
+/// The cost of one output, as in the view `cost_by_stage`.
 #[derive(Deserialize)]
 pub struct Cost {
     /// The output.
@@ -23,13 +23,13 @@ pub struct Cost {
     /// Its iteration, if it has one.
     pub iteration: Option<u32>,
     operator: String,
-    /// Seconds that this run spent on it.
+    /// Seconds spent in this run.
     pub seconds: f64,
     tokens: Option<i64>,
     rows: Option<i64>,
     /// Whether it came from the cache.
     pub reused: bool,
-    /// The operator under which it is booked: of what an `evaluate` node brings along, `evaluate`.
+    /// The operator that pays. The further outputs of an `evaluate` node are paid by `evaluate`.
     #[serde(skip)]
     pub stage: String,
 }
@@ -104,7 +104,8 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     Ok(Some(section.with(Block::Facts { facts })))
 }
 
-/// Bars of seconds; `stages` have the most expensive one first, and those without a colour of their own are one piece.
+/// Bars of seconds; `stages` have the most expensive one first, and those without a colour of their
+/// own are one piece.
 fn chart(costs: &[Cost], stages: &[&str]) -> Chart {
     let mut colors: Vec<String> = stages.iter().take(MOST_COLORS).map(|stage| (*stage).to_string()).collect();
     if stages.len() > MOST_COLORS {
@@ -133,7 +134,7 @@ fn chart(costs: &[Cost], stages: &[&str]) -> Chart {
     }
 }
 
-/// What was not computed: outputs of the cache, parts of earlier starts.
+/// Outputs that were not computed: from the cache, or parts of earlier starts.
 fn reused(source: &Source, costs: &[Cost]) -> Vec<(String, String, String)> {
     let cached: Vec<&Cost> = costs.iter().filter(|cost| cost.reused).collect();
     let tokens = cached.iter().map(|cost| cost.tokens()).sum();
@@ -142,7 +143,8 @@ fn reused(source: &Source, costs: &[Cost]) -> Vec<(String, String, String)> {
         _ => format!("{} not sampled or trained on again", counted(tokens, "token")),
     };
     let value = format!("{} of {}", whole(cached.len() as i64), whole(costs.len() as i64));
-    let (mut kept, mut starts) = (0, 0);
+    let mut kept = 0;
+    let mut starts = 0;
     for cost in costs {
         let of = || source.events.iter().enumerate().filter(|(_, event)| event.node == cost.node && event.iteration == cost.iteration);
         let begun: Vec<usize> = of().filter(|(_, event)| event.event == EventKind::Started).map(|(index, _)| index).collect();
@@ -155,7 +157,8 @@ fn reused(source: &Source, costs: &[Cost]) -> Vec<(String, String, String)> {
     vec![("Outputs from the cache".to_string(), value, detail), ("Parts not made again".to_string(), whole(kept as i64), over)]
 }
 
-/// The responses that were carried over in the pools, and what sampling them would have cost at this run's own pace.
+/// The responses that were carried over in the pools, and an estimate of their sampling costs at
+/// this run's own pace.
 fn carried(source: &Source, generate: Option<&Stage>) -> Result<Vec<(String, String, String)>, ReportError> {
     #[derive(Deserialize)]
     struct Carried {
@@ -170,7 +173,7 @@ fn carried(source: &Source, generate: Option<&Stage>) -> Result<Vec<(String, Str
         );
         for found in source.rows::<Carried>(&query)? {
             let tokens = found.tokens.unwrap_or_default();
-            // Seconds of a stage that came partly from the cache are not those of all its tokens.
+            // If a stage came partly from the cache, its seconds do not cover all of its tokens.
             let pace = generate.filter(|stage| stage.seconds > 0.0 && stage.reused == 0).map(|stage| stage.tokens as f64 / stage.seconds);
             let time = pace.map_or(String::new(), |pace| format!(", about {} at this run's pace", seconds(tokens as f64 / pace)));
             let value = format!("{} not sampled", counted(tokens, "token"));

@@ -1,4 +1,4 @@
-//! Errors of reports.
+//! Errors of a report.
 
 use crate::import::ImportError;
 use crate::pipeline::PipelineError;
@@ -13,18 +13,18 @@ pub enum ReportError {
     /// A run's `pipeline.yaml` is not one.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// A table of prompts or preferences is not what it was when it was used.
+    /// A table of prompts or preferences changed since its use.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// Rows or settings are of another form than was expected.
+    /// Rows or settings are of an unexpected form.
     #[error("{what}: {problem}")]
     Form {
-        /// Of what.
+        /// The place of the error.
         what: String,
-        /// What was found.
+        /// The value found there.
         problem: String,
     },
-    /// The page cannot be made; none that a run can cause is known.
+    /// The page cannot be made; no run is known to cause this.
     #[error("the report's page: {0}")]
     Page(#[from] minijinja::Error),
 }

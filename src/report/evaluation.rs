@@ -1,11 +1,12 @@
-//! Held-out prompts: rewards, win scores, lengths and the divergence from the initial policy, with intervals over prompts.
+//! Held-out prompts: rewards, win scores, lengths and the divergence from the initial policy, with
+//! intervals over prompts.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::ReportError;
 use super::block::{Block, Chart, Marks, Section, Series, Table};
+use super::error::ReportError;
 use super::prompts::Asking;
 use super::rewards::some_of;
 use super::source::{Source, quoted};
@@ -40,7 +41,7 @@ pub struct Evaluated {
     rows: Vec<Row>,
 }
 
-/// The iterations of the table that an `evaluate` node made.
+/// The iterations of the table of an `evaluate` node.
 ///
 /// # Errors
 /// The table cannot be read.

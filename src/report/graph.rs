@@ -1,4 +1,4 @@
-//! The graph of the pipeline, with what each node made and took.
+//! The graph of the pipeline, with the rows and seconds of each node.
 
 use super::block::{Block, Chart, Edge, Marks, Section, Table, Vertex};
 use super::source::{Node, Part, Source};
@@ -9,7 +9,7 @@ use crate::tables::TableKind;
 /// The most outputs that are listed.
 const MOST_OUTPUTS: usize = 500;
 
-/// What a node has made so far.
+/// The outputs of a node so far.
 #[derive(Default)]
 struct Made {
     done: u32,
@@ -23,7 +23,8 @@ struct Made {
 /// The section.
 pub fn section(source: &Source) -> Section {
     let mut table = Table::new("Nodes", &["node", "operator", "#done", "#rows", "#time", "reads"]);
-    let (mut nodes, mut edges) = (Vec::new(), Vec::new());
+    let mut nodes = Vec::new();
+    let mut edges = Vec::new();
     for node in &source.nodes {
         let made = made(source, node);
         let iterations =
@@ -39,7 +40,7 @@ pub fn section(source: &Source) -> Section {
         });
         for read in node.reads.iter().filter(|read| source.node(&read.name).is_some()) {
             edges.push(Edge { from: read.name.clone(), to: node.name.clone(), last: read.last });
-            // What stands in its place in the first iteration.
+            // The input used instead in the first iteration.
             let start =
                 source.spec.iterate.iter().flat_map(|iterate| &iterate.start).filter(|(name, _)| read.last && name.value == read.name);
             let start = start.map(|(_, start)| &start.value).filter(|start| source.node(start).is_some());

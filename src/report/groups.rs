@@ -1,25 +1,26 @@
-//! Which of several runs are the same but for their seed, and what sets the others apart.
+//! Groups of runs with the same settings but for the seed, and the differences between the groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::source::{Source, form};
 use super::words::shortened;
 
-/// The most settings that may name a group; runs that differ in more are called by their own names.
+/// The most settings in the name of a group; runs with more differences are called by their own
+/// names.
 const MOST_NAMING: usize = 4;
 /// Characters of a value that are shown.
 const MOST_CHARACTERS: usize = 80;
 
 /// Runs that differ in their seeds only.
 pub struct Group {
-    /// What sets it apart, in words.
+    /// Its difference from the other groups, in words.
     pub name: String,
-    /// The values of the settings that differ, in the order of [`Groups::settings`].
+    /// The values of the differing settings, in the order of [`Groups::settings`].
     pub values: Vec<String>,
-    /// Which runs, by their index.
+    /// The runs, by their index.
     pub runs: Vec<usize>,
 }
 
@@ -32,8 +33,8 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Groups runs by every setting of their resolved pipelines but name and seed. A setting that differs exactly as a param does, because
-    /// the param fills it in, is not named beside it.
+    /// Groups runs by every setting of their resolved pipelines but name and seed. If a param fills
+    /// in a setting, both differ in the same way; only the param is named.
     ///
     /// # Errors
     /// A run's `pipeline.yaml` is no YAML.
@@ -76,8 +77,9 @@ impl Groups {
         Ok(Self { settings, all })
     }
 
-    /// The setting with the most values that colours can tell apart, for curves in one chart where the other settings make charts of their
-    /// own; `None` where one chart is enough or the settings do not help.
+    /// The setting with the most values for which there are enough colours. Its curves share one
+    /// chart; the other settings make charts of their own. `None` where one chart is enough or the
+    /// settings do not help.
     pub fn colored_by(&self, most_curves: usize) -> Option<usize> {
         if self.all.len() <= most_curves || self.settings.len() < 2 || self.settings.len() > MOST_NAMING {
             return None;
@@ -93,7 +95,7 @@ pub fn last_word(setting: &str) -> &str {
     setting.rsplit('.').next().unwrap_or(setting)
 }
 
-/// Which runs have the same value: for each the first run that has it.
+/// For each run, the first run with the same value.
 fn partition(values: &[String]) -> Vec<Option<usize>> {
     values.iter().map(|value| values.iter().position(|other| other == value)).collect()
 }
@@ -101,7 +103,7 @@ fn partition(values: &[String]) -> Vec<Option<usize>> {
 /// A value that sorts as a number where it is one.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Ordered {
-    /// The number's bits in an order that is the numbers' own; texts come after.
+    /// The number's bits in numeric order; texts come after.
     number: u64,
     text: String,
 }

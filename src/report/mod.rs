@@ -3,20 +3,25 @@
 //! ```text
 //! run folder ─▶ Source (SQL, manifests, journal, pipeline.yaml) ─▶ sections of blocks ─▶ page/page.html ─▶ one file
 //! ```
-//! The file loads nothing: style, charts and their library are in it, and its policy (`Content-Security-Policy`) forbids every request and every script but its own. Tables are found by their
-//! kind and by what the pipeline says they are made of, never by a name. Only what is committed is read, so a run that is still going on can be
-//! reported; what is not there yet is said. Its bytes depend on the runs alone: no clock, no random seed from outside.
+//! The file loads nothing: style, charts and their library are in it. Its policy
+//! (`Content-Security-Policy`) forbids every request and every script but its own. Tables are found
+//! by their kind and by their inputs in the pipeline, never by a name. Only committed data are
+//! read, so a run can be reported while it goes on; the report names missing parts. Its bytes
+//! depend on the runs alone: no clock, no random seed from outside.
 //!
 //! # The charts' library
-//! Observable Plot 0.6.17 on D3 7.9.2 (ISC), and dagre 3.1.3 (MIT) for where the nodes of the graph lie, as npm publishes them, in `page/vendor` with their
-//! licences. Weighed against:
-//! - SVG made here. `plotters` has had no release since September 2024; `kuva` is younger than a year and breaks its interface every
-//!   month; `charming` needs ECharts' megabyte or a JavaScript engine. All draw at one width, so that on a narrow screen the letters shrink with
-//!   the picture, and know the browser's own tooltips only (slow, and none on a touch screen).
-//! - uPlot 1.6 (50 kB) and Chart.js 4.6 (200 kB) draw on a canvas: its colours do not follow light and dark or the printer by themselves, and letters are blurred on paper.
+//! Observable Plot 0.6.17 on D3 7.9.2 (ISC), and dagre 3.1.3 (MIT) for the layout of the graph, as
+//! npm publishes them, in `page/vendor` with their licences. Weighed against:
+//! - SVG made here. `plotters` has had no release since September 2024; `kuva` is younger than a
+//!   year and breaks its interface every month; `charming` needs ECharts' megabyte or a JavaScript
+//!   engine. All draw at one width: on a narrow screen the letters shrink with the picture. They
+//!   know the browser's own tooltips only (slow, and none on a touch screen).
+//! - uPlot 1.6 (50 kB) and Chart.js 4.6 (200 kB) draw on a canvas: its colours do not follow light
+//!   and dark or the printer by themselves, and letters are blurred on paper.
 //!
-//! Plot makes SVG at the width that there is, with colours that are CSS variables: light, dark and print are a matter of the style sheet. It costs
-//! half a megabyte a report. Without scripts, the tables still say what the charts show.
+//! Plot makes SVG at the available width, with CSS variables as colours: light, dark and print are
+//! a matter of the style sheet. It costs half a megabyte a report. Without scripts, the tables
+//! still show the numbers of the charts.
 //!
 //! Knows nothing of tensors, of how a node runs or of the terminal.
 
@@ -41,15 +46,14 @@ mod training;
 mod trend;
 mod words;
 
-pub use error::ReportError;
-
 use crate::store::Run;
 
 use block::Section;
+pub use error::ReportError;
 use page::Heading;
 use source::Source;
 
-/// The HTML of a report: about one run in full, about several what they reached beside each other.
+/// The HTML of a report: one run in full, or several compared by their results.
 ///
 /// # Errors
 /// A run cannot be read.

@@ -1,17 +1,17 @@
-//! The top of the page: what became of the run, and its few most telling numbers.
+//! The top of the page: the state of the run, and its few most telling numbers.
 
-use super::ReportError;
 use super::block::{Block, Section};
 use super::cost::costs;
+use super::error::ReportError;
 use super::evaluation::evaluated;
 use super::source::Source;
 use super::words::{interval, number, seconds, signed, whole};
 use crate::store::EventKind;
 
-/// The most outputs that are named as missing.
+/// The most missing outputs that are named.
 const MOST_NAMED: usize = 12;
 
-/// What became of a run so far.
+/// The state of a run so far.
 pub fn state(source: &Source) -> &'static str {
     if source.running {
         "running"
@@ -70,7 +70,7 @@ pub fn section(source: &Source) -> Result<Section, ReportError> {
     Ok(section)
 }
 
-/// The last error of each node that is not done since.
+/// The last error of each node without a later success.
 fn failures(source: &Source) -> Vec<String> {
     let mut failures = Vec::new();
     for (index, event) in source.events.iter().enumerate().filter(|(_, event)| event.event == EventKind::NodeFailed) {

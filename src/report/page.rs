@@ -1,14 +1,15 @@
-//! The HTML file: sections put into the template, with the style and the scripts in it. Knows no runs.
+//! The HTML file: sections put into the template, with the style and the scripts in it. Knows no
+//! runs.
 
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 
 use serde::Serialize;
 
-use super::ReportError;
 use super::block::Section;
+use super::error::ReportError;
 
-/// What a page is about.
+/// The head of a page.
 #[derive(Serialize)]
 pub struct Heading {
     /// Its title.
@@ -27,11 +28,11 @@ const SCRIPTS: [(&str, &str); 4] = [
     ("", include_str!("page/charts.js")),
 ];
 
-/// The page. Everything from a run is escaped by the template engine; scripts run only with a nonce that is the hash of all that is shown,
-/// which no text in a run can know.
+/// The page. The template engine escapes everything from a run. Scripts run only with a nonce: the
+/// hash of all content, so that no text in a run can know it.
 ///
 /// # Errors
-/// The template cannot be rendered; none that a run can cause is known.
+/// The template cannot be rendered; no run is known to cause this.
 pub fn render(heading: &Heading, sections: &[Section]) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     // The name's ending turns the escaping on.
@@ -47,7 +48,7 @@ pub fn render(heading: &Heading, sections: &[Section]) -> Result<String, ReportE
     Ok(page(nonce.as_str())?)
 }
 
-/// A script without the comment that names its map, which a browser's tools would try to load.
+/// A script without the comment about its source map: a browser's tools would try to load the map.
 fn without_map(script: &str) -> &str {
     script.split("//# sourceMappingURL").next().unwrap_or(script)
 }

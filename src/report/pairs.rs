@@ -1,11 +1,12 @@
-//! Pairs: how large their gaps and weights are, and the texts of those with the largest and the smallest gap.
+//! Pairs: the distribution of their gaps and weights, and the texts of those with the largest and
+//! the smallest gap.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::ReportError;
 use super::block::{Block, Chart, PairText, Section, Table, Text};
+use super::error::ReportError;
 use super::prompts::Asking;
 use super::rewards::distribution;
 use super::source::{Source, quoted};
@@ -17,7 +18,7 @@ use crate::tables::TableKind;
 
 /// How many pairs are shown at each end.
 const SHOWN: usize = 5;
-/// Characters of a text that are shown at once, and that are there at all.
+/// Characters of a text: those shown at once, and those in the file at all.
 const SHOWN_CHARACTERS: usize = 400;
 const MOST_CHARACTERS: usize = 8_000;
 
@@ -52,7 +53,8 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     let mut section =
         Section::new("pairs", "Pairs", "What the policy is trained on: of each prompt the response to prefer and the one to avoid.");
     for table in source.tables(TableKind::Pairs) {
-        // What a training node brings along has the pairs of a `pair` node again, with the reference's logprobs.
+        // The further output of a training node has the pairs of a `pair` node again, with the
+        // reference's logprobs.
         let again = source.owner(table).is_some_and(|owner| owner.name != table && source.upstream(&owner.name, "pair").is_some());
         if !again {
             blocks(source, table, &mut section.blocks)?;
@@ -101,16 +103,20 @@ FROM {} GROUP BY 1 ORDER BY 1",
     Ok(())
 }
 
-/// What the node counted as prompts that made no pair.
+/// The node's counts of prompts without a pair.
 fn without_gap(source: &Source, table: &str, iteration: i64) -> String {
     let place = OutputKey::table(table, u32::try_from(iteration).ok().filter(|iteration| *iteration > 0));
     let counts = source.outputs.iter().find(|(other, _)| *other == place).map(|(_, manifest)| &manifest.counts);
     maybe(counts.and_then(|counts| counts.get("ties")).map(|count| *count as f64))
 }
 
-/// Pairs with their texts, which the view `largest_gaps` has of sampled ones; `None` where the texts cannot be found.
+/// Pairs with their texts: the view `largest_gaps` has those of sampled pairs. `None` where the
+/// texts cannot be found.
 fn texts(source: &Source, table: &str, iteration: i64, order: &str, limit: usize) -> Result<Option<Vec<PairText>>, ReportError> {
-    let Some(responses) = source.upstream(table, "generate").filter(|_| source.has_view("largest_gaps")) else {
+    if !source.has_view("largest_gaps") {
+        return preferences(source, table, iteration, order, limit);
+    }
+    let Some(responses) = source.upstream(table, "generate") else {
         return preferences(source, table, iteration, order, limit);
     };
     let Some(asking) = Asking::of(source, &responses.name)? else { return Ok(None) };
@@ -123,7 +129,7 @@ WHERE node = '{}' AND coalesce(iteration, 0) = {iteration} ORDER BY {order}, pro
     Ok(Some(pairs.into_iter().map(|pair| readable(asked.get(pair.prompt_id.as_str()).copied(), pair)).collect()))
 }
 
-/// Pairs of preferences that the user brought.
+/// Pairs from the user's preferences.
 fn preferences(source: &Source, table: &str, iteration: i64, order: &str, limit: usize) -> Result<Option<Vec<PairText>>, ReportError> {
     let reads = source.owner(table).into_iter().flat_map(|owner| &owner.reads);
     let Some(brought) = reads.filter(|read| read.slot == "pairs").map(|read| &read.name).next() else { return Ok(None) };
@@ -140,7 +146,8 @@ fn preferences(source: &Source, table: &str, iteration: i64, order: &str, limit:
     ))?;
     let with_texts = pairs.into_iter().filter_map(|pair| {
         let preference = all.get(pair.prompt_id.as_str())?;
-        let (chosen, rejected) = (preference.chosen.clone(), preference.rejected.clone());
+        let chosen = preference.chosen.clone();
+        let rejected = preference.rejected.clone();
         Some(readable(Some(&preference.prompt), Pair { chosen, rejected, ..pair }))
     });
     Ok(Some(with_texts.collect()))
@@ -168,7 +175,8 @@ impl Text {
     /// A text as it is shown: its beginning, the rest folded, and of a very long one not even that.
     fn of(text: &str) -> Self {
         let end = |most: usize| text.char_indices().nth(most).map_or(text.len(), |(end, _)| end);
-        let (shown, all) = (end(SHOWN_CHARACTERS), end(MOST_CHARACTERS));
+        let shown = end(SHOWN_CHARACTERS);
+        let all = end(MOST_CHARACTERS);
         let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default().to_string();
         let left_out = text.get(all..).unwrap_or_default().chars().count();
         Self { shown: part(0..shown), folded: part(shown..all), left_out }

@@ -1,8 +1,8 @@
-//! What was asked: the prompts behind a node's rows, as texts and as a table with their groups.
+//! The prompts behind a node's rows, as texts and as a table with their groups.
 
 use std::collections::HashMap;
 
-use super::ReportError;
+use super::error::ReportError;
 use super::source::{Part, Source, quoted};
 use crate::import::Prompts;
 use crate::model::PromptContent;
@@ -14,14 +14,14 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// The prompts in the table that a node reads them from; `None` if that is not there yet, or not finished.
+    /// The prompts in the table read by a node; `None` if it is not there yet, or not finished.
     ///
     /// # Errors
     /// The table is not one of prompts, or is damaged.
     pub fn of(source: &Source, node: &str) -> Result<Option<Self>, ReportError> {
         let reads = source.node(node).into_iter().flat_map(|node| &node.reads);
         let Some(table) = reads.filter(|read| read.slot == "prompts").map(|read| read.name.as_str()).next() else { return Ok(None) };
-        // A table that is made in every iteration asks other things in each.
+        // A table made in every iteration has other prompts in each.
         let place = OutputKey::table(table, None);
         let finished = source.outputs.iter().any(|(other, manifest)| *other == place && manifest.complete);
         let iterated = source.node(table).is_some_and(|node| node.part == Part::Loop);
@@ -31,12 +31,13 @@ impl Asking {
         Ok(Some(Self { prompts: Prompts::from_batches(table, source.run.read_table(&place, None)?)? }))
     }
 
-    /// What is asked, by prompt_id.
+    /// The messages, by prompt_id.
     pub fn texts(&self) -> HashMap<&str, &PromptContent> {
         self.prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.content)).collect()
     }
 
-    /// Adds the prompts that have a group to the session as the table `name`: prompt_id, group. Whether there are any.
+    /// Adds the prompts with a group to the session as the table `name`: prompt_id, group. Returns
+    /// false if there are none.
     ///
     /// # Errors
     /// The SQL engine fails.

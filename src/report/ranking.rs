@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::ReportError;
 use super::block::{Block, Section, Table};
+use super::error::ReportError;
 use super::source::{Source, quoted};
 use super::statistics::Interval;
 use super::words::{interval, whole};

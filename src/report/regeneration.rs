@@ -1,9 +1,10 @@
-//! Who was regenerated, and what that gained: the reward of a prompt's responses before and after an iteration.
+//! The regenerated prompts and their gains: the reward of a prompt's responses before and after an
+//! iteration.
 
 use serde::Deserialize;
 
-use super::ReportError;
 use super::block::{Arrow, Block, Chart, Marks, Panel, Section, Table, round};
+use super::error::ReportError;
 use super::source::{Node, Source, quoted};
 use super::statistics::{Interval, histogram, mean};
 use super::words::{interval, maybe, percent, signed, whole};
@@ -43,7 +44,8 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     Ok((!section.blocks.is_empty()).then_some(section))
 }
 
-/// The mean gain of all prompts that were regenerated after the first iteration; `None` where none was.
+/// The mean gain of all prompts that were regenerated after the first iteration; `None` if there
+/// are none.
 ///
 /// # Errors
 /// A table cannot be read.
@@ -76,7 +78,8 @@ fn blocks(rows: &[Row], select: &str) -> Option<Vec<Block>> {
         &format!("By iteration: {select}"),
         &["#iteration", "prompts", "#count", "#before", "#after", "#gain", "#better", "#same", "#worse"],
     );
-    let (mut arrows, mut panels) = (Vec::new(), Vec::new());
+    let mut arrows = Vec::new();
+    let mut panels = Vec::new();
     let gains = |rows: &[Row]| rows.iter().map(|row| row.after - row.before).collect::<Vec<f64>>();
     let regenerated: Vec<f64> = rows.iter().filter(|row| row.selected).map(|row| row.after - row.before).collect();
     let low = regenerated.iter().copied().fold(f64::INFINITY, f64::min);

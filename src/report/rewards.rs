@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::ReportError;
 use super::block::{Block, Chart, Marks, Panel, Section, Table, round};
+use super::error::ReportError;
 use super::source::{Source, quoted};
 use super::words::{maybe, whole};
 use crate::tables::TableKind;
@@ -49,7 +49,8 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     }
     let lead = "What the responses were worth. Rewards are comparable within a prompt; the distributions show where the policy moves.";
     let mut section = Section::new("rewards", "Rewards", lead);
-    let (mut charts, mut spreads) = (Vec::new(), Vec::new());
+    let mut charts = Vec::new();
+    let mut spreads = Vec::new();
     for (name, what) in tables {
         charts.push(distribution(source, name, "reward", &format!("{what}: {name}"))?);
         spreads.push(spread(source, name)?);
@@ -61,12 +62,14 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     Ok(Some(section))
 }
 
-/// Histograms of a column of a table, one an iteration; of many iterations the first, the last and some between.
+/// Histograms of a column of a table, one an iteration; of many iterations the first, the last and
+/// some between.
 ///
 /// # Errors
 /// The table cannot be read.
 pub fn distribution(source: &Source, table: &str, column: &str, title: &str) -> Result<Chart, ReportError> {
-    let (name, iteration) = (quoted(table), source.iteration_of(table));
+    let name = quoted(table);
+    let iteration = source.iteration_of(table);
     let spreads = spreads(source, table, column)?;
     let low = spreads.iter().filter_map(|spread| spread.lowest).fold(f64::INFINITY, f64::min);
     let high = spreads.iter().filter_map(|spread| spread.highest).fold(f64::NEG_INFINITY, f64::max);
@@ -102,7 +105,8 @@ FROM {name} WHERE {column} IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2",
     Ok(Chart { title: title.to_string(), note, x: words, y: "count".to_string(), marks: Marks::Histograms { panels: panels.collect() } })
 }
 
-/// Which of `count` iterations are shown where there is room for few: the first, the last and some between.
+/// The iterations to show, out of `count`, where there is room for few: the first, the last and
+/// some between.
 pub fn some_of(count: usize) -> Vec<usize> {
     match count {
         few if few <= MOST_PANELS => (0..few).collect(),

@@ -1,21 +1,22 @@
-//! What was run: params, inputs and their hashes, the pipeline as resolved, and tables of the user's own.
+//! The settings of the run: params, inputs and their hashes, the resolved pipeline, and tables of
+//! the user's own.
 
-use super::ReportError;
 use super::block::{Block, Section, Table};
+use super::error::ReportError;
 use super::source::Source;
 use super::words::{missing, shortened, whole};
 use crate::dag::fingerprint::Fingerprint;
 use crate::pipeline::spec::input::Input;
 use crate::store::OutputKind;
 
-/// Characters of a param's value, and of the pipeline file, that are shown.
+/// Shown characters of a param's value, and of the pipeline file.
 const MOST_FACT: usize = 120;
 const MOST_YAML: usize = 200_000;
 
 /// The section.
 ///
 /// # Errors
-/// What was fetched cannot be read.
+/// The record of fetched inputs cannot be read.
 pub fn section(source: &Source) -> Result<Section, ReportError> {
     let mut facts = vec![fact("seed", source.spec.seed)];
     facts.extend(source.spec.params.iter().map(|(name, value)| fact(name, value)));
@@ -35,7 +36,7 @@ pub fn section(source: &Source) -> Result<Section, ReportError> {
     Ok(section)
 }
 
-/// The tables that have no fixed schema: what queries of the pipeline made.
+/// The tables without a fixed schema, made by queries of the pipeline.
 pub fn own_tables(source: &Source) -> Option<Section> {
     let mut table = Table::new("", &["table", "#rows", "columns"]);
     let mut names: Vec<&str> = Vec::new();
@@ -84,7 +85,7 @@ fn inputs(source: &Source) -> Table {
     table
 }
 
-/// The paths that an input names, as written.
+/// The paths in an input, as written.
 fn from(input: &Input, key: &str) -> String {
     let written = serde_json::to_value(input).unwrap_or_default();
     match &written[key] {

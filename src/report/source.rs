@@ -1,11 +1,12 @@
-//! A run, opened: its tables in SQL, its manifests and journal, and its pipeline's nodes with what each reads.
+//! An opened run: its tables in SQL, its manifests and journal, and its pipeline's nodes with their
+//! inputs.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use arrow::json::LineDelimitedWriter;
 use serde::de::DeserializeOwned;
 
-use super::ReportError;
+use super::error::ReportError;
 use crate::pipeline::spec::input::Input;
 use crate::pipeline::spec::operator::Node as Written;
 use crate::pipeline::{Pipeline, Spec};
@@ -19,7 +20,7 @@ pub struct Source {
     pub run: Run,
     /// Its pipeline, every default written out.
     pub spec: Spec,
-    /// The text of its `pipeline.yaml`, without the seal.
+    /// The text of its `pipeline.yaml`, without the checksum.
     pub yaml: String,
     /// Inputs and nodes, in the file's order.
     pub nodes: Vec<Node>,
@@ -37,11 +38,11 @@ pub struct Source {
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// The operator, or what an input is: `table`, `model` or `reward`.
+    /// The operator, or the kind of an input: `table`, `model` or `reward`.
     pub operator: &'static str,
-    /// Where in the pipeline it stands.
+    /// Its part of the pipeline.
     pub part: Part,
-    /// What it reads.
+    /// Its inputs.
     pub reads: Vec<Read>,
 }
 
@@ -56,14 +57,14 @@ pub enum Part {
     Loop,
 }
 
-/// What a node reads.
+/// An input of a node.
 #[derive(Debug)]
 pub struct Read {
     /// The slot.
     pub slot: String,
-    /// The name of what is read.
+    /// The name of the node or input at the other end.
     pub name: String,
-    /// Whether it is what the last iteration made.
+    /// Whether it is the output of the last iteration.
     pub last: bool,
 }
 
@@ -71,7 +72,7 @@ impl Source {
     /// Opens a run.
     ///
     /// # Errors
-    /// Its pipeline, a manifest or the journal cannot be read, or a part is not what its manifest says.
+    /// Its pipeline, a manifest or the journal cannot be read, or a part differs from its manifest.
     pub fn open(run: &Run) -> Result<Self, ReportError> {
         let path = run.pipeline_file()?;
         let text = std::fs::read_to_string(&path).map_err(|error| form(path.display(), error))?;
@@ -88,7 +89,7 @@ impl Source {
         self.run.name()
     }
 
-    /// The number of iterations that the pipeline has; 0 without `iterate`.
+    /// The number of iterations of the pipeline; 0 without `iterate`.
     pub fn iterations(&self) -> u32 {
         let last = self.spec.iterate.as_ref().and_then(|iterate| iterate.t.value.strip_prefix("1..")?.parse().ok());
         last.unwrap_or(0)
@@ -124,7 +125,7 @@ impl Source {
         self.outputs.iter().any(|(place, manifest)| place.kind == OutputKind::Table && place.name == table && manifest.rows() > 0)
     }
 
-    /// The tables of a kind that have rows, by name, in the order of the pipeline's nodes.
+    /// The non-empty tables of a kind, by name, in the order of the pipeline's nodes.
     pub fn tables(&self, kind: TableKind) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for (place, manifest) in &self.outputs {
@@ -148,7 +149,8 @@ impl Source {
         self.nodes.iter().find(|node| node.name == name)
     }
 
-    /// The node that makes an output: the one of its name, else the one whose name it begins with (`policy` of `policy_training`).
+    /// The node of an output: the one of its name, else the one with a name at its beginning
+    /// (`policy` of `policy_training`).
     pub fn owner(&self, output: &str) -> Option<&Node> {
         let begins = |node: &&Node| output.strip_prefix(node.name.as_str()).is_some_and(|rest| rest.starts_with('_'));
         self.node(output).or_else(|| self.nodes.iter().filter(begins).max_by_key(|node| node.name.len()))
@@ -159,9 +161,10 @@ impl Source {
         self.nodes.iter().filter(move |node| node.operator == operator)
     }
 
-    /// The nearest node with an operator that `name` is made of, itself included.
+    /// The nearest node with an operator upstream of `name`, or `name` itself.
     pub fn upstream(&self, name: &str, operator: &str) -> Option<&Node> {
-        let (mut waiting, mut seen) = (VecDeque::from([name]), Vec::new());
+        let mut waiting = VecDeque::from([name]);
+        let mut seen = Vec::new();
         while let Some(name) = waiting.pop_front() {
             if seen.contains(&name) {
                 continue;
@@ -176,19 +179,21 @@ impl Source {
         None
     }
 
-    /// Seconds spent on an output in this run, over all calls; a killed one leaves no trace. `None` if it was never begun here.
+    /// Seconds spent on an output in this run, over all calls; a killed one leaves no trace. `None`
+    /// if it was never begun here.
     pub fn seconds(&self, place: &OutputKey) -> Option<f64> {
         let mut seconds = self.events.iter().filter(|event| is_of(event, place) && ended(event)).filter_map(|event| event.seconds);
         let first = seconds.next()?;
         Some(first + seconds.sum::<f64>())
     }
 
-    /// Whether one of the store's views is there: its tables are, and no table of the user's own has its name.
+    /// Whether one of the store's views is there: its tables are, and no table of the user's own
+    /// has its name.
     pub fn has_view(&self, view: &str) -> bool {
         self.session.tables().iter().any(|name| name == view) && !self.outputs.iter().any(|(place, _)| place.name == view)
     }
 
-    /// The nodes' outputs that are not complete, as `name` or `name[2]`, with the parts that are there.
+    /// The nodes' incomplete outputs, as `name` or `name[2]`, with the parts that are there.
     pub fn missing(&self) -> Vec<String> {
         let there: BTreeMap<(&str, Option<u32>), &Manifest> =
             self.outputs.iter().map(|(place, manifest)| ((place.name.as_str(), place.iteration), manifest)).collect();
@@ -250,7 +255,7 @@ fn nodes(spec: &Spec, outputs: &[(OutputKey, Manifest)]) -> Vec<Node> {
             let (plain, last) = name.value.strip_suffix("[t-1]").map_or((name.value.as_str(), false), |plain| (plain, true));
             Read { slot: slot.to_string(), name: plain.to_string(), last }
         });
-        // Which tables a query reads is in the recipe of what it made.
+        // The recipe of an output lists the tables of its query.
         let recipe = outputs.iter().find(|(place, _)| place.name == name).map(|(_, manifest)| &manifest.recipe);
         let tables = recipe.into_iter().flat_map(|recipe| recipe.inputs.keys()).filter_map(|slot| slot.strip_prefix("table "));
         let tables = tables.map(|table| Read { slot: "table".to_string(), name: table.to_string(), last: false });

@@ -20,7 +20,8 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// The percentile bootstrap (Efron, 1979) of the mean; of a single value, the value. `seed` names the draw, so that the same values always have the same interval. `None` without values.
+    /// The percentile bootstrap (Efron, 1979) of the mean; of a single value, the value. `seed`
+    /// names the draw: the same values always have the same interval. `None` without values.
     pub fn of(values: &[f64], seed: &str) -> Option<Self> {
         let count = values.len();
         let mean = mean(values)?;
@@ -44,16 +45,19 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The `share` quantile of ascending values, between two values on the straight line (numpy's default); 0 without values.
+/// The `share` quantile of ascending values, between two values on the straight line (numpy's
+/// default); 0 without values.
 pub fn quantile(ascending: &[f64], share: f64) -> f64 {
     let last = ascending.len().saturating_sub(1);
     let place = share * last as f64;
     let at = |index: usize| ascending.get(index.min(last)).copied().unwrap_or_default();
-    let (low, high) = (at(place as usize), at(place as usize + 1));
+    let low = at(place as usize);
+    let high = at(place as usize + 1);
     low + (high - low) * place.fract()
 }
 
-/// Counts in `bins` of equal width from `low` to `high`, each as (from, to, count). The last bin has its upper end.
+/// Counts in `bins` of equal width from `low` to `high`, each as (from, to, count). The last bin
+/// has its upper end.
 pub fn histogram(values: &[f64], low: f64, high: f64, bins: usize) -> Vec<(f64, f64, u64)> {
     let width = if high > low { (high - low) / bins as f64 } else { 1.0 };
     let mut counts = vec![0; bins];
@@ -67,7 +71,8 @@ pub fn histogram(values: &[f64], low: f64, high: f64, bins: usize) -> Vec<(f64, 
     counts.into_iter().enumerate().map(|(bin, count)| (edge(bin), edge(bin + 1), count)).collect()
 }
 
-/// At most `most` rows in the place of many: equal stretches of rows, by their index. A single row stays as it is.
+/// At most `most` rows in the place of many: equal stretches of rows, by their index. A single row
+/// stays as it is.
 pub fn stretches(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let parts = rows.min(most.max(1));
     (0..parts).map(move |part| part * rows / parts..(part + 1) * rows / parts)

@@ -1,9 +1,10 @@
-//! Training curves: loss, margin, accuracy, divergence, gradient and learning rate, step by step through all iterations.
+//! Training curves: loss, margin, accuracy, divergence, gradient and learning rate, step by step
+//! through all iterations.
 
 use serde::Deserialize;
 
-use super::ReportError;
 use super::block::{Block, Chart, Marks, Section, Series, Table};
+use super::error::ReportError;
 use super::source::{Source, quoted};
 use super::statistics::{mean, stretches};
 use super::words::{maybe, whole};
@@ -43,7 +44,7 @@ const METRICS: [Metric; 6] = [
 /// A table cannot be read.
 pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     let mut section = Section::new("training", "Training", "One point an optimizer step; dashed lines are where an iteration ends.");
-    // What is trained in the loop comes first.
+    // Training in the loop comes first.
     let mut tables = source.tables(TableKind::Training);
     tables.sort_by_key(|table| source.iteration_of(table).contains("(0"));
     for table in tables {
@@ -92,7 +93,10 @@ fn summary(rows: &[Row], name: &str) -> Table {
         ["#iteration", "#steps", "#tokens", "#first loss", "#last loss", "#last margin", "#last accuracy", "#last KL", "#largest gradient"];
     let mut table = Table::new(&format!("By iteration: {name}"), &columns);
     for rows in rows.chunk_by(|one, other| one.iteration == other.iteration) {
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { continue };
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
+            debug_assert!(false, "a chunk has at least one row");
+            continue;
+        };
         table.rows.push(vec![
             first.iteration.to_string(),
             whole(rows.len() as i64),

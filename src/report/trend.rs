@@ -1,4 +1,5 @@
-//! What several runs reached against a setting that is a number, such as the ratio: a curve for each combination of the other settings.
+//! Results of several runs against a numeric setting, such as the ratio: a curve for each
+//! combination of the other settings.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +12,12 @@ const FEWEST_VALUES: usize = 3;
 /// The most curves in one chart.
 const MOST_CURVES: usize = 8;
 
-/// What is drawn of a group: the chart's title, its axis, a value to compare with, and the mean over the group's runs.
+/// The drawn value of a group: the chart's title, its axis, a value to compare with, and the mean
+/// over the group's runs.
 pub struct Measure<'a> {
     /// The chart's title.
     pub title: &'static str,
-    /// What is up.
+    /// The title of the vertical axis.
     pub axis: &'static str,
     /// A value to compare with.
     pub rule: Option<f64>,
@@ -34,7 +36,8 @@ pub fn section(groups: &Groups, measures: &[Measure]) -> Option<Section> {
             let series: Vec<Series> =
                 curves.iter().map(|(name, points)| series(name, points, measure)).filter(|series| !series.points.is_empty()).collect();
             let colors = curves.keys().cloned().collect();
-            let (rule, breaks) = (measure.rule, Vec::new());
+            let rule = measure.rule;
+            let breaks = Vec::new();
             (!series.is_empty()).then(|| Chart {
                 title: format!("{} by {name}", measure.title),
                 note: String::new(),
@@ -51,7 +54,8 @@ pub fn section(groups: &Groups, measures: &[Measure]) -> Option<Section> {
     (!section.blocks.is_empty()).then_some(section)
 }
 
-/// The groups along a setting, by what the other settings are; none where it is not a number in all of them, or has too few values.
+/// The groups along a setting, by the values of the other settings; none where it is not a number
+/// in all of them, or has too few values.
 fn curves(groups: &Groups, setting: usize) -> Option<BTreeMap<String, Vec<(f64, &Group)>>> {
     let mut curves: BTreeMap<String, Vec<(f64, &Group)>> = BTreeMap::new();
     for group in &groups.all {

@@ -24,7 +24,7 @@ pub fn maybe(value: Option<f64>) -> String {
     value.map_or_else(missing, number)
 }
 
-/// What stands where there is nothing.
+/// The text for a missing value.
 pub fn missing() -> String {
     "–".to_string()
 }
@@ -56,7 +56,7 @@ pub fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { missing() }
 }
 
-/// A time in the units that fit it.
+/// A time in suitable units.
 pub fn seconds(value: f64) -> String {
     match value {
         value if !value.is_finite() => missing(),
@@ -66,7 +66,7 @@ pub fn seconds(value: f64) -> String {
     }
 }
 
-/// A mean with its interval, both in the digits that the interval's width makes worth reading.
+/// A mean with its interval, both with as many digits as the interval's width justifies.
 pub fn interval(of: Option<Interval>) -> String {
     let Some(Interval { mean, low, high, count }) = of else { return missing() };
     if count == 1 {
@@ -81,7 +81,7 @@ pub fn counted(count: i64, noun: &str) -> String {
     format!("{} {noun}{}", whole(count), if count == 1 { "" } else { "s" })
 }
 
-/// The beginning of a text, with a sign that there is more.
+/// The beginning of a text, with a sign for the rest.
 pub fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),

@@ -1,4 +1,4 @@
-//! Errors of tracking. A run goes on with them.
+//! Errors of tracking.
 
 use crate::remote::RemoteError;
 use crate::store::StoreError;
@@ -18,7 +18,7 @@ pub enum TrackingError {
     Write {
         /// The file.
         path: std::path::PathBuf,
-        /// What the system says.
+        /// The system's message.
         source: std::io::Error,
     },
     /// A server cannot be told.
@@ -26,5 +26,5 @@ pub enum TrackingError {
     Remote(#[from] RemoteError),
     /// Looking at the tables broke down.
     #[error("internal error: {0}")]
-    Broken(String),
+    Internal(String),
 }

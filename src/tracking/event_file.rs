@@ -1,8 +1,9 @@
 //! TensorBoard's event files: records of TFRecord, each a protocol buffer `Event`.
 //!
-//! A record is its length (u64, little endian), the masked CRC-32C of that, the bytes, the masked CRC-32C of these
-//! (tensorflow/core/lib/io/record_writer.h). Of `Event` and `Summary` (tensorflow/core/util/event.proto, framework/summary.proto) five fields
-//! are needed, so they are written here.
+//! A record is its length (u64, little endian), the masked CRC-32C of that, the bytes, the masked
+//! CRC-32C of these (tensorflow/core/lib/io/record_writer.h). Of `Event` and `Summary`
+//! (tensorflow/core/util/event.proto, framework/summary.proto) five fields are needed, so they are
+//! written here.
 
 /// `wire type`s of protocol buffers.
 const VARINT: u64 = 0;
@@ -15,7 +16,7 @@ pub(super) fn version(seconds: f64) -> Vec<u8> {
     record(&event(seconds, 0, &field_bytes(3, b"brain.Event:2")))
 }
 
-/// The record that says that a program begins: what a reader has of steps from 0 on is of a program that is gone.
+/// The record of a program's start. A reader drops the steps from 0 on of the program before.
 pub(super) fn start(seconds: f64) -> Vec<u8> {
     // SessionLog.status = START.
     record(&event(seconds, 0, &field_bytes(7, &field_varint(1, 1))))
@@ -32,7 +33,7 @@ pub(super) fn scalar(seconds: f64, step: i64, tag: &str, value: f64) -> Vec<u8> 
 
 fn event(seconds: f64, step: i64, what: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // What is 0 is left out, as protocol buffers have it.
+    // A 0 is left out, as protocol buffers do.
     if seconds != 0.0 {
         bytes.extend(key(1, FIXED_64));
         bytes.extend(seconds.to_le_bytes());
@@ -50,7 +51,8 @@ fn record(bytes: &[u8]) -> Vec<u8> {
     parts.concat()
 }
 
-/// The checksum as TFRecord has it, so that one over bytes that hold checksums is as good as any.
+/// The masked checksum of TFRecord: the mask keeps a checksum useful over bytes with checksums in
+/// them.
 fn masked(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }

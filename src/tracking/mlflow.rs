@@ -1,8 +1,10 @@
-//! An MLflow tracking server, by its REST interface (mlflow.org/docs/latest/rest-api.html): one run there for a run here.
+//! An MLflow tracking server, by its REST interface (mlflow.org/docs/latest/rest-api.html): one run
+//! there for a run here.
 //!
-//! What was sent is written down beside the run, so that the next process goes on with the same run there. Where an output's recipe is not what it
-//! was, because the pipeline was changed, another run is begun there. A metric that was sent and whose answer was lost is sent again with
-//! the same step and time, which MLflow takes for the same.
+//! The state of the server is written down beside the run, so that the next process goes on with
+//! the same run there. If the recipe of an output changes with the pipeline, another run is begun
+//! there. If the answer to a metric is lost, the metric is sent again with the same step and time;
+//! MLflow takes both for one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -11,8 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::error::TrackingError;
 use super::series::{Point, Series};
-use super::{Ended, Sink, TrackingError};
+use super::sink::{Ended, Sink};
 use crate::dag::fingerprint::Fingerprint;
 use crate::disk;
 use crate::pipeline::spec::tracking;
@@ -24,7 +27,7 @@ const MOST_METRICS: usize = 1_000;
 const MOST_PARAMS: usize = 100;
 const MOST_PARAM_CHARACTERS: usize = 6_000;
 
-/// The variable that MLflow's clients take a token from.
+/// The variable of MLflow's clients for a token.
 const TOKEN: &str = "MLFLOW_TRACKING_TOKEN";
 
 /// A server that is slow to answer is asked again at the next look.
@@ -35,17 +38,17 @@ pub(super) struct Mlflow {
     experiment: String,
     /// The experiment's id, once it is known.
     experiment_id: Option<String>,
-    /// The run's name here, which it has there too.
+    /// The run's name here and there.
     name: String,
     params: Vec<(String, String)>,
     file: PathBuf,
     outputs: BTreeMap<String, Fingerprint>,
     sent: Option<Sent>,
-    /// What the server was last told of the run's end.
+    /// The status last sent for the run's end.
     status: Option<&'static str>,
 }
 
-/// What a server was told.
+/// The data sent to a server so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Sent {
     uri: String,
@@ -56,12 +59,12 @@ struct Sent {
     params: bool,
     /// By `<node>/<tag>`: how many points.
     series: BTreeMap<String, usize>,
-    /// The recipes of the outputs that these are of.
+    /// The recipes of the outputs of these points.
     outputs: BTreeMap<String, Fingerprint>,
 }
 
 impl Mlflow {
-    /// `outputs` are those that series are read from.
+    /// `outputs` are the sources of the series.
     pub fn new(
         run: &Run,
         server: &tracking::Mlflow,
@@ -71,7 +74,7 @@ impl Mlflow {
         let key = std::env::var_os(TOKEN).map(|_| TOKEN);
         let client = Client::new(&server.uri.value, key, Patience { timeout: TIMEOUT, retries: 0, first_wait: Duration::ZERO })?;
         let file = run.folder().join("mlflow.json");
-        // What cannot be read is as if nothing had been sent.
+        // An unreadable record counts as an empty one.
         let sent = disk::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Sent>(&bytes).ok());
         let experiment = server.experiment.value.trim().to_string();
         let outputs: BTreeMap<String, Fingerprint> = outputs.iter().map(|(place, recipe)| (place.to_string(), recipe.clone())).collect();
@@ -89,7 +92,7 @@ impl Mlflow {
         self.post(path, body, |_| Ok(()))
     }
 
-    /// The id of the experiment, which is made if there is none.
+    /// The id of the experiment; the experiment is made if there is none.
     fn experiment(&self) -> Result<String, RemoteError> {
         let search = json!({ "filter": format!("name = '{}'", self.experiment), "max_results": 1 });
         let found = self.post("experiments/search", &search, |answer| Ok(text(&answer, "/experiments/0/experiment_id").ok()))?;
@@ -119,7 +122,7 @@ impl Mlflow {
             series: BTreeMap::new(),
             outputs: self.outputs.clone(),
         };
-        // First written down, so that a process that ends here has not begun it for nothing.
+        // Written down first: a process ending here leaves no unknown run behind.
         self.write(&sent)?;
         Ok(sent)
     }
@@ -141,7 +144,7 @@ impl Mlflow {
         disk::write(&temporary, text).and_then(|()| disk::rename(&temporary, &self.file)).map_err(failed)
     }
 
-    /// Sends what `sent` has not, and notes it there.
+    /// Sends the points missing in `sent`, and notes them there.
     fn send(&self, sent: &mut Sent, series: &Series) -> Result<(), TrackingError> {
         let mut fresh = Vec::new();
         for (name, points) in series {
@@ -186,13 +189,15 @@ impl Sink for Mlflow {
         };
         let told = self.set_status(&sent, "RUNNING").and_then(|()| if sent.params { Ok(()) } else { self.send_params(&mut sent) });
         let result = told.and_then(|()| self.send(&mut sent, series));
-        // A run that is not there any more is begun again by the next look.
+        // If the run is gone, the next look begins it again.
         let gone = matches!(&result, Err(TrackingError::Remote(RemoteError::Status { status: 404, .. })));
         if gone {
             // Maybe with its experiment.
             self.experiment_id = None;
+            self.sent = None;
+        } else {
+            self.sent = Some(sent);
         }
-        self.sent = Some(sent).filter(|_| !gone);
         result
     }
 
@@ -206,7 +211,7 @@ impl Sink for Mlflow {
     }
 }
 
-/// A metric's name, of the characters that MLflow allows.
+/// A metric's name, in the characters allowed by MLflow.
 fn key(node: &str, tag: &str) -> String {
     let allowed = |c: char| if c.is_alphanumeric() || "_-./ ".contains(c) { c } else { '_' };
     format!("{node}/{tag}").chars().map(allowed).collect()

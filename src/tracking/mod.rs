@@ -1,13 +1,15 @@
-//! What other programs draw while a run goes on: event files for TensorBoard, and an MLflow server.
+//! Output for other programs while a run goes on: event files for TensorBoard, and an MLflow
+//! server.
 //!
 //! ```text
 //! committed tables, checkpoints, journal ─▶ series ─▶ tensorboard/<node>/events.out.tfevents.*
 //!                                                 └▶ MLflow, over HTTP
 //! ```
 //!
-//! Series are read from what is committed, never from what is being computed: so a run that was killed and goes on has the same curves as
-//! one that was not, each step once. A thread of its own looks every second whether anything was committed; what fails there is a warning and is tried
-//! again, and never ends the run. Knows neither stages nor tensors.
+//! Series are read from committed data, never from work in progress: a run that was killed and goes
+//! on has the same curves as an uninterrupted one, each step once. A separate thread looks every
+//! second for new commits. A failure there is a warning and is tried again; it never ends the run.
+//! Knows neither operators nor tensors.
 
 mod error;
 mod event_file;
@@ -31,36 +33,36 @@ pub use sink::Ended;
 use sink::Sink;
 use tensorboard::TensorBoard;
 
-/// How often is looked.
+/// The time between two looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// The longest wait after a failure: an outage is not made worse by asking.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How often what is left is tried at the end of a run, a second apart.
+/// The number of attempts to show the rest at the end of a run, a second apart.
 const LAST_TRIES: u32 = 3;
 
 /// Shows a run.
 pub struct Tracker<'w> {
     reader: Reader,
-    sinks: Vec<Told>,
+    sinks: Vec<ShownSink>,
     warn: &'w (dyn Fn(&str) + Sync),
 }
 
-/// A sink, and how it goes along with it.
-struct Told {
+/// A sink, and its current state.
+struct ShownSink {
     sink: Box<dyn Sink>,
     /// Looks to leave out, and how many to leave out after the next failure.
     wait: u32,
     next_wait: u32,
-    /// Whether it was warned of; said once an outage.
+    /// Whether a warning was given; one an outage.
     warned: bool,
 }
 
 impl<'w> Tracker<'w> {
-    /// Shows the outputs that `wanted` names by the recipes that it has, as `settings` say. `params` are the pipeline's, for programs that compare
-    /// runs by them. `warn` is told what does not work.
+    /// Shows the outputs in `wanted`, by their recipes, as `settings` say. `params` are the
+    /// pipeline's; programs compare runs by them. `warn` receives the failures.
     ///
     /// # Errors
-    /// The address of a server is none, or its token cannot be sent.
+    /// The address of a server is invalid, or its token cannot be sent.
     pub fn new(
         run: &Run,
         settings: &Tracking,
@@ -75,11 +77,11 @@ impl<'w> Tracker<'w> {
         if let Some(server) = &settings.mlflow {
             sinks.push(Box::new(Mlflow::new(run, server, &wanted, params)?));
         }
-        let told = |sink| Told { sink, wait: 0, next_wait: 1, warned: false };
+        let told = |sink| ShownSink { sink, wait: 0, next_wait: 1, warned: false };
         Ok(Self { reader: Reader::new(run.clone(), wanted), sinks: sinks.into_iter().map(told).collect(), warn })
     }
 
-    /// Does `work`, and shows what it commits while it does. `how` says of its result how it ended.
+    /// Does `work`, and shows its commits meanwhile. `how` converts its result to the kind of end.
     pub fn beside<T>(mut self, work: impl FnOnce() -> T, how: impl FnOnce(&T) -> Ended) -> T {
         if self.sinks.is_empty() {
             return work();
@@ -117,13 +119,14 @@ impl<'w> Tracker<'w> {
         }
     }
 
-    /// One look; whether all that is there is shown.
+    /// One look; returns whether everything committed is shown.
     fn look(&mut self, ended: Option<Ended>) -> bool {
         let reader = &mut self.reader;
         let series = match catch_panic(|| reader.read()) {
             Ok(series) => series,
             Err(error) => {
-                // While the run goes on a file may have been replaced just now; the next look finds it.
+                // While the run goes on, a file may have been replaced just now; the next look
+                // finds it.
                 if ended.is_some() {
                     (self.warn)(&format!("what is tracked cannot be read: {error}"));
                 }
@@ -139,8 +142,8 @@ impl<'w> Tracker<'w> {
     }
 }
 
-impl Told {
-    /// Whether it was told all.
+impl ShownSink {
+    /// Whether everything was shown.
     fn show(&mut self, series: &Series, ended: Option<Ended>, warn: &(dyn Fn(&str) + Sync)) -> bool {
         if self.wait > 0 {
             self.wait -= 1;
@@ -180,5 +183,5 @@ impl Drop for Over<'_> {
 
 /// A panic as an error: nothing here is worth a run.
 fn catch_panic<T>(work: impl FnOnce() -> Result<T, TrackingError>) -> Result<T, TrackingError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(TrackingError::Broken("looking at the tables broke down".to_string())))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(TrackingError::Internal("looking at the tables broke down".to_string())))
 }

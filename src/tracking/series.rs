@@ -1,8 +1,10 @@
-//! The numbers of a run by name and step, read from its committed tables, its checkpoints and its journal.
+//! The numbers of a run by name and step, read from its committed tables, its checkpoints and its
+//! journal.
 //!
-//! Names are those of TRL's trainers and of Hugging Face's, so that curves lie over each other: `train/…` of DPOTrainer and OnlineDPOTrainer a step,
-//! `reward` and `completions/…` of GRPOTrainer an iteration, `eval/…` an evaluation. TRL's `rewards/chosen` and `rewards/rejected` are not here: the
-//! training table has their difference only.
+//! Names are those of TRL's trainers and of Hugging Face's, so that curves lie over each other:
+//! `train/…` of DPOTrainer and OnlineDPOTrainer a step, `reward` and `completions/…` of GRPOTrainer
+//! an iteration, `eval/…` an evaluation. TRL's `rewards/chosen` and `rewards/rejected` are not
+//! here: the training table has their difference only.
 //!
 //! | table | tags |
 //! |---|---|
@@ -19,7 +21,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
-use super::TrackingError;
+use super::error::TrackingError;
 use crate::dag::fingerprint::Fingerprint;
 use crate::sql::Session;
 use crate::store::{Event, EventKind, OutputKey, Run, read_parquet};
@@ -28,15 +30,16 @@ use crate::tables::{TableKind, training};
 /// One number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// The optimizer's update counted over all iterations, from 1; or the iteration, 0 for a node that runs once.
+    /// The optimizer's update counted over all iterations, from 1; or the iteration, 0 for a node
+    /// that runs once.
     pub step: i64,
-    /// When it was made, as well as the journal tells: Unix time in milliseconds.
+    /// Its time, as exactly as the journal has it: Unix time in milliseconds.
     pub at: i64,
     /// The number.
     pub value: f64,
 }
 
-/// What a series is of.
+/// The key of a series.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeriesName {
     /// The node.
@@ -45,21 +48,23 @@ pub struct SeriesName {
     pub tag: String,
 }
 
-/// Points by name, in the order of their steps. Of one run and one reader, later ones begin with all of earlier ones.
+/// Points by name, in the order of their steps. Of one run and one reader, later ones begin with
+/// all of earlier ones.
 pub type Series = BTreeMap<SeriesName, Vec<Point>>;
 
-/// Reads series again and again; what is finished is read once.
+/// Reads series repeatedly; finished outputs are read once.
 pub struct Reader {
     run: Run,
-    /// The outputs that count, by the recipes that they must have: others lie there until they are replaced.
+    /// The wanted outputs with their recipes: others lie there until they are replaced.
     wanted: HashMap<OutputKey, Fingerprint>,
     finished: HashMap<OutputKey, Numbers>,
-    /// What was found, and the journal's length when it was.
+    /// The last result, and the length of the journal at its time.
     series: Series,
     journal: Option<u64>,
 }
 
-/// What one output says: for each row a step and numbers by tag. Rows of tables that are not about steps have step 0.
+/// The numbers of one output: for each row a step and numbers by tag. Rows of tables without steps
+/// have step 0.
 #[derive(Clone, Debug, Default)]
 struct Numbers {
     rows: Vec<(i64, Vec<(String, f64)>)>,
@@ -98,15 +103,17 @@ fn query(kind: TableKind) -> Option<&'static str> {
 }
 
 impl Reader {
-    /// A reader of the outputs that `wanted` names.
+    /// A reader of the outputs in `wanted`.
     pub fn new(run: Run, wanted: HashMap<OutputKey, Fingerprint>) -> Self {
         Self { run, wanted, finished: HashMap::new(), series: Series::new(), journal: None }
     }
 
-    /// Everything that is committed now. An iteration of a node is not shown before all earlier ones of it are.
+    /// All committed numbers. An iteration of a node is not shown before all earlier ones of it
+    /// are.
     ///
     /// # Errors
-    /// A table, a checkpoint or the journal cannot be read, as may be in the moment in which one is replaced.
+    /// A table, a checkpoint or the journal cannot be read, for example at the moment of its
+    /// replacement.
     pub fn read(&mut self) -> Result<&Series, TrackingError> {
         // Every commit makes the journal longer.
         let journal = self.run.journal().path().metadata().map_or(0, |metadata| metadata.len());
@@ -146,17 +153,21 @@ impl Reader {
         Ok(())
     }
 
-    /// The kind of a finished table that is wanted: none where it is not finished, none of none where it is of no kind that is shown.
+    /// The kind of a finished and wanted table. The outer `None`: it is not finished. The inner
+    /// `None`: its kind is not shown.
     fn manifest(&self, place: &OutputKey) -> Result<Option<Option<TableKind>>, TrackingError> {
         let manifest =
             self.run.manifest(place)?.filter(|manifest| manifest.complete && self.wanted.get(place) == Some(&manifest.fingerprint));
         Ok(manifest.map(|manifest| manifest.table))
     }
 
-    /// Adds what the last checkpoint has of a training table that is not written yet.
+    /// Adds the rows in the last checkpoint of a training table before the table is written.
     fn in_the_making(&self, place: &OutputKey, before: i64, times: &Times, series: &mut Series) -> Result<(), TrackingError> {
+        if !place.name.ends_with(training::SUFFIX) {
+            return Ok(());
+        }
         let model = OutputKey::model(model_of(&place.name), place.iteration);
-        let Some(fingerprint) = self.wanted.get(&model).filter(|_| place.name.ends_with(training::SUFFIX)) else { return Ok(()) };
+        let Some(fingerprint) = self.wanted.get(&model) else { return Ok(()) };
         let Some(checkpoint) = self.run.newest_checkpoint(fingerprint)? else { return Ok(()) };
         let session = Session::bounded()?;
         session.register_batches("rows", vec![read_parquet(&checkpoint.dir.join(training::CHECKPOINT_FILE))?])?;
@@ -173,7 +184,8 @@ fn numbers(batches: &[RecordBatch]) -> Result<Numbers, TrackingError> {
     let mut found = Numbers::default();
     for batch in batches {
         let schema = batch.schema();
-        let column = |index: usize| cast(batch.column(index), &DataType::Float64).map_err(|error| TrackingError::Broken(error.to_string()));
+        let column =
+            |index: usize| cast(batch.column(index), &DataType::Float64).map_err(|error| TrackingError::Internal(error.to_string()));
         let columns = (0..batch.num_columns()).map(column).collect::<Result<Vec<_>, _>>()?;
         let steps = batch.column_by_name("step").map(|steps| steps.as_primitive::<Int64Type>());
         for row in 0..batch.num_rows() {
@@ -200,7 +212,8 @@ fn add(place: &OutputKey, kind: TableKind, before: i64, numbers: &Numbers, times
     let iteration = place.iteration.map_or(0, i64::from);
     let mut point =
         |tag: &str, point: Point| series.entry(SeriesName { node: node.clone(), tag: tag.to_string() }).or_default().push(point);
-    let (mut last, count) = (before, numbers.rows.len());
+    let mut last = before;
+    let count = numbers.rows.len();
     for (index, (step, values)) in numbers.rows.iter().enumerate() {
         let step = if by_step { before + step } else { iteration };
         last = step;
@@ -214,14 +227,14 @@ fn add(place: &OutputKey, kind: TableKind, before: i64, numbers: &Numbers, times
     last
 }
 
-/// The model that a training table came with.
+/// The model made together with a training table.
 fn model_of(table: &str) -> String {
     table.strip_suffix(training::SUFFIX).unwrap_or(table).to_string()
 }
 
-/// When each node was worked on.
+/// The times of work on each node.
 struct Times {
-    /// When the run began: the time of what this run never did.
+    /// The start of the run: the time of outputs made elsewhere.
     begun: i64,
     nodes: HashMap<(String, Option<u32>), Spent>,
 }
@@ -230,7 +243,7 @@ struct Times {
 struct Spent {
     from: i64,
     to: i64,
-    /// How long it took; none if in several attempts, whose work cannot be told apart.
+    /// The duration; none if there were several attempts, because their work cannot be told apart.
     seconds: Option<f64>,
     attempts: u32,
 }
@@ -248,7 +261,7 @@ impl Times {
                 }
                 EventKind::NodeDone => {
                     spent.to = event.at;
-                    spent.seconds = event.seconds.filter(|_| spent.attempts == 1);
+                    spent.seconds = if spent.attempts == 1 { event.seconds } else { None };
                 }
                 EventKind::PartCommitted => spent.to = event.at,
                 _ => {}

@@ -1,6 +1,7 @@
-//! The trait of programs with curves of a run.
+//! The receiver of series: one for each program to draw them.
 
-use super::{Series, TrackingError};
+use super::error::TrackingError;
+use super::series::Series;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +14,12 @@ pub enum Ended {
     Interrupted,
 }
 
-/// Something that is told of series.
+/// A receiver of series.
 pub(super) trait Sink: Send {
     /// Its name, for warnings.
     fn name(&self) -> &'static str;
-    /// Shows what it was not told yet.
+    /// Shows the new points.
     fn show(&mut self, series: &Series) -> Result<(), TrackingError>;
-    /// Says that the run ended. All was shown before.
+    /// Shows the end of the run. All points were shown before.
     fn end(&mut self, ended: Ended) -> Result<(), TrackingError>;
 }

@@ -1,18 +1,21 @@
-//! Event files, a folder a node: TensorBoard shows each as a run, and lays those over each other that have a tag in common.
+//! Event files, a folder a node: TensorBoard shows each as a run, and lays curves with a common tag
+//! over each other.
 //!
-//! A process begins its own files with everything that is committed and removes those of the process before: so each step is there once, and
-//! none is missing. Then it appends.
+//! A process begins its own files with all committed points and removes those of the process
+//! before: each step is there once, and none is missing. Then it appends.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::error::TrackingError;
+use super::event_file;
 use super::series::Series;
-use super::{Ended, Sink, TrackingError, event_file};
+use super::sink::{Ended, Sink};
 use crate::disk;
 
-/// What this program's files end with; others in the folder are left alone.
+/// The ending of this program's files; others in the folder are left alone.
 const SUFFIX: &str = ".optune";
 
 pub(super) struct TensorBoard {
@@ -32,7 +35,8 @@ impl TensorBoard {
         Self { folder, files: BTreeMap::new() }
     }
 
-    /// Appends what a node's file has not. A file that cannot be written to its end is begun anew by the next call.
+    /// Appends the points missing in a node's file. After a failed write the next call begins the
+    /// file anew.
     fn append(&mut self, node: &str, series: &Series) -> Result<(), TrackingError> {
         let written = match self.files.remove(node) {
             Some(written) => written,

@@ -1,10 +1,10 @@
-//! The shell's commands that are no queries: what begins with a backslash.
+//! The shell's commands: lines with a backslash at the beginning.
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::super::CliError;
+use super::super::error::CliError;
 use super::super::format::{self, Format};
 use crate::did_you_mean::suggestion;
 use crate::sql::{LiveSession, Session, TableInfo};
@@ -20,10 +20,10 @@ const HELP: &str = "a query ends with a semicolon and may take several lines
 /// The commands' names, for completion.
 pub(super) const COMMANDS: [&str; 5] = ["\\d", "\\format", "\\timing", "\\?", "\\q"];
 
-/// What commands change.
+/// The state changed by commands.
 pub(super) struct Settings {
     pub format: Format,
-    /// The file that rows go to.
+    /// The file for rows.
     pub output: Option<PathBuf>,
     pub timing: bool,
 }
@@ -35,7 +35,7 @@ impl Settings {
     }
 }
 
-/// Does what a line says; whether that was to leave.
+/// Executes a command line; returns whether to leave the shell.
 pub(super) fn execute(live: &LiveSession, line: &str, settings: &mut Settings) -> Result<bool, CliError> {
     // As psql has it, a semicolon behind a command does no harm.
     let words: Vec<&str> = line.trim_end_matches(';').split_whitespace().collect();
@@ -87,7 +87,7 @@ pub(super) fn formats() -> impl Iterator<Item = &'static str> {
     ["table", "csv", "json", "parquet"].into_iter()
 }
 
-/// One line a table or view: its name, which of the two it is, its rows.
+/// One line for each table or view: its name, its kind, its rows.
 fn tables(session: &Session) -> Result<String, CliError> {
     let mut lines = Vec::new();
     for TableInfo { name, view, .. } in session.describe_tables()? {

@@ -1,4 +1,4 @@
-//! Completion: what may follow in a line, of tables, columns, keywords and commands.
+//! Completion: the possible continuations of a line, from tables, columns, keywords and commands.
 
 use rustyline::completion::Completer;
 use rustyline::highlight::Highlighter;
@@ -10,7 +10,7 @@ use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_
 use super::command::{COMMANDS, formats, quoted};
 use crate::sql::{Session, TableInfo};
 
-/// The keywords that questions are made of; the parser knows hundreds that no query here can use.
+/// The keywords of queries; the parser knows hundreds more without a use here.
 const KEYWORDS: [&str; 44] = [
     "SELECT",
     "FROM",
@@ -58,29 +58,31 @@ const KEYWORDS: [&str; 44] = [
     "DESC",
 ];
 
-/// Everything that a word can become.
+/// All possible completions of a word.
 pub(super) struct Words {
     /// The tables, each with its columns.
     tables: Vec<(String, Vec<String>)>,
-    /// The lines of the query before the one that is edited.
+    /// The earlier lines of an unfinished query.
     before: String,
 }
 
 impl Words {
-    /// What the session's tables and their columns are called, for a query that begins with `before`.
+    /// The session's tables and their columns, for a query with `before` as its beginning.
     pub fn of(session: &Session, before: &str) -> Self {
         let columns = |table: TableInfo| (table.name, table.schema.fields().iter().map(|field| field.name().clone()).collect());
-        // Without tables there is less to complete, which is not worth an error.
+        // Without tables there is less to complete; this is not worth an error.
         Self { tables: session.describe_tables().unwrap_or_default().into_iter().map(columns).collect(), before: before.to_string() }
     }
 
-    /// Where the word before `position` begins, and what it may become.
+    /// The beginning of the word before `position`, and its completions.
     fn candidates(&self, line: &str, position: usize) -> (usize, Vec<String>) {
         let typed = line.get(..position).unwrap_or(line);
         let start = typed.rfind(|c: char| !(c.is_alphanumeric() || c == '_' || c == '\\')).map_or(0, |at| at + last_width(&typed[at..]));
         let word = &typed[start..];
         let fits = |name: &str| name.len() >= word.len() && name.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word));
-        let mut found: Vec<String> = match typed[..start].split_whitespace().next().filter(|_| self.before.is_empty()) {
+        // A command stands on the first line only.
+        let command = if self.before.is_empty() { typed[..start].split_whitespace().next() } else { None };
+        let mut found: Vec<String> = match command {
             None if word.starts_with('\\') => COMMANDS.iter().filter(|name| fits(name)).map(|name| (*name).to_string()).collect(),
             Some("\\d") => self.tables.iter().filter(|(name, _)| fits(name)).map(|(name, _)| name.clone()).collect(),
             Some("\\format") => formats().filter(|name| fits(name)).map(String::from).collect(),
@@ -109,7 +111,7 @@ impl Words {
         self.tables.iter().map(|(name, _)| name).filter(|name| fits(name)).map(|name| as_sql(name))
     }
 
-    /// The columns of the tables that the query names; of all tables while it names none.
+    /// The columns of the tables in the query; of all tables while it names none.
     fn columns(&self, line: &str, fits: &dyn Fn(&str) -> bool) -> Vec<String> {
         let text = format!("{}{line}", self.before);
         let words: Vec<&str> = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
@@ -119,12 +121,12 @@ impl Words {
     }
 }
 
-/// How many bytes the first character takes.
+/// The length of the first character in bytes.
 fn last_width(text: &str) -> usize {
     text.chars().next().map_or(0, char::len_utf8)
 }
 
-/// The name as a query needs it: in quotes where it would be read as something else.
+/// The name as a query needs it: quoted where it would be read as something else.
 fn as_sql(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

@@ -1,8 +1,10 @@
-//! Where the shell's history lies: the folder for what a program remembers about its use, in a file that only its user reads.
+//! The place of the shell's history: the system's folder for a program's state, in a file readable
+//! only by its user.
 
 use std::path::{Path, PathBuf};
 
-/// The history's file, its folder made; none where the system names no such folder or it cannot be made.
+/// The history's file, its folder made; none where the system names no such folder or it cannot be
+/// made.
 pub(super) fn file() -> Option<PathBuf> {
     let folder = dirs::state_dir().or_else(dirs::data_local_dir)?.join("optune");
     make(&folder).ok()?;

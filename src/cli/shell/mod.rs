@@ -1,4 +1,5 @@
-//! The SQL shell: a line editor around a run's session, which is opened again when the run went on.
+//! The SQL shell: a line editor around a run's session. The session is opened again after new
+//! commits.
 
 mod command;
 mod complete;
@@ -13,7 +14,7 @@ use rustyline::{Config, Editor};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::CliError;
+use super::error::CliError;
 use super::format::{self, Format};
 use crate::sql::LiveSession;
 use command::Settings;
@@ -24,10 +25,10 @@ pub(super) fn run(live: &LiveSession, format: Format) -> Result<(), CliError> {
     let failed = |error: ReadlineError| CliError::Failed(format!("no terminal: {error}"));
     let config = Config::builder().history_ignore_space(true).build();
     let mut editor: Editor<Words, FileHistory> = Editor::with_config(config).map_err(failed)?;
-    // What a program pipes in is nothing to be remembered.
+    // Piped input is not recorded.
     let history = std::io::stdin().is_terminal().then(history::file).flatten();
     if let Some(file) = &history {
-        // There is none the first time, and one that cannot be read is no reason not to ask.
+        // The first time there is none, and an unreadable history is no reason to refuse queries.
         let _ = editor.load_history(file);
     }
     let mut settings = Settings::new(format);
@@ -66,7 +67,7 @@ pub(super) fn run(live: &LiveSession, format: Format) -> Result<(), CliError> {
     }
 }
 
-/// History is a convenience; a line or a file that it refuses is not worth an error.
+/// History is a convenience; a refused line or file is not worth an error.
 fn remember(editor: &mut Editor<Words, FileHistory>, file: Option<&std::path::Path>, text: &str) {
     let _ = editor.add_history_entry(text);
     if let Some(file) = file {
@@ -80,7 +81,7 @@ fn show(result: Result<(), CliError>) {
     }
 }
 
-/// Whether a query ends with a semicolon: not one in a text, in a quoted name or in a comment.
+/// Whether a query ends with a semicolon outside texts, quoted names and comments.
 fn is_whole(query: &str) -> bool {
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, query).tokenize() else { return false };
     let last = tokens.iter().rev().find(|token| !matches!(token, Token::Whitespace(_)));

@@ -1,10 +1,11 @@
-//! Models from the Hugging Face hub, in the cache that its Python library uses (`blobs/`, `snapshots/`, `refs/`).
+//! Models from the Hugging Face hub, in the cache that its Python library uses (`blobs/`,
+//! `snapshots/`, `refs/`).
 //!
-//! The cache's layout is hf-hub's; how a file comes into it is [`transfer`]'s. Only what a model needs is fetched: configuration, tokenizer,
-//! chat template and safetensors. Knows nothing of what is in a model.
+//! The cache's layout is hf-hub's; [`transfer`] brings a file into it. Only the files of a model
+//! are fetched: configuration, tokenizer, chat template and safetensors. Knows nothing of a model's
+//! content.
 
 mod transfer;
-mod whole;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,20 +17,20 @@ use serde::Deserialize;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, StatusCode};
 
-use super::client::pause;
-use super::{RemoteError, Stopped};
-use whole::is_whole;
+use super::error::RemoteError;
+use super::stop::{Stopped, pause};
+use transfer::is_whole;
 
-/// No connection, answer or piece of a file takes longer.
+/// The time limit of a connection, an answer or a piece of a file.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Attempts without any progress, after the first.
 const RETRIES: usize = 5;
 /// The wait before the second attempt.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// No answer of the API is longer.
+/// The limit for the length of an API answer.
 const MOST_API_BYTES: u64 = 1 << 26;
 
-/// What belongs to a model besides its weights.
+/// The files of a model besides its weights.
 const FILES: [&str; 14] = [
     "config.json",
     "generation_config.json",
@@ -65,7 +66,7 @@ pub struct HubModel<'a> {
     pub revision: &'a str,
 }
 
-/// What was fetched before, to be used again whatever became of the branch.
+/// An earlier fetch. It is used again, wherever the branch points now.
 #[derive(Clone, Debug)]
 pub struct Pinned {
     /// The commit.
@@ -77,7 +78,7 @@ pub struct Pinned {
 /// A model in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The folder. It may hold more than `files`, which others have put there.
+    /// The folder. It may hold more than `files`, from other programs.
     pub folder: PathBuf,
     /// The commit.
     pub commit: String,
@@ -93,7 +94,7 @@ enum Trouble {
     Final(RemoteError),
 }
 
-/// What the API says of a repository at a revision.
+/// The API's description of a repository at a revision.
 #[derive(Deserialize)]
 struct Info {
     sha: String,
@@ -108,8 +109,9 @@ struct Sibling {
 }
 
 impl Hub {
-    /// The hub and cache that the environment names, as Python's huggingface_hub reads it: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME,
-    /// XDG_CACHE_HOME, HF_TOKEN, HF_TOKEN_PATH and the token's file, HF_HUB_OFFLINE.
+    /// The hub and cache that the environment names, as Python's huggingface_hub reads it:
+    /// HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, HF_TOKEN, HF_TOKEN_PATH and the token's
+    /// file, HF_HUB_OFFLINE.
     ///
     /// # Errors
     /// No folder for the cache can be told.
@@ -144,11 +146,12 @@ impl Hub {
         Self { agent: config.build().into(), cache, endpoint: endpoint.trim_end_matches('/').to_string(), token, offline }
     }
 
-    /// The model's files, from the cache where they are there, else from the hub; those of `pinned` if it is given. `observe` hears how many
-    /// bytes are there and how many there will be, as far as the hub says.
+    /// The model's files, from the cache where they are there, else from the hub; those of `pinned`
+    /// if it is given. `observe` receives the present and the total number of bytes, as far as the
+    /// hub gives them.
     ///
     /// # Errors
-    /// No such repository or revision, no access, no network, no model; each with what can be done about it.
+    /// No such repository or revision, no access, no network, no model; each with a remedy.
     pub fn fetch(
         &self,
         model: HubModel,
@@ -173,7 +176,8 @@ impl Hub {
             return Err(self.problem(model, "expected a model in Hugging Face's format, found a repository without config.json", true));
         }
         let total = wanted.iter().filter_map(|sibling| sibling.size).sum();
-        let (folder, mut before) = (self.snapshot(model, &info.sha), 0);
+        let folder = self.snapshot(model, &info.sha);
+        let mut before = 0;
         for sibling in &wanted {
             let mut each = |bytes: u64| observe(before + bytes, total);
             before += self.file(model, &info.sha, sibling, &folder, stopped, &mut each)?;
@@ -188,12 +192,13 @@ impl Hub {
         Ok(Snapshot { folder, commit: info.sha, files })
     }
 
-    /// The commit that the revision is at now, asked for once; `None` when offline or the hub does not say.
+    /// The current commit of the revision, asked for once; `None` when offline or without an answer
+    /// of the hub.
     pub fn commit(&self, model: HubModel, stopped: Stopped) -> Option<String> {
         if self.offline { None } else { self.info(model, model.revision, 0, stopped).ok().map(|info| info.sha) }
     }
 
-    /// What is in the cache, where the network must not be used.
+    /// The content of the cache, where the network must not be used.
     fn cached(&self, model: HubModel, pinned: Option<&Pinned>) -> Result<Snapshot, RemoteError> {
         let in_ref = || fs::read_to_string(self.folder(model).join("refs").join(model.revision)).ok().map(|text| text.trim().to_string());
         let commit = match pinned {
@@ -224,7 +229,7 @@ impl Hub {
         self.cache.model(model.repo.to_string()).pointer_path(commit)
     }
 
-    /// What the API says of the revision.
+    /// The API's description of the revision.
     fn info(&self, model: HubModel, revision: &str, retries: usize, stopped: Stopped) -> Result<Info, RemoteError> {
         let url = format!("{}/api/models/{}/revision/{}?blobs=true", self.endpoint, model.repo, revision.replace('/', "%2F"));
         let info: Info = self.persist(model, retries, stopped, &mut || {
@@ -240,7 +245,7 @@ impl Hub {
         Ok(info)
     }
 
-    /// Repeats what may succeed later, with longer and longer waits.
+    /// Repeats temporary failures, with growing waits.
     fn persist<T>(
         &self,
         model: HubModel,
@@ -267,7 +272,7 @@ impl Hub {
         }
     }
 
-    /// What a status means. The hub says in a header of its own what is not there.
+    /// The meaning of a status. A header of the hub names the missing thing.
     fn check_status(&self, model: HubModel, status: StatusCode, headers: &HeaderMap) -> Result<(), Trouble> {
         let code = headers.get("x-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
         let how = if self.token.is_some() { "the token that was found has none" } else { "there is no token; put one into HF_TOKEN" };
@@ -292,14 +297,15 @@ impl Hub {
     }
 }
 
-/// Whether a file of a repository is part of a model as it is loaded here and elsewhere from safetensors.
+/// Whether a file of a repository is part of a model as it is loaded here and elsewhere from
+/// safetensors.
 fn is_needed(name: &str) -> bool {
     let is_shard = name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors");
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c));
     plain && (FILES.contains(&name) || name == "model.safetensors" || is_shard)
 }
 
-/// Whether a file says what the model is; of an adapter, on which base.
+/// Whether a file describes the model; for an adapter, its base.
 fn is_config(name: &str) -> bool {
     matches!(name, "config.json" | "adapter_config.json")
 }

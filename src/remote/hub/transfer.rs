@@ -1,7 +1,8 @@
-//! How one file of a repository comes into the cache.
+//! The transfer of one file of a repository into the cache.
 //!
-//! Made here and not by hf-hub, because a transfer must have time limits, go on where it was cut, stop when asked to, and notice a file that is
-//! short.
+//! Made here and not by hf-hub, because a transfer must have time limits, continue where it was
+//! cut, stop on request, and notice a truncated file. Of a file's content it knows only the length
+//! in a safetensors header.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -11,24 +12,24 @@ use std::time::Duration;
 use hf_hub::Repo;
 use ureq::http::{HeaderMap, StatusCode, header};
 
-use super::super::client::pause;
-use super::super::{RemoteError, Stopped};
-use super::whole::is_whole;
+use super::super::error::RemoteError;
+use super::super::stop::{Stopped, pause};
 use super::{Hub, HubModel, RETRIES, Sibling, Trouble};
+use crate::model::has_whole_length;
 
-/// Bytes between two looks at whether to stop.
+/// Bytes between two checks for a stop.
 const PIECE_BYTES: usize = 1 << 18;
 /// Redirects within the hub itself, as of a renamed repository.
 const MOST_REDIRECTS: usize = 5;
 
-/// What the hub says of a file: the name of its blob, and its length.
+/// The hub's description of a file: the name of its blob, and its length.
 struct Blob {
     etag: String,
     size: Option<u64>,
 }
 
 impl Hub {
-    /// Has one file in the snapshot's folder; its length.
+    /// Ensures that one file is in the snapshot's folder; returns its length.
     pub(super) fn file(
         &self,
         model: HubModel,
@@ -38,7 +39,8 @@ impl Hub {
         stopped: Stopped,
         observe: &mut dyn FnMut(u64),
     ) -> Result<u64, RemoteError> {
-        let (name, pointer) = (&sibling.rfilename, folder.join(&sibling.rfilename));
+        let name = &sibling.rfilename;
+        let pointer = folder.join(&sibling.rfilename);
         let failed = |path: &Path, error: std::io::Error| self.problem(model, &format!("{}: {error}", path.display()), false);
         let length = |path: &Path| path.metadata().map(|metadata| metadata.len()).map_err(|error| failed(path, error));
         if is_whole(&pointer, name, sibling.size) {
@@ -57,7 +59,7 @@ impl Hub {
             self.download(model, &url, &partial, size, stopped, observe)?;
             if !is_whole(&partial, name, size) {
                 let found = length(&partial)?;
-                // What is wrong must not be gone on from.
+                // A wrong file must not be continued.
                 fs::remove_file(&partial).map_err(|error| failed(&partial, error))?;
                 let problem = format!("{name}: expected a whole file, found {found} bytes that are not one; run again to fetch it anew");
                 return Err(self.problem(model, &problem, false));
@@ -68,7 +70,7 @@ impl Hub {
         length(&path)
     }
 
-    /// Asks what a file is, without its content.
+    /// Asks for the description of a file, without its content.
     fn blob(&self, model: HubModel, url: &str) -> Result<Blob, Trouble> {
         let mut url = url.to_string();
         for _ in 0..=MOST_REDIRECTS {
@@ -80,7 +82,8 @@ impl Hub {
             let headers = response.headers();
             let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
             let etag = text("x-linked-etag").or_else(|| text("etag")).map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
-            // The hub's own redirects are relative; those with a host lead to where large files are, and come with their etag.
+            // The hub's own redirects are relative; those with a host lead to where large files
+            // are, and come with their etag.
             match text("location") {
                 Some(location) if response.status().is_redirection() && location.starts_with('/') => {
                     url = format!("{}{location}", self.endpoint);
@@ -91,7 +94,8 @@ impl Hub {
             if !response.status().is_redirection() {
                 self.check_status(model, response.status(), headers)?;
             }
-            let size = text("x-linked-size").or_else(|| text("content-length").filter(|_| response.status().is_success()));
+            let is_file = response.status().is_success();
+            let size = text("x-linked-size").or_else(|| if is_file { text("content-length") } else { None });
             let valid = |etag: &&str| !etag.is_empty() && etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
             let etag = etag.filter(valid).ok_or_else(|| Trouble::Again(format!("{url}: expected a file's etag, found none")))?;
             return Ok(Blob { etag: etag.to_string(), size: size.and_then(|size| size.parse().ok()) });
@@ -99,7 +103,8 @@ impl Hub {
         Err(Trouble::Final(self.problem(model, &format!("{url}: too many redirects"), false)))
     }
 
-    /// Fetches a file into `partial`, going on from what is there, until it is whole or attempts come to nothing.
+    /// Fetches a file into `partial`, continuing the bytes already there, until it is whole or the
+    /// attempts are used up.
     fn download(
         &self,
         model: HubModel,
@@ -150,7 +155,7 @@ impl Hub {
             file.set_len(0).map_err(failed)?;
             have = 0;
             if response.status() != StatusCode::OK {
-                // A range that cannot be had (416), or another one than was asked for: from the beginning then.
+                // No such range (416), or another one than asked for: begin again.
                 self.check_status(model, response.status(), response.headers())?;
                 return Err(Trouble::Again(format!("{url}: expected to go on, found status {}", response.status())));
             }
@@ -205,12 +210,19 @@ impl Hub {
     }
 }
 
+/// Whether the file `name` lies at `path` with its length: the known length, and of safetensors
+/// also the length in the header.
+pub(super) fn is_whole(path: &Path, name: &str, size: Option<u64>) -> bool {
+    let Ok(found) = path.metadata().map(|metadata| metadata.len()) else { return false };
+    size.is_none_or(|size| size == found) && (!name.ends_with(".safetensors") || has_whole_length(path).unwrap_or(false))
+}
+
 /// Where the bytes of a partial answer begin: `Content-Range: bytes 100-199/200`.
 fn starts_at(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
-/// Lets the snapshot's name stand for the blob, which lies two folders up and one down.
+/// Links the snapshot's name to the blob, two folders up and one down.
 fn point(pointer: &Path, blob: &Path, etag: &str) -> std::io::Result<()> {
     match fs::remove_file(pointer) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -220,6 +232,6 @@ fn point(pointer: &Path, blob: &Path, etag: &str) -> std::io::Result<()> {
     if std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), pointer).is_ok() {
         return Ok(());
     }
-    // Where there are no links that name a path: a second name, or else a copy.
+    // Where symbolic links are not possible: a hard link, or else a copy.
     fs::hard_link(blob, pointer).or_else(|_| fs::copy(blob, pointer).map(drop))
 }

@@ -3,17 +3,18 @@
 use super::tree::Tree;
 
 /// Crates forbidden in a module, as the table in `lib.rs` has it.
-const FORBIDDEN: [(&str, &[&str]); 15] = [
+const FORBIDDEN: [(&str, &[&str]); 16] = [
     ("cli", &["burn"]),
+    ("run", &["burn"]),
     ("report", &["burn", "datafusion"]),
-    ("import", &["burn"]),
+    ("import", &["burn", "datafusion"]),
     ("tracking", &["burn", "datafusion"]),
     ("sql", &["burn"]),
     ("generation", &["arrow", "datafusion"]),
     ("training", &["arrow", "datafusion"]),
-    ("compute", &["arrow", "datafusion"]),
     ("pipeline", &["arrow", "burn", "datafusion", "parquet"]),
-    ("store", &["burn"]),
+    ("store", &["burn", "datafusion"]),
+    ("compute", &["arrow", "datafusion"]),
     ("remote", &["arrow", "burn", "datafusion", "parquet"]),
     ("tables", &["burn", "datafusion", "parquet"]),
     ("dag", &["arrow", "burn", "datafusion"]),

@@ -33,6 +33,8 @@ fn problems(tree: &Tree, floors: &[(&str, u8)]) -> Vec<String> {
     let floors: BTreeMap<&str, u8> = floors.iter().copied().collect();
     let mut found: Vec<String> =
         tree.top_modules().into_iter().filter(|top| !floors.contains_key(top)).map(|top| format!("{top} has no floor")).collect();
+    let unused = floors.keys().filter(|name| !tree.scopes.contains_key(&vec![(**name).to_owned()]));
+    found.extend(unused.map(|name| format!("{name} has a floor, but no file")));
     for (module, scope) in &tree.scopes {
         let Some((own, &floor)) = module.first().and_then(|top| floors.get_key_value(top.as_str())) else { continue };
         let written = scope.imports.iter().map(|import| &import.path).chain(&scope.paths);
@@ -97,6 +99,7 @@ fn planted_imports_upwards_are_found() {
     assert!(documentation_problems(&tree, &floors).is_empty());
     super::assert_one(&documentation_problems(&tree, &[("high", 2), ("low", 0), ("side", 0)]), "high");
     super::assert_one(&problems(&tree, &floors[..2]), "side has no floor");
+    super::assert_one(&problems(&tree, &[&floors[..], &[("gone", 0)]].concat()), "gone has a floor, but no file");
     let violations = ["use crate::high::x;", "use crate::{high::x};", "use super::super::{side::x};", "fn f() { crate::side::g() }"];
     for violation in violations {
         let tree = super::planted::with(&clean, "low/part.rs", &format!("//! .\n{violation}"));
