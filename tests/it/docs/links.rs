@@ -33,7 +33,8 @@ pub fn faults(root: &Path, page: &Page) -> Vec<String> {
 
 /// The targets of links and images, in Markdown and in HTML.
 fn targets(text: &str) -> Vec<&str> {
-    let between = |start: &'static str, end: char| text.split(start).skip(1).filter_map(move |rest| rest.split_once(end).map(|(target, _)| target));
+    let between =
+        |start: &'static str, end: char| text.split(start).skip(1).filter_map(move |rest| rest.split_once(end).map(|(target, _)| target));
     let found = between("](", ')').chain(between(" src=\"", '"')).chain(between(" srcset=\"", '"')).chain(between(" href=\"", '"'));
     found.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
 }

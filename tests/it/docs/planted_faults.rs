@@ -61,7 +61,9 @@ fn an_invalid_pipeline_file_is_found() {
     let text = std::fs::read_to_string(repository().join("pipelines/quickstart.yaml")).unwrap();
     assert_eq!(pipeline_fault("quickstart", &text), None);
     assert!(pipeline_fault("quickstart", &text.replace("seed:", "sed:")).is_some_and(|fault| fault.contains("sed")));
-    assert!(pipeline_fault("quickstart", &text.replace("train.parquet", "none.parquet")).is_some_and(|fault| fault.contains("none.parquet")));
+    assert!(
+        pipeline_fault("quickstart", &text.replace("train.parquet", "none.parquet")).is_some_and(|fault| fault.contains("none.parquet"))
+    );
 }
 
 #[test]

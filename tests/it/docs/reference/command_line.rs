@@ -104,7 +104,8 @@ fn description(argument: &Arg) -> String {
     let mut text = meaning(argument.get_long_help().or(argument.get_help()));
     if argument.get_action().takes_values() {
         let values = argument.get_possible_values();
-        let values: Vec<String> = values.iter().filter(|value| !value.is_hide_set()).map(|value| format!("`{}`", value.get_name())).collect();
+        let values: Vec<String> =
+            values.iter().filter(|value| !value.is_hide_set()).map(|value| format!("`{}`", value.get_name())).collect();
         if !values.is_empty() {
             write!(text, " One of {}.", values.join(", ")).unwrap();
         }

@@ -185,7 +185,8 @@ fn properties(schema: &Value) -> Option<&Map<String, Value>> {
 
 /// Whether a definition has keys, or words with meanings.
 fn has_section(schema: &Value) -> bool {
-    let has_meanings = alternatives(schema).iter().any(|alternative| properties(alternative).is_some() || alternative.get("const").is_some());
+    let has_meanings =
+        alternatives(schema).iter().any(|alternative| properties(alternative).is_some() || alternative.get("const").is_some());
     properties(schema).is_some() || has_meanings
 }
 
