@@ -37,7 +37,7 @@ pub fn faults(page: &Page) -> Vec<String> {
 fn words(command: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
-    let mut quote = None;
+    let mut quote: Option<char> = None;
     for c in command.chars() {
         match quote {
             Some(open) if c == open => quote = None,

@@ -28,7 +28,7 @@ fn unknown_keys(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<St
                 return vec![format!("{at}: expected no list")];
             }
             let of_one = |item: &Value, value: &Value| unknown_keys(root, item, value, at);
-            let best = |value: &Value| items.iter().map(|item| of_one(item, value)).min_by_key(Vec::len).unwrap_or_default();
+            let best = |value: &Value| items.iter().copied().map(|item| of_one(item, value)).min_by_key(Vec::len).unwrap_or_default();
             values.iter().flat_map(best).collect()
         }
         _ => Vec::new(),

@@ -23,8 +23,13 @@ pub fn faults(root: &Path, page: &Page) -> Vec<String> {
         }
     }
     for code in parts.iter().skip(1).step_by(2) {
-        let is_path = FOLDERS.iter().any(|folder| code.starts_with(folder)) && !code.contains(|c: char| " <*{…".contains(c));
-        if is_path && !root.join(code).exists() {
+        let is_plain = !code.contains(|c: char| " <*{…".contains(c));
+        let is_from_root = FOLDERS.iter().any(|folder| code.starts_with(folder));
+        // A page about tests or code leaves out their folder.
+        let is_code = code.contains('/') && code.ends_with(".rs");
+        let exists =
+            root.join(code).exists() || (is_code && ["src", "tests/it"].iter().any(|folder| root.join(folder).join(code).exists()));
+        if is_plain && (is_from_root || is_code) && !exists {
             faults.push(format!("{}: {code} does not exist", page.path));
         }
     }

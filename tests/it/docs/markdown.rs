@@ -51,14 +51,14 @@ pub fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
     for (index, line) in text.lines().enumerate() {
-        match (line.strip_prefix("```"), &mut open) {
-            (Some(kind), None) => open = Some(Block { kind: kind.trim().to_string(), line: index + 1, text: String::new() }),
-            (Some(_), Some(_)) => blocks.extend(open.take()),
-            (None, Some(block)) => {
-                block.text += line;
-                block.text.push('\n');
+        if let Some(kind) = line.strip_prefix("```") {
+            match open.take() {
+                Some(block) => blocks.push(block),
+                None => open = Some(Block { kind: kind.trim().to_string(), line: index + 1, text: String::new() }),
             }
-            (None, None) => {}
+        } else if let Some(block) = &mut open {
+            block.text += line;
+            block.text.push('\n');
         }
     }
     assert!(open.is_none(), "a fenced block has no end");

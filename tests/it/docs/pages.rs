@@ -1,7 +1,5 @@
 //! Every page: links, pipeline files, commands, queries, and the limits of the README.
 
-use std::path::Path;
-
 use optune::pipeline::Pipeline;
 
 use super::markdown::{Page, blocks, pages, repository};
@@ -34,7 +32,7 @@ fn shown_pipeline_files_are_valid() {
     for page in pages() {
         for block in blocks(&page.text) {
             let name = format!("{}:{}", page.path, block.line);
-            let found = match block.kind.as_str() {
+            let found: Vec<String> = match block.kind.as_str() {
                 "yaml" => pipeline_fault(&name, &block.text).into_iter().collect(),
                 "yaml fragment" => fragments::faults(&block.text),
                 _ => continue,
@@ -84,6 +82,6 @@ pub fn query_fault(workspace: &Workspace, name: &str, query: &str) -> Option<Str
 
 #[test]
 fn the_readme_is_short() {
-    let text = std::fs::read_to_string(repository().join(Path::new("README.md"))).unwrap();
+    let text = std::fs::read_to_string(repository().join("README.md")).unwrap();
     assert_none(&readme::faults(&text));
 }

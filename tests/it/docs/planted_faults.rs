@@ -31,6 +31,7 @@ fn a_broken_link_is_found() {
     assert_one(&links_of("[a](../../README.md#none)"), "no heading #none");
     assert_one(&links_of("# One\n\n[a](#two)"), "no heading #two");
     assert_one(&links_of("`src/none.rs` and `src/lib.rs`"), "src/none.rs does not exist");
+    assert_one(&links_of("`durability/none.rs` and `durability/kills.rs`"), "durability/none.rs does not exist");
 }
 
 #[test]

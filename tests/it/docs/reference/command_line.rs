@@ -88,7 +88,8 @@ fn form(argument: &Arg) -> String {
         Some(names) if argument.get_action().takes_values() => names.iter().map(ToString::to_string).collect(),
         _ => Vec::new(),
     };
-    let values = values.join(" ");
+    let is_several = argument.get_num_args().is_some_and(|count| count.max_values() > 1);
+    let values = values.join(" ") + if is_several { "..." } else { "" };
     let is_optional = argument.get_num_args().is_some_and(|count| count.min_values() == 0 && count.takes_values());
     match argument.get_long() {
         Some(long) if values.is_empty() => format!("--{long}"),

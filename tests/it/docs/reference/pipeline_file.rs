@@ -14,7 +14,7 @@ All keys of the pipeline file, with types, defaults and ranges. `optune schema` 
 completion and checks in editors. [Operators](operators.md) describes the nodes, and
 [the quickstart](../guide/quickstart.md) shows a whole file.
 
-`${param}` may stand in place of any value. An unknown key is an error.
+`${param}` may stand in place of a number, a word or a text. An unknown key is an error.
 
 This page is made from the code by a test.
 ";
@@ -47,11 +47,12 @@ impl<'a> Schemas<'a> {
 
     /// The definitions with a section of their own, in the order of their first use.
     fn collect(&self, schema: &Value, names: &mut Vec<String>) {
-        if let Some(name) = reference(schema) {
-            if has_section(self.definition(&name)) && !names.contains(&name) {
-                names.push(name.clone());
-                self.collect(self.definition(&name), names);
-            }
+        if let Some(name) = reference(schema)
+            && has_section(self.definition(&name))
+            && !names.contains(&name)
+        {
+            names.push(name.clone());
+            self.collect(self.definition(&name), names);
         }
         match schema {
             Value::Object(entries) => entries.iter().filter(|(key, _)| *key != "$defs").for_each(|(_, inner)| self.collect(inner, names)),
@@ -96,7 +97,7 @@ impl<'a> Schemas<'a> {
     fn alternative_meaning(&self, alternative: &Value) -> String {
         let mut text = self.meaning(alternative);
         let Some(outer) = properties(alternative) else { return text };
-        let single = outer.values().next().filter(|_| outer.len() == 1);
+        let single = if outer.len() == 1 { outer.values().next() } else { None };
         let inner = single.map(|single| reference(single).map_or(single, |name| self.definition(&name)));
         let (schema, keys) = match inner.and_then(|inner| properties(inner).map(|keys| (inner, keys))) {
             Some((schema, keys)) => (schema, keys),
@@ -141,11 +142,11 @@ impl<'a> Schemas<'a> {
             alternatives.into_iter().map(|alternative| self.kind(alternative)).collect()
         };
         let mut distinct: Vec<String> = Vec::new();
-        kinds.into_iter().filter(|kind| !kind.is_empty()).for_each(|kind| {
-            if !distinct.contains(&kind) {
+        for kind in kinds {
+            if !kind.is_empty() && !distinct.contains(&kind) {
                 distinct.push(kind);
             }
-        });
+        }
         if distinct.is_empty() { "any value".to_string() } else { distinct.join(" or ") + &range(schema) }
     }
 
@@ -192,7 +193,7 @@ fn has_section(schema: &Value) -> bool {
 
 /// The alternatives of a schema, without `null` and the form of a param.
 fn alternatives(schema: &Value) -> Vec<&Value> {
-    let listed = ["oneOf", "anyOf"].into_iter().filter_map(|key| schema.get(key).and_then(Value::as_array)).flatten();
+    let listed = ["oneOf", "anyOf"].into_iter().filter_map(move |key| schema.get(key).and_then(Value::as_array)).flatten();
     listed.filter(|form| !is_param(form) && form.get("type").is_none_or(|kind| kind != "null")).collect()
 }
 
