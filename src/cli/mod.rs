@@ -70,6 +70,12 @@ enum Command {
     Man(help::Man),
 }
 
+/// The definition of all commands and their arguments, for completions, manual pages and the
+/// documentation.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs the command in the process's arguments.
 pub fn main() -> ExitCode {
     catch_panic::silence_caught_panics();
@@ -86,8 +92,8 @@ pub fn main() -> ExitCode {
         Command::Clean(command) => command.execute(&runs),
         Command::Schema => schema(),
         Command::Doctor(command) => command.execute(&runs),
-        Command::Completions(command) => command.execute(Arguments::command()),
-        Command::Man(command) => command.execute(Arguments::command()),
+        Command::Completions(command) => command.execute(self::command()),
+        Command::Man(command) => command.execute(self::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

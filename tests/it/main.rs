@@ -5,6 +5,7 @@
 
 mod cli;
 mod data;
+mod docs;
 mod durability;
 mod fixtures;
 mod generation;
