@@ -93,7 +93,7 @@ fn problems(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<String> {
 
 #[test]
 fn no_file_uses_itself_through_others() {
-    super::assert_tidy(&problems(&super::library(), &ALLOWED));
+    super::assert_tidy(&problems(super::library(), &ALLOWED));
 }
 
 #[test]

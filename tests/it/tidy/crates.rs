@@ -39,7 +39,7 @@ fn problems(tree: &Tree, forbidden: &[(&str, &[&str])]) -> Vec<String> {
 
 #[test]
 fn modules_name_only_the_crates_they_may() {
-    super::assert_tidy(&problems(&super::library(), &FORBIDDEN));
+    super::assert_tidy(&problems(super::library(), &FORBIDDEN));
 }
 
 #[test]

@@ -18,13 +18,13 @@ fn lengths(tree: &Tree) -> Vec<String> {
 
 #[test]
 fn every_file_says_what_it_is() {
-    super::assert_tidy(&openings(&super::library()));
+    super::assert_tidy(&openings(super::library()));
     super::assert_tidy(&openings(&tests()));
 }
 
 #[test]
 fn no_file_is_long() {
-    super::assert_tidy(&lengths(&super::library()));
+    super::assert_tidy(&lengths(super::library()));
     super::assert_tidy(&lengths(&tests()));
 }
 

@@ -75,12 +75,12 @@ fn documentation_problems(tree: &Tree, floors: &[(&str, u8)]) -> Vec<String> {
 
 #[test]
 fn imports_go_down() {
-    super::assert_tidy(&problems(&super::library(), &FLOORS));
+    super::assert_tidy(&problems(super::library(), &FLOORS));
 }
 
 #[test]
 fn the_table_of_the_documentation_is_the_table_here() {
-    super::assert_tidy(&documentation_problems(&super::library(), &FLOORS));
+    super::assert_tidy(&documentation_problems(super::library(), &FLOORS));
 }
 
 #[test]

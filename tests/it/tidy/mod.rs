@@ -15,11 +15,14 @@ mod tokens;
 mod tree;
 mod uses;
 
+use std::sync::LazyLock;
+
 use tree::Tree;
 
 /// The tree of the library.
-fn library() -> Tree {
-    Tree::read(&repository().join("src"))
+fn library() -> &'static Tree {
+    static LIBRARY: LazyLock<Tree> = LazyLock::new(|| Tree::read(&repository().join("src")));
+    &LIBRARY
 }
 
 fn repository() -> &'static std::path::Path {

@@ -36,7 +36,7 @@ fn operator(module: &[String]) -> Option<&str> {
 
 #[test]
 fn operators_do_not_know_each_other() {
-    super::assert_tidy(&problems(&super::library(), &ALLOWED));
+    super::assert_tidy(&problems(super::library(), &ALLOWED));
 }
 
 #[test]
