@@ -48,8 +48,9 @@
 //!
 //! - Same fingerprint, same bytes. Randomness depends on (seed, iteration, prompt_id,
 //!   response_index), never on the order of calls. On the CPU no result depends on batches, threads
-//!   or vector widths. On a GPU no response depends on the others if the model's sizes are multiples
-//!   of 16. Work in burn is always done in the same batches. Queries run in one partition.
+//!   or vector widths. On a GPU no response depends on the others if the model's sizes are
+//!   multiples of 16. Work in burn is always done in the same batches. Queries run in one
+//!   partition.
 //! - A memoized reference logprob equals the computed one to the last bit (on the CPU). It depends
 //!   on the weights and the token ids, never on its batch.
 //! - Committed outputs are never computed again and never half-written. Parts are renamed to their

@@ -1,4 +1,5 @@
-//! Token ids of many rows in one shared buffer on the host, as an Arrow list column of Int32 has them.
+//! Token ids of many rows in one shared buffer on the host, laid out as an Arrow list column of
+//! Int32.
 //!
 //! Clones and selections share the memory. Knows nothing of tables, tensors or padding.
 
@@ -112,7 +113,8 @@ impl TokenLists {
         self.bounds.iter().map(|(start, end)| end - start)
     }
 
-    /// The ids of all rows, one row after the other, and the length of each: in the same memory where the rows lie so, else in a copy.
+    /// The ids of all rows, one row after the other, and the length of each. Rows in this order
+    /// share their memory; others are copied.
     pub fn into_parts(self) -> (ScalarBuffer<i32>, Vec<usize>) {
         let lengths = self.lengths().collect();
         let start = self.bounds.first().map_or(0, |(start, _)| *start);

@@ -32,6 +32,7 @@ pub enum Gradients {
 pub struct Gradient(Form);
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each parameter, and all are of one variant")]
 enum Form {
     Tensor { gradient: Tensor<1>, factor: f64, operations: &'static dyn TensorOperations },
     Buffer(Buffer),

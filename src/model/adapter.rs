@@ -87,9 +87,10 @@ impl AdapterConfig {
     fn from_settings(settings: &Map<String, Value>) -> Result<Self, String> {
         let get = |key: &str| settings.get(key).unwrap_or(&Value::Null);
         let number = |key: &str| get(key).as_f64().ok_or_else(|| format!("{key} is {}, expected a number", get(key)));
-        let expect = |key: &str, accepted: &[Value]| match accepted.contains(get(key)) {
-            true => Ok(()),
-            false => {
+        let expect = |key: &str, accepted: &[Value]| {
+            if accepted.contains(get(key)) {
+                Ok(())
+            } else {
                 let accepted: Vec<String> = accepted.iter().filter(|value| !value.is_null()).map(Value::to_string).collect();
                 Err(format!("{key} is {}; supported: {}", get(key), accepted.join(", ")))
             }

@@ -1,32 +1,12 @@
-//! Prompts and conversations, and their token ids: of a prompt, of a prompt with a response, of a
-//! whole conversation.
+//! Token ids: of a prompt, of a prompt with a response, of a whole conversation.
 //!
 //! The only decision on special tokens: for plain text the tokenizer writes them, for messages the
 //! chat template, never both.
 
 use chrono::NaiveDate;
-use serde::{Deserialize, Serialize};
 
 use super::tokenizer::ending;
-use super::{ChatTemplate, Checkpoint, EncodedPair, ModelError, SpecialTokens};
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// The speaker: `system`, `user` or `assistant`.
-    pub role: String,
-    /// The text.
-    pub content: String,
-}
-
-/// The content of a prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PromptContent {
-    /// Plain text, given to the model as it is.
-    Text(String),
-    /// A conversation, for the model's chat template.
-    Messages(Vec<Message>),
-}
+use super::{ChatTemplate, Checkpoint, EncodedPair, Message, ModelError, PromptContent, SpecialTokens};
 
 impl Checkpoint {
     /// The same checkpoint for a run of this date. Its chat template writes it as today's.

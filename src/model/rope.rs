@@ -31,21 +31,21 @@ pub struct Llama3Scaling {
 impl Rope {
     /// Checks the range of every number.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let positive = |name: &str, value: f64| match value.is_finite() && value > 0.0 {
-            true => Ok(()),
-            false => Err(format!("{name} is {value}, expected a positive number")),
+        let positive = |name: &str, value: f64| {
+            if value.is_finite() && value > 0.0 { Ok(()) } else { Err(format!("{name} is {value}, expected a positive number")) }
         };
         positive("rope_theta", self.theta)?;
         let Some(scaling) = &self.scaling else { return Ok(()) };
         positive("factor", scaling.factor)?;
         positive("low_freq_factor", scaling.low_freq_factor)?;
         positive("original_max_position_embeddings", scaling.original_max_position_embeddings)?;
-        match scaling.high_freq_factor > scaling.low_freq_factor && scaling.high_freq_factor.is_finite() {
-            true => Ok(()),
-            false => Err(format!(
+        if scaling.high_freq_factor > scaling.low_freq_factor && scaling.high_freq_factor.is_finite() {
+            Ok(())
+        } else {
+            Err(format!(
                 "high_freq_factor is {}, expected more than low_freq_factor ({})",
                 scaling.high_freq_factor, scaling.low_freq_factor
-            )),
+            ))
         }
     }
 

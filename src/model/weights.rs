@@ -227,12 +227,13 @@ impl Weights {
             equal = left[..count] == right[..count];
             compared += count;
         }
-        match equal {
-            true => Ok(()),
-            false => Err(ModelError::invalid(
+        if equal {
+            Ok(())
+        } else {
+            Err(ModelError::invalid(
                 &tied.file,
                 format!("{LM_HEAD} differs from {embedding}, but config.json ties them; set tie_word_embeddings to false if it is meant"),
-            )),
+            ))
         }
     }
 
@@ -263,12 +264,10 @@ fn lie_end_to_end(mut spans: Vec<((u64, u64), String)>, bytes: u64) -> Result<()
         }
         before = (end, name);
     }
-    match before.0 == bytes {
-        true => Ok(()),
-        false => Err(format!(
-            "expected {bytes} bytes of values behind the header, found tensors of {}; the file is cut short or is none",
-            before.0
-        )),
+    if before.0 == bytes {
+        Ok(())
+    } else {
+        Err(format!("expected {bytes} bytes of values behind the header, found tensors of {}; the file is cut short or is none", before.0))
     }
 }
 

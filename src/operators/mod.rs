@@ -49,60 +49,12 @@ mod sql;
 // Shared by all operators.
 pub mod support;
 
-pub use support::{Context, DatasetFormats, OperatorError, Progress, Silent, check, device_choice, recipe, training_recipe};
+pub use support::{
+    Context, DatasetFormats, OperatorError, Progress, Silent, Summary, check, device_choice, lane, recipe, training_recipe, version,
+};
 
-use crate::dag::schedule::Lane;
 use crate::import::{Preference, Prompt};
-use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::spec::operator::Operator;
-use support::reward_tree;
-
-/// The result of a finished operator, for people.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// A few words.
-    pub text: String,
-    /// Tokens generated or trained on by this call; 0 for relational operators.
-    pub tokens: u64,
-}
-
-impl Summary {
-    fn new(text: String) -> Self {
-        Self { text, tokens: 0 }
-    }
-}
-
-/// The operator's version, part of every fingerprint: raised when its output changes for the same
-/// inputs and settings.
-pub fn version(operator: &Operator) -> u32 {
-    match operator {
-        Operator::Generate(_) | Operator::Reference => 4,
-        Operator::Score(_)
-        | Operator::Train(_)
-        | Operator::Evaluate(_)
-        | Operator::Sft(_)
-        | Operator::RewardModel(_)
-        | Operator::Rank(_) => 3,
-        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => 1,
-    }
-}
-
-/// The lane of the schedule for a task of the graph.
-pub fn lane(graph: &Graph, task: &Task) -> Lane {
-    match &task.operator {
-        Operator::Generate(settings) if settings.engine.is_some() => Lane::Server,
-        Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Lane::Device,
-        Operator::RewardModel(_) | Operator::Rank(_) => Lane::Device,
-        Operator::Score(_) => match reward_tree::resolve(graph, task) {
-            Ok(reward) if reward.has_model() => Lane::Device,
-            Ok(reward) if reward.is_relational() => Lane::Relational,
-            Ok(_) => Lane::Server,
-            // The task resolves its reward too, and reports this error.
-            Err(_) => Lane::Relational,
-        },
-        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Lane::Relational,
-    }
-}
 
 /// Runs the task of `context` to its end, from where an earlier run left it.
 ///

@@ -6,7 +6,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
-use super::support::lora::TrainableModel;
+use super::support::trainable_model::TrainableModel;
 use super::support::training_job::{Examples, TrainingJob};
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::model::Checkpoint;

@@ -2,8 +2,8 @@
 //!
 //! The loop is in [`super::support::training_job`], the loss and the step in `training`.
 
-use super::support::lora::TrainableModel;
 use super::support::pair_tokens::PairTokens;
+use super::support::trainable_model::TrainableModel;
 use super::support::training_job::{Examples, TrainingJob};
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;

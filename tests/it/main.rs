@@ -1,14 +1,17 @@
 //! All integration tests, in one program: linking costs more than compiling.
 
+// A test stops at the first surprise, and its names are its documentation.
+#![allow(clippy::unwrap_used, missing_docs)]
+
 mod cli;
 mod data;
 mod docs;
 mod durability;
 mod fixtures;
-mod floors;
 mod generation;
 mod hostile;
 mod interop;
 mod model;
 mod pipeline;
+mod tidy;
 mod training;

@@ -6,20 +6,18 @@
 
 mod local;
 pub(super) mod server;
+mod tokens;
 
 use std::collections::HashSet;
 
-use arrow::array::{Array, Int32Array, RecordBatch, StringArray};
+use arrow::array::{Array, StringArray};
 
 use super::{Context, OperatorError, Prompt, Summary};
-use crate::model::{Checkpoint, Tokenizer};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::generate::Generate;
 use crate::store::TableWriter;
-use crate::tables::{self, responses, selection};
-
-/// This module in internal errors.
-const PLACE: &str = "operators::generate";
+use crate::tables::{self, selection};
+use tokens::{prompt_ids, response_text, response_tokens};
 
 /// Samples responses to the selected prompts, or to all prompts without a selection.
 pub(super) fn run(context: &Context, settings: &Generate) -> Result<Summary, OperatorError> {
@@ -89,35 +87,4 @@ fn first_failure(writer: &TableWriter) -> Result<Option<(String, String)>, Opera
         }
     }
     Ok(None)
-}
-
-/// Response tokens in a batch of responses, without the prompts'.
-fn response_tokens(batch: &RecordBatch) -> Result<u64, OperatorError> {
-    let ids = responses::token_ids(batch)?;
-    let prompt_counts: &Int32Array = tables::column(batch, "prompt_token_count")?;
-    let all: i64 = (0..batch.num_rows()).map(|row| i64::from(ids.value_length(row) - prompt_counts.value(row))).sum();
-    u64::try_from(all).map_err(|_| OperatorError::internal(PLACE, format!("{all} response tokens in a part")))
-}
-
-/// The prompt's ids, or the reason for no answer.
-fn prompt_ids(checkpoint: &Checkpoint, prompt: &Prompt, settings: &Generate) -> Result<Vec<i32>, String> {
-    let ids = checkpoint.encode_prompt(&prompt.content).map_err(|error| error.to_string())?;
-    let limit = (settings.max_prompt_tokens as usize).min(checkpoint.config.max_position_embeddings.saturating_sub(1));
-    if ids.len() > limit {
-        return Err(format!("expected a prompt of at most {limit} tokens, found {}", ids.len()));
-    }
-    Ok(ids)
-}
-
-/// A response as text: the rest behind the prompt when both are decoded together, special tokens
-/// left out.
-fn response_text(tokenizer: &Tokenizer, prompt: &[i32], response: &[i32]) -> Result<String, OperatorError> {
-    // Decoders treat a text's first token differently (a leading space is dropped), so a response
-    // is not decoded alone.
-    let both = tokenizer.decode(&[prompt, response].concat())?;
-    let before = tokenizer.decode(prompt)?;
-    match both.strip_prefix(&before) {
-        Some(text) => Ok(text.to_string()),
-        None => Ok(tokenizer.decode(response)?),
-    }
 }

@@ -6,6 +6,7 @@
 
 mod model;
 mod query;
+mod response;
 mod score_error;
 mod server;
 
@@ -16,13 +17,13 @@ pub use server::client;
 
 use super::support::reward_tree;
 use super::{Context, OperatorError, Summary};
-use crate::model::PromptContent;
 use crate::pipeline::graph::{Component, Reward};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::score as spec;
 use crate::store::TableWriter;
 use crate::tables::{TableKind, responses, rewards};
+use response::{ResponseToScore, Score, Scores, ScoringPrompt};
 use score_error::{ScoreError, is_not_finite};
 
 /// Name of this module in internal errors.
@@ -76,12 +77,6 @@ fn fingerprint(context: &Context) -> Result<String, OperatorError> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// A prompt for models and servers.
-struct ScoringPrompt {
-    content: PromptContent,
-    reference_answer: Option<String>,
-}
-
 /// The prompts in the slot `prompts`, by id.
 fn scoring_prompts(context: &Context) -> Result<HashMap<String, ScoringPrompt>, OperatorError> {
     let prompts = context.prompts(Slot::Prompts)?;
@@ -98,44 +93,6 @@ fn scoring_prompts(context: &Context) -> Result<HashMap<String, ScoringPrompt>, 
     };
     Ok(prompts.iter().zip(answers).map(scoring_prompt).collect())
 }
-
-/// A response without an error.
-struct ResponseToScore<'a> {
-    row: &'a responses::Row,
-    /// Its prompt. `None` if all scorers are queries: they join the prompts themselves.
-    prompt: Option<&'a ScoringPrompt>,
-}
-
-impl ResponseToScore<'_> {
-    /// The key of the response, for errors.
-    fn description(&self) -> String {
-        format!("prompt_id {}, response_index {}", self.row.prompt_id, self.row.response_index)
-    }
-
-    fn prompt(&self) -> Result<&ScoringPrompt, OperatorError> {
-        self.prompt.ok_or_else(|| {
-            OperatorError::Input(format!("expected the prompt of {}, found none in the table of prompts", self.description()))
-        })
-    }
-}
-
-/// The reward of a response.
-#[derive(Clone, Debug, Default)]
-struct Score {
-    reward: f64,
-    /// The parts of the reward, by name.
-    components: BTreeMap<String, f64>,
-}
-
-impl Score {
-    /// A reward without components. It must be finite; `scorer` is for errors.
-    fn plain(scorer: &str, reward: f64) -> Result<Self, ScoreError> {
-        if reward.is_finite() { Ok(Self { reward, components: BTreeMap::new() }) } else { Err(ScoreError::not_finite(scorer, reward)) }
-    }
-}
-
-/// The score or the error of each response.
-type Scores = Vec<Result<Score, ScoreError>>;
 
 /// A reward, ready to score.
 enum Scorer<'a> {

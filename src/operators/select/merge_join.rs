@@ -10,8 +10,9 @@ use std::sync::mpsc::sync_channel;
 use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int8Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use super::queries::text_column;
+use super::quota::{Quota, SelectedRanks};
 use super::strategies::{RankedPrompt, strategy};
-use super::{Quota, SelectedRanks, text_column};
 use crate::operators::OperatorError;
 use crate::operators::support::rng;
 use crate::operators::support::running_spread::{RunningSpread, Spread};

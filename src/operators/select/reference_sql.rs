@@ -3,8 +3,9 @@
 //! `merge_join` computes the same rows; tests compare both to the last bit. Knows the formulas of
 //! the strategies as SQL expressions.
 
+use super::queries::{EVERY_PROMPT, text_column};
+use super::quota::{Quota, ratio};
 use super::strategies::{DRAW_COUNT, LEAST_RELATIVE_SPREAD, Z_SCORE_SCALE, strategy};
-use super::{EVERY_PROMPT, Quota, ratio, text_column};
 use crate::pipeline::spec::select::{RankBy, Select, Strategy};
 
 /// The selection as SQL over `prompts(prompt_id, draw)` and, after the first iteration, over `pool`

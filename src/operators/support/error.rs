@@ -41,7 +41,12 @@ pub enum OperatorError {
     Failed(String),
     /// An impossible state. The text names the place.
     #[error("internal error in {place}: {problem}; this is a bug in optune, please report it")]
-    Internal { place: &'static str, problem: String },
+    Internal {
+        /// The module.
+        place: &'static str,
+        /// The state found.
+        problem: String,
+    },
     /// An error of one of several things, named first.
     #[error("{of}: {error}")]
     Of {

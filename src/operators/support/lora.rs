@@ -1,15 +1,12 @@
-//! Adapters: their bases by lineage, their checks before a run, their loading and saving.
+//! Adapters: their bases by lineage, and their checks before a run.
 //!
 //! A task with `lora` makes an adapter and no model of its own. The base is the model before the
 //! training. Where this is an adapter too, the training goes on with it, and the base is its base.
 //! So a base never has more than one adapter on it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use burn::tensor::Device;
-
-use super::{Context, OperatorError};
-use crate::compute::CausalLm;
+use super::OperatorError;
 use crate::model::{self, AdapterConfig, Checkpoint};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::slot::Slot;
@@ -122,7 +119,8 @@ fn architecture(graph: &Graph, mut input: Input) -> Result<Option<Checkpoint>, O
     }
 }
 
-fn config(lora: &Lora, checkpoint: &Checkpoint) -> AdapterConfig {
+/// The adapter of a checkpoint with these settings.
+pub(super) fn config(lora: &Lora, checkpoint: &Checkpoint) -> AdapterConfig {
     let targets = match &lora.targets {
         Targets::AllLinear => checkpoint.projections(),
         Targets::Named(named) => named.iter().map(|target| target.name().to_string()).collect(),
@@ -133,37 +131,4 @@ fn config(lora: &Lora, checkpoint: &Checkpoint) -> AdapterConfig {
 /// The number of parameters of an adapter on the checkpoint.
 pub(in crate::operators) fn parameter_count(lora: &Lora, checkpoint: &Checkpoint) -> usize {
     checkpoint.adapter_parameter_count(&config(lora, checkpoint))
-}
-
-/// A model to be trained by a task: the weights of a checkpoint, or an adapter on them.
-pub(in crate::operators) struct TrainableModel<'a> {
-    checkpoint: &'a Checkpoint,
-    adapter: Option<AdapterConfig>,
-    seed: u64,
-}
-
-impl<'a> TrainableModel<'a> {
-    /// The model of this task, from `checkpoint`.
-    pub(in crate::operators) fn new(context: &Context, checkpoint: &'a Checkpoint) -> Self {
-        let adapter = context.task.operator.lora().map(|lora| config(lora, checkpoint));
-        Self { checkpoint, adapter, seed: context.seed().number("lora", "", 0) }
-    }
-
-    /// The model to train: the checkpoint's weights with its adapter merged in, or the adapter on
-    /// the frozen base.
-    pub(in crate::operators) fn load(&self, device: &Device) -> Result<CausalLm, OperatorError> {
-        Ok(match &self.adapter {
-            Some(config) => self.checkpoint.load_adapted(device, config, self.seed)?,
-            None => self.checkpoint.load(device)?,
-        })
-    }
-
-    /// Writes the trained weights or the adapter.
-    pub(in crate::operators) fn save(&self, folder: &Path, model: &CausalLm) -> Result<(), OperatorError> {
-        let saved = match &self.adapter {
-            Some(config) => self.checkpoint.save_adapter(folder, config, model),
-            None => self.checkpoint.save(folder, model),
-        };
-        Ok(saved?)
-    }
 }

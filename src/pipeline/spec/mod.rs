@@ -16,6 +16,7 @@ pub mod non_finite;
 pub mod operator;
 pub mod optimizer;
 pub mod pair;
+mod param;
 pub mod query;
 pub mod rank;
 pub mod resources;
@@ -27,13 +28,13 @@ pub mod sql;
 pub mod tracking;
 pub mod train;
 
-use std::fmt;
-
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::position::{At, Name};
+pub use param::Param;
+
 use input::Input;
 use matrix::Matrix;
 use operator::Node;
@@ -92,30 +93,4 @@ pub struct Iterate {
     pub start: IndexMap<Name, Name>,
     /// The nodes; each has the name of its output.
     pub nodes: IndexMap<Name, Node>,
-}
-
-/// The value of a param: one scalar.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Param {
-    /// true or false.
-    Boolean(bool),
-    /// A whole number.
-    Integer(i64),
-    /// Any other number.
-    Number(f64),
-    /// Text.
-    Text(String),
-}
-
-impl fmt::Display for Param {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Boolean(value) => write!(f, "{value}"),
-            Self::Integer(value) => write!(f, "{value}"),
-            // With its decimal point or exponent, as written.
-            Self::Number(value) => write!(f, "{value:?}"),
-            Self::Text(value) => f.write_str(value),
-        }
-    }
 }

@@ -6,6 +6,7 @@
 //! content.
 
 mod transfer;
+mod whole;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use ureq::http::{HeaderMap, StatusCode};
 
 use super::error::RemoteError;
 use super::stop::{Stopped, pause};
-use transfer::is_whole;
+use whole::is_whole;
 
 /// The time limit of a connection, an answer or a piece of a file.
 const TIMEOUT: Duration = Duration::from_secs(60);

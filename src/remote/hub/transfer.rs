@@ -1,8 +1,7 @@
 //! The transfer of one file of a repository into the cache.
 //!
 //! Made here and not by hf-hub, because a transfer must have time limits, continue where it was
-//! cut, stop on request, and notice a truncated file. Of a file's content it knows only the length
-//! in a safetensors header.
+//! cut, stop on request, and notice a truncated file. Knows nothing of a file's content.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -14,8 +13,8 @@ use ureq::http::{HeaderMap, StatusCode, header};
 
 use super::super::error::RemoteError;
 use super::super::stop::{Stopped, pause};
+use super::whole::is_whole;
 use super::{Hub, HubModel, RETRIES, Sibling, Trouble};
-use crate::model::has_whole_length;
 
 /// Bytes between two checks for a stop.
 const PIECE_BYTES: usize = 1 << 18;
@@ -208,13 +207,6 @@ impl Hub {
             }
         }
     }
-}
-
-/// Whether the file `name` lies at `path` with its length: the known length, and of safetensors
-/// also the length in the header.
-pub(super) fn is_whole(path: &Path, name: &str, size: Option<u64>) -> bool {
-    let Ok(found) = path.metadata().map(|metadata| metadata.len()) else { return false };
-    size.is_none_or(|size| size == found) && (!name.ends_with(".safetensors") || has_whole_length(path).unwrap_or(false))
 }
 
 /// Where the bytes of a partial answer begin: `Content-Range: bytes 100-199/200`.

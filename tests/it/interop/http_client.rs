@@ -66,9 +66,8 @@ fn retry_after_is_waited_for_in_seconds_and_as_a_date() {
 
     let past = "Wed, 21 Oct 2015 07:28:00 GMT";
     let answered = AtomicBool::new(false);
-    let server = Server::start(well, move |request| match answered.swap(true, Ordering::SeqCst) {
-        true => echo(request),
-        false => Reply::of(503, Vec::new()).with("Retry-After", past),
+    let server = Server::start(well, move |request| {
+        if answered.swap(true, Ordering::SeqCst) { echo(request) } else { Reply::of(503, Vec::new()).with("Retry-After", past) }
     });
     ask(&client(&server, 1)).unwrap();
 }

@@ -196,9 +196,10 @@ fn is_trained(pair: &EncodedPair, trained: &[Value]) -> bool {
     let trained: Vec<i32> = trained.iter().map(|id| id.as_i64().unwrap() as i32).collect();
     let response = &pair.token_ids[pair.prompt_token_count..];
     let (end, without_end) = pair.token_ids.split_last().unwrap();
-    match trained.contains(end) {
-        true => pair.token_ids.ends_with(&trained) && trained.ends_with(response),
-        false => without_end.ends_with(&trained) && trained.ends_with(&response[..response.len() - 1]),
+    if trained.contains(end) {
+        pair.token_ids.ends_with(&trained) && trained.ends_with(response)
+    } else {
+        without_end.ends_with(&trained) && trained.ends_with(&response[..response.len() - 1])
     }
 }
 

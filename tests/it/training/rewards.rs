@@ -293,9 +293,12 @@ fn a_server_scores_batches_and_only_the_missing_ones_again() {
     let broken = Arc::new(AtomicBool::new(true));
     let breaks = broken.clone();
     // While it is broken, a batch with the last prompts is refused.
-    let server = Server::start(well, move |request| match breaks.load(Ordering::SeqCst) && request.body.contains("UPPER") {
-        true => Reply::of(400, b"out of order".to_vec()),
-        false => lengths(request),
+    let server = Server::start(well, move |request| {
+        if breaks.load(Ordering::SeqCst) && request.body.contains("UPPER") {
+            Reply::of(400, b"out of order".to_vec())
+        } else {
+            lengths(request)
+        }
     });
     let workspace = served(&server.url, "");
     workspace.edit("prompts.jsonl", "{\"prompt_id\": \"p-013\", \"prompt\": \"upper ", "{\"prompt_id\": \"p-013\", \"prompt\": \"UPPER ");
@@ -353,10 +356,10 @@ fn a_server_in_openrlhfs_shape_gets_query_prompt_and_label() {
 
 /// Whether any file in a folder holds a text.
 fn holds(folder: &Path, text: &str) -> bool {
-    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).any(|path| match path.is_dir() {
-        true => holds(&path, text),
-        false => String::from_utf8_lossy(&std::fs::read(&path).unwrap()).contains(text),
-    })
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .any(|path| if path.is_dir() { holds(&path, text) } else { String::from_utf8_lossy(&std::fs::read(&path).unwrap()).contains(text) })
 }
 
 #[test]

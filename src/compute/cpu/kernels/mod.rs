@@ -17,6 +17,7 @@ mod self_attention;
 mod threads;
 mod tile;
 mod update;
+mod vectors;
 
 pub use attention::{BLOCK, Segment, attend};
 pub use backward::{
@@ -29,62 +30,16 @@ pub use packed::Packed;
 pub use self_attention::{AttentionGradients, Found, SelfAttention, self_attention, self_attention_backward};
 pub use threads::{PIECE, awake, each, map, rows_together};
 pub use update::{adam_w, rms_prop, scale, sum_of_squares};
+pub use vectors::vectors;
 
-/// The lanes of every reduction.
-const LANES: usize = 16;
-
-/// The vectors in use, in words.
-pub fn vectors() -> &'static str {
-    match arch() {
-        #[cfg(target_arch = "x86_64")]
-        pulp::Arch::V4(_) => "AVX-512",
-        #[cfg(target_arch = "x86_64")]
-        pulp::Arch::V3(_) => "AVX2",
-        #[cfg(target_arch = "aarch64")]
-        pulp::Arch::Neon(_) => "NEON",
-        _ => "no vectors",
-    }
-}
-
-/// The widest vectors of the CPU.
-#[cfg(not(test))]
-#[inline(always)]
-fn arch() -> pulp::Arch {
-    pulp::Arch::new()
-}
-
-#[cfg(test)]
-use tests::arch;
-
-/// The sum of a reduction's lanes, always in this order.
-#[inline(always)]
-fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
+use vectors::{LANES, arch, sum_lanes};
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use pulp::Arch;
 
+    use super::vectors::NARROWER;
     use super::*;
-
-    thread_local! {
-        /// Vectors in place of the CPU's widest.
-        static NARROWER: Cell<Option<Arch>> = const { Cell::new(None) };
-    }
-
-    pub(super) fn arch() -> Arch {
-        NARROWER.get().unwrap_or_default()
-    }
 
     /// The results of `work` with every vector width of the CPU, widest first.
     fn with_all_widths<R>(work: impl Fn() -> R) -> Vec<R> {

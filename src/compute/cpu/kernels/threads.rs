@@ -119,10 +119,7 @@ struct Waiting {
 impl Waiting {
     fn wait(&mut self) {
         self.looks += 1;
-        match self.looks < LOOKS {
-            true => spin_loop(),
-            false => thread::yield_now(),
-        }
+        if self.looks < LOOKS { spin_loop() } else { thread::yield_now() }
     }
 }
 

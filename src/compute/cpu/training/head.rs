@@ -41,19 +41,13 @@ impl TrainedHead {
     /// `[hidden_size, outputs]`.
     fn right(&self) -> Right<'_> {
         let ([_, outputs], weight) = (self.dims(), self.weight.values());
-        match self.tied {
-            true => Right::Columns(weight, outputs),
-            false => Right::Rows(weight, outputs),
-        }
+        if self.tied { Right::Columns(weight, outputs) } else { Right::Rows(weight, outputs) }
     }
 
     /// `[outputs, hidden_size]`.
     fn transposed(&self) -> Right<'_> {
         let ([hidden_size, _], weight) = (self.dims(), self.weight.values());
-        match self.tied {
-            true => Right::Rows(weight, hidden_size),
-            false => Right::Columns(weight, hidden_size),
-        }
+        if self.tied { Right::Rows(weight, hidden_size) } else { Right::Columns(weight, hidden_size) }
     }
 
     /// Adds to the weight's gradient.
@@ -64,9 +58,10 @@ impl TrainedHead {
     fn add_gradient(&self, hidden: &[f32], by_out: &[f32], gradients: &mut CpuGradients) {
         let [hidden_size, outputs] = self.dims();
         if self.weight.trained {
-            match self.tied {
-                true => gradients.add_products(&[&self.weight], Left::Columns(by_out), &[Right::Rows(hidden, hidden_size)]),
-                false => gradients.add_products(&[&self.weight], Left::Columns(hidden), &[Right::Rows(by_out, outputs)]),
+            if self.tied {
+                gradients.add_products(&[&self.weight], Left::Columns(by_out), &[Right::Rows(hidden, hidden_size)])
+            } else {
+                gradients.add_products(&[&self.weight], Left::Columns(hidden), &[Right::Rows(by_out, outputs)])
             }
         }
     }

@@ -107,14 +107,13 @@ impl Linear {
             kernels::add_product(Left::Columns(x), Right::Rows(&by_low, rank), gradients.of(&adapter.lora_a));
         }
         let transposed = Right::Columns(adapter.lora_a.values(), from);
-        match hidden.is_some() {
-            false => kernels::add_product(Left::Rows(&by_low), transposed, by_x),
-            true => {
-                let mut by_hidden = vec![0.0; by_x.len()];
-                kernels::product(Left::Rows(&by_low), transposed, &mut by_hidden);
-                tokens.hide(&adapter.low_rank, adapter.number, &mut by_hidden);
-                by_x.iter_mut().zip(&by_hidden).for_each(|(to, from)| *to += from);
-            }
+        if hidden.is_some() {
+            let mut by_hidden = vec![0.0; by_x.len()];
+            kernels::product(Left::Rows(&by_low), transposed, &mut by_hidden);
+            tokens.hide(&adapter.low_rank, adapter.number, &mut by_hidden);
+            by_x.iter_mut().zip(&by_hidden).for_each(|(to, from)| *to += from);
+        } else {
+            kernels::add_product(Left::Rows(&by_low), transposed, by_x);
         }
     }
 }
@@ -132,9 +131,10 @@ pub(super) fn forward<const N: usize>(projections: [&Linear; N], x: &[f32], toke
     });
     projections.iter().zip(&mut outs).for_each(|(projection, out)| projection.add_bias(out));
     let products = projections.iter().zip(&mut outs).map(|(projection, out)| (projection.right(), &mut out[..]));
-    match biased {
-        true => kernels::add_products(Left::Rows(x), products),
-        false => kernels::products(Left::Rows(x), products),
+    if biased {
+        kernels::add_products(Left::Rows(x), products)
+    } else {
+        kernels::products(Left::Rows(x), products)
     }
     projections.iter().zip(&mut outs).for_each(|(projection, out)| projection.add_adapter(x, tokens, out));
     outs

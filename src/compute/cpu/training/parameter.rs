@@ -74,15 +74,19 @@ impl CpuGradients {
         let before: Vec<Option<Buffer>> = parameters.iter().map(take).collect();
         // A sum from zero on need not be read first.
         let begin = before.iter().all(Option::is_none);
-        let of_parameter = |(before, parameter): (Option<Buffer>, &&Parameter<2>)| match begin {
-            true => self.memory.any(parameter.values.len()),
-            false => before.unwrap_or_else(|| self.memory.zeros(parameter.values.len())),
+        let of_parameter = |(before, parameter): (Option<Buffer>, &&Parameter<2>)| {
+            if begin {
+                self.memory.any(parameter.values.len())
+            } else {
+                before.unwrap_or_else(|| self.memory.zeros(parameter.values.len()))
+            }
         };
         let mut sums: Vec<Buffer> = before.into_iter().zip(parameters).map(of_parameter).collect();
         let products = rights.iter().copied().zip(sums.iter_mut().map(|sum| &mut sum[..]));
-        match begin {
-            true => kernels::products(left, products),
-            false => kernels::add_products(left, products),
+        if begin {
+            kernels::products(left, products)
+        } else {
+            kernels::add_products(left, products)
         }
         self.of_parameters.extend(parameters.iter().map(|parameter| parameter.name.clone()).zip(sums));
     }

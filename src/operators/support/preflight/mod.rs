@@ -4,10 +4,10 @@
 //! and not in an hour.
 
 mod models;
+mod progress;
 mod tables;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -16,23 +16,19 @@ use super::memory_budget::Budget;
 use super::{OperatorError, device_choice, lora, reward_tree};
 use crate::compute::DeviceChoice;
 use crate::dag::schedule::Lane;
-use crate::model::{Checkpoint, Head, PromptContent};
+use crate::model::{Checkpoint, Head};
 use crate::operators::generate::server;
 use crate::operators::lane;
 use crate::pipeline::graph::{Graph, SourceKind, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::generate::Generate;
-use crate::pipeline::spec::input::DatasetFormat;
 use crate::pipeline::spec::operator::Operator;
 use crate::pipeline::spec::select::{Select, Strategy};
 use crate::pipeline::spec::sft::Initialize;
+pub use progress::DatasetFormats;
+
+use progress::Preflight;
 use tables::names;
-
-/// The number of a table's prompts encoded by a model's chat template for a check.
-const PROMPTS_TRIED: usize = 100;
-
-/// The dataset formats of outside tables of prompts and preferences, by the tables' names.
-pub type DatasetFormats = BTreeMap<String, DatasetFormat>;
 
 /// Checks the graph's inputs and queries; `device` overrides the device of every node. Returns the
 /// dataset formats of the outside tables.
@@ -57,22 +53,6 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<DatasetForma
         preflight.tasks.push(schema);
     }
     Ok(preflight.dataset_formats)
-}
-
-/// A check of a graph in progress, and its results so far.
-struct Preflight<'a> {
-    graph: &'a Graph,
-    /// The schemas of the outside tables, by their index in the graph's sources.
-    sources: HashMap<usize, SchemaRef>,
-    dataset_formats: DatasetFormats,
-    /// The first prompts of each outside table of prompts.
-    first_prompts: HashMap<usize, Vec<PromptContent>>,
-    /// Outside models without their weights.
-    checkpoints: HashMap<&'a Path, Checkpoint>,
-    /// The pairs of a model and a table with a successful encoding.
-    encoded: HashSet<(&'a Path, usize)>,
-    /// The schemas of the tasks' outputs, in the graph's order.
-    tasks: Vec<SchemaRef>,
 }
 
 impl Preflight<'_> {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::super::OperatorError;
-use super::{PROMPTS_TRIED, Preflight};
+use super::Preflight;
 use crate::import::{Prompts, import};
 use crate::pipeline::graph::{Input, Task};
 use crate::pipeline::slot::Slot;
 use crate::sql::Session;
+
+/// The number of a table's prompts encoded by a model's chat template for a check.
+const PROMPTS_TRIED: usize = 100;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::support::preflight::tables";

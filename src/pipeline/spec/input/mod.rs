@@ -105,7 +105,8 @@ impl TryFrom<InputFields> for Input {
                 dataset_format: fields.dataset_format,
                 map: fields.map,
                 max_bytes: fields.max_bytes,
-            }),
+            })
+            .map(Self::Table),
             (None, Some(model), None, None) => Ok(Self::Model { model }),
             (None, None, Some(reward), None) => Ok(Self::Reward { reward }),
             (None, Some(_), None, Some(key)) => Err(format!("`{key}` is for tables; a model has none")),

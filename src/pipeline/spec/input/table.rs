@@ -10,7 +10,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Input;
 use crate::pipeline::position::{At, Name};
 
 /// Files of rows, and their layout.
@@ -142,7 +141,7 @@ pub(super) struct Written {
 }
 
 /// A table with the format found and the csv settings filled in.
-pub(super) fn table_file(written: Written) -> Result<Input, String> {
+pub(super) fn table_file(written: Written) -> Result<TableFile, String> {
     let Written { table, format, delimiter, header, columns, dataset_format, map, max_bytes } = written;
     let format = format.map_or_else(|| format_of(&table), Ok)?;
     let dataset_format = dataset_format.unwrap_or_default();
@@ -153,7 +152,7 @@ pub(super) fn table_file(written: Written) -> Result<Input, String> {
             return Err("`delimiter`, `header` and `columns` are for csv files".to_string());
         }
         let columns = Columns::default();
-        return Ok(Input::Table(TableFile { table, format, delimiter: None, header: None, columns, dataset_format, map, max_bytes }));
+        return Ok(TableFile { table, format, delimiter: None, header: None, columns, dataset_format, map, max_bytes });
     }
     let delimiter = match delimiter {
         None if table.0.iter().all(|path| path.value.to_ascii_lowercase().ends_with(".tsv")) => '\t',
@@ -171,7 +170,7 @@ pub(super) fn table_file(written: Written) -> Result<Input, String> {
     if !header && columns.0.is_empty() {
         return Err("a csv file without a header needs `columns`".to_string());
     }
-    Ok(Input::Table(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns, dataset_format, map, max_bytes }))
+    Ok(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns, dataset_format, map, max_bytes })
 }
 
 /// The format by the extensions of the paths.

@@ -1,0 +1,13 @@
+//! SQL shared by the selection and its equivalent query.
+
+/// The selection without a pool.
+pub(super) const EVERY_PROMPT: &str =
+    "SELECT prompt_id, CAST(NULL AS DOUBLE) AS score, CAST(row_number() OVER (ORDER BY prompt_id) AS BIGINT) AS rank,
+       TRUE AS selected
+FROM prompts
+ORDER BY rank";
+
+/// A column of the user's table as text. The name may contain any characters.
+pub(super) fn text_column(name: &str) -> String {
+    format!("CAST(\"{}\" AS VARCHAR)", name.replace('"', "\"\""))
+}
