@@ -49,7 +49,7 @@ fn init_says_what_is_missing_and_what_is_not_right() {
 fn doctor_completions_and_manual_pages() {
     let workspace = Workspace::new();
     let said = workspace.succeed(&["doctor"]);
-    for line in ["version    ", "processor  ", "memory     ", "disk       runs: ", "NVIDIA GPU "] {
+    for line in ["version    ", "CPU        ", "memory     ", "disk       runs: ", "NVIDIA GPU "] {
         assert!(said.contains(line), "{said}");
     }
     assert!(said.contains(" GB free"), "{said}");
