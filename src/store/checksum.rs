@@ -48,7 +48,7 @@ impl ChecksummedText {
         let short = |hash: &str| hash.chars().take(LINE.digits).collect::<String>();
         let checksum = short(checksum);
         let hash = short(&hash);
-        Err(format!("one with later changes (its checksum is {checksum}, the hash of its text {hash})"))
+        Err(format!("one that was changed after it was written (its checksum is {checksum}, the hash of its text {hash})"))
     }
 
     fn hash(&self, body: &str) -> String {
