@@ -7,7 +7,7 @@
 //!
 //! | module | backend | computes |
 //! |---|---|---|
-//! | [`reference`] | [`TensorBackend`](reference::TensorBackend) | padded batches in burn's operations, gradients by autodiff, on any device |
+//! | [`mod@reference`] | [`TensorBackend`](reference::TensorBackend) | padded batches in burn's operations, gradients by autodiff, on any device |
 //! | [`cpu`] | [`CpuBackend`](cpu::CpuBackend) | sequences without padding in kernels of our own, with vectors and threads |
 //! | `gpu` | `GpuBackend` | the tensor backend with kernels of our own in place of its slow operations; a decoder of our own for sampling |
 //!
@@ -21,14 +21,14 @@
 //! |---|---|---|---|---|
 //! | **reference** | [`Decoder::forward`](reference::Decoder) | sampling and training where no other backend fits; the oracle of tests | Hugging Face transformers | `model/{checkpoint,families,reward_head}.rs`, `training/lora.rs` |
 //! | CPU sampling | [`CpuDecoder::forward`](cpu::CpuDecoder::forward) | `generate` | the reference | `generation/local.rs`, `model/cpu_decoder.rs` |
-//! | CPU training | [`CpuTraining`](cpu::CpuTraining) | logprobs, rewards, gradients | the reference and its autodiff | `training/{gradients,backends,trainer,rewards}.rs` |
+//! | CPU training | [`CpuTraining`] | logprobs, rewards, gradients | the reference and its autodiff | `training/{gradients,backends,trainer,rewards}.rs` |
 //! | GPU sampling | `gpu::GpuDecoder::forward` | `generate` | the CPU's sampling, and golden files | `generation/gpu.rs` |
 //! | GPU training | `gpu::hidden`, `gpu::ScoredTokens` | logprobs, rewards, gradients | the reference and its autodiff | `training/gradients.rs` (feature `cuda`), `generation/gpu.rs` |
 //!
 //! # Layers
 //!
 //! Each folder has its own kernels (`cpu/kernels`, `gpu/kernels`), decoder (forward), backward pass
-//! (`training`) and cache, as far as it needs them. [`reference`] knows no accelerator. Knows
+//! (`training`) and cache, as far as it needs them. [`mod@reference`] knows no accelerator. Knows
 //! nothing of Arrow tables, losses, sampling rules or the pipeline.
 
 mod backend;

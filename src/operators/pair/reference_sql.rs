@@ -8,7 +8,7 @@ use crate::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind}
 
 /// The pairs as SQL over `pool`. With `rejected: random`, the pool needs the column `draw`.
 ///
-/// The response with the highest reward is chosen. The rejected one is the first in [`rank`] order
+/// The response with the highest reward is chosen. The rejected one is the first in `rank` order
 /// among the responses with a lower reward. Ties go by response_index, then sampled_iteration.
 pub fn sql(settings: &Pair) -> String {
     let rank = rank(settings.rejected);
