@@ -17,7 +17,7 @@ fn what_is_wrong_is_said_with_file_and_row() {
         \n  ultrafeedback: chosen and rejected (messages), and prompt (text) or score_chosen and score_rejected\
         \n  rlhflow: chosen and rejected (messages), chosen_score and rejected_score; context_messages; or prompt, responses and rewards";
     let none = format!(
-        "table data: expected a column prompt or messages, or those of a known shape, found a, b; name columns with `map:`, or say `shape:`{known}"
+        "table data: expected a column prompt or messages, or those of a known dataset format, found a, b; name columns with `map:`, or say `dataset_format:`{known}"
     );
     let pair = |chosen: &str, rejected: &str| format!("{{\"chosen\": {chosen}, \"rejected\": {rejected}}}");
     let turns =
@@ -43,7 +43,7 @@ fn what_is_wrong_is_said_with_file_and_row() {
             &[("x.jsonl", "{\"prompt\": \"q\"}\n")],
             "table: x.jsonl, dataset_format: sharegpt",
             Use::Prompts,
-            "table data: shape sharegpt: expected conversations, and chosen and rejected; found prompt",
+            "table data: dataset_format sharegpt: expected conversations, and chosen and rejected; found prompt",
         ),
         case(
             &[("x.jsonl", "{\"prompt\": \"q\"}\n")],

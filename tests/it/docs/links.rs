@@ -51,7 +51,8 @@ fn resolve(root: &Path, page: &Page, target: &str) -> Result<(), String> {
     };
     let here = root.join(&page.path);
     let file: PathBuf = if path.is_empty() { here } else { here.parent().unwrap_or(root).join(path) };
-    if !file.exists() {
+    // A page in memory has no file of its own.
+    if !path.is_empty() && !file.exists() {
         return Err("no such file".to_string());
     }
     let Some(anchor) = anchor else { return Ok(()) };
