@@ -32,7 +32,8 @@ pub fn page() -> String {
         writeln!(page, "\n## {name}\n").unwrap();
         schemas.contents(&mut page, schemas.definition(&name));
     }
-    page
+    // Named in a list only, so it has no section.
+    page.replace("[Projection](#projection)", "projections by name")
 }
 
 /// The schema of the whole file, with its definitions.
