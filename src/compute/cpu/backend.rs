@@ -113,10 +113,11 @@ fn prompt_lengths(examples: Examples<'_>, prompt_token_counts: &[usize], rows: &
     rows.iter().map(|&row| prompt_token_counts.get(row).copied().unwrap_or_else(|| examples.tokens.length(row))).collect()
 }
 
-/// The examples in micro-batches, a prefix group an example. Each micro-batch has the number of its
-/// first example.
-#[allow(clippy::type_complexity)]
-fn micro_batches(examples: Examples<'_>) -> Result<Vec<(usize, Vec<PrefixGroup<'_>>)>, ModelError> {
+/// The number of a micro-batch's first example, and a prefix group an example.
+type MicroBatch<'a> = (usize, Vec<PrefixGroup<'a>>);
+
+/// The examples in micro-batches.
+fn micro_batches(examples: Examples<'_>) -> Result<Vec<MicroBatch<'_>>, ModelError> {
     let groups = (0..examples.count()).map(|example| prefix_group(examples, examples.rows_of(example)));
     let mut groups = groups.collect::<Result<Vec<_>, _>>()?.into_iter();
     let firsts = (0..examples.count()).step_by(examples.micro_batch.max(1));
