@@ -12,7 +12,8 @@ use rustyline::error::ReadlineError;
 use super::error::CliError;
 use super::format::print;
 use super::progress::watcher;
-use crate::operators;
+use crate::import::import;
+use crate::operators::{self, OperatorError};
 use crate::pipeline::Pipeline;
 use crate::run::fetch;
 use crate::store::Runs;
@@ -39,7 +40,8 @@ pub(super) struct Init {
     /// The table of prompts: Parquet, JSON lines, JSON, CSV or Arrow.
     #[arg(long)]
     data: Option<String>,
-    /// A table of prompts that are not trained on; without one, policies are not evaluated.
+    /// A table of prompts that are not trained on. Without one, a share of the prompts is set apart
+    /// for evaluation.
     #[arg(long)]
     held_out: Option<String>,
     /// The reward: a file of SQL (written if there is none), a reward model's directory or hf://
@@ -68,9 +70,20 @@ impl Init {
             write(Path::new(reward), REWARD)?;
             print(&format!("{reward}: written, with 1 for the reference answer and 0 for anything else"))?;
         }
-        write(&self.file, &self.pipeline(model, data, reward))?;
         let file = self.file.display();
+        // Something may be wrong with the inputs; then the file has the paper's settings.
+        let prompts = |fit: &Fit| self.prompts(&self.pipeline(model, data, reward, fit), runs);
+        let mut fit = Fit::default();
+        if let Ok(all) = prompts(&fit) {
+            let apart = Fit::set_apart(all);
+            fit = match prompts(&apart) {
+                Ok(training) if self.held_out.is_none() => apart.of_training(training),
+                _ => fit.of_training(all),
+            };
+        }
+        write(&self.file, &self.pipeline(model, data, reward, &fit))?;
         self.check(runs).map_err(|error| CliError::Input(format!("{file}: written, but not right yet: {error}")))?;
+        fit.describe().map_or(Ok(()), |text| print(&format!("{file}: {text}")))?;
         print(&format!("{file}: written; see what it will do: optune plan {file}, then: optune run {file}"))
     }
 
@@ -102,7 +115,7 @@ impl Init {
     }
 
     /// The pipeline file's text.
-    fn pipeline(&self, model: &str, data: &str, reward: &str) -> String {
+    fn pipeline(&self, model: &str, data: &str, reward: &str, fit: &Fit) -> String {
         let reward = match reward {
             server if server.starts_with("http://") || server.starts_with("https://") => format!("http: {}", quoted(server)),
             query if query.ends_with(".sql") => format!("sql: {}", quoted(query)),
@@ -118,11 +131,21 @@ impl Init {
             let words = line.trim_start();
             lines.push(match words.split_once(':').map_or(words, |(key, _)| key) {
                 "name" => format!("name: {}", quoted(&self.name)),
-                "prompts" if words.contains("table:") => format!("  prompts: {{ table: {} }}", quoted(data)),
+                "prompts" if words.contains("table:") => format!("  prompts: {{ table: {}{} }}", quoted(data), fit.split("training")),
                 "held_out" => match &self.held_out {
                     Some(held_out) => format!("  held_out: {{ table: {} }}", quoted(held_out)),
+                    None if fit.held_out.is_some() => format!("  held_out: {{ table: {}{} }}", quoted(data), fit.split("held_out")),
                     None => continue,
                 },
+                "batch_size" if fit.batch_size != PAPERS_BATCH_SIZE => {
+                    format!(
+                        "        batch_size: {:<30}# fitted to {} prompts; the paper's is {PAPERS_BATCH_SIZE}",
+                        fit.batch_size, fit.training
+                    )
+                }
+                "warmup_ratio" if !fit.warms_up => {
+                    "        warmup_ratio: 0                           # too few steps for the paper's 0.1: it begins at 0".to_string()
+                }
                 "base" => format!("  base: {{ model: {} }}", quoted(model)),
                 "judge" => format!("  judge: {{ reward: {{ {reward} }} }}"),
                 "learning_rate" if self.lora => {
@@ -130,11 +153,22 @@ impl Init {
                         .to_string()
                 }
                 // The last node.
-                "evaluation" if self.held_out.is_none() => break,
+                "evaluation" if self.held_out.is_none() && fit.held_out.is_none() => break,
                 _ => line.to_string(),
             });
         }
         lines.join("\n") + "\n"
+    }
+
+    /// The number of prompts in the table of prompts of a pipeline with this text.
+    fn prompts(&self, text: &str, runs: &Path) -> Result<usize, CliError> {
+        let graph = Pipeline::read(&self.file.to_string_lossy(), text, &[])?.graph(Path::new(""))?;
+        let run = Runs::open(runs)?.run(&graph.name)?;
+        let fetched = fetch(graph, &run, &|| false, watcher(false).as_ref())?;
+        let table = fetched.graph.sources.iter().position(|source| source.name == "prompts");
+        let missing = || CliError::Failed("internal error: the pipeline has no input prompts".to_string());
+        let imported = import(&fetched.graph, table.ok_or_else(missing)?).map_err(OperatorError::from)?;
+        Ok(imported.rows())
     }
 
     /// The checks of `plan`.
@@ -143,6 +177,65 @@ impl Init {
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &|| false, watcher(false).as_ref())?;
         Ok(operators::check(&fetched.graph, None).map(drop)?)
+    }
+}
+
+/// The batch size of the paper.
+const PAPERS_BATCH_SIZE: usize = 128;
+
+/// Steps that a batch size must leave in an iteration, so that a tenth of them is a warm-up.
+const FEWEST_STEPS: usize = 10;
+
+/// The share of the prompts set apart for evaluation.
+const HELD_OUT: f64 = 0.1;
+
+/// The most prompts set apart: more cost time and tell little.
+const MOST_HELD_OUT: usize = 500;
+
+/// The settings that depend on the number of prompts.
+struct Fit {
+    /// Prompts to train on.
+    training: usize,
+    /// The share of the prompts set apart for evaluation.
+    held_out: Option<f64>,
+    batch_size: usize,
+    warms_up: bool,
+}
+
+impl Default for Fit {
+    /// The paper's, without prompts set apart.
+    fn default() -> Self {
+        Self { training: 0, held_out: None, batch_size: PAPERS_BATCH_SIZE, warms_up: true }
+    }
+}
+
+impl Fit {
+    /// With a share of so many prompts set apart.
+    fn set_apart(prompts: usize) -> Self {
+        let share = HELD_OUT.min((1e4 * MOST_HELD_OUT as f64 / prompts.max(1) as f64).ceil() / 1e4);
+        Self { held_out: Some(share), ..Self::default() }
+    }
+
+    /// For so many prompts to train on.
+    fn of_training(self, training: usize) -> Self {
+        let most = (training / FEWEST_STEPS).clamp(1, PAPERS_BATCH_SIZE);
+        // The largest power of 2 up to `most`.
+        let batch_size = 1 << most.ilog2();
+        Self { training, batch_size, warms_up: training.div_ceil(batch_size) >= FEWEST_STEPS, ..self }
+    }
+
+    /// The key `split` of an input.
+    fn split(&self, take: &str) -> String {
+        self.held_out.map_or(String::new(), |share| format!(", split: {{ held_out: {share}, take: {take} }}"))
+    }
+
+    /// What differs from the paper, if anything does.
+    fn describe(&self) -> Option<String> {
+        let held_out = self.held_out.map(|share| format!("a share of {share} of the prompts is set apart for evaluation"));
+        let batch = (self.batch_size != PAPERS_BATCH_SIZE)
+            .then(|| format!("batch_size is {} for {} prompts, the paper's is {PAPERS_BATCH_SIZE}", self.batch_size, self.training));
+        let texts: Vec<String> = [held_out, batch].into_iter().flatten().collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
     }
 }
 

@@ -12,7 +12,7 @@ use arrow::datatypes::Float64Type;
 
 use super::error::CliError;
 use super::format::{self, Format};
-use crate::import::{Conversations, Preferences, Prompts};
+use crate::import::{Conversations, Preferences, Prompts, Repeats};
 use crate::model::{Message, PromptContent};
 use crate::operators::OperatorError;
 use crate::pipeline::Pipeline;
@@ -130,7 +130,7 @@ fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &Output
 }
 
 fn of_responses(run: &Run, manifests: &[(OutputKey, Manifest)], place: &OutputKey, wanted: &Wanted) -> Result<Vec<Row>, CliError> {
-    let prompts = Prompts::from_batches(&wanted.prompts, table(run, manifests, &wanted.prompts, place.iteration)?)?;
+    let prompts = Prompts::from_batches(&wanted.prompts, Repeats::Refuse, table(run, manifests, &wanted.prompts, place.iteration)?)?;
     let asked: HashMap<&str, &PromptContent> = prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.content)).collect();
     let session = Session::over_run(run)?;
     session.register_batches("exported_pairs", run.read_table(place, Some(TableKind::Pairs))?)?;

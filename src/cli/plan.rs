@@ -9,7 +9,7 @@ use super::format::print;
 use super::pipeline_arguments::PipelineArguments;
 use super::progress::watcher;
 use super::sweep;
-use crate::operators::{self, DatasetFormats};
+use crate::operators::{self, Checked};
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
@@ -43,13 +43,13 @@ impl Plan {
         for graph in sweep.graphs {
             let run = runs.run(&graph.name)?;
             let fetched = fetch(graph, &run, &|| false, watcher(self.json).as_ref())?;
-            let dataset_formats = operators::check(&fetched.graph, None)?;
+            let found = operators::check(&fetched.graph, None)?;
             if self.sql {
                 return show_sql(&fetched.graph);
             }
             let prepared = prepare(fetched, &mut hashed)?;
             if !several {
-                return show(&run, &prepared, &dataset_formats, self.json);
+                return show(&run, &prepared, &found, self.json);
             }
             checked.push((run, prepared));
         }
@@ -57,8 +57,9 @@ impl Plan {
     }
 }
 
-/// Prints one line an outside table, with the dataset format of its rows, and one a task.
-pub(super) fn show(run: &Run, prepared: &Prepared, dataset_formats: &DatasetFormats, json: bool) -> Result<(), CliError> {
+/// Prints one line an outside table, with the dataset format of its rows, one a task, and one a
+/// note of the check.
+pub(super) fn show(run: &Run, prepared: &Prepared, checked: &Checked, json: bool) -> Result<(), CliError> {
     let mut lines = Vec::new();
     for table in input_tables(run, prepared)? {
         let name = &table.source.name;
@@ -66,12 +67,13 @@ pub(super) fn show(run: &Run, prepared: &Prepared, dataset_formats: &DatasetForm
         let state = table.describe();
         lines.push(if json {
             let line = serde_json::json!({
-                "node": name, "iteration": null, "operator": "input", "dataset_format": dataset_formats.get(name),
+                "node": name, "iteration": null, "operator": "input", "dataset_format": checked.dataset_formats.get(name),
                 "fingerprint": fingerprint, "runs": must_run(&table.state), "state": state,
             });
             line.to_string()
         } else {
-            let dataset_format = dataset_formats.get(name).map_or(String::new(), |dataset_format| format!("{}, ", dataset_format.name()));
+            let dataset_format =
+                checked.dataset_formats.get(name).map_or(String::new(), |dataset_format| format!("{}, ", dataset_format.name()));
             format!("{name:30} {:12} {}  {dataset_format}{state}", "input", fingerprint.short())
         });
     }
@@ -87,6 +89,9 @@ pub(super) fn show(run: &Run, prepared: &Prepared, dataset_formats: &DatasetForm
         } else {
             format!("{:30} {:12} {}  {}", task.label(), task.operator.name(), fingerprint.short(), describe(state, recipe))
         });
+    }
+    for (name, note) in &checked.notes {
+        lines.push(if json { serde_json::json!({ "node": name, "note": note }).to_string() } else { format!("note: {name}: {note}") });
     }
     print(&lines.join("\n"))
 }

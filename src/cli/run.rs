@@ -73,11 +73,12 @@ impl Run {
     fn one(&self, runs: &Path, graph: Graph, progress: &dyn Progress) -> Result<(), CliError> {
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &is_stopped, progress)?;
-        let shapes = operators::check(&fetched.graph, self.device)?;
+        let checked = operators::check(&fetched.graph, self.device)?;
         let prepared = prepare(fetched, &mut FileHashes::default())?;
         if self.dry_run {
-            return plan::show(&run, &prepared, &shapes, self.json);
+            return plan::show(&run, &prepared, &checked, self.json);
         }
+        checked.notes.iter().for_each(|(name, note)| progress.warned(name, note));
         self.finish(&run, &prepared, progress)?;
         summary::show(runs, &run, &prepared.graph, self.json)
     }
@@ -92,7 +93,8 @@ impl Run {
             let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?, &mut hashed)?;
             let is_finished = Tally::of(&run, &prepared)?.is_finished() && sweep::is_as_written(&run, &prepared)?;
             if !is_finished {
-                operators::check(&prepared.graph, self.device)?;
+                let found = operators::check(&prepared.graph, self.device)?;
+                found.notes.iter().for_each(|(name, note)| progress.warned(name, note));
             }
             checked.push(Checked { run, prepared, is_finished });
         }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::Float64Type;
 use serde_json::{Value, json};
 
@@ -125,7 +125,7 @@ FROM \"{name}\" GROUP BY iteration ORDER BY iteration"
     for batch in &batches {
         let column = |index: usize| batch.column(index).as_primitive::<Float64Type>();
         for index in 0..batch.num_rows() {
-            let value = |of: usize| Some(column(of).value(index));
+            let value = |of: usize| column(of).is_valid(index).then(|| column(of).value(index));
             if let Some(row) = rows.get_mut(column(0).value(index) as usize) {
                 (row.reward, row.win_score, row.nll) = (value(1), value(3), value(4));
             }

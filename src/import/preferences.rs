@@ -2,13 +2,16 @@
 //!
 //! Knows the table's columns. Knows no training and no tokenizer.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
 use super::error::ImportError;
 use super::prompts::{contents, ids};
+use super::row_errors::RowErrors;
+use super::scores::{Gaps, Numbers, Scores};
 use crate::model::PromptContent;
+use crate::pipeline::spec::malformed::Malformed;
 
 /// One row of a table of preferences.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +25,8 @@ pub struct Preference {
     pub chosen: String,
     /// The response to avoid.
     pub rejected: String,
-    /// `chosen_score` − `rejected_score`, else `reward_gap`, if the table has them. Its sign is not
-    /// checked.
+    /// The difference of both scores, else the column `reward_gap` or `margin`, if the table has
+    /// them: finite, from 0.
     pub reward_gap: Option<f64>,
     /// The column `weight`, if the table has it: finite, from 0.
     pub weight: Option<f64>,
@@ -36,35 +39,37 @@ pub struct Preferences(Vec<Preference>);
 
 impl Preferences {
     /// Checks a user's table; `name` is for errors. Columns: `prompt` or `messages`, `chosen`,
-    /// `rejected`; maybe `prompt_id`, `chosen_score` and `rejected_score`, `reward_gap`, `weight`.
-    /// A missing `prompt_id` becomes the blake3 hash of the prompt.
+    /// `rejected`; maybe `prompt_id`, the scores of both responses in any of their usual names, or
+    /// their difference as `reward_gap` or `margin`, and `weight`. A missing `prompt_id` becomes
+    /// the blake3 hash of the prompt.
     ///
     /// # Errors
-    /// A column is missing or has another type; a row has no prompt or no response; a number is not
-    /// finite; a weight is below 0; there are no rows. The error names the row.
+    /// A column is missing or has another type; a row has no prompt or no response; a chosen
+    /// response scores below the rejected one; a number is not finite; a weight is below 0; there
+    /// are no rows. The error names the row.
     pub fn from_batches(name: &str, batches: Vec<RecordBatch>) -> Result<Self, ImportError> {
-        Self::from_located_batches(&|row| format!("table {name}, row {row}"), name, &batches)
+        let location = |row: usize| format!("table {name}, row {row}");
+        Self::from_located_batches(&mut RowErrors::new(Malformed::Stop, &location), name, &batches)
     }
 
-    /// As [`Self::from_batches`]; `location` names a row (from 0) in an error.
-    pub(super) fn from_located_batches(
-        location: &dyn Fn(usize) -> String,
-        name: &str,
-        batches: &[RecordBatch],
-    ) -> Result<Self, ImportError> {
+    /// As [`Self::from_batches`], with another reaction to malformed rows.
+    pub(super) fn from_located_batches(errors: &mut RowErrors, name: &str, batches: &[RecordBatch]) -> Result<Self, ImportError> {
         let mut rows = Vec::new();
+        let mut before = 0;
         for batch in batches {
             let columns = Columns::new(name, batch)?;
-            let prompts = contents(location, name, rows.len(), batch)?;
-            let ids = ids(batch, &prompts)?;
-            for (index, (id, prompt)) in ids.as_string::<i32>().iter().zip(prompts).enumerate() {
-                let at = |problem: String| ImportError::Input(format!("{}: {problem}", location(rows.len())));
-                let id = id.filter(|id| !id.is_empty()).ok_or_else(|| at("expected a prompt_id, found none".to_string()))?;
-                rows.push(columns.row(index, id.to_string(), prompt).map_err(at)?);
+            let ids = ids(batch).map_err(|problem| ImportError::Input(format!("{}: {problem}", errors.place(before))))?;
+            for (index, prompt) in contents(name, batch)?.into_iter().enumerate() {
+                let row = prompt.and_then(|prompt| columns.row(index, ids.id(index, &prompt)?, prompt));
+                match row {
+                    Ok(row) => rows.push(row),
+                    Err(problem) => errors.malformed(before + index, &problem)?,
+                }
             }
+            before += batch.num_rows();
         }
         if rows.is_empty() {
-            return Err(ImportError::Input(format!("table {name}: expected at least one preference, found none")));
+            return Err(ImportError::Input(format!("table {name}: expected at least one preference, found none{}", errors.why_none())));
         }
         number_pairs(name, &mut rows)?;
         Ok(Self(rows))
@@ -120,9 +125,9 @@ fn number_pairs(name: &str, rows: &mut [Preference]) -> Result<(), ImportError> 
 struct Columns {
     chosen: StringArray,
     rejected: StringArray,
-    scores: Option<(Float64Array, Float64Array)>,
-    reward_gap: Option<Float64Array>,
-    weight: Option<Float64Array>,
+    scores: Option<Scores>,
+    reward_gap: Option<Gaps>,
+    weight: Option<Numbers>,
 }
 
 impl Columns {
@@ -142,19 +147,13 @@ impl Columns {
                 _ => Err(of_type(column, array, "text")),
             }
         };
-        let number = |column: &str| {
-            let array = batch.column_by_name(column).filter(|array| array.null_count() < array.len());
-            array.map_or(Ok(None), |array| match array.data_type() {
-                data_type if data_type.is_numeric() => Ok(Some(cast(array, &DataType::Float64)?.as_primitive().clone())),
-                _ => Err(of_type(column, array, "a number")),
-            })
-        };
+        let of_table = |problem: String| ImportError::Input(format!("table {name}: {problem}"));
         Ok(Self {
             chosen: text("chosen")?,
             rejected: text("rejected")?,
-            scores: number("chosen_score")?.zip(number("rejected_score")?),
-            reward_gap: number("reward_gap")?,
-            weight: number("weight")?,
+            scores: Scores::find(batch).map_err(of_table)?,
+            reward_gap: Gaps::find(batch).map_err(of_table)?,
+            weight: Numbers::column(batch, "weight").map_err(of_table)?,
         })
     }
 
@@ -165,22 +164,13 @@ impl Columns {
             }
             Ok(texts.value(index).to_string())
         };
-        let number = |column: &str, numbers: &Float64Array| match numbers.is_valid(index).then(|| numbers.value(index)) {
-            Some(number) if !number.is_finite() => Err(format!("{column}: expected a finite number, found {number}")),
-            number => Ok(number),
-        };
-        let scores = match &self.scores {
-            Some((chosen, rejected)) => number("chosen_score", chosen)?.zip(number("rejected_score", rejected)?),
-            None => None,
-        };
-        let column = |name: &str, numbers: &Option<Float64Array>| numbers.as_ref().map_or(Ok(None), |numbers| number(name, numbers));
-        let reward_gap = column("reward_gap", &self.reward_gap)?;
-        let weight = column("weight", &self.weight)?;
-        if let Some((chosen, rejected)) = scores.filter(|(chosen, rejected)| !(chosen - rejected).is_finite()) {
-            return Err(format!("expected scores whose difference is a finite number, found {chosen:e} and {rejected:e}"));
-        }
-        if let Some(weight) = weight.filter(|weight| *weight < 0.0) {
-            return Err(format!("weight: expected 0 or more, found {weight}"));
+        let scores = self.scores.as_ref().map_or(Ok(None), |scores| scores.preference(index))?;
+        let reward_gap = self.reward_gap.as_ref().map_or(Ok(None), |gaps| gaps.preference(index))?;
+        let weight = self.weight.as_ref().map_or(Ok(None), |weight| weight.value(index))?;
+        match weight {
+            Some(weight) if !weight.is_finite() => return Err(format!("weight: expected a finite number, found {weight}")),
+            Some(weight) if weight < 0.0 => return Err(format!("weight: expected 0 or more, found {weight}")),
+            _ => {}
         }
         Ok(Preference {
             id,

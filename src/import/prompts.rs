@@ -2,21 +2,35 @@
 //!
 //! Knows the columns of a prompt. Knows no file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 
+use super::dataset_format::without_rows;
 use super::error::ImportError;
+use super::row_errors::RowErrors;
 use crate::model::{Message, PromptContent};
+use crate::pipeline::spec::malformed::Malformed;
 
 /// A checked table of prompts: every row has a unique prompt_id and a content.
 pub struct Prompts {
     /// The user's rows and columns, with `prompt_id` as Utf8.
     pub batches: Vec<RecordBatch>,
     prompts: Vec<Prompt>,
+    /// The rows with the prompt of an earlier row.
+    pub(super) repeated: usize,
+}
+
+/// The reaction to a prompt that several rows have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// Further rows get the ids `ID#2`, `ID#3`, … in the order of the rows.
+    Number,
+    /// An error: other tables name the prompt by its id.
+    Refuse,
 }
 
 /// One prompt.
@@ -33,38 +47,51 @@ impl Prompts {
     /// blake3 hash of the content.
     ///
     /// # Errors
-    /// No column `prompt` or `messages`, a row without either, or a duplicate id; with the row.
-    pub fn from_batches(name: &str, batches: Vec<RecordBatch>) -> Result<Self, ImportError> {
-        Self::from_located_batches(&|row| format!("table {name}, row {row}"), name, batches)
+    /// No column `prompt` or `messages`, a row without either, or an id of two prompts; with the
+    /// row.
+    pub fn from_batches(name: &str, repeats: Repeats, batches: Vec<RecordBatch>) -> Result<Self, ImportError> {
+        let location = |row: usize| format!("table {name}, row {row}");
+        Self::from_located_batches(&mut RowErrors::new(Malformed::Stop, &location), name, repeats, batches)
     }
 
-    /// As [`Self::from_batches`]; `location` names a row (from 0) in an error.
-    pub(crate) fn from_located_batches(
-        location: &dyn Fn(usize) -> String,
+    /// As [`Self::from_batches`], with another reaction to malformed rows.
+    pub(super) fn from_located_batches(
+        errors: &mut RowErrors,
         name: &str,
+        repeats: Repeats,
         batches: Vec<RecordBatch>,
     ) -> Result<Self, ImportError> {
         let mut prompts: Vec<Prompt> = Vec::new();
         let mut completed = Vec::new();
-        let mut seen = HashMap::new();
+        let mut taken = Taken::default();
+        let mut before = 0;
         for batch in batches {
-            let contents = contents(location, name, prompts.len(), &batch)?;
-            let ids = ids(&batch, &contents)?;
-            for (id, content) in ids.as_string::<i32>().iter().zip(contents) {
-                let row = prompts.len();
-                let at = |problem: String| ImportError::Input(format!("{}: {problem}", location(row)));
-                let id = id.filter(|id| !id.is_empty()).ok_or_else(|| at("expected a prompt_id, found none".to_string()))?;
-                if let Some(first) = seen.insert(id.to_string(), row) {
-                    return Err(at(format!("prompt_id {id} is already that of row {first}")));
+            let ids = ids(&batch).map_err(|problem| ImportError::Input(format!("{}: {problem}", errors.place(before))))?;
+            let mut left_out = Vec::new();
+            let first = prompts.len();
+            for (index, content) in contents(name, &batch)?.into_iter().enumerate() {
+                let row = before + index;
+                let checked = content.and_then(|content| {
+                    check_end(&content)?;
+                    let id = taken.id(ids.id(index, &content)?, &content, row, repeats)?;
+                    Ok(Prompt { id, content })
+                });
+                match checked {
+                    Ok(prompt) => prompts.push(prompt),
+                    Err(problem) => {
+                        errors.malformed(row, &problem)?;
+                        left_out.push(index);
+                    }
                 }
-                prompts.push(Prompt { id: id.to_string(), content });
             }
-            completed.push(with_ids(&batch, ids)?);
+            let ids: StringArray = prompts[first..].iter().map(|prompt| Some(prompt.id.as_str())).collect();
+            completed.push(with_ids(&without_rows(&batch, left_out)?, Arc::new(ids))?);
+            before += batch.num_rows();
         }
         if prompts.is_empty() {
-            return Err(ImportError::Input(format!("table {name}: expected at least one prompt, found none")));
+            return Err(ImportError::Input(format!("table {name}: expected at least one prompt, found none{}", errors.why_none())));
         }
-        Ok(Self { batches: completed, prompts })
+        Ok(Self { batches: completed, prompts, repeated: taken.repeated })
     }
 
     /// The number of prompts.
@@ -109,22 +136,109 @@ pub(crate) fn fingerprint(content: &PromptContent) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// The ids of a batch's rows, as Utf8: the column `prompt_id`, else the hashes of the `contents`.
-pub(crate) fn ids(batch: &RecordBatch, contents: &[PromptContent]) -> Result<ArrayRef, ImportError> {
-    match batch.column_by_name("prompt_id") {
-        Some(column) => Ok(cast(column, &DataType::Utf8)?),
-        None => Ok(Arc::new(contents.iter().map(|content| Some(fingerprint(content))).collect::<StringArray>())),
+/// Refuses a conversation without a question at its end.
+fn check_end(content: &PromptContent) -> Result<(), String> {
+    match content {
+        PromptContent::Messages(messages) if messages.last().is_some_and(|last| last.role == "assistant") => {
+            let roles = messages.iter().map(|message| message.role.as_str()).collect::<Vec<_>>().join(", ");
+            Err(format!("expected a prompt that the assistant answers, found messages of {roles}"))
+        }
+        _ => Ok(()),
     }
 }
 
-/// The content of each row's prompt. Rows count on from `before`; `location` names a row in an
-/// error.
-pub(crate) fn contents(
-    location: &dyn Fn(usize) -> String,
-    name: &str,
-    before: usize,
-    batch: &RecordBatch,
-) -> Result<Vec<PromptContent>, ImportError> {
+/// The ids of the prompts so far.
+#[derive(Default)]
+struct Taken {
+    /// By the id in the table: the first row, the hash of its prompt, and the number of rows.
+    own: HashMap<String, (usize, String, usize)>,
+    all: HashSet<String>,
+    repeated: usize,
+}
+
+impl Taken {
+    /// The id of a row with the id `own` in the table.
+    fn id(&mut self, own: String, content: &PromptContent, row: usize, repeats: Repeats) -> Result<String, String> {
+        let hash = fingerprint(content);
+        let id = match self.own.get_mut(&own) {
+            None => {
+                self.own.insert(own.clone(), (row, hash, 1));
+                own
+            }
+            Some((first, _, _)) if repeats == Repeats::Refuse => return Err(format!("prompt_id {own} is already that of row {first}")),
+            Some((first, other, _)) if *other != hash => {
+                return Err(format!("prompt_id {own} is already that of row {first}, which has another prompt"));
+            }
+            Some((_, _, rows)) => {
+                *rows += 1;
+                self.repeated += 1;
+                format!("{own}#{rows}")
+            }
+        };
+        if !self.all.insert(id.clone()) {
+            return Err(format!("prompt_id {id} is that of one prompt and the name of a further row of another; rename the prompt"));
+        }
+        Ok(id)
+    }
+}
+
+/// The ids of a batch's rows.
+pub(super) struct Ids(Option<StringArray>);
+
+impl Ids {
+    /// The id of a row: that of the table, else the hash of its prompt.
+    ///
+    /// # Errors
+    /// The table has ids, but this row has none.
+    pub(super) fn id(&self, row: usize, content: &PromptContent) -> Result<String, String> {
+        let Some(ids) = &self.0 else { return Ok(fingerprint(content)) };
+        let id = Some(ids.value(row)).filter(|id| ids.is_valid(row) && !id.is_empty());
+        id.map(str::to_string).ok_or_else(|| "expected a prompt_id, found none".to_string())
+    }
+}
+
+/// The column `prompt_id` of a batch as texts, if there is one: of texts, whole numbers, decimal
+/// numbers or UUIDs.
+///
+/// # Errors
+/// It has another type. Other values have no one text: `1.0` may have been 1, and bytes may be any.
+pub(super) fn ids(batch: &RecordBatch) -> Result<Ids, String> {
+    let Some(column) = batch.column_by_name("prompt_id") else { return Ok(Ids(None)) };
+    if let DataType::FixedSizeBinary(16) = column.data_type() {
+        let bytes = column.as_fixed_size_binary().iter();
+        return Ok(Ids(Some(bytes.map(|bytes| bytes.map(uuid)).collect())));
+    }
+    let texts = cast(column, &DataType::Utf8).ok().filter(|_| is_id(column.data_type()));
+    match texts {
+        Some(texts) => Ok(Ids(Some(texts.as_string::<i32>().clone()))),
+        None => {
+            let expected = "prompt_id: expected texts, whole or decimal numbers, or UUIDs";
+            Err(format!("{expected}, found {}; write them as texts, or name another column with `map:`", column.data_type()))
+        }
+    }
+}
+
+/// Whether values of this type have one text each.
+fn is_id(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_id(values),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
+        other => other.is_integer() || other.is_decimal(),
+    }
+}
+
+/// A UUID as text: 32 hexadecimal digits in groups.
+fn uuid(bytes: &[u8]) -> String {
+    let digits =
+        |range: std::ops::Range<usize>| bytes.get(range).unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    [digits(0..4), digits(4..6), digits(6..8), digits(8..10), digits(10..16)].join("-")
+}
+
+/// The content of each row's prompt, or its problem.
+///
+/// # Errors
+/// There is no column with prompts.
+pub(super) fn contents(name: &str, batch: &RecordBatch) -> Result<Vec<Result<PromptContent, String>>, ImportError> {
     let texts = batch.column_by_name("prompt").map(|column| cast(column, &DataType::Utf8)).transpose()?;
     let messages = batch.column_by_name("messages");
     if texts.is_none() && messages.is_none() {
@@ -140,9 +254,7 @@ pub(crate) fn contents(
             (None, None) => Err("expected a prompt or messages, found neither".to_string()),
         }
     };
-    (0..batch.num_rows())
-        .map(|index| row(index).map_err(|problem| ImportError::Input(format!("{}: {problem}", location(before + index)))))
-        .collect()
+    Ok((0..batch.num_rows()).map(row).collect())
 }
 
 /// The messages of one row.

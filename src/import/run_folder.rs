@@ -23,9 +23,12 @@ impl Source {
 /// its files, in order.
 pub fn recipe(graph: &Graph, index: usize, files: &[Fingerprint]) -> Recipe {
     let table_use = TableUse::from_graph(graph, index);
-    let mut settings =
-        BTreeMap::from([("prompts".to_string(), json!(table_use.prompts)), ("preferences".to_string(), json!(table_use.preferences))]);
-    if let Some(SourceKind::Table { format, delimiter, header, columns, dataset_format, map, .. }) =
+    let mut settings = BTreeMap::from([
+        ("prompts".to_string(), json!(table_use.prompts)),
+        ("responses".to_string(), json!(table_use.responses)),
+        ("preferences".to_string(), json!(table_use.preferences)),
+    ]);
+    if let Some(SourceKind::Table { format, delimiter, header, columns, dataset_format, map, malformed, split, .. }) =
         graph.sources.get(index).map(|source| &source.kind)
     {
         let written = [
@@ -35,11 +38,13 @@ pub fn recipe(graph: &Graph, index: usize, files: &[Fingerprint]) -> Recipe {
             ("columns", json!(columns)),
             ("dataset_format", json!(dataset_format)),
             ("map", json!(map)),
+            ("malformed", json!(malformed)),
+            ("split", json!(split)),
         ];
         settings.extend(written.map(|(key, value)| (key.to_string(), value)));
     }
     let inputs = BTreeMap::from([(FILES.to_string(), files.to_vec())]);
-    Recipe { operator: "input".to_string(), version: 2, seed: None, settings, inputs }
+    Recipe { operator: "input".to_string(), version: 3, seed: None, settings, inputs }
 }
 
 /// The slot of a source's files in its recipe.
@@ -71,7 +76,8 @@ pub fn import_tables(run: &RunLock, graph: &Graph, files: &[Vec<Fingerprint>]) -
             writer.commit(part, &slice(&imported, writer.rows_of(part))?)?;
         }
         let dataset_format = imported.dataset_format.map(|dataset_format| (format!("rows_as_{}", dataset_format.name()), total as i64));
-        writer.finish([("rows".to_string(), total as i64)].into_iter().chain(dataset_format).collect())?;
+        let left_out = Some(("left_out".to_string(), imported.left_out.count() as i64)).filter(|(_, count)| *count > 0);
+        writer.finish([("rows".to_string(), total as i64)].into_iter().chain(dataset_format).chain(left_out).collect())?;
     }
     Ok(())
 }

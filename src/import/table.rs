@@ -2,20 +2,25 @@
 //!
 //! Knows which tasks read the table, not what they do with it. Knows no run folder.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::dataset_format;
 use super::error::ImportError;
 use super::formats::{self, ColumnType, InputFormat};
+use super::left_out::LeftOut;
 use super::preferences::Preferences;
-use super::prompts::Prompts;
-use crate::pipeline::graph::{Graph, Input, SourceKind};
+use super::prompts::{Prompts, Repeats};
+use super::row_errors::RowErrors;
+use super::{scores, split};
+use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::{self as spec, DatasetFormat, Format};
+use crate::pipeline::spec::operator::Operator;
 
 /// An external table as the run sees it.
 pub struct Imported {
@@ -23,6 +28,10 @@ pub struct Imported {
     pub batches: Vec<RecordBatch>,
     /// The format of prompts and responses in the columns; `None` for a table of other rows.
     pub dataset_format: Option<DatasetFormat>,
+    /// Rows that cannot be used, under `malformed: skip`.
+    pub left_out: LeftOut,
+    /// What the user should know about the table, in words.
+    pub notes: Vec<String>,
 }
 
 impl Imported {
@@ -38,10 +47,11 @@ impl Imported {
 }
 
 /// How the tasks of a pipeline use a table.
-#[derive(Clone, Copy)]
 pub(super) struct TableUse {
     /// As prompts, with ids of their own.
     pub(super) prompts: bool,
+    /// As demonstrations: the columns with the responses to imitate.
+    pub(super) responses: BTreeSet<String>,
     /// As pairs of a chosen and a rejected response.
     pub(super) preferences: bool,
 }
@@ -51,7 +61,15 @@ impl TableUse {
     pub(super) fn from_graph(graph: &Graph, index: usize) -> Self {
         let bindings = || graph.tasks.iter().flat_map(|task| &task.inputs).filter(|binding| binding.input == Input::Source(index));
         let any = |slots: &[Slot]| bindings().any(|binding| slots.contains(&binding.slot));
-        Self { prompts: any(&[Slot::Prompts, Slot::Demonstrations]), preferences: any(&[Slot::Preferences, Slot::HeldOut]) }
+        let response = |task: &Task| match &task.operator {
+            Operator::Sft(settings) if task.input(Slot::Demonstrations) == Some(Input::Source(index)) => Some(settings.response.clone()),
+            _ => None,
+        };
+        Self {
+            prompts: any(&[Slot::Prompts, Slot::Demonstrations]),
+            responses: graph.tasks.iter().filter_map(response).collect(),
+            preferences: any(&[Slot::Preferences, Slot::HeldOut]),
+        }
     }
 }
 
@@ -60,12 +78,12 @@ impl TableUse {
 ///
 /// # Errors
 /// A file is not of its format; the columns fit no dataset format, or several; a row is not of the
-/// dataset format, or breaks the rules of its use. The error has file and line, or row (from 0) if
-/// the format has no lines.
+/// dataset format, or breaks the rules of its use (unless `malformed` is `skip`). The error has
+/// file and line, or row (from 0) if the format has no lines.
 pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     let Some(source) = graph.sources.get(index) else { return Err(ImportError::Internal(format!("input {index} does not exist"))) };
     let name = source.name.as_str();
-    let SourceKind::Table { paths, dataset_format, map, max_bytes, .. } = &source.kind else {
+    let SourceKind::Table { paths, dataset_format, map, malformed, split, max_bytes, .. } = &source.kind else {
         return Err(ImportError::Internal(format!("{name} is not a table")));
     };
     let table_use = TableUse::from_graph(graph, index);
@@ -75,28 +93,88 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     let rows = FileRows::new(&format, paths, &files);
     let renamed = files.into_iter().flatten().map(|batch| dataset_format::rename(&batch, map));
     let mut batches = without_empty(renamed.collect::<Result<Vec<_>, _>>().map_err(of_table)?);
-    if !table_use.prompts && !table_use.preferences && *dataset_format == DatasetFormat::Auto {
-        return Ok(Imported { batches, dataset_format: None });
+    if !table_use.prompts && !table_use.preferences {
+        if split.is_some() {
+            return Err(of_table(
+                "split: expected a table that a node reads as prompts or preferences, found one for queries only".to_string(),
+            ));
+        }
+        if *dataset_format == DatasetFormat::Auto {
+            return Ok(Imported { batches, dataset_format: None, left_out: LeftOut::default(), notes: Vec::new() });
+        }
     }
-    let Some(first) = batches.first() else { return Err(of_table("expected columns, found none".to_string())) };
-    let dataset_format = dataset_format::detect(*dataset_format, first).map_err(of_table)?;
-    let mut before = 0;
-    for batch in &mut batches {
-        *batch = dataset_format::normalize(dataset_format, batch).map_err(|error| match error.row {
-            Some(row) => rows.error(before + row, format!("table {name}: {}", error.problem)),
-            None => of_table(error.problem),
-        })?;
-        before += batch.num_rows();
-    }
+    let dataset_format = dataset_format::detect(*dataset_format, &batches).map_err(of_table)?;
     // The text of a row's error without a problem is its location.
     let location = |row: usize| rows.error(row, format!("table {name}, row {row}")).to_string();
+    let mut errors = RowErrors::new(*malformed, &location);
+    let count = batches.iter().map(RecordBatch::num_rows).sum();
+    let mut before = 0;
+    for batch in &mut batches {
+        let normalized = dataset_format::normalize(dataset_format, batch).map_err(of_table)?;
+        for (row, problem) in normalized.malformed {
+            errors.malformed(before + row, &problem)?;
+        }
+        before += batch.num_rows();
+        *batch = normalized.batch;
+    }
+    let skipped = errors.take_skipped(count).len();
+    check_responses(&mut errors, &table_use.responses, &batches)?;
     if table_use.preferences {
-        Preferences::from_located_batches(&location, name, &batches)?;
+        Preferences::from_located_batches(&mut errors, name, &batches)?;
     }
+    batches = without_skipped(&mut errors, batches, count - skipped)?;
+    let mut notes = Vec::new();
     if table_use.prompts {
-        batches = Prompts::from_located_batches(&location, name, batches)?.batches;
+        let prompts = Prompts::from_located_batches(&mut errors, name, Repeats::Number, batches)?;
+        if prompts.repeated > 0 {
+            notes.push(format!("{} rows have the prompt of an earlier row; their ids end with #2 and so on", prompts.repeated));
+        }
+        batches = prompts.batches;
     }
-    Ok(Imported { batches, dataset_format: Some(dataset_format) })
+    if let Some(split) = split {
+        batches = split::part(name, *split, batches)?;
+    }
+    if let (true, Some(first)) = (table_use.preferences, batches.first()) {
+        let unpaired = scores::unpaired(&first.schema());
+        notes.extend(
+            unpaired.iter().map(|column| format!("{column} is the score of one response, none of the other one is there; it is not used")),
+        );
+    }
+    let left_out = errors.into_left_out();
+    notes.extend(left_out.text(count));
+    Ok(Imported { batches: without_empty(batches), dataset_format: Some(dataset_format), left_out, notes })
+}
+
+/// Checks for a response in every demonstration. Missing columns are reported with the nodes that
+/// need them.
+fn check_responses(errors: &mut RowErrors, responses: &BTreeSet<String>, batches: &[RecordBatch]) -> Result<(), ImportError> {
+    for name in responses {
+        let mut before = 0;
+        for batch in batches {
+            if let Some(nulls) = batch.column_by_name(name).and_then(|column| column.logical_nulls()) {
+                let has_messages = |row: usize| batch.column_by_name("messages").is_some_and(|messages| messages.is_valid(row));
+                for row in (0..batch.num_rows()).filter(|row| nulls.is_null(*row)) {
+                    let conversation = if has_messages(row) { ", or a conversation that ends with the assistant" } else { "" };
+                    errors.malformed(before + row, &format!("expected a {name}{conversation}, found null"))?;
+                }
+            }
+            before += batch.num_rows();
+        }
+    }
+    Ok(())
+}
+
+/// The batches, of `count` rows, without the rows left out.
+fn without_skipped(errors: &mut RowErrors, batches: Vec<RecordBatch>, count: usize) -> Result<Vec<RecordBatch>, ImportError> {
+    let skipped = errors.take_skipped(count);
+    let mut before = 0;
+    let mut kept = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let rows = skipped.range(before..before + batch.num_rows()).map(|row| row - before);
+        kept.push(dataset_format::without_rows(&batch, rows)?);
+        before += batch.num_rows();
+    }
+    Ok(kept)
 }
 
 /// The batches with rows; one batch without rows if there are no others, because it has the

@@ -4,11 +4,14 @@
 //! adds the responses' NLL under the initial policy.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use arrow::array::{AsArray, ListArray, RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take};
 
+use super::support::broken_model;
 use super::support::rows::unsigned;
+use super::support::summary::rounded;
 use super::support::tensors;
 use super::{Context, OperatorError, Summary};
 use crate::compute::CausalLm;
@@ -44,13 +47,17 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
     let count = |outcome| rows.iter().filter(|row| row.outcome == outcome).count() as i64;
     let (wins, losses, total) = (count(Outcome::Win), count(Outcome::Loss), rows.len() as i64);
     let mean = |value: fn(&evaluation::Row) -> f64| rows.iter().map(value).sum::<f64>() / rows.len().max(1) as f64;
-    let text = format!(
-        "mean reward {:.3} (baseline {:.3}), win score {:.1}, NLL under the initial policy {:.3}",
-        mean(|row| row.reward),
-        mean(|row| row.baseline_reward),
-        50.0 + 50.0 * (wins - losses) as f64 / total.max(1) as f64,
-        mean(|row| row.nll_initial),
-    );
+    let text = if rows.is_empty() {
+        "no prompt has a scored response of both models".to_string()
+    } else {
+        format!(
+            "mean reward {} (baseline {}), win score {:.1}, NLL under the initial policy {:.3}",
+            rounded(mean(|row| row.reward)),
+            rounded(mean(|row| row.baseline_reward)),
+            50.0 + 50.0 * (wins - losses) as f64 / total as f64,
+            mean(|row| row.nll_initial),
+        )
+    };
     let counts = [("prompts", total), ("wins", wins), ("losses", losses), ("ties", total - wins - losses)];
     context.write_relation(TableKind::Evaluation, |relation| relation.write(&evaluation::batch(&rows)).map(|()| counts))?;
     Ok(Summary { text, tokens: initial.tokens })
@@ -129,6 +136,7 @@ fn row(prompt_id: &str, policy: &[ScoredResponse], baseline: &[ScoredResponse]) 
 /// The initial policy, and its work so far.
 struct InitialPolicy {
     model: CausalLm,
+    folder: PathBuf,
     batch_size: usize,
     responses: u64,
     tokens: u64,
@@ -136,9 +144,11 @@ struct InitialPolicy {
 
 impl InitialPolicy {
     fn load(context: &Context) -> Result<Self, OperatorError> {
-        let model = context.checkpoint(Slot::Initial)?.load(&context.device()?)?;
+        let checkpoint = context.checkpoint(Slot::Initial)?;
+        let model = checkpoint.load(&context.device()?)?;
+        let folder = checkpoint.folder().to_path_buf();
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-        Ok(Self { model, batch_size, responses: 0, tokens: 0 })
+        Ok(Self { model, folder, batch_size, responses: 0, tokens: 0 })
     }
 
     /// Nats per token of each response in a table of responses.
@@ -156,6 +166,8 @@ impl InitialPolicy {
             let sequences = Responses::new(tensors::token_lists(lists)?, counts)?;
             let all: Vec<usize> = (0..chunk.len()).collect();
             let logprobs = training::response_logprobs(&self.model, &sequences, &all, self.batch_size)?;
+            let of = |index: usize| format!("a response to prompt {}", rows[chunk[index]].prompt_id);
+            broken_model::check(&logprobs, "logprob", of, &self.model, &self.folder)?;
             for (row, logprob) in chunk.iter().map(|row| &rows[*row]).zip(logprobs) {
                 nll.insert((row.prompt_id.clone(), row.response_index), -logprob / response_length(row)?.max(1) as f64);
             }

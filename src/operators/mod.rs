@@ -50,7 +50,8 @@ mod sql;
 pub mod support;
 
 pub use support::{
-    Context, DatasetFormats, OperatorError, Progress, Silent, Summary, check, device_choice, lane, recipe, training_recipe, version,
+    Checked, Context, DatasetFormats, OperatorError, Progress, Silent, Summary, check, device_choice, lane, recipe, training_recipe,
+    version,
 };
 
 use crate::import::{Preference, Prompt};

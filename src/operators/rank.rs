@@ -1,6 +1,7 @@
 //! rank: the rewards of a reward model for the preferences held out of its training. Every
 //! `reward_model` node has one, as `<node>_ranking`.
 
+use super::support::broken_model;
 use super::support::comparisons::{Comparisons, Split};
 use super::{Context, OperatorError, Preference, Summary};
 use crate::pipeline::slot::Slot;
@@ -37,7 +38,10 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
             } else {
                 let sequences = comparisons.sequences(range)?;
                 let rewards = training::rewards(&model, &sequences, &(0..sequences.rows()).collect::<Vec<_>>(), batch_size);
-                rewards.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?
+                let rewards = rewards.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?;
+                let of = |index: usize| format!("preference {}", preferences[index % preferences.len()].id);
+                broken_model::check(&rewards, "reward", of, &model, checkpoint.folder())?;
+                rewards
             };
             let rows = rows(preferences, &rewards);
             writer.commit(part, &ranking::batch(&rows))?;
@@ -51,7 +55,10 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
     }
     let counts = [("preferences", total), ("correct", correct), ("too_long", comparisons.too_long)];
     writer.finish(counts.into_iter().map(|(name, count)| (name.to_string(), count as i64)).collect())?;
-    let accuracy = correct as f64 / total.max(1) as f64;
+    if total == 0 {
+        return Ok(Summary::new("no held-out preference to rank".to_string()));
+    }
+    let accuracy = correct as f64 / total as f64;
     Ok(Summary::new(format!("accuracy {accuracy:.3} on {total} held-out preferences")))
 }
 

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use burn::tensor::Device;
 
+use super::support::broken_model;
 use super::support::pair_tokens::{Key, PairTokens};
 use super::support::rows::rows_of;
 use super::{Context, OperatorError, Summary};
@@ -50,14 +51,23 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
         let keys = rows_of(&keys, range.clone(), PLACE)?;
         let (open, open_keys) = open(keys, &logprobs);
         if !open.is_empty() {
-            let model = match &reference {
-                Some(model) => model,
-                None => reference.insert(context.checkpoint(Slot::Reference)?.load(&device)?),
+            let (model, folder) = match &reference {
+                Some(reference) => reference,
+                None => {
+                    let checkpoint = context.checkpoint(Slot::Reference)?;
+                    let model = checkpoint.load(&device)?;
+                    reference.insert((model, checkpoint.folder().to_path_buf()))
+                }
             };
             let responses = pair_tokens.responses(range.clone())?;
             let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
             let found = training::response_logprobs(model, &responses, &open, batch_size);
             let found = found.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?;
+            let of = |index: usize| {
+                let row = range.start + open[index] % range.len();
+                format!("a response to prompt {}", pair_tokens.pairs.get(row).map_or("", |pair| pair.prompt_id.as_str()))
+            };
+            broken_model::check(&found, "logprob", of, model, folder)?;
             tokens += responses.token_count(&open) as u64;
             let mut new: Vec<logprobs::Row> =
                 open_keys.into_iter().zip(found).map(|(key, logprob)| logprobs::Row { key: *key, logprob }).collect();

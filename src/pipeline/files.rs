@@ -54,6 +54,8 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Diagnostic> {
         columns: table.columns.clone(),
         dataset_format: table.dataset_format,
         map: table.map.clone(),
+        malformed: table.malformed,
+        split: table.split,
         max_bytes: table.max_bytes,
     })
 }

@@ -10,7 +10,8 @@ use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 use super::slot::Slot;
-use super::spec::input::{Columns, DatasetFormat, Format, Server};
+use super::spec::input::{Columns, DatasetFormat, Format, Server, Split};
+use super::spec::malformed::Malformed;
 use super::spec::operator::{Operator, Output};
 use super::spec::resources::Resources;
 use super::spec::tracking::Tracking;
@@ -65,6 +66,10 @@ pub enum SourceKind {
         dataset_format: DatasetFormat,
         /// Columns to rename: ours, each with theirs.
         map: IndexMap<String, String>,
+        /// The reaction to rows that cannot be used.
+        malformed: Malformed,
+        /// The part of the rows; all of them without one.
+        split: Option<Split>,
         /// The memory limit for the rows, in bytes.
         max_bytes: u64,
     },

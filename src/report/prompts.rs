@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::error::ReportError;
 use super::source::{Part, Source, quoted};
-use crate::import::Prompts;
+use crate::import::{Prompts, Repeats};
 use crate::model::PromptContent;
 use crate::store::OutputKey;
 
@@ -28,7 +28,7 @@ impl Asking {
         if !finished || iterated {
             return Ok(None);
         }
-        Ok(Some(Self { prompts: Prompts::from_batches(table, source.run.read_table(&place, None)?)? }))
+        Ok(Some(Self { prompts: Prompts::from_batches(table, Repeats::Number, source.run.read_table(&place, None)?)? }))
     }
 
     /// The messages, by prompt_id.

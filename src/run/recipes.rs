@@ -88,8 +88,8 @@ fn file_fingerprints(source: &Source, hashes: &mut FileHashes) -> Result<Vec<Fin
 /// The fingerprint of a source: its contents and its import settings, without its path.
 fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
     Ok(match &source.kind {
-        SourceKind::Table { format, delimiter, header, columns, dataset_format, map, .. } => {
-            let reading = serde_json::json!([files, format, delimiter, header, columns, dataset_format, map]);
+        SourceKind::Table { format, delimiter, header, columns, dataset_format, map, malformed, split, .. } => {
+            let reading = serde_json::json!([files, format, delimiter, header, columns, dataset_format, map, malformed, split]);
             Fingerprint::from_contents(reading.to_string().as_bytes())
         }
         SourceKind::Model { path } => model_fingerprint(path, fetched, hashes)?,

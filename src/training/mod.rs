@@ -11,6 +11,7 @@
 //! and across a stop: see [`Trainer::save_state`]. Knows nothing of devices, Arrow, tables,
 //! decoding or where its batches come from.
 
+mod broken_weights;
 mod checkpoint;
 mod error;
 mod logprobs;
@@ -23,6 +24,7 @@ mod schedule;
 mod supervised;
 mod trainer;
 
+pub use broken_weights::broken_parameter;
 pub use error::{TrainingError, Unusable};
 pub use logprobs::response_logprobs;
 pub use optimizer::OptimizerConfig;

@@ -32,9 +32,19 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The steps of the warm-up, a whole number.
+    pub fn warmup_steps(&self, total_steps: u64) -> f64 {
+        (self.warmup_ratio * total_steps as f64).ceil()
+    }
+
+    /// Whether no step has a learning rate above 0: nothing would be learned.
+    pub fn is_zero_throughout(&self, total_steps: u64) -> bool {
+        (0..total_steps).all(|step| self.rate(step, total_steps) <= 0.0)
+    }
+
     /// The learning rate of `step` (the first is 0) out of `total_steps`.
     pub fn rate(&self, step: u64, total_steps: u64) -> f64 {
-        let warmup_steps = (self.warmup_ratio * total_steps as f64).ceil();
+        let warmup_steps = self.warmup_steps(total_steps);
         let step = step as f64;
         if step < warmup_steps {
             return self.peak * step / warmup_steps;
@@ -73,6 +83,15 @@ mod tests {
                 assert!((rate - expected).abs() < 1e-6, "{decay:?}, warm-up {warmup_ratio}, step {step}: {rate}, expected {expected}");
             }
         }
+    }
+
+    /// `get_scheduler("linear", optimizer, ceil(ratio * total), total)` of transformers gives only
+    /// zeros in these cases.
+    #[test]
+    fn a_single_step_of_warm_up_is_zero() {
+        let schedule = |warmup_ratio: f64| Schedule { peak: 1.0, decay: Decay::Linear, warmup_ratio };
+        assert!(schedule(0.1).is_zero_throughout(1) && schedule(0.99).is_zero_throughout(1));
+        assert!(!schedule(0.0).is_zero_throughout(1) && !schedule(0.1).is_zero_throughout(2) && !schedule(0.99).is_zero_throughout(2));
     }
 
     const CASES: [(Decay, f64, [f64; 10]); 6] = [

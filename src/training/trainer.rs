@@ -8,8 +8,7 @@ use std::sync::Arc;
 use burn::module::Module;
 
 use super::optimizer::{Optimizer, OptimizerConfig};
-use super::{Schedule, TrainingError, Unusable, check_micro_batch};
-use crate::compute::reference::named_tensors;
+use super::{Schedule, TrainingError, Unusable, broken_parameter, check_micro_batch};
 use crate::compute::{Backend, Examples, Gradients, training_backend_for};
 use crate::token_lists::TokenLists;
 
@@ -134,8 +133,7 @@ impl<M: Module + Sync> Trainer<M> {
     /// The first trained parameter with a number that is not finite. The last step can be the
     /// cause.
     pub fn broken_parameter(&self) -> Option<String> {
-        let finite = |weights: burn::tensor::Tensor<1>| weights.into_data().iter::<f32>().all(f32::is_finite);
-        named_tensors::values(&self.model).into_iter().find_map(|(name, weights)| (!finite(weights)).then_some(name))
+        broken_parameter(&self.model)
     }
 
     /// The model as it is now, without autodiff. Shares its weights with the trainer until the next

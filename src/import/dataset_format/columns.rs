@@ -2,7 +2,7 @@
 //!
 //! Knows no dataset format.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Float64Type, Schema};
 
@@ -71,22 +71,6 @@ impl Texts {
 
 fn text(array: &ArrayRef) -> Result<StringArray, String> {
     Ok(cast(array, &DataType::Utf8).map_err(|error| error.to_string())?.as_string::<i32>().clone())
-}
-
-/// A column of numbers.
-pub(super) struct Numbers(Float64Array);
-
-impl Numbers {
-    pub(super) fn new(name: &str, array: &ArrayRef) -> Result<Self, String> {
-        if !array.data_type().is_numeric() && *array.data_type() != DataType::Null {
-            return Err(format!("column {name}: expected numbers, found {}", array.data_type()));
-        }
-        Ok(Self(cast(array, &DataType::Float64).map_err(|error| error.to_string())?.as_primitive().clone()))
-    }
-
-    pub(super) fn value(&self, row: usize) -> Option<f64> {
-        self.0.is_valid(row).then(|| self.0.value(row))
-    }
 }
 
 /// A column of texts or of messages.

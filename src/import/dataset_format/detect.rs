@@ -1,6 +1,6 @@
 //! Detects the dataset format of a table from the names and types of its columns. Never guesses.
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
 
 use super::columns::{Column, ColumnContent, column_names, non_null_column};
@@ -28,19 +28,20 @@ fn describe_formats() -> String {
     FORMATS.map(|(dataset_format, columns)| format!("\n  {}: {columns}", dataset_format.name())).concat()
 }
 
-/// The dataset format of a table of prompts or preferences with the first rows `batch`: the `given`
-/// one, or detected from the columns.
+/// The dataset format of a table of prompts or preferences, given in `batches` of one schema: the
+/// `given` one, or detected from the columns.
 ///
 /// # Errors
 /// The columns fit no dataset format, or several, or not the given one.
-pub(in crate::import) fn detect(given: DatasetFormat, batch: &RecordBatch) -> Result<DatasetFormat, String> {
-    let columns = Columns(batch);
+pub(in crate::import) fn detect(given: DatasetFormat, batches: &[RecordBatch]) -> Result<DatasetFormat, String> {
+    let Some(first) = batches.first() else { return Err("expected columns, found none".to_string()) };
+    let columns = Columns { first, batches };
     if given != DatasetFormat::Auto {
         let expected = FORMATS.iter().find(|(dataset_format, _)| *dataset_format == given).map_or("", |(_, columns)| columns);
         return if columns.can_be(given) {
             Ok(given)
         } else {
-            Err(format!("dataset_format {}: expected {expected}; found {}", given.name(), column_names(&batch.schema())))
+            Err(format!("dataset_format {}: expected {expected}; found {}", given.name(), column_names(&first.schema())))
         };
     }
     let fitting: Vec<DatasetFormat> =
@@ -49,26 +50,30 @@ pub(in crate::import) fn detect(given: DatasetFormat, batch: &RecordBatch) -> Re
         [one] => Ok(*one),
         [] => Err(format!(
             "expected a column prompt or messages, or those of a known dataset format, found {}; name columns with `map:`, or say `dataset_format:`{}",
-            column_names(&batch.schema()),
+            column_names(&first.schema()),
             describe_formats()
         )),
         several => {
             let several = several.iter().map(|dataset_format| dataset_format.name()).collect::<Vec<_>>().join(" and ");
-            Err(format!("the columns {} fit {several}; say which with `dataset_format:`", column_names(&batch.schema())))
+            Err(format!("the columns {} fit {several}; say which with `dataset_format:`", column_names(&first.schema())))
         }
     }
 }
 
-/// The columns of a table, with its first rows.
-struct Columns<'a>(&'a RecordBatch);
+/// The columns of a table, with its rows.
+struct Columns<'a> {
+    /// The first batch. All have the same columns.
+    first: &'a RecordBatch,
+    batches: &'a [RecordBatch],
+}
 
 impl Columns<'_> {
     fn content(&self, name: &str) -> Option<ColumnContent> {
-        non_null_column(self.0, name).map(|array| ColumnContent::from_type(array.data_type()))
+        non_null_column(self.first, name).map(|array| ColumnContent::from_type(array.data_type()))
     }
 
     fn has(&self, name: &str) -> bool {
-        self.0.column_by_name(name).is_some()
+        self.first.column_by_name(name).is_some()
     }
 
     fn text(&self, name: &str) -> bool {
@@ -78,7 +83,7 @@ impl Columns<'_> {
     /// Whether it holds texts, or numbers or Booleans: a csv file may contain texts like these.
     fn scalar(&self, name: &str) -> bool {
         let scalar = |array: &ArrayRef| array.data_type().is_primitive() || *array.data_type() == DataType::Boolean;
-        self.text(name) || non_null_column(self.0, name).is_some_and(scalar)
+        self.text(name) || non_null_column(self.first, name).is_some_and(scalar)
     }
 
     fn conversation(&self, name: &str) -> bool {
@@ -93,11 +98,19 @@ impl Columns<'_> {
         self.content("responses") == Some(ColumnContent::Texts) && self.content("rewards") == Some(ColumnContent::Numbers)
     }
 
-    /// Whether `messages` of the first row end with a response.
+    /// Whether the `messages` of any row end with a response. Each row is then taken by its own
+    /// end.
     fn messages_are_answered(&self) -> bool {
-        let messages = non_null_column(self.0, "messages").filter(|array| !array.is_empty() && self.conversation("messages"));
-        let first = messages.and_then(|array| Column::new("messages", array).ok()?.content(0).ok()?);
-        matches!(first, Some(Content::Messages(messages)) if messages.last().is_some_and(|last| last.role == "assistant"))
+        let is_answered = |content: &Content| match content {
+            Content::Messages(messages) => messages.last().is_some_and(|last| last.role == "assistant"),
+            Content::Text(_) => false,
+        };
+        let has_answer = |batch: &RecordBatch| {
+            let column = non_null_column(batch, "messages").and_then(|array| Column::new("messages", array).ok());
+            let mut rows = column.iter().flat_map(|column| (0..batch.num_rows()).filter_map(|row| column.content(row).ok()?));
+            rows.any(|content| is_answered(&content))
+        };
+        self.conversation("messages") && self.batches.iter().any(has_answer)
     }
 
     /// Whether the columns are those of this dataset format and exclude other formats with some of

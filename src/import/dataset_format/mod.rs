@@ -14,7 +14,9 @@ mod row;
 mod row_builder;
 mod source_columns;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
 
 use self::rename::batch_of;
 use self::row_builder::RowBuilder;
@@ -24,38 +26,35 @@ use crate::pipeline::spec::input::DatasetFormat;
 pub(super) use self::detect::detect;
 pub(super) use self::rename::rename;
 
-/// The problem of a row, or of the columns.
-pub(super) struct FormatError {
-    /// The row, from 0 in the batch; `None` for a problem of the columns.
-    pub(super) row: Option<usize>,
-    pub(super) problem: String,
-}
-
-impl From<String> for FormatError {
-    fn from(problem: String) -> Self {
-        Self { row: None, problem }
-    }
+/// A batch in our own columns.
+pub(super) struct Normalized {
+    /// The rows of the dataset format.
+    pub(super) batch: RecordBatch,
+    /// The other rows: their indices in the source batch, each with its problem.
+    pub(super) malformed: Vec<(usize, String)>,
 }
 
 /// The batch's rows with our own columns first, followed by the columns that the dataset format
 /// does not use.
 ///
 /// # Errors
-/// A row is not of the dataset format, or the result would have a column twice.
-pub(super) fn normalize(dataset_format: DatasetFormat, batch: &RecordBatch) -> Result<RecordBatch, FormatError> {
+/// The columns are not of the dataset format, or the result would have a column twice.
+pub(super) fn normalize(dataset_format: DatasetFormat, batch: &RecordBatch) -> Result<Normalized, String> {
     if matches!(dataset_format, DatasetFormat::Rows | DatasetFormat::Auto) {
-        return Ok(batch.clone());
+        return Ok(Normalized { batch: batch.clone(), malformed: Vec::new() });
     }
     let sources = SourceColumns::new(dataset_format, batch)?;
     let mut builder = RowBuilder::default();
+    let mut malformed = Vec::new();
     for index in 0..batch.num_rows() {
-        let row = sources.row(index).and_then(|row| builder.add(row, sources.is_conversation));
-        row.map_err(|problem| FormatError { row: Some(index), problem })?;
+        if let Err(problem) = sources.row(index).and_then(|row| builder.add(row, sources.is_conversation)) {
+            malformed.push((index, problem));
+        }
     }
     let mut columns = builder.finish(&sources);
-    let schema = batch.schema();
-    for (field, array) in schema.fields().iter().zip(batch.columns()) {
-        if sources.used.contains(&field.name().as_str()) {
+    let rest = without_rows(batch, malformed.iter().map(|(row, _)| *row)).map_err(|error| error.to_string())?;
+    for (field, array) in rest.schema().fields().iter().zip(rest.columns()) {
+        if sources.used.contains(field.name()) {
             continue;
         }
         if columns.iter().any(|(name, _)| name == field.name()) {
@@ -64,9 +63,21 @@ pub(super) fn normalize(dataset_format: DatasetFormat, batch: &RecordBatch) -> R
                 dataset_format.name(),
                 field.name()
             );
-            return Err(problem.into());
+            return Err(problem);
         }
         columns.push((field.name().clone(), array.clone()));
     }
-    Ok(batch_of(columns)?)
+    Ok(Normalized { batch: batch_of(columns)?, malformed })
+}
+
+/// The batch without these rows.
+pub(in crate::import) fn without_rows(batch: &RecordBatch, rows: impl IntoIterator<Item = usize>) -> Result<RecordBatch, ArrowError> {
+    let mut kept = vec![true; batch.num_rows()];
+    let mut complete = true;
+    for row in rows {
+        if let Some(kept) = kept.get_mut(row) {
+            (*kept, complete) = (false, false);
+        }
+    }
+    if complete { Ok(batch.clone()) } else { filter_record_batch(batch, &BooleanArray::from(kept)) }
 }

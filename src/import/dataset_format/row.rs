@@ -16,7 +16,8 @@ pub(super) struct Row {
     pub(super) response: Option<Content>,
     pub(super) chosen: Option<Content>,
     pub(super) rejected: Option<Content>,
-    pub(super) scores: Option<(f64, f64)>,
+    /// The scores of chosen and rejected.
+    pub(super) scores: (Option<f64>, Option<f64>),
 }
 
 /// A row as prompt and responses, the responses as texts.
@@ -51,7 +52,7 @@ impl Row {
         }
         self.chosen = Some(Content::Text(responses[best].clone()));
         self.rejected = Some(Content::Text(responses[worst].clone()));
-        self.scores = Some((rewards[best], rewards[worst]));
+        self.scores = (Some(rewards[best]), Some(rewards[worst]));
         Ok(())
     }
 
@@ -74,16 +75,13 @@ impl Row {
         Ok(())
     }
 
-    /// Makes the assistant's last message of a conversation the response. Without one it fails if
-    /// `needed`.
-    pub(super) fn split_response(&mut self, needed: bool) -> Result<(), String> {
-        let Some(Content::Messages(turns)) = &mut self.prompt else { return Ok(()) };
-        match turns.pop_if(|last| last.role == "assistant") {
-            Some(last) => self.response = Some(Content::Text(last.content)),
-            None if needed => return Err(format!("expected a conversation that ends with the assistant, found {}", roles(turns))),
-            None => {}
+    /// Makes the assistant's last message of a conversation the response. A conversation that ends
+    /// otherwise is a prompt without a response.
+    pub(super) fn split_response(&mut self) {
+        let Some(Content::Messages(turns)) = &mut self.prompt else { return };
+        if let Some(last) = turns.pop_if(|last| last.role == "assistant") {
+            self.response = Some(Content::Text(last.content));
         }
-        Ok(())
     }
 
     /// Checks that a conversation to be answered is not empty and does not end with the assistant.

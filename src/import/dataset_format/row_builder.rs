@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, Float64Builder, StringBuilder};
 use super::row::Row;
 use super::source_columns::SourceColumns;
 use crate::import::conversations::Conversations;
+use crate::import::scores;
 use crate::model::{Message, PromptContent};
 
 /// The builders of our own columns.
@@ -22,9 +23,9 @@ pub(super) struct RowBuilder {
 }
 
 impl RowBuilder {
-    /// Appends a row.
+    /// Appends a row. Appends nothing if it fails.
     pub(super) fn add(&mut self, row: Row, is_conversation: bool) -> Result<(), String> {
-        let scores = row.scores;
+        let (chosen_score, rejected_score) = row.scores;
         let resolved = row.resolved()?;
         let (text, messages) = match resolved.prompt {
             Some(PromptContent::Text(text)) if is_conversation => (None, Some(vec![Message { role: "user".to_string(), content: text }])),
@@ -37,8 +38,8 @@ impl RowBuilder {
         self.response.append_option(resolved.response);
         self.chosen.append_option(resolved.chosen);
         self.rejected.append_option(resolved.rejected);
-        self.chosen_score.append_option(scores.map(|(chosen, _)| chosen));
-        self.rejected_score.append_option(scores.map(|(_, rejected)| rejected));
+        self.chosen_score.append_option(chosen_score);
+        self.rejected_score.append_option(rejected_score);
         Ok(())
     }
 
@@ -57,8 +58,8 @@ impl RowBuilder {
         add(pairs, "chosen", Arc::new(self.chosen.finish()));
         add(pairs, "rejected", Arc::new(self.rejected.finish()));
         let scored = sources.scores.is_some() || sources.sampled.is_some();
-        add(scored, "chosen_score", Arc::new(self.chosen_score.finish()));
-        add(scored, "rejected_score", Arc::new(self.rejected_score.finish()));
+        add(scored, scores::CHOSEN, Arc::new(self.chosen_score.finish()));
+        add(scored, scores::REJECTED, Arc::new(self.rejected_score.finish()));
         columns
     }
 }

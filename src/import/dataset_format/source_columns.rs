@@ -2,12 +2,13 @@
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 
-use super::columns::{self, Column, Numbers, Texts, non_null_column};
+use super::columns::{self, Column, Texts, non_null_column};
 use super::row::Row;
+use crate::import::scores::Scores;
 use crate::pipeline::spec::input::DatasetFormat;
 
 /// The columns that a dataset format reads.
-pub(super) struct SourceColumns<'a> {
+pub(super) struct SourceColumns {
     dataset_format: DatasetFormat,
     prompt: Option<Column>,
     input: Option<Texts>,
@@ -17,7 +18,7 @@ pub(super) struct SourceColumns<'a> {
     pub(super) chosen: Option<Column>,
     rejected: Option<Column>,
     /// The scores of chosen and rejected.
-    pub(super) scores: Option<(Numbers, Numbers)>,
+    pub(super) scores: Option<Scores>,
     /// Lists of responses and of their rewards.
     pub(super) sampled: Option<(ArrayRef, ArrayRef)>,
     /// Whether prompts become messages.
@@ -25,19 +26,19 @@ pub(super) struct SourceColumns<'a> {
     /// Whether the assistant's last message of a conversation is the response.
     pub(super) ends_in_response: bool,
     /// The names of all columns read.
-    pub(super) used: Vec<&'a str>,
+    pub(super) used: Vec<String>,
 }
 
-impl<'a> SourceColumns<'a> {
+impl SourceColumns {
     /// Finds the columns of a dataset format.
     pub(super) fn new(dataset_format: DatasetFormat, batch: &RecordBatch) -> Result<Self, String> {
-        let mut used: Vec<&'a str> = Vec::new();
-        let mut column = |name: &'a str| -> Result<Option<Column>, String> {
+        let mut used: Vec<String> = Vec::new();
+        let mut column = |name: &str| -> Result<Option<Column>, String> {
             let found = non_null_column(batch, name).map(|array| Column::new(name, array)).transpose()?;
-            used.extend(found.is_some().then_some(name));
+            used.extend(found.is_some().then(|| name.to_string()));
             Ok(found)
         };
-        let first = |names: &[&'a str]| names.iter().copied().find(|name| non_null_column(batch, name).is_some());
+        let first = |names: &[&'static str]| names.iter().copied().find(|name| non_null_column(batch, name).is_some());
         let prompt_name = match dataset_format {
             DatasetFormat::Sharegpt => Some("conversations"),
             DatasetFormat::Alpaca => Some("instruction"),
@@ -58,31 +59,26 @@ impl<'a> SourceColumns<'a> {
         let is_conversation = is_messages(&prompt) || (is_messages(&chosen) && dataset_format != DatasetFormat::Sharegpt);
         let whole = dataset_format == DatasetFormat::Sharegpt || (dataset_format == DatasetFormat::Trl && prompt_name == Some("messages"));
         let ends_in_response = whole && chosen.is_none();
-        let mut texts = |name: &'a str| -> Result<Option<Texts>, String> {
+        let mut texts = |name: &str| -> Result<Option<Texts>, String> {
             let found = non_null_column(batch, name).map(|array| Texts::new(name, array)).transpose()?;
-            used.extend(found.is_some().then_some(name));
+            used.extend(found.is_some().then(|| name.to_string()));
             Ok(found)
         };
         let input = if dataset_format == DatasetFormat::Alpaca { texts("input")? } else { None };
         let system = if matches!(dataset_format, DatasetFormat::Alpaca | DatasetFormat::Sharegpt) { texts("system")? } else { None };
         let history = if dataset_format == DatasetFormat::Alpaca { batch.column_by_name("history").cloned() } else { None };
-        used.extend(history.is_some().then_some("history"));
-        let mut scores = None;
-        for (chosen, rejected) in [("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")] {
-            if let (None, Some(one), Some(other)) = (&scores, batch.column_by_name(chosen), batch.column_by_name(rejected)) {
-                scores = Some((Numbers::new(chosen, one)?, Numbers::new(rejected, other)?));
-                used.extend([chosen, rejected]);
-            }
-        }
+        used.extend(history.is_some().then(|| "history".to_string()));
+        let scores = if chosen.is_some() && rejected.is_some() { Scores::find(batch)? } else { None };
+        used.extend(scores.iter().flat_map(Scores::own_columns).map(str::to_string));
         let sampled = match (batch.column_by_name("responses"), batch.column_by_name("rewards")) {
             (Some(responses), Some(rewards)) if dataset_format == DatasetFormat::Rlhflow => Some((responses.clone(), rewards.clone())),
             _ => None,
         };
         // The rows get one of these two. The other one has the same content, or that of supervised
         // training.
-        used.extend(["messages", "prompt"]);
+        used.extend(["messages", "prompt"].map(str::to_string));
         if sampled.is_some() {
-            used.extend(["responses", "rewards"]);
+            used.extend(["responses", "rewards"].map(str::to_string));
         }
         Ok(Self {
             dataset_format,
@@ -104,13 +100,12 @@ impl<'a> SourceColumns<'a> {
     /// The row at `index`.
     pub(super) fn row(&self, index: usize) -> Result<Row, String> {
         let content = |column: &Option<Column>| column.as_ref().map_or(Ok(None), |column| column.content(index));
-        let score = |numbers: &Numbers| numbers.value(index);
         let mut row = Row {
             prompt: content(&self.prompt)?,
             response: content(&self.response)?,
             chosen: content(&self.chosen)?,
             rejected: content(&self.rejected)?,
-            scores: self.scores.as_ref().and_then(|(chosen, rejected)| score(chosen).zip(score(rejected))),
+            scores: self.scores.as_ref().map_or(Ok((None, None)), |scores| scores.row(index))?,
         };
         if let Some((responses, rewards)) = &self.sampled {
             row.take_best_and_worst(columns::texts_at("responses", responses, index)?, columns::numbers_at("rewards", rewards, index)?)?;
@@ -128,7 +123,7 @@ impl<'a> SourceColumns<'a> {
             row.add_system(system)?;
         }
         if self.ends_in_response {
-            row.split_response(self.dataset_format == DatasetFormat::Trl)?;
+            row.split_response();
         }
         row.check_prompt_end()?;
         Ok(row)

@@ -16,6 +16,7 @@ pub use query::check_columns;
 pub use server::client;
 
 use super::support::reward_tree;
+use super::support::summary::rounded;
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::graph::{Component, Reward};
 use crate::pipeline::slot::Slot;
@@ -253,7 +254,6 @@ fn finish(writer: TableWriter) -> Result<Summary, OperatorError> {
             non_finite += usize::from(row.error.is_some_and(|error| is_not_finite(&error)));
         }
     }
-    let mean = scored.iter().sum::<f64>() / scored.len().max(1) as f64;
     let failed = count - scored.len();
     let mut failures = if failed > 0 { format!(", {failed} without a reward") } else { String::new() };
     let mut counts = BTreeMap::from([("responses".to_string(), count as i64), ("scored".to_string(), scored.len() as i64)]);
@@ -262,5 +262,15 @@ fn finish(writer: TableWriter) -> Result<Summary, OperatorError> {
         counts.insert("non_finite".to_string(), non_finite as i64);
     }
     writer.finish(counts)?;
-    Ok(Summary::new(format!("{count} responses scored, mean reward {mean:.3}{failures}")))
+    let text = match scored.len() {
+        0 => format!("none of {count} responses scored{failures}"),
+        of if of == count => format!("{count} responses scored, mean reward {}", mean(&scored)),
+        of => format!("{of} of {count} responses scored, mean reward {}{failures}", mean(&scored)),
+    };
+    Ok(Summary::new(text))
+}
+
+/// The mean of the rewards, for people.
+fn mean(rewards: &[f64]) -> String {
+    rounded(rewards.iter().sum::<f64>() / rewards.len() as f64)
 }

@@ -10,7 +10,7 @@ use crate::compute::RewardModel;
 use crate::model::Checkpoint;
 use crate::operators::{Context, OperatorError};
 use crate::token_lists::TokenLists;
-use crate::training;
+use crate::training::{self, broken_parameter};
 
 /// Conversations in one forward pass, unless the node's resources have another number.
 const BATCH_SIZE: usize = 16;
@@ -51,12 +51,22 @@ impl ModelScorer {
             let problem = format!("expected {} rewards, one for each conversation, found {}", tokens.len(), rewards.len());
             return Err(OperatorError::internal("operators::score::model", problem));
         }
+        if rewards.iter().any(|reward| !reward.is_finite())
+            && let Some(name) = broken_parameter(&self.model)
+        {
+            let folder = self.checkpoint.folder().display();
+            let problem = format!("reward model {folder}: expected finite weights, found others in {name}; the model is broken");
+            return Err(OperatorError::Input(problem));
+        }
         let mut rewards = rewards.into_iter();
         let mut scores = Vec::with_capacity(responses.len());
         for encoded in encoded {
             scores.push(match encoded {
-                // The lengths were compared above, so there is a next reward.
-                Ok(_) => Score::plain("reward model", rewards.next().unwrap_or(f64::NAN)),
+                Ok(_) => {
+                    // The lengths were compared above.
+                    let missing = || OperatorError::internal("operators::score::model", "a conversation has no reward");
+                    Score::plain("reward model", rewards.next().ok_or_else(missing)?)
+                }
                 Err(problem) => Err(ScoreError::Other(problem)),
             });
         }

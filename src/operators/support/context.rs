@@ -12,7 +12,7 @@ use arrow::datatypes::SchemaRef;
 use super::{OperatorError, Progress, lora, rng};
 use crate::compute::DeviceChoice;
 use crate::dag::fingerprint::{Fingerprint, Recipe};
-use crate::import::{Preferences, Prompts};
+use crate::import::{Preferences, Prompts, Repeats};
 use crate::model::{Checkpoint, Dtype};
 use crate::operators::version;
 use crate::pipeline::graph::{Binding, Graph, Input, Task};
@@ -185,7 +185,9 @@ impl Context<'_> {
 
     /// The prompts in `slot`, checked.
     pub fn prompts(&self, slot: Slot) -> Result<Prompts, OperatorError> {
-        Ok(Prompts::from_batches(&self.binding(slot)?.name, self.batches(slot)?)?)
+        // Only demonstrations are read by nothing but their own node.
+        let repeats = if slot == Slot::Demonstrations { Repeats::Number } else { Repeats::Refuse };
+        Ok(Prompts::from_batches(&self.binding(slot)?.name, repeats, self.batches(slot)?)?)
     }
 
     /// The preferences in `slot`, checked.

@@ -3,10 +3,12 @@
 //!
 //! Knows the rule of no single operator.
 
+pub(super) mod broken_model;
 pub(super) mod comparisons;
 mod context;
 pub(super) mod epochs;
 mod error;
+pub(super) mod learning_rate;
 pub mod lora;
 pub(super) mod memory_budget;
 pub(super) mod pair_tokens;
@@ -17,14 +19,14 @@ pub(super) mod reward_tree;
 pub mod rng;
 pub(super) mod rows;
 pub(super) mod running_spread;
-mod summary;
+pub(super) mod summary;
 pub mod tensors;
 pub(super) mod trainable_model;
 pub(super) mod training_job;
 
 pub use context::{Context, device_choice, recipe, training_recipe};
 pub use error::OperatorError;
-pub use preflight::{DatasetFormats, check};
+pub use preflight::{Checked, DatasetFormats, check};
 pub use progress::{Progress, Silent};
 pub use properties::{lane, version};
 pub use summary::Summary;

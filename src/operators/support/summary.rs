@@ -9,6 +9,12 @@ pub struct Summary {
     pub tokens: u64,
 }
 
+/// A number with three digits behind the point, and no `-0.000`.
+pub(in crate::operators) fn rounded(number: f64) -> String {
+    let text = format!("{number:.3}");
+    if text == "-0.000" { "0.000".to_string() } else { text }
+}
+
 impl Summary {
     pub(in crate::operators) fn new(text: String) -> Self {
         Self { text, tokens: 0 }

@@ -9,15 +9,15 @@ use std::path::Path;
 use burn::module::Module;
 
 use super::epochs::Epochs;
-use super::{Context, OperatorError, memory_budget, training_recipe};
+use super::{Context, OperatorError, learning_rate, memory_budget, training_recipe};
 use crate::model::Checkpoint;
 use crate::operators::Summary;
-use crate::pipeline::spec::hyperparameters::{Hyperparameters, Schedule};
+use crate::pipeline::spec::hyperparameters::Hyperparameters;
 use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::optimizer::Optimizer;
 use crate::store;
 use crate::tables::{TableKind, training as training_table};
-use crate::training::{Decay, OptimizerConfig, Settings, StepMetrics, Trainer, TrainingError};
+use crate::training::{OptimizerConfig, Settings, StepMetrics, Trainer, TrainingError};
 
 /// Steps between two checkpoints, unless the node's resources set another number.
 const CHECKPOINT_EVERY: u64 = 50;
@@ -50,18 +50,24 @@ impl<'a> TrainingJob<'a> {
     /// A training from `checkpoint` on `examples`.
     ///
     /// # Errors
-    /// Too little memory for one example, or too little room on the disk for checkpoints and model;
-    /// with the arithmetic.
+    /// A learning rate of 0 in every step (in the loop it is a warning: the number of pairs is only
+    /// known now); too little memory for one example, or too little room on the disk for
+    /// checkpoints and model; with the arithmetic.
     pub fn new(
         context: &'a Context<'a>,
         checkpoint: &Checkpoint,
         examples: Examples<'a>,
         hyperparameters: Hyperparameters,
     ) -> Result<Self, OperatorError> {
+        let count = examples.ids.len();
+        match learning_rate::check(&hyperparameters, count, &format!("{count} examples")) {
+            Err(error) if context.task.iteration.is_some() => context.progress.warned(&context.task.label(), &error.to_string()),
+            checked => checked?,
+        }
         let resources = &context.task.resources;
         let settings = Settings {
             rule: optimizer_config(&hyperparameters.optimizer),
-            schedule: learning_rates(&hyperparameters),
+            schedule: learning_rate::schedule(&hyperparameters),
             gradient_limit: hyperparameters.max_gradient_norm,
             micro_batch: memory_budget::micro_batch(context, checkpoint, examples.longest, examples.micro_batch)?,
             gradient_checkpointing: resources.gradient_checkpointing,
@@ -113,13 +119,19 @@ impl<'a> TrainingJob<'a> {
                 order = (epoch, epochs.order(context.seed(), epoch));
             }
             let batch: Vec<usize> = order.1.iter().copied().skip(first).take(epochs.batch_size).collect();
-            let metrics = step(&mut trainer, &batch).map_err(|error| match error {
-                OperatorError::Training(error @ TrainingError::Diverged { .. }) => OperatorError::Failed(format!(
-                    "{}: {error}, and with `non_finite: skip` such steps are left out and counted",
-                    epochs.named(&batch)
-                )),
-                other => other,
-            })?;
+            let metrics = match step(&mut trainer, &batch) {
+                Ok(metrics) => metrics,
+                Err(OperatorError::Training(error @ TrainingError::Diverged { .. })) => {
+                    let named = epochs.named(&batch);
+                    return Err(OperatorError::Failed(match trainer.broken_parameter() {
+                        Some(name) => {
+                            format!("{named}: {error}; the weights {name} of the model to train are not finite: the model is broken")
+                        }
+                        None => format!("{named}: {error}, and with `non_finite: skip` such steps are left out and counted"),
+                    }));
+                }
+                Err(other) => return Err(other),
+            };
             tokens += metrics.tokens as u64;
             match metrics.skipped {
                 None => rows.push(row(epoch + 1, &metrics)),
@@ -151,10 +163,12 @@ impl<'a> TrainingJob<'a> {
         let writer = context.run.write_model(&key, context.recipe)?;
         save(writer.dir(), &trainer.model())?;
         writer.finish(counts(total as i64, skipped))?;
-        // Zeros where every step was skipped.
-        let (first, last) = (rows.first().map_or(0.0, |row| row.loss), rows.last().map_or(0.0, |row| row.loss));
+        let losses = match (rows.first(), rows.last()) {
+            (Some(first), Some(last)) => format!(", loss {:.4} to {:.4}", first.loss, last.loss),
+            _ => String::new(),
+        };
         let skipped = if skipped > 0 { format!(", {skipped} skipped because they were not finite") } else { String::new() };
-        Ok(Summary { text: format!("{total} steps, loss {first:.4} to {last:.4}{skipped}"), tokens })
+        Ok(Summary { text: format!("{total} steps{losses}{skipped}"), tokens })
     }
 }
 
@@ -222,14 +236,4 @@ fn optimizer_config(optimizer: &Optimizer) -> OptimizerConfig {
             OptimizerConfig::RmsProp { alpha: rmsprop.alpha, eps: rmsprop.eps, weight_decay: rmsprop.weight_decay }
         }
     }
-}
-
-/// The pipeline file's schedule in the terms of `training`.
-fn learning_rates(hyperparameters: &Hyperparameters) -> crate::training::Schedule {
-    let decay = match hyperparameters.schedule {
-        Schedule::Constant => Decay::Constant,
-        Schedule::Linear => Decay::Linear,
-        Schedule::Cosine => Decay::Cosine,
-    };
-    crate::training::Schedule { peak: hyperparameters.learning_rate, decay, warmup_ratio: hyperparameters.warmup_ratio }
 }

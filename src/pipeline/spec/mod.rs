@@ -10,6 +10,7 @@ pub mod hyperparameters;
 pub mod input;
 pub mod lora;
 pub mod loss;
+pub mod malformed;
 pub mod matrix;
 pub mod merge;
 pub mod non_finite;

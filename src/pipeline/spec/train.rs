@@ -27,7 +27,7 @@ with_hyperparameters! {
         pub reference: Name,
         /// The pairs to train on: the output of `pair`, or a table of preferences for training on
         /// given pairs. Such a table has the columns `prompt` or `messages`, `chosen` and
-        /// `rejected`; optional columns are `chosen_score` and `rejected_score`, `reward_gap`, and
+        /// `rejected`; optional columns are the scores of both, `reward_gap` or `margin`, and
         /// `weight`.
         pub pairs: Name,
         /// The loss, a name or a name with settings.

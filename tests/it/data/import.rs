@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use optune::import::{Preferences, Prompts};
+use optune::import::{Preferences, Prompts, Repeats};
 use optune::pipeline::spec::input::DatasetFormat;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -333,5 +333,5 @@ fn real_files_come_in_as_they_are() {
     let found = imported(folder.path(), &data("ifeval_prompts.jsonl"), Use::Prompts).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((found.dataset_format, found.rows()), (Some(DatasetFormat::Rows), 541));
     assert_eq!(rows(&found.batches)[0]["kwargs"][1]["num_highlights"], 3);
-    assert_eq!(Prompts::from_batches("data", found.batches).unwrap().len(), 541);
+    assert_eq!(Prompts::from_batches("data", Repeats::Refuse, found.batches).unwrap().len(), 541);
 }

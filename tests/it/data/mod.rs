@@ -2,6 +2,8 @@
 
 mod import;
 mod import_errors;
+mod preference_scores;
+mod rows_by_themselves;
 mod sql_session;
 mod table_files;
 mod tables;

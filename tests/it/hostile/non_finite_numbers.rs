@@ -52,6 +52,27 @@ fn rewards_that_are_not_finite_stop_unless_they_are_to_be_left_out() {
 }
 
 #[test]
+fn responses_without_a_reward_are_not_called_scored() {
+    let workspace = Workspace::new();
+    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 1");
+    workspace.edit("pipeline.yaml", "reward: judge }", "reward: judge, non_finite: skip }");
+    workspace.write("reward.sql", "SELECT prompt_id, response_index, CAST(NULL AS DOUBLE) AS reward FROM responses");
+    let output = workspace.optune(&["run", "pipeline.yaml"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("none of 60 responses scored, 60 without a reward, of 60 it is not finite"),
+        "{said}"
+    );
+    assert!(!said.contains("mean reward"), "{said}");
+    // A mean that rounds to 0 has no sign.
+    workspace
+        .write("reward.sql", "SELECT prompt_id, response_index, CASE WHEN response_index > 0 THEN -0.0001 END AS reward FROM responses");
+    let output = workspace.optune(&["run", "pipeline.yaml"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("40 of 60 responses scored, mean reward 0.000, 20 without a reward"), "{said}");
+}
+
+#[test]
 fn sums_and_components_that_are_not_finite_are_told_by_name() {
     let workspace = Workspace::new();
     let component = "SELECT prompt_id, response_index, 1.0 AS reward, CAST('NaN' AS DOUBLE) AS odd FROM responses";
@@ -162,7 +183,20 @@ fn weights_that_are_nan_are_found_by_the_first_thing_that_uses_them() {
     workspace.edit("pipeline.yaml", "initialize: random, ", "");
     let error = workspace.fail(&["run", "pipeline.yaml"], 1);
     assert!(error.contains("base: on 8 examples (p-") && error.contains("step 1: the loss is NaN"), "{error}");
+    assert!(error.contains("of the model to train are not finite: the model is broken"), "{error}");
     workspace.edit("pipeline.yaml", "start: { policy: base,", "start: { policy: shape,");
     let error = workspace.fail(&["run", "pipeline.yaml"], 1);
     assert!(error.contains("not finite") && error.contains("the model's weights are broken"), "{error}");
+    // A reference is blamed by name, and not the file that its logprobs would be written to.
+    let row = json!({ "prompt_id": "p-00", "prompt": "upper a=", "chosen": "AB", "rejected": "C" });
+    workspace.write("prefs.jsonl", &format!("{row}\n"));
+    let text = "optune: 1\nname: offline\ninputs:\n  prefs: { table: prefs.jsonl }\n  broken: { model: broken }\nnodes:\n  \
+                policy: { train: { from: broken, reference: broken, pairs: prefs, warmup_ratio: 0 } }\n";
+    workspace.write("pipeline.yaml", text);
+    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
+    assert!(
+        error.contains("policy_pairs: model ") && error.contains("broken: expected a finite logprob of a response to prompt p-00"),
+        "{error}"
+    );
+    assert!(error.contains("found NaN: its weights ") && error.contains(" are not finite; the model is broken"), "{error}");
 }

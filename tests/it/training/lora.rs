@@ -366,7 +366,7 @@ fn an_adapter_that_does_not_fit_is_refused_before_anything_runs() {
         said.iter().for_each(|text| assert!(error.contains(text), "expected {text:?} in: {error}"));
         assert!(!workspace.path("runs/small/tables").exists() && !workspace.path("runs/small/models").exists(), "{error}");
     };
-    let tuned = "  tuned: { sft: { from: base, demonstrations: prompts, response: reference_answer, lora: { rank: 8 } } }\niterate:";
+    let tuned = "  tuned: { sft: { from: base, demonstrations: prompts, response: reference_answer, warmup_ratio: 0, lora: { rank: 8 } } }\niterate:";
     let workspace = workspace("rank: 4");
     workspace.edit("pipeline.yaml", "iterate:", tuned);
     workspace.edit("pipeline.yaml", "start: { policy: base", "start: { policy: tuned");

@@ -3,6 +3,7 @@
 //! Follows the graph once with schemas instead of rows. So a query with a wrong column fails now
 //! and not in an hour.
 
+mod examples;
 mod models;
 mod progress;
 mod tables;
@@ -25,21 +26,21 @@ use crate::pipeline::spec::generate::Generate;
 use crate::pipeline::spec::operator::Operator;
 use crate::pipeline::spec::select::{Select, Strategy};
 use crate::pipeline::spec::sft::Initialize;
-pub use progress::DatasetFormats;
+pub use progress::{Checked, DatasetFormats};
 
 use progress::Preflight;
 use tables::names;
 
-/// Checks the graph's inputs and queries; `device` overrides the device of every node. Returns the
-/// dataset formats of the outside tables.
+/// Checks the graph's inputs and queries; `device` overrides the device of every node.
 ///
 /// # Errors
 /// The first fault, with the file, table, row or column, and the node's line in the pipeline file.
-pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<DatasetFormats, OperatorError> {
+pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, OperatorError> {
     let mut preflight = Preflight {
         graph,
         sources: HashMap::new(),
-        dataset_formats: DatasetFormats::new(),
+        rows: HashMap::new(),
+        checked: Checked::default(),
         first_prompts: HashMap::new(),
         checkpoints: HashMap::new(),
         encoded: HashSet::new(),
@@ -52,7 +53,7 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<DatasetForma
         })?;
         preflight.tasks.push(schema);
     }
-    Ok(preflight.dataset_formats)
+    Ok(preflight.checked)
 }
 
 impl Preflight<'_> {
@@ -112,6 +113,7 @@ impl Preflight<'_> {
         if task.iteration.is_none_or(|iteration| iteration <= 2) {
             lora::check(self.graph, task)?;
         }
+        self.learns(task)?;
         self.encode_first_prompts(task)?;
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             server::client(engine)?;

@@ -12,12 +12,23 @@ use crate::pipeline::spec::input::DatasetFormat;
 /// The dataset formats of outside tables of prompts and preferences, by the tables' names.
 pub type DatasetFormats = BTreeMap<String, DatasetFormat>;
 
+/// The results of a check, for people.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    /// The dataset formats of the outside tables.
+    pub dataset_formats: DatasetFormats,
+    /// What the user should know: the name of a table or node, with the note.
+    pub notes: Vec<(String, String)>,
+}
+
 /// A check of a graph in progress, and its results so far.
 pub(super) struct Preflight<'a> {
     pub(super) graph: &'a Graph,
     /// The schemas of the outside tables, by their index in the graph's sources.
     pub(super) sources: HashMap<usize, SchemaRef>,
-    pub(super) dataset_formats: DatasetFormats,
+    /// The numbers of their rows.
+    pub(super) rows: HashMap<usize, usize>,
+    pub(super) checked: Checked,
     /// The first prompts of each outside table of prompts.
     pub(super) first_prompts: HashMap<usize, Vec<PromptContent>>,
     /// Outside models without their weights.

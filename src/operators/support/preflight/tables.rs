@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::super::OperatorError;
 use super::Preflight;
-use crate::import::{Prompts, import};
+use crate::import::{Prompts, Repeats, import};
 use crate::pipeline::graph::{Input, Task};
 use crate::pipeline::slot::Slot;
 use crate::sql::Session;
@@ -80,16 +80,19 @@ impl Preflight<'_> {
         };
         let imported = import(self.graph, index)?;
         if let Some(dataset_format) = imported.dataset_format {
-            self.dataset_formats.insert(source.name.clone(), dataset_format);
+            self.checked.dataset_formats.insert(source.name.clone(), dataset_format);
         }
+        self.checked.notes.extend(imported.notes.iter().map(|note| (source.name.clone(), note.clone())));
         let schema = imported.schema();
         // Tables without prompts fail here; they have no prompts to try.
         if let Some(first) = imported.batches.first()
-            && let Ok(prompts) = Prompts::from_batches(&source.name, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
+            && let Ok(prompts) =
+                Prompts::from_batches(&source.name, Repeats::Number, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
         {
             self.first_prompts.insert(index, prompts.iter().map(|prompt| prompt.content.clone()).collect());
         }
         self.sources.insert(index, schema.clone());
+        self.rows.insert(index, imported.rows());
         Ok(schema)
     }
 }

@@ -5,6 +5,7 @@
 mod reward;
 mod reward_keys;
 mod server;
+mod split;
 mod table;
 
 use std::borrow::Cow;
@@ -13,10 +14,12 @@ use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use super::malformed::Malformed;
 use crate::pipeline::position::{At, Name};
 
 pub use reward::{Component, Reward, RewardSource};
 pub use server::{RewardProtocol, Server};
+pub use split::{Part, Split};
 pub use table::{ColumnType, Columns, DatasetFormat, Format, Paths, TableFile};
 
 /// One entry of `inputs`.
@@ -62,6 +65,11 @@ pub(super) struct InputFields {
     /// Columns to rename before the conversion, each new name with the old one: `prompt: question`.
     /// `old.field` is a field of a nested column.
     map: Option<IndexMap<String, String>>,
+    /// The reaction to rows that cannot be used as prompts, demonstrations or preferences; `stop`
+    /// by default. Rows left out are counted by reason in `plan` and in the manifest.
+    malformed: Option<Malformed>,
+    /// One of two parts of the table, for training or for evaluation. By default all rows.
+    split: Option<Split>,
     /// The memory limit for the rows of the table, in bytes, at least 1; 4 GiB by default. It
     /// protects the machine from small files with huge contents.
     #[schemars(range(min = 1))]
@@ -92,6 +100,8 @@ impl TryFrom<InputFields> for Input {
             ("columns", fields.columns.is_some()),
             ("dataset_format", fields.dataset_format.is_some()),
             ("map", fields.map.is_some()),
+            ("malformed", fields.malformed.is_some()),
+            ("split", fields.split.is_some()),
             ("max_bytes", fields.max_bytes.is_some()),
         ];
         let stray = about_tables.into_iter().find(|(_, given)| *given).map(|(key, _)| key);
@@ -104,6 +114,8 @@ impl TryFrom<InputFields> for Input {
                 columns: fields.columns,
                 dataset_format: fields.dataset_format,
                 map: fields.map,
+                malformed: fields.malformed,
+                split: fields.split,
                 max_bytes: fields.max_bytes,
             })
             .map(Self::Table),

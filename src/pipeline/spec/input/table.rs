@@ -10,6 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::super::malformed::Malformed;
+use super::split::Split;
 use crate::pipeline::position::{At, Name};
 
 /// Files of rows, and their layout.
@@ -34,6 +36,12 @@ pub struct TableFile {
     /// Renamed columns: each new name with the name in the file.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub map: IndexMap<String, String>,
+    /// The reaction to rows that cannot be used.
+    #[serde(skip_serializing_if = "Malformed::is_default")]
+    pub malformed: Malformed,
+    /// The part of the rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// The memory limit for the rows, in bytes. Never part of a fingerprint.
     #[serde(skip_serializing_if = "is_default_max_bytes")]
     pub max_bytes: u64,
@@ -137,22 +145,25 @@ pub(super) struct Written {
     pub columns: Option<Columns>,
     pub dataset_format: Option<DatasetFormat>,
     pub map: Option<IndexMap<String, String>>,
+    pub malformed: Option<Malformed>,
+    pub split: Option<Split>,
     pub max_bytes: Option<u64>,
 }
 
 /// A table with the format found and the csv settings filled in.
 pub(super) fn table_file(written: Written) -> Result<TableFile, String> {
-    let Written { table, format, delimiter, header, columns, dataset_format, map, max_bytes } = written;
+    let Written { table, format, delimiter, header, columns, dataset_format, map, malformed, split, max_bytes } = written;
     let format = format.map_or_else(|| format_of(&table), Ok)?;
     let dataset_format = dataset_format.unwrap_or_default();
     let map = map.unwrap_or_default();
+    let malformed = malformed.unwrap_or_default();
     let max_bytes = max_bytes.unwrap_or(DEFAULT_MAX_BYTES);
     if format != Format::Csv {
         if delimiter.is_some() || header.is_some() || columns.is_some() {
             return Err("`delimiter`, `header` and `columns` are for csv files".to_string());
         }
         let columns = Columns::default();
-        return Ok(TableFile { table, format, delimiter: None, header: None, columns, dataset_format, map, max_bytes });
+        return Ok(TableFile { table, format, delimiter: None, header: None, columns, dataset_format, map, malformed, split, max_bytes });
     }
     let delimiter = match delimiter {
         None if table.0.iter().all(|path| path.value.to_ascii_lowercase().ends_with(".tsv")) => '\t',
@@ -170,7 +181,18 @@ pub(super) fn table_file(written: Written) -> Result<TableFile, String> {
     if !header && columns.0.is_empty() {
         return Err("a csv file without a header needs `columns`".to_string());
     }
-    Ok(TableFile { table, format, delimiter: Some(delimiter), header: Some(header), columns, dataset_format, map, max_bytes })
+    Ok(TableFile {
+        table,
+        format,
+        delimiter: Some(delimiter),
+        header: Some(header),
+        columns,
+        dataset_format,
+        map,
+        malformed,
+        split,
+        max_bytes,
+    })
 }
 
 /// The format by the extensions of the paths.
