@@ -5,6 +5,7 @@ mod checkpoint;
 mod config;
 mod conversations;
 mod cpu_decoder;
+mod experts;
 mod export;
 mod families;
 mod reward_head;
