@@ -126,7 +126,7 @@ fn used(checkpoint: &Checkpoint) {
     }
     checkpoint.tokenizer.decode(&[0, 1, 7, i32::MAX]).map(drop).unwrap_or_else(super::said);
     if let Some(template) = &checkpoint.chat_template {
-        let message = Message { role: "user".to_string(), content: "ab".to_string() };
+        let message = Message::new("user", "ab");
         template.render(&[message], true).map(drop).unwrap_or_else(super::said);
     }
 }

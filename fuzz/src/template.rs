@@ -10,7 +10,7 @@ pub fn template(bytes: &[u8]) {
     let (source, messages) = text.split_once("\n===\n").unwrap_or((text, "user:hi\nassistant:hello, you"));
     let message = |line: &str| {
         let (role, content) = line.split_once(':').unwrap_or(("user", line));
-        Message { role: role.to_string(), content: content.to_string() }
+        Message::new(role, content)
     };
     let messages: Vec<Message> = messages.lines().map(message).collect();
     let mut template = match ChatTemplate::new(source, &[("bos_token", "<s>"), ("eos_token", "</s>")]) {

@@ -36,6 +36,7 @@ pub(super) struct Wanted {
 
 /// One pair with its texts.
 struct Row {
+    id: String,
     asked: PromptContent,
     chosen: String,
     rejected: String,
@@ -123,7 +124,10 @@ fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &Output
             let found = found.ok_or_else(|| CliError::Failed(format!("pair {}: not in the table {name} of the run", pair.prompt_id)))?;
             let weight = pair.weight;
             let margin = pair.reward_gap;
-            rows.push(Row { asked: found.prompt, chosen: found.chosen, rejected: found.rejected, weight, margin });
+            if found.messages.iter().any(Option::is_some) {
+                return Err(not_plain(&pair.prompt_id));
+            }
+            rows.push(Row { id: pair.prompt_id, asked: found.prompt, chosen: found.chosen, rejected: found.rejected, weight, margin });
         }
     }
     Ok(rows)
@@ -150,6 +154,7 @@ ORDER BY pairs.prompt_id",
             let id = texts(0).value(row);
             let asked = asked.get(id).copied().cloned();
             rows.push(Row {
+                id: id.to_string(),
                 asked: asked.ok_or_else(|| {
                     CliError::Input(format!("pair {id}: its prompt is not in {}; name its table with --prompts", wanted.prompts))
                 })?,
@@ -163,8 +168,21 @@ ORDER BY pairs.prompt_id",
     Ok(rows)
 }
 
+/// The error of a pair that the columns here cannot hold.
+fn not_plain(id: &str) -> CliError {
+    let problem = "expected messages of a role and a text, found further fields or tools, which the exported columns do not hold";
+    CliError::Input(format!("pair {id}: {problem}; its conversation is in the run's tables"))
+}
+
 /// The columns `prompt`, `chosen`, `rejected`, `weight` and `margin`.
 fn batch(rows: &[Row]) -> Result<RecordBatch, CliError> {
+    let is_plain = |asked: &PromptContent| match asked {
+        PromptContent::Text(_) => true,
+        PromptContent::Messages(asked) => asked.variables.is_empty() && asked.messages.iter().all(|message| message.whole().is_none()),
+    };
+    if let Some(row) = rows.iter().find(|row| !is_plain(&row.asked)) {
+        return Err(not_plain(&row.id));
+    }
     let conversations = rows.iter().filter(|row| matches!(row.asked, PromptContent::Messages(_))).count();
     let [prompt, chosen, rejected] = match conversations {
         0 => texts(rows),
@@ -196,15 +214,15 @@ fn texts(rows: &[Row]) -> [ArrayRef; 3] {
 }
 
 fn messages(rows: &[Row]) -> [ArrayRef; 3] {
-    let answer = |text: &str| [Message { role: "assistant".to_string(), content: text.to_string() }];
+    let answer = |text: &str| [Message::assistant(text)];
     let mut columns = [Conversations::default(), Conversations::default(), Conversations::default()];
     let [prompt, chosen, rejected] = &mut columns;
     for row in rows {
-        if let PromptContent::Messages(messages) = &row.asked {
-            prompt.append(Some(messages));
+        if let PromptContent::Messages(conversation) = &row.asked {
+            prompt.append(Some(&conversation.messages));
         }
         chosen.append(Some(&answer(&row.chosen)));
         rejected.append(Some(&answer(&row.rejected)));
     }
-    columns.map(|mut column| column.finish())
+    columns.map(Conversations::finish)
 }

@@ -10,10 +10,11 @@
 //! Knows the pipeline file, the store and the tables. Knows no operator, and nothing of how the
 //! rows are used later.
 
-mod conversations;
+pub(crate) mod conversations;
 mod dataset_format;
 mod error;
 mod formats;
+mod json_value;
 mod left_out;
 mod limits;
 mod preferences;
@@ -23,6 +24,7 @@ mod run_folder;
 mod scores;
 mod split;
 mod table;
+mod variables;
 
 pub use conversations::Conversations;
 pub use error::ImportError;

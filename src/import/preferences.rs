@@ -6,11 +6,12 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
+use super::conversations::answer_at;
 use super::error::ImportError;
 use super::prompts::{contents, ids};
 use super::row_errors::RowErrors;
 use super::scores::{Gaps, Numbers, Scores};
-use crate::model::PromptContent;
+use crate::model::{Answer, Message, PromptContent};
 use crate::pipeline::spec::malformed::Malformed;
 
 /// One row of a table of preferences.
@@ -25,11 +26,25 @@ pub struct Preference {
     pub chosen: String,
     /// The response to avoid.
     pub rejected: String,
+    /// The messages of both responses with all their fields, where they are more than texts.
+    pub messages: [Option<Message>; 2],
     /// The difference of both scores, else the column `reward_gap` or `margin`, if the table has
     /// them: finite, from 0.
     pub reward_gap: Option<f64>,
     /// The column `weight`, if the table has it: finite, from 0.
     pub weight: Option<f64>,
+}
+
+impl Preference {
+    /// The response to prefer.
+    pub fn chosen(&self) -> Answer<'_> {
+        self.messages[0].as_ref().map_or(Answer::Text(&self.chosen), Answer::Message)
+    }
+
+    /// The response to avoid.
+    pub fn rejected(&self) -> Answer<'_> {
+        self.messages[1].as_ref().map_or(Answer::Text(&self.rejected), Answer::Message)
+    }
 }
 
 /// A checked table of preferences, in the order of their ids. The order of the table's rows does
@@ -60,7 +75,11 @@ impl Preferences {
             let columns = Columns::new(name, batch)?;
             let ids = ids(batch).map_err(|problem| ImportError::Input(format!("{}: {problem}", errors.place(before))))?;
             for (index, prompt) in contents(name, batch)?.into_iter().enumerate() {
-                let row = prompt.and_then(|prompt| columns.row(index, ids.id(index, &prompt)?, prompt));
+                let row = prompt.and_then(|prompt| {
+                    let mut row = columns.row(index, ids.id(index, &prompt)?, prompt)?;
+                    row.messages = [answer_at("chosen", &row.chosen, batch, index)?, answer_at("rejected", &row.rejected, batch, index)?];
+                    Ok(row)
+                });
                 match row {
                     Ok(row) => rows.push(row),
                     Err(problem) => errors.malformed(before + index, &problem)?,
@@ -104,7 +123,11 @@ impl IntoIterator for Preferences {
 /// does not matter.
 fn number_pairs(name: &str, rows: &mut [Preference]) -> Result<(), ImportError> {
     let number = |value: Option<f64>| value.map_or(u64::MAX, f64::to_bits);
-    let key = |row: &Preference| (row.id.clone(), row.chosen.clone(), row.rejected.clone(), number(row.reward_gap), number(row.weight));
+    let json = |message: &Option<Message>| message.as_ref().and_then(|message| serde_json::to_string(message).ok());
+    let key = |row: &Preference| {
+        let messages = row.messages.each_ref().map(json);
+        (row.id.clone(), row.chosen.clone(), row.rejected.clone(), messages, number(row.reward_gap), number(row.weight))
+    };
     rows.sort_by_cached_key(key);
     for same in rows.chunk_by_mut(|one, other| one.id == other.id) {
         for (further, row) in same.iter_mut().skip(1).enumerate() {
@@ -177,6 +200,7 @@ impl Columns {
             prompt,
             chosen: text("chosen", &self.chosen)?,
             rejected: text("rejected", &self.rejected)?,
+            messages: [None, None],
             reward_gap: scores.map(|(chosen, rejected)| chosen - rejected).or(reward_gap),
             weight,
         })

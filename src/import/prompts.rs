@@ -8,11 +8,14 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
+use serde_json::Value;
 
+use super::conversations::{may_hold_messages, messages_at};
 use super::dataset_format::without_rows;
 use super::error::ImportError;
 use super::row_errors::RowErrors;
-use crate::model::{Message, PromptContent};
+use super::variables::Variables;
+use crate::model::{Conversation, Message, PromptContent};
 use crate::pipeline::spec::malformed::Malformed;
 
 /// A checked table of prompts: every row has a unique prompt_id and a content.
@@ -128,10 +131,19 @@ pub(crate) fn fingerprint(content: &PromptContent) -> String {
     let mut hasher = blake3::Hasher::new();
     match content {
         PromptContent::Text(text) => hasher.update(text.as_bytes()),
-        PromptContent::Messages(messages) => messages.iter().fold(&mut hasher, |hasher, message| {
-            // UTF-8 never contains this byte, so it separates messages.
-            hasher.update(message.role.as_bytes()).update(&[0xff]).update(message.content.as_bytes()).update(&[0xff])
-        }),
+        PromptContent::Messages(conversation) => {
+            // UTF-8 never contains these bytes, so they separate messages and their parts.
+            for message in &conversation.messages {
+                hasher.update(message.role.as_bytes()).update(&[0xff]).update(message.content.as_bytes()).update(&[0xff]);
+                if let Some(whole) = message.whole() {
+                    hasher.update(&[0xfe]).update(Value::Object(whole.clone()).to_string().as_bytes()).update(&[0xff]);
+                }
+            }
+            if !conversation.variables.is_empty() {
+                hasher.update(&[0xfd]).update(Value::Object(conversation.variables.clone()).to_string().as_bytes());
+            }
+            &mut hasher
+        }
     };
     hasher.finalize().to_hex().to_string()
 }
@@ -139,8 +151,8 @@ pub(crate) fn fingerprint(content: &PromptContent) -> String {
 /// Refuses a conversation without a question at its end.
 fn check_end(content: &PromptContent) -> Result<(), String> {
     match content {
-        PromptContent::Messages(messages) if messages.last().is_some_and(|last| last.role == "assistant") => {
-            let roles = messages.iter().map(|message| message.role.as_str()).collect::<Vec<_>>().join(", ");
+        PromptContent::Messages(asked) if asked.messages.last().is_some_and(|last| last.role == "assistant") => {
+            let roles = asked.messages.iter().map(|message| message.role.as_str()).collect::<Vec<_>>().join(", ");
             Err(format!("expected a prompt that the assistant answers, found messages of {roles}"))
         }
         _ => Ok(()),
@@ -245,11 +257,18 @@ pub(super) fn contents(name: &str, batch: &RecordBatch) -> Result<Vec<Result<Pro
         let found = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ");
         return Err(ImportError::Input(format!("table {name}: expected a column prompt or messages, found {found}")));
     }
+    let variables = Variables::new(batch);
     let row = |index: usize| {
         let text = texts.as_ref().map(|texts| texts.as_string::<i32>()).filter(|texts| texts.is_valid(index));
         match (text, messages.filter(|messages| messages.is_valid(index))) {
-            (Some(texts), None) => Ok(PromptContent::Text(texts.value(index).to_string())),
-            (None, Some(messages)) => conversation(messages, index).map(PromptContent::Messages),
+            (Some(texts), None) => match variables.at(index)?.keys().next() {
+                Some(name) => Err(format!("{name}: expected messages, for a chat template to read it, found a prompt of text")),
+                None => Ok(PromptContent::Text(texts.value(index).to_string())),
+            },
+            (None, Some(messages)) => {
+                let conversation = Conversation { messages: conversation(messages, index)?, variables: variables.at(index)? };
+                Ok(PromptContent::Messages(conversation))
+            }
             (Some(_), Some(_)) => Err("expected a prompt or messages, found both".to_string()),
             (None, None) => Err("expected a prompt or messages, found neither".to_string()),
         }
@@ -258,22 +277,14 @@ pub(super) fn contents(name: &str, batch: &RecordBatch) -> Result<Vec<Result<Pro
 }
 
 /// The messages of one row.
-fn conversation(messages: &ArrayRef, row: usize) -> Result<Vec<Message>, String> {
-    let expected = || format!("messages: expected a list of structs with role and content, found {}", messages.data_type());
-    let list = messages.as_list_opt::<i32>().ok_or_else(expected)?.value(row);
-    let fields = list.as_struct_opt().ok_or_else(expected)?;
-    let texts = |field: &str| fields.column_by_name(field).and_then(|column| cast(column, &DataType::Utf8).ok()).ok_or_else(expected);
-    let roles = texts("role")?;
-    let contents = texts("content")?;
-    if list.is_empty() {
-        return Err("messages: expected at least one, found none".to_string());
+fn conversation(array: &ArrayRef, row: usize) -> Result<Vec<Message>, String> {
+    if !may_hold_messages(array.data_type()) {
+        return Err(format!("messages: expected a list of structs with role and content, found {}", array.data_type()));
     }
-    let messages = roles.as_string::<i32>().iter().zip(contents.as_string::<i32>().iter());
-    let message = |(index, (role, content)): (usize, (Option<&str>, Option<&str>))| match (role, content) {
-        (Some(role), Some(content)) => Ok(Message { role: role.to_string(), content: content.to_string() }),
-        _ => Err(format!("messages: message {index}: expected a role and a content, found null")),
-    };
-    messages.enumerate().map(message).collect()
+    match messages_at("messages", array, row)? {
+        Some(messages) if !messages.is_empty() => Ok(messages),
+        _ => Err("messages: expected at least one, found none".to_string()),
+    }
 }
 
 /// The batch with `ids` as its first column.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::dataset_format;
+use super::dataset_format::{self, Normalized};
 use super::error::ImportError;
 use super::formats::{self, ColumnType, InputFormat};
 use super::left_out::LeftOut;
@@ -54,6 +54,8 @@ pub(super) struct TableUse {
     pub(super) responses: BTreeSet<String>,
     /// As pairs of a chosen and a rejected response.
     pub(super) preferences: bool,
+    /// As demonstrations and nothing else.
+    demonstrations: bool,
 }
 
 impl TableUse {
@@ -65,10 +67,12 @@ impl TableUse {
             Operator::Sft(settings) if task.input(Slot::Demonstrations) == Some(Input::Source(index)) => Some(settings.response.clone()),
             _ => None,
         };
+        let preferences = any(&[Slot::Preferences, Slot::HeldOut]);
         Self {
             prompts: any(&[Slot::Prompts, Slot::Demonstrations]),
             responses: graph.tasks.iter().filter_map(response).collect(),
-            preferences: any(&[Slot::Preferences, Slot::HeldOut]),
+            demonstrations: any(&[Slot::Demonstrations]) && !any(&[Slot::Prompts]) && !preferences,
+            preferences,
         }
     }
 }
@@ -103,26 +107,22 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
             return Ok(Imported { batches, dataset_format: None, left_out: LeftOut::default(), notes: Vec::new() });
         }
     }
-    let dataset_format = dataset_format::detect(*dataset_format, &batches).map_err(of_table)?;
     // The text of a row's error without a problem is its location.
     let location = |row: usize| rows.error(row, format!("table {name}, row {row}")).to_string();
     let mut errors = RowErrors::new(*malformed, &location);
-    let count = batches.iter().map(RecordBatch::num_rows).sum();
-    let mut before = 0;
-    for batch in &mut batches {
-        let normalized = dataset_format::normalize(dataset_format, batch).map_err(of_table)?;
-        for (row, problem) in normalized.malformed {
-            errors.malformed(before + row, &problem)?;
-        }
-        before += batch.num_rows();
-        *batch = normalized.batch;
+    let all = batches.iter().map(RecordBatch::num_rows).sum();
+    changed(&mut errors, &mut batches, of_table, &dataset_format::with_conversations)?;
+    if table_use.demonstrations {
+        batches = batches.iter().map(dataset_format::text_rows).collect::<Result<_, _>>().map_err(of_table)?;
     }
-    let skipped = errors.take_skipped(count).len();
+    let dataset_format = dataset_format::detect(*dataset_format, &batches).map_err(of_table)?;
+    let count = changed(&mut errors, &mut batches, of_table, &|batch| dataset_format::normalize(dataset_format, batch))?;
+    batches = dataset_format::alike(batches).map_err(of_table)?;
     check_responses(&mut errors, &table_use.responses, &batches)?;
     if table_use.preferences {
         Preferences::from_located_batches(&mut errors, name, &batches)?;
     }
-    batches = without_skipped(&mut errors, batches, count - skipped)?;
+    batches = without_skipped(&mut errors, batches, count)?;
     let mut notes = Vec::new();
     if table_use.prompts {
         let prompts = Prompts::from_located_batches(&mut errors, name, Repeats::Number, batches)?;
@@ -141,7 +141,7 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
         );
     }
     let left_out = errors.into_left_out();
-    notes.extend(left_out.text(count));
+    notes.extend(left_out.text(all));
     Ok(Imported { batches: without_empty(batches), dataset_format: Some(dataset_format), left_out, notes })
 }
 
@@ -162,6 +162,26 @@ fn check_responses(errors: &mut RowErrors, responses: &BTreeSet<String>, batches
         }
     }
     Ok(())
+}
+
+/// Changes every batch. Notes the malformed rows, which are gone, and returns the number of the
+/// others.
+fn changed(
+    errors: &mut RowErrors,
+    batches: &mut [RecordBatch],
+    of_table: impl Fn(String) -> ImportError,
+    change: &dyn Fn(&RecordBatch) -> Result<Normalized, String>,
+) -> Result<usize, ImportError> {
+    let mut before = 0;
+    for batch in batches {
+        let normalized = change(batch).map_err(&of_table)?;
+        for (row, problem) in normalized.malformed {
+            errors.malformed(before + row, &problem)?;
+        }
+        before += batch.num_rows();
+        *batch = normalized.batch;
+    }
+    Ok(before - errors.take_skipped(before).len())
 }
 
 /// The batches, of `count` rows, without the rows left out.

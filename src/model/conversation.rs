@@ -3,16 +3,19 @@
 //! The only decision on special tokens: for plain text the tokenizer writes them, for messages the
 //! chat template, never both.
 
-use chrono::NaiveDate;
+use std::collections::BTreeSet;
 
 use super::tokenizer::ending;
-use super::{ChatTemplate, Checkpoint, EncodedPair, Message, ModelError, PromptContent, SpecialTokens};
+use super::{
+    Answer, ChatTemplate, Checkpoint, Conversation, EncodedPair, Message, ModelError, PromptContent, SpecialTokens, TemplateSettings,
+};
 
 impl Checkpoint {
-    /// The same checkpoint for a run of this date. Its chat template writes it as today's.
-    pub fn with_date(mut self, date: Option<NaiveDate>) -> Self {
+    /// The same checkpoint for a run with these settings of its chat template.
+    pub fn with_template_settings(mut self, settings: TemplateSettings) -> Self {
         if let Some(template) = &mut self.chat_template {
-            template.set_date(date);
+            template.set_date(settings.date);
+            template.set_variables(settings.variables);
         }
         self
     }
@@ -40,16 +43,21 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::encode_prompt`]; when the prompt's text or tokens change once the response
     /// follows; when the model has no end token, or the response has one before its end.
-    pub fn encode_pair(&self, asked: &PromptContent, response: &str) -> Result<EncodedPair, ModelError> {
+    pub fn encode_pair<'a>(&self, asked: &PromptContent, response: impl Into<Answer<'a>>) -> Result<EncodedPair, ModelError> {
+        let response = response.into();
         let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
         let end = self.end_token(asked).ok_or_else(no_end)?;
-        self.check_ends_last(response)?;
         let mut pair = match asked {
-            PromptContent::Text(text) => self.tokenizer.encode_pair(text, &format!("{text}{response}"), SpecialTokens::Opening)?,
-            PromptContent::Messages(messages) => {
+            PromptContent::Text(text) => {
+                let response = response.text().map_err(ModelError::Text)?;
+                self.check_ends_last(response)?;
+                self.tokenizer.encode_pair(text, &format!("{text}{response}"), SpecialTokens::Opening)?
+            }
+            PromptContent::Messages(conversation) => {
+                self.check_ends_last(&response.message().content)?;
                 let template = self.template()?;
-                let prompt = template.render(messages, true)?;
-                let whole = template.render(&answered(messages, response), false)?;
+                let prompt = template.render(conversation, true)?;
+                let whole = template.render(conversation.answered(response), false)?;
                 if !whole.starts_with(&prompt) {
                     return Err(changed_prompt(&prompt, &whole));
                 }
@@ -58,10 +66,36 @@ impl Checkpoint {
         };
         let response_ids = pair.token_ids.get(pair.prompt_token_count..).unwrap_or_default();
         match response_ids.iter().position(|id| self.is_end(*id)) {
-            Some(position) => pair.token_ids.truncate(pair.prompt_token_count + position + 1),
+            Some(position) => {
+                let lost = self.tokenizer.decode(response_ids.get(position + 1..).unwrap_or_default())?;
+                if !lost.trim().is_empty() {
+                    let lost = lost.trim().chars().take(60).collect::<String>();
+                    let problem =
+                        format!("expected a response that its first end token ends, found {lost:?} behind it, which no model would write");
+                    return Err(ModelError::Text(problem));
+                }
+                pair.token_ids.truncate(pair.prompt_token_count + position + 1);
+            }
             None => pair.token_ids.push(end),
         }
         Ok(pair)
+    }
+
+    /// The ids of a whole text to imitate, as TRL gives them for its column `text`: behind the
+    /// tokenizer's opening special tokens, with an end token behind it unless it brings one along.
+    /// The first token counts as the prompt, since nothing precedes it.
+    ///
+    /// # Errors
+    /// The model has no end token, or the text has one before its end.
+    pub fn encode_text(&self, text: &str) -> Result<EncodedPair, ModelError> {
+        let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
+        let end = self.end_token(&PromptContent::Text(String::new())).ok_or_else(no_end)?;
+        self.check_ends_last(text)?;
+        let mut token_ids = self.tokenizer.encode(text, SpecialTokens::Opening)?;
+        if !token_ids.last().is_some_and(|id| self.is_end(*id)) {
+            token_ids.push(end);
+        }
+        Ok(EncodedPair { token_ids, prompt_token_count: 1 })
     }
 
     /// The end token of a complete response to `asked`; `None` for a model without one.
@@ -82,7 +116,7 @@ impl Checkpoint {
     pub fn prompt_text(&self, asked: &PromptContent) -> Result<(String, SpecialTokens), ModelError> {
         match asked {
             PromptContent::Text(text) => Ok((text.clone(), SpecialTokens::Opening)),
-            PromptContent::Messages(messages) => Ok((self.template()?.render(messages, true)?, SpecialTokens::Written)),
+            PromptContent::Messages(conversation) => Ok((self.template()?.render(conversation, true)?, SpecialTokens::Written)),
         }
     }
 
@@ -95,13 +129,29 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::encode_prompt`].
-    pub fn encode_conversation(&self, asked: &PromptContent, response: &str) -> Result<Vec<i32>, ModelError> {
-        let messages = match (asked, &self.chat_template) {
-            (PromptContent::Text(text), None) => return self.tokenizer.encode(&format!("{text}{response}"), SpecialTokens::Added),
-            (PromptContent::Text(text), Some(_)) => answered(&[Message { role: "user".to_string(), content: text.clone() }], response),
-            (PromptContent::Messages(messages), _) => answered(messages, response),
+    pub fn encode_conversation<'a>(&self, asked: &PromptContent, response: impl Into<Answer<'a>>) -> Result<Vec<i32>, ModelError> {
+        let response = response.into();
+        let conversation = match (asked, &self.chat_template) {
+            (PromptContent::Text(text), None) => {
+                let response = response.text().map_err(ModelError::Text)?;
+                return self.tokenizer.encode(&format!("{text}{response}"), SpecialTokens::Added);
+            }
+            (PromptContent::Text(text), Some(_)) => Conversation::from(vec![Message::new("user", text)]).answered(response),
+            (PromptContent::Messages(conversation), _) => conversation.answered(response),
         };
-        self.tokenizer.encode(&self.template()?.render(&messages, false)?, SpecialTokens::Written)
+        self.tokenizer.encode(&self.template()?.render(conversation, false)?, SpecialTokens::Written)
+    }
+
+    /// The names that the chat template ignores of a conversation: fields of its messages, the
+    /// answer's included, and variables. Nothing of plain text. A name in `tried` is not tried
+    /// again.
+    pub fn ignored(&self, asked: &PromptContent, answer: Option<Answer<'_>>, tried: &mut BTreeSet<String>) -> Vec<String> {
+        let (PromptContent::Messages(conversation), Some(template)) = (asked, &self.chat_template) else { return Vec::new() };
+        match answer {
+            Some(answer @ Answer::Message(message)) if message.whole().is_some() => template.ignored(&conversation.answered(answer), tried),
+            // A text has no further field.
+            _ => template.ignored(conversation, tried),
+        }
     }
 
     fn template(&self) -> Result<&ChatTemplate, ModelError> {
@@ -127,12 +177,6 @@ impl Checkpoint {
             _ => Ok(()),
         }
     }
-}
-
-/// The conversation with the assistant's next message.
-fn answered(messages: &[Message], response: &str) -> Vec<Message> {
-    let answer = Message { role: "assistant".to_string(), content: response.to_string() };
-    messages.iter().cloned().chain([answer]).collect()
 }
 
 fn changed_prompt(prompt: &str, whole: &str) -> ModelError {

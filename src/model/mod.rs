@@ -28,7 +28,7 @@ mod weights;
 pub(crate) mod weights_writer;
 
 pub use adapter::{AdapterConfig, base_of};
-pub use chat::ChatTemplate;
+pub use chat::{ChatTemplate, TemplateSettings};
 pub use checkpoint::Checkpoint;
 pub use config::{LayerConfig, ModelConfig};
 pub use dtype::Dtype;
@@ -36,7 +36,8 @@ pub use error::ModelError;
 pub use experts::{ExpertNames, ExpertsConfig};
 pub use generation_config::GenerationConfig;
 pub use head::Head;
-pub use message::{Message, PromptContent};
+pub use message::{Answer, Conversation, Fields, Message, PromptContent};
+pub(crate) use message::{GIVEN_VARIABLES, kind};
 pub use rope::{Llama3Scaling, Rope};
 pub use tokenizer::{EncodedPair, SpecialTokens, Tokenizer};
 pub use weights::has_whole_length;

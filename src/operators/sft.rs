@@ -6,10 +6,13 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
+use super::support::ignored;
 use super::support::trainable_model::TrainableModel;
 use super::support::training_job::{Examples, TrainingJob};
+use super::support::turns::turns;
 use super::{Context, OperatorError, Prompt, Summary};
-use crate::model::Checkpoint;
+use crate::import::conversations::answer_at;
+use crate::model::{Answer, Checkpoint, Message, PromptContent};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::sft::{Initialize, Sft};
 use crate::token_lists::TokenLists;
@@ -22,7 +25,7 @@ const MICRO_BATCH_SIZE: usize = 16;
 pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, OperatorError> {
     let checkpoint = match settings.initialize {
         Initialize::Checkpoint => context.checkpoint(Slot::From)?,
-        Initialize::Random => Checkpoint::open_blank(&context.model(Slot::From)?)?.with_date(context.task.date()),
+        Initialize::Random => Checkpoint::open_blank(&context.model(Slot::From)?)?.with_template_settings(context.task.template_settings()),
     };
     let demonstrations = Demonstrations::read(context, settings, &checkpoint)?;
     let device = context.device()?;
@@ -56,25 +59,55 @@ impl Demonstrations {
         for batch in &prompts.batches {
             let column = batch.column_by_name(&settings.response).ok_or_else(|| missing_response(settings, batch))?;
             let column = cast(column, &DataType::Utf8)?;
-            answers.extend(column.as_string::<i32>().iter().map(|text| text.map(str::to_string)));
+            for (row, text) in column.as_string::<i32>().iter().enumerate() {
+                let at = |problem: String| OperatorError::Input(format!("demonstrations, row {}: {problem}", answers.len()));
+                let whole = text.map_or(Ok(None), |text| answer_at(&settings.response, text, batch, row)).map_err(at)?;
+                answers.push(text.map(|text| whole.unwrap_or_else(|| Message::assistant(text))));
+            }
         }
+        let sides = prompts.iter().zip(&answers).map(|(prompt, answer)| (&prompt.content, answer.as_ref().map(Answer::Message)));
+        ignored::warn(context, checkpoint, sides);
+        let mut untrained = 0;
         let mut rows = Vec::with_capacity(prompts.len());
         for (row, (Prompt { id, content }, answer)) in prompts.iter().zip(answers).enumerate() {
             let at = |problem: String| OperatorError::Input(format!("demonstrations, row {row} ({id}): {problem}"));
             let answer = answer.ok_or_else(|| at(format!("expected a {}, found null", settings.response)))?;
-            let encoded = checkpoint.encode_pair(content, &answer).map_err(|error| at(error.to_string()))?;
-            let (tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
-            let limits = [
-                (prompt_count, settings.max_prompt_tokens, "prompt"),
-                (tokens.len() - prompt_count, settings.max_response_tokens, "response"),
-            ];
-            if let Some((found, limit, what)) = limits.into_iter().find(|(found, limit, _)| *found > *limit as usize) {
-                return Err(at(format!("expected a {what} of at most {limit} tokens, found {found}")));
+            let turns = turns(settings.train_on, content.clone(), answer).map_err(at)?;
+            untrained += usize::from(turns.is_empty());
+            for (turn, (asked, answer)) in turns.iter().enumerate() {
+                let encoded = match asked {
+                    PromptContent::Text(text) if text.is_empty() => checkpoint.encode_text(&answer.content),
+                    asked => checkpoint.encode_pair(asked, answer),
+                };
+                let encoded = encoded.map_err(|error| at(error.to_string()))?;
+                let (tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
+                let limits = [
+                    (prompt_count, settings.max_prompt_tokens, "prompt"),
+                    (tokens.len() - prompt_count, settings.max_response_tokens, "response"),
+                ];
+                if let Some((found, limit, what)) = limits.into_iter().find(|(found, limit, _)| *found > *limit as usize) {
+                    return Err(at(format!("expected a {what} of at most {limit} tokens, found {found}")));
+                }
+                if tokens.len() > checkpoint.config.max_position_embeddings {
+                    return Err(at(format!(
+                        "expected at most {} tokens, found {}",
+                        checkpoint.config.max_position_embeddings,
+                        tokens.len()
+                    )));
+                }
+                let id = if turn == 0 { id.clone() } else { format!("{id}, turn {}", turn + 1) };
+                rows.push((id, tokens, prompt_count));
             }
-            if tokens.len() > checkpoint.config.max_position_embeddings {
-                return Err(at(format!("expected at most {} tokens, found {}", checkpoint.config.max_position_embeddings, tokens.len())));
-            }
-            rows.push((id.clone(), tokens, prompt_count));
+        }
+        if untrained > 0 {
+            let message =
+                format!("{untrained} of {} demonstrations are left out: weight or train of 0 leaves nothing to train on", prompts.len());
+            context.progress.warned(&context.task.label(), &message);
+        }
+        if rows.is_empty() {
+            return Err(OperatorError::Input(
+                "demonstrations: expected a message to train on, found weight or train of 0 in all".to_string(),
+            ));
         }
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         let lists: Vec<&[i32]> = rows.iter().map(|(_, tokens, _)| tokens.as_slice()).collect();

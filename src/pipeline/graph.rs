@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use chrono::NaiveDate;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
@@ -16,6 +15,7 @@ use super::spec::operator::{Operator, Output};
 use super::spec::resources::Resources;
 use super::spec::tracking::Tracking;
 use super::spec::{Param, Spec};
+use crate::model::TemplateSettings;
 
 /// A pipeline, ready to run: every task after the tasks it reads.
 #[derive(Clone, Debug)]
@@ -202,9 +202,12 @@ pub enum Input {
 }
 
 impl Task {
-    /// The date for the chat template of its model.
-    pub fn date(&self) -> Option<NaiveDate> {
-        self.settings.get("date").and_then(Value::as_str).and_then(|date| date.parse().ok())
+    /// The settings of its models' chat templates.
+    pub fn template_settings(&self) -> TemplateSettings {
+        TemplateSettings {
+            date: self.settings.get("date").and_then(Value::as_str).and_then(|date| date.parse().ok()),
+            variables: self.settings.get("chat_template_kwargs").and_then(Value::as_object).cloned().unwrap_or_default(),
+        }
     }
 
     /// The first input in a slot.

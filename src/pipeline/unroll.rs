@@ -20,7 +20,7 @@
 use std::path::Path;
 
 use chrono::NaiveDate;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::check::{Link, ResolvedNode, order, resolve_nodes};
 use super::error::Diagnostic;
@@ -36,6 +36,7 @@ use super::spec::operator::{Operator, Output};
 use super::spec::rank::Rank;
 use super::spec::score::Score;
 use super::spec::select::{Select, Strategy};
+use crate::model::GIVEN_VARIABLES;
 
 /// The most iterations; a run of more is a mistake.
 const MOST_ITERATIONS: u32 = 1_000;
@@ -48,6 +49,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
     let iterations = iterations(&spec)?;
     run_name(&spec.name)?;
     let date = date(&spec)?;
+    let variables = template_variables(&spec)?;
     spec.tracking.check()?;
     let sources = files::find(&mut spec, folder)?;
     let scope = Scope::new(&spec)?;
@@ -71,6 +73,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
         sources: &sources,
         scope: &scope,
         date,
+        variables,
         tasks: Vec::new(),
         once: vec![None; once.len()],
         same: Vec::new(),
@@ -129,6 +132,17 @@ fn date(spec: &Spec) -> Result<Option<NaiveDate>, Diagnostic> {
     }
 }
 
+/// The variables for chat templates, if given.
+fn template_variables(spec: &Spec) -> Result<Option<Value>, Diagnostic> {
+    let Some(At { value, span }) = &spec.chat_template_kwargs else { return Ok(None) };
+    match value.keys().find(|name| GIVEN_VARIABLES.contains(&name.as_str())) {
+        Some(name) => {
+            Err(Diagnostic::at(*span, format!("expected variables of chat templates, found \"{name}\", which every template is given")))
+        }
+        None => Ok(Some(json!(value))),
+    }
+}
+
 /// Checks the name of the run. It is the name of a folder and must not lead out of its parent.
 fn run_name(name: &At<String>) -> Result<(), Diagnostic> {
     let text = &name.value;
@@ -148,6 +162,8 @@ struct Unrolling<'a> {
     scope: &'a Scope,
     /// The date for chat templates.
     date: Option<NaiveDate>,
+    /// The variables for chat templates, an object.
+    variables: Option<Value>,
     tasks: Vec<Task>,
     /// The task of each node of `nodes`; none until it is added.
     once: Vec<Option<usize>>,
@@ -337,6 +353,11 @@ impl Unrolling<'_> {
             && operator.converses()
         {
             settings.insert("date".to_string(), json!(date.to_string()));
+        }
+        if let Some(variables) = &self.variables
+            && operator.converses()
+        {
+            settings.insert("chat_template_kwargs".to_string(), variables.clone());
         }
         self.tasks.push(Task {
             name: format!("{}{part}", node.name.value),

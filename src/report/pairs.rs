@@ -156,8 +156,8 @@ fn preferences(source: &Source, table: &str, iteration: i64, order: &str, limit:
 fn readable(asked: Option<&PromptContent>, pair: Pair) -> PairText {
     let asked = match asked {
         Some(PromptContent::Text(text)) => vec![(String::new(), Text::of(text))],
-        Some(PromptContent::Messages(messages)) => {
-            messages.iter().map(|message| (message.role.clone(), Text::of(&message.content))).collect()
+        Some(PromptContent::Messages(conversation)) => {
+            conversation.messages.iter().map(|message| (message.role.clone(), Text::of(&message.content))).collect()
         }
         None => Vec::new(),
     };

@@ -4,8 +4,8 @@
 
 Every template meets every conversation, with and without a generation prompt. Where transformers raises, this crate must refuse.
 No template is left out: one that expects images is given text too, and then both must write (or refuse) the same.
-`--golden` renders our own templates in tests/chat_templates/constructs.jsonl anew, a line for each: add a line with a "template" to
-have a "text" (or "error") beside it. The cases go to a temporary folder, which a test of the crate reads; nothing of a template is kept. `--only NAME` takes some of them,
+`--golden` renders our own templates in tests/chat_templates anew: those in constructs.jsonl, a line for each (add a line with a "template"
+to have a "text" or "error" beside it), and the files of their own with conversations of tools, reasoning and parts, into rich.jsonl. The cases go to a temporary folder, which a test of the crate reads; nothing of a template is kept. `--only NAME` takes some of them,
 `--cases FOLDER` writes the cases there and leaves running the test to you.
 """
 
@@ -101,6 +101,68 @@ def conversations():
     return made
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city, in °C; \"now\" only.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "description": "A city"}, "days": {"type": "integer", "default": 1}, "exact": {"type": "boolean"}},
+            "required": ["city"],
+        },
+    },
+}
+SUM = {"type": "function", "function": {"parameters": {"type": "object", "properties": {"numbers": {"type": "array", "items": {"type": "number"}}}}, "name": "sum"}}
+
+
+def rich_conversations():
+    """Conversations with more than roles and texts, and the template's variables, by name."""
+    user = lambda text, **more: {"role": "user", "content": text, **more}
+    assistant = lambda text, **more: {"role": "assistant", "content": text, **more}
+    call = lambda name, arguments, **more: {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
+    parts = lambda *texts: [{"type": "text", "text": text} for text in texts]
+    weather = call("get_weather", {"city": "Zürich", "days": 2, "exact": True, "after": None, "at": [1.5, 1e20, -3]}, id="c1")
+    asked = [user("Weather?"), assistant(None, tool_calls=[weather]), {"role": "tool", "content": '{"c": 21.5}', "name": "get_weather", "tool_call_id": "c1"}]
+    answered = asked + [assistant("21.5 degrees.", reasoning_content="It said 21.5.")]
+    return {
+        "a tool call": (asked[:2], {"tools": [WEATHER]}),
+        "a tool's answer": (asked, {"tools": [WEATHER, SUM]}),
+        "tools, and the answer to theirs": (answered, {"tools": [WEATHER]}),
+        "tools, none used": ([{"role": "system", "content": "Be short."}, user("Hi"), assistant("Hello")], {"tools": [SUM]}),
+        "no tools in the list": ([user("Hi")], {"tools": []}),
+        "a call whose arguments are text": ([user("q"), assistant("", tool_calls=[call("sum", '{"numbers": [1, 2]}')])], {"tools": [SUM]}),
+        "a call without a content": ([user("q"), {"role": "assistant", "tool_calls": [call("sum", {"numbers": []})]}], {}),
+        "two calls": ([user("q"), assistant("Both:", tool_calls=[call("sum", {"numbers": [1]}), weather])], {"tools": [WEATHER, SUM]}),
+        "reasoning, last": ([user("q"), assistant("a", reasoning_content="\nLet me see.\n")], {}),
+        "reasoning, earlier": ([user("q"), assistant("a", reasoning_content="hm"), user("r"), assistant("b", reasoning_content="so")], {}),
+        "reasoning, as thinking": ([user("q"), assistant("a", thinking="hm")], {}),
+        "no thinking": ([user("q")], {"enable_thinking": False}),
+        "no thinking, answered": ([user("q"), assistant("a")], {"enable_thinking": False}),
+        "thinking": ([user("q")], {"enable_thinking": True}),
+        "other variables": ([user("q")], {"words": ["a", "b"], "xml_tools": [WEATHER], "python_tools": [{"name": "f", "x": "it's"}], "custom_tools": [SUM]}),
+        "parts": ([user(parts(" What is ", "this? ")), assistant("a")], {}),
+        "parts, all": ([{"role": "system", "content": parts("Be short.")}, user(parts("q")), assistant(parts("a", "", "b"))], {}),
+        "parts of a tool's answer": (asked[:2] + [asked[2] | {"content": parts("21.5")}], {"tools": [WEATHER]}),
+        "names, and fields of nobody": ([user("q", name="Ann", timestamp=3), assistant("a", citations=[{"url": "x"}])], {}),
+        "content first": ([{"content": "q", "name": "n", "role": "user"}], {}),
+        "weights": ([user("q"), assistant("a", weight=0), user("r"), assistant("b", weight=1, train=True)], {}),
+    }
+
+
+def expected(render, messages):
+    """What a template writes; texts of parts are joined for a template that does not go through parts."""
+    if not any(isinstance(message.get("content"), list) for message in messages):
+        return render(messages)
+    one = lambda content: [message | ({"content": content} if isinstance(message.get("content"), list) else {}) for message in messages]
+    joined = [message | ({"content": "".join(part["text"] for part in message["content"])} if isinstance(message.get("content"), list) else {}) for message in messages]
+    try:
+        goes_through = render(one([{"type": "text", "text": "x"}])) == render(one("x"))
+    except Exception:  # whatever a template does wrong
+        goes_through = False
+    return render(messages if goes_through else joined)
+
+
 def tokenizer_for(source):
     """A byte-level tokenizer with a few merges and the template's special tokens."""
     pieces = list(dict.fromkeys(TOKEN.findall(source)))
@@ -159,7 +221,8 @@ def write_cases(folder, templates):
     """Writes a model folder for each template and all cases; gives the file of cases."""
     chat_template_utils.datetime = Midnight
     path = folder / "cases.jsonl"
-    counts = {"templates": 0, "conversations": len(conversations()), "cases": 0, "raised": 0}
+    every = {name: (messages, {}) for name, messages in conversations().items()} | rich_conversations()
+    counts = {"templates": 0, "conversations": len(every), "cases": 0, "raised": 0}
     with open(path, "w", encoding="utf-8") as out:
         for template in templates:
             source = template.read_text(encoding="utf-8")
@@ -169,14 +232,16 @@ def write_cases(folder, templates):
             tokenizer.save_pretrained(model)
             (model / "config.json").write_text(json.dumps(model_config(tokenizer)))
             counts["templates"] += 1
-            for name, messages in conversations().items():
+            for name, (messages, variables) in every.items():
                 for prompt in (False, True):
-                    case = {"folder": str(model), "name": f"{template.name}, {name}", "date": DATE, "messages": messages, "add_generation_prompt": prompt}
+                    case = {"folder": str(model), "name": f"{template.name}, {name}", "date": DATE, "messages": messages}
+                    case |= {"variables": variables, "add_generation_prompt": prompt}
                     try:
-                        case["text"] = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-                        ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, add_generation_prompt=prompt)
+                        options = variables | {"add_generation_prompt": prompt}
+                        case["text"] = expected(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False, **options), messages)
+                        ids = expected(lambda messages: tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **options), messages)
                         case["token_ids"] = ids
-                        if not prompt and len(messages) > 1 and messages[-1]["role"] == "assistant" and "generation" in blocks:
+                        if not variables and name in conversations() and not prompt and len(messages) > 1 and messages[-1]["role"] == "assistant" and "generation" in blocks:
                             case["trained_ids"] = trained_ids(tokenizer, messages)
                     except Exception as error:  # whatever a template does wrong
                         case["error"] = f"{type(error).__name__}: {error}"
@@ -203,6 +268,25 @@ def write_golden():
         lines.append(json.dumps(case))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} templates, {sum('error' in line for line in lines)} raised")
+    lines, raised = [], 0
+    templates = {template.name: template.read_text(encoding="utf-8") for template in sorted(path.parent.glob("*.jinja"))}
+    for name, (messages, variables) in rich_conversations().items():
+        case = {"name": name, "messages": messages, "variables": variables, "written": {}}
+        for template, source in templates.items():
+
+            def render(messages, prompt):
+                variables = {"tools": None, "documents": None} | tokens | case["variables"]
+                (text,), _ = chat_template_utils.render_jinja_template([messages], chat_template=source, add_generation_prompt=prompt, **variables)
+                return text
+
+            try:
+                case["written"][template] = [expected(lambda messages: render(messages, prompt), messages) for prompt in (False, True)]
+            except Exception:  # whatever a template does wrong
+                case["written"][template] = None
+                raised += 1
+        lines.append(json.dumps(case))
+    (path.parent / "rich.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} rich conversations, {len(templates)} templates, {raised} raised")
 
 
 def main():

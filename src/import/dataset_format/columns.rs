@@ -4,10 +4,10 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, Float64Type, Schema};
+use arrow::datatypes::{DataType, Float64Type, Schema};
 
 use super::row::Content;
-use crate::model::Message;
+use crate::import::conversations::{may_hold_messages, messages_at};
 
 /// The content of a column, by its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,30 +27,30 @@ pub(super) enum ColumnContent {
 }
 
 impl ColumnContent {
+    /// The content of a batch's column; `None` if there is none, or nulls only.
+    pub(super) fn of(batch: &RecordBatch, name: &str) -> Option<Self> {
+        non_null_column(batch, name).map(|array| Self::from_type(array.data_type()))
+    }
+
     /// The content of values of this type.
     pub(super) fn from_type(data_type: &DataType) -> Self {
         match data_type {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Self::Text,
             DataType::Dictionary(_, values) => Self::from_type(values),
-            DataType::Struct(_) if message_fields(data_type).is_some() => Self::Message,
-            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item) => {
-                match Self::from_type(item.data_type()) {
-                    Self::Message => Self::Conversation,
-                    Self::Text => Self::Texts,
-                    _ if item.data_type().is_numeric() => Self::Numbers,
-                    _ => Self::Other,
-                }
-            }
+            DataType::Struct(_) if may_hold_messages(data_type) => Self::Message,
+            DataType::List(item)
+            | DataType::LargeList(item)
+            | DataType::FixedSizeList(item, _)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item) => match Self::from_type(item.data_type()) {
+                Self::Message => Self::Conversation,
+                Self::Text => Self::Texts,
+                _ if item.data_type().is_numeric() => Self::Numbers,
+                _ => Self::Other,
+            },
             _ => Self::Other,
         }
     }
-}
-
-/// The names of a message's fields: role and content, or from and value.
-fn message_fields(data_type: &DataType) -> Option<(&'static str, &'static str)> {
-    let DataType::Struct(fields) = data_type else { return None };
-    let has = |name: &str| fields.iter().any(|field: &FieldRef| field.name() == name);
-    [("role", "content"), ("from", "value")].into_iter().find(|(role, content)| has(role) && has(content))
 }
 
 /// A column of texts.
@@ -76,91 +76,29 @@ fn text(array: &ArrayRef) -> Result<StringArray, String> {
 /// A column of texts or of messages.
 pub(super) enum Column {
     Texts(Texts),
-    /// Messages. Row `i` has those from `offsets[i]` to `offsets[i + 1]`.
-    Messages {
-        name: String,
-        valid: Vec<bool>,
-        offsets: Vec<usize>,
-        roles: StringArray,
-        contents: StringArray,
-        named_from: bool,
-    },
+    /// Conversations, or single messages.
+    Messages(String, ArrayRef),
 }
 
 impl Column {
     pub(super) fn new(name: &str, array: &ArrayRef) -> Result<Self, String> {
-        let expected = || format!("column {name}: expected text or messages of role and content, found {}", array.data_type());
         match ColumnContent::from_type(array.data_type()) {
             ColumnContent::Text => Ok(Self::Texts(Texts::new(name, array)?)),
-            ColumnContent::Message => Self::messages(name, array, array, (0..=array.len()).collect()),
-            ColumnContent::Conversation => {
-                let (DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item)) =
-                    array.data_type()
-                else {
-                    return Err(expected());
-                };
-                let lists = cast(array, &DataType::List(item.clone())).map_err(|error| error.to_string())?;
-                let lists = lists.as_list::<i32>();
-                Self::messages(name, array, lists.values(), lists.value_offsets().iter().map(|offset| *offset as usize).collect())
-            }
-            _ => Err(expected()),
+            ColumnContent::Message | ColumnContent::Conversation => Ok(Self::Messages(name.to_string(), array.clone())),
+            _ => Err(format!("column {name}: expected text or messages of role and content, found {}", array.data_type())),
         }
     }
 
-    fn messages(name: &str, rows: &ArrayRef, messages: &ArrayRef, offsets: Vec<usize>) -> Result<Self, String> {
-        let expected = |found: &DataType| format!("column {name}: expected messages whose fields are texts, found {found}");
-        let fields = messages.as_struct_opt().ok_or_else(|| expected(messages.data_type()))?;
-        let (role, content) = message_fields(messages.data_type()).ok_or_else(|| expected(messages.data_type()))?;
-        let field = |field: &str| match fields.column_by_name(field) {
-            Some(array) if ColumnContent::from_type(array.data_type()) == ColumnContent::Text || *array.data_type() == DataType::Null => {
-                text(array)
-            }
-            found => Err(expected(found.map_or(&DataType::Null, |array| array.data_type()))),
-        };
-        Ok(Self::Messages {
-            name: name.to_string(),
-            valid: (0..rows.len()).map(|row| rows.is_valid(row)).collect(),
-            offsets,
-            roles: field(role)?,
-            contents: field(content)?,
-            named_from: role == "from",
-        })
-    }
-
     pub(super) fn is_messages(&self) -> bool {
-        matches!(self, Self::Messages { .. })
+        matches!(self, Self::Messages(..))
     }
 
     /// The content of a row; `None` for null.
     pub(super) fn content(&self, row: usize) -> Result<Option<Content>, String> {
-        let (name, valid, offsets, roles, contents, named_from) = match self {
-            Self::Texts(texts) => return Ok(texts.value(row).map(|text| Content::Text(text.to_string()))),
-            Self::Messages { name, valid, offsets, roles, contents, named_from } => (name, valid, offsets, roles, contents, *named_from),
-        };
-        let (Some(true), Some(&begin), Some(&end)) = (valid.get(row), offsets.get(row), offsets.get(row + 1)) else { return Ok(None) };
-        let message = |(index, at): (usize, usize)| {
-            if roles.is_null(at) || contents.is_null(at) {
-                return Err(format!("{name}: message {index}: expected a role and a content, found null"));
-            }
-            let role = roles.value(at);
-            let role = if named_from { role_of(role) } else { Some(role) };
-            let role = role.ok_or_else(|| {
-                let known = "human, user, gpt, assistant or system";
-                format!("{name}: message {index}: expected it to be from {known}, found {:?}", roles.value(at))
-            })?;
-            Ok(Message { role: role.to_string(), content: contents.value(at).to_string() })
-        };
-        Ok(Some(Content::Messages((begin..end).enumerate().map(message).collect::<Result<_, _>>()?)))
-    }
-}
-
-/// The role for ShareGPT's name of a speaker.
-fn role_of(from: &str) -> Option<&'static str> {
-    match from {
-        "human" | "user" => Some("user"),
-        "gpt" | "assistant" | "chatgpt" => Some("assistant"),
-        "system" => Some("system"),
-        _ => None,
+        match self {
+            Self::Texts(texts) => Ok(texts.value(row).map(|text| Content::Text(text.to_string()))),
+            Self::Messages(name, array) => Ok(messages_at(name, array, row)?.map(Content::Messages)),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ const FORMATS: [(DatasetFormat, &str); 6] = [
     (DatasetFormat::Rows, "prompt (text) or messages, and response, or chosen and rejected (texts)"),
     (
         DatasetFormat::Trl,
-        "prompt and completion; chosen and rejected (messages) with or without prompt; or messages that end with the assistant",
+        "prompt and completion; chosen and rejected with or without prompt; messages that end with the assistant; or, for sft, text",
     ),
     (DatasetFormat::Sharegpt, "conversations, and chosen and rejected"),
     (DatasetFormat::Alpaca, "instruction, and input, output, or chosen and rejected"),
@@ -94,6 +94,12 @@ impl Columns<'_> {
         self.conversation("chosen") && self.conversation("rejected")
     }
 
+    /// Whether chosen and rejected are texts that begin with their prompt.
+    fn pair_of_texts_alone(&self) -> bool {
+        let prompts = ["prompt", "messages", "conversations", "instruction", "context_messages"];
+        self.text("chosen") && self.text("rejected") && !prompts.iter().any(|name| self.has(name))
+    }
+
     fn sampled(&self) -> bool {
         self.content("responses") == Some(ColumnContent::Texts) && self.content("rewards") == Some(ColumnContent::Numbers)
     }
@@ -121,16 +127,19 @@ impl Columns<'_> {
             DatasetFormat::Auto => false,
             DatasetFormat::Rows => {
                 let unanswered = self.conversation("messages") && (self.has("response") || !self.messages_are_answered());
-                (self.scalar("prompt") || unanswered) && !foreign
+                // A whole conversation beside its first question.
+                let repeated = self.text("prompt") && !self.has("response") && self.messages_are_answered();
+                (self.scalar("prompt") || unanswered) && !foreign && !repeated && !self.pair_of_texts_alone()
             }
             DatasetFormat::Trl => {
                 let implicit = self.pair_of_conversations()
                     && !["prompt", "score_chosen", "chosen_score", "conversations", "instruction", "context_messages"]
                         .iter()
                         .any(|name| self.has(name));
-                let answered =
-                    self.messages_are_answered() && !self.has("response") && !self.pair_of_conversations() && !self.has("prompt");
-                self.conversation("prompt") || (self.text("prompt") && self.has("completion")) || implicit || answered
+                let beside = !self.has("prompt") || self.text("prompt");
+                let answered = self.messages_are_answered() && !self.has("response") && !self.pair_of_conversations() && beside;
+                let prompted = self.conversation("prompt") || (self.text("prompt") && self.has("completion"));
+                prompted || implicit || answered || self.pair_of_texts_alone()
             }
             DatasetFormat::Sharegpt => self.conversation("conversations"),
             DatasetFormat::Alpaca => self.text("instruction"),
@@ -154,7 +163,9 @@ impl Columns<'_> {
     fn can_be(&self, dataset_format: DatasetFormat) -> bool {
         let pair = self.has("chosen") && self.has("rejected");
         match dataset_format {
-            DatasetFormat::Trl => self.has("prompt") || self.conversation("messages") || self.pair_of_conversations(),
+            DatasetFormat::Trl => {
+                self.has("prompt") || self.conversation("messages") || self.pair_of_conversations() || self.pair_of_texts_alone()
+            }
             DatasetFormat::Ultrafeedback => self.pair_of_conversations(),
             DatasetFormat::Rlhflow => {
                 self.pair_of_conversations() || self.conversation("context_messages") || (self.has("prompt") && (self.sampled() || pair))

@@ -2,17 +2,19 @@
 //! columns.
 //!
 //! ```text
-//! batch ─▶ rename (map) ─▶ detect (by the columns) ─▶ normalize
+//! batch ─▶ rename (map) ─▶ with_conversations ─▶ detect (by the columns) ─▶ normalize ─▶ alike
 //!          prompt | messages, response, chosen, rejected, chosen_score, rejected_score, others
 //! ```
 //! Knows columns and messages. Knows no file, and nothing of the use of the rows.
 
 mod columns;
 mod detect;
+mod messages;
 mod rename;
 mod row;
 mod row_builder;
 mod source_columns;
+mod text_rows;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -24,7 +26,9 @@ use self::source_columns::SourceColumns;
 use crate::pipeline::spec::input::DatasetFormat;
 
 pub(super) use self::detect::detect;
+pub(super) use self::messages::{alike, with_conversations};
 pub(super) use self::rename::rename;
+pub(super) use self::text_rows::text_rows;
 
 /// A batch in our own columns.
 pub(super) struct Normalized {

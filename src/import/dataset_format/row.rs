@@ -1,7 +1,7 @@
 //! One row of an external table: the contents of its columns, and the prompt and responses made of
 //! them.
 
-use crate::model::{Message, PromptContent};
+use crate::model::Message;
 
 /// A prompt or a response of a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,12 +20,12 @@ pub(super) struct Row {
     pub(super) scores: (Option<f64>, Option<f64>),
 }
 
-/// A row as prompt and responses, the responses as texts.
+/// A row as prompt and responses, the responses as messages of the assistant.
 pub(super) struct Resolved {
-    pub(super) prompt: Option<PromptContent>,
-    pub(super) response: Option<String>,
-    pub(super) chosen: Option<String>,
-    pub(super) rejected: Option<String>,
+    pub(super) prompt: Option<Content>,
+    pub(super) response: Option<Message>,
+    pub(super) chosen: Option<Message>,
+    pub(super) rejected: Option<Message>,
 }
 
 impl Row {
@@ -71,8 +71,21 @@ impl Row {
         if turns.first().is_some_and(|first| first.role == "system") {
             return Err("expected one system prompt, found one in the conversation and one in the column system".to_string());
         }
-        turns.insert(0, Message { role: "system".to_string(), content: system });
+        turns.insert(0, Message::new("system", system));
         Ok(())
+    }
+
+    /// Checks that the prompt of a column beside a whole conversation is in it, white space aside.
+    pub(super) fn check_question(&self, question: &str) -> Result<(), String> {
+        let Some(Content::Messages(turns)) = &self.prompt else { return Ok(()) };
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let conversation = turns.iter().map(|turn| words(&turn.content)).collect::<Vec<_>>().join(" ");
+        if conversation.contains(&words(question)) {
+            return Ok(());
+        }
+        let question: String = question.chars().take(60).collect();
+        let problem = "expected the prompt among the messages, found another one";
+        Err(format!("{problem}: {question:?}; say which of prompt and messages counts by `map:`, which renames columns"))
     }
 
     /// Makes the assistant's last message of a conversation the response. A conversation that ends
@@ -80,7 +93,7 @@ impl Row {
     pub(super) fn split_response(&mut self) {
         let Some(Content::Messages(turns)) = &mut self.prompt else { return };
         if let Some(last) = turns.pop_if(|last| last.role == "assistant") {
-            self.response = Some(Content::Text(last.content));
+            self.response = Some(Content::Messages(vec![last]));
         }
     }
 
@@ -94,25 +107,27 @@ impl Row {
         }
     }
 
-    /// Prompt and responses, the responses as texts.
+    /// Prompt and responses, the responses as messages.
     pub(super) fn resolved(self) -> Result<Resolved, String> {
-        let mut prompt = match self.prompt {
-            Some(Content::Text(text)) => Some(PromptContent::Text(text)),
-            Some(Content::Messages(turns)) => Some(PromptContent::Messages(turns)),
-            None => None,
-        };
+        let mut prompt = self.prompt;
         let mut chosen = self.chosen;
         let mut rejected = self.rejected;
         if let (Some(Content::Messages(one)), Some(Content::Messages(other))) = (&mut chosen, &mut rejected)
-            && !matches!(prompt, Some(PromptContent::Messages(_)))
+            && !matches!(prompt, Some(Content::Messages(_)))
         {
             let shared = shared(one, other);
             let beginning: Vec<Message> = one.drain(..shared).collect();
             other.drain(..shared);
             prompt = beginning_of(prompt, beginning)?;
         }
+        if let (Some(Content::Text(one)), Some(Content::Text(other)), None) = (&chosen, &rejected, &prompt) {
+            let (beginning, one, other) = common_prefix(one, other)?;
+            prompt = Some(Content::Text(beginning));
+            chosen = Some(Content::Text(one));
+            rejected = Some(Content::Text(other));
+        }
         let before = match &prompt {
-            Some(PromptContent::Messages(turns)) => turns.as_slice(),
+            Some(Content::Messages(turns)) => turns.as_slice(),
             _ => &[],
         };
         Ok(Resolved {
@@ -124,6 +139,21 @@ impl Row {
     }
 }
 
+/// The longest common beginning of two texts, and the rest of each, as TRL's `extract_prompt` cuts
+/// them: a space at its end belongs to the rests, and no rest is empty.
+fn common_prefix(one: &str, other: &str) -> Result<(String, String, String), String> {
+    let most = one.chars().count().min(other.chars().count()).saturating_sub(1);
+    let mut count = one.chars().zip(other.chars()).take(most).take_while(|(one, other)| one == other).count();
+    if count > 0 && one.chars().nth(count - 1) == Some(' ') && one.chars().nth(count) != other.chars().nth(count) {
+        count -= 1;
+    }
+    if count == 0 {
+        return Err("expected a prompt: chosen and rejected have no beginning in common".to_string());
+    }
+    let cut = |text: &str| text.char_indices().nth(count).map_or(text.len(), |(at, _)| at);
+    Ok((one[..cut(one)].to_string(), one[cut(one)..].to_string(), other[cut(other)..].to_string()))
+}
+
 /// The number of equal first messages, without the last message of each.
 fn shared(one: &[Message], other: &[Message]) -> usize {
     let most = one.len().min(other.len()).saturating_sub(1);
@@ -132,28 +162,28 @@ fn shared(one: &[Message], other: &[Message]) -> usize {
 
 /// The prompt of chosen and rejected conversations with the same `beginning`, checked against the
 /// row's `own` prompt.
-fn beginning_of(own: Option<PromptContent>, beginning: Vec<Message>) -> Result<Option<PromptContent>, String> {
+fn beginning_of(own: Option<Content>, beginning: Vec<Message>) -> Result<Option<Content>, String> {
     match own {
         None if beginning.is_empty() => Err("expected a prompt: chosen and rejected have no first message in common".to_string()),
-        Some(PromptContent::Text(text)) if beginning.is_empty() => Ok(Some(PromptContent::Text(text))),
-        Some(PromptContent::Text(text)) if !beginning.iter().any(|message| message.content.trim() == text.trim()) => {
+        Some(Content::Text(text)) if beginning.is_empty() => Ok(Some(Content::Text(text))),
+        Some(Content::Text(text)) if !beginning.iter().any(|message| message.content.trim() == text.trim()) => {
             let text: String = text.chars().take(60).collect();
             Err(format!("expected the prompt among the messages that chosen and rejected begin with, found {text:?} nowhere in them"))
         }
-        _ => Ok(Some(PromptContent::Messages(beginning))),
+        _ => Ok(Some(Content::Messages(beginning))),
     }
 }
 
-/// The text of a response: itself, or the assistant's only message. The messages of the prompt may
-/// precede it.
-fn answer(name: &str, content: Content, prompt: &[Message]) -> Result<String, String> {
+/// The message of a response: of its text, or the assistant's only message. The messages of the
+/// prompt may precede it.
+fn answer(name: &str, content: Content, prompt: &[Message]) -> Result<Message, String> {
     let turns = match content {
-        Content::Text(text) => return Ok(text),
+        Content::Text(text) => return Ok(Message::assistant(text)),
         Content::Messages(turns) => turns,
     };
     let rest = if prompt.is_empty() { None } else { turns.strip_prefix(prompt) };
     match rest.unwrap_or(&turns) {
-        [only] if only.role == "assistant" => Ok(only.content.clone()),
+        [only] if only.role == "assistant" => Ok(only.clone()),
         rest => Err(format!("{name}: expected one message of the assistant behind the prompt, found {}", roles(rest))),
     }
 }

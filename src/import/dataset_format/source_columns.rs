@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 
-use super::columns::{self, Column, Texts, non_null_column};
+use super::columns::{self, Column, ColumnContent, Texts, non_null_column};
 use super::row::Row;
 use crate::import::scores::Scores;
 use crate::pipeline::spec::input::DatasetFormat;
@@ -11,6 +11,8 @@ use crate::pipeline::spec::input::DatasetFormat;
 pub(super) struct SourceColumns {
     dataset_format: DatasetFormat,
     prompt: Option<Column>,
+    /// A prompt beside whole conversations.
+    question: Option<Texts>,
     input: Option<Texts>,
     system: Option<Texts>,
     history: Option<ArrayRef>,
@@ -66,6 +68,8 @@ impl SourceColumns {
         };
         let input = if dataset_format == DatasetFormat::Alpaca { texts("input")? } else { None };
         let system = if matches!(dataset_format, DatasetFormat::Alpaca | DatasetFormat::Sharegpt) { texts("system")? } else { None };
+        let is_question = whole && prompt_name == Some("messages") && ColumnContent::of(batch, "prompt") == Some(ColumnContent::Text);
+        let question = if is_question { texts("prompt")? } else { None };
         let history = if dataset_format == DatasetFormat::Alpaca { batch.column_by_name("history").cloned() } else { None };
         used.extend(history.is_some().then(|| "history".to_string()));
         let scores = if chosen.is_some() && rejected.is_some() { Scores::find(batch)? } else { None };
@@ -83,6 +87,7 @@ impl SourceColumns {
         Ok(Self {
             dataset_format,
             prompt,
+            question,
             input,
             system,
             history,
@@ -121,6 +126,9 @@ impl SourceColumns {
             row.add_input(text(&self.input));
         } else if let Some(system) = text(&self.system) {
             row.add_system(system)?;
+        }
+        if let Some(question) = text(&self.question) {
+            row.check_question(&question)?;
         }
         if self.ends_in_response {
             row.split_response();

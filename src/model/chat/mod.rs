@@ -14,22 +14,37 @@ mod python;
 mod syntax;
 mod tag;
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use chrono::NaiveDate;
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value as Variable};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Message, ModelError, files};
-use python::Dict;
+use super::{Conversation, Fields, Message, ModelError, files};
 
 /// A checkpoint's chat template.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     special_tokens: Vec<(String, String)>,
+    /// Variables of the pipeline.
+    variables: Fields,
+    /// The words of the source.
+    words: Arc<HashSet<String>>,
+}
+
+/// What a pipeline gives every chat template beside the conversation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TemplateSettings {
+    /// The date of `strftime_now`, at midnight.
+    pub date: Option<NaiveDate>,
+    /// Variables by name, such as `enable_thinking`. A conversation's own come before them.
+    pub variables: Fields,
 }
 
 const NAME: &str = "chat_template";
@@ -98,16 +113,16 @@ impl ChatTemplate {
         environment.add_filter("trim", python::trim);
         environment.add_test("iterable", python::is_iterable);
         environment.add_test("sequence", python::is_sequence);
-        environment.add_function(tag::DICT, Dict::of);
         environment.add_function(tag::VARIABLE, held::variable);
         environment.add_function(tag::ATTRIBUTE, held::attribute);
-        environment.add_function("dict", Dict::call);
+        environment.add_function("dict", python::dict);
         environment.add_function("raise_exception", |text: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, text).with_source(Raised))
         });
         environment.add_template_owned(NAME, syntax::translate(source)).map_err(|error| ModelError::Chat(error.to_string()))?;
         let special_tokens = special_tokens.iter().map(|(name, token)| (name.to_string(), token.to_string())).collect();
-        let mut template = Self { environment, special_tokens };
+        let words = source.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).map(str::to_string);
+        let mut template = Self { environment, special_tokens, variables: Fields::new(), words: Arc::new(words.collect()) };
         template.set_date(None);
         Ok(template)
     }
@@ -116,6 +131,11 @@ impl ChatTemplate {
     /// fails.
     pub fn set_date(&mut self, date: Option<NaiveDate>) {
         self.environment.add_function("strftime_now", move |format: &str| date::strftime(date, format));
+    }
+
+    /// Sets the variables of every conversation.
+    pub fn set_variables(&mut self, variables: Fields) {
+        self.variables = variables;
     }
 
     /// The template in a checkpoint's folder: `chat_template.jinja`, else the one in
@@ -152,7 +172,47 @@ impl ChatTemplate {
     /// # Errors
     /// [`ModelError::Refused`] when the template refuses the messages (`raise_exception`),
     /// [`ModelError::Chat`] when it fails.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
+    pub fn render(&self, conversation: impl Into<Conversation>, add_generation_prompt: bool) -> Result<String, ModelError> {
+        let conversation = conversation.into();
+        if !conversation.messages.iter().any(Message::has_parts) {
+            return self.write(&conversation, add_generation_prompt);
+        }
+        // A template that goes through the parts of a content writes one part as it writes a text.
+        // Another template gets the texts of all parts as one.
+        let one = |as_part: bool| {
+            let part = if as_part { json!([{"type": "text", "text": "x"}]) } else { json!("x") };
+            let messages = conversation.messages.iter().map(|message| message.with_parts_as(|_| part.clone())).collect();
+            self.write(&Conversation { messages, variables: conversation.variables.clone() }, add_generation_prompt)
+        };
+        if matches!((one(true), one(false)), (Ok(part), Ok(text)) if part == text) {
+            return self.write(&conversation, add_generation_prompt);
+        }
+        let joined = |message: &Message| message.with_parts_as(|_| Value::String(message.content.clone()));
+        let messages = conversation.messages.iter().map(joined).collect();
+        self.write(&Conversation { messages, variables: conversation.variables.clone() }, add_generation_prompt)
+    }
+
+    /// The names that the template ignores of a conversation: those of fields and variables that
+    /// are no word of its source, and without which it writes the same. A name in `tried` is not
+    /// tried again.
+    pub(super) fn ignored(&self, conversation: &Conversation, tried: &mut BTreeSet<String>) -> Vec<String> {
+        let mut unknown = |name: &str| !self.words.contains(name) && tried.insert(name.to_string());
+        let variables = self.variables.keys().chain(conversation.variables.keys()).filter(|name| unknown(name));
+        let mut ignored: Vec<String> = variables.cloned().collect();
+        for field in conversation.further_fields().into_iter().filter(|name| unknown(name)) {
+            let messages: Vec<Message> = conversation.messages.iter().map(|message| message.without(field)).collect();
+            let without = self.render(Conversation { messages, variables: conversation.variables.clone() }, false);
+            if let (Ok(written), Ok(without)) = (self.render(conversation, false), without)
+                && written == without
+            {
+                ignored.push(field.to_string());
+            }
+        }
+        ignored
+    }
+
+    /// The conversation as it is, as text.
+    fn write(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String, ModelError> {
         let failed = |error: minijinja::Error| match was_raised(&error) {
             true => ModelError::Refused(error.to_string()),
             false if error.kind() == ErrorKind::OutOfFuel => ModelError::Chat(format!(
@@ -160,19 +220,15 @@ impl ChatTemplate {
             )),
             false => ModelError::Chat(error.to_string()),
         };
-        let text = |name: &str, value: &str| (Variable::from(name), Variable::from(value));
-        let message =
-            |message: &Message| Variable::from_object(Dict::new([text("role", &message.role), text("content", &message.content)]));
-        let variables = [
-            ("messages", messages.iter().map(message).collect()),
-            ("tools", Variable::from(())),
-            ("documents", Variable::from(())),
-            ("add_generation_prompt", Variable::from(add_generation_prompt)),
-        ];
-        let variables = variables.into_iter().map(|(name, value)| (name.to_string(), value));
-        let tokens = self.special_tokens.iter().map(|(name, token)| (name.clone(), Variable::from(token.as_str())));
+        let none = || Variable::from(());
+        let mut variables: BTreeMap<&str, Variable> = BTreeMap::from([("tools", none()), ("documents", none())]);
+        variables.extend(self.special_tokens.iter().map(|(name, token)| (name.as_str(), Variable::from(token.as_str()))));
+        let further = self.variables.iter().chain(&conversation.variables);
+        variables.extend(further.map(|(name, value)| (name.as_str(), Variable::from(Serde(value)))));
+        variables.insert("messages", conversation.messages.iter().map(python::message).collect());
+        variables.insert("add_generation_prompt", Variable::from(add_generation_prompt));
         let template = self.environment.get_template(NAME).map_err(failed)?;
-        template.render(Variable::from_pairs(variables.chain(tokens))).map_err(failed)
+        template.render(Variable::from_pairs(variables)).map_err(failed)
     }
 }
 

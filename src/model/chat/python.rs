@@ -1,67 +1,42 @@
-//! Behaviour of Python's values without a counterpart in minijinja: order of dictionaries, white
-//! space, floats as text, methods of text and lists.
+//! Behaviour of Python's values without a counterpart in minijinja: white space, floats as text,
+//! `dict`, methods of text and lists.
 
-use std::sync::Arc;
-
-use indexmap::IndexMap;
-use minijinja::value::{Enumerator, Kwargs, Object, Rest, Tuple, ValueKind, from_args};
+use minijinja::value::{Kwargs, Serde, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, Output, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::held;
+use crate::model::Message;
 
-/// A dictionary in the order of its keys' insertion.
-#[derive(Debug)]
-pub(super) struct Dict(IndexMap<Value, Value>);
-
-impl Dict {
-    pub(super) fn new(pairs: impl IntoIterator<Item = (Value, Value)>) -> Self {
-        Self(pairs.into_iter().collect())
-    }
-
-    /// A dictionary literal, from its keys and values in turn.
-    pub(super) fn of(items: Rest<Value>) -> Value {
-        let pairs = items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
-        Value::from_object(Self::new(pairs))
-    }
-
-    /// Python's `dict(...)`.
-    pub(super) fn call(items: Option<Value>, named: Kwargs) -> Result<Value, Error> {
-        let mut pairs = Vec::new();
-        match items {
-            Some(items) if items.kind() == ValueKind::Map => {
-                for key in items.try_iter()? {
-                    let value = items.get_item(&key)?;
-                    pairs.push((key, value));
-                }
-            }
-            Some(items) => {
-                for pair in items.try_iter()? {
-                    pairs.push((pair.get_item_by_index(0)?, pair.get_item_by_index(1)?));
-                }
-            }
-            None => {}
-        }
-        let names: Vec<&str> = named.args().collect();
-        if names.len() > 1 {
-            let problem = "dict(a=…, b=…) is not supported with several names, because their order is lost; write {'a': …, 'b': …}";
-            return Err(Error::new(ErrorKind::InvalidOperation, problem));
-        }
-        for name in names {
-            pairs.push((Value::from(name), named.get(name)?));
-        }
-        Ok(Value::from_object(Self::new(pairs)))
+/// A message as a template sees it: a dictionary in the order of its fields.
+pub(super) fn message(message: &Message) -> Value {
+    match message.whole() {
+        Some(whole) => Value::from(Serde(whole)),
+        None => Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())]),
     }
 }
 
-impl Object for Dict {
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.0.get(key).cloned()
+/// Python's `dict(...)`.
+pub(super) fn dict(items: Option<Value>, named: Kwargs) -> Result<Value, Error> {
+    let mut pairs = Vec::new();
+    match items {
+        Some(items) if items.kind() == ValueKind::Map => {
+            for key in items.try_iter()? {
+                let value = items.get_item(&key)?;
+                pairs.push((key, value));
+            }
+        }
+        Some(items) => {
+            for pair in items.try_iter()? {
+                pairs.push((pair.get_item_by_index(0)?, pair.get_item_by_index(1)?));
+            }
+        }
+        None => {}
     }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.0.keys().cloned().collect())
+    for name in named.args() {
+        pairs.push((Value::from(name), named.get(name)?));
     }
+    Ok(Value::from_pairs(pairs))
 }
 
 /// A float as Python writes it: the shortest digits that give it back, with an exponent below 1e-4

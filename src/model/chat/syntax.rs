@@ -6,8 +6,8 @@
 use super::lexer::{copy, word_of_tag};
 use super::tag::tag;
 
-/// The source with one kind of line ending, `{% generation %}` as the scope that it is, dictionary
-/// literals as calls of a function, and every named value passed through one.
+/// The source with one kind of line ending, `{% generation %}` as the scope that it is, and every
+/// named value passed through a function.
 pub(super) fn translate(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + 64);

@@ -1,11 +1,8 @@
-//! One tag of a template, token by token: dictionary literals become calls of [`DICT`], and every
-//! named value is passed through [`VARIABLE`] or [`ATTRIBUTE`] to bound its size. Knows no values.
+//! One tag of a template, token by token: every named value is passed through [`VARIABLE`] or
+//! [`ATTRIBUTE`] to bound its size. Knows no values.
 
 use super::lexer::{copy, end_of_string, string, word_of_tag};
 
-/// What a dictionary literal becomes a call of: minijinja's own dictionaries are sorted by key,
-/// Python's are in the order written.
-pub(super) const DICT: &str = "__dict";
 /// The function for every value of a name.
 pub(super) const VARIABLE: &str = "__variable";
 /// The same for an attribute of a namespace.
@@ -103,10 +100,6 @@ impl<'a> Tokens<'a> {
         let outermost = self.open.is_empty();
         let bracket = self.open.last().copied();
         match token {
-            "{" => out.extend([DICT, "("]),
-            "}" if bracket == Some(b'{') => out.push(')'),
-            // Between key and value; in a slice the innermost bracket is a square one.
-            ":" if bracket == Some(b'{') => out.push(','),
             "(" if self.previous == "loop" => out.extend(["(", VARIABLE, "(("]),
             ")" if bracket == Some(b'l') => out.push_str(")))"),
             "=" if self.binds == Binds::Assigned && outermost && self.value == Value::Before => {

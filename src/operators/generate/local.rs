@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 
+use super::super::support::ignored;
 use super::super::support::memory_budget::{self, Budget};
 use super::super::support::rows::signed;
 use super::super::support::tensors;
@@ -48,6 +49,7 @@ pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[
         let responses = (prompts.len() - done_before) as u64 * u64::from(settings.responses_per_prompt);
         memory_budget::room_for_table(context, responses.saturating_mul(4 * u64::from(settings.max_new_tokens)))?;
         let sampler = PolicySampler::open(context, settings)?;
+        ignored::warn(context, &sampler.checkpoint, prompts.iter().map(|prompt| (&prompt.content, None)));
         let mut done = done_before;
         for part in missing {
             context.check_stopped()?;

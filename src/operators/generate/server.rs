@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::path::absolute;
 use std::time::Duration;
 
+use super::super::support::ignored;
 use super::super::support::rows::{signed, unsigned};
 use super::super::{Context, OperatorError, Prompt};
 use super::{prompt_ids, response_text};
@@ -55,6 +56,7 @@ pub(super) fn run<'a>(
     prompts: &[Prompt],
 ) -> Result<(TableWriter<'a>, u64), OperatorError> {
     let checkpoint = context.checkpoint(Slot::Policy)?;
+    ignored::warn(context, &checkpoint, prompts.iter().map(|prompt| (&prompt.content, None)));
     let encoded: Vec<Result<Vec<i32>, String>> = prompts.iter().map(|prompt| prompt_ids(&checkpoint, prompt, settings)).collect();
     let writer = context.writer(Some(TableKind::Responses), prompts.len(), prompts.len().div_ceil(MOST_PARTS))?;
     let job = ServerJob {

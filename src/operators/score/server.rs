@@ -102,7 +102,7 @@ impl<'a> ServerScorer<'a> {
         let ScoringPrompt { content, reference_answer } = response.prompt()?;
         let prompt = match (content, &self.template) {
             (PromptContent::Text(text), _) => text.clone(),
-            (PromptContent::Messages(messages), Some(template)) => template.render(messages, true)?,
+            (PromptContent::Messages(conversation), Some(template)) => template.render(conversation, true)?,
             (PromptContent::Messages(_), None) => {
                 let problem =
                     "expected a chat template of the policy because prompts are messages, found none; add chat_template.jinja to it";

@@ -6,11 +6,12 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use super::ignored;
 use super::rows::rows_of;
 use super::{Context, OperatorError};
 use crate::import::Preference;
 use crate::import::prompts::fingerprint;
-use crate::model::{Checkpoint, PromptContent};
+use crate::model::{Answer, Checkpoint, PromptContent};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::held_out::HeldOut;
 use crate::token_lists::TokenLists;
@@ -61,17 +62,19 @@ impl Comparisons {
             preferences.retain(|preference| held_out.contains(&fingerprint(&preference.prompt)) == (split == Split::HeldOut));
         }
         let limit = (max_tokens as usize).min(checkpoint.config.max_position_embeddings);
+        let sides = preferences.iter().flat_map(|row| [(&row.prompt, Some(row.chosen())), (&row.prompt, Some(row.rejected()))]);
+        ignored::warn(context, checkpoint, sides);
         let count = preferences.len();
         let mut rows = Vec::new();
         let mut chosen = Vec::new();
         let mut rejected = Vec::new();
         for preference in preferences {
-            let encode = |asked: &PromptContent, response: &str| {
+            let encode = |asked: &PromptContent, response: Answer| {
                 let tokens = checkpoint.encode_conversation(asked, response);
                 tokens.map_err(|error| OperatorError::Input(format!("preference {}: {error}", preference.id)))
             };
-            let chosen_tokens = encode(&preference.prompt, &preference.chosen)?;
-            let rejected_tokens = encode(&preference.prompt, &preference.rejected)?;
+            let chosen_tokens = encode(&preference.prompt, preference.chosen())?;
+            let rejected_tokens = encode(&preference.prompt, preference.rejected())?;
             if chosen_tokens.len().max(rejected_tokens.len()) <= limit {
                 chosen.push(chosen_tokens);
                 rejected.push(rejected_tokens);

@@ -206,9 +206,9 @@ impl Context<'_> {
     }
 
     /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat
-    /// template writes the pipeline's date.
+    /// template has the pipeline's settings.
     pub fn checkpoint(&self, slot: Slot) -> Result<Checkpoint, OperatorError> {
-        Ok(lora::open(self.run, self.graph, self.input(slot)?)?.with_date(self.task.date()))
+        Ok(lora::open(self.run, self.graph, self.input(slot)?)?.with_template_settings(self.task.template_settings()))
     }
 
     /// The directory of the model in `slot` for other software without support for adapters on a

@@ -8,6 +8,7 @@ pub(super) mod comparisons;
 mod context;
 pub(super) mod epochs;
 mod error;
+pub(super) mod ignored;
 pub(super) mod learning_rate;
 pub mod lora;
 pub(super) mod memory_budget;
@@ -23,6 +24,7 @@ pub(super) mod summary;
 pub mod tensors;
 pub(super) mod trainable_model;
 pub(super) mod training_job;
+pub(super) mod turns;
 
 pub use context::{Context, device_choice, recipe, training_recipe};
 pub use error::OperatorError;

@@ -9,9 +9,11 @@ use arrow::array::{Array, AsArray, Int32Array, RecordBatch};
 use arrow::compute::concat;
 use arrow::datatypes::DataType;
 
+use super::ignored;
 use super::rows::{rows_of, unsigned};
 use super::tensors;
 use super::{Context, OperatorError};
+use crate::model::Answer;
 use crate::pipeline::slot::Slot;
 use crate::tables::{self, TableKind, pairs};
 use crate::token_lists::TokenLists;
@@ -96,8 +98,11 @@ impl PairTokens {
         let mut chosen = Vec::new();
         let mut rejected = Vec::new();
         let mut prompt_token_counts = Vec::new();
-        for preference in context.preferences(Slot::Preferences)? {
-            let encode = |response: &str| {
+        let preferences = context.preferences(Slot::Preferences)?;
+        let sides = preferences.iter().flat_map(|row| [(&row.prompt, Some(row.chosen())), (&row.prompt, Some(row.rejected()))]);
+        ignored::warn(context, &checkpoint, sides);
+        for preference in preferences {
+            let encode = |response: Answer| {
                 let at = |error| OperatorError::Input(format!("preference {}: {error}", preference.id));
                 checkpoint.encode_pair(&preference.prompt, response).map_err(at)
             };
@@ -107,12 +112,12 @@ impl PairTokens {
                 leave_out("without_gap");
                 continue;
             }
-            if preference.chosen == preference.rejected {
+            if preference.chosen() == preference.rejected() {
                 leave_out("same_response");
                 continue;
             }
-            let chosen_tokens = encode(&preference.chosen)?;
-            let rejected_tokens = encode(&preference.rejected)?;
+            let chosen_tokens = encode(preference.chosen())?;
+            let rejected_tokens = encode(preference.rejected())?;
             if chosen_tokens.token_ids.len().max(rejected_tokens.token_ids.len()) > longest {
                 leave_out("too_long");
                 continue;

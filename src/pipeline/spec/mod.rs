@@ -60,6 +60,11 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date"))]
     pub date: Option<At<String>>,
+    /// Variables for chat templates by name, such as `{ enable_thinking: false }`, for every model
+    /// and every conversation. A conversation's own, from a column `chat_template_kwargs`, come
+    /// before them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template_kwargs: Option<At<IndexMap<String, serde_json::Value>>>,
     /// Values for `${name}` in the rest of the file. `--set name=value` replaces one.
     #[serde(default)]
     pub params: IndexMap<String, Param>,

@@ -28,6 +28,10 @@ with_hyperparameters! {
         /// The column of `demonstrations` with the response.
         #[serde(default = "response")]
         pub response: String,
+        /// The messages of a conversation to imitate. Messages with a `weight` or `train` of 0 are
+        /// never trained on.
+        #[serde(default)]
+        pub train_on: TrainOn,
         /// The longest prompt, in tokens, at least 1.
         #[serde(default = "token_limit", deserialize_with = "range::count")]
         #[schemars(range(min = 1))]
@@ -54,6 +58,18 @@ pub enum Initialize {
     Checkpoint,
     /// Random numbers from the seed.
     Random,
+}
+
+/// The messages of a conversation to imitate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainOn {
+    /// The response: the last message of the assistant.
+    #[default]
+    Last,
+    /// Every message of the assistant. Each is an example of its own, behind all messages before it
+    /// as the chat template writes them for a prompt, so `batch_size` counts messages.
+    AllAssistant,
 }
 
 fn response() -> String {

@@ -11,7 +11,7 @@ use crate::fixtures::import::{Use, folder, imported, rows, says};
 #[test]
 fn what_is_wrong_is_said_with_file_and_row() {
     let known = "\n  rows: prompt (text) or messages, and response, or chosen and rejected (texts)\
-        \n  trl: prompt and completion; chosen and rejected (messages) with or without prompt; or messages that end with the assistant\
+        \n  trl: prompt and completion; chosen and rejected with or without prompt; messages that end with the assistant; or, for sft, text\
         \n  sharegpt: conversations, and chosen and rejected\
         \n  alpaca: instruction, and input, output, or chosen and rejected\
         \n  ultrafeedback: chosen and rejected (messages), and prompt (text) or score_chosen and score_rejected\

@@ -2,6 +2,7 @@
 
 mod import;
 mod import_errors;
+mod messages;
 mod preference_scores;
 mod rows_by_themselves;
 mod sql_session;

@@ -230,12 +230,12 @@ fn a_template_without_end_is_stopped() {
         ]
         .map(|(source, expected)| (source.to_string(), expected)),
     );
-    let message = Message { role: "user".to_string(), content: "hi".to_string() };
+    let message = Message::new("user", "hi");
     let mut wrong = Vec::new();
     for (source, expected) in cases {
         let what = source.chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<String>();
         let began = Instant::now();
-        let written = ChatTemplate::new(&source, &[]).and_then(|template| template.render(std::slice::from_ref(&message), true));
+        let written = ChatTemplate::new(&source, &[]).and_then(|template| template.render(&[message.clone()], true));
         let taken = began.elapsed();
         let is_right = match &written {
             Err(error) => error.to_string().contains(expected),
@@ -251,8 +251,7 @@ fn a_template_without_end_is_stopped() {
 #[test]
 fn a_conversation_of_four_megabytes_is_written() {
     let (source, _) = include_str!("../../../fuzz/seeds/template/chatml").split_once("\n===\n").unwrap();
-    let messages: Vec<Message> =
-        (0..1000).map(|turn| Message { role: ["user", "assistant"][turn % 2].to_string(), content: "word ".repeat(800) }).collect();
+    let messages: Vec<Message> = (0..1000).map(|turn| Message::new(["user", "assistant"][turn % 2], "word ".repeat(800))).collect();
     let written = ChatTemplate::new(source, &[]).unwrap().render(&messages, true).unwrap();
     assert!(written.len() > 4_000_000 && written.ends_with("<|im_start|>assistant\n"), "{} bytes", written.len());
 }

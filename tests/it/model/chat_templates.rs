@@ -6,7 +6,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use optune::model::{ChatTemplate, Checkpoint, EncodedPair, Message, ModelError, PromptContent, SpecialTokens};
+use optune::model::{
+    ChatTemplate, Checkpoint, Conversation, EncodedPair, Message, ModelError, PromptContent, SpecialTokens, TemplateSettings,
+};
 use serde_json::{Value, json};
 
 use crate::fixtures::models::blank_checkpoint;
@@ -16,7 +18,7 @@ fn date() -> Option<chrono::NaiveDate> {
 }
 
 fn message(role: &str, content: &str) -> Message {
-    Message { role: role.to_string(), content: content.to_string() }
+    Message::new(role, content)
 }
 
 fn template(source: &str) -> ChatTemplate {
@@ -49,13 +51,41 @@ fn every_construct_is_written_as_transformers_writes_it() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// Tools, tool calls, reasoning, parts and variables, by templates in the manner of published ones.
+#[test]
+fn whole_messages_and_variables_are_written_as_transformers_writes_them() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chat_templates");
+    let cases = fs::read_to_string(folder.join("rich.jsonl")).unwrap();
+    let mut differences = Vec::new();
+    let mut count = 0;
+    for case in cases.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        for (name, texts) in case["written"].as_object().unwrap() {
+            let template = template(&fs::read_to_string(folder.join(name)).unwrap());
+            for (index, asks) in [false, true].into_iter().enumerate() {
+                count += 1;
+                let written = template.render(conversation(&case), asks);
+                match (&written, texts[index].as_str()) {
+                    (Ok(written), Some(text)) if written == text => {}
+                    (Err(_), None) => {}
+                    _ => differences.push(format!("{name}, {}: transformers {}, we {written:?}", case["name"], texts[index])),
+                }
+            }
+        }
+    }
+    assert!(count > 200 && differences.is_empty(), "{}", differences.join("\n"));
+}
+
+fn conversation(case: &Value) -> Conversation {
+    let messages = serde_json::from_value(case["messages"].clone()).unwrap();
+    Conversation { messages, variables: case["variables"].as_object().cloned().unwrap_or_default() }
+}
+
 /// A construct unknown to minijinja must be an error with its name, never another text.
 #[test]
 fn a_construct_that_is_not_supported_is_named() {
     for (source, said) in [
         ("{{ 'a b' | wordcount }}", "wordcount"),
         ("{{ '%s' % 'x' }}", "% operator"),
-        ("{{ dict(b=1, a=2) }}", "write {'a': …, 'b': …}"),
         ("{{ range is callable }}", "callable"),
         ("{{ 'a'.swapcase() }}", "swapcase"),
         ("{{ cycler('a') }}", "cycler"),
@@ -156,13 +186,15 @@ fn published_chat_templates_give_the_text_and_the_token_ids_that_transformers_gi
     for line in BufReader::new(fs::File::open(path).unwrap()).lines() {
         let case: Value = serde_json::from_str(&line.unwrap()).unwrap();
         let folder = Path::new(case["folder"].as_str().unwrap());
-        let open = || Checkpoint::open_blank(folder).unwrap().with_date(Some(case["date"].as_str().unwrap().parse().unwrap()));
+        let settings = || TemplateSettings { date: case["date"].as_str().unwrap().parse().ok(), ..TemplateSettings::default() };
+        let open = || Checkpoint::open_blank(folder).unwrap().with_template_settings(settings());
         let checkpoint = checkpoints.entry(folder.to_path_buf()).or_insert_with(open);
-        let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+        let conversation = conversation(&case);
+        let messages = &conversation.messages;
         let is_prompt = case["add_generation_prompt"].as_bool().unwrap();
-        let text = checkpoint.chat_template.as_ref().unwrap().render(&messages, is_prompt);
+        let text = checkpoint.chat_template.as_ref().unwrap().render(&conversation, is_prompt);
         let same = match (&text, case["text"].as_str()) {
-            (Ok(text), Some(expected)) => text == expected && token_ids(checkpoint, &messages, is_prompt, text) == case["token_ids"],
+            (Ok(text), Some(expected)) => text == expected && token_ids(checkpoint, &conversation, is_prompt, text) == case["token_ids"],
             (Err(error), None) => {
                 refused += 1;
                 // By the template's own word in both, or by a failure in both.
@@ -172,7 +204,7 @@ fn published_chat_templates_give_the_text_and_the_token_ids_that_transformers_gi
         };
         count += 1;
         if let (Some(trained), Some((last, before))) = (case["trained_ids"].as_array(), messages.split_last()) {
-            match checkpoint.encode_pair(&PromptContent::Messages(before.to_vec()), &last.content) {
+            match checkpoint.encode_pair(&PromptContent::Messages(before.to_vec().into()), &last.content) {
                 Ok(pair) if is_trained(&pair, trained) => pairs += 1,
                 Err(ModelError::Chat(error)) if error.contains("changes the prompt") => changed += 1,
                 Err(ModelError::Text(error)) if error.contains("not the first ones") => joined += 1,
@@ -205,12 +237,13 @@ fn is_trained(pair: &EncodedPair, trained: &[Value]) -> bool {
 
 /// The ids by the way of a stage: as a prompt, or as a conversation with the response as its last
 /// message.
-fn token_ids(checkpoint: &Checkpoint, messages: &[Message], is_prompt: bool, text: &str) -> Value {
-    let ids = match messages.split_last() {
+fn token_ids(checkpoint: &Checkpoint, conversation: &Conversation, is_prompt: bool, text: &str) -> Value {
+    let ids = match conversation.messages.split_last() {
         _ if text.is_empty() => Ok(Vec::new()),
-        _ if is_prompt => checkpoint.encode_prompt(&PromptContent::Messages(messages.to_vec())),
+        _ if is_prompt => checkpoint.encode_prompt(&PromptContent::Messages(conversation.clone())),
         Some((last, before)) if last.role == "assistant" => {
-            checkpoint.encode_conversation(&PromptContent::Messages(before.to_vec()), &last.content)
+            let before = Conversation { messages: before.to_vec(), variables: conversation.variables.clone() };
+            checkpoint.encode_conversation(&PromptContent::Messages(before), last)
         }
         _ => checkpoint.tokenizer.encode(text, SpecialTokens::Written),
     };

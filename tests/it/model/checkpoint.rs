@@ -278,7 +278,7 @@ fn chat_templates_write_the_prompt() {
                   {% endfor %}\n\
                   {% if add_generation_prompt %}<|assistant|>\n{% endif %}";
     let template = ChatTemplate::new(source, &[("eos_token", "</s>")]).unwrap();
-    let message = |role: &str, content: &str| Message { role: role.to_string(), content: content.to_string() };
+    let message = |role: &str, content: &str| Message::new(role, content);
     let text = template.render(&[message("system", "Be kind."), message("user", " Hi ")], true).unwrap();
     assert_eq!(text, "<|system|>\nBe kind.</s>\n<|user|>\nHi</s>\n<|assistant|>\n");
     let error = template.render(&[message("dog", "woof")], true).unwrap_err().to_string();

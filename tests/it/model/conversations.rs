@@ -47,7 +47,7 @@ fn text(text: &str) -> PromptContent {
 }
 
 fn asked(content: &str) -> PromptContent {
-    PromptContent::Messages(vec![Message { role: "user".to_string(), content: content.to_string() }])
+    PromptContent::Messages(vec![Message::new("user", content)].into())
 }
 
 /// The ids of a text with its special tokens spelled out.

@@ -63,7 +63,7 @@ fn a_conversation_is_scored_in_the_reward_models_own_tokens() {
     let checkpoint = Checkpoint::open(&folder).unwrap();
     let messages: Vec<Message> = serde_json::from_value(golden["conversation"]["messages"].clone()).unwrap();
     let expected: Vec<i32> = serde_json::from_value(golden["conversation"]["token_ids"].clone()).unwrap();
-    let asked = PromptContent::Messages(messages[..1].to_vec());
+    let asked = PromptContent::Messages(messages[..1].to_vec().into());
     let found = checkpoint.encode_conversation(&asked, &messages[1].content).unwrap();
     assert_eq!(found, expected);
     let model = checkpoint.load_reward_model(&device()).unwrap();

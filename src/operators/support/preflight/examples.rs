@@ -8,6 +8,7 @@ use crate::pipeline::graph::{Input, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::held_out::HeldOut;
 use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::sft::TrainOn;
 
 /// The slots with the rows that a task's own rows are made of.
 const ROWS: [Slot; 7] = [Slot::Pairs, Slot::Pool, Slot::Fresh, Slot::Carried, Slot::Responses, Slot::Prompts, Slot::Preferences];
@@ -16,6 +17,8 @@ impl Preflight<'_> {
     /// Checks that a training has a learning rate above 0 in some step.
     pub(super) fn learns(&self, task: &Task) -> Result<(), OperatorError> {
         let (hyperparameters, most) = match &task.operator {
+            // A conversation has any number of messages to train on.
+            Operator::Sft(settings) if settings.train_on == TrainOn::AllAssistant => return Ok(()),
             Operator::Sft(settings) => (settings.hyperparameters(), self.rows_behind(task.input(Slot::Demonstrations))),
             Operator::Train(settings) => {
                 (settings.hyperparameters(), self.rows_behind(task.input(Slot::Preferences).or(task.input(Slot::Pairs))))

@@ -100,9 +100,11 @@ impl Preflight<'_> {
                         Operator::Sft(sft) if sft.initialize == Initialize::Random => {
                             Checkpoint::open_blank(path)?.expect(Head::CausalLm)?
                         }
-                        Operator::RewardModel(_) => {
-                            self.reads_messages(&Checkpoint::open(path)?.with_date(task.date()), task, Slot::Preferences)?
-                        }
+                        Operator::RewardModel(_) => self.reads_messages(
+                            &Checkpoint::open(path)?.with_template_settings(task.template_settings()),
+                            task,
+                            Slot::Preferences,
+                        )?,
                         _ => Checkpoint::open(path)?.expect(Head::CausalLm)?,
                     };
                 }

@@ -33,7 +33,7 @@ impl<'a> Preflight<'a> {
             if !self.encoded.insert((folder, table)) || prompts.iter().all(|prompt| matches!(prompt, PromptContent::Text(_))) {
                 continue;
             }
-            let checkpoint = Checkpoint::open_blank(folder)?.with_date(task.date());
+            let checkpoint = Checkpoint::open_blank(folder)?.with_template_settings(task.template_settings());
             let mut refusals = Vec::new();
             for prompt in prompts {
                 match checkpoint.encode_prompt(prompt) {
@@ -64,7 +64,7 @@ impl<'a> Preflight<'a> {
                 score::check_columns(&*session.schema_of(sql)?)
             }
             Reward::Model(path) => {
-                let checkpoint = Checkpoint::open(path)?.with_date(task.date());
+                let checkpoint = Checkpoint::open(path)?.with_template_settings(task.template_settings());
                 checkpoint.expect(Head::Reward)?;
                 self.reads_messages(&checkpoint, task, Slot::Prompts)
             }

@@ -1,0 +1,119 @@
+//! Values of Arrow columns as JSON values. Knows no column by name.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field};
+use serde_json::{Map, Value};
+
+/// The name of Arrow's extension type for JSON texts, and its key in the metadata of a field. The
+/// type `Json` of Hugging Face datasets is stored so.
+const EXTENSION: (&str, &str) = ("ARROW:extension:name", "arrow.json");
+
+/// Whether the field's texts are JSON.
+pub(super) fn is_json(field: &Field) -> bool {
+    let (key, name) = EXTENSION;
+    field.metadata().get(key).is_some_and(|found| found == name)
+}
+
+/// A JSON text as a value; `name` is for the error.
+pub(super) fn parse(name: &str, text: &str) -> Result<Value, String> {
+    let beginning = || text.chars().take(60).collect::<String>();
+    serde_json::from_str(text).map_err(|error| format!("{name}: expected JSON, found {:?} ({error})", beginning()))
+}
+
+/// The value in a row. Null fields of a struct are left out: every row has all fields, also those
+/// of other rows.
+///
+/// # Errors
+/// A type or a number that JSON has not.
+pub(super) fn value_at(field: &Field, array: &dyn Array, row: usize) -> Result<Value, String> {
+    let name = field.name();
+    let unsupported = || format!("{name}: expected values that JSON has, found {}", array.data_type());
+    if array.is_null(row) {
+        return Ok(Value::Null);
+    }
+    match array.data_type() {
+        DataType::Null => Ok(Value::Null),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..) => match text_at(array, row) {
+            Some(text) if is_json(field) => parse(name, &text),
+            Some(text) => Ok(Value::String(text)),
+            None => Err(unsupported()),
+        },
+        DataType::Boolean => Ok(Value::Bool(array.as_boolean().value(row))),
+        data_type if data_type.is_signed_integer() => {
+            let wide = cast(&array.slice(row, 1), &DataType::Int64).map_err(|error| error.to_string())?;
+            Ok(Value::from(wide.as_primitive::<arrow::datatypes::Int64Type>().value(0)))
+        }
+        data_type if data_type.is_unsigned_integer() => {
+            let wide = cast(&array.slice(row, 1), &DataType::UInt64).map_err(|error| error.to_string())?;
+            Ok(Value::from(wide.as_primitive::<arrow::datatypes::UInt64Type>().value(0)))
+        }
+        data_type if data_type.is_floating() => {
+            let wide = cast(&array.slice(row, 1), &DataType::Float64).map_err(|error| error.to_string())?;
+            let number = wide.as_primitive::<arrow::datatypes::Float64Type>().value(0);
+            serde_json::Number::from_f64(number)
+                .map(Value::Number)
+                .ok_or_else(|| format!("{name}: expected a finite number, found {number}"))
+        }
+        DataType::Struct(fields) => {
+            let columns = array.as_struct();
+            let mut object = Map::new();
+            for (field, column) in fields.iter().zip(columns.columns()) {
+                if column.is_valid(row) && *column.data_type() != DataType::Null {
+                    object.insert(field.name().clone(), value_at(field, column, row)?);
+                }
+            }
+            Ok(Value::Object(object))
+        }
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => {
+            let items = items_at(array, row).ok_or_else(unsupported)?;
+            (0..items.len()).map(|index| value_at(item, &items, index)).collect()
+        }
+        DataType::Map(..) => {
+            let entries = array.as_map().value(row);
+            let [keys, values] = [0, 1].map(|index| entries.columns().get(index).cloned());
+            let (Some(keys), Some(values)) = (keys, values) else { return Err(unsupported()) };
+            let field = Field::new(name, values.data_type().clone(), true);
+            let mut object = Map::new();
+            for index in 0..entries.len() {
+                let key = text_at(&keys, index).ok_or_else(unsupported)?;
+                object.insert(key, value_at(&field, &values, index)?);
+            }
+            Ok(Value::Object(object))
+        }
+        _ => Err(unsupported()),
+    }
+}
+
+/// The text in a row; `None` for a null, and for a column of another type.
+pub(super) fn text_at(array: &dyn Array, row: usize) -> Option<String> {
+    if array.is_null(row) {
+        return None;
+    }
+    match array.data_type() {
+        DataType::Utf8 => Some(array.as_string::<i32>().value(row).to_string()),
+        DataType::LargeUtf8 => Some(array.as_string::<i64>().value(row).to_string()),
+        DataType::Utf8View => Some(array.as_string_view().value(row).to_string()),
+        DataType::Dictionary(_, values) if !matches!(**values, DataType::Dictionary(..)) => {
+            let value = cast(&array.slice(row, 1), values).ok()?;
+            text_at(&value, 0)
+        }
+        _ => None,
+    }
+}
+
+/// The items of the list in a row; `None` for a column of another type.
+pub(super) fn items_at(array: &dyn Array, row: usize) -> Option<ArrayRef> {
+    match array.data_type() {
+        DataType::List(_) => Some(array.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => Some(array.as_list::<i64>().value(row)),
+        DataType::FixedSizeList(..) => Some(array.as_fixed_size_list().value(row)),
+        DataType::ListView(_) => Some(array.as_list_view::<i32>().value(row)),
+        DataType::LargeListView(_) => Some(array.as_list_view::<i64>().value(row)),
+        _ => None,
+    }
+}
