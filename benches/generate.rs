@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use optune::compute::DeviceChoice;
-use optune::generation::{Generated, Generator, Sampling};
+use optune::generation::{Generated, Generator, Penalties, Sampling};
 use optune::model::Checkpoint;
 use optune::token_lists::TokenLists;
 use serde::Deserialize;
@@ -137,6 +137,9 @@ impl Engine {
             temperature,
             top_p: 1.0,
             top_k: 0,
+            min_p: 0.0,
+            penalties: Penalties::NONE,
+            min_new_tokens: 0,
             max_new_tokens: usize::MAX,
             eos: Vec::new(),
             vocabulary_size: self.vocabulary_size,

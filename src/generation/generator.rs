@@ -1,4 +1,5 @@
-//! Sampling responses to many prompts, by whichever engine the backend has. Knows nothing of text.
+//! Sampling responses to many prompts, by whichever engine the backend has. Knows text only as stop
+//! strings.
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -7,9 +8,10 @@ use super::cpu::CpuEngine;
 use super::engine::{Engine, Limits};
 #[cfg(feature = "gpu")]
 use super::gpu::GpuEngine;
+use super::penalties::Present;
 use super::reference::ReferenceEngine;
 use super::response::{ActiveResponse, FinishReason};
-use super::{GenerationError, Observe, Sampling};
+use super::{GenerationError, Observe, Sampling, StopStrings};
 use crate::compute::{CausalLm, SamplingModel, backend_for};
 #[cfg(feature = "gpu")]
 use crate::compute::{GpuDecoder, GpuElement};
@@ -28,6 +30,9 @@ pub struct Generated {
     /// Each response's log probability in nats, end token included, under the distribution it was
     /// sampled from.
     pub logprobs: Vec<f64>,
+    /// The end of each response's text from the stop string on that ended it; empty without one.
+    /// The response's text ends before it, its tokens with the one that completes the stop string.
+    pub cuts: Vec<String>,
 }
 
 /// A language model, ready to be sampled from.
@@ -35,6 +40,7 @@ pub struct Generated {
 pub struct Generator {
     engine: Box<dyn Engine>,
     cache_bytes: usize,
+    stop: Option<StopStrings>,
 }
 
 impl Generator {
@@ -79,7 +85,7 @@ impl Generator {
             SamplingModel::Gpu(decoder) => Box::new(GpuEngine::new(*decoder)),
             SamplingModel::Reference(model) => Box::new(ReferenceEngine::new(*model)),
         };
-        Self { cache_bytes: engine.cache_bytes(), engine }
+        Self { cache_bytes: engine.cache_bytes(), engine, stop: None }
     }
 
     /// The same, with at most so many bytes of keys and values: fewer responses at a time, and the
@@ -88,6 +94,12 @@ impl Generator {
     pub fn within(mut self, cache_bytes: usize) -> Self {
         self.cache_bytes = self.cache_bytes.min(cache_bytes);
         self
+    }
+
+    /// The same, ending responses at these texts too.
+    #[must_use]
+    pub fn stopping_at(self, stop: Option<StopStrings>) -> Self {
+        Self { stop, ..self }
     }
 
     /// Samples a response for every seed of every prompt, `batch_size` responses at a time.
@@ -109,7 +121,7 @@ impl Generator {
         observe: Observe<'_>,
     ) -> Result<Generated, GenerationError> {
         sampling.check()?;
-        let responses = responses(prompts, seeds, sampling)?;
+        let responses = responses(prompts, seeds, sampling, self.stop.as_ref())?;
         self.run(prompts, responses, sampling, batch_size, observe)
     }
 
@@ -134,7 +146,7 @@ impl Generator {
             seed
         };
         let seeds: Vec<Vec<[u8; 32]>> = lengths.iter().map(|lengths| (0..lengths.len()).map(seed).collect()).collect();
-        let mut responses = responses(prompts, &seeds, &sampling)?;
+        let mut responses = responses(prompts, &seeds, &sampling, None)?;
         responses.iter_mut().zip(lengths.iter().flatten()).for_each(|(response, length)| response.limit = response.limit.min(*length));
         self.run(prompts, responses, &sampling, batch_size, observe)
     }
@@ -159,18 +171,28 @@ fn without_graph(model: CausalLm) -> CausalLm {
 }
 
 /// A response for every seed of every prompt, nothing of it sampled yet.
-fn responses(prompts: &TokenLists, seeds: &[Vec<[u8; 32]>], sampling: &Sampling) -> Result<Vec<ActiveResponse>, GenerationError> {
+fn responses(
+    prompts: &TokenLists,
+    seeds: &[Vec<[u8; 32]>],
+    sampling: &Sampling,
+    stop: Option<&StopStrings>,
+) -> Result<Vec<ActiveResponse>, GenerationError> {
     if seeds.len() != prompts.rows() {
         return Err(GenerationError::Seeds { prompts: prompts.rows(), seeds: seeds.len() });
     }
     let mut responses = Vec::new();
-    for ((prompt, tokens), seeds) in prompts.lengths().enumerate().zip(seeds) {
+    for ((prompt, asked), seeds) in prompts.iter().enumerate().zip(seeds) {
+        let tokens = asked.len();
         let limit = sampling.max_total_tokens;
         if tokens >= limit {
             return Err(GenerationError::PromptTooLong { row: prompt, tokens, limit });
         }
         let limit = sampling.max_new_tokens.min(limit - tokens);
-        responses.extend(seeds.iter().map(|seed| ActiveResponse::new(prompt, *seed, limit)));
+        let response = |seed: &[u8; 32]| {
+            let text = stop.map(|stop| stop.behind(asked));
+            ActiveResponse::new(prompt, *seed, limit, Present::behind(asked, sampling.penalties), text)
+        };
+        responses.extend(seeds.iter().map(response));
     }
     Ok(responses)
 }
@@ -182,6 +204,7 @@ fn collect(prompts: &TokenLists, responses: Vec<ActiveResponse>) -> Result<Gener
     let mut prompt_token_counts = Vec::with_capacity(responses.len());
     let mut finish_reasons = Vec::with_capacity(responses.len());
     let mut logprobs = Vec::with_capacity(responses.len());
+    let mut cuts = Vec::with_capacity(responses.len());
     for response in responses {
         let prompt = prompts.row(response.prompt).map_err(ModelError::from)?;
         ids.extend_from_slice(prompt);
@@ -190,7 +213,8 @@ fn collect(prompts: &TokenLists, responses: Vec<ActiveResponse>) -> Result<Gener
         prompt_token_counts.push(prompt.len());
         finish_reasons.push(response.finished.unwrap_or(FinishReason::Length));
         logprobs.push(response.logprob);
+        cuts.push(response.cut);
     }
     let sequences = TokenLists::from_lengths(ids, &lengths).map_err(ModelError::from)?;
-    Ok(Generated { sequences, prompt_token_counts, finish_reasons, logprobs })
+    Ok(Generated { sequences, prompt_token_counts, finish_reasons, logprobs, cuts })
 }

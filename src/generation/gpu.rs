@@ -5,9 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::continuous::{self, SequenceDecoder};
 use super::engine::{Engine, Limits};
+use super::penalties::Change;
 use super::response::ActiveResponse;
 use super::{GenerationError, Observe, SampledToken, Sampling};
-use crate::compute::{GpuCache, GpuDecoder, GpuSampling, Span};
+use crate::compute::{GpuCache, GpuChange, GpuDecoder, GpuSampling, Span};
 use crate::token_lists::TokenLists;
 
 /// Prompt tokens of one step.
@@ -113,14 +114,23 @@ impl SequenceDecoder for &mut GpuSequences<'_> {
             temperature: (sampling.temperature > 0.0).then_some(sampling.temperature),
             top_p: sampling.top_p,
             top_k: sampling.top_k,
+            min_p: sampling.min_p,
+            repetition_penalty: sampling.penalties.repetition,
+            presence_penalty: sampling.penalties.presence,
             vocabulary_size: sampling.vocabulary_size,
         };
-        let sampled = self.decoder.sample(&sequences, &uniforms, settings, &self.cache)?;
+        let mut changes = Vec::new();
+        for (row, response) in responses.iter().enumerate() {
+            for Change { token, is_repeated, is_present, is_forbidden } in response.changes(sampling) {
+                changes.push(GpuChange { row, token, is_repeated, is_present, is_forbidden });
+            }
+        }
+        let sampled = self.decoder.sample(&sequences, &uniforms, settings, &changes, &self.cache)?;
         for (response, sample) in responses.into_iter().zip(sampled) {
             if let Some((token, logit)) = sample.broken {
                 return Err(response.broken(token, logit));
             }
-            response.accept(SampledToken { token: sample.token, logprob: f64::from(sample.logprob) }, sampling);
+            response.accept(SampledToken { token: sample.token, logprob: f64::from(sample.logprob) }, sampling)?;
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Samples one token from logits: temperature, then top-k, then top-p, as Hugging Face orders them.
+//! Samples one token from logits: temperature, then top-k, top-p and min-p, as Hugging Face orders
+//! them.
 //! Knows nothing of models.
 
 use std::cmp::Ordering;
@@ -7,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::GenerationError;
+use super::penalties::Penalties;
 use crate::compute::cpu::kernels;
 
 /// How responses are sampled and when they end.
@@ -19,6 +21,13 @@ pub struct Sampling {
     pub top_p: f64,
     /// So many likeliest tokens are kept; 0 keeps all.
     pub top_k: usize,
+    /// Drops tokens with less than this share of the likeliest token's probability; 0 drops none
+    /// (Nguyen et al. 2024, arXiv 2407.01082).
+    pub min_p: f64,
+    /// Penalties for tokens that are there already.
+    pub penalties: Penalties,
+    /// No end token is drawn before the response has so many tokens.
+    pub min_new_tokens: usize,
     /// The longest response, in tokens.
     pub max_new_tokens: usize,
     /// Any of these tokens ends a response, and is part of it.
@@ -41,6 +50,15 @@ impl Sampling {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return wrong("top_p", self.top_p.to_string(), "a number above 0, at most 1");
         }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            return wrong("min_p", self.min_p.to_string(), "a number from 0 to 1");
+        }
+        if !(self.penalties.repetition.is_finite() && self.penalties.repetition > 0.0) {
+            return wrong("repetition_penalty", self.penalties.repetition.to_string(), "a number above 0");
+        }
+        if !self.penalties.presence.is_finite() {
+            return wrong("presence_penalty", self.penalties.presence.to_string(), "a finite number");
+        }
         if self.max_new_tokens == 0 {
             return wrong("max_new_tokens", "0".to_string(), "at least 1");
         }
@@ -56,7 +74,7 @@ impl Sampling {
 pub struct SampledToken {
     /// Its id.
     pub token: i32,
-    /// Its natural log probability under the distribution left after top-k and top-p; 0 at
+    /// Its natural log probability under the distribution left after top-k, top-p and min-p; 0 at
     /// temperature 0.
     pub logprob: f64,
 }
@@ -103,12 +121,14 @@ impl Sampler {
         }
         let inverse = (1.0 / sampling.temperature).min(f64::from(f32::MAX)) as f32;
         let sums = kernels::weigh(logits, largest, inverse);
-        if (sampling.top_k == 0 || sampling.top_k >= vocabulary) && sampling.top_p >= 1.0 {
+        if (sampling.top_k == 0 || sampling.top_k >= vocabulary) && sampling.top_p >= 1.0 && sampling.min_p == 0.0 {
             return Ok(pick(logits, &sums, uniform).unwrap_or(certain));
         }
         let mut candidates: Vec<Candidate> = logits.iter().copied().zip(0..).collect();
         keep_top_k(&mut candidates, sampling.top_k);
         keep_top_p(&mut candidates, sampling.top_p);
+        // Weights are relative to the likeliest token's.
+        candidates.retain(|candidate| candidate.0 >= sampling.min_p as f32);
         Ok(pick_candidate(&candidates, uniform).unwrap_or(certain))
     }
 }

@@ -7,13 +7,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::adapter::{self, Adapter};
+use super::end_tokens::EndTokens;
 use super::families;
 use super::files::read_json;
 use super::initialization::{generator, normal};
 use super::parameters::{self, Parameter};
+use super::tokenizer_settings::{SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, TokenizerSettings};
 use super::weights::Weights;
 use super::{ChatTemplate, Dtype, GenerationConfig, Head, ModelConfig, ModelError, Tokenizer};
 use crate::disk;
@@ -21,7 +23,6 @@ use crate::disk;
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The weights of tied logits.
 const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The one parameter of a reward head.
@@ -32,7 +33,7 @@ const COPIED: [&str; 9] = [
     TOKENIZER,
     TOKENIZER_CONFIG,
     "tokenizer.model",
-    "special_tokens_map.json",
+    SPECIAL_TOKENS_MAP,
     "added_tokens.json",
     "chat_template.jinja",
     "vocab.json",
@@ -51,8 +52,12 @@ pub struct Checkpoint {
     pub tokenizer: Tokenizer,
     /// Messages to text; `None` when the checkpoint has no chat template.
     pub chat_template: Option<ChatTemplate>,
+    pub(super) ends: EndTokens,
+    pub(super) tokenizer_settings: TokenizerSettings,
+    /// The text of the padding token to save; `None` keeps the one of the files.
+    padding: Option<String>,
     pub(crate) folder: PathBuf,
-    config_json: Value,
+    pub(super) config_json: Value,
     pub(crate) parameters: Vec<Parameter>,
     weights: Option<Weights>,
     /// The adapter to merge into the weights.
@@ -72,10 +77,7 @@ impl Checkpoint {
             return Self::open(&base)?.with_adapter(folder);
         }
         let mut checkpoint = Self::open_blank(folder)?;
-        let mut weights = Weights::open(folder)?;
-        if let Some(experts) = &checkpoint.config.experts {
-            weights.name_experts(experts, checkpoint.config.hidden_size, CONFIG)?;
-        }
+        let weights = Weights::open(folder)?;
         weights.check(&checkpoint.parameters, CONFIG)?;
         if checkpoint.config.head == Head::CausalLm && checkpoint.config.tie_word_embeddings {
             weights.check_tied(EMBEDDING)?;
@@ -99,19 +101,40 @@ impl Checkpoint {
         let path = folder.join(GENERATION_CONFIG);
         let generation_json = if path.is_file() { Some(read_json(&path)?) } else { None };
         let generation = GenerationConfig::from_json(generation_json.as_ref(), &config);
-        let generation = generation.map_err(|problem| ModelError::invalid(&path, problem))?;
+        let mut generation = generation.map_err(|problem| ModelError::invalid(&path, problem))?;
         let path = folder.join(TOKENIZER);
-        let tokenizer = Tokenizer::from_file(&path)?;
-        if tokenizer.vocabulary_size() > config.vocab_size {
-            let problem =
-                format!("token ids reach {}, but vocab_size in {CONFIG} is {}", tokenizer.vocabulary_size() - 1, config.vocab_size);
+        let tokenizer_settings = TokenizerSettings::in_folder(folder)?;
+        let tokenizer = Tokenizer::from_file(&path, &tokenizer_settings, config.vocab_size)?;
+        if tokenizer.file_size() > config.vocab_size {
+            let problem = format!("token ids reach {}, but vocab_size in {CONFIG} is {}", tokenizer.file_size() - 1, config.vocab_size);
             return Err(ModelError::invalid(&path, problem));
         }
         let parameters = parameters::list(&config);
         let chat_template = ChatTemplate::in_folder(folder)?;
-        let folder = folder.to_path_buf();
-        let (weights, adapter, score_seed) = (None, None, None);
-        Ok(Self { config, generation, tokenizer, chat_template, folder, config_json, parameters, weights, adapter, score_seed })
+        let ends = EndTokens::new(
+            std::mem::take(&mut generation.eos_token_ids),
+            config.eos_token_ids.clone(),
+            tokenizer_settings.named("eos_token"),
+            chat_template.as_ref(),
+            &tokenizer,
+            config.vocab_size,
+        );
+        generation.eos_token_ids = ends.joined();
+        Ok(Self {
+            config,
+            generation,
+            tokenizer,
+            chat_template,
+            ends,
+            tokenizer_settings,
+            padding: None,
+            folder: folder.to_path_buf(),
+            config_json,
+            parameters,
+            weights: None,
+            adapter: None,
+            score_seed: None,
+        })
     }
 
     /// This policy as the start of a reward model: the same transformer without its `lm_head`,
@@ -119,30 +142,20 @@ impl Checkpoint {
     /// `initializer_range`. A checkpoint that is a reward model already stays as it is.
     ///
     /// `config.json` of what is saved names the family's `...ForSequenceClassification` with one
-    /// label. Where it has no `pad_token_id`, it gets the tokenizer's, or else that of a token
-    /// which never ends a text.
+    /// label. It and the tokenizer's settings name a token for padding that never ends a
+    /// conversation, or none.
     #[must_use]
     pub fn with_reward_head(mut self, seed: u64) -> Self {
         if self.config.head == Head::Reward {
             return self;
         }
-        self.config_json = families::with_reward_head(&self.config_json, self.padding_token());
+        let padding = self.reward_padding();
+        self.config_json = families::with_reward_head(&self.config_json, padding.as_ref().map(|(id, _)| *id));
+        self.padding = padding.map(|(_, token)| token).filter(|token| self.tokenizer_settings.named("pad_token") != Some(token));
         self.config.head = Head::Reward;
         self.parameters = parameters::list(&self.config);
         self.score_seed = Some(seed);
         self
-    }
-
-    /// The token to pad with: the tokenizer's, else the unknown one, the first of a text, or as a
-    /// last resort the last.
-    fn padding_token(&self) -> Option<i32> {
-        let settings = read_json(&self.folder.join(TOKENIZER_CONFIG)).unwrap_or_default();
-        let id_of = |name: &str| {
-            let token = settings.get(name)?;
-            self.tokenizer.token_id(token.as_str().or_else(|| token.get("content")?.as_str())?)
-        };
-        let known = id_of("pad_token").or_else(|| id_of("unk_token")).or(self.config.bos_token_id);
-        known.or_else(|| self.config.eos_token_ids.first().copied())
     }
 
     /// This checkpoint with `adapter` in place of its own.
@@ -153,11 +166,6 @@ impl Checkpoint {
     /// The opened folder; of an adapter, its base's.
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// The name here of a parameter or projection with the path `name` in a model.
-    pub(crate) fn stored_name(&self, name: &str) -> String {
-        self.config.experts.as_ref().map_or_else(|| name.to_string(), |experts| experts.names.stored(name))
     }
 
     /// How many numbers the model consists of.
@@ -218,13 +226,35 @@ impl Checkpoint {
         for name in COPIED {
             // Not fs::copy: a read-only original must not make a read-only copy.
             let original = self.folder.join(name);
-            if original.is_file() {
-                let bytes = fs::read(&original).map_err(|source| ModelError::Read { path: original, source })?;
-                disk::write(&folder.join(name), bytes).map_err(failed(folder.join(name)))?;
-            }
+            let bytes = match self.changed_companion(name, &original)? {
+                Some(changed) => format!("{changed:#}\n").into_bytes(),
+                None if original.is_file() => fs::read(&original).map_err(|source| ModelError::Read { path: original, source })?,
+                None => continue,
+            };
+            disk::write(&folder.join(name), bytes).map_err(failed(folder.join(name)))?;
         }
         Ok(())
     }
+
+    /// A file beside the weights with other content than the original: with all end tokens, or with
+    /// the padding token of a new reward model. `None` if it stays as it is.
+    fn changed_companion(&self, name: &str, original: &Path) -> Result<Option<Value>, ModelError> {
+        let read = || if original.is_file() { read_json(original).map(Some) } else { Ok(None) };
+        match (name, &self.padding) {
+            (GENERATION_CONFIG, _) => Ok(self.ends.completed(read()?.as_ref(), &self.config_json)),
+            (TOKENIZER_CONFIG, Some(padding)) => Ok(Some(with_padding(read()?.unwrap_or_else(|| json!({})), padding))),
+            (SPECIAL_TOKENS_MAP, Some(padding)) => Ok(read()?.map(|settings| with_padding(settings, padding))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A tokenizer's settings with this token for padding.
+fn with_padding(mut settings: Value, padding: &str) -> Value {
+    if let Some(settings) = settings.as_object_mut() {
+        settings.insert("pad_token".to_string(), Value::from(padding));
+    }
+    settings
 }
 
 /// `config.json` for weights in `dtype`: the setting is `dtype` in newer files and `torch_dtype` in

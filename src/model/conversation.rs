@@ -35,7 +35,7 @@ impl Checkpoint {
     /// response, ended as the model ends its turn.
     ///
     /// Prompt and response are tokenized as one text. Behind a plain text's response comes the
-    /// first of the model's end tokens; in a conversation comes what the template writes behind the
+    /// tokenizer's `eos_token`; in a conversation comes what the template writes behind the
     /// assistant's message up to the first end token (the newline that often follows is no part of
     /// the turn), and an end token if the template writes none. A response that brings its end
     /// token along does not get a second one.
@@ -100,12 +100,10 @@ impl Checkpoint {
 
     /// The end token of a complete response to `asked`; `None` for a model without one.
     pub fn end_token(&self, asked: &PromptContent) -> Option<i32> {
-        let first = self.generation.eos_token_ids.first().copied();
-        let template = self.chat_template.as_ref().filter(|_| matches!(asked, PromptContent::Messages(_)));
-        // A chat model may have several end tokens; its tokenizer's settings name the end token of
-        // a turn.
-        let turn = template.and_then(|template| template.eos_token()).and_then(|token| self.tokenizer.token_id(token));
-        turn.filter(|id| self.is_end(*id)).or(first)
+        match asked {
+            PromptContent::Text(_) => self.ends.of_text(),
+            PromptContent::Messages(_) => self.ends.of_turn(),
+        }
     }
 
     /// The text of a prompt for [`Checkpoint::encode_prompt`], and the writer of its special
@@ -159,7 +157,7 @@ impl Checkpoint {
         self.chat_template.as_ref().ok_or_else(|| ModelError::invalid(self.folder(), problem))
     }
 
-    fn is_end(&self, id: i32) -> bool {
+    pub(super) fn is_end(&self, id: i32) -> bool {
         self.generation.eos_token_ids.contains(&id)
     }
 

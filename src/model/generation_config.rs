@@ -25,7 +25,8 @@ impl TokenIds {
 /// The part of `generation_config.json` on the end of a response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// The end tokens; any of them ends a response.
+    /// The end tokens; any of them ends a response. Those of the checkpoint's other files are among
+    /// them.
     pub eos_token_ids: Vec<i32>,
 }
 

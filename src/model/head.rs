@@ -40,7 +40,7 @@ pub(super) fn labels(config: &Value) -> Option<usize> {
 /// as transformers writes it.
 ///
 /// transformers scores a batch only where `config.json` names a token for padding, and takes each
-/// row's last other token: `padding` should never end a text.
+/// row's last other token: `padding` never ends a conversation.
 pub(super) fn with_reward_head(config: &Value, architecture: Option<String>, padding: Option<i32>) -> Value {
     let mut config = config.clone();
     if let Some(settings) = config.as_object_mut() {
@@ -48,11 +48,8 @@ pub(super) fn with_reward_head(config: &Value, architecture: Option<String>, pad
         settings.remove("num_labels");
         settings.insert("id2label".to_string(), json!({"0": "LABEL_0"}));
         settings.insert("label2id".to_string(), json!({"LABEL_0": 0}));
-        // Old files say -1 for none.
-        let has_padding = settings.get("pad_token_id").and_then(Value::as_i64).is_some_and(|id| id >= 0);
-        if let Some(padding) = padding.filter(|_| !has_padding) {
-            settings.insert("pad_token_id".to_string(), Value::from(padding));
-        }
+        // Without this key, transformers takes the default of its class.
+        settings.insert("pad_token_id".to_string(), padding.map_or(Value::Null, Value::from));
     }
     config
 }

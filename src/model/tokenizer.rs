@@ -1,11 +1,14 @@
-//! Text to token ids and back, with a checkpoint's own `tokenizer.json`. Knows nothing of chat
-//! templates or tensors.
+//! Text to token ids and back, with a checkpoint's own `tokenizer.json` and its settings. Knows
+//! nothing of chat templates or tensors.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use tokenizers::AddedToken;
 
+use super::tokenizer_settings::TokenizerSettings;
 use super::{ModelError, files};
 use crate::catch_panic::catch_panic;
 
@@ -17,6 +20,10 @@ const MOST_TEXT_BYTES: usize = 8 << 20;
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// One more than the largest token id in `tokenizer.json`.
+    file_size: usize,
+    /// The ids that the model has an embedding for are below it.
+    limit: usize,
 }
 
 /// The writer of the special tokens (such as a beginning-of-sequence token) around a text.
@@ -31,6 +38,14 @@ pub enum SpecialTokens {
     Written,
 }
 
+/// Token ids that become text one by one: the last ones, and the text of those at its start.
+#[derive(Clone, Debug, Default)]
+pub struct TextStream {
+    ids: Vec<u32>,
+    text: String,
+    written: usize,
+}
+
 /// A prompt and its response as one sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedPair {
@@ -41,11 +56,12 @@ pub struct EncodedPair {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`.
+    /// Reads `tokenizer.json`, for a model with `limit` embeddings, and adds to it what `settings`
+    /// say, as transformers does.
     ///
     /// # Errors
     /// When the file cannot be read or is not a tokenizer.
-    pub fn from_file(path: &Path) -> Result<Self, ModelError> {
+    pub(super) fn from_file(path: &Path, settings: &TokenizerSettings, limit: usize) -> Result<Self, ModelError> {
         let bytes = files::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
         // The library panics at a decoder without valid JSON, and at some contradictions.
         serde_json::from_slice::<Json>(&bytes).map_err(|error| ModelError::invalid(path, error))?;
@@ -54,12 +70,25 @@ impl Tokenizer {
         let mut inner = read.map_err(|error| ModelError::invalid(path, error))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| ModelError::invalid(path, error))?;
-        Ok(Self { inner })
+        let file_size = size(&inner);
+        let add = || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
+            let present: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
+            inner.add_tokens(settings.tokens_to_add(&present))?;
+            inner.set_encode_special_tokens(settings.splits_special_tokens);
+            Ok(inner)
+        };
+        let inner = catch_panic(add).map_err(broken)?.map_err(|error| ModelError::invalid(path, error))?;
+        Ok(Self { inner, file_size, limit })
+    }
+
+    /// One more than the largest token id in `tokenizer.json`.
+    pub(super) fn file_size(&self) -> usize {
+        self.file_size
     }
 
     /// One more than the largest token id.
     pub fn vocabulary_size(&self) -> usize {
-        self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+        size(&self.inner)
     }
 
     /// The token ids of a text.
@@ -91,7 +120,11 @@ impl Tokenizer {
         let added = |mask: &&u32| **mask == 1;
         let opening = encoding.get_special_tokens_mask().iter().take_while(added).count();
         let closing = encoding.get_special_tokens_mask()[opening..].iter().rev().take_while(added).count();
-        // Ids are below the vocabulary size. This is checked against config.json, and fits i32.
+        if let Some(id) = encoding.get_ids().iter().find(|id| **id as usize >= self.limit) {
+            let (limit, token) = (self.limit, self.inner.id_to_token(*id).unwrap_or_default());
+            return Err(ModelError::Text(format!("expected tokens below the model's vocab_size {limit}, found {id} ({token:?})")));
+        }
+        // The model's vocab_size fits i32.
         let mut ids: Vec<i32> = encoding.get_ids().iter().map(|id| *id as i32).collect();
         if special == SpecialTokens::Opening {
             ids.truncate(ids.len() - closing);
@@ -137,10 +170,62 @@ impl Tokenizer {
         catch_panic(|| self.inner.decode(&ids, true)).map_err(broken)?.map_err(|error| ModelError::Text(error.to_string()))
     }
 
+    /// A stream of text behind a prompt.
+    pub fn stream_behind(&self, prompt: &[i32]) -> TextStream {
+        TextStream { ids: prompt.iter().filter_map(|id| u32::try_from(*id).ok()).collect(), ..TextStream::default() }
+    }
+
+    /// The text of the next token of a stream, special tokens left out; `None` while a character is
+    /// not complete.
+    ///
+    /// # Errors
+    /// When the id is negative or the tokenizer's decoder fails.
+    pub fn decode_next(&self, stream: &mut TextStream, id: i32) -> Result<Option<String>, ModelError> {
+        let id = u32::try_from(id).map_err(|_| ModelError::Text(format!("expected token ids from 0 on, found {id}")))?;
+        let step = |stream: &mut TextStream| {
+            let TextStream { ids, text, written } = stream;
+            catch_panic(|| tokenizers::tokenizer::step_decode_stream(&self.inner, vec![id], true, ids, text, written)).map_err(broken)
+        };
+        match step(stream)? {
+            Ok(text) => Ok(text),
+            // Bytes that are no text can change the text before them; the text starts anew then.
+            Err(_) => {
+                *stream = TextStream::default();
+                step(stream)?.map_err(|error| ModelError::Text(error.to_string()))
+            }
+        }
+    }
+
+    /// A token as the vocabulary has it.
+    pub(super) fn token(&self, id: i32) -> Option<String> {
+        self.inner.id_to_token(u32::try_from(id).ok()?)
+    }
+
+    /// The special tokens, by id.
+    pub(super) fn special_tokens(&self) -> Vec<(i32, String)> {
+        let added: BTreeMap<u32, AddedToken> = self.inner.get_added_tokens_decoder().into_iter().collect();
+        let special = added.into_iter().filter(|(_, token)| token.special);
+        special.filter_map(|(id, token)| Some((i32::try_from(id).ok()?, token.content))).collect()
+    }
+
+    /// The added tokens that a text spells out, in order; none for a text that cannot be tokenized.
+    pub(super) fn added_tokens_in(&self, text: &str) -> Vec<i32> {
+        let added = self.inner.get_added_tokens_decoder();
+        let ids = self.ids(text, SpecialTokens::Written).unwrap_or_default();
+        // The unknown token is none that the text spells out.
+        let is_written = |id: u32| added.get(&id).is_some_and(|token| text.contains(&token.content));
+        ids.into_iter().filter(|id| u32::try_from(*id).is_ok_and(is_written)).collect()
+    }
+
     /// The id of a token given as text, such as `</s>`.
     pub fn token_id(&self, token: &str) -> Option<i32> {
         self.inner.token_to_id(token).and_then(|id| i32::try_from(id).ok())
     }
+}
+
+/// One more than the largest token id.
+fn size(tokenizer: &tokenizers::Tokenizer) -> usize {
+    tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
 }
 
 fn broken(said: String) -> ModelError {

@@ -69,14 +69,20 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
     }
     match &node.operator {
         Operator::Select(select) => check_selection(select, name.span)?,
-        Operator::Generate(generate) => check_server(generate, &links)?,
+        Operator::Generate(generate) => {
+            check_server(generate, &links)?;
+            check_lengths(generate.min_new_tokens, generate.max_new_tokens, name.span)?;
+        }
         Operator::Sft(Sft { initialize: Initialize::Random, lora: Some(_), .. }) => {
             let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
             return Err(Diagnostic::at(name.span, problem));
         }
         Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, section, &mut links)?,
         Operator::Score(score) => reward_inputs(spec, scope, &score.reward, section, &mut Vec::new(), &mut links)?,
-        Operator::Evaluate(evaluate) => reward_inputs(spec, scope, &evaluate.reward, Section::Nodes, &mut Vec::new(), &mut links)?,
+        Operator::Evaluate(evaluate) => {
+            check_lengths(evaluate.min_new_tokens, evaluate.max_new_tokens, name.span)?;
+            reward_inputs(spec, scope, &evaluate.reward, Section::Nodes, &mut Vec::new(), &mut links)?;
+        }
         _ => {}
     }
     Ok(links)
@@ -92,6 +98,14 @@ fn check_selection(select: &Select, span: Span) -> Result<(), Diagnostic> {
         _ => "\"previous\" is read by the strategy reward_gain only; leave it out",
     };
     Err(Diagnostic::at(span, problem))
+}
+
+/// Checks that the shortest response is not longer than the longest.
+fn check_lengths(shortest: u32, longest: u32, span: Span) -> Result<(), Diagnostic> {
+    if shortest > longest {
+        return Err(Diagnostic::at(span, format!("expected min_new_tokens of at most max_new_tokens ({longest}), found {shortest}")));
+    }
+    Ok(())
 }
 
 /// Checks that a server can load the policy. A server keeps answering with its loaded model, so a

@@ -24,6 +24,16 @@ pub fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Er
     checked(deserializer, |x| x > 0.0, "a number above 0")
 }
 
+/// A number from 0 to 1.
+pub fn from_0_to_1<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    checked(deserializer, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
+}
+
+/// A number from -2 to 2.
+pub fn from_minus_2_to_2<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    checked(deserializer, |x| (-2.0..=2.0).contains(&x), "a number from -2 to 2")
+}
+
 /// A number of at least 0.
 pub fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     checked(deserializer, |x| x >= 0.0, "a number of at least 0")

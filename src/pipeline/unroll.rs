@@ -316,6 +316,11 @@ impl Unrolling<'_> {
             temperature: evaluate.temperature,
             top_p: evaluate.top_p,
             top_k: evaluate.top_k,
+            min_p: evaluate.min_p,
+            repetition_penalty: evaluate.repetition_penalty,
+            presence_penalty: evaluate.presence_penalty,
+            min_new_tokens: evaluate.min_new_tokens,
+            stop: evaluate.stop.clone(),
             engine: None,
         };
         let score = Score {

@@ -56,6 +56,18 @@ pub struct Request<'a> {
     pub top_p: f64,
     /// How many of the most likely tokens to sample from.
     pub top_k: Option<u32>,
+    /// The least share of the most likely token's probability.
+    pub min_p: f64,
+    /// The divisor of positive logits of tokens that are there already.
+    pub repetition_penalty: f64,
+    /// What is taken from the logits of the response's tokens.
+    pub presence_penalty: f64,
+    /// The fewest tokens of the response.
+    pub min_tokens: usize,
+    /// Texts that end the response.
+    pub stop: &'a [String],
+    /// Tokens that end the response.
+    pub stop_token_ids: &'a [i32],
     /// The seed of this response.
     pub seed: u32,
 }
@@ -80,6 +92,8 @@ pub struct Completion {
     pub logprobs: Option<Vec<f64>>,
     /// Why it ended.
     pub finish: Finish,
+    /// The stop string that ended it, if the server says so.
+    pub stop_string: Option<String>,
 }
 
 impl Completions {
@@ -102,6 +116,12 @@ impl Completions {
         Ok(Self { client, model: model.to_string(), identity: Value::Object(identity) })
     }
 
+    /// Whether the server computes penalties in another way: llama.cpp counts the last tokens only,
+    /// the prompt's among them, and knows no fewest tokens.
+    pub fn has_other_penalties(&self) -> bool {
+        self.identity.get("owned_by").and_then(Value::as_str) == Some("llamacpp")
+    }
+
     /// The server's description of the model: id, root, parent, owned_by, created and
     /// max_model_len, as far as they are given.
     pub fn identity(&self) -> &Value {
@@ -113,7 +133,7 @@ impl Completions {
     /// # Errors
     /// It answers neither ids nor text.
     pub fn prompt_form(&self, request: &Request, stopped: Stopped) -> Result<PromptForm, RemoteError> {
-        let request = Request { max_tokens: 1, ..request.clone() };
+        let request = Request { max_tokens: 1, min_tokens: 0, ..request.clone() };
         match self.complete(&request, PromptForm::Ids, stopped) {
             Ok(_) => Ok(PromptForm::Ids),
             Err(RemoteError::Status { status: 400 | 415 | 422, .. }) => {
@@ -174,14 +194,27 @@ impl Completions {
             "n": 1,
             "stream": false,
             "logprobs": 1,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
+            "min_p": request.min_p,
+            "repetition_penalty": request.repetition_penalty,
             "return_token_ids": true,
             "return_tokens_as_token_ids": true,
         });
         if form == PromptForm::Text {
             body["prompt"] = json!(request.prompt);
             body["add_special_tokens"] = json!(request.add_special_tokens);
+        }
+        // Servers that do not know a field ignore it, and some refuse one they do not know.
+        if request.presence_penalty != 0.0 {
+            body["presence_penalty"] = json!(request.presence_penalty);
+        }
+        if request.min_tokens > 0 {
+            body["min_tokens"] = json!(request.min_tokens.min(request.max_tokens));
+        }
+        if !request.stop.is_empty() {
+            body["stop"] = json!(request.stop);
+        }
+        if !request.stop_token_ids.is_empty() {
+            body["stop_token_ids"] = json!(request.stop_token_ids);
         }
         let cuts = self.identity.get("owned_by").and_then(Value::as_str).is_some_and(|owner| CUTTING.contains(&owner));
         if let Some(top_k) = request.top_k.map(i64::from).or(cuts.then_some(-1)) {
@@ -222,7 +255,9 @@ fn read(answer: &Value) -> Result<(Completion, Prompt), String> {
         ids: ids(choice.get("prompt_token_ids").or_else(|| answer.get("prompt_token_ids")))?,
         count: answer.get("usage").and_then(|usage| usage.get("prompt_tokens")).and_then(Value::as_u64),
     };
-    Ok((Completion { text, token_ids, logprobs, finish }, prompt))
+    let stop_string = ["stop_reason", "matched_stop", "stopping_word"].into_iter().find_map(|key| choice.get(key)?.as_str());
+    let stop_string = stop_string.filter(|string| !string.is_empty()).map(str::to_string);
+    Ok((Completion { text, token_ids, logprobs, finish, stop_string }, prompt))
 }
 
 /// A list of token ids; `None` if there is none.

@@ -151,12 +151,14 @@ pub fn dpo(pair: &PairLogprobs, beta: f64) -> PairLoss {
 /// ```
 ///
 /// Azar et al. 2023, arXiv 2310.12036, equation 17, with τ = `beta`; log ratios are divided by the
-/// responses' lengths, as in TRL's `ipo`, on the word of the paper's authors. τ·h is the margin.
+/// responses' lengths, as in TRL's `ipo`, on the word of the paper's authors. The margin is τ·Δ,
+/// without the lengths, as TRL logs it.
 pub fn ipo(pair: &PairLogprobs, beta: f64) -> PairLoss {
     let [chosen, rejected] = pair.per_token();
     let h = (pair.policy_chosen - pair.reference_chosen) * chosen - (pair.policy_rejected - pair.reference_rejected) * rejected;
     let distance = h - 1.0 / (2.0 * beta);
-    PairLoss { loss: distance * distance, margin: beta * h, by_chosen: 2.0 * distance * chosen, by_rejected: -2.0 * distance * rejected }
+    let margin = beta * pair.log_ratio();
+    PairLoss { loss: distance * distance, margin, by_chosen: 2.0 * distance * chosen, by_rejected: -2.0 * distance * rejected }
 }
 
 /// The hinge loss on the margin: a pair ranked right by 1 counts no more.

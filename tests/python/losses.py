@@ -3,7 +3,8 @@
     python tests/python/losses.py          # from the repository's root
 
 Needs torch and trl. The lines of TRL's source that compute a loss from logprobs are run as they are: DPOTrainer's for `sigmoid`, `ipo`, `hinge` and `robust`,
-CPOTrainer's `cpo_loss` for `simpo`, DPOTrainer's `use_weighting` for `wpo`. TRL has no REBEL; its line is the paper's equation.
+CPOTrainer's `cpo_loss` for `simpo`, DPOTrainer's `use_weighting` for `wpo`. TRL has no REBEL; its line is the paper's equation. `margins` and
+`accuracies` are what the trainers log as rewards/margins and rewards/accuracies, pair by pair.
 """
 
 import inspect
@@ -37,6 +38,14 @@ def weighting():
     return textwrap.dedent(found.group(2))
 
 
+def logged():
+    """DPOTrainer's lines from the rewards to their margins, without the gathering and logging between them."""
+    source = inspect.getsource(DPOTrainer)
+    found = re.search(r"\n( +)(chosen_rewards = self\.beta \* chosen_logratios\.detach\(\)\n.*?\1margins = [^\n]*\n)", source, re.S)
+    lines = textwrap.dedent(found.group(1) + found.group(2)).splitlines()
+    return "\n".join(line for line in lines if "agg_" not in line)
+
+
 def main():
     torch.manual_seed(5)
     tokens = torch.randint(1, 30, (2, PAIRS))
@@ -61,9 +70,11 @@ def main():
         "losses": {},
     }
 
-    def record(name, losses):
+    def record(name, losses, margins=None, accuracies=None):
         (gradient,) = torch.autograd.grad(losses.sum(), policy)
         cases["losses"][name] = {"loss": losses.tolist(), "by_chosen": gradient[0].tolist(), "by_rejected": gradient[1].tolist()}
+        if margins is not None:
+            cases["losses"][name] |= {"margins": margins.tolist(), "accuracies": accuracies.tolist()}
 
     for name, loss_type in [("dpo", "sigmoid"), ("ipo", "ipo"), ("hinge", "hinge"), ("robust", "robust")]:
         chosen_scores, rejected_scores = policy[0] - reference[0], policy[1] - reference[1]
@@ -77,7 +88,9 @@ def main():
             "completion_mask": torch.stack(masks),
         }
         exec(dpo_branch(loss_type), names)
-        record(name, names["per_sequence_loss"])
+        names |= {"chosen_logratios": chosen_scores, "rejected_logratios": rejected_scores}
+        exec(logged(), names)
+        record(name, names["per_sequence_loss"], names["margins"], names["reward_accuracies"])
 
     trainer = SimpleNamespace(
         beta=SIMPO["beta"],
@@ -87,8 +100,8 @@ def main():
         alpha=0.0,
         accelerator=SimpleNamespace(device="cpu"),
     )
-    losses, _, _ = CPOTrainer.cpo_loss(trainer, policy[0] / tokens[0], policy[1] / tokens[1])
-    record("simpo", losses)
+    losses, chosen_rewards, rejected_rewards = CPOTrainer.cpo_loss(trainer, policy[0] / tokens[0], policy[1] / tokens[1])
+    record("simpo", losses, chosen_rewards - rejected_rewards, (chosen_rewards > rejected_rewards).float())
     # Weighted preference optimization: the body of `if self.use_weighting` on random logits.
     logits = torch.randn(2 * PAIRS, 30, 7, dtype=torch.float64) * 3
     mask = torch.stack(masks)

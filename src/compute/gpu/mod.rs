@@ -14,7 +14,7 @@ use cubecl::ir::{ElemType, FloatKind, IntKind};
 
 #[cfg(feature = "cuda")]
 pub use backend::GpuBackend;
-pub use decoder::{GpuCache, GpuDecoder, GpuElement, GpuSample, GpuSampling};
+pub use decoder::{GpuCache, GpuChange, GpuDecoder, GpuElement, GpuSample, GpuSampling};
 use kernels::TILE;
 #[cfg(feature = "cuda")]
 pub use training::{ScoredTokens, hidden};

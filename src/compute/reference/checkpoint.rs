@@ -12,7 +12,6 @@ use super::parameters;
 use super::reward_model::RewardModel;
 use super::transformer::CausalLm;
 use crate::model::initialization::{generator, normal};
-use crate::model::parameters::Parameter;
 use crate::model::{Checkpoint, Dtype, Head, ModelError, weights_writer};
 
 impl Checkpoint {
@@ -23,9 +22,7 @@ impl Checkpoint {
     /// When this is a reward model, was opened blank, or a file cannot be read any more.
     pub fn load(&self, device: &Device) -> Result<CausalLm, ModelError> {
         self.expect(Head::CausalLm)?;
-        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| {
-            self.parameter(&self.stored_name(&parameter.name))
-        })
+        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
     }
 
     /// Reads a reward model's weights, as [`Checkpoint::load`] does a language model's.
@@ -34,8 +31,7 @@ impl Checkpoint {
     /// When this is a language model, was opened blank, or a file cannot be read any more.
     pub fn load_reward_model(&self, device: &Device) -> Result<RewardModel, ModelError> {
         self.expect(Head::Reward)?;
-        let unfilled = RewardModel::unfilled(&self.config, device);
-        parameters::fill(unfilled, device, &mut |parameter| self.parameter(&self.stored_name(&parameter.name)))
+        parameters::fill(RewardModel::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
     }
 
     /// A language model with fresh weights: norms are 1, biases 0, all else normal with mean 0 and
@@ -76,8 +72,7 @@ impl Checkpoint {
     }
 
     fn write_model(&self, folder: &Path, model: &impl Module) -> Result<(), ModelError> {
-        let stored = |parameter: Parameter| Parameter { name: self.stored_name(&parameter.name), ..parameter };
-        if !parameters::list(model).into_iter().map(stored).eq(self.parameters.iter().cloned()) {
+        if parameters::list(model) != self.parameters {
             return Err(ModelError::invalid(&self.folder, "the model to be saved has other parameters than config.json describes"));
         }
         fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_path_buf(), source })?;

@@ -25,6 +25,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value as Variable};
 use serde_json::{Value, json};
 
+use super::tokenizer_settings::TokenizerSettings;
 use super::{Conversation, Fields, Message, ModelError, files};
 
 /// A checkpoint's chat template.
@@ -59,9 +60,6 @@ const LONGEST_SOURCE_BYTES: usize = 1 << 20;
 /// Stack for compiling, where a template of the greatest length can be nested as deeply: a chain of
 /// `elif` is.
 const STACK_BYTES: usize = 1 << 28;
-
-/// The special tokens visible to a template as variables, if the tokenizer has them.
-const SPECIAL_TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Filters, tests and functions that minijinja has and Python's Jinja has not; a template may ask
 /// whether they are defined.
@@ -148,20 +146,10 @@ impl ChatTemplate {
         let settings = json_in(folder, "tokenizer_config.json")?.unwrap_or_default();
         let source = text_in(folder, "chat_template.jinja")?;
         let Some(source) = source.or_else(|| template_in(&settings)) else { return Ok(None) };
-        // The older file counts where the newer one does not describe the added tokens.
-        let older = match settings.get("added_tokens_decoder") {
-            Some(_) => None,
-            None => json_in(folder, "special_tokens_map.json")?,
-        };
-        let token = |name: &&str| older.as_ref().and_then(|older| token_in(older, name)).or_else(|| token_in(&settings, name));
-        let tokens: Vec<(&str, &str)> = SPECIAL_TOKENS.iter().filter_map(|name| Some((*name, token(name)?))).collect();
+        // The special tokens are visible to a template as variables, if the tokenizer has them.
+        let tokenizer = TokenizerSettings::in_folder(folder)?;
+        let tokens: Vec<(&str, &str)> = tokenizer.names().collect();
         Self::new(&source, &tokens).map(Some)
-    }
-
-    /// The token that the tokenizer's settings name as the end of a sequence; for a model that
-    /// converses, of a turn.
-    pub(super) fn eos_token(&self) -> Option<&str> {
-        self.special_tokens.iter().find(|(name, _)| name == "eos_token").map(|(_, token)| token.as_str())
     }
 
     /// The conversation as text, special tokens spelled out; with a generation prompt, ending where
@@ -268,10 +256,4 @@ fn template_in(settings: &Value) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// A token is written as text, or as an object with its `content`.
-fn token_in<'a>(settings: &'a Value, name: &str) -> Option<&'a str> {
-    let token = settings.get(name)?;
-    token.as_str().or_else(|| token.get("content")?.as_str())
 }

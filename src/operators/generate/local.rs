@@ -13,8 +13,8 @@ use super::super::support::memory_budget::{self, Budget};
 use super::super::support::rows::signed;
 use super::super::support::tensors;
 use super::super::{Context, OperatorError, Prompt};
-use super::{prompt_ids, response_text, response_tokens};
-use crate::generation::{FinishReason, Generated, Generator, Sampling};
+use super::{prompt_ids, response_text, response_tokens, without_cut};
+use crate::generation::{FinishReason, Generated, Generator, Penalties, Sampling, StopStrings};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::generate::Generate;
@@ -88,11 +88,16 @@ impl<'a> PolicySampler<'a> {
         let cache_bytes = budget.map(|budget| memory_budget::cache_bytes(budget, &checkpoint, new_tokens)).transpose()?;
         let generator = Generator::load(&checkpoint, &context.device()?)?;
         // Without a budget, and above the largest address, the cache has no limit of ours.
-        let generator = generator.within(cache_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)));
+        let stop = StopStrings::new(&checkpoint.tokenizer, &settings.stop, settings.min_new_tokens as usize);
+        let generator =
+            generator.stopping_at(stop).within(cache_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)));
         let sampling = Sampling {
             temperature: settings.temperature,
             top_p: settings.top_p,
             top_k: settings.top_k.map_or(0, |k| k as usize),
+            min_p: settings.min_p,
+            penalties: Penalties { repetition: settings.repetition_penalty, presence: settings.presence_penalty },
+            min_new_tokens: settings.min_new_tokens as usize,
             max_new_tokens: new_tokens,
             eos: checkpoint.generation.eos_token_ids.clone(),
             vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
@@ -148,6 +153,7 @@ impl<'a> PolicySampler<'a> {
             Some(generated) => {
                 let (ids, lengths) = generated.sequences.into_parts();
                 let details = generated.prompt_token_counts.into_iter().zip(generated.finish_reasons).zip(generated.logprobs);
+                let details = details.zip(generated.cuts);
                 (Some(ids), lengths.into_iter().zip(details).collect::<Vec<_>>().into_iter())
             }
             None => (None, Vec::new().into_iter()),
@@ -157,13 +163,15 @@ impl<'a> PolicySampler<'a> {
         let mut logprobs = Vec::with_capacity(rows);
         let mut reasons = Vec::with_capacity(rows);
         let mut errors = Vec::with_capacity(rows);
+        let mut cuts = Vec::with_capacity(rows);
         for encoded in encoded.iter().flat_map(|encoded| std::iter::repeat_n(encoded, per_prompt)) {
             match encoded {
                 // Generation answers every encoded prompt, in order.
                 Ok(_) => {
-                    let Some((length, ((prompt_count, reason), logprob))) = sampled.next() else {
+                    let Some((length, (((prompt_count, reason), logprob), cut))) = sampled.next() else {
                         return Err(OperatorError::internal(PLACE, "fewer sampled responses than were asked for"));
                     };
+                    cuts.push(cut);
                     lengths.push(length);
                     prompt_counts.push(prompt_count);
                     logprobs.push(Some(logprob));
@@ -174,6 +182,7 @@ impl<'a> PolicySampler<'a> {
                     errors.push(None);
                 }
                 Err(error) => {
+                    cuts.push(String::new());
                     lengths.push(0);
                     prompt_counts.push(0);
                     logprobs.push(None);
@@ -189,7 +198,7 @@ impl<'a> PolicySampler<'a> {
             Some(ids) => tensors::list_array(ids, lengths.iter().copied())?,
             None => tensors::empty_lists(rows),
         };
-        let texts = self.texts(token_ids.as_list(), &prompt_counts)?;
+        let texts = self.texts(token_ids.as_list(), &prompt_counts, &cuts)?;
         let ids: Vec<&str> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.id.as_str(), per_prompt)).collect();
         let prompt_counts = prompt_counts.into_iter().map(|count| signed(count, PLACE)).collect::<Result<Vec<_>, OperatorError>>()?;
         let columns: Vec<ArrayRef> = vec![
@@ -207,17 +216,18 @@ impl<'a> PolicySampler<'a> {
         Ok(RecordBatch::try_new(responses::schema(), columns)?)
     }
 
-    /// The text of each response; a row of `token_ids` has the prompt's ids before the response's.
-    fn texts(&self, token_ids: &ListArray, prompt_counts: &[usize]) -> Result<Vec<String>, OperatorError> {
+    /// The text of each response without its cut; a row of `token_ids` has the prompt's ids before
+    /// the response's.
+    fn texts(&self, token_ids: &ListArray, prompt_counts: &[usize], cuts: &[String]) -> Result<Vec<String>, OperatorError> {
         let mut texts = Vec::with_capacity(prompt_counts.len());
-        for (row, prompt_count) in prompt_counts.iter().enumerate() {
+        for (row, (prompt_count, cut)) in prompt_counts.iter().zip(cuts).enumerate() {
             let ids = token_ids.value(row);
             let ids = ids.as_primitive::<Int32Type>().values();
             let Some((prompt, response)) = ids.split_at_checked(*prompt_count) else {
                 let problem = format!("a sequence of {} tokens with a prompt of {prompt_count}", ids.len());
                 return Err(OperatorError::internal(PLACE, problem));
             };
-            texts.push(response_text(&self.checkpoint.tokenizer, prompt, response)?);
+            texts.push(without_cut(response_text(&self.checkpoint.tokenizer, prompt, response)?, cut)?);
         }
         Ok(texts)
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use super::super::support::ignored;
 use super::super::support::rows::{signed, unsigned};
 use super::super::{Context, OperatorError, Prompt};
-use super::{prompt_ids, response_text};
+use super::{prompt_ids, response_text, without_cut};
+use crate::generation::StopStrings;
 use crate::model::{Checkpoint, SpecialTokens};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::engine::{Engine, Failures, TokenIds};
@@ -65,6 +66,7 @@ pub(super) fn run<'a>(
         engine,
         prompts,
         encoded,
+        stop: StopStrings::new(&checkpoint.tokenizer, &settings.stop, settings.min_new_tokens as usize),
         checkpoint,
         sampled_iteration: context.sampled_iteration()?,
         policy_fingerprint: context.fingerprint_of(Slot::Policy)?.to_string(),
@@ -128,6 +130,7 @@ struct ServerJob<'a> {
     /// The prompts' ids, or the reasons for no request.
     encoded: Vec<Result<Vec<i32>, String>>,
     checkpoint: Checkpoint,
+    stop: Option<StopStrings>,
     sampled_iteration: i32,
     policy_fingerprint: String,
 }
@@ -156,6 +159,14 @@ impl ServerJob<'_> {
             }
             None => Completions::find(client, name, stopped)?,
         };
+        let Generate { repetition_penalty, presence_penalty, min_new_tokens, .. } = self.settings;
+        if server.has_other_penalties() && (*repetition_penalty != 1.0 || *presence_penalty != 0.0 || *min_new_tokens > 0) {
+            return Err(OperatorError::Input(format!(
+                "{}: repetition_penalty, presence_penalty and min_new_tokens have another meaning in llama.cpp, or none; sample on this \
+                 machine, on vLLM or on SGLang",
+                self.engine.openai.value
+            )));
+        }
         let task = self.context.task;
         let mut event = Event::new(EventKind::ServerFound, &task.name, task.iteration);
         event.message = Some(format!("{} {}", self.engine.openai.value, server.identity()));
@@ -183,6 +194,12 @@ impl ServerJob<'_> {
             temperature: self.settings.temperature,
             top_p: self.settings.top_p,
             top_k: self.settings.top_k,
+            min_p: self.settings.min_p,
+            repetition_penalty: self.settings.repetition_penalty,
+            presence_penalty: self.settings.presence_penalty,
+            min_tokens: self.settings.min_new_tokens as usize,
+            stop: &self.settings.stop,
+            stop_token_ids: &self.checkpoint.generation.eos_token_ids,
             // Every server takes 31 bits.
             seed: (seed >> 33) as u32,
         }))
@@ -210,6 +227,10 @@ impl ServerJob<'_> {
         let tokenizer = &self.checkpoint.tokenizer;
         let mut ids = match completion.token_ids {
             Some(ids) => ids,
+            None if self.stop.is_some() => {
+                let problem = "expected the response's token ids, found none; without them the end by a stop string is not known";
+                return Err(OperatorError::Failed(problem.to_string()));
+            }
             None => {
                 let (text, special) = self.checkpoint.prompt_text(&prompt.content)?;
                 let pair = tokenizer.encode_pair(&text, &format!("{text}{}", completion.text), special)?;
@@ -225,16 +246,23 @@ impl ServerJob<'_> {
         }
         let given = ids.len();
         let is_end = |id: &i32| self.checkpoint.generation.eos_token_ids.contains(id);
-        if completion.finish == Finish::Stop && !ids.last().is_some_and(is_end) {
+        let cut = self.cut(prompt_ids, &ids)?;
+        if let (Some(string), "") = (&completion.stop_string, cut.as_str()) {
+            let problem = format!("expected the tokens of the stop string {string:?} at the response's end, found others");
+            return Err(OperatorError::Failed(problem));
+        }
+        if completion.finish == Finish::Stop && cut.is_empty() && !ids.last().is_some_and(is_end) {
             let end = self.checkpoint.end_token(&prompt.content);
             let problem = "the response stopped, but the policy has no eos_token_id to stop by";
             ids.push(end.ok_or_else(|| OperatorError::Failed(problem.to_string()))?);
         }
-        // Servers give logprobs under the model itself. The sampled distribution is the same only
-        // without temperature and cuts.
-        let unchanged = self.settings.temperature == 1.0 && self.settings.top_p == 1.0 && self.settings.top_k.is_none();
-        let logprobs = completion.logprobs.filter(|logprobs| unchanged && logprobs.len() == ids.len() && given == ids.len());
-        let text = response_text(tokenizer, prompt_ids, &ids)?;
+        let least = self.settings.min_new_tokens as usize;
+        if completion.finish == Finish::Stop && least > 0 && ids.len() <= least {
+            let problem = format!("expected more than {least} tokens, found {}; the server does not know min_tokens", ids.len());
+            return Err(OperatorError::Failed(problem));
+        }
+        let logprobs = completion.logprobs.filter(|logprobs| self.samples_all() && logprobs.len() == ids.len() && given == ids.len());
+        let text = without_cut(response_text(tokenizer, prompt_ids, &ids)?, &cut)?;
         let mut row = self.row(item.prompt, item.response_index)?;
         row.prompt_token_count = signed(prompt_ids.len(), PLACE)?;
         row.token_ids = [prompt_ids, &ids].concat();
@@ -242,6 +270,32 @@ impl ServerJob<'_> {
         row.finish_reason = if completion.finish == Finish::Stop { FinishReason::Stop } else { FinishReason::Length };
         row.logprob = logprobs.map(|logprobs| logprobs.iter().sum::<f64>()).filter(|sum| sum.is_finite());
         Ok(row)
+    }
+
+    /// Whether the sampled distribution is the model's own, of which servers give logprobs.
+    fn samples_all(&self) -> bool {
+        let Generate { temperature, top_p, top_k, min_p, repetition_penalty, presence_penalty, min_new_tokens, .. } = self.settings;
+        let unchanged = [(temperature, 1.0), (top_p, 1.0), (min_p, 0.0), (repetition_penalty, 1.0), (presence_penalty, 0.0)];
+        top_k.is_none() && *min_new_tokens == 0 && unchanged.iter().all(|(setting, neutral)| **setting == *neutral)
+    }
+
+    /// The end of the response's text from the stop string on that its last token completes; empty
+    /// without one.
+    fn cut(&self, prompt_ids: &[i32], ids: &[i32]) -> Result<String, OperatorError> {
+        let Some(stop) = &self.stop else { return Ok(String::new()) };
+        let mut text = stop.behind(prompt_ids);
+        for (at, id) in ids.iter().enumerate() {
+            let is_end = self.checkpoint.generation.eos_token_ids.contains(id);
+            if let Some(cut) = if is_end { None } else { text.push(*id)? } {
+                if at + 1 < ids.len() {
+                    let problem =
+                        format!("expected the response to end at token {}, found {}; the server does not know `stop`", at + 1, ids.len());
+                    return Err(OperatorError::Failed(problem));
+                }
+                return Ok(cut);
+            }
+        }
+        Ok(String::new())
     }
 
     fn failed(&self, prompt: usize, response_index: u32, error: String) -> Result<responses::Row, OperatorError> {

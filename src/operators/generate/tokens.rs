@@ -40,3 +40,13 @@ pub(super) fn response_text(tokenizer: &Tokenizer, prompt: &[i32], response: &[i
         None => Ok(tokenizer.decode(response)?),
     }
 }
+
+/// A response's text without the end that a stop string cuts off; nothing is cut if it is empty.
+pub(super) fn without_cut(mut text: String, cut: &str) -> Result<String, OperatorError> {
+    let Some(at) = text.len().checked_sub(cut.len()).filter(|at| text.get(*at..) == Some(cut)) else {
+        let problem = format!("expected a response whose text ends with {cut:?}, found {text:?}");
+        return Err(OperatorError::internal(PLACE, problem));
+    };
+    text.truncate(at);
+    Ok(text)
+}

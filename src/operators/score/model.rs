@@ -31,7 +31,7 @@ impl ModelScorer {
         Ok(Self { checkpoint, model, batch_size })
     }
 
-    /// The model's output at the last token of each conversation. It does not depend on the other
+    /// The model's output at the scored token of each conversation. It does not depend on the other
     /// conversations of the batch.
     pub(super) fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
         let mut encoded = Vec::with_capacity(responses.len());
@@ -73,9 +73,10 @@ impl ModelScorer {
         Ok(scores)
     }
 
-    /// The token ids of a conversation, or the reason for it to have no score.
+    /// The token ids of a conversation up to the scored one, or the reason for it to have no score.
     fn encode(&self, prompt: &ScoringPrompt, response: &str) -> Result<Vec<i32>, String> {
         let tokens = self.checkpoint.encode_conversation(&prompt.content, response).map_err(|error| error.to_string())?;
+        let tokens = self.checkpoint.up_to_score(tokens);
         let limit = self.checkpoint.config.max_position_embeddings;
         if tokens.is_empty() || tokens.len() > limit {
             return Err(format!("expected 1 to {limit} tokens of prompt and response for the reward model, found {}", tokens.len()));

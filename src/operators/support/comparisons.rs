@@ -70,7 +70,7 @@ impl Comparisons {
         let mut rejected = Vec::new();
         for preference in preferences {
             let encode = |asked: &PromptContent, response: Answer| {
-                let tokens = checkpoint.encode_conversation(asked, response);
+                let tokens = checkpoint.encode_conversation(asked, response).map(|tokens| checkpoint.up_to_score(tokens));
                 tokens.map_err(|error| OperatorError::Input(format!("preference {}: {error}", preference.id)))
             };
             let chosen_tokens = encode(&preference.prompt, preference.chosen())?;

@@ -9,13 +9,13 @@ use crate::pipeline::spec::operator::Operator;
 /// inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Generate(_) | Operator::Reference => 4,
+        Operator::Generate(_) | Operator::Reference => 5,
         Operator::Score(_)
         | Operator::Train(_)
         | Operator::Evaluate(_)
         | Operator::Sft(_)
         | Operator::RewardModel(_)
-        | Operator::Rank(_) => 3,
+        | Operator::Rank(_) => 4,
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => 1,
     }
 }

@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::generate::{is_none, is_one, is_zero, stop_strings};
 use super::non_finite::NonFinite;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
@@ -52,6 +53,29 @@ pub struct Evaluate {
     #[serde(default, deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     pub top_k: Option<u32>,
+    /// Drops tokens with less than this share of the most likely token's probability, from 0 to 1,
+    /// after `top_k` and `top_p`. 0, the default, drops none.
+    #[serde(default, deserialize_with = "range::from_0_to_1", skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_p: f64,
+    /// Divides the positive logits of tokens that are in the prompt or the response already, and
+    /// multiplies the negative ones; above 0. 1, the default, changes nothing.
+    #[serde(default = "one", deserialize_with = "range::positive", skip_serializing_if = "is_one")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub repetition_penalty: f64,
+    /// Lowers the logits of tokens that are in the response already, from -2 to 2. 0, the default,
+    /// changes nothing.
+    #[serde(default, deserialize_with = "range::from_minus_2_to_2", skip_serializing_if = "is_zero")]
+    #[schemars(range(min = -2.0, max = 2.0))]
+    pub presence_penalty: f64,
+    /// No response ends before it has this many tokens, at most `max_new_tokens`. 0, the default,
+    /// lets it end at once.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub min_new_tokens: u32,
+    /// Texts that end a response, as in vLLM: the tokens go up to the one that completes the text,
+    /// the response's text ends before it.
+    #[serde(default, deserialize_with = "stop_strings", skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
     /// The reaction to a reward that is NaN, infinite or null. `stop` fails the node; `skip` leaves
     /// the response out and counts it.
     #[serde(default, skip_serializing_if = "NonFinite::is_default")]

@@ -3,7 +3,8 @@
 //! Knows the keys of the operator, not how tokens are sampled.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::engine::Engine;
 use crate::pipeline::position::Name;
@@ -47,6 +48,29 @@ pub struct Generate {
     #[serde(default, deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     pub top_k: Option<u32>,
+    /// Drops tokens with less than this share of the most likely token's probability, from 0 to 1,
+    /// after `top_k` and `top_p`. 0, the default, drops none.
+    #[serde(default, deserialize_with = "range::from_0_to_1", skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_p: f64,
+    /// Divides the positive logits of tokens that are in the prompt or the response already, and
+    /// multiplies the negative ones; above 0. 1, the default, changes nothing.
+    #[serde(default = "one", deserialize_with = "range::positive", skip_serializing_if = "is_one")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub repetition_penalty: f64,
+    /// Lowers the logits of tokens that are in the response already, from -2 to 2. 0, the default,
+    /// changes nothing.
+    #[serde(default, deserialize_with = "range::from_minus_2_to_2", skip_serializing_if = "is_zero")]
+    #[schemars(range(min = -2.0, max = 2.0))]
+    pub presence_penalty: f64,
+    /// No response ends before it has this many tokens, at most `max_new_tokens`. 0, the default,
+    /// lets it end at once.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub min_new_tokens: u32,
+    /// Texts that end a response, as in vLLM: the tokens go up to the one that completes the text,
+    /// the response's text ends before it.
+    #[serde(default, deserialize_with = "stop_strings", skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
     /// A server to sample on, with the tokenizer and chat template of the policy. By default this
     /// machine samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,4 +87,31 @@ fn token_limit() -> u32 {
 
 fn one() -> f64 {
     1.0
+}
+
+/// Whether a number is 0, the default.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+pub(super) fn is_zero(number: &f64) -> bool {
+    *number == 0.0
+}
+
+/// Whether a number is 1, the default.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+pub(super) fn is_one(number: &f64) -> bool {
+    *number == 1.0
+}
+
+/// Whether a count is 0, the default.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+pub(super) fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
+/// Texts with at least one character.
+pub(super) fn stop_strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let strings = Vec::<String>::deserialize(deserializer)?;
+    if strings.iter().any(String::is_empty) {
+        return Err(D::Error::custom("expected texts with at least one character, found an empty one"));
+    }
+    Ok(strings)
 }

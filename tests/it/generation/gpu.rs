@@ -7,7 +7,7 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device};
 use optune::compute::{CausalLm, DeviceChoice, GpuElement};
-use optune::generation::{Generated, GenerationError, Generator, Sampling};
+use optune::generation::{Generated, GenerationError, Generator, Penalties, Sampling};
 use optune::model::{Checkpoint, Head};
 use optune::token_lists::TokenLists;
 use optune::training::loss::{Loss, Wpo};
@@ -20,6 +20,9 @@ const EVERYTHING: Sampling = Sampling {
     temperature: 1.0,
     top_p: 1.0,
     top_k: 0,
+    min_p: 0.0,
+    penalties: Penalties::NONE,
+    min_new_tokens: 0,
     max_new_tokens: 20,
     eos: Vec::new(),
     vocabulary_size: usize::MAX,

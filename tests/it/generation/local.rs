@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use optune::compute::{CausalLm, Placement};
-use optune::generation::{FinishReason, Generated, GenerationError, Generator, Sampler, Sampling};
+use optune::generation::{FinishReason, Generated, GenerationError, Generator, Penalties, Sampler, Sampling};
 use optune::model::{Checkpoint, SpecialTokens};
 use optune::token_lists::TokenLists;
 
@@ -14,7 +14,18 @@ use crate::fixtures::models::{blank_checkpoint, device};
 use crate::fixtures::real_data::real;
 
 fn sampling() -> Sampling {
-    Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, max_new_tokens: 12, eos: vec![2], vocabulary_size: usize::MAX, max_total_tokens: 64 }
+    Sampling {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        penalties: Penalties::NONE,
+        min_new_tokens: 0,
+        max_new_tokens: 12,
+        eos: vec![2],
+        vocabulary_size: usize::MAX,
+        max_total_tokens: 64,
+    }
 }
 
 /// A seed of its own for each pair of numbers.

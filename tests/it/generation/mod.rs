@@ -3,4 +3,5 @@
 #[cfg(feature = "cuda")]
 mod gpu;
 mod local;
+mod sampling;
 mod server;

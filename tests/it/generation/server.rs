@@ -77,10 +77,21 @@ fn serve(style: Style) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
         let most = body["max_tokens"].as_u64().unwrap() as usize;
         let mut ids = answer(&prompt, body["seed"].as_u64().unwrap());
         ids.truncate(most);
-        let finish = if ids.last() == Some(&EOS) { "stop" } else { "length" };
+        let mut finish = if ids.last() == Some(&EOS) { "stop" } else { "length" };
+        // Only this one knows stop strings; they are single letters here.
+        let strings: Vec<String> = serde_json::from_value(body["stop"].clone()).unwrap_or_default();
+        let stopped = ids.iter().position(|id| strings.contains(&text_of(&[*id]))).filter(|_| style == Style::Vllm);
+        if let Some(at) = stopped {
+            ids.truncate(at + 1);
+            finish = "stop";
+        }
         let spoken: Vec<i32> = ids.iter().copied().filter(|id| *id != EOS).collect();
         let count = prompt.len() + usize::from(style == Style::TextWithAnotherBos);
         let mut choice = json!({"index": 0, "text": text_of(&ids), "finish_reason": finish});
+        if let Some(at) = stopped {
+            choice["text"] = json!(text_of(&ids[..at]));
+            choice["stop_reason"] = json!(text_of(&ids[at..]));
+        }
         match style {
             Style::Vllm => {
                 choice["prompt_token_ids"] = json!(prompt);
@@ -346,6 +357,55 @@ fn every_kind_of_server_gives_the_same_ids() {
         let last = server.seen().last().unwrap().json();
         assert_eq!((&last["top_p"], &last["top_k"], &last["n"], &last["stream"]), (&json!(0.9), &json!(-1), &json!(1), &json!(false)));
     }
+}
+
+#[test]
+fn settings_are_sent_and_a_response_ends_at_a_stop_string_or_is_an_error() {
+    let settings =
+        "max_new_tokens: 8, stop: [\"E\", \"n\", \"a\", \"T\", \"Z\", \"q\"], min_p: 0.1, repetition_penalty: 1.2, presence_penalty: 0.5";
+    let with = |style: Style, settings: &str| {
+        let server = Server::start(well, serve(style));
+        let workspace = workspace(&server, 2, "concurrency: 4, retries: 0, failures: keep");
+        workspace.edit("remote.yaml", "max_new_tokens: 8", settings);
+        workspace.succeed(&["run", "remote.yaml"]);
+        (committed(&workspace), server.seen().last().unwrap().json())
+    };
+    let is_stop = |id: &i32| ["E", "n", "a", "T", "Z", "q"].contains(&text_of(&[*id]).as_str());
+    let (rows, sent) = with(Style::Vllm, settings);
+    let mut stopped = 0;
+    for row in &rows {
+        let (prompt, response) = row.token_ids.split_at(row.prompt_token_count as usize);
+        let whole = answer(prompt, seed_of(row));
+        let end = whole.iter().position(is_stop);
+        assert_eq!(response, &whole[..end.map_or(whole.len(), |at| at + 1)]);
+        assert_eq!(row.text, text_of(&whole[..end.unwrap_or(whole.len())]));
+        assert!(end.is_none() || row.finish_reason == FinishReason::Stop);
+        assert_eq!((&row.error, row.logprob), (&None, None));
+        stopped += usize::from(end.is_some());
+    }
+    assert!(stopped > 5 && stopped < rows.len(), "{stopped}");
+    assert_eq!((&sent["stop"][0], &sent["stop_token_ids"], &sent["min_p"]), (&json!("E"), &json!([EOS]), &json!(0.1)));
+    assert_eq!((&sent["repetition_penalty"], &sent["presence_penalty"]), (&json!(1.2), &json!(0.5)));
+    // A server that goes on, and one without ids.
+    let (rows, _) = with(Style::OldVllm, settings);
+    let errors: Vec<&str> = rows.iter().filter_map(|row| row.error.as_deref()).collect();
+    assert!(errors.len() > 5 && errors.iter().all(|error| error.contains("the server does not know `stop`")), "{errors:?}");
+    let (rows, _) = with(Style::Text, settings);
+    assert!(rows.iter().all(|row| row.error.as_deref().is_some_and(|error| error.contains("expected the response's token ids"))));
+    // One that ends too early.
+    let (rows, sent) = with(Style::Vllm, "max_new_tokens: 8, min_new_tokens: 4");
+    assert_eq!(sent["min_tokens"], json!(4));
+    let mut early = 0;
+    for row in rows {
+        match row.error {
+            None => assert!(row.token_ids.len() - row.prompt_token_count as usize > 4, "{:?}", row.token_ids),
+            Some(error) => {
+                assert!(error.contains("expected more than 4 tokens"), "{error}");
+                early += 1;
+            }
+        }
+    }
+    assert!(early > 5, "{early}");
 }
 
 #[test]

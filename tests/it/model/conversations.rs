@@ -92,13 +92,13 @@ fn a_response_ends_with_the_token_that_ends_the_models_turn() {
     let endless = checkpoint("{% for m in messages %}{{ m.content }}{% endfor %}");
     assert_eq!(endless.encode_pair(&asked("hi"), "yo").unwrap().token_ids, ids(&endless, "hiyo<e>"));
     // Plain text: the first end token.
-    assert_eq!(model.encode_pair(&text("hi"), "yo").unwrap().token_ids, ids(&model, "<s>hiyo</s>"));
+    assert_eq!(model.encode_pair(&text("hi"), "yo").unwrap().token_ids, ids(&model, "<s>hiyo<e>"));
 }
 
 #[test]
 fn a_response_that_is_empty_or_only_an_end_token_is_one_end_token() {
     let model = checkpoint(TEMPLATE);
-    for (response, end) in [("", EOS), ("</s>", EOS), ("<e>", TURN_END)] {
+    for (response, end) in [("", TURN_END), ("</s>", EOS), ("<e>", TURN_END)] {
         let pair = model.encode_pair(&text("hi"), response).unwrap();
         assert_eq!(pair.token_ids[pair.prompt_token_count..], [end], "{response:?}");
     }

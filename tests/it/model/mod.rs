@@ -5,7 +5,7 @@ mod checkpoint;
 mod config;
 mod conversations;
 mod cpu_decoder;
-mod experts;
+mod endings;
 mod export;
 mod families;
 mod reward_head;

@@ -56,7 +56,7 @@ fn rewards_are_differentiable_in_every_weight_they_use() {
             model.score.weight.val(),
             model.model.embed_tokens.weight.val(),
             model.model.layers[0].self_attn.q_proj.weight.val(),
-            model.model.layers[1].mlp.as_ref().unwrap().down_proj.weight.val(),
+            model.model.layers[1].mlp.down_proj.weight.val(),
         ] {
             assert!(values(weight.grad(&gradients).expect("a gradient").abs().max()) > vec![0.0]);
         }
@@ -79,7 +79,7 @@ fn a_policy_starts_a_reward_model_with_its_weights_and_a_seeded_score() {
         );
 
         let (model, language_model) = (checkpoint.load_reward_model(&device).unwrap(), policy.load(&device).unwrap());
-        let up = |decoder: &optune::compute::Decoder| values(decoder.layers[1].mlp.as_ref().unwrap().up_proj.weight.val());
+        let up = |decoder: &optune::compute::Decoder| values(decoder.layers[1].mlp.up_proj.weight.val());
         assert_eq!(up(&model.model), up(&language_model.model));
         let score = |model: &RewardModel| values(model.score.weight.val());
         assert_eq!(score(&model), score(&started(tied, 1).1.load_reward_model(&device).unwrap()));
@@ -102,7 +102,7 @@ fn a_policy_starts_a_reward_model_with_its_weights_and_a_seeded_score() {
 }
 
 #[test]
-fn padding_is_the_tokenizers_own_where_it_has_one() {
+fn padding_never_ends_a_conversation() {
     let (folder, _) = blank(true);
     let padding = |settings: Value| {
         fs::write(folder.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
@@ -113,12 +113,15 @@ fn padding_is_the_tokenizers_own_where_it_has_one() {
         started.save_reward_model(saved.path(), &started.load_reward_model(&device()).unwrap()).unwrap();
         serde_json::from_slice::<Value>(&fs::read(saved.path().join("config.json")).unwrap()).unwrap()["pad_token_id"].clone()
     };
-    assert_eq!(padding(json!({"pad_token": {"content": "</s>"}})), json!(2));
+    // The end token would.
+    assert_eq!(padding(json!({"pad_token": {"content": "</s>"}})), json!(1));
+    assert_eq!(padding(json!({"pad_token": {"content": "<unk>"}})), json!(0));
     assert_eq!(padding(json!({"unk_token": "<unk>"})), json!(0));
     assert_eq!(padding(json!({})), json!(1));
     let path = folder.path().join("config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    for (before, after) in [(7, 7), (-1, 2)] {
+    // Neither would an ordinary token do: texts end with it.
+    for (before, after) in [(7, 1), (-1, 1), (2, 1), (0, 0)] {
         config["pad_token_id"] = json!(before);
         fs::write(&path, config.to_string()).unwrap();
         assert_eq!(padding(json!({"pad_token": "</s>"})), json!(after));

@@ -1,7 +1,6 @@
 //! Gradients, optimizer steps, adapters, offline DPO and reward models.
 
 mod backends;
-mod experts;
 mod gradients;
 mod lora;
 mod offline_dpo;

@@ -438,6 +438,12 @@ fn losses_and_their_derivatives_are_those_of_trl() {
                     "{name}, pair {at}: {what} {found}, expected {expected}"
                 );
             }
+            // What TRL logs as rewards/margins and rewards/accuracies.
+            if name != "rebel" {
+                let (margin, accuracy) = (number(&expected["margins"][at]), number(&expected["accuracies"][at]));
+                assert!((found.margin - margin).abs() <= 1e-12 * margin.abs().max(1.0), "{name}, pair {at}: {} for {margin}", found.margin);
+                assert_eq!(found.margin > 0.0, accuracy > 0.5, "{name}, pair {at}");
+            }
         }
     }
 }

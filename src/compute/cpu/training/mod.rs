@@ -13,9 +13,7 @@ mod attention;
 mod head;
 mod layer;
 mod linear;
-mod mlp;
 mod parameter;
-mod routed;
 mod tokens;
 mod weights;
 
@@ -96,12 +94,7 @@ impl CpuTraining {
     }
 
     fn new(decoder: &Decoder, weights: &CpuWeights, head: TrainedHead, checkpointing: bool, memory: &Memory) -> Result<Self, ModelError> {
-        let mut number = 0;
-        let layer = |(index, layer)| {
-            let first = number;
-            number += TrainedLayer::projections(layer);
-            TrainedLayer::new(layer, weights, index, first)
-        };
+        let layer = |(index, layer)| TrainedLayer::new(layer, weights, index);
         Ok(Self {
             embedding: Parameter::from_weights(weights, EMBEDDING.to_string())?,
             layers: decoder.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?,

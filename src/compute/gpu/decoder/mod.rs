@@ -97,8 +97,29 @@ pub struct GpuSampling {
     pub top_p: f64,
     /// See [`Sampling`](crate::generation::Sampling).
     pub top_k: usize,
+    /// See [`Sampling`](crate::generation::Sampling).
+    pub min_p: f64,
+    /// See [`Penalties`](crate::generation::Penalties).
+    pub repetition_penalty: f64,
+    /// See [`Penalties`](crate::generation::Penalties).
+    pub presence_penalty: f64,
     /// Tokens with an id below it are drawn.
     pub vocabulary_size: usize,
+}
+
+/// The change of one logit before a token is drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuChange {
+    /// The row among the sampled sequences.
+    pub row: usize,
+    /// The token.
+    pub token: i32,
+    /// Whether the repetition penalty is for it.
+    pub is_repeated: bool,
+    /// Whether the presence penalty is for it.
+    pub is_present: bool,
+    /// Whether it may not be drawn.
+    pub is_forbidden: bool,
 }
 
 /// A sampled token.
@@ -327,7 +348,8 @@ impl GpuDecoder {
         Ok(())
     }
 
-    /// Samples a token behind each of the `sequences`, one number from 0 to less than 1 each.
+    /// Samples a token behind each of the `sequences`, one number from 0 to less than 1 each, after
+    /// the `changes` of logits, at most one of each logit.
     ///
     /// # Errors
     /// When the device cannot compute it.
@@ -336,6 +358,7 @@ impl GpuDecoder {
         sequences: &[usize],
         uniforms: &[f32],
         sampling: GpuSampling,
+        changes: &[GpuChange],
         cache: &GpuCache,
     ) -> Result<Vec<GpuSample>, ModelError> {
         let rows = sequences.len();
@@ -349,13 +372,14 @@ impl GpuDecoder {
         self.product(&normed, &self.head, &logits)?;
         let sampled = self.empty([rows, SAMPLED], F32);
         let vocabulary = sampling.vocabulary_size.min(self.vocab_size);
-        let is_limited = (sampling.top_k > 0 && sampling.top_k < vocabulary) || sampling.top_p < 1.0;
+        let is_limited = (sampling.top_k > 0 && sampling.top_k < vocabulary) || sampling.top_p < 1.0 || sampling.min_p > 0.0;
         let choice = match sampling.temperature {
             None => Choice::Greedy,
             Some(_) if is_limited => Choice::Some,
             Some(_) => Choice::All,
         };
         let inverse_temperature = sampling.temperature.map_or(1.0, |temperature| (1.0 / temperature).min(f64::from(f32::MAX)) as f32);
+        self.change(&logits, sampling, changes);
         kernels::sample::launch(
             &self.client,
             CubeCount::Static(rows as u32, 1, 1),
@@ -368,6 +392,7 @@ impl GpuDecoder {
             inverse_temperature,
             sampling.top_p as f32,
             u32::try_from(sampling.top_k).unwrap_or(u32::MAX),
+            sampling.min_p as f32,
             choice,
         );
         let bytes =
@@ -379,6 +404,31 @@ impl GpuDecoder {
             broken: (broken >= 0.0).then_some((broken as usize, logit)),
         });
         Ok(sampled.collect())
+    }
+
+    /// Changes logits before tokens are drawn.
+    fn change(&self, logits: &TensorHandle, sampling: GpuSampling, changes: &[GpuChange]) {
+        let is_token = |change: &&GpuChange| usize::try_from(change.token).is_ok_and(|token| token < self.vocab_size);
+        let entry = |change: &GpuChange| {
+            let kind = i32::from(change.is_repeated) + 2 * i32::from(change.is_present) + 4 * i32::from(change.is_forbidden);
+            [change.row as i32, change.token, kind]
+        };
+        let entries: Vec<i32> = changes.iter().filter(is_token).flat_map(entry).collect();
+        let count = entries.len() / 3;
+        if count == 0 {
+            return;
+        }
+        kernels::change_logits::launch(
+            &self.client,
+            CubeCount::Static(count.div_ceil(UNITS) as u32, 1, 1),
+            CubeDim::new_1d(UNITS as u32),
+            logits.clone().into_arg(),
+            self.integers(&entries).into_arg(),
+            count,
+            self.vocab_size,
+            sampling.repetition_penalty as f32,
+            sampling.presence_penalty as f32,
+        );
     }
 
     fn integers(&self, values: &[i32]) -> TensorHandle {

@@ -25,7 +25,7 @@ pub(super) use backward::{COLUMNS, ROWS_AT_ONCE, norm_back, norm_weight_back, sw
 #[cfg(feature = "cuda")]
 pub(super) use product::put_columns;
 pub(super) use product::{Cut, PLANES, TILE, product_of_tiles};
-pub(super) use sampling::{Choice, SAMPLED, SAMPLERS, sample};
+pub(super) use sampling::{Choice, SAMPLED, SAMPLERS, change_logits, sample};
 #[cfg(feature = "cuda")]
 pub(super) use tokens::{FOUND, link_rows, logprobs, logprobs_back, select_back};
 

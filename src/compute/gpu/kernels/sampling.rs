@@ -21,12 +21,54 @@ pub(in crate::compute::gpu) enum Choice {
     Greedy,
     /// From all.
     All,
-    /// From the tokens left after top-k and top-p.
+    /// From the tokens left after top-k, top-p and min-p.
     Some,
 }
 
+/// Changes logits, one unit a change: 1 is for the repetition penalty, 2 for the presence penalty,
+/// 4 for a token that may not be drawn. A logit that is not finite stays as it is.
+///
+/// # Shapes
+/// - logits: `[rows, columns]`
+/// - changes: `[count, 3]`, row, token and the sum of kinds; each logit at most once
+#[cube(launch)]
+pub(in crate::compute::gpu) fn change_logits(
+    logits: &mut Tensor<f32>,
+    changes: &Tensor<i32>,
+    count: usize,
+    columns: usize,
+    repetition: f32,
+    presence: f32,
+) {
+    let change = ABSOLUTE_POS as usize;
+    if change < count {
+        let row = u32::cast_from(changes[change * 3]) as usize;
+        let token = u32::cast_from(changes[change * 3 + 1]) as usize;
+        let kind = u32::cast_from(changes[change * 3 + 2]);
+        let at = row * columns + token;
+        let mut logit = logits[at];
+        if logit.abs() <= 3.4e38f32 {
+            if (kind & 1u32) > 0u32 {
+                if logit < 0.0f32 {
+                    logit *= repetition;
+                } else {
+                    logit /= repetition;
+                }
+            }
+            if (kind & 2u32) > 0u32 {
+                logit -= presence;
+            }
+            logit = max(min(logit, 3.0e38f32), -3.0e38f32);
+            if (kind & 4u32) > 0u32 {
+                logit = f32::new(-3.0e38);
+            }
+            logits[at] = logit;
+        }
+    }
+}
+
 /// Draws a token from each row of logits, as [`Sampler`](crate::generation::Sampler) does:
-/// temperature, top-k, top-p. The logits are used up. A cube a row.
+/// temperature, top-k, top-p, min-p. The logits are used up. A cube a row.
 ///
 /// # Shapes
 /// - logits: `[rows, columns]`
@@ -42,6 +84,7 @@ pub(in crate::compute::gpu) fn sample(
     inverse_temperature: f32,
     top_p: f32,
     top_k: u32,
+    min_p: f32,
     #[comptime] choice: Choice,
 ) {
     let row = CUBE_POS_X as usize;
@@ -109,6 +152,11 @@ pub(in crate::compute::gpu) fn sample(
                 let above = above(logits, start, vocabulary, least + 1u32, true, &mut shared);
                 let ties = max(((wanted - above) / f32::reinterpret(least)).ceil(), 1.0f32);
                 drop_below(logits, start, begin, end, least, ties, &mut shared);
+            }
+            for at in begin..end {
+                if logits[start + at] < min_p {
+                    logits[start + at] = 0.0f32;
+                }
             }
         }
         let mut own = 0.0f32;

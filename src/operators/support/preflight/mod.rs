@@ -3,6 +3,7 @@
 //! Follows the graph once with schemas instead of rows. So a query with a wrong column fails now
 //! and not in an hour.
 
+mod endings;
 mod examples;
 mod models;
 mod progress;
@@ -100,11 +101,11 @@ impl Preflight<'_> {
                         Operator::Sft(sft) if sft.initialize == Initialize::Random => {
                             Checkpoint::open_blank(path)?.expect(Head::CausalLm)?
                         }
-                        Operator::RewardModel(_) => self.reads_messages(
-                            &Checkpoint::open(path)?.with_template_settings(task.template_settings()),
-                            task,
-                            Slot::Preferences,
-                        )?,
+                        Operator::RewardModel(_) => {
+                            let checkpoint = Checkpoint::open(path)?.with_template_settings(task.template_settings());
+                            checkpoint.padding_warning().into_iter().for_each(|warning| self.checked.note(&task.label(), warning));
+                            self.reads_messages(&checkpoint, task, Slot::Preferences)?
+                        }
                         _ => Checkpoint::open(path)?.expect(Head::CausalLm)?,
                     };
                 }
@@ -117,16 +118,13 @@ impl Preflight<'_> {
         }
         self.learns(task)?;
         self.encode_first_prompts(task)?;
+        self.endings(task)?;
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             server::client(engine)?;
         }
         if lane(self.graph, task) == Lane::Device {
             let device = device.unwrap_or_else(|| device_choice(task)).resolve()?;
-            let on_cpu = device == burn::tensor::Device::flex();
-            if !on_cpu {
-                self.runs_on_a_gpu(task)?;
-            }
-            if let Some(budget) = Budget::new(&task.resources, on_cpu) {
+            if let Some(budget) = Budget::new(&task.resources, device == burn::tensor::Device::flex()) {
                 self.fits(task, budget)?;
             }
         }

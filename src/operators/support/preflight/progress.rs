@@ -21,6 +21,15 @@ pub struct Checked {
     pub notes: Vec<(String, String)>,
 }
 
+impl Checked {
+    /// Adds a note, unless there is the same already.
+    pub(super) fn note(&mut self, name: &str, note: String) {
+        if !self.notes.iter().any(|(_, other)| *other == note) {
+            self.notes.push((name.to_string(), note));
+        }
+    }
+}
+
 /// A check of a graph in progress, and its results so far.
 pub(super) struct Preflight<'a> {
     pub(super) graph: &'a Graph,
