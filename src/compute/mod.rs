@@ -25,6 +25,9 @@
 //! | GPU sampling | `gpu::GpuDecoder::forward` | `generate` | the CPU's sampling, and golden files | `generation/gpu.rs` |
 //! | GPU training | `gpu::hidden`, `gpu::ScoredTokens` | logprobs, rewards, gradients | the reference and its autodiff | `training/gradients.rs` (feature `cuda`), `generation/gpu.rs` |
 //!
+//! Routed experts have the first three: the kernels for GPUs do not know them, and `plan` refuses
+//! them there.
+//!
 //! # Layers
 //!
 //! Each folder has its own kernels (`cpu/kernels`, `gpu/kernels`), decoder (forward), backward pass
@@ -47,6 +50,6 @@ pub use device::{DeviceChoice, backend_for, training_backend_for};
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuCache, GpuChange, GpuDecoder, GpuElement, GpuSample, GpuSampling};
 pub use gradients::{Gradient, Gradients, ParameterState};
-pub use reference::{Attention, CausalLm, Decoder, KvCache, Layer, LowRank, Mlp, Padding, Placement, Projection, RewardModel};
+pub use reference::{Attention, CausalLm, Decoder, KvCache, Layer, LowRank, Mlp, Padding, Placement, Projection, RewardModel, RoutedMlp};
 pub use span::Span;
 pub use update::{AdamW, RmsProp, Update};

@@ -40,6 +40,31 @@ impl Checkpoint {
         names
     }
 
+    /// Checks an adapter's training on routed experts. PEFT has them in fused tensors: without
+    /// dropout, gates and ups together, and the MLPs of other layers left out.
+    ///
+    /// # Errors
+    /// The name of a projection, and what PEFT does not have.
+    pub fn check_adapted_experts(&self, config: &AdapterConfig) -> Result<(), String> {
+        let adapted: Vec<&str> = self.parameters.iter().filter_map(|parameter| config.adapted(parameter)).collect();
+        let Some(first) = adapted.iter().find(|name| name.contains(".experts.")) else { return Ok(()) };
+        if config.dropout > 0.0 {
+            return Err(format!("dropout is {}, expected 0: PEFT has no dropout on experts, and {first} is one's", config.dropout));
+        }
+        if let Some(dense) = adapted.iter().find(|name| name.contains(".mlp.") && !name.contains(".experts.")) {
+            return Err(format!("targets have {dense} beside {first}: PEFT would leave out the former; name projections of the attention"));
+        }
+        let ends = |ending: &str| adapted.iter().find(|name| name.contains(".experts.") && name.ends_with(ending));
+        for (gate, up) in [(".gate_proj", ".up_proj"), (".w1", ".w3")] {
+            for (one, other) in [(gate, up), (up, gate)] {
+                if let (Some(name), None) = (ends(one), ends(other)) {
+                    return Err(format!("targets have {name} without {}: PEFT has both in one tensor; name both or none", &other[1..]));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether adapters of both configurations have the same parameters, and mean the same by them.
     pub fn same_adapter(&self, left: &AdapterConfig, right: &AdapterConfig) -> bool {
         let same_targets = left.parameters(&self.parameters) == right.parameters(&self.parameters);

@@ -77,7 +77,10 @@ impl Checkpoint {
             return Self::open(&base)?.with_adapter(folder);
         }
         let mut checkpoint = Self::open_blank(folder)?;
-        let weights = Weights::open(folder)?;
+        let mut weights = Weights::open(folder)?;
+        if let Some(experts) = &checkpoint.config.experts {
+            weights.name_experts(experts, checkpoint.config.hidden_size, CONFIG)?;
+        }
         weights.check(&checkpoint.parameters, CONFIG)?;
         if checkpoint.config.head == Head::CausalLm && checkpoint.config.tie_word_embeddings {
             weights.check_tied(EMBEDDING)?;
@@ -166,6 +169,11 @@ impl Checkpoint {
     /// The opened folder; of an adapter, its base's.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The name here of a parameter or projection with the path `name` in a model.
+    pub(crate) fn stored_name(&self, name: &str) -> String {
+        self.config.experts.as_ref().map_or_else(|| name.to_string(), |experts| experts.names.stored(name))
     }
 
     /// How many numbers the model consists of.

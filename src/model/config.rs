@@ -1,6 +1,7 @@
 //! The shape of a model, said in one way for all families. Knows nothing of weights, files or
 //! `config.json`.
 
+use super::experts::ExpertsConfig;
 use super::head::Head;
 use super::rope::Rope;
 
@@ -23,6 +24,8 @@ pub struct ModelConfig {
     pub hidden_size: usize,
     /// Width inside the MLP.
     pub intermediate_size: usize,
+    /// The experts of the layers with [`LayerConfig::routed`].
+    pub experts: Option<ExpertsConfig>,
     /// The differences between the decoder layers, first to last.
     pub layers: Vec<LayerConfig>,
     /// Query heads.
@@ -63,6 +66,8 @@ pub struct LayerConfig {
     /// How many tokens attention reaches back, the query's own included; `None` when it sees all
     /// before it.
     pub sliding_window: Option<usize>,
+    /// Whether a router and its experts stand in place of the MLP.
+    pub routed: bool,
 }
 
 impl ModelConfig {
@@ -82,6 +87,9 @@ impl ModelConfig {
                 return Err(format!("{name} is {value}, expected a positive number"));
             }
         }
+        if let Some(experts) = &self.experts {
+            experts.check(self.layers.len())?;
+        }
         let count = self.matrix_parameters();
         if count > MOST_PARAMETERS {
             return Err(format!("the sizes make a model of {count} parameters, expected at most {MOST_PARAMETERS}"));
@@ -95,8 +103,13 @@ impl ModelConfig {
         let [vocabulary, hidden, inner, heads, pairs, width] =
             [self.vocab_size, self.hidden_size, self.intermediate_size, self.num_attention_heads, self.num_key_value_heads, self.head_dim]
                 .map(|size| size as u128);
-        let layer = hidden * width * (2 * heads + 2 * pairs) + 3 * hidden * inner;
+        let attention = hidden * width * (2 * heads + 2 * pairs);
+        let routed = self.experts.as_ref().map_or(0, |experts| {
+            let [count, inner] = [experts.num_experts, experts.moe_intermediate_size].map(|size| size as u128);
+            count * hidden * (1 + 3 * inner)
+        });
+        let layer = |layer: &LayerConfig| attention + if layer.routed { routed } else { 3 * hidden * inner };
         let heads = if self.tie_word_embeddings { 1 } else { 2 };
-        layer * self.layers.len() as u128 + heads * vocabulary * hidden
+        self.layers.iter().map(layer).sum::<u128>() + heads * vocabulary * hidden
     }
 }

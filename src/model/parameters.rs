@@ -32,16 +32,25 @@ pub(crate) fn list(config: &ModelConfig) -> Vec<Parameter> {
     let mut parameters = Vec::new();
     let mut add = |name: String, shape: &[usize], transposed: bool| parameters.push(Parameter { name, shape: shape.to_vec(), transposed });
     add("model.embed_tokens.weight".to_string(), &[config.vocab_size, hidden], false);
-    for layer in 0..config.layers.len() {
-        let projections = [
-            ("self_attn.q_proj", [queries, hidden], config.qkv_bias),
-            ("self_attn.k_proj", [keys, hidden], config.qkv_bias),
-            ("self_attn.v_proj", [keys, hidden], config.qkv_bias),
-            ("self_attn.o_proj", [hidden, queries], config.o_bias),
-            ("mlp.gate_proj", [inner, hidden], config.mlp_bias),
-            ("mlp.up_proj", [inner, hidden], config.mlp_bias),
-            ("mlp.down_proj", [hidden, inner], config.mlp_bias),
+    for (layer, layer_config) in config.layers.iter().enumerate() {
+        let routed = config.experts.as_ref().filter(|_| layer_config.routed);
+        let mut projections = vec![
+            ("self_attn.q_proj".to_string(), [queries, hidden], config.qkv_bias),
+            ("self_attn.k_proj".to_string(), [keys, hidden], config.qkv_bias),
+            ("self_attn.v_proj".to_string(), [keys, hidden], config.qkv_bias),
+            ("self_attn.o_proj".to_string(), [hidden, queries], config.o_bias),
         ];
+        let mut add_mlp = |mlp: &str, inner: usize| {
+            projections.push((format!("{mlp}.gate_proj"), [inner, hidden], config.mlp_bias));
+            projections.push((format!("{mlp}.up_proj"), [inner, hidden], config.mlp_bias));
+            projections.push((format!("{mlp}.down_proj"), [hidden, inner], config.mlp_bias));
+        };
+        match routed {
+            Some(experts) => {
+                (0..experts.num_experts).for_each(|expert| add_mlp(&format!("mlp.experts.{expert}"), experts.moe_intermediate_size));
+            }
+            None => add_mlp("mlp", inner),
+        }
         for (at, (name, shape, bias)) in projections.into_iter().enumerate() {
             add(format!("model.layers.{layer}.{name}.weight"), &shape, true);
             if bias {
@@ -52,6 +61,12 @@ pub(crate) fn list(config: &ModelConfig) -> Vec<Parameter> {
                 add(format!("model.layers.{layer}.self_attn.q_norm.weight"), &[config.head_dim], false);
                 add(format!("model.layers.{layer}.self_attn.k_norm.weight"), &[config.head_dim], false);
             }
+            // The router stands in front of its experts.
+            if at == 3
+                && let Some(experts) = routed
+            {
+                add(format!("model.layers.{layer}.mlp.gate.weight"), &[experts.num_experts, hidden], false);
+            }
         }
         add(format!("model.layers.{layer}.input_layernorm.weight"), &[hidden], false);
         add(format!("model.layers.{layer}.post_attention_layernorm.weight"), &[hidden], false);
@@ -61,6 +76,9 @@ pub(crate) fn list(config: &ModelConfig) -> Vec<Parameter> {
         Head::CausalLm if config.tie_word_embeddings => {}
         Head::CausalLm => add("lm_head.weight".to_string(), &[config.vocab_size, hidden], true),
         Head::Reward => add("score.weight".to_string(), &[1, hidden], true),
+    }
+    if let Some(experts) = &config.experts {
+        parameters.iter_mut().for_each(|parameter| parameter.name = experts.names.stored(&parameter.name));
     }
     parameters
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::experts::{ExpertsConfig, FusedExperts};
 use super::parameters::Parameter;
 use super::{Dtype, ModelError, files};
 
@@ -169,12 +170,60 @@ impl Weights {
             }
             let stored =
                 entry.locate(path, 8 + header_bytes, file_bytes).map_err(|problem| invalid(format!("tensor {name}: {problem}")))?;
-            if let Some(other) = self.tensors.get(&name) {
-                return Err(invalid(format!("tensor {name} is in {} too", other.file.display())));
-            }
-            self.tensors.insert(name, stored);
+            self.insert(name, stored)?;
         }
         lie_end_to_end(spans, file_bytes - 8 - header_bytes).map_err(invalid)
+    }
+
+    /// Gives the tensors of routed experts one form: those of a layer may be one tensor, and have
+    /// transformers 5's own names then.
+    ///
+    /// # Errors
+    /// When such a tensor has another shape than `config` (a file's name) asks for, or a parameter
+    /// is there twice.
+    pub(super) fn name_experts(&mut self, experts: &ExpertsConfig, hidden_size: usize, config: &str) -> Result<(), ModelError> {
+        for (name, stored) in std::mem::take(&mut self.tensors) {
+            match experts.fused(&name, hidden_size) {
+                Some(fused) => self.divide(&name, &stored, &fused, experts, config)?,
+                None => self.insert(experts.names.stored(&name), stored)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a tensor of all experts apart.
+    fn divide(
+        &mut self,
+        name: &str,
+        all: &Stored,
+        fused: &FusedExperts<'_>,
+        experts: &ExpertsConfig,
+        config: &str,
+    ) -> Result<(), ModelError> {
+        let expected = fused.shape(experts);
+        if all.shape != expected {
+            let problem = format!("{name} has shape {:?}, {config} asks for {expected:?}", all.shape);
+            return Err(ModelError::invalid(&all.file, problem));
+        }
+        let mut start = all.start;
+        for expert in 0..experts.num_experts {
+            for (projection, shape) in &fused.projections {
+                // A part of what is in the file.
+                let bytes = all.dtype.width() * shape[0] * shape[1];
+                let part = Stored { file: all.file.clone(), dtype: all.dtype, shape: shape.to_vec(), start, bytes };
+                self.insert(experts.names.stored(&format!("{}.{expert}.{projection}.weight", fused.experts)), part)?;
+                start += bytes as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, name: String, stored: Stored) -> Result<(), ModelError> {
+        if let Some(other) = self.tensors.get(&name) {
+            return Err(ModelError::invalid(&stored.file, format!("tensor {name} is in {} too", other.file.display())));
+        }
+        self.tensors.insert(name, stored);
+        Ok(())
     }
 
     /// Checks the tensors against exactly these `parameters` of `config` (a file's name). Unused
@@ -193,8 +242,8 @@ impl Weights {
                 Some(_) => {}
             }
         }
-        let expected = |name: &str| parameters.iter().any(|parameter| parameter.name == name);
-        let unexpected = self.tensors.keys().filter(|name| !expected(name) && *name != LM_HEAD);
+        let expected: BTreeSet<&str> = parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+        let unexpected = self.tensors.keys().filter(|name| !expected.contains(name.as_str()) && *name != LM_HEAD);
         problems.extend(unexpected.map(|name| format!("{name} is not part of the model that {config} describes")));
         if problems.is_empty() {
             return Ok(());

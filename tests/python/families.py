@@ -112,8 +112,8 @@ def make(name, family, settings, dtype, ways, seed):
 
 
 def main():
-    shutil.rmtree(FOLDER, ignore_errors=True)
     for seed, (name, (family, settings, dtype, ways)) in enumerate(MODELS.items()):
+        shutil.rmtree(FOLDER / name, ignore_errors=True)
         make(name, family, settings, dtype, ways, seed)
 
 

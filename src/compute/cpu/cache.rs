@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::kernels::{self, BLOCK, Segment};
+use super::mlp::MlpScratch;
 
 /// Numbers that are worth being copied on another thread.
 const WORTH_A_THREAD: usize = 1 << 11;
@@ -44,8 +45,7 @@ pub(super) struct Scratch {
     pub(super) normed: Vec<f32>,
     pub(super) qkv: Vec<f32>,
     pub(super) attended: Vec<f32>,
-    pub(super) gate_up: Vec<f32>,
-    pub(super) activated: Vec<f32>,
+    pub(super) mlp: MlpScratch,
 }
 
 impl CpuCache {

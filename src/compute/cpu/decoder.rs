@@ -10,10 +10,11 @@ use std::ops::Range;
 
 use super::cache::{CpuCache, Scratch};
 use super::kernels::{self, Left, Packed};
+use super::mlp::{CpuMlp, CpuProjection};
+use super::routed::CpuRoutedMlp;
 use crate::compute::reference::parameters::host_values;
-use crate::compute::reference::projection::FusedProjection;
 use crate::compute::reference::transformer::AttentionShape;
-use crate::compute::{CausalLm, Decoder, Layer, Projection, RewardModel, Span};
+use crate::compute::{CausalLm, Decoder, Layer, RewardModel, Span};
 use crate::model::ModelError;
 
 /// Multiply-adds of attention for one thread, at least.
@@ -46,16 +47,14 @@ struct CpuLayer {
     key_norm: Option<CpuNorm>,
     output: CpuProjection,
     mlp_norm: CpuNorm,
-    /// Gates, then ups.
-    gate_up: CpuProjection,
-    down: CpuProjection,
+    feed_forward: FeedForward,
     shape: AttentionShape,
 }
 
 #[derive(Debug)]
-struct CpuProjection {
-    weight: Packed,
-    bias: Option<Vec<f32>>,
+enum FeedForward {
+    Dense(CpuMlp),
+    Routed(CpuRoutedMlp),
 }
 
 #[derive(Debug)]
@@ -103,8 +102,7 @@ impl CpuDecoder {
                 key_norm: attention.k_norm.as_ref().map(CpuNorm::new).transpose()?,
                 output: CpuProjection::fused(&[&attention.o_proj])?,
                 mlp_norm: CpuNorm::new(&layer.post_attention_layernorm)?,
-                gate_up: CpuProjection::fused(&[&layer.mlp.gate_proj, &layer.mlp.up_proj])?,
-                down: CpuProjection::fused(&[&layer.mlp.down_proj])?,
+                feed_forward: FeedForward::new(&layer)?,
                 shape: AttentionShape::from_attention(attention),
             })
         };
@@ -231,7 +229,7 @@ impl CpuLayer {
     /// - x: `[tokens, hidden_size]`, changed in place
     fn forward(&self, index: usize, x: &mut [f32], pass: &Pass, cache: &mut CpuCache, scratch: &mut Scratch) {
         let shape = self.shape;
-        let Scratch { normed, qkv, attended, gate_up, activated } = scratch;
+        let Scratch { normed, qkv, attended, mlp } = scratch;
         self.input_norm.apply(x, normed);
         self.qkv.apply(normed, qkv);
         self.place(qkv, &pass.angles);
@@ -239,11 +237,10 @@ impl CpuLayer {
         self.attend(index, &pass.places, qkv, cache, attended);
         self.output.add(attended, x);
         self.mlp_norm.apply(x, normed);
-        self.gate_up.apply(normed, gate_up);
-        let width = self.down.weight.rows();
-        activated.resize(pass.places.len() * width, 0.0);
-        kernels::swiglu(gate_up, width, activated);
-        self.down.add(activated, x);
+        match &self.feed_forward {
+            FeedForward::Dense(dense) => dense.add(normed, x, mlp),
+            FeedForward::Routed(routed) => routed.add(normed, x, mlp),
+        }
     }
 
     /// Norms queries and keys where the family does, rotates them by their positions, and divides
@@ -296,33 +293,13 @@ impl CpuLayer {
     }
 }
 
-impl CpuProjection {
-    /// Projections of one input beside each other, adapters merged in.
-    fn fused(projections: &[&Projection]) -> Result<Self, ModelError> {
-        let FusedProjection { rows, parts, bias } = FusedProjection::new(projections)?;
-        let parts: Vec<(&[f32], usize)> = parts.iter().map(|(values, columns)| (values.as_slice(), *columns)).collect();
-        Ok(Self { weight: Packed::of_rows(rows, &parts).narrowed(), bias })
-    }
-
-    /// `out = x · weight + bias`.
-    fn apply(&self, x: &[f32], out: &mut Vec<f32>) {
-        let width = self.weight.columns();
-        out.resize(x.len() / self.weight.rows().max(1) * width, 0.0);
-        match &self.bias {
-            Some(bias) => {
-                out.chunks_exact_mut(width.max(1)).for_each(|row| row.copy_from_slice(bias));
-                kernels::add_product(Left::Rows(x), &self.weight, out);
-            }
-            None => kernels::product(Left::Rows(x), &self.weight, out),
+impl FeedForward {
+    fn new(layer: &Layer) -> Result<Self, ModelError> {
+        match (&layer.mlp, &layer.routed) {
+            (Some(mlp), _) => Ok(Self::Dense(CpuMlp::new(mlp)?)),
+            (None, Some(routed)) => Ok(Self::Routed(CpuRoutedMlp::new(routed)?)),
+            (None, None) => Err(ModelError::Device("compute::cpu::decoder: a layer without MLP and experts".to_string())),
         }
-    }
-
-    /// `out += x · weight + bias`.
-    fn add(&self, x: &[f32], out: &mut [f32]) {
-        if let Some(bias) = &self.bias {
-            out.chunks_exact_mut(bias.len().max(1)).for_each(|row| row.iter_mut().zip(bias).for_each(|(to, from)| *to += from));
-        }
-        kernels::add_product(Left::Rows(x), &self.weight, out);
     }
 }
 

@@ -4,6 +4,9 @@ mod backend;
 mod cache;
 mod decoder;
 pub mod kernels;
+mod mlp;
+mod routed;
+mod routes;
 mod training;
 
 pub use backend::CpuBackend;

@@ -22,17 +22,22 @@ impl CausalLm {
     /// parameters.
     fn projections_mut(&mut self) -> impl Iterator<Item = (String, &mut Projection)> {
         self.model.layers.iter_mut().enumerate().flat_map(|(index, layer)| {
-            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
-            [
+            let attention = &mut layer.self_attn;
+            let of_attention = [
                 ("self_attn.q_proj", &mut attention.q_proj),
                 ("self_attn.k_proj", &mut attention.k_proj),
                 ("self_attn.v_proj", &mut attention.v_proj),
                 ("self_attn.o_proj", &mut attention.o_proj),
-                ("mlp.gate_proj", &mut mlp.gate_proj),
-                ("mlp.up_proj", &mut mlp.up_proj),
-                ("mlp.down_proj", &mut mlp.down_proj),
-            ]
-            .map(|(name, projection)| (format!("model.layers.{index}.{name}"), projection))
+            ];
+            let mlp = layer.mlp.iter_mut().map(|mlp| ("mlp".to_string(), mlp));
+            let experts = layer.routed.iter_mut().flat_map(|routed| routed.experts.iter_mut().enumerate());
+            let mlps = mlp.chain(experts.map(|(expert, mlp)| (format!("mlp.experts.{expert}"), mlp)));
+            let of_mlps = mlps.flat_map(|(name, mlp)| {
+                [("gate_proj", &mut mlp.gate_proj), ("up_proj", &mut mlp.up_proj), ("down_proj", &mut mlp.down_proj)]
+                    .map(|(field, projection)| (format!("{name}.{field}"), projection))
+            });
+            let all = of_attention.map(|(name, projection)| (name.to_string(), projection)).into_iter().chain(of_mlps);
+            all.map(move |(name, projection)| (format!("model.layers.{index}.{name}"), projection))
         })
     }
 
@@ -55,18 +60,22 @@ impl Checkpoint {
     /// base is there once, and is the model without its adapter.
     ///
     /// # Errors
-    /// When this checkpoint's own adapter is another one than `config` says, or a file cannot be
-    /// read any more.
+    /// When this checkpoint's own adapter is another one than `config` says, PEFT has no such
+    /// adapter on experts, or a file cannot be read any more.
     pub fn load_adapted(&self, device: &Device, config: &AdapterConfig, seed: u64) -> Result<CausalLm, ModelError> {
         if let Some(own) = self.adapter.as_ref().filter(|own| !self.same_adapter(&own.config, config)) {
             let problem = format!("the adapter is {:?}, expected {config:?}", own.config);
             return Err(ModelError::invalid(&own.folder, problem));
         }
+        let checked = self.check_adapted_experts(config);
+        checked.map_err(|problem| ModelError::invalid(&self.folder, format!("adapter: {problem}")))?;
         let unfilled = CausalLm::unfilled(&self.config, device);
-        let mut model = parameters::fill(unfilled, device, &mut |parameter| self.base_parameter(&parameter.name))?.no_grad();
+        let model = parameters::fill(unfilled, device, &mut |parameter| self.base_parameter(&self.stored_name(&parameter.name)))?;
+        let mut model = model.no_grad();
         let mut generator = generator(seed);
         let mut id = self.parameters.len() as u64 + 1;
-        for (name, projection) in model.projections_mut().filter(|(name, _)| config.adapts(name)) {
+        let stored = model.projections_mut().map(|(name, projection)| (self.stored_name(&name), projection));
+        for (name, projection) in stored.filter(|(name, _)| config.adapts(name)) {
             let [from, to] = projection.weight.val().dims();
             let factors = match &self.adapter {
                 Some(own) => own.factors(&name, from, to)?,
@@ -88,7 +97,8 @@ impl Checkpoint {
         self.write_companions(folder)?;
         config.write(folder, None)?;
         let mut model = model.clone();
-        let adapters: HashMap<String, &mut Projection> = model.projections_mut().collect();
+        let stored = model.projections_mut().map(|(name, projection)| (self.stored_name(&name), projection));
+        let adapters: HashMap<String, &mut Projection> = stored.collect();
         weights_writer::write_file(&folder.join(adapter::WEIGHTS), &config.parameters(&self.parameters), Dtype::F32, |sink| {
             for name in self.parameters.iter().filter_map(|parameter| config.adapted(parameter)) {
                 let adapter = adapters.get(name).and_then(|projection| projection.adapter.as_ref());

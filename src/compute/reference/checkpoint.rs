@@ -12,6 +12,7 @@ use super::parameters;
 use super::reward_model::RewardModel;
 use super::transformer::CausalLm;
 use crate::model::initialization::{generator, normal};
+use crate::model::parameters::Parameter;
 use crate::model::{Checkpoint, Dtype, Head, ModelError, weights_writer};
 
 impl Checkpoint {
@@ -22,7 +23,9 @@ impl Checkpoint {
     /// When this is a reward model, was opened blank, or a file cannot be read any more.
     pub fn load(&self, device: &Device) -> Result<CausalLm, ModelError> {
         self.expect(Head::CausalLm)?;
-        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
+        parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| {
+            self.parameter(&self.stored_name(&parameter.name))
+        })
     }
 
     /// Reads a reward model's weights, as [`Checkpoint::load`] does a language model's.
@@ -31,7 +34,8 @@ impl Checkpoint {
     /// When this is a language model, was opened blank, or a file cannot be read any more.
     pub fn load_reward_model(&self, device: &Device) -> Result<RewardModel, ModelError> {
         self.expect(Head::Reward)?;
-        parameters::fill(RewardModel::unfilled(&self.config, device), device, &mut |parameter| self.parameter(&parameter.name))
+        let unfilled = RewardModel::unfilled(&self.config, device);
+        parameters::fill(unfilled, device, &mut |parameter| self.parameter(&self.stored_name(&parameter.name)))
     }
 
     /// A language model with fresh weights: norms are 1, biases 0, all else normal with mean 0 and
@@ -72,7 +76,8 @@ impl Checkpoint {
     }
 
     fn write_model(&self, folder: &Path, model: &impl Module) -> Result<(), ModelError> {
-        if parameters::list(model) != self.parameters {
+        let stored = |parameter: Parameter| Parameter { name: self.stored_name(&parameter.name), ..parameter };
+        if !parameters::list(model).into_iter().map(stored).eq(self.parameters.iter().cloned()) {
             return Err(ModelError::invalid(&self.folder, "the model to be saved has other parameters than config.json describes"));
         }
         fs::create_dir_all(folder).map_err(|source| ModelError::Write { path: folder.to_path_buf(), source })?;

@@ -13,8 +13,13 @@ struct Path(Vec<(String, bool)>);
 
 impl Path {
     fn enter(&mut self, name: &str, container: &str) {
-        // A norm's weight is called gamma by burn.
-        let name = if name == "gamma" { "weight" } else { name };
+        let name = match name {
+            // A norm's weight is called gamma by burn.
+            "gamma" => "weight",
+            // Routed experts stand in place of an MLP, under its name.
+            "routed" => "mlp",
+            name => name,
+        };
         self.0.push((name.to_string(), container == "Struct:Projection"));
     }
 

@@ -3,21 +3,23 @@
 //!
 //! Pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and SwiGLU (Touvron et
 //! al. 2023, arXiv 2302.13971; Ainslie et al. 2023, arXiv 2305.13245), and what families add to it:
-//! biases, windows (Jiang et al. 2023, arXiv 2310.06825), norms of queries and keys. Runs plain or
-//! with autodiff, with or without a cache; knows nothing of families, losses, sampling or other
-//! ways to compute it.
+//! biases, windows (Jiang et al. 2023, arXiv 2310.06825), norms of queries and keys, and routed
+//! experts. Runs plain or with autodiff, with or without a cache; knows nothing of families,
+//! losses, sampling or other ways to compute it.
 
 use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig};
-use burn::tensor::activation::{silu, softmax};
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::kv_cache::{KvCache, LayerCache};
+use super::mlp::Mlp;
 use super::placement::Placement;
 use super::projection::Projection;
 use super::rotation::Rotation;
+use super::routed::RoutedMlp;
 use crate::model::{LayerConfig, ModelConfig};
 
 /// A causal language model.
@@ -49,8 +51,10 @@ pub struct Decoder {
 pub struct Layer {
     /// Mixes positions.
     pub self_attn: Attention,
-    /// Works on each position alone.
-    pub mlp: Mlp,
+    /// Works on each position alone; `None` in a layer with routed experts.
+    pub mlp: Option<Mlp>,
+    /// In place of the MLP, in some families.
+    pub routed: Option<RoutedMlp>,
     /// Before the attention.
     pub input_layernorm: RmsNorm,
     /// Before the MLP.
@@ -76,17 +80,6 @@ pub struct Attention {
     head_dim: usize,
     rotary: bool,
     sliding_window: Option<usize>,
-}
-
-/// SwiGLU: `down(silu(gate(x)) * up(x))`.
-#[derive(Module, Debug)]
-pub struct Mlp {
-    /// `hidden_size` to `intermediate_size`.
-    pub gate_proj: Projection,
-    /// `hidden_size` to `intermediate_size`.
-    pub up_proj: Projection,
-    /// `intermediate_size` to `hidden_size`.
-    pub down_proj: Projection,
 }
 
 impl CausalLm {
@@ -162,11 +155,8 @@ impl Decoder {
                 rotary: layer.rotary,
                 sliding_window: layer.sliding_window,
             },
-            mlp: Mlp {
-                gate_proj: linear(config.hidden_size, config.intermediate_size, config.mlp_bias),
-                up_proj: linear(config.hidden_size, config.intermediate_size, config.mlp_bias),
-                down_proj: linear(config.intermediate_size, config.hidden_size, config.mlp_bias),
-            },
+            mlp: (!layer.routed).then(|| Mlp::unfilled(config.hidden_size, config.intermediate_size, config.mlp_bias, device)),
+            routed: config.experts.as_ref().filter(|_| layer.routed).map(|experts| RoutedMlp::unfilled(config, experts, device)),
             input_layernorm: norm(),
             post_attention_layernorm: norm(),
         };
@@ -214,8 +204,13 @@ impl Layer {
     fn forward(&self, x: Tensor<3>, rotation: &Rotation, bias: Option<&Tensor<5>>, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), rotation, bias, cache);
         let x = x + attended;
-        let transformed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
-        x + transformed
+        let normed = self.post_attention_layernorm.forward(x.clone());
+        match (&self.mlp, &self.routed) {
+            (Some(mlp), _) => x + mlp.forward(normed),
+            (None, Some(routed)) => x + routed.forward(normed),
+            // No layer is without both.
+            (None, None) => x,
+        }
     }
 }
 
@@ -316,14 +311,5 @@ impl AttentionShape {
 
     pub(crate) fn qkv_width(self) -> usize {
         self.query_width() + 2 * self.key_width()
-    }
-}
-
-impl Mlp {
-    /// # Shapes
-    /// - x, output: `[rows, length, hidden_size]`
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
     }
 }

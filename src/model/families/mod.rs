@@ -7,8 +7,10 @@
 
 mod llama;
 mod mistral;
+mod mixtral;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod settings;
 mod smollm3;
 
@@ -26,11 +28,13 @@ struct Family {
     read: fn(&Settings) -> Result<ModelConfig, String>,
 }
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 7] = [
     Family { name: "Llama", model_type: "llama", read: llama::read },
     Family { name: "Mistral", model_type: "mistral", read: mistral::read },
+    Family { name: "Mixtral", model_type: "mixtral", read: mixtral::read },
     Family { name: "Qwen2", model_type: "qwen2", read: qwen2::read },
     Family { name: "Qwen3", model_type: "qwen3", read: qwen3::read },
+    Family { name: "Qwen3Moe", model_type: "qwen3_moe", read: qwen3_moe::read },
     Family { name: "SmolLM3", model_type: "smollm3", read: smollm3::read },
 ];
 
@@ -76,6 +80,9 @@ fn find(config: &Value) -> Result<(&'static Family, Head), String> {
         FAMILIES.iter().find(|family| architectures.contains(&family.architecture(head).as_str())).map(|family| (family, head))
     };
     let Some((family, head)) = named(Head::CausalLm).or_else(|| named(Head::Reward)) else {
+        if let Some(missing) = gpt_oss(&architectures, model_type) {
+            return Err(missing);
+        }
         let found = match (architectures.is_empty(), model_type) {
             (false, _) => architectures.join(", "),
             (true, Some(model_type)) => format!("none (model_type is {model_type})"),
@@ -91,4 +98,14 @@ fn find(config: &Value) -> Result<(&'static Family, Head), String> {
         }
         _ => Ok((family, head)),
     }
+}
+
+/// What gpt-oss has and no supported family: a known name deserves a reason.
+fn gpt_oss(architectures: &[&str], model_type: Option<&str>) -> Option<String> {
+    let is_gpt_oss = model_type == Some("gpt_oss") || architectures.iter().any(|name| name.starts_with("GptOss"));
+    is_gpt_oss.then(|| {
+        "gpt-oss is not supported: attention sinks, mxfp4 weights, and experts with biases and a clamped activation are missing here; \
+         use a model of another family with routed experts (Mixtral, Qwen3-MoE)"
+            .to_string()
+    })
 }

@@ -42,7 +42,7 @@ impl<'a> Settings<'a> {
         Ok(self.get(name)?.unwrap_or(false))
     }
 
-    fn size(&self, name: &str, default: Option<usize>) -> Result<usize, String> {
+    pub(super) fn size(&self, name: &str, default: Option<usize>) -> Result<usize, String> {
         self.size_up_to(LARGEST_DIMENSION, name, default)
     }
 
@@ -65,12 +65,13 @@ impl<'a> Settings<'a> {
             None => num_attention_heads,
         };
         let max_position_embeddings = self.size("max_position_embeddings", Some(defaults.max_position_embeddings))?;
-        let layer = LayerConfig { rotary: true, sliding_window: None };
+        let layer = LayerConfig { rotary: true, sliding_window: None, routed: false };
         Ok(ModelConfig {
             head: Head::CausalLm,
             vocab_size: self.size("vocab_size", None)?,
             hidden_size,
             intermediate_size: self.size("intermediate_size", None)?,
+            experts: None,
             layers: vec![layer; self.size_up_to(MOST_LAYERS, "num_hidden_layers", None)?],
             num_attention_heads,
             num_key_value_heads,
@@ -103,6 +104,19 @@ impl<'a> Settings<'a> {
                 Err("quantization_config: quantized weights are not supported; use the model's f32, bf16 or f16 weights".to_string())
             }
             None => Ok(()),
+        }
+    }
+
+    /// How many experts a routed layer has: `num_local_experts` as transformers 5 writes it for all
+    /// families, or `num_experts` as earlier ones do for some.
+    pub(super) fn experts(&self, default: usize) -> Result<usize, String> {
+        let [new, old] = ["num_local_experts", "num_experts"].map(|name| self.get::<usize>(name));
+        match (new?, old?) {
+            (Some(new), Some(old)) if new != old => {
+                Err(format!("num_local_experts is {new}, but num_experts says {old}; expected one value"))
+            }
+            (None, Some(_)) => self.size("num_experts", None),
+            _ => self.size("num_local_experts", Some(default)),
         }
     }
 

@@ -74,7 +74,8 @@ pub(in crate::operators) fn folder(run: &Run, graph: &Graph, input: Input) -> Re
 /// where it has one.
 ///
 /// # Errors
-/// A target missing in the model, or an adapter of another rank, alpha or other targets.
+/// A target missing in the model, one that PEFT has not, or an adapter of another rank, alpha or
+/// other targets.
 pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), OperatorError> {
     let (Some(lora), Some(from)) = (task.operator.lora(), task.input(Slot::From)) else { return Ok(()) };
     let Some(architecture) = architecture(graph, from)? else { return Ok(()) };
@@ -88,6 +89,7 @@ pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), Oper
             missing.name()
         )));
     }
+    architecture.check_adapted_experts(&config(lora, &architecture)).map_err(|problem| OperatorError::Input(format!("lora: {problem}")))?;
     // The name of the first model and its adapter, if it has one.
     let earlier = match graph.task(from) {
         Some(earlier) => earlier.operator.lora().map(|lora| (earlier.label(), config(lora, &architecture))),

@@ -38,6 +38,16 @@ pub struct Examples<'a> {
     pub micro_batch: usize,
 }
 
+/// Says that a loss of Hugging Face's trainers is not added here.
+fn warn_of_auxiliary_loss(context: &Context, checkpoint: &Checkpoint) {
+    let Some(experts) = checkpoint.config.experts.as_ref().filter(|experts| experts.router_aux_loss_coef != 0.0) else { return };
+    let problem = format!(
+        "the loss for balanced experts is not added (router_aux_loss_coef is {} in config.json): it would depend on the micro-batches",
+        experts.router_aux_loss_coef
+    );
+    context.progress.warned(&context.task.label(), &problem);
+}
+
 /// One training, ready to run.
 pub struct TrainingJob<'a> {
     context: &'a Context<'a>,
@@ -64,6 +74,7 @@ impl<'a> TrainingJob<'a> {
             Err(error) if context.task.iteration.is_some() => context.progress.warned(&context.task.label(), &error.to_string()),
             checked => checked?,
         }
+        warn_of_auxiliary_loss(context, checkpoint);
         let resources = &context.task.resources;
         let settings = Settings {
             rule: optimizer_config(&hyperparameters.optimizer),

@@ -101,7 +101,7 @@ fn autodiff_reaches_every_parameter() {
         for weight in [
             model.model.embed_tokens.weight.val(),
             model.model.layers[1].self_attn.k_proj.weight.val(),
-            model.model.layers[0].mlp.down_proj.weight.val(),
+            model.model.layers[0].mlp.as_ref().unwrap().down_proj.weight.val(),
         ] {
             let gradient = weight.grad(&gradients).expect("a gradient");
             assert!(values(gradient.abs().max()) > vec![0.0]);
@@ -169,7 +169,7 @@ fn stories_survive_saving_bit_for_bit() {
 fn initial_weights_depend_on_the_seed_alone() {
     let (_folder, checkpoint) = blank(true);
     let device = device();
-    let weights = |seed| values(checkpoint.init(&device, seed).model.layers[1].mlp.up_proj.weight.val());
+    let weights = |seed| values(checkpoint.init(&device, seed).model.layers[1].mlp.as_ref().unwrap().up_proj.weight.val());
     assert_eq!(weights(1), weights(1));
     assert_ne!(weights(1), weights(2));
     let (count, mean) = (weights(1).len() as f32, weights(1).iter().sum::<f32>() / weights(1).len() as f32);

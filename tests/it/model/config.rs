@@ -69,7 +69,7 @@ fn windows_are_in_the_layers_that_transformers_puts_them_in() {
             "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]});
         assert_eq!(windows(&read(family, named)), [Some(5), None, None, Some(5)], "{family}");
     }
-    let layer = |rotary, sliding_window| LayerConfig { rotary, sliding_window };
+    let layer = |rotary, sliding_window| LayerConfig { rotary, sliding_window, routed: false };
     let smol = read("SmolLM3", json!({"use_sliding_window": true, "sliding_window": 7}));
     assert_eq!(smol.layers, [layer(true, None), layer(true, None), layer(true, None), layer(false, Some(7))]);
     let smol = read("SmolLM3", json!({"no_rope_layer_interval": 2, "sliding_window": 7}));
@@ -108,7 +108,7 @@ fn a_wrong_config_is_refused_with_its_reason() {
         (
             "Gemma",
             json!({}),
-            "architectures is GemmaForCausalLM; supported: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, SmolLM3ForCausalLM, and",
+            "architectures is GemmaForCausalLM; supported: LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, SmolLM3ForCausalLM, and",
         ),
         ("Llama", json!({"architectures": null, "model_type": "gpt2"}), "architectures is none (model_type is gpt2); supported: Llama"),
         ("Llama", json!({"architectures": []}), "architectures is none; supported: Llama"),

@@ -157,8 +157,9 @@ fn every_weight_of_every_family_gets_a_gradient() {
             let norms = [attention.q_norm.as_ref(), attention.k_norm.as_ref()].into_iter().flatten().map(|norm| norm.gamma.val());
             // A bias of keys adds the same to all scores of a query, so its gradient is 0 but for
             // rounding.
-            let projections = [&attention.q_proj, &attention.v_proj, &attention.o_proj, &layer.mlp.gate_proj, &layer.mlp.down_proj];
-            let biases = projections.into_iter().filter_map(|projection| projection.bias.as_ref().map(|bias| bias.val()));
+            let mlp = layer.mlp.iter().flat_map(|mlp| [&mlp.gate_proj, &mlp.down_proj]);
+            let projections = [&attention.q_proj, &attention.v_proj, &attention.o_proj].into_iter().chain(mlp);
+            let biases = projections.filter_map(|projection| projection.bias.as_ref().map(|bias| bias.val()));
             for (number, weight) in norms.chain(biases).enumerate() {
                 assert!(reached(weight), "{}: layer {at}, vector {number}", golden.name);
             }

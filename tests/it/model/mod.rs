@@ -6,6 +6,7 @@ mod config;
 mod conversations;
 mod cpu_decoder;
 mod endings;
+mod experts;
 mod export;
 mod families;
 mod reward_head;

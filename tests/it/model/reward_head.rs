@@ -56,7 +56,7 @@ fn rewards_are_differentiable_in_every_weight_they_use() {
             model.score.weight.val(),
             model.model.embed_tokens.weight.val(),
             model.model.layers[0].self_attn.q_proj.weight.val(),
-            model.model.layers[1].mlp.down_proj.weight.val(),
+            model.model.layers[1].mlp.as_ref().unwrap().down_proj.weight.val(),
         ] {
             assert!(values(weight.grad(&gradients).expect("a gradient").abs().max()) > vec![0.0]);
         }
@@ -79,7 +79,7 @@ fn a_policy_starts_a_reward_model_with_its_weights_and_a_seeded_score() {
         );
 
         let (model, language_model) = (checkpoint.load_reward_model(&device).unwrap(), policy.load(&device).unwrap());
-        let up = |decoder: &optune::compute::Decoder| values(decoder.layers[1].mlp.up_proj.weight.val());
+        let up = |decoder: &optune::compute::Decoder| values(decoder.layers[1].mlp.as_ref().unwrap().up_proj.weight.val());
         assert_eq!(up(&model.model), up(&language_model.model));
         let score = |model: &RewardModel| values(model.score.weight.val());
         assert_eq!(score(&model), score(&started(tied, 1).1.load_reward_model(&device).unwrap()));

@@ -184,7 +184,8 @@ fn a_fresh_adapter_adds_nothing_and_comes_from_its_seed() {
     let sequence: Vec<i32> = (1..30).collect();
     assert_eq!(all_logits(&fresh(7), &sequence), all_logits(&checkpoint.load(&device()).unwrap(), &sequence));
     let first = |seed| -> Vec<f32> {
-        let mlp = &fresh(seed).model.layers[1].mlp;
+        let model = fresh(seed).model;
+        let mlp = model.layers[1].mlp.as_ref().unwrap();
         assert!(mlp.gate_proj.adapter.is_none());
         mlp.up_proj.adapter.as_ref().unwrap().lora_a.val().into_data().try_into_vec().unwrap()
     };

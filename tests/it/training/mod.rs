@@ -1,6 +1,7 @@
 //! Gradients, optimizer steps, adapters, offline DPO and reward models.
 
 mod backends;
+mod experts;
 mod gradients;
 mod lora;
 mod offline_dpo;

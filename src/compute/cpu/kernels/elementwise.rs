@@ -182,6 +182,27 @@ pub fn softmax(scores: &mut [f32]) -> (f32, f32) {
     (largest, sum_lanes(lanes))
 }
 
+/// The softmax of each row.
+///
+/// # Shapes
+/// - scores: `[rows, width]`
+pub fn softmax_rows(scores: &mut [f32], width: usize) {
+    struct Rows<'a>(&'a mut [f32], usize);
+    impl WithSimd for Rows<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            for row in self.0.chunks_exact_mut(self.1) {
+                let (_, sum) = softmax(row);
+                row.iter_mut().for_each(|number| *number /= sum);
+            }
+        }
+    }
+    if width > 0 {
+        arch().dispatch(Rows(scores, width));
+    }
+}
+
 /// The position of the largest number, the first of equals, and the number.
 ///
 /// # Errors

@@ -23,7 +23,7 @@ pub use attention::{BLOCK, Segment, attend};
 pub use backward::{
     add_column_sums, add_column_sums_of_products, collision, gate, gate_backward, logprob, logprob_backward, rms_norm_backward,
 };
-pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rotate_back, softmax, swiglu, weigh};
+pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rotate_back, softmax, softmax_rows, swiglu, weigh};
 pub use matrix::{Left, Right, add_product, add_products, product, products};
 pub use memory::{Buffer, Memory};
 pub use packed::Packed;

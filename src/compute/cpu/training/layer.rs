@@ -2,16 +2,18 @@
 //! layers.
 
 use super::attention::{self, TrainedAttention};
-use super::linear::{self, Linear, Norm};
+use super::linear::Norm;
+use super::mlp::{self, TrainedMlp};
 use super::parameter::CpuGradients;
+use super::routed::{self, TrainedRoutedMlp};
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
 use crate::compute::Layer;
-use crate::compute::cpu::kernels::{self, Buffer, Memory, PIECE};
+use crate::compute::cpu::kernels::Buffer;
 use crate::model::ModelError;
 
-/// Projections of a layer.
-const PROJECTIONS: u64 = 7;
+/// Projections of an attention.
+const ATTENTION_PROJECTIONS: u64 = 4;
 
 /// A layer's parameters.
 #[derive(Debug)]
@@ -19,9 +21,13 @@ pub(super) struct TrainedLayer {
     input_norm: Norm,
     attention: TrainedAttention,
     mlp_norm: Norm,
-    gates: Linear,
-    ups: Linear,
-    down: Linear,
+    feed_forward: FeedForward,
+}
+
+#[derive(Debug)]
+enum FeedForward {
+    Dense(TrainedMlp),
+    Routed(TrainedRoutedMlp),
 }
 
 /// The inputs of the backward pass beside the layer's input.
@@ -30,22 +36,38 @@ pub(super) struct Kept {
     attention: attention::Kept,
     /// The residual stream between attention and MLP: `[tokens, hidden_size]`.
     middle: Buffer,
-    /// `[tokens, intermediate_size]`.
-    gates: Buffer,
-    ups: Buffer,
+    mlp: KeptMlp,
+}
+
+#[derive(Debug)]
+enum KeptMlp {
+    Dense(mlp::Kept),
+    Routed(routed::Kept),
 }
 
 impl TrainedLayer {
-    pub(super) fn new(layer: &Layer, weights: &CpuWeights, index: usize) -> Result<Self, ModelError> {
+    /// How many projections a layer has.
+    pub(super) fn projections(layer: &Layer) -> u64 {
+        let experts = layer.routed.as_ref().map_or(0, |routed| routed.experts.len());
+        ATTENTION_PROJECTIONS + mlp::PROJECTIONS * (experts + usize::from(layer.mlp.is_some())) as u64
+    }
+
+    /// `number` is the number of its first projection in the model.
+    pub(super) fn new(layer: &Layer, weights: &CpuWeights, index: usize, number: u64) -> Result<Self, ModelError> {
         let name = |field: &str| format!("model.layers.{index}.{field}");
-        let number = index as u64 * PROJECTIONS;
+        let first = number + ATTENTION_PROJECTIONS;
+        let feed_forward = match (&layer.mlp, &layer.routed) {
+            (Some(mlp), _) => FeedForward::Dense(TrainedMlp::new(mlp, weights, &name("mlp"), first)?),
+            (None, Some(routed)) => FeedForward::Routed(TrainedRoutedMlp::new(routed, weights, &name("routed"), first)?),
+            (None, None) => {
+                return Err(ModelError::Device(format!("compute::cpu::training::layer: layer {index} without MLP and experts")));
+            }
+        };
         Ok(Self {
             input_norm: Norm::new(&layer.input_layernorm, weights, &name("input_layernorm"))?,
             attention: TrainedAttention::new(&layer.self_attn, weights, &name("self_attn"), number)?,
             mlp_norm: Norm::new(&layer.post_attention_layernorm, weights, &name("post_attention_layernorm"))?,
-            gates: Linear::new(&layer.mlp.gate_proj, weights, &name("mlp.gate_proj"), number + 4)?,
-            ups: Linear::new(&layer.mlp.up_proj, weights, &name("mlp.up_proj"), number + 5)?,
-            down: Linear::new(&layer.mlp.down_proj, weights, &name("mlp.down_proj"), number + 6)?,
+            feed_forward,
         })
     }
 
@@ -57,11 +79,12 @@ impl TrainedLayer {
         let mut middle = tokens.memory.copied(x);
         let attention = self.attention.forward(&self.input_norm.forward(x, tokens.memory), tokens, angles, &mut middle);
         let normed = self.mlp_norm.forward(&middle, tokens.memory);
-        let [gates, ups] = linear::forward([&self.gates, &self.ups], &normed, tokens);
-        drop(normed);
         let mut out = tokens.memory.copied(&middle);
-        self.down.add(&activated(&gates, &ups, tokens.memory), tokens, &mut out);
-        (out, Kept { attention, middle, gates, ups })
+        let mlp = match &self.feed_forward {
+            FeedForward::Dense(dense) => KeptMlp::Dense(dense.add(&normed, None, tokens, &mut out)),
+            FeedForward::Routed(routed) => KeptMlp::Routed(routed.add(&normed, tokens, &mut out)),
+        };
+        (out, Kept { attention, middle, mlp })
     }
 
     /// Turns the derivatives by the output into those by the input `x`, and adds to the gradients.
@@ -69,24 +92,21 @@ impl TrainedLayer {
     /// # Shapes
     /// - x, by: `[tokens, hidden_size]`
     pub(super) fn backward(&self, kept: Kept, x: &[f32], tokens: &Tokens, angles: &[f32], by: &mut [f32], gradients: &mut CpuGradients) {
-        let Kept { attention, middle, mut gates, mut ups } = kept;
-        let by_activated = linear::backward([&self.down], &activated(&gates, &ups, tokens.memory), tokens, [by], gradients);
-        let pieces = gates.chunks_mut(PIECE).zip(ups.chunks_mut(PIECE)).zip(by_activated.chunks(PIECE));
-        kernels::each(pieces, |((gates, ups), by_activated)| kernels::gate_backward(gates, ups, by_activated));
-        drop(by_activated);
+        let Kept { attention, middle, mlp } = kept;
         let normed = self.mlp_norm.forward(&middle, tokens.memory);
-        let by_normed = linear::backward([&self.gates, &self.ups], &normed, tokens, [&gates, &ups], gradients);
+        let by_normed = match (&self.feed_forward, mlp) {
+            (FeedForward::Dense(dense), KeptMlp::Dense(kept)) => dense.backward(kept, &normed, None, tokens, by, gradients).0,
+            (FeedForward::Routed(routed), KeptMlp::Routed(kept)) => routed.backward(kept, &normed, tokens, by, gradients),
+            // A layer is given back what it kept itself.
+            _ => {
+                debug_assert!(false, "an MLP was given what experts keep, or the other way round");
+                tokens.memory.zeros(x.len())
+            }
+        };
         self.mlp_norm.backward(&middle, &by_normed, by, gradients);
 
         let normed = self.input_norm.forward(x, tokens.memory);
         let by_normed = self.attention.backward(attention, &normed, tokens, angles, by, gradients);
         self.input_norm.backward(x, &by_normed, by, gradients);
     }
-}
-
-fn activated(gates: &[f32], ups: &[f32], memory: &Memory) -> Buffer {
-    let mut out = memory.any(gates.len());
-    let pieces = gates.chunks(PIECE).zip(ups.chunks(PIECE)).zip(out.chunks_mut(PIECE));
-    kernels::each(pieces, |((gates, ups), out)| kernels::gate(gates, ups, out));
-    out
 }

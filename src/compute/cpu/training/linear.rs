@@ -63,6 +63,17 @@ impl Linear {
         self.add_adapter(x, tokens, out);
     }
 
+    /// Gives every trained parameter a gradient, of zeros if it has none yet.
+    pub(super) fn touch(&self, gradients: &mut CpuGradients) {
+        let adapter = self.adapter.iter().flat_map(|adapter| [&adapter.lora_a, &adapter.lora_b]);
+        for parameter in std::iter::once(&self.weight).chain(adapter).filter(|parameter| parameter.trained) {
+            gradients.of(parameter);
+        }
+        if let Some(bias) = self.bias.as_ref().filter(|bias| bias.trained) {
+            gradients.of(bias);
+        }
+    }
+
     /// `[in, out]`.
     fn right(&self) -> Right<'_> {
         Right::Rows(self.weight.values(), self.dims()[1])

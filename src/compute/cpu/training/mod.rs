@@ -13,7 +13,9 @@ mod attention;
 mod head;
 mod layer;
 mod linear;
+mod mlp;
 mod parameter;
+mod routed;
 mod tokens;
 mod weights;
 
@@ -94,7 +96,12 @@ impl CpuTraining {
     }
 
     fn new(decoder: &Decoder, weights: &CpuWeights, head: TrainedHead, checkpointing: bool, memory: &Memory) -> Result<Self, ModelError> {
-        let layer = |(index, layer)| TrainedLayer::new(layer, weights, index);
+        let mut number = 0;
+        let layer = |(index, layer)| {
+            let first = number;
+            number += TrainedLayer::projections(layer);
+            TrainedLayer::new(layer, weights, index, first)
+        };
         Ok(Self {
             embedding: Parameter::from_weights(weights, EMBEDDING.to_string())?,
             layers: decoder.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?,

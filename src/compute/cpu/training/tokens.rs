@@ -94,6 +94,12 @@ impl<'a> Tokens<'a> {
         Ok(Self { groups, positions, places, step, memory })
     }
 
+    /// Some of the tokens, for an expert. Nothing is dropped there: PEFT has no dropout on experts.
+    pub(super) fn chosen(&self, rows: &[usize]) -> Self {
+        let positions = rows.iter().map(|row| self.positions[*row]).collect();
+        Self { groups: &[], positions, places: Vec::new(), step: None, memory: self.memory }
+    }
+
     /// The ids, all in the vocabulary.
     pub(super) fn ids(&self) -> impl Iterator<Item = usize> {
         self.groups.iter().flat_map(PrefixGroup::spans).flatten().map(|id| *id as usize)

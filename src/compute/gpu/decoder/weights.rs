@@ -60,14 +60,16 @@ impl GpuLayer {
             }
             _ => None,
         };
+        let mlp = layer.mlp.as_ref();
+        let mlp = mlp.ok_or_else(|| ModelError::Device("routed experts are computed on the CPU only".to_string()))?;
         Ok(Self {
             input_norm: upload.norm(&layer.input_layernorm)?,
             qkv: upload.projection(&[&attention.q_proj, &attention.k_proj, &attention.v_proj])?,
             head_norms,
             output: upload.projection(&[&attention.o_proj])?,
             mlp_norm: upload.norm(&layer.post_attention_layernorm)?,
-            gate_up: upload.projection(&[&layer.mlp.gate_proj, &layer.mlp.up_proj])?,
-            down: upload.projection(&[&layer.mlp.down_proj])?,
+            gate_up: upload.projection(&[&mlp.gate_proj, &mlp.up_proj])?,
+            down: upload.projection(&[&mlp.down_proj])?,
             // No sequence is longer: positions are counted in i32.
             shape: AttentionShape { window: shape.window.min(i32::MAX as usize), ..shape },
         })

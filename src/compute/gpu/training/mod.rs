@@ -26,7 +26,7 @@ use operation::Operand;
 pub use head::ScoredTokens;
 
 /// Hidden states after the last norm, of rows without padding at their start; `None` when the model
-/// is not f32 on a GPU.
+/// is not f32 on a GPU, or has routed experts.
 ///
 /// # Shapes
 /// - tokens: `[rows, length]`
@@ -68,8 +68,9 @@ fn attended(layer: &Layer, x: Tensor<2>, rows: &Rows) -> Option<Tensor<2>> {
 /// # Shapes
 /// - x, output: `[tokens, hidden_size]`
 fn transformed(layer: &Layer, x: Tensor<2>) -> Option<Tensor<2>> {
-    let gate_up = fused([&layer.mlp.gate_proj, &layer.mlp.up_proj], &x)?;
-    fused([&layer.mlp.down_proj], &swiglu::swiglu(&gate_up)?)
+    let mlp = layer.mlp.as_ref()?;
+    let gate_up = fused([&mlp.gate_proj, &mlp.up_proj], &x)?;
+    fused([&mlp.down_proj], &swiglu::swiglu(&gate_up)?)
 }
 
 /// Projections of one input, beside each other.

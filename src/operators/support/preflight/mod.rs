@@ -124,7 +124,11 @@ impl Preflight<'_> {
         }
         if lane(self.graph, task) == Lane::Device {
             let device = device.unwrap_or_else(|| device_choice(task)).resolve()?;
-            if let Some(budget) = Budget::new(&task.resources, device == burn::tensor::Device::flex()) {
+            let on_cpu = device == burn::tensor::Device::flex();
+            if !on_cpu {
+                self.runs_on_a_gpu(task)?;
+            }
+            if let Some(budget) = Budget::new(&task.resources, on_cpu) {
                 self.fits(task, budget)?;
             }
         }

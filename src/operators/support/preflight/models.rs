@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::super::OperatorError;
 use super::super::memory_budget::{self, Budget};
+use super::super::{OperatorError, reward_tree};
 use super::Preflight;
 use crate::model::{Checkpoint, Head, ModelError, PromptContent};
 use crate::operators::score;
@@ -101,10 +101,24 @@ impl<'a> Preflight<'a> {
     /// Checks the memory for each of the task's models. A model made by a task is as large as the
     /// outside model behind it.
     pub(super) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), OperatorError> {
+        self.each_model(task, |checkpoint| memory_budget::check(budget, &task.operator, checkpoint))
+    }
+
+    /// Checks that kernels for a GPU know each of the task's models.
+    pub(super) fn runs_on_a_gpu(&mut self, task: &Task) -> Result<(), OperatorError> {
+        if let Operator::Score(_) = &task.operator {
+            reward_on_a_gpu(&reward_tree::resolve(self.graph, task)?)?;
+        }
+        self.each_model(task, on_a_gpu)
+    }
+
+    /// Hands each of the task's models to `check`, opened without weights. A model made by a task
+    /// has the shape of the outside model behind it.
+    fn each_model(&mut self, task: &Task, check: impl Fn(&Checkpoint) -> Result<(), OperatorError>) -> Result<(), OperatorError> {
         for input in [Slot::Policy, Slot::From, Slot::Reference, Slot::Initial, Slot::Model].into_iter().flat_map(|slot| task.inputs(slot))
         {
             let Some(folder) = self.base_model(input.input) else { continue };
-            memory_budget::check(budget, &task.operator, self.opened(folder)?)?;
+            check(self.opened(folder)?)?;
         }
         Ok(())
     }
@@ -118,6 +132,46 @@ impl<'a> Preflight<'a> {
                 Some(_) => return None,
                 None => model = self.graph.task(model)?.input(Slot::From)?,
             }
+        }
+    }
+}
+
+/// [`on_a_gpu`] for each model of a reward.
+fn reward_on_a_gpu(reward: &Reward) -> Result<(), OperatorError> {
+    match reward {
+        Reward::Model(path) => on_a_gpu(&Checkpoint::open_blank(path)?),
+        Reward::Sum(components) => components.iter().try_for_each(|component| reward_on_a_gpu(&component.reward)),
+        Reward::Sql(_) | Reward::Http(_) | Reward::Named(_) | Reward::Task(_) => Ok(()),
+    }
+}
+
+/// Checks for parts of a model without a kernel for GPUs.
+fn on_a_gpu(checkpoint: &Checkpoint) -> Result<(), OperatorError> {
+    match &checkpoint.config.experts {
+        None => Ok(()),
+        Some(experts) => Err(OperatorError::Input(format!(
+            "{}: has {} routed experts a layer, which run on the CPU only; expected `resources: {{ device: cpu }}`",
+            checkpoint.folder().display(),
+            experts.num_experts
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::on_a_gpu;
+    use crate::model::Checkpoint;
+
+    #[test]
+    fn routed_experts_are_refused_on_a_gpu() {
+        let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families");
+        let check = |name: &str| on_a_gpu(&Checkpoint::open_blank(&families.join(name)).unwrap());
+        check("qwen3").unwrap();
+        for (name, experts) in [("mixtral", 4), ("qwen3_moe_reward", 6)] {
+            let error = check(name).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name}: has {experts} routed experts a layer, which run on the CPU only")), "{error}");
         }
     }
 }
