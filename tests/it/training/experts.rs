@@ -1,4 +1,4 @@
-//! Training routed experts: TRL's own steps, and the same bits in any pieces.
+//! Training routed experts: TRL's own steps, the same bits in any pieces, and a run with an adapter.
 
 use std::fs;
 use std::path::Path;
@@ -10,6 +10,7 @@ use optune::training::{Decay, OptimizerConfig, Pair, Responses, Schedule, Settin
 use serde_json::Value;
 
 use crate::fixtures::models::{all_logits, device, largest_difference, numbers};
+use crate::fixtures::workspace::Workspace;
 
 fn ids(value: &Value) -> Vec<i32> {
     serde_json::from_value(value.clone()).unwrap()
@@ -67,4 +68,46 @@ fn steps_of_dpo_are_those_of_trl_in_micro_batches_of_any_size() {
         assert_eq!(whole, after(1, false), "{name}: pair by pair");
         assert_eq!(whole, after(3, true), "{name}: three pairs, layers computed again");
     }
+}
+
+/// A pipeline that trains an adapter on a model of `tests/families/`.
+fn adapting(workspace: &Workspace, model: &str, lora: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families").join(model);
+    workspace.write(
+        "pipeline.yaml",
+        &format!(
+            "optune: 1\nname: experts\ninputs:\n  prefs: {{ table: prefs.jsonl }}\n  base: {{ model: \"{}\" }}\nnodes:\n  \
+             policy: {{ train: {{ from: base, reference: base, pairs: prefs, learning_rate: 1.0e-2, schedule: constant, warmup_ratio: 0, \
+             batch_size: 3, epochs: 2, lora: {{ rank: 2{lora} }} }} }}\n",
+            folder.display()
+        ),
+    );
+}
+
+#[test]
+fn an_adapter_on_all_projections_is_trained_and_what_peft_has_not_is_refused_at_plan() {
+    let workspace = Workspace::new();
+    let row = |prompt: &str, chosen: &str, rejected: &str| {
+        format!("{{\"prompt\": \"{prompt} \", \"chosen\": \"{chosen}\", \"rejected\": \"{rejected}\"}}\n")
+    };
+    let rows = [row("w5 w9", "w20 w33 w8", "w7 w7"), row("w44 w30", "w11 w25", "w3 w50 w51"), row("w63 w18", "w29", "w10 w36 w21")];
+    workspace.write("prefs.jsonl", &rows.concat());
+    for (model, lora, said) in [
+        ("qwen3_moe_lora", ", dropout: 0.1", "policy: lora: dropout is 0.1, expected 0: PEFT has no dropout on experts"),
+        ("qwen3_moe_lora", ", targets: [gate_proj]", "mlp.experts.0.gate_proj without up_proj: PEFT has both in one tensor"),
+        ("qwen3_moe", "", "targets have model.layers.1.mlp.gate_proj beside model.layers.0.mlp.experts.0.gate_proj"),
+    ] {
+        adapting(&workspace, model, lora);
+        let error = workspace.fail(&["plan", "pipeline.yaml"], 2);
+        assert!(error.contains(said), "{model}{lora}: {error}");
+    }
+    adapting(&workspace, "qwen3_moe_lora", "");
+    let output = workspace.optune(&["run", "pipeline.yaml"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("the loss for balanced experts is not added (router_aux_loss_coef is 0.001 in config.json)"), "{said}");
+    assert_eq!(workspace.query("experts", "SELECT count(*) FROM policy_training WHERE loss < 0.69").trim(), "1");
+    let model = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families/qwen3_moe_lora")).unwrap();
+    let adapted = model.with_adapter(&workspace.path("runs/experts/models/policy")).unwrap();
+    assert_eq!(adapted.adapter().unwrap().targets.len(), 7);
 }
