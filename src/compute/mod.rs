@@ -50,6 +50,8 @@ pub use device::{DeviceChoice, backend_for, training_backend_for};
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuCache, GpuChange, GpuDecoder, GpuElement, GpuSample, GpuSampling};
 pub use gradients::{Gradient, Gradients, ParameterState};
-pub use reference::{Attention, CausalLm, Decoder, KvCache, Layer, LowRank, Mlp, Padding, Placement, Projection, RewardModel, RoutedMlp};
+pub use reference::{
+    Attention, CausalLm, Decoder, FusedMlp, KvCache, Layer, LowRank, Mlp, Norm, Padding, Placement, Projection, RewardModel, RoutedMlp,
+};
 pub use span::Span;
 pub use update::{AdamW, RmsProp, Update};

@@ -161,6 +161,15 @@ impl Checkpoint {
         self
     }
 
+    /// Checks that transformers has a reward model of this family.
+    ///
+    /// # Errors
+    /// When it has none: nothing else could load what is saved.
+    pub fn check_reward_head(&self) -> Result<(), ModelError> {
+        let checked = families::check_reward_head(&self.config_json);
+        checked.map_err(|problem| ModelError::invalid(&self.folder.join(CONFIG), problem))
+    }
+
     /// This checkpoint with `adapter` in place of its own.
     pub(super) fn adapted(self, adapter: Adapter) -> Self {
         Self { adapter: Some(adapter), ..self }

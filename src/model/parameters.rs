@@ -34,15 +34,22 @@ pub(crate) fn list(config: &ModelConfig) -> Vec<Parameter> {
     add("model.embed_tokens.weight".to_string(), &[config.vocab_size, hidden], false);
     for (layer, layer_config) in config.layers.iter().enumerate() {
         let routed = config.experts.as_ref().filter(|_| layer_config.routed);
-        let mut projections = vec![
-            ("self_attn.q_proj".to_string(), [queries, hidden], config.qkv_bias),
-            ("self_attn.k_proj".to_string(), [keys, hidden], config.qkv_bias),
-            ("self_attn.v_proj".to_string(), [keys, hidden], config.qkv_bias),
-            ("self_attn.o_proj".to_string(), [hidden, queries], config.o_bias),
-        ];
+        let (inputs, fused) = if config.fused_projections {
+            (vec![("qkv_proj", queries + 2 * keys)], true)
+        } else {
+            (vec![("q_proj", queries), ("k_proj", keys), ("v_proj", keys)], false)
+        };
+        let output = "self_attn.o_proj".to_string();
+        let inputs = inputs.into_iter().map(|(name, width)| (format!("self_attn.{name}"), [width, hidden], config.qkv_bias));
+        let mut projections: Vec<(String, [usize; 2], bool)> = inputs.collect();
+        projections.push((output.clone(), [hidden, queries], config.o_bias));
         let mut add_mlp = |mlp: &str, inner: usize| {
-            projections.push((format!("{mlp}.gate_proj"), [inner, hidden], config.mlp_bias));
-            projections.push((format!("{mlp}.up_proj"), [inner, hidden], config.mlp_bias));
+            if fused {
+                projections.push((format!("{mlp}.gate_up_proj"), [2 * inner, hidden], config.mlp_bias));
+            } else {
+                projections.push((format!("{mlp}.gate_proj"), [inner, hidden], config.mlp_bias));
+                projections.push((format!("{mlp}.up_proj"), [inner, hidden], config.mlp_bias));
+            }
             projections.push((format!("{mlp}.down_proj"), [hidden, inner], config.mlp_bias));
         };
         match routed {
@@ -51,25 +58,29 @@ pub(crate) fn list(config: &ModelConfig) -> Vec<Parameter> {
             }
             None => add_mlp("mlp", inner),
         }
-        for (at, (name, shape, bias)) in projections.into_iter().enumerate() {
+        for (name, shape, bias) in projections {
             add(format!("model.layers.{layer}.{name}.weight"), &shape, true);
             if bias {
                 add(format!("model.layers.{layer}.{name}.bias"), &shape[..1], false);
             }
-            // The norms of heads stand behind the projections of the attention.
-            if at == 3 && config.qk_norm {
-                add(format!("model.layers.{layer}.self_attn.q_norm.weight"), &[config.head_dim], false);
-                add(format!("model.layers.{layer}.self_attn.k_norm.weight"), &[config.head_dim], false);
+            // The norms of queries and keys stand behind the projections of the attention.
+            if name == output
+                && let Some(norm) = config.qk_norm
+            {
+                let [of_queries, of_keys] = norm.widths([queries, keys], config.head_dim);
+                add(format!("model.layers.{layer}.self_attn.q_norm.weight"), &[of_queries], false);
+                add(format!("model.layers.{layer}.self_attn.k_norm.weight"), &[of_keys], false);
             }
             // The router stands in front of its experts.
-            if at == 3
+            if name == output
                 && let Some(experts) = routed
             {
                 add(format!("model.layers.{layer}.mlp.gate.weight"), &[experts.num_experts, hidden], false);
             }
         }
-        add(format!("model.layers.{layer}.input_layernorm.weight"), &[hidden], false);
-        add(format!("model.layers.{layer}.post_attention_layernorm.weight"), &[hidden], false);
+        for name in config.layer_norms.names() {
+            add(format!("model.layers.{layer}.{name}.weight"), &[hidden], false);
+        }
     }
     add("model.norm.weight".to_string(), &[hidden], false);
     match config.head {

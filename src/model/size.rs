@@ -1,6 +1,6 @@
 //! The memory of a model on the CPU, in bytes. Knows the shape only.
 
-use super::{LayerConfig, ModelConfig};
+use super::{LayerConfig, LayerNorms, ModelConfig};
 
 const NUMBER: u64 = size_of::<f32>() as u64;
 
@@ -18,10 +18,12 @@ impl ModelConfig {
         let queries = self.num_attention_heads as u64 * self.head_dim as u64;
         let keys = self.num_key_value_heads as u64 * self.head_dim as u64;
         // Before their norms and after, where there are norms.
-        let raw = if self.qk_norm { queries + keys } else { 0 };
+        let raw = if self.qk_norm.is_some() { queries + keys } else { 0 };
+        // Before the norms behind attention and MLP.
+        let behind = if self.layer_norms == LayerNorms::Before { 0 } else { 2 * hidden };
         // Queries and their attention; keys and values; a normalizer a head; the stream between
         // attention and MLP; then what the MLP keeps.
-        let attention = 2 * queries + 2 * keys + raw + self.num_attention_heads as u64 + hidden;
+        let attention = 2 * queries + 2 * keys + raw + behind + self.num_attention_heads as u64 + hidden;
         let inside = self.layers.iter().map(|layer| attention + self.kept_in_mlp(layer));
         NUMBER * (layers * hidden + if checkpointing { inside.max().unwrap_or(0) } else { inside.sum() })
     }

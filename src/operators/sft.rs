@@ -88,12 +88,10 @@ impl Demonstrations {
                 if let Some((found, limit, what)) = limits.into_iter().find(|(found, limit, _)| *found > *limit as usize) {
                     return Err(at(format!("expected a {what} of at most {limit} tokens, found {found}")));
                 }
-                if tokens.len() > checkpoint.config.max_position_embeddings {
-                    return Err(at(format!(
-                        "expected at most {} tokens, found {}",
-                        checkpoint.config.max_position_embeddings,
-                        tokens.len()
-                    )));
+                let (longest, reason) = checkpoint.config.longest_sequence();
+                if tokens.len() > longest {
+                    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                    return Err(at(format!("expected at most {longest} tokens{reason}, found {}", tokens.len())));
                 }
                 let id = if turn == 0 { id.clone() } else { format!("{id}, turn {}", turn + 1) };
                 rows.push((id, tokens, prompt_count));

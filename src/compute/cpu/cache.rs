@@ -46,6 +46,7 @@ pub(super) struct Scratch {
     pub(super) qkv: Vec<f32>,
     pub(super) attended: Vec<f32>,
     pub(super) mlp: MlpScratch,
+    pub(super) change: Vec<f32>,
 }
 
 impl CpuCache {

@@ -9,13 +9,14 @@
 use std::ops::Range;
 
 use super::cache::{CpuCache, Scratch};
-use super::kernels::{self, Left, Packed};
+use super::kernels::{self, Left, Packed, View};
 use super::mlp::{CpuMlp, CpuProjection};
 use super::routed::CpuRoutedMlp;
+use crate::compute::reference::attention::AttentionShape;
 use crate::compute::reference::parameters::host_values;
-use crate::compute::reference::transformer::AttentionShape;
-use crate::compute::{CausalLm, Decoder, Layer, RewardModel, Span};
-use crate::model::ModelError;
+use crate::compute::reference::transformer::{LogitRule, Norms};
+use crate::compute::{CausalLm, Decoder, Layer, Norm, RewardModel, Span};
+use crate::model::{ModelError, RopeTable};
 
 /// Multiply-adds of attention for one thread, at least.
 const WORTH_A_THREAD: usize = 1 << 16;
@@ -34,21 +35,32 @@ pub struct CpuDecoder {
     norm: CpuNorm,
     /// `[hidden_size, outputs]`.
     head: Packed,
-    frequencies: Vec<f32>,
+    /// From the head's products to logits.
+    rule: LogitRule,
+    ropes: Vec<RopeTable>,
+    embedding_multiplier: f32,
 }
 
 /// One layer's weights; projections of one input stand beside each other.
 #[derive(Debug)]
 struct CpuLayer {
-    input_norm: CpuNorm,
+    attention_norms: CpuNorms,
     /// Queries, keys and values.
     qkv: CpuProjection,
     query_norm: Option<CpuNorm>,
     key_norm: Option<CpuNorm>,
     output: CpuProjection,
-    mlp_norm: CpuNorm,
+    mlp_norms: CpuNorms,
     feed_forward: FeedForward,
+    residual_multiplier: f32,
     shape: AttentionShape,
+}
+
+/// The norms before and behind a part of a layer.
+#[derive(Debug)]
+struct CpuNorms {
+    before: Option<CpuNorm>,
+    behind: Option<CpuNorm>,
 }
 
 #[derive(Debug)]
@@ -69,13 +81,14 @@ impl CpuDecoder {
     /// # Errors
     /// When a parameter is not f32.
     pub fn from_causal_lm(model: CausalLm) -> Result<Self, ModelError> {
-        let CausalLm { model, lm_head } = model;
+        let rule = model.logit_rule();
+        let CausalLm { model, lm_head, .. } = model;
         let embedding = model.embed_tokens.weight.val();
         let [vocab_size, hidden_size] = embedding.dims();
         let embedding = host_values(embedding)?;
         match lm_head {
-            Some(head) => Self::new(model, CpuProjection::fused(&[&head])?.weight, Some(embedding)),
-            None => Self::new(model, Packed::of_columns(hidden_size, vocab_size, &embedding).narrowed(), None),
+            Some(head) => Self::new(model, CpuProjection::fused(&[&head])?.weight, rule, Some(embedding)),
+            None => Self::new(model, Packed::of_columns(hidden_size, vocab_size, &embedding).narrowed(), rule, None),
         }
     }
 
@@ -85,25 +98,26 @@ impl CpuDecoder {
     /// When a parameter is not f32.
     pub fn from_reward_model(model: RewardModel) -> Result<Self, ModelError> {
         let embedding = host_values(model.model.embed_tokens.weight.val())?;
-        Self::new(model.model, CpuProjection::fused(&[&model.score])?.weight, Some(embedding))
+        Self::new(model.model, CpuProjection::fused(&[&model.score])?.weight, LogitRule::PLAIN, Some(embedding))
     }
 
     /// Takes the layers apart one by one: few weights are in memory twice.
-    fn new(decoder: Decoder, head: Packed, embedding: Option<Vec<f32>>) -> Result<Self, ModelError> {
+    fn new(decoder: Decoder, head: Packed, rule: LogitRule, embedding: Option<Vec<f32>>) -> Result<Self, ModelError> {
         let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
-        let frequencies = decoder.frequencies().to_vec();
+        let (ropes, embedding_multiplier) = (decoder.ropes().to_vec(), decoder.embedding_multiplier() as f32);
         drop(decoder.embed_tokens);
         let layer = |layer: Layer| {
             let attention = &layer.self_attn;
             Ok(CpuLayer {
-                input_norm: CpuNorm::new(&layer.input_layernorm)?,
-                qkv: CpuProjection::fused(&[&attention.q_proj, &attention.k_proj, &attention.v_proj])?,
+                attention_norms: CpuNorms::new(layer.attention_norms())?,
+                qkv: CpuProjection::fused(&attention.inputs())?,
                 query_norm: attention.q_norm.as_ref().map(CpuNorm::new).transpose()?,
                 key_norm: attention.k_norm.as_ref().map(CpuNorm::new).transpose()?,
                 output: CpuProjection::fused(&[&attention.o_proj])?,
-                mlp_norm: CpuNorm::new(&layer.post_attention_layernorm)?,
+                mlp_norms: CpuNorms::new(layer.mlp_norms())?,
                 feed_forward: FeedForward::new(&layer)?,
-                shape: AttentionShape::from_attention(attention),
+                residual_multiplier: layer.residual_multiplier() as f32,
+                shape: attention.shape(),
             })
         };
         Ok(Self {
@@ -113,7 +127,9 @@ impl CpuDecoder {
             norm: CpuNorm::new(&decoder.norm)?,
             layers: decoder.layers.into_iter().map(layer).collect::<Result<_, ModelError>>()?,
             head,
-            frequencies,
+            rule,
+            ropes,
+            embedding_multiplier,
         })
     }
 
@@ -168,6 +184,9 @@ impl CpuDecoder {
     pub fn head(&self, hidden: &[f32], out: &mut Vec<f32>) {
         out.resize(hidden.len() / self.hidden_size.max(1) * self.head.columns(), 0.0);
         kernels::product(Left::Rows(hidden), &self.head, out);
+        if self.rule != LogitRule::PLAIN {
+            kernels::limit(out, self.rule.scale as f32, self.rule.cap.map(|cap| cap as f32));
+        }
     }
 
     /// Where each token of the spans is.
@@ -188,7 +207,7 @@ impl CpuDecoder {
             }
             read.push((span.sequence, span.tokens.len()));
         }
-        let angles = angles(&self.frequencies, places.iter().map(|place| place.position));
+        let angles = self.ropes.iter().map(|rope| angles(rope, places.iter().map(|place| place.position))).collect();
         Ok(Pass { places, rows, angles })
     }
 
@@ -197,6 +216,9 @@ impl CpuDecoder {
             match &self.embedding {
                 Some(embedding) => row.copy_from_slice(&embedding[place.token * self.hidden_size..][..self.hidden_size]),
                 None => self.head.column(place.token, row),
+            }
+            if self.embedding_multiplier != 1.0 {
+                row.iter_mut().for_each(|number| *number *= self.embedding_multiplier);
             }
         }
     }
@@ -209,8 +231,9 @@ struct Pass {
     places: Vec<TokenPlace>,
     /// For each sequence of the cache, its own tokens.
     rows: Vec<Range<usize>>,
-    /// The cosines and sines of each token's position: `[tokens, 2, head_dim / 2]`.
-    angles: Vec<f32>,
+    /// For each of the model's rotations, the cosines and sines of each token's position:
+    /// `[tokens, 2, pairs]`.
+    angles: Vec<Vec<f32>>,
 }
 
 /// A token in its sequence.
@@ -229,26 +252,42 @@ impl CpuLayer {
     /// - x: `[tokens, hidden_size]`, changed in place
     fn forward(&self, index: usize, x: &mut [f32], pass: &Pass, cache: &mut CpuCache, scratch: &mut Scratch) {
         let shape = self.shape;
-        let Scratch { normed, qkv, attended, mlp } = scratch;
-        self.input_norm.apply(x, normed);
-        self.qkv.apply(normed, qkv);
-        self.place(qkv, &pass.angles);
+        let Scratch { normed, qkv, attended, mlp, change } = scratch;
+        self.qkv.apply(self.attention_norms.before(x, normed), qkv);
+        self.place(qkv, &pass.angles[shape.rope]);
         cache.append(index, &pass.rows, qkv, shape.qkv_width());
         self.attend(index, &pass.places, qkv, cache, attended);
-        self.output.add(attended, x);
-        self.mlp_norm.apply(x, normed);
-        match &self.feed_forward {
-            FeedForward::Dense(dense) => dense.add(normed, x, mlp),
-            FeedForward::Routed(routed) => routed.add(normed, x, mlp),
+        self.add(&self.attention_norms, x, change, |out| self.output.add(attended, out));
+        match &self.mlp_norms.before {
+            Some(norm) => norm.apply(x, normed),
+            None => x.clone_into(normed),
         }
+        self.add(&self.mlp_norms, x, change, |out| match &self.feed_forward {
+            FeedForward::Dense(dense) => dense.add(normed, out, mlp),
+            FeedForward::Routed(routed) => routed.add(normed, out, mlp),
+        });
     }
 
-    /// Norms queries and keys where the family does, rotates them by their positions, and divides
-    /// queries by √head_dim.
+    /// Adds what `part` adds to its argument to the residual stream `x`, behind the part's norm.
+    fn add(&self, norms: &CpuNorms, x: &mut [f32], change: &mut Vec<f32>, part: impl FnOnce(&mut [f32])) {
+        if norms.behind.is_none() && self.residual_multiplier == 1.0 {
+            part(x);
+            return;
+        }
+        change.clear();
+        change.resize(x.len(), 0.0);
+        part(change);
+        let normed = norms.behind.as_ref().map(|norm| norm.normed(change));
+        x.iter_mut().zip(normed.as_ref().unwrap_or(change)).for_each(|(x, change)| *x += change * self.residual_multiplier);
+    }
+
+    /// Norms queries and keys where the family does, rotates them by their positions, and scales
+    /// queries.
     fn place(&self, qkv: &mut [f32], angles: &[f32]) {
         let shape = self.shape;
-        let scale = (shape.head_dim as f64).powf(-0.5) as f32;
-        let angle_width = shape.head_dim;
+        let scale = shape.scale as f32;
+        let tokens = qkv.len() / shape.qkv_width().max(1);
+        let angle_width = angles.len() / tokens.max(1);
         let place = |(row, angles): (&mut [f32], &[f32])| {
             let (queries, rest) = row.split_at_mut(shape.query_width());
             let (keys, _) = rest.split_at_mut(shape.key_width());
@@ -259,7 +298,7 @@ impl CpuLayer {
                 }
                 if shape.rotary {
                     let (cosines, sines) = angles.split_at(angle_width / 2);
-                    kernels::rotate(heads, cosines, sines);
+                    kernels::rotate(heads, shape.head_dim, cosines, sines);
                 }
             }
             queries.iter_mut().for_each(|number| *number *= scale);
@@ -271,7 +310,8 @@ impl CpuLayer {
 
     /// The attention of each token's queries over the cache: `[tokens, heads · head_dim]`.
     fn attend(&self, index: usize, places: &[TokenPlace], qkv: &[f32], cache: &CpuCache, out: &mut Vec<f32>) {
-        let AttentionShape { heads, key_value_heads, head_dim, window, .. } = self.shape;
+        let AttentionShape { heads, key_value_heads, head_dim, window, cap, .. } = self.shape;
+        let view = View { window, cap: cap.map(|cap| cap as f32) };
         let (width, group) = (self.shape.query_width(), self.shape.query_width() / key_value_heads.max(1));
         out.resize(places.len() * width, 0.0);
         let work: usize = places.iter().map(|place| 2 * (place.position + 1).min(window) * width).sum();
@@ -287,7 +327,7 @@ impl CpuLayer {
                 let place = places[row];
                 let queries = &qkv[row * self.shape.qkv_width() + head * group..][..group];
                 let segments = cache.segments(index, place.sequence, place.past);
-                kernels::attend(queries, head_dim, &segments, [head, key_value_heads], window, &mut scores, out);
+                kernels::attend(queries, head_dim, &segments, [head, key_value_heads], view, &mut scores, out);
             }
         });
     }
@@ -295,17 +335,35 @@ impl CpuLayer {
 
 impl FeedForward {
     fn new(layer: &Layer) -> Result<Self, ModelError> {
-        match (&layer.mlp, &layer.routed) {
-            (Some(mlp), _) => Ok(Self::Dense(CpuMlp::new(mlp)?)),
+        match (layer.mlp_projections(), &layer.routed) {
+            (Some(projections), _) => Ok(Self::Dense(CpuMlp::new(&projections)?)),
             (None, Some(routed)) => Ok(Self::Routed(CpuRoutedMlp::new(routed)?)),
             (None, None) => Err(ModelError::Device("compute::cpu::decoder: a layer without MLP and experts".to_string())),
         }
     }
 }
 
+impl CpuNorms {
+    fn new(norms: Norms<'_>) -> Result<Self, ModelError> {
+        let Norms { before, behind } = norms;
+        Ok(Self { before: before.map(CpuNorm::new).transpose()?, behind: behind.map(CpuNorm::new).transpose()? })
+    }
+
+    /// The normed rows in `out`, or the rows as they are.
+    fn before<'a>(&self, x: &'a [f32], out: &'a mut Vec<f32>) -> &'a [f32] {
+        match &self.before {
+            Some(norm) => {
+                norm.apply(x, out);
+                out
+            }
+            None => x,
+        }
+    }
+}
+
 impl CpuNorm {
-    fn new(norm: &burn::nn::RmsNorm) -> Result<Self, ModelError> {
-        Ok(Self { weight: host_values(norm.gamma.val())?, epsilon: norm.epsilon as f32 })
+    fn new(norm: &Norm) -> Result<Self, ModelError> {
+        Ok(Self { weight: host_values(norm.factors())?, epsilon: norm.epsilon() })
     }
 
     fn normed(&self, x: &[f32]) -> Vec<f32> {
@@ -320,11 +378,11 @@ impl CpuNorm {
     }
 }
 
-/// The cosines and sines of each position's angles: `[positions, 2, head_dim / 2]`.
-pub(super) fn angles(frequencies: &[f32], positions: impl Iterator<Item = usize>) -> Vec<f32> {
+/// The cosines and sines of each position's angles: `[positions, 2, pairs]`.
+pub(super) fn angles(rope: &RopeTable, positions: impl Iterator<Item = usize>) -> Vec<f32> {
     let of_position = |position: usize| {
-        let angles = frequencies.iter().map(move |frequency| position as f32 * frequency);
-        angles.clone().map(f32::cos).chain(angles.map(f32::sin))
+        let angles = rope.frequencies.iter().map(move |frequency| position as f32 * frequency);
+        angles.clone().map(f32::cos).chain(angles.map(f32::sin)).map(|number| number * rope.factor)
     };
     positions.flat_map(of_position).collect()
 }

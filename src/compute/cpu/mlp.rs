@@ -1,9 +1,10 @@
 //! Projections and MLPs of sampling, laid out for the CPU. Knows nothing of attention or layers.
 
 use super::kernels::{self, Left, Packed};
+use crate::compute::Projection;
+use crate::compute::reference::mlp::MlpProjections;
 use crate::compute::reference::projection::FusedProjection;
-use crate::compute::{Mlp, Projection};
-use crate::model::ModelError;
+use crate::model::{Activation, ModelError};
 
 /// Projections of one input beside each other.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(super) struct CpuMlp {
     /// Gates, then ups.
     gate_up: CpuProjection,
     down: CpuProjection,
+    activation: Activation,
 }
 
 /// Memory of an MLP's forward pass.
@@ -58,8 +60,9 @@ impl CpuProjection {
 }
 
 impl CpuMlp {
-    pub(super) fn new(mlp: &Mlp) -> Result<Self, ModelError> {
-        Ok(Self { gate_up: CpuProjection::fused(&[&mlp.gate_proj, &mlp.up_proj])?, down: CpuProjection::fused(&[&mlp.down_proj])? })
+    pub(super) fn new(projections: &MlpProjections<'_>) -> Result<Self, ModelError> {
+        let MlpProjections { gates_ups, down, activation } = projections;
+        Ok(Self { gate_up: CpuProjection::fused(gates_ups)?, down: CpuProjection::fused(&[down])?, activation: *activation })
     }
 
     /// Adds the MLP's output to `out`.
@@ -87,6 +90,6 @@ impl CpuMlp {
         self.gate_up.apply(x, gate_up);
         let width = self.down.weight.rows();
         activated.resize(gate_up.len() / 2, 0.0);
-        kernels::swiglu(gate_up, width, activated);
+        kernels::swiglu(self.activation, gate_up, width, activated);
     }
 }

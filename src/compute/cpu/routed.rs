@@ -23,7 +23,7 @@ impl CpuRoutedMlp {
         let [experts, hidden_size] = router.dims();
         Ok(Self {
             router: Packed::of_columns(hidden_size, experts, &host_values(router)?).narrowed(),
-            experts: routed.experts.iter().map(CpuMlp::new).collect::<Result<_, _>>()?,
+            experts: routed.experts.iter().map(|expert| CpuMlp::new(&expert.projections())).collect::<Result<_, _>>()?,
             routing: routed.routing(),
         })
     }

@@ -71,7 +71,7 @@ impl TensorOperations for GpuOperations {
     }
 
     fn token_logprobs(&self, predictions: Predictions) -> Box<dyn TokenLogprobs> {
-        let Predictions { hidden, before, weight, tied, targets } = &predictions;
+        let Predictions { hidden, before, weight, tied, targets, .. } = &predictions;
         match ScoredTokens::new(hidden, before, weight, *tied, targets) {
             Some(scored) => Box::new(scored),
             None => ReferenceOperations.token_logprobs(predictions),

@@ -23,12 +23,15 @@ impl CausalLm {
     fn projections_mut(&mut self) -> impl Iterator<Item = (String, &mut Projection)> {
         self.model.layers.iter_mut().enumerate().flat_map(|(index, layer)| {
             let attention = &mut layer.self_attn;
-            let of_attention = [
-                ("self_attn.q_proj", &mut attention.q_proj),
-                ("self_attn.k_proj", &mut attention.k_proj),
-                ("self_attn.v_proj", &mut attention.v_proj),
-                ("self_attn.o_proj", &mut attention.o_proj),
+            let inputs = [
+                ("q_proj", &mut attention.q_proj),
+                ("k_proj", &mut attention.k_proj),
+                ("v_proj", &mut attention.v_proj),
+                ("qkv_proj", &mut attention.qkv_proj),
             ];
+            let inputs = inputs.into_iter().filter_map(|(name, projection)| Some((name, projection.as_mut()?)));
+            let of_attention = inputs.chain([("o_proj", &mut attention.o_proj)]);
+            let of_attention = of_attention.map(|(field, projection)| (format!("self_attn.{field}"), projection));
             let mlp = layer.mlp.iter_mut().map(|mlp| ("mlp".to_string(), mlp));
             let experts = layer.routed.iter_mut().flat_map(|routed| routed.experts.iter_mut().enumerate());
             let mlps = mlp.chain(experts.map(|(expert, mlp)| (format!("mlp.experts.{expert}"), mlp)));
@@ -36,7 +39,11 @@ impl CausalLm {
                 [("gate_proj", &mut mlp.gate_proj), ("up_proj", &mut mlp.up_proj), ("down_proj", &mut mlp.down_proj)]
                     .map(|(field, projection)| (format!("{name}.{field}"), projection))
             });
-            let all = of_attention.map(|(name, projection)| (name.to_string(), projection)).into_iter().chain(of_mlps);
+            let fused = layer
+                .fused_mlp
+                .iter_mut()
+                .flat_map(|mlp| [("mlp.gate_up_proj", &mut mlp.gate_up_proj), ("mlp.down_proj", &mut mlp.down_proj)]);
+            let all = of_attention.chain(of_mlps).chain(fused.map(|(name, projection)| (name.to_string(), projection)));
             all.map(move |(name, projection)| (format!("model.layers.{index}.{name}"), projection))
         })
     }

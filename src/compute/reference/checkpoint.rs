@@ -38,7 +38,7 @@ impl Checkpoint {
         parameters::fill(unfilled, device, &mut |parameter| self.parameter(&self.stored_name(&parameter.name)))
     }
 
-    /// A language model with fresh weights: norms are 1, biases 0, all else normal with mean 0 and
+    /// A language model with fresh weights: norms are 1 with their offset, biases 0, all else normal with mean 0 and
     /// standard deviation `initializer_range`, as Hugging Face initialises its models. The same
     /// seed gives the same weights.
     pub fn init(&self, device: &Device, seed: u64) -> CausalLm {
@@ -48,7 +48,7 @@ impl Checkpoint {
             let deviation = self.config.initializer_range;
             Ok::<_, Infallible>(match parameter.name.rsplit_once('.') {
                 Some((_, "bias")) => vec![0.0; count],
-                Some((layer, _)) if layer.ends_with("norm") => vec![1.0; count],
+                Some((layer, _)) if layer.ends_with("norm") => vec![(1.0 - self.config.norm_offset) as f32; count],
                 _ => normal(&mut generator, count, deviation),
             })
         });

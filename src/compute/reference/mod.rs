@@ -4,12 +4,14 @@
 //! replace [`TensorOperations`], never the other way round.
 
 mod adapted;
+pub(crate) mod attention;
 pub(crate) mod backend;
 mod checkpoint;
 pub(crate) mod kv_cache;
 pub(crate) mod low_rank;
-mod mlp;
+pub(crate) mod mlp;
 pub(crate) mod named_tensors;
+pub(crate) mod norm;
 pub(crate) mod operations;
 mod padded;
 pub(crate) mod parameters;
@@ -21,10 +23,12 @@ pub(crate) mod routed;
 pub(crate) mod token_logprobs;
 pub(crate) mod transformer;
 
+pub use attention::Attention;
 pub use backend::TensorBackend;
 pub use kv_cache::KvCache;
 pub use low_rank::LowRank;
-pub use mlp::Mlp;
+pub use mlp::{FusedMlp, Mlp};
+pub use norm::Norm;
 pub(crate) use operations::scaled;
 pub use operations::{ReferenceOperations, TensorOperations};
 pub use padded::Padding;
@@ -32,4 +36,4 @@ pub use placement::Placement;
 pub use projection::Projection;
 pub use reward_model::RewardModel;
 pub use routed::{RoutedMlp, Router};
-pub use transformer::{Attention, CausalLm, Decoder, Layer};
+pub use transformer::{CausalLm, Decoder, Layer};

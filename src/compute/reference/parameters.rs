@@ -16,8 +16,8 @@ impl Path {
         let name = match name {
             // A norm's weight is called gamma by burn.
             "gamma" => "weight",
-            // Routed experts stand in place of an MLP, under its name.
-            "routed" => "mlp",
+            // Routed experts and fused projections stand in place of an MLP, under its name.
+            "routed" | "fused_mlp" => "mlp",
             name => name,
         };
         self.0.push((name.to_string(), container == "Struct:Projection"));

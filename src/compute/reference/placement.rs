@@ -57,8 +57,8 @@ impl Placement {
 
     /// How many columns back a query sees, its own included, in a layer with this window: no more
     /// than there are.
-    pub(crate) fn reach(&self, sliding_window: Option<usize>) -> usize {
-        sliding_window.map_or(self.keys, |window| window.min(self.keys))
+    pub(crate) fn reach(&self, window: usize) -> usize {
+        window.min(self.keys)
     }
 
     /// Added to the scores, `[rows or 1, 1, 1, length, keys]`: 0 where a query sees a key,

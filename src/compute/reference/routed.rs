@@ -52,7 +52,7 @@ impl Routing {
 impl RoutedMlp {
     /// Routed experts with parameters made at their first use.
     pub(crate) fn unfilled(config: &ModelConfig, experts: &ExpertsConfig, device: &Device) -> Self {
-        let expert = || Mlp::unfilled(config.hidden_size, experts.moe_intermediate_size, config.mlp_bias, device);
+        let expert = || Mlp::unfilled(config.hidden_size, experts.moe_intermediate_size, config.mlp_bias, config.activation, device);
         Self {
             gate: Router { weight: Initializer::Zeros.init([experts.num_experts, config.hidden_size], device) },
             experts: (0..experts.num_experts).map(|_| expert()).collect(),

@@ -9,7 +9,7 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use super::transformer::CausalLm;
+use super::transformer::{CausalLm, LogitRule};
 
 /// Tokens and the hidden states to predict them from.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Predictions {
     pub weight: Tensor<2>,
     /// Whether the weight is an embedding's.
     pub tied: bool,
+    /// From products with the weight to logits.
+    pub rule: LogitRule,
     /// `[tokens]`: the tokens.
     pub targets: Tensor<1, Int>,
 }
@@ -56,6 +58,9 @@ pub(crate) struct HeadTensors {
     weight: Tensor<2>,
     /// `[tokens, vocab_size]`, without.
     probabilities: Tensor<2>,
+    /// `[tokens, vocab_size]`, without: the derivatives of the logits by the products with the
+    /// weight; `None` where they are 1.
+    slopes: Option<Tensor<2>>,
     /// `[tokens]`.
     targets: Tensor<1, Int>,
     logprobs: Vec<f64>,
@@ -63,17 +68,18 @@ pub(crate) struct HeadTensors {
 
 impl HeadTensors {
     pub(crate) fn new(predictions: Predictions) -> Self {
-        let Predictions { hidden, before, weight, tied, targets } = predictions;
+        let Predictions { hidden, before, weight, tied, rule, targets } = predictions;
         let hidden = hidden.select(0, before);
         let weight = if tied { weight } else { weight.transpose() };
-        let logits = hidden.clone().inner().matmul(weight.clone().inner().transpose());
+        let logits = rule.apply(hidden.clone().inner().matmul(weight.clone().inner().transpose()));
+        let slopes = rule.slopes(&logits);
         let probabilities = softmax(logits.clone(), 1);
         // log Σ e^logit = largest logit − log of its probability. This is at least 1 / vocab_size
         // and keeps its digits.
         let normalizer = logits.clone().max_dim(1) - probabilities.clone().max_dim(1).log();
         let of_tokens = logits.gather(1, targets.clone().unsqueeze_dim(1)) - normalizer;
         let logprobs = of_tokens.into_data().iter().collect();
-        Self { hidden, weight, probabilities, targets, logprobs }
+        Self { hidden, weight, probabilities, slopes, targets, logprobs }
     }
 }
 
@@ -84,12 +90,23 @@ impl TokenLogprobs for HeadTensors {
     }
 
     fn backward(self: Box<Self>, derivatives: Vec<f32>, frozen: bool) -> Option<Gradients> {
-        let Self { hidden, weight, probabilities, targets, .. } = *self;
+        let Self { hidden, weight, probabilities, slopes, targets, .. } = *self;
         let shape = [derivatives.len(), 1];
         let plain_hidden = hidden.clone().inner();
         let plain_weight = weight.clone().inner();
         let derivative: Tensor<2> = Tensor::from_data(TensorData::new(derivatives, shape), (&plain_hidden.device(), DType::F32));
 
+        if let Some(slopes) = slopes {
+            let ones = probabilities.zeros_like().scatter(1, targets.unsqueeze_dim(1), derivative.ones_like(), IndexingUpdateOp::Add);
+            let by_products = (ones - probabilities) * derivative * slopes;
+            let by_hidden = by_products.clone().matmul(plain_weight);
+            let of_hidden = (hidden * by_hidden.autodiff()).sum();
+            if frozen {
+                return Some(of_hidden.backward());
+            }
+            let by_weight = by_products.transpose().matmul(plain_hidden);
+            return Some((of_hidden + (weight * by_weight.autodiff()).sum()).backward());
+        }
         // With G = derivative ⊙ (one-hot − probabilities), the gradient by the logits, these are G
         // · weight and Gᵀ · hidden.
         let by_hidden =

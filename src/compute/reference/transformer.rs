@@ -3,24 +3,26 @@
 //!
 //! Pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and SwiGLU (Touvron et
 //! al. 2023, arXiv 2302.13971; Ainslie et al. 2023, arXiv 2305.13245), and what families add to it:
-//! biases, windows (Jiang et al. 2023, arXiv 2310.06825), norms of queries and keys, and routed
-//! experts. Runs plain or with autodiff, with or without a cache; knows nothing of families,
+//! biases, windows (Jiang et al. 2023, arXiv 2310.06825), norms of queries and keys, norms behind
+//! attention and MLP, capped scores and logits (Gemma Team 2024, arXiv 2408.00118), factors, and
+//! routed experts. Runs plain or with autodiff, with or without a cache; knows nothing of families,
 //! losses, sampling or other ways to compute it.
 
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig};
-use burn::tensor::activation::softmax;
+use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Device, Int, Tensor};
 
+use super::attention::Attention;
 use super::kv_cache::{KvCache, LayerCache};
-use super::mlp::Mlp;
+use super::mlp::{FusedMlp, Mlp, MlpProjections};
+use super::norm::Norm;
 use super::placement::Placement;
 use super::projection::Projection;
 use super::rotation::Rotation;
 use super::routed::RoutedMlp;
-use crate::model::{LayerConfig, ModelConfig};
+use crate::model::{LayerConfig, ModelConfig, RopeTable};
 
 /// A causal language model.
 #[derive(Module, Debug)]
@@ -30,6 +32,39 @@ pub struct CausalLm {
     /// `hidden_size` to `vocab_size`; `None` when the embedding's weights are used
     /// (`tie_word_embeddings`).
     pub lm_head: Option<Projection>,
+    #[module(skip)]
+    logits: LogitRule,
+}
+
+/// From products of hidden states and the head's weights to logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogitRule {
+    /// The factor of the products.
+    pub scale: f64,
+    /// Scaled products become `cap · tanh(product / cap)`.
+    pub cap: Option<f64>,
+}
+
+impl LogitRule {
+    /// Products are logits.
+    pub(crate) const PLAIN: Self = Self { scale: 1.0, cap: None };
+
+    pub(crate) fn apply<const D: usize>(self, products: Tensor<D>) -> Tensor<D> {
+        let scaled = if self.scale == 1.0 { products } else { products * self.scale };
+        match self.cap {
+            Some(cap) => (scaled / cap).tanh() * cap,
+            None => scaled,
+        }
+    }
+
+    /// The derivatives of `logits` by the products; `None` where they are 1.
+    pub(crate) fn slopes<const D: usize>(self, logits: &Tensor<D>) -> Option<Tensor<D>> {
+        match self.cap {
+            Some(cap) => Some(((logits.clone() / cap).square() * -1.0 + 1.0) * self.scale),
+            None if self.scale == 1.0 => None,
+            None => Some(logits.ones_like() * self.scale),
+        }
+    }
 }
 
 /// Embedding, layers and the last norm.
@@ -40,46 +75,41 @@ pub struct Decoder {
     /// First to last.
     pub layers: Vec<Layer>,
     /// Over the last layer's output.
-    pub norm: RmsNorm,
-    /// The rotation of each pair of a head, as an angle a position.
+    pub norm: Norm,
+    /// The rotations of the layers: those of all layers, or of those without a window and of those
+    /// with one.
     #[module(skip)]
-    frequencies: Vec<f32>,
+    ropes: Vec<RopeTable>,
+    embedding_multiplier: f64,
 }
 
-/// Attention and MLP, each behind a norm and added to the residual stream.
+/// Attention and MLP, each between norms and added to the residual stream.
 #[derive(Module, Debug)]
 pub struct Layer {
     /// Mixes positions.
     pub self_attn: Attention,
-    /// Works on each position alone; `None` in a layer with routed experts.
+    /// Works on each position alone; `None` in a layer with one of the next two.
     pub mlp: Option<Mlp>,
-    /// In place of the MLP, in some families.
+    /// In place of the MLP where projections are fused, under its name.
+    pub fused_mlp: Option<FusedMlp>,
+    /// In place of the MLP, in some families, under its name.
     pub routed: Option<RoutedMlp>,
     /// Before the attention.
-    pub input_layernorm: RmsNorm,
-    /// Before the MLP.
-    pub post_attention_layernorm: RmsNorm,
+    pub input_layernorm: Option<Norm>,
+    /// Before the MLP, or behind the attention in families with norms there.
+    pub post_attention_layernorm: Norm,
+    /// Before the MLP, where the norm above stands behind the attention.
+    pub pre_feedforward_layernorm: Option<Norm>,
+    /// Behind the MLP, in some families.
+    pub post_feedforward_layernorm: Option<Norm>,
+    residual_multiplier: f64,
 }
 
-/// Grouped-query attention: `num_key_value_heads` keys and values, each shared by a group of query
-/// heads.
-#[derive(Module, Debug)]
-pub struct Attention {
-    /// `hidden_size` to `num_attention_heads * head_dim`.
-    pub q_proj: Projection,
-    /// `hidden_size` to `num_key_value_heads * head_dim`.
-    pub k_proj: Projection,
-    /// `hidden_size` to `num_key_value_heads * head_dim`.
-    pub v_proj: Projection,
-    /// `num_attention_heads * head_dim` to `hidden_size`.
-    pub o_proj: Projection,
-    /// Over each head of the queries, in some families.
-    pub q_norm: Option<RmsNorm>,
-    /// Over each head of the keys, in some families.
-    pub k_norm: Option<RmsNorm>,
-    head_dim: usize,
-    rotary: bool,
-    sliding_window: Option<usize>,
+/// A part of a layer: its norms before and behind, if it has them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Norms<'a> {
+    pub(crate) before: Option<&'a Norm>,
+    pub(crate) behind: Option<&'a Norm>,
 }
 
 impl CausalLm {
@@ -87,7 +117,11 @@ impl CausalLm {
     /// before.
     pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
         let lm_head = || Projection::unfilled(config.hidden_size, config.vocab_size, false, device);
-        Self { model: Decoder::unfilled(config, device), lm_head: (!config.tie_word_embeddings).then(lm_head) }
+        Self {
+            model: Decoder::unfilled(config, device),
+            lm_head: (!config.tie_word_embeddings).then(lm_head),
+            logits: LogitRule { scale: 1.0 / config.logits_scaling, cap: config.final_logit_softcapping },
+        }
     }
 
     /// The device the parameters are on; it carries autodiff when they do.
@@ -112,13 +146,18 @@ impl CausalLm {
         self.model.forward(tokens, placement, cache)
     }
 
+    /// From products with the head's weights to logits.
+    pub(crate) fn logit_rule(&self) -> LogitRule {
+        self.logits
+    }
+
     /// The logits of chosen hidden states; ask only for the positions that are needed.
     ///
     /// # Shapes
     /// - hidden: `[.., hidden_size]`
     /// - output: `[.., vocab_size]`
     pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
-        match &self.lm_head {
+        let products = match &self.lm_head {
             Some(lm_head) => lm_head.forward(hidden),
             None => {
                 let embedding = self.model.embed_tokens.weight.val();
@@ -130,7 +169,8 @@ impl CausalLm {
                 // many times slower on the CPU.
                 embedding.matmul(hidden.transpose()).transpose().reshape(shape)
             }
-        }
+        };
+        self.logits.apply(products)
     }
 }
 
@@ -138,39 +178,39 @@ impl Decoder {
     /// A decoder with parameters made at their first use; a checkpoint gives them their values
     /// before.
     pub(crate) fn unfilled(config: &ModelConfig, device: &Device) -> Self {
-        let linear = |from: usize, to: usize, bias: bool| Projection::unfilled(from, to, bias, device);
-        let norm_of = |width: usize| RmsNormConfig::new(width).with_epsilon(config.rms_norm_eps).init(device);
-        let norm = || norm_of(config.hidden_size);
-        let head_norm = || config.qk_norm.then(|| norm_of(config.head_dim));
-        let (queries, keys) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        let norm = || Norm::unfilled(config.hidden_size, config.rms_norm_eps, config.norm_offset, device);
+        let named = |name: &str| config.layer_norms.names().contains(&name).then(norm);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let fused = config.fused_projections;
         let layer = |layer: &LayerConfig| Layer {
-            self_attn: Attention {
-                q_proj: linear(config.hidden_size, queries, config.qkv_bias),
-                k_proj: linear(config.hidden_size, keys, config.qkv_bias),
-                v_proj: linear(config.hidden_size, keys, config.qkv_bias),
-                o_proj: linear(queries, config.hidden_size, config.o_bias),
-                q_norm: head_norm(),
-                k_norm: head_norm(),
-                head_dim: config.head_dim,
-                rotary: layer.rotary,
-                sliding_window: layer.sliding_window,
-            },
-            mlp: (!layer.routed).then(|| Mlp::unfilled(config.hidden_size, config.intermediate_size, config.mlp_bias, device)),
+            self_attn: Attention::unfilled(config, layer, device),
+            mlp: (!fused && !layer.routed).then(|| Mlp::unfilled(hidden, inner, config.mlp_bias, config.activation, device)),
+            fused_mlp: (fused && !layer.routed).then(|| FusedMlp::unfilled(hidden, inner, config.mlp_bias, config.activation, device)),
             routed: config.experts.as_ref().filter(|_| layer.routed).map(|experts| RoutedMlp::unfilled(config, experts, device)),
-            input_layernorm: norm(),
+            input_layernorm: named("input_layernorm"),
             post_attention_layernorm: norm(),
+            pre_feedforward_layernorm: named("pre_feedforward_layernorm"),
+            post_feedforward_layernorm: named("post_feedforward_layernorm"),
+            residual_multiplier: config.residual_multiplier,
         };
+        let ropes = std::iter::once(&config.rope).chain(&config.local_rope);
         Self {
             embed_tokens: EmbeddingConfig::new(config.vocab_size, config.hidden_size).init(device),
             layers: config.layers.iter().map(layer).collect(),
             norm: norm(),
-            frequencies: config.rope.frequencies(config.head_dim),
+            ropes: ropes.map(|rope| rope.table(config.head_dim)).collect(),
+            embedding_multiplier: config.embedding_multiplier,
         }
     }
 
-    /// The rotation of each pair of a head, as an angle a position.
-    pub(crate) fn frequencies(&self) -> &[f32] {
-        &self.frequencies
+    /// The rotations of the layers, see [`AttentionShape::rope`](super::attention::AttentionShape).
+    pub(crate) fn ropes(&self) -> &[RopeTable] {
+        &self.ropes
+    }
+
+    /// The factor of the embeddings.
+    pub(crate) fn embedding_multiplier(&self) -> f64 {
+        self.embedding_multiplier
     }
 
     /// The device the parameters are on; it carries autodiff when they do.
@@ -184,132 +224,70 @@ impl Decoder {
     /// - tokens: `[rows, length]`
     /// - output: `[rows, length, hidden_size]`
     pub(crate) fn forward(&self, tokens: Tensor<2, Int>, placement: &Placement, cache: Option<&mut KvCache>) -> Tensor<3> {
-        let rotation = Rotation::new(placement.positions.clone(), &self.frequencies);
+        let rotations: Vec<Rotation> = self.ropes.iter().map(|table| Rotation::new(placement.positions.clone(), table)).collect();
         let mut biases: BTreeMap<usize, Option<Tensor<5>>> = BTreeMap::new();
         let mut caches = cache.map(|cache| cache.layers_mut().iter_mut());
-        let mut x = self.embed_tokens.forward(tokens);
+        let mut x = scaled(self.embed_tokens.forward(tokens), self.embedding_multiplier);
         for layer in &self.layers {
-            let reach = placement.reach(layer.self_attn.sliding_window);
+            let shape = layer.self_attn.shape();
+            let reach = placement.reach(shape.window);
             let bias = biases.entry(reach).or_insert_with(|| placement.bias(reach));
-            x = layer.forward(x, &rotation, bias.as_ref(), caches.as_mut().and_then(Iterator::next));
+            x = layer.forward(x, &rotations[shape.rope], bias.as_ref(), caches.as_mut().and_then(Iterator::next));
         }
         self.norm.forward(x)
     }
 }
 
 impl Layer {
-    /// # Shapes
-    /// - x, output: `[rows, length, hidden_size]`
-    /// - bias: `[rows or 1, 1, 1, length, keys]`
-    fn forward(&self, x: Tensor<3>, rotation: &Rotation, bias: Option<&Tensor<5>>, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        let attended = self.self_attn.forward(self.input_layernorm.forward(x.clone()), rotation, bias, cache);
-        let x = x + attended;
-        let normed = self.post_attention_layernorm.forward(x.clone());
-        match (&self.mlp, &self.routed) {
-            (Some(mlp), _) => x + mlp.forward(normed),
-            (None, Some(routed)) => x + routed.forward(normed),
-            // No layer is without both.
-            (None, None) => x,
+    /// The norms of the attention.
+    pub(crate) fn attention_norms(&self) -> Norms<'_> {
+        let behind = self.post_feedforward_layernorm.as_ref().map(|_| &self.post_attention_layernorm);
+        Norms { before: self.input_layernorm.as_ref(), behind }
+    }
+
+    /// The norms of the MLP.
+    pub(crate) fn mlp_norms(&self) -> Norms<'_> {
+        match &self.post_feedforward_layernorm {
+            Some(behind) => Norms { before: self.pre_feedforward_layernorm.as_ref(), behind: Some(behind) },
+            None => Norms { before: Some(&self.post_attention_layernorm), behind: None },
         }
     }
-}
 
-impl Attention {
-    /// Width of one head.
-    pub(crate) fn head_dim(&self) -> usize {
-        self.head_dim
+    /// The projections of the MLP, if it is one.
+    pub(crate) fn mlp_projections(&self) -> Option<MlpProjections<'_>> {
+        self.mlp.as_ref().map(Mlp::projections).or_else(|| self.fused_mlp.as_ref().map(FusedMlp::projections))
     }
 
-    /// Whether queries and keys are rotated by their positions.
-    pub(crate) fn is_rotary(&self) -> bool {
-        self.rotary
-    }
-
-    /// How many tokens attention reaches back; `None` when it sees all before it.
-    pub(crate) fn sliding_window(&self) -> Option<usize> {
-        self.sliding_window
+    /// The factor of all that is added to the residual stream.
+    pub(crate) fn residual_multiplier(&self) -> f64 {
+        self.residual_multiplier
     }
 
     /// # Shapes
     /// - x, output: `[rows, length, hidden_size]`
     /// - bias: `[rows or 1, 1, 1, length, keys]`
     fn forward(&self, x: Tensor<3>, rotation: &Rotation, bias: Option<&Tensor<5>>, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        let [rows, length, _] = x.dims();
-        let split = |x: Tensor<3>| -> Tensor<4> {
-            let heads = x.dims()[2] / self.head_dim;
-            x.reshape([rows, length, heads, self.head_dim])
-        };
-        let place = |heads: Tensor<4>, norm: Option<&RmsNorm>| {
-            let heads = match norm {
-                Some(norm) => norm.forward(heads),
-                None => heads,
-            };
-            let heads = if self.rotary { rotation.apply(heads) } else { heads };
-            heads.swap_dims(1, 2)
-        };
-        let queries = place(split(self.q_proj.forward(x.clone())), self.q_norm.as_ref());
-        let keys = place(split(self.k_proj.forward(x.clone())), self.k_norm.as_ref());
-        let values = split(self.v_proj.forward(x)).swap_dims(1, 2);
-        let (keys, values) = match cache {
-            Some(cache) => cache.append(keys, values),
-            None => (keys, values),
-        };
+        let x = self.add(self.attention_norms(), x, |x| self.self_attn.forward(x, rotation, bias, cache));
+        self.add(self.mlp_norms(), x, |x| match (&self.mlp, &self.fused_mlp, &self.routed) {
+            (Some(mlp), ..) => mlp.forward(x),
+            (None, Some(mlp), _) => mlp.forward(x),
+            (None, None, Some(routed)) => routed.forward(x),
+            // No layer is without all of them.
+            (None, None, None) => x,
+        })
+    }
 
-        let [_, heads, ..] = queries.dims();
-        let [_, shared, seen, _] = keys.dims();
-        let group = heads / shared;
-        // Queries with the same key stand under each other: one product a key head serves its whole
-        // group.
-        let queries = queries.mul_scalar((self.head_dim as f64).powf(-0.5)).reshape([rows, shared, group * length, self.head_dim]);
-        let mut scores = queries.matmul(keys.transpose());
-        if let Some(bias) = bias {
-            let separate: Tensor<5> = scores.reshape([rows, shared, group, length, seen]);
-            scores = (separate + bias.clone()).reshape([rows, shared, group * length, seen]);
-        }
-        let mixed: Tensor<4> = softmax(scores, 3).matmul(values).reshape([rows, heads, length, self.head_dim]);
-        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([rows, length, heads * self.head_dim]))
+    /// Adds a part between its norms to the residual stream.
+    fn add(&self, norms: Norms<'_>, x: Tensor<3>, part: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+        let normed = |norm: Option<&Norm>, x: Tensor<3>| match norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let change = normed(norms.behind, part(normed(norms.before, x.clone())));
+        x + scaled(change, self.residual_multiplier)
     }
 }
 
-/// The sizes of an attention.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AttentionShape {
-    pub(crate) heads: usize,
-    pub(crate) key_value_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) rotary: bool,
-    /// How far a position sees; [`usize::MAX`] when it sees all before it.
-    pub(crate) window: usize,
-}
-
-impl AttentionShape {
-    pub(crate) fn from_attention(attention: &Attention) -> Self {
-        let [_, queries] = attention.q_proj.weight.val().dims();
-        let [_, keys] = attention.k_proj.weight.val().dims();
-        Self::new(attention, queries, keys)
-    }
-
-    /// Of an attention with so wide queries and keys.
-    pub(crate) fn new(attention: &Attention, queries: usize, keys: usize) -> Self {
-        let head_dim = attention.head_dim();
-        Self {
-            heads: queries / head_dim,
-            key_value_heads: keys / head_dim,
-            head_dim,
-            rotary: attention.is_rotary(),
-            window: attention.sliding_window().unwrap_or(usize::MAX),
-        }
-    }
-
-    pub(crate) fn query_width(self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    pub(crate) fn key_width(self) -> usize {
-        self.key_value_heads * self.head_dim
-    }
-
-    pub(crate) fn qkv_width(self) -> usize {
-        self.query_width() + 2 * self.key_width()
-    }
+fn scaled(x: Tensor<3>, factor: f64) -> Tensor<3> {
+    if factor == 1.0 { x } else { x * factor }
 }

@@ -5,12 +5,19 @@
 //! of the families' configuration classes in Hugging Face transformers. Knows nothing of weights or
 //! tensors.
 
+mod gemma2;
+mod gemma3;
+mod granite;
 mod llama;
 mod mistral;
 mod mixtral;
+mod olmo2;
+mod olmo3;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod rope;
 mod settings;
 mod smollm3;
 
@@ -26,21 +33,42 @@ struct Family {
     name: &'static str,
     model_type: &'static str,
     read: fn(&Settings) -> Result<ModelConfig, String>,
+    /// How the name of its classifier begins; `None` where transformers has no such class.
+    classifier: Option<&'static str>,
 }
 
-const FAMILIES: [Family; 7] = [
-    Family { name: "Llama", model_type: "llama", read: llama::read },
-    Family { name: "Mistral", model_type: "mistral", read: mistral::read },
-    Family { name: "Mixtral", model_type: "mixtral", read: mixtral::read },
-    Family { name: "Qwen2", model_type: "qwen2", read: qwen2::read },
-    Family { name: "Qwen3", model_type: "qwen3", read: qwen3::read },
-    Family { name: "Qwen3Moe", model_type: "qwen3_moe", read: qwen3_moe::read },
-    Family { name: "SmolLM3", model_type: "smollm3", read: smollm3::read },
+const FAMILIES: [Family; 13] = [
+    Family { classifier: Some("Gemma3Text"), ..Family::new("Gemma3", "gemma3_text", gemma3::read) },
+    Family::new("Gemma2", "gemma2", gemma2::read),
+    Family { classifier: None, ..Family::new("Granite", "granite", granite::read) },
+    Family::new("Llama", "llama", llama::read),
+    Family::new("Mistral", "mistral", mistral::read),
+    Family::new("Mixtral", "mixtral", mixtral::read),
+    Family::new("Olmo2", "olmo2", olmo2::read),
+    Family::new("Olmo3", "olmo3", olmo3::read),
+    Family::new("Phi3", "phi3", phi3::read),
+    Family::new("Qwen2", "qwen2", qwen2::read),
+    Family::new("Qwen3", "qwen3", qwen3::read),
+    Family::new("Qwen3Moe", "qwen3_moe", qwen3_moe::read),
+    Family::new("SmolLM3", "smollm3", smollm3::read),
 ];
 
 impl Family {
-    fn architecture(&self, head: Head) -> String {
-        format!("{}{}", self.name, head.suffix())
+    const fn new(name: &'static str, model_type: &'static str, read: fn(&Settings) -> Result<ModelConfig, String>) -> Self {
+        Self { name, model_type, read, classifier: Some(name) }
+    }
+
+    /// The architecture with this head.
+    ///
+    /// # Errors
+    /// When transformers has no such class.
+    fn architecture(&self, head: Head) -> Result<String, String> {
+        let name = match head {
+            Head::CausalLm => Some(self.name),
+            Head::Reward => self.classifier,
+        };
+        let missing = || format!("{} has no class for sequence classification in transformers, so it cannot be a reward model", self.name);
+        name.map(|name| format!("{name}{}", head.suffix())).ok_or_else(missing)
     }
 }
 
@@ -57,16 +85,21 @@ impl ModelConfig {
         {
             return Err(format!("expected a classifier with 1 label, its score being the reward; found {labels} (num_labels, id2label)"));
         }
-        let model = ModelConfig { head, ..(family.read)(&Settings::new(json)?)? };
+        let model = ModelConfig { family: family.name, head, ..(family.read)(&Settings::new(json)?)? };
         model.check()?;
         Ok(model)
     }
 }
 
+/// Checks that a reward model can start from the language model of this `config.json`.
+pub(super) fn check_reward_head(config: &Value) -> Result<(), String> {
+    find(config)?.0.architecture(Head::Reward).map(drop)
+}
+
 /// The `config.json` of a reward model that starts from the language model of this one; see
 /// [`head::with_reward_head`] for other changes.
 pub(super) fn with_reward_head(config: &Value, padding: Option<i32>) -> Value {
-    let architecture = find(config).map(|(family, _)| family.architecture(Head::Reward));
+    let architecture = find(config).and_then(|(family, _)| family.architecture(Head::Reward));
     head::with_reward_head(config, architecture.ok(), padding)
 }
 
@@ -77,7 +110,8 @@ fn find(config: &Value) -> Result<(&'static Family, Head), String> {
         config.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let model_type = config.get("model_type").and_then(Value::as_str);
     let named = |head: Head| {
-        FAMILIES.iter().find(|family| architectures.contains(&family.architecture(head).as_str())).map(|family| (family, head))
+        let is_named = |family: &&Family| family.architecture(head).is_ok_and(|name| architectures.contains(&name.as_str()));
+        FAMILIES.iter().find(is_named).map(|family| (family, head))
     };
     let Some((family, head)) = named(Head::CausalLm).or_else(|| named(Head::Reward)) else {
         if let Some(missing) = gpt_oss(&architectures, model_type) {
@@ -88,13 +122,15 @@ fn find(config: &Value) -> Result<(&'static Family, Head), String> {
             (true, Some(model_type)) => format!("none (model_type is {model_type})"),
             (true, None) => "none".to_string(),
         };
-        let supported = FAMILIES.each_ref().map(|family| family.architecture(Head::CausalLm)).join(", ");
+        let suffix = Head::CausalLm.suffix();
+        let supported = FAMILIES.each_ref().map(|family| format!("{}{suffix}", family.name)).join(", ");
         let reward = Head::Reward.suffix();
         return Err(format!("architectures is {found}; supported: {supported}, and as a reward model the same with {reward}"));
     };
     match model_type {
         Some(model_type) if model_type != family.model_type => {
-            Err(format!("architectures says {}, but model_type is {model_type}, expected {}", family.architecture(head), family.model_type))
+            let architecture = family.architecture(head)?;
+            Err(format!("architectures says {architecture}, but model_type is {model_type}, expected {}", family.model_type))
         }
         _ => Ok((family, head)),
     }

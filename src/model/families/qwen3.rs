@@ -3,7 +3,7 @@
 
 use super::qwen2;
 use super::settings::{Defaults, Settings};
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, QkNorm};
 
 pub(super) fn read(settings: &Settings) -> Result<ModelConfig, String> {
     let defaults = Defaults {
@@ -16,5 +16,5 @@ pub(super) fn read(settings: &Settings) -> Result<ModelConfig, String> {
     let attention_bias = settings.flag("attention_bias")?;
     let mut model = settings.model(&defaults)?;
     qwen2::give_windows(&mut model, settings)?;
-    Ok(ModelConfig { qkv_bias: attention_bias, o_bias: attention_bias, qk_norm: true, ..model })
+    Ok(ModelConfig { qkv_bias: attention_bias, o_bias: attention_bias, qk_norm: Some(QkNorm::EachHead), ..model })
 }

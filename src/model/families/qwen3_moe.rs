@@ -2,7 +2,7 @@
 //! some layers, all unless said otherwise, have routed experts.
 
 use super::settings::{Defaults, Settings};
-use crate::model::{ExpertNames, ExpertsConfig, ModelConfig};
+use crate::model::{ExpertNames, ExpertsConfig, ModelConfig, QkNorm};
 
 pub(super) fn read(settings: &Settings) -> Result<ModelConfig, String> {
     let defaults = Defaults {
@@ -36,5 +36,5 @@ pub(super) fn read(settings: &Settings) -> Result<ModelConfig, String> {
         names: ExpertNames::Projections,
     };
     let experts = model.layers.iter().any(|layer| layer.routed).then_some(experts);
-    Ok(ModelConfig { qkv_bias: attention_bias, o_bias: attention_bias, qk_norm: true, experts, ..model })
+    Ok(ModelConfig { qkv_bias: attention_bias, o_bias: attention_bias, qk_norm: Some(QkNorm::EachHead), experts, ..model })
 }

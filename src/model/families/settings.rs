@@ -3,10 +3,11 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::model::config::{LARGEST_DIMENSION, LayerConfig, MOST_LAYERS, ModelConfig};
+use super::rope::Reading;
+use crate::model::config::{Activation, LARGEST_DIMENSION, LayerConfig, LayerNorms, MOST_LAYERS, ModelConfig};
 use crate::model::generation_config::TokenIds;
 use crate::model::head::Head;
-use crate::model::rope::{Llama3Scaling, Rope};
+use crate::model::rope::Rope;
 
 /// The keys of a `config.json`.
 pub(super) struct Settings<'a>(&'a Map<String, Value>);
@@ -25,6 +26,11 @@ pub(super) struct Defaults {
 impl<'a> Settings<'a> {
     pub(super) fn new(config: &'a Value) -> Result<Self, String> {
         config.as_object().map(Self).ok_or_else(|| "expected an object".to_string())
+    }
+
+    /// The keys of an object inside.
+    pub(super) fn of(keys: &'a Map<String, Value>) -> Self {
+        Self(keys)
     }
 
     /// The value of a setting; `None` where it is left out or null.
@@ -54,9 +60,21 @@ impl<'a> Settings<'a> {
         Ok(size)
     }
 
+    /// The longest sequence the model was made for.
+    pub(super) fn context(&self, defaults: &Defaults) -> Result<usize, String> {
+        self.size("max_position_embeddings", Some(defaults.max_position_embeddings))
+    }
+
     /// The model without what makes its family special: no biases, no norms of queries and keys,
-    /// every layer with rotary positions and without a window. The head is the caller's to set.
+    /// every layer with rotary positions and without a window. The head and the family's name are
+    /// the caller's to set.
     pub(super) fn model(&self, defaults: &Defaults) -> Result<ModelConfig, String> {
+        let rope = Reading::new(defaults.rope_theta, self.context(defaults)?).read(self)?;
+        self.model_with(defaults, rope, self.activation("hidden_act", Activation::Silu)?)
+    }
+
+    /// [`Self::model`] of a family that reads these two in its own way.
+    pub(super) fn model_with(&self, defaults: &Defaults, rope: Rope, activation: Activation) -> Result<ModelConfig, String> {
         self.check_supported()?;
         let hidden_size = self.size("hidden_size", None)?;
         let num_attention_heads = self.size("num_attention_heads", None)?;
@@ -64,9 +82,10 @@ impl<'a> Settings<'a> {
             Some(_) => self.size("num_key_value_heads", defaults.num_key_value_heads)?,
             None => num_attention_heads,
         };
-        let max_position_embeddings = self.size("max_position_embeddings", Some(defaults.max_position_embeddings))?;
+        let head_dim = self.size("head_dim", Some(defaults.head_dim.unwrap_or(hidden_size / num_attention_heads)))?;
         let layer = LayerConfig { rotary: true, sliding_window: None, routed: false };
         Ok(ModelConfig {
+            family: "",
             head: Head::CausalLm,
             vocab_size: self.size("vocab_size", None)?,
             hidden_size,
@@ -75,14 +94,25 @@ impl<'a> Settings<'a> {
             layers: vec![layer; self.size_up_to(MOST_LAYERS, "num_hidden_layers", None)?],
             num_attention_heads,
             num_key_value_heads,
-            head_dim: self.size("head_dim", Some(defaults.head_dim.unwrap_or(hidden_size / num_attention_heads)))?,
+            head_dim,
             qkv_bias: false,
             o_bias: false,
             mlp_bias: false,
-            qk_norm: false,
-            max_position_embeddings,
+            qk_norm: None,
+            fused_projections: false,
+            layer_norms: LayerNorms::Before,
+            norm_offset: 0.0,
+            activation,
+            attention_multiplier: (head_dim as f64).powf(-0.5),
+            attn_logit_softcapping: None,
+            final_logit_softcapping: None,
+            logits_scaling: 1.0,
+            embedding_multiplier: 1.0,
+            residual_multiplier: 1.0,
+            max_position_embeddings: self.context(defaults)?,
             rms_norm_eps: self.get("rms_norm_eps")?.unwrap_or(1e-6),
-            rope: self.rope(defaults.rope_theta, max_position_embeddings)?,
+            rope,
+            local_rope: None,
             tie_word_embeddings: self.get("tie_word_embeddings")?.unwrap_or(defaults.tie_word_embeddings),
             initializer_range: self.get("initializer_range")?.unwrap_or(0.02),
             bos_token_id: self.get("bos_token_id")?,
@@ -92,10 +122,6 @@ impl<'a> Settings<'a> {
 
     /// Settings of transformers for every family.
     fn check_supported(&self) -> Result<(), String> {
-        match self.get::<String>("hidden_act")?.as_deref() {
-            None | Some("silu") => {}
-            Some(other) => return Err(format!("hidden_act is {other}; supported: silu")),
-        }
         if self.get("is_causal")? == Some(false) {
             return Err("is_causal is false, but only causal attention is supported".to_string());
         }
@@ -117,6 +143,16 @@ impl<'a> Settings<'a> {
             }
             (None, Some(_)) => self.size("num_experts", None),
             _ => self.size("num_local_experts", Some(default)),
+        }
+    }
+
+    /// The activation of the gates under its key.
+    pub(super) fn activation(&self, name: &str, default: Activation) -> Result<Activation, String> {
+        match self.get::<String>(name)?.as_deref() {
+            None => Ok(default),
+            Some("silu" | "swish") => Ok(Activation::Silu),
+            Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
+            Some(other) => Err(format!("{name} is {other}; supported: silu, gelu_pytorch_tanh")),
         }
     }
 
@@ -143,53 +179,21 @@ impl<'a> Settings<'a> {
         windows.collect::<Result<_, _>>().map(Some)
     }
 
-    /// `rope_parameters` as transformers 5 writes it, or `rope_theta` and `rope_scaling` as earlier
-    /// ones do.
-    fn rope(&self, default_theta: f64, max_position_embeddings: usize) -> Result<Rope, String> {
-        let written = |name: &'static str| {
-            Ok::<_, String>(self.get::<Map<String, Value>>(name)?.filter(|rope| !rope.is_empty()).map(|rope| (name, rope)))
-        };
-        let (name, rope) = match (written("rope_scaling")?, written("rope_parameters")?) {
-            (Some((_, scaling)), Some((_, parameters))) if scaling != parameters => {
-                return Err("rope_scaling and rope_parameters say different things; expected one of them".to_string());
-            }
-            (scaling, parameters) => parameters.or(scaling).unwrap_or_default(),
-        };
-        let rope_settings = Settings(&rope);
-        let kind = rope_settings.get::<String>("rope_type")?.or(rope_settings.get("type")?).unwrap_or_else(|| "default".to_string());
-        let (theta, inner_theta) = (self.get::<f64>("rope_theta")?, rope_settings.get::<f64>("rope_theta")?);
-        if let (Some(outer), Some(inner)) = (theta, inner_theta)
-            && outer != inner
-        {
-            return Err(format!("rope_theta is {outer}, but {name} says {inner}; expected one value"));
+    /// Gives a window to the layers that `layer_types` names, or else to all but every
+    /// `pattern`th.
+    pub(super) fn give_pattern(&self, model: &mut ModelConfig, window: Option<usize>, pattern: usize) -> Result<(), String> {
+        if pattern == 0 {
+            return Err("sliding_window_pattern is 0, expected 1 or more".to_string());
         }
-        for factor in [self.get::<f64>("partial_rotary_factor")?, rope_settings.get("partial_rotary_factor")?].into_iter().flatten() {
-            if factor != 1.0 {
-                return Err(format!("partial_rotary_factor is {factor}; supported: 1"));
-            }
+        if window.is_none() {
+            return Err("sliding_window is null, expected a number of tokens".to_string());
         }
-        let known: &[&str] = match kind.as_str() {
-            "default" => &[],
-            "llama3" => &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
-            other => return Err(format!("{name} of type {other} is not supported; supported: default (no scaling), llama3")),
-        };
-        let always = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
-        if let Some(unknown) =
-            rope.iter().find(|(key, value)| !value.is_null() && !always.contains(&key.as_str()) && !known.contains(&key.as_str()))
-        {
-            return Err(format!("{name} of type {kind} has {}, which is not supported", unknown.0));
+        let layers = model.layers.len();
+        let usual = || (1..=layers).map(|layer| window.filter(|_| !layer.is_multiple_of(pattern))).collect();
+        let windows = self.layer_windows(layers, window)?.unwrap_or_else(usual);
+        for (layer, window) in model.layers.iter_mut().zip(windows) {
+            layer.sliding_window = window;
         }
-        let scaling = if kind == "llama3" { Some(llama3(name, &rope_settings, max_position_embeddings)?) } else { None };
-        Ok(Rope { theta: inner_theta.or(theta).unwrap_or(default_theta), scaling })
+        Ok(())
     }
-}
-
-fn llama3(name: &str, settings: &Settings, max_position_embeddings: usize) -> Result<Llama3Scaling, String> {
-    let number = |key: &str| settings.get::<f64>(key)?.ok_or_else(|| format!("{name} of type llama3: {key} is missing"));
-    Ok(Llama3Scaling {
-        factor: number("factor")?,
-        low_freq_factor: number("low_freq_factor")?,
-        high_freq_factor: number("high_freq_factor")?,
-        original_max_position_embeddings: settings.get("original_max_position_embeddings")?.unwrap_or(max_position_embeddings as f64),
-    })
 }

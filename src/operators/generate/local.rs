@@ -101,7 +101,7 @@ impl<'a> PolicySampler<'a> {
             max_new_tokens: new_tokens,
             eos: checkpoint.generation.eos_token_ids.clone(),
             vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
-            max_total_tokens: checkpoint.config.max_position_embeddings,
+            max_total_tokens: checkpoint.config.longest_sequence().0,
         };
         let policy_fingerprint = context.fingerprint_of(Slot::Policy)?.to_string();
         Ok(Self { context, settings, checkpoint, generator, sampling, policy_fingerprint })

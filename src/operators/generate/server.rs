@@ -184,7 +184,7 @@ impl ServerJob<'_> {
         let prompt = &self.prompts[item.prompt];
         let prompt_ids = self.prompt_ids(item)?;
         let (text, special) = self.checkpoint.prompt_text(&prompt.content)?;
-        let room = self.checkpoint.config.max_position_embeddings.saturating_sub(prompt_ids.len());
+        let room = self.checkpoint.config.longest_sequence().0.saturating_sub(prompt_ids.len());
         let seed = self.context.seed().number("generate", &prompt.id, item.response_index);
         Ok(then(Request {
             prompt_ids,

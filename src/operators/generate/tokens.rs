@@ -21,7 +21,7 @@ pub(super) fn response_tokens(batch: &RecordBatch) -> Result<u64, OperatorError>
 /// The prompt's ids, or the reason for no answer.
 pub(super) fn prompt_ids(checkpoint: &Checkpoint, prompt: &Prompt, settings: &Generate) -> Result<Vec<i32>, String> {
     let ids = checkpoint.encode_prompt(&prompt.content).map_err(|error| error.to_string())?;
-    let limit = (settings.max_prompt_tokens as usize).min(checkpoint.config.max_position_embeddings.saturating_sub(1));
+    let limit = (settings.max_prompt_tokens as usize).min(checkpoint.config.longest_sequence().0.saturating_sub(1));
     if ids.len() > limit {
         return Err(format!("expected a prompt of at most {limit} tokens, found {}", ids.len()));
     }

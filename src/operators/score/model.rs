@@ -77,7 +77,7 @@ impl ModelScorer {
     fn encode(&self, prompt: &ScoringPrompt, response: &str) -> Result<Vec<i32>, String> {
         let tokens = self.checkpoint.encode_conversation(&prompt.content, response).map_err(|error| error.to_string())?;
         let tokens = self.checkpoint.up_to_score(tokens);
-        let limit = self.checkpoint.config.max_position_embeddings;
+        let limit = self.checkpoint.config.longest_sequence().0;
         if tokens.is_empty() || tokens.len() > limit {
             return Err(format!("expected 1 to {limit} tokens of prompt and response for the reward model, found {}", tokens.len()));
         }

@@ -61,7 +61,7 @@ impl Comparisons {
             let held_out = held_out_prompts(context, &preferences, *share);
             preferences.retain(|preference| held_out.contains(&fingerprint(&preference.prompt)) == (split == Split::HeldOut));
         }
-        let limit = (max_tokens as usize).min(checkpoint.config.max_position_embeddings);
+        let limit = (max_tokens as usize).min(checkpoint.config.longest_sequence().0);
         let sides = preferences.iter().flat_map(|row| [(&row.prompt, Some(row.chosen())), (&row.prompt, Some(row.rejected()))]);
         ignored::warn(context, checkpoint, sides);
         let count = preferences.len();

@@ -92,7 +92,7 @@ impl PairTokens {
     /// replace the pairs made here; they have the reference logprobs.
     fn from_preferences(context: &Context) -> Result<Self, OperatorError> {
         let checkpoint = context.checkpoint(Slot::From)?;
-        let longest = checkpoint.config.max_position_embeddings;
+        let longest = checkpoint.config.longest_sequence().0;
         let mut pairs = Vec::new();
         let mut left_out = BTreeMap::new();
         let mut chosen = Vec::new();

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cuda")]
 mod gpu;
+mod greedy;
 mod local;
 mod sampling;
 mod server;

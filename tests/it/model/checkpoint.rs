@@ -100,7 +100,7 @@ fn autodiff_reaches_every_parameter() {
         let gradients = loss.backward();
         for weight in [
             model.model.embed_tokens.weight.val(),
-            model.model.layers[1].self_attn.k_proj.weight.val(),
+            model.model.layers[1].self_attn.k_proj.as_ref().unwrap().weight.val(),
             model.model.layers[0].mlp.as_ref().unwrap().down_proj.weight.val(),
         ] {
             let gradient = weight.grad(&gradients).expect("a gradient");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use optune::model::{Checkpoint, Head, LayerConfig, ModelConfig};
+use optune::model::{Activation, Checkpoint, Head, LayerConfig, ModelConfig, QkNorm, RopeScaling};
 use serde_json::{Value, json};
 
 use crate::fixtures::models::blank_checkpoint;
@@ -39,7 +39,8 @@ fn what_is_left_out_is_what_transformers_takes() {
         let config = read(family, json!({}));
         let found = (config.max_position_embeddings, config.tie_word_embeddings, config.rope.theta, config.head_dim, config.qkv_bias);
         assert_eq!(found, (context, tied, theta, head_dim, qkv_bias), "{family}");
-        assert_eq!((config.o_bias, config.mlp_bias, config.qk_norm), (false, false, family == "Qwen3"), "{family}");
+        let qk_norm = (family == "Qwen3").then_some(QkNorm::EachHead);
+        assert_eq!((config.o_bias, config.mlp_bias, config.qk_norm), (false, false, qk_norm), "{family}");
         assert_eq!((config.rms_norm_eps, config.initializer_range, config.head), (1e-6, 0.02, Head::CausalLm), "{family}");
         assert_eq!(config.layers.len(), 4);
         let null = read(family, json!({"num_key_value_heads": null}));
@@ -91,10 +92,59 @@ fn older_and_newer_words_for_positions_mean_the_same() {
     let oldest = read("Llama", json!({"rope_theta": 5e5, "rope_scaling": with(json!({"type": "llama3"}))}));
     let newer = read("Llama", json!({"rope_parameters": with(json!({"rope_type": "llama3", "rope_theta": 5e5}))}));
     assert_eq!((&older.rope, &oldest.rope), (&newer.rope, &newer.rope));
-    let scaling = newer.rope.scaling.unwrap();
+    let Some(RopeScaling::Llama3(scaling)) = newer.rope.scaling else { panic!("{:?}", newer.rope) };
     assert_eq!((scaling.factor, scaling.original_max_position_embeddings), (8.0, 16.0));
     assert_eq!(read("Llama", json!({"rope_scaling": null, "rope_parameters": {"rope_type": "default"}})).rope.scaling, None);
     assert_eq!(read("Llama", json!({"rope_theta": 7e4, "rope_parameters": {"rope_theta": 7e4}})).rope.theta, 7e4);
+}
+
+/// As transformers reads them: it passes over keys of type default, and over a share of the head in
+/// families that rotate all of it.
+#[test]
+fn keys_that_transformers_passes_over_change_nothing() {
+    let plain = read("Llama", json!({})).rope;
+    for changes in [
+        json!({"rope_scaling": {"factor": 2.0}}),
+        json!({"rope_scaling": {"type": "default", "mrope_section": [2, 2]}}),
+        json!({"partial_rotary_factor": 0.5}),
+        json!({"rope_parameters": {"rope_type": "default", "beta_fast": 3.0, "unknown": [1]}}),
+    ] {
+        assert_eq!(read("Llama", changes.clone()).rope, plain, "{changes}");
+    }
+}
+
+/// What transformers cannot rotate by each token alone is a limit, with its reason.
+#[test]
+fn sequences_are_as_long_as_their_angles_depend_on_each_token_alone() {
+    let limit = |family: &str, changes: Value| read(family, changes).longest_sequence();
+    assert_eq!(limit("Llama", json!({})), (2048, None));
+    assert_eq!(limit("Llama", json!({"rope_scaling": {"type": "yarn", "factor": 2.0}})), (2048, None));
+    let longrope = json!({"type": "longrope", "short_factor": [1, 1, 1], "long_factor": [2, 2, 2]});
+    let phi = limit("Phi3", json!({"max_position_embeddings": 131_072, "rope_scaling": longrope}));
+    assert_eq!(phi.0, 4096);
+    assert!(phi.1.unwrap().contains("rope scaling of type longrope rotates all tokens of a batch by its longest sequence"));
+    // Beyond max_position_embeddings there is nothing anyway.
+    assert_eq!(limit("Llama", json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}})), (2048, None));
+}
+
+#[test]
+fn newer_families_are_read_as_transformers_reads_them() {
+    let gemma = read("Gemma3", json!({"sliding_window": 512, "num_hidden_layers": 7}));
+    assert_eq!(windows(&gemma), [Some(512), Some(512), Some(512), Some(512), Some(512), None, Some(512)]);
+    assert_eq!((gemma.rope.theta, gemma.local_rope.as_ref().unwrap().theta), (1e6, 1e4));
+    assert_eq!((gemma.activation, gemma.attention_multiplier, gemma.embedding_multiplier), (Activation::GeluTanh, 0.0625, 24f64.sqrt()));
+    assert_eq!(gemma.setting_without_gpu_kernels(), Some("norms behind attention and MLP"));
+    let gemma = read("Gemma2", json!({"attn_logit_softcapping": null}));
+    assert_eq!((gemma.attn_logit_softcapping, gemma.final_logit_softcapping), (None, Some(30.0)));
+    assert_eq!(windows(&gemma), [Some(4096), None, Some(4096), None]);
+    // A base beside scaled positions is that of layers without a window.
+    let olmo = read("Olmo3", json!({"rope_theta": 7e4, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}));
+    assert_eq!((olmo.rope.theta, olmo.local_rope.unwrap().theta), (7e4, 5e5));
+    assert_eq!(read("Olmo3", json!({})).local_rope, None);
+    let phi = read("Phi3", json!({"head_dim": 8, "partial_rotary_factor": 0.5}));
+    assert_eq!((phi.rope.partial_rotary_factor, phi.setting_without_gpu_kernels()), (0.5, Some("partial_rotary_factor")));
+    assert_eq!(read("Phi3", json!({})).setting_without_gpu_kernels(), None);
+    assert_eq!(read("Granite", json!({})).setting_without_gpu_kernels(), Some("attention_multiplier or query_pre_attn_scalar"));
 }
 
 #[test]
@@ -108,7 +158,7 @@ fn a_wrong_config_is_refused_with_its_reason() {
         (
             "Gemma",
             json!({}),
-            "architectures is GemmaForCausalLM; supported: LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, SmolLM3ForCausalLM, and",
+            "architectures is GemmaForCausalLM; supported: Gemma3ForCausalLM, Gemma2ForCausalLM, GraniteForCausalLM, LlamaForCausalLM,",
         ),
         ("Llama", json!({"architectures": null, "model_type": "gpt2"}), "architectures is none (model_type is gpt2); supported: Llama"),
         ("Llama", json!({"architectures": []}), "architectures is none; supported: Llama"),
@@ -137,13 +187,34 @@ fn a_wrong_config_is_refused_with_its_reason() {
         ),
         (
             "Llama",
-            json!({"rope_scaling": {"type": "linear", "factor": 2.0}}),
-            "rope_scaling of type linear is not supported; supported: default",
+            json!({"rope_scaling": {"type": "proportional", "factor": 2.0}}),
+            "rope_scaling of type proportional is not supported; supported: default, linear, dynamic, yarn, longrope, llama3",
         ),
-        ("Llama", json!({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}), "rope_parameters of type yarn is not supported"),
-        ("Llama", json!({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}), "rope_scaling of type dynamic is not supported"),
-        ("Llama", json!({"rope_scaling": {"factor": 2.0}}), "rope_scaling of type default has factor, which is not supported"),
-        ("Qwen2", json!({"rope_scaling": {"type": "default", "mrope_section": [2, 2]}}), "has mrope_section, which is not supported"),
+        ("Llama", json!({"rope_scaling": {"type": "linear"}}), "rope_scaling of type linear: factor is missing"),
+        ("Llama", json!({"rope_scaling": {"type": "linear", "factor": 0.0}}), "factor is 0, expected a positive number"),
+        ("Llama", json!({"rope_scaling": {"rope_type": "dynamic"}}), "rope_scaling of type dynamic: factor is missing"),
+        ("Llama", json!({"rope_scaling": {"type": "yarn", "factor": 2.0, "finetuned": true}}), "has finetuned, which is not supported"),
+        ("Llama", json!({"rope_scaling": {"type": "yarn", "factor": -2.0}}), "factor is -2, expected a positive number"),
+        ("Phi3", json!({"rope_scaling": {"type": "su", "long_factor": [1, 1, 1]}}), "of type longrope: short_factor is missing"),
+        (
+            "Phi3",
+            json!({"rope_scaling": {"type": "su", "long_factor": [1], "short_factor": [1]}}),
+            "short_factor has 1 numbers, expected one a pair (3)",
+        ),
+        (
+            "Phi3",
+            json!({"partial_rotary_factor": 0.5}),
+            "partial_rotary_factor is 0.5, expected at most 1 and an even part of head_dim (6)",
+        ),
+        ("Phi3", json!({"partial_rotary_factor": 2.0}), "partial_rotary_factor is 2, expected at most 1"),
+        ("Gemma3", json!({"rope_parameters": {"rope_theta": 1e4}}), "rope_parameters has rope_theta, expected full_attention and sliding"),
+        ("Gemma3", json!({"sliding_window": null}), "sliding_window is null, expected a number of tokens"),
+        ("Gemma3", json!({"sliding_window_pattern": 0}), "sliding_window_pattern is 0"),
+        ("Gemma2", json!({"use_bidirectional_attention": true}), "use_bidirectional_attention is true"),
+        ("Gemma2", json!({"attn_logit_softcapping": -1.0}), "attn_logit_softcapping is -1, expected a positive number"),
+        ("Gemma2", json!({"hidden_activation": "gelu"}), "hidden_activation is gelu; supported: silu, gelu_pytorch_tanh"),
+        ("Granite", json!({"logits_scaling": 0.0}), "logits_scaling is 0, expected a positive number"),
+        ("Granite", json!({"architectures": ["GraniteForSequenceClassification"]}), "architectures is GraniteForSequenceClassification"),
         ("Llama", json!({"rope_scaling": llama3(json!({})), "rope_parameters": {"rope_theta": 1e4}}), "say different things"),
         ("Llama", json!({"rope_scaling": llama3(json!({"factor": null}))}), "rope_scaling of type llama3: factor is missing"),
         ("Llama", json!({"rope_scaling": llama3(json!({"factor": 0.0}))}), "factor is 0, expected a positive number"),
@@ -152,7 +223,11 @@ fn a_wrong_config_is_refused_with_its_reason() {
             json!({"rope_scaling": llama3(json!({"high_freq_factor": 1.0}))}),
             "high_freq_factor is 1, expected more than low_freq_factor (1)",
         ),
-        ("Llama", json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor is 0.5; supported: 1"),
+        (
+            "Llama",
+            json!({"partial_rotary_factor": 0.5, "rope_scaling": {"type": "linear", "factor": 2.0}}),
+            "partial_rotary_factor is 0.5; supported: 1",
+        ),
         ("Llama", json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}), "has full_attention, which is not supported"),
         ("Mistral", json!({"sliding_window": 0}), "sliding_window is 0, expected 1 or more, or null for none"),
         (

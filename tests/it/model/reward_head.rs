@@ -55,7 +55,7 @@ fn rewards_are_differentiable_in_every_weight_they_use() {
         for weight in [
             model.score.weight.val(),
             model.model.embed_tokens.weight.val(),
-            model.model.layers[0].self_attn.q_proj.weight.val(),
+            model.model.layers[0].self_attn.q_proj.as_ref().unwrap().weight.val(),
             model.model.layers[1].mlp.as_ref().unwrap().down_proj.weight.val(),
         ] {
             assert!(values(weight.grad(&gradients).expect("a gradient").abs().max()) > vec![0.0]);

@@ -212,8 +212,8 @@ fn adapted(device: &Device, dropout: f64, targets: &[&str]) -> CausalLm {
     let config = AdapterConfig { rank: 3, alpha: 6.0, dropout, targets };
     let mut model = checkpoint.load_adapted(device, &config, 7).unwrap().train();
     for layer in &mut model.model.layers {
-        let mlp = layer.mlp.as_mut().unwrap();
-        for projection in [&mut layer.self_attn.q_proj, &mut layer.self_attn.v_proj, &mut mlp.down_proj] {
+        let attention = [&mut layer.self_attn.q_proj, &mut layer.self_attn.v_proj].map(|projection| projection.as_mut().unwrap());
+        for projection in attention.into_iter().chain([&mut layer.mlp.as_mut().unwrap().down_proj]) {
             if let Some(adapter) = &mut projection.adapter {
                 adapter.lora_b = adapter.lora_b.clone().map(|lora_b| (lora_b.inner() + 0.05).autodiff().require_grad());
             }

@@ -2,6 +2,7 @@
 
 mod backends;
 mod experts;
+mod families;
 mod gradients;
 mod lora;
 mod offline_dpo;

@@ -7,7 +7,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::arch;
-use super::elementwise::softmax;
+use super::elementwise::{softmax, tanh};
 
 /// Positions in a block of keys.
 pub const BLOCK: usize = 16;
@@ -23,8 +23,17 @@ pub struct Segment<'a> {
     pub length: usize,
 }
 
+/// What a query sees, and how large its scores may be.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// How far a position sees.
+    pub window: usize,
+    /// Scores become `cap · tanh(score / cap)`.
+    pub cap: Option<f32>,
+}
+
 /// What the queries of one position that share key-value head `head` (of `heads`) find in the last
-/// `window` positions of all `segments`: the mean of the values, weighted by the softmax of query
+/// positions in `view` of all `segments`: the mean of the values, weighted by the softmax of query
 /// times key.
 ///
 /// # Shapes
@@ -38,11 +47,11 @@ pub fn attend(
     head_dim: usize,
     segments: &[Segment<'_>],
     [head, heads]: [usize; 2],
-    window: usize,
+    view: View,
     scores: &mut Vec<f32>,
     out: &mut [f32],
 ) {
-    arch().dispatch(Attend { queries, head_dim, segments, head, heads, window, scores, out });
+    arch().dispatch(Attend { queries, head_dim, segments, head, heads, view, scores, out });
 }
 
 struct Attend<'a> {
@@ -51,7 +60,7 @@ struct Attend<'a> {
     segments: &'a [Segment<'a>],
     head: usize,
     heads: usize,
-    window: usize,
+    view: View,
     scores: &'a mut Vec<f32>,
     out: &'a mut [f32],
 }
@@ -61,7 +70,7 @@ impl WithSimd for Attend<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { queries, head_dim, segments, head, heads, window, scores, out } = self;
+        let Self { queries, head_dim, segments, head, heads, view: View { window, cap }, scores, out } = self;
         let total: usize = segments.iter().map(|segment| segment.length).sum();
         let skipped = total.saturating_sub(window);
         let block_width = heads * head_dim * BLOCK;
@@ -76,6 +85,9 @@ impl WithSimd for Attend<'_> {
                 scores.truncate(end);
             }
             let scores = &mut scores[skipped..];
+            if let Some(cap) = cap {
+                scores.iter_mut().for_each(|score| *score = cap * tanh(*score / cap));
+            }
             let (_, sum) = softmax(scores);
             let scale = sum.recip();
             let values = Values { segments, skipped, width: heads * head_dim, first: head * head_dim };

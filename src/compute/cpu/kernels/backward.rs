@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::elementwise::{dot, exp, silu, softmax};
+use super::elementwise::{dot, exp, gelu_tanh, gelu_tanh_slope, silu, softmax};
 use super::{arch, threads};
+use crate::model::Activation;
 
 /// Columns of one thread at a time.
 const COLUMNS: usize = 64;
@@ -92,39 +93,78 @@ pub fn add_column_sums_of_products(left: &[f32], right: &[f32], scales: &[f32], 
     });
 }
 
-/// [`super::swiglu`] of gates and ups in two slices: `out = silu(gate) · up`.
-pub fn gate(gates: &[f32], ups: &[f32], out: &mut [f32]) {
-    struct Gate<'a>(&'a [f32], &'a [f32], &'a mut [f32]);
+/// [`super::swiglu`] of gates and ups in two slices: `out = activation(gate) · up`.
+pub fn gate(activation: Activation, gates: &[f32], ups: &[f32], out: &mut [f32]) {
+    struct Gate<'a>(Activation, &'a [f32], &'a [f32], &'a mut [f32]);
+    impl Gate<'_> {
+        #[inline(always)]
+        fn each(self, activation: impl Fn(f32) -> f32) {
+            let Self(_, gates, ups, out) = self;
+            for ((out, gate), up) in out.iter_mut().zip(gates).zip(ups) {
+                *out = activation(*gate) * up;
+            }
+        }
+    }
     impl WithSimd for Gate<'_> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
-            let Self(gates, ups, out) = self;
-            for ((out, gate), up) in out.iter_mut().zip(gates).zip(ups) {
-                *out = silu(*gate) * up;
+            match self.0 {
+                Activation::Silu => self.each(silu),
+                Activation::GeluTanh => self.each(gelu_tanh),
             }
         }
     }
-    arch().dispatch(Gate(gates, ups, out));
+    arch().dispatch(Gate(activation, gates, ups, out));
 }
 
 /// The backward pass of [`gate`]: gates and ups become the derivatives by them.
-pub fn gate_backward(gates: &mut [f32], ups: &mut [f32], by_out: &[f32]) {
-    struct Gate<'a>(&'a mut [f32], &'a mut [f32], &'a [f32]);
+pub fn gate_backward(activation: Activation, gates: &mut [f32], ups: &mut [f32], by_out: &[f32]) {
+    struct Gate<'a>(Activation, &'a mut [f32], &'a mut [f32], &'a [f32]);
+    impl Gate<'_> {
+        /// `activation` returns its value and its slope.
+        #[inline(always)]
+        fn each(self, activation: impl Fn(f32) -> (f32, f32)) {
+            let Self(_, gates, ups, by_out) = self;
+            for ((gate, up), by_out) in gates.iter_mut().zip(ups).zip(by_out) {
+                let (activated, slope) = activation(*gate);
+                (*gate, *up) = (by_out * *up * slope, by_out * activated);
+            }
+        }
+    }
     impl WithSimd for Gate<'_> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
-            let Self(gates, ups, by_out) = self;
-            for ((gate, up), by_out) in gates.iter_mut().zip(ups).zip(by_out) {
-                let sigmoid = 1.0 / (1.0 + exp(-*gate));
-                let silu = *gate * sigmoid;
-                let slope = (silu * (1.0 - sigmoid)) + sigmoid;
-                (*gate, *up) = (by_out * *up * slope, by_out * silu);
+            match self.0 {
+                Activation::Silu => self.each(|gate| {
+                    let sigmoid = 1.0 / (1.0 + exp(-gate));
+                    let silu = gate * sigmoid;
+                    (silu, (silu * (1.0 - sigmoid)) + sigmoid)
+                }),
+                Activation::GeluTanh => self.each(|gate| (gelu_tanh(gate), gelu_tanh_slope(gate))),
             }
         }
     }
-    arch().dispatch(Gate(gates, ups, by_out));
+    arch().dispatch(Gate(activation, gates, ups, by_out));
+}
+
+/// The backward pass of [`super::limit`], from its output `limited`: derivatives by the output
+/// become those by the input.
+pub fn limit_backward(by: &mut [f32], limited: &[f32], scale: f32, cap: f32) {
+    struct Limit<'a>(&'a mut [f32], &'a [f32], f32, f32);
+    impl WithSimd for Limit<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            let Self(by, limited, scale, cap) = self;
+            for (by, limited) in by.iter_mut().zip(limited) {
+                let tanh = limited / cap;
+                *by *= scale * (1.0 - tanh * tanh);
+            }
+        }
+    }
+    arch().dispatch(Limit(by, limited, scale, cap));
 }
 
 /// The logprob of `target` under the softmax of `logits`, nats, and Σ e^(logit − largest); the

@@ -4,6 +4,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::{LANES, arch, sum_lanes, threads};
+use crate::model::Activation;
 
 /// e^x, within 2 units in the last place; 0 below −87.3, where it would not be a normal number, and
 /// infinite above 88.7.
@@ -35,6 +36,55 @@ pub fn exp(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
+}
+
+/// The hyperbolic tangent, within some units in the last place: a polynomial around 0, beyond it
+/// from [`exp`].
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    let square = x * x;
+    let mut small = -5.704_988_7e-3_f32;
+    for coefficient in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+        small = small.mul_add(square, coefficient);
+    }
+    let small = (small * square).mul_add(x, x);
+    let large = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
+    if x.abs() < 0.625 { small } else { large }
+}
+
+/// √(2/π).
+const ROOT: f32 = 0.797_884_56;
+const CUBE: f32 = 0.044_715;
+
+/// GELU with tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+#[inline(always)]
+pub(super) fn gelu_tanh(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh(ROOT * (CUBE * x * x).mul_add(x, x)))
+}
+
+/// The derivative of [`gelu_tanh`].
+#[inline(always)]
+pub(super) fn gelu_tanh_slope(x: f32) -> f32 {
+    let tanh = tanh(ROOT * (CUBE * x * x).mul_add(x, x));
+    let inner = ROOT * (3.0 * CUBE * x).mul_add(x, 1.0);
+    0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * inner
+}
+
+/// Replaces numbers by `cap · tanh(scale · number / cap)`, or by `scale · number` without a cap.
+pub fn limit(numbers: &mut [f32], scale: f32, cap: Option<f32>) {
+    struct Limit<'a>(&'a mut [f32], f32, Option<f32>);
+    impl WithSimd for Limit<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            let Self(numbers, scale, cap) = self;
+            match cap {
+                Some(cap) => numbers.iter_mut().for_each(|number| *number = cap * tanh(*number * scale / cap)),
+                None => numbers.iter_mut().for_each(|number| *number *= scale),
+            }
+        }
+    }
+    threads::each(numbers.chunks_mut(threads::PIECE), |numbers: &mut [f32]| arch().dispatch(Limit(numbers, scale, cap)));
 }
 
 /// The sum of the products of two slices of one length.
@@ -82,63 +132,72 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     }
 }
 
-/// SwiGLU (Shazeer 2020, arXiv 2002.05202): `silu(gate) · up`.
+/// SwiGLU (Shazeer 2020, arXiv 2002.05202): `activation(gate) · up`.
 ///
 /// # Shapes
 /// - gate_up: `[rows, 2 · width]`, in each row first all gates
 /// - out: `[rows, width]`
-pub fn swiglu(gate_up: &[f32], width: usize, out: &mut [f32]) {
-    struct SwiGlu<'a>(&'a [f32], usize, &'a mut [f32]);
+pub fn swiglu(activation: Activation, gate_up: &[f32], width: usize, out: &mut [f32]) {
+    struct SwiGlu<'a>(Activation, &'a [f32], usize, &'a mut [f32]);
+    impl SwiGlu<'_> {
+        #[inline(always)]
+        fn each(self, activation: impl Fn(f32) -> f32) {
+            let Self(_, gate_up, width, out) = self;
+            for (gate_up, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+                let (gate, up) = gate_up.split_at(width);
+                for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                    *out = activation(*gate) * up;
+                }
+            }
+        }
+    }
     impl WithSimd for SwiGlu<'_> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
-            let Self(gate_up, width, out) = self;
-            for (gate_up, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
-                let (gate, up) = gate_up.split_at(width);
-                for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                    *out = silu(*gate) * up;
-                }
+            match self.0 {
+                Activation::Silu => self.each(silu),
+                Activation::GeluTanh => self.each(gelu_tanh),
             }
         }
     }
     if width > 0 {
         let rows = threads::rows_together(2 * width);
         let pieces = gate_up.chunks(2 * width * rows).zip(out.chunks_mut(width * rows));
-        threads::each(pieces, |(gate_up, out)| arch().dispatch(SwiGlu(gate_up, width, out)));
+        threads::each(pieces, |(gate_up, out)| arch().dispatch(SwiGlu(activation, gate_up, width, out)));
     }
 }
 
-/// Turns each head of a row by the row's angles: the head's first half pairs with its second half,
-/// as Hugging Face has it.
+/// Turns the first part of each head of a row by the row's angles: the part's first half pairs with
+/// its second half, as Hugging Face has it.
 ///
 /// # Shapes
-/// - heads: `[heads, 2 · pairs]`
+/// - heads: `[heads, head_dim]`, a head at least `2 · pairs` wide
 /// - cosines, sines: `[pairs]`
-pub fn rotate(heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
-    arch().dispatch(Rotate(heads, cosines, sines, 1.0));
+pub fn rotate(heads: &mut [f32], head_dim: usize, cosines: &[f32], sines: &[f32]) {
+    arch().dispatch(Rotate(heads, head_dim, cosines, sines, 1.0));
 }
 
 /// The backward pass of [`rotate`]: the rotation in the other direction.
 ///
 /// # Shapes
-/// - by_heads: `[heads, 2 · pairs]`
+/// - by_heads: `[heads, head_dim]`, a head at least `2 · pairs` wide
 /// - cosines, sines: `[pairs]`
-pub fn rotate_back(by_heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
-    arch().dispatch(Rotate(by_heads, cosines, sines, -1.0));
+pub fn rotate_back(by_heads: &mut [f32], head_dim: usize, cosines: &[f32], sines: &[f32]) {
+    arch().dispatch(Rotate(by_heads, head_dim, cosines, sines, -1.0));
 }
 
-/// Heads, cosines, sines, and the direction: 1 or −1.
-struct Rotate<'a>(&'a mut [f32], &'a [f32], &'a [f32], f32);
+/// Heads, their width, cosines, sines, and the direction: 1 or −1.
+struct Rotate<'a>(&'a mut [f32], usize, &'a [f32], &'a [f32], f32);
 
 impl WithSimd for Rotate<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self(heads, cosines, sines, direction) = self;
+        let Self(heads, head_dim, cosines, sines, direction) = self;
         let pairs = cosines.len();
-        for head in heads.chunks_exact_mut(2 * pairs.max(1)) {
+        for head in heads.chunks_exact_mut(head_dim.max(1)) {
             let (first, second) = head.split_at_mut(pairs);
             for ((first, second), (cosine, sine)) in first.iter_mut().zip(second).zip(cosines.iter().zip(sines)) {
                 let sine = sine * direction;

@@ -19,11 +19,12 @@ mod tile;
 mod update;
 mod vectors;
 
-pub use attention::{BLOCK, Segment, attend};
+pub use attention::{BLOCK, Segment, View, attend};
 pub use backward::{
-    add_column_sums, add_column_sums_of_products, collision, gate, gate_backward, logprob, logprob_backward, rms_norm_backward,
+    add_column_sums, add_column_sums_of_products, collision, gate, gate_backward, limit_backward, logprob, logprob_backward,
+    rms_norm_backward,
 };
-pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, rms_norm, rotate, rotate_back, softmax, softmax_rows, swiglu, weigh};
+pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, limit, rms_norm, rotate, rotate_back, softmax, softmax_rows, swiglu, weigh};
 pub use matrix::{Left, Right, add_product, add_products, product, products};
 pub use memory::{Buffer, Memory};
 pub use packed::Packed;
@@ -40,6 +41,7 @@ mod tests {
 
     use super::vectors::NARROWER;
     use super::*;
+    use crate::model::Activation;
 
     /// The results of `work` with every vector width of the CPU, widest first.
     fn with_all_widths<R>(work: impl Fn() -> R) -> Vec<R> {
@@ -98,19 +100,35 @@ mod tests {
             rms_norm(&numbers(90, 5), &weight, 1e-5, &mut out);
             out
         });
-        assert_all_same("swiglu", || {
-            let mut out = vec![0.0; 45];
-            swiglu(&numbers(90, 6), 45, &mut out);
-            out
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            assert_all_same("swiglu", || {
+                let mut out = vec![0.0; 45];
+                swiglu(activation, &numbers(90, 6), 45, &mut out);
+                out
+            });
+            assert_all_same("swiglu back", || {
+                let (mut gates, mut ups) = (numbers(45, 6), numbers(45, 7));
+                gate_backward(activation, &mut gates, &mut ups, &numbers(45, 8));
+                [gates, ups].concat()
+            });
+        }
+        assert_all_same("limit", || {
+            let mut out = numbers(90, 6);
+            limit(&mut out, 3.0, Some(2.0));
+            let mut by = numbers(90, 7);
+            limit_backward(&mut by, &out, 3.0, 2.0);
+            [out, by].concat()
         });
         let (head_dim, positions) = (24, 37);
         let (keys, values) = (numbers(3 * 2 * head_dim * BLOCK, 7), numbers(positions * 2 * head_dim, 8));
-        assert_all_same("attention", || {
-            let mut out = vec![0.0; 3 * head_dim];
-            let segments = [Segment { keys: &keys, values: &values, length: positions }];
-            attend(&numbers(3 * head_dim, 9), head_dim, &segments, [1, 2], 30, &mut Vec::new(), &mut out);
-            out
-        });
+        for cap in [None, Some(0.5)] {
+            assert_all_same("attention", || {
+                let mut out = vec![0.0; 3 * head_dim];
+                let segments = [Segment { keys: &keys, values: &values, length: positions }];
+                attend(&numbers(3 * head_dim, 9), head_dim, &segments, [1, 2], View { window: 30, cap }, &mut Vec::new(), &mut out);
+                out
+            });
+        }
         assert_all_same("weights of a vocabulary", || {
             let mut logits = numbers(1234, 10);
             let sums = weigh(&mut logits, 1.0, 3.0);
@@ -127,6 +145,20 @@ mod tests {
             assert!((found / expected - 1.0).abs() < 3e-7, "e^{x}: {found}, expected {expected}");
         }
         assert_eq!((exp(0.0), exp(-88.0), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn tanh_and_gelu_are_those_of_the_standard_library() {
+        for step in -2000..=2000 {
+            let x = step as f32 / 100.0 + 0.003;
+            let wide = f64::from(x);
+            assert!((f64::from(elementwise::tanh(x)) / wide.tanh() - 1.0).abs() < 3e-7, "tanh {x}");
+            let gelu = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh());
+            let scale = wide.abs().max(1.0);
+            assert!((f64::from(elementwise::gelu_tanh(x)) - gelu(wide)).abs() < 5e-7 * scale, "gelu {x}");
+            let slope = (gelu(wide + 1e-5) - gelu(wide - 1e-5)) / 2e-5;
+            assert!((f64::from(elementwise::gelu_tanh_slope(x)) - slope).abs() < 2e-6 * scale, "slope of gelu {x}");
+        }
     }
 
     #[test]
@@ -234,7 +266,7 @@ mod tests {
                 Segment { keys: &after, values: &values[split * 2 * head_dim..], length: positions - split },
             ];
             let mut out = vec![0.0; 3 * head_dim];
-            attend(&queries, head_dim, &segments, [1, 2], window, &mut Vec::new(), &mut out);
+            attend(&queries, head_dim, &segments, [1, 2], View { window, cap: None }, &mut Vec::new(), &mut out);
             out
         };
         for split in 1..=positions {

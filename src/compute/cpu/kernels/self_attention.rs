@@ -9,7 +9,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::arch;
-use super::elementwise::{dot, exp, softmax};
+use super::elementwise::{dot, exp, softmax, tanh};
 use super::matrix::{Left, Right, multiply};
 use super::packed::Packed;
 
@@ -28,6 +28,8 @@ pub struct SelfAttention<'a> {
     pub head_dim: usize,
     /// How far a position sees.
     pub window: usize,
+    /// Scores become `cap · tanh(score / cap)`.
+    pub cap: Option<f32>,
     /// `[rows, queries, head_dim]`, already divided by √head_dim.
     pub queries: &'a [f32],
     /// `[rows, head_dim]`.
@@ -132,7 +134,7 @@ impl SelfAttention<'_> {
 /// # Panics
 /// When the shapes do not fit.
 pub fn self_attention(attention: SelfAttention<'_>) -> Found<Vec<f32>> {
-    let SelfAttention { head_dim, window, queries, .. } = attention;
+    let SelfAttention { head_dim, window, cap, queries, .. } = attention;
     let group = attention.group();
     let spans = attention.blocks(|rows, keys, values| Forward {
         transposed_keys: Packed::of_columns(head_dim, rows, keys),
@@ -158,7 +160,7 @@ pub fn self_attention(attention: SelfAttention<'_>) -> Found<Vec<f32>> {
         // There is one: a position sees itself.
         let first_key = seen.first().map_or(0, |key_block| key_block.block.position);
         let normalizers = &mut found.normalizers[of_rows.clone()];
-        arch.dispatch(Softmaxes { scores: &mut scores, width, normalizers, sums: &mut sums, group, position, first_key, window });
+        arch.dispatch(Softmaxes { scores: &mut scores, width, normalizers, sums: &mut sums, group, position, first_key, window, cap });
         let out = &mut found.out[range];
         let mut start = 0;
         for KeyBlock { block, packed } in seen {
@@ -190,6 +192,7 @@ struct Softmaxes<'a> {
     /// The position of the first key.
     first_key: usize,
     window: usize,
+    cap: Option<f32>,
 }
 
 impl WithSimd for Softmaxes<'_> {
@@ -197,10 +200,13 @@ impl WithSimd for Softmaxes<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { scores, width, normalizers, sums, group, position, first_key, window } = self;
+        let Self { scores, width, normalizers, sums, group, position, first_key, window, cap } = self;
         let rows = scores.chunks_exact_mut(width).zip(normalizers.iter_mut().zip(sums)).enumerate();
         for (row, (scores, (normalizer, sum))) in rows {
             let (start, end) = visible(position + row / group, first_key, width, window);
+            if let Some(cap) = cap {
+                scores[start..end].iter_mut().for_each(|score| *score = cap * tanh(*score / cap));
+            }
             let (largest, found) = softmax(&mut scores[start..end]);
             (*normalizer, *sum) = (largest + found.ln(), found);
             scores[..start].fill(0.0);
@@ -222,7 +228,7 @@ fn visible(position: usize, first_key: usize, keys: usize, window: usize) -> (us
 /// # Panics
 /// When the shapes do not fit.
 pub fn self_attention_backward(attention: SelfAttention<'_>, found: Found<&[f32]>, by_out: &[f32]) -> AttentionGradients {
-    let SelfAttention { head_dim, window, queries, keys, values, .. } = attention;
+    let SelfAttention { head_dim, window, cap, queries, keys, values, .. } = attention;
     let Found { out, normalizers } = found;
     let mut gradients =
         AttentionGradients { queries: vec![0.0; queries.len()], keys: vec![0.0; keys.len()], values: vec![0.0; values.len()] };
@@ -256,6 +262,7 @@ pub fn self_attention_backward(attention: SelfAttention<'_>, found: Found<&[f32]
                 first_key: block.position,
                 keys: block.rows,
                 window,
+                cap,
             });
             multiply(Left::Rows(&by_scores), [(Right::Packed(&packed.keys), &mut gradients.queries[range.clone()])], true, 1);
             let keys_range = block.row * head_dim..(block.row + block.rows) * head_dim;
@@ -293,6 +300,7 @@ struct Scores<'a> {
     first_key: usize,
     keys: usize,
     window: usize,
+    cap: Option<f32>,
 }
 
 impl WithSimd for Scores<'_> {
@@ -300,13 +308,21 @@ impl WithSimd for Scores<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { weights, by_scores, normalizers, deltas, group, position, first_key, keys, window } = self;
+        let Self { weights, by_scores, normalizers, deltas, group, position, first_key, keys, window, cap } = self;
         let rows = weights.chunks_exact_mut(keys).zip(by_scores.chunks_exact_mut(keys));
         for ((row, (weights, by_scores)), (normalizer, delta)) in rows.enumerate().zip(normalizers.iter().zip(deltas)) {
             let (start, end) = visible(position + row / group, first_key, keys, window);
-            for (weight, by_score) in weights[start..end].iter_mut().zip(&mut by_scores[start..end]) {
-                *weight = exp(*weight - normalizer);
-                *by_score = *weight * (*by_score - delta);
+            let seen = weights[start..end].iter_mut().zip(&mut by_scores[start..end]);
+            match cap {
+                Some(cap) => seen.for_each(|(weight, by_score)| {
+                    let tanh = tanh(*weight / cap);
+                    *weight = exp(cap * tanh - normalizer);
+                    *by_score = *weight * (*by_score - delta) * (1.0 - tanh * tanh);
+                }),
+                None => seen.for_each(|(weight, by_score)| {
+                    *weight = exp(*weight - normalizer);
+                    *by_score = *weight * (*by_score - delta);
+                }),
             }
             for hidden in [0..start, end..keys] {
                 weights[hidden.clone()].fill(0.0);

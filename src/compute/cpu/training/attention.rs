@@ -2,27 +2,31 @@
 
 use std::ops::Range;
 
-use burn::nn::RmsNorm;
-
+use super::columns;
 use super::linear::{self, Linear, Norm};
 use super::parameter::CpuGradients;
-use super::tokens::{TokenPlace, Tokens};
+use super::tokens::{Angles, TokenPlace, Tokens};
 use super::weights::CpuWeights;
 use crate::compute::cpu::kernels::{self, Buffer, Found, Memory, SelfAttention};
-use crate::compute::reference::transformer::AttentionShape;
-use crate::compute::{Attention, Projection};
+use crate::compute::reference::attention::AttentionShape;
+use crate::compute::{self, Attention, Projection};
 use crate::model::ModelError;
 
 /// An attention's parameters.
 #[derive(Debug)]
 pub(super) struct TrainedAttention {
-    queries: Linear,
-    keys: Linear,
-    values: Linear,
+    inputs: Inputs,
     output: Linear,
     query_norm: Option<Norm>,
     key_norm: Option<Norm>,
     shape: AttentionShape,
+}
+
+/// The projections to queries, keys and values.
+#[derive(Debug)]
+enum Inputs {
+    Separate([Linear; 3]),
+    Fused(Linear),
 }
 
 /// The inputs of the backward pass.
@@ -31,7 +35,7 @@ pub(super) struct Kept {
     /// Before their norms, where there are norms: `[tokens, width]`.
     raw_queries: Option<Buffer>,
     raw_keys: Option<Buffer>,
-    /// `[tokens, heads, head_dim]`, normed, rotated, and divided by √head_dim.
+    /// `[tokens, heads, head_dim]`, normed, rotated and scaled.
     queries: Buffer,
     /// `[tokens, key_value_heads, head_dim]`, normed and rotated.
     keys: Buffer,
@@ -47,14 +51,18 @@ impl TrainedAttention {
     pub(super) fn new(attention: &Attention, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
         let linear =
             |projection: &Projection, field: &str, past: u64| Linear::new(projection, weights, &format!("{name}.{field}"), number + past);
-        let norm = |norm: &RmsNorm, field: &str| Norm::new(norm, weights, &format!("{name}.{field}"));
-        let (queries, keys) = (linear(&attention.q_proj, "q_proj", 0)?, linear(&attention.k_proj, "k_proj", 1)?);
+        let norm = |norm: &compute::Norm, field: &str| Norm::new(norm, weights, &format!("{name}.{field}"));
+        let inputs = match (&attention.q_proj, &attention.k_proj, &attention.v_proj, &attention.qkv_proj) {
+            (Some(queries), Some(keys), Some(values), _) => {
+                Inputs::Separate([linear(queries, "q_proj", 0)?, linear(keys, "k_proj", 1)?, linear(values, "v_proj", 2)?])
+            }
+            (.., Some(all)) => Inputs::Fused(linear(all, "qkv_proj", 0)?),
+            _ => return Err(ModelError::Device(format!("expected projections to queries, keys and values in {name}, found none"))),
+        };
         Ok(Self {
-            shape: AttentionShape::new(attention, queries.dims()[1], keys.dims()[1]),
-            queries,
-            keys,
-            values: linear(&attention.v_proj, "v_proj", 2)?,
-            output: linear(&attention.o_proj, "o_proj", 3)?,
+            shape: attention.shape(),
+            output: linear(&attention.o_proj, "o_proj", attention.inputs().len() as u64)?,
+            inputs,
             query_norm: attention.q_norm.as_ref().map(|query_norm| norm(query_norm, "q_norm")).transpose()?,
             key_norm: attention.k_norm.as_ref().map(|key_norm| norm(key_norm, "k_norm")).transpose()?,
         })
@@ -64,10 +72,9 @@ impl TrainedAttention {
     ///
     /// # Shapes
     /// - x, out: `[tokens, hidden_size]`
-    /// - angles: `[tokens, 2, head_dim / 2]`
-    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &[f32], out: &mut [f32]) -> Kept {
-        let scale = (self.shape.head_dim as f64).powf(-0.5) as f32;
-        let [queries, keys, values] = linear::forward([&self.queries, &self.keys, &self.values], x, tokens);
+    pub(super) fn forward(&self, x: &[f32], tokens: &Tokens, angles: &Angles, out: &mut [f32]) -> Kept {
+        let scale = self.shape.scale as f32;
+        let [queries, keys, values] = self.project(x, tokens);
         let (raw_queries, queries) = self.place(queries, self.query_norm.as_ref(), tokens.memory, angles, Some(scale));
         let (raw_keys, keys) = self.place(keys, self.key_norm.as_ref(), tokens.memory, angles, None);
         let (found, normalizers) = self.attend(tokens, &queries, &keys, &values);
@@ -84,23 +91,46 @@ impl TrainedAttention {
         kept: Kept,
         x: &[f32],
         tokens: &Tokens,
-        angles: &[f32],
+        angles: &Angles,
         by_out: &[f32],
         gradients: &mut CpuGradients,
     ) -> Buffer {
         let by_found = linear::backward([&self.output], &kept.found, tokens, [by_out], gradients);
         let [by_queries, by_keys, by_values] = self.attend_backward(tokens, &kept, &by_found);
         drop(by_found);
-        let scale = (self.shape.head_dim as f64).powf(-0.5) as f32;
+        let scale = self.shape.scale as f32;
         let by_queries = self.place_backward(by_queries, self.query_norm.as_ref(), kept.raw_queries, angles, Some(scale), gradients);
         let by_keys = self.place_backward(by_keys, self.key_norm.as_ref(), kept.raw_keys, angles, None, gradients);
-        let projections = [&self.values, &self.queries, &self.keys];
-        linear::backward(projections, x, tokens, [&by_values, &by_queries, &by_keys], gradients)
+        match &self.inputs {
+            Inputs::Separate([queries, keys, values]) => {
+                linear::backward([values, queries, keys], x, tokens, [&by_values, &by_queries, &by_keys], gradients)
+            }
+            Inputs::Fused(all) => {
+                let by_all = columns::join([&by_queries, &by_keys, &by_values], self.widths(), tokens.memory);
+                linear::backward([all], x, tokens, [&by_all], gradients)
+            }
+        }
+    }
+
+    /// Queries, keys and values: `[tokens, width]` each.
+    fn project(&self, x: &[f32], tokens: &Tokens) -> [Buffer; 3] {
+        match &self.inputs {
+            Inputs::Separate([queries, keys, values]) => linear::forward([queries, keys, values], x, tokens),
+            Inputs::Fused(all) => {
+                let [all] = linear::forward([all], x, tokens);
+                columns::split(&all, self.widths(), tokens.memory)
+            }
+        }
+    }
+
+    /// The widths of queries, keys and values.
+    fn widths(&self) -> [usize; 3] {
+        [self.shape.query_width(), self.shape.key_width(), self.shape.key_width()]
     }
 
     /// Heads before their norm, if they have one, and normed, rotated by their positions and
     /// multiplied by `scale`.
-    fn place(&self, heads: Buffer, norm: Option<&Norm>, memory: &Memory, angles: &[f32], scale: Option<f32>) -> (Option<Buffer>, Buffer) {
+    fn place(&self, heads: Buffer, norm: Option<&Norm>, memory: &Memory, angles: &Angles, scale: Option<f32>) -> (Option<Buffer>, Buffer) {
         let (raw, mut heads) = match norm {
             Some(norm) => {
                 let normed = norm.forward(&heads, memory);
@@ -110,7 +140,7 @@ impl TrainedAttention {
         };
         self.each_token(&mut heads, angles, |heads, cosines, sines| {
             if self.shape.rotary {
-                kernels::rotate(heads, cosines, sines);
+                kernels::rotate(heads, self.shape.head_dim, cosines, sines);
             }
             if let Some(scale) = scale {
                 heads.iter_mut().for_each(|number| *number *= scale);
@@ -125,7 +155,7 @@ impl TrainedAttention {
         mut by_heads: Buffer,
         norm: Option<&Norm>,
         raw: Option<Buffer>,
-        angles: &[f32],
+        angles: &Angles,
         scale: Option<f32>,
         gradients: &mut CpuGradients,
     ) -> Buffer {
@@ -134,7 +164,7 @@ impl TrainedAttention {
                 heads.iter_mut().for_each(|number| *number *= scale);
             }
             if self.shape.rotary {
-                kernels::rotate_back(heads, cosines, sines);
+                kernels::rotate_back(heads, self.shape.head_dim, cosines, sines);
             }
         });
         match (norm, raw) {
@@ -148,8 +178,9 @@ impl TrainedAttention {
     }
 
     /// Hands the heads of every token with its cosines and sines to `change`.
-    fn each_token(&self, heads: &mut [f32], angles: &[f32], change: impl Fn(&mut [f32], &[f32], &[f32]) + Sync) {
-        let angle_width = self.shape.head_dim.max(1);
+    fn each_token(&self, heads: &mut [f32], angles: &Angles, change: impl Fn(&mut [f32], &[f32], &[f32]) + Sync) {
+        let Angles { numbers: angles, width: angle_width } = angles;
+        let angle_width = (*angle_width).max(1);
         let width = heads.len() / (angles.len() / angle_width).max(1);
         let rows = kernels::rows_together(width);
         let pieces = heads.chunks_mut(width.max(1) * rows).zip(angles.chunks(angle_width * rows));
@@ -163,13 +194,14 @@ impl TrainedAttention {
 
     /// The attention of each token's queries, and their normalizers.
     fn attend(&self, tokens: &Tokens, queries: &[f32], keys: &[f32], values: &[f32]) -> (Buffer, Buffer) {
-        let (group, head_dim) = (self.group(), self.shape.head_dim);
+        let (group, head_dim, cap) = (self.group(), self.shape.head_dim, self.shape.cap.map(|cap| cap as f32));
         let each = self.each_head(tokens, |place, head| {
             let rows = place.row..place.row + place.tokens();
             let gather = |values, each| self.gather(values, &rows, head, each);
             let (queries, keys, values) = (gather(queries, group * head_dim), gather(keys, head_dim), gather(values, head_dim));
             let lengths = &place.lengths;
-            let attention = SelfAttention { lengths, head_dim, window: self.shape.window, queries: &queries, keys: &keys, values: &values };
+            let attention =
+                SelfAttention { lengths, head_dim, window: self.shape.window, cap, queries: &queries, keys: &keys, values: &values };
             kernels::self_attention(attention)
         });
         let mut found = tokens.memory.any(queries.len());
@@ -181,7 +213,7 @@ impl TrainedAttention {
 
     /// The derivatives by queries, keys and values, each in the shape of its own.
     fn attend_backward(&self, tokens: &Tokens, kept: &Kept, by_found: &[f32]) -> [Buffer; 3] {
-        let (group, head_dim) = (self.group(), self.shape.head_dim);
+        let (group, head_dim, cap) = (self.group(), self.shape.head_dim, self.shape.cap.map(|cap| cap as f32));
         let each = self.each_head(tokens, |place, head| {
             let rows = place.row..place.row + place.tokens();
             let gather = |values, each| self.gather(values, &rows, head, each);
@@ -189,7 +221,8 @@ impl TrainedAttention {
             let [keys, values] = [&kept.keys, &kept.values].map(|values| gather(values, head_dim));
             let normalizers = gather(&kept.normalizers, group);
             let lengths = &place.lengths;
-            let attention = SelfAttention { lengths, head_dim, window: self.shape.window, queries: &queries, keys: &keys, values: &values };
+            let attention =
+                SelfAttention { lengths, head_dim, window: self.shape.window, cap, queries: &queries, keys: &keys, values: &values };
             kernels::self_attention_backward(attention, Found { out: &found, normalizers: &normalizers }, &by_found)
         });
         let [mut by_queries, mut by_keys, mut by_values] =

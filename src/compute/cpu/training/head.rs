@@ -2,7 +2,8 @@
 //! some tokens. Knows nothing of losses.
 
 use super::parameter::{CpuGradients, Parameter};
-use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
+use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, PIECE, Right};
+use crate::compute::reference::transformer::LogitRule;
 
 /// The most bytes of logits in memory at once.
 const LOGITS_BYTES: usize = 192 << 20;
@@ -14,6 +15,8 @@ pub(super) struct TrainedHead {
     /// Whether the weight is an embedding's, `[outputs, hidden_size]`; else it is `[hidden_size,
     /// outputs]`.
     tied: bool,
+    /// From products with the weight to logits.
+    rule: LogitRule,
 }
 
 /// A token, and the hidden state to predict it from.
@@ -29,8 +32,8 @@ pub(super) struct Target {
 pub(super) type Group = Vec<Vec<Target>>;
 
 impl TrainedHead {
-    pub(super) fn new(weight: Parameter<2>, tied: bool) -> Self {
-        Self { weight, tied }
+    pub(super) fn new(weight: Parameter<2>, tied: bool, rule: LogitRule) -> Self {
+        Self { weight, tied, rule }
     }
 
     fn dims(&self) -> [usize; 2] {
@@ -71,10 +74,9 @@ impl TrainedHead {
     /// # Shapes
     /// - hidden: `[tokens, hidden_size]`
     pub(super) fn logprobs(&self, hidden: &[f32], memory: &Memory, groups: &[Group]) -> Vec<Vec<f64>> {
-        let [hidden_size, outputs] = self.dims();
-        let (right, most) = (self.right(), self.most());
+        let most = self.most();
         let targets: Vec<Target> = groups.iter().flatten().flatten().copied().collect();
-        let chunks = targets.chunks(most).flat_map(|targets| Chunk::new(hidden, memory, [hidden_size, outputs], right, targets).logprobs);
+        let chunks = targets.chunks(most).flat_map(|targets| Chunk::new(hidden, memory, self, targets).logprobs);
         let mut found = chunks.collect::<Vec<f64>>().into_iter();
         groups.iter().map(|group| sums(group, &mut found)).collect()
     }
@@ -91,7 +93,9 @@ impl TrainedHead {
 
     /// How many rows of logits are held at once.
     fn most(&self) -> usize {
-        (LOGITS_BYTES / size_of::<f32>()).checked_div(self.dims()[1]).unwrap_or(0).max(1)
+        // Capped logits are there twice.
+        let held = if self.rule.cap.is_some() { 2 } else { 1 };
+        (LOGITS_BYTES / size_of::<f32>() / held).checked_div(self.dims()[1]).unwrap_or(0).max(1)
     }
 
     /// Hands each group's logprobs, one a sequence, to `derivative`. It returns a derivative by
@@ -112,15 +116,23 @@ impl TrainedHead {
         mut derivative: impl FnMut(usize, &[f64], &[f64]) -> Vec<f64>,
     ) -> Buffer {
         let [hidden_size, outputs] = self.dims();
-        let right = self.right();
         let transposed = self.transposed();
         let memory = &gradients.memory().clone();
         let most = self.most();
         let mut by_hidden = gradients.memory().zeros(hidden.len());
         let mut back = |targets: &[Target], chunk: Chunk, of_targets: &[f32], gradients: &mut CpuGradients| {
-            let Chunk { hidden, mut logits, sums, .. } = chunk;
+            let Chunk { hidden, mut logits, capped, sums, .. } = chunk;
             let rows = logits.chunks_mut(outputs.max(1)).zip(targets).zip(&sums).zip(of_targets);
             kernels::each(rows, |(((row, target), sum), derivative)| kernels::logprob_backward(row, target.token, *sum, *derivative));
+            let scale = self.rule.scale as f32;
+            match self.rule.cap.zip(capped) {
+                Some((cap, capped)) => {
+                    let pieces = logits.chunks_mut(PIECE).zip(capped.chunks(PIECE));
+                    kernels::each(pieces, |(by, capped)| kernels::limit_backward(by, capped, scale, cap as f32));
+                }
+                None if scale != 1.0 => kernels::scale(&mut logits, scale),
+                None => {}
+            }
             self.add_gradient(&hidden, &logits, gradients);
             let mut by = gradients.memory().any(hidden.len());
             kernels::product(Left::Rows(&logits), transposed, &mut by);
@@ -146,7 +158,7 @@ impl TrainedHead {
             let mut whole = None;
             let (mut found, mut collided) = (Vec::with_capacity(count), Vec::new());
             for targets in targets.chunks(most) {
-                let chunk = Chunk::new(hidden, memory, [hidden_size, outputs], right, targets);
+                let chunk = Chunk::new(hidden, memory, self, targets);
                 found.extend_from_slice(&chunk.logprobs);
                 if collisions {
                     let rows = chunk.logits.chunks(outputs.max(1)).zip(&chunk.sums);
@@ -165,7 +177,7 @@ impl TrainedHead {
                 back(&targets, chunk, &of_targets, gradients);
             } else {
                 for (targets, of_targets) in targets.chunks(most).zip(of_targets.chunks(most)) {
-                    back(targets, Chunk::new(hidden, memory, [hidden_size, outputs], right, targets), of_targets, gradients);
+                    back(targets, Chunk::new(hidden, memory, self, targets), of_targets, gradients);
                 }
             }
             first = last;
@@ -205,18 +217,25 @@ struct Chunk {
     hidden: Vec<f32>,
     /// The output of [`kernels::logprob`]: `[targets, outputs]`.
     logits: Buffer,
+    /// The logits before that, where they are capped.
+    capped: Option<Buffer>,
     logprobs: Vec<f64>,
     sums: Vec<f32>,
 }
 
 impl Chunk {
-    fn new(hidden: &[f32], memory: &Memory, [hidden_size, outputs]: [usize; 2], head: Right<'_>, targets: &[Target]) -> Self {
+    fn new(hidden: &[f32], memory: &Memory, head: &TrainedHead, targets: &[Target]) -> Self {
+        let [hidden_size, outputs] = head.dims();
         let hidden = gather(hidden, hidden_size, targets.iter().map(|target| target.row));
         let mut logits = memory.any(targets.len() * outputs);
-        kernels::product(Left::Rows(&hidden), head, &mut logits);
+        kernels::product(Left::Rows(&hidden), head.right(), &mut logits);
+        if head.rule != LogitRule::PLAIN {
+            kernels::limit(&mut logits, head.rule.scale as f32, head.rule.cap.map(|cap| cap as f32));
+        }
+        let capped = head.rule.cap.map(|_| memory.copied(&logits));
         let rows = logits.chunks_mut(outputs.max(1)).zip(targets);
         let (logprobs, sums) = kernels::map(rows, |(row, target)| kernels::logprob(row, target.token)).into_iter().unzip();
-        Self { hidden, logits, logprobs, sums }
+        Self { hidden, logits, capped, logprobs, sums }
     }
 }
 

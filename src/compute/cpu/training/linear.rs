@@ -1,12 +1,10 @@
 //! A projection, a norm, and their backward passes. Knows nothing of where in a layer they stand.
 
-use burn::nn::RmsNorm;
-
 use super::parameter::{CpuGradients, Parameter};
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
 use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
-use crate::compute::{LowRank, Projection};
+use crate::compute::{self, LowRank, Projection};
 use crate::model::ModelError;
 
 /// Rows of one thread at a time.
@@ -204,19 +202,28 @@ impl Adapter {
 #[derive(Debug)]
 pub(super) struct Norm {
     weight: Parameter<1>,
+    /// The weights with their offset; `None` without one.
+    factors: Option<Vec<f32>>,
     epsilon: f32,
 }
 
 impl Norm {
-    pub(super) fn new(norm: &RmsNorm, weights: &CpuWeights, name: &str) -> Result<Self, ModelError> {
-        Ok(Self { weight: Parameter::from_weights(weights, format!("{name}.gamma"))?, epsilon: norm.epsilon as f32 })
+    pub(super) fn new(norm: &compute::Norm, weights: &CpuWeights, name: &str) -> Result<Self, ModelError> {
+        let weight = Parameter::from_weights(weights, format!("{name}.gamma"))?;
+        let offset = norm.offset();
+        let factors = (offset != 0.0).then(|| weight.values().iter().map(|weight| weight + offset).collect());
+        Ok(Self { weight, factors, epsilon: norm.epsilon() })
+    }
+
+    fn factors(&self) -> &[f32] {
+        self.factors.as_deref().unwrap_or(self.weight.values())
     }
 
     /// # Shapes
     /// - x, output: `[rows, width]`
     pub(super) fn forward(&self, x: &[f32], memory: &Memory) -> Buffer {
         let mut out = memory.any(x.len());
-        kernels::rms_norm(x, self.weight.values(), self.epsilon, &mut out);
+        kernels::rms_norm(x, self.factors(), self.epsilon, &mut out);
         out
     }
 
@@ -225,7 +232,7 @@ impl Norm {
     /// # Shapes
     /// - x, by_out, by_x: `[rows, width]`
     pub(super) fn backward(&self, x: &[f32], by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
-        let weight = self.weight.values();
+        let weight = self.factors();
         let width = weight.len().max(1);
         let mut scales = vec![0.0; x.len() / width];
         let pieces =

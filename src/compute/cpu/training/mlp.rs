@@ -1,22 +1,28 @@
 //! An MLP, or one expert, in training, and its backward pass. Knows nothing of the layer around it.
 
+use super::columns;
 use super::linear::{self, Linear};
 use super::parameter::CpuGradients;
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
-use crate::compute::Mlp;
+use crate::compute::Projection;
 use crate::compute::cpu::kernels::{self, Buffer, Memory, PIECE};
-use crate::model::ModelError;
-
-/// Projections of an MLP.
-pub(super) const PROJECTIONS: u64 = 3;
+use crate::compute::reference::mlp::MlpProjections;
+use crate::model::{Activation, ModelError};
 
 /// An MLP's parameters.
 #[derive(Debug)]
 pub(super) struct TrainedMlp {
-    gates: Linear,
-    ups: Linear,
+    inputs: Inputs,
     down: Linear,
+    activation: Activation,
+}
+
+/// The projections to gates and ups.
+#[derive(Debug)]
+enum Inputs {
+    Separate([Linear; 2]),
+    Fused(Linear),
 }
 
 /// The inputs of the backward pass: `[tokens, intermediate_size]` each.
@@ -24,16 +30,26 @@ pub(super) struct TrainedMlp {
 pub(super) struct Kept {
     gates: Buffer,
     ups: Buffer,
+    activation: Activation,
 }
 
 impl TrainedMlp {
     /// `number` is the number of its first projection in the model.
-    pub(super) fn new(mlp: &Mlp, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
-        Ok(Self {
-            gates: Linear::new(&mlp.gate_proj, weights, &format!("{name}.gate_proj"), number)?,
-            ups: Linear::new(&mlp.up_proj, weights, &format!("{name}.up_proj"), number + 1)?,
-            down: Linear::new(&mlp.down_proj, weights, &format!("{name}.down_proj"), number + 2)?,
-        })
+    pub(super) fn new(projections: &MlpProjections<'_>, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
+        let linear =
+            |projection: &Projection, field: &str, past: u64| Linear::new(projection, weights, &format!("{name}.{field}"), number + past);
+        let inputs = match projections.gates_ups[..] {
+            [gates, ups] => Inputs::Separate([linear(gates, "gate_proj", 0)?, linear(ups, "up_proj", 1)?]),
+            [both] => Inputs::Fused(linear(both, "gate_up_proj", 0)?),
+            _ => return Err(ModelError::Device(format!("expected one or two projections to gates and ups in {name}"))),
+        };
+        let down = linear(projections.down, "down_proj", projections.count() - 1)?;
+        Ok(Self { inputs, down, activation: projections.activation })
+    }
+
+    /// The widths of gates and ups.
+    fn widths(&self) -> [usize; 2] {
+        [self.down.dims()[0]; 2]
     }
 
     /// Adds the output for `x` to `out`, each token's multiplied by its factor where there are
@@ -42,8 +58,14 @@ impl TrainedMlp {
     /// # Shapes
     /// - x, out: `[tokens, hidden_size]`
     pub(super) fn add(&self, x: &[f32], factors: Option<&[f32]>, tokens: &Tokens, out: &mut [f32]) -> Kept {
-        let [gates, ups] = linear::forward([&self.gates, &self.ups], x, tokens);
-        let kept = Kept { gates, ups };
+        let [gates, ups] = match &self.inputs {
+            Inputs::Separate([gates, ups]) => linear::forward([gates, ups], x, tokens),
+            Inputs::Fused(both) => {
+                let [both] = linear::forward([both], x, tokens);
+                columns::split(&both, self.widths(), tokens.memory)
+            }
+        };
+        let kept = Kept { gates, ups, activation: self.activation };
         self.down.add(&kept.activated(factors, tokens), tokens, out);
         kept
     }
@@ -76,22 +98,33 @@ impl TrainedMlp {
                 by_factor
             }));
         }
-        let Kept { mut gates, mut ups } = kept;
+        let Kept { mut gates, mut ups, activation } = kept;
         let pieces = gates.chunks_mut(PIECE).zip(ups.chunks_mut(PIECE)).zip(by_activated.chunks(PIECE));
-        kernels::each(pieces, |((gates, ups), by_activated)| kernels::gate_backward(gates, ups, by_activated));
-        (linear::backward([&self.gates, &self.ups], x, tokens, [&gates, &ups], gradients), by_factors)
+        kernels::each(pieces, |((gates, ups), by_activated)| kernels::gate_backward(activation, gates, ups, by_activated));
+        let by_x = match &self.inputs {
+            Inputs::Separate([of_gates, of_ups]) => linear::backward([of_gates, of_ups], x, tokens, [&gates, &ups], gradients),
+            Inputs::Fused(both) => {
+                let by_both = columns::join([&gates, &ups], self.widths(), tokens.memory);
+                linear::backward([both], x, tokens, [&by_both], gradients)
+            }
+        };
+        (by_x, by_factors)
     }
 
     /// Gives every trained parameter a gradient, of zeros if it has none yet.
     pub(super) fn touch(&self, gradients: &mut CpuGradients) {
-        [&self.gates, &self.ups, &self.down].into_iter().for_each(|projection| projection.touch(gradients));
+        match &self.inputs {
+            Inputs::Separate(both) => both.iter().for_each(|projection| projection.touch(gradients)),
+            Inputs::Fused(both) => both.touch(gradients),
+        }
+        self.down.touch(gradients);
     }
 }
 
 impl Kept {
-    /// silu(gates) · ups, times the factors.
+    /// activation(gates) · ups, times the factors.
     fn activated(&self, factors: Option<&[f32]>, tokens: &Tokens) -> Buffer {
-        let mut out = activated(&self.gates, &self.ups, tokens.memory);
+        let mut out = activated(self.activation, &self.gates, &self.ups, tokens.memory);
         if let Some(factors) = factors {
             let width = out.len() / factors.len().max(1);
             out.chunks_exact_mut(width.max(1)).zip(factors).for_each(|(row, factor)| row.iter_mut().for_each(|number| *number *= factor));
@@ -100,9 +133,9 @@ impl Kept {
     }
 }
 
-fn activated(gates: &[f32], ups: &[f32], memory: &Memory) -> Buffer {
+fn activated(activation: Activation, gates: &[f32], ups: &[f32], memory: &Memory) -> Buffer {
     let mut out = memory.any(gates.len());
     let pieces = gates.chunks(PIECE).zip(ups.chunks(PIECE)).zip(out.chunks_mut(PIECE));
-    kernels::each(pieces, |((gates, ups), out)| kernels::gate(gates, ups, out));
+    kernels::each(pieces, |((gates, ups), out)| kernels::gate(activation, gates, ups, out));
     out
 }

@@ -10,6 +10,7 @@
 //! optimizers.
 
 mod attention;
+mod columns;
 mod head;
 mod layer;
 mod linear;
@@ -23,12 +24,13 @@ use head::{Group, Target, TrainedHead};
 use layer::{Kept, TrainedLayer};
 use linear::Norm;
 use parameter::Parameter;
-use tokens::{TokenPlace, Tokens};
+use tokens::{Angles, TokenPlace, Tokens};
 
 use super::decoder::angles;
 use super::kernels::{self, Buffer, Memory};
+use crate::compute::reference::transformer::LogitRule;
 use crate::compute::{CausalLm, Decoder, RewardModel};
-use crate::model::ModelError;
+use crate::model::{ModelError, RopeTable};
 
 pub use parameter::CpuGradients;
 pub use tokens::PrefixGroup;
@@ -45,7 +47,8 @@ pub struct CpuTraining {
     layers: Vec<TrainedLayer>,
     norm: Norm,
     head: TrainedHead,
-    frequencies: Vec<f32>,
+    ropes: Vec<RopeTable>,
+    embedding_multiplier: f32,
     keep: Keep,
     /// The memory of passes.
     memory: Memory,
@@ -63,7 +66,8 @@ enum Keep {
 /// A pass forward.
 struct Pass<'a> {
     tokens: Tokens<'a>,
-    angles: Vec<f32>,
+    /// One for each of the model's rotations.
+    angles: Vec<Angles>,
     /// Each layer's input, and its other kept data.
     layers: Vec<(Buffer, Option<Kept>)>,
     /// After the last layer: `[tokens, hidden_size]`.
@@ -80,8 +84,8 @@ impl CpuTraining {
     /// When the weights are another model's.
     pub fn from_causal_lm(model: &CausalLm, weights: &CpuWeights, checkpointing: bool, memory: &Memory) -> Result<Self, ModelError> {
         let head = match &model.lm_head {
-            Some(_) => TrainedHead::new(Parameter::from_weights(weights, "lm_head.weight".to_string())?, false),
-            None => TrainedHead::new(Parameter::from_weights(weights, EMBEDDING.to_string())?, true),
+            Some(_) => TrainedHead::new(Parameter::from_weights(weights, "lm_head.weight".to_string())?, false, model.logit_rule()),
+            None => TrainedHead::new(Parameter::from_weights(weights, EMBEDDING.to_string())?, true, model.logit_rule()),
         };
         Self::new(&model.model, weights, head, checkpointing, memory)
     }
@@ -91,7 +95,7 @@ impl CpuTraining {
     /// # Errors
     /// When the weights are another model's.
     pub fn from_reward_model(model: &RewardModel, weights: &CpuWeights, checkpointing: bool, memory: &Memory) -> Result<Self, ModelError> {
-        let head = TrainedHead::new(Parameter::from_weights(weights, "score.weight".to_string())?, false);
+        let head = TrainedHead::new(Parameter::from_weights(weights, "score.weight".to_string())?, false, LogitRule::PLAIN);
         Self::new(&model.model, weights, head, checkpointing, memory)
     }
 
@@ -107,7 +111,8 @@ impl CpuTraining {
             layers: decoder.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?,
             norm: Norm::new(&decoder.norm, weights, "model.norm")?,
             head,
-            frequencies: decoder.frequencies().to_vec(),
+            ropes: decoder.ropes().to_vec(),
+            embedding_multiplier: decoder.embedding_multiplier() as f32,
             keep: if checkpointing { Keep::Inputs } else { Keep::Everything },
             memory: memory.clone(),
         })
@@ -191,7 +196,9 @@ impl CpuTraining {
     fn forward<'a>(&'a self, prefix_groups: &'a [PrefixGroup<'a>], step: Option<u64>, keep: Keep) -> Result<Pass<'a>, ModelError> {
         let [vocab_size, _] = self.embedding.dims();
         let tokens = Tokens::new(prefix_groups, vocab_size, step, &self.memory)?;
-        let angles = angles(&self.frequencies, tokens.positions.iter().copied());
+        let of_rope =
+            |rope: &RopeTable| Angles { numbers: angles(rope, tokens.positions.iter().copied()), width: 2 * rope.frequencies.len() };
+        let angles: Vec<Angles> = self.ropes.iter().map(of_rope).collect();
         let mut x = self.embed(&tokens);
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
@@ -212,6 +219,9 @@ impl CpuTraining {
         let mut x = tokens.memory.any(tokens.count() * hidden_size);
         let rows = x.chunks_exact_mut(hidden_size.max(1)).zip(tokens.ids());
         rows.for_each(|(row, id)| row.copy_from_slice(&self.embedding.values()[id * hidden_size..][..hidden_size]));
+        if self.embedding_multiplier != 1.0 {
+            kernels::scale(&mut x, self.embedding_multiplier);
+        }
         x
     }
 
@@ -230,6 +240,9 @@ impl CpuTraining {
         }
         let [_, hidden_size] = self.embedding.dims();
         if self.embedding.trained {
+            if self.embedding_multiplier != 1.0 {
+                kernels::scale(&mut by, self.embedding_multiplier);
+            }
             for (id, by) in tokens.ids().zip(by.chunks_exact(hidden_size.max(1))) {
                 gradients.add_row(&self.embedding, id, by);
             }

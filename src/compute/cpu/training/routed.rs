@@ -8,10 +8,10 @@ use super::mlp::{self, TrainedMlp};
 use super::parameter::{CpuGradients, Parameter};
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
-use crate::compute::RoutedMlp;
 use crate::compute::cpu::kernels::{self, Buffer, Left, Right};
 use crate::compute::cpu::routes::{self, Assigned, Routes};
 use crate::compute::reference::routed::Routing;
+use crate::compute::{Mlp, RoutedMlp};
 use crate::model::ModelError;
 
 /// The parameters of a router and its experts.
@@ -34,11 +34,15 @@ pub(super) struct Kept {
 impl TrainedRoutedMlp {
     /// `number` is the number of its first projection in the model.
     pub(super) fn new(routed: &RoutedMlp, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
-        let numbered = (number..).step_by(mlp::PROJECTIONS as usize).zip(&routed.experts).enumerate();
-        let expert = |(at, (number, expert))| TrainedMlp::new(expert, weights, &format!("{name}.experts.{at}"), number);
+        let mut number = number;
+        let expert = |(at, expert): (usize, &Mlp)| {
+            let (projections, first) = (expert.projections(), number);
+            number += projections.count();
+            TrainedMlp::new(&projections, weights, &format!("{name}.experts.{at}"), first)
+        };
         Ok(Self {
             router: Parameter::from_weights(weights, format!("{name}.gate.weight"))?,
-            experts: numbered.map(expert).collect::<Result<_, _>>()?,
+            experts: routed.experts.iter().enumerate().map(expert).collect::<Result<_, _>>()?,
             routing: routed.routing(),
         })
     }

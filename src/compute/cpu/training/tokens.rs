@@ -66,6 +66,15 @@ pub(super) struct Tokens<'a> {
     pub(super) memory: &'a Memory,
 }
 
+/// The cosines and sines of each token's position.
+#[derive(Debug)]
+pub(super) struct Angles {
+    /// `[tokens, 2, pairs]`.
+    pub(super) numbers: Vec<f32>,
+    /// Numbers of one token.
+    pub(super) width: usize,
+}
+
 /// Where a group's tokens are.
 #[derive(Debug)]
 pub(super) struct TokenPlace {

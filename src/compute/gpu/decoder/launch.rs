@@ -13,7 +13,7 @@ use cubek_std::InputBinding;
 use super::weights::{GpuLayer, GpuNorm, GpuProjection, Weight};
 use super::{F32, GpuDecoder, ROWS};
 use crate::compute::gpu::kernels::{self, Cut, HeadParts, Normed, PLANES, TILE, UNITS};
-use crate::compute::reference::transformer::AttentionShape;
+use crate::compute::reference::attention::AttentionShape;
 use crate::model::ModelError;
 
 /// So many cubes keep a GPU busy.

@@ -166,15 +166,15 @@ impl GpuDecoder {
             GpuElement::F32 => F32,
         };
         let upload = Upload { client: &client, element };
-        let CausalLm { model: decoder, lm_head } = model;
+        let CausalLm { model: decoder, lm_head, .. } = model;
         let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
         let table = host_values(decoder.embed_tokens.weight.val())?;
         let (head, embedding) = match &lm_head {
             Some(head) => (upload.projection(&[head])?.weight, Some(upload.matrix(&table, [vocab_size, hidden_size]))),
             None => (upload.weight(table, vocab_size, hidden_size), None),
         };
-        let frequencies = decoder.frequencies().to_vec();
-        let angles = upload.numbers(&frequencies);
+        // Models with others are refused before a run.
+        let angles = upload.numbers(decoder.ropes().first().map_or(&[][..], |rope| &rope.frequencies));
         let norm = upload.norm(&decoder.norm)?;
         let layers = decoder.layers.into_iter().map(|layer| GpuLayer::new(layer, &upload)).collect::<Result<_, _>>()?;
         Ok(Self { client, element, vocab_size, hidden_size, head, embedding, layers, norm, angles })

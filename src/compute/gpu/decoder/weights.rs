@@ -8,10 +8,11 @@ use cubecl::std::tensor::TensorHandle;
 
 use crate::compute::gpu::kernels::TILE;
 use crate::compute::gpu::{BF16, F32};
+use crate::compute::reference::attention::AttentionShape;
+use crate::compute::reference::mlp::MlpProjections;
 use crate::compute::reference::parameters::host_values;
 use crate::compute::reference::projection::FusedProjection;
-use crate::compute::reference::transformer::AttentionShape;
-use crate::compute::{Attention, Layer, Projection};
+use crate::compute::{Attention, Layer, Norm, Projection};
 use crate::model::ModelError;
 use crate::model::parameters::transpose;
 
@@ -52,24 +53,24 @@ pub(super) struct GpuNorm {
 impl GpuLayer {
     pub(super) fn new(layer: Layer, upload: &Upload<'_>) -> Result<Self, ModelError> {
         let attention: &Attention = &layer.self_attn;
-        let shape = AttentionShape::from_attention(attention);
+        let shape = attention.shape();
+        let missing = || ModelError::Device("expected a layer with an MLP and a norm before its attention, found none".to_string());
+        let MlpProjections { gates_ups, down, .. } = layer.mlp_projections().ok_or_else(missing)?;
         let head_norms = match (&attention.q_norm, &attention.k_norm) {
             (Some(queries), Some(keys)) => {
                 let both = [host_values(queries.gamma.val())?, host_values(keys.gamma.val())?].concat();
-                Some(GpuNorm { weight: upload.numbers(&both), epsilon: queries.epsilon as f32 })
+                Some(GpuNorm { weight: upload.numbers(&both), epsilon: queries.epsilon() })
             }
             _ => None,
         };
-        let mlp = layer.mlp.as_ref();
-        let mlp = mlp.ok_or_else(|| ModelError::Device("routed experts are computed on the CPU only".to_string()))?;
         Ok(Self {
-            input_norm: upload.norm(&layer.input_layernorm)?,
-            qkv: upload.projection(&[&attention.q_proj, &attention.k_proj, &attention.v_proj])?,
+            input_norm: upload.norm(layer.input_layernorm.as_ref().ok_or_else(missing)?)?,
+            qkv: upload.projection(&attention.inputs())?,
             head_norms,
             output: upload.projection(&[&attention.o_proj])?,
             mlp_norm: upload.norm(&layer.post_attention_layernorm)?,
-            gate_up: upload.projection(&[&mlp.gate_proj, &mlp.up_proj])?,
-            down: upload.projection(&[&mlp.down_proj])?,
+            gate_up: upload.projection(&gates_ups)?,
+            down: upload.projection(&[down])?,
             // No sequence is longer: positions are counted in i32.
             shape: AttentionShape { window: shape.window.min(i32::MAX as usize), ..shape },
         })
@@ -108,8 +109,8 @@ impl Upload<'_> {
         Weight { numbers: self.matrix(&values, [columns, inner]), in_tiles, inner, columns }
     }
 
-    pub(super) fn norm(&self, norm: &burn::nn::RmsNorm) -> Result<GpuNorm, ModelError> {
-        Ok(GpuNorm { weight: self.numbers(&host_values(norm.gamma.val())?), epsilon: norm.epsilon as f32 })
+    pub(super) fn norm(&self, norm: &Norm) -> Result<GpuNorm, ModelError> {
+        Ok(GpuNorm { weight: self.numbers(&host_values(norm.factors())?), epsilon: norm.epsilon() })
     }
 
     /// Projections of one input beside each other, adapters merged in.

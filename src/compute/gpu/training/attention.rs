@@ -14,7 +14,7 @@ use super::operation::{Operand, empty, handle, numbers, record};
 use super::{F32, I32};
 use crate::compute::gpu::decoder::launch;
 use crate::compute::gpu::kernels::{self, HeadParts, PLACE, UNITS};
-use crate::compute::reference::transformer::AttentionShape;
+use crate::compute::reference::attention::AttentionShape;
 
 /// Rows of one length, each from its first position on.
 pub(super) struct Rows {

@@ -18,7 +18,7 @@ mod swiglu;
 use burn::tensor::{Int, Tensor};
 
 use super::{BF16, F32, I32};
-use crate::compute::reference::transformer::AttentionShape;
+use crate::compute::reference::attention::AttentionShape;
 use crate::compute::{Decoder, Layer, Projection};
 use attention::Rows;
 use operation::Operand;
@@ -36,9 +36,10 @@ pub fn hidden(decoder: &Decoder, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
     let table = decoder.embed_tokens.weight.val();
     let width = table.dims()[1];
     let mut x = select::select(&table, &tokens.clone().flatten(0, 1))?;
-    let rows_of = Rows::new(&Operand::new(&x)?, [rows, length], decoder.frequencies());
+    // Models with other norms or rotations are refused before a run.
+    let rows_of = Rows::new(&Operand::new(&x)?, [rows, length], &decoder.ropes().first()?.frequencies);
     for layer in &decoder.layers {
-        let normed = norm::norm(&layer.input_layernorm, &x)?;
+        let normed = norm::norm(layer.input_layernorm.as_ref()?, &x)?;
         x = x + attended(layer, normed, &rows_of)?;
         let normed = norm::norm(&layer.post_attention_layernorm, &x)?;
         x = x + transformed(layer, normed)?;
@@ -50,8 +51,8 @@ pub fn hidden(decoder: &Decoder, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
 /// - x, output: `[tokens, hidden_size]`
 fn attended(layer: &Layer, x: Tensor<2>, rows: &Rows) -> Option<Tensor<2>> {
     let attention = &layer.self_attn;
-    let shape = AttentionShape::from_attention(attention);
-    let mut qkv = fused([&attention.q_proj, &attention.k_proj, &attention.v_proj], &x)?;
+    let shape = attention.shape();
+    let mut qkv = fused(&attention.inputs(), &x)?;
     if let (Some(query_norm), Some(key_norm)) = (&attention.q_norm, &attention.k_norm) {
         let tokens = qkv.dims()[0];
         let [queries, keys] = [shape.query_width(), shape.key_width()];
@@ -62,15 +63,15 @@ fn attended(layer: &Layer, x: Tensor<2>, rows: &Rows) -> Option<Tensor<2>> {
         let parts = [of_heads(query_norm, 0, queries)?, of_heads(key_norm, queries, keys)?, qkv.clone().narrow(1, queries + keys, keys)];
         qkv = Tensor::cat(parts.to_vec(), 1);
     }
-    fused([&attention.o_proj], &attention::attention(shape, &qkv, rows)?)
+    fused(&[&attention.o_proj], &attention::attention(shape, &qkv, rows)?)
 }
 
 /// # Shapes
 /// - x, output: `[tokens, hidden_size]`
 fn transformed(layer: &Layer, x: Tensor<2>) -> Option<Tensor<2>> {
-    let mlp = layer.mlp.as_ref()?;
-    let gate_up = fused([&mlp.gate_proj, &mlp.up_proj], &x)?;
-    fused([&mlp.down_proj], &swiglu::swiglu(&gate_up)?)
+    let projections = layer.mlp_projections()?;
+    let gate_up = fused(&projections.gates_ups, &x)?;
+    fused(&[projections.down], &swiglu::swiglu(&gate_up)?)
 }
 
 /// Projections of one input, beside each other.
@@ -78,23 +79,23 @@ fn transformed(layer: &Layer, x: Tensor<2>) -> Option<Tensor<2>> {
 /// # Shapes
 /// - x: `[tokens, in]`
 /// - output: `[tokens, out of all]`
-fn fused<const N: usize>(projections: [&Projection; N], x: &Tensor<2>) -> Option<Tensor<2>> {
-    let weights = projections.map(|projection| projection.weight.val());
-    let widths = weights.each_ref().map(|weight| weight.dims()[1]);
+fn fused(projections: &[&Projection], x: &Tensor<2>) -> Option<Tensor<2>> {
+    let weights: Vec<Tensor<2>> = projections.iter().map(|projection| projection.weight.val()).collect();
+    let widths: Vec<usize> = weights.iter().map(|weight| weight.dims()[1]).collect();
     let mut out = product::products(x, &weights)?;
     if projections.iter().any(|projection| projection.bias.is_some()) {
-        let bias = |(projection, width): (&&Projection, usize)| match &projection.bias {
+        let bias = |(projection, width): (&&Projection, &usize)| match &projection.bias {
             Some(bias) => bias.val(),
-            None => Tensor::zeros([width], &x.device()),
+            None => Tensor::zeros([*width], &x.device()),
         };
-        out = out + Tensor::cat(projections.iter().zip(widths).map(bias).collect(), 0).unsqueeze();
+        out = out + Tensor::cat(projections.iter().zip(&widths).map(bias).collect(), 0).unsqueeze();
     }
     if projections.iter().any(|projection| projection.adapter.is_some()) {
-        let adapted = |(projection, width): (&&Projection, usize)| match &projection.adapter {
+        let adapted = |(projection, width): (&&Projection, &usize)| match &projection.adapter {
             Some(adapter) => adapter.forward(x.clone()),
-            None => Tensor::zeros([x.dims()[0], width], &x.device()),
+            None => Tensor::zeros([x.dims()[0], *width], &x.device()),
         };
-        out = out + Tensor::cat(projections.iter().zip(widths).map(adapted).collect(), 1);
+        out = out + Tensor::cat(projections.iter().zip(&widths).map(adapted).collect(), 1);
     }
     Some(out)
 }

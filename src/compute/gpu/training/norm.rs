@@ -4,7 +4,6 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::{Cube, TensorMetadata};
-use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
@@ -16,10 +15,10 @@ use crate::compute::gpu::kernels::{self, COLUMNS, Normed, ROWS_AT_ONCE, UNITS};
 
 /// # Shapes
 /// - x, output: `[rows, width]`
-pub(super) fn norm(norm: &RmsNorm, x: &Tensor<2>) -> Option<Tensor<2>> {
+pub(super) fn norm(norm: &crate::compute::Norm, x: &Tensor<2>) -> Option<Tensor<2>> {
     let [rows, width] = x.dims();
-    let (x, weight) = (Operand::new(x)?, Operand::new(&norm.gamma.val())?);
-    let kept = Kept { x: x.contiguous(), weight: weight.contiguous(), epsilon: norm.epsilon as f32 };
+    let (x, weight) = (Operand::new(x)?, Operand::new(&norm.factors())?);
+    let kept = Kept { x: x.contiguous(), weight: weight.contiguous(), epsilon: norm.epsilon() };
     let out = empty([rows, width], &kept.x);
     kernels::norm::launch(
         &kept.x.client,

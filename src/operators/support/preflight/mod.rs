@@ -39,6 +39,7 @@ use tables::names;
 pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, OperatorError> {
     let mut preflight = Preflight {
         graph,
+        device,
         sources: HashMap::new(),
         rows: HashMap::new(),
         checked: Checked::default(),
@@ -125,12 +126,7 @@ impl Preflight<'_> {
         if lane(self.graph, task) == Lane::Device {
             let device = device.unwrap_or_else(|| device_choice(task)).resolve()?;
             let on_cpu = device == burn::tensor::Device::flex();
-            if !on_cpu {
-                self.runs_on_a_gpu(task)?;
-            }
-            if let Some(budget) = Budget::new(&task.resources, on_cpu) {
-                self.fits(task, budget)?;
-            }
+            self.computes(task, Budget::new(&task.resources, on_cpu), on_cpu)?;
         }
         match (&task.operator, task.table_kind()) {
             (Operator::Sql(settings), _) => {

@@ -3,8 +3,10 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
+
 use super::super::memory_budget::{self, Budget};
-use super::super::{OperatorError, reward_tree};
+use super::super::{OperatorError, device_choice};
 use super::Preflight;
 use crate::model::{Checkpoint, Head, ModelError, PromptContent};
 use crate::operators::score;
@@ -66,6 +68,8 @@ impl<'a> Preflight<'a> {
                 let checkpoint = Checkpoint::open(path)?.with_template_settings(task.template_settings());
                 checkpoint.expect(Head::Reward)?;
                 checkpoint.padding_warning().into_iter().for_each(|warning| self.checked.note(&task.label(), warning));
+                let device = self.device.unwrap_or_else(|| device_choice(task)).resolve()?;
+                has_kernels(&checkpoint, device == Device::flex())?;
                 self.reads_messages(&checkpoint, task, Slot::Prompts)
             }
             // The check of its own task covers it.
@@ -98,27 +102,22 @@ impl<'a> Preflight<'a> {
         }
     }
 
-    /// Checks the memory for each of the task's models. A model made by a task is as large as the
-    /// outside model behind it.
-    pub(super) fn fits(&mut self, task: &Task, budget: Budget) -> Result<(), OperatorError> {
-        self.each_model(task, |checkpoint| memory_budget::check(budget, &task.operator, checkpoint))
-    }
-
-    /// Checks that kernels for a GPU know each of the task's models.
-    pub(super) fn runs_on_a_gpu(&mut self, task: &Task) -> Result<(), OperatorError> {
-        if let Operator::Score(_) = &task.operator {
-            reward_on_a_gpu(&reward_tree::resolve(self.graph, task)?)?;
-        }
-        self.each_model(task, on_a_gpu)
-    }
-
-    /// Hands each of the task's models to `check`, opened without weights. A model made by a task
-    /// has the shape of the outside model behind it.
-    fn each_model(&mut self, task: &Task, check: impl Fn(&Checkpoint) -> Result<(), OperatorError>) -> Result<(), OperatorError> {
+    /// Checks the settings of each of the task's models: kernels for them where it does not run on
+    /// the CPU, the length of its sequences, its head. Then the memory, if there is a budget. A
+    /// model made by a task is like the outside model behind it.
+    pub(super) fn computes(&mut self, task: &Task, budget: Option<Budget>, on_cpu: bool) -> Result<(), OperatorError> {
         for input in [Slot::Policy, Slot::From, Slot::Reference, Slot::Initial, Slot::Model].into_iter().flat_map(|slot| task.inputs(slot))
         {
             let Some(folder) = self.base_model(input.input) else { continue };
-            check(self.opened(folder)?)?;
+            let checkpoint = self.opened(folder)?;
+            has_kernels(checkpoint, on_cpu)?;
+            has_lengths(checkpoint, &task.operator)?;
+            if matches!(task.operator, Operator::RewardModel(_)) {
+                checkpoint.check_reward_head()?;
+            }
+            if let Some(budget) = budget {
+                memory_budget::check(budget, &task.operator, checkpoint)?;
+            }
         }
         Ok(())
     }
@@ -136,42 +135,63 @@ impl<'a> Preflight<'a> {
     }
 }
 
-/// [`on_a_gpu`] for each model of a reward.
-fn reward_on_a_gpu(reward: &Reward) -> Result<(), OperatorError> {
-    match reward {
-        Reward::Model(path) => on_a_gpu(&Checkpoint::open_blank(path)?),
-        Reward::Sum(components) => components.iter().try_for_each(|component| reward_on_a_gpu(&component.reward)),
-        Reward::Sql(_) | Reward::Http(_) | Reward::Named(_) | Reward::Task(_) => Ok(()),
+/// Checks that a model can be computed where it will be.
+pub(super) fn has_kernels(checkpoint: &Checkpoint, on_cpu: bool) -> Result<(), OperatorError> {
+    match checkpoint.config.setting_without_gpu_kernels().filter(|_| !on_cpu) {
+        Some(setting) => Err(OperatorError::Input(format!(
+            "{}: {} has {setting}, which is not implemented on a GPU; use the CPU: device: cpu",
+            checkpoint.folder().display(),
+            checkpoint.config.family
+        ))),
+        None => Ok(()),
     }
 }
 
-/// Checks for parts of a model without a kernel for GPUs.
-fn on_a_gpu(checkpoint: &Checkpoint) -> Result<(), OperatorError> {
-    match &checkpoint.config.experts {
-        None => Ok(()),
-        Some(experts) => Err(OperatorError::Input(format!(
-            "{}: has {} routed experts a layer, which run on the CPU only; expected `resources: {{ device: cpu }}`",
-            checkpoint.folder().display(),
-            experts.num_experts
-        ))),
+/// Checks the longest sequences that are asked for, where a model can read less than its context.
+fn has_lengths(checkpoint: &Checkpoint, operator: &Operator) -> Result<(), OperatorError> {
+    let (longest, Some(reason)) = checkpoint.config.longest_sequence() else { return Ok(()) };
+    let (asked, names) = match operator {
+        Operator::Generate(settings) => {
+            (u64::from(settings.max_prompt_tokens) + u64::from(settings.max_new_tokens), "max_prompt_tokens and max_new_tokens together")
+        }
+        Operator::Sft(settings) => (
+            u64::from(settings.max_prompt_tokens) + u64::from(settings.max_response_tokens),
+            "max_prompt_tokens and max_response_tokens together",
+        ),
+        Operator::RewardModel(settings) => (u64::from(settings.max_tokens), "max_tokens"),
+        _ => return Ok(()),
+    };
+    if asked <= longest as u64 {
+        return Ok(());
     }
+    Err(OperatorError::Input(format!("{names}: expected at most {longest} tokens, found {asked}; {reason}")))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::on_a_gpu;
+    use super::has_kernels;
     use crate::model::Checkpoint;
 
     #[test]
-    fn routed_experts_are_refused_on_a_gpu() {
+    fn what_has_no_kernel_for_gpus_is_refused_there_by_its_setting() {
         let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families");
-        let check = |name: &str| on_a_gpu(&Checkpoint::open_blank(&families.join(name)).unwrap());
-        check("qwen3").unwrap();
-        for (name, experts) in [("mixtral", 4), ("qwen3_moe_reward", 6)] {
-            let error = check(name).unwrap_err().to_string();
-            assert!(error.contains(&format!("{name}: has {experts} routed experts a layer, which run on the CPU only")), "{error}");
+        let check = |name: &str, on_cpu: bool| has_kernels(&Checkpoint::open_blank(&families.join(name)).unwrap(), on_cpu);
+        for name in ["qwen3", "llama3", "phi3"] {
+            check(name, false).unwrap();
+        }
+        for (name, expected) in [
+            ("gemma2", "Gemma2 has norms behind attention and MLP, which is not implemented on a GPU; use the CPU: device: cpu"),
+            ("phi4_mini", "Phi3 has partial_rotary_factor"),
+            ("granite", "Granite has attention_multiplier"),
+            ("olmo2", "Olmo2 has norms over all heads"),
+            ("mixtral", "Mixtral has routed experts"),
+            ("qwen3_moe_reward", "Qwen3Moe has routed experts"),
+        ] {
+            check(name, true).unwrap();
+            let error = check(name, false).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use arrow::datatypes::SchemaRef;
 
+use crate::compute::DeviceChoice;
 use crate::model::{Checkpoint, PromptContent};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::spec::input::DatasetFormat;
@@ -33,6 +34,8 @@ impl Checked {
 /// A check of a graph in progress, and its results so far.
 pub(super) struct Preflight<'a> {
     pub(super) graph: &'a Graph,
+    /// In place of every node's device.
+    pub(super) device: Option<DeviceChoice>,
     /// The schemas of the outside tables, by their index in the graph's sources.
     pub(super) sources: HashMap<usize, SchemaRef>,
     /// The numbers of their rows.
