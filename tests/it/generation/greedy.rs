@@ -50,7 +50,7 @@ fn greedy_answers_of_a_real_model_are_those_of_transformers() {
         let decoder = CpuDecoder::from_causal_lm(checkpoint.load(&Device::flex()).unwrap()).unwrap();
         let mut tokens = 0;
         for ((messages, prompt), expected) in conversations.iter().zip(&prompts).zip(ids(&golden["answers"][name])) {
-            let encoded = checkpoint.encode_prompt(&PromptContent::Messages(messages.clone())).unwrap();
+            let encoded = checkpoint.encode_prompt(&PromptContent::Messages(messages.clone().into())).unwrap();
             assert_eq!(encoded, *prompt, "{name}: {messages:?}");
             let most = golden["new_tokens"].as_u64().unwrap() as usize;
             assert_eq!(answer(&decoder, prompt, &checkpoint.generation.eos_token_ids, most), expected, "{name}: {messages:?}");
