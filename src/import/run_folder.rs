@@ -10,7 +10,7 @@ use super::error::ImportError;
 use super::table::{Imported, TableUse, import};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::pipeline::graph::{Graph, Source, SourceKind};
-use crate::store::{OutputKey, OutputKind, RunLock, State};
+use crate::store::{self, OutputKey, OutputKind, RunLock, State};
 
 impl Source {
     /// The output key of an input table in a run folder.
@@ -70,6 +70,7 @@ pub fn import_tables(run: &RunLock, graph: &Graph, files: &[Vec<Fingerprint>]) -
             _ => {}
         }
         let imported = import(graph, index)?;
+        check_unchanged(source, files)?;
         let total = imported.rows();
         let mut writer = run.write_table(&source.output_key(), &recipe, None, total, PART_ROWS)?;
         for part in writer.missing() {
@@ -78,6 +79,25 @@ pub fn import_tables(run: &RunLock, graph: &Graph, files: &[Vec<Fingerprint>]) -
         let dataset_format = imported.dataset_format.map(|dataset_format| (format!("rows_as_{}", dataset_format.name()), total as i64));
         let left_out = Some(("left_out".to_string(), imported.left_out.count() as i64)).filter(|(_, count)| *count > 0);
         writer.finish([("rows".to_string(), total as i64)].into_iter().chain(dataset_format).chain(left_out).collect())?;
+    }
+    Ok(())
+}
+
+/// Checks that the files still have the hashes that they had before their rows were read. Otherwise
+/// the rows would be stored under the fingerprint of others.
+fn check_unchanged(source: &Source, files: &[Fingerprint]) -> Result<(), ImportError> {
+    let SourceKind::Table { paths, .. } = &source.kind else { return Ok(()) };
+    for (path, hash) in paths.iter().zip(files) {
+        let found = store::fingerprint_of(path)?;
+        if found != *hash {
+            let problem = format!(
+                "expected the same content as at the beginning of the run (blake3 {}), found another one (blake3 {}): \
+                 the file changed while it was read; run again when nothing writes to it",
+                hash.short(),
+                found.short()
+            );
+            return Err(ImportError::file(path, problem));
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::address::{Address, unknown_scheme};
 use super::error::Diagnostic;
 use super::graph::{self, Source, SourceKind};
 use super::position::Name;
@@ -60,15 +61,21 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Diagnostic> {
     })
 }
 
-/// The file of this path, or all files of this pattern.
+/// The file of this path, or all files of this pattern; an address elsewhere for a later download.
 fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     let diagnostic = |problem: String| Diagnostic::at(written.span, problem);
+    if let Some(address) = Address::parse(&written.value) {
+        return Ok(vec![PathBuf::from(address.map_err(diagnostic)?.to_string())]);
+    }
     let path = folder.join(&written.value);
     if path.is_file() {
         return Ok(vec![path]);
     }
     if path.is_dir() {
         return Err(diagnostic(format!("expected a file, but \"{}\" is a directory; to read all in it, end with /*", written.value)));
+    }
+    if let Some(scheme) = unknown_scheme(&written.value) {
+        return Err(diagnostic(format!("expected a path, hf://datasets/… or https://…, found an address with {scheme}://")));
     }
     if !written.value.contains(['*', '?', '[']) {
         return Err(diagnostic(format!("expected a file, but \"{}\" is not there", written.value)));

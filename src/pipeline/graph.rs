@@ -52,7 +52,8 @@ pub struct Source {
 pub enum SourceKind {
     /// Files of rows.
     Table {
-        /// The files, at least one, sorted. They existed during the check of the pipeline.
+        /// The files, at least one, sorted. They existed during the check of the pipeline; those
+        /// elsewhere are addresses before the download.
         paths: Vec<PathBuf>,
         /// Their format.
         format: Format,
@@ -253,6 +254,14 @@ impl Graph {
                 SourceKind::Table { .. } => Vec::new(),
             };
             paths.into_iter().map(|path| (source.name.as_str(), path))
+        })
+    }
+
+    /// The files of all tables, each with the name of its input. Addresses wait for their download.
+    pub fn tables_mut(&mut self) -> impl Iterator<Item = (&str, &mut Vec<PathBuf>)> {
+        self.sources.iter_mut().filter_map(|source| match &mut source.kind {
+            SourceKind::Table { paths, .. } => Some((source.name.as_str(), paths)),
+            SourceKind::Model { .. } | SourceKind::Reward { .. } => None,
         })
     }
 

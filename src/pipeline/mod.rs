@@ -7,6 +7,7 @@
 //! Knows names, settings and required files; nothing of Arrow or burn, of running nodes, or of
 //! finished outputs.
 
+pub mod address;
 mod check;
 mod de;
 mod error;

@@ -75,11 +75,11 @@ pub enum RemoteError {
     /// The command that has a server load a model did not do so.
     #[error("serve: {0}")]
     Serve(String),
-    /// A model of the hub cannot be had.
-    #[error("{model}: {problem}")]
-    Hub {
-        /// The model, as the pipeline file has it.
-        model: String,
+    /// A model or a file cannot be had.
+    #[error("{address}: {problem}")]
+    Fetch {
+        /// Its address, as the pipeline file has it, without secrets.
+        address: String,
         /// The expected and the found content, and a remedy.
         problem: String,
         /// Whether the user's input or settings are wrong.
@@ -102,12 +102,15 @@ impl RemoteError {
             RemoteError::Connection { .. } | RemoteError::Body { .. } | RemoteError::GaveUp { .. } => true,
             RemoteError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
             RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } => false,
-            RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) | RemoteError::Hub { .. } => false,
+            RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) | RemoteError::Fetch { .. } => false,
         }
     }
 
     /// Whether the user's input or settings are wrong.
     pub fn is_input(&self) -> bool {
-        matches!(self, RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Model { .. } | RemoteError::Hub { input: true, .. })
+        matches!(
+            self,
+            RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Model { .. } | RemoteError::Fetch { input: true, .. }
+        )
     }
 }

@@ -1,14 +1,18 @@
-//! All HTTP: servers that score, servers that generate, and models from the hub.
+//! All HTTP: servers that score, servers that generate, models and tables from the hub, and tables of
+//! web servers.
 //!
 //! A request is JSON in and JSON out. It is repeated when this may help, and stops waiting when the
 //! run is asked to stop. Knows nothing of tables, tensors or the pipeline: callers bring texts and
 //! token ids, and decide the meaning of a failure for a row.
 
+mod attempts;
 mod client;
 mod completions;
 mod concurrent;
+mod download;
 mod error;
 mod hub;
+mod partial_file;
 mod reward;
 mod serve;
 mod stop;
@@ -16,8 +20,9 @@ mod stop;
 pub use client::{Client, Patience};
 pub use completions::{Completion, Completions, Finish, PromptForm, Request};
 pub use concurrent::{each, in_order};
+pub use download::{Download, Downloads, PinnedFile};
 pub use error::RemoteError;
-pub use hub::{Hub, HubModel, Pinned, Snapshot};
+pub use hub::{Hub, HubFiles, HubRepo, Pinned, Snapshot};
 pub use reward::{Protocol, RewardServer, Scorable};
 pub use serve::{command, serve};
 pub use stop::Stopped;

@@ -12,8 +12,8 @@ use crate::pipeline::graph::{Graph, Input, Reward, Source, SourceKind};
 use crate::pipeline::slot::Slot;
 use crate::store;
 
-/// The fingerprints of fetched folders.
-type FetchedFolders = BTreeMap<PathBuf, Fingerprint>;
+/// The fingerprints of fetched folders and files.
+type FetchedPaths = BTreeMap<PathBuf, Fingerprint>;
 
 /// A graph with hashed inputs, so the fingerprint of every output is known.
 pub struct Prepared {
@@ -52,7 +52,7 @@ impl FileHashes {
 pub fn prepare(fetched: Fetched, hashes: &mut FileHashes) -> Result<Prepared, RunError> {
     let Fetched { graph, sources, fingerprints } = fetched;
     let fetched = to_json(&sources)?;
-    let files = graph.sources.iter().map(|source| file_fingerprints(source, hashes)).collect::<Result<Vec<_>, _>>()?;
+    let files = graph.sources.iter().map(|source| file_fingerprints(source, &fingerprints, hashes)).collect::<Result<Vec<_>, _>>()?;
     let both = graph.sources.iter().zip(&files);
     let sources = both.map(|(source, files)| fingerprint(source, files, &fingerprints, hashes)).collect::<Result<Vec<_>, _>>()?;
     let mut recipes: Vec<Recipe> = Vec::with_capacity(graph.tasks.len());
@@ -78,15 +78,17 @@ pub fn prepare(fetched: Fetched, hashes: &mut FileHashes) -> Result<Prepared, Ru
 }
 
 /// The fingerprints of a table's files, in order; empty for other sources.
-fn file_fingerprints(source: &Source, hashes: &mut FileHashes) -> Result<Vec<Fingerprint>, RunError> {
+fn file_fingerprints(source: &Source, fetched: &FetchedPaths, hashes: &mut FileHashes) -> Result<Vec<Fingerprint>, RunError> {
     match &source.kind {
-        SourceKind::Table { paths, .. } => paths.iter().map(|path| hashes.fingerprint(path)).collect(),
+        SourceKind::Table { paths, .. } => {
+            paths.iter().map(|path| fetched.get(path).cloned().map_or_else(|| hashes.fingerprint(path), Ok)).collect()
+        }
         _ => Ok(Vec::new()),
     }
 }
 
 /// The fingerprint of a source: its contents and its import settings, without its path.
-fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
+fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedPaths, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
     Ok(match &source.kind {
         SourceKind::Table { format, delimiter, header, columns, dataset_format, map, malformed, split, .. } => {
             let reading = serde_json::json!([files, format, delimiter, header, columns, dataset_format, map, malformed, split]);
@@ -106,7 +108,7 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedFolders,
 }
 
 /// The fingerprint of a model directory; for an adapter also of its base model.
-fn model_fingerprint(path: &Path, fetched: &FetchedFolders, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
+fn model_fingerprint(path: &Path, fetched: &FetchedPaths, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
     let own = fetched.get(path).cloned().map_or_else(|| hashes.fingerprint(path), Ok)?;
     Ok(match model::base_of(path).map_err(OperatorError::from)? {
         Some(base) => Fingerprint::from_contents(serde_json::json!([own, hashes.fingerprint(&base)?]).to_string().as_bytes()),

@@ -18,6 +18,17 @@ pub struct ModelFile {
     pub blake3: String,
 }
 
+impl ModelFile {
+    /// The fingerprint of the file's content.
+    ///
+    /// # Errors
+    /// The hash is none.
+    pub fn fingerprint(&self) -> Result<Fingerprint, StoreError> {
+        let failed = |problem| StoreError::Input { path: self.file.clone().into(), line: None, problem };
+        self.blake3.clone().try_into().map_err(failed)
+    }
+}
+
 /// The length and the blake3 hash of each of these files in a folder.
 ///
 /// # Errors

@@ -3,21 +3,18 @@
 //! Made here and not by hf-hub, because a transfer must have time limits, continue where it was
 //! cut, stop on request, and notice a truncated file. Knows nothing of a file's content.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::fs::{self, File, OpenOptions};
 use std::path::Path;
-use std::time::Duration;
 
-use hf_hub::Repo;
-use ureq::http::{HeaderMap, StatusCode, header};
+use ureq::http::{StatusCode, header};
 
+use super::super::attempts::{RETRIES, Trouble, persist, until_whole};
 use super::super::error::RemoteError;
-use super::super::stop::{Stopped, pause};
+use super::super::partial_file::{self, starts_at};
+use super::super::stop::Stopped;
 use super::whole::is_whole;
-use super::{Hub, HubModel, RETRIES, Sibling, Trouble};
+use super::{Hub, HubRepo, Sibling};
 
-/// Bytes between two checks for a stop.
-const PIECE_BYTES: usize = 1 << 18;
 /// Redirects within the hub itself, as of a renamed repository.
 const MOST_REDIRECTS: usize = 5;
 
@@ -31,7 +28,7 @@ impl Hub {
     /// Ensures that one file is in the snapshot's folder; returns its length.
     pub(super) fn file(
         &self,
-        model: HubModel,
+        repo: HubRepo,
         commit: &str,
         sibling: &Sibling,
         folder: &Path,
@@ -40,37 +37,37 @@ impl Hub {
     ) -> Result<u64, RemoteError> {
         let name = &sibling.rfilename;
         let pointer = folder.join(&sibling.rfilename);
-        let failed = |path: &Path, error: std::io::Error| self.problem(model, &format!("{}: {error}", path.display()), false);
+        let failed = |path: &Path, error: std::io::Error| self.problem(repo, &format!("{}: {error}", path.display()), false);
         let length = |path: &Path| path.metadata().map(|metadata| metadata.len()).map_err(|error| failed(path, error));
         if is_whole(&pointer, name, sibling.size) {
             return length(&pointer);
         }
-        let url = format!("{}/{}/resolve/{commit}/{name}", self.endpoint, model.repo);
-        let blob = self.persist(model, RETRIES, stopped, &mut || self.blob(model, &url))?;
+        let url = format!("{}/resolve/{commit}/{}", self.page(repo), escaped(name));
+        let blob = persist(RETRIES, stopped, &|problem| self.gave_up(repo, &problem), &mut || self.blob(repo, &url))?;
         let size = sibling.size.or(blob.size);
-        let path = self.folder(model).join("blobs").join(&blob.etag);
-        for needed in [path.parent(), Some(folder)].into_iter().flatten() {
+        let path = self.folder(repo).join("blobs").join(&blob.etag);
+        for needed in [path.parent(), pointer.parent()].into_iter().flatten() {
             fs::create_dir_all(needed).map_err(|error| failed(needed, error))?;
         }
-        let _lock = self.lock(model, &blob.etag, stopped)?;
+        let _lock = self.lock(repo, &blob.etag, stopped)?;
         if !is_whole(&path, name, size) {
             let partial = path.with_file_name(format!("{}.incomplete", blob.etag));
-            self.download(model, &url, &partial, size, stopped, observe)?;
+            self.download(repo, &url, &partial, size, stopped, observe)?;
             if !is_whole(&partial, name, size) {
                 let found = length(&partial)?;
                 // A wrong file must not be continued.
                 fs::remove_file(&partial).map_err(|error| failed(&partial, error))?;
                 let problem = format!("{name}: expected a whole file, found {found} bytes that are not one; run again to fetch it anew");
-                return Err(self.problem(model, &problem, false));
+                return Err(self.problem(repo, &problem, false));
             }
             fs::rename(&partial, &path).map_err(|error| failed(&path, error))?;
         }
-        point(&pointer, &path, &blob.etag).map_err(|error| failed(&pointer, error))?;
+        point(&pointer, &path, name, &blob.etag).map_err(|error| failed(&pointer, error))?;
         length(&path)
     }
 
     /// Asks for the description of a file, without its content.
-    fn blob(&self, model: HubModel, url: &str) -> Result<Blob, Trouble> {
+    fn blob(&self, repo: HubRepo, url: &str) -> Result<Blob, Trouble> {
         let mut url = url.to_string();
         for _ in 0..=MOST_REDIRECTS {
             let mut request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
@@ -91,7 +88,7 @@ impl Hub {
                 _ => {}
             }
             if !response.status().is_redirection() {
-                self.check_status(model, response.status(), headers)?;
+                self.check_status(repo, response.status(), headers)?;
             }
             let is_file = response.status().is_success();
             let size = text("x-linked-size").or_else(|| if is_file { text("content-length") } else { None });
@@ -99,46 +96,36 @@ impl Hub {
             let etag = etag.filter(valid).ok_or_else(|| Trouble::Again(format!("{url}: expected a file's etag, found none")))?;
             return Ok(Blob { etag: etag.to_string(), size: size.and_then(|size| size.parse().ok()) });
         }
-        Err(Trouble::Final(self.problem(model, &format!("{url}: too many redirects"), false)))
+        Err(Trouble::Final(self.problem(repo, &format!("{url}: too many redirects"), false)))
     }
 
     /// Fetches a file into `partial`, continuing the bytes already there, until it is whole or the
     /// attempts are used up.
     fn download(
         &self,
-        model: HubModel,
+        repo: HubRepo,
         url: &str,
         partial: &Path,
         size: Option<u64>,
         stopped: Stopped,
         observe: &mut dyn FnMut(u64),
     ) -> Result<(), RemoteError> {
-        loop {
-            let before = partial.metadata().map_or(0, |metadata| metadata.len());
-            let mut have = before;
-            let result = self.persist(model, RETRIES, stopped, &mut || {
-                let result = self.transfer(model, url, partial, size, stopped, observe);
-                have = partial.metadata().map_or(0, |metadata| metadata.len());
-                // Progress counts as a success: attempts are counted anew from here.
-                if have > before && matches!(result, Err(Trouble::Again(_))) { Ok(false) } else { result.map(|()| true) }
-            })?;
-            if result {
-                return Ok(());
-            }
-        }
+        let have = || partial.metadata().map_or(0, |metadata| metadata.len());
+        let transfer = &mut || self.transfer(repo, url, partial, size, stopped, observe);
+        until_whole(stopped, &|problem| self.gave_up(repo, &problem), &have, transfer)
     }
 
     /// One request for the rest of a file.
     fn transfer(
         &self,
-        model: HubModel,
+        repo: HubRepo,
         url: &str,
         partial: &Path,
         size: Option<u64>,
         stopped: Stopped,
         observe: &mut dyn FnMut(u64),
     ) -> Result<(), Trouble> {
-        let failed = |error: std::io::Error| Trouble::Final(self.problem(model, &format!("{}: {error}", partial.display()), false));
+        let failed = |error: std::io::Error| Trouble::Final(self.problem(repo, &format!("{}: {error}", partial.display()), false));
         let mut file = OpenOptions::new().create(true).append(true).open(partial).map_err(failed)?;
         let mut have = file.metadata().map_err(failed)?.len();
         if size.is_some_and(|size| have > size) {
@@ -155,26 +142,16 @@ impl Hub {
             have = 0;
             if response.status() != StatusCode::OK {
                 // No such range (416), or another one than asked for: begin again.
-                self.check_status(model, response.status(), response.headers())?;
+                self.check_status(repo, response.status(), response.headers())?;
                 return Err(Trouble::Again(format!("{url}: expected to go on, found status {}", response.status())));
             }
         }
-        self.check_status(model, response.status(), response.headers())?;
-        let mut reader = response.body_mut().as_reader();
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            if stopped() {
-                return Err(Trouble::Final(RemoteError::Stopped));
-            }
-            let read = reader.read(&mut piece).map_err(|error| Trouble::Again(format!("{url}: cut after {have} bytes: {error}")))?;
-            if read == 0 {
-                break;
-            }
-            file.write_all(piece.get(..read).unwrap_or_default()).map_err(failed)?;
-            have += read as u64;
-            observe(have);
-        }
-        file.sync_all().map_err(failed)?;
+        self.check_status(repo, response.status(), response.headers())?;
+        let appended = partial_file::append(&mut response.body_mut().as_reader(), &mut file, have, stopped, &failed, observe);
+        have = appended.map_err(|trouble| match trouble {
+            Trouble::Again(problem) => Trouble::Again(format!("{url}: {problem}")),
+            other => other,
+        })?;
         match size {
             Some(size) if have < size => Err(Trouble::Again(format!("{url}: expected {size} bytes, found {have}"))),
             _ => Ok(()),
@@ -193,36 +170,31 @@ impl Hub {
     }
 
     /// Waits until no other process fetches the same file.
-    fn lock(&self, model: HubModel, etag: &str, stopped: Stopped) -> Result<File, RemoteError> {
-        let folder = self.cache.path().join(".locks").join(Repo::model(model.repo.to_string()).folder_name());
-        let path = folder.join(format!("{etag}.lock"));
-        let failed = |error: std::io::Error| self.problem(model, &format!("{}: {error}", path.display()), false);
-        fs::create_dir_all(&folder).map_err(failed)?;
-        let file = File::create(&path).map_err(failed)?;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => pause(Duration::from_millis(200), stopped)?,
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
-            }
-        }
+    fn lock(&self, repo: HubRepo, etag: &str, stopped: Stopped) -> Result<File, RemoteError> {
+        let path = self.cache.path().join(".locks").join(repo.in_cache().folder_name()).join(format!("{etag}.lock"));
+        let failed = |error: std::io::Error| self.problem(repo, &format!("{}: {error}", path.display()), false);
+        partial_file::lock(&path, stopped, &failed)
     }
 }
 
-/// Where the bytes of a partial answer begin: `Content-Range: bytes 100-199/200`.
-fn starts_at(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+/// The name of a file in a URL.
+fn escaped(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
+    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// Links the snapshot's name to the blob, two folders up and one down.
-fn point(pointer: &Path, blob: &Path, etag: &str) -> std::io::Result<()> {
+/// Links the snapshot's name to the blob: out of its own folders, two folders up and one down.
+fn point(pointer: &Path, blob: &Path, name: &str, etag: &str) -> std::io::Result<()> {
     match fs::remove_file(pointer) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     #[cfg(unix)]
-    if std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), pointer).is_ok() {
-        return Ok(());
+    {
+        let up = "../".repeat(name.matches('/').count());
+        if std::os::unix::fs::symlink(Path::new(&format!("{up}../../blobs")).join(etag), pointer).is_ok() {
+            return Ok(());
+        }
     }
     // Where symbolic links are not possible: a hard link, or else a copy.
     fs::hard_link(blob, pointer).or_else(|_| fs::copy(blob, pointer).map(drop))

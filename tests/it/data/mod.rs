@@ -1,5 +1,6 @@
 //! Tables: their rules, import from files, SQL over a run.
 
+mod changing_files;
 mod import;
 mod import_errors;
 mod messages;

@@ -7,5 +7,6 @@ mod http_client;
 mod hub_downloads;
 mod hub_runs;
 mod python_scripts;
+mod remote_tables;
 mod stories;
 mod tracking;

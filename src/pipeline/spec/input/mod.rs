@@ -47,7 +47,9 @@ pub enum Input {
 pub(super) struct InputFields {
     /// The path of a file of rows, from the working directory; a pattern with `*`, `?` or `[…]` for
     /// all matching files; or a list of such paths. Several files are read in the order of their
-    /// paths and need equal columns.
+    /// paths and need equal columns. A path may also be an address:
+    /// `hf://datasets/ORG/NAME@REVISION/FILE` for a file or a pattern of a dataset on the Hugging
+    /// Face hub, or `https://…` for one file.
     table: Option<Paths>,
     /// The file format. By default the extension decides.
     format: Option<Format>,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::malformed::Malformed;
 use super::split::Split;
+use crate::pipeline::address::shown;
 use crate::pipeline::position::{At, Name};
 
 /// Files of rows, and their layout.
@@ -197,9 +198,10 @@ pub(super) fn table_file(written: Written) -> Result<TableFile, String> {
 
 /// The format by the extensions of the paths.
 fn format_of(table: &Paths) -> Result<Format, String> {
-    let mut found: Option<(Format, &str)> = None;
+    let mut found: Option<(Format, String)> = None;
     for path in &table.0 {
-        let path = path.value.as_str();
+        // Of an address, without its query.
+        let path = shown(&path.value);
         let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
         let format = match extension.as_deref() {
             Some("parquet") => Format::Parquet,
@@ -213,8 +215,8 @@ fn format_of(table: &Paths) -> Result<Format, String> {
                 return Err(format!("cannot tell the format of `{path}` from its extension; add `format:` with {formats}"));
             }
         };
-        match found {
-            Some((other, first)) if other != format => {
+        match &found {
+            Some((other, first)) if *other != format => {
                 return Err(format!("`{first}` and `{path}` are of two formats; give each an input of its own"));
             }
             _ => found = Some((format, path)),

@@ -1,0 +1,95 @@
+//! Files of tables from web servers, in a cache of their own.
+//!
+//! ```text
+//! downloads/<server>/<hash of the address>/<hash of the version>/<name>
+//! ```
+//! A file is renamed to its place when it is whole, and never changed there. It keeps its name,
+//! because the ending tells the format. Knows nothing of a file's content.
+
+mod place;
+mod web;
+
+use std::path::{Path, PathBuf};
+
+use super::error::RemoteError;
+use super::stop::Stopped;
+use place::Place;
+use web::Web;
+
+/// The cache of downloaded files, and what the environment says about servers.
+pub struct Downloads {
+    folder: PathBuf,
+    web: Web,
+}
+
+/// A file in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Download {
+    /// Its name on the server, within the address.
+    pub name: String,
+    /// The server's word for its content: an etag, a date, or else the content's hash.
+    pub version: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// An earlier download. It is used again, whatever the server has now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedFile {
+    /// Its name on the server.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Downloads {
+    /// The cache that the environment names: OPTUNE_CACHE, else `optune` in the user's folder for
+    /// caches. HF_TOKEN is sent to the hub's own address (HF_ENDPOINT) only.
+    ///
+    /// # Errors
+    /// No folder for the cache can be told.
+    pub fn from_env(token: Option<(String, String)>) -> Result<Self, RemoteError> {
+        let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder = path("OPTUNE_CACHE").or_else(|| Some(path("XDG_CACHE_HOME").or_else(dirs::cache_dir)?.join("optune")));
+        let folder = folder.ok_or_else(|| RemoteError::Fetch {
+            address: "https://".to_string(),
+            problem: "expected a folder for downloaded files, found no home directory; set OPTUNE_CACHE".to_string(),
+            input: true,
+        })?;
+        Ok(Self::new(&folder, token))
+    }
+
+    /// The cache in `folder`. The token, if there is one, is for addresses that begin with its
+    /// first part.
+    pub fn new(folder: &Path, token: Option<(String, String)>) -> Self {
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+        Self { folder: folder.join("downloads"), web: Web::new(token) }
+    }
+
+    /// The file at `url`, from the cache where the server says that it is unchanged; the one of
+    /// `pinned` if it is given and still there. `observe` receives the present and the total number
+    /// of bytes, as far as the server gives them.
+    ///
+    /// # Errors
+    /// No such file, no access, no network, or an answer that is no whole file; each with a remedy.
+    pub fn web(
+        &self,
+        url: &str,
+        pinned: Option<&PinnedFile>,
+        stopped: Stopped,
+        observe: &mut dyn FnMut(u64, u64),
+    ) -> Result<Download, RemoteError> {
+        let place = Place::of_url(&self.folder, url);
+        if let Some(found) = pinned.and_then(|pinned| place.pinned(pinned)) {
+            return Ok(found);
+        }
+        self.web.fetch(url, &place, stopped, observe)
+    }
+
+    /// The present version of the file at `url`, asked for once; `None` without an answer.
+    pub fn web_version(&self, url: &str) -> Option<String> {
+        self.web.version(url)
+    }
+}
