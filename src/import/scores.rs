@@ -14,6 +14,9 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Float64Builder, Recor
 use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, FieldRef, Float64Type, Schema};
+use serde_json::Value;
+
+use crate::model::Message;
 
 /// Our own names.
 pub(super) const CHOSEN: &str = "chosen_score";
@@ -120,6 +123,25 @@ impl Scores {
             ));
         }
         Ok(Some((chosen, rejected)))
+    }
+}
+
+/// The scores among the fields of the messages of both responses, each `None` without one.
+pub(super) fn of_messages(chosen: &Message, rejected: &Message) -> (Option<f64>, Option<f64>) {
+    let scores = |message: &Message, side: &str| -> BTreeMap<Vec<String>, f64> {
+        let fields = message.whole().into_iter().flatten();
+        let score = |(name, value): (&String, &Value)| {
+            let (_, words) = side_of(&Path(vec![side.to_string(), name.clone()]))?;
+            let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+            Some((words, number))
+        };
+        fields.filter_map(score).collect()
+    };
+    let chosen = scores(chosen, "chosen");
+    let rejected = scores(rejected, "rejected");
+    match chosen.iter().find(|(words, _)| rejected.contains_key(*words)) {
+        Some((words, score)) => (Some(*score), rejected.get(words).copied()),
+        None => (chosen.values().next().copied(), rejected.values().next().copied()),
     }
 }
 

@@ -26,8 +26,11 @@ pub(super) struct RowBuilder {
 impl RowBuilder {
     /// Appends a row. Appends nothing if it fails.
     pub(super) fn add(&mut self, row: Row, is_conversation: bool) -> Result<(), String> {
-        let (chosen_score, rejected_score) = row.scores;
+        let (mut chosen_score, mut rejected_score) = row.scores;
         let resolved = row.resolved()?;
+        if let (None, None, Some(chosen), Some(rejected)) = (chosen_score, rejected_score, &resolved.chosen, &resolved.rejected) {
+            (chosen_score, rejected_score) = scores::of_messages(chosen, rejected);
+        }
         let (text, messages) = match resolved.prompt {
             Some(Content::Text(text)) if is_conversation => (None, Some(vec![Message::new("user", text)])),
             Some(Content::Text(text)) => (Some(text), None),
@@ -65,9 +68,12 @@ impl RowBuilder {
             let wholes = answers.wholes.finish();
             add(is_present && wholes.null_count() < wholes.len(), &answer_column(name), Arc::new(wholes));
         }
-        let scored = sources.scores.is_some() || sources.sampled.is_some();
-        add(scored, scores::CHOSEN, Arc::new(self.chosen_score.finish()));
-        add(scored, scores::REJECTED, Arc::new(self.rejected_score.finish()));
+        let scores = [self.chosen_score.finish(), self.rejected_score.finish()];
+        let found = scores.iter().any(|scores| scores.null_count() < scores.len());
+        let scored = found || sources.scores.is_some() || sources.sampled.is_some();
+        for (name, scores) in [scores::CHOSEN, scores::REJECTED].into_iter().zip(scores) {
+            add(scored, name, Arc::new(scores));
+        }
         columns
     }
 }
