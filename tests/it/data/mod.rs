@@ -5,6 +5,7 @@ mod import;
 mod import_errors;
 mod messages;
 mod preference_scores;
+mod random_tables;
 mod rows_by_themselves;
 mod sql_session;
 mod table_files;

@@ -5,15 +5,17 @@ use std::fs;
 use crate::fixtures::python::{imports, missing_packages, scripts};
 
 /// The modules of Python's standard library in use.
-const STANDARD: [&str; 19] = [
+const STANDARD: [&str; 21] = [
     "argparse",
     "csv",
     "datetime",
+    "decimal",
     "hashlib",
     "http",
     "inspect",
     "io",
     "json",
+    "math",
     "os",
     "pathlib",
     "random",
