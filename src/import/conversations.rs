@@ -9,7 +9,8 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, ListBuilder, RecordBatch
 use arrow::datatypes::{DataType, Field, Fields};
 use serde_json::Value;
 
-use super::json_value::{is_json, items_at, parse, text_at, value_at};
+use super::formats::is_json;
+use super::json_value::{items_at, parse, text_at, value_at};
 use crate::model::{self, Message, kind};
 
 /// The field of our own messages with all fields of a message, as JSON.

@@ -5,15 +5,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
 use serde_json::{Map, Value};
 
-/// The name of Arrow's extension type for JSON texts, and its key in the metadata of a field. The
-/// type `Json` of Hugging Face datasets is stored so.
-const EXTENSION: (&str, &str) = ("ARROW:extension:name", "arrow.json");
-
-/// Whether the field's texts are JSON.
-pub(super) fn is_json(field: &Field) -> bool {
-    let (key, name) = EXTENSION;
-    field.metadata().get(key).is_some_and(|found| found == name)
-}
+use super::formats::is_json;
 
 /// A JSON text as a value; `name` is for the error.
 pub(super) fn parse(name: &str, text: &str) -> Result<Value, String> {

@@ -24,11 +24,12 @@ mod run_folder;
 mod scores;
 mod split;
 mod table;
+pub(crate) mod texts;
 mod variables;
 
 pub use conversations::Conversations;
 pub use error::ImportError;
-pub use formats::{ColumnType, InputFormat, read_input, read_inputs};
+pub use formats::{ColumnRules, ColumnType, InputFormat, Rows, read_input, read_inputs};
 pub use left_out::LeftOut;
 pub use preferences::{Preference, Preferences};
 pub use prompts::{Prompt, Prompts, Repeats};

@@ -14,6 +14,7 @@ use super::conversations::{may_hold_messages, messages_at};
 use super::dataset_format::without_rows;
 use super::error::ImportError;
 use super::row_errors::RowErrors;
+use super::texts::texts;
 use super::variables::Variables;
 use crate::model::{Conversation, Message, PromptContent};
 use crate::pipeline::spec::malformed::Malformed;
@@ -251,7 +252,7 @@ fn uuid(bytes: &[u8]) -> String {
 /// # Errors
 /// There is no column with prompts.
 pub(super) fn contents(name: &str, batch: &RecordBatch) -> Result<Vec<Result<PromptContent, String>>, ImportError> {
-    let texts = batch.column_by_name("prompt").map(|column| cast(column, &DataType::Utf8)).transpose()?;
+    let texts = batch.schema_ref().column_with_name("prompt").map(|(index, field)| texts(field, batch.column(index)));
     let messages = batch.column_by_name("messages");
     if texts.is_none() && messages.is_none() {
         let found = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ");
@@ -259,7 +260,10 @@ pub(super) fn contents(name: &str, batch: &RecordBatch) -> Result<Vec<Result<Pro
     }
     let variables = Variables::new(batch);
     let row = |index: usize| {
-        let text = texts.as_ref().map(|texts| texts.as_string::<i32>()).filter(|texts| texts.is_valid(index));
+        if let Some(problem) = texts.as_ref().and_then(|texts| texts.problem(index)) {
+            return Err(problem.to_string());
+        }
+        let text = texts.as_ref().map(|texts| &texts.values).filter(|texts| texts.is_valid(index));
         match (text, messages.filter(|messages| messages.is_valid(index))) {
             (Some(texts), None) => match variables.at(index)?.keys().next() {
                 Some(name) => Err(format!("{name}: expected messages, for a chat template to read it, found a prompt of text")),

@@ -44,7 +44,7 @@ pub fn recipe(graph: &Graph, index: usize, files: &[Fingerprint]) -> Recipe {
         settings.extend(written.map(|(key, value)| (key.to_string(), value)));
     }
     let inputs = BTreeMap::from([(FILES.to_string(), files.to_vec())]);
-    Recipe { operator: "input".to_string(), version: 3, seed: None, settings, inputs }
+    Recipe { operator: "input".to_string(), version: 4, seed: None, settings, inputs }
 }
 
 /// The slot of a source's files in its recipe.

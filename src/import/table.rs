@@ -2,7 +2,7 @@
 //!
 //! Knows which tasks read the table, not what they do with it. Knows no run folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use arrow::datatypes::{Schema, SchemaRef};
 
 use super::dataset_format::{self, Normalized};
 use super::error::ImportError;
-use super::formats::{self, ColumnType, InputFormat};
+use super::formats::{self, ColumnRules, ColumnType, InputFormat};
 use super::left_out::LeftOut;
 use super::preferences::Preferences;
 use super::prompts::{Prompts, Repeats};
 use super::row_errors::RowErrors;
+use super::texts::{NoText, is_messages, text_columns, texts, with_texts};
 use super::{scores, split};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::slot::Slot;
@@ -87,13 +88,15 @@ impl TableUse {
 pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     let Some(source) = graph.sources.get(index) else { return Err(ImportError::Internal(format!("input {index} does not exist"))) };
     let name = source.name.as_str();
-    let SourceKind::Table { paths, dataset_format, map, malformed, split, max_bytes, .. } = &source.kind else {
+    let SourceKind::Table { paths, dataset_format, columns, map, malformed, split, max_bytes, .. } = &source.kind else {
         return Err(ImportError::Internal(format!("{name} is not a table")));
     };
     let table_use = TableUse::from_graph(graph, index);
     let format = input_format(name, &source.kind)?;
     let of_table = |problem: String| ImportError::Input(format!("table {name}: {problem}"));
-    let files = formats::read_inputs(&format, paths, *max_bytes)?;
+    let rules =
+        ColumnRules { given: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(), texts: text_columns(map) };
+    let formats::Rows { files, mut notes } = formats::read_inputs(&format, &rules, paths, *max_bytes)?;
     let rows = FileRows::new(&format, paths, &files);
     let renamed = files.into_iter().flatten().map(|batch| dataset_format::rename(&batch, map));
     let mut batches = without_empty(renamed.collect::<Result<Vec<_>, _>>().map_err(of_table)?);
@@ -104,7 +107,7 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
             ));
         }
         if *dataset_format == DatasetFormat::Auto {
-            return Ok(Imported { batches, dataset_format: None, left_out: LeftOut::default(), notes: Vec::new() });
+            return Ok(Imported { batches, dataset_format: None, left_out: LeftOut::default(), notes });
         }
     }
     // The text of a row's error without a problem is its location.
@@ -116,6 +119,7 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
         batches = batches.iter().map(dataset_format::text_rows).collect::<Result<_, _>>().map_err(of_table)?;
     }
     let dataset_format = dataset_format::detect(*dataset_format, &batches).map_err(of_table)?;
+    changed(&mut errors, &mut batches, of_table, &|batch| converted(batch, dataset_format, &table_use))?;
     let count = changed(&mut errors, &mut batches, of_table, &|batch| dataset_format::normalize(dataset_format, batch))?;
     batches = dataset_format::alike(batches).map_err(of_table)?;
     check_responses(&mut errors, &table_use.responses, &batches)?;
@@ -123,7 +127,6 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
         Preferences::from_located_batches(&mut errors, name, &batches)?;
     }
     batches = without_skipped(&mut errors, batches, count)?;
-    let mut notes = Vec::new();
     if table_use.prompts {
         let prompts = Prompts::from_located_batches(&mut errors, name, Repeats::Number, batches)?;
         if prompts.repeated > 0 {
@@ -143,6 +146,38 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     let left_out = errors.into_left_out();
     notes.extend(left_out.text(all));
     Ok(Imported { batches: without_empty(batches), dataset_format: Some(dataset_format), left_out, notes })
+}
+
+/// The columns that a dataset format reads as text. Lists and structs of messages are read as such.
+fn texts_of(dataset_format: DatasetFormat, batch: &RecordBatch) -> Vec<&'static str> {
+    let own: &[&str] = match dataset_format {
+        DatasetFormat::Alpaca => &["instruction", "input", "output", "system"],
+        DatasetFormat::Sharegpt => &["system"],
+        DatasetFormat::Trl => &["prompt", "completion"],
+        _ => &["prompt"],
+    };
+    let has_messages = |name: &str| batch.column_by_name(name).is_some_and(|array| is_messages(array.data_type()));
+    own.iter().chain(&["chosen", "rejected"]).copied().filter(|name| !has_messages(name)).collect()
+}
+
+/// The batch with texts where it is read as text, without the rows whose values are no text.
+fn converted(batch: &RecordBatch, dataset_format: DatasetFormat, table_use: &TableUse) -> Result<Normalized, String> {
+    let (batch, mut wrong) = with_texts(batch, &texts_of(dataset_format, batch)).map_err(|error| error.to_string())?;
+    wrong.extend(further_texts(table_use, &batch));
+    let malformed: BTreeMap<usize, String> = wrong.into_iter().rev().map(|wrong| (wrong.row, wrong.problem)).collect();
+    let batch = dataset_format::without_rows(&batch, malformed.keys().copied()).map_err(|error| error.to_string())?;
+    Ok(Normalized { batch, malformed: malformed.into_iter().collect() })
+}
+
+/// The values that are no text in further columns that nodes read as text: responses to imitate,
+/// reference answers.
+fn further_texts(table_use: &TableUse, batch: &RecordBatch) -> Vec<NoText> {
+    let answer = table_use.prompts.then_some("reference_answer");
+    let columns = table_use.responses.iter().map(String::as_str).chain(answer);
+    columns
+        .filter_map(|name| batch.schema_ref().column_with_name(name))
+        .flat_map(|(index, field)| texts(field, batch.column(index)).wrong)
+        .collect()
 }
 
 /// Checks for a response in every demonstration. Missing columns are reported with the nodes that
@@ -237,7 +272,7 @@ impl<'a> FileRows<'a> {
 
 /// The format of a table's files, as the pipeline file gives it.
 fn input_format(name: &str, kind: &SourceKind) -> Result<InputFormat, ImportError> {
-    let SourceKind::Table { format, delimiter, header, columns, .. } = kind else {
+    let SourceKind::Table { format, delimiter, header, .. } = kind else {
         return Err(ImportError::Internal(format!("{name} is not a table")));
     };
     Ok(match format {
@@ -251,7 +286,6 @@ fn input_format(name: &str, kind: &SourceKind) -> Result<InputFormat, ImportErro
                 delimiter: u8::try_from(delimiter)
                     .map_err(|_| ImportError::Input(format!("table {name}: expected a delimiter of one byte, found {delimiter:?}")))?,
                 header: header.unwrap_or(true),
-                columns: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(),
             }
         }
     })
@@ -263,5 +297,7 @@ fn column_type(kind: spec::ColumnType) -> ColumnType {
         spec::ColumnType::Int64 => ColumnType::Integer,
         spec::ColumnType::Float64 => ColumnType::Number,
         spec::ColumnType::Boolean => ColumnType::Boolean,
+        spec::ColumnType::Json => ColumnType::Json,
+        spec::ColumnType::Skip => ColumnType::Skip,
     }
 }

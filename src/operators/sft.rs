@@ -2,9 +2,7 @@
 //!
 //! The loop is in [`super::support::training_job`], the step in `training`.
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::array::RecordBatch;
 
 use super::support::ignored;
 use super::support::trainable_model::TrainableModel;
@@ -12,6 +10,7 @@ use super::support::training_job::{Examples, TrainingJob};
 use super::support::turns::turns;
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::import::conversations::answer_at;
+use crate::import::texts::text_column;
 use crate::model::{Answer, Checkpoint, Message, PromptContent};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::sft::{Initialize, Sft};
@@ -57,9 +56,11 @@ impl Demonstrations {
         let prompts = context.prompts(Slot::Demonstrations)?;
         let mut answers = Vec::with_capacity(prompts.len());
         for batch in &prompts.batches {
-            let column = batch.column_by_name(&settings.response).ok_or_else(|| missing_response(settings, batch))?;
-            let column = cast(column, &DataType::Utf8)?;
-            for (row, text) in column.as_string::<i32>().iter().enumerate() {
+            let before = answers.len();
+            let column = text_column(batch, &settings.response)
+                .map_err(|error| OperatorError::Input(format!("demonstrations, row {}: {}", before + error.row, error.problem)))?;
+            let column = column.ok_or_else(|| missing_response(settings, batch))?;
+            for (row, text) in column.iter().enumerate() {
                 let at = |problem: String| OperatorError::Input(format!("demonstrations, row {}: {problem}", answers.len()));
                 let whole = text.map_or(Ok(None), |text| answer_at(&settings.response, text, batch, row)).map_err(at)?;
                 answers.push(text.map(|text| whole.unwrap_or_else(|| Message::assistant(text))));

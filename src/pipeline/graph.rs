@@ -61,7 +61,7 @@ pub enum SourceKind {
         delimiter: Option<char>,
         /// Whether the first row of a csv file has the names of the columns; for csv only.
         header: Option<bool>,
-        /// A csv file's columns as far as given; every other one is text.
+        /// The types of some columns; of all in order for a csv file without a header.
         columns: Columns,
         /// The layout of prompts and responses in the columns.
         dataset_format: DatasetFormat,

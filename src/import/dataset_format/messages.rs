@@ -14,7 +14,7 @@ use super::columns::ColumnContent;
 use super::rename::batch_of;
 use super::{Normalized, without_rows};
 use crate::import::conversations::{Conversations, json_at, may_hold_messages, messages_at, messages_of, with_whole};
-use crate::import::json_value::is_json;
+use crate::import::formats::is_json;
 use crate::import::variables;
 
 /// The columns that hold conversations and nothing else: a text there is JSON.

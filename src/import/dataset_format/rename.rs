@@ -19,8 +19,8 @@ pub(in crate::import) fn rename(batch: &RecordBatch, map: &IndexMap<String, Stri
         return Ok(batch.clone());
     }
     let schema = batch.schema();
-    let mut columns: Vec<(String, ArrayRef)> =
-        schema.fields().iter().map(|field| field.name().clone()).zip(batch.columns().iter().cloned()).collect();
+    let mut columns: Vec<(Field, ArrayRef)> =
+        schema.fields().iter().map(|field| field.as_ref().clone()).zip(batch.columns().iter().cloned()).collect();
     for (ours, theirs) in map {
         let found = || format!("found {}", column_names(&schema));
         let taken = map.values().any(|theirs| theirs == ours);
@@ -29,26 +29,30 @@ pub(in crate::import) fn rename(batch: &RecordBatch, map: &IndexMap<String, Stri
         }
         if let Some(index) = schema.fields().iter().position(|field| field.name() == theirs) {
             // `columns` has one entry a field, in order.
-            columns[index].0.clone_from(ours);
+            columns[index].0.set_name(ours);
         } else {
-            let nested = field_of(batch, theirs).ok_or_else(|| format!("map: expected a column {theirs}, {}", found()))?;
-            columns.push((ours.clone(), nested));
+            let (field, nested) = field_of(batch, theirs).ok_or_else(|| format!("map: expected a column {theirs}, {}", found()))?;
+            columns.push((field.with_name(ours), nested));
         }
     }
-    batch_of(columns)
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) =
+        columns.into_iter().map(|(field, array)| (field.with_nullable(true), array)).unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(|error| error.to_string())
 }
 
 /// The field of a struct column that `column.field` names, null where the struct is.
-fn field_of(batch: &RecordBatch, path: &str) -> Option<ArrayRef> {
+fn field_of(batch: &RecordBatch, path: &str) -> Option<(Field, ArrayRef)> {
     let (column, rest) = path.split_once('.')?;
+    let mut field = batch.schema_ref().field_with_name(column).ok()?.clone();
     let mut array = batch.column_by_name(column)?.clone();
     for name in rest.split('.') {
         let parent = array.as_struct_opt()?;
         let child = parent.column_by_name(name)?;
+        field = parent.fields().find(name)?.1.as_ref().clone();
         let nulls = NullBuffer::union(parent.nulls(), child.nulls());
         array = make_array(child.to_data().into_builder().nulls(nulls).build().ok()?);
     }
-    Some(array)
+    Some((field, array))
 }
 
 /// A batch of these columns, each of which may be null.

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use arrow::datatypes::DataType;
-
-/// The format of the files of an external table.
+/// The format of the files of an external table. Text formats may be compressed by gzip or zstd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InputFormat {
     /// Parquet.
@@ -13,11 +11,8 @@ pub enum InputFormat {
     Csv {
         /// The delimiter, one byte.
         delimiter: u8,
-        /// Whether the first line has the columns' names.
+        /// Whether the first line has the columns' names. Without it the user gives all names.
         header: bool,
-        /// The columns in the order of the file. If empty, names come from the header (without one:
-        /// `column_1`, …) and types from all values.
-        columns: Vec<(String, ColumnType)>,
     },
     /// One JSON object a line. Types come from all values.
     JsonLines,
@@ -28,43 +23,22 @@ pub enum InputFormat {
     Arrow,
 }
 
-/// The type of a CSV column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ColumnType {
-    /// Utf8.
-    Text,
-    /// Int64.
-    Integer,
-    /// Float64.
-    Number,
-    /// Boolean.
-    Boolean,
-}
-
-impl ColumnType {
-    /// The Arrow type.
-    pub(super) fn data_type(self) -> DataType {
-        match self {
-            ColumnType::Text => DataType::Utf8,
-            ColumnType::Integer => DataType::Int64,
-            ColumnType::Number => DataType::Float64,
-            ColumnType::Boolean => DataType::Boolean,
-        }
-    }
-}
-
 impl InputFormat {
     /// The format by the file's extension: `.parquet`, `.csv`, `.tsv`, `.jsonl`, `.ndjson`,
-    /// `.json`, `.arrow`, `.feather`, `.ipc`. `None` for other names.
+    /// `.json`, `.arrow`, `.feather`, `.ipc`; for text also with `.gz` or `.zst` behind. `None` for
+    /// other names.
     pub fn from_path(path: &Path) -> Option<Self> {
-        let csv = |delimiter| InputFormat::Csv { delimiter, header: true, columns: Vec::new() };
-        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "parquet" => Some(InputFormat::Parquet),
+        let extension = |path: &Path| path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+        let compressed = extension(path).is_some_and(|extension| extension == "gz" || extension == "zst");
+        let inner = if compressed { path.with_extension("") } else { path.to_path_buf() };
+        let csv = |delimiter| InputFormat::Csv { delimiter, header: true };
+        match extension(&inner)?.as_str() {
             "csv" => Some(csv(b',')),
             "tsv" => Some(csv(b'\t')),
             "jsonl" | "ndjson" => Some(InputFormat::JsonLines),
             "json" => Some(InputFormat::Json),
-            "arrow" | "feather" | "ipc" => Some(InputFormat::Arrow),
+            "parquet" if !compressed => Some(InputFormat::Parquet),
+            "arrow" | "feather" | "ipc" if !compressed => Some(InputFormat::Arrow),
             _ => None,
         }
     }

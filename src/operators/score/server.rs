@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::array::RecordBatch;
 
 use super::score_error::ScoreError;
 use super::{ResponseToScore, Score, Scores, ScoringPrompt};
+use crate::import::texts::text_column;
 use crate::model::{ChatTemplate, PromptContent};
 use crate::operators::{Context, OperatorError};
 use crate::pipeline::slot::Slot;
@@ -131,7 +130,7 @@ impl Texts<'_> {
 
 /// The reference answer of each row in a batch of prompts; `None` for a prompt without one.
 pub(super) fn reference_answers(prompts: &RecordBatch) -> Result<Vec<Option<String>>, OperatorError> {
-    let Some(column) = prompts.column_by_name("reference_answer") else { return Ok(vec![None; prompts.num_rows()]) };
-    let texts = cast(column, &DataType::Utf8)?;
-    Ok(texts.as_string::<i32>().iter().map(|text| text.map(str::to_string)).collect())
+    let column = text_column(prompts, "reference_answer");
+    let column = column.map_err(|error| OperatorError::Input(format!("{SCORER}: prompts, row {}: {}", error.row, error.problem)))?;
+    Ok(column.map_or_else(|| vec![None; prompts.num_rows()], |texts| texts.iter().map(|text| text.map(str::to_string)).collect()))
 }

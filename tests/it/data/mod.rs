@@ -6,6 +6,7 @@ mod import_errors;
 mod messages;
 mod preference_scores;
 mod random_tables;
+mod readers;
 mod rows_by_themselves;
 mod sql_session;
 mod table_files;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use optune::import::{InputFormat, read_inputs};
+use optune::import::{ColumnRules, InputFormat, read_input};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
@@ -48,9 +48,9 @@ fn text_that_is_not_utf_8_is_an_error_in_every_format() {
         refused(folder.path(), "table: x.parquet", Use::Prompts, &["x.parquet", "non UTF-8 data"]);
     }
     std::fs::write(path("x.jsonl"), b"{\"prompt\": \"a\"}\n{\"prompt\": \"a\xff\"}\n").unwrap();
-    refused(folder.path(), "table: x.jsonl", Use::Prompts, &["x.jsonl:2: expected a JSON object, found invalid unicode"]);
+    refused(folder.path(), "table: x.jsonl", Use::Prompts, &["x.jsonl:2: expected a JSON object, found none: expected text in UTF-8"]);
     std::fs::write(path("x.json"), b"[{\"prompt\": \"a\xff\"}]").unwrap();
-    refused(folder.path(), "table: x.json", Use::Prompts, &["x.json: row 0: expected a JSON object, found invalid unicode"]);
+    refused(folder.path(), "table: x.json", Use::Prompts, &["x.json: row 0: expected a JSON object, found none: expected text in UTF-8"]);
     std::fs::write(path("x.csv"), b"prompt\na\nb\xff\n").unwrap();
     refused(folder.path(), "table: x.csv", Use::Prompts, &["x.csv:3: ", "UTF-8"]);
 }
@@ -109,7 +109,7 @@ fn ten_thousand_columns_are_read_and_more_than_16384_are_not() {
     let jsonl = imported(folder.path(), "table: x.jsonl", Use::Query).unwrap();
     assert_eq!((jsonl.rows(), jsonl.schema().fields().len()), (3, 10_000));
     assert_eq!(imported(folder.path(), "table: x.csv", Use::Query).unwrap().schema().fields().len(), 10_000);
-    let batch = read_inputs(&InputFormat::JsonLines, &[folder.path().join("x.jsonl")], u64::MAX).unwrap().remove(0).remove(0);
+    let batch = read_input(&InputFormat::JsonLines, &ColumnRules::default(), &folder.path().join("x.jsonl")).unwrap().remove(0);
     optune::store::write_parquet(&folder.path().join("x.parquet"), &batch).unwrap();
     assert_eq!(imported(folder.path(), "table: x.parquet", Use::Query).unwrap().schema().fields().len(), 10_000);
     table(20_000);

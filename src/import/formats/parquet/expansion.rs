@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use ::parquet::arrow::ProjectionMask;
 use ::parquet::basic::{Encoding, Type};
 use ::parquet::column::page::Page;
 use ::parquet::errors::ParquetError;
@@ -19,12 +20,15 @@ use crate::import::limits::Budget;
 /// The bytes that the texts of a batch may take if their dictionaries hold long ones.
 const BATCH_BYTES: u64 = 256 << 20;
 
-/// Fails if the values take more memory than the budget, by the file's metadata.
-pub(super) fn check(path: &Path, metadata: &ParquetMetaData, budget: &Budget) -> Result<(), ImportError> {
+/// Fails if the values of the columns to `read` take more memory than the budget, by the file's
+/// metadata.
+pub(super) fn check(path: &Path, metadata: &ParquetMetaData, read: &ProjectionMask, budget: &Budget) -> Result<(), ImportError> {
     let mut columns = vec![Column::default(); metadata.file_metadata().schema_descr().num_columns()];
     for row_group in metadata.row_groups() {
-        for (column, chunk) in columns.iter_mut().zip(row_group.columns()) {
-            column.add(chunk);
+        for (leaf, (column, chunk)) in columns.iter_mut().zip(row_group.columns()).enumerate() {
+            if read.leaf_included(leaf) {
+                column.add(chunk);
+            }
         }
     }
     let total = columns.iter().fold(0_u64, |total, column| total.saturating_add(column.bytes));
@@ -69,12 +73,12 @@ impl Column {
 
 /// The number of rows of a batch, at most `most`. Each text may be the longest of its column's
 /// dictionaries.
-pub(super) fn batch_rows(reader: &SerializedFileReader<BoundedFile>, most: usize) -> Result<usize, ParquetError> {
+pub(super) fn batch_rows(reader: &SerializedFileReader<BoundedFile>, read: &ProjectionMask, most: usize) -> Result<usize, ParquetError> {
     let mut longest = vec![0_u64; reader.metadata().file_metadata().schema_descr().num_columns()];
     for index in 0..reader.num_row_groups() {
         let row_group = reader.get_row_group(index)?;
         for (column, (chunk, longest)) in row_group.metadata().columns().iter().zip(&mut longest).enumerate() {
-            if chunk.column_type() != Type::BYTE_ARRAY {
+            if chunk.column_type() != Type::BYTE_ARRAY || !read.leaf_included(column) {
                 continue;
             }
             let encodings: Vec<Encoding> = chunk.encodings().collect();

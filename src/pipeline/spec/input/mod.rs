@@ -47,9 +47,10 @@ pub enum Input {
 pub(super) struct InputFields {
     /// The path of a file of rows, from the working directory; a pattern with `*`, `?` or `[…]` for
     /// all matching files; or a list of such paths. Several files are read in the order of their
-    /// paths and need equal columns. A path may also be an address:
-    /// `hf://datasets/ORG/NAME@REVISION/FILE` for a file or a pattern of a dataset on the Hugging
-    /// Face hub, or `https://…` for one file.
+    /// paths. Their columns are joined by name: what a file lacks is null there, and types are
+    /// widened where no value changes. Text files may end in `.gz` or `.zst`. A path may also be an
+    /// address: `hf://datasets/ORG/NAME@REVISION/FILE` for a file or a pattern of a dataset on the
+    /// Hugging Face hub, or `https://…` for one file.
     table: Option<Paths>,
     /// The file format. By default the extension decides.
     format: Option<Format>,
@@ -57,8 +58,8 @@ pub(super) struct InputFields {
     delimiter: Option<At<String>>,
     /// Whether the first row of a csv file has the names of the columns. `true` by default.
     header: Option<bool>,
-    /// The columns of a csv file. Without a header: a list of all names, or a mapping from all
-    /// names to types. With a header: the types of all columns except text.
+    /// The types of some columns, a mapping from names to types; `skip` leaves a column out. For a
+    /// csv file without a header: all columns in order, a list of names or a mapping.
     columns: Option<Columns>,
     /// The layout of prompts and responses in the columns. By default the columns decide. Other
     /// layouts are converted to the columns `prompt` or `messages`, `response`, `chosen`,

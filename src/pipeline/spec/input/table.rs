@@ -28,8 +28,7 @@ pub struct TableFile {
     /// Whether the first row of a csv file has the names of the columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
-    /// The columns of a csv file: all names without a header, or the types of some columns with
-    /// one.
+    /// The types of some columns. For a csv file without a header: all columns, in order.
     #[serde(skip_serializing_if = "Columns::is_empty")]
     pub columns: Columns,
     /// The layout of prompts and responses in the columns.
@@ -122,7 +121,7 @@ pub enum Format {
 #[serde(transparent)]
 pub struct Columns(pub IndexMap<String, ColumnType>);
 
-/// The type of a column of a csv file.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnType {
@@ -135,6 +134,10 @@ pub enum ColumnType {
     Float64,
     /// true or false.
     Boolean,
+    /// Any JSON values, kept as their text.
+    Json,
+    /// None: the column is left out.
+    Skip,
 }
 
 /// The keys of a table as written.
@@ -160,14 +163,14 @@ pub(super) fn table_file(written: Written) -> Result<TableFile, String> {
     let malformed = malformed.unwrap_or_default();
     let max_bytes = max_bytes.unwrap_or(DEFAULT_MAX_BYTES);
     if format != Format::Csv {
-        if delimiter.is_some() || header.is_some() || columns.is_some() {
-            return Err("`delimiter`, `header` and `columns` are for csv files".to_string());
+        if delimiter.is_some() || header.is_some() {
+            return Err("`delimiter` and `header` are for csv files".to_string());
         }
-        let columns = Columns::default();
+        let columns = columns.unwrap_or_default();
         return Ok(TableFile { table, format, delimiter: None, header: None, columns, dataset_format, map, malformed, split, max_bytes });
     }
     let delimiter = match delimiter {
-        None if table.0.iter().all(|path| path.value.to_ascii_lowercase().ends_with(".tsv")) => '\t',
+        None if table.0.iter().all(|path| uncompressed(&path.value).ends_with(".tsv")) => '\t',
         None => ',',
         Some(written) => {
             let mut characters = written.value.chars();
@@ -196,20 +199,31 @@ pub(super) fn table_file(written: Written) -> Result<TableFile, String> {
     })
 }
 
+/// The path in lower case, without `.gz` or `.zst` at its end.
+fn uncompressed(path: &str) -> String {
+    let path = path.to_ascii_lowercase();
+    path.strip_suffix(".gz").or_else(|| path.strip_suffix(".zst")).map_or(path.clone(), str::to_string)
+}
+
 /// The format by the extensions of the paths.
 fn format_of(table: &Paths) -> Result<Format, String> {
     let mut found: Option<(Format, String)> = None;
     for path in &table.0 {
         // Of an address, without its query.
         let path = shown(&path.value);
-        let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+        let inner = uncompressed(&path);
+        let is_compressed = inner.len() < path.len();
+        let extension = inner.rsplit_once('.').map(|(_, extension)| extension.to_string());
         let format = match extension.as_deref() {
+            Some("parquet" | "arrow" | "feather" | "ipc") if is_compressed => {
+                return Err(format!("`{path}` is compressed as a whole; unpack it first"));
+            }
             Some("parquet") => Format::Parquet,
             Some("csv" | "tsv") => Format::Csv,
             Some("jsonl" | "ndjson") => Format::Jsonl,
             Some("json") => Format::Json,
             Some("arrow" | "feather" | "ipc") => Format::Arrow,
-            Some("gz" | "zst" | "bz2" | "xz" | "zip") => return Err(format!("`{path}` is compressed; unpack it first")),
+            Some("bz2" | "xz" | "zip" | "7z" | "lz4") => return Err(format!("`{path}` is compressed; unpack it first")),
             _ => {
                 let formats = "`parquet`, `jsonl`, `json`, `csv` or `arrow`";
                 return Err(format!("cannot tell the format of `{path}` from its extension; add `format:` with {formats}"));
