@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::adapter::{self, Adapter};
 use super::end_tokens::EndTokens;
 use super::families;
-use super::files::read_json;
+use super::files::{self, read_json};
 use super::initialization::{generator, normal};
-use super::parameters::{self, Parameter};
+use super::parameters::{self, EMBEDDING, LM_HEAD, Parameter};
 use super::tokenizer_settings::{SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, TokenizerSettings};
 use super::weights::Weights;
 use super::{ChatTemplate, Dtype, GenerationConfig, Head, ModelConfig, ModelError, Tokenizer};
@@ -23,10 +23,11 @@ use crate::disk;
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
-/// The weights of tied logits.
-const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The one parameter of a reward head.
 const SCORE: &str = "score.weight";
+/// A tokenizer with more tokens beyond the vocabulary than one in so many is another model's.
+/// Fewer are usual, as an added `[PAD]`: only a text that has them is an error.
+const BEYOND_SHARE: usize = 16;
 /// Copied as they are when a model is saved.
 const COPIED: [&str; 9] = [
     GENERATION_CONFIG,
@@ -78,13 +79,14 @@ impl Checkpoint {
         }
         let mut checkpoint = Self::open_blank(folder)?;
         let mut weights = Weights::open(folder)?;
+        weights.rename(&checkpoint.parameters);
         if let Some(experts) = &checkpoint.config.experts {
             weights.name_experts(experts, checkpoint.config.hidden_size, CONFIG)?;
         }
-        weights.check(&checkpoint.parameters, CONFIG)?;
         if checkpoint.config.head == Head::CausalLm && checkpoint.config.tie_word_embeddings {
-            weights.check_tied(EMBEDDING)?;
+            weights.tie(EMBEDDING)?;
         }
+        weights.check(&checkpoint.parameters, CONFIG)?;
         checkpoint.weights = Some(weights);
         Ok(checkpoint)
     }
@@ -99,7 +101,7 @@ impl Checkpoint {
             return Self::open_blank(&base);
         }
         let path = folder.join(CONFIG);
-        let config_json = read_json(&path)?;
+        let config_json = families::with_architecture(read_json(&path)?);
         let config = ModelConfig::from_json(&config_json).map_err(|problem| ModelError::invalid(&path, problem))?;
         let path = folder.join(GENERATION_CONFIG);
         let generation_json = if path.is_file() { Some(read_json(&path)?) } else { None };
@@ -108,7 +110,7 @@ impl Checkpoint {
         let path = folder.join(TOKENIZER);
         let tokenizer_settings = TokenizerSettings::in_folder(folder)?;
         let tokenizer = Tokenizer::from_file(&path, &tokenizer_settings, config.vocab_size)?;
-        if tokenizer.file_size() > config.vocab_size {
+        if tokenizer.file_size().saturating_sub(config.vocab_size) > config.vocab_size / BEYOND_SHARE {
             let problem = format!("token ids reach {}, but vocab_size in {CONFIG} is {}", tokenizer.file_size() - 1, config.vocab_size);
             return Err(ModelError::invalid(&path, problem));
         }
@@ -170,9 +172,13 @@ impl Checkpoint {
         checked.map_err(|problem| ModelError::invalid(&self.folder.join(CONFIG), problem))
     }
 
-    /// This checkpoint with `adapter` in place of its own.
-    pub(super) fn adapted(self, adapter: Adapter) -> Self {
-        Self { adapter: Some(adapter), ..self }
+    /// This checkpoint with `adapter`, made for a model of this `config`, in place of its own.
+    pub(super) fn adapted(mut self, adapter: Adapter, config: ModelConfig) -> Self {
+        if self.config.tie_word_embeddings != config.tie_word_embeddings {
+            self.config_json["tie_word_embeddings"] = Value::from(config.tie_word_embeddings);
+        }
+        self.parameters = parameters::list(&config);
+        Self { adapter: Some(adapter), config, ..self }
     }
 
     /// The opened folder; of an adapter, its base's.
@@ -211,6 +217,9 @@ impl Checkpoint {
     /// When the checkpoint was opened blank, has no such parameter, or a file cannot be read any
     /// more.
     pub fn parameter(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        if let Some(saved) = self.adapter.as_ref().map(|adapter| adapter.saved(name)).transpose()?.flatten() {
+            return Ok(saved);
+        }
         let values = self.base_parameter(name)?;
         match self.adapter.as_ref().zip(self.parameters.iter().find(|parameter| parameter.name == name)) {
             Some((adapter, parameter)) => adapter.merge(parameter, values),
@@ -224,6 +233,8 @@ impl Checkpoint {
         let weights = weights.ok_or_else(|| ModelError::invalid(&self.folder, "opened without weights, nothing to load"))?;
         match self.score_seed {
             Some(seed) if name == SCORE => Ok(normal(&mut generator(seed), self.config.hidden_size, self.config.initializer_range)),
+            // Logits that an adapter unties begin as the embedding.
+            _ if name == LM_HEAD && !weights.has(LM_HEAD) => weights.read(EMBEDDING),
             _ => weights.read(name),
         }
     }
@@ -245,7 +256,7 @@ impl Checkpoint {
             let original = self.folder.join(name);
             let bytes = match self.changed_companion(name, &original)? {
                 Some(changed) => format!("{changed:#}\n").into_bytes(),
-                None if original.is_file() => fs::read(&original).map_err(|source| ModelError::Read { path: original, source })?,
+                None if original.is_file() => files::read(&original).map_err(|source| ModelError::Read { path: original, source })?,
                 None => continue,
             };
             disk::write(&folder.join(name), bytes).map_err(failed(folder.join(name)))?;

@@ -13,13 +13,26 @@ use super::ModelError;
 /// else under that name.
 pub(super) const LARGEST_BYTES: u64 = 1 << 28;
 
-/// The bytes of a file; a longer one is refused before it is in memory.
+/// How a pointer of Git LFS begins. It stands in place of a large file that was not fetched.
+/// Format: <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// The problem of a file with this beginning, if it is a pointer of Git LFS.
+pub(super) fn lfs_problem(beginning: &[u8]) -> Option<&'static str> {
+    beginning.starts_with(LFS_POINTER).then_some("found a Git LFS pointer in place of the file; fetch the file with `git lfs pull`")
+}
+
+/// The bytes of a file; a longer one is refused before it is in memory, and so is a pointer of Git
+/// LFS.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // A device or a pipe says nothing of its length.
     File::open(path)?.take(LARGEST_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_BYTES {
         return Err(io::Error::other(format!("expected a file of at most {LARGEST_BYTES} bytes, found a longer one")));
+    }
+    if let Some(problem) = lfs_problem(&bytes) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
     Ok(bytes)
 }

@@ -4,8 +4,10 @@
 //! `compute` says how it is computed. Knows nothing of Arrow, the pipeline, forward passes or any
 //! training objective.
 
-mod adapted;
+pub(crate) mod adapted;
 pub(crate) mod adapter;
+mod adapter_config;
+pub(crate) mod adapter_modules;
 mod chat;
 mod checkpoint;
 mod config;
@@ -20,6 +22,7 @@ mod families;
 mod files;
 mod generation_config;
 mod head;
+mod hub_cache;
 pub(crate) mod initialization;
 mod message;
 mod padding;
@@ -31,7 +34,8 @@ mod tokenizer_settings;
 mod weights;
 pub(crate) mod weights_writer;
 
-pub use adapter::{AdapterConfig, base_of};
+pub use adapter::{HubBase, base_of, hub_base_of};
+pub use adapter_config::{AdapterConfig, ModuleNames};
 pub use chat::{ChatTemplate, TemplateSettings};
 pub use checkpoint::Checkpoint;
 pub use config::{Activation, LayerConfig, LayerNorms, ModelConfig, QkNorm};

@@ -3,6 +3,12 @@
 
 use super::{Head, ModelConfig, ModelError};
 
+/// The embedding, and the weights of tied logits.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The weights of untied logits. A copy of tied ones may be stored, and a reward model may have
+/// left its policy's behind.
+pub(crate) const LM_HEAD: &str = "lm_head.weight";
+
 /// One parameter as a checkpoint stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parameter {
@@ -31,7 +37,7 @@ pub(crate) fn list(config: &ModelConfig) -> Vec<Parameter> {
     let keys = config.num_key_value_heads * config.head_dim;
     let mut parameters = Vec::new();
     let mut add = |name: String, shape: &[usize], transposed: bool| parameters.push(Parameter { name, shape: shape.to_vec(), transposed });
-    add("model.embed_tokens.weight".to_string(), &[config.vocab_size, hidden], false);
+    add(EMBEDDING.to_string(), &[config.vocab_size, hidden], false);
     for (layer, layer_config) in config.layers.iter().enumerate() {
         let routed = config.experts.as_ref().filter(|_| layer_config.routed);
         let (inputs, fused) = if config.fused_projections {
@@ -85,7 +91,7 @@ pub(crate) fn list(config: &ModelConfig) -> Vec<Parameter> {
     add("model.norm.weight".to_string(), &[hidden], false);
     match config.head {
         Head::CausalLm if config.tie_word_embeddings => {}
-        Head::CausalLm => add("lm_head.weight".to_string(), &[config.vocab_size, hidden], true),
+        Head::CausalLm => add(LM_HEAD.to_string(), &[config.vocab_size, hidden], true),
         Head::Reward => add("score.weight".to_string(), &[1, hidden], true),
     }
     if let Some(experts) = &config.experts {

@@ -217,9 +217,10 @@ impl Tokenizer {
         ids.into_iter().filter(|id| u32::try_from(*id).is_ok_and(is_written)).collect()
     }
 
-    /// The id of a token given as text, such as `</s>`.
+    /// The id of a token given as text, such as `</s>`; `None` for one outside the model's
+    /// vocabulary.
     pub fn token_id(&self, token: &str) -> Option<i32> {
-        self.inner.token_to_id(token).and_then(|id| i32::try_from(id).ok())
+        self.inner.token_to_id(token).filter(|id| (*id as usize) < self.limit).and_then(|id| i32::try_from(id).ok())
     }
 }
 

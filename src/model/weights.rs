@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::experts::{ExpertsConfig, FusedExperts};
-use super::parameters::Parameter;
+use super::parameters::{LM_HEAD, Parameter};
 use super::{Dtype, ModelError, files};
 
 /// The file with all weights.
@@ -22,13 +22,14 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The format's own limit on headers.
 const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 
-/// The weights of the logits: a copy of tied ones may be stored, and a reward model may have left
-/// its policy's behind.
-const LM_HEAD: &str = "lm_head.weight";
+/// How the names of a whole model's parameters begin, all but the head's.
+const PREFIX: &str = "model.";
 /// The entry of a header for texts, beside the tensors.
 const METADATA: &str = "__metadata__";
-/// How much of two tensors is compared at a time.
-const COMPARED_BYTES: usize = 1 << 20;
+/// Above the length of a Git LFS pointer's beginning.
+const LFS_BEGINNING_BYTES: u64 = 64;
+/// How many numbers of two tensors are compared at a time.
+const COMPARED_NUMBERS: usize = 1 << 18;
 
 /// The tensors of a checkpoint, by name, still on disk.
 #[derive(Debug)]
@@ -41,10 +42,43 @@ pub(super) struct Weights {
 #[derive(Debug)]
 struct Stored {
     file: PathBuf,
-    dtype: Dtype,
+    format: Format,
     shape: Vec<usize>,
     start: u64,
     bytes: usize,
+}
+
+/// A number format that can be read.
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Dtype(Dtype),
+    /// IEEE double precision, 8 bytes; rounded to the nearest f32.
+    F64,
+}
+
+impl Format {
+    /// The one with this name in a header, if it can be read.
+    fn from_name(name: &str) -> Option<Self> {
+        if name == "F64" { Some(Self::F64) } else { Dtype::from_safetensors(name).map(Self::Dtype) }
+    }
+
+    /// Bytes a number.
+    fn width(self) -> usize {
+        match self {
+            Self::Dtype(dtype) => dtype.width(),
+            Self::F64 => size_of::<f64>(),
+        }
+    }
+
+    /// The next `count` numbers.
+    fn read(self, reader: &mut impl Read, count: usize) -> io::Result<Vec<f32>> {
+        let mut bytes = vec![0; count * self.width()];
+        reader.read_exact(&mut bytes)?;
+        Ok(match self {
+            Self::Dtype(dtype) => dtype.decode(&bytes),
+            Self::F64 => bytes.as_chunks().0.iter().map(|word| f64::from_le_bytes(*word) as f32).collect(),
+        })
+    }
 }
 
 /// The header of a safetensors file.
@@ -67,6 +101,9 @@ impl Header {
         if file_bytes < 8 {
             return Err(invalid(format!("expected a safetensors file, found {file_bytes} bytes")));
         }
+        if let Some(problem) = lfs_problem(&mut file).map_err(failed)? {
+            return Err(invalid(format!("expected a safetensors file, {problem}")));
+        }
         file.read_exact(&mut length).map_err(failed)?;
         let header_bytes = u64::from_le_bytes(length);
         if header_bytes > LARGEST_HEADER_BYTES.min(file_bytes - 8) {
@@ -77,6 +114,14 @@ impl Header {
         let entries = serde_json::from_slice(&header).map_err(|error| invalid(format!("the safetensors header is not JSON: {error}")))?;
         Ok(Self { entries, header_bytes, file_bytes })
     }
+}
+
+/// The problem of a file that is a pointer of Git LFS. The next byte read is the first.
+fn lfs_problem(file: &mut File) -> io::Result<Option<&'static str>> {
+    let mut beginning = Vec::new();
+    file.take(LFS_BEGINNING_BYTES).read_to_end(&mut beginning)?;
+    file.rewind()?;
+    Ok(files::lfs_problem(&beginning))
 }
 
 /// Whether a safetensors file has exactly the length given by its header: 8 bytes, the header, and
@@ -130,7 +175,8 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Reads the headers of the shards of an index, and checks the shard of each tensor.
+    /// Reads the headers of the shards of an index. As in transformers, the index only lists the
+    /// files: their headers say which tensors they have.
     fn read_shards(&mut self, index: &Path) -> Result<(), ModelError> {
         #[derive(Deserialize)]
         struct Index {
@@ -149,11 +195,6 @@ impl Weights {
                 return Err(ModelError::invalid(index, format!("names {shard}, which is not there; download the checkpoint in full")));
             }
             self.read_header(&path)?;
-        }
-        for (name, shard) in &weight_map {
-            if self.tensors.get(name).is_none_or(|stored| stored.file != self.folder.join(shard)) {
-                return Err(ModelError::invalid(index, format!("says that {name} is in {shard}, which does not have it")));
-            }
         }
         Ok(())
     }
@@ -209,8 +250,8 @@ impl Weights {
         for expert in 0..experts.num_experts {
             for (projection, shape) in &fused.projections {
                 // A part of what is in the file.
-                let bytes = all.dtype.width() * shape[0] * shape[1];
-                let part = Stored { file: all.file.clone(), dtype: all.dtype, shape: shape.to_vec(), start, bytes };
+                let bytes = all.format.width() * shape[0] * shape[1];
+                let part = Stored { file: all.file.clone(), format: all.format, shape: shape.to_vec(), start, bytes };
                 self.insert(experts.names.stored(&format!("{}.{expert}.{projection}.weight", fused.experts)), part)?;
                 start += bytes as u64;
             }
@@ -254,27 +295,44 @@ impl Weights {
         Err(ModelError::invalid(&self.folder, format!("weights do not fit {config}: {}{tail}", problems.join("; "))))
     }
 
-    /// Checks stored weights of the logits, if they are tied to the embedding: they must be a copy
-    /// of it.
+    /// Gives tensors the names of `parameters` where they lack the prefix of the whole model, as in
+    /// a file of the transformer without its head. transformers does the same.
+    pub(super) fn rename(&mut self, parameters: &[Parameter]) {
+        for Parameter { name, .. } in parameters {
+            if !self.tensors.contains_key(name)
+                && let Some(stored) = name.strip_prefix(PREFIX).and_then(|bare| self.tensors.remove(bare))
+            {
+                self.tensors.insert(name.clone(), stored);
+            }
+        }
+    }
+
+    /// Ties the weights of the logits to the embedding: where both are stored they must be copies
+    /// of each other, where one is stored it is both.
     ///
     /// # Errors
     /// When they differ, because the intended ones are unknown then; or a file cannot be read.
-    pub(super) fn check_tied(&self, embedding: &str) -> Result<(), ModelError> {
+    pub(super) fn tie(&mut self, embedding: &str) -> Result<(), ModelError> {
+        if !self.tensors.contains_key(embedding)
+            && let Some(stored) = self.tensors.remove(LM_HEAD)
+        {
+            self.tensors.insert(embedding.to_string(), stored);
+        }
         let (Some(tied), Some(source)) = (self.tensors.get(LM_HEAD), self.tensors.get(embedding)) else { return Ok(()) };
         let failed = |stored: &Stored| {
             let path = stored.file.clone();
             move |source: io::Error| ModelError::Read { path, source }
         };
-        let mut equal = tied.shape == source.shape && tied.dtype == source.dtype;
+        let mut equal = tied.shape == source.shape;
         let mut readers = (tied.open().map_err(failed(tied))?, source.open().map_err(failed(source))?);
-        let (mut left, mut right) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
-        let mut compared = 0;
-        while equal && compared < tied.bytes {
-            let count = COMPARED_BYTES.min(tied.bytes - compared);
-            readers.0.read_exact(&mut left[..count]).map_err(failed(tied))?;
-            readers.1.read_exact(&mut right[..count]).map_err(failed(source))?;
-            equal = left[..count] == right[..count];
-            compared += count;
+        let mut left = tied.bytes / tied.format.width();
+        while equal && left > 0 {
+            let count = COMPARED_NUMBERS.min(left);
+            let numbers = tied.format.read(&mut readers.0, count).map_err(failed(tied))?;
+            let others = source.format.read(&mut readers.1, count).map_err(failed(source))?;
+            // By bits: NaN is equal to itself.
+            equal = numbers.iter().zip(&others).all(|(number, other)| number.to_bits() == other.to_bits());
+            left -= count;
         }
         if equal {
             Ok(())
@@ -286,16 +344,19 @@ impl Weights {
         }
     }
 
+    /// Whether there is a tensor of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     /// The values of one tensor, as f32.
     ///
     /// # Errors
     /// When it does not exist or its file cannot be read.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let stored = self.tensors.get(name).ok_or_else(|| ModelError::invalid(&self.folder, format!("{name} is missing")))?;
-        let mut bytes = vec![0; stored.bytes];
-        let outcome = stored.open().and_then(|mut reader| reader.read_exact(&mut bytes));
-        outcome.map_err(|source| ModelError::Read { path: stored.file.clone(), source })?;
-        Ok(stored.dtype.decode(&bytes))
+        let numbers = stored.open().and_then(|mut reader| stored.format.read(&mut reader, stored.bytes / stored.format.width()));
+        numbers.map_err(|source| ModelError::Read { path: stored.file.clone(), source })
     }
 }
 
@@ -342,14 +403,14 @@ impl Stored {
 impl Entry {
     /// The tensor's place in the file. The file's values begin at byte `data`.
     fn locate(self, path: &Path, data: u64, file_bytes: u64) -> Result<Stored, String> {
-        let dtype = Dtype::from_safetensors(&self.dtype);
-        let dtype = dtype.ok_or_else(|| format!("dtype is {}; supported: F32, F16, BF16", self.dtype))?;
-        let bytes = self.shape.iter().try_fold(dtype.width(), |product: usize, size| product.checked_mul(*size));
+        let format = Format::from_name(&self.dtype);
+        let format = format.ok_or_else(|| format!("dtype is {}; supported: F64, F32, F16, BF16", self.dtype))?;
+        let bytes = self.shape.iter().try_fold(format.width(), |product: usize, size| product.checked_mul(*size));
         let (start, end) = self.data_offsets;
         let fits = end.checked_sub(start).zip(bytes).is_some_and(|(span, bytes)| span == bytes as u64)
             && data.checked_add(end).is_some_and(|end| end <= file_bytes);
         match bytes {
-            Some(bytes) if fits => Ok(Stored { file: path.to_path_buf(), dtype, shape: self.shape, start: data + start, bytes }),
+            Some(bytes) if fits => Ok(Stored { file: path.to_path_buf(), format, shape: self.shape, start: data + start, bytes }),
             _ => Err(format!("bytes {start} to {end} do not hold shape {:?} of {}, or the file is cut short", self.shape, self.dtype)),
         }
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::dag::fingerprint::Fingerprint;
+use crate::model::{self, HubBase};
 use crate::operators::{OperatorError, Progress};
 use crate::pipeline::address::{Address, shown};
 use crate::pipeline::graph::Graph;
@@ -58,15 +59,20 @@ pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), p
     let mut fingerprints = BTreeMap::new();
     for (name, path) in graph.models_mut() {
         let written = path.display().to_string();
-        let Some(of_hub) = written.strip_prefix("hf://") else { continue };
-        let (repo, revision) = of_hub
-            .split_once('@')
-            .ok_or_else(|| RunError::Internal { place: "run::fetch", problem: format!("{written} has no revision") })?;
-        let repo = HubRepo { repo, revision, files: HubFiles::Model };
-        let (folder, source) = fetching.repository(name, &written, repo)?;
-        fingerprints.insert(folder.clone(), store::fingerprint_of_files(&source.files));
-        sources.insert(written, source);
-        *path = folder;
+        if let Some(of_hub) = written.strip_prefix("hf://") {
+            let (repo, revision) = of_hub
+                .split_once('@')
+                .ok_or_else(|| RunError::Internal { place: "run::fetch", problem: format!("{written} has no revision") })?;
+            let repo = HubRepo { repo, revision, files: HubFiles::Model };
+            let (folder, source) = fetching.repository(name, &written, repo)?;
+            fingerprints.insert(folder.clone(), store::fingerprint_of_files(&source.files));
+            sources.insert(written, source);
+            *path = folder;
+        }
+        if let Some((folder, written, source)) = fetching.base(name, path)? {
+            fingerprints.insert(folder, store::fingerprint_of_files(&source.files));
+            sources.insert(written, source);
+        }
     }
     for (name, paths) in graph.tables_mut() {
         let mut local: Vec<PathBuf> = Vec::with_capacity(paths.len());
@@ -177,6 +183,32 @@ impl Fetching<'_> {
             slot => slot.insert(pinned_sources(self.run)?),
         };
         Ok(began.get(written).cloned())
+    }
+
+    /// Fetches the base of the adapter in `folder`, if this is an adapter with a base on the hub.
+    fn base(&mut self, name: &str, folder: &Path) -> Result<Option<(PathBuf, String, Source)>, RunError> {
+        let Some(HubBase { repo, revision }) = model::hub_base_of(folder).map_err(OperatorError::from)? else { return Ok(None) };
+        let problem = |problem: String| {
+            let of_adapter = format!("{}: the adapter's base_model_name_or_path is \"{repo}\"", folder.display());
+            RunError::Operator(OperatorError::Input(format!("{of_adapter}, which is no directory here; {problem}")))
+        };
+        let written = format!("hf://{repo}@{revision}");
+        let (fetched, source) = match self.repository(name, &written, HubRepo { repo: &repo, revision: &revision, files: HubFiles::Model })
+        {
+            Err(RunError::Operator(error)) if error.is_input() => return Err(problem(format!("on the hub: {error}"))),
+            fetched => fetched?,
+        };
+        // The branch in the cache may be ahead of the commit that the run began with.
+        match model::base_of(folder).map_err(OperatorError::from)? {
+            Some(found) if found == fetched => Ok(Some((fetched, written, source))),
+            found => {
+                let found = found.map_or("none".to_string(), |found| found.display().to_string());
+                Err(problem(format!(
+                    "expected the cached model that this run began with, {}, found {found}; set `revision` in adapter_config.json to its commit",
+                    fetched.display()
+                )))
+            }
+        }
     }
 }
 

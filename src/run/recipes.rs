@@ -111,7 +111,10 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedPaths, h
 fn model_fingerprint(path: &Path, fetched: &FetchedPaths, hashes: &mut FileHashes) -> Result<Fingerprint, RunError> {
     let own = fetched.get(path).cloned().map_or_else(|| hashes.fingerprint(path), Ok)?;
     Ok(match model::base_of(path).map_err(OperatorError::from)? {
-        Some(base) => Fingerprint::from_contents(serde_json::json!([own, hashes.fingerprint(&base)?]).to_string().as_bytes()),
+        Some(base) => {
+            let base = fetched.get(&base).cloned().map_or_else(|| hashes.fingerprint(&base), Ok)?;
+            Fingerprint::from_contents(serde_json::json!([own, base]).to_string().as_bytes())
+        }
         None => own,
     })
 }

@@ -1,6 +1,8 @@
 """Makes the adapters and numbers that the tests in tests/it/training/lora.rs compare with: DPO of a LoRA adapter by PEFT and PyTorch.
 
     python tests/python/lora_dpo.py new tests/lora/tiny                  a random Llama of 5,000 parameters
+    python tests/python/lora_dpo.py tests/lora/tiny tests/lora/dora      DoRA with the factor of rsLoRA, on the same Llama
+    python tests/python/lora_dpo.py tests/lora/tiny tests/lora/saved     patterns, and embedding, logits and a norm trained whole
     python tests/python/lora_dpo.py DIR/stories260K tests/lora/stories   a trained one; DIR is OPTUNE_REAL_DIR
 
 Writes into the second folder: the base if it is new, `adapter/` as PEFT initialised and saved it, and `golden.json`: pairs of token
@@ -21,6 +23,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 BETA, LEARNING_RATE, STEPS, PAIRS = 0.1, 3e-3, 20, 6
 LORA = {
     "tiny": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
+    "dora": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "use_dora": True, "use_rslora": True},
+    "saved": {
+        "r": 3, "lora_alpha": 6, "target_modules": r"model\.layers\.\d+\.(?!mlp\.gate).*_proj", "exclude_modules": ["layers.1.self_attn.k_proj"],
+        "rank_pattern": {r"layers\.1\..*_proj": 1, "q_proj": 2}, "alpha_pattern": {"mlp.up_proj": 9},
+        "modules_to_save": ["embed_tokens", "lm_head", "model.norm"],
+    },
     "stories": {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]},
 }
 
@@ -58,13 +66,15 @@ def main():
 
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    out.mkdir(exist_ok=True)
     get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora)).save_pretrained(out / "adapter")
     (out / "adapter" / "README.md").unlink()
     path = out / "adapter" / "adapter_config.json"
     config = json.loads(path.read_text())
     # A place that is the same on every machine, and a fixed order: PEFT's targets are a set.
     config["base_model_name_or_path"] = "." if base == out else base.name
-    config["target_modules"] = sorted(config["target_modules"])
+    if isinstance(config["target_modules"], list):
+        config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2) + "\n")
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)

@@ -5,16 +5,17 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::low_rank::LowRank;
 use super::parameters;
 use super::projection::Projection;
 use super::transformer::CausalLm;
+use crate::model::adapted::AdapterBase;
 use crate::model::adapter::{self, Factors};
+use crate::model::adapter_modules::AdaptedProjection;
 use crate::model::initialization::generator;
-use crate::model::parameters::{Sink, transpose};
+use crate::model::parameters::{Parameter, Sink, transpose};
 use crate::model::{AdapterConfig, Checkpoint, Dtype, ModelError, weights_writer};
 
 impl CausalLm {
@@ -61,35 +62,44 @@ impl CausalLm {
 
 impl Checkpoint {
     /// The base, frozen, with an adapter to train: this checkpoint's own, or where it has none a
-    /// fresh one that adds nothing yet.
+    /// fresh one that adds nothing yet. Modules that the adapter saves whole are trained too.
     ///
     /// The same seed gives the same fresh adapter and the same dropout. Nothing else is held: the
     /// base is there once, and is the model without its adapter.
     ///
     /// # Errors
-    /// When this checkpoint's own adapter is another one than `config` says, PEFT has no such
-    /// adapter on experts, or a file cannot be read any more.
+    /// When this checkpoint's own adapter is another one than `config` says, `config` means modules
+    /// that the checkpoint or PEFT does not have, or a file cannot be read any more.
     pub fn load_adapted(&self, device: &Device, config: &AdapterConfig, seed: u64) -> Result<CausalLm, ModelError> {
+        let AdapterBase { config: shape, modules, .. } =
+            self.adapter_base(config).map_err(|problem| ModelError::invalid(&self.folder, problem))?;
         if let Some(own) = self.adapter.as_ref().filter(|own| !self.same_adapter(&own.config, config)) {
             let problem = format!("the adapter is {:?}, expected {config:?}", own.config);
             return Err(ModelError::invalid(&own.folder, problem));
         }
         let checked = self.check_adapted_experts(config);
         checked.map_err(|problem| ModelError::invalid(&self.folder, format!("adapter: {problem}")))?;
-        let unfilled = CausalLm::unfilled(&self.config, device);
-        let model = parameters::fill(unfilled, device, &mut |parameter| self.base_parameter(&self.stored_name(&parameter.name)))?;
-        let mut model = model.no_grad();
+        let unfilled = CausalLm::unfilled(&shape, device);
+        let saves = |name: &str| modules.saves(&self.stored_name(name));
+        let filled = parameters::fill(unfilled, device, &mut |parameter| {
+            let name = self.stored_name(&parameter.name);
+            if modules.saves(&name) { self.parameter(&name) } else { self.base_parameter(&name) }
+        })?;
+        let mut model = parameters::trained_only(filled, &saves);
         let mut generator = generator(seed);
-        let mut id = self.parameters.len() as u64 + 1;
-        let stored = model.projections_mut().map(|(name, projection)| (self.stored_name(&name), projection));
-        for (name, projection) in stored.filter(|(name, _)| config.adapts(name)) {
-            let [from, to] = projection.weight.val().dims();
+        // Behind the parameters of the base.
+        let mut id = parameters::list(&model).len() as u64 + 1;
+        for (name, projection) in model.projections_mut() {
+            let Some(adapted) = modules.projection(&self.stored_name(&name)) else { continue };
             let factors = match &self.adapter {
-                Some(own) => own.factors(&name, from, to)?,
-                None => Factors::sample(from, to, config.rank, &mut generator),
+                Some(own) => own.factors(adapted)?,
+                None if modules.has_magnitudes => {
+                    Factors::sample(adapted, Some(&parameters::host_values(projection.weight.val())?), &mut generator)
+                }
+                None => Factors::sample(adapted, None, &mut generator),
             };
-            projection.adapter = Some(LowRank::new(factors, [from, to], config, seed, id, device));
-            id += 2;
+            projection.adapter = Some(LowRank::new(factors, adapted, config.dropout, seed, id, device));
+            id += if modules.has_magnitudes { 3 } else { 2 };
         }
         Ok(model)
     }
@@ -101,18 +111,32 @@ impl Checkpoint {
     /// # Errors
     /// When the model has no such adapter, or a file cannot be written.
     pub fn save_adapter(&self, folder: &Path, config: &AdapterConfig, model: &CausalLm) -> Result<(), ModelError> {
+        let AdapterBase { modules, .. } = self.adapter_base(config).map_err(|problem| ModelError::invalid(&self.folder, problem))?;
         self.write_companions(folder)?;
         config.write(folder, None)?;
         let mut model = model.clone();
+        let mut saved: HashMap<String, Vec<f32>> = HashMap::new();
+        if !modules.saved.is_empty() {
+            let saves = |name: &str| modules.saves(&self.stored_name(name));
+            parameters::each_named_value(&model, &saves, &mut |name, values| {
+                saved.insert(self.stored_name(name), values);
+                Ok(())
+            })?;
+        }
+        let lacks = |name: &str| ModelError::invalid(folder, format!("the model to be saved has no adapter at {name}"));
         let stored = model.projections_mut().map(|(name, projection)| (self.stored_name(&name), projection));
         let adapters: HashMap<String, &mut Projection> = stored.collect();
-        weights_writer::write_file(&folder.join(adapter::WEIGHTS), &config.parameters(&self.parameters), Dtype::F32, |sink| {
-            for name in self.parameters.iter().filter_map(|parameter| config.adapted(parameter)) {
-                let adapter = adapters.get(name).and_then(|projection| projection.adapter.as_ref());
-                let adapter =
-                    adapter.ok_or_else(|| ModelError::invalid(folder, format!("the model to be saved has no adapter at {name}")))?;
+        weights_writer::write_file(&folder.join(adapter::WEIGHTS), &modules.parameters(), Dtype::F32, |sink| {
+            for AdaptedProjection { name, .. } in &modules.adapted {
+                let adapter = adapters.get(name).and_then(|projection| projection.adapter.as_ref()).ok_or_else(|| lacks(name))?;
                 write_factor(adapter.lora_a.val(), name, sink)?;
                 write_factor(adapter.lora_b.val(), name, sink)?;
+                if let Some(magnitude) = &adapter.magnitude {
+                    sink(parameters::host_values(magnitude.val())?)?;
+                }
+            }
+            for Parameter { name, .. } in &modules.saved {
+                sink(saved.remove(name).ok_or_else(|| lacks(name))?)?;
             }
             Ok(())
         })

@@ -108,14 +108,44 @@ pub(crate) fn fill<M: Module, E>(model: M, device: &Device, value: &mut dyn FnMu
     fill.error.map_or(Ok(model), Err)
 }
 
+/// The model with gradients for the parameters that are `trained`, by their names in a checkpoint.
+pub(crate) fn trained_only<M: Module>(model: M, trained: &dyn Fn(&str) -> bool) -> M {
+    struct TrainedOnly<'a>(Path, &'a dyn Fn(&str) -> bool);
+    impl ModuleMapper for TrainedOnly<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let is_trained = (self.1)(&self.0.parameter(param.lazy_shape().to_vec()).name);
+            if is_trained { param } else { param.set_require_grad(false) }
+        }
+    }
+    model.map(&mut TrainedOnly(Path::default(), trained))
+}
+
+/// Takes the name and the values of one parameter after the other.
+pub(crate) type NamedSink<'a> = dyn FnMut(&str, Vec<f32>) -> Result<(), ModelError> + 'a;
+
 /// Hands every parameter's values to `sink`, in the model's order and the checkpoint's layout.
 ///
 /// # Errors
 /// The first error of `sink`, or that a parameter is not f32 or cannot be read from its device.
 pub(crate) fn each_value(model: &impl Module, sink: &mut Sink<'_>) -> Result<(), ModelError> {
+    each_named_value(model, &|_| true, &mut |_, values| sink(values))
+}
+
+/// Hands the name and values of every parameter that is `wanted` to `sink`, as [`each_value`].
+///
+/// # Errors
+/// As [`each_value`].
+pub(crate) fn each_named_value(model: &impl Module, wanted: &dyn Fn(&str) -> bool, sink: &mut NamedSink<'_>) -> Result<(), ModelError> {
     struct Each<'a, 'b> {
         path: Path,
-        sink: &'a mut Sink<'b>,
+        wanted: &'a dyn Fn(&str) -> bool,
+        sink: &'a mut NamedSink<'b>,
         outcome: Result<(), ModelError>,
     }
     impl ModuleVisitor for Each<'_, '_> {
@@ -129,19 +159,21 @@ pub(crate) fn each_value(model: &impl Module, sink: &mut Sink<'_>) -> Result<(),
             if self.outcome.is_err() {
                 return;
             }
-            let tensor = param.val();
-            let parameter = self.path.parameter(tensor.dims().to_vec());
-            let values = tensor.try_into_vec_as::<f32>();
+            let parameter = self.path.parameter(param.lazy_shape().to_vec());
+            if !(self.wanted)(&parameter.name) {
+                return;
+            }
+            let values = param.val().try_into_vec_as::<f32>();
             self.outcome = match values {
                 Ok(values) => match parameter.shape[..] {
-                    [rows, columns] if parameter.transposed => (self.sink)(transpose(&values, columns, rows)),
-                    _ => (self.sink)(values),
+                    [rows, columns] if parameter.transposed => (self.sink)(&parameter.name, transpose(&values, columns, rows)),
+                    _ => (self.sink)(&parameter.name, values),
                 },
                 Err(error) => Err(ModelError::Device(format!("cannot read {} back: {error}", parameter.name))),
             };
         }
     }
-    let mut each = Each { path: Path::default(), sink, outcome: Ok(()) };
+    let mut each = Each { path: Path::default(), wanted, sink, outcome: Ok(()) };
     model.visit(&mut each);
     each.outcome
 }

@@ -36,7 +36,7 @@ impl Projection {
     pub(crate) fn merged(&self) -> Tensor<2> {
         match &self.adapter {
             None => self.weight.val(),
-            Some(adapter) => self.weight.val() + adapter.product(),
+            Some(adapter) => adapter.merged(self.weight.val()),
         }
     }
 
@@ -47,7 +47,19 @@ impl Projection {
         let bias = self.bias.as_ref().map(|bias| bias.val());
         match &self.adapter {
             None => linear(x, self.weight.val(), bias),
-            Some(adapter) => linear(x.clone(), self.weight.val(), bias) + adapter.forward(x),
+            Some(adapter) if adapter.magnitude.is_none() => linear(x.clone(), self.weight.val(), bias) + adapter.forward(x),
+            Some(adapter) => {
+                let product = linear(x.clone(), self.weight.val(), None);
+                let out = product.clone() + adapter.beside(x, self.weight.val(), product);
+                match bias {
+                    Some(bias) => {
+                        let mut shape = [1; D];
+                        shape[D - 1] = bias.dims()[0];
+                        out + bias.reshape(shape)
+                    }
+                    None => out,
+                }
+            }
         }
     }
 }

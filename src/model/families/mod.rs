@@ -103,6 +103,19 @@ pub(super) fn with_reward_head(config: &Value, padding: Option<i32>) -> Value {
     head::with_reward_head(config, architecture.ok(), padding)
 }
 
+/// The `config.json` of a supported family with the name of its architecture, for software that
+/// chooses by it; transformers chooses by `model_type`.
+pub(super) fn with_architecture(mut config: Value) -> Value {
+    let found = find(&config).and_then(|(family, head)| family.architecture(head));
+    if let (Ok(architecture), Some(settings)) = (found, config.as_object_mut()) {
+        let named = settings.get("architectures").and_then(Value::as_array);
+        if !named.is_some_and(|named| named.iter().any(|name| name.as_str() == Some(architecture.as_str()))) {
+            settings.insert("architectures".to_string(), Value::from(vec![architecture]));
+        }
+    }
+    config
+}
+
 /// The family and the head of a `config.json`. transformers chooses the family by `model_type`, so
 /// both must agree.
 fn find(config: &Value) -> Result<(&'static Family, Head), String> {
@@ -113,7 +126,8 @@ fn find(config: &Value) -> Result<(&'static Family, Head), String> {
         let is_named = |family: &&Family| family.architecture(head).is_ok_and(|name| architectures.contains(&name.as_str()));
         FAMILIES.iter().find(is_named).map(|family| (family, head))
     };
-    let Some((family, head)) = named(Head::CausalLm).or_else(|| named(Head::Reward)) else {
+    let found = named(Head::CausalLm).or_else(|| named(Head::Reward)).or_else(|| by_model_type(config, &architectures));
+    let Some((family, head)) = found else {
         if let Some(missing) = gpt_oss(&architectures, model_type) {
             return Err(missing);
         }
@@ -144,4 +158,18 @@ fn gpt_oss(architectures: &[&str], model_type: Option<&str>) -> Option<String> {
          use a model of another family with routed experts (Mixtral, Qwen3-MoE)"
             .to_string()
     })
+}
+
+/// The family of `model_type` where `architectures` is left out or names no class of ours: the
+/// transformer without a head, or a language model of other code. One label makes a reward model
+/// of a file without `architectures`.
+fn by_model_type(config: &Value, architectures: &[&str]) -> Option<(&'static Family, Head)> {
+    let model_type = config.get("model_type")?.as_str()?;
+    let family = FAMILIES.iter().find(|family| family.model_type == model_type)?;
+    let is_reward = architectures.is_empty() && head::labels(config) == Some(1);
+    let is_language_model = |name: &&str| name.ends_with(Head::CausalLm.suffix()) || **name == format!("{}Model", family.name);
+    if is_reward {
+        return Some((family, Head::Reward));
+    }
+    architectures.iter().all(is_language_model).then_some((family, Head::CausalLm))
 }

@@ -7,10 +7,11 @@
 use std::path::PathBuf;
 
 use super::OperatorError;
-use crate::model::{self, AdapterConfig, Checkpoint};
+use crate::did_you_mean::suggestion;
+use crate::model::{self, AdapterConfig, Checkpoint, ModuleNames};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::lora::{Lora, Targets};
+use crate::pipeline::spec::lora::{Lora, Modules};
 use crate::store::Run;
 
 /// This module in internal errors.
@@ -74,21 +75,11 @@ pub(in crate::operators) fn folder(run: &Run, graph: &Graph, input: Input) -> Re
 /// where it has one.
 ///
 /// # Errors
-/// A target missing in the model, one that PEFT has not, or an adapter of another rank, alpha or
-/// other targets.
+/// A name or pattern without a meaning in the model, or an adapter with other settings.
 pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), OperatorError> {
     let (Some(lora), Some(from)) = (task.operator.lora(), task.input(Slot::From)) else { return Ok(()) };
     let Some(architecture) = architecture(graph, from)? else { return Ok(()) };
-    let projections = architecture.projections();
-    if let Targets::Named(named) = &lora.targets
-        && let Some(missing) = named.iter().find(|target| !projections.iter().any(|projection| projection == target.name()))
-    {
-        let found = projections.join(", ");
-        return Err(OperatorError::Input(format!(
-            "lora: expected targets that the model has, which are {found}; found {}",
-            missing.name()
-        )));
-    }
+    means_something(lora, &architecture).map_err(|problem| OperatorError::Input(format!("lora: {problem}")))?;
     architecture.check_adapted_experts(&config(lora, &architecture)).map_err(|problem| OperatorError::Input(format!("lora: {problem}")))?;
     // The name of the first model and its adapter, if it has one.
     let earlier = match graph.task(from) {
@@ -96,16 +87,53 @@ pub(in crate::operators) fn check(graph: &Graph, task: &Task) -> Result<(), Oper
         None => graph.source(from).and_then(|source| Some((source.name.clone(), architecture.adapter()?.clone()))),
     };
     match earlier {
-        Some((name, earlier)) if !architecture.same_adapter(&earlier, &config(lora, &architecture)) => {
-            let AdapterConfig { rank, alpha, targets, .. } = earlier;
-            Err(OperatorError::Input(format!(
-                "lora: it starts from the adapter {name} and goes on with it, so expected rank {rank}, alpha {alpha} and targets {}; \
-                 give both the same, or train one of them without `lora`",
-                targets.join(", ")
-            )))
-        }
+        Some((name, earlier)) if !architecture.same_adapter(&earlier, &config(lora, &architecture)) => Err(OperatorError::Input(format!(
+            "lora: it starts from the adapter {name} and goes on with it, so expected {earlier}; \
+                 give both the same, or train one of them without `lora`"
+        ))),
         _ => Ok(()),
     }
+}
+
+/// Checks every name and pattern of an adapter: each has an effect on the model.
+fn means_something(lora: &Lora, model: &Checkpoint) -> Result<(), String> {
+    let config = config(lora, model);
+    let alone = |targets: ModuleNames| AdapterConfig { targets, ..AdapterConfig::default() };
+    let projections = model.projections();
+    let known: Vec<&str> = projections.iter().map(String::as_str).collect();
+    if let ModuleNames::Names(names) = &config.targets {
+        let is_missing = |name: &&String| model.adapter_places(&alone(ModuleNames::Names(vec![(*name).clone()]))).is_err();
+        if let Some(missing) = names.iter().find(is_missing) {
+            let near = suggestion(missing, &known);
+            return Err(format!("target_modules: expected projections of the model, found \"{missing}\"{near}"));
+        }
+    }
+    let with = |excluded: Option<ModuleNames>| model.adapter_places(&AdapterConfig { excluded, ..config.clone() });
+    let (all, _) = with(None)?;
+    let excluded = match &config.excluded {
+        Some(ModuleNames::Names(names)) => names.iter().map(|name| ModuleNames::Names(vec![name.clone()])).collect(),
+        pattern => Vec::from_iter(pattern.clone()),
+    };
+    for excluded in excluded {
+        if with(Some(excluded.clone()))?.0 == all {
+            return Err(format!("exclude_modules: expected projections among those of target_modules, found {excluded}"));
+        }
+    }
+    model.adapter_places(&config)?;
+    let plain = AdapterConfig { rank_pattern: Vec::new(), alpha_pattern: Vec::new(), ..config.clone() };
+    let patterns = lora.rank_pattern.keys().map(|pattern| ("rank_pattern", pattern));
+    for (key, pattern) in patterns.chain(lora.alpha_pattern.keys().map(|pattern| ("alpha_pattern", pattern))) {
+        // Another rank is another adapter, if the pattern matches at all.
+        let other = AdapterConfig { rank_pattern: vec![(pattern.clone(), plain.rank + 1)], ..plain.clone() };
+        if model.same_adapter(&plain, &other) {
+            return Err(format!("{key}: expected a name or a pattern of an adapted projection, found \"{pattern}\""));
+        }
+    }
+    for name in &config.modules_to_save {
+        let one = AdapterConfig { modules_to_save: vec![name.clone()], ..config.clone() };
+        model.adapter_places(&one).map_err(|problem| format!("modules_to_save: {problem}"))?;
+    }
+    Ok(())
 }
 
 /// The outside model at the start of the trainings behind `input`.
@@ -123,14 +151,28 @@ fn architecture(graph: &Graph, mut input: Input) -> Result<Option<Checkpoint>, O
 
 /// The adapter of a checkpoint with these settings.
 pub(super) fn config(lora: &Lora, checkpoint: &Checkpoint) -> AdapterConfig {
-    let targets = match &lora.targets {
-        Targets::AllLinear => checkpoint.projections(),
-        Targets::Named(named) => named.iter().map(|target| target.name().to_string()).collect(),
+    let modules = |modules: &Modules| match modules {
+        Modules::AllLinear => ModuleNames::Names(checkpoint.projections()),
+        Modules::Named(named) => ModuleNames::Names(named.clone()),
+        Modules::Pattern(pattern) => ModuleNames::Pattern(pattern.clone()),
     };
-    AdapterConfig { rank: lora.rank as usize, alpha: lora.alpha, dropout: lora.dropout, targets }
+    AdapterConfig {
+        rank: lora.rank as usize,
+        alpha: lora.alpha,
+        dropout: lora.dropout,
+        use_rslora: lora.use_rslora,
+        use_dora: lora.use_dora,
+        targets: modules(&lora.target_modules),
+        excluded: lora.exclude_modules.as_ref().map(modules),
+        rank_pattern: lora.rank_pattern.iter().map(|(pattern, rank)| (pattern.clone(), rank.0 as usize)).collect(),
+        alpha_pattern: lora.alpha_pattern.iter().map(|(pattern, alpha)| (pattern.clone(), alpha.0)).collect(),
+        modules_to_save: lora.modules_to_save.clone(),
+        ..AdapterConfig::default()
+    }
 }
 
-/// The number of parameters of an adapter on the checkpoint.
+/// The number of parameters of an adapter on the checkpoint; none of a wrong one, which is refused
+/// elsewhere.
 pub(in crate::operators) fn parameter_count(lora: &Lora, checkpoint: &Checkpoint) -> usize {
-    checkpoint.adapter_parameter_count(&config(lora, checkpoint))
+    checkpoint.adapter_parameter_count(&config(lora, checkpoint)).unwrap_or(0)
 }

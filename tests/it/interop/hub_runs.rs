@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Output;
 
 use burn::tensor::Device;
-use optune::model::Checkpoint;
+use optune::model::{AdapterConfig, Checkpoint, ModuleNames};
 use serde_json::Value;
 
 use crate::fixtures::http_server::{Server, well};
@@ -112,4 +112,41 @@ fn a_model_that_is_not_there_ends_the_run_before_it_begins() {
     let output = run(&workspace, &server.url, "1", &["run", "pipeline.yaml"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(!workspace.path("runs/small").exists());
+}
+
+#[test]
+fn the_base_of_an_adapter_comes_from_the_hub() {
+    let (repository, workspace) = (Repository::default(), workspace());
+    put(&repository, &workspace, FIRST, 1);
+    let local = tempfile::tempdir().unwrap();
+    let blank = Checkpoint::open_blank(&workspace.path("shape")).unwrap();
+    blank.save(local.path(), &blank.init(&Device::flex(), 1)).unwrap();
+    let base = Checkpoint::open(local.path()).unwrap();
+    let targets = ModuleNames::Names(base.projections());
+    let config = AdapterConfig { rank: 2, targets, use_dora: true, ..AdapterConfig::default() };
+    let model = base.load_adapted(&Device::flex(), &config, 1).unwrap();
+    base.save_adapter(&workspace.path("adapter"), &config, &model).unwrap();
+    workspace.edit("adapter/adapter_config.json", "\"base_model_name_or_path\": null", "\"base_model_name_or_path\": \"org/name\"");
+    workspace.edit("pipeline.yaml", "hf://org/name", "adapter");
+
+    let server = Server::start(well, repository.serve());
+    let failed = run(&workspace, &server.url, "1", &["plan", "pipeline.yaml"]);
+    let error = String::from_utf8_lossy(&failed.stderr).into_owned();
+    let said = "the adapter's base_model_name_or_path is \"org/name\", which is no directory here; on the hub: hf://org/name@main";
+    assert!(failed.status.code() == Some(2) && error.contains(said), "{error}");
+
+    succeed(run(&workspace, &server.url, "0", &["run", "pipeline.yaml"]));
+    let sources: Value = serde_json::from_str(&fs::read_to_string(workspace.path("runs/small/sources.json")).unwrap()).unwrap();
+    assert_eq!(sources["hf://org/name@main"]["commit"], FIRST);
+    let result = workspace.result("small");
+    succeed(run(&workspace, "http://127.0.0.1:1", "1", &["run", "pipeline.yaml"]));
+    assert_eq!(workspace.result("small"), result);
+    // Another base is another input.
+    put(&repository, &workspace, SECOND, 2);
+    succeed(run(&workspace, &server.url, "0", &["run", "pipeline.yaml", "--name", "later"]));
+    assert_ne!(workspace.result("later")["tables/base_training/part-00000.parquet"], result["tables/base_training/part-00000.parquet"]);
+    // The branch in the cache has left the commit of the first run.
+    let failed = run(&workspace, &server.url, "0", &["run", "pipeline.yaml"]);
+    let error = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(failed.status.code() == Some(2) && error.contains("set `revision` in adapter_config.json to its commit"), "{error}");
 }

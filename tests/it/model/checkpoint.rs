@@ -207,7 +207,7 @@ fn wrong_weights_are_found_before_they_are_loaded() {
     fs::write(path.join("model.safetensors"), &bytes[..bytes.len() - 1]).unwrap();
     assert!(refused().contains("cut short"), "{}", refused());
     fs::write(path.join("model.safetensors"), b"version https://git-lfs.github.com/spec/v1").unwrap();
-    assert!(refused().contains("expected a safetensors file"), "{}", refused());
+    assert!(refused().contains("expected a safetensors file, found a Git LFS pointer"), "{}", refused());
     fs::write(path.join("model.safetensors"), b"").unwrap();
     assert!(refused().contains("found 0 bytes"), "{}", refused());
     fs::remove_file(path.join("tokenizer.json")).unwrap();

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use optune::generation::{Generator, Penalties, Sampling};
-use optune::model::{AdapterConfig, Checkpoint, Dtype, ModelConfig};
+use optune::model::{AdapterConfig, Checkpoint, Dtype, ModelConfig, ModuleNames};
 use optune::token_lists::TokenLists;
 use serde_json::{Value, json};
 
@@ -217,10 +217,13 @@ fn adapters_on_experts_that_peft_has_not_are_refused() {
         ("qwen3_moe", 0.0, vec!["down_proj"], "targets have model.layers.1.mlp.down_proj beside model.layers.0.mlp.experts.0.down_proj"),
     ] {
         let checkpoint = Checkpoint::open(&folder(name)).unwrap();
-        let config = AdapterConfig { rank: 2, alpha: 4.0, dropout, targets: targets.into_iter().map(str::to_string).collect() };
+        let config = {
+            let targets = ModuleNames::Names(targets.into_iter().map(str::to_string).collect());
+            AdapterConfig { rank: 2, alpha: 4.0, dropout, targets, ..AdapterConfig::default() }
+        };
         let error = checkpoint.load_adapted(&device(), &config, 0).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(said), "{name}: expected {said:?} in: {error}");
-        let attention = AdapterConfig { dropout: 0.1, targets: vec!["q_proj".to_string()], ..config };
+        let attention = AdapterConfig { dropout: 0.1, targets: ModuleNames::Names(vec!["q_proj".to_string()]), ..config };
         checkpoint.load_adapted(&device(), &attention, 0).unwrap();
     }
 }

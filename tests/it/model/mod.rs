@@ -9,4 +9,5 @@ mod endings;
 mod experts;
 mod export;
 mod families;
+mod loading;
 mod reward_head;

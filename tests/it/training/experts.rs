@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use optune::model::Checkpoint;
+use optune::model::{Checkpoint, ModuleNames};
 use optune::token_lists::TokenLists;
 use optune::training::loss::Loss;
 use optune::training::{Decay, OptimizerConfig, Pair, Responses, Schedule, Settings, Trainer, response_logprobs};
@@ -109,5 +109,5 @@ fn an_adapter_on_all_projections_is_trained_and_what_peft_has_not_is_refused_at_
     assert_eq!(workspace.query("experts", "SELECT count(*) FROM policy_training WHERE loss < 0.69").trim(), "1");
     let model = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families/qwen3_moe_lora")).unwrap();
     let adapted = model.with_adapter(&workspace.path("runs/experts/models/policy")).unwrap();
-    assert_eq!(adapted.adapter().unwrap().targets.len(), 7);
+    assert!(matches!(&adapted.adapter().unwrap().targets, ModuleNames::Names(names) if names.len() == 7));
 }

@@ -9,7 +9,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor};
 use optune::compute::cpu::kernels::Memory;
 use optune::compute::{CausalLm, CpuGradients, CpuTraining, CpuWeights, Placement, PrefixGroup, RewardModel};
-use optune::model::{AdapterConfig, Checkpoint, Head};
+use optune::model::{AdapterConfig, Checkpoint, Head, ModuleNames};
 
 use crate::fixtures::families::goldens;
 use crate::fixtures::models::{blank, ids, values};
@@ -204,12 +204,13 @@ fn gradients_of_scores_are_those_of_autodiff_in_every_family() {
 }
 
 /// A tiny base with an adapter. Its second matrices are not 0.
-fn adapted(device: &Device, dropout: f64, targets: &[&str]) -> CausalLm {
+fn adapted(device: &Device, dropout: f64, targets: &[&str], use_dora: bool) -> CausalLm {
     let (folder, checkpoint) = blank(true);
     checkpoint.save(folder.path(), &checkpoint.init(&Device::flex(), 3)).unwrap();
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
-    let targets = targets.iter().map(|target| target.to_string()).collect();
-    let config = AdapterConfig { rank: 3, alpha: 6.0, dropout, targets };
+    let targets = ModuleNames::Names(targets.iter().map(|target| target.to_string()).collect());
+    let modules_to_save = if use_dora { vec!["embed_tokens".to_string(), "model.norm".to_string()] } else { Vec::new() };
+    let config = AdapterConfig { rank: 3, alpha: 6.0, dropout, targets, use_dora, modules_to_save, ..AdapterConfig::default() };
     let mut model = checkpoint.load_adapted(device, &config, 7).unwrap().train();
     for layer in &mut model.model.layers {
         let attention = [&mut layer.self_attn.q_proj, &mut layer.self_attn.v_proj].map(|projection| projection.as_mut().unwrap());
@@ -223,8 +224,47 @@ fn adapted(device: &Device, dropout: f64, targets: &[&str]) -> CausalLm {
 }
 
 #[test]
+fn magnitudes_and_whole_modules_have_the_gradients_of_autodiff() {
+    let targets = ["q_proj", "v_proj", "down_proj"];
+    let model = adapted(&Device::flex(), 0.0, &targets, true);
+    let (logprobs, expected) = autodiff_of_logprobs(&model);
+    let found = ours(&training_of(&model, false), None);
+    assert_logprobs("magnitudes", &found.0, &logprobs);
+    assert_same("magnitudes", &found.1, &expected);
+    assert!(found.1.contains_key("model.layers.1.mlp.down_proj.adapter.magnitude") && found.1.contains_key("model.embed_tokens.weight"));
+    assert!(!found.1.contains_key("lm_head.weight") && !found.1.contains_key("model.layers.1.mlp.down_proj.weight"));
+
+    // One row alone has the same dropout in both. The masks are of the same numbers.
+    let model = adapted(&Device::flex(), 0.4, &targets, true);
+    let training = training_of(&model, false);
+    let row: Vec<i32> = sequences()[2][0].clone();
+    let (mut logprob, mut gradients) = (Vec::new(), CpuGradients::default());
+    let derivative = |_: usize, found: &[f64], _: &[f64]| {
+        logprob.extend_from_slice(found);
+        vec![1.0]
+    };
+    training.logprobs_and_back(&[PrefixGroup::new(2, &[&row])], &[vec![30]], Some(3), false, &mut gradients, derivative).unwrap();
+    let masked = model.with_dropout(3, 2);
+    let tokens = ids(&[&row], &Device::flex());
+    let hidden = masked.hidden(tokens.clone(), &Placement::right_padded(row.len(), &Device::flex()), None);
+    let [_, length, hidden_size] = hidden.dims();
+    let hidden = hidden.reshape([length, hidden_size]).narrow(0, 29, length - 30);
+    let targets: Tensor<2, Int> = tokens.narrow(1, 30, length - 30).transpose();
+    let expected = log_softmax(masked.logits(hidden), 1).gather(1, targets).sum();
+    assert!((logprob[0] - f64::from(values(expected.clone())[0])).abs() < 1e-4, "{logprob:?}");
+    assert_same("magnitudes with dropout", &numbers(gradients), &reached(&model, &expected.backward()));
+
+    let first = ours(&training, Some(1));
+    assert!(first == ours(&training_of(&model, true), Some(1)) && first == in_pieces(&training, Some(1)));
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert!(pool.install(|| ours(&training, Some(1))) == first, "{threads} threads");
+    }
+}
+
+#[test]
 fn an_adapter_has_the_gradients_of_autodiff_and_its_base_none() {
-    let model = adapted(&Device::flex(), 0.0, &["q_proj", "v_proj", "down_proj"]);
+    let model = adapted(&Device::flex(), 0.0, &["q_proj", "v_proj", "down_proj"], false);
     let (logprobs, expected) = autodiff_of_logprobs(&model);
     let found = ours(&training_of(&model, false), None);
     assert_logprobs("adapter", &found.0, &logprobs);
@@ -232,7 +272,7 @@ fn an_adapter_has_the_gradients_of_autodiff_and_its_base_none() {
     assert!(found.1.keys().all(|name| name.contains(".adapter.lora_")));
     // Dropout changes the input of a step. It is the same for the same step, in other pieces, and
     // with layers computed again.
-    let model = adapted(&Device::flex(), 0.4, &["q_proj", "v_proj", "down_proj"]);
+    let model = adapted(&Device::flex(), 0.4, &["q_proj", "v_proj", "down_proj"], false);
     let training = training_of(&model, false);
     let first = ours(&training, Some(1));
     assert!(first == ours(&training_of(&model, true), Some(1)) && first == in_pieces(&training, Some(1)));
@@ -303,7 +343,7 @@ fn gradients_on_a_gpu_are_those_of_the_processor_in_every_family() {
         assert_within(tolerance, &name, &of(&gpu), &of(&Device::flex()));
     }
     let of = |device: &Device| {
-        let model = adapted(device, 0.0, &["q_proj", "v_proj", "down_proj"]);
+        let model = adapted(device, 0.0, &["q_proj", "v_proj", "down_proj"], false);
         let hidden = |tokens: Tensor<2, Int>, placement: &Placement| {
             if *device == gpu {
                 return optune::compute::gpu::hidden(&model.model, &tokens).unwrap();

@@ -1,5 +1,6 @@
 //! Gradients, optimizer steps, adapters, offline DPO and reward models.
 
+mod adapters;
 mod backends;
 mod experts;
 mod families;

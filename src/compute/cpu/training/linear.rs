@@ -23,25 +23,41 @@ pub(super) struct Linear {
 struct Adapter {
     lora_a: Parameter<2>,
     lora_b: Parameter<2>,
+    magnitude: Option<Magnitude>,
     low_rank: LowRank,
     /// The projection's number in the model. Its dropout is drawn from it.
     number: u64,
 }
 
+/// The magnitudes of an adapter's outputs (DoRA). Their factors are constants to the backward pass.
+#[derive(Debug)]
+struct Magnitude {
+    parameter: Parameter<1>,
+    /// 1 / the norm of each column of the weight with the low-rank term: `[out]`.
+    inverse_norms: Vec<f32>,
+    /// The magnitudes by these norms: `[out]`.
+    factors: Vec<f32>,
+}
+
 impl Linear {
     pub(super) fn new(projection: &Projection, weights: &CpuWeights, name: &str, number: u64) -> Result<Self, ModelError> {
+        let weight = Parameter::from_weights(weights, format!("{name}.weight"))?;
         let adapter = |adapter: &LowRank| {
-            Ok::<_, ModelError>(Adapter {
-                lora_a: Parameter::from_weights(weights, format!("{name}.adapter.lora_a"))?,
-                lora_b: Parameter::from_weights(weights, format!("{name}.adapter.lora_b"))?,
-                low_rank: adapter.clone(),
-                number,
-            })
+            let lora_a = Parameter::from_weights(weights, format!("{name}.adapter.lora_a"))?;
+            let lora_b = Parameter::from_weights(weights, format!("{name}.adapter.lora_b"))?;
+            let magnitude = match &adapter.magnitude {
+                Some(_) => {
+                    let parameter = Parameter::from_weights(weights, format!("{name}.adapter.magnitude"))?;
+                    Some(Magnitude::new(parameter, &weight, [&lora_a, &lora_b], adapter.scale()))
+                }
+                None => None,
+            };
+            Ok::<_, ModelError>(Adapter { lora_a, lora_b, magnitude, low_rank: adapter.clone(), number })
         };
         Ok(Self {
-            weight: Parameter::from_weights(weights, format!("{name}.weight"))?,
             bias: projection.bias.as_ref().map(|_| Parameter::from_weights(weights, format!("{name}.bias"))).transpose()?,
             adapter: projection.adapter.as_ref().map(adapter).transpose()?,
+            weight,
         })
     }
 
@@ -89,9 +105,27 @@ impl Linear {
     fn add_adapter(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) {
         if let Some(adapter) = &self.adapter {
             let hidden = adapter.hide(x, tokens);
-            let low = adapter.low(hidden.as_deref().unwrap_or(x), tokens);
-            kernels::add_product(Left::Rows(&low), Right::Rows(adapter.lora_b.values(), self.dims()[1]), out);
+            let x = hidden.as_deref().unwrap_or(x);
+            let low = adapter.low(x, tokens);
+            let lora_b = Right::Rows(adapter.lora_b.values(), self.dims()[1]);
+            let Some(magnitude) = &adapter.magnitude else {
+                kernels::add_product(Left::Rows(&low), lora_b, out);
+                return;
+            };
+            let product = self.product(x);
+            add_scaled(&product, |column| magnitude.factors[column] - 1.0, out, magnitude.factors.len());
+            let mut term = vec![0.0; product.len()];
+            kernels::product(Left::Rows(&low), lora_b, &mut term);
+            add_scaled(&term, |column| magnitude.factors[column], out, magnitude.factors.len());
         }
+    }
+
+    /// `x · weight`.
+    fn product(&self, x: &[f32]) -> Vec<f32> {
+        let [from, to] = self.dims();
+        let mut product = vec![0.0; x.len() / from.max(1) * to];
+        kernels::product(Left::Rows(x), self.right(), &mut product);
+        product
     }
 
     /// The backward pass to bias and adapter, and to `x` through the adapter.
@@ -106,6 +140,19 @@ impl Linear {
         let rank = adapter.lora_b.dims()[0];
         // The scale is in the input of B and in the derivative by the output of A.
         let low = adapter.low(x, tokens);
+        // By the outputs of the low-rank term, and by what magnitudes change of the product.
+        let (mut by_term, mut by_product) = (Vec::new(), Vec::new());
+        if let Some(magnitude) = &adapter.magnitude {
+            if magnitude.parameter.trained {
+                let mut merged = self.product(x);
+                kernels::add_product(Left::Rows(&low), Right::Rows(adapter.lora_b.values(), to), &mut merged);
+                let normed = scaled(&merged, |column| magnitude.inverse_norms[column], to);
+                kernels::add_column_sums_of_products(&normed, by_out, &vec![1.0; tokens.count()], gradients.of(&magnitude.parameter));
+            }
+            by_term = scaled(by_out, |column| magnitude.factors[column], to);
+            by_product = scaled(by_out, |column| magnitude.factors[column] - 1.0, to);
+        }
+        let by_out = if adapter.magnitude.is_some() { &by_term } else { by_out };
         let mut by_low = vec![0.0; low.len()];
         kernels::product(Left::Rows(by_out), Right::Columns(adapter.lora_b.values(), rank), &mut by_low);
         kernels::scale(&mut by_low, adapter.low_rank.scale());
@@ -116,14 +163,61 @@ impl Linear {
             kernels::add_product(Left::Columns(x), Right::Rows(&by_low, rank), gradients.of(&adapter.lora_a));
         }
         let transposed = Right::Columns(adapter.lora_a.values(), from);
+        let weight = Right::Columns(self.weight.values(), from);
         if hidden.is_some() {
             let mut by_hidden = vec![0.0; by_x.len()];
             kernels::product(Left::Rows(&by_low), transposed, &mut by_hidden);
+            if adapter.magnitude.is_some() {
+                kernels::add_product(Left::Rows(&by_product), weight, &mut by_hidden);
+            }
             tokens.hide(&adapter.low_rank, adapter.number, &mut by_hidden);
             by_x.iter_mut().zip(&by_hidden).for_each(|(to, from)| *to += from);
         } else {
             kernels::add_product(Left::Rows(&by_low), transposed, by_x);
+            if adapter.magnitude.is_some() {
+                kernels::add_product(Left::Rows(&by_product), weight, by_x);
+            }
         }
+    }
+}
+
+/// `values` with each column times its `factor`.
+///
+/// # Shapes
+/// - values, output: `[tokens, columns]`
+fn scaled(values: &[f32], factor: impl Fn(usize) -> f32, columns: usize) -> Vec<f32> {
+    let mut scaled = vec![0.0; values.len()];
+    add_scaled(values, factor, &mut scaled, columns);
+    scaled
+}
+
+/// Adds `values` with each column times its `factor` to `out`.
+///
+/// # Shapes
+/// - values, out: `[tokens, columns]`
+fn add_scaled(values: &[f32], factor: impl Fn(usize) -> f32, out: &mut [f32], columns: usize) {
+    let factors: Vec<f32> = (0..columns).map(factor).collect();
+    let rows = kernels::rows_together(columns) * columns.max(1);
+    kernels::each(values.chunks(rows).zip(out.chunks_mut(rows)), |(values, out): (&[f32], &mut [f32])| {
+        for (values, out) in values.chunks_exact(columns.max(1)).zip(out.chunks_exact_mut(columns.max(1))) {
+            out.iter_mut().zip(values).zip(&factors).for_each(|((out, value), factor)| *out += value * factor);
+        }
+    });
+}
+
+impl Magnitude {
+    fn new(parameter: Parameter<1>, weight: &Parameter<2>, [lora_a, lora_b]: [&Parameter<2>; 2], scale: f32) -> Self {
+        let ([from, to], [_, rank]) = (weight.dims(), lora_a.dims());
+        let mut scaled = lora_a.values().to_vec();
+        kernels::scale(&mut scaled, scale);
+        let mut merged = weight.values().to_vec();
+        debug_assert_eq!(scaled.len(), from * rank);
+        kernels::add_product(Left::Rows(&scaled), Right::Rows(lora_b.values(), to), &mut merged);
+        let mut squares = vec![0.0; to];
+        kernels::add_column_sums_of_products(&merged, &merged, &vec![1.0; from], &mut squares);
+        let inverse_norms: Vec<f32> = squares.into_iter().map(|sum| sum.sqrt().recip()).collect();
+        let factors = parameter.values().iter().zip(&inverse_norms).map(|(magnitude, inverse)| magnitude * inverse).collect();
+        Self { parameter, inverse_norms, factors }
     }
 }
 

@@ -26,7 +26,7 @@ use operation::Operand;
 pub use head::ScoredTokens;
 
 /// Hidden states after the last norm, of rows without padding at their start; `None` when the model
-/// is not f32 on a GPU, or has routed experts.
+/// is not f32 on a GPU, has routed experts, or its adapter has magnitudes.
 ///
 /// # Shapes
 /// - tokens: `[rows, length]`
@@ -80,6 +80,10 @@ fn transformed(layer: &Layer, x: Tensor<2>) -> Option<Tensor<2>> {
 /// - x: `[tokens, in]`
 /// - output: `[tokens, out of all]`
 fn fused(projections: &[&Projection], x: &Tensor<2>) -> Option<Tensor<2>> {
+    // Magnitudes are computed by the reference.
+    if projections.iter().any(|projection| projection.adapter.as_ref().is_some_and(|adapter| adapter.magnitude.is_some())) {
+        return None;
+    }
     let weights: Vec<Tensor<2>> = projections.iter().map(|projection| projection.weight.val()).collect();
     let widths: Vec<usize> = weights.iter().map(|weight| weight.dims()[1]).collect();
     let mut out = product::products(x, &weights)?;
