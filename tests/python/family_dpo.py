@@ -3,7 +3,8 @@ adapter by PEFT and PyTorch.
 
     python tests/python/family_dpo.py
 
-Writes `tests/family_dpo/NAME/`: an adapter on all projections as PEFT saves it, none of its values zero, and `golden.json`.
+Writes `tests/family_dpo/NAME/`: an adapter on all projections (with routed experts, on those of the attention) as PEFT saves it, none of its
+values zero, and `golden.json`.
 
 - `trl`: the losses of the first two steps of TRL's DPOTrainer, and the first gradient norm. The policy is the base with the adapter merged in,
   the reference is the base, and all of the policy is trained. `pairs` are the token ids that TRL made of the texts.
@@ -34,7 +35,13 @@ def texts():
 
 
 def load(folder, dtype):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    # PyTorch's grouped products of experts round more, and take no float64.
+    experts = {"experts_implementation": "eager"} if has_experts(folder) else {}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager", **experts)
+
+
+def has_experts(folder):
+    return (folder / "experts.json").exists()
 
 
 def with_trl(base, adapter):
@@ -44,7 +51,7 @@ def with_trl(base, adapter):
         config = DPOConfig(
             output_dir=output, max_steps=2, per_device_train_batch_size=PAIRS, beta=BETA, learning_rate=LEARNING_RATE,
             lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1e9, logging_steps=1, report_to="none", use_cpu=True, bf16=False,
-            gradient_checkpointing=False, max_length=None, save_strategy="no", disable_tqdm=True,
+            gradient_checkpointing=False, max_length=None, save_strategy="no", disable_tqdm=True, router_aux_loss_coef=0.0,
         )
         trainer = DPOTrainer(
             policy, ref_model=load(base, torch.float32), args=config, train_dataset=Dataset.from_list(texts()), processing_class=tokenizer
@@ -87,7 +94,9 @@ def with_peft(base, adapter, pairs):
 def make(base):
     adapter = OUT / base.name / "adapter"
     torch.manual_seed(3)
-    model = get_peft_model(load(base, torch.float32), LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=4, target_modules="all-linear"))
+    # PEFT adapts experts in fused tensors, with other gradients than one adapter a projection has.
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj"] if has_experts(base) else "all-linear"
+    model = get_peft_model(load(base, torch.float32), LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=4, target_modules=targets))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
