@@ -8,9 +8,44 @@ use serde_json::{Map, Value};
 use super::formats::is_json;
 
 /// A JSON text as a value; `name` is for the error.
+///
+/// # Errors
+/// It is no JSON, or has an integer beyond 64 bits.
 pub(super) fn parse(name: &str, text: &str) -> Result<Value, String> {
     let beginning = || text.chars().take(60).collect::<String>();
+    if let Some(integer) = too_large(text) {
+        return Err(format!("{name}: expected integers of at most 64 bits, found {integer}; write it as text"));
+    }
     serde_json::from_str(text).map_err(|error| format!("{name}: expected JSON, found {:?} ({error})", beginning()))
+}
+
+/// The first integer of a JSON text that is beyond 64 bits: as a value it would lose digits.
+fn too_large(text: &str) -> Option<&str> {
+    let mut in_text = false;
+    let mut escaped = false;
+    let mut begin = None;
+    for (at, byte) in text.bytes().chain([b' ']).enumerate() {
+        let is_number = !in_text && (byte.is_ascii_digit() || b"-+.eE".contains(&byte));
+        match (begin, is_number) {
+            (None, true) => begin = Some(at),
+            (Some(start), false) => {
+                let number = &text[start..at];
+                let is_integer = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+                if is_integer && number.len() > 18 && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+                    return Some(number);
+                }
+                begin = None;
+            }
+            _ => {}
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The value in a row. Null fields of a struct are left out: every row has all fields, also those

@@ -94,8 +94,12 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     let table_use = TableUse::from_graph(graph, index);
     let format = input_format(name, &source.kind)?;
     let of_table = |problem: String| ImportError::Input(format!("table {name}: {problem}"));
-    let rules =
-        ColumnRules { given: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(), texts: text_columns(map) };
+    let is_converted = table_use.prompts || table_use.preferences || *dataset_format != DatasetFormat::Auto;
+    let rules = ColumnRules {
+        given: columns.0.iter().map(|(name, kind)| (name.clone(), column_type(*kind))).collect(),
+        texts: text_columns(map),
+        messages: if is_converted { dataset_format::message_columns(*dataset_format, map) } else { BTreeSet::new() },
+    };
     let formats::Rows { files, mut notes } = formats::read_inputs(&format, &rules, paths, *max_bytes)?;
     let rows = FileRows::new(&format, paths, &files);
     let renamed = files.into_iter().flatten().map(|batch| dataset_format::rename(&batch, map));
@@ -114,7 +118,7 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     let location = |row: usize| rows.error(row, format!("table {name}, row {row}")).to_string();
     let mut errors = RowErrors::new(*malformed, &location);
     let all = batches.iter().map(RecordBatch::num_rows).sum();
-    changed(&mut errors, &mut batches, of_table, &dataset_format::with_conversations)?;
+    changed(&mut errors, &mut batches, of_table, &|batch| dataset_format::with_conversations(*dataset_format, batch))?;
     if table_use.demonstrations {
         batches = batches.iter().map(dataset_format::text_rows).collect::<Result<_, _>>().map_err(of_table)?;
     }

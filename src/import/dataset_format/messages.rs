@@ -3,11 +3,12 @@
 //!
 //! Knows the names of such columns. Knows no dataset format.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema};
+use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::columns::ColumnContent;
@@ -16,6 +17,7 @@ use super::{Normalized, without_rows};
 use crate::import::conversations::{Conversations, json_at, may_hold_messages, messages_at, messages_of, with_whole};
 use crate::import::formats::is_json;
 use crate::import::variables;
+use crate::pipeline::spec::input::DatasetFormat;
 
 /// The columns that hold conversations and nothing else: a text there is JSON.
 const CONVERSATIONS: [&str; 3] = ["messages", "conversations", "context_messages"];
@@ -23,12 +25,26 @@ const CONVERSATIONS: [&str; 3] = ["messages", "conversations", "context_messages
 /// The columns that may hold conversations or texts.
 const EITHER: [&str; 4] = ["prompt", "completion", "chosen", "rejected"];
 
+/// The columns that hold conversations in a table of the `given` format. `conversations` are
+/// ShareGPT's alone.
+fn names(given: DatasetFormat) -> impl Iterator<Item = &'static str> {
+    let is_sharegpt = matches!(given, DatasetFormat::Auto | DatasetFormat::Sharegpt);
+    CONVERSATIONS.into_iter().chain(EITHER).filter(move |name| is_sharegpt || *name != "conversations")
+}
+
+/// The columns whose values are kept as they are written, under the names of the files; `map` has
+/// our names with theirs.
+pub(in crate::import) fn message_columns(given: DatasetFormat, map: &IndexMap<String, String>) -> BTreeSet<String> {
+    let theirs = |ours: &str| map.get(ours).cloned().into_iter().chain([ours.to_string()]).collect::<Vec<_>>();
+    names(given).chain(variables::COLUMNS).flat_map(theirs).collect()
+}
+
 /// The batch with every column of conversations as lists of role and content, and the variables of
 /// chat templates as JSON texts. Rows whose value is no conversation are malformed.
 ///
 /// # Errors
 /// Arrow refuses the columns.
-pub(in crate::import) fn with_conversations(batch: &RecordBatch) -> Result<Normalized, String> {
+pub(in crate::import) fn with_conversations(given: DatasetFormat, batch: &RecordBatch) -> Result<Normalized, String> {
     let mut malformed = BTreeMap::new();
     let mut fields = batch.schema().fields().to_vec();
     let mut columns = batch.columns().to_vec();
@@ -36,7 +52,7 @@ pub(in crate::import) fn with_conversations(batch: &RecordBatch) -> Result<Norma
         let name = field.name().as_str();
         let column = if variables::COLUMNS.contains(&name) {
             Some(variables::as_json(field, array, &mut malformed))
-        } else if CONVERSATIONS.contains(&name) || EITHER.contains(&name) {
+        } else if names(given).any(|known| known == name) {
             conversations(field, array, &mut malformed)
         } else {
             None

@@ -26,7 +26,7 @@ use self::source_columns::SourceColumns;
 use crate::pipeline::spec::input::DatasetFormat;
 
 pub(super) use self::detect::detect;
-pub(super) use self::messages::{alike, with_conversations};
+pub(super) use self::messages::{alike, message_columns, with_conversations};
 pub(super) use self::rename::rename;
 pub(super) use self::text_rows::text_rows;
 

@@ -59,6 +59,9 @@ pub struct ColumnRules {
     /// The columns that are texts if all their values are scalars. `a.b` is the field `b` of the
     /// column `a`; `a[].b` that of the items of a column of lists.
     pub texts: BTreeSet<String>,
+    /// The columns whose lists of objects, and objects, are kept as JSON: messages and tools, whose
+    /// fields differ from one to the next.
+    pub messages: BTreeSet<String>,
 }
 
 impl ColumnRules {

@@ -161,6 +161,7 @@ impl<'a> Table<'a> {
         for (name, shape) in &self.columns {
             let value_type = match rules.given(name) {
                 Some(given) => ValueType::given(given),
+                None if rules.messages.contains(name) && shape.has_objects() => ValueType::Json,
                 None => shape.value_type(name, &rules.texts, &mut mixed),
             };
             types.insert(name.clone(), value_type);

@@ -191,6 +191,11 @@ impl Shape {
         value_type
     }
 
+    /// Whether values are objects, or lists of objects.
+    pub(super) fn has_objects(&self) -> bool {
+        self.object.is_some() || self.list.as_ref().is_some_and(|(_, item)| item.object.is_some())
+    }
+
     /// The columns and fields of this shape, itself counted.
     pub(super) fn count(&self) -> u64 {
         let items = self.list.as_ref().map_or(0, |(_, item)| item.count());
