@@ -122,7 +122,7 @@ fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
             }
             _ => None,
         },
-        Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => None,
+        Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => None,
         Operator::RewardModel(_) | Operator::Rank(_) => None,
     }
 }

@@ -107,7 +107,7 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
         }
         let stage = match &task.operator {
             _ if evaluating(&task.name) => 3,
-            Operator::Train(_) | Operator::Reference | Operator::Sft(_) | Operator::RewardModel(_) => 2,
+            Operator::Train(_) | Operator::Reference(_) | Operator::Sft(_) | Operator::RewardModel(_) => 2,
             Operator::Generate(_) => 0,
             _ => 1,
         };

@@ -244,10 +244,23 @@ fn is_text(data_type: &DataType) -> bool {
     }
 }
 
-/// The scores of one response without those of the other, by name: nothing reads them.
-pub(super) fn unpaired(schema: &Schema) -> Vec<String> {
+/// Notes on columns that look like scores, but do not say which response has which score.
+pub(super) fn unused(schema: &Schema) -> Vec<String> {
     let one_side = |scores: &&Vec<(Side, Path)>| scores.iter().all(|(side, _)| *side == scores[0].0);
-    columns(schema).values().filter(one_side).flatten().map(|(_, path)| path.text()).collect()
+    let columns = columns(schema);
+    let unpaired = columns.values().filter(one_side).flatten();
+    let unpaired =
+        unpaired.map(|(_, path)| format!("{} is the score of one response, none of the other one is there; it is not used", path.text()));
+    let is_list = |field: &&FieldRef| match field.data_type() {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            is_number(item.data_type()) && KINDS.contains(&field.name().to_lowercase().as_str())
+        }
+        _ => false,
+    };
+    let fix = "make columns chosen_score and rejected_score of it with a query";
+    let lists = schema.fields().iter().filter(is_list);
+    let lists = lists.map(|field| format!("{} is a list and does not say which score is whose; it is not used; {fix}", field.name()));
+    unpaired.chain(lists).collect()
 }
 
 /// The columns with scores, by the words beside chosen or rejected. No list is empty.

@@ -142,10 +142,7 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
         batches = split::part(name, *split, batches)?;
     }
     if let (true, Some(first)) = (table_use.preferences, batches.first()) {
-        let unpaired = scores::unpaired(&first.schema());
-        notes.extend(
-            unpaired.iter().map(|column| format!("{column} is the score of one response, none of the other one is there; it is not used")),
-        );
+        notes.extend(scores::unused(&first.schema()));
     }
     let left_out = errors.into_left_out();
     notes.extend(left_out.text(all));

@@ -151,10 +151,7 @@ impl Tokenizer {
                 prompt_ids.len(),
                 ending(prompt),
                 whole.strip_prefix(prompt).unwrap_or(whole).chars().take(20).collect::<String>(),
-                match special {
-                    SpecialTokens::Written => "the chat template must end the prompt where a token ends whatever follows",
-                    SpecialTokens::Added | SpecialTokens::Opening => "move white space from the prompt's end to the response's start",
-                },
+                way_on(prompt, whole, special),
             )));
         }
         Ok(EncodedPair { token_ids, prompt_token_count: prompt_ids.len() })
@@ -231,6 +228,22 @@ fn size(tokenizer: &tokenizers::Tokenizer) -> usize {
 
 fn broken(said: String) -> ModelError {
     ModelError::Text(format!("tokenizer.json contradicts itself ({said})"))
+}
+
+/// The fix of a prompt whose last token goes on with the response.
+fn way_on(prompt: &str, whole: &str, special: SpecialTokens) -> &'static str {
+    let response = whole.strip_prefix(prompt).unwrap_or(whole);
+    match special {
+        _ if response.starts_with(char::is_whitespace) && prompt.ends_with(char::is_whitespace) => {
+            "both meet in white space, which becomes one token; remove it from the response's start"
+        }
+        SpecialTokens::Written if response.starts_with(char::is_whitespace) => "remove the white space at the response's start",
+        SpecialTokens::Written => "the chat template must end the prompt where a token ends whatever follows",
+        SpecialTokens::Added | SpecialTokens::Opening if prompt.ends_with(char::is_whitespace) => {
+            "move white space from the prompt's end to the response's start"
+        }
+        SpecialTokens::Added | SpecialTokens::Opening => "begin the response with white space, or end the prompt where a word ends",
+    }
 }
 
 /// The last characters of `text`, for an error message.

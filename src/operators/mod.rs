@@ -69,7 +69,7 @@ pub fn run(context: &Context) -> Result<Summary, OperatorError> {
         Operator::Score(settings) => score::run(context, settings),
         Operator::Merge(settings) => merge::run(context, settings),
         Operator::Pair(settings) => pair::run(context, settings),
-        Operator::Reference => reference::run(context),
+        Operator::Reference(settings) => reference::run(context, settings),
         Operator::Train(settings) => train::run(context, settings),
         Operator::Evaluate(_) => evaluate::run(context),
         Operator::Sft(settings) => sft::run(context, settings),

@@ -18,7 +18,7 @@ const BATCH_SIZE: usize = 16;
 /// Computes the rewards of both responses of every held-out preference, part by part.
 pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, OperatorError> {
     let checkpoint = context.checkpoint(Slot::Model)?;
-    let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Split::HeldOut, settings.max_tokens)?;
+    let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Split::HeldOut, settings.max_tokens, settings.malformed)?;
     let total = comparisons.len();
     let mut writer = context.writer(Some(TableKind::Ranking), total, PREFERENCES_PER_PART)?;
     let label = context.task.label();
@@ -54,7 +54,8 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
         correct += ranking::rows(&batch)?.iter().filter(|row| row.correct).count();
     }
     let counts = [("preferences", total), ("correct", correct), ("too_long", comparisons.too_long)];
-    writer.finish(counts.into_iter().map(|(name, count)| (name.to_string(), count as i64)).collect())?;
+    let malformed = Some(("malformed", comparisons.malformed)).filter(|(_, count)| *count > 0);
+    writer.finish(counts.into_iter().chain(malformed).map(|(name, count)| (name.to_string(), count as i64)).collect())?;
     if total == 0 {
         return Ok(Summary::new("no held-out preference to rank".to_string()));
     }

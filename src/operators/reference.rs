@@ -15,6 +15,7 @@ use super::support::pair_tokens::{Key, PairTokens};
 use super::support::rows::rows_of;
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;
+use crate::pipeline::spec::reference as spec;
 use crate::tables::{TableKind, logprobs, pairs};
 use crate::training;
 
@@ -28,8 +29,8 @@ const BATCH_SIZE: usize = 32;
 const PLACE: &str = "operators::reference";
 
 /// Fills `reference_logprob_chosen` and `reference_logprob_rejected`, nats, part by part.
-pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
-    let pair_tokens = PairTokens::read(context)?;
+pub(super) fn run(context: &Context, settings: &spec::Reference) -> Result<Summary, OperatorError> {
+    let pair_tokens = PairTokens::read(context, settings.malformed)?;
     let total = pair_tokens.pairs.len();
     let device = context.device()?;
     // A GPU's numbers differ from the CPU's in their last digits.
@@ -84,8 +85,9 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
         done += rows.len();
         context.progress.advanced(&label, done as u64, tokens);
     }
+    let all = total as i64 + pair_tokens.left_out.values().sum::<i64>();
+    pair_tokens.malformed.warn(context, all as usize);
     if let Some(count) = pair_tokens.left_out.get("too_long") {
-        let all = total as i64 + pair_tokens.left_out.values().sum::<i64>();
         context.progress.warned(&label, &format!("{count} of {all} preferences are left out: longer than the model allows"));
     }
     let left_out = pair_tokens.left_out_text().map_or(String::new(), |reasons| format!(", {reasons}"));

@@ -18,10 +18,12 @@ const MICRO_BATCH_SIZE: usize = 8;
 /// Trains from the slot `from` on the slot `preferences`, without the held-out ones.
 pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, OperatorError> {
     let checkpoint = context.checkpoint(Slot::From)?.with_reward_head(context.seed().number("score head", "", 0));
-    let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Split::Training, settings.max_tokens)?;
+    let comparisons =
+        Comparisons::read(context, &checkpoint, &settings.held_out, Split::Training, settings.max_tokens, settings.malformed)?;
     let count = comparisons.len();
     if count == 0 {
-        let found = format!("found none ({} are longer than the model or max_tokens allow)", comparisons.too_long);
+        let (too_long, malformed) = (comparisons.too_long, comparisons.malformed);
+        let found = format!("found none ({too_long} are longer than the model or max_tokens allow, {malformed} are malformed)");
         return Err(OperatorError::Input(format!("preferences: expected at least one to train on, {found}")));
     }
     let rows = comparisons.rows.iter().enumerate();
@@ -34,6 +36,7 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
         ids: comparisons.rows.iter().map(|row| row.id.as_str()).collect(),
         longest: comparisons.longest(),
         micro_batch: MICRO_BATCH_SIZE,
+        left_out: comparisons.malformed,
     };
     let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let mut batch = Vec::new();

@@ -5,13 +5,14 @@
 use arrow::array::RecordBatch;
 
 use super::support::ignored;
+use super::support::malformed_rows::MalformedRows;
 use super::support::trainable_model::TrainableModel;
 use super::support::training_job::{Examples, TrainingJob};
 use super::support::turns::turns;
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::import::conversations::answer_at;
 use crate::import::texts::text_column;
-use crate::model::{Answer, Checkpoint, Message, PromptContent};
+use crate::model::{Answer, Checkpoint, EncodedPair, Message, PromptContent};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::sft::{Initialize, Sft};
 use crate::token_lists::TokenLists;
@@ -30,7 +31,12 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, Operator
     let device = context.device()?;
     let longest = demonstrations.token_ids.lengths().max().unwrap_or(0);
     let responses = Responses::new(demonstrations.token_ids, demonstrations.prompt_token_counts)?;
-    let examples = Examples { ids: demonstrations.ids.iter().map(String::as_str).collect(), longest, micro_batch: MICRO_BATCH_SIZE };
+    let examples = Examples {
+        ids: demonstrations.ids.iter().map(String::as_str).collect(),
+        longest,
+        micro_batch: MICRO_BATCH_SIZE,
+        left_out: demonstrations.left_out,
+    };
     let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let model = TrainableModel::new(context, &checkpoint);
     let seed = context.seed().number("initialize", "", 0);
@@ -49,6 +55,8 @@ struct Demonstrations {
     ids: Vec<String>,
     token_ids: TokenLists,
     prompt_token_counts: Vec<usize>,
+    /// Demonstrations that the model cannot read.
+    left_out: usize,
 }
 
 impl Demonstrations {
@@ -56,64 +64,89 @@ impl Demonstrations {
         let prompts = context.prompts(Slot::Demonstrations)?;
         let mut answers = Vec::with_capacity(prompts.len());
         for batch in &prompts.batches {
-            let before = answers.len();
-            let column = text_column(batch, &settings.response)
-                .map_err(|error| OperatorError::Input(format!("demonstrations, row {}: {}", before + error.row, error.problem)))?;
-            let column = column.ok_or_else(|| missing_response(settings, batch))?;
-            for (row, text) in column.iter().enumerate() {
-                let at = |problem: String| OperatorError::Input(format!("demonstrations, row {}: {problem}", answers.len()));
-                let whole = text.map_or(Ok(None), |text| answer_at(&settings.response, text, batch, row)).map_err(at)?;
-                answers.push(text.map(|text| whole.unwrap_or_else(|| Message::assistant(text))));
-            }
+            answers.extend(self::answers(settings, batch, answers.len())?);
         }
         let sides = prompts.iter().zip(&answers).map(|(prompt, answer)| (&prompt.content, answer.as_ref().map(Answer::Message)));
         ignored::warn(context, checkpoint, sides);
         let mut untrained = 0;
+        let mut malformed = MalformedRows::new(settings.malformed);
         let mut rows = Vec::with_capacity(prompts.len());
         for (row, (Prompt { id, content }, answer)) in prompts.iter().zip(answers).enumerate() {
-            let at = |problem: String| OperatorError::Input(format!("demonstrations, row {row} ({id}): {problem}"));
-            let answer = answer.ok_or_else(|| at(format!("expected a {}, found null", settings.response)))?;
-            let turns = turns(settings.train_on, content.clone(), answer).map_err(at)?;
-            untrained += usize::from(turns.is_empty());
-            for (turn, (asked, answer)) in turns.iter().enumerate() {
-                let encoded = match asked {
-                    PromptContent::Text(text) if text.is_empty() => checkpoint.encode_text(&answer.content),
-                    asked => checkpoint.encode_pair(asked, answer),
-                };
-                let encoded = encoded.map_err(|error| at(error.to_string()))?;
-                let (tokens, prompt_count) = (encoded.token_ids, encoded.prompt_token_count);
-                let limits = [
-                    (prompt_count, settings.max_prompt_tokens, "prompt"),
-                    (tokens.len() - prompt_count, settings.max_response_tokens, "response"),
-                ];
-                if let Some((found, limit, what)) = limits.into_iter().find(|(found, limit, _)| *found > *limit as usize) {
-                    return Err(at(format!("expected a {what} of at most {limit} tokens, found {found}")));
+            match encode(settings, checkpoint, content, answer) {
+                Ok(turns) => {
+                    untrained += usize::from(turns.is_empty());
+                    for (turn, encoded) in turns.into_iter().enumerate() {
+                        let id = if turn == 0 { id.clone() } else { format!("{id}, turn {}", turn + 1) };
+                        rows.push((id, encoded.token_ids, encoded.prompt_token_count));
+                    }
                 }
-                let (longest, reason) = checkpoint.config.longest_sequence();
-                if tokens.len() > longest {
-                    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-                    return Err(at(format!("expected at most {longest} tokens{reason}, found {}", tokens.len())));
-                }
-                let id = if turn == 0 { id.clone() } else { format!("{id}, turn {}", turn + 1) };
-                rows.push((id, tokens, prompt_count));
+                Err(problem) => malformed.add(&problem, || format!("demonstrations, row {row} ({id})"))?,
             }
         }
+        malformed.warn(context, prompts.len());
         if untrained > 0 {
             let message =
                 format!("{untrained} of {} demonstrations are left out: weight or train of 0 leaves nothing to train on", prompts.len());
             context.progress.warned(&context.task.label(), &message);
         }
         if rows.is_empty() {
-            return Err(OperatorError::Input(
-                "demonstrations: expected a message to train on, found weight or train of 0 in all".to_string(),
-            ));
+            let why = malformed.text(prompts.len()).unwrap_or_else(|| "weight or train of 0 in all".to_string());
+            return Err(OperatorError::Input(format!("demonstrations: expected a message to train on, found {why}")));
         }
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         let lists: Vec<&[i32]> = rows.iter().map(|(_, tokens, _)| tokens.as_slice()).collect();
         let token_ids = TokenLists::from_rows(&lists)?;
         let (ids, prompt_token_counts) = rows.into_iter().map(|(id, _, count)| (id, count)).unzip();
-        Ok(Self { ids, token_ids, prompt_token_counts })
+        Ok(Self { ids, token_ids, prompt_token_counts, left_out: malformed.count() })
     }
+}
+
+/// The answers of a batch of demonstrations, `None` for null; its first row is row `before`.
+///
+/// # Errors
+/// There is no column with answers, or an answer is no message.
+pub(in crate::operators) fn answers(settings: &Sft, batch: &RecordBatch, before: usize) -> Result<Vec<Option<Message>>, OperatorError> {
+    let column = text_column(batch, &settings.response)
+        .map_err(|error| OperatorError::Input(format!("demonstrations, row {}: {}", before + error.row, error.problem)))?;
+    let column = column.ok_or_else(|| missing_response(settings, batch))?;
+    let answer = |(row, text): (usize, Option<&str>)| {
+        let at = |problem: String| OperatorError::Input(format!("demonstrations, row {}: {problem}", before + row));
+        let Some(text) = text else { return Ok(None) };
+        let whole = answer_at(&settings.response, text, batch, row).map_err(at)?;
+        Ok(Some(whole.unwrap_or_else(|| Message::assistant(text))))
+    };
+    column.iter().enumerate().map(answer).collect()
+}
+
+/// The turns of a demonstration that are trained on, in the model's tokens, or the reason for it to
+/// be unusable.
+pub(in crate::operators) fn encode(
+    settings: &Sft,
+    checkpoint: &Checkpoint,
+    content: &PromptContent,
+    answer: Option<Message>,
+) -> Result<Vec<EncodedPair>, String> {
+    let answer = answer.ok_or_else(|| format!("expected a {}, found null", settings.response))?;
+    let mut encoded = Vec::new();
+    for (asked, answer) in turns(settings.train_on, content.clone(), answer)? {
+        let turn = match &asked {
+            PromptContent::Text(text) if text.is_empty() => checkpoint.encode_text(&answer.content),
+            asked => checkpoint.encode_pair(asked, &answer),
+        };
+        let turn = turn.map_err(|error| error.to_string())?;
+        let (all, prompt_count) = (turn.token_ids.len(), turn.prompt_token_count);
+        let limits = [(prompt_count, settings.max_prompt_tokens, "prompt"), (all - prompt_count, settings.max_response_tokens, "response")];
+        if let Some((found, limit, what)) = limits.into_iter().find(|(found, limit, _)| *found > *limit as usize) {
+            return Err(format!("expected a {what} of at most {limit} tokens, found {found}"));
+        }
+        let (longest, reason) = checkpoint.config.longest_sequence();
+        if all > longest {
+            let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            return Err(format!("expected at most {longest} tokens{reason}, found {all}"));
+        }
+        encoded.push(turn);
+    }
+    Ok(encoded)
 }
 
 fn missing_response(settings: &Sft, batch: &RecordBatch) -> OperatorError {

@@ -23,7 +23,7 @@ const PLACE: &str = "operators::train";
 /// Trains from the slot `from` on the slot `pairs`, with the reference logprobs of the pairs filled
 /// in.
 pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, OperatorError> {
-    let pair_tokens = PairTokens::read(context)?;
+    let pair_tokens = PairTokens::read(context, settings.malformed)?;
     if pair_tokens.pairs.is_empty() {
         let why = match pair_tokens.left_out_text() {
             None => {
@@ -40,6 +40,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, Operat
         ids: pair_tokens.pairs.iter().map(|pair| pair.prompt_id.as_str()).collect(),
         longest: pair_tokens.longest(),
         micro_batch: MICRO_BATCH_SIZE,
+        left_out: 0,
     };
     let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let count = pair_tokens.pairs.len();

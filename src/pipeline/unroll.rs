@@ -34,8 +34,10 @@ use super::spec::evaluate::Evaluate;
 use super::spec::generate::Generate;
 use super::spec::operator::{Operator, Output};
 use super::spec::rank::Rank;
+use super::spec::reference::Reference;
 use super::spec::score::Score;
 use super::spec::select::{Select, Strategy};
+use super::spec::train::Train;
 use crate::model::GIVEN_VARIABLES;
 
 /// The most iterations; a run of more is a mistake.
@@ -204,9 +206,9 @@ impl Unrolling<'_> {
                 let fresh = required(&inputs, Slot::Fresh)?.input;
                 inputs.push(required(self.inputs_of(fresh)?, Slot::Responses)?);
             }
-            Operator::Train(_) => inputs = self.add_reference(node, t, inputs)?,
+            Operator::Train(settings) => inputs = self.add_reference(node, settings, t, inputs)?,
             Operator::RewardModel(settings) if settings.has_held_out() => {
-                let rank = Rank { held_out: settings.held_out.clone(), max_tokens: settings.max_tokens };
+                let rank = Rank { held_out: settings.held_out.clone(), max_tokens: settings.max_tokens, malformed: settings.malformed };
                 let mut ranked = only(&inputs, |slot| slot != Slot::From);
                 let model = self.add(node, "", t, operator, inputs)?;
                 ranked.push(self.task_binding(Slot::Model, model)?);
@@ -220,7 +222,13 @@ impl Unrolling<'_> {
     }
 
     /// Adds the reference task of a `train` node; returns the inputs of its training task.
-    fn add_reference(&mut self, node: &ResolvedNode<'_>, t: Option<u32>, mut inputs: Vec<Binding>) -> Result<Vec<Binding>, Diagnostic> {
+    fn add_reference(
+        &mut self,
+        node: &ResolvedNode<'_>,
+        settings: &Train,
+        t: Option<u32>,
+        mut inputs: Vec<Binding>,
+    ) -> Result<Vec<Binding>, Diagnostic> {
         for input in &mut inputs {
             if input.slot == Slot::Pairs && self.is_own_table(input.input)? {
                 input.slot = Slot::Preferences;
@@ -232,7 +240,7 @@ impl Unrolling<'_> {
         };
         let mut referenced = only(&inputs, |slot| [Slot::Pairs, Slot::Reference].contains(&slot));
         referenced.extend(texts.iter().cloned());
-        let pairs = self.add(node, "_pairs", t, Operator::Reference, referenced)?;
+        let pairs = self.add(node, "_pairs", t, Operator::Reference(Reference { malformed: settings.malformed }), referenced)?;
         inputs.retain(|input| input.slot == Slot::From);
         inputs.push(self.task_binding(Slot::Pairs, pairs)?);
         inputs.extend(texts.into_iter().filter(|text| text.slot != Slot::From));

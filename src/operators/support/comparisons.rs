@@ -7,13 +7,15 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::ignored;
+use super::malformed_rows::MalformedRows;
 use super::rows::rows_of;
 use super::{Context, OperatorError};
 use crate::import::Preference;
 use crate::import::prompts::fingerprint;
-use crate::model::{Answer, Checkpoint, PromptContent};
+use crate::model::{Answer, Checkpoint};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::held_out::HeldOut;
+use crate::pipeline::spec::malformed::Malformed;
 use crate::token_lists::TokenLists;
 
 /// This module in internal errors.
@@ -36,6 +38,8 @@ pub struct Comparisons {
     rejected: Vec<Vec<i32>>,
     /// The number of preferences left out because a conversation has too many tokens.
     pub too_long: usize,
+    /// The number of preferences left out because the model cannot read them.
+    pub malformed: usize,
 }
 
 impl Comparisons {
@@ -44,13 +48,15 @@ impl Comparisons {
     /// a held-out prompt.
     ///
     /// # Errors
-    /// A table without preferences, or a conversation refused by the model's chat template.
+    /// A table without preferences; under `malformed: stop`, a conversation refused by the model's
+    /// chat template.
     pub fn read(
         context: &Context,
         checkpoint: &Checkpoint,
         held_out: &HeldOut,
         split: Split,
         max_tokens: u32,
+        malformed: Malformed,
     ) -> Result<Self, OperatorError> {
         let slot = match (split, held_out) {
             (Split::HeldOut, HeldOut::Table(_)) => Slot::HeldOut,
@@ -65,28 +71,36 @@ impl Comparisons {
         let sides = preferences.iter().flat_map(|row| [(&row.prompt, Some(row.chosen())), (&row.prompt, Some(row.rejected()))]);
         ignored::warn(context, checkpoint, sides);
         let count = preferences.len();
+        let mut malformed = MalformedRows::new(malformed);
         let mut rows = Vec::new();
         let mut chosen = Vec::new();
         let mut rejected = Vec::new();
         for preference in preferences {
-            let encode = |asked: &PromptContent, response: Answer| {
-                let tokens = checkpoint.encode_conversation(asked, response).map(|tokens| checkpoint.up_to_score(tokens));
-                tokens.map_err(|error| OperatorError::Input(format!("preference {}: {error}", preference.id)))
+            let encode = |response: Answer| {
+                let tokens = checkpoint.encode_conversation(&preference.prompt, response);
+                tokens.map(|tokens| checkpoint.up_to_score(tokens)).map_err(|error| error.to_string())
             };
-            let chosen_tokens = encode(&preference.prompt, preference.chosen())?;
-            let rejected_tokens = encode(&preference.prompt, preference.rejected())?;
+            let encoded = encode(preference.chosen()).and_then(|chosen| Ok((chosen, encode(preference.rejected())?)));
+            let (chosen_tokens, rejected_tokens) = match encoded {
+                Ok(encoded) => encoded,
+                Err(problem) => {
+                    malformed.add(&problem, || format!("preference {}", preference.id))?;
+                    continue;
+                }
+            };
             if chosen_tokens.len().max(rejected_tokens.len()) <= limit {
                 chosen.push(chosen_tokens);
                 rejected.push(rejected_tokens);
                 rows.push(preference);
             }
         }
-        let too_long = count - rows.len();
+        let too_long = count - rows.len() - malformed.count();
+        malformed.warn(context, count);
         if too_long > 0 {
             let message = format!("{too_long} of {count} preferences are left out: more than {limit} tokens");
             context.progress.warned(&context.task.label(), &message);
         }
-        Ok(Self { rows, chosen, rejected, too_long })
+        Ok(Self { rows, chosen, rejected, too_long, malformed: malformed.count() })
     }
 
     /// The number of preferences.

@@ -11,6 +11,7 @@ mod error;
 pub(super) mod ignored;
 pub(super) mod learning_rate;
 pub mod lora;
+pub(super) mod malformed_rows;
 pub(super) mod memory_budget;
 pub(super) mod pair_tokens;
 mod preflight;

@@ -10,11 +10,13 @@ use arrow::compute::concat;
 use arrow::datatypes::DataType;
 
 use super::ignored;
+use super::malformed_rows::MalformedRows;
 use super::rows::{rows_of, unsigned};
 use super::tensors;
 use super::{Context, OperatorError};
 use crate::model::Answer;
 use crate::pipeline::slot::Slot;
+use crate::pipeline::spec::malformed::Malformed;
 use crate::tables::{self, TableKind, pairs};
 use crate::token_lists::TokenLists;
 use crate::training::Responses;
@@ -32,6 +34,8 @@ pub struct PairTokens {
     pub pairs: Vec<pairs::Row>,
     /// The number of preferences left out, by reason; without reasons of no preference.
     pub left_out: BTreeMap<String, i64>,
+    /// Of these, the preferences that the model cannot read.
+    pub malformed: MalformedRows,
     /// Those of all chosen responses, then those of all rejected ones.
     token_ids: TokenLists,
     prompt_token_counts: Vec<usize>,
@@ -53,10 +57,14 @@ impl PairTokens {
     /// slot `preferences`.
     ///
     /// # Errors
-    /// A pair without its responses, or a preference refused by the tokenizer of the model in
-    /// `from`.
-    pub fn read(context: &Context) -> Result<Self, OperatorError> {
-        if context.has(Slot::Preferences) { Self::from_preferences(context) } else { Self::from_responses(context) }
+    /// A pair without its responses; under `malformed: stop`, a preference refused by the tokenizer
+    /// of the model in `from`.
+    pub fn read(context: &Context, malformed: Malformed) -> Result<Self, OperatorError> {
+        if context.has(Slot::Preferences) {
+            Self::from_preferences(context, MalformedRows::new(malformed))
+        } else {
+            Self::from_responses(context)
+        }
     }
 
     fn from_responses(context: &Context) -> Result<Self, OperatorError> {
@@ -80,17 +88,18 @@ impl PairTokens {
                 prompt_token_counts.push(unsigned(*count, PLACE)?);
             }
         }
-        Ok(Self { pairs, left_out: BTreeMap::new(), token_ids, prompt_token_counts })
+        let malformed = MalformedRows::new(Malformed::Stop);
+        Ok(Self { pairs, left_out: BTreeMap::new(), malformed, token_ids, prompt_token_counts })
     }
 
     /// Preferences in the tokens of the model in `from`: chosen is response 0 and rejected response
     /// 1 of iteration 0.
     ///
-    /// A row is left out if its scores do not put chosen before rejected, if both responses are the
-    /// same, or if it is longer than the model's context. Without scores the reward_gap is 1.
-    /// Without a column `weight` the weight is 1. Where the slot `pairs` is filled, its rows
-    /// replace the pairs made here; they have the reference logprobs.
-    fn from_preferences(context: &Context) -> Result<Self, OperatorError> {
+    /// A row is left out if its scores are equal, if both responses are the same, if it is longer
+    /// than the model's context, or, under `malformed: skip`, if the model cannot read it. Without
+    /// scores the reward_gap is 1. Without a column `weight` the weight is 1. Where the slot
+    /// `pairs` is filled, its rows replace the pairs made here; they have the reference logprobs.
+    fn from_preferences(context: &Context, mut malformed: MalformedRows) -> Result<Self, OperatorError> {
         let checkpoint = context.checkpoint(Slot::From)?;
         let longest = checkpoint.config.longest_sequence().0;
         let mut pairs = Vec::new();
@@ -102,10 +111,7 @@ impl PairTokens {
         let sides = preferences.iter().flat_map(|row| [(&row.prompt, Some(row.chosen())), (&row.prompt, Some(row.rejected()))]);
         ignored::warn(context, &checkpoint, sides);
         for preference in preferences {
-            let encode = |response: Answer| {
-                let at = |error| OperatorError::Input(format!("preference {}: {error}", preference.id));
-                checkpoint.encode_pair(&preference.prompt, response).map_err(at)
-            };
+            let encode = |response: Answer| checkpoint.encode_pair(&preference.prompt, response).map_err(|error| error.to_string());
             let reward_gap = preference.reward_gap.unwrap_or(1.0);
             let mut leave_out = |reason: &str| *left_out.entry(reason.to_string()).or_insert(0) += 1;
             if reward_gap <= 0.0 {
@@ -116,8 +122,15 @@ impl PairTokens {
                 leave_out("same_response");
                 continue;
             }
-            let chosen_tokens = encode(preference.chosen())?;
-            let rejected_tokens = encode(preference.rejected())?;
+            let encoded = encode(preference.chosen()).and_then(|chosen| Ok((chosen, encode(preference.rejected())?)));
+            let (chosen_tokens, rejected_tokens) = match encoded {
+                Ok(encoded) => encoded,
+                Err(problem) => {
+                    malformed.add(&problem, || format!("preference {}", preference.id))?;
+                    leave_out("malformed");
+                    continue;
+                }
+            };
             if chosen_tokens.token_ids.len().max(rejected_tokens.token_ids.len()) > longest {
                 leave_out("too_long");
                 continue;
@@ -148,7 +161,7 @@ impl PairTokens {
         }
         chosen.append(&mut rejected);
         let token_ids = TokenLists::from_rows(&chosen)?;
-        Ok(Self { pairs, left_out, token_ids, prompt_token_counts })
+        Ok(Self { pairs, left_out, malformed, token_ids, prompt_token_counts })
     }
 
     /// The keys of each pair's responses, chosen and rejected. `computed` names the arithmetic of

@@ -9,7 +9,7 @@ use crate::pipeline::spec::operator::Operator;
 /// inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Generate(_) | Operator::Reference => 5,
+        Operator::Generate(_) | Operator::Reference(_) => 5,
         Operator::Score(_)
         | Operator::Train(_)
         | Operator::Evaluate(_)
@@ -24,7 +24,7 @@ pub fn version(operator: &Operator) -> u32 {
 pub fn lane(graph: &Graph, task: &Task) -> Lane {
     match &task.operator {
         Operator::Generate(settings) if settings.engine.is_some() => Lane::Server,
-        Operator::Generate(_) | Operator::Reference | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Lane::Device,
+        Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Lane::Device,
         Operator::RewardModel(_) | Operator::Rank(_) => Lane::Device,
         Operator::Score(_) => match reward_tree::resolve(graph, task) {
             Ok(reward) if reward.has_model() => Lane::Device,

@@ -36,6 +36,8 @@ pub struct Examples<'a> {
     pub longest: usize,
     /// Examples in one backward pass, unless the node's resources set another number.
     pub micro_batch: usize,
+    /// Examples that the model cannot read, left out.
+    pub left_out: usize,
 }
 
 /// Says that a loss of Hugging Face's trainers is not added here.
@@ -54,6 +56,7 @@ pub struct TrainingJob<'a> {
     epochs: Epochs<'a>,
     settings: Settings,
     checkpoint_every: u64,
+    left_out: usize,
 }
 
 impl<'a> TrainingJob<'a> {
@@ -85,12 +88,13 @@ impl<'a> TrainingJob<'a> {
             skip_non_finite: hyperparameters.non_finite == NonFinite::Skip,
         };
         let batch_size = hyperparameters.batch_size as usize;
+        let left_out = examples.left_out;
         let epochs = Epochs { examples: examples.ids, epochs: hyperparameters.epochs, batch_size };
         let checkpoint_every = resources.checkpoint_every.map_or(CHECKPOINT_EVERY, u64::from);
         // A new checkpoint is written before the old one goes; none is written after the last step.
         let checkpoints = (epochs.total_steps().saturating_sub(1) / checkpoint_every).min(2);
         memory_budget::room_for_training(context, checkpoint, checkpoints)?;
-        Ok(Self { context, epochs, settings, checkpoint_every })
+        Ok(Self { context, epochs, settings, checkpoint_every, left_out })
     }
 
     /// Trains the model from `load` with `step` on each batch of examples, from the newest
@@ -106,7 +110,7 @@ impl<'a> TrainingJob<'a> {
         mut step: impl FnMut(&mut Trainer<M>, &[usize]) -> Result<StepMetrics, OperatorError>,
         save: impl FnOnce(&Path, &M) -> Result<(), OperatorError>,
     ) -> Result<Summary, OperatorError> {
-        let Self { context, epochs, settings, checkpoint_every } = self;
+        let Self { context, epochs, settings, checkpoint_every, left_out } = self;
         let label = context.task.label();
         let key = context.task.output_key();
         let total = epochs.total_steps();
@@ -173,7 +177,11 @@ impl<'a> TrainingJob<'a> {
         write_training_table(context, &rows, skipped)?;
         let writer = context.run.write_model(&key, context.recipe)?;
         save(writer.dir(), &trainer.model())?;
-        writer.finish(counts(total as i64, skipped))?;
+        let mut counts = counts(total as i64, skipped);
+        if left_out > 0 {
+            counts.insert("left_out".to_string(), left_out as i64);
+        }
+        writer.finish(counts)?;
         let losses = match (rows.first(), rows.last()) {
             (Some(first), Some(last)) => format!(", loss {:.4} to {:.4}", first.loss, last.loss),
             _ => String::new(),

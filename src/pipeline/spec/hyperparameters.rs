@@ -87,6 +87,11 @@ macro_rules! with_hyperparameters {
             /// epoch of them, fail the node.
             #[serde(default, skip_serializing_if = "NonFinite::is_default")]
             pub non_finite: NonFinite,
+            /// The reaction to an example that the model's chat template or tokenizer refuses, or
+            /// that is longer than the limits of `sft`. `stop` fails the node and names the
+            /// example. `skip` leaves it out and counts it, with the reason.
+            #[serde(default, skip_serializing_if = "crate::pipeline::spec::malformed::Malformed::is_default")]
+            pub malformed: $crate::pipeline::spec::malformed::Malformed,
             $($($more)*)?
         }
 

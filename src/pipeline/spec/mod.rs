@@ -20,6 +20,7 @@ pub mod pair;
 mod param;
 pub mod query;
 pub mod rank;
+pub mod reference;
 pub mod resources;
 pub mod reward_model;
 pub mod score;

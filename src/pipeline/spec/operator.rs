@@ -16,6 +16,7 @@ use super::merge::Merge;
 use super::optimizer::Optimizer;
 use super::pair::{Pair, Rejected};
 use super::rank::Rank;
+use super::reference::Reference;
 use super::resources::Resources;
 use super::reward_model::RewardModel;
 use super::score::Score;
@@ -54,7 +55,7 @@ pub enum Operator {
     Pair(Pair),
     /// Computes the logprobs of the pairs under the reference; makes a table of pairs. Never
     /// written by a user: every `train` adds one.
-    Reference,
+    Reference(Reference),
     /// Trains on pairs; makes a model.
     Train(Train),
     /// Compares with a baseline; makes a table of evaluation.
@@ -148,7 +149,7 @@ impl Operator {
             Self::Score(_) => "score",
             Self::Merge(_) => "merge",
             Self::Pair(_) => "pair",
-            Self::Reference => "reference",
+            Self::Reference(_) => "reference",
             Self::Train(_) => "train",
             Self::Evaluate(_) => "evaluate",
             Self::Sft(_) => "sft",
@@ -165,7 +166,7 @@ impl Operator {
             Self::Generate(_) => Output::Responses,
             Self::Score(_) => Output::Rewards,
             Self::Merge(_) => Output::Pool,
-            Self::Pair(_) | Self::Reference => Output::Pairs,
+            Self::Pair(_) | Self::Reference(_) => Output::Pairs,
             Self::Evaluate(_) => Output::Evaluation,
             Self::Train(_) | Self::Sft(_) => Output::Model,
             Self::RewardModel(_) => Output::Reward,
@@ -234,7 +235,7 @@ impl Operator {
                 (Slot::Preferences, Some(&r.preferences), Output::Table),
                 (Slot::HeldOut, r.held_out.table(), Output::Table),
             ],
-            Self::Reference | Self::Rank(_) | Self::Sql(_) => Vec::new(),
+            Self::Reference(_) | Self::Rank(_) | Self::Sql(_) => Vec::new(),
         };
         slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
     }
@@ -247,7 +248,7 @@ impl Operator {
             Self::Pair(pair) => pair.rejected == Rejected::Random,
             Self::Generate(_) | Self::Train(_) | Self::Sft(_) | Self::RewardModel(_) => true,
             Self::Rank(rank) => rank.held_out.table().is_none(),
-            Self::Score(_) | Self::Merge(_) | Self::Reference | Self::Evaluate(_) | Self::Sql(_) => false,
+            Self::Score(_) | Self::Merge(_) | Self::Reference(_) | Self::Evaluate(_) | Self::Sql(_) => false,
         }
     }
 

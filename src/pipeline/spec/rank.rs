@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::held_out::HeldOut;
+use super::malformed::Malformed;
 
 /// The test of a reward model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -13,4 +14,7 @@ pub struct Rank {
     pub held_out: HeldOut,
     /// The longest conversation, in tokens.
     pub max_tokens: u32,
+    /// The reaction to preferences that the model's chat template or tokenizer refuses.
+    #[serde(skip_serializing_if = "Malformed::is_default")]
+    pub malformed: Malformed,
 }

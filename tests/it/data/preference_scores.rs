@@ -124,4 +124,7 @@ fn what_is_left_out_or_not_used_is_told() {
     fs::write(folder.path().join("x.jsonl"), "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\", \"chosen_score\": 1}\n").unwrap();
     let found = imported(folder.path(), "table: x.jsonl", Use::Preferences).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(found.notes, ["chosen_score is the score of one response, none of the other one is there; it is not used"]);
+    write(folder.path(), "x", "jsonl", &[json!({"prompt": "q", "chosen": "a", "rejected": "b", "rating": [8.0, 6.0]})]).unwrap();
+    let found = imported(folder.path(), "table: x.jsonl", Use::Preferences).unwrap_or_else(|error| panic!("{error}"));
+    assert!(found.notes[0].starts_with("rating is a list and does not say which score is whose; it is not used; "), "{:?}", found.notes);
 }

@@ -6,6 +6,7 @@ mod experts;
 mod families;
 mod gradients;
 mod lora;
+mod malformed_rows;
 mod offline_dpo;
 mod reference_logprobs;
 mod rewards;

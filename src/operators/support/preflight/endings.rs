@@ -18,7 +18,7 @@ impl<'a> Preflight<'a> {
         let learns = task.inputs(Slot::Demonstrations).next().is_some() || task.inputs(Slot::Preferences).next().is_some();
         let (model, learns) = match &task.operator {
             Operator::Generate(_) => (task.input(Slot::Policy), false),
-            Operator::Sft(_) | Operator::Train(_) | Operator::Reference => (task.input(Slot::From), learns),
+            Operator::Sft(_) | Operator::Train(_) | Operator::Reference(_) => (task.input(Slot::From), learns),
             _ => return Ok(()),
         };
         let Some(model) = model else { return Ok(()) };

@@ -7,6 +7,7 @@ mod endings;
 mod examples;
 mod models;
 mod progress;
+mod samples;
 mod tables;
 
 use std::collections::{HashMap, HashSet};
@@ -43,7 +44,7 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, Ope
         sources: HashMap::new(),
         rows: HashMap::new(),
         checked: Checked::default(),
-        first_prompts: HashMap::new(),
+        samples: HashMap::new(),
         checkpoints: HashMap::new(),
         encoded: HashSet::new(),
         tasks: Vec::new(),
@@ -118,7 +119,8 @@ impl Preflight<'_> {
             lora::check(self.graph, task)?;
         }
         self.learns(task)?;
-        self.encode_first_prompts(task)?;
+        self.encode_prompts(task)?;
+        self.encode_examples(task)?;
         self.endings(task)?;
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             server::client(engine)?;

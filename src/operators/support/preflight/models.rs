@@ -19,39 +19,6 @@ use crate::tables::TableKind;
 const PLACE: &str = "operators::support::preflight::models";
 
 impl<'a> Preflight<'a> {
-    /// Encodes the first prompts of an outside table as the task's model will: an invalid chat
-    /// template fails for all of them. A single prompt refused by the template becomes a row with
-    /// an error when the task runs.
-    pub(super) fn encode_first_prompts(&mut self, task: &Task) -> Result<(), OperatorError> {
-        for (model, prompts) in [(Slot::Policy, Slot::Prompts), (Slot::From, Slot::Demonstrations), (Slot::From, Slot::Preferences)] {
-            let (Some(model), Some(Input::Source(table))) = (task.input(model), task.input(prompts)) else { continue };
-            if matches!(task.operator, Operator::RewardModel(_)) {
-                // A reward model reads whole conversations, never a prompt without its response.
-                continue;
-            }
-            let Some(folder) = self.base_model(model) else { continue };
-            let Some(prompts) = self.first_prompts.get(&table) else { continue };
-            if !self.encoded.insert((folder, table)) || prompts.iter().all(|prompt| matches!(prompt, PromptContent::Text(_))) {
-                continue;
-            }
-            let checkpoint = Checkpoint::open_blank(folder)?.with_template_settings(task.template_settings());
-            let mut refusals = Vec::new();
-            for prompt in prompts {
-                match checkpoint.encode_prompt(prompt) {
-                    Ok(_) => {}
-                    Err(error @ (ModelError::Chat(_) | ModelError::Invalid { .. })) => return Err(error.into()),
-                    Err(refused) => refusals.push(refused),
-                }
-            }
-            if refusals.len() == prompts.len()
-                && let Some(first) = refusals.into_iter().next()
-            {
-                return Err(first.into());
-            }
-        }
-        Ok(())
-    }
-
     /// Plans a reward's queries, opens its models, and makes its servers' clients without a
     /// request. The reward has no names.
     pub(super) fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), OperatorError> {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use crate::compute::DeviceChoice;
-use crate::model::{Checkpoint, PromptContent};
+use crate::model::Checkpoint;
 use crate::pipeline::graph::Graph;
 use crate::pipeline::spec::input::DatasetFormat;
 
@@ -31,6 +32,13 @@ impl Checked {
     }
 }
 
+/// Some rows of an outside table.
+pub(super) struct Sample {
+    pub(super) batch: RecordBatch,
+    /// Their numbers in the table, from 0.
+    pub(super) rows: Vec<usize>,
+}
+
 /// A check of a graph in progress, and its results so far.
 pub(super) struct Preflight<'a> {
     pub(super) graph: &'a Graph,
@@ -41,12 +49,12 @@ pub(super) struct Preflight<'a> {
     /// The numbers of their rows.
     pub(super) rows: HashMap<usize, usize>,
     pub(super) checked: Checked,
-    /// The first prompts of each outside table of prompts.
-    pub(super) first_prompts: HashMap<usize, Vec<PromptContent>>,
+    /// Rows of each outside table of prompts or preferences, from its whole length.
+    pub(super) samples: HashMap<usize, Sample>,
     /// Outside models without their weights.
     pub(super) checkpoints: HashMap<&'a Path, Checkpoint>,
-    /// The pairs of a model and a table with a successful encoding.
-    pub(super) encoded: HashSet<(&'a Path, usize)>,
+    /// Each model with a table and the operator that has tried to encode its rows.
+    pub(super) encoded: HashSet<(&'a Path, usize, &'static str)>,
     /// The schemas of the tasks' outputs, in the graph's order.
     pub(super) tasks: Vec<SchemaRef>,
 }

@@ -5,14 +5,11 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::super::OperatorError;
-use super::Preflight;
-use crate::import::{Prompts, Repeats, import};
+use super::{Preflight, samples};
+use crate::import::import;
 use crate::pipeline::graph::{Input, Task};
 use crate::pipeline::slot::Slot;
 use crate::sql::Session;
-
-/// The number of a table's prompts encoded by a model's chat template for a check.
-const PROMPTS_TRIED: usize = 100;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::support::preflight::tables";
@@ -84,12 +81,8 @@ impl Preflight<'_> {
         }
         self.checked.notes.extend(imported.notes.iter().map(|note| (source.name.clone(), note.clone())));
         let schema = imported.schema();
-        // Tables without prompts fail here; they have no prompts to try.
-        if let Some(first) = imported.batches.first()
-            && let Ok(prompts) =
-                Prompts::from_batches(&source.name, Repeats::Number, vec![first.slice(0, first.num_rows().min(PROMPTS_TRIED))])
-        {
-            self.first_prompts.insert(index, prompts.iter().map(|prompt| prompt.content.clone()).collect());
+        if imported.dataset_format.is_some() {
+            self.samples.insert(index, samples::of(&schema, &imported.batches)?);
         }
         self.sources.insert(index, schema.clone());
         self.rows.insert(index, imported.rows());
