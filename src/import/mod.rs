@@ -11,7 +11,7 @@
 //! rows are used later.
 
 pub(crate) mod conversations;
-mod dataset_format;
+pub(crate) mod dataset_format;
 mod error;
 mod formats;
 mod json_value;

@@ -2,7 +2,7 @@
 //!
 //! The loop is in [`super::support::training_job`], the step in `training`.
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
 
 use super::support::ignored;
 use super::support::malformed_rows::MalformedRows;
@@ -11,6 +11,7 @@ use super::support::training_job::{Examples, TrainingJob};
 use super::support::turns::turns;
 use super::{Context, OperatorError, Prompt, Summary};
 use crate::import::conversations::answer_at;
+use crate::import::dataset_format::IS_TEXT;
 use crate::import::texts::text_column;
 use crate::model::{Answer, Checkpoint, EncodedPair, Message, PromptContent};
 use crate::pipeline::slot::Slot;
@@ -49,6 +50,9 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, Operator
         |folder, policy| model.save(folder, policy),
     )
 }
+
+/// The speaker of a demonstration that is one text without a prompt.
+const WHOLE_TEXT: &str = "text";
 
 /// Prompts with the responses to imitate, tokenized, in the order of their ids.
 struct Demonstrations {
@@ -109,9 +113,13 @@ pub(in crate::operators) fn answers(settings: &Sft, batch: &RecordBatch, before:
     let column = text_column(batch, &settings.response)
         .map_err(|error| OperatorError::Input(format!("demonstrations, row {}: {}", before + error.row, error.problem)))?;
     let column = column.ok_or_else(|| missing_response(settings, batch))?;
+    let is_text = batch.column_by_name(IS_TEXT).and_then(|marks| marks.as_boolean_opt());
     let answer = |(row, text): (usize, Option<&str>)| {
         let at = |problem: String| OperatorError::Input(format!("demonstrations, row {}: {problem}", before + row));
         let Some(text) = text else { return Ok(None) };
+        if is_text.is_some_and(|marks| marks.is_valid(row) && marks.value(row)) {
+            return Ok(Some(Message::new(WHOLE_TEXT, text)));
+        }
         let whole = answer_at(&settings.response, text, batch, row).map_err(at)?;
         Ok(Some(whole.unwrap_or_else(|| Message::assistant(text))))
     };
@@ -130,7 +138,7 @@ pub(in crate::operators) fn encode(
     let mut encoded = Vec::new();
     for (asked, answer) in turns(settings.train_on, content.clone(), answer)? {
         let turn = match &asked {
-            PromptContent::Text(text) if text.is_empty() => checkpoint.encode_text(&answer.content),
+            PromptContent::Text(_) if answer.role == WHOLE_TEXT => checkpoint.encode_text(&answer.content),
             asked => checkpoint.encode_pair(asked, &answer),
         };
         let turn = turn.map_err(|error| error.to_string())?;

@@ -122,7 +122,7 @@ def rich_conversations():
     assistant = lambda text, **more: {"role": "assistant", "content": text, **more}
     call = lambda name, arguments, **more: {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
     parts = lambda *texts: [{"type": "text", "text": text} for text in texts]
-    weather = call("get_weather", {"city": "Zürich", "days": 2, "exact": True, "after": None, "at": [1.5, 1e20, -3]}, id="c1")
+    weather = call("get_weather", {"city": "Zürich", "days": 2, "exact": True, "after": None, "at": [1.5, 1000000.0, -3]}, id="c1")
     asked = [user("Weather?"), assistant(None, tool_calls=[weather]), {"role": "tool", "content": '{"c": 21.5}', "name": "get_weather", "tool_call_id": "c1"}]
     answered = asked + [assistant("21.5 degrees.", reasoning_content="It said 21.5.")]
     return {

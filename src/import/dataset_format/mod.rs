@@ -28,6 +28,7 @@ use crate::pipeline::spec::input::DatasetFormat;
 pub(super) use self::detect::detect;
 pub(super) use self::messages::{alike, message_columns, with_conversations};
 pub(super) use self::rename::rename;
+pub(crate) use self::text_rows::IS_TEXT;
 pub(super) use self::text_rows::text_rows;
 
 /// A batch in our own columns.

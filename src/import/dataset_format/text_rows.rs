@@ -4,14 +4,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 
 use super::columns::{ColumnContent, Texts};
 use super::rename::batch_of;
 
 /// The columns of prompts and answers, without which a column `text` is the demonstration.
-const OTHERS: [&str; 9] =
-    ["prompt", "messages", "completion", "response", "conversations", "instruction", "chosen", "rejected", "context_messages"];
+const OTHERS: [&str; 10] =
+    [IS_TEXT, "prompt", "messages", "completion", "response", "conversations", "instruction", "chosen", "rejected", "context_messages"];
+
+/// The column that marks such rows.
+pub(crate) const IS_TEXT: &str = "is_text";
 
 /// A batch of rows with `text` as responses to an empty prompt; another batch as it is. The id of a
 /// row without one is the hash of its text.
@@ -25,7 +28,8 @@ pub(in crate::import) fn text_rows(batch: &RecordBatch) -> Result<RecordBatch, S
         return Ok(batch.clone());
     };
     let prompts: ArrayRef = Arc::new(StringArray::from(vec![""; batch.num_rows()]));
-    let mut columns = vec![("prompt".to_string(), prompts)];
+    let marks: ArrayRef = Arc::new(BooleanArray::from(vec![true; batch.num_rows()]));
+    let mut columns = vec![("prompt".to_string(), prompts), (IS_TEXT.to_string(), marks)];
     for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
         let name = if field.name() == "text" { "response" } else { field.name().as_str() };
         columns.push((name.to_string(), array.clone()));

@@ -6,12 +6,24 @@ use minijinja::{Error, ErrorKind, Output, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::held;
-use crate::model::Message;
+use crate::model::{Fields, Message};
 
-/// A message as a template sees it: a dictionary in the order of its fields.
+/// The names of a message's reasoning. Templates read the first one, gpt-oss's the second.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// A message as a template sees it: a dictionary in the order of its fields. Reasoning is there
+/// under both names that templates read, as transformers gives it.
 pub(super) fn message(message: &Message) -> Value {
     match message.whole() {
-        Some(whole) => Value::from(Serde(whole)),
+        Some(whole) => match REASONING.iter().find_map(|name| whole.get(*name).filter(|reasoning| !reasoning.is_null())) {
+            Some(reasoning) => {
+                let mut aliased = Fields::from_iter([("thinking".to_string(), reasoning.clone())]);
+                aliased.extend(whole.clone());
+                aliased.insert("reasoning_content".to_string(), reasoning.clone());
+                Value::from(Serde(aliased))
+            }
+            None => Value::from(Serde(whole)),
+        },
         None => Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())]),
     }
 }

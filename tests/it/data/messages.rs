@@ -271,7 +271,7 @@ fn what_a_template_ignores_is_told_once() {
 
 #[test]
 fn rows_of_text_alone_are_demonstrations_as_a_whole() {
-    // TRL: the text and an end token, of which all but the first token are trained on.
-    assert_eq!(sft(&[json!({"text": "abc"})], ""), "1,4");
+    // TRL: the text behind the tokenizer's first token, and an end token.
+    assert_eq!(sft(&[json!({"text": "abc"})], ""), "1,5");
     assert!(error(&[json!({"text": "abc"})], Use::Prompts).contains("expected a column prompt or messages"));
 }
