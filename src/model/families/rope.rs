@@ -3,8 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use super::settings::Settings;
+use super::settings::{Defaults, Settings};
 use crate::model::rope::{Llama3Scaling, LongRope, Rope, RopeScaling, Yarn};
+use crate::model::{Activation, ModelConfig};
 
 /// The keys that transformers knows for any type.
 const KNOWN: [&str; 17] = [
@@ -151,6 +152,16 @@ impl Reading {
             partial_rotary_factor: if self.is_partial { partial } else { 1.0 },
             scaling,
         })
+    }
+}
+
+impl Settings<'_> {
+    /// The model without what makes its family special: no biases, no norms of queries and keys,
+    /// every layer with rotary positions and without a window. The head and the family's name are
+    /// the caller's to set.
+    pub(super) fn model(&self, defaults: &Defaults) -> Result<ModelConfig, String> {
+        let rope = Reading::new(defaults.rope_theta, self.context(defaults)?).read(self)?;
+        self.model_with(defaults, rope, self.activation("hidden_act", Activation::Silu)?)
     }
 }
 

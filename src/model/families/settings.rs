@@ -3,7 +3,6 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::rope::Reading;
 use crate::model::config::{Activation, LARGEST_DIMENSION, LayerConfig, LayerNorms, MOST_LAYERS, ModelConfig};
 use crate::model::generation_config::TokenIds;
 use crate::model::head::Head;
@@ -65,15 +64,8 @@ impl<'a> Settings<'a> {
         self.size("max_position_embeddings", Some(defaults.max_position_embeddings))
     }
 
-    /// The model without what makes its family special: no biases, no norms of queries and keys,
-    /// every layer with rotary positions and without a window. The head and the family's name are
-    /// the caller's to set.
-    pub(super) fn model(&self, defaults: &Defaults) -> Result<ModelConfig, String> {
-        let rope = Reading::new(defaults.rope_theta, self.context(defaults)?).read(self)?;
-        self.model_with(defaults, rope, self.activation("hidden_act", Activation::Silu)?)
-    }
-
-    /// [`Self::model`] of a family that reads these two in its own way.
+    /// The model without what makes its family special, with the positions and the activation of its
+    /// family.
     pub(super) fn model_with(&self, defaults: &Defaults, rope: Rope, activation: Activation) -> Result<ModelConfig, String> {
         self.check_supported()?;
         let hidden_size = self.size("hidden_size", None)?;
