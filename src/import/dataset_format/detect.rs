@@ -150,10 +150,11 @@ impl Columns<'_> {
                     && (scored || self.text("prompt"))
                     && !self.has("chosen_score")
                     && !self.has("context_messages")
+                    && !self.conversation("conversations")
             }
             DatasetFormat::Rlhflow => {
-                let scored =
-                    self.pair_of_conversations() && self.has("chosen_score") && self.has("rejected_score") && !self.conversation("prompt");
+                let prompted = self.conversation("prompt") || self.conversation("conversations");
+                let scored = self.pair_of_conversations() && self.has("chosen_score") && self.has("rejected_score") && !prompted;
                 scored || self.conversation("context_messages") || (self.sampled() && self.has("prompt"))
             }
         }
