@@ -1,5 +1,5 @@
-//! Rotary positions in `config.json`: `rope_parameters` as transformers 5 writes it, or `rope_theta`
-//! and `rope_scaling` as earlier ones do. Knows no family.
+//! Rotary positions in `config.json`: `rope_parameters` as transformers 5 writes it, or
+//! `rope_theta` and `rope_scaling` as earlier ones do. Knows no family.
 
 use serde_json::{Map, Value};
 

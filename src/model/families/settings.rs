@@ -64,8 +64,8 @@ impl<'a> Settings<'a> {
         self.size("max_position_embeddings", Some(defaults.max_position_embeddings))
     }
 
-    /// The model without what makes its family special, with the positions and the activation of its
-    /// family.
+    /// The model without what makes its family special, with the positions and the activation of
+    /// its family.
     pub(super) fn model_with(&self, defaults: &Defaults, rope: Rope, activation: Activation) -> Result<ModelConfig, String> {
         self.check_supported()?;
         let hidden_size = self.size("hidden_size", None)?;
