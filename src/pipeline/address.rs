@@ -47,7 +47,10 @@ impl fmt::Display for Address {
     /// As in a pipeline file, with the revision.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hub { repo, revision, files } => write!(f, "hf://datasets/{repo}@{revision}/{files}"),
+            Self::Hub { repo, revision, files } => {
+                let revision = if revision.starts_with("refs/") { revision.clone() } else { revision.replace('/', "%2F") };
+                write!(f, "hf://datasets/{repo}@{revision}/{files}")
+            }
             Self::Web { url } => f.write_str(url),
         }
     }

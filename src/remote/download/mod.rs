@@ -6,6 +6,7 @@
 //! A file is renamed to its place when it is whole, and never changed there. It keeps its name,
 //! because the ending tells the format. Knows nothing of a file's content.
 
+mod file;
 mod place;
 mod web;
 
@@ -16,32 +17,12 @@ use super::stop::Stopped;
 use place::Place;
 use web::Web;
 
+pub use file::{Download, PinnedFile};
+
 /// The cache of downloaded files, and what the environment says about servers.
 pub struct Downloads {
     folder: PathBuf,
     web: Web,
-}
-
-/// A file in the cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Download {
-    /// Its name on the server, within the address.
-    pub name: String,
-    /// The server's word for its content: an etag, a date, or else the content's hash.
-    pub version: String,
-    /// The file.
-    pub path: PathBuf,
-}
-
-/// An earlier download. It is used again, whatever the server has now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PinnedFile {
-    /// Its name on the server.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Its length.
-    pub bytes: u64,
 }
 
 impl Downloads {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::error::RemoteError;
 use super::super::partial_file;
 use super::super::stop::Stopped;
-use super::{Download, PinnedFile};
+use super::file::{Download, PinnedFile};
 
 /// The length of a hash in a folder's name.
 const HASH_CHARACTERS: usize = 16;

@@ -11,7 +11,7 @@ use super::super::attempts::{RETRIES, TIMEOUT, Trouble, until_whole};
 use super::super::error::RemoteError;
 use super::super::partial_file::{append, starts_at};
 use super::super::stop::Stopped;
-use super::Download;
+use super::file::Download;
 use super::place::Place;
 
 /// The version of a file on its way whose server gives none.
@@ -146,6 +146,7 @@ impl Web {
             ureq::Error::RequireHttpsOnly(_) => {
                 Trouble::Final(problem(url, "expected encrypted connections only, found a redirect to http://", true))
             }
+            ureq::Error::TooManyRedirects => Trouble::Final(problem(url, "expected a file, found too many redirects", true)),
             ureq::Error::HostNotFound => Trouble::Again("the host is not known".to_string()),
             error => Trouble::Again(format!("the request failed: {error}")),
         })

@@ -125,7 +125,8 @@ fn the_parquet_branch_has_three_spellings() {
         assert_eq!(sums(&workspace, "small"), "500,124750");
         let key = format!("hf://datasets/org/name@refs/convert/parquet/default/train/{name}");
         assert_eq!(sources(&workspace, "small")[key.as_str()]["commit"], PARQUET);
-        let rest = server.seen().into_iter().filter_map(|request| request.headers.get("range").cloned()).collect::<Vec<_>>();
+        let large = server.seen().into_iter().filter(|request| request.path.starts_with("/elsewhere/"));
+        let rest = large.filter_map(|request| request.headers.get("range").cloned()).collect::<Vec<_>>();
         assert_eq!(rest, ["bytes=300-"], "the cut file was continued");
     }
 }
@@ -276,15 +277,12 @@ fn an_answer_that_is_no_file_of_rows_is_refused() {
         (|| Reply::of(403, b"no".to_vec()), "expected access to the file, found status 403"),
         (|| Reply::of(200, b"<html>log in</html>".to_vec()).with("Content-Type", "text/html; charset=utf-8"), "found a web page"),
         (|| Reply::of(200, b"xx".to_vec()).with("Content-Encoding", "gzip"), "found it encoded with gzip"),
-        (|| Reply::of(302, Vec::new()).with("Location", "/x.jsonl"), "the request failed"),
+        (|| Reply::of(302, Vec::new()).with("Location", "/x.jsonl"), "found too many redirects"),
     ];
     for (answer, said) in cases {
-        let is_endless = said == "the request failed";
         let server = Server::start(well, move |_| answer());
         let workspace = workspace(&format!("\"{}/x.jsonl?key=secret\"", server.url));
-        let output = optune(&workspace, "http://127.0.0.1:1", "0", &["plan", "pipeline.yaml"]);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(if is_endless { 1 } else { 2 }), "{error}");
+        let error = refused(optune(&workspace, "http://127.0.0.1:1", "0", &["plan", "pipeline.yaml"]));
         assert!(error.contains(said) && error.contains("/x.jsonl") && !error.contains("secret"), "{said}: {error}");
         assert!(!workspace.path("runs/small").exists());
     }
