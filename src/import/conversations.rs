@@ -142,8 +142,7 @@ fn message_at(name: &str, index: usize, array: &ArrayRef, row: usize) -> Result<
     let mut message = model::Fields::new();
     if array.is_valid(row) {
         for (field, column) in fields.iter().zip(columns.columns()) {
-            // A content without a value is seen by templates; other nulls are of other rows.
-            if column.is_valid(row) || matches!(field.name().as_str(), "content" | "value") {
+            if column.is_valid(row) {
                 message.insert(field.name().clone(), value_at(field, column, row).map_err(at)?);
             }
         }

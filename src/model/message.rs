@@ -40,14 +40,14 @@ impl Message {
         Self::new("assistant", content)
     }
 
-    /// A message with any fields. Fields that are null are left out, as TRL does, except `content`:
-    /// tables write a null where one row lacks a field of another.
+    /// A message with any fields. Fields that are null are left out, as transformers does: tables
+    /// write a null where one row lacks a field of another.
     ///
     /// # Errors
     /// No role; nothing but a role; a content that is neither text nor a list of parts of type
     /// text.
     pub fn from_fields(mut fields: Fields) -> Result<Self, String> {
-        fields.retain(|name, value| name == "content" || !value.is_null());
+        fields.retain(|_, value| !value.is_null());
         let nothing = || "expected a role and a content, found null".to_string();
         let role = match fields.get("role") {
             Some(Value::String(role)) => role.clone(),

@@ -275,6 +275,8 @@ def write_golden():
         for template, source in templates.items():
 
             def render(messages, prompt):
+                # As `apply_chat_template` does before it.
+                messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
                 variables = {"tools": None, "documents": None} | tokens | case["variables"]
                 (text,), _ = chat_template_utils.render_jinja_template([messages], chat_template=source, add_generation_prompt=prompt, **variables)
                 return text

@@ -137,7 +137,7 @@ fn pairs_of_texts_are_cut_as_trl_cuts_them() {
 
 #[test]
 fn answers_of_pairs_keep_their_fields() {
-    let call = json!({"role": "assistant", "content": null, "tool_calls": [{"name": "f"}]});
+    let call = json!({"role": "assistant", "tool_calls": [{"name": "f"}]});
     let found = lines(
         &[json!({"chosen": [says("user", "q"), call], "rejected": [says("user", "q"), says("assistant", "b")]})],
         "",
