@@ -91,7 +91,8 @@ impl Columns<'_> {
     }
 
     fn pair_of_conversations(&self) -> bool {
-        self.conversation("chosen") && self.conversation("rejected")
+        // Beside ShareGPT's conversations they are single messages.
+        self.conversation("chosen") && self.conversation("rejected") && !self.conversation("conversations")
     }
 
     /// Whether chosen and rejected are texts that begin with their prompt.
