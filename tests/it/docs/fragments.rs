@@ -15,6 +15,10 @@ pub fn faults(fragment: &str) -> Vec<String> {
 
 /// The unknown keys of `value` under its best form of `schema`.
 fn unknown_keys(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
+    if *schema == Value::Bool(true) {
+        // Any value, such as that of a chat template's variable.
+        return Vec::new();
+    }
     let forms = forms(root, schema);
     match value {
         Value::Object(entries) => {
@@ -40,7 +44,7 @@ fn of_mapping(root: &Value, form: &Value, entries: &Map<String, Value>, at: &str
     for (key, value) in entries {
         let inside = format!("{at}/{key}");
         let named = form.get("properties").and_then(|properties| properties.get(key));
-        let free = form.get("additionalProperties").filter(|free| free.is_object());
+        let free = form.get("additionalProperties").filter(|free| **free != Value::Bool(false));
         match named.or(free) {
             Some(schema) => faults.extend(unknown_keys(root, schema, value, &inside)),
             None => faults.push(format!("{inside}: unknown key")),
