@@ -74,7 +74,7 @@ fn conversations(field: &Field, array: &ArrayRef, malformed: &mut BTreeMap<usize
     let name = field.name();
     let is_text = ColumnContent::from_type(array.data_type()) == ColumnContent::Text;
     if is_text && (is_json(field) || CONVERSATIONS.contains(&name.as_str())) {
-        return Some(from_json(name, array, malformed));
+        return from_json(name, array, malformed);
     }
     if !may_hold_messages(array.data_type()) {
         return None;
@@ -90,8 +90,15 @@ fn conversations(field: &Field, array: &ArrayRef, malformed: &mut BTreeMap<usize
     Some(conversations.finish())
 }
 
-/// JSON texts as conversations, or as texts if all are.
-fn from_json(name: &str, array: &ArrayRef, malformed: &mut BTreeMap<usize, String>) -> ArrayRef {
+/// JSON texts as conversations, or as texts if all are. `None` for other values in a column that
+/// may hold texts: they are no messages.
+fn from_json(name: &str, array: &ArrayRef, malformed: &mut BTreeMap<usize, String>) -> Option<ArrayRef> {
+    if EITHER.contains(&name) {
+        let values = || (0..array.len()).filter_map(|row| json_at(name, array, row).ok()?);
+        if values().any(|value| !value.is_string() && !value.is_null()) && !values().any(|value| may_be_messages(&value)) {
+            return None;
+        }
+    }
     let mut note = |row: usize, problem: String| {
         malformed.entry(row).or_insert(problem);
     };
@@ -107,7 +114,7 @@ fn from_json(name: &str, array: &ArrayRef, malformed: &mut BTreeMap<usize, Strin
     }
     let may_be_text = EITHER.contains(&name);
     if may_be_text && values.iter().flatten().all(Value::is_string) {
-        return Arc::new(values.iter().map(|value| value.as_ref().and_then(Value::as_str)).collect::<StringArray>());
+        return Some(Arc::new(values.iter().map(|value| value.as_ref().and_then(Value::as_str)).collect::<StringArray>()));
     }
     let mut conversations = Conversations::default();
     for (row, value) in values.into_iter().enumerate() {
@@ -117,7 +124,16 @@ fn from_json(name: &str, array: &ArrayRef, malformed: &mut BTreeMap<usize, Strin
         });
         conversations.append(messages.as_deref());
     }
-    conversations.finish()
+    Some(conversations.finish())
+}
+
+/// Whether a JSON value is a message, or a list of messages, by the name of a speaker's field.
+fn may_be_messages(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.first().is_some_and(|first| first.is_object() && may_be_messages(first)),
+        Value::Object(fields) => fields.contains_key("role") || fields.contains_key("from"),
+        _ => false,
+    }
 }
 
 /// The batches of a table with the same columns: those that only some batches needed are null in
