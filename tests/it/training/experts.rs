@@ -94,7 +94,7 @@ fn an_adapter_on_all_projections_is_trained_and_what_peft_has_not_is_refused_at_
     workspace.write("prefs.jsonl", &rows.concat());
     for (model, lora, said) in [
         ("qwen3_moe_lora", ", dropout: 0.1", "policy: lora: dropout is 0.1, expected 0: PEFT has no dropout on experts"),
-        ("qwen3_moe_lora", ", targets: [gate_proj]", "mlp.experts.0.gate_proj without up_proj: PEFT has both in one tensor"),
+        ("qwen3_moe_lora", ", target_modules: [gate_proj]", "mlp.experts.0.gate_proj without up_proj: PEFT has both in one tensor"),
         ("qwen3_moe", "", "targets have model.layers.1.mlp.gate_proj beside model.layers.0.mlp.experts.0.gate_proj"),
     ] {
         adapting(&workspace, model, lora);
