@@ -51,12 +51,13 @@ impl ModelScorer {
             let problem = format!("expected {} rewards, one for each conversation, found {}", tokens.len(), rewards.len());
             return Err(OperatorError::internal("operators::score::model", problem));
         }
-        if rewards.iter().any(|reward| !reward.is_finite())
+        let scored = responses.iter().zip(&encoded).filter(|(_, encoded)| encoded.is_ok()).map(|(response, _)| response);
+        if let Some((response, reward)) = scored.zip(&rewards).find(|(_, reward)| !reward.is_finite())
             && let Some(name) = broken_parameter(&self.model)
         {
-            let folder = self.checkpoint.folder().display();
-            let problem = format!("reward model {folder}: expected finite weights, found others in {name}; the model is broken");
-            return Err(OperatorError::Input(problem));
+            let (response, folder) = (response.description(), self.checkpoint.folder().display());
+            let problem = format!("reward model: expected a finite reward for {response}, found {reward}");
+            return Err(OperatorError::Input(format!("{problem}: the weights {name} of {folder} are not finite; the model is broken")));
         }
         let mut rewards = rewards.into_iter();
         let mut scores = Vec::with_capacity(responses.len());

@@ -420,8 +420,8 @@ fn a_reward_that_is_no_number_names_its_response() {
     }
     workspace.edit("pipeline.yaml", "{ sql: reward.sql }", "[{ name: sane, sql: reward.sql }, { name: mad, model: judge }]");
     let error = workspace.fail(&["run", "pipeline.yaml"], 2);
-    let said = "component mad: reward model: expected a finite reward for prompt_id p-000, response_index 0, found NaN";
-    assert!(error.contains(said), "{error}");
+    let said = "component mad: reward model: expected a finite reward for prompt_id p-000, response_index 0, found NaN: the weights score.weight of ";
+    assert!(error.contains(said) && error.contains("are not finite; the model is broken"), "{error}");
 }
 
 #[test]
