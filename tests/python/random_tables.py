@@ -256,6 +256,7 @@ def plain(value):
 def main():
     folder, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
     with (folder / "cases.jsonl").open("w", encoding="utf-8") as cases:
         for number in range(count):
             rng = random.Random(f"{seed} {number}")
@@ -263,16 +264,23 @@ def main():
             columns = schema_of(rng, kinds)
             rows = rows_of(rng, columns, rng.choice([0, 1, 2, 5, 20]), rng.choice([0, 0.2, 0.9]))
             files, read, uniform = [], [], True
-            for index, piece in enumerate(shards(rng, rows)):
-                path = folder / f"case-{number:06d}-{index}.{format}"
-                changed = columns
-                if index > 0 and format in ("parquet", "arrow") and rng.random() < 0.4:
-                    changed, uniform = wider(rng, columns), False
-                write(rng, changed, piece, path)
-                files.append(path.name)
-                read.extend(read_back(path, format)[1])
+            try:
+                for index, piece in enumerate(shards(rng, rows)):
+                    path = folder / f"case-{number:06d}-{index}.{format}"
+                    changed = columns
+                    if index > 0 and format in ("parquet", "arrow") and rng.random() < 0.4:
+                        changed, uniform = wider(rng, columns), False
+                    write(rng, changed, piece, path)
+                    files.append(path.name)
+                    read.extend(read_back(path, format)[1])
+            except pyarrow.ArrowException as error:
+                # pyarrow can neither write a dictionary without values nor slice every type.
+                failed += 1
+                print(f"case {number} is left out: {error}", file=sys.stderr)
+                continue
             case = {"writer": writer, "format": format, "files": files, "uniform": uniform, "columns": [name for name, _, _ in columns], "types": [str(of) for _, of, _ in columns], "rows": [plain(row) for row in read]}
             cases.write(json.dumps(case) + "\n")
+    assert failed <= count // 20, f"{failed} of {count} tables were not written"
 
 
 if __name__ == "__main__":
