@@ -1,5 +1,5 @@
-//! Models and files of datasets from the Hugging Face hub, in the cache that its Python library uses
-//! (`blobs/`, `snapshots/`, `refs/`).
+//! Models and files of datasets from the Hugging Face hub, in the cache that its Python library
+//! uses (`blobs/`, `snapshots/`, `refs/`).
 //!
 //! The cache's layout is hf-hub's; [`transfer`] brings a file into it. Of a model only the files
 //! needed here are fetched: configuration, tokenizer, chat template and safetensors; of a dataset
