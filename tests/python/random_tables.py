@@ -196,7 +196,7 @@ def python_csv(rng, columns, rows, path):
 
 ANY = [*FLAT, "list", "large_list", "struct"]
 WRITERS = [
-    ("pyarrow", "parquet", [kind for kind in ANY if kind != "null"], pyarrow_parquet),
+    ("pyarrow", "parquet", [kind for kind in ANY if kind not in ("null", "dictionary", "view")], pyarrow_parquet),
     ("pyarrow", "arrow", ANY, pyarrow_ipc),
     ("pyarrow", "csv", PLAIN, pyarrow_csv),
     ("polars", "parquet", [kind for kind in ANY if kind not in ("null", "binary", "dictionary")], polars_parquet),
