@@ -2,7 +2,7 @@
 
     python tests/python/offline_dpo.py REAL_DIR > tests/golden/offline_dpo.json
 
-REAL_DIR holds stories260K (a Hugging Face directory), which is policy and reference. Each response ends with the first end token.
+REAL_DIR holds stories260K (a Hugging Face directory), which is policy and reference. Each response ends with the end token of the tokenizer, as in TRL.
 Two epochs of one step: weighted DPO with beta 0.1, AdamW with weight decay 0.01 at a constant learning rate of 1e-4, no clipping.
 """
 
@@ -25,7 +25,7 @@ PAIRS = [
 def main():
     folder = Path(sys.argv[1]) / "stories260K"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    end = json.loads((folder / "generation_config.json").read_text())["eos_token_id"][0]
+    end = tokenizer.eos_token_id
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
 
     def logprob(prompt, response):

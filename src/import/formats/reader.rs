@@ -22,12 +22,15 @@ use crate::import::limits::Budget;
 /// Rows that are converted at once.
 const CONVERTED_ROWS: usize = 8192;
 
+/// Opens a file for the columns at these places. Its rows must stay within the budget.
+type Open = fn(&Path, &[usize], &Budget) -> Result<Box<dyn RecordBatchReader>, ImportError>;
+
 /// A format of such files.
 pub(super) struct Format {
     /// The columns of a file, by its metadata.
     pub(super) schema: fn(&Path) -> Result<SchemaRef, ImportError>,
-    /// Opens a file for the columns at these places. Its rows must stay within the budget.
-    pub(super) open: fn(&Path, &[usize], &Budget) -> Result<Box<dyn RecordBatchReader>, ImportError>,
+    /// How it is opened.
+    pub(super) open: Open,
 }
 
 /// The rows of several files, file by file, with one schema.

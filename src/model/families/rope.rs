@@ -182,7 +182,10 @@ fn yarn(settings: &Settings, original: f64, context: f64) -> Result<Yarn, String
     })
 }
 
+/// A key and its object.
+type Entry = (&'static str, Map<String, Value>);
+
 /// The object under a key, if it is there and has anything in it.
-fn written(settings: &Settings, name: &'static str) -> Result<Option<(&'static str, Map<String, Value>)>, String> {
+fn written(settings: &Settings, name: &'static str) -> Result<Option<Entry>, String> {
     Ok(settings.get::<Map<String, Value>>(name)?.filter(|rope| !rope.is_empty()).map(|rope| (name, rope)))
 }

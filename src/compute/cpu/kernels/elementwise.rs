@@ -44,7 +44,7 @@ pub(super) fn silu(x: f32) -> f32 {
 pub(super) fn tanh(x: f32) -> f32 {
     let square = x * x;
     let mut small = -5.704_988_7e-3_f32;
-    for coefficient in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         small = small.mul_add(square, coefficient);
     }
     let small = (small * square).mul_add(x, x);
@@ -53,7 +53,7 @@ pub(super) fn tanh(x: f32) -> f32 {
 }
 
 /// √(2/π).
-const ROOT: f32 = 0.797_884_56;
+const ROOT: f32 = 0.797_884_6;
 const CUBE: f32 = 0.044_715;
 
 /// GELU with tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415).

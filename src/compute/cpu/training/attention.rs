@@ -25,7 +25,7 @@ pub(super) struct TrainedAttention {
 /// The projections to queries, keys and values.
 #[derive(Debug)]
 enum Inputs {
-    Separate([Linear; 3]),
+    Separate(Box<[Linear; 3]>),
     Fused(Linear),
 }
 
@@ -54,7 +54,7 @@ impl TrainedAttention {
         let norm = |norm: &compute::Norm, field: &str| Norm::new(norm, weights, &format!("{name}.{field}"));
         let inputs = match (&attention.q_proj, &attention.k_proj, &attention.v_proj, &attention.qkv_proj) {
             (Some(queries), Some(keys), Some(values), _) => {
-                Inputs::Separate([linear(queries, "q_proj", 0)?, linear(keys, "k_proj", 1)?, linear(values, "v_proj", 2)?])
+                Inputs::Separate(Box::new([linear(queries, "q_proj", 0)?, linear(keys, "k_proj", 1)?, linear(values, "v_proj", 2)?]))
             }
             (.., Some(all)) => Inputs::Fused(linear(all, "qkv_proj", 0)?),
             _ => return Err(ModelError::Device(format!("expected projections to queries, keys and values in {name}, found none"))),
@@ -102,7 +102,8 @@ impl TrainedAttention {
         let by_queries = self.place_backward(by_queries, self.query_norm.as_ref(), kept.raw_queries, angles, Some(scale), gradients);
         let by_keys = self.place_backward(by_keys, self.key_norm.as_ref(), kept.raw_keys, angles, None, gradients);
         match &self.inputs {
-            Inputs::Separate([queries, keys, values]) => {
+            Inputs::Separate(separate) => {
+                let [queries, keys, values] = separate.each_ref();
                 linear::backward([values, queries, keys], x, tokens, [&by_values, &by_queries, &by_keys], gradients)
             }
             Inputs::Fused(all) => {
@@ -115,7 +116,7 @@ impl TrainedAttention {
     /// Queries, keys and values: `[tokens, width]` each.
     fn project(&self, x: &[f32], tokens: &Tokens) -> [Buffer; 3] {
         match &self.inputs {
-            Inputs::Separate([queries, keys, values]) => linear::forward([queries, keys, values], x, tokens),
+            Inputs::Separate(separate) => linear::forward(separate.each_ref(), x, tokens),
             Inputs::Fused(all) => {
                 let [all] = linear::forward([all], x, tokens);
                 columns::split(&all, self.widths(), tokens.memory)

@@ -27,7 +27,7 @@ pub(super) struct TrainedLayer {
 
 #[derive(Debug)]
 enum FeedForward {
-    Dense(TrainedMlp),
+    Dense(Box<TrainedMlp>),
     Routed(TrainedRoutedMlp),
 }
 
@@ -72,7 +72,7 @@ impl TrainedLayer {
         let feed_forward = match (layer.mlp_projections(), &layer.routed) {
             (Some(projections), _) => {
                 let field = if layer.mlp.is_some() { "mlp" } else { "fused_mlp" };
-                FeedForward::Dense(TrainedMlp::new(&projections, weights, &name(field), first)?)
+                FeedForward::Dense(Box::new(TrainedMlp::new(&projections, weights, &name(field), first)?))
             }
             (None, Some(routed)) => FeedForward::Routed(TrainedRoutedMlp::new(routed, weights, &name("routed"), first)?),
             (None, None) => {

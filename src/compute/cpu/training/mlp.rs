@@ -21,7 +21,7 @@ pub(super) struct TrainedMlp {
 /// The projections to gates and ups.
 #[derive(Debug)]
 enum Inputs {
-    Separate([Linear; 2]),
+    Separate(Box<[Linear; 2]>),
     Fused(Linear),
 }
 
@@ -39,7 +39,7 @@ impl TrainedMlp {
         let linear =
             |projection: &Projection, field: &str, past: u64| Linear::new(projection, weights, &format!("{name}.{field}"), number + past);
         let inputs = match projections.gates_ups[..] {
-            [gates, ups] => Inputs::Separate([linear(gates, "gate_proj", 0)?, linear(ups, "up_proj", 1)?]),
+            [gates, ups] => Inputs::Separate(Box::new([linear(gates, "gate_proj", 0)?, linear(ups, "up_proj", 1)?])),
             [both] => Inputs::Fused(linear(both, "gate_up_proj", 0)?),
             _ => return Err(ModelError::Device(format!("expected one or two projections to gates and ups in {name}"))),
         };
@@ -59,7 +59,7 @@ impl TrainedMlp {
     /// - x, out: `[tokens, hidden_size]`
     pub(super) fn add(&self, x: &[f32], factors: Option<&[f32]>, tokens: &Tokens, out: &mut [f32]) -> Kept {
         let [gates, ups] = match &self.inputs {
-            Inputs::Separate([gates, ups]) => linear::forward([gates, ups], x, tokens),
+            Inputs::Separate(separate) => linear::forward(separate.each_ref(), x, tokens),
             Inputs::Fused(both) => {
                 let [both] = linear::forward([both], x, tokens);
                 columns::split(&both, self.widths(), tokens.memory)
@@ -102,7 +102,7 @@ impl TrainedMlp {
         let pieces = gates.chunks_mut(PIECE).zip(ups.chunks_mut(PIECE)).zip(by_activated.chunks(PIECE));
         kernels::each(pieces, |((gates, ups), by_activated)| kernels::gate_backward(activation, gates, ups, by_activated));
         let by_x = match &self.inputs {
-            Inputs::Separate([of_gates, of_ups]) => linear::backward([of_gates, of_ups], x, tokens, [&gates, &ups], gradients),
+            Inputs::Separate(separate) => linear::backward(separate.each_ref(), x, tokens, [&gates, &ups], gradients),
             Inputs::Fused(both) => {
                 let by_both = columns::join([&gates, &ups], self.widths(), tokens.memory);
                 linear::backward([both], x, tokens, [&by_both], gradients)
