@@ -26,7 +26,7 @@ pub(super) struct TrainedAttention {
 #[derive(Debug)]
 enum Inputs {
     Separate(Box<[Linear; 3]>),
-    Fused(Linear),
+    Fused(Box<Linear>),
 }
 
 /// The inputs of the backward pass.
@@ -56,7 +56,7 @@ impl TrainedAttention {
             (Some(queries), Some(keys), Some(values), _) => {
                 Inputs::Separate(Box::new([linear(queries, "q_proj", 0)?, linear(keys, "k_proj", 1)?, linear(values, "v_proj", 2)?]))
             }
-            (.., Some(all)) => Inputs::Fused(linear(all, "qkv_proj", 0)?),
+            (.., Some(all)) => Inputs::Fused(Box::new(linear(all, "qkv_proj", 0)?)),
             _ => return Err(ModelError::Device(format!("expected projections to queries, keys and values in {name}, found none"))),
         };
         Ok(Self {

@@ -22,7 +22,7 @@ pub(super) struct TrainedMlp {
 #[derive(Debug)]
 enum Inputs {
     Separate(Box<[Linear; 2]>),
-    Fused(Linear),
+    Fused(Box<Linear>),
 }
 
 /// The inputs of the backward pass: `[tokens, intermediate_size]` each.
@@ -40,7 +40,7 @@ impl TrainedMlp {
             |projection: &Projection, field: &str, past: u64| Linear::new(projection, weights, &format!("{name}.{field}"), number + past);
         let inputs = match projections.gates_ups[..] {
             [gates, ups] => Inputs::Separate(Box::new([linear(gates, "gate_proj", 0)?, linear(ups, "up_proj", 1)?])),
-            [both] => Inputs::Fused(linear(both, "gate_up_proj", 0)?),
+            [both] => Inputs::Fused(Box::new(linear(both, "gate_up_proj", 0)?)),
             _ => return Err(ModelError::Device(format!("expected one or two projections to gates and ups in {name}"))),
         };
         let down = linear(projections.down, "down_proj", projections.count() - 1)?;
