@@ -38,9 +38,9 @@ impl Checkpoint {
         parameters::fill(unfilled, device, &mut |parameter| self.parameter(&self.stored_name(&parameter.name)))
     }
 
-    /// A language model with fresh weights: norms are 1 with their offset, biases 0, all else normal
-    /// with mean 0 and standard deviation `initializer_range`, as Hugging Face initialises its
-    /// models. The same seed gives the same weights.
+    /// A language model with fresh weights: norms are 1 with their offset, biases 0, all else
+    /// normal with mean 0 and standard deviation `initializer_range`, as Hugging Face initialises
+    /// its models. The same seed gives the same weights.
     pub fn init(&self, device: &Device, seed: u64) -> CausalLm {
         let mut generator = generator(seed);
         let Ok(model) = parameters::fill(CausalLm::unfilled(&self.config, device), device, &mut |parameter| {
