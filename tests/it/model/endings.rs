@@ -213,9 +213,13 @@ fn a_new_reward_model_and_its_tokenizer_pad_with_the_same_token() {
     assert_eq!(padding, [json!(32), json!("<|fill_pad|>")]);
     // A reward model from outside stays as it is, with a warning.
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reward_model");
-    assert_eq!(Checkpoint::open(&golden).unwrap().padding_warning(), None);
     let outside = tempfile::tempdir().unwrap();
     copy_folder(&golden, outside.path());
+    edit(outside.path(), "config.json", json!({"pad_token_id": 1}));
+    assert_eq!(Checkpoint::open(outside.path()).unwrap().padding_warning(), None);
+    // Its template ends with a space, and the tokenizer knows none: the padding is "<unk>" too.
+    let warning = Checkpoint::open(&golden).unwrap().padding_warning().unwrap();
+    assert!(warning.contains("may end with pad_token_id 0 (\"<unk>\")"), "{warning}");
     edit(outside.path(), "config.json", json!({"pad_token_id": 2}));
     let warning = Checkpoint::open(outside.path()).unwrap().padding_warning().unwrap();
     assert!(
