@@ -23,7 +23,8 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
     let count = comparisons.len();
     if count == 0 {
         let (too_long, malformed) = (comparisons.too_long, comparisons.malformed);
-        let found = format!("found none ({too_long} are longer than the model or max_tokens allow, {malformed} are malformed)");
+        let malformed = if malformed > 0 { format!(", {malformed} are malformed") } else { String::new() };
+        let found = format!("found none ({too_long} are longer than the model or max_tokens allow{malformed})");
         return Err(OperatorError::Input(format!("preferences: expected at least one to train on, {found}")));
     }
     let rows = comparisons.rows.iter().enumerate();

@@ -103,7 +103,7 @@ fn speakers_have_many_names() {
                 let written = json!({ column: [make(human, "q"), make(model, "a")] });
                 let found = lines(std::slice::from_ref(&written), "", Use::Demonstrations);
                 match found {
-                    Ok(found) => assert_eq!(rows(&found.batches), [expected.clone()], "{written}"),
+                    Ok(found) => assert_eq!(rows(&found.batches), std::slice::from_ref(&expected), "{written}"),
                     Err(error) => panic!("{written}: {error}"),
                 }
             }

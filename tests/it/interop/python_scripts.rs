@@ -5,13 +5,14 @@ use std::fs;
 use crate::fixtures::python::{imports, missing_packages, scripts};
 
 /// The modules of Python's standard library in use.
-const STANDARD: [&str; 21] = [
+const STANDARD: [&str; 22] = [
     "argparse",
     "csv",
     "datetime",
     "decimal",
     "hashlib",
     "http",
+    "importlib",
     "inspect",
     "io",
     "json",

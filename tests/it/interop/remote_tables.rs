@@ -149,10 +149,13 @@ fn a_file_that_a_dataset_lacks_is_named() {
     }
 }
 
-/// The files of a web server by path, each with an etag.
+/// A file's bytes and its etag.
+type Tagged = (Vec<u8>, String);
+
+/// The files of a web server by path.
 #[derive(Clone, Default)]
 struct Files {
-    files: Arc<Mutex<BTreeMap<String, (Vec<u8>, String)>>>,
+    files: Arc<Mutex<BTreeMap<String, Tagged>>>,
     /// How many answers are still to be cut, each after this many bytes.
     cuts: Arc<AtomicUsize>,
     cut_after: usize,

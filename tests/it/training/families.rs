@@ -53,7 +53,7 @@ fn steps_of_every_family_are_those_of_trl_and_peft() {
 
         // All of a policy that has the adapter merged in.
         let checkpoint = base.with_adapter(&made.join("adapter")).unwrap();
-        let mut trainer = Trainer::new(checkpoint.load(&device).unwrap(), settings.clone(), 2).unwrap();
+        let mut trainer = Trainer::new(checkpoint.load(&device).unwrap(), settings, 2).unwrap();
         let mut worst = [0.0; 3];
         for (step, expected) in numbers(&golden["trl"]["losses"]).into_iter().enumerate() {
             let metrics = trainer.preference_step(&responses, &pairs, loss).unwrap();

@@ -18,7 +18,6 @@ mod swiglu;
 use burn::tensor::{Int, Tensor};
 
 use super::{BF16, F32, I32};
-use crate::compute::reference::attention::AttentionShape;
 use crate::compute::{Decoder, Layer, Projection};
 use attention::Rows;
 use operation::Operand;
