@@ -235,7 +235,7 @@ fn a_template_without_end_is_stopped() {
     for (source, expected) in cases {
         let what = source.chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<String>();
         let began = Instant::now();
-        let written = ChatTemplate::new(&source, &[]).and_then(|template| template.render(std::slice::from_ref(&message), true));
+        let written = ChatTemplate::new(&source, &[]).and_then(|template| template.render(vec![message.clone()], true));
         let taken = began.elapsed();
         let is_right = match &written {
             Err(error) => error.to_string().contains(expected),
