@@ -151,7 +151,7 @@ mod tests {
         for (name, expected) in [
             ("gemma2", "Gemma2 has norms behind attention and MLP, which is not implemented on a GPU; use the CPU: device: cpu"),
             ("phi4_mini", "Phi3 has partial_rotary_factor"),
-            ("granite", "Granite has attention_multiplier"),
+            ("granite", "Granite has logits_scaling"),
             ("olmo2", "Olmo2 has norms over all heads"),
             ("mixtral", "Mixtral has routed experts"),
             ("qwen3_moe_reward", "Qwen3Moe has routed experts"),
