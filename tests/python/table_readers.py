@@ -197,6 +197,8 @@ def main():
     duckdb.sql(f"""COPY (SELECT * FROM (VALUES ('"yes"'::JSON), ('["yes", "no"]'::JSON)) t(response)) TO '{FOLDER}/json_column.parquet'""")
     old = pyarrow.table({"x": pyarrow.array([datetime.datetime(1600, 1, 1), datetime.datetime(2500, 1, 1)], pyarrow.timestamp("us"))})
     pyarrow.parquet.write_table(old, FOLDER / "int96.parquet", use_deprecated_int96_timestamps=True)
+    nested = pyarrow.table({"x": pyarrow.array([[datetime.datetime(1600, 1, 1)]], pyarrow.list_(pyarrow.timestamp("us"))), "prompt": ["a"]})
+    pyarrow.parquet.write_table(nested, FOLDER / "int96_nested.parquet", use_deprecated_int96_timestamps=True)
     (FOLDER / "expected.json").write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n")
 
 

@@ -90,19 +90,19 @@ fn one() -> f64 {
 }
 
 /// Whether a number is 0, the default.
-#[allow(clippy::trivially_copy_pass_by_ref)]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 pub(super) fn is_zero(number: &f64) -> bool {
     *number == 0.0
 }
 
 /// Whether a number is 1, the default.
-#[allow(clippy::trivially_copy_pass_by_ref)]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 pub(super) fn is_one(number: &f64) -> bool {
     *number == 1.0
 }
 
 /// Whether a count is 0, the default.
-#[allow(clippy::trivially_copy_pass_by_ref)]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 pub(super) fn is_none(count: &u32) -> bool {
     *count == 0
 }

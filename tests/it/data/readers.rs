@@ -252,6 +252,10 @@ fn values_that_would_become_others_are_refused_or_kept() {
     assert_eq!(values(&found), [json!({"prompt": "a"})]);
     let found = read(&[goldens().join("int96.parquet")], &ColumnRules::default()).unwrap();
     assert_eq!(values(&found), [json!({"x": "1600-01-01T00:00:00"}), json!({"x": "2500-01-01T00:00:00"})]);
+    let error = read(&[goldens().join("int96_nested.parquet")], &ColumnRules::default()).err().unwrap();
+    assert!(error.contains("column x.list.element: expected no timestamps of 96 bits inside a list or struct"), "{error}");
+    let found = read(&[goldens().join("int96_nested.parquet")], &given(&[("x", ColumnType::Skip)])).unwrap();
+    assert_eq!(values(&found), [json!({"prompt": "a"})]);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn schema(path: &Path) -> Result<SchemaRef, ImportError> {
 }
 
 /// The metadata. Old timestamps of 96 bits are read in microseconds: in nanoseconds, those before
-/// 1678 and after 2261 would become others.
+/// 1678 and after 2261 would become others. Inside a list or struct they are refused ([`open`]).
 fn metadata(path: &Path) -> Result<ArrowReaderMetadata, ImportError> {
     let metadata = ArrowReaderMetadata::load(&file(path)?, ArrowReaderOptions::new()).map_err(failed(path))?;
     let roots = metadata.parquet_schema().root_schema().get_fields();
@@ -70,6 +70,13 @@ fn metadata(path: &Path) -> Result<ArrowReaderMetadata, ImportError> {
 fn open(path: &Path, columns: &[usize], budget: &Budget) -> Result<Box<dyn RecordBatchReader>, ImportError> {
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file(path)?, metadata(path)?);
     let most_rows = limits::batch_rows(path, builder.schema().fields())?;
+    let leaves = builder.parquet_schema();
+    let is_nested = |leaf: &usize| leaves.column(*leaf).physical_type() == Type::INT96 && leaves.column(*leaf).path().parts().len() > 1;
+    if let Some(leaf) = (0..leaves.num_columns()).filter(is_nested).find(|leaf| columns.contains(&leaves.get_column_root_idx(*leaf))) {
+        let name = leaves.column(leaf).path().string();
+        let problem = format!("column {name}: expected no timestamps of 96 bits inside a list or struct; write them with 64 bits");
+        return Err(ImportError::file(path, problem));
+    }
     let read = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
     expansion::check(path, builder.metadata(), &read, budget)?;
     let rows = SerializedFileReader::new(file(path)?).and_then(|reader| expansion::batch_rows(&reader, &read, most_rows));
