@@ -42,6 +42,7 @@
 //! | 0 | [`disk`] | every change of a run on the disk, and every file opened again | the meaning of files |
 //! | 0 | `memory` | the memory available to this process | its uses |
 //! | 0 | `did_you_mean` | the nearest known word | the origin of the words |
+//! | 0 | [`statistics`] | means with bootstrap intervals, quantiles | the meaning of the numbers |
 //! | 0 | [`catch_panic`] | panics of libraries, turned into errors | the libraries' work |
 //!
 //! # Invariants
@@ -90,4 +91,5 @@ pub mod catch_panic;
 mod did_you_mean;
 pub mod disk;
 mod memory;
+pub mod statistics;
 pub mod token_lists;
