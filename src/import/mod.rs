@@ -20,6 +20,7 @@ mod limits;
 mod preferences;
 pub(crate) mod prompts;
 mod row_errors;
+mod row_values;
 mod run_folder;
 mod scores;
 mod split;
@@ -33,5 +34,6 @@ pub use formats::{ColumnRules, ColumnType, InputFormat, Rows, read_input, read_i
 pub use left_out::LeftOut;
 pub use preferences::{Preference, Preferences};
 pub use prompts::{Prompt, Prompts, Repeats};
+pub use row_values::RowValues;
 pub use run_folder::{FILES, import_tables, recipe};
 pub use table::{Imported, import};

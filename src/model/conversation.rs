@@ -106,6 +106,13 @@ impl Checkpoint {
         }
     }
 
+    /// The token in front of a text without any other token before it: the tokenizer's `bos_token`,
+    /// else its `eos_token`; `None` for a tokenizer without both.
+    pub fn opening_token(&self) -> Option<i32> {
+        let named = |name: &str| self.tokenizer.token_id(self.tokenizer_settings.named(name)?);
+        named("bos_token").or_else(|| named("eos_token"))
+    }
+
     /// The text of a prompt for [`Checkpoint::encode_prompt`], and the writer of its special
     /// tokens.
     ///

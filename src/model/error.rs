@@ -41,6 +41,9 @@ pub enum ModelError {
     /// The chat template does not take these messages, and says why.
     #[error("chat template: {0}")]
     Refused(String),
+    /// A template of a text could not be compiled or filled in.
+    #[error("template: {0}")]
+    Template(String),
     /// Token ids are outside the vocabulary, or none were chosen.
     #[error("sequences: {0}")]
     Sequences(String),

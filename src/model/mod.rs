@@ -36,6 +36,7 @@ pub(crate) mod weights_writer;
 
 pub use adapter::{HubBase, base_of, hub_base_of};
 pub use adapter_config::{AdapterConfig, ModuleNames};
+pub use chat::row_template::RowTemplate;
 pub use chat::{ChatTemplate, TemplateSettings};
 pub use checkpoint::Checkpoint;
 pub use config::{Activation, LayerConfig, LayerNorms, ModelConfig, QkNorm};

@@ -11,6 +11,7 @@ mod held;
 mod json;
 mod lexer;
 mod python;
+pub(super) mod row_template;
 mod syntax;
 mod tag;
 
@@ -86,38 +87,11 @@ impl ChatTemplate {
     /// # Errors
     /// When the source is not Jinja.
     pub fn new(source: &str, special_tokens: &[(&str, &str)]) -> Result<Self, ModelError> {
-        if source.len() > LONGEST_SOURCE_BYTES {
-            return Err(ModelError::Chat(format!("expected at most {LONGEST_SOURCE_BYTES} bytes of template, found {}", source.len())));
-        }
-        std::thread::scope(|scope| {
-            let compiler =
-                std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || Self::compiled(source, special_tokens));
-            let compiler = compiler.map_err(|error| ModelError::Chat(format!("cannot compile: {error}")))?;
-            compiler.join().map_err(|_| ModelError::Chat("cannot be compiled".to_string()))?
-        })
+        on_a_large_stack(source, || Self::compiled(source, special_tokens))
     }
 
     fn compiled(source: &str, special_tokens: &[(&str, &str)]) -> Result<Self, ModelError> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| ModelError::Chat(error.to_string()))?);
-        environment.set_fuel(Some(FUEL));
-        environment.set_formatter(python::show);
-        environment.set_unknown_method_callback(python::method);
-        FILTERS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_filter(name));
-        TESTS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_test(name));
-        FUNCTIONS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_global(name));
-        environment.add_filter("tojson", json::tojson);
-        environment.add_filter("trim", python::trim);
-        environment.add_test("iterable", python::is_iterable);
-        environment.add_test("sequence", python::is_sequence);
-        environment.add_function(tag::VARIABLE, held::variable);
-        environment.add_function(tag::ATTRIBUTE, held::attribute);
-        environment.add_function("dict", python::dict);
-        environment.add_function("raise_exception", |text: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, text).with_source(Raised))
-        });
-        environment.add_template_owned(NAME, syntax::translate(source)).map_err(|error| ModelError::Chat(error.to_string()))?;
+        let environment = environment(NAME, source)?;
         let special_tokens = special_tokens.iter().map(|(name, token)| (name.to_string(), token.to_string())).collect();
         let words = source.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).map(str::to_string);
         let mut template = Self { environment, special_tokens, variables: Fields::new(), words: Arc::new(words.collect()) };
@@ -218,6 +192,43 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(failed)?;
         template.render(Variable::from_pairs(variables)).map_err(failed)
     }
+}
+
+/// Compiles a source of bounded length.
+fn on_a_large_stack<T: Send>(source: &str, compile: impl FnOnce() -> Result<T, ModelError> + Send) -> Result<T, ModelError> {
+    if source.len() > LONGEST_SOURCE_BYTES {
+        return Err(ModelError::Chat(format!("expected at most {LONGEST_SOURCE_BYTES} bytes of template, found {}", source.len())));
+    }
+    std::thread::scope(|scope| {
+        let compiler = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, compile);
+        let compiler = compiler.map_err(|error| ModelError::Chat(format!("cannot compile: {error}")))?;
+        compiler.join().map_err(|_| ModelError::Chat("cannot be compiled".to_string()))?
+    })
+}
+
+/// The environment of transformers with one template in it, under a name for errors.
+fn environment(name: &'static str, source: &str) -> Result<Environment<'static>, ModelError> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.map_err(|error| ModelError::Chat(error.to_string()))?);
+    environment.set_fuel(Some(FUEL));
+    environment.set_formatter(python::show);
+    environment.set_unknown_method_callback(python::method);
+    FILTERS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_filter(name));
+    TESTS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_test(name));
+    FUNCTIONS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_global(name));
+    environment.add_filter("tojson", json::tojson);
+    environment.add_filter("trim", python::trim);
+    environment.add_test("iterable", python::is_iterable);
+    environment.add_test("sequence", python::is_sequence);
+    environment.add_function(tag::VARIABLE, held::variable);
+    environment.add_function(tag::ATTRIBUTE, held::attribute);
+    environment.add_function("dict", python::dict);
+    environment.add_function("raise_exception", |text: String| -> Result<String, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, text).with_source(Raised))
+    });
+    environment.add_template_owned(name, syntax::translate(source)).map_err(|error| ModelError::Chat(error.to_string()))?;
+    Ok(environment)
 }
 
 /// Whether the template itself refused, maybe inside of a macro.
