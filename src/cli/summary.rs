@@ -7,6 +7,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Float64Type;
 use serde_json::{Value, json};
 
+use super::benchmarks;
 use super::error::CliError;
 use super::format::print;
 use crate::pipeline::graph::Graph;
@@ -37,15 +38,23 @@ pub(super) struct Row {
 pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Result<(), CliError> {
     let session = Session::over_run(run)?;
     let rows = rows(run, graph, &session)?;
+    let kept = benchmarks::kept(run, graph)?;
     if as_json {
         let rows: Vec<Value> = rows.iter().map(Row::to_json).collect();
-        return print(&json!({ "run": graph.name, "folder": run.folder(), "iterations": rows }).to_string());
+        let mut summary = json!({ "run": graph.name, "folder": run.folder(), "iterations": rows });
+        if !kept.is_empty() {
+            summary["benchmarks"] = benchmarks::to_json(&kept).into();
+        }
+        return print(&summary.to_string());
     }
     if !rows.is_empty() {
         let mut lines = vec![titles()];
         lines.extend(rows.iter().map(Row::line));
         print(&lines.join("\n"))?;
         print("NLL: nats a token of the held-out responses under the initial policy; it rises first when training over-optimises\n")?;
+    }
+    if !kept.is_empty() {
+        print(&benchmarks::lines(&kept).join("\n"))?;
     }
     let runs = if runs == Path::new("runs") { String::new() } else { format!(" --runs {}", runs.display()) };
     let name = &graph.name;
@@ -89,6 +98,9 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
         return Ok(Vec::new());
     };
     let evaluating = |name: &str| name == evaluation.name || name.starts_with(&format!("{}_", evaluation.name));
+    let is_benchmark = |operator: &Operator| {
+        matches!(operator, Operator::Answer(_) | Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_))
+    };
     let events = run.journal().read()?;
     let mut rows: Vec<Row> = (0..=graph.iterations).map(|iteration| Row { iteration, ..Row::default() }).collect();
     for task in &graph.tasks {
@@ -106,7 +118,7 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
             _ => {}
         }
         let stage = match &task.operator {
-            _ if evaluating(&task.name) => 3,
+            operator if is_benchmark(operator) || evaluating(&task.name) => 3,
             Operator::Train(_) | Operator::Reference(_) | Operator::Sft(_) | Operator::RewardModel(_) => 2,
             Operator::Generate(_) => 0,
             _ => 1,

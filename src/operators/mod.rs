@@ -3,7 +3,7 @@
 //! ```text
 //! sft ─▶ reward_model ─▶ rank
 //!   ─▶ select ─▶ generate ─▶ score ─▶ merge ─▶ pair ─▶ reference ─▶ train ─▶ evaluate
-//! sql: anywhere
+//! sql: anywhere     answer ─▶ grade ─▶ benchmark: of any model
 //! ```
 //!
 //! An operator reads tables and models verified by the store. It writes one output through the
@@ -43,6 +43,18 @@ mod train;
 // A table: the policy's responses beside those of a baseline.
 mod evaluate;
 
+// A table: a model's answers to a benchmark.
+mod answer;
+
+// A table: generated answers as responses, for a reward.
+mod answer_responses;
+
+// A table: the scores of answers.
+mod grade;
+
+// A table: what tuning kept.
+mod benchmark;
+
 // A table of the user's own: the rows of a query.
 mod sql;
 
@@ -75,6 +87,10 @@ pub fn run(context: &Context) -> Result<Summary, OperatorError> {
         Operator::Sft(settings) => sft::run(context, settings),
         Operator::RewardModel(settings) => reward_model::run(context, settings),
         Operator::Rank(settings) => rank::run(context, settings),
+        Operator::Answer(settings) => answer::run(context, settings),
+        Operator::AnswerResponses(settings) => answer_responses::run(context, settings),
+        Operator::Grade(settings) => grade::run(context, settings),
+        Operator::Benchmark(settings) => benchmark::run(context, settings),
         Operator::Sql(settings) => sql::run(context, settings),
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Knows one iteration, not their number ([`super::unroll`]).
 
+mod benchmark;
+
 use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
+use self::benchmark::check_benchmark;
 use super::error::Diagnostic;
 use super::position::{At, Name, Span};
 use super::relations::relations;
@@ -52,7 +55,11 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
     let mut links = Vec::new();
     for (slot, input, expected) in node.operator.slots() {
         // The baseline of an evaluation is made once and is the same in every iteration.
-        let fixed = matches!(node.operator, Operator::Evaluate(_)) && [Slot::Baseline, Slot::Prompts, Slot::Reward].contains(&slot);
+        let fixed = match node.operator {
+            Operator::Evaluate(_) => [Slot::Baseline, Slot::Prompts, Slot::Reward].contains(&slot),
+            Operator::Benchmark(_) => slot != Slot::Policy,
+            _ => false,
+        };
         let section = if fixed { Section::Nodes } else { section };
         let target = match (&node.operator, slot) {
             // A table of rewards from the user is ranked like a pool.
@@ -82,6 +89,14 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
         Operator::Evaluate(evaluate) => {
             check_lengths(evaluate.min_new_tokens, evaluate.max_new_tokens, name.span)?;
             reward_inputs(spec, scope, &evaluate.reward, Section::Nodes, &mut Vec::new(), &mut links)?;
+        }
+        Operator::Benchmark(benchmark) => {
+            check_benchmark(benchmark, name.span)?;
+            for (_, task) in benchmark.sorted() {
+                for (_, reward) in task.reward_metrics() {
+                    reward_inputs(spec, scope, reward, Section::Nodes, &mut Vec::new(), &mut links)?;
+                }
+            }
         }
         _ => {}
     }

@@ -61,14 +61,27 @@ pub(super) struct Scope {
 const RESERVED: [&str; 3] = ["none", "t", "journal"];
 
 /// The further outputs of a node, as suffixes of its name.
-pub(super) fn derived(operator: &Operator) -> &'static [&'static str] {
-    match operator {
+pub(super) fn derived(operator: &Operator) -> Vec<String> {
+    let fixed: &[&str] = match operator {
         Operator::Train(_) => &["pairs", "training"],
         Operator::Sft(_) => &["training"],
         Operator::RewardModel(_) => &["training", "ranking"],
         Operator::Evaluate(_) => &["responses", "rewards", "baseline_responses", "baseline_rewards"],
+        Operator::Benchmark(_) => &["answers", "items", "baseline_answers", "baseline_items"],
         _ => &[],
+    };
+    let mut parts: Vec<String> = fixed.iter().map(|part| part.to_string()).collect();
+    if let Operator::Benchmark(benchmark) = operator {
+        for (task, metric) in
+            benchmark.sorted().iter().flat_map(|(name, task)| task.reward_metrics().into_iter().map(|(m, _)| (&name.value, m)))
+        {
+            for part in ["responses", "rewards", "baseline_responses", "baseline_rewards"] {
+                let (baseline, part) = part.strip_prefix("baseline_").map_or(("", part), |part| ("baseline_", part));
+                parts.push(format!("{baseline}{task}_{metric}_{part}"));
+            }
+        }
     }
+    parts
 }
 
 impl Scope {

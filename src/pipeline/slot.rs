@@ -73,6 +73,18 @@ slots! {
     HeldOut = "held_out",
     /// The reward model to test. Filled by the unrolling.
     Model = "model",
+    /// The items of a benchmark's tasks, one binding a task, in the order of their names.
+    Items = "items",
+    /// The examples of a benchmark's tasks, one binding for each task that has some.
+    Examples = "examples",
+    /// The answers to grade. Filled by the unrolling.
+    Answers = "answers",
+    /// The graded answers of a policy. Filled by the unrolling.
+    Graded = "graded",
+    /// The graded answers of the baseline. Filled by the unrolling.
+    BaselineGraded = "baseline_graded",
+    /// The rewards of generated answers, one binding a metric. Filled by the unrolling.
+    AnswerRewards = "answer_rewards",
     /// The tables of a query, one binding each, with the query's name for each table.
     Tables = "tables",
 }
@@ -99,7 +111,7 @@ mod tests {
     use crate::pipeline::tree::Tree;
 
     /// Every operator of a pipeline file, with every slot filled. Each name begins with `input_`.
-    const NODES: [&str; 10] = [
+    const NODES: [&str; 11] = [
         "select: { prompts: input_a, pool: input_b, previous: input_c, strategy: reward_gain }",
         "generate: { policy: input_a, prompts: input_b, selection: input_c }",
         "score: { responses: input_a, reward: input_b, prompts: input_c }",
@@ -109,6 +121,8 @@ mod tests {
         "evaluate: { policy: input_a, baseline: input_b, prompts: input_c, reward: input_d, initial: input_e }",
         "sft: { from: input_a, demonstrations: input_b }",
         "reward_model: { from: input_a, preferences: input_b, held_out: input_c }",
+        "benchmark: { policy: input_a, baseline: input_b, tasks: { t: { items: input_c, question: q, choices: c, answer: a, \
+         few_shot: { count: 1, from: input_d } }, g: { items: input_e, question: q, metrics: { m: { reward: input_f } } } } }",
         "sql: { query: SELECT 1, tables: { t: input_a } }",
     ];
 

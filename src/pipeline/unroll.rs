@@ -12,16 +12,22 @@
 //! - both, on a table of preferences: `preferences` in place of pairs and responses;
 //!   `<train>_pairs` tokenizes them like `from`
 //! - `<reward_model>_ranking` (rank): `model`, the reward model; the same `preferences`
+//! - benchmark: `graded` and `baseline_graded`, each of a task that grades the answers of another
 //! - evaluate: `responses`, `rewards`, `baseline_responses` and `baseline_rewards`, each of a task
 //!   of its own
 //!
 //! Knows the inputs of every task, not how a task runs.
 
+mod benchmark;
+mod header;
+
+use std::collections::HashMap;
 use std::path::Path;
 
 use chrono::NaiveDate;
 use serde_json::{Value, json};
 
+use self::header::{date, iterations, run_name, template_variables};
 use super::check::{Link, ResolvedNode, order, resolve_nodes};
 use super::error::Diagnostic;
 use super::files;
@@ -38,12 +44,8 @@ use super::spec::reference::Reference;
 use super::spec::score::Score;
 use super::spec::select::{Select, Strategy};
 use super::spec::train::Train;
-use crate::model::GIVEN_VARIABLES;
 
-/// The most iterations; a run of more is a mistake.
-const MOST_ITERATIONS: u32 = 1_000;
-
-/// The most tasks, for the same reason.
+/// The most tasks; a run of more is a mistake.
 const MOST_TASKS: usize = 20_000;
 
 /// Checks a pipeline file and writes out its tasks.
@@ -80,6 +82,8 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
         once: vec![None; once.len()],
         same: Vec::new(),
         last: Vec::new(),
+        graded_baselines: HashMap::new(),
+        guards: Vec::new(),
     };
     for index in once_order {
         let node = once.get(index).ok_or_else(|| Diagnostic::internal("unroll: a node outside iterate is missing"))?;
@@ -109,55 +113,6 @@ fn set(tasks: &mut [Option<usize>], index: usize, task: usize) -> Result<(), Dia
     Ok(())
 }
 
-/// N of `1..N`; 0 without `iterate`.
-fn iterations(spec: &Spec) -> Result<u32, Diagnostic> {
-    let Some(iterate) = &spec.iterate else { return Ok(0) };
-    match iterate.t.value.strip_prefix("1..").map(str::parse::<u32>) {
-        Some(Ok(last)) if (1..=MOST_ITERATIONS).contains(&last) => Ok(last),
-        _ => {
-            let found = &iterate.t.value;
-            Err(Diagnostic::at(
-                iterate.t.span,
-                format!("expected the iterations as 1..N with N from 1 to {MOST_ITERATIONS}, found \"{found}\""),
-            ))
-        }
-    }
-}
-
-/// The date, if given: a day of the calendar.
-fn date(spec: &Spec) -> Result<Option<NaiveDate>, Diagnostic> {
-    let Some(At { value, span }) = &spec.date else { return Ok(None) };
-    // The length excludes longer years and days without their zero: a date has one spelling.
-    match value.parse::<NaiveDate>() {
-        Ok(date) if value.len() == 10 => Ok(Some(date)),
-        _ => Err(Diagnostic::at(*span, format!("expected a date such as 2026-11-23, found \"{value}\""))),
-    }
-}
-
-/// The variables for chat templates, if given.
-fn template_variables(spec: &Spec) -> Result<Option<Value>, Diagnostic> {
-    let Some(At { value, span }) = &spec.chat_template_kwargs else { return Ok(None) };
-    match value.keys().find(|name| GIVEN_VARIABLES.contains(&name.as_str())) {
-        Some(name) => {
-            Err(Diagnostic::at(*span, format!("expected variables of chat templates, found \"{name}\", which every template is given")))
-        }
-        None => Ok(Some(json!(value))),
-    }
-}
-
-/// Checks the name of the run. It is the name of a folder and must not lead out of its parent.
-fn run_name(name: &At<String>) -> Result<(), Diagnostic> {
-    let text = &name.value;
-    let valid = text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.len() <= 100
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c));
-    if valid {
-        return Ok(());
-    }
-    let expected = "expected a name of at most 100 letters, digits, \"-\", \"_\" and \".\" that begins with a letter or digit";
-    Err(Diagnostic::at(name.span, format!("{expected}, found \"{text}\"")))
-}
-
 /// The graph so far.
 struct Unrolling<'a> {
     sources: &'a [Source],
@@ -173,6 +128,10 @@ struct Unrolling<'a> {
     same: Vec<Option<usize>>,
     /// The task of each node of `iterate` in the previous iteration.
     last: Vec<Option<usize>>,
+    /// The graded answers of the baseline of each `benchmark`, by the node's name.
+    graded_baselines: HashMap<String, usize>,
+    /// Tasks whose failure ends the run, with their iterations.
+    guards: Vec<(u32, usize)>,
 }
 
 /// The tasks with the baseline's responses and their rewards.
@@ -215,6 +174,7 @@ impl Unrolling<'_> {
                 self.add(node, "_ranking", t, Operator::Rank(rank), ranked)?;
                 return Ok(model);
             }
+            Operator::Benchmark(benchmark) => return self.add_benchmark(node, benchmark, &inputs, t),
             Operator::Evaluate(evaluate) => return self.add_evaluation(node, evaluate, &inputs, t, baseline),
             _ => {}
         }
@@ -372,12 +332,14 @@ impl Unrolling<'_> {
         {
             settings.insert("chat_template_kwargs".to_string(), variables.clone());
         }
+        let after = self.guards.iter().filter(|(guarded, _)| iteration.is_some_and(|t| t == guarded + 1)).map(|(_, task)| *task).collect();
         self.tasks.push(Task {
             name: format!("{}{part}", node.name.value),
             iteration,
             operator,
             settings,
             inputs,
+            after,
             resources: node.node.resources.clone(),
             line: node.name.span.line,
         });

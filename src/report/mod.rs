@@ -25,6 +25,7 @@
 //!
 //! Knows nothing of tensors, of how a node runs or of the terminal.
 
+mod benchmark;
 mod block;
 mod compare;
 mod cost;
@@ -86,6 +87,7 @@ fn one(source: &Source) -> Result<Vec<Section>, ReportError> {
         let id = if index == 0 { "evaluation".to_string() } else { format!("evaluation-{}", index + 1) };
         sections.extend(evaluation::section(source, &node.name, &id)?);
     }
+    sections.extend(benchmark::section(source)?);
     sections.extend(rewards::section(source)?);
     sections.extend(regeneration::section(source)?);
     sections.extend(pairs::section(source)?);

@@ -102,7 +102,8 @@ fn steps(graph: &Graph, pending: &[usize]) -> Vec<schedule::Step> {
             Input::Task(need) => pending.binary_search(&need).ok(),
             Input::Source(_) => None,
         });
-        schedule::Step { needs: needs.collect(), lane: operators::lane(graph, task) }
+        let guards = task.after.iter().filter_map(|guard| pending.binary_search(guard).ok());
+        schedule::Step { needs: needs.chain(guards).collect(), lane: operators::lane(graph, task) }
     };
     pending.iter().map(step).collect()
 }

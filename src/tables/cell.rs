@@ -216,6 +216,39 @@ impl Cell for Vec<i32> {
     }
 }
 
+/// Numbers: a list whose items are never null.
+impl Cell for Vec<f64> {
+    type Column<'a> = (&'a ListArray, &'a [f64]);
+
+    type View<'a> = &'a [f64];
+
+    fn data_type() -> DataType {
+        DataType::List(Arc::new(Field::new_list_field(DataType::Float64, false)))
+    }
+
+    fn array<'a>(values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
+        let mut builder = ListBuilder::new(Float64Builder::new()).with_field(Field::new_list_field(DataType::Float64, false));
+        for value in values {
+            builder.values().append_slice(value.map_or(&[], Vec::as_slice));
+            builder.append(value.is_some());
+        }
+        Arc::new(builder.finish())
+    }
+
+    fn column(array: &dyn Array) -> Option<Self::Column<'_>> {
+        let lists = array.as_list_opt::<i32>()?;
+        Some((lists, lists.values().as_primitive_opt::<Float64Type>()?.values()))
+    }
+
+    fn view<'a>((lists, items): &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {
+        items_of(lists.value_offsets(), lists.nulls(), row).map(|range| &items[range])
+    }
+
+    fn owned(view: Self::View<'_>) -> Self {
+        view.to_vec()
+    }
+}
+
 /// One message of a conversation, with the fields of chat templates and TRL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {

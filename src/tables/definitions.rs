@@ -11,8 +11,8 @@ use arrow::datatypes::SchemaRef;
 use super::columns::ColumnMeaning;
 use super::error::TableError;
 use super::kind::TableKind;
+use super::{answers, benchmark, evaluation, items, logprobs, pairs, pool, prompts, ranking, responses, rewards, selection, training};
 use super::{check, conform};
-use super::{evaluation, logprobs, pairs, pool, prompts, ranking, responses, rewards, selection, training};
 
 /// `$name` of the module of a kind's table.
 macro_rules! of_table {
@@ -27,6 +27,9 @@ macro_rules! of_table {
             TableKind::Training => training::$name $(($($argument),*))?,
             TableKind::Evaluation => evaluation::$name $(($($argument),*))?,
             TableKind::Ranking => ranking::$name $(($($argument),*))?,
+            TableKind::Answers => answers::$name $(($($argument),*))?,
+            TableKind::Items => items::$name $(($($argument),*))?,
+            TableKind::Benchmark => benchmark::$name $(($($argument),*))?,
             TableKind::Logprobs => logprobs::$name $(($($argument),*))?,
         }
     };

@@ -33,13 +33,19 @@ pub enum TableKind {
     Evaluation,
     /// A reward model on held-out preferences: [`super::ranking`].
     Ranking,
+    /// A model's answers to a benchmark: [`super::answers`].
+    Answers,
+    /// The graded answers: [`super::items`].
+    Items,
+    /// What tuning kept: [`super::benchmark`].
+    Benchmark,
     /// Memoized logprobs of responses: [`super::logprobs`].
     Logprobs,
 }
 
 impl TableKind {
     /// Every kind, in data-flow order.
-    pub const ALL: [TableKind; 10] = [
+    pub const ALL: [TableKind; 13] = [
         TableKind::Prompts,
         TableKind::Selection,
         TableKind::Responses,
@@ -49,6 +55,9 @@ impl TableKind {
         TableKind::Training,
         TableKind::Evaluation,
         TableKind::Ranking,
+        TableKind::Answers,
+        TableKind::Items,
+        TableKind::Benchmark,
         TableKind::Logprobs,
     ];
 
@@ -64,6 +73,9 @@ impl TableKind {
             TableKind::Training => "training",
             TableKind::Evaluation => "evaluation",
             TableKind::Ranking => "ranking",
+            TableKind::Answers => "answers",
+            TableKind::Items => "items",
+            TableKind::Benchmark => "benchmark",
             TableKind::Logprobs => "logprobs",
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prompts ─▶ selection ─▶ responses ─▶ rewards ─▶ pool ─▶ pairs ─▶ training, evaluation
-//! ranking: of a reward model     logprobs: shared by all runs of a folder
+//! ranking: of a reward model     answers ─▶ items ─▶ benchmark     logprobs: shared by all runs of a folder
 //! ```
 //!
 //! One file a table. A table file lists its columns once, as the fields of a `Row`. The schema,
@@ -25,7 +25,10 @@ mod memory;
 #[macro_use]
 mod table;
 
+pub mod answers;
+pub mod benchmark;
 pub mod evaluation;
+pub mod items;
 pub mod logprobs;
 pub mod pairs;
 pub mod pool;

@@ -13,11 +13,12 @@
 //! | responses | `completions/mean_length`, `completions/max_length`, `completions/clipped_ratio` |
 //! | evaluation | `eval/reward`, `eval/baseline_reward`, `eval/win_score`, `eval/completions/mean_length`, `eval/completions/clipped_ratio`, `eval/nll_initial` |
 //! | ranking | `eval/rewards/accuracies` |
+//! | benchmark | `benchmark/<task>/<metric>`, and `benchmark/<task>/<metric>/change` against the baseline |
 //! | journal | `tokens_per_second` of what was generated, `train/tokens_per_second` |
 
 use std::collections::{BTreeMap, HashMap};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
@@ -98,6 +99,12 @@ fn query(kind: TableKind) -> Option<&'static str> {
                FROM rows"#,
         ),
         TableKind::Ranking => Some(r#"SELECT avg(CASE WHEN correct THEN 1.0 ELSE 0.0 END) AS "eval/rewards/accuracies" FROM rows"#),
+        TableKind::Benchmark => Some(
+            r#"SELECT concat('benchmark/', task, '/', metric) AS tag, value FROM rows
+               UNION ALL
+               SELECT concat('benchmark/', task, '/', metric, '/change'), change FROM rows WHERE change IS NOT NULL
+               ORDER BY tag"#,
+        ),
         _ => None,
     }
 }
@@ -184,6 +191,10 @@ fn numbers(batches: &[RecordBatch]) -> Result<Numbers, TrackingError> {
     let mut found = Numbers::default();
     for batch in batches {
         let schema = batch.schema();
+        if let Some(tags) = batch.column_by_name("tag") {
+            named_numbers(tags, batch, &mut found)?;
+            continue;
+        }
         let column =
             |index: usize| cast(batch.column(index), &DataType::Float64).map_err(|error| TrackingError::Internal(error.to_string()));
         let columns = (0..batch.num_columns()).map(column).collect::<Result<Vec<_>, _>>()?;
@@ -202,6 +213,21 @@ fn numbers(batches: &[RecordBatch]) -> Result<Numbers, TrackingError> {
         }
     }
     Ok(found)
+}
+
+/// The numbers of a query with one row a tag.
+fn named_numbers(tags: &ArrayRef, batch: &RecordBatch, found: &mut Numbers) -> Result<(), TrackingError> {
+    let internal = |error: String| TrackingError::Internal(error);
+    let tags = cast(tags, &DataType::Utf8).map_err(|error| internal(error.to_string()))?;
+    let values = batch.column_by_name("value").ok_or_else(|| internal("a query with tags has no values".to_string()))?;
+    let values = cast(values, &DataType::Float64).map_err(|error| internal(error.to_string()))?;
+    let both = tags.as_string::<i32>().iter().zip(values.as_primitive::<Float64Type>());
+    let numbers = both.filter_map(|(tag, value)| Some((tag?.to_string(), value?)));
+    match found.rows.first_mut() {
+        Some((_, row)) => row.extend(numbers),
+        None => found.rows.push((0, numbers.collect())),
+    }
+    Ok(())
 }
 
 /// Adds an output's numbers; gives the last step.

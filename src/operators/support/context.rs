@@ -153,6 +153,11 @@ impl Context<'_> {
         self.read(self.input(slot)?)
     }
 
+    /// The batches of any input table.
+    pub fn batches_of(&self, input: Input) -> Result<Vec<RecordBatch>, OperatorError> {
+        self.read(input)
+    }
+
     fn read(&self, input: Input) -> Result<Vec<RecordBatch>, OperatorError> {
         let (key, kind) = self.table(input)?;
         Ok(self.run.read_table(&key, kind)?)

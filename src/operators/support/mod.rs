@@ -3,6 +3,7 @@
 //!
 //! Knows the rule of no single operator.
 
+pub(super) mod benchmark_items;
 pub(super) mod broken_model;
 pub(super) mod comparisons;
 mod context;

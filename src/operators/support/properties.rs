@@ -17,6 +17,7 @@ pub fn version(operator: &Operator) -> u32 {
         | Operator::RewardModel(_)
         | Operator::Rank(_) => 4,
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => 1,
+        Operator::Answer(_) | Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => 1,
     }
 }
 
@@ -25,7 +26,7 @@ pub fn lane(graph: &Graph, task: &Task) -> Lane {
     match &task.operator {
         Operator::Generate(settings) if settings.engine.is_some() => Lane::Server,
         Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Lane::Device,
-        Operator::RewardModel(_) | Operator::Rank(_) => Lane::Device,
+        Operator::RewardModel(_) | Operator::Rank(_) | Operator::Answer(_) => Lane::Device,
         Operator::Score(_) => match reward_tree::resolve(graph, task) {
             Ok(reward) if reward.has_model() => Lane::Device,
             Ok(reward) if reward.is_relational() => Lane::Relational,
@@ -34,5 +35,6 @@ pub fn lane(graph: &Graph, task: &Task) -> Lane {
             Err(_) => Lane::Relational,
         },
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Lane::Relational,
+        Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => Lane::Relational,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows the keys, not the things behind the names.
 
+pub mod benchmark;
 pub mod engine;
 pub mod evaluate;
 pub mod generate;

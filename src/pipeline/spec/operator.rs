@@ -9,6 +9,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::benchmark::Benchmark;
+use super::benchmark::answer::{Answer, AnswerResponses};
+use super::benchmark::grade::Grade;
 use super::evaluate::Evaluate;
 use super::generate::Generate;
 use super::lora::Lora;
@@ -67,6 +70,17 @@ pub enum Operator {
     /// Ranks held-out preferences by a reward model; makes a ranking. Never written by a user:
     /// every `reward_model` adds one.
     Rank(Rank),
+    /// Answers the items of a benchmark; makes a table of answers. Never written by a user: every
+    /// `benchmark` adds one for each model.
+    Answer(Answer),
+    /// Grades answers; makes a table of items. Never written by a user: every `benchmark` adds one
+    /// for each model.
+    Grade(Grade),
+    /// Makes a table of responses of the generated answers of one task, for a reward. Never written
+    /// by a user.
+    AnswerResponses(AnswerResponses),
+    /// Compares graded answers with the baseline's; makes a table of benchmark.
+    Benchmark(Benchmark),
     /// Runs a query; makes a table of the user's own.
     Sql(Sql),
 }
@@ -90,6 +104,12 @@ pub enum Output {
     Evaluation,
     /// A ranking of held-out preferences.
     Ranking,
+    /// A table of answers to a benchmark.
+    Answers,
+    /// A table of graded answers.
+    Items,
+    /// A table of a benchmark's metrics.
+    Benchmark,
     /// A model: a folder with a checkpoint and a tokenizer.
     Model,
     /// A reward. As the output of a node it is a folder with a reward model and a tokenizer.
@@ -108,6 +128,9 @@ impl Output {
             Self::Pairs => Some("pairs"),
             Self::Evaluation => Some("evaluation"),
             Self::Ranking => Some("ranking"),
+            Self::Answers => Some("answers"),
+            Self::Items => Some("items"),
+            Self::Benchmark => Some("benchmark"),
             Self::Table | Self::Model | Self::Reward => None,
         }
     }
@@ -134,6 +157,9 @@ impl Output {
             Self::Pairs => "pairs",
             Self::Evaluation => "an evaluation",
             Self::Ranking => "a ranking",
+            Self::Answers => "answers",
+            Self::Items => "items",
+            Self::Benchmark => "a benchmark",
             Self::Model => "a model",
             Self::Reward => "a reward",
         }
@@ -155,6 +181,10 @@ impl Operator {
             Self::Sft(_) => "sft",
             Self::RewardModel(_) => "reward_model",
             Self::Rank(_) => "rank",
+            Self::Answer(_) => "answer",
+            Self::Grade(_) => "grade",
+            Self::AnswerResponses(_) => "answer_responses",
+            Self::Benchmark(_) => "benchmark",
             Self::Sql(_) => "sql",
         }
     }
@@ -163,7 +193,7 @@ impl Operator {
     pub fn output(&self) -> Output {
         match self {
             Self::Select(_) => Output::Selection,
-            Self::Generate(_) => Output::Responses,
+            Self::Generate(_) | Self::AnswerResponses(_) => Output::Responses,
             Self::Score(_) => Output::Rewards,
             Self::Merge(_) => Output::Pool,
             Self::Pair(_) | Self::Reference(_) => Output::Pairs,
@@ -171,6 +201,9 @@ impl Operator {
             Self::Train(_) | Self::Sft(_) => Output::Model,
             Self::RewardModel(_) => Output::Reward,
             Self::Rank(_) => Output::Ranking,
+            Self::Answer(_) => Output::Answers,
+            Self::Grade(_) => Output::Items,
+            Self::Benchmark(_) => Output::Benchmark,
             Self::Sql(_) => Output::Table,
         }
     }
@@ -235,7 +268,17 @@ impl Operator {
                 (Slot::Preferences, Some(&r.preferences), Output::Table),
                 (Slot::HeldOut, r.held_out.table(), Output::Table),
             ],
-            Self::Reference(_) | Self::Rank(_) | Self::Sql(_) => Vec::new(),
+            Self::Benchmark(b) => {
+                let mut slots = vec![(Slot::Policy, Some(&b.policy), Output::Model), (Slot::Baseline, b.baseline.as_ref(), Output::Model)];
+                let tasks = b.sorted();
+                slots.extend(tasks.iter().map(|(_, task)| (Slot::Items, Some(&task.items), Output::Table)));
+                let examples = tasks.iter().filter_map(|(_, task)| task.few_shot.as_ref()?.from.as_ref());
+                slots.extend(examples.map(|name| (Slot::Examples, Some(name), Output::Table)));
+                let rewards = tasks.iter().flat_map(|(_, task)| task.reward_metrics());
+                slots.extend(rewards.map(|(_, name)| (Slot::Reward, Some(name), Output::Reward)));
+                slots
+            }
+            Self::Reference(_) | Self::Rank(_) | Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) | Self::Sql(_) => Vec::new(),
         };
         slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
     }
@@ -249,12 +292,18 @@ impl Operator {
             Self::Generate(_) | Self::Train(_) | Self::Sft(_) | Self::RewardModel(_) => true,
             Self::Rank(rank) => rank.held_out.table().is_none(),
             Self::Score(_) | Self::Merge(_) | Self::Reference(_) | Self::Evaluate(_) | Self::Sql(_) => false,
+            Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) | Self::Benchmark(_) => false,
         }
     }
 
     /// Whether the operator can use a chat template; then the date is one of its settings.
     pub fn converses(&self) -> bool {
-        !matches!(self, Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Evaluate(_) | Self::Sql(_))
+        match self {
+            Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Evaluate(_) | Self::Sql(_) => false,
+            Self::Grade(_) | Self::AnswerResponses(_) | Self::Benchmark(_) => false,
+            Self::Answer(answer) => answer.questions.values().any(|question| question.chat),
+            _ => true,
+        }
     }
 
     /// The settings for the fingerprint, every default written out; without names of inputs and
@@ -271,6 +320,10 @@ impl Operator {
             None => false,
         };
         let mut settings: BTreeMap<String, Value> = settings.into_iter().filter(|(key, value)| !is_slot(key, value)).collect();
+        // Its tasks hold names of inputs. Their answers and grades are inputs of its table.
+        if let Self::Benchmark(benchmark) = self {
+            settings.insert("tasks".to_string(), json!(benchmark.primary_metrics()));
+        }
         // The address of a server and its limits have no effect on the responses.
         if let Some(engine) = settings.get_mut("engine") {
             *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();
@@ -302,6 +355,8 @@ pub(super) struct NodeFields {
     sft: Option<Sft>,
     /// A reward model, trained on preferences.
     reward_model: Option<RewardModel>,
+    /// What tuning kept, on tables of questions.
+    benchmark: Option<Benchmark>,
     /// A table of your own, from one query.
     sql: Option<Sql>,
     /// The resources of the node; never part of its fingerprint.
@@ -331,6 +386,7 @@ impl TryFrom<NodeFields> for Node {
             fields.evaluate.map(Operator::Evaluate),
             fields.sft.map(Operator::Sft),
             fields.reward_model.map(Operator::RewardModel),
+            fields.benchmark.map(Operator::Benchmark),
             fields.sql.map(Operator::Sql),
         ];
         let mut operators = operators.into_iter().flatten();

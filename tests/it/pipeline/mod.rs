@@ -1,5 +1,6 @@
 //! Pipeline files, sweeps, and the nodes without a model: select, merge and pair.
 
+mod benchmark;
 mod broken_files;
 mod failing_nodes;
 mod file;

@@ -3,6 +3,7 @@
 //! Follows the graph once with schemas instead of rows. So a query with a wrong column fails now
 //! and not in an hour.
 
+mod benchmarks;
 mod endings;
 mod examples;
 mod models;
@@ -47,6 +48,7 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, Ope
         samples: HashMap::new(),
         checkpoints: HashMap::new(),
         encoded: HashSet::new(),
+        items: HashMap::new(),
         tasks: Vec::new(),
     };
     for task in &graph.tasks {
@@ -118,6 +120,7 @@ impl Preflight<'_> {
         if task.iteration.is_none_or(|iteration| iteration <= 2) {
             lora::check(self.graph, task)?;
         }
+        self.benchmark_items(task)?;
         self.learns(task)?;
         self.encode_prompts(task)?;
         self.encode_examples(task)?;

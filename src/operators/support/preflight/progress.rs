@@ -55,6 +55,8 @@ pub(super) struct Preflight<'a> {
     pub(super) checkpoints: HashMap<&'a Path, Checkpoint>,
     /// Each model with a table and the operator that has tried to encode its rows.
     pub(super) encoded: HashSet<(&'a Path, usize, &'static str)>,
+    /// All rows of the outside tables of benchmarks.
+    pub(super) items: HashMap<usize, Vec<RecordBatch>>,
     /// The schemas of the tasks' outputs, in the graph's order.
     pub(super) tasks: Vec<SchemaRef>,
 }

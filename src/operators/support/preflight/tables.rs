@@ -81,6 +81,10 @@ impl Preflight<'_> {
         }
         self.checked.notes.extend(imported.notes.iter().map(|note| (source.name.clone(), note.clone())));
         let schema = imported.schema();
+        let is_of_benchmark = |task: &Task| [Slot::Items, Slot::Examples].iter().any(|slot| task.inputs(*slot).any(|of| of.input == input));
+        if self.graph.tasks.iter().any(is_of_benchmark) {
+            self.items.insert(index, imported.batches.clone());
+        }
         if imported.dataset_format.is_some() {
             self.samples.insert(index, samples::of(&schema, &imported.batches)?);
         }
