@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::support::rows::rows_of;
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::benchmark::{Benchmark, OnDrop};
@@ -37,7 +38,7 @@ pub(super) fn run(context: &Context, settings: &Benchmark) -> Result<Summary, Op
     }
     let mut writer = context.writer(Some(TableKind::Benchmark), rows.len(), rows.len())?;
     for part in writer.missing() {
-        writer.commit(part, &benchmark::batch(&rows))?;
+        writer.commit(part, &benchmark::batch(rows_of(&rows, writer.rows_of(part), PLACE)?))?;
     }
     // The table is there for people before the guard fails the node.
     guard(context, settings, &rows)?;

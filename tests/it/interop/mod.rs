@@ -1,6 +1,7 @@
 //! Other software: Hugging Face hubs, transformers, PyTorch, TensorBoard, MLflow, DuckDB, HTTP
 //! servers.
 
+mod benchmark;
 mod chain;
 mod duckdb_questions;
 mod http_client;
