@@ -63,7 +63,12 @@ impl Model<'_> {
         let generator = self.generator(max_new_tokens)?.stopping_at(stop);
         // The most likely token needs no random number.
         let seeds = vec![vec![[0; 32]]; rows.len()];
-        let mut observe = |_| ControlFlow::Continue(());
+        let (context, done, before) = (self.context, self.done, self.tokens);
+        let label = context.task.label();
+        let mut observe = |tokens: usize| {
+            context.progress.advanced(&label, done, before + tokens as u64);
+            ControlFlow::Continue(())
+        };
         let generated = generator.generate(&TokenLists::from_rows(&rows)?, &seeds, &sampling, batch_size, &mut observe)?;
         self.loaded = Loaded::Sampling(Box::new(generator));
         let mut answered = Answered { rows: Vec::with_capacity(asked.len()), tokens: 0 };

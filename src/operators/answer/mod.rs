@@ -51,10 +51,13 @@ pub(super) fn run(context: &Context, settings: &Answer) -> Result<Summary, Opera
     context.progress.started(&label, "items", done as u64, all.len() as u64);
     let mut tokens = 0;
     if !missing.is_empty() {
-        let mut model = Model { context, checkpoint: context.checkpoint(Slot::Policy)?, loaded: Loaded::Nothing };
+        let checkpoint = context.checkpoint(Slot::Policy)?;
+        let mut model = Model { context, checkpoint, loaded: Loaded::Nothing, done: 0, tokens: 0 };
         for part in missing {
             context.check_stopped()?;
             let asked = rows_of(&all, writer.rows_of(part), PLACE)?;
+            model.done = done as u64;
+            model.tokens = tokens;
             let rows = model.answer(asked).map_err(|error| error.of(&writer.name_of(part)))?;
             tokens += rows.tokens;
             writer.commit(part, &answers::batch(&rows.rows))?;
@@ -118,6 +121,9 @@ struct Model<'a> {
     context: &'a Context<'a>,
     checkpoint: Checkpoint,
     loaded: Loaded,
+    /// Items and tokens before the part in hand, for people.
+    done: u64,
+    tokens: u64,
 }
 
 enum Loaded {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::fixtures::benchmark::{compare, rows_of};
+use crate::fixtures::files::files_under;
 use crate::fixtures::rows::Draw;
 use crate::fixtures::workspace::Workspace;
 
@@ -65,14 +66,29 @@ fn broken_tables_are_told_at_plan_with_their_row() {
     workspace.write("items.jsonl", rows);
     workspace.write("few.jsonl", &rows.lines().next().map(|line| format!("{line}\n")).unwrap());
     let cases = [
-        ("question: qq, choices: options, answer: right", "task arc: table items: question: expected a column or a template such as \"{{ … }}\", found \"qq\"; columns: q, options"),
-        ("question: '{{ qestion }}', choices: options, answer: right", "question: the template reads \"qestion\", and there is no such column; columns: q, options"),
-        ("question: q, choices: options, answer: right", "table items, row 1: answer: expected the number of a choice from 0 to 1, found 2"),
-        ("question: q, choices: options, answer: letter", "table items, row 0: answer: expected one of the choices \"a\", \"b\", found \"A\"; a letter becomes a number with"),
+        (
+            "question: qq, choices: options, answer: right",
+            "task arc: table items: question: expected a column or a template such as \"{{ … }}\", found \"qq\"; columns: q, options",
+        ),
+        (
+            "question: '{{ qestion }}', choices: options, answer: right",
+            "question: the template reads \"qestion\", and there is no such column; columns: q, options",
+        ),
+        (
+            "question: q, choices: options, answer: right",
+            "table items, row 1: answer: expected the number of a choice from 0 to 1, found 2",
+        ),
+        (
+            "question: q, choices: options, answer: letter",
+            "table items, row 0: answer: expected one of the choices \"a\", \"b\", found \"A\"; a letter becomes a number with",
+        ),
         ("question: q, choices: options, answer: \"{{ 'ABCD'.index(letter) }}\"", "table items, row 1: answer: template: "),
         ("question: q, choices: q, answer: right", "table items, row 0: choices: expected a list of texts, found a text"),
         ("question: q, choices: empty, answer: 0", "table items, row 0: choices: expected at least 2, found 0"),
-        ("question: q, choices: blank, answer: 0", "table items, row 0: choices: expected texts with at least one character, found an empty one, choice 1"),
+        (
+            "question: q, choices: blank, answer: 0",
+            "table items, row 0: choices: expected texts with at least one character, found an empty one, choice 1",
+        ),
         ("question: q, choices: options, labels: options", "labels: expected a whole number, found \"a\""),
         ("question: q, choices: options, labels: empty", "table items, row 0: labels: expected one for each of 2 choices, found 0"),
         ("question: q, choices: options, labels: labels", "table items, row 1: labels: expected at least one right choice, found none"),
@@ -98,6 +114,7 @@ fn broken_tables_are_told_at_plan_with_their_row() {
 /// A loop whose policy has hardly learned what its baseline knows.
 const LOOP: &str = r#"optune: 1
 name: small
+tracking: { tensorboard: true }
 inputs:
   prompts: { table: prompts.jsonl }
   shape:   { model: shape }
@@ -145,6 +162,11 @@ fn a_guard_stops_later_iterations_or_warns_and_is_no_reason_to_ask_again() {
     assert!(answered >= 2);
     let text = workspace.succeed(&["run", "pipeline.yaml"]);
     assert!(text.contains("kept upper") && text.contains("change: the mean over items of policy minus baseline"), "{text}");
+    let curves: Vec<u8> =
+        files_under(&workspace.path("runs/small/tensorboard/kept")).iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
+    for tag in ["benchmark/upper/acc", "benchmark/upper/acc/change", "benchmark/upper/acc_norm"] {
+        assert!(curves.windows(tag.len()).any(|bytes| bytes == tag.as_bytes()), "{tag}");
+    }
     workspace.succeed(&["report", "small", "--output", "report.html"]);
     let html = std::fs::read_to_string(workspace.path("report.html")).unwrap();
     assert!(html.contains("What tuning kept") && html.contains("Change against the baseline: kept"));
