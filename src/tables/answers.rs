@@ -16,8 +16,8 @@ table! {
         /// Multiple choice: the logprob of each choice behind the question, in nats. Null for a
         /// generated answer.
         pub logprobs: Option<Vec<f64>>,
-        /// A generated answer: the ids of the question, then those of the answer. Empty for multiple
-        /// choice.
+        /// A generated answer: the ids of the question, then those of the answer. Empty for
+        /// multiple choice.
         pub token_ids: Vec<i32>,
         /// How many of `token_ids` are the question's.
         pub prompt_token_count: i32,

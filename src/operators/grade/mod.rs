@@ -1,8 +1,8 @@
 //! grade: the scores of a model's answers, one row an item.
 //!
-//! Scores follow lm-evaluation-harness 0.4.13: `acc` by logprobs, `acc_norm` by logprobs divided by
-//! the choice's characters, `acc_bytes` by its bytes in UTF-8, `mc2` the share of probability of the
-//! right choices. Knows no model.
+//! Scores follow lm-evaluation-harness 0.4.13: `acc` by logprobs, `acc_norm` by logprobs divided
+//! by the choice's characters, `acc_bytes` by its bytes in UTF-8, `mc2` the share of probability of
+//! the right choices. Knows no model.
 
 mod query;
 mod texts;
@@ -17,12 +17,10 @@ use crate::pipeline::spec::benchmark::grade::{Grade, GradedMetric, GradedTask, M
 use crate::tables::{FinishReason, TableKind, answers, items as table, rewards};
 
 pub use query::check as check_expression;
+use texts::Scores;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::grade";
-
-/// The scores of one item, by metric.
-type Scores = BTreeMap<String, f64>;
 
 /// Grades all answers.
 pub(super) fn run(context: &Context, settings: &Grade) -> Result<Summary, OperatorError> {

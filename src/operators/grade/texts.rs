@@ -2,22 +2,27 @@
 //!
 //! As lm-evaluation-harness does it (`RegexFilter`, `exact_match`), with Python's `re`.
 
+use std::collections::BTreeMap;
+
 use fancy_regex::Regex;
 
-use super::{OperatorError, Scores};
+use super::OperatorError;
 use crate::operators::support::benchmark_items::{Item, Right};
 use crate::pipeline::spec::benchmark::metric::{ExactMatch, Extract, Pick};
 use crate::tables::answers;
 
-/// The part of each answer that counts.
+/// The scores of one item, by metric.
+pub(super) type Scores = BTreeMap<String, f64>;
+
+/// The part of each answer to grade.
 pub(super) fn extracted(extract: Option<&Extract>, answers: &[answers::Row]) -> Result<Vec<String>, OperatorError> {
     let Some(extract) = extract else { return Ok(answers.iter().map(|answer| answer.text.clone()).collect()) };
     let regex = compiled(&extract.regex)?;
     answers.iter().map(|answer| part(&regex, extract, &answer.text)).collect()
 }
 
-/// The part of one answer: of the first or the last match, the first group that is not empty, or all
-/// of it without groups; without white space around it.
+/// The part of one answer: of the first or the last match, the first group with a text, or all of it
+/// without groups. White space around it is left out.
 fn part(regex: &Regex, extract: &Extract, text: &str) -> Result<String, OperatorError> {
     let mut chosen = None;
     for found in regex.captures_iter(text) {

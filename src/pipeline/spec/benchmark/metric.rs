@@ -19,8 +19,8 @@ pub struct Metric {
     /// `answer` (the right one, or null).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sql: Option<String>,
-    /// A reward of the pipeline. The items are its prompts. Its components are metrics of their own,
-    /// as `<metric>.<component>`.
+    /// A reward of the pipeline. The items are its prompts. Its components are metrics of their
+    /// own, as `<metric>.<component>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward: Option<Name>,
 }

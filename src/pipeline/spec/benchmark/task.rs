@@ -61,8 +61,8 @@ pub struct BenchmarkTask {
     /// `acc`, `acc_norm` (by characters) and `acc_bytes`; with `labels` also `mc2`.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub metrics: IndexMap<Name, Metric>,
-    /// The metric of the summary and of `guard`. By default `acc`, `mc2` with `labels`, or the first
-    /// of `metrics`.
+    /// The metric of the summary and of `guard`. By default `acc`, `mc2` with `labels`, or the
+    /// first of `metrics`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<At<String>>,
 }
