@@ -1,4 +1,4 @@
-//! Addresses of tables elsewhere: files of datasets on the hub and of web servers.
+//! Addresses of tables elsewhere: files of datasets on the hub, of web servers, and of S3.
 //!
 //! Knows how they are written, not how they are fetched.
 
@@ -24,6 +24,13 @@ pub enum Address {
         /// The whole address.
         url: String,
     },
+    /// `s3://BUCKET/KEYS`.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The key of an object, or a pattern.
+        keys: String,
+    },
 }
 
 impl Address {
@@ -37,6 +44,7 @@ impl Address {
             "hf" => Some(hub(rest)),
             "https" => Some(web(written, rest)),
             "http" => Some(web(written, rest).and_then(|address| if is_here(rest) { Ok(address) } else { Err(in_the_open(rest)) })),
+            "s3" => Some(s3(rest)),
             _ => None,
         }
         .map(|result| result.map_err(|problem| problem.replace("{written}", &shown(written))))
@@ -52,6 +60,7 @@ impl fmt::Display for Address {
                 write!(f, "hf://datasets/{repo}@{revision}/{files}")
             }
             Self::Web { url } => f.write_str(url),
+            Self::S3 { bucket, keys } => write!(f, "s3://{bucket}/{keys}"),
         }
     }
 }
@@ -145,7 +154,18 @@ fn in_the_open(rest: &str) -> String {
     format!("expected https:// for {host}, found http://: anyone on the way could change the table")
 }
 
-/// Checks a path or pattern below a repository.
+fn s3(rest: &str) -> Result<Address, String> {
+    let expected = || "expected a table of S3 as s3://BUCKET/KEY, found \"{written}\"".to_string();
+    let (bucket, keys) = rest.split_once('/').ok_or_else(expected)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
+    if bucket.is_empty() || !bucket.chars().all(plain) || keys.is_empty() {
+        return Err(expected());
+    }
+    inside(keys)?;
+    Ok(Address::S3 { bucket: bucket.to_string(), keys: keys.to_string() })
+}
+
+/// Checks a path or pattern below a repository or a bucket.
 fn inside(path: &str) -> Result<(), String> {
     if path.ends_with('/') {
         return Err("expected a file, but \"{written}\" is a folder; to read all in it, end with /*".to_string());

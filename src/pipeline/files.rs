@@ -75,7 +75,7 @@ fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
         return Err(diagnostic(format!("expected a file, but \"{}\" is a directory; to read all in it, end with /*", written.value)));
     }
     if let Some(scheme) = unknown_scheme(&written.value) {
-        return Err(diagnostic(format!("expected a path, hf://datasets/… or https://…, found an address with {scheme}://")));
+        return Err(diagnostic(format!("expected a path, hf://datasets/…, https://… or s3://…, found an address with {scheme}://")));
     }
     if !written.value.contains(['*', '?', '[']) {
         return Err(diagnostic(format!("expected a file, but \"{}\" is not there", written.value)));

@@ -1,5 +1,5 @@
 //! All HTTP: servers that score, servers that generate, models and tables from the hub, and tables
-//! of web servers.
+//! of web servers and of S3.
 //!
 //! A request is JSON in and JSON out. It is repeated when this may help, and stops waiting when the
 //! run is asked to stop. Knows nothing of tables, tensors or the pipeline: callers bring texts and

@@ -151,6 +151,7 @@ impl Fetching<'_> {
                 Ok((source.files.iter().map(|file| folder.join(&file.file)).collect(), source))
             }
             Address::Web { url } => self.web(name, url),
+            Address::S3 { bucket, keys } => self.s3(name, written, bucket, keys),
         }
     }
 
@@ -174,6 +175,28 @@ impl Fetching<'_> {
             check_files(&written, &began.files, &source.files, NEW_NAME)?;
         }
         Ok((vec![found.path], source))
+    }
+
+    /// Objects of S3.
+    fn s3(&mut self, name: &str, written: &str, bucket: &str, keys: &str) -> Result<(Vec<PathBuf>, Source), RunError> {
+        let began = self.began(written)?;
+        let downloads = downloads(&mut self.downloads, &mut self.hub)?;
+        let pinned = began.as_ref().map(Source::pinned);
+        if let Some(pinned) = &pinned
+            && let Some(now) = downloads.s3_versions(bucket, keys, self.stopped)
+            && !now.iter().map(|(key, version)| (key, version)).eq(pinned.iter().map(|file| (&file.name, &file.version)))
+        {
+            self.progress.warned(name, &format!("{written} has other objects now; {GOES_ON}"));
+        }
+        let mut progress = Shown::new(self.progress, name);
+        let mut advance = |done, total| progress.advance(done, total);
+        let found = downloads.s3(bucket, keys, pinned.as_deref(), self.stopped, &mut advance).map_err(remote)?;
+        progress.finish(&format!("{written}, {} objects", found.len()));
+        let source = Source::of_downloads(&found)?;
+        if let Some(began) = &began {
+            check_files(written, &began.files, &source.files, NEW_NAME)?;
+        }
+        Ok((found.into_iter().map(|file| file.path).collect(), source))
     }
 
     /// The source at the start of the run.

@@ -1,13 +1,15 @@
-//! Files of tables from web servers, in a cache of their own.
+//! Files of tables from web servers and from S3, in a cache of their own.
 //!
 //! ```text
-//! downloads/<server>/<hash of the address>/<hash of the version>/<name>
+//! downloads/<server or bucket>/<hash of the address>/<hash of the version>/<name>
 //! ```
 //! A file is renamed to its place when it is whole, and never changed there. It keeps its name,
 //! because the ending tells the format. Knows nothing of a file's content.
 
+mod credentials;
 mod file;
 mod place;
+mod s3;
 mod web;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use super::error::RemoteError;
 use super::stop::Stopped;
 use place::Place;
+use s3::Bucket;
 use web::Web;
 
 pub use file::{Download, PinnedFile};
@@ -67,6 +70,51 @@ impl Downloads {
             return Ok(found);
         }
         self.web.fetch(url, &place, stopped, observe)
+    }
+
+    /// The object of S3 with this key, else all objects of this pattern, in the order of their keys,
+    /// from the cache where they are unchanged; exactly those of `pinned` if it is given. `observe`
+    /// receives the present and the total number of bytes.
+    ///
+    /// # Errors
+    /// No such bucket or object, no access, no network; each with a remedy.
+    pub fn s3(
+        &self,
+        bucket: &str,
+        keys: &str,
+        pinned: Option<&[PinnedFile]>,
+        stopped: Stopped,
+        observe: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<Download>, RemoteError> {
+        let bucket = Bucket::from_env(bucket)?;
+        if let Some(pinned) = pinned {
+            let found = pinned.iter().map(|file| bucket.place(&self.folder, &file.name).pinned(file));
+            if let Some(found) = found.collect() {
+                return Ok(found);
+            }
+        }
+        let objects = match pinned {
+            Some(pinned) => {
+                let lists = pinned.iter().map(|file| bucket.object(&file.name, stopped));
+                lists.collect::<Result<Vec<_>, _>>()?
+            }
+            None => bucket.list(keys, stopped)?,
+        };
+        let total = objects.iter().map(|object| object.size).sum();
+        let mut before = 0;
+        let mut found = Vec::with_capacity(objects.len());
+        for object in &objects {
+            let place = bucket.place(&self.folder, object.location.as_ref());
+            found.push(bucket.fetch(object, &place, stopped, &mut |bytes| observe(before + bytes, total))?);
+            before += object.size;
+        }
+        Ok(found)
+    }
+
+    /// The present keys and versions of objects of S3; `None` without an answer.
+    pub fn s3_versions(&self, bucket: &str, keys: &str, stopped: Stopped) -> Option<Vec<(String, String)>> {
+        let objects = Bucket::from_env(bucket).ok()?.list(keys, stopped).ok()?;
+        Some(objects.iter().map(|object| (object.location.to_string(), s3::version(object))).collect())
     }
 
     /// The present version of the file at `url`, asked for once; `None` without an answer.

@@ -29,6 +29,11 @@ impl Place {
         Self::new(cache, server, url, rest.rsplit('/').next().unwrap_or_default())
     }
 
+    /// The place of an object of S3. Another server may have a bucket of the same name.
+    pub(super) fn of_object(cache: &Path, endpoint: &str, bucket: &str, key: &str) -> Self {
+        Self::new(cache, &format!("s3-{bucket}"), &format!("{endpoint} s3://{bucket}/{key}"), key.rsplit('/').next().unwrap_or_default())
+    }
+
     fn new(cache: &Path, server: &str, address: &str, name: &str) -> Self {
         let plain = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
         let tame = |text: &str| text.chars().map(|c| if plain(c) { c } else { '_' }).collect::<String>();

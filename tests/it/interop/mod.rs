@@ -9,5 +9,6 @@ mod hub_downloads;
 mod hub_runs;
 mod python_scripts;
 mod remote_tables;
+mod s3_tables;
 mod stories;
 mod tracking;

@@ -35,7 +35,8 @@ const STANDARD: [&str; 24] = [
 #[test]
 fn every_package_that_a_script_imports_is_required_with_its_version() {
     let requirements = fs::read_to_string(scripts().join("requirements.txt")).unwrap();
-    let pinned: Vec<&str> = requirements.lines().filter_map(|line| line.split_once("==")).map(|(package, _)| package).collect();
+    let pinned: Vec<&str> =
+        requirements.lines().filter_map(|line| line.split_once("==")).map(|(package, _)| package.split('[').next().unwrap()).collect();
     let mut count = 0;
     for entry in fs::read_dir(scripts()).unwrap() {
         let path = entry.unwrap().path();

@@ -304,6 +304,7 @@ fn addresses_are_read_as_they_are_written() {
         ("https://host:8080/x.csv#part", web("https://host:8080/x.csv")),
         ("http://localhost:80/x", web("http://localhost:80/x")),
         ("http://[::1]:80/x", web("http://[::1]:80/x")),
+        ("s3://bucket/a/b c.parquet", Address::S3 { bucket: "bucket".into(), keys: "a/b c.parquet".into() }),
     ] {
         assert_eq!(Address::parse(written), Some(Ok(expected.clone())), "{written}");
         assert_eq!(Address::parse(&expected.to_string()), Some(Ok(expected)), "{written}");
