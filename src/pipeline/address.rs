@@ -77,6 +77,46 @@ pub fn shown(written: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
+/// The name of a query's hash, in its place.
+const HASH: &str = "blake3=";
+/// The length of this hash.
+const HASH_CHARACTERS: usize = 16;
+
+/// The address of a web server as a run keeps it: with a hash in place of its query, which may hold
+/// a key. A signature is no part of the hash: the next one is for the same file.
+pub fn recorded(url: &str) -> String {
+    // In other addresses a question mark is part of a pattern.
+    let is_web = ["https://", "http://"].iter().any(|scheme| url.starts_with(scheme));
+    let Some((path, query)) = url.split_once('?').filter(|_| is_web && !is_recorded(url)) else { return url.to_string() };
+    let names: Vec<String> = query.split('&').map(|part| part.split('=').next().unwrap_or_default().to_ascii_lowercase()).collect();
+    let has = |name: &str| names.iter().any(|other| other == name);
+    let lasting = query.split('&').zip(&names).filter(|(part, name)| {
+        let is_signature = name.starts_with("x-amz-")
+            || name.starts_with("x-goog-")
+            || (has("signature") && CLOUD_SIGNATURE.contains(&name.as_str()))
+            || (has("sig") && AZURE_SIGNATURE.contains(&name.as_str()));
+        !is_signature && !part.is_empty()
+    });
+    let lasting: Vec<&str> = lasting.map(|(part, _)| part).collect();
+    if lasting.is_empty() {
+        return path.to_string();
+    }
+    let hash = blake3::hash(lasting.join("&").as_bytes()).to_hex();
+    format!("{path}?{HASH}{}", hash.chars().take(HASH_CHARACTERS).collect::<String>())
+}
+
+/// Whether the query of an address is a hash of [`recorded`].
+pub fn is_recorded(url: &str) -> bool {
+    let hash = url.split_once('?').and_then(|(_, query)| query.strip_prefix(HASH));
+    hash.is_some_and(|hash| hash.len() == HASH_CHARACTERS && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The parts of a signed query of CloudFront, of S3's first signatures and of Google's.
+const CLOUD_SIGNATURE: [&str; 6] = ["signature", "expires", "policy", "key-pair-id", "awsaccesskeyid", "googleaccessid"];
+/// The parts of a shared access signature of Azure.
+const AZURE_SIGNATURE: [&str; 17] =
+    ["sig", "sv", "ss", "srt", "st", "se", "sr", "sp", "sip", "spr", "skoid", "sktid", "skt", "ske", "sks", "skv", "sdd"];
+
 /// The scheme of an address of a kind that is not known here.
 pub(super) fn unknown_scheme(written: &str) -> Option<&str> {
     let (scheme, _) = written.split_once("://")?;

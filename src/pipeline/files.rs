@@ -65,7 +65,13 @@ fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Diagnostic> {
 fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     let diagnostic = |problem: String| Diagnostic::at(written.span, problem);
     if let Some(address) = Address::parse(&written.value) {
-        return Ok(vec![PathBuf::from(address.map_err(diagnostic)?.to_string())]);
+        let address = address.map_err(diagnostic)?;
+        if matches!(address, Address::S3 { .. }) && cfg!(not(feature = "s3")) {
+            return Err(diagnostic(
+                "expected a program built with --features s3, found one without it; run cargo build --release --features s3".to_string(),
+            ));
+        }
+        return Ok(vec![PathBuf::from(address.to_string())]);
     }
     let path = folder.join(&written.value);
     if path.is_file() {

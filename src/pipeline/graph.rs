@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
+use super::hidden_queries::without_queries;
 use super::slot::Slot;
 use super::spec::input::{Columns, DatasetFormat, Format, Server, Split};
 use super::spec::malformed::Malformed;
@@ -24,7 +25,7 @@ pub struct Graph {
     pub name: String,
     /// The seed of all random numbers, a whole number of at least 0.
     pub seed: u64,
-    /// The params, after `--set`.
+    /// The params, after `--set`, without the queries of addresses.
     pub params: IndexMap<String, Param>,
     /// The number of iterations; 0 without `iterate`.
     pub iterations: u32,
@@ -274,12 +275,13 @@ impl Graph {
     }
 
     /// The pipeline file with params and SQL files filled in and every default written out, under
-    /// the name of the graph. Loading it gives the same graph.
+    /// the name of the graph. Loading it gives the same graph, with hashes in place of the queries
+    /// of addresses.
     ///
     /// # Errors
     /// A value without a YAML form; a pipeline file has none.
     pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
-        let mut spec = self.spec.clone();
+        let mut spec = without_queries(&self.spec);
         spec.name.value.clone_from(&self.name);
         serde_saphyr::to_string(&spec)
     }

@@ -13,6 +13,7 @@ mod de;
 mod error;
 mod files;
 pub mod graph;
+mod hidden_queries;
 mod load;
 mod matrix;
 mod params;

@@ -32,6 +32,7 @@ use super::check::{Link, ResolvedNode, order, resolve_nodes};
 use super::error::Diagnostic;
 use super::files;
 use super::graph::{Binding, Graph, Input, Reward, Source, SourceKind, Task};
+use super::hidden_queries::without_queries;
 use super::position::At;
 use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
@@ -103,7 +104,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
         }
     }
     let tasks = unrolling.tasks;
-    Ok(Graph { name: spec.name.value.clone(), seed: spec.seed, params: spec.params.clone(), iterations, sources, tasks, spec })
+    Ok(Graph { name: spec.name.value.clone(), seed: spec.seed, params: without_queries(&spec).params, iterations, sources, tasks, spec })
 }
 
 /// Notes the task of the node at `index`.

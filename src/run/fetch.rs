@@ -12,7 +12,7 @@ use super::RunError;
 use crate::dag::fingerprint::Fingerprint;
 use crate::model::{self, HubBase};
 use crate::operators::{OperatorError, Progress};
-use crate::pipeline::address::{Address, shown};
+use crate::pipeline::address::{Address, is_recorded, recorded, shown};
 use crate::pipeline::graph::Graph;
 use crate::remote::{Download, Downloads, Hub, HubFiles, HubRepo, Pinned, PinnedFile, RemoteError};
 use crate::store::{self, ModelFile, Run};
@@ -87,7 +87,7 @@ pub fn fetch(mut graph: Graph, run: &Run, stopped: &(dyn Fn() -> bool + Sync), p
             for (file, hashed) in files.iter().zip(&source.files) {
                 fingerprints.insert(file.clone(), hashed.fingerprint()?);
             }
-            sources.insert(written, source);
+            sources.insert(recorded(&written), source);
             local.extend(files);
         }
         // In the order of the addresses, wherever the cache is; two patterns may name one file.
@@ -151,13 +151,17 @@ impl Fetching<'_> {
                 Ok((source.files.iter().map(|file| folder.join(&file.file)).collect(), source))
             }
             Address::Web { url } => self.web(name, url),
+            #[cfg(feature = "s3")]
             Address::S3 { bucket, keys } => self.s3(name, written, bucket, keys),
+            #[cfg(not(feature = "s3"))]
+            Address::S3 { .. } => Err(RunError::Internal { place: "run::fetch", problem: format!("{written} in a program without s3") }),
         }
     }
 
     /// The file of a web server.
     fn web(&mut self, name: &str, url: &str) -> Result<(Vec<PathBuf>, Source), RunError> {
-        let began = self.began(url)?;
+        let record = recorded(url);
+        let began = self.began(&record)?;
         let written = shown(url);
         let downloads = downloads(&mut self.downloads, &mut self.hub)?;
         let pinned = began.as_ref().map(Source::pinned).and_then(|files| files.into_iter().next());
@@ -168,7 +172,9 @@ impl Fetching<'_> {
             self.progress.warned(name, &format!("{written} is another file now ({now}, was {version}); {GOES_ON}"));
         }
         let mut progress = Shown::new(self.progress, name);
-        let found = downloads.web(url, pinned.as_ref(), self.stopped, &mut |done, total| progress.advance(done, total)).map_err(remote)?;
+        let found = downloads.web(url, &record, pinned.as_ref(), self.stopped, &mut |done, total| progress.advance(done, total));
+        let found =
+            found.map_err(|error| if is_recorded(url) && error.is_input() { without_query(&written, &error) } else { remote(error) })?;
         progress.finish(&format!("{written}, {}", found.version));
         let source = Source::of_downloads(std::slice::from_ref(&found))?;
         if let Some(began) = &began {
@@ -178,6 +184,7 @@ impl Fetching<'_> {
     }
 
     /// Objects of S3.
+    #[cfg(feature = "s3")]
     fn s3(&mut self, name: &str, written: &str, bucket: &str, keys: &str) -> Result<(Vec<PathBuf>, Source), RunError> {
         let began = self.began(written)?;
         let downloads = downloads(&mut self.downloads, &mut self.hub)?;
@@ -271,6 +278,13 @@ fn hub(slot: &mut Option<Hub>) -> Result<&Hub, RunError> {
         Some(hub) => hub,
         slot => slot.insert(Hub::from_env().map_err(remote)?),
     })
+}
+
+/// The error of an address from a run folder, which has only a hash of its query.
+fn without_query(written: &str, error: &RemoteError) -> RunError {
+    let problem =
+        "expected the query of the address, found its hash, as run folders have it; use the pipeline file that the run was made with";
+    RunError::Operator(OperatorError::Input(format!("{written}: {problem} ({error})")))
 }
 
 fn remote(error: RemoteError) -> RunError {

@@ -2,12 +2,16 @@
 
 Usage: s3_server.py FOLDER
 
-Prints the server's address, then runs until its standard input ends. Each line of the standard input
-"PUT KEY" uploads the file again.
+Prints the server's address, then runs until its standard input ends. Its lines are commands, each answered:
+
+- "PUT KEY" uploads the file again.
+- "USER" prints the id and the secret of a user who may read. From then on the server checks signatures.
 """
 
+import json
 import os
 import sys
+import urllib.request
 from pathlib import Path
 
 for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -18,6 +22,18 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 BUCKET = "some-bucket"
+
+
+def user(url):
+    """A key of a new user who may read all objects. Then the server's checks begin."""
+    client = boto3.client("iam", endpoint_url=url)
+    client.create_user(UserName="reader")
+    allowed = [{"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": allowed})
+    client.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
+    key = client.create_access_key(UserName="reader")["AccessKey"]
+    urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset-auth", data=b"0", method="POST")).read()
+    return key["AccessKeyId"], key["SecretAccessKey"]
 
 
 def main():
@@ -31,6 +47,9 @@ def main():
         client.upload_file(str(path), BUCKET, path.relative_to(folder).as_posix())
     print(f"http://{host}:{port}", flush=True)
     for line in sys.stdin:
+        if line.strip() == "USER":
+            print(*user(f"http://{host}:{port}"), flush=True)
+            continue
         key = line.strip().removeprefix("PUT ")
         client.upload_file(str(folder / key), BUCKET, key)
         print("done", flush=True)

@@ -6,9 +6,11 @@
 //! A file is renamed to its place when it is whole, and never changed there. It keeps its name,
 //! because the ending tells the format. Knows nothing of a file's content.
 
+#[cfg(feature = "s3")]
 mod credentials;
 mod file;
 mod place;
+#[cfg(feature = "s3")]
 mod s3;
 mod web;
 
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use super::error::RemoteError;
 use super::stop::Stopped;
 use place::Place;
+#[cfg(feature = "s3")]
 use s3::Bucket;
 use web::Web;
 
@@ -54,30 +57,33 @@ impl Downloads {
 
     /// The file at `url`, from the cache where the server says that it is unchanged; the one of
     /// `pinned` if it is given and still there. `observe` receives the present and the total number
-    /// of bytes, as far as the server gives them.
+    /// of bytes, as far as the server gives them. `record` is the address in the cache: without
+    /// keys, which may differ from time to time.
     ///
     /// # Errors
     /// No such file, no access, no network, or an answer that is no whole file; each with a remedy.
     pub fn web(
         &self,
         url: &str,
+        record: &str,
         pinned: Option<&PinnedFile>,
         stopped: Stopped,
         observe: &mut dyn FnMut(u64, u64),
     ) -> Result<Download, RemoteError> {
-        let place = Place::of_url(&self.folder, url);
+        let place = Place::of_url(&self.folder, record);
         if let Some(found) = pinned.and_then(|pinned| place.pinned(pinned)) {
             return Ok(found);
         }
         self.web.fetch(url, &place, stopped, observe)
     }
 
-    /// The object of S3 with this key, else all objects of this pattern, in the order of their keys,
-    /// from the cache where they are unchanged; exactly those of `pinned` if it is given. `observe`
-    /// receives the present and the total number of bytes.
+    /// The object of S3 with this key, else all objects of this pattern, in the order of their
+    /// keys, from the cache where they are unchanged; exactly those of `pinned` if it is given.
+    /// `observe` receives the present and the total number of bytes.
     ///
     /// # Errors
     /// No such bucket or object, no access, no network; each with a remedy.
+    #[cfg(feature = "s3")]
     pub fn s3(
         &self,
         bucket: &str,
@@ -112,6 +118,7 @@ impl Downloads {
     }
 
     /// The present keys and versions of objects of S3; `None` without an answer.
+    #[cfg(feature = "s3")]
     pub fn s3_versions(&self, bucket: &str, keys: &str, stopped: Stopped) -> Option<Vec<(String, String)>> {
         let objects = Bucket::from_env(bucket).ok()?.list(keys, stopped).ok()?;
         Some(objects.iter().map(|object| (object.location.to_string(), s3::version(object))).collect())

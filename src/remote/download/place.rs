@@ -30,6 +30,7 @@ impl Place {
     }
 
     /// The place of an object of S3. Another server may have a bucket of the same name.
+    #[cfg(feature = "s3")]
     pub(super) fn of_object(cache: &Path, endpoint: &str, bucket: &str, key: &str) -> Self {
         Self::new(cache, &format!("s3-{bucket}"), &format!("{endpoint} s3://{bucket}/{key}"), key.rsplit('/').next().unwrap_or_default())
     }

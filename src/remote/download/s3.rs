@@ -118,10 +118,11 @@ impl Bucket {
     fn absent(&self, address: &str, key: &Key, stopped: Stopped) -> RemoteError {
         let below = self.wait(async { self.store.list(Some(key)).next().await }, stopped);
         let problem = match below {
-            Ok(Some(Ok(_))) => "expected an object, found a folder of objects; to read all in it, end with /*",
-            _ => "expected an object, found none",
+            Ok(Some(Ok(_))) => "expected an object, found a folder of objects; to read all in it, end with /*".to_string(),
+            Ok(Some(Err(Error::NotFound { .. }))) => format!("expected a bucket {}, found none", self.name),
+            _ => "expected an object, found none".to_string(),
         };
-        fetch_error(address, problem.to_string(), true)
+        fetch_error(address, problem, true)
     }
 
     /// The object in its place, fetched unless this version is there.

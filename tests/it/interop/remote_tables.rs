@@ -207,7 +207,8 @@ fn a_file_of_a_web_server_is_continued_kept_and_not_fetched_again() {
     // The cut answer, the question for the present version, and the rest.
     assert_eq!(ranges(&server), [None, None, Some("bytes=4000-".to_string())]);
     let all = sources(&workspace, "small");
-    let source = &all[&format!("{}/some/train.jsonl?key=secret", server.url)];
+    let hash = blake3::hash(b"key=secret").to_hex();
+    let source = &all[&format!("{}/some/train.jsonl?blake3={}", server.url, &hash[..16])];
     assert_eq!(source["versions"], json!(["etag \"one\""]));
     assert_eq!(
         source["files"],
@@ -239,6 +240,41 @@ fn a_file_of_a_web_server_is_continued_kept_and_not_fetched_again() {
     let seen = server.seen().len();
     optune(&workspace, "http://127.0.0.1:1", "0", &["plan", "pipeline.yaml", "--name", "fourth"]);
     assert!(server.seen()[seen..].iter().all(|request| !request.headers.contains_key("authorization")));
+}
+
+#[test]
+fn keys_in_an_address_stay_out_of_the_run_folder_and_may_change() {
+    let (first, second) = ("X-Amz-Expires=600&X-Amz-Signature=first-key&version=2", "version=2&X-Amz-Signature=second-key&X-Amz-Expires=5");
+    let files = Files::default();
+    files.put(&format!("/x.jsonl?{first}"), lines(&[1, 2]), "\"one\"");
+    let server = files.start();
+    let workspace = workspace("\"${table}?${query}\"");
+    workspace.edit("pipeline.yaml", "inputs:", &format!("params: {{ table: \"{}/x.jsonl\", query: \"{first}\" }}\ninputs:", server.url));
+    let holds_key = |folder: &str| {
+        let files = crate::fixtures::files::files_under(&workspace.path(folder));
+        assert!(!files.is_empty());
+        files
+            .iter()
+            .any(|path| path.to_string_lossy().contains("-key") || String::from_utf8_lossy(&fs::read(path).unwrap()).contains("-key"))
+    };
+    let said = succeed(optune(&workspace, "http://127.0.0.1:1", "0", &["run", "pipeline.yaml"]));
+    assert!(!said.contains("-key") && !holds_key("runs") && !holds_key("cache"), "{said}");
+    let hash = blake3::hash(b"version=2").to_hex();
+    let record = format!("{}/x.jsonl?blake3={}", server.url, &hash[..16]);
+    assert_eq!(sources(&workspace, "small")[&record]["versions"], json!(["etag \"one\""]));
+    let kept = fs::read_to_string(workspace.path("runs/small/pipeline.yaml")).unwrap();
+    assert!(kept.contains(&record) && kept.contains("query: hidden"), "{kept}");
+
+    // The next signature is for the same file: nothing is fetched again.
+    workspace.edit("pipeline.yaml", first, second);
+    succeed(optune(&workspace, "http://127.0.0.1:1", "0", &["run", "pipeline.yaml"]));
+    assert_eq!(sums(&workspace, "small"), "2,3");
+    let plan = String::from_utf8(optune(&workspace, "http://127.0.0.1:1", "0", &["plan", "pipeline.yaml"]).stdout).unwrap();
+    assert!(plan.lines().all(|line| line.ends_with("done")), "{plan}");
+    // The run folder's own pipeline file has no query to ask with.
+    fs::copy(workspace.path("runs/small/pipeline.yaml"), workspace.path("copy.yaml")).unwrap();
+    let error = refused(optune(&workspace, "http://127.0.0.1:1", "0", &["plan", "copy.yaml", "--name", "other"]));
+    assert!(error.contains("expected the query of the address, found its hash, as run folders have it"), "{error}");
 }
 
 #[test]

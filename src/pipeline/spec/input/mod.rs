@@ -50,8 +50,7 @@ pub(super) struct InputFields {
     /// paths. Their columns are joined by name: what a file lacks is null there, and types are
     /// widened where no value changes. Text files may end in `.gz` or `.zst`. A path may also be an
     /// address: `hf://datasets/ORG/NAME@REVISION/FILE` for a file or a pattern of a dataset on the
-    /// Hugging Face hub, `https://…` for one file, or
-    /// `s3://BUCKET/KEY` for an object or a pattern.
+    /// Hugging Face hub, `https://…` for one file, or `s3://BUCKET/KEY` for an object or a pattern.
     table: Option<Paths>,
     /// The file format. By default the extension decides.
     format: Option<Format>,
