@@ -118,6 +118,7 @@ def shards():
         ],
         "integer_and_text": [table(x=pa.array([7])), table(x=pa.array(["a7"]))],
         "dictionary": [table(x=pa.array(["a", "b", "a", None]).dictionary_encode()), table(x=pa.array(["c"]))],
+        "dictionary_without_values": [table(x=pa.array([None, None], pa.string()).dictionary_encode()), table(x=pa.array(["c"]).dictionary_encode())],
         "kinds_of_text": [table(x=pa.array(["a"], pa.large_string())), table(x=pa.array(["b" * 20], pa.string_view())), table(x=pa.array(["c"]))],
         "kinds_of_list": [
             table(x=pa.array([[1, 2], None, []], pa.list_(pa.int32()))),

@@ -47,7 +47,7 @@ pub(super) fn read(layout: Layout, rules: &ColumnRules, paths: &[PathBuf], budge
 
 /// Whether a text is one JSON value.
 pub(super) fn check(text: &str) -> Result<(), String> {
-    value::parse(text.as_bytes()).map(drop)
+    value::parse(text.as_bytes()).map(drop).map_err(|fault| fault.to_string())
 }
 
 /// The text in a JSON value: of a text itself, of a number or a Boolean its spelling; `None` for
@@ -56,7 +56,7 @@ pub(super) fn check(text: &str) -> Result<(), String> {
 /// # Errors
 /// A list or an object, by its kind; or no JSON.
 pub(in crate::import) fn scalar_text(json: &str) -> Result<Option<String>, String> {
-    let item = value::parse(json.as_bytes())?;
+    let item = value::parse(json.as_bytes()).map_err(|fault| fault.to_string())?;
     match item.value {
         Value::Null => Ok(None),
         Value::Text(text) => Ok(Some(text.into_owned())),

@@ -1,16 +1,27 @@
 //! One JSON value, parsed in place: texts without escapes, numbers as they are written.
 //!
+//! serde_json reads texts, numbers and words. Lists and objects are read here, because each value
+//! needs its place in the text: `1.50` and `1e5` stay as they are written. serde_json's `RawValue`
+//! gives places too, but scans a value again at each level of nesting.
+//!
 //! What is accepted is what Python's `json` accepts, except for lone surrogates, keys that occur
 //! twice, and the words `NaN` and `Infinity`: these are errors. Knows no column.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// The deepest nesting of lists and objects.
 const MOST_NESTED: usize = 100;
 
 /// Above this number of keys, equal ones are searched with a set.
 const FEW_KEYS: usize = 16;
+
+/// Numbers of Python's `json` that JSON has not.
+const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// A value and where it is written.
 #[derive(Debug)]
@@ -47,19 +58,41 @@ impl Value<'_> {
     }
 }
 
-/// Parses one value with nothing behind it. The error is the problem with its byte, from 1.
-pub(super) fn parse(bytes: &[u8]) -> Result<Item<'_>, String> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| format!("expected text in UTF-8, found an invalid character at byte {}", error.valid_up_to() + 1))?;
+/// Why a text is no JSON value.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The problem, with its byte from 1.
+    Syntax(String),
+    /// A word for a number that JSON has not, and its byte from 1.
+    NoNumber(&'static str, usize),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(problem) => f.write_str(problem),
+            Self::NoNumber(word, byte) => write!(f, "expected JSON, found {word} at byte {byte}: {word} is not JSON; write null"),
+        }
+    }
+}
+
+/// Parses one value with nothing behind it.
+pub(super) fn parse(bytes: &[u8]) -> Result<Item<'_>, Fault> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        Fault::Syntax(format!("expected text in UTF-8, found an invalid character at byte {}", error.valid_up_to() + 1))
+    })?;
     let mut parser = Parser { text, at: 0, depth: 0 };
     let item = parser.item()?;
     parser.space();
     if parser.at < text.len() { Err(parser.expected("nothing behind the value")) } else { Ok(item) }
 }
 
-/// As [`parse`], for an object.
+/// As [`parse`], for an object. The error is the problem.
 pub(super) fn parse_object(bytes: &[u8]) -> Result<Item<'_>, String> {
-    let item = parse(bytes).map_err(|problem| format!("expected a JSON object, found none: {problem}"))?;
+    let item = parse(bytes).map_err(|fault| match fault {
+        Fault::Syntax(problem) => format!("expected a JSON object, found none: {problem}"),
+        Fault::NoNumber(..) => fault.to_string(),
+    })?;
     match item.value {
         Value::Object(_) => Ok(item),
         other => Err(format!("expected a JSON object, found {}", other.kind())),
@@ -83,10 +116,16 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn expected(&self, what: &str) -> String {
-        let found = self.text.get(self.at..).and_then(|rest| rest.chars().next());
-        let found = found.map_or("the end".to_string(), |found| format!("{found:?}"));
-        format!("expected {what} at byte {}, found {found}", self.at + 1)
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn expected(&self, what: &str) -> Fault {
+        if let Some(word) = NO_NUMBERS.into_iter().find(|word| self.rest().starts_with(word)) {
+            return Fault::NoNumber(word, self.at + 1);
+        }
+        let found = self.rest().chars().next().map_or("the end".to_string(), |found| format!("{found:?}"));
+        Fault::Syntax(format!("expected {what} at byte {}, found {found}", self.at + 1))
     }
 
     fn take(&mut self, byte: u8) -> bool {
@@ -95,22 +134,29 @@ impl<'a> Parser<'a> {
         taken
     }
 
-    fn item(&mut self) -> Result<Item<'a>, String> {
+    fn item(&mut self) -> Result<Item<'a>, Fault> {
         self.space();
         let start = self.at;
         let value = match self.byte() {
             Some(b'"') => Value::Text(self.string()?),
             Some(b'{') => self.nested(Self::object)?,
             Some(b'[') => self.nested(Self::list)?,
-            Some(b'-' | b'0'..=b'9') => self.number()?,
-            _ => self.word()?,
+            Some(b'-') if self.rest().starts_with("-I") => return Err(self.expected("a value")),
+            Some(b'-' | b'0'..=b'9') => {
+                self.scalar::<IgnoredAny>("a number")?;
+                Value::Number(&self.text[start..self.at])
+            }
+            Some(b't' | b'f') => Value::Boolean(self.scalar("a value")?),
+            Some(b'n') => self.scalar::<()>("a value").map(|()| Value::Null)?,
+            _ => return Err(self.expected("a value")),
         };
         Ok(Item { value, raw: &self.text[start..self.at] })
     }
 
-    fn nested(&mut self, content: fn(&mut Self) -> Result<Value<'a>, String>) -> Result<Value<'a>, String> {
+    fn nested(&mut self, content: fn(&mut Self) -> Result<Value<'a>, Fault>) -> Result<Value<'a>, Fault> {
         if self.depth == MOST_NESTED {
-            return Err(format!("expected lists and objects at most {MOST_NESTED} deep, found deeper ones at byte {}", self.at + 1));
+            let problem = format!("expected lists and objects at most {MOST_NESTED} deep, found deeper ones at byte {}", self.at + 1);
+            return Err(Fault::Syntax(problem));
         }
         self.depth += 1;
         self.at += 1;
@@ -119,7 +165,7 @@ impl<'a> Parser<'a> {
         Ok(value)
     }
 
-    fn list(&mut self) -> Result<Value<'a>, String> {
+    fn list(&mut self) -> Result<Value<'a>, Fault> {
         let mut items = Vec::new();
         self.space();
         if self.take(b']') {
@@ -137,7 +183,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn object(&mut self) -> Result<Value<'a>, String> {
+    fn object(&mut self) -> Result<Value<'a>, Fault> {
         let mut members: Vec<(Cow<'a, str>, Item<'a>)> = Vec::new();
         self.space();
         if self.take(b'}') {
@@ -164,114 +210,58 @@ impl<'a> Parser<'a> {
             }
         }
         match twice(&members) {
-            Some(key) => Err(format!("expected different keys in an object, found {key:?} twice before byte {}", self.at)),
+            Some(key) => Err(Fault::Syntax(format!("expected different keys in an object, found {key:?} twice before byte {}", self.at))),
             None => Ok(Value::Object(members)),
         }
     }
 
-    fn word(&mut self) -> Result<Value<'a>, String> {
-        let rest = &self.text[self.at..];
-        for (word, value) in [("null", Value::Null), ("true", Value::Boolean(true)), ("false", Value::Boolean(false))] {
-            if rest.starts_with(word) {
-                self.at += word.len();
-                return Ok(value);
-            }
-        }
-        Err(self.expected("a value"))
-    }
-
-    fn digits(&mut self) -> Result<(), String> {
-        let start = self.at;
-        while matches!(self.byte(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        if self.at == start { Err(self.expected("a digit")) } else { Ok(()) }
-    }
-
-    fn number(&mut self) -> Result<Value<'a>, String> {
-        let start = self.at;
-        self.take(b'-');
-        if !self.take(b'0') {
-            self.digits()?;
-        }
-        if self.take(b'.') {
-            self.digits()?;
-        }
-        if self.take(b'e') || self.take(b'E') {
-            if !self.take(b'-') {
-                self.take(b'+');
-            }
-            self.digits()?;
-        }
-        Ok(Value::Number(&self.text[start..self.at]))
-    }
-
     /// A text; the next byte is its opening quote.
-    fn string(&mut self) -> Result<Cow<'a, str>, String> {
-        self.at += 1;
-        let mut text = Cow::Borrowed("");
-        loop {
-            let start = self.at;
-            while self.byte().is_some_and(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-                self.at += 1;
+    fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
+        #[derive(Deserialize)]
+        struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
+        Ok(self.scalar::<Text<'a>>("a text")?.0)
+    }
+
+    /// A value that is neither a list nor an object, by serde_json.
+    fn scalar<T: Deserialize<'a>>(&mut self, what: &str) -> Result<T, Fault> {
+        let mut values = serde_json::Deserializer::from_str(self.rest()).into_iter::<T>();
+        match values.next() {
+            Some(Ok(value)) => {
+                self.at += values.byte_offset();
+                Ok(value)
             }
-            let piece = &self.text[start..self.at];
-            if text.is_empty() {
-                text = Cow::Borrowed(piece);
-            } else if !piece.is_empty() {
-                text.to_mut().push_str(piece);
-            }
-            if self.take(b'"') {
-                return Ok(text);
-            }
-            if !self.take(b'\\') {
-                return Err(self.expected("a character of a text or its closing quote"));
-            }
-            text.to_mut().push(self.escaped()?);
+            Some(Err(error)) => Err(Fault::Syntax(self.problem(what, &error))),
+            None => Err(self.expected(what)),
         }
     }
 
-    /// The character of an escape, behind its backslash.
-    fn escaped(&mut self) -> Result<char, String> {
-        let escaped = match self.byte() {
-            Some(byte @ (b'"' | b'\\' | b'/')) => char::from(byte),
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(b'u') => return self.code_point(),
-            _ => return Err(self.expected("one of \" \\ / b f n r t u behind a backslash")),
-        };
-        self.at += 1;
-        Ok(escaped)
-    }
-
-    /// The code point of a `u` and four digits, or of two such escapes: a pair of surrogates.
-    fn code_point(&mut self) -> Result<char, String> {
-        let place = self.at;
-        let unit = self.unit()?;
-        let mut units = vec![unit];
-        if (0xd800..0xdc00).contains(&unit) && self.text[self.at..].starts_with("\\u") {
-            let behind = self.at;
-            self.at += 1;
-            units.push(self.unit()?);
-            if !(0xdc00..0xe000).contains(&units[1]) {
-                self.at = behind;
-                units.pop();
-            }
+    /// The problem of a value that begins here.
+    fn problem(&self, what: &str, error: &serde_json::Error) -> String {
+        // A value has no line break, so the error's column is the number of bytes up to it.
+        let read = &self.rest()[..self.rest().floor_char_boundary(error.column())];
+        let text = error.to_string();
+        let text = text.split(" at line ").next().unwrap_or_default();
+        if text.contains("hex escape")
+            && let Some((at, escape)) = lone_surrogate(read)
+        {
+            return format!("expected a pair of surrogates, found {escape} alone at byte {}; it is no character", self.at + at + 1);
         }
-        let lone = || format!("expected a pair of surrogates, found \\u{unit:04x} alone at byte {place}; it is no character");
-        char::decode_utf16(units).next().and_then(Result::ok).ok_or_else(lone)
+        format!("expected {what} at byte {}, found none: {text} at byte {}", self.at + 1, self.at + read.len())
     }
+}
 
-    /// The number of a `u` and four hexadecimal digits.
-    fn unit(&mut self) -> Result<u16, String> {
-        let digits = self.text.as_bytes().get(self.at + 1..self.at + 5).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let unit = digits.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u16::from_str_radix(digits, 16).ok());
-        let unit = unit.ok_or_else(|| self.expected("four hexadecimal digits behind"))?;
-        self.at += 5;
-        Ok(unit)
+/// The lone surrogate behind which serde_json stopped, and its place.
+fn lone_surrogate(read: &str) -> Option<(usize, &str)> {
+    let unit_at = |at: usize| {
+        let is_escaped = read.get(..at)?.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
+        let escape = read.get(at..at + 6).filter(|escape| escape.starts_with("\\u") && !is_escaped)?;
+        Some((at, escape, u16::from_str_radix(escape.get(2..)?, 16).ok()?))
+    };
+    let (at, escape, unit) = unit_at(read.rfind("\\u")?)?;
+    match at.checked_sub(6).and_then(unit_at) {
+        // The first half of a pair without a second half.
+        Some((at, escape, first)) if (0xd800..0xdc00).contains(&first) && !(0xdc00..0xe000).contains(&unit) => Some((at, escape)),
+        _ => (0xd800..0xe000).contains(&unit).then_some((at, escape)),
     }
 }
 
@@ -290,7 +280,7 @@ mod tests {
     use super::{Value, parse};
 
     fn text(written: &str) -> Result<String, String> {
-        match parse(written.as_bytes())?.value {
+        match parse(written.as_bytes()).map_err(|fault| fault.to_string())?.value {
             Value::Text(text) => Ok(text.into_owned()),
             other => Err(format!("no text: {other:?}")),
         }
