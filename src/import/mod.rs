@@ -17,7 +17,7 @@ mod formats;
 mod json_value;
 mod left_out;
 mod limits;
-mod preferences;
+pub(crate) mod preferences;
 pub(crate) mod prompts;
 mod row_errors;
 mod row_values;

@@ -14,6 +14,9 @@ use super::scores::{Gaps, Numbers, Scores};
 use crate::model::{Answer, Message, PromptContent};
 use crate::pipeline::spec::malformed::Malformed;
 
+/// The problem of a preference whose reward gap is needed for a margin.
+pub(crate) const NO_GAP: &str = "margin: expected a reward_gap, or a chosen_score and a rejected_score, found none";
+
 /// One row of a table of preferences.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preference {
@@ -64,11 +67,17 @@ impl Preferences {
     /// are no rows. The error names the row.
     pub fn from_batches(name: &str, batches: Vec<RecordBatch>) -> Result<Self, ImportError> {
         let location = |row: usize| format!("table {name}, row {row}");
-        Self::from_located_batches(&mut RowErrors::new(Malformed::Stop, &location), name, &batches)
+        Self::from_located_batches(&mut RowErrors::new(Malformed::Stop, &location), name, &batches, false)
     }
 
-    /// As [`Self::from_batches`], with another reaction to malformed rows.
-    pub(super) fn from_located_batches(errors: &mut RowErrors, name: &str, batches: &[RecordBatch]) -> Result<Self, ImportError> {
+    /// As [`Self::from_batches`], with another reaction to malformed rows. With `gaps`, a row
+    /// without a reward gap is one of them.
+    pub(super) fn from_located_batches(
+        errors: &mut RowErrors,
+        name: &str,
+        batches: &[RecordBatch],
+        gaps: bool,
+    ) -> Result<Self, ImportError> {
         let mut rows = Vec::new();
         let mut before = 0;
         for batch in batches {
@@ -78,7 +87,7 @@ impl Preferences {
                 let row = prompt.and_then(|prompt| {
                     let mut row = columns.row(index, ids.id(index, &prompt)?, prompt)?;
                     row.messages = [answer_at("chosen", &row.chosen, batch, index)?, answer_at("rejected", &row.rejected, batch, index)?];
-                    Ok(row)
+                    if gaps && row.reward_gap.is_none() { Err(NO_GAP.to_string()) } else { Ok(row) }
                 });
                 match row {
                     Ok(row) => rows.push(row),

@@ -28,6 +28,9 @@ pub fn recipe(graph: &Graph, index: usize, files: &[Fingerprint]) -> Recipe {
         ("responses".to_string(), json!(table_use.responses)),
         ("preferences".to_string(), json!(table_use.preferences)),
     ]);
+    if table_use.gaps {
+        settings.insert("gaps".to_string(), json!(true));
+    }
     if let Some(SourceKind::Table { format, delimiter, header, columns, dataset_format, map, malformed, split, .. }) =
         graph.sources.get(index).map(|source| &source.kind)
     {

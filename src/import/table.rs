@@ -55,6 +55,8 @@ pub(super) struct TableUse {
     pub(super) responses: BTreeSet<String>,
     /// As pairs of a chosen and a rejected response.
     pub(super) preferences: bool,
+    /// As pairs whose reward gap is needed.
+    pub(super) gaps: bool,
     /// As demonstrations and nothing else.
     demonstrations: bool,
 }
@@ -69,11 +71,16 @@ impl TableUse {
             _ => None,
         };
         let preferences = any(&[Slot::Preferences, Slot::HeldOut]);
+        let needs_gaps = |task: &Task| {
+            task.input(Slot::Preferences) == Some(Input::Source(index))
+                && matches!(&task.operator, Operator::RewardModel(settings) if settings.margin)
+        };
         Self {
             prompts: any(&[Slot::Prompts, Slot::Demonstrations]),
             responses: graph.tasks.iter().filter_map(response).collect(),
             demonstrations: any(&[Slot::Demonstrations]) && !any(&[Slot::Prompts]) && !preferences,
             preferences,
+            gaps: graph.tasks.iter().any(needs_gaps),
         }
     }
 }
@@ -128,7 +135,7 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     batches = dataset_format::alike(batches).map_err(of_table)?;
     check_responses(&mut errors, &table_use.responses, &batches)?;
     if table_use.preferences {
-        Preferences::from_located_batches(&mut errors, name, &batches)?;
+        Preferences::from_located_batches(&mut errors, name, &batches, table_use.gaps)?;
     }
     batches = without_skipped(&mut errors, batches, count)?;
     if table_use.prompts {

@@ -7,6 +7,7 @@
 use super::support::comparisons::{Comparisons, Split};
 use super::support::training_job::{Examples, TrainingJob};
 use super::{Context, OperatorError, Preference, Summary};
+use crate::import::preferences::NO_GAP;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::reward_model::RewardModel;
 use crate::training::Comparison;
@@ -57,6 +58,6 @@ fn margin(settings: &RewardModel, preference: &Preference) -> Result<f64, Operat
     if !settings.margin {
         return Ok(0.0);
     }
-    let problem = "margin: expected a reward_gap, or a chosen_score and a rejected_score, found none";
-    preference.reward_gap.ok_or_else(|| OperatorError::Input(format!("preference {}: {problem}", preference.id)))
+    // The import has checked outside tables; those of queries are known only now.
+    preference.reward_gap.ok_or_else(|| OperatorError::Input(format!("preference {}: {NO_GAP}", preference.id)))
 }

@@ -193,8 +193,16 @@ fn preferences_can_be_held_out_as_a_table_and_too_long_ones_are_left_out() {
     assert!(error.contains(said), "{error}");
     workspace.edit("pipeline.yaml", "max_tokens: 5", "max_tokens: 20");
     workspace.write("preferences.jsonl", &(row("ab", gap) + &row("cd", "")));
-    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
-    assert!(error.contains("margin: expected a reward_gap, or a chosen_score and a rejected_score, found none"), "{error}");
+    let error = workspace.fail(&["plan", "pipeline.yaml"], 2);
+    let said =
+        "preferences.jsonl:2: table preferences, row 1: margin: expected a reward_gap, or a chosen_score and a rejected_score, found none";
+    assert!(error.contains(said), "{error}");
+    workspace.edit("pipeline.yaml", "preferences.jsonl }", "preferences.jsonl, malformed: skip }");
+    let output = workspace.optune(&["plan", "pipeline.yaml"]);
+    let told = String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && told.contains("1 of 2 rows are left out: 1 × margin: expected a reward_gap"), "{told}");
+    workspace.edit("pipeline.yaml", "preferences.jsonl, malformed: skip }", "preferences.jsonl }");
+    workspace.write("preferences.jsonl", &(row("ab", gap) + &row("cd", gap)));
     workspace.write("tested.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\"}\n");
     let error = workspace.fail(&["run", "pipeline.yaml"], 2);
     assert!(error.contains("judge: table tested: expected columns chosen and rejected, found prompt, chosen"), "{error}");
