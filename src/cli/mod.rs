@@ -11,6 +11,7 @@ mod export;
 mod format;
 mod help;
 mod init;
+mod pair_columns;
 mod pairs;
 mod pipeline_arguments;
 mod plan;

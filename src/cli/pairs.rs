@@ -1,18 +1,18 @@
 //! `optune export pairs`: pairs as TRL's preference trainers read them.
 //!
 //! Text prompts go out as texts. Message prompts go out as messages, with one message of the
-//! assistant for each response.
+//! assistant for each response. Knows the sources of the texts, not their columns.
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Float64Type;
 
 use super::error::CliError;
 use super::format::{self, Format};
-use crate::import::{Conversations, Preferences, Prompts, Repeats};
+use super::pair_columns::{self, Pair};
+use crate::import::{Preferences, Prompts, Repeats};
 use crate::model::{Message, PromptContent};
 use crate::operators::OperatorError;
 use crate::pipeline::Pipeline;
@@ -34,16 +34,6 @@ pub(super) struct Wanted {
     pub(super) iteration: Option<u32>,
 }
 
-/// One pair with its texts.
-struct Row {
-    id: String,
-    asked: PromptContent,
-    chosen: String,
-    rejected: String,
-    weight: f64,
-    margin: f64,
-}
-
 /// Writes the pairs to `output`.
 pub(super) fn export(runs: &Path, run: &Path, output: &Path, wanted: &Wanted) -> Result<(), CliError> {
     let format = match output.extension().and_then(|extension| extension.to_str()) {
@@ -58,7 +48,7 @@ pub(super) fn export(runs: &Path, run: &Path, output: &Path, wanted: &Wanted) ->
         Some(table) => of_preferences(&run, &manifests, &place, &table)?,
         None => of_responses(&run, &manifests, &place, wanted)?,
     };
-    format::write(&[batch(&rows)?], format, Some(output))?;
+    pair_columns::write(&rows, format, output)?;
     format::print(&format!("{} pairs in {}", rows.len(), output.display()))
 }
 
@@ -114,7 +104,7 @@ fn table(run: &Run, manifests: &[(OutputKey, Manifest)], name: &str, iteration: 
     Ok(run.read_table(place, None)?)
 }
 
-fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &OutputKey, name: &str) -> Result<Vec<Row>, CliError> {
+fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &OutputKey, name: &str) -> Result<Vec<Pair>, CliError> {
     let preferences = Preferences::from_batches(name, table(run, manifests, name, place.iteration)?)?;
     let mut texts: HashMap<String, _> = preferences.into_iter().map(|preference| (preference.id.clone(), preference)).collect();
     let mut rows = Vec::new();
@@ -122,18 +112,21 @@ fn of_preferences(run: &Run, manifests: &[(OutputKey, Manifest)], place: &Output
         for pair in pairs::rows(&batch).map_err(OperatorError::from)? {
             let found = texts.remove(&pair.prompt_id);
             let found = found.ok_or_else(|| CliError::Failed(format!("pair {}: not in the table {name} of the run", pair.prompt_id)))?;
-            let weight = pair.weight;
-            let margin = pair.reward_gap;
-            if found.messages.iter().any(Option::is_some) {
-                return Err(not_plain(&pair.prompt_id));
-            }
-            rows.push(Row { id: pair.prompt_id, asked: found.prompt, chosen: found.chosen, rejected: found.rejected, weight, margin });
+            let [chosen, rejected] = found.messages;
+            rows.push(Pair {
+                id: pair.prompt_id,
+                asked: found.prompt,
+                chosen: chosen.unwrap_or_else(|| Message::assistant(found.chosen)),
+                rejected: rejected.unwrap_or_else(|| Message::assistant(found.rejected)),
+                weight: pair.weight,
+                margin: pair.reward_gap,
+            });
         }
     }
     Ok(rows)
 }
 
-fn of_responses(run: &Run, manifests: &[(OutputKey, Manifest)], place: &OutputKey, wanted: &Wanted) -> Result<Vec<Row>, CliError> {
+fn of_responses(run: &Run, manifests: &[(OutputKey, Manifest)], place: &OutputKey, wanted: &Wanted) -> Result<Vec<Pair>, CliError> {
     let prompts = Prompts::from_batches(&wanted.prompts, Repeats::Refuse, table(run, manifests, &wanted.prompts, place.iteration)?)?;
     let asked: HashMap<&str, &PromptContent> = prompts.iter().map(|prompt| (prompt.id.as_str(), &prompt.content)).collect();
     let session = Session::over_run(run)?;
@@ -153,76 +146,17 @@ ORDER BY pairs.prompt_id",
         for row in 0..batch.num_rows() {
             let id = texts(0).value(row);
             let asked = asked.get(id).copied().cloned();
-            rows.push(Row {
+            rows.push(Pair {
                 id: id.to_string(),
                 asked: asked.ok_or_else(|| {
                     CliError::Input(format!("pair {id}: its prompt is not in {}; name its table with --prompts", wanted.prompts))
                 })?,
-                chosen: texts(1).value(row).to_string(),
-                rejected: texts(2).value(row).to_string(),
+                chosen: Message::assistant(texts(1).value(row)),
+                rejected: Message::assistant(texts(2).value(row)),
                 weight: numbers(3).value(row),
                 margin: numbers(4).value(row),
             });
         }
     }
     Ok(rows)
-}
-
-/// The error of a pair that the columns here cannot hold.
-fn not_plain(id: &str) -> CliError {
-    let problem = "expected messages of a role and a text, found further fields or tools, which the exported columns do not hold";
-    CliError::Input(format!("pair {id}: {problem}; its conversation is in the run's tables"))
-}
-
-/// The columns `prompt`, `chosen`, `rejected`, `weight` and `margin`.
-fn batch(rows: &[Row]) -> Result<RecordBatch, CliError> {
-    let is_plain = |asked: &PromptContent| match asked {
-        PromptContent::Text(_) => true,
-        PromptContent::Messages(asked) => asked.variables.is_empty() && asked.messages.iter().all(|message| message.whole().is_none()),
-    };
-    if let Some(row) = rows.iter().find(|row| !is_plain(&row.asked)) {
-        return Err(not_plain(&row.id));
-    }
-    let conversations = rows.iter().filter(|row| matches!(row.asked, PromptContent::Messages(_))).count();
-    let [prompt, chosen, rejected] = match conversations {
-        0 => texts(rows),
-        all if all == rows.len() => messages(rows),
-        some => {
-            let problem = format!("expected prompts of one kind, found {some} of {} as messages and the others as texts", rows.len());
-            return Err(CliError::Input(format!("{problem}; TRL reads either")));
-        }
-    };
-    let number = |number: fn(&Row) -> f64| Arc::new(rows.iter().map(number).collect::<Float64Array>()) as ArrayRef;
-    let columns = [
-        ("prompt", prompt),
-        ("chosen", chosen),
-        ("rejected", rejected),
-        ("weight", number(|row| row.weight)),
-        ("margin", number(|row| row.margin)),
-    ];
-    RecordBatch::try_from_iter(columns).map_err(|error| CliError::Failed(error.to_string()))
-}
-
-fn texts(rows: &[Row]) -> [ArrayRef; 3] {
-    let column = |text: fn(&Row) -> &str| Arc::new(rows.iter().map(|row| Some(text(row))).collect::<StringArray>()) as ArrayRef;
-    let asked = |row: &Row| match &row.asked {
-        PromptContent::Text(text) => text.clone(),
-        PromptContent::Messages(_) => String::new(),
-    };
-    let prompts: StringArray = rows.iter().map(|row| Some(asked(row))).collect();
-    [Arc::new(prompts), column(|row| &row.chosen), column(|row| &row.rejected)]
-}
-
-fn messages(rows: &[Row]) -> [ArrayRef; 3] {
-    let answer = |text: &str| [Message::assistant(text)];
-    let mut columns = [Conversations::default(), Conversations::default(), Conversations::default()];
-    let [prompt, chosen, rejected] = &mut columns;
-    for row in rows {
-        if let PromptContent::Messages(conversation) = &row.asked {
-            prompt.append(Some(&conversation.messages));
-        }
-        chosen.append(Some(&answer(&row.chosen)));
-        rejected.append(Some(&answer(&row.rejected)));
-    }
-    columns.map(Conversations::finish)
 }

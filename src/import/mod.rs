@@ -30,7 +30,7 @@ mod variables;
 
 pub use conversations::Conversations;
 pub use error::ImportError;
-pub use formats::{ColumnRules, ColumnType, InputFormat, Rows, read_input, read_inputs};
+pub use formats::{ColumnRules, ColumnType, InputFormat, Rows, json_field, read_input, read_inputs};
 pub use left_out::LeftOut;
 pub use preferences::{Preference, Preferences};
 pub use prompts::{Prompt, Prompts, Repeats};

@@ -88,7 +88,7 @@ impl ColumnRules {
 const EXTENSION: (&str, &str) = ("ARROW:extension:name", "arrow.json");
 
 /// A nullable column of JSON values as text, of Arrow's extension type `arrow.json`.
-pub(super) fn json_field(name: &str) -> Field {
+pub fn json_field(name: &str) -> Field {
     let (key, json) = EXTENSION;
     Field::new(name, DataType::Utf8, true).with_metadata([(key.to_string(), json.to_string())].into())
 }

@@ -28,7 +28,7 @@ use super::limits::Budget;
 
 pub use batches::Rows;
 pub(super) use columns::is_json;
-pub use columns::{ColumnRules, ColumnType};
+pub use columns::{ColumnRules, ColumnType, json_field};
 pub use input_format::InputFormat;
 pub(super) use json::scalar_text;
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fixtures::import::{Use, folder, imported, rows, says};
 use crate::fixtures::preferences::offline;
+use crate::fixtures::python::run_script;
 use crate::fixtures::real_data::real_folder;
 use crate::fixtures::workspace::Workspace;
 
@@ -72,6 +73,67 @@ fn given_pairs_feed_train_and_are_exported() {
         let again = rows(&found.batches);
         assert_eq!((again.len(), &again[0]["chosen"], &again[0]["weight"]), (15, &json!("ADG"), &json!(1.0)));
     }
+}
+
+#[test]
+fn pairs_with_tools_are_exported_with_all_fields() {
+    let workspace = offline(true);
+    let call = |arguments: Value| json!([{"type": "function", "function": {"name": "up", "arguments": arguments}}]);
+    let tool = json!({"type": "function", "function": {"name": "up", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}}});
+    let given = [
+        json!({
+            "prompt": [
+                says("user", "upper abc="),
+                {"role": "assistant", "tool_calls": call(json!({"text": "abc", "times": 2}))},
+                {"role": "tool", "content": "ABC", "name": "up"},
+            ],
+            "chosen": [{"role": "assistant", "content": "ABC", "reasoning_content": "it said so"}],
+            "rejected": [{"role": "assistant", "tool_calls": call(json!({"other": [1.5, true]}))}],
+            "tools": [tool],
+            "chat_template_kwargs": {"enable_thinking": false},
+        }),
+        json!({"prompt": [says("user", "upper ad=")], "chosen": [says("assistant", "AD")], "rejected": [says("assistant", "ad")]}),
+    ];
+    let lines = given.iter().enumerate().map(|(at, row)| {
+        let mut row = row.clone();
+        row["prompt_id"] = json!(format!("p{at}"));
+        format!("{row}\n")
+    });
+    workspace.write("prefs/a.jsonl", &lines.collect::<String>());
+    fs::remove_file(workspace.path("prefs/b.jsonl")).unwrap();
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    workspace.succeed(&["export", "pairs", "offline", "pairs.jsonl"]);
+    workspace.succeed(&["export", "pairs", "offline", "pairs.parquet"]);
+    let text = fs::read_to_string(workspace.path("pairs.jsonl")).unwrap();
+    let exported: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected = given.iter().map(|row| {
+        // TRL wants an object in every row.
+        let kwargs = row.get("chat_template_kwargs").cloned().unwrap_or_else(|| json!({}));
+        let tools = &row["tools"];
+        json!({
+            "prompt": row["prompt"], "chosen": row["chosen"], "rejected": row["rejected"], "tools": tools, "chat_template_kwargs": kwargs,
+            "weight": 1.0, "margin": 1.0,
+        })
+    });
+    assert_eq!(exported, expected.collect::<Vec<_>>());
+    // Both files come in again as what they were.
+    let preferences = |folder: &Path, table: &str| {
+        let found = imported(folder, &format!("table: {table}"), Use::Preferences).unwrap_or_else(|error| panic!("{table}: {error}"));
+        let found = optune::import::Preferences::from_batches("data", found.batches).unwrap();
+        let mut found: Vec<_> = found.iter().map(|row| (format!("{:?}", row.prompt), row.chosen.clone(), row.messages.clone())).collect();
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        found
+    };
+    let folder = folder();
+    for name in ["prefs/a.jsonl", "pairs.jsonl", "pairs.parquet"] {
+        fs::copy(workspace.path(name), folder.path().join(Path::new(name).file_name().unwrap())).unwrap();
+    }
+    let given_again = preferences(folder.path(), "a.jsonl");
+    for name in ["pairs.jsonl", "pairs.parquet"] {
+        assert_eq!(preferences(folder.path(), name), given_again, "{name}");
+    }
+    fs::write(folder.path().join("given.json"), json!(given).to_string()).unwrap();
+    run_script("tool_pairs.py", &[folder.path().as_os_str()]);
 }
 
 #[test]
