@@ -10,9 +10,8 @@ use burn::module::Module;
 use crate::compute::reference::named_tensors::NamedTensors;
 use crate::compute::{AdamW, Gradients, ParameterState, RmsProp, Update};
 
-/// How a gradient becomes an update. Weight decay applies to *every* parameter, norms and
-/// embeddings included, as in `torch.optim.X(model.parameters())`; the Hugging Face Trainer leaves
-/// norms and biases out.
+/// How a gradient becomes an update. Weight decay leaves out norms and biases, as the Hugging Face
+/// Trainer and TRL do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OptimizerConfig {
     /// `torch.optim.AdamW`: weight decay is decoupled from the gradient (Loshchilov and Hutter
@@ -37,6 +36,14 @@ pub enum OptimizerConfig {
         /// The share of a weight added to its gradient; PyTorch 0.
         weight_decay: f64,
     },
+}
+
+/// Whether weight decay applies to the parameter `name`: to all but norms and biases, embeddings
+/// included. These are the names of `Trainer.get_decay_parameter_names` in transformers.
+fn is_decayed(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let is_norm = |part: &str| part == "norm" || part.ends_with("_norm") || part.contains("layernorm") || part.contains("rmsnorm");
+    !name.contains("bias") && !name.split('.').any(is_norm)
 }
 
 /// An optimizer and its moments.
@@ -67,13 +74,15 @@ impl Optimizer {
     /// undecayed.
     pub fn step<M: Module>(&mut self, model: &mut M, gradients: Gradients, learning_rate: f64) {
         self.moments.step += 1;
-        let update = self.update(learning_rate);
+        let decaying = self.update(learning_rate, 1.0);
+        let keeping = self.update(learning_rate, 0.0);
         let moments = &mut self.moments;
         gradients.apply(model, |name, weight, gradient| {
             // Moments leave the maps while they are updated: with one owner they are changed in
             // place.
             let mean = moments.first.remove(name);
             let square = moments.second.remove(name).unwrap_or_else(|| weight.zeros_like());
+            let update = if is_decayed(name) { decaying } else { keeping };
             let ParameterState { weight, mean, square } = gradient.apply(update, ParameterState { weight, mean, square });
             moments.first.extend(mean.map(|mean| (name.to_string(), mean)));
             moments.second.insert(name.to_string(), square);
@@ -81,8 +90,8 @@ impl Optimizer {
         });
     }
 
-    /// The arithmetic of this step.
-    fn update(&self, learning_rate: f64) -> Update {
+    /// The arithmetic of this step, with `decay` times the weight decay.
+    fn update(&self, learning_rate: f64, decay: f64) -> Update {
         match self.rule {
             OptimizerConfig::AdamW { beta_1, beta_2, eps, weight_decay } => {
                 // The means begin at 0 and are divided by their correction. Beyond i32::MAX steps a
@@ -95,11 +104,11 @@ impl Optimizer {
                     root_correction_2: correction(beta_2).sqrt(),
                     eps,
                     rate: learning_rate / correction(beta_1),
-                    kept: 1.0 - learning_rate * weight_decay,
+                    kept: 1.0 - learning_rate * weight_decay * decay,
                 })
             }
             OptimizerConfig::RmsProp { alpha, eps, weight_decay } => {
-                Update::RmsProp(RmsProp { alpha, eps, rate: learning_rate, weight_decay })
+                Update::RmsProp(RmsProp { alpha, eps, rate: learning_rate, weight_decay: weight_decay * decay })
             }
         }
     }
@@ -160,6 +169,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn norms_and_biases_do_not_decay() {
+        let decayed = ["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "lm_head.weight", "score.weight", "lora_a"];
+        assert!(decayed.iter().all(|name| is_decayed(name)));
+        let kept = [
+            "model.norm.gamma",
+            "model.layers.0.input_layernorm.gamma",
+            "model.layers.0.self_attn.q_norm.gamma",
+            "model.layers.0.self_attn.q_proj.bias",
+        ];
+        assert!(!kept.iter().any(|name| is_decayed(name)));
     }
 
     #[test]

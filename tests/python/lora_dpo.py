@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from weight_decay import groups
 
 BETA, LEARNING_RATE, STEPS, PAIRS = 0.1, 3e-3, 20, 6
 LORA = {
@@ -92,7 +93,7 @@ def main():
     before = logits()
     with torch.no_grad(), model.disable_adapter():
         reference = [[logprob(model, pair["prompt"], pair[side]) for side in ("chosen", "rejected")] for pair in pairs]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups(model, 0.01), lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-8)
     losses, norms = [], []
     for _ in range(STEPS):
         margins = [

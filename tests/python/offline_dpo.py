@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from weight_decay import groups
 
 BETA = 0.1
 PAIRS = [
@@ -38,7 +39,7 @@ def main():
 
     with torch.no_grad():
         reference = [(logprob(p, chosen), logprob(p, rejected)) for p, chosen, rejected, _ in PAIRS]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups(model, 0.01), lr=1e-4, betas=(0.9, 0.999), eps=1e-8)
     losses, norms = [], []
     for _ in range(2):
         terms = []

@@ -18,6 +18,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 from trl import RewardConfig, RewardTrainer
+from weight_decay import groups
 
 FOLDER = Path(__file__).parent.parent / "golden" / "reward_model"
 WORDS = "the a red green cat dog sat ran on under mat tree and quickly slowly".split()
@@ -66,7 +67,7 @@ def steps(form, tokenizer):
     model = load()
     trainer = RewardTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
     trainer.current_gradient_accumulation_steps = 1
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups(model, 0.01), lr=1e-2)
     losses = []
     for _ in range(4):
         batch = trainer.data_collator([trainer.train_dataset[row] for row in range(4)])

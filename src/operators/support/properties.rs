@@ -9,13 +9,8 @@ use crate::pipeline::spec::operator::Operator;
 /// inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Generate(_) | Operator::Reference(_) => 5,
-        Operator::Score(_)
-        | Operator::Train(_)
-        | Operator::Evaluate(_)
-        | Operator::Sft(_)
-        | Operator::RewardModel(_)
-        | Operator::Rank(_) => 4,
+        Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Sft(_) | Operator::RewardModel(_) => 5,
+        Operator::Score(_) | Operator::Evaluate(_) | Operator::Rank(_) => 4,
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => 1,
         Operator::Answer(_) | Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => 1,
     }

@@ -36,6 +36,7 @@ pub struct Adamw {
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub eps: f64,
     /// The share of each weight, times the learning rate, subtracted in every step; at least 0.
+    /// Norms and biases do not decay.
     #[serde(deserialize_with = "range::not_negative")]
     #[schemars(range(min = 0.0))]
     pub weight_decay: f64,
@@ -59,7 +60,8 @@ pub struct Rmsprop {
     #[serde(deserialize_with = "range::positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub eps: f64,
-    /// The multiple of each weight added to its gradient, at least 0.
+    /// The multiple of each weight added to its gradient, at least 0. Norms and biases do not
+    /// decay.
     #[serde(deserialize_with = "range::not_negative")]
     #[schemars(range(min = 0.0))]
     pub weight_decay: f64,

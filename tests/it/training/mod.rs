@@ -11,3 +11,4 @@ mod offline_dpo;
 mod reference_logprobs;
 mod rewards;
 mod trainer;
+mod weight_decay;

@@ -69,13 +69,13 @@ fn pairs(model: &CausalLm, responses: &Responses) -> Vec<Pair> {
 
 /// All weights, by the checkpoint's names.
 #[derive(Default)]
-struct Weights {
+pub struct Weights {
     path: Vec<String>,
     found: BTreeMap<String, Vec<f32>>,
 }
 
 impl Weights {
-    fn of(model: &CausalLm) -> BTreeMap<String, Vec<f32>> {
+    pub fn of(model: &CausalLm) -> BTreeMap<String, Vec<f32>> {
         let mut weights = Self::default();
         model.visit(&mut weights);
         weights.found
