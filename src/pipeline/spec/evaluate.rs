@@ -1,6 +1,7 @@
 //! `evaluate`: a policy compared with a baseline.
 //!
-//! Knows the keys of the operator, not how outcomes are counted.
+//! Knows the keys of the operator, not how outcomes are counted. The settings of sampling are
+//! written out as in `generate`: flattened into both, they would lose their positions in errors.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -321,6 +321,25 @@ fn the_schema_describes_every_key() {
 }
 
 #[test]
+fn generate_and_evaluate_sample_by_the_same_settings() {
+    let schema: serde_json::Value = serde_json::from_str(&optune::pipeline::schema()).unwrap();
+    let of = |name: &str| schema["$defs"][name]["properties"].as_object().unwrap().clone();
+    let (generate, evaluate) = (of("Generate"), of("Evaluate"));
+    let own = ["policy", "prompts", "selection", "responses_per_prompt", "engine"];
+    let shared: Vec<&String> = generate.keys().filter(|key| !own.contains(&key.as_str())).collect();
+    assert!(shared.len() >= 10, "{shared:?}");
+    for key in shared {
+        // Evaluate's own descriptions name the paper's limits.
+        let settings = |properties: &serde_json::Map<String, serde_json::Value>| {
+            let mut property = properties.get(key).unwrap_or_else(|| panic!("evaluate has no {key}")).clone();
+            property["description"] = property["description"].as_str().unwrap().replace(" The paper's: 512.", "").into();
+            property
+        };
+        assert_eq!(settings(&generate), settings(&evaluate), "{key}");
+    }
+}
+
+#[test]
 fn the_papers_pipeline_loads_once_its_inputs_are_there() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/optune.yaml");
     let folder = folder();
