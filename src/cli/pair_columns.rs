@@ -117,25 +117,26 @@ fn messages(pairs: &[Pair], asked: &[&Conversation]) -> Columns {
 }
 
 fn whole_messages(pairs: &[Pair], asked: &[&Conversation]) -> Columns {
-    let item = || json_field(Field::LIST_FIELD_DEFAULT_NAME);
-    let columns: [(&str, &dyn Fn(usize) -> Vec<Value>); 3] = [
-        ("prompt", &|row| values(&asked[row].messages)),
-        ("chosen", &|row| values(std::slice::from_ref(&pairs[row].chosen))),
-        ("rejected", &|row| values(std::slice::from_ref(&pairs[row].rejected))),
+    let answers = |answer: fn(&Pair) -> &Message| pairs.iter().map(move |pair| values(std::slice::from_ref(answer(pair))));
+    let mut columns = vec![
+        json_lists("prompt", asked.iter().map(|asked| values(&asked.messages))),
+        json_lists("chosen", answers(|pair| &pair.chosen)),
+        json_lists("rejected", answers(|pair| &pair.rejected)),
     ];
-    let mut found = Columns::new();
-    for (name, messages) in columns {
-        let mut lists = ListBuilder::new(StringBuilder::new()).with_field(item());
-        for row in 0..pairs.len() {
-            lists.append_value(messages(row).into_iter().map(|message| Some(message.to_string())));
-        }
-        found.push(plain(name, Arc::new(lists.finish())));
-    }
     for (name, values) in variables(asked) {
         let texts: StringArray = values.into_iter().map(|value| value.map(|value| value.to_string())).collect();
-        found.push((json_field(name), Arc::new(texts)));
+        columns.push((json_field(name), Arc::new(texts)));
     }
-    found
+    columns
+}
+
+/// A column of lists of JSON values.
+fn json_lists(name: &str, rows: impl Iterator<Item = Vec<Value>>) -> (Field, ArrayRef) {
+    let mut lists = ListBuilder::new(StringBuilder::new()).with_field(json_field(Field::LIST_FIELD_DEFAULT_NAME));
+    for row in rows {
+        lists.append_value(row.into_iter().map(|value| Some(value.to_string())));
+    }
+    plain(name, Arc::new(lists.finish()))
 }
 
 /// One object a line.

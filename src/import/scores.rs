@@ -68,7 +68,7 @@ impl Scores {
         let pairs = pairs(batch);
         let is_ours = |(chosen, rejected): &&(Path, Path)| chosen.text() == CHOSEN && rejected.text() == REJECTED;
         let pair = match pairs.as_slice() {
-            [] => return Ok(None),
+            [] => return no_scores(&batch.schema()).map(|()| None),
             [only] => only,
             several => several.iter().find(is_ours).ok_or_else(|| {
                 let names = several.iter().map(|(chosen, rejected)| format!("{} and {}", chosen.text(), rejected.text()));
@@ -261,6 +261,21 @@ pub(super) fn unused(schema: &Schema) -> Vec<String> {
     let lists = schema.fields().iter().filter(is_list);
     let lists = lists.map(|field| format!("{} is a list and does not say which score is whose; it is not used; {fix}", field.name()));
     unpaired.chain(lists).collect()
+}
+
+/// Checks that no column is called a score of chosen or rejected without being one.
+fn no_scores(schema: &Schema) -> Result<(), String> {
+    for field in schema.fields() {
+        let kind = field.data_type();
+        let may_be = is_number(kind) || is_text(kind) || *kind == DataType::Null || inner_fields(kind).is_some();
+        let name = field.name();
+        if !may_be && side_of(&Path(vec![name.clone()])).is_some() {
+            return Err(format!(
+                "{name}: expected a number, found {kind}; if it is no score, leave it out with `columns: {{ {name}: skip }}`"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The columns with scores, by the words beside chosen or rejected. No list is empty.

@@ -151,9 +151,23 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
     if let (true, Some(first)) = (table_use.preferences, batches.first()) {
         notes.extend(scores::unused(&first.schema()));
     }
+    notes.extend(batches.first().into_iter().flat_map(|first| unread(dataset_format, &table_use, first)));
     let left_out = errors.into_left_out();
     notes.extend(left_out.text(all));
     Ok(Imported { batches: without_empty(batches), dataset_format: Some(dataset_format), left_out, notes })
+}
+
+/// Notes on columns that other dataset formats read as parts of the prompt or of the training.
+fn unread(dataset_format: DatasetFormat, table_use: &TableUse, batch: &RecordBatch) -> Vec<String> {
+    let of_prompts: &[&str] = match dataset_format {
+        DatasetFormat::Alpaca => &[],
+        DatasetFormat::Sharegpt => &["input", "context", "history"],
+        _ => &["system", "input", "context", "history"],
+    };
+    let of_training: &[&str] = if table_use.demonstrations { &["weight", "train"] } else { &[] };
+    let is_there = |name: &&&str| batch.column_by_name(name).is_some_and(|column| column.logical_null_count() < column.len());
+    let note = |name: &&str| format!("the column {name} is not read in the format {}", dataset_format.name());
+    of_prompts.iter().chain(of_training).filter(is_there).map(note).collect()
 }
 
 /// The columns that a dataset format reads as text. Lists and structs of messages are read as such.

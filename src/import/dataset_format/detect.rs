@@ -1,7 +1,7 @@
 //! Detects the dataset format of a table from the names and types of its columns. Never guesses.
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef};
 
 use super::columns::{Column, ColumnContent, column_names, non_null_column};
 use super::row::Content;
@@ -22,6 +22,12 @@ const FORMATS: [(DatasetFormat, &str); 6] = [
         "chosen and rejected (messages), chosen_score and rejected_score; context_messages; or prompt, responses and rewards",
     ),
 ];
+
+/// Names of columns that dataset formats begin with.
+const NAMES: [&str; 7] = ["prompt", "messages", "conversations", "instruction", "chosen", "rejected", "completion"];
+
+/// Names that other datasets give to the prompt.
+const QUESTIONS: [&str; 9] = ["question", "query", "input", "problem", "user", "human", "post", "history", "context"];
 
 /// The dataset formats with their columns, for an error.
 fn describe_formats() -> String {
@@ -47,10 +53,16 @@ pub(in crate::import) fn detect(given: DatasetFormat, batches: &[RecordBatch]) -
     let fitting: Vec<DatasetFormat> =
         FORMATS.iter().map(|(dataset_format, _)| *dataset_format).filter(|dataset_format| columns.is(*dataset_format)).collect();
     match fitting.as_slice() {
+        [DatasetFormat::Trl] if columns.pair_of_texts_alone() => columns.check_no_question().map(|()| DatasetFormat::Trl),
+        [DatasetFormat::Alpaca] if columns.text("context") && !columns.has("input") => Err(
+            "expected input beside instruction, found context; if it belongs to the prompt, say `map: { input: context }`, else leave it out \
+             with `columns: { context: skip }`"
+                .to_string(),
+        ),
         [one] => Ok(*one),
         [] => Err(format!(
             "expected a column prompt or messages, or those of a known dataset format, found {}; name columns with `map:`, or say `dataset_format:`{}",
-            column_names(&first.schema()),
+            columns.found(),
             describe_formats()
         )),
         several => {
@@ -68,6 +80,28 @@ struct Columns<'a> {
 }
 
 impl Columns<'_> {
+    /// The columns that fit no dataset format. Those with the name of one have their type, which is
+    /// the reason.
+    fn found(&self) -> String {
+        let schema = self.first.schema();
+        let described = |field: &FieldRef| match field.data_type() {
+            _ if !NAMES.contains(&field.name().as_str()) => field.name().clone(),
+            DataType::Null => format!("{} (null in every row)", field.name()),
+            other => format!("{} ({other})", field.name()),
+        };
+        let names: Vec<String> = schema.fields().iter().map(described).collect();
+        let rows: usize = self.batches.iter().map(RecordBatch::num_rows).sum();
+        match (names.as_slice(), rows) {
+            ([], _) => "no columns".to_string(),
+            (_, 0) => format!("{} without any row", column_names(&schema)),
+            ([only], _) => match only.chars().find(|character| [';', '\t', '|'].contains(character)) {
+                Some(delimiter) => format!("{only:?} (if {delimiter:?} separates columns, say `delimiter:`)"),
+                None => only.clone(),
+            },
+            _ => names.join(", "),
+        }
+    }
+
     fn content(&self, name: &str) -> Option<ColumnContent> {
         non_null_column(self.first, name).map(|array| ColumnContent::from_type(array.data_type()))
     }
@@ -99,6 +133,18 @@ impl Columns<'_> {
     fn pair_of_texts_alone(&self) -> bool {
         let prompts = ["prompt", "messages", "conversations", "instruction", "context_messages"];
         self.text("chosen") && self.text("rejected") && !prompts.iter().any(|name| self.has(name))
+    }
+
+    /// Checks that chosen and rejected do not stand beside another column with the prompt. Their
+    /// common beginning would be taken for it.
+    fn check_no_question(&self) -> Result<(), String> {
+        let question = QUESTIONS.into_iter().find(|name| self.text(name));
+        question.map_or(Ok(()), |name| {
+            Err(format!(
+                "expected a column prompt, or chosen and rejected that begin with it, found {name} beside them; if it is the prompt, say \
+                 `map: {{ prompt: {name} }}`; if chosen and rejected begin with the prompt, say `dataset_format: trl`"
+            ))
+        })
     }
 
     fn sampled(&self) -> bool {

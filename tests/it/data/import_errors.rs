@@ -33,6 +33,40 @@ fn what_is_wrong_is_said_with_file_and_row() {
     };
     let cases = vec![
         case(&[("x.jsonl", "{\"a\": 1, \"b\": 2}\n")], "table: x.jsonl", Use::Prompts, &none),
+        case(&[("x.csv", "prompt\n")], "table: x.csv", Use::Prompts, &none.replace("a, b", "prompt without any row")),
+        case(&[("x.jsonl", "{\"prompt\": null}\n")], "table: x.jsonl", Use::Prompts, &none.replace("a, b", "prompt (null in every row)")),
+        case(
+            &[("x.jsonl", "{\"prompt\": [\"q\"], \"b\": 1}\n")],
+            "table: x.jsonl",
+            Use::Prompts,
+            &none.replace("a, b", "prompt (List(Utf8)), b"),
+        ),
+        case(
+            &[("x.jsonl", "{\"system\": \"s\", \"question\": \"q\", \"chosen\": \"I think yes\", \"rejected\": \"I think no\"}\n")],
+            "table: x.jsonl",
+            Use::Preferences,
+            "table data: expected a column prompt, or chosen and rejected that begin with it, found question beside them; if it is the prompt, say \
+             `map: { prompt: question }`; if chosen and rejected begin with the prompt, say `dataset_format: trl`",
+        ),
+        case(
+            &[("x.jsonl", "{\"instruction\": \"i\", \"context\": \"c\", \"response\": \"r\"}\n")],
+            "table: x.jsonl",
+            Use::Demonstrations,
+            "table data: expected input beside instruction, found context; if it belongs to the prompt, say `map: { input: context }`, else leave \
+             it out with `columns: { context: skip }`",
+        ),
+        case(
+            &[("x.csv", "prompt;response\na;b\n")],
+            "table: x.csv",
+            Use::Prompts,
+            &none.replace("a, b", "\"prompt;response\" (if ';' separates columns, say `delimiter:`)"),
+        ),
+        case(
+            &[("x.csv", "prompt\na, b\n")],
+            "table: x.csv",
+            Use::Prompts,
+            "x.csv:2: expected 1 values, as there are columns, found 2; a value with the delimiter in it needs quotes",
+        ),
         case(
             &[("x.jsonl", "{\"prompt\": \"q\", \"instruction\": \"i\"}\n")],
             "table: x.jsonl",

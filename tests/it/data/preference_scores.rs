@@ -89,6 +89,15 @@ fn scores_that_contradict_the_responses_are_refused() {
             format!("{table}score_chosen: expected a number, found \"good\"; if it is no score, rename it with `map:`"),
         ),
         (
+            json!({"chosen_score": true, "rejected_score": false}),
+            "table data: chosen_score: expected a number, found Boolean; if it is no score, leave it out with `columns: { chosen_score: skip }`".to_string(),
+        ),
+        (
+            json!({"chosen_score": [1], "rejected_score": [2]}),
+            "table data: chosen_score: expected a number, found List(Int64); if it is no score, leave it out with `columns: { chosen_score: skip }`"
+                .to_string(),
+        ),
+        (
             json!({"score_chosen": 1, "score_rejected": 0, "rating_chosen": 1, "rating_rejected": 2}),
             "table data: expected one score for each response, found rating_chosen and rating_rejected, or score_chosen and score_rejected; \
              say which with `map: { chosen_score: …, rejected_score: … }`"
@@ -127,4 +136,7 @@ fn what_is_left_out_or_not_used_is_told() {
     write(folder.path(), "x", "jsonl", &[json!({"prompt": "q", "chosen": "a", "rejected": "b", "rating": [8.0, 6.0]})]).unwrap();
     let found = imported(folder.path(), "table: x.jsonl", Use::Preferences).unwrap_or_else(|error| panic!("{error}"));
     assert!(found.notes[0].starts_with("rating is a list and does not say which score is whose; it is not used; "), "{:?}", found.notes);
+    write(folder.path(), "x", "jsonl", &[json!({"prompt": "q", "system": "s", "chosen": "a", "rejected": "b"})]).unwrap();
+    let found = imported(folder.path(), "table: x.jsonl", Use::Preferences).unwrap_or_else(|error| panic!("{error}"));
+    assert!(found.notes[0].starts_with("the column system is not read in the format rows"), "{:?}", found.notes);
 }

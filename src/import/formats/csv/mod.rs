@@ -101,7 +101,8 @@ impl File {
         while let Some(record) = self.records.next(names.len() == 1)? {
             let line = record.line;
             if record.len() != names.len() {
-                let problem = format!("expected {} values, as there are columns, found {}", names.len(), record.len());
+                let hint = if record.len() > names.len() { "; a value with the delimiter in it needs quotes" } else { "" };
+                let problem = format!("expected {} values, as there are columns, found {}{hint}", names.len(), record.len());
                 return Err(self.records.wrong(line, problem));
             }
             each(record, row).map_err(|failure| match failure {
