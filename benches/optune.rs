@@ -5,6 +5,7 @@
 mod dpo_step;
 mod generate;
 mod measurement;
+mod products;
 mod relational;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Case {
     Generate(generate::Equal),
     /// Four responses a prompt, of lengths as in real runs.
     Workload(generate::Workload),
+    /// Matrix products in f32 and bf16 beside the most the CPU computes.
+    Products(products::Products),
     /// select, merge and pair, from the inputs' Parquet files to Parquet files.
     Relational(relational::Arguments),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Case::DpoStep(arguments) => dpo_step::run(&arguments),
         Case::Generate(arguments) => generate::equal(&arguments),
         Case::Workload(arguments) => generate::workload(&arguments),
+        Case::Products(arguments) => products::run(&arguments),
         Case::Relational(arguments) => relational::measure(&arguments),
     };
     match measured {

@@ -27,7 +27,7 @@ impl Doctor {
         let hub = std::env::var_os("HF_TOKEN").map_or("no HF_TOKEN", |_| "HF_TOKEN is set");
         let lines = [
             format!("version    {}{}", env!("CARGO_PKG_VERSION"), if cfg!(feature = "cuda") { ", with cuda" } else { ", without cuda" }),
-            format!("CPU        {threads} threads, {}", kernels::vectors()),
+            format!("CPU        {threads} threads, {}; bf16 products: {}", kernels::vectors(), kernels::bf16_unit()),
             format!("memory     {memory}"),
             format!("disk       {}: {room}", runs.display()),
             format!("NVIDIA GPU {gpu}"),

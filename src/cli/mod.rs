@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::catch_panic;
+use crate::compute::cpu::kernels;
 use error::CliError;
 
 /// Efficient online preference tuning of language models: one YAML file is the whole run, and the
@@ -83,7 +84,7 @@ pub fn main() -> ExitCode {
     catch_panic::silence_caught_panics();
     let arguments = Arguments::parse();
     let runs = arguments.runs;
-    let result = match arguments.command {
+    let result = kernels::check_bf16_unit().map_err(CliError::Input).and_then(|()| match arguments.command {
         Command::Init(command) => command.execute(&runs),
         Command::Run(command) => command.execute(&runs),
         Command::Plan(command) => command.execute(&runs),
@@ -96,7 +97,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(command) => command.execute(&runs),
         Command::Completions(command) => command.execute(self::command()),
         Command::Man(command) => command.execute(self::command()),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -40,6 +40,7 @@ mod device;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod gradients;
+mod precision;
 pub mod reference;
 mod span;
 mod update;
@@ -50,6 +51,7 @@ pub use device::{DeviceChoice, backend_for, training_backend_for};
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuCache, GpuChange, GpuDecoder, GpuElement, GpuSample, GpuSampling};
 pub use gradients::{Gradient, Gradients, ParameterState};
+pub use precision::Precision;
 pub use reference::{
     Attention, CausalLm, Decoder, FusedMlp, KvCache, Layer, LowRank, Mlp, Norm, Padding, Placement, Projection, RewardModel, RoutedMlp,
 };

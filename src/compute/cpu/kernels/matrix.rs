@@ -8,15 +8,17 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
+use super::bf16::{self, Factor, Plain, Unit};
 use super::packed::{Halves, Lines, PANEL, Packed, Single, interleave, transpose};
 use super::tile::{Slab, TileRows, Tiles, Times};
 use super::{arch, threads};
+use crate::compute::Precision;
 
 /// Multiply-adds that are worth being given to another thread.
-const WORTH_A_SHARE: usize = 1 << 15;
+pub(super) const WORTH_A_SHARE: usize = 1 << 15;
 
 /// Shares of a large product that there are for each thread.
-const SHARES_A_THREAD: usize = 4;
+pub(super) const SHARES_A_THREAD: usize = 4;
 
 /// How much of the inner dimension is worked on at once, at most, so that what is used again is
 /// still near. An element's chain goes on where it stopped.
@@ -67,7 +69,7 @@ impl<'a> From<&'a Packed> for Right<'a> {
     }
 }
 
-impl Right<'_> {
+impl<'a> Right<'a> {
     /// The inner dimension and the number of columns.
     fn dims(&self) -> [usize; 2] {
         match *self {
@@ -76,14 +78,26 @@ impl Right<'_> {
         }
     }
 
+    /// The factor of a product in bf16; a product in f32 is no such.
+    fn rounded(&self, precision: Precision) -> Option<Factor<'a>> {
+        match (*self, precision) {
+            (Self::Packed(packed), _) => packed.pairs().map(|lines| Factor::Lines(lines, packed.columns())),
+            (_, Precision::F32) => None,
+            (Self::Rows(values, columns), Precision::Bf16) => Some(Factor::Plain(Plain::Rows(values, columns))),
+            (Self::Columns(values, columns), Precision::Bf16) => Some(Factor::Plain(Plain::Columns(values, columns))),
+        }
+    }
+
     /// The rows of some panels, of a part of the inner dimension: laid out in `memory`, if they are
     /// not yet.
-    fn panels<'a>(&'a self, panels: Range<usize>, inner: Range<usize>, memory: &'a mut Vec<Single>) -> Panels<'a> {
+    fn panels<'p>(&'p self, panels: Range<usize>, inner: Range<usize>, memory: &'p mut Vec<Single>) -> Panels<'p> {
         let [whole, columns] = self.dims();
         match *self {
             Self::Packed(packed) => match packed.lines() {
                 Lines::Singles(lines) => return Panels::Singles(&lines[panels.start * whole + inner.start..], whole),
                 Lines::Halves(lines) => return Panels::Halves(&lines[panels.start * whole + inner.start..], whole),
+                // Multiplied elsewhere.
+                Lines::Pairs(_) => debug_assert!(false, "expected a factor in f32"),
             },
             Self::Rows(values, _) => {
                 let lines = grown(memory, panels.len() * inner.len());
@@ -112,7 +126,25 @@ enum Panels<'a> {
     Halves(&'a [Halves], usize),
 }
 
-/// `out = left · right`.
+/// How a product is computed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arithmetic<'a> {
+    /// Of factors that are not packed. With a packed one, a product is in the precision that it was
+    /// packed in.
+    pub precision: Precision,
+    /// Where segments of the inner dimension begin, in ascending order. In bf16 members are summed
+    /// in blocks of 32, none of which is of two segments: what a segment adds does not depend on
+    /// those beside it. In f32 there are no blocks.
+    pub segments: &'a [usize],
+}
+
+impl From<Precision> for Arithmetic<'_> {
+    fn from(precision: Precision) -> Self {
+        Self { precision, segments: &[] }
+    }
+}
+
+/// `out = left · right`, in f32 unless the right factor is packed in bf16.
 ///
 /// # Shapes
 /// - left: `[rows, inner]`
@@ -138,7 +170,7 @@ pub fn add_product<'a>(left: Left<'_>, right: impl Into<Right<'a>>, out: &mut [f
 /// # Panics
 /// When the shapes do not fit.
 pub fn products<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = (Right<'r>, &'o mut [f32])>) {
-    multiply(left, rights, false, rayon::current_num_threads());
+    products_in(Arithmetic::default(), left, rights);
 }
 
 /// [`add_product`] of one left factor with several right ones, each into its own `out`.
@@ -146,7 +178,32 @@ pub fn products<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = (Right<
 /// # Panics
 /// When the shapes do not fit.
 pub fn add_products<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = (Right<'r>, &'o mut [f32])>) {
-    multiply(left, rights, true, rayon::current_num_threads());
+    add_products_in(Arithmetic::default(), left, rights);
+}
+
+/// [`products`] in a precision, and by segments of the inner dimension.
+///
+/// # Panics
+/// When the shapes do not fit, segments are not in order, a right factor is packed in f32 and the
+/// precision is another, or one is packed in bf16 and there are segments.
+pub fn products_in<'a, 'r, 'o>(
+    arithmetic: impl Into<Arithmetic<'a>>,
+    left: Left<'_>,
+    rights: impl IntoIterator<Item = (Right<'r>, &'o mut [f32])>,
+) {
+    multiply_with(None, arithmetic.into(), left, rights, false, rayon::current_num_threads());
+}
+
+/// [`add_products`], see [`products_in`].
+///
+/// # Panics
+/// As [`products_in`] does.
+pub fn add_products_in<'a, 'r, 'o>(
+    arithmetic: impl Into<Arithmetic<'a>>,
+    left: Left<'_>,
+    rights: impl IntoIterator<Item = (Right<'r>, &'o mut [f32])>,
+) {
+    multiply_with(None, arithmetic.into(), left, rights, true, rayon::current_num_threads());
 }
 
 /// `out = left · right` for each right factor, or with `add` `out += left · right`, on at most so
@@ -155,6 +212,18 @@ pub fn add_products<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = (Ri
 /// # Panics
 /// When the shapes do not fit.
 pub(super) fn multiply<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = (Right<'r>, &'o mut [f32])>, add: bool, threads: usize) {
+    multiply_with(None, Arithmetic::default(), left, rights, add, threads);
+}
+
+/// [`multiply`] in some arithmetic, bf16 by the named unit or else by the process's.
+pub(super) fn multiply_with<'r, 'o>(
+    unit: Option<Unit>,
+    Arithmetic { precision, segments }: Arithmetic<'_>,
+    left: Left<'_>,
+    rights: impl IntoIterator<Item = (Right<'r>, &'o mut [f32])>,
+    add: bool,
+    threads: usize,
+) {
     let (rights, mut outs): (Vec<Right<'r>>, Vec<&mut [f32]>) = rights.into_iter().unzip();
     if rights.is_empty() {
         return;
@@ -179,7 +248,25 @@ pub(super) fn multiply<'r, 'o>(left: Left<'_>, rights: impl IntoIterator<Item = 
         }
         return;
     }
-    Product { left, rows, inner, add, threads }.compute(&rights, outs);
+    let (mut singles, mut pairs) = ((Vec::new(), Vec::new()), Vec::new());
+    for (right, out) in rights.into_iter().zip(outs) {
+        match right.rounded(precision) {
+            Some(factor) => pairs.push((factor, out)),
+            None => {
+                assert_eq!(precision, Precision::F32, "expected a factor packed in bf16");
+                singles.0.push(right);
+                singles.1.push(out);
+            }
+        }
+    }
+    let (singles, outs) = singles;
+    if !pairs.is_empty() {
+        let product = bf16::Product { left, rows, inner, starts: segments, add, threads };
+        product.compute(unit.unwrap_or_else(bf16::unit), pairs);
+    }
+    if !singles.is_empty() {
+        Product { left, rows, inner, add, threads }.compute(&singles, outs);
+    }
 }
 
 /// A left factor to be multiplied; no dimension is 0.
@@ -373,7 +460,7 @@ thread_local! {
 }
 
 /// So many of what is in memory, whatever it is.
-fn grown<T: Clone + Default>(memory: &mut Vec<T>, count: usize) -> &mut [T] {
+pub(super) fn grown<T: Clone + Default>(memory: &mut Vec<T>, count: usize) -> &mut [T] {
     if memory.len() < count {
         memory.resize(count, T::default());
     }
@@ -381,9 +468,10 @@ fn grown<T: Clone + Default>(memory: &mut Vec<T>, count: usize) -> &mut [T] {
 }
 
 /// Calls `work` with memory of this thread that is used again and again, whatever is in it.
-fn with_memory<T>(memory: &'static LocalKey<Cell<Vec<T>>>, work: impl FnOnce(&mut Vec<T>)) {
+pub(super) fn with_memory<T, R>(memory: &'static LocalKey<Cell<Vec<T>>>, work: impl FnOnce(&mut Vec<T>) -> R) -> R {
     // Taken, since this thread may come by again while it waits for others in `work`.
     let mut taken = memory.take();
-    work(&mut taken);
+    let result = work(&mut taken);
     memory.set(taken);
+    result
 }

@@ -9,6 +9,7 @@
 
 mod attention;
 mod backward;
+mod bf16;
 mod elementwise;
 mod matrix;
 mod memory;
@@ -24,8 +25,9 @@ pub use backward::{
     add_column_sums, add_column_sums_of_products, collision, gate, gate_backward, limit_backward, logprob, logprob_backward,
     rms_norm_backward,
 };
+pub use bf16::{bf16_unit, check_bf16_unit, round};
 pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, limit, rms_norm, rotate, rotate_back, softmax, softmax_rows, swiglu, weigh};
-pub use matrix::{Left, Right, add_product, add_products, product, products};
+pub use matrix::{Arithmetic, Left, Right, add_product, add_products, add_products_in, product, products, products_in};
 pub use memory::{Buffer, Memory};
 pub use packed::Packed;
 pub use self_attention::{AttentionGradients, Found, SelfAttention, self_attention, self_attention_backward};

@@ -7,6 +7,8 @@ use std::ops::Range;
 use pulp::Simd;
 use rayon::prelude::*;
 
+use super::bf16::{self, Pairs, Plain};
+
 /// Columns of a panel.
 pub(super) const PANEL: usize = 32;
 
@@ -32,8 +34,10 @@ pub struct Packed {
 pub(super) enum Lines {
     /// In f32.
     Singles(Vec<Single>),
-    /// In bf16.
+    /// In bf16, to be multiplied with f32.
     Halves(Vec<Halves>),
+    /// In bf16, to be multiplied with bf16: two rows a line.
+    Pairs(Vec<Pairs>),
 }
 
 /// One row of a panel, a whole number of cache lines.
@@ -230,6 +234,59 @@ impl Packed {
         Self { lines: Lines::Halves(lines), ..self }
     }
 
+    /// The numbers rounded to bf16: products with it are of two factors in bf16.
+    pub fn rounded(self) -> Self {
+        let Self { rows, columns, lines } = self;
+        fn pairs<L: Sync>(rows: usize, lines: &[L], numbers: impl Fn(&L) -> [f32; PANEL] + Sync) -> Vec<Pairs> {
+            let of_panel = bf16::lines(rows);
+            let mut pairs = vec![Pairs::default(); lines.len() / rows.max(1) * of_panel];
+            let panels = pairs.par_chunks_mut(of_panel.max(1)).zip(lines.par_chunks(rows.max(1)));
+            panels.for_each(|(to, lines)| {
+                for (to, lines) in to.iter_mut().zip(lines.chunks(2)) {
+                    let row = |row: usize| lines.get(row).map_or([0.0; PANEL], &numbers);
+                    *to = Pairs::of_rows(&row(0), &row(1));
+                }
+            });
+            pairs
+        }
+        let lines = match lines {
+            Lines::Singles(lines) => pairs(rows, &lines, |line| line.0),
+            Lines::Halves(lines) => pairs(rows, &lines, |line| std::array::from_fn(|column| line.number(column))),
+            Lines::Pairs(lines) => lines,
+        };
+        Self { rows, columns, lines: Lines::Pairs(lines) }
+    }
+
+    /// A matrix `[rows, columns]`, row after row, rounded to bf16: see [`Self::rounded`].
+    ///
+    /// # Panics
+    /// When there are not `rows` times `columns` values.
+    pub fn rounded_rows(rows: usize, columns: usize, values: &[f32]) -> Self {
+        assert_eq!(values.len(), rows * columns, "expected {rows} rows of {columns}");
+        Self::of_plain(rows, columns, Plain::Rows(values, columns))
+    }
+
+    /// The transpose of `values`, which are `[columns, rows]`, row after row, rounded to bf16: see
+    /// [`Self::rounded`].
+    ///
+    /// # Panics
+    /// When there are not `rows` times `columns` values.
+    pub fn rounded_columns(rows: usize, columns: usize, values: &[f32]) -> Self {
+        assert_eq!(values.len(), rows * columns, "expected {columns} columns of {rows}");
+        Self::of_plain(rows, columns, Plain::Columns(values, columns))
+    }
+
+    fn of_plain(rows: usize, columns: usize, plain: Plain<'_>) -> Self {
+        let mut lines = vec![Pairs::default(); bf16::lines(rows) * columns.div_ceil(PANEL)];
+        bf16::lay_out_all(plain, rows, &mut lines);
+        Self { rows, columns, lines: Lines::Pairs(lines) }
+    }
+
+    /// Whether products with it are of factors in bf16.
+    pub fn is_rounded(&self) -> bool {
+        matches!(self.lines, Lines::Pairs(_))
+    }
+
     /// Copies one column to `to`.
     ///
     /// # Panics
@@ -244,6 +301,18 @@ impl Packed {
             Lines::Halves(lines) => {
                 to.iter_mut().zip(&lines[panel * self.rows..][..self.rows]).for_each(|(to, line)| *to = line.number(column));
             }
+            Lines::Pairs(lines) => {
+                let numbers = lines[panel * bf16::lines(self.rows)..].iter().flat_map(|line| line.column(column));
+                to[..self.rows].iter_mut().zip(numbers).for_each(|(to, number)| *to = number);
+            }
+        }
+    }
+
+    /// All panels' rows, if they are in pairs.
+    pub(super) fn pairs(&self) -> Option<&[Pairs]> {
+        match &self.lines {
+            Lines::Pairs(lines) => Some(lines),
+            _ => None,
         }
     }
 

@@ -106,7 +106,7 @@ impl<L: PanelRow> WithSimd for Times<'_, '_, L> {
 /// Memory that is fetched a little at a time while something else is computed: from several places
 /// in turn, since CPUs look ahead on their own within each page that they see being read.
 #[derive(Clone, Copy)]
-struct Ahead {
+pub(super) struct Ahead {
     at: *const u8,
     step_bytes: usize,
     stripe_bytes: usize,
@@ -114,14 +114,14 @@ struct Ahead {
 }
 
 /// Bytes that the CPU fetches at a time.
-const CACHE_LINE: usize = 64;
+pub(super) const CACHE_LINE: usize = 64;
 
 /// Places that memory is fetched from in turn.
 const STRIPES: usize = 4;
 
 impl Ahead {
     /// One part in `of` of the next `depth` lines, in as many steps.
-    fn new<L>(lines: &[L], depth: usize, part: usize, of: usize) -> Self {
+    pub(super) fn new<L>(lines: &[L], depth: usize, part: usize, of: usize) -> Self {
         let part_bytes = depth * size_of::<L>() / of;
         Self {
             at: lines.as_ptr().cast::<u8>().wrapping_add(part * part_bytes),
@@ -134,16 +134,10 @@ impl Ahead {
     /// Asks for the next bytes, to be put into the second cache: the first one is full of what is
     /// being used.
     #[inline(always)]
-    #[allow(unsafe_code)]
-    fn fetch(&mut self) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: hints to the CPU, which do nothing at addresses that cannot be read.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
-            if self.step_bytes > CACHE_LINE {
-                _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(CACHE_LINE).cast());
-            }
+    pub(super) fn fetch(&mut self) {
+        prefetch(self.at);
+        if self.step_bytes > CACHE_LINE {
+            prefetch(self.at.wrapping_add(CACHE_LINE));
         }
         self.turn += 1;
         self.at = self.at.wrapping_add(self.stripe_bytes);
@@ -152,6 +146,20 @@ impl Ahead {
             self.at = self.at.wrapping_sub(STRIPES * self.stripe_bytes).wrapping_add(self.step_bytes);
         }
     }
+}
+
+/// Asks for a cache line, to be put into the second cache.
+#[inline(always)]
+#[allow(unsafe_code)]
+pub(super) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint to the CPU, which does nothing at an address that cannot be read.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// `ROWS` rows times a panel, for the columns `first` and following of `out`. Two vectors of
@@ -192,7 +200,7 @@ fn tile_times_panel<S: Simd, L: PanelRow, const ROWS: usize>(
 
 /// A vector of a row from `start` on; what lies past its end is 0.
 #[inline(always)]
-fn load<S: Simd>(simd: S, row: &[f32], start: usize) -> S::f32s {
+pub(super) fn load<S: Simd>(simd: S, row: &[f32], start: usize) -> S::f32s {
     let rest = row.get(start..).unwrap_or_default();
     match S::as_simd_f32s(rest).0 {
         [whole, ..] => *whole,
@@ -202,7 +210,7 @@ fn load<S: Simd>(simd: S, row: &[f32], start: usize) -> S::f32s {
 
 /// Puts a vector where [`load`] takes it from; what lies past the row's end is left out.
 #[inline(always)]
-fn store<S: Simd>(simd: S, row: &mut [f32], start: usize, vector: S::f32s) {
+pub(super) fn store<S: Simd>(simd: S, row: &mut [f32], start: usize, vector: S::f32s) {
     let rest = row.get_mut(start..).unwrap_or_default();
     match S::as_mut_simd_f32s(rest).0 {
         [whole, ..] => *whole = vector,

@@ -1,0 +1,145 @@
+//! The right factor of a bf16 product: in panels of [`PANEL`] columns, two members of the inner
+//! dimension beside each other. Knows nothing of what it is multiplied with.
+//!
+//! A panel has as many lines as its blocks have pairs; what a block lacks is 0. A matrix unit reads
+//! a block's lines as they are; a vector makes two of a line's with a shift and a mask.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::blocks::{BLOCK, PAIRS};
+use super::rounding::{pairs_of_neighbours, pairs_of_rows, parts, transpose};
+use crate::compute::cpu::kernels::arch;
+use crate::compute::cpu::kernels::packed::PANEL;
+
+/// Panels that are laid out at once.
+const PANELS_TOGETHER: usize = 8;
+
+/// Two rows of a panel: the lower halves are the first's, the upper halves the second's.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub(in crate::compute::cpu::kernels) struct Pairs(pub(super) [u32; PANEL]);
+
+impl Default for Pairs {
+    fn default() -> Self {
+        Self([0; PANEL])
+    }
+}
+
+impl Pairs {
+    /// Two rows, rounded.
+    pub(in crate::compute::cpu::kernels) fn of_rows(low: &[f32; PANEL], high: &[f32; PANEL]) -> Self {
+        Self(pairs_of_rows(low, high))
+    }
+
+    /// The two numbers of a column.
+    pub(in crate::compute::cpu::kernels) fn column(&self, column: usize) -> [f32; 2] {
+        parts(self.0[column])
+    }
+}
+
+/// A matrix `[inner, columns]` that is not laid out yet.
+#[derive(Clone, Copy)]
+pub(in crate::compute::cpu::kernels) enum Plain<'a> {
+    /// Row after row, each of so many columns.
+    Rows(&'a [f32], usize),
+    /// So many columns, one after the other.
+    Columns(&'a [f32], usize),
+}
+
+/// How many lines a panel has whose inner dimension is one segment.
+pub(in crate::compute::cpu::kernels) fn lines(inner: usize) -> usize {
+    inner.div_ceil(BLOCK) * PAIRS
+}
+
+/// Lays out some panels: `[panels, blocks, PAIRS]`.
+pub(super) fn lay_out(matrix: Plain<'_>, blocks: &[Range<usize>], panels: Range<usize>, lines: &mut [Pairs]) {
+    struct LayOut<'a>(Plain<'a>, &'a [Range<usize>], Range<usize>, &'a mut [Pairs]);
+    impl WithSimd for LayOut<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            let Self(matrix, blocks, panels, lines) = self;
+            match matrix {
+                Plain::Rows(values, columns) => rows(values, columns, blocks, panels, lines),
+                Plain::Columns(values, count) => columns(values, count, blocks, panels, lines),
+            }
+        }
+    }
+    arch().dispatch(LayOut(matrix, blocks, panels, lines));
+}
+
+/// Row by row for all panels: a row's numbers lie together.
+#[inline(always)]
+fn rows(values: &[f32], columns: usize, blocks: &[Range<usize>], panels: Range<usize>, lines: &mut [Pairs]) {
+    let of_panel = blocks.len() * PAIRS;
+    let wanted = panels.start * PANEL..(panels.end * PANEL).min(columns);
+    for (at, block) in blocks.iter().enumerate() {
+        for pair in 0..PAIRS {
+            let row = |row: usize| if row < block.end { &values[row * columns..][wanted.clone()] } else { &[] };
+            let (low, high) = (row(block.start + 2 * pair), row(block.start + 2 * pair + 1));
+            for panel in 0..panels.len() {
+                lines[panel * of_panel + at * PAIRS + pair].0 = pairs_of_rows(&padded(low, panel), &padded(high, panel));
+            }
+        }
+    }
+}
+
+/// A panel's numbers of a row; those that are missing are 0.
+#[inline(always)]
+fn padded(row: &[f32], panel: usize) -> [f32; PANEL] {
+    let row = row.get(panel * PANEL..).unwrap_or_default();
+    row.first_chunk().copied().unwrap_or_else(|| {
+        let mut numbers = [0.0; PANEL];
+        numbers[..row.len()].copy_from_slice(row);
+        numbers
+    })
+}
+
+/// Block by block: a column's numbers lie together.
+#[inline(always)]
+fn columns(values: &[f32], count: usize, blocks: &[Range<usize>], panels: Range<usize>, lines: &mut [Pairs]) {
+    let inner = values.len().checked_div(count).unwrap_or(0);
+    for (panel, lines) in panels.zip(lines.chunks_exact_mut(blocks.len() * PAIRS)) {
+        let here = PANEL.min(count - panel * PANEL);
+        let mut pairs = [[0; PAIRS]; PANEL];
+        for (block, lines) in blocks.iter().zip(lines.as_chunks_mut::<PAIRS>().0) {
+            for (column, pairs) in pairs.iter_mut().enumerate().take(here) {
+                let column = &values[(panel * PANEL + column) * inner..][block.clone()];
+                *pairs = pairs_of_neighbours(&whole_block(column));
+            }
+            let mut transposed = [[0; PANEL]; PAIRS];
+            transpose(&pairs, &mut transposed);
+            *lines = transposed.map(Pairs);
+        }
+    }
+}
+
+/// A block's numbers; those that are missing are 0.
+#[inline(always)]
+pub(super) fn whole_block(numbers: &[f32]) -> [f32; BLOCK] {
+    numbers.try_into().unwrap_or_else(|_| {
+        let mut block = [0.0; BLOCK];
+        block[..numbers.len()].copy_from_slice(numbers);
+        block
+    })
+}
+
+/// Lays out all panels, each of one segment, on the current pool's threads.
+pub(in crate::compute::cpu::kernels) fn lay_out_all(matrix: Plain<'_>, inner: usize, lines: &mut [Pairs]) {
+    let of_panel = self::lines(inner);
+    if lines.is_empty() {
+        return;
+    }
+    let blocks = super::blocks::blocks(inner, &[]);
+    let panels = lines.len() / of_panel;
+    let together = PANELS_TOGETHER.min(panels.div_ceil(rayon::current_num_threads())).max(1);
+    // Fewer lines than that are not worth a thread's while.
+    let pieces = lines.par_chunks_mut(of_panel * together).with_min_len(256usize.div_ceil(of_panel * together));
+    pieces.enumerate().for_each(|(piece, lines)| {
+        let first = piece * together;
+        lay_out(matrix, &blocks, first..first + lines.len() / of_panel, lines);
+    });
+}

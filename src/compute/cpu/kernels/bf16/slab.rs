@@ -1,0 +1,36 @@
+//! What a unit computes at once of a bf16 product. Knows nothing of units or threads.
+
+use std::ops::Range;
+
+use super::blocks::PAIRS;
+use super::left::Strips;
+use super::pairs::Pairs;
+use super::window::Window;
+
+/// Tiles times panels, along some blocks of the inner dimension.
+pub(super) struct Slab<'a> {
+    pub(super) strips: Strips,
+    /// Blocks of the inner dimension, all of which tiles and panels have.
+    pub(super) whole: usize,
+    /// The blocks to be added.
+    pub(super) blocks: Range<usize>,
+    /// The panels, one after the other. More may follow.
+    pub(super) lines: &'a [Pairs],
+    pub(super) panels: usize,
+    /// The elements: as many columns as the panels have.
+    pub(super) out: Window<'a>,
+    /// Whether `out` counts too.
+    pub(super) add: bool,
+}
+
+impl<'a> Slab<'a> {
+    /// The lines of a panel's blocks.
+    pub(super) fn lines(&self, panel: usize) -> &'a [Pairs] {
+        &self.lines[(panel * self.whole + self.blocks.start) * PAIRS..][..self.blocks.len() * PAIRS]
+    }
+
+    /// What comes after a panel's lines once this slab is done, as far as it is known.
+    pub(super) fn lines_ahead(&self, panel: usize) -> &'a [Pairs] {
+        self.lines.get(((panel + self.panels) * self.whole + self.blocks.start) * PAIRS..).unwrap_or_default()
+    }
+}
