@@ -14,7 +14,11 @@ use crate::measurement::peak_rss_bytes;
 #[derive(clap::Args)]
 pub struct Products {
     /// Shapes: rows x inner x columns.
-    #[arg(long, value_delimiter = ',', default_value = "1x576x1536,8x576x1536,32x576x1536,128x576x1536,256x576x1536,256x1536x576,2048x576x1536,2048x1536x576")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1x576x1536,8x576x1536,32x576x1536,128x576x1536,256x576x1536,256x1536x576,2048x576x1536,2048x1536x576"
+    )]
     shapes: Vec<String>,
     /// Measurements of each product, in turn.
     #[arg(long, default_value_t = 5)]

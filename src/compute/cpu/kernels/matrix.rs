@@ -6,19 +6,21 @@
 
 use std::cell::Cell;
 use std::ops::Range;
-use std::thread::LocalKey;
 
 use super::bf16::{self, Factor, Plain, Unit};
-use super::packed::{Halves, Lines, PANEL, Packed, Single, interleave, transpose};
+use super::left::Left;
+use super::memory::{grown, with_memory};
+use super::packed::{Halves, Lines, Packed, Single, transpose};
+use super::panel::{PANEL, interleave};
 use super::tile::{Slab, TileRows, Tiles, Times};
 use super::{arch, threads};
 use crate::compute::Precision;
 
 /// Multiply-adds that are worth being given to another thread.
-pub(super) const WORTH_A_SHARE: usize = 1 << 15;
+const WORTH_A_SHARE: usize = 1 << 15;
 
 /// Shares of a large product that there are for each thread.
-pub(super) const SHARES_A_THREAD: usize = 4;
+const SHARES_A_THREAD: usize = 4;
 
 /// How much of the inner dimension is worked on at once, at most, so that what is used again is
 /// still near. An element's chain goes on where it stopped.
@@ -41,15 +43,6 @@ const PANELS_TOGETHER: usize = 4;
 /// Tiles that are laid out by one thread, at least: where they come from columns, their numbers lie
 /// together.
 const TILES_TOGETHER: usize = 8;
-
-/// The left factor of a product, `[rows, inner]`.
-#[derive(Clone, Copy, Debug)]
-pub enum Left<'a> {
-    /// Row after row.
-    Rows(&'a [f32]),
-    /// Column after column: what is stored is the transpose, `[inner, rows]`, row after row.
-    Columns(&'a [f32]),
-}
 
 /// The right factor of a product, `[inner, columns]`.
 #[derive(Clone, Copy, Debug)]
@@ -457,21 +450,4 @@ thread_local! {
     static TILES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// Panels.
     static LINES: Cell<Vec<Single>> = const { Cell::new(Vec::new()) };
-}
-
-/// So many of what is in memory, whatever it is.
-pub(super) fn grown<T: Clone + Default>(memory: &mut Vec<T>, count: usize) -> &mut [T] {
-    if memory.len() < count {
-        memory.resize(count, T::default());
-    }
-    &mut memory[..count]
-}
-
-/// Calls `work` with memory of this thread that is used again and again, whatever is in it.
-pub(super) fn with_memory<T, R>(memory: &'static LocalKey<Cell<Vec<T>>>, work: impl FnOnce(&mut Vec<T>) -> R) -> R {
-    // Taken, since this thread may come by again while it waits for others in `work`.
-    let mut taken = memory.take();
-    let result = work(&mut taken);
-    memory.set(taken);
-    result
 }

@@ -3,8 +3,10 @@
 //! The operating system clears new memory page by page. The vectors of a training step are large,
 //! and of the same sizes in every step.
 
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::LocalKey;
 
 use super::threads;
 
@@ -118,6 +120,23 @@ impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.numbers[..self.length]
     }
+}
+
+/// So many numbers of memory, whatever they are.
+pub(super) fn grown<T: Clone + Default>(memory: &mut Vec<T>, count: usize) -> &mut [T] {
+    if memory.len() < count {
+        memory.resize(count, T::default());
+    }
+    &mut memory[..count]
+}
+
+/// Calls `work` with memory of this thread that is used again and again, whatever is in it.
+pub(super) fn with_memory<T, R>(memory: &'static LocalKey<Cell<Vec<T>>>, work: impl FnOnce(&mut Vec<T>) -> R) -> R {
+    // Taken, since this thread may come by again while it waits for others in `work`.
+    let mut taken = memory.take();
+    let result = work(&mut taken);
+    memory.set(taken);
+    result
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use pulp::{Simd, WithSimd};
 
 use super::arch;
 use super::elementwise::{dot, exp, softmax, tanh};
-use super::matrix::{Left, Right, multiply};
+use super::left::Left;
+use super::matrix::{Right, multiply};
 use super::packed::Packed;
 
 /// Positions in a block of queries, and in one of keys.

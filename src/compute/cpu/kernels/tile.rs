@@ -6,7 +6,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::packed::{PANEL, PanelRow};
+use super::packed::PanelRow;
+use super::panel::PANEL;
 
 /// How many rows a tile may have, so that its sums fit into the CPU's registers beside what they
 /// are made of.

@@ -3,7 +3,7 @@
 use super::pairs::Plain;
 use super::product::{Factor, Product};
 use super::unit::Unit;
-use crate::compute::cpu::kernels::matrix::Left;
+use crate::compute::cpu::kernels::left::Left;
 
 /// Two tiles of a matrix unit by two halves of a panel, and two blocks of the inner dimension.
 const SHAPE: [usize; 3] = [17, 33, 18];

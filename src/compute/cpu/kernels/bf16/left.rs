@@ -8,8 +8,8 @@ use pulp::{Simd, WithSimd};
 use super::blocks::{BLOCK, PAIRS};
 use super::pairs::whole_block;
 use super::rounding::{pairs_of_neighbours, pairs_of_rows, rounded, transpose};
-use crate::compute::cpu::kernels::matrix::Left;
-use crate::compute::cpu::kernels::packed::{PANEL, interleave};
+use crate::compute::cpu::kernels::left::Left;
+use crate::compute::cpu::kernels::panel::{PANEL, interleave};
 use crate::compute::cpu::kernels::{arch, tile};
 
 /// The most rows of a matrix unit's tile.
@@ -96,7 +96,13 @@ impl Rows<'_> {
                         3 => rows.strip::<3>(first + start, to),
                         4 => rows.strip::<4>(first + start, to),
                         5 => rows.strip::<5>(first + start, to),
-                        _ => rows.strip::<6>(first + start, to),
+                        6 => rows.strip::<6>(first + start, to),
+                        7 => rows.strip::<7>(first + start, to),
+                        8 => rows.strip::<8>(first + start, to),
+                        9 => rows.strip::<9>(first + start, to),
+                        10 => rows.strip::<10>(first + start, to),
+                        11 => rows.strip::<11>(first + start, to),
+                        _ => rows.strip::<12>(first + start, to),
                     }
                 }
             }

@@ -13,6 +13,7 @@
 mod amx;
 mod blocks;
 mod check;
+mod choice;
 mod flush;
 mod left;
 mod pairs;
@@ -29,8 +30,9 @@ mod unit;
 mod vectors;
 mod window;
 
+pub(super) use choice::unit;
+pub use choice::{bf16_unit, check_bf16_unit};
 pub(super) use pairs::{Pairs, Plain, lay_out_all, lines};
 pub(super) use product::{Factor, Product};
-pub(super) use unit::{Unit, unit};
 pub use rounding::round;
-pub use unit::{bf16_unit, check_bf16_unit};
+pub(super) use unit::Unit;

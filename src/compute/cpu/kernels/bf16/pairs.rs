@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::blocks::{BLOCK, PAIRS};
 use super::rounding::{pairs_of_neighbours, pairs_of_rows, parts, transpose};
 use crate::compute::cpu::kernels::arch;
-use crate::compute::cpu::kernels::packed::PANEL;
+use crate::compute::cpu::kernels::panel::PANEL;
 
 /// Panels that are laid out at once.
 const PANELS_TOGETHER: usize = 8;

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::blocks::{BLOCK, PAIRS};
 use super::slab::Slab;
-use crate::compute::cpu::kernels::packed::PANEL;
+use crate::compute::cpu::kernels::panel::PANEL;
 
 /// Makes numbers near the smallest ones large, exactly.
 const SCALE: f32 = (1_u64 << 63) as f32;
@@ -25,7 +25,8 @@ pub(super) fn fused(left: f32, right: f32, sum: f32) -> f32 {
     let rounded = left.mul_add(right, sum);
     if rounded.abs() == f32::MIN_POSITIVE {
         // What is below before it is rounded to the coarser steps of subnormal numbers is flushed.
-        let scaled = if left.abs() < right.abs() { (left * SCALE).mul_add(right, sum * SCALE) } else { left.mul_add(right * SCALE, sum * SCALE) };
+        let scaled =
+            if left.abs() < right.abs() { (left * SCALE).mul_add(right, sum * SCALE) } else { left.mul_add(right * SCALE, sum * SCALE) };
         if scaled.abs() < f32::MIN_POSITIVE * SCALE {
             return 0.0_f32.copysign(rounded);
         }

@@ -15,9 +15,16 @@ use super::slab::Slab;
 use super::unit::Unit;
 use super::window::Window;
 use super::{portable, tiles, vectors};
-use crate::compute::cpu::kernels::matrix::{Left, SHARES_A_THREAD, WORTH_A_SHARE, grown, with_memory};
-use crate::compute::cpu::kernels::packed::PANEL;
+use crate::compute::cpu::kernels::left::Left;
+use crate::compute::cpu::kernels::memory::{grown, with_memory};
+use crate::compute::cpu::kernels::panel::PANEL;
 use crate::compute::cpu::kernels::{threads, tile};
+
+/// Multiply-adds worth another thread.
+const WORTH_A_SHARE: usize = 1 << 15;
+
+/// Shares of a large product for each thread.
+const SHARES_A_THREAD: usize = 4;
 
 /// Numbers of the left factor that are laid out at once: 8 MiB, or 16 as f32.
 const LEFT_TOGETHER: usize = 1 << 22;
@@ -184,7 +191,8 @@ struct Prepared<'a> {
 impl Prepared<'_> {
     fn compute(&self, rounds: Vec<Vec<Part<'_, '_>>>, numbers: &mut Vec<f32>, tiles: &mut Vec<TileBlock>, lines: &mut Vec<Pairs>) {
         let (strips, depth) = (self.manner.strips, self.rows.blocks.len());
-        let high = (LEFT_TOGETHER * strips.count() / (strips.rows() * depth * BLOCK)).max(self.manner.tiles).next_multiple_of(self.manner.tiles);
+        let high =
+            (LEFT_TOGETHER * strips.count() / (strips.rows() * depth * BLOCK)).max(self.manner.tiles).next_multiple_of(self.manner.tiles);
         for (round, parts) in rounds.into_iter().enumerate() {
             let (factors, mut outs): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| ((part.factor, part.panels), part.out)).unzip();
             let plain = |(factor, panels): &(Factor<'_>, Range<usize>)| if matches!(factor, Factor::Plain(_)) { panels.len() } else { 0 };
@@ -281,7 +289,13 @@ impl Prepared<'_> {
 
     /// The shares of some tiles of all factors: by columns, since each share reads its part of the
     /// right factor, and where there are many rows by these too, so that shares come out even.
-    fn shares<'a>(&self, strips: Strips, factors: &[(Factor<'a>, Range<usize>)], mut lines: &'a [Pairs], outs: Vec<Window<'a>>) -> Vec<Share<'a>> {
+    fn shares<'a>(
+        &self,
+        strips: Strips,
+        factors: &[(Factor<'a>, Range<usize>)],
+        mut lines: &'a [Pairs],
+        outs: Vec<Window<'a>>,
+    ) -> Vec<Share<'a>> {
         let of_panel = self.rows.blocks.len() * PAIRS;
         let all: usize = factors.iter().map(|(_, panels)| panels.len()).sum();
         let most = (strips.rows() * all * PANEL * self.product.inner / WORTH_A_SHARE).clamp(1, self.product.shares());

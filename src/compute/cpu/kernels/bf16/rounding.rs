@@ -3,7 +3,7 @@
 //! Integer arithmetic only, in loops that compilers turn into vectors: the same bits on every CPU.
 
 use super::blocks::{BLOCK, PAIRS};
-use crate::compute::cpu::kernels::packed::PANEL;
+use crate::compute::cpu::kernels::panel::{PANEL, transpose_four};
 
 /// Bits of a f32 that a bf16 does not have.
 const HALF: u32 = u16::BITS;
@@ -67,13 +67,10 @@ pub(super) fn transpose<const ROWS: usize, const COLUMNS: usize>(from: &[[u32; C
     for row in (0..ROWS).step_by(4) {
         for column in (0..COLUMNS).step_by(4) {
             let four = |past: usize| -> [u32; 4] { std::array::from_fn(|at| from[row + past][column + at]) };
-            let [a, b, c, d] = [four(0), four(1), four(2), four(3)];
-            let [low_ab, high_ab] = [[a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]];
-            let [low_cd, high_cd] = [[c[0], d[0], c[1], d[1]], [c[2], d[2], c[3], d[3]]];
-            to[column][row..row + 4].copy_from_slice(&[low_ab[0], low_ab[1], low_cd[0], low_cd[1]]);
-            to[column + 1][row..row + 4].copy_from_slice(&[low_ab[2], low_ab[3], low_cd[2], low_cd[3]]);
-            to[column + 2][row..row + 4].copy_from_slice(&[high_ab[0], high_ab[1], high_cd[0], high_cd[1]]);
-            to[column + 3][row..row + 4].copy_from_slice(&[high_ab[2], high_ab[3], high_cd[2], high_cd[3]]);
+            let turned = transpose_four([four(0), four(1), four(2), four(3)]);
+            for (past, turned) in turned.iter().enumerate() {
+                to[column + past][row..row + 4].copy_from_slice(turned);
+            }
         }
     }
 }

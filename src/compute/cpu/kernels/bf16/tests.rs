@@ -4,7 +4,8 @@ use super::portable::{add_block, flushed, fused};
 use super::rounding::rounded;
 use super::{Unit, portable};
 use crate::compute::Precision;
-use crate::compute::cpu::kernels::matrix::{Arithmetic, Left, Right, multiply_with};
+use crate::compute::cpu::kernels::left::Left;
+use crate::compute::cpu::kernels::matrix::{Arithmetic, Right, multiply_with};
 use crate::compute::cpu::kernels::packed::Packed;
 
 /// Numbers without a pattern: between −2 and 2, and some that are zero, tiny or huge.
@@ -145,7 +146,14 @@ fn segments_are_apart() {
         multiply_with(Some(unit), arithmetic, Left::Columns(&left), [(Right::Rows(&right, columns), &mut whole[..])], false, 1);
         for range in [0..37, 37..41, 41..100] {
             let (left, right) = (&left[range.start * rows..range.end * rows], &right[range.start * columns..range.end * columns]);
-            multiply_with(Some(unit), Precision::Bf16.into(), Left::Columns(left), [(Right::Rows(right, columns), &mut parts[..])], true, 1);
+            multiply_with(
+                Some(unit),
+                Precision::Bf16.into(),
+                Left::Columns(left),
+                [(Right::Rows(right, columns), &mut parts[..])],
+                true,
+                1,
+            );
         }
         assert_same(&whole, &bits(&parts), unit.name());
     }

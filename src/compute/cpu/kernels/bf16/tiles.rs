@@ -11,7 +11,7 @@ use super::left::{TILE, TileBlock};
 use super::pairs::Pairs;
 use super::slab::Slab;
 use super::window::Window;
-use crate::compute::cpu::kernels::packed::PANEL;
+use crate::compute::cpu::kernels::panel::PANEL;
 use crate::compute::cpu::kernels::tile::{CACHE_LINE, prefetch};
 
 /// Eight tiles of [`TILE`] rows of 64 bytes, numbered from 0, and what can be done to them.

@@ -11,7 +11,7 @@ use super::flush::flushed;
 use super::pairs::Pairs;
 use super::portable;
 use super::slab::Slab;
-use crate::compute::cpu::kernels::packed::PANEL;
+use crate::compute::cpu::kernels::panel::PANEL;
 use crate::compute::cpu::kernels::tile::{Ahead, load, store};
 
 /// The most rows of a tile, whose sums fit into the CPU's registers beside their factors.

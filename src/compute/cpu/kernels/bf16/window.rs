@@ -92,8 +92,20 @@ mod tests {
             }
         }
         let expected = |row: usize, column: usize| match (row < 2, column) {
-            (true, column) => if column < 3 { 1.0 } else { 2.0 },
-            (false, column) => if column < 6 { 3.0 } else { 4.0 },
+            (true, column) => {
+                if column < 3 {
+                    1.0
+                } else {
+                    2.0
+                }
+            }
+            (false, column) => {
+                if column < 6 {
+                    3.0
+                } else {
+                    4.0
+                }
+            }
         };
         assert!(matrix.iter().enumerate().all(|(at, value)| *value == expected(at / 7, at % 7)));
     }
