@@ -1,7 +1,7 @@
-//! Intel's matrix unit, AMX. Knows nothing of what is multiplied.
+//! Intel's matrix unit, AMX. Knows nothing of factors.
 //!
 //! Inline assembly: Rust's functions for these instructions are unstable. Compilers never use the
-//! tiles, so they keep what one instruction leaves for the next.
+//! tiles, so they keep their numbers from one instruction to the next.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -82,7 +82,7 @@ fn system_saves_tiles() -> bool {
         return false;
     }
     let saved: u32;
-    // SAFETY: reads a register, which the flag says is there.
+    // SAFETY: reads a register; the flag says it is there.
     unsafe { asm!("xgetbv", in("ecx") 0, out("eax") saved, out("edx") _, options(nostack, nomem, preserves_flags)) };
     saved & TILES == TILES
 }

@@ -1,4 +1,4 @@
-//! Whether a unit gives the bits it should.
+//! A small product as a test of a unit. Knows nothing of the choice.
 
 use super::pairs::Plain;
 use super::product::{Factor, Product};

@@ -9,15 +9,15 @@ use std::sync::OnceLock;
 use super::check;
 use super::unit::Unit;
 
-/// The environment variable that names a unit, for comparisons.
+/// The environment variable with a unit's name, for comparisons.
 const VARIABLE: &str = "OPTUNE_CPU_UNIT";
 
-/// The unit in use, and what was found about others.
+/// The unit in use, and findings about others.
 struct Chosen {
     unit: Unit,
-    /// Units that gave other bits than they should.
+    /// Units with wrong bits.
     wrong: Vec<&'static str>,
-    /// What is wrong with the variable.
+    /// An unusable name in the variable.
     problem: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub fn bf16_unit() -> String {
     if wrong.is_empty() { name.to_string() } else { format!("{name} ({} not used: wrong results)", wrong.join(", ")) }
 }
 
-/// Whether the unit that the environment names can be used.
+/// Whether the unit named by the environment can be used.
 ///
 /// # Errors
 /// When this CPU has no such unit, in words.

@@ -1,10 +1,9 @@
-//! Arithmetic in which numbers too small for full precision count as zero, as in a matrix unit.
-//! Knows nothing of what is computed.
+//! Arithmetic with subnormal numbers as zeros, as in a matrix unit. Knows nothing of products.
 
-/// Does `work` with results and operands that are subnormal taken as zeros of their sign.
+/// Does `work` with subnormal results and operands taken as zeros of their sign.
 ///
-/// `work` must be a call of a function that is not inlined: compilers know nothing of the mode, and
-/// could move arithmetic out of it.
+/// `work` must call a function without inlining: compilers know nothing of the mode, and could move
+/// arithmetic out of it.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 pub(super) fn flushing<R>(work: impl FnOnce() -> R) -> R {
@@ -28,8 +27,8 @@ pub(super) fn flushing<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Whether a result was flushed since the last call: such a CPU flushes before it rounds, where
-/// others round first, and the result may have to be another.
+/// Whether a result was flushed since the last call on a CPU with flushing before rounding. Others
+/// round first, and the result may be another.
 #[cfg(not(target_arch = "aarch64"))]
 #[inline(always)]
 pub(super) fn flushed() -> bool {

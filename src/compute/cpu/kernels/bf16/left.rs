@@ -1,5 +1,4 @@
-//! The left factor of a bf16 product, laid out for the unit that multiplies it. Knows nothing of
-//! the right factor.
+//! The left factor of a bf16 product, laid out for a unit. Knows nothing of the right factor.
 
 use std::ops::Range;
 
@@ -15,7 +14,7 @@ use crate::compute::cpu::kernels::{arch, tile};
 /// The most rows of a matrix unit's tile.
 pub(super) const TILE: usize = 16;
 
-/// A block of a matrix unit's rows: each row's pairs. Rows that are missing are 0.
+/// A block of a matrix unit's rows: each row's pairs. Missing rows are 0.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TileBlock(pub(super) [[u32; PAIRS]; TILE]);
@@ -58,7 +57,7 @@ impl Strips {
         }
     }
 
-    /// `count` tiles from `first` on, or those that are left, as tiles of their own.
+    /// At most `count` tiles from `first` on, as tiles of their own.
     pub(super) fn part(&self, first: usize, count: usize) -> Self {
         match self {
             Self::Even(tiles) => Self::Even(tiles.part(first, count)),

@@ -1,7 +1,7 @@
 //! The right factor of a bf16 product: in panels of [`PANEL`] columns, two members of the inner
-//! dimension beside each other. Knows nothing of what it is multiplied with.
+//! dimension beside each other. Knows nothing of left factors.
 //!
-//! A panel has as many lines as its blocks have pairs; what a block lacks is 0. A matrix unit reads
+//! A panel has as many lines as its blocks have pairs; missing ones are 0. A matrix unit reads
 //! a block's lines as they are; a vector makes two of a line's with a shift and a mask.
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ use super::rounding::{pairs_of_neighbours, pairs_of_rows, parts, transpose};
 use crate::compute::cpu::kernels::arch;
 use crate::compute::cpu::kernels::panel::PANEL;
 
-/// Panels that are laid out at once.
+/// Panels laid out at once.
 const PANELS_TOGETHER: usize = 8;
 
 /// Two rows of a panel: the lower halves are the first's, the upper halves the second's.
@@ -40,7 +40,7 @@ impl Pairs {
     }
 }
 
-/// A matrix `[inner, columns]` that is not laid out yet.
+/// A matrix `[inner, columns]` as it is given.
 #[derive(Clone, Copy)]
 pub(in crate::compute::cpu::kernels) enum Plain<'a> {
     /// Row after row, each of so many columns.
@@ -49,7 +49,7 @@ pub(in crate::compute::cpu::kernels) enum Plain<'a> {
     Columns(&'a [f32], usize),
 }
 
-/// How many lines a panel has whose inner dimension is one segment.
+/// The lines of a panel with an inner dimension of one segment.
 pub(in crate::compute::cpu::kernels) fn lines(inner: usize) -> usize {
     inner.div_ceil(BLOCK) * PAIRS
 }
@@ -87,7 +87,7 @@ fn rows(values: &[f32], columns: usize, blocks: &[Range<usize>], panels: Range<u
     }
 }
 
-/// A panel's numbers of a row; those that are missing are 0.
+/// A panel's numbers of a row; missing ones are 0.
 #[inline(always)]
 fn padded(row: &[f32], panel: usize) -> [f32; PANEL] {
     let row = row.get(panel * PANEL..).unwrap_or_default();
@@ -117,7 +117,7 @@ fn columns(values: &[f32], count: usize, blocks: &[Range<usize>], panels: Range<
     }
 }
 
-/// A block's numbers; those that are missing are 0.
+/// A block's numbers; missing ones are 0.
 #[inline(always)]
 pub(super) fn whole_block(numbers: &[f32]) -> [f32; BLOCK] {
     numbers.try_into().unwrap_or_else(|_| {
@@ -136,7 +136,7 @@ pub(in crate::compute::cpu::kernels) fn lay_out_all(matrix: Plain<'_>, inner: us
     let blocks = super::blocks::blocks(inner, &[]);
     let panels = lines.len() / of_panel;
     let together = PANELS_TOGETHER.min(panels.div_ceil(rayon::current_num_threads())).max(1);
-    // Fewer lines than that are not worth a thread's while.
+    // Fewer lines are not worth a thread's while.
     let pieces = lines.par_chunks_mut(of_panel * together).with_min_len(256usize.div_ceil(of_panel * together));
     pieces.enumerate().for_each(|(piece, lines)| {
         let first = piece * together;

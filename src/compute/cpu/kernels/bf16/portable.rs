@@ -1,4 +1,4 @@
-//! The arithmetic of a bf16 product in plain f32: what every unit computes, bit by bit. Knows
+//! The arithmetic of a bf16 product in plain f32: the bits of every unit. Knows
 //! nothing of vectors.
 //!
 //! A block's even members are one chain of fused multiply-adds from zero, its odd members another;
@@ -24,7 +24,7 @@ pub(super) fn flushed(number: f32) -> f32 {
 pub(super) fn fused(left: f32, right: f32, sum: f32) -> f32 {
     let rounded = left.mul_add(right, sum);
     if rounded.abs() == f32::MIN_POSITIVE {
-        // What is below before it is rounded to the coarser steps of subnormal numbers is flushed.
+        // Below before it was rounded to the coarser steps of subnormal numbers: flushed.
         let scaled =
             if left.abs() < right.abs() { (left * SCALE).mul_add(right, sum * SCALE) } else { left.mul_add(right * SCALE, sum * SCALE) };
         if scaled.abs() < f32::MIN_POSITIVE * SCALE {

@@ -1,8 +1,8 @@
 //! Products of bf16 factors: both laid out for the unit in use, and shared out among threads. Knows
 //! nothing of units' arithmetic.
 //!
-//! A right factor that is not laid out yet is, some panels at a time, by all threads together with
-//! the left one. Each thread then multiplies tiles with panels.
+//! All threads lay out the left factor and the right one, if it is not packed, some panels at a
+//! time. Each thread then multiplies tiles with panels.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -26,30 +26,30 @@ const WORTH_A_SHARE: usize = 1 << 15;
 /// Shares of a large product for each thread.
 const SHARES_A_THREAD: usize = 4;
 
-/// Numbers of the left factor that are laid out at once: 8 MiB, or 16 as f32.
+/// Numbers of the left factor laid out at once: 8 MiB, or 16 as f32.
 const LEFT_TOGETHER: usize = 1 << 22;
 
-/// Lines of right factors that are laid out at once: 16 MiB.
+/// Lines of right factors laid out at once: 16 MiB.
 const LINES_TOGETHER: usize = 1 << 17;
 
-/// Numbers that are worth being laid out by another thread.
+/// Numbers of a layout worth another thread.
 const WORTH_LAYING_OUT: usize = 1 << 13;
 
-/// Panels that are laid out together: rows of them lie together.
+/// Panels laid out together, since their rows lie together.
 const LAID_OUT_TOGETHER: usize = 8;
 
-/// Rows from which on each tile is used for several panels while it is near; fewer rows all stay
-/// near, and it is the panels that come from far.
+/// More rows are many: a tile is used for several panels while it is near. Fewer all stay near, and
+/// panels come from far.
 const MANY_ROWS: usize = 64;
 
 /// How a unit works.
 struct Manner {
     strips: Strips,
-    /// The most blocks that are worked on at once, so that what is used again is still near.
+    /// The most blocks at once, so that numbers used again are still near.
     depth: usize,
-    /// Panels that many rows are multiplied with at once: they stay in a CPU's second cache.
+    /// Panels at once for many rows: they stay in a CPU's second cache.
     panels: usize,
-    /// Tiles that are multiplied at once.
+    /// Tiles multiplied at once.
     tiles: usize,
 }
 
@@ -155,7 +155,7 @@ impl Product<'_> {
     }
 }
 
-/// The factors, cut so that what must be laid out at once is not too much.
+/// The factors in parts, each small enough to be laid out at once.
 fn parts<'r, 'o>(rights: Vec<(Factor<'r>, &'o mut [f32])>, depth: usize) -> Vec<Vec<Part<'r, 'o>>> {
     let most = (LINES_TOGETHER / (depth * PAIRS)).max(1);
     let (mut parts, mut here, mut free) = (Vec::new(), Vec::new(), most);
@@ -258,7 +258,7 @@ impl Prepared<'_> {
         }
     }
 
-    /// Cuts the panels that are not laid out yet into pieces.
+    /// Cuts the panels into pieces, unless they are packed.
     fn right_pieces<'a>(&self, factors: &[(Factor<'a>, Range<usize>)], mut lines: &'a mut [Pairs], pieces: &mut Vec<Piece<'a>>) {
         let of_panel = self.rows.blocks.len() * PAIRS;
         for (factor, panels) in factors {

@@ -1,11 +1,11 @@
 //! Numbers rounded to bf16. Knows nothing of where they go.
 //!
-//! Integer arithmetic only, in loops that compilers turn into vectors: the same bits on every CPU.
+//! Integer arithmetic only, in loops for compilers to turn into vectors: the same bits everywhere.
 
 use super::blocks::{BLOCK, PAIRS};
 use crate::compute::cpu::kernels::panel::{PANEL, transpose_four};
 
-/// Bits of a f32 that a bf16 does not have.
+/// The bits of half a f32.
 const HALF: u32 = u16::BITS;
 
 /// The bits of infinity.
@@ -14,8 +14,7 @@ const INFINITY: u32 = f32::INFINITY.to_bits();
 /// A NaN that signals nothing.
 const QUIET: u32 = 1 << 22;
 
-/// The bits of the nearest number with no more digits than a bf16, of two the even one; the lower
-/// half is not cleared. NaN stays NaN.
+/// The bits of the nearest bf16, of two the even one, above a lower half of any bits. NaN stays NaN.
 #[inline(always)]
 fn nearest(bits: u32) -> u32 {
     let rounded = bits.wrapping_add(0x7fff + (bits >> HALF & 1));
@@ -28,7 +27,7 @@ pub(in crate::compute::cpu::kernels) fn rounded(number: f32) -> f32 {
     f32::from_bits(nearest(number.to_bits()) >> HALF << HALF)
 }
 
-/// The nearest bf16, as a f32; what a bf16 has not in full precision is 0 of its sign.
+/// The nearest bf16, as a f32; a subnormal one is 0 of its sign.
 #[inline(always)]
 pub fn round(number: f32) -> f32 {
     let nearest = rounded(number);
@@ -63,7 +62,7 @@ pub(super) fn pairs_of_neighbours(row: &[f32; BLOCK]) -> [u32; PAIRS] {
 #[inline(always)]
 pub(super) fn transpose<const ROWS: usize, const COLUMNS: usize>(from: &[[u32; COLUMNS]; ROWS], to: &mut [[u32; ROWS]; COLUMNS]) {
     const { assert!(ROWS.is_multiple_of(4) && COLUMNS.is_multiple_of(4)) };
-    // Four by four, which is what vectors turn at once.
+    // Four by four: one vector each.
     for row in (0..ROWS).step_by(4) {
         for column in (0..COLUMNS).step_by(4) {
             let four = |past: usize| -> [u32; 4] { std::array::from_fn(|at| from[row + past][column + at]) };

@@ -1,4 +1,4 @@
-//! What a unit computes at once of a bf16 product. Knows nothing of units or threads.
+//! A piece of a bf16 product for a unit. Knows nothing of units or threads.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ impl<'a> Slab<'a> {
         &self.lines[(panel * self.whole + self.blocks.start) * PAIRS..][..self.blocks.len() * PAIRS]
     }
 
-    /// What comes after a panel's lines once this slab is done, as far as it is known.
+    /// The lines in a panel's place in the next slab, as far as they are known.
     pub(super) fn lines_ahead(&self, panel: usize) -> &'a [Pairs] {
         self.lines.get(((panel + self.panels) * self.whole + self.blocks.start) * PAIRS..).unwrap_or_default()
     }

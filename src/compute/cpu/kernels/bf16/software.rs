@@ -1,4 +1,4 @@
-//! A matrix unit in software, for tests: what is done with tiles is the same on every CPU.
+//! A matrix unit in software, for tests on every CPU.
 
 use super::blocks::PAIRS;
 use super::left::{TILE, TileBlock};
@@ -12,7 +12,7 @@ pub(super) struct Software([[[u32; PAIRS]; TILE]; 8]);
 
 impl Default for Software {
     fn default() -> Self {
-        // What nobody has written is no number.
+        // No numbers before the first are written.
         Self([[[f32::NAN.to_bits(); PAIRS]; TILE]; 8])
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! Two tiles of rows times two halves of a panel are four tiles of elements. They stay in the unit
 //! along all blocks of a slab; for each block four tiles of factors are read and multiplied four
-//! times. At 16 cycles a multiplication that is 64 cycles for 4 KiB, half of it from the first
-//! cache. One tile of rows takes 32 cycles for 2 KiB of a panel: what comes from memory takes
-//! longer.
+//! times. At 16 cycles a multiplication these are 64 cycles for 4 KiB: 2 KiB of rows, which stay in
+//! the first cache, and 2 KiB of a panel from the second one, 32 bytes a cycle. Elements are read
+//! and written once a slab, 64 lines each way, beside 64 cycles times 16 blocks. Up to 16 rows take
+//! 52 cycles a block, the latency of two chains; 2 KiB from memory take longer.
+//!
+//! Packing a number took 0.45 ns with AVX2, new memory included: as long as 430 multiplications in
+//! the unit. Factors used often are worth packing.
 
 use super::blocks::PAIRS;
 use super::left::{TILE, TileBlock};

@@ -2,7 +2,7 @@
 
 use pulp::Arch;
 
-/// What multiplies.
+/// A unit.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::compute::cpu::kernels) enum Unit {
     /// AMX.
@@ -37,7 +37,7 @@ impl Unit {
         units
     }
 
-    /// What the variable calls it.
+    /// Its name in the environment.
     pub(super) fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]

@@ -1,8 +1,8 @@
-//! Parts of a matrix that several threads write at once. Knows nothing of what they write.
+//! Parts of a matrix for several threads. Knows nothing of their numbers.
 
 use std::marker::PhantomData;
 
-/// Some columns of some rows of a matrix, which nobody else sees.
+/// Some columns of some rows of a matrix, for nobody else.
 #[derive(Debug)]
 pub(super) struct Window<'a> {
     first: *mut f32,
