@@ -38,7 +38,12 @@ pub(super) fn lines(kept: &[Kept]) -> Vec<String> {
     if kept.is_empty() {
         return Vec::new();
     }
-    let mut lines = vec![format!("{:24} {:12} {:>9} {:>8} {:>8}  change (95 %)", "benchmark", "metric", "iteration", "value", "baseline")];
+    let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    let names = width(&mut kept.iter().map(|Kept { node, row, .. }| node.len() + 1 + row.task.len())).max("benchmark".len());
+    let metrics = width(&mut kept.iter().map(|kept| kept.row.metric.len())).max("metric".len());
+    let title =
+        format!("{:names$}  {:metrics$}  {:>9}  {:>8}  {:>8}  change (95 %)", "benchmark", "metric", "iteration", "value", "baseline");
+    let mut lines = vec![title];
     for Kept { node, iteration, row } in kept {
         let change = match (row.change, row.change_low, row.change_high) {
             (Some(change), Some(low), Some(high)) => format!("{change:+.4} ({low:+.4} to {high:+.4})"),
@@ -47,7 +52,7 @@ pub(super) fn lines(kept: &[Kept]) -> Vec<String> {
         let iteration = iteration.map_or("-".to_string(), |iteration| iteration.to_string());
         let baseline = row.baseline.map_or("-".to_string(), |baseline| format!("{baseline:.4}"));
         let name = format!("{node} {}", row.task);
-        lines.push(format!("{name:24} {:12} {iteration:>9} {:>8.4} {baseline:>8}  {change}", row.metric, row.value));
+        lines.push(format!("{name:names$}  {:metrics$}  {iteration:>9}  {:>8.4}  {baseline:>8}  {change}", row.metric, row.value));
     }
     lines.push("change: the mean over items of policy minus baseline; its interval is a bootstrap over items\n".to_string());
     lines

@@ -83,7 +83,7 @@ fn broken_tables_are_told_at_plan_with_their_row() {
             "table items, row 0: answer: expected one of the choices \"a\", \"b\", found \"A\"; a letter becomes a number with",
         ),
         ("question: q, choices: options, answer: \"{{ 'ABCD'.index(letter) }}\"", "table items, row 1: answer: template: "),
-        ("question: q, choices: q, answer: right", "table items, row 0: choices: expected a list of texts, found a text"),
+        ("question: q, choices: q, answer: right", "table items, row 0: choices: expected a list of texts, found text"),
         ("question: q, choices: empty, answer: 0", "table items, row 0: choices: expected at least 2, found 0"),
         (
             "question: q, choices: blank, answer: 0",
@@ -103,12 +103,12 @@ fn broken_tables_are_told_at_plan_with_their_row() {
     for (task, expected) in cases {
         workspace.write("pipeline.yaml", &small(task));
         let error = workspace.fail(&["plan", "pipeline.yaml"], 2);
-        assert!(error.contains(expected) && error.contains("line 7: kept_"), "{task}\n  expected {expected}\n  found    {error}");
+        assert!(error.contains(expected) && error.contains("line 8: kept_"), "{task}\n  expected {expected}\n  found    {error}");
     }
     workspace.write("items.jsonl", "");
     workspace.write("pipeline.yaml", &small("question: q, answer: q"));
     let error = workspace.fail(&["plan", "pipeline.yaml"], 2);
-    assert!(error.contains("items"), "{error}");
+    assert!(error.contains("table items: expected at least one item, found none"), "{error}");
 }
 
 /// A loop whose policy has hardly learned what its baseline knows.

@@ -79,6 +79,9 @@ enum RightSource {
 /// A column that is not there, a template that fails, choices that are none, an answer outside of
 /// the choices, an id of two items, or no item at all.
 pub fn items(question: &Question, table: &str, batches: &[RecordBatch]) -> Result<Vec<Item>, OperatorError> {
+    if batches.iter().all(|batch| batch.num_rows() == 0) {
+        return Err(OperatorError::Input(format!("table {table}: expected at least one item, found none")));
+    }
     let names = batches.first().map(|batch| column_names(&batch.schema()));
     let sources = Sources::new(question, table, &names.unwrap_or_default())?;
     let used = sources.columns();
@@ -95,9 +98,6 @@ pub fn items(question: &Question, table: &str, batches: &[RecordBatch]) -> Resul
             }
             items.push(item);
         }
-    }
-    if items.is_empty() {
-        return Err(OperatorError::Input(format!("table {table}: expected at least one item, found none")));
     }
     Ok(items)
 }
