@@ -177,8 +177,8 @@ pub struct Task {
     /// Its inputs in a fixed order. A slot with several inputs (`responses`, `tables`) has several
     /// entries.
     pub inputs: Vec<Binding>,
-    /// Tasks to wait for besides its inputs, as indices into [`Graph::tasks`]: their failure ends the
-    /// run. No part of the fingerprint.
+    /// Tasks to wait for besides its inputs, as indices into [`Graph::tasks`]: their failure ends
+    /// the run. No part of the fingerprint.
     pub after: Vec<usize>,
     /// Its resources.
     pub resources: Resources,

@@ -21,8 +21,8 @@ pub(super) fn extracted(extract: Option<&Extract>, answers: &[answers::Row]) -> 
     answers.iter().map(|answer| part(&regex, extract, &answer.text)).collect()
 }
 
-/// The part of one answer: of the first or the last match, the first group with a text, or all of it
-/// without groups. White space around it is left out.
+/// The part of one answer: of the first or the last match, the first group with a text, or all of
+/// it without groups. White space around it is left out.
 fn part(regex: &Regex, extract: &Extract, text: &str) -> Result<String, OperatorError> {
     let mut chosen = None;
     for found in regex.captures_iter(text) {
