@@ -5,7 +5,7 @@ use std::fs;
 use crate::fixtures::python::{imports, missing_packages, scripts};
 
 /// The modules of Python's standard library in use.
-const STANDARD: [&str; 25] = [
+const STANDARD: [&str; 24] = [
     "argparse",
     "copy",
     "csv",
@@ -30,7 +30,6 @@ const STANDARD: [&str; 25] = [
     "textwrap",
     "threading",
     "types",
-    "urllib",
 ];
 
 #[test]
