@@ -5,7 +5,8 @@
 Every template meets every conversation, with and without a generation prompt. Where transformers raises, this crate must refuse.
 No template is left out: one that expects images is given text too, and then both must write (or refuse) the same.
 `--golden` renders our own templates in tests/chat_templates anew: those in constructs.jsonl, a line for each (add a line with a "template"
-to have a "text" or "error" beside it), and the files of their own with conversations of tools, reasoning and parts, into rich.jsonl. The cases go to a temporary folder, which a test of the crate reads; nothing of a template is kept. `--only NAME` takes some of them,
+to have a "text" or "error" beside it), the files of their own with conversations of tools, reasoning and parts, into rich.jsonl, and
+random values, written in every way, into values.jsonl. The cases go to a temporary folder, which a test of the crate reads; nothing of a template is kept. `--only NAME` takes some of them,
 `--cases FOLDER` writes the cases there and leaves running the test to you.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import datetime
 import json
 import os
+import random
 import re
 import subprocess
 import tempfile
@@ -252,6 +254,45 @@ def write_cases(folder, templates):
     return path
 
 
+# Every way from a value to text that is not `tojson`, by the name `x`.
+WAYS = (
+    "{{ x }}\n{{ x ~ '' }}\n{{ 'a' ~ x ~ [x] ~ -1 }}\n{{ x | string }}\n{{ [x, [x]] }}\n{{ (x,) }}{{ (x, 1) }}\n"
+    "{{ {'k': x, 1: x, none: [x], false: {}, 1.5: ()} }}\n{{ '%s' | format(x) }}{{ '{} {y}'.format(x, y=x) }}\n{{ [x, x] | join(', ') }}\n"
+    "{% set y = x ~ 'b' if x else 'c' ~ x %}{{ y }}{{ x | trim }}{{ x | upper }}{{ {'z': x} | replace('a', 'b') }}\n{{ {'z': 'q' ~ x}.z ~ (x ~ x) ~ 1e-7 }}"
+)
+
+
+def random_value(rng, depth=0):
+    """A value of JSON whose text is Python's own affair."""
+    letters = "ab'\"\\\n\r\t \x00\x1b\x7f\x85\xa0\xadéß\u0301\u200b\u200d\u2028\u3000\ufeff\ue000\u0378世🎉👩\U000e0041\U0010ffff%{}<&>"
+    text = lambda: "".join(rng.choice(letters) for _ in range(rng.choice([0, 1, 2, 5, 9])))
+    kind = rng.randrange(6 if depth > 3 else 9)
+    if kind == 0:
+        return rng.choice([None, True, False])
+    if kind == 1:
+        return rng.choice([0, -1, 7, 2**31, -(2**53), 2**63 - 1, -(2**63), 2**64 - 1])
+    if kind == 2:
+        return rng.choice([0.0, -0.0, 1.0, 1e15, 9999999999999998.0, 1e16, 1e20, -1e22, 1e100, 0.1, 1e-4, 9.9e-5, 1e-5, -1.5e-7, 5e-324, 1.7976931348623157e308])
+    if kind == 3:
+        return rng.uniform(-1, 1) * 10.0 ** rng.randint(-25, 25)
+    if kind in (4, 5):
+        return text()
+    if kind == 6:
+        return [random_value(rng, depth + 1) for _ in range(rng.randrange(4))]
+    return {text(): random_value(rng, depth + 1) for _ in range(rng.randrange(4))}
+
+
+def write_values(path):
+    """Writes random values, and their texts by every way."""
+    rng, lines = random.Random(17), []
+    for _ in range(400):
+        value = random_value(rng)
+        (text,), _ = chat_template_utils.render_jinja_template([[]], chat_template=WAYS, x=value)
+        lines.append(json.dumps({"value": value, "text": text}))
+    path.write_text(json.dumps({"template": WAYS}) + "\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} values")
+
+
 def write_golden():
     """Fills in what transformers makes of our own templates."""
     chat_template_utils.datetime = Midnight
@@ -268,6 +309,7 @@ def write_golden():
         lines.append(json.dumps(case))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} templates, {sum('error' in line for line in lines)} raised")
+    write_values(path.parent / "values.jsonl")
     lines, raised = [], 0
     templates = {template.name: template.read_text(encoding="utf-8") for template in sorted(path.parent.glob("*.jinja"))}
     for name, (messages, variables) in rich_conversations().items():

@@ -57,7 +57,7 @@ pub(super) fn walked(state: &State, value: &Value, depth: usize) -> Result<(), E
     state.consume_fuel(1)
 }
 
-fn is_namespace(value: &Value) -> bool {
+pub(super) fn is_namespace(value: &Value) -> bool {
     value.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace"))
 }
 

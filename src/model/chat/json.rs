@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, ObjectRepr, Rest, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
-use super::python::float;
+use super::repr::float;
 
 /// Deeper than any value from JSON.
 const DEEPEST: usize = 128;

@@ -11,6 +11,7 @@ mod held;
 mod json;
 mod lexer;
 mod python;
+mod repr;
 pub(super) mod row_template;
 mod syntax;
 mod tag;
@@ -212,17 +213,22 @@ fn environment(name: &'static str, source: &str) -> Result<Environment<'static>,
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|error| ModelError::Chat(error.to_string()))?);
     environment.set_fuel(Some(FUEL));
-    environment.set_formatter(python::show);
+    environment.set_formatter(repr::show);
     environment.set_unknown_method_callback(python::method);
     FILTERS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_filter(name));
     TESTS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_test(name));
     FUNCTIONS_NOT_IN_PYTHON.iter().for_each(|name| environment.remove_global(name));
     environment.add_filter("tojson", json::tojson);
     environment.add_filter("trim", python::trim);
+    environment.add_filter("string", repr::string);
+    environment.add_filter("join", repr::join);
+    environment.add_filter(repr::FORMAT, minijinja::filters::format);
+    environment.add_filter("format", repr::format);
     environment.add_test("iterable", python::is_iterable);
     environment.add_test("sequence", python::is_sequence);
     environment.add_function(tag::VARIABLE, held::variable);
     environment.add_function(tag::ATTRIBUTE, held::attribute);
+    environment.add_function(tag::TEXT, repr::string);
     environment.add_function("dict", python::dict);
     environment.add_function("raise_exception", |text: String| -> Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, text).with_source(Raised))

@@ -1,11 +1,11 @@
-//! Behaviour of Python's values without a counterpart in minijinja: white space, floats as text,
-//! `dict`, methods of text and lists.
+//! Behaviour of Python's values without a counterpart in minijinja: white space, `dict`, methods of
+//! text and lists.
 
 use minijinja::value::{Kwargs, Serde, Tuple, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, Output, State, Value};
+use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::held;
+use super::repr;
 use crate::model::{Fields, Message};
 
 /// The names of a message's reasoning. Templates read the first one, gpt-oss's the second.
@@ -51,51 +51,15 @@ pub(super) fn dict(items: Option<Value>, named: Kwargs) -> Result<Value, Error> 
     Ok(Value::from_pairs(pairs))
 }
 
-/// A float as Python writes it: the shortest digits that give it back, with an exponent below 1e-4
-/// and from 1e16 on.
-pub(super) fn float(number: f64) -> String {
-    let magnitude = number.abs();
-    if !number.is_finite() {
-        return if number.is_nan() {
-            "nan"
-        } else if number > 0.0 {
-            "inf"
-        } else {
-            "-inf"
-        }
-        .to_string();
-    }
-    if magnitude == 0.0 || (1e-4..1e16).contains(&magnitude) {
-        return format!("{number:?}");
-    }
-    let text = format!("{number:e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
-    format!("{digits}e{sign}{exponent:0>2}")
-}
-
-/// Writes the text of `{{ value }}`.
-pub(super) fn show(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    held::walked(state, value, 0)?;
-    let is_float = value.kind() == ValueKind::Number && !value.is_integer();
-    let written = match f64::try_from(value.clone()) {
-        Ok(number) if is_float => out.write_str(&float(number)),
-        _ if value.is_undefined() => Ok(()),
-        _ => write!(out, "{value}"),
-    };
-    // It is written into memory, so only the fuel can have kept it from being so.
-    written.map_err(|_| Error::new(ErrorKind::OutOfFuel, "could not write a value"))
-}
-
 /// Whether Python strips it.
 fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }
 
 /// The `trim` filter.
-pub(super) fn trim(value: &Value, characters: Option<&str>) -> String {
-    let text = if value.is_undefined() { String::new() } else { value.to_string() };
-    strip(&text, characters, true, true).to_string()
+pub(super) fn trim(state: &mut State, value: &Value, characters: Option<&str>) -> Result<String, Error> {
+    let text = repr::string(state, value)?;
+    Ok(strip(text.as_str().unwrap_or_default(), characters, true, true).to_string())
 }
 
 /// Whether a value is a sequence to Jinja: it has a length and items, as text and dictionaries.
@@ -133,6 +97,11 @@ pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value
     };
     match found {
         Some(value) => Ok(value),
+        None if name == "format" && value.as_str().is_some() => {
+            let asks_for_digits = value.as_str().is_some_and(|format| format.contains([':', '!']));
+            let args = repr::to_format(state, args, asks_for_digits)?;
+            unknown_method_callback(state, value, name, &args)
+        }
         None => unknown_method_callback(state, value, name, args),
     }
 }

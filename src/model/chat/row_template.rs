@@ -12,7 +12,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value as Variable};
 use serde_json::Value;
 
-use super::{environment, on_a_large_stack, python, syntax};
+use super::{environment, on_a_large_stack, repr, syntax};
 use crate::model::{Fields, ModelError};
 
 const NAME: &str = "template";
@@ -109,7 +109,7 @@ fn show(out: &mut Output, state: &mut State, value: &Variable) -> Result<(), Err
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
     }
-    python::show(out, state, value)
+    repr::show(out, state, value)
 }
 
 /// `value | regex_replace(pattern, replacement, count)`: Python's `re.sub`; a count of 0 is all.

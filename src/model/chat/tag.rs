@@ -1,5 +1,5 @@
-//! One tag of a template, token by token: every named value is passed through [`VARIABLE`] or
-//! [`ATTRIBUTE`] to bound its size. Knows no values.
+//! One tag of a template, token by token. Every named value is passed through [`VARIABLE`] or
+//! [`ATTRIBUTE`] to bound its size, every value beside a `~` through [`TEXT`]. Knows no values.
 
 use super::lexer::{copy, end_of_string, string, word_of_tag};
 
@@ -7,6 +7,14 @@ use super::lexer::{copy, end_of_string, string, word_of_tag};
 pub(super) const VARIABLE: &str = "__variable";
 /// The same for an attribute of a namespace.
 pub(super) const ATTRIBUTE: &str = "__attribute";
+/// The function for Python's text of a value.
+pub(super) const TEXT: &str = "__text";
+
+/// Filters that make text of their values, which minijinja does in its own way.
+const FILTERS_OF_TEXT: [&str; 6] = ["upper", "lower", "title", "capitalize", "replace", "indent"];
+
+/// Deeper brackets than the engine compiles.
+const DEEPEST_BRACKETS: usize = 256;
 
 /// How a tag gives names to values.
 #[derive(Clone, Copy, PartialEq)]
@@ -47,11 +55,14 @@ pub(super) fn tag<'a>(rest: &'a str, closing: &str, out: &mut String) -> &'a str
     } else {
         out.push_str(&rest[..at]);
     }
-    let mut tokens = Tokens { binds, open: Vec::new(), value: Value::Before, names: Vec::new(), previous: "", dotted: false };
+    let operand = Operand { start: out.len(), joined: false };
+    let mut tokens =
+        Tokens { binds, open: Vec::new(), operands: vec![operand], value: Value::Before, names: Vec::new(), previous: "", dotted: false };
     while !rest[at..].is_empty() {
         let inner = &rest[at..];
         let control = usize::from(inner.starts_with(['-', '+']));
         if tokens.open.is_empty() && inner[control..].starts_with(closing) {
+            tokens.end_of_operand(out, false);
             tokens.end_of_value(out);
             tokens.bind_parameters(out);
             return copy(inner, control + closing.len(), out);
@@ -80,11 +91,21 @@ enum Value {
     Behind,
 }
 
+/// A value that `~` may join with another.
+struct Operand {
+    /// Where it begins in the translation.
+    start: usize,
+    /// Whether a `~` is in front of it.
+    joined: bool,
+}
+
 /// The state after some tokens of a tag.
 struct Tokens<'a> {
     binds: Binds,
     /// The open brackets; `l` is that of a call of `loop`. Such a call binds its argument.
     open: Vec<u8>,
+    /// The operands that `~` may join: outermost, and within each open bracket.
+    operands: Vec<Operand>,
     value: Value,
     /// The names with values from the end of the tag on.
     names: Vec<&'a str>,
@@ -99,6 +120,10 @@ impl<'a> Tokens<'a> {
     fn token(&mut self, token: &'a str, after: &'a str, out: &mut String) {
         let outermost = self.open.is_empty();
         let bracket = self.open.last().copied();
+        let ends_operand = self.ends_operand(token, out);
+        if ends_operand {
+            self.end_of_operand(out, token == "~");
+        }
         match token {
             "(" if self.previous == "loop" => out.extend(["(", VARIABLE, "(("]),
             ")" if bracket == Some(b'l') => out.push_str(")))"),
@@ -115,6 +140,7 @@ impl<'a> Tokens<'a> {
                 out.extend([" ", token]);
             }
             text if text.starts_with(['"', '\'']) => string(text, out),
+            filter if self.previous == "|" && FILTERS_OF_TEXT.contains(&filter) => out.extend(["string|", filter]),
             other => out.push_str(other),
         }
         let is_word = token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
@@ -131,6 +157,9 @@ impl<'a> Tokens<'a> {
             "{" | "[" | "(" => self.open.extend(token.as_bytes()),
             "}" | "]" | ")" => {
                 self.open.pop();
+                if self.operands.len() > 1 {
+                    self.operands.pop();
+                }
                 if self.binds == Binds::Parameters && self.open.is_empty() {
                     // What follows the parameters of `call` is a call, whose arguments are none.
                     self.value = Value::Behind;
@@ -138,8 +167,43 @@ impl<'a> Tokens<'a> {
             }
             _ => {}
         }
+        if token.ends_with(['(', '[', '{']) {
+            self.operands.push(Operand { start: out.len(), joined: false });
+        } else if ends_operand && let Some(operand) = self.operands.last_mut().filter(|_| !token.starts_with([')', ']', '}'])) {
+            *operand = Operand { start: out.len(), joined: token == "~" };
+        }
         if !token.trim().is_empty() {
             self.previous = token;
+        }
+    }
+
+    /// Whether no operand of `~` goes on with this token.
+    fn ends_operand(&self, token: &str, out: &str) -> bool {
+        match token {
+            _ if self.previous == "." => false,
+            "+" | "-" => {
+                let is_exponent = self.previous.starts_with(|c: char| c.is_ascii_digit()) && self.previous.ends_with(['e', 'E']);
+                let is_sign = self.previous.ends_with(['~', '+', '-', '*', '/', '%', ',', ':', '=', '<', '>', '(', '[', '{'])
+                    || ["and", "or", "not", "in", "if", "else"].contains(&self.previous)
+                    || (self.previous.is_empty() && !out.ends_with(['{', '%']));
+                !is_exponent && !is_sign
+            }
+            "not" => self.previous != "is",
+            "~" | "," | ":" | "=" | "!" | "<" | ">" | ")" | "]" | "}" | "and" | "or" | "in" | "if" | "else" | "recursive" => true,
+            _ => false,
+        }
+    }
+
+    /// Passes the operand through the function for its text if a `~` is in front of it or behind
+    /// it.
+    fn end_of_operand(&self, out: &mut String, joins: bool) {
+        if let Some(operand) = self.operands.last()
+            && (operand.joined || joins)
+            && self.operands.len() < DEEPEST_BRACKETS
+            && !out[operand.start..].trim().is_empty()
+        {
+            out.insert_str(operand.start, &format!(" {TEXT}("));
+            out.push(')');
         }
     }
 

@@ -51,6 +51,28 @@ fn every_construct_is_written_as_transformers_writes_it() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// Random values of JSON as Python's `str` and `repr`, by every way that a template has to them.
+#[test]
+fn values_are_written_as_python_writes_them() {
+    let mut lines = include_str!("../../chat_templates/values.jsonl").lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let template = template(lines.next().unwrap()["template"].as_str().unwrap());
+    let (mut count, mut differences) = (0, Vec::new());
+    for case in lines {
+        let variables = [("x".to_string(), case["value"].clone())].into_iter().collect();
+        let written = template.render(Conversation { messages: Vec::new(), variables }, false).map_err(|error| error.to_string());
+        if written.as_deref() != Ok(case["text"].as_str().unwrap()) {
+            differences.push(format!("{}: transformers {}, we {written:?}", case["value"], case["text"]));
+        }
+        count += 1;
+    }
+    assert!(
+        count == 400 && differences.is_empty(),
+        "{} of {count}:\n{}",
+        differences.len(),
+        differences[..differences.len().min(5)].join("\n")
+    );
+}
+
 /// Tools, tool calls, reasoning, parts and variables, by templates in the manner of published ones.
 #[test]
 fn whole_messages_and_variables_are_written_as_transformers_writes_them() {
