@@ -79,6 +79,9 @@ impl Checkpoint {
         }
         let mut checkpoint = Self::open_blank(folder)?;
         let mut weights = Weights::open(folder)?;
+        if families::has_images(&read_json(&folder.join(CONFIG))?) {
+            weights.take_language_model()?;
+        }
         weights.rename(&checkpoint.parameters);
         if let Some(experts) = &checkpoint.config.experts {
             weights.name_experts(experts, checkpoint.config.hidden_size, CONFIG)?;
@@ -101,7 +104,7 @@ impl Checkpoint {
             return Self::open_blank(&base);
         }
         let path = folder.join(CONFIG);
-        let config_json = families::with_architecture(read_json(&path)?);
+        let config_json = families::with_architecture(families::language_model(read_json(&path)?));
         let config = ModelConfig::from_json(&config_json).map_err(|problem| ModelError::invalid(&path, problem))?;
         let path = folder.join(GENERATION_CONFIG);
         let generation_json = if path.is_file() { Some(read_json(&path)?) } else { None };

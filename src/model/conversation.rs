@@ -82,17 +82,17 @@ impl Checkpoint {
     }
 
     /// The ids of a whole text to imitate, as TRL gives them for its column `text`: behind the
-    /// tokenizer's opening special tokens, with an end token behind it unless it brings one along.
-    /// The first token counts as the prompt, since nothing precedes it.
+    /// tokenizer's opening special tokens, with the tokenizer's end token behind it unless it ends
+    /// in that. End tokens inside are those of a conversation written as text. The first token
+    /// counts as the prompt, since nothing precedes it.
     ///
     /// # Errors
-    /// The model has no end token, or the text has one before its end.
+    /// The model has no end token, or the text no tokens.
     pub fn encode_text(&self, text: &str) -> Result<EncodedPair, ModelError> {
         let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
         let end = self.end_token(&PromptContent::Text(String::new())).ok_or_else(no_end)?;
-        self.check_ends_last(text)?;
         let mut token_ids = self.tokenizer.encode(text, SpecialTokens::Opening)?;
-        if !token_ids.last().is_some_and(|id| self.is_end(*id)) {
+        if token_ids.last() != Some(&end) {
             token_ids.push(end);
         }
         Ok(EncodedPair { token_ids, prompt_token_count: 1 })

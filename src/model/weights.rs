@@ -24,6 +24,8 @@ const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 
 /// How the names of a whole model's parameters begin, all but the head's.
 const PREFIX: &str = "model.";
+/// How the names of a language model begin within a model with images.
+const IN_IMAGE_MODEL: &str = "language_model.";
 /// The entry of a header for texts, beside the tensors.
 const METADATA: &str = "__metadata__";
 /// Above the length of a Git LFS pointer's beginning.
@@ -293,6 +295,29 @@ impl Weights {
         problems.truncate(5);
         let tail = if more > 0 { format!("; and {more} more") } else { String::new() };
         Err(ModelError::invalid(&self.folder, format!("weights do not fit {config}: {}{tail}", problems.join("; "))))
+    }
+
+    /// Of a model with images, leaves the language model alone, under its names by itself:
+    /// `language_model.model.norm.weight` of the hub, and `model.language_model.norm.weight` in
+    /// transformers 5, are `model.norm.weight`.
+    ///
+    /// # Errors
+    /// When a tensor is there under both names.
+    pub(super) fn take_language_model(&mut self) -> Result<(), ModelError> {
+        let images = ["vision_tower.", "multi_modal_projector."];
+        for (name, stored) in std::mem::take(&mut self.tensors) {
+            let bare = name.strip_prefix(PREFIX).unwrap_or(&name);
+            if images.iter().any(|part| bare.starts_with(part)) {
+                continue;
+            }
+            let own = match (name.strip_prefix(IN_IMAGE_MODEL), bare.strip_prefix(IN_IMAGE_MODEL)) {
+                (Some(whole), _) => whole.to_string(),
+                (None, Some(inner)) => format!("{PREFIX}{inner}"),
+                (None, None) => name,
+            };
+            self.insert(own, stored)?;
+        }
+        Ok(())
     }
 
     /// Gives tensors the names of `parameters` where they lack the prefix of the whole model, as in

@@ -164,10 +164,39 @@ def make(name, family, settings, dtype, ways, seed):
     print(f"{name}: {model.num_parameters()} parameters, {dtype}, standard deviation of the results {spread:.2f}")
 
 
+def make_with_images(name, seed):
+    """Gemma 3 with images, its config.json and the names of its weights as on the hub. The logits are those of text alone."""
+    folder = FOLDER / name
+    images = transformers.SiglipVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4)
+    config = transformers.Gemma3Config(
+        text_config=copy.deepcopy(SHAPE | GEMMA3), vision_config=images, mm_tokens_per_image=4, image_token_index=6, boi_token_index=13, eoi_token_index=14
+    )
+    model = transformers.Gemma3ForConditionalGeneration(config)
+    randomize(model, torch.Generator().manual_seed(seed))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+    path = folder / "config.json"
+    written = json.loads(path.read_text())
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        written[key] = SHAPE[key]
+        written["text_config"].pop(key, None)
+    written["text_config"].pop("architectures", None)
+    path.write_text(json.dumps(written, indent=2) + "\n")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer(), separators=(",", ":")) + "\n")
+    model = transformers.Gemma3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        results = [model(input_ids=torch.tensor([row])).logits[0] for row in ROWS]
+    golden = {"rows": ROWS, "logits": [rounded(result) for result in results]}
+    (folder / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
+    print(f"{name}: {model.num_parameters()} parameters")
+
+
 def main():
     for seed, (name, (family, settings, dtype, ways)) in enumerate(MODELS.items()):
         shutil.rmtree(FOLDER / name, ignore_errors=True)
         make(name, family, settings, dtype, ways, seed)
+    shutil.rmtree(FOLDER / "gemma3_images", ignore_errors=True)
+    make_with_images("gemma3_images", len(MODELS))
 
 
 if __name__ == "__main__":

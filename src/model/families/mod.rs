@@ -7,6 +7,7 @@
 
 mod gemma2;
 mod gemma3;
+mod gemma3_images;
 mod granite;
 mod llama;
 mod mistral;
@@ -73,12 +74,14 @@ impl Family {
 }
 
 impl ModelConfig {
-    /// Reads `config.json`, of any of the supported families.
+    /// Reads `config.json`, of any of the supported families; of a model with images, its language
+    /// model.
     ///
     /// # Errors
     /// A sentence without the file's name: another architecture, a missing or absurd size, or a
     /// setting that would change the logits and is not supported.
     pub fn from_json(json: &Value) -> Result<Self, String> {
+        let json = &language_model(json.clone());
         let (family, head) = find(json)?;
         if head == Head::Reward
             && let Some(labels) = head::labels(json).filter(|labels| *labels != 1)
@@ -101,6 +104,17 @@ pub(super) fn check_reward_head(config: &Value) -> Result<(), String> {
 pub(super) fn with_reward_head(config: &Value, padding: Option<i32>) -> Value {
     let architecture = find(config).and_then(|(family, _)| family.architecture(Head::Reward));
     head::with_reward_head(config, architecture.ok(), padding)
+}
+
+/// The `config.json` of the language model alone, where the model has images too.
+pub(super) fn language_model(config: Value) -> Value {
+    gemma3_images::language_model(config)
+}
+
+/// Whether the model has images too; the names of its weights differ from those of a language
+/// model.
+pub(super) fn has_images(config: &Value) -> bool {
+    gemma3_images::has_images(config)
 }
 
 /// The `config.json` of a supported family with the name of its architecture, for software that

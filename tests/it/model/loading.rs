@@ -93,3 +93,63 @@ fn a_git_lfs_pointer_is_named_as_such() {
     let error = checkpoint.save(&folder.path().join("saved"), &checkpoint.init(&device(), 1)).unwrap_err().to_string();
     assert!(error.contains("tokenizer.model") && error.contains("found a Git LFS pointer"), "{error}");
 }
+
+/// Copies a safetensors file under other names of its tensors.
+fn renamed(from: &Path, to: &Path, rename: impl Fn(&str) -> String) {
+    let bytes = fs::read(from).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Map<String, Value> = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let header: serde_json::Map<String, Value> = header.into_iter().map(|(name, entry)| (rename(&name), entry)).collect();
+    let header = Value::Object(header).to_string();
+    fs::write(to, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + header_bytes..]].concat()).unwrap();
+}
+
+/// The logits are in `families.rs`.
+#[test]
+fn a_model_with_images_is_read_and_written_as_its_language_model() {
+    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families/gemma3_images");
+    let checkpoint = Checkpoint::open(&original).unwrap();
+    assert_eq!((checkpoint.config.family, checkpoint.config.layers.len()), ("Gemma3", 3));
+    assert_eq!((checkpoint.config.bos_token_id, &checkpoint.generation.eos_token_ids), (Some(1), &vec![2]));
+    let norm = checkpoint.parameter("model.norm.weight").unwrap();
+
+    // The names in the hub's files, and those of transformers 5 in memory.
+    let hub = |name: &str| match name.strip_prefix("model.language_model.") {
+        Some(inner) => format!("language_model.model.{inner}"),
+        None => name.strip_prefix("model.").unwrap_or(name).to_string(),
+    };
+    let new = |name: &str| match name.strip_prefix("language_model.model.") {
+        Some(inner) => format!("model.language_model.{inner}"),
+        None if name.starts_with("model.") || name.starts_with("__") => name.to_string(),
+        None => format!("model.{name}"),
+    };
+    for rename in [&hub as &dyn Fn(&str) -> String, &new] {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "tokenizer.json"] {
+            fs::copy(original.join(file), folder.path().join(file)).unwrap();
+        }
+        renamed(&original.join("model.safetensors"), &folder.path().join("model.safetensors"), rename);
+        assert_eq!(Checkpoint::open(folder.path()).unwrap().parameter("model.norm.weight").unwrap(), norm);
+    }
+
+    let exported = tempfile::tempdir().unwrap();
+    checkpoint.export(exported.path(), Dtype::Bf16, u64::MAX).unwrap();
+    let config: Value = serde_json::from_slice(&fs::read(exported.path().join("config.json")).unwrap()).unwrap();
+    assert_eq!((&config["architectures"], &config["model_type"]), (&json!(["Gemma3ForCausalLM"]), &json!("gemma3_text")));
+    assert!(config.get("vision_config").is_none() && config.get("text_config").is_none());
+    assert_eq!(Checkpoint::open(exported.path()).unwrap().parameter("model.norm.weight").unwrap(), norm);
+
+    // What a file of the hub leaves out is what transformers takes.
+    let small = json!({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "eos_token_id": [1, 106], "text_config": {
+        "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}, "vision_config": {"hidden_size": 1152}});
+    let config = ModelConfig::from_json(&small).unwrap();
+    let sizes = (config.vocab_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+    assert_eq!((sizes, config.tie_word_embeddings, config.eos_token_ids), ((262_208, 8, 4, 256), true, vec![1, 106]));
+    // Another class of this type, and one without a language model of its own, are no such models.
+    for wrong in [json!({"architectures": ["Gemma3Other"]}), json!({"text_config": null})] {
+        let mut config = small.clone();
+        config.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+        assert!(ModelConfig::from_json(&config).unwrap_err().contains("architectures is Gemma3"), "{wrong}");
+    }
+}
