@@ -161,3 +161,106 @@ fn missing_response(settings: &Sft, batch: &RecordBatch) -> OperatorError {
     let found = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ");
     OperatorError::Input(format!("demonstrations: expected a column {}, found {found}; name it with `response:`", settings.response))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::{WHOLE_TEXT, encode};
+    use crate::model::{Checkpoint, EncodedPair, Message, PromptContent};
+    use crate::pipeline::spec::sft::Sft;
+
+    /// What TRL makes of rows: `tests/python/sft_tokens.py`.
+    fn golden() -> Value {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sft_tokens.json");
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    /// The model of the golden rows, maybe with another chat template.
+    fn checkpoint(template: Option<&str>) -> Checkpoint {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/datasets/model");
+        let Some(template) = template else { return Checkpoint::open_blank(&folder).unwrap() };
+        let copy = tempfile::tempdir().unwrap();
+        for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+            fs::copy(folder.join(file), copy.path().join(file)).unwrap();
+        }
+        fs::write(copy.path().join("chat_template.jinja"), template).unwrap();
+        Checkpoint::open_blank(copy.path()).unwrap()
+    }
+
+    fn turns(train_on: &str, checkpoint: &Checkpoint, asked: PromptContent, answer: Message) -> Vec<EncodedPair> {
+        let settings = json!({"from": "a", "demonstrations": "b", "train_on": train_on});
+        let settings: Sft = serde_json::from_value(settings).unwrap();
+        encode(&settings, checkpoint, &asked, Some(answer)).unwrap()
+    }
+
+    fn ids(value: &Value) -> Vec<i32> {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    /// Where the labels are those of tokens to train on: first and last position of each stretch.
+    fn stretches(labels: &[i32]) -> Vec<(usize, usize)> {
+        let mut found: Vec<(usize, usize)> = Vec::new();
+        for position in (0..labels.len()).filter(|position| labels[*position] >= 0) {
+            match found.last_mut() {
+                Some((_, end)) if *end == position => *end += 1,
+                _ => found.push((position, position + 1)),
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn texts_and_completions_have_the_tokens_and_labels_of_trl() {
+        let (golden, checkpoint) = (golden(), checkpoint(None));
+        for case in golden["texts"].as_array().unwrap() {
+            let text = Message::new(WHOLE_TEXT, case["text"].as_str().unwrap());
+            let found = turns("last", &checkpoint, PromptContent::Text(String::new()), text).remove(0);
+            assert_eq!(found.token_ids, ids(&case["ids"]), "{}", case["text"]);
+            // Its labels are the ids; nothing precedes the first one.
+            assert_eq!((found.prompt_token_count, &case["labels"]), (1, &case["ids"]));
+        }
+        for case in golden["completions"].as_array().unwrap() {
+            let asked = PromptContent::Text(case["prompt"].as_str().unwrap().to_string());
+            let answer = Message::assistant(case["completion"].as_str().unwrap());
+            let found = turns("last", &checkpoint, asked, answer).remove(0);
+            assert_eq!(found.token_ids, ids(&case["ids"]), "{}", case["completion"]);
+            let labels = ids(&case["labels"]);
+            assert_eq!(stretches(&labels), [(found.prompt_token_count, labels.len())], "{}", case["completion"]);
+        }
+    }
+
+    /// TRL has one row for a conversation, with labels at every message of the assistant. Each of
+    /// them is an example here: the same tokens up to the end of the message.
+    #[test]
+    fn every_message_of_the_assistant_has_the_tokens_and_labels_of_trl() {
+        let mut count = 0;
+        for case in golden()["conversations"].as_array().unwrap() {
+            let checkpoint = checkpoint(case["template"].as_str());
+            for row in case["rows"].as_array().unwrap() {
+                let mut messages: Vec<Message> = serde_json::from_value(row["messages"].clone()).unwrap();
+                let answer = messages.pop().unwrap();
+                let found = turns("all_assistant", &checkpoint, PromptContent::Messages(messages.into()), answer);
+                let (whole, at) = (ids(&row["ids"]), stretches(&ids(&row["labels"])));
+                assert_eq!(found.len(), at.len(), "{}: {}", case["name"], row["messages"]);
+                for (turn, (start, end)) in found.iter().zip(at) {
+                    // A line end behind the end token is no part of the turn here; a template
+                    // without an end of turn gets the tokenizer's end token.
+                    let is_end = |id: &i32| checkpoint.generation.eos_token_ids.contains(id);
+                    let mut expected = whole[..end].to_vec();
+                    match whole[start..end].iter().position(is_end) {
+                        Some(position) => expected.truncate(start + position + 1),
+                        None => expected.push(checkpoint.generation.eos_token_ids[0]),
+                    }
+                    assert_eq!(turn.token_ids, expected, "{}: {}", case["name"], row["messages"]);
+                    assert_eq!(turn.prompt_token_count, start, "{}: {}", case["name"], row["messages"]);
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 40, "{count}");
+    }
+}
