@@ -175,6 +175,7 @@ fn texts_of(dataset_format: DatasetFormat, batch: &RecordBatch) -> Vec<&'static 
     let own: &[&str] = match dataset_format {
         DatasetFormat::Alpaca => &["instruction", "input", "output", "system"],
         DatasetFormat::Sharegpt => &["system"],
+        DatasetFormat::Orca => &["system", "question"],
         DatasetFormat::Trl => &["prompt", "completion"],
         _ => &["prompt"],
     };

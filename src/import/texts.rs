@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 use super::formats::{is_json, scalar_text};
 
 /// The columns of any dataset format that are texts.
-const TEXTS: [&str; 14] = [
+const TEXTS: [&str; 15] = [
     "prompt",
     "prompt_id",
     "response",
@@ -24,6 +24,7 @@ const TEXTS: [&str; 14] = [
     "reference_answer",
     "completion",
     "instruction",
+    "question",
     "input",
     "output",
     "system",

@@ -8,7 +8,7 @@ use super::row::Content;
 use crate::pipeline::spec::input::DatasetFormat;
 
 /// Every dataset format but `auto`, with its columns.
-const FORMATS: [(DatasetFormat, &str); 6] = [
+const FORMATS: [(DatasetFormat, &str); 7] = [
     (DatasetFormat::Rows, "prompt (text) or messages, and response, or chosen and rejected (texts)"),
     (
         DatasetFormat::Trl,
@@ -16,6 +16,7 @@ const FORMATS: [(DatasetFormat, &str); 6] = [
     ),
     (DatasetFormat::Sharegpt, "conversations, and chosen and rejected"),
     (DatasetFormat::Alpaca, "instruction, and input, output, or chosen and rejected"),
+    (DatasetFormat::Orca, "question, and chosen and rejected (texts); maybe system"),
     (DatasetFormat::Ultrafeedback, "chosen and rejected (messages), and prompt (text) or score_chosen and score_rejected"),
     (
         DatasetFormat::Rlhflow,
@@ -135,6 +136,11 @@ impl Columns<'_> {
         self.text("chosen") && self.text("rejected") && !prompts.iter().any(|name| self.has(name))
     }
 
+    /// Whether a column `question` is what chosen and rejected answer.
+    fn asked_by_question(&self) -> bool {
+        self.text("question") && self.pair_of_texts_alone()
+    }
+
     /// Checks that chosen and rejected do not stand beside another column with the prompt. Their
     /// common beginning would be taken for it.
     fn check_no_question(&self) -> Result<(), String> {
@@ -186,10 +192,11 @@ impl Columns<'_> {
                 let beside = !self.has("prompt") || self.text("prompt");
                 let answered = self.messages_are_answered() && !self.has("response") && !self.pair_of_conversations() && beside;
                 let prompted = self.conversation("prompt") || (self.text("prompt") && self.has("completion"));
-                prompted || implicit || answered || self.pair_of_texts_alone()
+                prompted || implicit || answered || (self.pair_of_texts_alone() && !self.asked_by_question())
             }
             DatasetFormat::Sharegpt => self.conversation("conversations"),
             DatasetFormat::Alpaca => self.text("instruction"),
+            DatasetFormat::Orca => self.asked_by_question(),
             DatasetFormat::Ultrafeedback => {
                 let scored = self.has("score_chosen") && self.has("score_rejected");
                 self.pair_of_conversations()

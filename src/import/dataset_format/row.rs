@@ -64,6 +64,13 @@ impl Row {
         }
     }
 
+    /// Makes a prompt of text the user's message.
+    pub(super) fn ask_as_message(&mut self) {
+        if let Some(Content::Text(text)) = &mut self.prompt {
+            self.prompt = Some(Content::Messages(vec![Message::new("user", std::mem::take(text))]));
+        }
+    }
+
     /// Puts the system prompt of a separate column first in the conversation. A null conversation
     /// stays null.
     pub(super) fn add_system(&mut self, system: String) -> Result<(), String> {

@@ -44,6 +44,7 @@ impl SourceColumns {
         let prompt_name = match dataset_format {
             DatasetFormat::Sharegpt => Some("conversations"),
             DatasetFormat::Alpaca => Some("instruction"),
+            DatasetFormat::Orca => Some("question"),
             DatasetFormat::Rlhflow => first(&["context_messages", "prompt"]),
             // Without responses of their own, messages are whole conversations.
             DatasetFormat::Trl if first(&["completion", "chosen"]).is_none() => first(&["messages", "prompt"]),
@@ -58,7 +59,8 @@ impl SourceColumns {
         let chosen = column("chosen")?;
         let rejected = column("rejected")?;
         let is_messages = |column: &Option<Column>| column.as_ref().is_some_and(Column::is_messages);
-        let is_conversation = is_messages(&prompt) || (is_messages(&chosen) && dataset_format != DatasetFormat::Sharegpt);
+        let is_orca = dataset_format == DatasetFormat::Orca;
+        let is_conversation = is_orca || is_messages(&prompt) || (is_messages(&chosen) && dataset_format != DatasetFormat::Sharegpt);
         let whole = dataset_format == DatasetFormat::Sharegpt || (dataset_format == DatasetFormat::Trl && prompt_name == Some("messages"));
         let ends_in_response = whole && chosen.is_none();
         let mut texts = |name: &str| -> Result<Option<Texts>, String> {
@@ -67,7 +69,8 @@ impl SourceColumns {
             Ok(found)
         };
         let input = if dataset_format == DatasetFormat::Alpaca { texts("input")? } else { None };
-        let system = if matches!(dataset_format, DatasetFormat::Alpaca | DatasetFormat::Sharegpt) { texts("system")? } else { None };
+        let has_system = matches!(dataset_format, DatasetFormat::Alpaca | DatasetFormat::Sharegpt | DatasetFormat::Orca);
+        let system = if has_system { texts("system")? } else { None };
         let is_question = whole && prompt_name == Some("messages") && ColumnContent::of(batch, "prompt") == Some(ColumnContent::Text);
         let question = if is_question { texts("prompt")? } else { None };
         let history = if dataset_format == DatasetFormat::Alpaca { batch.column_by_name("history").cloned() } else { None };
@@ -117,6 +120,9 @@ impl SourceColumns {
         }
         let text =
             |texts: &Option<Texts>| texts.as_ref().and_then(|texts| texts.value(index)).filter(|text| !text.is_empty()).map(str::to_string);
+        if self.dataset_format == DatasetFormat::Orca {
+            row.ask_as_message();
+        }
         if self.dataset_format == DatasetFormat::Alpaca {
             let history =
                 self.history.as_ref().is_some_and(|history| history.is_valid(index) && columns::length_at(history, index) != Some(0));

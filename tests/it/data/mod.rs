@@ -5,6 +5,7 @@ mod import;
 mod import_errors;
 mod messages;
 mod preference_scores;
+mod published_datasets;
 mod random_tables;
 mod readers;
 mod rows_by_themselves;

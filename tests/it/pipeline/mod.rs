@@ -2,6 +2,7 @@
 
 mod benchmark;
 mod broken_files;
+mod checked_models;
 mod failing_nodes;
 mod file;
 mod quickstart;

@@ -3,6 +3,7 @@
 mod adapters;
 mod backends;
 mod experts;
+mod exported_rewards;
 mod families;
 mod gradients;
 mod lora;

@@ -74,6 +74,8 @@ pub enum DatasetFormat {
     /// `instruction`, `input` and `output`; for preferences also `chosen` and `rejected`. The
     /// prompt is the instruction, then, if there is an input, an empty line and the input.
     Alpaca,
+    /// `question`, maybe `system`, `chosen` and `rejected` as texts. They become messages.
+    Orca,
     /// `prompt`, `chosen` and `rejected` as lists of messages, `score_chosen` and `score_rejected`.
     Ultrafeedback,
     /// `chosen` and `rejected` as lists of messages with `chosen_score` and `rejected_score`;
@@ -93,6 +95,7 @@ impl DatasetFormat {
             Self::Trl => "trl",
             Self::Sharegpt => "sharegpt",
             Self::Alpaca => "alpaca",
+            Self::Orca => "orca",
             Self::Ultrafeedback => "ultrafeedback",
             Self::Rlhflow => "rlhflow",
             Self::Rows => "rows",
