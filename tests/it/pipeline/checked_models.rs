@@ -18,8 +18,8 @@ fn shape(workspace: &Workspace, changes: &Value) {
 
 /// Half of the context is that of the first training.
 fn longrope() -> Value {
-    let longrope =
-        json!({"rope_type": "longrope", "short_factor": [1.0; 12], "long_factor": [2.0; 12], "original_max_position_embeddings": 32});
+    let (short, long) = (vec![1.0; 12], vec![2.0; 12]);
+    let longrope = json!({"rope_type": "longrope", "short_factor": short, "long_factor": long, "original_max_position_embeddings": 32});
     json!({"rope_scaling": longrope})
 }
 
