@@ -82,8 +82,8 @@ impl Checkpoint {
     }
 
     /// The ids of a whole text to imitate, as TRL gives them for its column `text`: behind the
-    /// tokenizer's opening special tokens, with the tokenizer's end token behind it unless it ends
-    /// in that. End tokens inside are those of a conversation written as text. The first token
+    /// tokenizer's opening special tokens, with the tokenizer's end token behind it unless it is
+    /// there already. A conversation written as text has end tokens inside. The first token
     /// counts as the prompt, since nothing precedes it.
     ///
     /// # Errors

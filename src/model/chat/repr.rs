@@ -1,6 +1,6 @@
 //! Python's `str` and `repr` of a template's values. Knows nothing of templates.
 //!
-//! The letters that `repr` escapes are those of the Unicode version of this program's compiler.
+//! The characters escaped by `repr` are those of the compiler's version of Unicode.
 
 use std::fmt::{self, Write};
 
@@ -58,8 +58,8 @@ pub(super) fn join(
     filters::join(state, &Value::from(texts), joiner, None, Kwargs::from_iter(std::iter::empty::<(&str, Value)>()))
 }
 
-/// Values to format, those whose text minijinja does not know as their `str`. A float stays one
-/// where a format may ask for its digits.
+/// Values to format: objects as their `str`, because minijinja has another text for them. A float
+/// stays one if a format may ask for its digits.
 pub(super) fn to_format(state: &mut State, args: &[Value], digits: bool) -> Result<Vec<Value>, Error> {
     let mut shown = Vec::new();
     for value in args {

@@ -10,7 +10,7 @@ pub(super) const ATTRIBUTE: &str = "__attribute";
 /// The function for Python's text of a value.
 pub(super) const TEXT: &str = "__text";
 
-/// Filters that make text of their values, which minijinja does in its own way.
+/// Filters of text that take any value; minijinja has another text for some.
 const FILTERS_OF_TEXT: [&str; 6] = ["upper", "lower", "title", "capitalize", "replace", "indent"];
 
 /// Deeper brackets than the engine compiles.
@@ -91,7 +91,7 @@ enum Value {
     Behind,
 }
 
-/// A value that `~` may join with another.
+/// A possible operand of `~`.
 struct Operand {
     /// Where it begins in the translation.
     start: usize,
@@ -104,7 +104,7 @@ struct Tokens<'a> {
     binds: Binds,
     /// The open brackets; `l` is that of a call of `loop`. Such a call binds its argument.
     open: Vec<u8>,
-    /// The operands that `~` may join: outermost, and within each open bracket.
+    /// Possible operands of `~`: outermost, and within each open bracket.
     operands: Vec<Operand>,
     value: Value,
     /// The names with values from the end of the tag on.

@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 const ARCHITECTURE: &str = "Gemma3ForConditionalGeneration";
 const MODEL_TYPE: &str = "gemma3";
 
-/// The defaults of `Gemma3TextConfig` that other families have to give: files of the hub leave them
+/// Defaults of `Gemma3TextConfig` for sizes required in other families: files of the hub leave them
 /// out.
 const DEFAULTS: [(&str, usize); 5] =
     [("vocab_size", 262_208), ("hidden_size", 2304), ("intermediate_size", 9216), ("num_hidden_layers", 26), ("num_attention_heads", 8)];
 
-/// Settings beside `text_config` that the language model has where that does not say otherwise.
+/// Settings beside `text_config`, for a language model without its own.
 const SHARED: [&str; 6] = ["bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings", "dtype", "torch_dtype"];
 
 /// The settings of the language model, if it is a `config.json` of this class.

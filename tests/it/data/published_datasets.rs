@@ -1,5 +1,5 @@
-//! Rows in the layouts of published datasets become what TRL makes of them
-//! (`tests/python/published_datasets.py`), and train.
+//! Rows in the layouts of published datasets are TRL's (`tests/python/published_datasets.py`), and
+//! train.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ fn published_datasets_are_planned_and_trained_on() {
     }
 }
 
-/// A question beside texts is what they answer. It is never cut from what they have in common.
+/// Texts beside a question answer it. They are never cut by their common beginning.
 #[test]
 fn a_question_that_no_layout_knows_is_refused() {
     let folder = folder();

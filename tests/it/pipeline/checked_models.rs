@@ -1,5 +1,5 @@
-//! What `plan` refuses of a model: sequences longer than its positions hold for, and heads that
-//! nothing else could load.
+//! Models refused by `plan`: with sequences beyond their positions, or with heads of no class in
+//! transformers.
 
 use std::fs;
 
