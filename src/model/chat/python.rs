@@ -98,8 +98,8 @@ pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value
     match found {
         Some(value) => Ok(value),
         None if name == "format" && value.as_str().is_some() => {
-            let asks_for_digits = value.as_str().is_some_and(|format| format.contains([':', '!']));
-            let args = repr::to_format(state, args, asks_for_digits)?;
+            let format = value.as_str().unwrap_or_default();
+            let args = repr::to_format(state, args, format.contains([':', '!']), format.contains(['[', '.']))?;
             unknown_method_callback(state, value, name, &args)
         }
         None => unknown_method_callback(state, value, name, args),

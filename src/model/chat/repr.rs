@@ -58,9 +58,9 @@ pub(super) fn join(
     filters::join(state, &Value::from(texts), joiner, None, Kwargs::from_iter(std::iter::empty::<(&str, Value)>()))
 }
 
-/// Values to format: objects as their `str`, because minijinja has another text for them. A float
-/// stays one if a format may ask for its digits.
-pub(super) fn to_format(state: &mut State, args: &[Value], digits: bool) -> Result<Vec<Value>, Error> {
+/// Values to format, as their `str`: minijinja has another text for objects and some floats. A
+/// float stays one for a format of digits, an object for a format with its items.
+pub(super) fn to_format(state: &mut State, args: &[Value], digits: bool, items: bool) -> Result<Vec<Value>, Error> {
     let mut shown = Vec::new();
     for value in args {
         let is_float = value.kind() == ValueKind::Number && !value.is_integer();
@@ -69,12 +69,12 @@ pub(super) fn to_format(state: &mut State, args: &[Value], digits: bool) -> Resu
                 let mut named = Vec::new();
                 for name in value.try_iter()? {
                     let value = value.get_item(&name)?;
-                    let value = to_format(state, &[value], digits)?.pop().unwrap_or_default();
+                    let value = to_format(state, &[value], digits, items)?.pop().unwrap_or_default();
                     named.push((name.to_string(), value));
                 }
                 Value::from(Kwargs::from_iter(named))
             }
-            value if value.as_object().is_some() || (is_float && !digits) => string(state, value)?,
+            value if (value.as_object().is_some() && !items) || (is_float && !digits) => string(state, value)?,
             value => value.clone(),
         });
     }
@@ -84,7 +84,7 @@ pub(super) fn to_format(state: &mut State, args: &[Value], digits: bool) -> Resu
 /// The `format` filter, as Python's `%`.
 pub(super) fn format(state: &mut State, format: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let has_digits = format.as_str().is_some_and(|format| format.replace("%s", "").contains('%'));
-    let args = to_format(state, &args.into_values(), has_digits)?;
+    let args = to_format(state, &args.into_values(), has_digits, false)?;
     state.apply_filter(FORMAT, &[std::slice::from_ref(format), &args].concat())
 }
 
