@@ -16,23 +16,26 @@ fn shape(workspace: &Workspace, changes: &Value) {
     fs::write(path, config.to_string()).unwrap();
 }
 
-/// Half of the context is that of the first training.
-fn longrope() -> Value {
+/// Positions for so many tokens of the context of 64.
+fn longrope(original: usize) -> Value {
     let (short, long) = (vec![1.0; 12], vec![2.0; 12]);
-    let longrope = json!({"rope_type": "longrope", "short_factor": short, "long_factor": long, "original_max_position_embeddings": 32});
+    let longrope =
+        json!({"rope_type": "longrope", "short_factor": short, "long_factor": long, "original_max_position_embeddings": original});
     json!({"rope_scaling": longrope})
 }
 
-const REASON: &str =
-    "rope scaling of type longrope rotates all tokens of a batch by its longest sequence once that is beyond the 32 tokens";
+/// The reason for at most so many tokens.
+fn reason(original: usize) -> String {
+    format!("rope scaling of type longrope rotates all tokens of a batch by its longest sequence once that is beyond the {original} tokens")
+}
 
 #[test]
 fn sequences_that_may_be_longer_than_longrope_holds_for_are_refused() {
     let workspace = Workspace::new();
-    shape(&workspace, &longrope());
+    shape(&workspace, &longrope(32));
     let refused = |said: &str| {
         let error = workspace.fail(&["plan", "pipeline.yaml"], 2);
-        assert!(error.contains(&format!("{said}; {REASON}")), "{error}");
+        assert!(error.contains(&format!("{said}; {}", reason(32))), "{error}");
     };
     refused("base: max_prompt_tokens and max_response_tokens together: expected at most 32 tokens, found 1024");
     workspace.edit("pipeline.yaml", "epochs: 3,", "epochs: 3, max_prompt_tokens: 16, max_response_tokens: 17,");
@@ -54,18 +57,18 @@ fn judging(changes: &Value) -> Workspace {
     shape(&workspace, changes);
     let text = fs::read_to_string(workspace.path("pipeline.yaml")).unwrap();
     let (head, _) = text.split_once("  policy:").unwrap();
-    let judge = "  judge: { reward_model: { from: base, preferences: prefs, max_tokens: 40, epochs: 1, batch_size: 4 } }\n";
+    let judge = "  judge: { reward_model: { from: base, preferences: prefs, max_tokens: 60, epochs: 1, batch_size: 4 } }\n";
     workspace.write("pipeline.yaml", &format!("{head}{judge}"));
     workspace
 }
 
 #[test]
 fn a_reward_model_reads_no_longer_sequences_and_has_a_class_in_transformers() {
-    let workspace = judging(&longrope());
+    let workspace = judging(&longrope(48));
     workspace.edit("pipeline.yaml", "epochs: 2, batch_size: 8", "epochs: 2, batch_size: 8, max_prompt_tokens: 16, max_response_tokens: 16");
     let error = workspace.fail(&["plan", "pipeline.yaml"], 2);
-    assert!(error.contains(&format!("judge: max_tokens: expected at most 32 tokens, found 40; {REASON}")), "{error}");
-    workspace.edit("pipeline.yaml", "max_tokens: 40", "max_tokens: 32");
+    assert!(error.contains(&format!("judge: max_tokens: expected at most 48 tokens, found 60; {}", reason(48))), "{error}");
+    workspace.edit("pipeline.yaml", "max_tokens: 60", "max_tokens: 48");
     workspace.succeed(&["plan", "pipeline.yaml"]);
 
     let granite = json!({"architectures": ["GraniteForCausalLM"], "model_type": "granite"});
