@@ -39,7 +39,8 @@ fn pairs_of(golden: &Value, reference: &CausalLm) -> (Responses, Vec<Pair>) {
 #[test]
 fn steps_of_every_family_are_those_of_trl_and_peft() {
     let device = device();
-    for family in goldens(Head::CausalLm) {
+    // A model with images is trained as its language model, which is Gemma 3's.
+    for family in goldens(Head::CausalLm).into_iter().filter(|family| family.name != "gemma3_images") {
         let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/family_dpo").join(&family.name);
         let base = Checkpoint::open(&family.folder).unwrap();
         let Ok(golden) = fs::read_to_string(made.join("golden.json")) else { panic!("{}: no golden steps", family.name) };
