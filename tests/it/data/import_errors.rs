@@ -14,6 +14,7 @@ fn what_is_wrong_is_said_with_file_and_row() {
         \n  trl: prompt and completion; chosen and rejected with or without prompt; messages that end with the assistant; or, for sft, text\
         \n  sharegpt: conversations, and chosen and rejected\
         \n  alpaca: instruction, and input, output, or chosen and rejected\
+        \n  orca: question, and chosen and rejected (texts); maybe system\
         \n  ultrafeedback: chosen and rejected (messages), and prompt (text) or score_chosen and score_rejected\
         \n  rlhflow: chosen and rejected (messages), chosen_score and rejected_score; context_messages; or prompt, responses and rewards";
     let none = format!(
@@ -42,11 +43,11 @@ fn what_is_wrong_is_said_with_file_and_row() {
             &none.replace("a, b", "prompt (List(Utf8)), b"),
         ),
         case(
-            &[("x.jsonl", "{\"system\": \"s\", \"question\": \"q\", \"chosen\": \"I think yes\", \"rejected\": \"I think no\"}\n")],
+            &[("x.jsonl", "{\"system\": \"s\", \"query\": \"q\", \"chosen\": \"I think yes\", \"rejected\": \"I think no\"}\n")],
             "table: x.jsonl",
             Use::Preferences,
-            "table data: expected a column prompt, or chosen and rejected that begin with it, found question beside them; if it is the prompt, say \
-             `map: { prompt: question }`; if chosen and rejected begin with the prompt, say `dataset_format: trl`",
+            "table data: expected a column prompt, or chosen and rejected that begin with it, found query beside them; if it is the prompt, say \
+             `map: { prompt: query }`; if chosen and rejected begin with the prompt, say `dataset_format: trl`",
         ),
         case(
             &[("x.jsonl", "{\"instruction\": \"i\", \"context\": \"c\", \"response\": \"r\"}\n")],

@@ -139,7 +139,7 @@ fn a_question_that_no_layout_knows_is_refused() {
                 rows(&found.batches)[0],
                 json!({"messages": [{"role": "user", "content": "How?"}], "chosen": "The one", "rejected": "The other"})
             ),
-            Err(error) if !is_known => assert!(error.contains("expected a column prompt or messages"), "{error}"),
+            Err(error) if !is_known => assert!(error.contains(&format!("say `map: {{ prompt: {question} }}`")), "{error}"),
             other => panic!("{question}: {:?}", other.map(|found| rows(&found.batches))),
         }
         let map = imported(folder.path(), &format!("table: x.jsonl, map: {{ prompt: {question} }}"), Use::Preferences).unwrap();
