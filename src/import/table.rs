@@ -161,7 +161,7 @@ pub fn import(graph: &Graph, index: usize) -> Result<Imported, ImportError> {
 fn unread(dataset_format: DatasetFormat, table_use: &TableUse, batch: &RecordBatch) -> Vec<String> {
     let of_prompts: &[&str] = match dataset_format {
         DatasetFormat::Alpaca => &[],
-        DatasetFormat::Sharegpt => &["input", "context", "history"],
+        DatasetFormat::Sharegpt | DatasetFormat::Orca => &["input", "context", "history"],
         _ => &["system", "input", "context", "history"],
     };
     let of_training: &[&str] = if table_use.demonstrations { &["weight", "train"] } else { &[] };
