@@ -107,6 +107,8 @@ mod tests {
     use serde::Deserialize;
 
     use super::Slot;
+    use crate::pipeline::spec::benchmark::answer::Answer;
+    use crate::pipeline::spec::benchmark::grade::Grade;
     use crate::pipeline::spec::operator::{Node, Operator};
     use crate::pipeline::tree::Tree;
 
@@ -148,6 +150,14 @@ mod tests {
         let filled: usize = NODES.iter().map(|text| text.matches("input_").count()).sum();
         let slots: usize = NODES.iter().map(|text| operator(text).slots().len()).sum();
         assert_eq!(filled, slots + 1, "every slot but the tables of `sql` is in `slots()`");
+    }
+
+    #[test]
+    fn the_tasks_of_a_benchmark_are_settings_of_its_answers_and_grades() {
+        let text = "benchmark: { policy: a, tasks: { t: { items: b, question: q, answer: c, metrics: { m: { sql: '1' } } } } }";
+        let Operator::Benchmark(benchmark) = operator(text) else { panic!("{text}") };
+        assert!(Operator::Answer(Answer::new(&benchmark)).settings()["questions"]["t"]["question"] == "q");
+        assert!(Operator::Grade(Grade::new(&benchmark)).settings()["tasks"]["t"]["metrics"]["m"]["kind"]["sql"] == "1");
     }
 
     #[test]

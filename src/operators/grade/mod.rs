@@ -32,7 +32,7 @@ pub(super) fn run(context: &Context, settings: &Grade) -> Result<Summary, Operat
     let mut tables = context.task.inputs(Slot::Items);
     let mut rewards = context.task.inputs(Slot::AnswerRewards);
     let mut rows = Vec::new();
-    for (name, graded) in &settings.graded {
+    for (name, graded) in &settings.tasks {
         let table = tables.next().ok_or_else(missing)?;
         let batches = context.batches_of(table.input)?;
         let items = items(&graded.question, &table.name, &batches)?;

@@ -22,7 +22,7 @@ impl Preflight<'_> {
         match &task.operator {
             Operator::Answer(settings) if task.iteration.is_none_or(|iteration| iteration == 1) => self.questions(task, settings),
             Operator::Grade(settings) if task.iteration.is_none_or(|iteration| iteration == 1) => {
-                for ((name, graded), table) in settings.graded.iter().zip(task.inputs(Slot::Items)) {
+                for ((name, graded), table) in settings.tasks.iter().zip(task.inputs(Slot::Items)) {
                     let schema = self.table(table.input)?;
                     for (metric, graded) in &graded.metrics {
                         if let MetricKind::Sql(expression) = &graded.kind {

@@ -13,7 +13,7 @@ use super::metric::{ExactMatch, Extract, Metric};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Grade {
     /// The tasks. The inputs `items` are in the order of their names.
-    pub graded: BTreeMap<String, GradedTask>,
+    pub tasks: BTreeMap<String, GradedTask>,
 }
 
 /// How the answers of one task are graded.
@@ -58,7 +58,7 @@ impl Grade {
             }
             GradedTask { question, metrics }
         };
-        Self { graded: benchmark.tasks.iter().map(|(name, task)| (name.value.clone(), graded(task))).collect() }
+        Self { tasks: benchmark.tasks.iter().map(|(name, task)| (name.value.clone(), graded(task))).collect() }
     }
 }
 
