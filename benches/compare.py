@@ -90,7 +90,7 @@ def case_arguments(asked):
 
 def our_command(asked):
     program = shlex.split(asked.ours) if asked.ours else [bench_program(asked.device)]
-    device = ["--device", asked.device] if asked.device != "cpu" else []
+    device = ["--device", asked.device, "--precision", "bf16"] if asked.device != "cpu" and asked.case != "relational" else []
     return [*program, *case_arguments(asked), *device, *shlex.split(asked.our_arguments)]
 
 

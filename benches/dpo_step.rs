@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use optune::compute::DeviceChoice;
+use optune::compute::{DeviceChoice, Precision};
 use optune::model::Checkpoint;
 use optune::token_lists::TokenLists;
 use optune::training::loss::Loss;
@@ -38,6 +38,9 @@ pub struct DpoStep {
     /// auto, cpu or cuda.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
+    /// f32 or bf16.
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
 }
 
 #[derive(Deserialize)]
@@ -87,7 +90,7 @@ fn steps(asked: &DpoStep, threads: usize) -> Result<Value, Box<dyn Error + Send 
         gradient_checkpointing: asked.checkpointing,
         skip_non_finite: false,
     };
-    let mut trainer = Trainer::new(Checkpoint::open(&folder)?.load(&device)?, settings, asked.steps + 1)?;
+    let mut trainer = Trainer::new(Checkpoint::open(&folder)?.load(&device)?.in_precision(asked.precision), settings, asked.steps + 1)?;
     trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: BETA })?;
     let (start, mut losses, mut tokens) = (Instant::now(), Vec::new(), 0);
     for _ in 0..asked.steps {

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use optune::compute::DeviceChoice;
+use optune::compute::{DeviceChoice, Precision};
 use optune::generation::{Generated, Generator, Penalties, Sampling};
 use optune::model::Checkpoint;
 use optune::token_lists::TokenLists;
@@ -34,6 +34,9 @@ struct Model {
     /// auto, cpu or cuda.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
+    /// f32 or bf16.
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// burn's operations in place of the processor's own kernels.
     #[arg(long)]
     burn: bool,
@@ -127,8 +130,11 @@ impl Engine {
         }
         let checkpoint = Checkpoint::open(&model.inputs.join(&model.model))?;
         let device = model.device.resolve()?;
-        let generator =
-            if model.burn { Generator::with_reference(checkpoint.load(&device)?) } else { Generator::load(&checkpoint, &device)? };
+        let generator = if model.burn {
+            Generator::with_reference(checkpoint.load(&device)?.in_precision(model.precision))
+        } else {
+            Generator::load(&checkpoint, &device, model.precision)?
+        };
         Ok(Self { generator, batch: model.batch, vocabulary_size: checkpoint.config.vocab_size })
     }
 

@@ -8,6 +8,7 @@ use super::cpu::CpuDecoder;
 #[cfg(feature = "gpu")]
 use super::gpu::GpuDecoder;
 use super::gradients::Gradients;
+use super::precision::Precision;
 use super::reference::{CausalLm, RewardModel};
 use crate::model::{Checkpoint, ModelError};
 use crate::token_lists::TokenLists;
@@ -50,8 +51,8 @@ pub enum SamplingModel {
 
 /// How models are computed on a device.
 ///
-/// A backend divides examples into micro-batches, computes them forward and backward, and hands
-/// logprobs or scores to the loss. It knows no loss, no optimizer and no sampling rule.
+/// A backend divides examples into micro-batches, computes them forward and backward in the
+/// precision of the model, and hands logprobs or scores to the loss. It knows no loss, no optimizer and no sampling rule.
 pub trait Backend: Debug + Send + Sync {
     /// The logprob of each chosen row from its token `prompt_token_counts[row]` on: the sum over
     /// these tokens, nats, at temperature 1.
@@ -100,12 +101,12 @@ pub trait Backend: Debug + Send + Sync {
     /// When a weight cannot be converted.
     fn sampling_model(&self, model: CausalLm) -> Result<SamplingModel, ModelError>;
 
-    /// A checkpoint's model to sample from on `device`.
+    /// A checkpoint's model to sample from on `device`, in this precision.
     ///
     /// # Errors
     /// When a weight cannot be read or converted.
-    fn load_sampling_model(&self, checkpoint: &Checkpoint, device: &Device) -> Result<SamplingModel, ModelError> {
-        self.sampling_model(checkpoint.load(device)?)
+    fn load_sampling_model(&self, checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<SamplingModel, ModelError> {
+        self.sampling_model(checkpoint.load(device)?.in_precision(precision))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::compute::cpu::kernels;
 use crate::compute::{CpuCache, CpuDecoder, Span};
 use crate::token_lists::TokenLists;
 
-/// The default limit for keys and values.
+/// The limit for keys and values of callers that name none.
 const CACHE_BYTES: usize = 2 << 30;
 
 /// A model on the CPU.
@@ -24,8 +24,9 @@ impl CpuEngine {
 }
 
 impl Engine for CpuEngine {
-    fn cache_bytes(&self) -> usize {
-        CACHE_BYTES
+    fn cache_bytes(&self, room: Option<usize>) -> usize {
+        // Taken as sequences grow.
+        room.unwrap_or(CACHE_BYTES)
     }
 
     fn sample(

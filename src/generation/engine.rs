@@ -17,8 +17,8 @@ pub(super) struct Limits {
 
 /// A model and a way to sample from it.
 pub(super) trait Engine: Debug + Send + Sync {
-    /// The default limit for keys and values, in bytes.
-    fn cache_bytes(&self) -> usize;
+    /// The limit for keys and values, in bytes, where the caller has room for so many.
+    fn cache_bytes(&self, room: Option<usize>) -> usize;
 
     /// Samples all `responses`, ordered by prompt.
     fn sample(

@@ -12,7 +12,7 @@ use super::penalties::Present;
 use super::reference::ReferenceEngine;
 use super::response::{ActiveResponse, FinishReason};
 use super::{GenerationError, Observe, Sampling, StopStrings};
-use crate::compute::{CausalLm, SamplingModel, backend_for};
+use crate::compute::{CausalLm, Precision, SamplingModel, backend_for};
 #[cfg(feature = "gpu")]
 use crate::compute::{GpuDecoder, GpuElement};
 use crate::model::{Checkpoint, ModelError};
@@ -44,16 +44,16 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// The fastest engine there is for `device`, with a checkpoint's weights. These go to a GPU as
-    /// its engine keeps them.
+    /// The fastest engine there is for `device`, with a checkpoint's weights, computed in this
+    /// precision. Weights go to a GPU as its engine keeps them.
     ///
     /// # Errors
     /// When a weight cannot be read.
-    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self, GenerationError> {
-        Ok(Self::with_model(backend_for(device).load_sampling_model(checkpoint, device)?))
+    pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self, GenerationError> {
+        Ok(Self::with_model(backend_for(device).load_sampling_model(checkpoint, device, precision)?))
     }
 
-    /// An engine for a model, on the model's device. On the CPU it lays the weights out anew:
+    /// An engine for a model, on the model's device and in its precision. On the CPU it lays the weights out anew:
     /// another owner of the model keeps them in memory twice.
     ///
     /// # Errors
@@ -85,14 +85,15 @@ impl Generator {
             SamplingModel::Gpu(decoder) => Box::new(GpuEngine::new(*decoder)),
             SamplingModel::Reference(model) => Box::new(ReferenceEngine::new(*model)),
         };
-        Self { cache_bytes: engine.cache_bytes(), engine, stop: None }
+        Self { cache_bytes: engine.cache_bytes(None), engine, stop: None }
     }
 
-    /// The same, with at most so many bytes of keys and values: fewer responses at a time, and the
-    /// same ones. (The reference samples as many as are asked for.)
+    /// The same, with room for so many bytes of keys and values: fewer or more responses at a time,
+    /// and the same ones. (A GPU takes no more than its default, and the reference samples as many
+    /// as are asked for.)
     #[must_use]
     pub fn within(mut self, cache_bytes: usize) -> Self {
-        self.cache_bytes = self.cache_bytes.min(cache_bytes);
+        self.cache_bytes = self.engine.cache_bytes(Some(cache_bytes));
         self
     }
 

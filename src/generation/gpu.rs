@@ -35,8 +35,9 @@ impl GpuEngine {
 }
 
 impl Engine for GpuEngine {
-    fn cache_bytes(&self) -> usize {
-        CACHE_BYTES
+    fn cache_bytes(&self, room: Option<usize>) -> usize {
+        // Allocated as a whole.
+        room.map_or(CACHE_BYTES, |room| room.min(CACHE_BYTES))
     }
 
     fn sample(

@@ -28,7 +28,7 @@ impl ReferenceEngine {
 
 impl Engine for ReferenceEngine {
     /// A batch takes as much memory as it needs.
-    fn cache_bytes(&self) -> usize {
+    fn cache_bytes(&self, _: Option<usize>) -> usize {
         usize::MAX
     }
 

@@ -145,7 +145,7 @@ struct InitialPolicy {
 impl InitialPolicy {
     fn load(context: &Context) -> Result<Self, OperatorError> {
         let checkpoint = context.checkpoint(Slot::Initial)?;
-        let model = checkpoint.load(&context.device()?)?;
+        let model = checkpoint.load(&context.device()?)?.in_precision(context.precision());
         let folder = checkpoint.folder().to_path_buf();
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         Ok(Self { model, folder, batch_size, responses: 0, tokens: 0 })

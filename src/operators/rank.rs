@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
     context.progress.started(&label, "preferences", done as u64, total as u64);
     if !missing.is_empty() {
         let device = context.device()?;
-        let model = checkpoint.load_reward_model(&device)?;
+        let model = checkpoint.load_reward_model(&device)?.in_precision(context.precision());
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         for part in missing {
             context.check_stopped()?;

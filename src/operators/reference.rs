@@ -14,6 +14,7 @@ use super::support::broken_model;
 use super::support::pair_tokens::{Key, PairTokens};
 use super::support::rows::rows_of;
 use super::{Context, OperatorError, Summary};
+use crate::compute::Precision;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::reference as spec;
 use crate::tables::{TableKind, logprobs, pairs};
@@ -35,6 +36,11 @@ pub(super) fn run(context: &Context, settings: &spec::Reference) -> Result<Summa
     let device = context.device()?;
     // A GPU's numbers differ from the CPU's in their last digits.
     let arithmetic = if device == Device::flex() { "cpu" } else { "gpu" };
+    let precision = context.precision();
+    let arithmetic = match precision {
+        Precision::F32 => arithmetic.to_string(),
+        Precision::Bf16 => format!("{arithmetic} {}", precision.name()),
+    };
     let keys = pair_tokens.keys(&format!("{arithmetic} {}", context.recipe.version))?;
     let mut writer = context.writer(Some(TableKind::Pairs), total, PAIRS_PER_PART)?;
     let missing = writer.missing();
@@ -56,7 +62,7 @@ pub(super) fn run(context: &Context, settings: &spec::Reference) -> Result<Summa
                 Some(reference) => reference,
                 None => {
                     let checkpoint = context.checkpoint(Slot::Reference)?;
-                    let model = checkpoint.load(&device)?;
+                    let model = checkpoint.load(&device)?.in_precision(precision);
                     reference.insert((model, checkpoint.folder().to_path_buf()))
                 }
             };

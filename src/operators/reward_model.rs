@@ -43,7 +43,7 @@ pub(super) fn run(context: &Context, settings: &RewardModel) -> Result<Summary, 
     let job = TrainingJob::new(context, &checkpoint, examples, settings.hyperparameters())?;
     let mut batch = Vec::new();
     job.run(
-        || Ok(checkpoint.load_reward_model(&device)?),
+        || Ok(checkpoint.load_reward_model(&device)?.in_precision(context.precision())),
         |trainer, rows| {
             batch.clear();
             batch.extend(rows.iter().map(|row| compared[*row]));

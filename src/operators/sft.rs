@@ -42,9 +42,12 @@ pub(super) fn run(context: &Context, settings: &Sft) -> Result<Summary, Operator
     let model = TrainableModel::new(context, &checkpoint);
     let seed = context.seed().number("initialize", "", 0);
     job.run(
-        || match settings.initialize {
-            Initialize::Checkpoint => model.load(&device),
-            Initialize::Random => Ok(checkpoint.init(&device, seed)),
+        || {
+            let model = match settings.initialize {
+                Initialize::Checkpoint => model.load(&device)?,
+                Initialize::Random => checkpoint.init(&device, seed),
+            };
+            Ok(model.in_precision(context.precision()))
         },
         |trainer, rows| Ok(trainer.supervised_step(&responses, rows)?),
         |folder, policy| model.save(folder, policy),

@@ -51,7 +51,7 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, Operat
     let objective = Objective { loss: loss(settings), wpo };
     let mut batch = Vec::new();
     job.run(
-        || model.load(&device),
+        || Ok(model.load(&device)?.in_precision(context.precision())),
         |trainer, rows| {
             batch.clear();
             batch.extend(rows.iter().map(|row| pairs[*row]));

@@ -13,6 +13,7 @@ use super::slot::Slot;
 use super::spec::input::{Columns, DatasetFormat, Format, Server, Split};
 use super::spec::malformed::Malformed;
 use super::spec::operator::{Operator, Output};
+use super::spec::precision::Precision;
 use super::spec::resources::Resources;
 use super::spec::tracking::Tracking;
 use super::spec::{Param, Spec};
@@ -180,6 +181,8 @@ pub struct Task {
     /// Tasks to wait for besides its inputs, as indices into [`Graph::tasks`]: their failure ends
     /// the run. No part of the fingerprint.
     pub after: Vec<usize>,
+    /// The precision of its models; f32 where it computes none. Part of the settings if it is bf16.
+    pub precision: Precision,
     /// Its resources.
     pub resources: Resources,
     /// The line of its node in the pipeline file.

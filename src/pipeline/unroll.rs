@@ -33,13 +33,16 @@ use super::error::Diagnostic;
 use super::files;
 use super::graph::{Binding, Graph, Input, Reward, Source, SourceKind, Task};
 use super::hidden_queries::without_queries;
+use super::header::{date, iterations, run_name, template_variables};
 use super::position::At;
+use super::precision;
 use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::evaluate::Evaluate;
 use super::spec::generate::Generate;
 use super::spec::operator::{Operator, Output};
+use super::spec::precision::Precision;
 use super::spec::rank::Rank;
 use super::spec::reference::Reference;
 use super::spec::score::Score;
@@ -79,6 +82,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
         scope: &scope,
         date,
         variables,
+        precision: spec.precision.unwrap_or_default(),
         tasks: Vec::new(),
         once: vec![None; once.len()],
         same: Vec::new(),
@@ -122,6 +126,8 @@ struct Unrolling<'a> {
     date: Option<NaiveDate>,
     /// The variables for chat templates, an object.
     variables: Option<Value>,
+    /// The precision of models, unless their node has another.
+    precision: Precision,
     tasks: Vec<Task>,
     /// The task of each node of `nodes`; none until it is added.
     once: Vec<Option<usize>>,
@@ -290,6 +296,7 @@ impl Unrolling<'_> {
             presence_penalty: evaluate.presence_penalty,
             min_new_tokens: evaluate.min_new_tokens,
             stop: evaluate.stop.clone(),
+            precision: None,
             engine: None,
         };
         let score = Score {
@@ -297,6 +304,7 @@ impl Unrolling<'_> {
             reward: at(&reward.name),
             prompts: Some(at(&prompts.name)),
             non_finite: evaluate.non_finite,
+            precision: None,
         };
         let sampling = vec![Binding { slot: Slot::Policy, ..policy }, prompts.clone()];
         let responses = self.add(node, &format!("{part}_responses"), t, Operator::Generate(generate), sampling)?;
@@ -334,6 +342,11 @@ impl Unrolling<'_> {
             settings.insert("chat_template_kwargs".to_string(), variables.clone());
         }
         let after = self.guards.iter().filter(|(guarded, _)| iteration.is_some_and(|t| t == guarded + 1)).map(|(_, task)| *task).collect();
+        let own = node.node.operator.precision().map(|own| (own, part.is_empty()));
+        let precision = precision::of_task(self.precision, own, &operator, self.sources, &inputs)?;
+        if precision != Precision::F32 {
+            settings.insert("precision".to_string(), json!(precision));
+        }
         self.tasks.push(Task {
             name: format!("{}{part}", node.name.value),
             iteration,
@@ -341,6 +354,7 @@ impl Unrolling<'_> {
             settings,
             inputs,
             after,
+            precision,
             resources: node.node.resources.clone(),
             line: node.name.span.line,
         });

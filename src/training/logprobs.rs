@@ -7,7 +7,7 @@ use crate::compute::{CausalLm, Examples, backend_for};
 use super::{Responses, TrainingError, check_micro_batch};
 
 /// The logprob of each chosen row's response given its prompt: the sum over response tokens, nats,
-/// at temperature 1.
+/// at temperature 1, in the precision of the model.
 ///
 /// At most `micro_batch` rows go through the model together. On the CPU, rows of one prompt share
 /// its computation, and a row has the same bits whatever it is computed beside; elsewhere rows of

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::kernels::{self, BLOCK, Segment};
 use super::mlp::MlpScratch;
+use crate::compute::Precision;
 
 /// Numbers that are worth being copied on another thread.
 const WORTH_A_THREAD: usize = 1 << 11;
@@ -21,6 +22,7 @@ pub struct CpuCache {
     layers: usize,
     key_value_heads: usize,
     head_dim: usize,
+    precision: Precision,
     pub(super) scratch: Scratch,
 }
 
@@ -51,8 +53,8 @@ pub(super) struct Scratch {
 
 impl CpuCache {
     /// A cache without sequences for a model of these sizes.
-    pub(super) fn new(layers: usize, key_value_heads: usize, head_dim: usize) -> Self {
-        Self { sequences: Vec::new(), closed: Vec::new(), layers, key_value_heads, head_dim, scratch: Scratch::default() }
+    pub(super) fn new(layers: usize, key_value_heads: usize, head_dim: usize, precision: Precision) -> Self {
+        Self { sequences: Vec::new(), closed: Vec::new(), layers, key_value_heads, head_dim, precision, scratch: Scratch::default() }
     }
 
     /// Begins a sequence, after the positions of `prefix` if one is named, and returns its number.
@@ -115,6 +117,7 @@ impl CpuCache {
     /// - rows: `[positions, width]`, which end with keys and values, `[heads, head_dim]` each
     pub(super) fn append(&mut self, layer: usize, spans: &[Range<usize>], rows: &[f32], width: usize) {
         let key_width = self.key_value_heads * self.head_dim;
+        let precision = self.precision;
         let at_least = WORTH_A_THREAD.div_ceil(key_width.max(1));
         let append = |(sequence, span): (&mut Sequence, &Range<usize>)| {
             let cache = &mut sequence.layers[layer];
@@ -125,8 +128,17 @@ impl CpuCache {
                     cache.keys.resize((position / BLOCK + 1) * key_width * BLOCK, 0.0);
                 }
                 let block = &mut cache.keys[position / BLOCK * key_width * BLOCK..];
-                block[position % BLOCK..].iter_mut().step_by(BLOCK).zip(keys).for_each(|(to, from)| *to = *from);
-                cache.values.extend_from_slice(values);
+                let to = block[position % BLOCK..].iter_mut().step_by(BLOCK).zip(keys);
+                match precision {
+                    Precision::F32 => {
+                        to.for_each(|(to, from)| *to = *from);
+                        cache.values.extend_from_slice(values);
+                    }
+                    Precision::Bf16 => {
+                        to.for_each(|(to, from)| *to = kernels::round(*from));
+                        cache.values.extend(values.iter().copied().map(kernels::round));
+                    }
+                }
             }
         };
         let pieces = self.sequences.chunks_mut(at_least).zip(spans.chunks(at_least));

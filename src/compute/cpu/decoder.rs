@@ -8,14 +8,16 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::cache::{CpuCache, Scratch};
 use super::kernels::{self, Left, Packed, View};
-use super::mlp::{CpuMlp, CpuProjection};
+use super::mlp::{CpuMlp, CpuProjection, packed_in};
 use super::routed::CpuRoutedMlp;
 use crate::compute::reference::attention::AttentionShape;
 use crate::compute::reference::parameters::host_values;
 use crate::compute::reference::transformer::{LogitRule, Norms};
-use crate::compute::{CausalLm, Decoder, Layer, Norm, RewardModel, Span};
+use crate::compute::{CausalLm, Decoder, Layer, Norm, Precision, RewardModel, Span};
 use crate::model::{ModelError, RopeTable};
 
 /// Multiply-adds of attention for one thread, at least.
@@ -39,6 +41,7 @@ pub struct CpuDecoder {
     rule: LogitRule,
     ropes: Vec<RopeTable>,
     embedding_multiplier: f32,
+    precision: Precision,
 }
 
 /// One layer's weights; projections of one input stand beside each other.
@@ -88,7 +91,14 @@ impl CpuDecoder {
         let embedding = host_values(embedding)?;
         match lm_head {
             Some(head) => Self::new(model, CpuProjection::fused(&[&head])?.weight, rule, Some(embedding)),
-            None => Self::new(model, Packed::of_columns(hidden_size, vocab_size, &embedding).narrowed(), rule, None),
+            None => {
+                let head = packed_in(model.precision(), Packed::of_columns(hidden_size, vocab_size, &embedding));
+                // Embeddings are not rounded: where the head lost digits, they are kept apart.
+                let is_rounded = |number: &f32| kernels::round(*number).to_bits() == number.to_bits();
+                let is_whole = model.precision() == Precision::F32 || embedding.par_iter().all(is_rounded);
+                let looked_up = if is_whole { None } else { Some(embedding) };
+                Self::new(model, head, rule, looked_up)
+            }
         }
     }
 
@@ -105,6 +115,7 @@ impl CpuDecoder {
     fn new(decoder: Decoder, head: Packed, rule: LogitRule, embedding: Option<Vec<f32>>) -> Result<Self, ModelError> {
         let [vocab_size, hidden_size] = decoder.embed_tokens.weight.val().dims();
         let (ropes, embedding_multiplier) = (decoder.ropes().to_vec(), decoder.embedding_multiplier() as f32);
+        let precision = decoder.precision();
         drop(decoder.embed_tokens);
         let layer = |layer: Layer| {
             let attention = &layer.self_attn;
@@ -130,6 +141,7 @@ impl CpuDecoder {
             rule,
             ropes,
             embedding_multiplier,
+            precision,
         })
     }
 
@@ -137,7 +149,7 @@ impl CpuDecoder {
     pub fn new_cache(&self) -> CpuCache {
         let shape = self.layers.first().map(|layer| layer.shape);
         let (key_value_heads, head_dim) = shape.map_or((0, 0), |shape| (shape.key_value_heads, shape.head_dim));
-        CpuCache::new(self.layers.len(), key_value_heads, head_dim)
+        CpuCache::new(self.layers.len(), key_value_heads, head_dim, self.precision)
     }
 
     /// Width of the hidden states.

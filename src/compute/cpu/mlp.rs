@@ -1,9 +1,9 @@
 //! Projections and MLPs of sampling, laid out for the CPU. Knows nothing of attention or layers.
 
 use super::kernels::{self, Left, Packed};
-use crate::compute::Projection;
 use crate::compute::reference::mlp::MlpProjections;
 use crate::compute::reference::projection::FusedProjection;
+use crate::compute::{Precision, Projection};
 use crate::model::{Activation, ModelError};
 
 /// Projections of one input beside each other.
@@ -29,12 +29,21 @@ pub(super) struct MlpScratch {
     activated: Vec<f32>,
 }
 
+/// A factor of products of this precision.
+pub(super) fn packed_in(precision: Precision, packed: Packed) -> Packed {
+    match precision {
+        Precision::F32 => packed.narrowed(),
+        Precision::Bf16 => packed.rounded(),
+    }
+}
+
 impl CpuProjection {
     /// Adapters are merged in.
     pub(super) fn fused(projections: &[&Projection]) -> Result<Self, ModelError> {
         let FusedProjection { rows, parts, bias } = FusedProjection::new(projections)?;
         let parts: Vec<(&[f32], usize)> = parts.iter().map(|(values, columns)| (values.as_slice(), *columns)).collect();
-        Ok(Self { weight: Packed::of_rows(rows, &parts).narrowed(), bias })
+        let precision = projections.first().map_or(Precision::F32, |projection| projection.precision());
+        Ok(Self { weight: packed_in(precision, Packed::of_rows(rows, &parts)), bias })
     }
 
     /// `out = x · weight + bias`.

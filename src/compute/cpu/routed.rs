@@ -1,7 +1,7 @@
 //! Routed experts of sampling on the CPU. Knows nothing of attention or layers.
 
 use super::kernels::{self, Left, Packed};
-use super::mlp::{CpuMlp, MlpScratch};
+use super::mlp::{CpuMlp, MlpScratch, packed_in};
 use super::routes::{self, Routes};
 use crate::compute::RoutedMlp;
 use crate::compute::reference::parameters::host_values;
@@ -22,7 +22,7 @@ impl CpuRoutedMlp {
         let router = routed.gate.weight.val();
         let [experts, hidden_size] = router.dims();
         Ok(Self {
-            router: Packed::of_columns(hidden_size, experts, &host_values(router)?).narrowed(),
+            router: packed_in(routed.gate.precision, Packed::of_columns(hidden_size, experts, &host_values(router)?)),
             experts: routed.experts.iter().map(|expert| CpuMlp::new(&expert.projections())).collect::<Result<_, _>>()?,
             routing: routed.routing(),
         })

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use super::decoder::{GpuDecoder, GpuElement};
 use super::optimizer;
 use super::training::{self, ScoredTokens};
+use crate::compute::Precision;
 use crate::compute::backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
 use crate::compute::gradients::Gradients;
 use crate::compute::reference::token_logprobs::{Predictions, TokenLogprobs};
@@ -55,9 +56,13 @@ impl Backend for GpuBackend {
     }
 
     /// The weights go to the GPU as its decoder keeps them.
-    fn load_sampling_model(&self, checkpoint: &Checkpoint, _: &Device) -> Result<SamplingModel, ModelError> {
+    fn load_sampling_model(&self, checkpoint: &Checkpoint, _: &Device, precision: Precision) -> Result<SamplingModel, ModelError> {
+        let element = match precision {
+            Precision::F32 => GpuElement::F32,
+            Precision::Bf16 => GpuElement::Bf16,
+        };
         let gpu = cubecl::Device::Cuda(cubecl::device::CudaDevice::new(0));
-        Ok(SamplingModel::Gpu(Box::new(GpuDecoder::new(checkpoint.load(&Device::flex())?, &gpu, GpuElement::Bf16)?)))
+        Ok(SamplingModel::Gpu(Box::new(GpuDecoder::new(checkpoint.load(&Device::flex())?, &gpu, element)?)))
     }
 }
 
@@ -71,8 +76,7 @@ impl TensorOperations for GpuOperations {
     }
 
     fn token_logprobs(&self, predictions: Predictions) -> Box<dyn TokenLogprobs> {
-        let Predictions { hidden, before, weight, tied, targets, .. } = &predictions;
-        match ScoredTokens::new(hidden, before, weight, *tied, targets) {
+        match ScoredTokens::new(&predictions) {
             Some(scored) => Box::new(scored),
             None => ReferenceOperations.token_logprobs(predictions),
         }

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use super::low_rank::LowRank;
 use super::parameters;
 use super::projection::Projection;
-use super::transformer::CausalLm;
+use super::transformer::{CausalLm, Decoder};
 use crate::model::adapted::AdapterBase;
 use crate::model::adapter::{self, Factors};
 use crate::model::adapter_modules::AdaptedProjection;
@@ -18,11 +18,10 @@ use crate::model::initialization::generator;
 use crate::model::parameters::{Parameter, Sink, transpose};
 use crate::model::{AdapterConfig, Checkpoint, Dtype, ModelError, weights_writer};
 
-impl CausalLm {
-    /// Every projection but the head, under its name in a checkpoint, in the order of the
-    /// parameters.
-    fn projections_mut(&mut self) -> impl Iterator<Item = (String, &mut Projection)> {
-        self.model.layers.iter_mut().enumerate().flat_map(|(index, layer)| {
+impl Decoder {
+    /// Every projection, under its name in a checkpoint, in the order of the parameters.
+    pub(super) fn projections_mut(&mut self) -> impl Iterator<Item = (String, &mut Projection)> {
+        self.layers.iter_mut().enumerate().flat_map(|(index, layer)| {
             let attention = &mut layer.self_attn;
             let inputs = [
                 ("q_proj", &mut attention.q_proj),
@@ -48,12 +47,14 @@ impl CausalLm {
             all.map(move |(name, projection)| (format!("model.layers.{index}.{name}"), projection))
         })
     }
+}
 
+impl CausalLm {
     /// The model for one forward pass of training, with the adapter's dropout masks drawn from its
     /// seed and these numbers; without an adapter that drops anything it is the model as it is.
     pub fn with_dropout(&self, step: u64, item: u64) -> Self {
         let mut model = self.clone();
-        for (number, (_, projection)) in (0..).zip(model.projections_mut()) {
+        for (number, (_, projection)) in (0..).zip(model.model.projections_mut()) {
             projection.adapter = projection.adapter.take().map(|adapter| adapter.masked([step, item, number]));
         }
         model
@@ -89,7 +90,7 @@ impl Checkpoint {
         let mut generator = generator(seed);
         // Behind the parameters of the base.
         let mut id = parameters::list(&model).len() as u64 + 1;
-        for (name, projection) in model.projections_mut() {
+        for (name, projection) in model.model.projections_mut() {
             let Some(adapted) = modules.projection(&self.stored_name(&name)) else { continue };
             let factors = match &self.adapter {
                 Some(own) => own.factors(adapted)?,
@@ -124,7 +125,7 @@ impl Checkpoint {
             })?;
         }
         let lacks = |name: &str| ModelError::invalid(folder, format!("the model to be saved has no adapter at {name}"));
-        let stored = model.projections_mut().map(|(name, projection)| (self.stored_name(&name), projection));
+        let stored = model.model.projections_mut().map(|(name, projection)| (self.stored_name(&name), projection));
         let adapters: HashMap<String, &mut Projection> = stored.collect();
         weights_writer::write_file(&folder.join(adapter::WEIGHTS), &modules.parameters(), Dtype::F32, |sink| {
             for AdaptedProjection { name, .. } in &modules.adapted {

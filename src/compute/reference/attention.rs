@@ -7,8 +7,10 @@ use burn::tensor::{Device, Tensor};
 
 use super::kv_cache::LayerCache;
 use super::norm::Norm;
+use super::products::rounded;
 use super::projection::Projection;
 use super::rotation::Rotation;
+use crate::compute::Precision;
 use crate::model::{LayerConfig, ModelConfig};
 
 /// Grouped-query attention: `num_key_value_heads` keys and values, each shared by a group of query
@@ -132,6 +134,8 @@ impl Attention {
         let keys = place(keys, self.k_norm.as_ref());
         let values = split(values, head_dim).swap_dims(1, 2);
         let (keys, values) = match cache {
+            // Keys and values are kept in bf16.
+            Some(cache) if self.o_proj.precision() == Precision::Bf16 => cache.append(rounded(keys), rounded(values)),
             Some(cache) => cache.append(keys, values),
             None => (keys, values),
         };

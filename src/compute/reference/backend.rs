@@ -67,7 +67,15 @@ impl TensorBackend {
         let hidden: Tensor<2> = self.operations.hidden(&model.model, tokens).flatten(0, 1);
         let (weight, tied) = Predictions::head_weight(model);
         let frozen = !weight.is_require_grad();
-        let head = self.operations.token_logprobs(Predictions { hidden, before, weight, tied, rule: model.logit_rule(), targets });
+        let head = self.operations.token_logprobs(Predictions {
+            hidden,
+            before,
+            weight,
+            tied,
+            rule: model.logit_rule(),
+            precision: model.precision(),
+            targets,
+        });
         let sums = |of_tokens: Vec<f64>| -> Vec<f64> {
             let mut of_tokens = of_tokens.into_iter();
             token_counts.iter().map(|&count| of_tokens.by_ref().take(count).sum()).collect()

@@ -5,11 +5,12 @@
 //! numbers. Knows nothing of files.
 
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use super::products::linear;
+use crate::compute::Precision;
 use crate::model::adapter::Factors;
 use crate::model::adapter_modules::AdaptedProjection;
 
@@ -96,14 +97,14 @@ impl LowRank {
     /// - x: `[.., in]`
     /// - weight: `[in, out]`
     /// - product, output: `[.., out]`
-    pub(crate) fn beside<const D: usize>(&self, x: Tensor<D>, weight: Tensor<2>, product: Tensor<D>) -> Tensor<D> {
-        let Some(factors) = self.factors(weight.clone()) else { return self.forward(x) };
+    pub(crate) fn beside<const D: usize>(&self, precision: Precision, x: Tensor<D>, weight: Tensor<2>, product: Tensor<D>) -> Tensor<D> {
+        let Some(factors) = self.factors(weight.clone()) else { return self.forward(precision, x) };
         let mut shape = [1; D];
         shape[D - 1] = factors.dims()[1];
         let factors: Tensor<D> = factors.reshape(shape);
         let x = self.hidden(x);
-        let product = if self.mask.is_some() { linear(x.clone(), weight, None) } else { product };
-        product * factors.clone().sub_scalar(1.0) + self.term(x) * factors
+        let product = if self.mask.is_some() { linear(precision, x.clone(), weight, None) } else { product };
+        product * factors.clone().sub_scalar(1.0) + self.term(precision, x) * factors
     }
 
     /// The term, without magnitudes.
@@ -111,12 +112,13 @@ impl LowRank {
     /// # Shapes
     /// - x: `[.., in]`
     /// - output: `[.., out]`
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.term(self.hidden(x))
+    pub fn forward<const D: usize>(&self, precision: Precision, x: Tensor<D>) -> Tensor<D> {
+        self.term(precision, self.hidden(x))
     }
 
-    fn term<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(linear(x, self.lora_a.val(), None).mul_scalar(self.scale), self.lora_b.val(), None)
+    fn term<const D: usize>(&self, precision: Precision, x: Tensor<D>) -> Tensor<D> {
+        let low = linear(precision, x, self.lora_a.val(), None).mul_scalar(self.scale);
+        linear(precision, low, self.lora_b.val(), None)
     }
 
     /// `x` after dropout.

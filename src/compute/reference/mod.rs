@@ -16,6 +16,7 @@ pub(crate) mod operations;
 mod padded;
 pub(crate) mod parameters;
 pub(crate) mod placement;
+pub(crate) mod products;
 pub(crate) mod projection;
 pub(crate) mod reward_model;
 mod rotation;

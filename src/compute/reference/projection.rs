@@ -5,11 +5,12 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
 use super::low_rank::LowRank;
 use super::parameters::host_values;
+use super::products::linear;
+use crate::compute::Precision;
 use crate::model::ModelError;
 
 /// `y = x · weight + bias`, plus the term of an adapter.
@@ -21,6 +22,8 @@ pub struct Projection {
     pub bias: Option<Param<Tensor<1>>>,
     /// Trained in place of the weight; `None` unless a checkpoint was loaded to be adapted.
     pub adapter: Option<LowRank>,
+    #[module(skip)]
+    precision: Precision,
 }
 
 impl Projection {
@@ -29,7 +32,7 @@ impl Projection {
     pub(crate) fn unfilled(from: usize, to: usize, bias: bool, device: &Device) -> Self {
         let weight = Initializer::Zeros.init([from, to], device);
         let bias = bias.then(|| Initializer::Zeros.init([to], device));
-        Self { weight, bias, adapter: None }
+        Self { weight, bias, adapter: None, precision: Precision::F32 }
     }
 
     /// The weight with the adapter's part added, `[in, out]`.
@@ -40,17 +43,28 @@ impl Projection {
         }
     }
 
+    /// The precision of its products.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(crate) fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
     /// # Shapes
     /// - x: `[.., in]`
     /// - output: `[.., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(|bias| bias.val());
         match &self.adapter {
-            None => linear(x, self.weight.val(), bias),
-            Some(adapter) if adapter.magnitude.is_none() => linear(x.clone(), self.weight.val(), bias) + adapter.forward(x),
+            None => linear(self.precision, x, self.weight.val(), bias),
+            Some(adapter) if adapter.magnitude.is_none() => {
+                linear(self.precision, x.clone(), self.weight.val(), bias) + adapter.forward(self.precision, x)
+            }
             Some(adapter) => {
-                let product = linear(x.clone(), self.weight.val(), None);
-                let out = product.clone() + adapter.beside(x, self.weight.val(), product);
+                let product = linear(self.precision, x.clone(), self.weight.val(), None);
+                let out = product.clone() + adapter.beside(self.precision, x, self.weight.val(), product);
                 match bias {
                     Some(bias) => {
                         let mut shape = [1; D];

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use super::placement::Placement;
 use super::projection::Projection;
 use super::transformer::Decoder;
+use crate::compute::Precision;
 use crate::model::ModelConfig;
 
 /// A model for sequence classification with one label, in Hugging Face's words.
@@ -28,6 +29,14 @@ impl RewardModel {
     /// The device the parameters are on; it carries autodiff when they do.
     pub fn device(&self) -> Device {
         self.model.device()
+    }
+
+    /// The same model, computed in this precision: F32 unless it is changed here.
+    #[must_use]
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        self.model.set_precision(precision);
+        self.score.set_precision(precision);
+        self
     }
 
     /// The reward of each row: the score at its last real token. Padding never matters, whatever

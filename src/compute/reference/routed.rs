@@ -10,6 +10,8 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::mlp::Mlp;
+use super::products::linear;
+use crate::compute::Precision;
 use crate::model::{ExpertsConfig, ModelConfig};
 
 /// A router, and the experts it chooses from: Σ weight · expert(x) over the chosen ones.
@@ -28,6 +30,8 @@ pub struct RoutedMlp {
 pub struct Router {
     /// `[experts, hidden_size]`.
     pub weight: Param<Tensor<2>>,
+    #[module(skip)]
+    pub(crate) precision: Precision,
 }
 
 /// How experts are chosen.
@@ -54,7 +58,7 @@ impl RoutedMlp {
     pub(crate) fn unfilled(config: &ModelConfig, experts: &ExpertsConfig, device: &Device) -> Self {
         let expert = || Mlp::unfilled(config.hidden_size, experts.moe_intermediate_size, config.mlp_bias, config.activation, device);
         Self {
-            gate: Router { weight: Initializer::Zeros.init([experts.num_experts, config.hidden_size], device) },
+            gate: Router { weight: Initializer::Zeros.init([experts.num_experts, config.hidden_size], device), precision: Precision::F32 },
             experts: (0..experts.num_experts).map(|_| expert()).collect(),
             num_experts_per_tok: experts.num_experts_per_tok,
             norm_topk_prob: experts.norm_topk_prob,
@@ -71,7 +75,8 @@ impl RoutedMlp {
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [rows, length, width] = x.dims();
         let x: Tensor<2> = x.reshape([rows * length, width]);
-        let weights = self.weights(softmax(x.clone().matmul(self.gate.weight.val().transpose()), 1));
+        let logits = linear(self.gate.precision, x.clone(), self.gate.weight.val().transpose(), None);
+        let weights = self.weights(softmax(logits, 1));
         let of_expert = |(number, expert): (usize, &Mlp)| expert.forward(x.clone()) * weights.clone().narrow(1, number, 1);
         let sum = self.experts.iter().enumerate().map(of_expert).reduce(|sum, term| sum + term);
         // A configuration without experts is refused.

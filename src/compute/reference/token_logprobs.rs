@@ -9,7 +9,9 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData};
 
+use super::products::{factor, rounded};
 use super::transformer::{CausalLm, LogitRule};
+use crate::compute::Precision;
 
 /// Tokens and the hidden states to predict them from.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Predictions {
     pub tied: bool,
     /// From products with the weight to logits.
     pub rule: LogitRule,
+    /// Of the products.
+    pub precision: Precision,
     /// `[tokens]`: the tokens.
     pub targets: Tensor<1, Int>,
 }
@@ -61,6 +65,7 @@ pub(crate) struct HeadTensors {
     /// `[tokens, vocab_size]`, without: the derivatives of the logits by the products with the
     /// weight; `None` where they are 1.
     slopes: Option<Tensor<2>>,
+    precision: Precision,
     /// `[tokens]`.
     targets: Tensor<1, Int>,
     logprobs: Vec<f64>,
@@ -68,18 +73,20 @@ pub(crate) struct HeadTensors {
 
 impl HeadTensors {
     pub(crate) fn new(predictions: Predictions) -> Self {
-        let Predictions { hidden, before, weight, tied, rule, targets } = predictions;
+        let Predictions { hidden, before, weight, tied, rule, precision, targets } = predictions;
         let hidden = hidden.select(0, before);
         let weight = if tied { weight } else { weight.transpose() };
-        let logits = rule.apply(hidden.clone().inner().matmul(weight.clone().inner().transpose()));
-        let slopes = rule.slopes(&logits);
+        let [plain_hidden, plain_weight] = [&hidden, &weight].map(|tensor| factor(precision, tensor.clone().inner()));
+        let logits = rule.apply(plain_hidden.matmul(plain_weight.transpose()));
+        // In bf16 the derivatives by the products are rounded: they are formed.
+        let slopes = rule.slopes(&logits).or_else(|| (precision == Precision::Bf16).then(|| logits.ones_like()));
         let probabilities = softmax(logits.clone(), 1);
         // log Σ e^logit = largest logit − log of its probability. This is at least 1 / vocab_size
         // and keeps its digits.
         let normalizer = logits.clone().max_dim(1) - probabilities.clone().max_dim(1).log();
         let of_tokens = logits.gather(1, targets.clone().unsqueeze_dim(1)) - normalizer;
         let logprobs = of_tokens.into_data().iter().collect();
-        Self { hidden, weight, probabilities, slopes, targets, logprobs }
+        Self { hidden, weight, probabilities, slopes, precision, targets, logprobs }
     }
 }
 
@@ -90,15 +97,16 @@ impl TokenLogprobs for HeadTensors {
     }
 
     fn backward(self: Box<Self>, derivatives: Vec<f32>, frozen: bool) -> Option<Gradients> {
-        let Self { hidden, weight, probabilities, slopes, targets, .. } = *self;
+        let Self { hidden, weight, probabilities, slopes, precision, targets, .. } = *self;
         let shape = [derivatives.len(), 1];
-        let plain_hidden = hidden.clone().inner();
-        let plain_weight = weight.clone().inner();
+        let plain_hidden = factor(precision, hidden.clone().inner());
+        let plain_weight = factor(precision, weight.clone().inner());
         let derivative: Tensor<2> = Tensor::from_data(TensorData::new(derivatives, shape), (&plain_hidden.device(), DType::F32));
 
         if let Some(slopes) = slopes {
             let ones = probabilities.zeros_like().scatter(1, targets.unsqueeze_dim(1), derivative.ones_like(), IndexingUpdateOp::Add);
             let by_products = (ones - probabilities) * derivative * slopes;
+            let by_products = if precision == Precision::Bf16 { rounded(by_products) } else { by_products };
             let by_hidden = by_products.clone().matmul(plain_weight);
             let of_hidden = (hidden * by_hidden.autodiff()).sum();
             if frozen {

@@ -19,9 +19,11 @@ use super::kv_cache::{KvCache, LayerCache};
 use super::mlp::{FusedMlp, Mlp, MlpProjections};
 use super::norm::Norm;
 use super::placement::Placement;
+use super::products::{factor, rounding_derivatives};
 use super::projection::Projection;
 use super::rotation::Rotation;
 use super::routed::RoutedMlp;
+use crate::compute::Precision;
 use crate::model::{LayerConfig, ModelConfig, RopeTable};
 
 /// A causal language model.
@@ -81,6 +83,8 @@ pub struct Decoder {
     #[module(skip)]
     ropes: Vec<RopeTable>,
     embedding_multiplier: f64,
+    #[module(skip)]
+    precision: Precision,
 }
 
 /// Attention and MLP, each between norms and added to the residual stream.
@@ -129,6 +133,19 @@ impl CausalLm {
         self.model.device()
     }
 
+    /// The same model, computed in this precision: F32 unless it is changed here.
+    #[must_use]
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        self.model.set_precision(precision);
+        self.lm_head.iter_mut().for_each(|head| head.set_precision(precision));
+        self
+    }
+
+    /// The precision of its products.
+    pub fn precision(&self) -> Precision {
+        self.model.precision
+    }
+
     /// An empty cache for this model.
     pub fn new_cache(&self) -> KvCache {
         KvCache::new(self.model.layers.len())
@@ -164,10 +181,12 @@ impl CausalLm {
                 let [vocab_size, hidden_size] = embedding.dims();
                 let mut shape = hidden.shape();
                 shape[D - 1] = vocab_size;
-                let hidden: Tensor<2> = hidden.reshape([-1, hidden_size as i64]);
+                let precision = self.precision();
+                let hidden: Tensor<2> = factor(precision, hidden.reshape([-1, hidden_size as i64]));
+                let embedding = factor(precision, embedding);
                 // The weights as the left factor: as the right one their transposed view is read
                 // many times slower on the CPU.
-                embedding.matmul(hidden.transpose()).transpose().reshape(shape)
+                rounding_derivatives(precision, embedding.matmul(hidden.transpose())).transpose().reshape(shape)
             }
         };
         self.logits.apply(products)
@@ -200,6 +219,7 @@ impl Decoder {
             norm: norm(),
             ropes: ropes.map(|rope| rope.table(config.head_dim)).collect(),
             embedding_multiplier: config.embedding_multiplier,
+            precision: Precision::F32,
         }
     }
 
@@ -216,6 +236,18 @@ impl Decoder {
     /// The device the parameters are on; it carries autodiff when they do.
     pub(crate) fn device(&self) -> Device {
         self.norm.gamma.val().device()
+    }
+
+    /// The precision of its products.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(super) fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+        self.projections_mut().for_each(|(_, projection)| projection.set_precision(precision));
+        let routed = self.layers.iter_mut().filter_map(|layer| layer.routed.as_mut());
+        routed.for_each(|routed| routed.gate.precision = precision);
     }
 
     /// Hidden states after the last norm.

@@ -86,11 +86,13 @@ impl<'a> PolicySampler<'a> {
         let new_tokens = settings.max_new_tokens as usize;
         let budget = Budget::new(&context.task.resources, context.on_cpu()?);
         let cache_bytes = budget.map(|budget| memory_budget::cache_bytes(budget, &checkpoint, new_tokens)).transpose()?;
-        let generator = Generator::load(&checkpoint, &context.device()?)?;
-        // Without a budget, and above the largest address, the cache has no limit of ours.
+        let generator = Generator::load(&checkpoint, &context.device()?, context.precision())?;
         let stop = StopStrings::new(&checkpoint.tokenizer, &settings.stop, settings.min_new_tokens as usize);
-        let generator =
-            generator.stopping_at(stop).within(cache_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)));
+        let mut generator = generator.stopping_at(stop);
+        if let Some(bytes) = cache_bytes {
+            // Above the largest address there is no limit of ours.
+            generator = generator.within(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
         let sampling = Sampling {
             temperature: settings.temperature,
             top_p: settings.top_p,

@@ -26,7 +26,7 @@ impl ModelScorer {
     /// Loads the reward model in `folder`.
     pub(super) fn load(context: &Context, folder: &Path) -> Result<Self, OperatorError> {
         let checkpoint = Checkpoint::open(folder)?.with_template_settings(context.task.template_settings());
-        let model = checkpoint.load_reward_model(&context.device()?)?;
+        let model = checkpoint.load_reward_model(&context.device()?)?.in_precision(context.precision());
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         Ok(Self { checkpoint, model, batch_size })
     }

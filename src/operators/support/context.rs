@@ -10,11 +10,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::{OperatorError, Progress, lora, rng};
-use crate::compute::DeviceChoice;
+use crate::compute::{DeviceChoice, Precision};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::import::{Preferences, Prompts, Repeats};
 use crate::model::{Checkpoint, Dtype};
 use crate::operators::version;
+use crate::pipeline;
 use crate::pipeline::graph::{Binding, Graph, Input, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Output;
@@ -285,6 +286,14 @@ impl Context<'_> {
     /// The device of this task's model.
     pub fn device(&self) -> Result<burn::tensor::Device, OperatorError> {
         Ok(self.device.resolve()?)
+    }
+
+    /// The precision of this task's models.
+    pub fn precision(&self) -> Precision {
+        match self.task.precision {
+            pipeline::Precision::F32 => Precision::F32,
+            pipeline::Precision::Bf16 => Precision::Bf16,
+        }
     }
 
     /// The writer of this task's table: `total` input rows in parts of `rows_per_part`, unless its

@@ -106,7 +106,8 @@ pub fn cache_bytes(budget: Budget, checkpoint: &Checkpoint, tokens: usize) -> Re
         let need = fixed.and(format!("keys and values of a response of {tokens} tokens"), longest);
         return Err(budget.refuse(&need, "lower max_new_tokens"));
     }
-    Ok(left)
+    // Memory of lists grows by doubling, and others want some of what is free.
+    Ok(if budget.is_stated { left } else { (left / 2).max(longest) })
 }
 
 /// The number of examples in one backward pass: as in the node's resources, or `usual`, or as many

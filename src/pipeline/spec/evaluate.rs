@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::generate::{is_none, is_one, is_zero, stop_strings};
 use super::non_finite::NonFinite;
-use crate::pipeline::position::Name;
+use super::precision::Precision;
+use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 
 /// A policy compared with a baseline on held-out prompts: reward, outcome (win, tie, loss), length
@@ -81,6 +82,10 @@ pub struct Evaluate {
     /// the response out and counts it.
     #[serde(default, skip_serializing_if = "NonFinite::is_default")]
     pub non_finite: NonFinite,
+    /// The precision of all models: policy, baseline, reward model and initial model. By default that
+    /// of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<At<Precision>>,
 }
 
 fn responses_per_prompt() -> u32 {

@@ -7,7 +7,8 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::engine::Engine;
-use crate::pipeline::position::Name;
+use super::precision::Precision;
+use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 
 /// New responses of a policy to prompts. The paper samples 2 responses of at most 512 tokens to
@@ -71,6 +72,9 @@ pub struct Generate {
     /// the response's text ends before it.
     #[serde(default, deserialize_with = "stop_strings", skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
+    /// The precision of the policy, on this machine only. By default that of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<At<Precision>>,
     /// A server to sample on, with the tokenizer and chat template of the policy. By default this
     /// machine samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -92,6 +92,10 @@ macro_rules! with_hyperparameters {
             /// example. `skip` leaves it out and counts it, with the reason.
             #[serde(default, skip_serializing_if = "crate::pipeline::spec::malformed::Malformed::is_default")]
             pub malformed: $crate::pipeline::spec::malformed::Malformed,
+            /// The precision of the model, and of the reference of `train`. By default that of the
+            /// file. Trained weights are f32 in any case.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub precision: Option<$crate::pipeline::position::At<$crate::pipeline::spec::precision::Precision>>,
             $($($more)*)?
         }
 

@@ -19,6 +19,7 @@ pub mod operator;
 pub mod optimizer;
 pub mod pair;
 mod param;
+pub mod precision;
 pub mod query;
 pub mod rank;
 pub mod reference;
@@ -41,6 +42,7 @@ pub use param::Param;
 use input::Input;
 use matrix::Matrix;
 use operator::Node;
+use precision::Precision;
 use tracking::Tracking;
 
 /// A pipeline file.
@@ -67,6 +69,10 @@ pub struct Spec {
     /// before them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat_template_kwargs: Option<At<IndexMap<String, serde_json::Value>>>,
+    /// The precision of every model computed on this machine, unless its node has another. `f32` by
+    /// default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// Values for `${name}` in the rest of the file. `--set name=value` replaces one.
     #[serde(default)]
     pub params: IndexMap<String, Param>,

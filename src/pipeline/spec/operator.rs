@@ -18,6 +18,7 @@ use super::lora::Lora;
 use super::merge::Merge;
 use super::optimizer::Optimizer;
 use super::pair::{Pair, Rejected};
+use super::precision::Precision;
 use super::rank::Rank;
 use super::reference::Reference;
 use super::resources::Resources;
@@ -27,7 +28,7 @@ use super::select::Select;
 use super::sft::Sft;
 use super::sql::Sql;
 use super::train::Train;
-use crate::pipeline::position::Name;
+use crate::pipeline::position::{At, Name};
 use crate::pipeline::slot::Slot;
 
 /// A node: exactly one operator, with or without resources.
@@ -227,6 +228,19 @@ impl Operator {
         }
     }
 
+    /// The precision of its models, if the node has one of its own.
+    pub fn precision(&self) -> Option<&At<Precision>> {
+        match self {
+            Self::Generate(generate) => generate.precision.as_ref(),
+            Self::Score(score) => score.precision.as_ref(),
+            Self::Train(train) => train.precision.as_ref(),
+            Self::Evaluate(evaluate) => evaluate.precision.as_ref(),
+            Self::Sft(sft) => sft.precision.as_ref(),
+            Self::RewardModel(reward_model) => reward_model.precision.as_ref(),
+            Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference(_) | Self::Rank(_) | Self::Sql(_) => None,
+        }
+    }
+
     /// The filled slots of the file: slot, name as written, and the expected output. Without the
     /// tables of `sql`.
     pub fn slots(&self) -> Vec<(Slot, &Name, Output)> {
@@ -306,8 +320,8 @@ impl Operator {
         }
     }
 
-    /// The settings for the fingerprint, every default written out; without names of inputs and
-    /// without resources.
+    /// The settings for the fingerprint, every default written out; without names of inputs, without
+    /// the precision, which depends on the file, and without resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
         let written = serde_json::to_value(self);
         debug_assert!(written.is_ok(), "settings are numbers, strings and maps with string keys");
@@ -324,6 +338,7 @@ impl Operator {
         if let Self::Benchmark(benchmark) = self {
             settings.insert("tasks".to_string(), json!(benchmark.primary_metrics()));
         }
+        settings.remove("precision");
         // The address of a server and its limits have no effect on the responses.
         if let Some(engine) = settings.get_mut("engine") {
             *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();

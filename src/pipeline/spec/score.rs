@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::non_finite::NonFinite;
-use crate::pipeline::position::Name;
+use super::precision::Precision;
+use crate::pipeline::position::{At, Name};
 
 /// A reward for every response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,4 +24,7 @@ pub struct Score {
     /// the response out and counts it.
     #[serde(default, skip_serializing_if = "NonFinite::is_default")]
     pub non_finite: NonFinite,
+    /// The precision of a reward model. By default that of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<At<Precision>>,
 }

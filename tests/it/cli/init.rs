@@ -20,7 +20,7 @@ fn init_writes_a_pipeline_that_passes_plan_and_runs() {
     assert!(text.contains("  held_out: { table: \"prompts.jsonl\", split: { held_out: 0.1, take: held_out } }\n"), "{text}");
     assert!(text.contains("        batch_size: 1  ") && text.contains(" prompts; the paper's is 128\n"), "{text}");
     assert!(said.contains("mine.yaml: a share of 0.1 of the prompts is set apart for evaluation; batch_size is 1 for 1"), "{said}");
-    assert!(text.contains("# (?)"), "the remarks come along: {text}");
+    assert!(text.contains("\nprecision: bf16 ") && text.contains("# (?)"), "the remarks come along: {text}");
     let plan = workspace.succeed(&["plan", "mine.yaml"]);
     assert!(plan.contains("policy[3]"), "{plan}");
     let refused = workspace.fail(&[&["init", "mine.yaml"][..], &inputs].concat(), 2);

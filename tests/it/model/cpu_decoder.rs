@@ -2,13 +2,18 @@
 //! them too.
 
 use burn::tensor::Device;
-use optune::compute::{CpuDecoder, Span};
+use optune::compute::{CpuDecoder, Precision, Span};
 use optune::model::{Checkpoint, Head};
 
 use crate::fixtures::families::goldens;
 use crate::fixtures::models::largest_difference;
 
-const TOLERANCE: f32 = 1e-4;
+/// Of logits and rewards. In bf16 each factor has 9 bits: these are some of them, of numbers up to 10.
+fn tolerance(precision: Precision) -> f32 {
+    if precision == Precision::F32 { 1e-4 } else { 0.1 }
+}
+
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
 /// The outputs of every position of one sequence, `pieces` tokens at a time, its first `shared`
 /// ones in a prefix.
@@ -35,13 +40,14 @@ fn head(decoder: &CpuDecoder, hidden: &[f32]) -> Vec<f32> {
 
 #[test]
 fn logits_are_those_of_transformers_and_the_same_bits_in_any_pieces() {
-    for golden in goldens(Head::CausalLm) {
+    for (golden, precision) in goldens(Head::CausalLm).iter().flat_map(|golden| PRECISIONS.map(|precision| (golden, precision))) {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-        let decoder = CpuDecoder::from_causal_lm(checkpoint.load(&Device::flex()).unwrap()).unwrap();
+        let model = checkpoint.load(&Device::flex()).unwrap().in_precision(precision);
+        let decoder = CpuDecoder::from_causal_lm(model).unwrap();
         for (ids, expected) in golden.rows.iter().zip(&golden.results) {
             let logits = outputs(&decoder, ids, ids.len(), 0);
             let largest = largest_difference(&logits, expected);
-            assert!(largest < TOLERANCE, "{}: {largest}", golden.name);
+            assert!(largest < tolerance(precision), "{} in {}: {largest}", golden.name, precision.name());
             for (pieces, shared) in [(1, 0), (3, 0), (2, ids.len() / 2), (ids.len(), 1)] {
                 assert!(
                     logits == outputs(&decoder, ids, pieces, shared.min(ids.len() - 1)),
@@ -63,13 +69,14 @@ fn logits_are_those_of_transformers_and_the_same_bits_in_any_pieces() {
 
 #[test]
 fn rewards_are_those_of_transformers() {
-    for golden in goldens(Head::Reward) {
+    for (golden, precision) in goldens(Head::Reward).iter().flat_map(|golden| PRECISIONS.map(|precision| (golden, precision))) {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-        let decoder = CpuDecoder::from_reward_model(checkpoint.load_reward_model(&Device::flex()).unwrap()).unwrap();
+        let model = checkpoint.load_reward_model(&Device::flex()).unwrap().in_precision(precision);
+        let decoder = CpuDecoder::from_reward_model(model).unwrap();
         for (ids, expected) in golden.rows.iter().zip(&golden.results) {
             let scores = outputs(&decoder, ids, ids.len(), 0);
             let difference = (scores[ids.len() - 1] - expected[0]).abs();
-            assert!(difference < TOLERANCE, "{}: {difference}", golden.name);
+            assert!(difference < tolerance(precision), "{}: {difference}", golden.name);
         }
     }
 }

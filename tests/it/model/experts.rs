@@ -5,6 +5,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use optune::compute::Precision;
 use optune::generation::{Generator, Penalties, Sampling};
 use optune::model::{AdapterConfig, Checkpoint, Dtype, ModelConfig, ModuleNames};
 use optune::token_lists::TokenLists;
@@ -50,7 +51,7 @@ fn greedy_ids_are_those_of_transformers_alone_and_together() {
         };
         let checkpoint = Checkpoint::open(&folder(name)).unwrap();
         for batch in [1, 3] {
-            let generator = Generator::load(&checkpoint, &device()).unwrap();
+            let generator = Generator::load(&checkpoint, &device(), Precision::F32).unwrap();
             let seeds = vec![vec![[0; 32]]; expected.len()];
             let found = generator.generate(&prompts, &seeds, &greedy, batch, &mut |_| ControlFlow::Continue(())).unwrap();
             for (row, (expected, prompt)) in expected.iter().zip(&rows).enumerate() {

@@ -140,6 +140,50 @@ fn settings_hold_values_and_no_names_or_resources() {
 }
 
 #[test]
+fn the_precision_of_the_file_or_node_is_a_setting_where_a_model_is_computed() {
+    let precisions = |text: &str| -> Vec<(String, String)> {
+        let graph = graph(text, &[]);
+        let of = |task: &Task| match task.settings.get("precision") {
+            Some(precision) => (task.name.clone(), precision.as_str().unwrap().to_string()),
+            None => (task.name.clone(), "none".to_string()),
+        };
+        for task in &graph.tasks {
+            let expected = task.settings.get("precision").map_or("f32", |precision| precision.as_str().unwrap());
+            assert_eq!(task.precision.name(), expected, "{}", task.name);
+        }
+        graph.tasks.iter().filter(|task| task.iteration.is_none_or(|t| t == 1)).map(of).collect()
+    };
+    let with = |bf16: &[&str], text: &str| {
+        for (name, found) in precisions(text) {
+            assert_eq!(found, if bf16.contains(&name.as_str()) { "bf16" } else { "none" }, "{name}");
+        }
+    };
+    with(&[], DESIGN);
+    let evaluation = ["evaluation_baseline_responses", "evaluation_responses", "evaluation"];
+    let all = [&["responses", "policy_pairs", "policy"], &evaluation[..]].concat();
+    let whole = DESIGN.replace("seed: 17", "seed: 17\nprecision: bf16");
+    with(&all, &whole);
+    // The file's own is the default, and f32 is no setting.
+    let own = whole.replace("beta: 0.1,", "beta: 0.1, precision: f32,");
+    with(&[&["responses"], &evaluation[..]].concat(), &own);
+    with(&[], &DESIGN.replace("beta: 0.1,", "beta: 0.1, precision: f32,").replace("seed: 17", "seed: 17\nprecision: f32"));
+    with(&["policy_pairs", "policy"], &DESIGN.replace("beta: 0.1,", "beta: 0.1, precision: bf16,"));
+    with(&evaluation, &DESIGN.replace("prompts: held_out,", "prompts: held_out, precision: bf16,"));
+    // A server has its own, and a reward model has the precision of whoever asks it.
+    let engine = "max_new_tokens: 48, engine: { openai: \"http://localhost:8000/v1\", model: m, serve: \"load {model}\" } }";
+    let served = whole.replace("max_new_tokens: 48 }", engine);
+    with(&[&["policy_pairs", "policy"], &evaluation[..]].concat(), &served);
+    let learned = whole.replace("iterate:", "nodes:\n  learned: { reward_model: { from: base, preferences: prompts } }\niterate:");
+    let learned = learned.replace("{ sql: datasets/tasks/reward.sql }", "[{ sql: datasets/tasks/reward.sql }, { reward: learned }]");
+    let models = ["learned", "learned_ranking", "rewards", "evaluation_rewards", "evaluation_baseline_rewards"];
+    with(&[&all[..], &models].concat(), &learned);
+    let param = DESIGN.replace("params: {", "params: { precision: f32, ").replace("beta: 0.1,", "beta: 0.1, precision: \"${precision}\",");
+    assert_eq!(task(&graph(&param, &[("precision", "bf16")]), "policy", 2).settings["precision"], "bf16");
+    let read = graph(&graph(&own, &[]).to_yaml().unwrap(), &[]);
+    assert_eq!(read.tasks.iter().filter(|task| task.precision.name() == "bf16").count(), 1 + 3 * 3);
+}
+
+#[test]
 fn the_resolved_file_loads_as_the_same_graph() {
     let text = DESIGN.replace("beta: 0.1", "optimizer: adamw, beta: 0.1").replace(
         "  judge: ",

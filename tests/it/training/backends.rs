@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use optune::compute::cpu::CpuBackend;
 use optune::compute::reference::{ReferenceOperations, TensorBackend};
-use optune::compute::{Backend, Examples, Gradients};
+use optune::compute::{Backend, Examples, Gradients, Precision};
 use optune::token_lists::TokenLists;
 
 use crate::fixtures::models::blank;
@@ -16,6 +16,7 @@ type Numbers = BTreeMap<String, Vec<f32>>;
 const ROWS: [&[i32]; 6] =
     [&[1, 5, 6, 7, 8], &[1, 5, 6, 9], &[1, 20, 21, 22, 23, 24, 25], &[1, 20, 30], &[1, 3, 4, 8], &[1, 3, 4, 9, 10, 11]];
 const PROMPTS: [usize; 6] = [3, 3, 2, 2, 3, 3];
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 const DERIVATIVES: [[f64; 2]; 3] = [[-0.8, 0.3], [0.5, -0.25], [1.0, -2.0]];
 
 fn backends() -> [Box<dyn Backend>; 2] {
@@ -36,19 +37,22 @@ fn numbers(gradients: Gradients) -> Numbers {
 }
 
 #[track_caller]
-fn assert_close(found: &[Vec<f64>], expected: &[Vec<f64>]) {
-    let close = |(found, expected): (&f64, &f64)| (found - expected).abs() < 1e-4;
+fn assert_close(precision: Precision, found: &[Vec<f64>], expected: &[Vec<f64>]) {
+    let tolerance = if precision == Precision::F32 { 1e-4 } else { 0.02 };
+    let close = |(found, expected): (&f64, &f64)| (found - expected).abs() < tolerance;
     assert!(found.concat().iter().zip(&expected.concat()).all(close), "{found:?}, expected {expected:?}");
     assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), expected.iter().map(Vec::len).collect::<Vec<_>>());
 }
 
 #[track_caller]
-fn assert_same(found: &Numbers, expected: &Numbers) {
+fn assert_same(precision: Precision, found: &Numbers, expected: &Numbers) {
+    // In bf16 a number between two is rounded either way by sums in another order.
+    let tolerance = if precision == Precision::F32 { 1e-4 } else { 0.01 };
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     let largest = expected.values().flatten().fold(0.0_f32, |largest, number| largest.max(number.abs()));
     assert!(largest > 0.0);
     for (name, expected) in expected {
-        let differs = |(found, expected): (&f32, &f32)| (found - expected).abs() > 1e-4 * largest;
+        let differs = |(found, expected): (&f32, &f32)| (found - expected).abs() > tolerance * largest;
         assert!(!found[name].iter().zip(expected).any(differs), "{name}");
     }
 }
@@ -56,12 +60,12 @@ fn assert_same(found: &Numbers, expected: &Numbers) {
 #[test]
 fn backends_find_the_same_gradients_of_logprobs_whatever_the_micro_batch() {
     let tokens = TokenLists::from_rows(&ROWS).unwrap();
-    for tied in [true, false] {
+    for (tied, precision) in [true, false].into_iter().flat_map(|tied| PRECISIONS.map(|precision| (tied, precision))) {
         let (_folder, checkpoint) = blank(tied);
         let mut expected = None;
         for backend in backends() {
             for micro_batch in [1, 2, 3] {
-                let mut model = checkpoint.init(&Device::flex().autodiff(), 5);
+                let mut model = checkpoint.init(&Device::flex().autodiff(), 5).in_precision(precision);
                 let mut found = vec![Vec::new(); 3];
                 let mut loss = |which: &[usize], logprobs: &[f64], collisions: &[f64]| {
                     let both = logprobs.chunks(2).zip(collisions.chunks(2));
@@ -73,10 +77,10 @@ fn backends_find_the_same_gradients_of_logprobs_whatever_the_micro_batch() {
                 let gradients = backend.logprob_gradients(&mut model, examples, &PROMPTS, 0, true, &mut loss).unwrap();
                 let gradients = numbers(gradients);
                 let (expected_found, expected_gradients) = expected.get_or_insert_with(|| (found.clone(), gradients.clone()));
-                assert_close(&found, expected_found);
-                assert_same(&gradients, expected_gradients);
+                assert_close(precision, &found, expected_found);
+                assert_same(precision, &gradients, expected_gradients);
                 let logprobs = backend.logprobs(&model, Examples::alone(&tokens, &[3, 0], micro_batch), &PROMPTS).unwrap();
-                assert_close(&[logprobs], &[vec![found[1][1], found[0][0]]]);
+                assert_close(precision, &[logprobs], &[vec![found[1][1], found[0][0]]]);
             }
         }
     }
@@ -88,23 +92,25 @@ fn backends_find_the_same_gradients_of_scores_whatever_the_micro_batch() {
     let (folder, checkpoint) = blank(false);
     checkpoint.save(folder.path(), &checkpoint.init(&Device::flex(), 5)).unwrap();
     let checkpoint = optune::model::Checkpoint::open(folder.path()).unwrap().with_reward_head(7);
-    let mut expected = None;
-    for backend in backends() {
-        for micro_batch in [1, 2, 3] {
-            let mut model = checkpoint.load_reward_model(&Device::flex().autodiff()).unwrap();
-            let mut found = vec![Vec::new(); 3];
-            let mut loss = |which: &[usize], scores: &[f64]| {
-                which.iter().zip(scores.chunks(2)).for_each(|(&example, scores)| found[example] = scores.to_vec());
-                which.iter().flat_map(|&example| DERIVATIVES[example]).collect()
-            };
-            let rows: Vec<usize> = (0..6).collect();
-            let gradients = backend.score_gradients(&mut model, examples(&tokens, &rows, micro_batch), &mut loss).unwrap();
-            let gradients = numbers(gradients);
-            let (expected_found, expected_gradients) = expected.get_or_insert_with(|| (found.clone(), gradients.clone()));
-            assert_close(&found, expected_found);
-            assert_same(&gradients, expected_gradients);
-            let scores = backend.scores(&model, Examples::alone(&tokens, &[3, 0], micro_batch)).unwrap();
-            assert_close(&[scores], &[vec![found[1][1], found[0][0]]]);
+    for precision in PRECISIONS {
+        let mut expected = None;
+        for backend in backends() {
+            for micro_batch in [1, 2, 3] {
+                let mut model = checkpoint.load_reward_model(&Device::flex().autodiff()).unwrap().in_precision(precision);
+                let mut found = vec![Vec::new(); 3];
+                let mut loss = |which: &[usize], scores: &[f64]| {
+                    which.iter().zip(scores.chunks(2)).for_each(|(&example, scores)| found[example] = scores.to_vec());
+                    which.iter().flat_map(|&example| DERIVATIVES[example]).collect()
+                };
+                let rows: Vec<usize> = (0..6).collect();
+                let gradients = backend.score_gradients(&mut model, examples(&tokens, &rows, micro_batch), &mut loss).unwrap();
+                let gradients = numbers(gradients);
+                let (expected_found, expected_gradients) = expected.get_or_insert_with(|| (found.clone(), gradients.clone()));
+                assert_close(precision, &found, expected_found);
+                assert_same(precision, &gradients, expected_gradients);
+                let scores = backend.scores(&model, Examples::alone(&tokens, &[3, 0], micro_batch)).unwrap();
+                assert_close(precision, &[scores], &[vec![found[1][1], found[0][0]]]);
+            }
         }
     }
 }

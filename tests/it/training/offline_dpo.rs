@@ -152,11 +152,20 @@ fn pairs_of_which_none_is_left_say_why() {
 
 #[test]
 fn an_offline_run_killed_and_run_again_ends_in_the_same_bytes() {
-    let whole = offline(false);
+    ["f32", "bf16"].into_iter().for_each(assert_same_bytes_after_kills);
+}
+
+fn assert_same_bytes_after_kills(precision: &str) {
+    let offline = || {
+        let workspace = offline(false);
+        workspace.edit("pipeline.yaml", "name: offline\n", &format!("name: offline\nprecision: {precision}\n"));
+        workspace
+    };
+    let whole = offline();
     let start = Instant::now();
     whole.succeed(&["run", "pipeline.yaml"]);
     let time = start.elapsed();
-    let workspace = offline(false);
+    let workspace = offline();
     for part in 1..6 {
         let mut child = workspace
             .command(&["run", "pipeline.yaml"])

@@ -190,3 +190,23 @@ fn another_reference_or_another_adapter_shares_nothing() {
     assert_eq!(told.matches("30 of 30 known before").count(), 1, "another base, of two nodes again: {told}");
     assert_eq!(references(), 5);
 }
+
+#[test]
+fn logprobs_of_one_precision_are_not_those_of_another() {
+    let workspace = offline(false);
+    let first = said(&workspace, &[]);
+    assert!(!first.contains("known before"), "{first}");
+    let logprobs = |run: &str| workspace.query(run, "SELECT reference_logprob_chosen FROM policy_pairs ORDER BY prompt_id");
+    workspace.edit("pipeline.yaml", "pairs: prefs,", "pairs: prefs, precision: bf16,");
+    let second = said(&workspace, &["--name", "shortened"]);
+    assert!(!second.contains("known before"), "{second}");
+    let (exact, shortened) = (logprobs("offline"), logprobs("shortened"));
+    assert_eq!(exact.lines().count(), shortened.lines().count());
+    let numbers = |text: &str| -> Vec<f64> { text.lines().map(|line| line.parse().unwrap()).collect() };
+    for (exact, shortened) in numbers(&exact).into_iter().zip(numbers(&shortened)) {
+        // Of factors with 9 bits instead of 24.
+        assert!(exact != shortened && (exact - shortened).abs() < 0.01 * exact.abs(), "{exact}, in bf16 {shortened}");
+    }
+    let loss = workspace.query("shortened", "SELECT abs(loss - ln(2)) < 1e-6 FROM policy_training WHERE step = 1");
+    assert_eq!(loss, "true", "policy and reference are the same at first, to the last bit");
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use optune::compute::{CausalLm, Padding, Placement};
+use optune::compute::{CausalLm, Padding, Placement, Precision};
 use optune::model::Checkpoint;
 use optune::token_lists::TokenLists;
 use optune::training::loss::{Loss, PairLogprobs, Wpo};
@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::fixtures::models::{blank_checkpoint, device};
 use crate::fixtures::real_data::real;
 
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 const ADAM_W: OptimizerConfig = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
 
 fn settings(rule: OptimizerConfig, peak: f64, micro_batch: usize) -> Settings {
@@ -103,8 +104,8 @@ fn assert_close(found: f64, expected: f64, relative: f64) {
 
 #[test]
 fn logprobs_do_not_depend_on_the_batch() {
-    for tied in [true, false] {
-        let model = tiny_model(tied, 7);
+    for (tied, precision) in [true, false].into_iter().flat_map(|tied| PRECISIONS.map(|precision| (tied, precision))) {
+        let model = tiny_model(tied, 7).in_precision(precision);
         let responses = tiny_responses(7);
         let rows = [6, 0, 3, 1, 5, 2, 4];
         let together = response_logprobs(&model, &responses, &rows, 7).unwrap();
@@ -132,8 +133,8 @@ fn an_empty_response_has_logprob_zero() {
 
 #[test]
 fn micro_batches_add_up_to_their_batch() {
-    for tied in [true, false] {
-        let model = tiny_model(tied, 7);
+    for (tied, precision) in [true, false].into_iter().flat_map(|tied| PRECISIONS.map(|precision| (tied, precision))) {
+        let model = tiny_model(tied, 7).in_precision(precision);
         let responses = tiny_responses(14);
         // A reference other than the policy: pairs differ in more than their weight.
         let mut pairs = pairs(&model, &responses);
@@ -237,13 +238,15 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
     if device() != Device::flex() {
         return;
     }
-    for rule in [ADAM_W, OptimizerConfig::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 }] {
+    let rms_prop = OptimizerConfig::RmsProp { alpha: 0.99, eps: 1e-8, weight_decay: 0.0 };
+    for (rule, precision) in [(ADAM_W, Precision::F32), (rms_prop, Precision::F32), (ADAM_W, Precision::Bf16)] {
+        let model = |seed: u64| tiny_model(false, seed).in_precision(precision);
         let schedule = Schedule { peak: 3e-3, decay: Decay::Cosine, warmup_ratio: 0.25 };
         let settings =
             Settings { rule, schedule, gradient_limit: Some(0.5), micro_batch: 3, gradient_checkpointing: false, skip_non_finite: false };
         let responses = tiny_responses(10);
-        let pairs = pairs(&tiny_model(false, 7), &responses);
-        let mut trainer = Trainer::new(tiny_model(false, 7), settings, 8).unwrap();
+        let pairs = pairs(&model(7), &responses);
+        let mut trainer = Trainer::new(model(7), settings, 8).unwrap();
         for _ in 0..3 {
             trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap();
         }
@@ -254,14 +257,14 @@ fn a_restored_trainer_goes_on_as_one_that_never_stopped() {
         assert!(files(folder.path()) == bytes, "the same state was written as other bytes");
 
         // Another model of the same shape, with other parameter ids and weights.
-        let other = tiny_model(false, 8);
-        let mut restored = Trainer::load_state(folder.path(), other, settings, 8).unwrap();
+        let mut restored = Trainer::load_state(folder.path(), model(8), settings, 8).unwrap();
         assert_eq!(restored.step(), 3);
         for _ in 3..8 {
             let metrics = trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap();
             assert_eq!(metrics, restored.preference_step(&responses, &pairs, Loss::Dpo { beta: 0.1 }).unwrap());
         }
         assert!(Weights::of(&trainer.model()) == Weights::of(&restored.model()));
+        assert_eq!(trainer.model().precision(), precision);
 
         let error = Trainer::load_state(folder.path(), tiny_model(true, 7), settings, 8).unwrap_err();
         assert!(error.to_string().contains("tensor lm_head.weight belongs to no parameter of this model"), "{error}");

@@ -2,7 +2,8 @@
 //! some tokens. Knows nothing of losses.
 
 use super::parameter::{CpuGradients, Parameter};
-use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, PIECE, Right};
+use crate::compute::Precision;
+use crate::compute::cpu::kernels::{self, Arithmetic, Buffer, Left, Memory, PIECE, Right};
 use crate::compute::reference::transformer::LogitRule;
 
 /// The most bytes of logits in memory at once.
@@ -17,6 +18,7 @@ pub(super) struct TrainedHead {
     tied: bool,
     /// From products with the weight to logits.
     rule: LogitRule,
+    precision: Precision,
 }
 
 /// A token, and the hidden state to predict it from.
@@ -32,8 +34,8 @@ pub(super) struct Target {
 pub(super) type Group = Vec<Vec<Target>>;
 
 impl TrainedHead {
-    pub(super) fn new(weight: Parameter<2>, tied: bool, rule: LogitRule) -> Self {
-        Self { weight, tied, rule }
+    pub(super) fn new(weight: Parameter<2>, tied: bool, rule: LogitRule, precision: Precision) -> Self {
+        Self { weight, tied, rule, precision }
     }
 
     fn dims(&self) -> [usize; 2] {
@@ -53,19 +55,21 @@ impl TrainedHead {
         if self.tied { Right::Rows(weight, hidden_size) } else { Right::Columns(weight, hidden_size) }
     }
 
-    /// Adds to the weight's gradient.
+    /// Adds to the weight's gradient. The rows of each group begin at one of the `segments`.
     ///
     /// # Shapes
     /// - hidden: `[rows, hidden_size]`
     /// - by_out: `[rows, outputs]`
-    fn add_gradient(&self, hidden: &[f32], by_out: &[f32], gradients: &mut CpuGradients) {
+    fn add_gradient(&self, hidden: &[f32], by_out: &[f32], segments: &[usize], gradients: &mut CpuGradients) {
         let [hidden_size, outputs] = self.dims();
         if self.weight.trained {
-            if self.tied {
-                gradients.add_products(&[&self.weight], Left::Columns(by_out), &[Right::Rows(hidden, hidden_size)])
+            let (left, right) = if self.tied {
+                (Left::Columns(by_out), Right::Rows(hidden, hidden_size))
             } else {
-                gradients.add_products(&[&self.weight], Left::Columns(hidden), &[Right::Rows(by_out, outputs)])
-            }
+                (Left::Columns(hidden), Right::Rows(by_out, outputs))
+            };
+            let arithmetic = Arithmetic { precision: self.precision, segments };
+            gradients.add_products(arithmetic, &[&self.weight], left, &[right]);
         }
     }
 
@@ -87,7 +91,8 @@ impl TrainedHead {
     /// - hidden: `[tokens, hidden_size]`
     pub(super) fn scores(&self, hidden: &[f32], rows: &[usize]) -> Vec<f32> {
         let mut scores = vec![0.0; rows.len()];
-        kernels::product(Left::Rows(&gather(hidden, self.dims()[0], rows.iter().copied())), self.right(), &mut scores);
+        let hidden = gather(hidden, self.dims()[0], rows.iter().copied());
+        kernels::products_in(self.precision, Left::Rows(&hidden), [(self.right(), &mut scores[..])]);
         scores
     }
 
@@ -120,7 +125,7 @@ impl TrainedHead {
         let memory = &gradients.memory().clone();
         let most = self.most();
         let mut by_hidden = gradients.memory().zeros(hidden.len());
-        let mut back = |targets: &[Target], chunk: Chunk, of_targets: &[f32], gradients: &mut CpuGradients| {
+        let mut back = |targets: &[Target], chunk: Chunk, of_targets: &[f32], segments: &[usize], gradients: &mut CpuGradients| {
             let Chunk { hidden, mut logits, capped, sums, .. } = chunk;
             let rows = logits.chunks_mut(outputs.max(1)).zip(targets).zip(&sums).zip(of_targets);
             kernels::each(rows, |(((row, target), sum), derivative)| kernels::logprob_backward(row, target.token, *sum, *derivative));
@@ -133,9 +138,9 @@ impl TrainedHead {
                 None if scale != 1.0 => kernels::scale(&mut logits, scale),
                 None => {}
             }
-            self.add_gradient(&hidden, &logits, gradients);
+            self.add_gradient(&hidden, &logits, segments, gradients);
             let mut by = gradients.memory().any(hidden.len());
-            kernels::product(Left::Rows(&logits), transposed, &mut by);
+            kernels::products_in(self.precision, Left::Rows(&logits), [(transposed, &mut by[..])]);
             for (target, by) in targets.iter().zip(by.chunks_exact(hidden_size.max(1))) {
                 let to = &mut by_hidden[target.row * hidden_size..][..hidden_size];
                 to.iter_mut().zip(by).for_each(|(to, from)| *to += from);
@@ -174,10 +179,11 @@ impl TrainedHead {
                 of_targets.extend(repeated);
             }
             if let Some(chunk) = whole {
-                back(&targets, chunk, &of_targets, gradients);
+                back(&targets, chunk, &of_targets, &segments(together), gradients);
             } else {
                 for (targets, of_targets) in targets.chunks(most).zip(of_targets.chunks(most)) {
-                    back(targets, Chunk::new(hidden, memory, self, targets), of_targets, gradients);
+                    // Of one group.
+                    back(targets, Chunk::new(hidden, memory, self, targets), of_targets, &[], gradients);
                 }
             }
             first = last;
@@ -186,7 +192,8 @@ impl TrainedHead {
     }
 
     /// Hands the scores of all `rows` to `derivative`. It returns a derivative by each, and these
-    /// are passed back. Returns the derivatives by the hidden states.
+    /// are passed back. Returns the derivatives by the hidden states. Examples begin at `segments` of
+    /// the rows.
     ///
     /// # Shapes
     /// - hidden, output: `[tokens, hidden_size]`
@@ -194,15 +201,16 @@ impl TrainedHead {
         &self,
         hidden: &[f32],
         rows: &[usize],
+        segments: &[usize],
         gradients: &mut CpuGradients,
         derivative: impl FnOnce(&[f32]) -> Vec<f64>,
     ) -> Buffer {
         let [hidden_size, _] = self.dims();
         let gathered = gather(hidden, hidden_size, rows.iter().copied());
         let by_scores: Vec<f32> = derivative(&self.scores(hidden, rows)).into_iter().map(|derivative| derivative as f32).collect();
-        self.add_gradient(&gathered, &by_scores, gradients);
+        self.add_gradient(&gathered, &by_scores, segments, gradients);
         let mut by = vec![0.0; gathered.len()];
-        kernels::product(Left::Rows(&by_scores), self.transposed(), &mut by);
+        kernels::products_in(self.precision, Left::Rows(&by_scores), [(self.transposed(), &mut by[..])]);
         let mut by_hidden = gradients.memory().zeros(hidden.len());
         for (row, by) in rows.iter().zip(by.chunks_exact(hidden_size.max(1))) {
             by_hidden[row * hidden_size..][..hidden_size].iter_mut().zip(by).for_each(|(to, from)| *to += from);
@@ -228,7 +236,7 @@ impl Chunk {
         let [hidden_size, outputs] = head.dims();
         let hidden = gather(hidden, hidden_size, targets.iter().map(|target| target.row));
         let mut logits = memory.any(targets.len() * outputs);
-        kernels::product(Left::Rows(&hidden), head.right(), &mut logits);
+        kernels::products_in(head.precision, Left::Rows(&hidden), [(head.right(), &mut logits[..])]);
         if head.rule != LogitRule::PLAIN {
             kernels::limit(&mut logits, head.rule.scale as f32, head.rule.cap.map(|cap| cap as f32));
         }
@@ -237,6 +245,17 @@ impl Chunk {
         let (logprobs, sums) = kernels::map(rows, |(row, target)| kernels::logprob(row, target.token)).into_iter().unzip();
         Self { hidden, logits, capped, logprobs, sums }
     }
+}
+
+/// Where the targets of each group begin among those of all.
+fn segments(groups: &[Group]) -> Vec<usize> {
+    let mut next = 0;
+    let mut segments = Vec::with_capacity(groups.len());
+    for count in groups.iter().map(|group| group.iter().map(Vec::len).sum::<usize>()).filter(|count| *count > 0) {
+        segments.push(next);
+        next += count;
+    }
+    segments
 }
 
 /// The next logprobs of a group, added up sequence by sequence.

@@ -4,7 +4,7 @@ use super::parameter::{CpuGradients, Parameter};
 use super::tokens::Tokens;
 use super::weights::CpuWeights;
 use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
-use crate::compute::{self, LowRank, Projection};
+use crate::compute::{self, LowRank, Precision, Projection};
 use crate::model::ModelError;
 
 /// Rows of one thread at a time.
@@ -16,6 +16,7 @@ pub(super) struct Linear {
     weight: Parameter<2>,
     bias: Option<Parameter<1>>,
     adapter: Option<Adapter>,
+    precision: Precision,
 }
 
 /// Trained in place of the weight.
@@ -57,6 +58,7 @@ impl Linear {
         Ok(Self {
             bias: projection.bias.as_ref().map(|_| Parameter::from_weights(weights, format!("{name}.bias"))).transpose()?,
             adapter: projection.adapter.as_ref().map(adapter).transpose()?,
+            precision: projection.precision(),
             weight,
         })
     }
@@ -73,7 +75,7 @@ impl Linear {
     /// - out: `[tokens, out]`
     pub(super) fn add(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) {
         self.add_bias(out);
-        kernels::add_product(Left::Rows(x), self.right(), out);
+        kernels::add_products_in(self.precision, Left::Rows(x), [(self.right(), &mut *out)]);
         self.add_adapter(x, tokens, out);
     }
 
@@ -106,16 +108,16 @@ impl Linear {
         if let Some(adapter) = &self.adapter {
             let hidden = adapter.hide(x, tokens);
             let x = hidden.as_deref().unwrap_or(x);
-            let low = adapter.low(x, tokens);
+            let low = adapter.low(self.precision, x, tokens);
             let lora_b = Right::Rows(adapter.lora_b.values(), self.dims()[1]);
             let Some(magnitude) = &adapter.magnitude else {
-                kernels::add_product(Left::Rows(&low), lora_b, out);
+                kernels::add_products_in(self.precision, Left::Rows(&low), [(lora_b, out)]);
                 return;
             };
             let product = self.product(x);
             add_scaled(&product, |column| magnitude.factors[column] - 1.0, out, magnitude.factors.len());
             let mut term = vec![0.0; product.len()];
-            kernels::product(Left::Rows(&low), lora_b, &mut term);
+            kernels::products_in(self.precision, Left::Rows(&low), [(lora_b, &mut term[..])]);
             add_scaled(&term, |column| magnitude.factors[column], out, magnitude.factors.len());
         }
     }
@@ -124,7 +126,7 @@ impl Linear {
     fn product(&self, x: &[f32]) -> Vec<f32> {
         let [from, to] = self.dims();
         let mut product = vec![0.0; x.len() / from.max(1) * to];
-        kernels::product(Left::Rows(x), self.right(), &mut product);
+        kernels::products_in(self.precision, Left::Rows(x), [(self.right(), &mut product[..])]);
         product
     }
 
@@ -139,13 +141,14 @@ impl Linear {
         let x = hidden.as_deref().unwrap_or(x);
         let rank = adapter.lora_b.dims()[0];
         // The scale is in the input of B and in the derivative by the output of A.
-        let low = adapter.low(x, tokens);
+        let low = adapter.low(self.precision, x, tokens);
         // By the outputs of the low-rank term, and by what magnitudes change of the product.
         let (mut by_term, mut by_product) = (Vec::new(), Vec::new());
         if let Some(magnitude) = &adapter.magnitude {
             if magnitude.parameter.trained {
                 let mut merged = self.product(x);
-                kernels::add_product(Left::Rows(&low), Right::Rows(adapter.lora_b.values(), to), &mut merged);
+                let lora_b = Right::Rows(adapter.lora_b.values(), to);
+                kernels::add_products_in(self.precision, Left::Rows(&low), [(lora_b, &mut merged[..])]);
                 let normed = scaled(&merged, |column| magnitude.inverse_norms[column], to);
                 kernels::add_column_sums_of_products(&normed, by_out, &vec![1.0; tokens.count()], gradients.of(&magnitude.parameter));
             }
@@ -154,28 +157,31 @@ impl Linear {
         }
         let by_out = if adapter.magnitude.is_some() { &by_term } else { by_out };
         let mut by_low = vec![0.0; low.len()];
-        kernels::product(Left::Rows(by_out), Right::Columns(adapter.lora_b.values(), rank), &mut by_low);
+        let lora_b = Right::Columns(adapter.lora_b.values(), rank);
+        kernels::products_in(self.precision, Left::Rows(by_out), [(lora_b, &mut by_low[..])]);
         kernels::scale(&mut by_low, adapter.low_rank.scale());
         if adapter.lora_b.trained {
-            kernels::add_product(Left::Columns(&low), Right::Rows(by_out, to), gradients.of(&adapter.lora_b));
+            let right = Right::Rows(by_out, to);
+            gradients.add_products(tokens.by_segments(self.precision), &[&adapter.lora_b], Left::Columns(&low), &[right]);
         }
         if adapter.lora_a.trained {
-            kernels::add_product(Left::Columns(x), Right::Rows(&by_low, rank), gradients.of(&adapter.lora_a));
+            let right = Right::Rows(&by_low, rank);
+            gradients.add_products(tokens.by_segments(self.precision), &[&adapter.lora_a], Left::Columns(x), &[right]);
         }
         let transposed = Right::Columns(adapter.lora_a.values(), from);
         let weight = Right::Columns(self.weight.values(), from);
         if hidden.is_some() {
             let mut by_hidden = vec![0.0; by_x.len()];
-            kernels::product(Left::Rows(&by_low), transposed, &mut by_hidden);
+            kernels::products_in(self.precision, Left::Rows(&by_low), [(transposed, &mut by_hidden[..])]);
             if adapter.magnitude.is_some() {
-                kernels::add_product(Left::Rows(&by_product), weight, &mut by_hidden);
+                kernels::add_products_in(self.precision, Left::Rows(&by_product), [(weight, &mut by_hidden[..])]);
             }
             tokens.hide(&adapter.low_rank, adapter.number, &mut by_hidden);
             by_x.iter_mut().zip(&by_hidden).for_each(|(to, from)| *to += from);
         } else {
-            kernels::add_product(Left::Rows(&by_low), transposed, by_x);
+            kernels::add_products_in(self.precision, Left::Rows(&by_low), [(transposed, &mut *by_x)]);
             if adapter.magnitude.is_some() {
-                kernels::add_product(Left::Rows(&by_product), weight, by_x);
+                kernels::add_products_in(self.precision, Left::Rows(&by_product), [(weight, by_x)]);
             }
         }
     }
@@ -234,10 +240,11 @@ pub(super) fn forward<const N: usize>(projections: [&Linear; N], x: &[f32], toke
     });
     projections.iter().zip(&mut outs).for_each(|(projection, out)| projection.add_bias(out));
     let products = projections.iter().zip(&mut outs).map(|(projection, out)| (projection.right(), &mut out[..]));
+    let precision = precision(&projections);
     if biased {
-        kernels::add_products(Left::Rows(x), products)
+        kernels::add_products_in(precision, Left::Rows(x), products)
     } else {
-        kernels::products(Left::Rows(x), products)
+        kernels::products_in(precision, Left::Rows(x), products)
     }
     projections.iter().zip(&mut outs).for_each(|(projection, out)| projection.add_adapter(x, tokens, out));
     outs
@@ -259,17 +266,23 @@ pub(super) fn backward<const N: usize>(
     let mut by_x = tokens.memory.any(x.len());
     for (number, (projection, by_out)) in projections.iter().zip(by_outs).enumerate() {
         let transposed = Right::Columns(projection.weight.values(), projection.dims()[0]);
+        let products = [(transposed, &mut by_x[..])];
         match number {
-            0 => kernels::product(Left::Rows(by_out), transposed, &mut by_x),
-            _ => kernels::add_product(Left::Rows(by_out), transposed, &mut by_x),
+            0 => kernels::products_in(projection.precision, Left::Rows(by_out), products),
+            _ => kernels::add_products_in(projection.precision, Left::Rows(by_out), products),
         }
         projection.backward_beside(x, tokens, by_out, &mut by_x, gradients);
     }
     let trained = projections.iter().zip(by_outs).filter(|(projection, _)| projection.weight.trained);
     let (weights, rights): (Vec<_>, Vec<_>) =
         trained.map(|(projection, by_out)| (&projection.weight, Right::Rows(by_out, projection.dims()[1]))).unzip();
-    gradients.add_products(&weights, Left::Columns(x), &rights);
+    gradients.add_products(tokens.by_segments(precision(&projections)), &weights, Left::Columns(x), &rights);
     by_x
+}
+
+/// The precision of projections of one input, which is that of their model.
+fn precision<const N: usize>(projections: &[&Linear; N]) -> Precision {
+    projections.first().map_or(Precision::F32, |projection| projection.precision)
 }
 
 impl Adapter {
@@ -283,10 +296,10 @@ impl Adapter {
     }
 
     /// `scale · x · lora_a`.
-    fn low(&self, x: &[f32], tokens: &Tokens) -> Vec<f32> {
+    fn low(&self, precision: Precision, x: &[f32], tokens: &Tokens) -> Vec<f32> {
         let [_, rank] = self.lora_a.dims();
         let mut low = vec![0.0; tokens.count() * rank];
-        kernels::product(Left::Rows(x), Right::Rows(self.lora_a.values(), rank), &mut low);
+        kernels::products_in(precision, Left::Rows(x), [(Right::Rows(self.lora_a.values(), rank), &mut low[..])]);
         kernels::scale(&mut low, self.low_rank.scale());
         low
     }

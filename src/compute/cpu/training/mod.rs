@@ -83,10 +83,11 @@ impl CpuTraining {
     /// # Errors
     /// When the weights are another model's.
     pub fn from_causal_lm(model: &CausalLm, weights: &CpuWeights, checkpointing: bool, memory: &Memory) -> Result<Self, ModelError> {
-        let head = match &model.lm_head {
-            Some(_) => TrainedHead::new(Parameter::from_weights(weights, "lm_head.weight".to_string())?, false, model.logit_rule()),
-            None => TrainedHead::new(Parameter::from_weights(weights, EMBEDDING.to_string())?, true, model.logit_rule()),
+        let (name, tied) = match &model.lm_head {
+            Some(_) => ("lm_head.weight", false),
+            None => (EMBEDDING, true),
         };
+        let head = TrainedHead::new(Parameter::from_weights(weights, name.to_string())?, tied, model.logit_rule(), model.precision());
         Self::new(&model.model, weights, head, checkpointing, memory)
     }
 
@@ -95,7 +96,8 @@ impl CpuTraining {
     /// # Errors
     /// When the weights are another model's.
     pub fn from_reward_model(model: &RewardModel, weights: &CpuWeights, checkpointing: bool, memory: &Memory) -> Result<Self, ModelError> {
-        let head = TrainedHead::new(Parameter::from_weights(weights, "score.weight".to_string())?, false, LogitRule::PLAIN);
+        let weight = Parameter::from_weights(weights, "score.weight".to_string())?;
+        let head = TrainedHead::new(weight, false, LogitRule::PLAIN, model.model.precision());
         Self::new(&model.model, weights, head, checkpointing, memory)
     }
 
@@ -188,7 +190,8 @@ impl CpuTraining {
     ) -> Result<(), ModelError> {
         let pass = self.forward(prefix_groups, None, self.keep)?;
         let rows = last_rows(prefix_groups, &pass.tokens);
-        let by_hidden = self.head.scores_and_back(&pass.hidden, &rows, gradients, derivative);
+        let segments: Vec<usize> = sequences_before(prefix_groups);
+        let by_hidden = self.head.scores_and_back(&pass.hidden, &rows, &segments, gradients, derivative);
         self.backward(pass, by_hidden, gradients);
         Ok(())
     }
@@ -263,6 +266,12 @@ fn groups(prefix_groups: &[PrefixGroup<'_>], prompts: &[Vec<usize>], tokens: &To
         prompts.iter().enumerate().map(targets).collect()
     };
     prefix_groups.iter().zip(&tokens.places).zip(prompts).map(of_group).collect()
+}
+
+/// How many sequences come before those of each group.
+fn sequences_before(prefix_groups: &[PrefixGroup<'_>]) -> Vec<usize> {
+    let count = |before: &mut usize, group: &PrefixGroup| Some(std::mem::replace(before, *before + group.sequences()));
+    prefix_groups.iter().scan(0, count).collect()
 }
 
 /// The row of each sequence's last token.

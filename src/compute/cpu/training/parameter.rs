@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::weights::{CpuWeights, Weight};
-use crate::compute::cpu::kernels::{self, Buffer, Left, Memory, Right};
+use crate::compute::cpu::kernels::{self, Arithmetic, Buffer, Left, Memory, Right};
 use crate::model::ModelError;
 
 /// A parameter's numbers.
@@ -68,8 +68,9 @@ impl CpuGradients {
         self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| self.memory.zeros(parameter.values.len()))
     }
 
-    /// Adds `left · right` to the gradient of each parameter.
-    pub(super) fn add_products(&mut self, parameters: &[&Parameter<2>], left: Left<'_>, rights: &[Right<'_>]) {
+    /// Adds `left · right` to the gradient of each parameter. Their inner dimension is of tokens, in
+    /// segments of an example each.
+    pub(super) fn add_products(&mut self, arithmetic: Arithmetic<'_>, parameters: &[&Parameter<2>], left: Left<'_>, rights: &[Right<'_>]) {
         let take = |parameter: &&Parameter<2>| self.of_parameters.remove(&parameter.name);
         let before: Vec<Option<Buffer>> = parameters.iter().map(take).collect();
         // A sum from zero on need not be read first.
@@ -84,9 +85,9 @@ impl CpuGradients {
         let mut sums: Vec<Buffer> = before.into_iter().zip(parameters).map(of_parameter).collect();
         let products = rights.iter().copied().zip(sums.iter_mut().map(|sum| &mut sum[..]));
         if begin {
-            kernels::products(left, products)
+            kernels::products_in(arithmetic, left, products)
         } else {
-            kernels::add_products(left, products)
+            kernels::add_products_in(arithmetic, left, products)
         }
         self.of_parameters.extend(parameters.iter().map(|parameter| parameter.name.clone()).zip(sums));
     }

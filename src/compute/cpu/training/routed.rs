@@ -11,7 +11,7 @@ use super::weights::CpuWeights;
 use crate::compute::cpu::kernels::{self, Buffer, Left, Right};
 use crate::compute::cpu::routes::{self, Assigned, Routes};
 use crate::compute::reference::routed::Routing;
-use crate::compute::{Mlp, RoutedMlp};
+use crate::compute::{Mlp, Precision, RoutedMlp};
 use crate::model::ModelError;
 
 /// The parameters of a router and its experts.
@@ -21,6 +21,7 @@ pub(super) struct TrainedRoutedMlp {
     router: Parameter<2>,
     experts: Vec<TrainedMlp>,
     routing: Routing,
+    precision: Precision,
 }
 
 /// The inputs of the backward pass.
@@ -44,6 +45,7 @@ impl TrainedRoutedMlp {
             router: Parameter::from_weights(weights, format!("{name}.gate.weight"))?,
             experts: routed.experts.iter().enumerate().map(expert).collect::<Result<_, _>>()?,
             routing: routed.routing(),
+            precision: routed.gate.precision,
         })
     }
 
@@ -54,7 +56,8 @@ impl TrainedRoutedMlp {
     pub(super) fn add(&self, x: &[f32], tokens: &Tokens, out: &mut [f32]) -> Kept {
         let [experts, width] = self.router.dims();
         let mut logits = vec![0.0; tokens.count() * experts];
-        kernels::product(Left::Rows(x), Right::Columns(self.router.values(), experts), &mut logits);
+        let router = Right::Columns(self.router.values(), experts);
+        kernels::products_in(self.precision, Left::Rows(x), [(router, &mut logits[..])]);
         let routes = Routes::new(logits, experts, self.routing);
         let mut gathered = Vec::new();
         let of_expert = |(expert, assigned): (&TrainedMlp, &Assigned)| {
@@ -98,9 +101,11 @@ impl TrainedRoutedMlp {
             by_weights.push(by_factors);
         }
         let by_logits = routes.backward(&by_weights);
-        kernels::add_product(Left::Rows(&by_logits), Right::Rows(self.router.values(), width), &mut by_x);
+        let router = Right::Rows(self.router.values(), width);
+        kernels::add_products_in(self.precision, Left::Rows(&by_logits), [(router, &mut by_x[..])]);
         if self.router.trained {
-            gradients.add_products(&[&self.router], Left::Columns(&by_logits), &[Right::Rows(x, width)]);
+            let arithmetic = tokens.by_segments(self.precision);
+            gradients.add_products(arithmetic, &[&self.router], Left::Columns(&by_logits), &[Right::Rows(x, width)]);
         }
         by_x
     }

@@ -1,8 +1,8 @@
 //! The tokens of a training pass: sequences with a common prefix share it. Knows nothing of
 //! weights.
 
-use crate::compute::LowRank;
-use crate::compute::cpu::kernels::{self, Memory};
+use crate::compute::cpu::kernels::{self, Arithmetic, Memory};
+use crate::compute::{LowRank, Precision};
 use crate::model::ModelError;
 
 /// Sequences with a common prefix: it goes through the model once. Borrows the token ids.
@@ -60,6 +60,9 @@ pub(super) struct Tokens<'a> {
     /// Where each token is in its sequence.
     pub(super) positions: Vec<usize>,
     pub(super) places: Vec<TokenPlace>,
+    /// Where groups begin, without empty ones: gradients are the same in any pieces of whole
+    /// segments.
+    segments: Vec<usize>,
     /// Dropout is drawn from it; `None` drops nothing.
     step: Option<u64>,
     /// For the results of the pass.
@@ -100,13 +103,22 @@ impl<'a> Tokens<'a> {
             group.branches.iter().for_each(|branch| positions.extend((group.stem.len()..).take(branch.len())));
             places.push(TokenPlace { item: group.item, row, lengths: group.spans().map(<[i32]>::len).collect() });
         }
-        Ok(Self { groups, positions, places, step, memory })
+        let segments = places.iter().filter(|place| place.tokens() > 0).map(|place| place.row).collect();
+        Ok(Self { groups, positions, places, segments, step, memory })
     }
 
     /// Some of the tokens, for an expert. Nothing is dropped there: PEFT has no dropout on experts.
     pub(super) fn chosen(&self, rows: &[usize]) -> Self {
         let positions = rows.iter().map(|row| self.positions[*row]).collect();
-        Self { groups: &[], positions, places: Vec::new(), step: None, memory: self.memory }
+        let segment = |row: &usize| self.segments.partition_point(|start| start <= row);
+        let begins = |at: &usize| *at == 0 || segment(&rows[*at]) != segment(&rows[at - 1]);
+        let segments = (0..rows.len()).filter(begins).collect();
+        Self { groups: &[], positions, places: Vec::new(), segments, step: None, memory: self.memory }
+    }
+
+    /// Products over the tokens, such as gradients, in this precision.
+    pub(super) fn by_segments(&self, precision: Precision) -> Arithmetic<'_> {
+        Arithmetic { precision, segments: &self.segments }
     }
 
     /// The ids, all in the vocabulary.

@@ -5,14 +5,15 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients as Reached;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops};
 use burn::backend::{Cube, TensorMetadata};
-use burn::tensor::{Gradients, Int, Tensor};
+use burn::tensor::{Gradients, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::matrix::{Matrix, have_tiles};
+use super::matrix::{Form, Matrix};
 use super::operation::{Operand, empty, handle, integers, numbers, record};
 use super::select::select;
 use crate::compute::gpu::kernels::{self, FOUND, SAMPLERS, UNITS};
+use crate::compute::reference::token_logprobs::Predictions;
 
 /// Hidden states after the way to their tokens' logprobs.
 pub struct ScoredTokens {
@@ -33,19 +34,15 @@ pub struct ScoredTokens {
 
 impl ScoredTokens {
     /// `None` when hidden states and weight are not f32 on a GPU.
-    ///
-    /// # Shapes
-    /// - hidden: `[any, hidden_size]`
-    /// - before: `[tokens]`, at least one: the state to predict each from
-    /// - weight: `[vocab_size, hidden_size]` when it is `tied`, else its transpose
-    /// - targets: `[tokens]`
-    pub fn new(hidden: &Tensor<2>, before: &Tensor<1, Int>, weight: &Tensor<2>, tied: bool, targets: &Tensor<1, Int>) -> Option<Self> {
+    pub fn new(predictions: &Predictions) -> Option<Self> {
+        let Predictions { hidden, before, weight, tied, targets, precision, .. } = predictions;
+        let tied = *tied;
         let (hidden, weight) = (Operand::new(&select(hidden, before)?)?, Operand::new(weight)?);
         let targets = integers(targets)?;
         let dims = weight.numbers.shape();
-        let in_tiles = have_tiles(&weight.numbers.client, dims.iter().copied());
+        let form = Form::of(&weight.numbers.client, *precision, dims.iter().copied());
         let nodes = [hidden.node, weight.node];
-        let [hidden, weight] = [hidden.numbers, weight.numbers].map(|numbers| Matrix::new(&[numbers], in_tiles));
+        let [hidden, weight] = [hidden.numbers, weight.numbers].map(|numbers| Matrix::new(&[numbers], form));
         let logits = hidden.plain().product(&if tied { weight.transposed() } else { weight.plain() });
         let [tokens, vocab_size] = [logits.shape()[0], logits.shape()[1]];
         let found = empty([tokens, FOUND], &logits);
@@ -72,7 +69,7 @@ impl ScoredTokens {
     pub fn backward(self, derivatives: &[f32], frozen: bool) -> Option<Gradients> {
         let Self { nodes, hidden, weight, tied, logits, targets, found } = self;
         let [tokens, vocab_size] = [logits.shape()[0], logits.shape()[1]];
-        let by_logits = Matrix::empty([tokens, vocab_size], hidden.in_tiles, &logits);
+        let by_logits = Matrix::empty([tokens, vocab_size], hidden.form, &logits);
         let (out, all_rows) = by_logits.memory();
         kernels::logprobs_back::launch(
             &logits.client,
@@ -85,7 +82,7 @@ impl ScoredTokens {
             handle(out).into_arg(),
             tokens,
             vocab_size,
-            by_logits.in_tiles,
+            by_logits.form.in_tiles(),
             by_logits.element(),
         );
         let by_hidden = by_logits.plain().product(&if tied { weight.plain() } else { weight.transposed() });

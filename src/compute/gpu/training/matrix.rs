@@ -17,6 +17,7 @@ use cubek_std::InputBinding;
 
 use super::operation::{empty, handle};
 use super::{BF16, F32};
+use crate::compute::Precision;
 use crate::compute::gpu::ROWS;
 use crate::compute::gpu::kernels::{self, Cut, PLANES, TILE, UNITS};
 
@@ -27,17 +28,47 @@ const BUSY_PLANES: usize = 1024;
 /// bits do not depend on what is beside it then.
 const USUAL_ROWS: usize = 64;
 
-/// A matrix shortened to bf16, if the GPU has this format.
+/// A matrix as products read it.
 #[derive(Clone, Debug)]
 pub(super) struct Matrix {
     numbers: CubeTensor,
     rows: usize,
     columns: usize,
-    /// Whether it is in tiles, as our own product reads it (see
+    pub(super) form: Form,
+}
+
+/// How a matrix is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// In tiles of bf16, as our own product reads it (see
     /// [`tiles`](crate::compute::gpu::decoder::weights::tiles)), with zeros behind its rows up to a
-    /// multiple of [`ROWS`]. Else it is row by row, for products of cubek: of any sizes, and on any
-    /// GPU.
-    pub(super) in_tiles: bool,
+    /// multiple of [`ROWS`].
+    Tiles,
+    /// Row by row, for products of cubek: of any sizes, and on any GPU.
+    Rows(ElemType),
+}
+
+impl Form {
+    /// Of matrices of these widths in products of this precision; f32 if the GPU has no bf16.
+    pub(super) fn of(client: &Client, precision: Precision, widths: impl Iterator<Item = usize>) -> Self {
+        match precision {
+            Precision::Bf16 if have_tiles(client, widths) => Self::Tiles,
+            Precision::Bf16 if client.properties().supports_type(BF16) => Self::Rows(BF16),
+            _ => Self::Rows(F32),
+        }
+    }
+
+    pub(super) fn in_tiles(self) -> bool {
+        self == Self::Tiles
+    }
+
+    /// The element type of the numbers.
+    fn element(self) -> ElemType {
+        match self {
+            Self::Tiles => BF16,
+            Self::Rows(element) => element,
+        }
+    }
 }
 
 /// A matrix in a product.
@@ -49,7 +80,7 @@ pub(super) struct Factor<'a> {
 }
 
 /// Whether matrices of these widths, and products of them, can be in tiles.
-pub(super) fn have_tiles(client: &Client, mut widths: impl Iterator<Item = usize>) -> bool {
+fn have_tiles(client: &Client, mut widths: impl Iterator<Item = usize>) -> bool {
     let mut known = client.properties().features.matmul.cmma.iter();
     known.any(|config| config.a_type == BF16 && config.b_type == BF16 && [config.m, config.n, config.k] == [TILE as u32; 3])
         && widths.all(|width| width.is_multiple_of(TILE))
@@ -57,11 +88,11 @@ pub(super) fn have_tiles(client: &Client, mut widths: impl Iterator<Item = usize
 
 impl Matrix {
     /// `[rows, columns of all]`: f32 matrices of as many rows, at least one, beside each other.
-    pub(super) fn new(parts: &[CubeTensor], in_tiles: bool) -> Self {
+    pub(super) fn new(parts: &[CubeTensor], form: Form) -> Self {
         let first = &parts[0];
         let client = &first.client;
         let (rows, columns) = (first.shape()[0], parts.iter().map(|part| part.shape()[1]).sum());
-        let matrix = Self::empty([rows, columns], in_tiles, first);
+        let matrix = Self::empty([rows, columns], form, first);
         let (numbers, all_rows) = matrix.memory();
         let mut before = 0;
         for part in parts {
@@ -83,8 +114,8 @@ impl Matrix {
                 columns / vector,
                 all_rows,
                 vector,
-                in_tiles,
-                matrix.element(),
+                form.in_tiles(),
+                form.element(),
             );
             before += of_part;
         }
@@ -92,10 +123,10 @@ impl Matrix {
     }
 
     /// Memory for a matrix, on the GPU where `beside` is.
-    pub(super) fn empty([rows, columns]: [usize; 2], in_tiles: bool, beside: &CubeTensor) -> Self {
-        let dtype = if element(&beside.client) == BF16 { FloatDType::BF16 } else { FloatDType::F32 };
-        let all_rows = if in_tiles { rows.next_multiple_of(ROWS) } else { rows };
-        Self { numbers: Cube::float_empty([all_rows, columns].into(), &beside.device, dtype), rows, columns, in_tiles }
+    pub(super) fn empty([rows, columns]: [usize; 2], form: Form, beside: &CubeTensor) -> Self {
+        let dtype = if form.element() == BF16 { FloatDType::BF16 } else { FloatDType::F32 };
+        let all_rows = if form.in_tiles() { rows.next_multiple_of(ROWS) } else { rows };
+        Self { numbers: Cube::float_empty([all_rows, columns].into(), &beside.device, dtype), rows, columns, form }
     }
 
     /// Its memory, and for how many rows that is: those past the matrix's must be 0.
@@ -104,7 +135,7 @@ impl Matrix {
     }
 
     pub(super) fn element(&self) -> ElemType {
-        element(&self.numbers.client)
+        self.form.element()
     }
 
     /// The matrix itself.
@@ -131,7 +162,7 @@ impl Factor<'_> {
 
     /// The product of two factors, both in tiles or both not; f32.
     pub(super) fn product(&self, right: &Factor<'_>) -> CubeTensor {
-        if self.matrix.in_tiles { self.product_of_tiles(right) } else { multiply(self.view(), right.view()) }
+        if self.matrix.form.in_tiles() { self.product_of_tiles(right) } else { multiply(self.view(), right.view()) }
     }
 
     fn view(&self) -> CubeTensor {
@@ -206,11 +237,6 @@ fn cut(rows: usize, inner: usize, columns: usize) -> Cut {
     Cut { rows: of_rows, columns: of_columns, together, planes, left_transposed: false, right_transposed: false }
 }
 
-/// The element type of a product's factors.
-fn element(client: &Client) -> ElemType {
-    if client.properties().supports_type(BF16) { BF16 } else { F32 }
-}
-
 /// The product of two matrices of one element type, in f32.
 fn multiply(left: CubeTensor, right: CubeTensor) -> CubeTensor {
     if left.dtype == DType::BF16 {
@@ -251,7 +277,7 @@ mod tests {
     #[test]
     fn matrices_beside_each_other_are_put_into_tiles_with_zeros_behind() {
         let (first, second) = (numbers(70, 48, 1), numbers(70, 16, 2));
-        let matrix = Matrix::new(&[on_gpu(&first, [70, 48]), on_gpu(&second, [70, 16])], true);
+        let matrix = Matrix::new(&[on_gpu(&first, [70, 48]), on_gpu(&second, [70, 16])], Form::Tiles);
         let rows = first.chunks(48).zip(second.chunks(16)).flat_map(|(first, second)| [first, second].concat());
         let whole: Vec<f32> = rows.chain([0.0; (128 - 70) * 64]).collect();
         assert_eq!(values(matrix.numbers), tiles(&whole, 64));
@@ -260,10 +286,12 @@ mod tests {
     #[test]
     fn products_are_right_whichever_factor_is_transposed() {
         let client = on_gpu(&[0.0], [1, 1]).client;
-        for [rows, inner, columns] in [[5, 32, 48], [130, 64, 80], [64, 1040, 16], [7, 9, 11], [640, 96, 1024]] {
-            let in_tiles = have_tiles(&client, [inner, columns].into_iter());
+        let shapes = [[5, 32, 48], [130, 64, 80], [64, 1040, 16], [7, 9, 11], [640, 96, 1024]];
+        let cases = [Precision::F32, Precision::Bf16].into_iter().flat_map(|precision| shapes.map(|shape| (precision, shape)));
+        for (precision, [rows, inner, columns]) in cases {
+            let form = Form::of(&client, precision, [inner, columns].into_iter());
             let (left, right, by) = (numbers(rows, inner, 1), numbers(inner, columns, 2), numbers(rows, columns, 3));
-            let of = |values: &[f32], shape: [usize; 2]| Matrix::new(&[on_gpu(values, shape)], in_tiles);
+            let of = |values: &[f32], shape: [usize; 2]| Matrix::new(&[on_gpu(values, shape)], form);
             let (x, weight, gradient) = (of(&left, [rows, inner]), of(&right, [inner, columns]), of(&by, [rows, columns]));
             let sum = |count: usize, term: &dyn Fn(usize) -> f32| (0..count).map(term).sum::<f32>();
             let each = |height: usize, width: usize, entry: &dyn Fn(usize, usize) -> f32| -> Vec<f32> {

@@ -2,9 +2,9 @@
 //! backward pass. Autodiff links these.
 //!
 //! Computes what [`Decoder::forward`] computes of burn's operations, which would be some dozens
-//! where one of these is one or two launches; the GPU is faster than launches come. Products are of
-//! bf16 where the GPU knows it, as under PyTorch's autocast: weights, gradients and what is between
-//! the products are f32. Knows nothing of losses or optimizers.
+//! where one of these is one or two launches; the GPU is faster than launches come. In the precision
+//! bf16, products are of bf16 where the GPU knows it, as under PyTorch's autocast: weights, gradients
+//! and what is between the products are f32. Knows nothing of losses or optimizers.
 
 mod attention;
 mod head;
@@ -18,7 +18,7 @@ mod swiglu;
 use burn::tensor::{Int, Tensor};
 
 use super::{BF16, F32, I32};
-use crate::compute::{Decoder, Layer, Projection};
+use crate::compute::{Decoder, Layer, Precision, Projection};
 use attention::Rows;
 use operation::Operand;
 
@@ -85,7 +85,8 @@ fn fused(projections: &[&Projection], x: &Tensor<2>) -> Option<Tensor<2>> {
     }
     let weights: Vec<Tensor<2>> = projections.iter().map(|projection| projection.weight.val()).collect();
     let widths: Vec<usize> = weights.iter().map(|weight| weight.dims()[1]).collect();
-    let mut out = product::products(x, &weights)?;
+    let precision = projections.first()?.precision();
+    let mut out = product::products(precision, x, &weights)?;
     if projections.iter().any(|projection| projection.bias.is_some()) {
         let bias = |(projection, width): (&&Projection, &usize)| match &projection.bias {
             Some(bias) => bias.val(),
@@ -95,7 +96,8 @@ fn fused(projections: &[&Projection], x: &Tensor<2>) -> Option<Tensor<2>> {
     }
     if projections.iter().any(|projection| projection.adapter.is_some()) {
         let adapted = |(projection, width): (&&Projection, &usize)| match &projection.adapter {
-            Some(adapter) => adapter.forward(x.clone()),
+            // Its products are small: they are f32 in both precisions.
+            Some(adapter) => adapter.forward(Precision::F32, x.clone()),
             None => Tensor::zeros([x.dims()[0], *width], &x.device()),
         };
         out = out + Tensor::cat(projections.iter().zip(&widths).map(adapted).collect(), 1);
