@@ -95,6 +95,12 @@ pub trait Backend: Debug + Send + Sync {
         false
     }
 
+    /// How many sequences are sampled at once where nobody says otherwise: with more, none would be
+    /// done earlier.
+    fn sequences_at_once(&self, _precision: Precision) -> usize {
+        64
+    }
+
     /// A model to sample from.
     ///
     /// # Errors

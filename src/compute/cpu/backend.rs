@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::decoder::CpuDecoder;
 use super::kernels::{self, Memory};
 use super::training::{CpuGradients, CpuTraining, CpuWeights, PrefixGroup};
+use crate::compute::Precision;
 use crate::compute::backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
 use crate::compute::gradients::Gradients;
 use crate::compute::reference::{CausalLm, RewardModel};
@@ -96,6 +97,11 @@ impl Backend for CpuBackend {
 
     fn has_gradient_checkpointing(&self) -> bool {
         true
+    }
+
+    fn sequences_at_once(&self, precision: Precision) -> usize {
+        // Vectors are at their limit with some dozens of rows, a matrix unit is not.
+        if precision == Precision::Bf16 && kernels::has_matrix_unit() { 256 } else { 64 }
     }
 
     fn sampling_model(&self, model: CausalLm) -> Result<SamplingModel, ModelError> {

@@ -51,6 +51,11 @@ impl Backend for GpuBackend {
         self.tensors.score_gradients(model, examples, loss)
     }
 
+    fn sequences_at_once(&self, _: Precision) -> usize {
+        // Larger batches hardly slow a step.
+        256
+    }
+
     fn sampling_model(&self, model: CausalLm) -> Result<SamplingModel, ModelError> {
         self.tensors.sampling_model(model)
     }

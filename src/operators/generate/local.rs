@@ -14,6 +14,7 @@ use super::super::support::rows::signed;
 use super::super::support::tensors;
 use super::super::{Context, OperatorError, Prompt};
 use super::{prompt_ids, response_text, response_tokens, without_cut};
+use crate::compute::{Precision, backend_for};
 use crate::generation::{FinishReason, Generated, Generator, Penalties, Sampling, StopStrings};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
@@ -26,11 +27,9 @@ use crate::token_lists::TokenLists;
 /// for a small model.
 const PROMPTS_PER_PART: usize = 64;
 
-/// Sequences decoded together, unless the node's resources set another number.
-const BATCH_SIZE: usize = 64;
-
-/// The factor of both numbers on a GPU, where larger batches hardly slow a step.
-const GPU_FACTOR: usize = 4;
+/// The factor of this number where larger batches hardly slow a step: on a GPU, and in bf16. The
+/// CPU's units are not asked: all of them make the same parts.
+const LARGER_PARTS: usize = 4;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::generate::local";
@@ -38,7 +37,7 @@ const PLACE: &str = "operators::generate::local";
 /// Samples the missing responses to `prompts`. Returns the writer with all parts committed, and the
 /// number of new tokens.
 pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[Prompt]) -> Result<(TableWriter<'a>, u64), OperatorError> {
-    let mut writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART * device_factor(context)?)?;
+    let mut writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART * parts_factor(context)?)?;
     let label = context.task.label();
     let missing = writer.missing();
     let done_before = prompts.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
@@ -65,9 +64,9 @@ pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[
     Ok((writer, tokens))
 }
 
-/// The factor of batch and part sizes on this device.
-fn device_factor(context: &Context) -> Result<usize, OperatorError> {
-    Ok(if context.on_cpu()? { 1 } else { GPU_FACTOR })
+/// The factor of the part size.
+fn parts_factor(context: &Context) -> Result<usize, OperatorError> {
+    Ok(if context.on_cpu()? && context.precision() == Precision::F32 { 1 } else { LARGER_PARTS })
 }
 
 /// A policy on its device, and its sampling settings.
@@ -130,7 +129,7 @@ impl<'a> PolicySampler<'a> {
             let sequences = TokenLists::from_rows(&rows)?;
             let batch_size = match self.context.task.resources.batch_size {
                 Some(size) => size as usize,
-                None => BATCH_SIZE * device_factor(self.context)?,
+                None => backend_for(&self.context.device()?).sequences_at_once(self.context.precision()),
             };
             let mut each = |tokens| {
                 observe(tokens);

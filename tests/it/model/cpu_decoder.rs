@@ -8,9 +8,10 @@ use optune::model::{Checkpoint, Head};
 use crate::fixtures::families::goldens;
 use crate::fixtures::models::largest_difference;
 
-/// Of logits and rewards. In bf16 each factor has 9 bits: these are some of them, of numbers up to 10.
+/// Of logits and rewards up to 6. In bf16 a factor is off by up to 1/512, and a dozen products follow
+/// each other: 1/20 of the largest.
 fn tolerance(precision: Precision) -> f32 {
-    if precision == Precision::F32 { 1e-4 } else { 0.1 }
+    if precision == Precision::F32 { 1e-4 } else { 0.3 }
 }
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];

@@ -27,7 +27,7 @@ pub use backward::{
     add_column_sums, add_column_sums_of_products, collision, gate, gate_backward, limit_backward, logprob, logprob_backward,
     rms_norm_backward,
 };
-pub use bf16::{bf16_unit, check_bf16_unit, round};
+pub use bf16::{bf16_unit, check_bf16_unit, has_matrix_unit, round};
 pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, limit, rms_norm, rotate, rotate_back, softmax, softmax_rows, swiglu, weigh};
 pub use left::Left;
 pub use matrix::{Arithmetic, Right, add_product, add_products, add_products_in, product, products, products_in};

@@ -45,6 +45,11 @@ pub(in crate::compute::cpu::kernels) fn unit() -> Unit {
     chosen().unit
 }
 
+/// Whether bf16 numbers are multiplied by a matrix unit: the more rows at once, the faster each.
+pub fn has_matrix_unit() -> bool {
+    unit().name() == "amx"
+}
+
 /// The unit of bf16 products, in words.
 pub fn bf16_unit() -> String {
     let Chosen { unit, wrong, .. } = chosen();
