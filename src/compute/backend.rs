@@ -52,7 +52,8 @@ pub enum SamplingModel {
 /// How models are computed on a device.
 ///
 /// A backend divides examples into micro-batches, computes them forward and backward in the
-/// precision of the model, and hands logprobs or scores to the loss. It knows no loss, no optimizer and no sampling rule.
+/// precision of the model, and hands logprobs or scores to the loss. It knows no loss, no optimizer
+/// and no sampling rule.
 pub trait Backend: Debug + Send + Sync {
     /// The logprob of each chosen row from its token `prompt_token_counts[row]` on: the sum over
     /// these tokens, nats, at temperature 1.

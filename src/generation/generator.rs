@@ -53,8 +53,8 @@ impl Generator {
         Ok(Self::with_model(backend_for(device).load_sampling_model(checkpoint, device, precision)?))
     }
 
-    /// An engine for a model, on the model's device and in its precision. On the CPU it lays the weights out anew:
-    /// another owner of the model keeps them in memory twice.
+    /// An engine for a model, on the model's device and in its precision. On the CPU it lays the
+    /// weights out anew: another owner of the model keeps them in memory twice.
     ///
     /// # Errors
     /// When a weight is not f32.

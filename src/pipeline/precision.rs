@@ -1,4 +1,5 @@
-//! The precision of a task: its node's own, or the file's, where it computes a model on this machine.
+//! The precision of a task: its node's own, or the file's, where it computes a model on this
+//! machine.
 //!
 //! Knows inputs and settings, not how a model is computed.
 
@@ -9,8 +10,8 @@ use super::slot::Slot;
 use super::spec::operator::Operator;
 use super::spec::precision::Precision;
 
-/// The precision of the models of a task; `F32` for a task without one. `own` is that of its node, if
-/// the node has one, with whether the task has the name of the node.
+/// The precision of the models of a task; `F32` for a task without one. `own` is that of its node,
+/// if the node has one, with whether the task has the name of the node.
 ///
 /// # Errors
 /// A precision on a node that computes no model here.

@@ -82,8 +82,8 @@ pub struct Evaluate {
     /// the response out and counts it.
     #[serde(default, skip_serializing_if = "NonFinite::is_default")]
     pub non_finite: NonFinite,
-    /// The precision of all models: policy, baseline, reward model and initial model. By default that
-    /// of the file.
+    /// The precision of all models: policy, baseline, reward model and initial model. By default
+    /// that of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<At<Precision>>,
 }

@@ -320,8 +320,8 @@ impl Operator {
         }
     }
 
-    /// The settings for the fingerprint, every default written out; without names of inputs, without
-    /// the precision, which depends on the file, and without resources.
+    /// The settings for the fingerprint, every default written out; without names of inputs,
+    /// without the precision, which depends on the file, and without resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
         let written = serde_json::to_value(self);
         debug_assert!(written.is_ok(), "settings are numbers, strings and maps with string keys");

@@ -8,8 +8,8 @@ use optune::model::{Checkpoint, Head};
 use crate::fixtures::families::goldens;
 use crate::fixtures::models::largest_difference;
 
-/// Of logits and rewards up to 6. In bf16 a factor is off by up to 1/512, and a dozen products follow
-/// each other: 1/20 of the largest.
+/// Of logits and rewards up to 6. In bf16 a factor is off by up to 1/512, and a dozen products
+/// follow each other: 1/20 of the largest.
 fn tolerance(precision: Precision) -> f32 {
     if precision == Precision::F32 { 1e-4 } else { 0.3 }
 }

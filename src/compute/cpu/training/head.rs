@@ -192,8 +192,8 @@ impl TrainedHead {
     }
 
     /// Hands the scores of all `rows` to `derivative`. It returns a derivative by each, and these
-    /// are passed back. Returns the derivatives by the hidden states. Examples begin at `segments` of
-    /// the rows.
+    /// are passed back. Returns the derivatives by the hidden states. Examples begin at `segments`
+    /// of the rows.
     ///
     /// # Shapes
     /// - hidden, output: `[tokens, hidden_size]`

@@ -68,8 +68,8 @@ impl CpuGradients {
         self.of_parameters.entry(parameter.name.clone()).or_insert_with(|| self.memory.zeros(parameter.values.len()))
     }
 
-    /// Adds `left · right` to the gradient of each parameter. Their inner dimension is of tokens, in
-    /// segments of an example each.
+    /// Adds `left · right` to the gradient of each parameter. Their inner dimension is of tokens,
+    /// in segments of an example each.
     pub(super) fn add_products(&mut self, arithmetic: Arithmetic<'_>, parameters: &[&Parameter<2>], left: Left<'_>, rights: &[Right<'_>]) {
         let take = |parameter: &&Parameter<2>| self.of_parameters.remove(&parameter.name);
         let before: Vec<Option<Buffer>> = parameters.iter().map(take).collect();

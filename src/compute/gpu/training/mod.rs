@@ -2,9 +2,10 @@
 //! backward pass. Autodiff links these.
 //!
 //! Computes what [`Decoder::forward`] computes of burn's operations, which would be some dozens
-//! where one of these is one or two launches; the GPU is faster than launches come. In the precision
-//! bf16, products are of bf16 where the GPU knows it, as under PyTorch's autocast: weights, gradients
-//! and what is between the products are f32. Knows nothing of losses or optimizers.
+//! where one of these is one or two launches; the GPU is faster than launches come. In the
+//! precision bf16, products are of bf16 where the GPU knows it, as under PyTorch's autocast:
+//! weights, gradients and what is between the products are f32. Knows nothing of losses or
+//! optimizers.
 
 mod attention;
 mod head;

@@ -1,5 +1,5 @@
-//! Matrix products and their backward pass: f32 in and out; in the precision bf16 computed by tensor
-//! cores from bf16.
+//! Matrix products and their backward pass: f32 in and out; in the precision bf16 computed by
+//! tensor cores from bf16.
 //!
 //! As PyTorch's autocast: weights and their gradients stay f32. Knows nothing of layers.
 
