@@ -13,7 +13,6 @@ mod de;
 mod error;
 mod files;
 pub mod graph;
-mod header;
 mod hidden_queries;
 mod load;
 mod matrix;

@@ -36,8 +36,10 @@ pub(super) fn of_task(
         | Operator::Evaluate(_)
         | Operator::Sft(_)
         | Operator::RewardModel(_)
-        | Operator::Rank(_) => None,
+        | Operator::Rank(_)
+        | Operator::Answer(_) => None,
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => return Ok(Precision::F32),
+        Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => return Ok(Precision::F32),
     };
     match (own, useless) {
         (own, None) => Ok(own.map_or(file, |(own, _)| own.value)),

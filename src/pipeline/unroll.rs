@@ -33,7 +33,6 @@ use super::error::Diagnostic;
 use super::files;
 use super::graph::{Binding, Graph, Input, Reward, Source, SourceKind, Task};
 use super::hidden_queries::without_queries;
-use super::header::{date, iterations, run_name, template_variables};
 use super::position::At;
 use super::precision;
 use super::scope::{Scope, Section, Target};

@@ -44,7 +44,8 @@ impl Model<'_> {
             _ => {
                 // Two forms of the model need twice the memory.
                 self.loaded = Loaded::Nothing;
-                self.loaded = Loaded::Scoring(Box::new(self.checkpoint.load(&self.context.device()?)?));
+                let model = self.checkpoint.load(&self.context.device()?)?.in_precision(self.context.precision());
+                self.loaded = Loaded::Scoring(Box::new(model));
                 match &self.loaded {
                     Loaded::Scoring(model) => model,
                     _ => return Err(OperatorError::internal(PLACE, "a model was loaded in another form")),

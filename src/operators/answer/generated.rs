@@ -4,18 +4,13 @@
 use std::ops::ControlFlow;
 
 use super::{Answered, Asked, AskedTask, Loaded, Model, OperatorError, PLACE, context, empty_row};
+use crate::compute::backend_for;
 use crate::generation::{self, Generator, Penalties, Sampling, StopStrings};
 use crate::operators::support::memory_budget::{self, Budget};
 use crate::operators::support::rows::signed;
 use crate::pipeline::spec::benchmark::task::GenerateAnswer;
 use crate::tables::{FinishReason, answers};
 use crate::token_lists::TokenLists;
-
-/// Answers generated together, unless the node's resources set another number.
-const BATCH_SIZE: usize = 64;
-
-/// The factor of the batch on a GPU, where larger ones hardly slow a step.
-const GPU_FACTOR: usize = 4;
 
 impl Model<'_> {
     /// The answers to some items of one task.
@@ -54,10 +49,9 @@ impl Model<'_> {
             vocabulary_size: self.checkpoint.tokenizer.vocabulary_size(),
             max_total_tokens: longest,
         };
-        let on_cpu = self.context.on_cpu()?;
         let batch_size = match self.context.task.resources.batch_size {
             Some(size) => size as usize,
-            None => BATCH_SIZE * if on_cpu { 1 } else { GPU_FACTOR },
+            None => backend_for(&self.context.device()?).sequences_at_once(self.context.precision()),
         };
         let stop = StopStrings::new(&self.checkpoint.tokenizer, &settings.stop, 0);
         let generator = self.generator(max_new_tokens)?.stopping_at(stop);
@@ -100,8 +94,12 @@ impl Model<'_> {
         }
         let budget = Budget::new(&self.context.task.resources, self.context.on_cpu()?);
         let bytes = budget.map(|budget| memory_budget::cache_bytes(budget, &self.checkpoint, max_new_tokens)).transpose()?;
-        let generator = Generator::load(&self.checkpoint, &self.context.device()?)?;
-        Ok(generator.within(bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))))
+        let generator = Generator::load(&self.checkpoint, &self.context.device()?, self.context.precision())?;
+        // Above the largest address there is no limit of ours.
+        Ok(match bytes {
+            Some(bytes) => generator.within(usize::try_from(bytes).unwrap_or(usize::MAX)),
+            None => generator,
+        })
     }
 }
 

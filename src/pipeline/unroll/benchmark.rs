@@ -125,6 +125,7 @@ impl Unrolling<'_> {
             reward: at(&reward.name),
             prompts: Some(at(&prompts.name)),
             non_finite: NonFinite::default(),
+            precision: None,
         };
         let mut scored = vec![self.task_binding(Slot::Responses, responses)?, reward, prompts];
         scored.extend(self.policy_for_server(&scored, Input::Task(responses))?);

@@ -17,7 +17,8 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::position::Name;
+use super::precision::Precision;
+use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 use task::BenchmarkTask;
 
@@ -37,6 +38,9 @@ pub struct Benchmark {
     /// The reaction to a loss against the baseline. By default losses are only shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<Guard>,
+    /// The precision of policy, baseline and reward models. By default that of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<At<Precision>>,
 }
 
 /// The reaction to a loss against the baseline.
