@@ -40,6 +40,7 @@
 //! | 1 | [`model`] | configuration, families, tokenizer, chat template, checkpoint | Arrow, forward passes |
 //! | 0 | [`token_lists`] | token ids of many rows in one shared buffer | tables, tensors |
 //! | 0 | [`disk`] | every change of a run on the disk, and every file opened again | the meaning of files |
+//! | 0 | [`process`] | child processes of the user's, none of them left behind | their words |
 //! | 0 | `memory` | the memory available to this process | its uses |
 //! | 0 | `did_you_mean` | the nearest known word | the origin of the words |
 //! | 0 | [`statistics`] | means with bootstrap intervals, quantiles | the meaning of the numbers |
@@ -91,5 +92,6 @@ pub mod catch_panic;
 mod did_you_mean;
 pub mod disk;
 mod memory;
+pub mod process;
 pub mod statistics;
 pub mod token_lists;

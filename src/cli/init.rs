@@ -45,7 +45,7 @@ pub(super) struct Init {
     #[arg(long)]
     held_out: Option<String>,
     /// The reward: a file of SQL (written if there is none), a reward model's directory or hf://
-    /// name, or the http(s):// address of a server.
+    /// name, the http(s):// address of a server, or a Python function as FILE.py:FUNCTION.
     #[arg(long)]
     reward: Option<String>,
     /// The run's name.
@@ -107,7 +107,7 @@ impl Init {
         };
         until_given(&mut self.model, "model to tune (a directory, or hf://org/name): ")?;
         until_given(&mut self.data, "prompts (a Parquet, JSON lines, CSV or Arrow file): ")?;
-        until_given(&mut self.reward, "reward (a .sql file, a reward model's directory, or a server's address): ")?;
+        until_given(&mut self.reward, "reward (a .sql file, a reward model's directory, a server's address, or rewards.py:FUNCTION): ")?;
         if self.held_out.is_none() {
             self.held_out = line("held-out prompts to evaluate on (empty for none): ")?;
         }
@@ -119,6 +119,7 @@ impl Init {
         let reward = match reward {
             server if server.starts_with("http://") || server.starts_with("https://") => format!("http: {}", quoted(server)),
             query if query.ends_with(".sql") => format!("sql: {}", quoted(query)),
+            function if function.contains(".py:") => format!("python: {}", quoted(function)),
             model => format!("model: {}", quoted(model)),
         };
         let mut lines = vec![

@@ -2,7 +2,8 @@
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::util::display::array_value_to_string;
 use serde_json::{Map, Value};
 
 use super::formats::is_json;
@@ -113,6 +114,41 @@ pub(super) fn value_at(field: &Field, array: &dyn Array, row: usize) -> Result<V
             Ok(Value::Object(object))
         }
         _ => Err(unsupported()),
+    }
+}
+
+/// The value in a row, of any type: with null fields of structs. A number that is not finite is
+/// null, and a value without a form in JSON, as a date, is its text.
+///
+/// # Errors
+/// A text of JSON is none.
+pub(crate) fn whole_value_at(field: &Field, array: &dyn Array, row: usize) -> Result<Value, String> {
+    if array.is_null(row) {
+        return Ok(Value::Null);
+    }
+    match array.data_type() {
+        DataType::Struct(fields) => {
+            let columns = fields.iter().zip(array.as_struct().columns());
+            let value = |(field, column): (&FieldRef, &ArrayRef)| Ok((field.name().clone(), whole_value_at(field, column, row)?));
+            columns.map(value).collect::<Result<Map<_, _>, String>>().map(Value::Object)
+        }
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => {
+            let items = items_at(array, row).ok_or_else(|| format!("{}: expected a list, found none", field.name()))?;
+            (0..items.len()).map(|index| whole_value_at(item, &items, index)).collect()
+        }
+        DataType::Dictionary(_, values) if !values.is_string() => {
+            let value = cast(&array.slice(row, 1), values).map_err(|error| format!("{}: {error}", field.name()))?;
+            whole_value_at(field, &value, 0)
+        }
+        data_type if data_type.is_floating() => Ok(value_at(field, array, row).unwrap_or(Value::Null)),
+        DataType::Boolean | DataType::Map(..) => value_at(field, array, row),
+        data_type if data_type.is_string() || data_type.is_integer() => value_at(field, array, row),
+        DataType::Dictionary(..) => value_at(field, array, row),
+        _ => array_value_to_string(array, row).map(Value::String).map_err(|error| format!("{}: {error}", field.name())),
     }
 }
 

@@ -31,6 +31,7 @@ mod variables;
 pub use conversations::Conversations;
 pub use error::ImportError;
 pub use formats::{ColumnRules, ColumnType, InputFormat, Rows, json_field, read_input, read_inputs};
+pub(crate) use json_value::whole_value_at;
 pub use left_out::LeftOut;
 pub use preferences::{Preference, Preferences};
 pub use prompts::{Prompt, Prompts, Repeats};

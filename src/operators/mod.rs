@@ -61,6 +61,7 @@ mod sql;
 // Shared by all operators.
 pub mod support;
 
+pub use score::process_identity;
 pub use support::{
     Checked, Context, DatasetFormats, OperatorError, Progress, Silent, Summary, check, device_choice, lane, recipe, training_recipe,
     version,

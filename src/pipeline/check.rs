@@ -176,7 +176,7 @@ fn reward_inputs<'a>(
                 }
                 reward_inputs(spec, scope, name, section, above, links)?;
             }
-            RewardSource::Model(_) | RewardSource::Http(_) => {}
+            RewardSource::Model(_) | RewardSource::Http(_) | RewardSource::Process(_) => {}
         }
     }
     above.pop();

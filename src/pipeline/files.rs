@@ -6,10 +6,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::address::{Address, unknown_scheme};
+use super::address::Address;
 use super::error::Diagnostic;
 use super::graph::{self, Source, SourceKind};
+use super::paths::local_files;
 use super::position::Name;
+use super::process_files;
 use super::relations::LONGEST_QUERY_BYTES;
 use super::spec::Spec;
 use super::spec::input::{Component, Input, Reward, RewardSource, TableFile};
@@ -73,28 +75,7 @@ fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
         }
         return Ok(vec![PathBuf::from(address.to_string())]);
     }
-    let path = folder.join(&written.value);
-    if path.is_file() {
-        return Ok(vec![path]);
-    }
-    if path.is_dir() {
-        return Err(diagnostic(format!("expected a file, but \"{}\" is a directory; to read all in it, end with /*", written.value)));
-    }
-    if let Some(scheme) = unknown_scheme(&written.value) {
-        return Err(diagnostic(format!("expected a path, hf://datasets/…, https://… or s3://…, found an address with {scheme}://")));
-    }
-    if !written.value.contains(['*', '?', '[']) {
-        return Err(diagnostic(format!("expected a file, but \"{}\" is not there", written.value)));
-    }
-    let pattern = Path::new(&glob::Pattern::escape(&folder.to_string_lossy())).join(&written.value);
-    let paths = glob::glob(&pattern.to_string_lossy())
-        .map_err(|error| diagnostic(format!("\"{}\" is no pattern of file names: {}", written.value, error.msg)))?;
-    let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| diagnostic(format!("\"{}\": {error}", written.value)))?;
-    let files: Vec<PathBuf> = paths.into_iter().filter(|path| path.is_file()).collect();
-    if files.is_empty() {
-        return Err(diagnostic(format!("expected files, but none fits \"{}\"", written.value)));
-    }
-    Ok(files)
+    local_files(written, folder)
 }
 
 /// A reward with the directories of its models. Its queries are loaded already.
@@ -104,6 +85,7 @@ fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Diagnostic> 
             RewardSource::Sql(query) => graph::Reward::Sql(query.text.clone()),
             RewardSource::Model(model) => graph::Reward::Model(directory(model, folder)?),
             RewardSource::Http(server) => graph::Reward::Http(server.clone()),
+            RewardSource::Process(process) => graph::Reward::Process(Box::new(process_files::find(process, folder)?)),
             RewardSource::Named(name) => graph::Reward::Named(name.value.clone()),
         })
     };

@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::hidden_queries::without_queries;
 use super::slot::Slot;
-use super::spec::input::{Columns, DatasetFormat, Format, Server, Split};
+use super::spec::input::{self as spec_input, Columns, DatasetFormat, Format, Program, Server, Split};
 use super::spec::malformed::Malformed;
 use super::spec::operator::{Operator, Output};
 use super::spec::precision::Precision;
 use super::spec::resources::Resources;
 use super::spec::tracking::Tracking;
 use super::spec::{Param, Spec};
+use crate::dag::fingerprint::Fingerprint;
 use crate::model::TemplateSettings;
 
 /// A pipeline, ready to run: every task after the tasks it reads.
@@ -99,6 +100,8 @@ pub enum Reward {
     Model(PathBuf),
     /// A server.
     Http(Server),
+    /// A process.
+    Process(Box<Process>),
     /// Another source or task: the input with this name in a slot `rewards`. In a sum only.
     Named(String),
     /// The reward model made by the task at this index of [`Graph::tasks`]. In a resolved reward
@@ -106,6 +109,31 @@ pub enum Reward {
     Task(usize),
     /// The sum of several, each times its weight.
     Sum(Vec<Component>),
+}
+
+/// A process that scores responses, with its files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Process {
+    /// Its settings.
+    pub settings: spec_input::Process,
+    /// Its working directory, existing during the check of the pipeline; empty for that of this
+    /// program.
+    pub directory: PathBuf,
+    /// The directory of its files and interpreter; empty for the working directory of this program.
+    pub folder: PathBuf,
+    /// Its files as they were during the check of the pipeline, sorted by their names.
+    pub files: Vec<HashedFile>,
+}
+
+/// A file and its hash at the start of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HashedFile {
+    /// Its path as the pipeline file has it.
+    pub name: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// Its hash.
+    pub fingerprint: Fingerprint,
 }
 
 /// One term of a weighted sum.
@@ -143,7 +171,7 @@ impl Reward {
         match self {
             Self::Model(path) => vec![path],
             Self::Sum(components) => components.iter_mut().flat_map(|component| component.reward.models_mut()).collect(),
-            Self::Sql(_) | Self::Http(_) | Self::Named(_) | Self::Task(_) => Vec::new(),
+            Self::Sql(_) | Self::Http(_) | Self::Process(_) | Self::Named(_) | Self::Task(_) => Vec::new(),
         }
     }
 
@@ -154,12 +182,27 @@ impl Reward {
             Self::Sql(sql) => json!({ "sql": sql }),
             Self::Model(_) | Self::Task(_) => json!({ "model": Value::Null }),
             Self::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
+            Self::Process(process) => process.fingerprinted(),
             Self::Named(name) => json!({ "reward": name }),
             Self::Sum(components) => {
                 let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": c.reward.settings() });
                 components.iter().map(component).collect()
             }
         }
+    }
+}
+
+impl Process {
+    /// The settings for the fingerprint, with the hashes of its files.
+    fn fingerprinted(&self) -> Value {
+        let files: BTreeMap<&str, &Fingerprint> = self.files.iter().map(|file| (file.name.as_str(), &file.fingerprint)).collect();
+        let mut settings = match &self.settings.program {
+            Program::Command { command, format } => json!({ "command": command, "format": format }),
+            Program::Python { function, arguments, .. } => json!({ "python": function, "arguments": arguments }),
+        };
+        settings["files"] = json!(files);
+        settings["version"] = json!(self.settings.version);
+        settings
     }
 }
 

@@ -102,7 +102,18 @@ fn fingerprint(source: &Source, files: &[Fingerprint], fetched: &FetchedPaths, h
                 _ => None,
             });
             let models = models.collect::<Result<Vec<_>, _>>()?;
-            Fingerprint::from_contents(serde_json::json!([reward.settings(), models]).to_string().as_bytes())
+            let processes = reward.leaves().into_iter().filter_map(|leaf| match leaf {
+                Reward::Process(process) => Some(operators::process_identity(process)),
+                _ => None,
+            });
+            let at = |error: OperatorError| OperatorError::Input(format!("line {}: {}: {error}", source.line, source.name));
+            let processes = processes.collect::<Result<Vec<_>, _>>().map_err(at)?;
+            // A reward without processes keeps the fingerprint that it had before there were any.
+            let mut contents = serde_json::json!([reward.settings(), models]);
+            if let Some(list) = contents.as_array_mut().filter(|_| !processes.is_empty()) {
+                list.push(serde_json::json!(processes));
+            }
+            Fingerprint::from_contents(contents.to_string().as_bytes())
         }
     })
 }

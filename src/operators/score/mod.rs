@@ -1,10 +1,11 @@
-//! score: a reward for every response, from queries, reward models, servers, or a weighted sum of
-//! them.
+//! score: a reward for every response, from queries, reward models, servers, processes, or a
+//! weighted sum of them.
 //!
 //! A part is a fixed range of the responses, sorted by their keys. A committed part is not scored
 //! again. Knows how a sum is computed. Each kind of scorer is a file of its own.
 
 mod model;
+mod process;
 mod query;
 mod response;
 mod score_error;
@@ -12,6 +13,9 @@ mod server;
 
 use std::collections::{BTreeMap, HashMap};
 
+use arrow::array::RecordBatch;
+
+pub use process::{check_process, process_identity};
 pub use query::check_columns;
 pub use server::client;
 
@@ -30,7 +34,8 @@ use score_error::{ScoreError, is_not_finite};
 /// Name of this module in internal errors.
 const PLACE: &str = "operators::score";
 
-/// Responses in one part with a model or a server, unless the node's resources have another number.
+/// Responses in one part with a model, a server or a process, unless the node's resources have
+/// another number.
 const RESPONSES_PER_PART: usize = 256;
 
 /// Scores the responses in the slot `responses`, with their prompts in the slot `prompts`.
@@ -39,9 +44,9 @@ pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, 
     let fingerprint = fingerprint(context)?;
     let mut all: Vec<responses::Row> = context.rows(Slot::Responses, responses::rows)?;
     all.sort_by(|a, b| (&a.prompt_id, a.sampled_iteration, a.response_index).cmp(&(&b.prompt_id, b.sampled_iteration, b.response_index)));
-    let prompts = if reward.is_relational() { HashMap::new() } else { scoring_prompts(context)? };
+    let (batches, prompts) = if reward.is_relational() { Default::default() } else { scoring_prompts(context)? };
     // Queries run before anything is written, so a failed query leaves nothing behind.
-    let scorer = Scorer::open(context, &reward, &all, settings.non_finite)?;
+    let scorer = Scorer::open(context, &reward, &all, &batches, settings.non_finite)?;
     let rows_per_part = if reward.is_relational() { all.len().max(1) } else { RESPONSES_PER_PART };
     let scoring = Scoring { scorer, prompts, fingerprint, non_finite: settings.non_finite };
     let mut writer = context.writer(Some(TableKind::Rewards), all.len(), rows_per_part)?;
@@ -78,8 +83,8 @@ fn fingerprint(context: &Context) -> Result<String, OperatorError> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// The prompts in the slot `prompts`, by id.
-fn scoring_prompts(context: &Context) -> Result<HashMap<String, ScoringPrompt>, OperatorError> {
+/// The table in the slot `prompts`, and its prompts by id.
+fn scoring_prompts(context: &Context) -> Result<(Vec<RecordBatch>, HashMap<String, ScoringPrompt>), OperatorError> {
     let prompts = context.prompts(Slot::Prompts)?;
     let mut answers = Vec::with_capacity(prompts.len());
     for batch in &prompts.batches {
@@ -89,10 +94,12 @@ fn scoring_prompts(context: &Context) -> Result<HashMap<String, ScoringPrompt>, 
         let problem = format!("expected {} reference answers, one for each prompt, found {}", prompts.len(), answers.len());
         return Err(OperatorError::internal(PLACE, problem));
     }
-    let scoring_prompt = |(prompt, reference_answer): (&super::Prompt, Option<String>)| {
-        (prompt.id.clone(), ScoringPrompt { content: prompt.content.clone(), reference_answer })
+    let places = prompts.batches.iter().enumerate().flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)));
+    let scoring_prompt = |((prompt, reference_answer), place): ((&super::Prompt, Option<String>), (usize, usize))| {
+        (prompt.id.clone(), ScoringPrompt { content: prompt.content.clone(), reference_answer, place })
     };
-    Ok(prompts.iter().zip(answers).map(scoring_prompt).collect())
+    let by_id = prompts.iter().zip(answers).zip(places).map(scoring_prompt).collect();
+    Ok((prompts.batches, by_id))
 }
 
 /// A reward, ready to score.
@@ -100,6 +107,7 @@ enum Scorer<'a> {
     Query(query::QueryScorer),
     Model(Box<model::ModelScorer>),
     Server(Box<server::ServerScorer<'a>>),
+    Process(Box<process::ProcessScorer<'a>>),
     Sum(Vec<WeightedScorer<'a>>),
 }
 
@@ -111,20 +119,29 @@ struct WeightedScorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    /// Runs the queries and loads the models.
-    fn open(context: &'a Context, reward: &'a Reward, all: &[responses::Row], non_finite: NonFinite) -> Result<Self, OperatorError> {
+    /// Runs the queries and loads the models. Processes start with the first batch.
+    /// `prompts` are the table of prompts.
+    fn open(
+        context: &'a Context,
+        reward: &'a Reward,
+        all: &[responses::Row],
+        prompts: &[RecordBatch],
+        non_finite: NonFinite,
+    ) -> Result<Self, OperatorError> {
         Ok(match reward {
             Reward::Sql(sql) => Self::Query(query::QueryScorer::run(context, sql, all, non_finite)?),
             Reward::Model(path) => Self::Model(Box::new(model::ModelScorer::load(context, path)?)),
             Reward::Task(index) => Self::Model(Box::new(model::ModelScorer::load(context, &context.model_of_task(*index)?)?)),
             Reward::Http(settings) => Self::Server(Box::new(server::ServerScorer::open(context, settings)?)),
+            Reward::Process(process) => Self::Process(Box::new(process::ProcessScorer::open(process, prompts)?)),
             Reward::Named(name) => {
                 let problem = format!("the name {name} in a resolved reward");
                 return Err(OperatorError::internal(PLACE, problem));
             }
             Reward::Sum(components) => {
                 let open = |Component { weight, name, reward }: &'a Component| {
-                    let scorer = Self::open(context, reward, all, non_finite).map_err(|error| error.of(&format!("component {name}")))?;
+                    let scorer =
+                        Self::open(context, reward, all, prompts, non_finite).map_err(|error| error.of(&format!("component {name}")))?;
                     Ok(WeightedScorer { weight: *weight, name: name.as_str(), scorer })
                 };
                 Self::Sum(components.iter().map(open).collect::<Result<_, OperatorError>>()?)
@@ -138,6 +155,7 @@ impl<'a> Scorer<'a> {
             Self::Query(query) => query.score(responses)?,
             Self::Model(model) => model.score(context, responses)?,
             Self::Server(server) => server.score(context, responses)?,
+            Self::Process(process) => process.score(context, responses)?,
             Self::Sum(components) => weighted_sum(context, components, responses)?,
         };
         if scores.len() != responses.len() {

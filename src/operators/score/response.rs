@@ -7,10 +7,12 @@ use super::score_error::ScoreError;
 use crate::model::PromptContent;
 use crate::tables::responses;
 
-/// A prompt for models and servers.
+/// A prompt for models, servers and processes.
 pub(super) struct ScoringPrompt {
     pub(super) content: PromptContent,
     pub(super) reference_answer: Option<String>,
+    /// Its batch in the table of prompts, and its row in the batch.
+    pub(super) place: (usize, usize),
 }
 
 /// A response without an error.
@@ -24,6 +26,11 @@ impl ResponseToScore<'_> {
     /// The key of the response, for errors.
     pub(super) fn description(&self) -> String {
         format!("prompt_id {}, response_index {}", self.row.prompt_id, self.row.response_index)
+    }
+
+    /// Its own tokens, without those of the prompt.
+    pub(super) fn token_ids(&self) -> &[i32] {
+        usize::try_from(self.row.prompt_token_count).ok().and_then(|count| self.row.token_ids.get(count..)).unwrap_or_default()
     }
 
     pub(super) fn prompt(&self) -> Result<&ScoringPrompt, OperatorError> {

@@ -98,7 +98,7 @@ impl<'a> ServerScorer<'a> {
 
     /// The texts of one response. A prompt with messages is rendered by the policy's chat template.
     fn texts<'i>(&self, response: &'i ResponseToScore) -> Result<Texts<'i>, OperatorError> {
-        let ScoringPrompt { content, reference_answer } = response.prompt()?;
+        let ScoringPrompt { content, reference_answer, .. } = response.prompt()?;
         let prompt = match (content, &self.template) {
             (PromptContent::Text(text), _) => text.clone(),
             (PromptContent::Messages(conversation), Some(template)) => template.render(conversation, true)?,

@@ -1,5 +1,5 @@
 //! The reward of a task with every name replaced by the reward behind it: a tree with queries,
-//! models and servers as its leaves.
+//! models, servers and processes as its leaves.
 //!
 //! Follows names through the graph. Loads nothing and asks no server.
 
@@ -47,6 +47,6 @@ fn resolve_names(graph: &Graph, task: &Task, reward: &Reward) -> Result<Reward, 
             };
             components.iter().map(component).collect::<Result<_, OperatorError>>().map(Reward::Sum)
         }
-        Reward::Sql(_) | Reward::Model(_) | Reward::Http(_) | Reward::Task(_) => Ok(reward.clone()),
+        Reward::Sql(_) | Reward::Model(_) | Reward::Http(_) | Reward::Process(_) | Reward::Task(_) => Ok(reward.clone()),
     }
 }

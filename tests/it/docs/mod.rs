@@ -9,3 +9,4 @@ mod pages;
 mod planted_faults;
 mod readme;
 mod reference;
+mod reward_scripts;

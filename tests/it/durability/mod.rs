@@ -9,5 +9,6 @@ mod kills;
 mod memoized_rows;
 mod memory_and_disk_limits;
 mod resume;
+mod reward_processes;
 mod run_crashes;
 mod store_crashes;

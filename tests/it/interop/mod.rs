@@ -10,5 +10,6 @@ mod hub_runs;
 mod python_scripts;
 mod remote_tables;
 mod s3_tables;
+mod reward_functions;
 mod stories;
 mod tracking;

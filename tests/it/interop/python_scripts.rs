@@ -7,6 +7,7 @@ use crate::fixtures::python::{imports, missing_packages, scripts};
 /// The modules of Python's standard library in use.
 const STANDARD: [&str; 24] = [
     "argparse",
+    "asyncio",
     "copy",
     "csv",
     "datetime",

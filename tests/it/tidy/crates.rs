@@ -3,7 +3,7 @@
 use super::tree::Tree;
 
 /// Crates forbidden in a module, as the table in `lib.rs` has it.
-const FORBIDDEN: [(&str, &[&str]); 16] = [
+const FORBIDDEN: [(&str, &[&str]); 17] = [
     ("cli", &["burn"]),
     ("run", &["burn"]),
     ("report", &["burn", "datafusion"]),
@@ -20,6 +20,7 @@ const FORBIDDEN: [(&str, &[&str]); 16] = [
     ("dag", &["arrow", "burn", "datafusion"]),
     ("model", &["arrow", "datafusion"]),
     ("disk", &["arrow", "burn", "datafusion", "parquet"]),
+    ("process", &["arrow", "burn", "datafusion", "parquet"]),
 ];
 
 /// Paths into forbidden crates.

@@ -49,6 +49,7 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, Ope
         checkpoints: HashMap::new(),
         encoded: HashSet::new(),
         items: HashMap::new(),
+        processes: Vec::new(),
         tasks: Vec::new(),
     };
     for task in &graph.tasks {

@@ -19,8 +19,8 @@ use crate::tables::TableKind;
 const PLACE: &str = "operators::support::preflight::models";
 
 impl<'a> Preflight<'a> {
-    /// Plans a reward's queries, opens its models, and makes its servers' clients without a
-    /// request. The reward has no names.
+    /// Plans a reward's queries, opens its models, makes its servers' clients without a request, and
+    /// finds its Python functions. The reward has no names.
     pub(super) fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), OperatorError> {
         match reward {
             Reward::Sql(sql) => {
@@ -42,6 +42,13 @@ impl<'a> Preflight<'a> {
             // The check of its own task covers it.
             Reward::Task(_) => Ok(()),
             Reward::Http(settings) => score::client(settings).map(drop),
+            // Every iteration has the same.
+            Reward::Process(process) if self.processes.contains(process) => Ok(()),
+            Reward::Process(process) => {
+                score::check_process(process)?.into_iter().for_each(|note| self.checked.note(&task.label(), note));
+                self.processes.push((**process).clone());
+                Ok(())
+            }
             Reward::Named(name) => Err(OperatorError::internal(PLACE, format!("the name {name} in a resolved reward"))),
             Reward::Sum(components) => components.iter().try_for_each(|Component { name, reward, .. }| {
                 self.reward(task, reward).map_err(|error| error.of(&format!("component {name}")))

@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::compute::DeviceChoice;
 use crate::model::Checkpoint;
-use crate::pipeline::graph::Graph;
+use crate::pipeline::graph::{Graph, Process};
 use crate::pipeline::spec::input::DatasetFormat;
 
 /// The dataset formats of outside tables of prompts and preferences, by the tables' names.
@@ -57,6 +57,8 @@ pub(super) struct Preflight<'a> {
     pub(super) encoded: HashSet<(&'a Path, usize, &'static str)>,
     /// All rows of the outside tables of benchmarks.
     pub(super) items: HashMap<usize, Vec<RecordBatch>>,
+    /// The processes of rewards that were found.
+    pub(super) processes: Vec<Process>,
     /// The schemas of the tasks' outputs, in the graph's order.
     pub(super) tasks: Vec<SchemaRef>,
 }

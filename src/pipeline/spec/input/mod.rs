@@ -2,6 +2,7 @@
 //!
 //! Knows their keys, not how they are opened.
 
+mod process;
 mod reward;
 mod reward_keys;
 mod server;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::malformed::Malformed;
 use crate::pipeline::position::{At, Name};
 
+pub use process::{Module, Process, Program, RowFormat, split_function};
 pub use reward::{Component, Reward, RewardSource};
 pub use server::{RewardProtocol, Server};
 pub use split::{Part, Split};

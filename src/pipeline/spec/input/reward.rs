@@ -3,7 +3,7 @@
 //! Knows the parts of a reward, not its keys ([`super::reward_keys`]) or its computation.
 
 use super::super::query::Query;
-use super::Server;
+use super::{Process, Server};
 use crate::pipeline::position::Name;
 
 /// A reward for responses.
@@ -25,6 +25,8 @@ pub enum RewardSource {
     Model(Name),
     /// A server for batches of responses.
     Http(Server),
+    /// A process for batches of responses: a command or a Python function.
+    Process(Process),
     /// Another reward of the pipeline, an input or a node; in a sum only.
     Named(Name),
 }

@@ -5,19 +5,21 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::query::Query;
+use super::process::{self, ProcessFields, Program, RowFormat};
 use super::reward::{Component, Reward, RewardSource};
 use super::server::{RewardProtocol, ServerFields, server};
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 
-/// A reward for responses: exactly one of `sql`, `model` and `http`. In a list: one of these or
-/// `reward`, with a weight and a name.
+/// A reward for responses: exactly one of `sql`, `model`, `http`, `command` and `python`. In a list:
+/// one of these or `reward`, with a weight and a name.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Reward", extend("minProperties" = 1))]
@@ -46,7 +48,39 @@ struct Fields {
     /// The format of requests to the server and of its answers; `plain` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<RewardProtocol>,
-    /// Responses in one request to the server, at least 1; 32 by default.
+    /// A program with its arguments, such as `[python3, score.py]`. It reads responses from standard
+    /// input and writes their rewards to standard output. A program with a `/` is a path from its
+    /// directory; any other is found on `PATH`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<Vec<At<String>>>,
+    /// The format of a command's rows and answers; `json` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<RowFormat>,
+    /// A Python function with the signature of TRL's reward functions, `FILE.py:FUNCTION` or
+    /// `MODULE:FUNCTION`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    python: Option<At<String>>,
+    /// The arguments of a Python function that makes the function, by name. The function is called
+    /// once with them. Without this key there is no such call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<IndexMap<String, serde_json::Value>>,
+    /// The Python of a `python` reward, a path or a name on `PATH`. By default the one named by the
+    /// environment variable `OPTUNE_PYTHON`, else that of `VIRTUAL_ENV`, else `python3` on `PATH`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interpreter: Option<Name>,
+    /// Processes of a `command` or `python` reward at the same time, at least 1; 1 by default.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
+    #[schemars(range(min = 1))]
+    workers: Option<u32>,
+    /// Further files of a `command` or `python` reward: paths from the working directory of optune,
+    /// or patterns with `*`, `?` or `[…]`. Changed files score all responses again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<Name>>,
+    /// The working directory of a `command` or `python` reward; by default that of optune.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory: Option<Name>,
+    /// Responses in one request to the server, or in one batch for a process, at least 1; 32 by
+    /// default.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     batch_size: Option<u32>,
@@ -54,53 +88,118 @@ struct Fields {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     concurrency: Option<u32>,
-    /// The time limit of one request, in seconds, above 0; 120 by default.
+    /// The time limit of one request, in seconds, above 0; 120 by default. For a process: the
+    /// longest wait for the next answer, 300 by default.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     timeout_seconds: Option<f64>,
-    /// Retries of a failed request, with growing waits; 5 by default.
+    /// Retries of a failed request, with growing waits; 5 by default. For a process: new attempts at
+    /// a response after the process failed on it alone, 2 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     retries: Option<u32>,
     /// The environment variable with the key of the server. The key itself is never written to
     /// disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_key_env: Option<At<String>>,
-    /// The version of the server's reward, in your words. A changed version scores all responses
-    /// again.
+    /// The version of the reward of a server or a process, in your words. A changed version scores
+    /// all responses again.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
 }
 
 /// The message for a mapping without a source.
-const NONE: &str = "expected a reward such as `{ sql: reward.sql }`, `{ model: DIR }` or `{ http: URL }`, found none";
+const NONE: &str = "expected a reward such as `{ sql: reward.sql }`, `{ model: DIR }`, `{ http: URL }`, `{ command: [PROGRAM] }` \
+                    or `{ python: rewards.py:FUNCTION }`, found none";
+
+/// The kinds of rewards with settings of their own.
+const SET_KINDS: [&str; 3] = ["http", "command", "python"];
 
 impl Fields {
+    /// The given settings, each with the kinds of rewards that have it.
+    fn settings(&self) -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+        let [http, command, python] = [&SET_KINDS[..1], &SET_KINDS[1..2], &SET_KINDS[2..]];
+        let processes = &SET_KINDS[1..];
+        let given = [
+            ("protocol", http, self.protocol.is_some()),
+            ("format", command, self.format.is_some()),
+            ("arguments", python, self.arguments.is_some()),
+            ("interpreter", python, self.interpreter.is_some()),
+            ("workers", processes, self.workers.is_some()),
+            ("files", processes, self.files.is_some()),
+            ("directory", processes, self.directory.is_some()),
+            ("batch_size", &SET_KINDS, self.batch_size.is_some()),
+            ("concurrency", http, self.concurrency.is_some()),
+            ("timeout_seconds", &SET_KINDS, self.timeout_seconds.is_some()),
+            ("retries", &SET_KINDS, self.retries.is_some()),
+            ("api_key_env", http, self.api_key_env.is_some()),
+            ("version", &SET_KINDS, self.version.is_some()),
+        ];
+        given.into_iter().filter(|(_, _, given)| *given).map(|(key, kinds, _)| (key, kinds))
+    }
+
+    /// The kinds of the given sources.
+    fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        let kinds = [
+            ("sql", self.sql.is_some()),
+            ("model", self.model.is_some()),
+            ("http", self.http.is_some()),
+            ("command", self.command.is_some()),
+            ("python", self.python.is_some()),
+            ("reward", self.reward.is_some()),
+        ];
+        kinds.into_iter().filter(|(_, given)| *given).map(|(kind, _)| kind)
+    }
+
     fn source(self) -> Result<RewardSource, String> {
-        let settings = ServerFields {
+        let mut kinds = self.kinds();
+        let kind = match (kinds.next(), kinds.next()) {
+            (None, _) => return Err(NONE.to_string()),
+            (Some(first), Some(second)) => {
+                return Err(format!(
+                    "expected one kind of reward, found `{first}` and `{second}`; \
+                     add them up in a list: `[{{ {first}: … }}, {{ {second}: … }}]`"
+                ));
+            }
+            (Some(kind), None) => kind,
+        };
+        drop(kinds);
+        if let Some((key, of)) = self.settings().find(|(_, kinds)| !kinds.contains(&kind)) {
+            return Err(format!("`{key}` is for {}; a reward by `{kind}` has none", one_of(of)));
+        }
+        let server_settings = ServerFields {
             protocol: self.protocol,
             batch_size: self.batch_size,
             concurrency: self.concurrency,
             timeout_seconds: self.timeout_seconds,
             retries: self.retries,
             api_key_env: self.api_key_env,
+            version: self.version.clone(),
+        };
+        let settings = ProcessFields {
+            workers: self.workers,
+            batch_size: self.batch_size,
+            timeout_seconds: self.timeout_seconds,
+            retries: self.retries,
+            files: self.files,
+            directory: self.directory,
             version: self.version,
         };
-        let stray = settings.first().filter(|_| self.http.is_none());
-        let sources = [
-            self.sql.map(|query| ("sql", Ok(RewardSource::Sql(query)))),
-            self.model.map(|model| ("model", Ok(RewardSource::Model(model)))),
-            self.http.map(|url| ("http", server(url, settings).map(RewardSource::Http))),
-            self.reward.map(|name| ("reward", Ok(RewardSource::Named(name)))),
-        ];
-        let mut sources = sources.into_iter().flatten();
-        match (sources.next(), sources.next(), stray) {
-            (None, _, _) => Err(NONE.to_string()),
-            (Some((first, _)), Some((second, _)), _) => Err(format!(
-                "expected one kind of reward, found `{first}` and `{second}`; add them up in a list: `[{{ {first}: … }}, {{ {second}: … }}]`"
-            )),
-            (Some((kind, _)), None, Some(key)) => Err(format!("`{key}` is for `http`; a reward by `{kind}` has none")),
-            (Some((_, source)), None, None) => source,
+        if let Some(query) = self.sql {
+            return Ok(RewardSource::Sql(query));
         }
+        if let Some(model) = self.model {
+            return Ok(RewardSource::Model(model));
+        }
+        if let Some(url) = self.http {
+            return server(url, server_settings).map(RewardSource::Http);
+        }
+        if let Some(command) = self.command {
+            return process::command(command, self.format, settings).map(RewardSource::Process);
+        }
+        if let Some(function) = self.python {
+            return process::python(function, self.arguments, self.interpreter, settings).map(RewardSource::Process);
+        }
+        self.reward.map(RewardSource::Named).ok_or_else(|| NONE.to_string())
     }
 
     fn from_source(source: &RewardSource) -> Self {
@@ -119,7 +218,35 @@ impl Fields {
                 version: server.version.clone(),
                 ..Self::default()
             },
+            RewardSource::Process(process) => {
+                let fields = Self {
+                    workers: Some(process.workers),
+                    batch_size: Some(process.batch_size),
+                    timeout_seconds: Some(process.timeout_seconds),
+                    retries: Some(process.retries),
+                    files: Some(process.files.clone()).filter(|files| !files.is_empty()),
+                    directory: process.directory.clone(),
+                    version: process.version.clone(),
+                    ..Self::default()
+                };
+                match &process.program {
+                    Program::Command { command, format } => Self { command: Some(command.clone()), format: Some(*format), ..fields },
+                    Program::Python { function, arguments, interpreter } => {
+                        Self { python: Some(function.clone()), arguments: arguments.clone(), interpreter: interpreter.clone(), ..fields }
+                    }
+                }
+            }
         }
+    }
+}
+
+/// Some kinds of rewards, for an error.
+fn one_of(kinds: &[&str]) -> String {
+    let quoted: Vec<String> = kinds.iter().map(|kind| format!("`{kind}`")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
     }
 }
 
@@ -163,6 +290,7 @@ fn components(list: Vec<Item>) -> Result<Vec<Component>, String> {
             RewardSource::Sql(_) => "sql",
             RewardSource::Model(_) => "model",
             RewardSource::Http(_) => "http",
+            RewardSource::Process(process) => process.program.key(),
             RewardSource::Named(name) => name.value.as_str(),
         };
         let name = name.unwrap_or_else(|| {

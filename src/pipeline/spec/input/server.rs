@@ -51,22 +51,6 @@ pub(super) struct ServerFields {
     pub(super) version: Option<String>,
 }
 
-impl ServerFields {
-    /// The first given setting.
-    pub(super) fn first(&self) -> Option<&'static str> {
-        let given = [
-            ("protocol", self.protocol.is_some()),
-            ("batch_size", self.batch_size.is_some()),
-            ("concurrency", self.concurrency.is_some()),
-            ("timeout_seconds", self.timeout_seconds.is_some()),
-            ("retries", self.retries.is_some()),
-            ("api_key_env", self.api_key_env.is_some()),
-            ("version", self.version.is_some()),
-        ];
-        given.into_iter().find(|(_, given)| *given).map(|(key, _)| key)
-    }
-}
-
 /// A server with its defaults filled in.
 pub(super) fn server(http: At<String>, settings: ServerFields) -> Result<Server, String> {
     let url = &http.value;

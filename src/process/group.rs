@@ -1,0 +1,109 @@
+//! A group of processes that ends with this program.
+//!
+//! The leader of the group is a shell. It waits for the end of a pipe, whose other end only this
+//! program holds, and then kills its group. So the group ends with this program even if the system
+//! kills it, on Linux and macOS alike, and no process id is ever used after it was given away.
+//!
+//! Knows nothing of the processes in the group.
+
+use std::io;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The wait for the leader to end its group, and the interval between two looks.
+const LONGEST_END: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(1);
+
+/// The leader. It ignores the signals of a terminal: this program decides.
+#[cfg(unix)]
+const LEADER: &str = "trap '' HUP INT TERM; read -r _; kill -s KILL 0";
+
+/// A group of processes. Dropping it ends all of them.
+#[derive(Debug)]
+pub struct Group {
+    /// None after the end of the group, and on systems without groups.
+    leader: Option<Child>,
+}
+
+impl Group {
+    /// A group without a process yet.
+    ///
+    /// # Errors
+    /// The system's.
+    #[cfg(unix)]
+    pub fn new() -> io::Result<Self> {
+        use std::os::unix::process::CommandExt;
+        let mut leader = Command::new("sh");
+        leader.args(["-c", LEADER]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        Ok(Self { leader: Some(leader.spawn()?) })
+    }
+
+    /// A group without a process yet.
+    ///
+    /// # Errors
+    /// None on this system.
+    #[cfg(not(unix))]
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { leader: None })
+    }
+
+    /// Starts a command in this group.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start(&mut self, command: &mut Command) -> io::Result<Child> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::process::CommandExt;
+            let leader = self.leader.as_ref().ok_or_else(|| io::Error::other("the group has ended"))?;
+            let id = i32::try_from(leader.id()).map_err(io::Error::other)?;
+            command.process_group(id);
+        }
+        command.spawn()
+    }
+
+    /// Ends all processes of the group at once. Does nothing the second time.
+    pub fn end(&mut self) {
+        let Some(mut leader) = self.leader.take() else { return };
+        // The end of its input is the leader's cue.
+        drop(leader.stdin.take());
+        let start = Instant::now();
+        while start.elapsed() < LONGEST_END && matches!(leader.try_wait(), Ok(None)) {
+            std::thread::sleep(LOOK);
+        }
+        // On macOS a process started at the same moment may hold the other end of the pipe too.
+        let _ = leader.kill();
+        let _ = leader.wait();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    use super::Group;
+
+    #[test]
+    fn a_group_ends_with_the_children_of_its_children() {
+        let mut group = Group::new().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600 & sleep 600 & echo started; wait"]).stdout(Stdio::piped());
+        let mut child = group.start(&mut command).unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let mut begin = [0; 8];
+        output.read_exact(&mut begin).unwrap();
+        assert_eq!(&begin, b"started\n");
+        group.end();
+        // The pipe ends only when nobody holds its other end any more.
+        assert_eq!(output.read_to_end(&mut Vec::new()).unwrap(), 0);
+        assert!(!child.wait().unwrap().success());
+        group.end();
+    }
+}
