@@ -36,6 +36,7 @@ impl Error for Diagnostic {
             "f64" => "a number".to_string(),
             "a string" => "text".to_string(),
             "a boolean" => "true or false".to_string(),
+            "a sequence" => "a list".to_string(),
             rust if rust.starts_with("struct ") || rust == "a map" => "a mapping".to_string(),
             other => other.to_string(),
         };

@@ -3,7 +3,7 @@
 //! Knows the columns of both, not the process.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -30,7 +30,9 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 /// The longest message and the longest body.
 const MOST_MESSAGE_BYTES: u32 = 64 << 20;
 const MOST_BODY_BYTES: i64 = 1 << 30;
-/// The columns of an answer that are no components.
+/// The bytes shown of anything else.
+const SHOWN_BYTES: usize = 60;
+/// The columns of an answer besides components.
 const OWN_COLUMNS: [&str; 3] = ["id", "reward", "error"];
 
 /// The columns of responses whose prompts have this schema.
@@ -78,13 +80,13 @@ pub(super) fn batch(schema: &SchemaRef, batches: &[RecordBatch], in_hand: &[InHa
 
 /// Reads the answers of a process.
 pub(super) struct AnswerStream<R> {
-    input: R,
+    input: BufReader<R>,
     decoder: StreamDecoder,
 }
 
 impl<R: Read> AnswerStream<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input, decoder: StreamDecoder::new() }
+        Self { input: BufReader::new(input), decoder: StreamDecoder::new() }
     }
 
     /// The answers of the next batch; `None` at the end of the stream.
@@ -110,9 +112,10 @@ impl<R: Read> AnswerStream<R> {
             return Ok(None);
         }
         if message != CONTINUATION {
-            let more = self.read(&mut message, 60);
+            // No wait for more of a process that may be waiting itself.
+            message.extend(self.input.buffer().iter().take(SHOWN_BYTES));
             let text = String::from_utf8_lossy(&message).into_owned();
-            return more.and(Err(format!("found the bytes {:?}; write anything else to standard error", text.trim_end())));
+            return Err(format!("found the bytes {:?}; write anything else to standard error", text.trim_end()));
         }
         if !self.read(&mut message, 4)? {
             return Ok(None);

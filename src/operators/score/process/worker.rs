@@ -113,7 +113,7 @@ impl Worker {
             last = Instant::now();
             for word in words {
                 match word {
-                    Word::Fatal(text) => return Asked { answers, end: End::Fatal(self.with_last_words(&text)) },
+                    Word::Fatal(text) => return Asked { answers, end: self.fatal(text) },
                     Word::Answer(id, score) => {
                         let Some(place) = places.get(id.as_str()) else {
                             let problem = format!("expected the ids of the batch, found an answer for the id {id:?}");
@@ -140,6 +140,15 @@ impl Worker {
             format!("it ended with {status} before its answers")
         });
         self.failed(&problem)
+    }
+
+    /// Ends a process that gave up.
+    fn fatal(&mut self, text: String) -> End {
+        self.process.end();
+        match self.process.last_words() {
+            words if words.is_empty() => End::Fatal(text),
+            words => End::Fatal(format!("{text}; the end of its standard error:\n{words}")),
+        }
     }
 
     /// Ends a process that failed.
@@ -204,7 +213,7 @@ fn read_lines(output: ChildStdout, scorer: &str, sender: &SyncSender<Result<Vec<
 
 /// Reads batches of answers until the end or the first fault.
 fn read_stream(output: ChildStdout, scorer: &str, sender: &SyncSender<Result<Vec<Word>, String>>) {
-    let mut stream = AnswerStream::new(BufReader::new(output));
+    let mut stream = AnswerStream::new(output);
     loop {
         let Some(words) = stream.next(scorer).transpose() else { return };
         let is_wrong = words.is_err();
