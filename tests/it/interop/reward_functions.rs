@@ -272,6 +272,47 @@ fn wrong_functions_are_told_before_or_when_they_run() {
     assert!(error.contains(expected), "{error}");
 }
 
+/// A program over Arrow: the tokens and a number of the prompt. `-` says something else first.
+const ARROW: &str = r#"import sys
+import pyarrow as pa
+
+if sys.argv[1:] == ["-"]:
+    print("hello", flush=True)
+writer = None
+for batch in pa.ipc.open_stream(sys.stdin.buffer):
+    prompts = batch.column("columns").to_pylist()
+    assert all(prompt["nested"]["c"] == [1, 2] and prompt["prompt"] == "ask" for prompt in prompts), prompts
+    assert batch.column("finish_reason").to_pylist() == ["stop"] * len(prompts)
+    rewards = [len(ids) * 10 + prompt["nested"]["a"] for ids, prompt in zip(batch.column("token_ids").to_pylist(), prompts)]
+    assert [len(ids) for ids in batch.column("token_ids").to_pylist()] == batch.column("token_count").to_pylist()
+    errors = [None if text != "r4" else "no r4" for text in batch.column("text").to_pylist()]
+    rewards = [reward if error is None else None for reward, error in zip(rewards, errors)]
+    columns = [batch.column("id"), pa.array(rewards, pa.float32()), pa.array(errors, pa.string()), pa.array([0.5] * len(errors))]
+    answers = pa.record_batch(columns, ["id", "reward", "error", "half"]).slice(0)
+    writer = writer or pa.ipc.new_stream(sys.stdout.buffer, answers.schema)
+    writer.write_batch(answers.take(pa.array(range(len(errors) - 1, -1, -1))))
+    sys.stdout.buffer.flush()
+"#;
+
+#[test]
+fn a_program_may_read_and_write_arrow() {
+    if !python_is_given() {
+        return;
+    }
+    let python = std::path::absolute(std::env::var_os("OPTUNE_PYTHON").unwrap()).unwrap().display().to_string();
+    let reward = json!({"command": [python, "arrow.py"], "format": "arrow", "batch_size": 3, "workers": 2, "files": ["arrow.py"]});
+    let workspace = functions(&reward);
+    workspace.write("arrow.py", ARROW);
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    let expected: Vec<Option<f64>> = (0..8).map(|i| if i == 4 { None } else { Some(f64::from(i * 10 + i + 1)) }).collect();
+    assert_eq!(rewards(&workspace), expected);
+    assert_eq!(workspace.query("small", "SELECT error FROM rewards WHERE reward IS NULL"), "reward command: no r4");
+    assert_eq!(workspace.query("small", "SELECT DISTINCT components['half'] FROM rewards WHERE reward IS NOT NULL"), "0.5");
+    workspace.edit("pipeline.yaml", "\"arrow.py\"],\"format\"", "\"arrow.py\", \"-\"],\"format\"");
+    let error = workspace.fail(&["run", "pipeline.yaml"], 1);
+    assert!(error.contains("expected an Arrow IPC stream of answers on standard output: found the bytes \"hello\""), "{error}");
+}
+
 #[test]
 fn a_changed_function_scores_again_and_an_interpreter_is_found_where_it_is_named() {
     if !python_is_given() {
