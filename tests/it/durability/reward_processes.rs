@@ -110,10 +110,12 @@ fn a_process_lives_for_the_node_and_scores_each_response_once() {
 
 #[test]
 fn answers_come_in_any_order_and_beside_anything_on_standard_error() {
-    let case = r#"echo "scoring $id" >&2; [ "$count" -gt 3 ] && { late="$late$id $count
-"; case $line in *'"more":0}') ;; *) continue;; esac; }
-  case $line in *'"more":0}') printf '%s' "$late" | while read -r id count; do printf '{"reward":%s,"id":"%s","components":{"twice":%s}}\n' "$count" "$id" $((count * 2)); done
-    [ "$count" -gt 3 ] && { late=; continue; }; late=;; esac"#;
+    // The last response of a batch is answered first.
+    let case = r#"echo "scoring $id" >&2
+  answers="{\"reward\":$count,\"components\":{\"twice\":$((count * 2))},\"id\":\"$id\"}
+$answers"
+  case $line in *'"more":0}') printf '%s' "$answers"; answers=;; esac
+  continue"#;
     let workspace = workspace("", case);
     workspace.succeed(&["run", "pipeline.yaml"]);
     assert_eq!((wrong(&workspace), started(&workspace).len()), (0, 1));
@@ -210,7 +212,7 @@ fn an_error_is_a_row_and_no_reward_is_told_as_with_any_other_reward() {
     }
     workspace.edit("pipeline.yaml", "reward: judge }", "reward: judge, non_finite: skip }");
     workspace.succeed(&["run", "pipeline.yaml"]);
-    assert_eq!(errors(&workspace), ["p-003,1,reward command: expected a finite reward, found inf as its component a"]);
+    assert_eq!(errors(&workspace), ["p-003,1,\"reward command: expected a finite reward, found inf as its component a\""]);
 }
 
 #[test]
@@ -235,14 +237,13 @@ fn a_process_that_never_works_ends_the_node_with_its_last_words() {
 }
 
 #[test]
-fn an_answer_given_twice_counts_once_or_not_at_all() {
+fn a_response_with_two_answers_has_an_error() {
     let case = "printf '{\"id\":\"%s\",\"reward\":-1,\"components\":{\"twice\":-2}}\\n' \"$id\"";
     let workspace = workspace(", batch_size: 4", &format!("case $id in p-004/0/0) {case};; esac"));
     workspace.succeed(&["run", "pipeline.yaml"]);
     let errors = errors(&workspace);
-    // Alone in hand, the first answer completes the batch before the second one comes.
-    let is_told = errors.len() == 1 && errors[0].contains("expected one answer for each id, found two for \"\"p-004/0/0\"\"");
-    assert!(is_told || errors.is_empty(), "{errors:?}");
+    let expected = "p-004,0,\"reward command: expected one answer for each id, found two for \"\"p-004/0/0\"\"\"";
+    assert_eq!(errors, [expected]);
     assert_eq!(wrong(&workspace), 1);
 }
 

@@ -42,6 +42,9 @@ const PLACE: &str = "operators::score::process";
 /// Failures in a row, without any answer between them, that end the node.
 const MOST_FAILURES: u32 = 30;
 
+/// The characters shown of a command.
+const SHOWN_CHARACTERS: usize = 80;
+
 /// The time for a process to end by itself after the last batch.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -216,7 +219,10 @@ impl<'a> ProcessScorer<'a> {
     fn name(&self) -> String {
         match &self.reward.settings.program {
             Program::Command { command, .. } => {
-                format!("`{}`", command.iter().map(|word| word.value.as_str()).collect::<Vec<_>>().join(" "))
+                let words: Vec<&str> = command.iter().flat_map(|word| word.value.split_whitespace()).collect();
+                let whole = words.join(" ");
+                let more = if whole.chars().count() > SHOWN_CHARACTERS { "…" } else { "" };
+                format!("`{}{more}`", whole.chars().take(SHOWN_CHARACTERS).collect::<String>())
             }
             Program::Python { function, .. } => function.value.clone(),
         }

@@ -31,6 +31,8 @@ pub(super) struct Worker {
     rows: Option<Sender<Vec<u8>>>,
     /// From the thread that reads its answers. Disconnected at the end of its output.
     words: Receiver<Result<Vec<Word>, String>>,
+    /// The name of the reward in errors of its values.
+    scorer: &'static str,
     /// Whether it has answered a batch.
     used: bool,
 }
@@ -71,7 +73,7 @@ impl Worker {
             RowFormat::Json => read_lines(output, scorer, &sender),
             RowFormat::Arrow => read_stream(output, scorer, &sender),
         })?;
-        Ok(Self { process, rows: Some(rows), words, used: false })
+        Ok(Self { process, rows: Some(rows), words, scorer, used: false })
     }
 
     /// Sends the bytes of a batch and waits for one answer to each of `ids`. Between two answers
@@ -121,8 +123,8 @@ impl Worker {
                         };
                         if answers.insert(*place, score).is_some() {
                             // Nobody knows the right one of the two.
-                            answers.remove(place);
                             let problem = format!("expected one answer for each id, found two for {id:?}");
+                            answers.insert(*place, Err(ScoreError::Other(format!("{}: {problem}", self.scorer))));
                             return Asked { answers, end: self.failed(&problem) };
                         }
                     }
