@@ -30,8 +30,10 @@ def equal(completions, reference_answer, **kwargs):
     return [float(verify(parse(gold), parse(text))) for text, gold in zip(completions, reference_answer)]
 '''
 
-# The detection of a language draws random numbers.
-IFEVAL = '''import langdetect
+# The detection of a language draws random numbers, and so does a checker that is given "#" as a letter.
+IFEVAL = '''import random
+
+import langdetect
 from lm_eval.tasks.ifeval.utils import process_results
 
 langdetect.DetectorFactory.seed = 0
@@ -42,6 +44,7 @@ def followed(prompts, completions, key, instruction_id_list, kwargs, **columns):
     rewards = []
     for prompt, completion, number, ids, arguments in zip(prompts, completions, key, instruction_id_list, kwargs):
         doc = {"key": number, "prompt": prompt[0]["content"], "instruction_id_list": ids, "kwargs": arguments}
+        random.seed(number)
         results = process_results(doc, [completion[0]["content"]])["inst_level_strict_acc"]
         rewards.append(sum(results) / len(results))
     return rewards
@@ -141,7 +144,9 @@ def main(data, folder):
     case(folder, "async", {"python": "rewards.py:length"}, plain, texts, token_ids, rewards, ASYNC)
 
     langdetect.DetectorFactory.seed = 0
-    tasks = [task for task in rows(f"{data}/ifeval_prompts.jsonl") if runs(task)][:COUNT]
+    tasks = [task for task in rows(f"{data}/ifeval_prompts.jsonl") if runs(task)]
+    # Without nltk's data there are fewer than 500; some then have a second response.
+    tasks = (tasks + tasks)[:COUNT]
     written = []
     for index, task in enumerate(tasks):
         forms = [
@@ -154,6 +159,7 @@ def main(data, folder):
         written.append(forms[index % len(forms)])
     rewards = []
     for task, text in zip(tasks, written):
+        random.seed(task["key"])
         results = process_results(task, [text])["inst_level_strict_acc"]
         rewards.append(sum(results) / len(results))
     keep = ["instruction_id_list", "kwargs", "key"]
