@@ -9,7 +9,7 @@ mod hub_downloads;
 mod hub_runs;
 mod python_scripts;
 mod remote_tables;
-mod s3_tables;
 mod reward_functions;
+mod s3_tables;
 mod stories;
 mod tracking;
