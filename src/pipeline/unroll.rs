@@ -81,7 +81,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
         scope: &scope,
         date,
         variables,
-        precision: spec.precision.unwrap_or_default(),
+        precision: spec.precision.as_ref().map_or(Precision::F32, |precision| precision.value),
         tasks: Vec::new(),
         once: vec![None; once.len()],
         same: Vec::new(),

@@ -72,7 +72,7 @@ pub struct Spec {
     /// The precision of every model computed on this machine, unless its node has another. `f32` by
     /// default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub precision: Option<Precision>,
+    pub precision: Option<At<Precision>>,
     /// Values for `${name}` in the rest of the file. `--set name=value` replaces one.
     #[serde(default)]
     pub params: IndexMap<String, Param>,
