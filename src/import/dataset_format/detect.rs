@@ -56,8 +56,8 @@ pub(in crate::import) fn detect(given: DatasetFormat, batches: &[RecordBatch]) -
     match fitting.as_slice() {
         [DatasetFormat::Trl] if columns.pair_of_texts_alone() => columns.check_no_question().map(|()| DatasetFormat::Trl),
         [DatasetFormat::Alpaca] if columns.text("context") && !columns.has("input") => Err(
-            "expected input beside instruction, found context; if it belongs to the prompt, say `map: { input: context }`, else leave it out \
-             with `columns: { context: skip }`"
+            "expected input beside instruction, found context; if it belongs to the prompt, say `map: { input: context }`, else leave it \
+             out with `columns: { context: skip }`"
                 .to_string(),
         ),
         [one] => Ok(*one),
