@@ -48,8 +48,8 @@ enum What {
     },
     /// Pairs with the columns prompt, chosen, rejected, weight and margin, as TRL reads them:
     /// texts, or lists of messages where the prompts are messages. Messages have all their fields,
-    /// and the columns tools and chat_template_kwargs stand beside them where a prompt has them. The
-    /// file's extension selects the format.
+    /// and the columns tools and chat_template_kwargs stand beside them where a prompt has them.
+    /// The file's extension selects the format.
     Pairs {
         /// The run: its name, or its folder.
         run: PathBuf,
