@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 the user's input is wrong, 130 interrupted with the state
 //! committed. Knows nothing of tensors.
 
+mod alarms;
 mod benchmarks;
 mod clean;
 mod doctor;

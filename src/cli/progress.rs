@@ -47,6 +47,10 @@ impl Progress for Bars {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_string(), bar);
     }
 
+    fn measured(&self, node: &str, total: u64) {
+        self.with(node, |bar| bar.set_length(total));
+    }
+
     fn advanced(&self, node: &str, done: u64, tokens: u64) {
         self.with(node, |bar| {
             bar.set_position(done);
@@ -97,6 +101,12 @@ impl Progress for Lines {
         }
     }
 
+    fn measured(&self, node: &str, total: u64) {
+        if let Some(state) = self.running.lock().unwrap_or_else(PoisonError::into_inner).get_mut(node) {
+            state.total = total;
+        }
+    }
+
     fn advanced(&self, node: &str, done: u64, tokens: u64) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(state) = running.get_mut(node) else { return };
@@ -129,6 +139,10 @@ struct JsonLines;
 impl Progress for JsonLines {
     fn started(&self, node: &str, unit: &'static str, done: u64, total: u64) {
         eprintln!("{}", serde_json::json!({"event": "started", "node": node, "unit": unit, "done": done, "total": total}));
+    }
+
+    fn measured(&self, node: &str, total: u64) {
+        eprintln!("{}", serde_json::json!({"event": "measured", "node": node, "total": total}));
     }
 
     fn advanced(&self, node: &str, done: u64, tokens: u64) {

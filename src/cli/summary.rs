@@ -7,10 +7,11 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Float64Type;
 use serde_json::{Value, json};
 
+use super::alarms;
 use super::benchmarks;
 use super::error::CliError;
 use super::format::print;
-use crate::pipeline::graph::Graph;
+use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
 use crate::sql::Session;
@@ -38,10 +39,12 @@ pub(super) struct Row {
 pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Result<(), CliError> {
     let session = Session::over_run(run)?;
     let rows = rows(run, graph, &session)?;
+    let alarms = alarms::latest(graph, &session)?;
     let kept = benchmarks::kept(run, graph)?;
     if as_json {
         let rows: Vec<Value> = rows.iter().map(Row::to_json).collect();
-        let mut summary = json!({ "run": graph.name, "folder": run.folder(), "iterations": rows });
+        let alarms = alarms::to_json(&alarms);
+        let mut summary = json!({ "run": graph.name, "folder": run.folder(), "iterations": rows, "alarms": alarms });
         if !kept.is_empty() {
             summary["benchmarks"] = benchmarks::to_json(&kept).into();
         }
@@ -55,6 +58,14 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
     }
     if !kept.is_empty() {
         print(&benchmarks::lines(&kept).join("\n"))?;
+    }
+    let evaluations: Vec<&str> =
+        graph.tasks.iter().filter(|task| matches!(task.operator, Operator::Evaluate(_))).map(|task| task.name.as_str()).collect();
+    let is_training = |task: &Task| !evaluations.iter().any(|evaluation| is_of(&task.name, evaluation));
+    let mut warnings = alarms::truncated(run, graph, is_training)?;
+    warnings.extend(alarms::lines(&alarms));
+    if !warnings.is_empty() {
+        print(&(warnings.join("\n") + "\n"))?;
     }
     let runs = if runs == Path::new("runs") { String::new() } else { format!(" --runs {}", runs.display()) };
     let name = &graph.name;
@@ -92,12 +103,17 @@ fn rewarded(graph: &Graph, session: &Session) -> Option<(String, String)> {
     Some((task.name.clone(), prompts.name.clone()))
 }
 
+/// Whether a task belongs to an `evaluate` node.
+fn is_of(task: &str, evaluation: &str) -> bool {
+    task.strip_prefix(evaluation).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
+
 fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliError> {
     let Some(evaluation) = graph.tasks.iter().find(|task| matches!(task.operator, Operator::Evaluate(_)) && task.iteration.is_some())
     else {
         return Ok(Vec::new());
     };
-    let evaluating = |name: &str| name == evaluation.name || name.starts_with(&format!("{}_", evaluation.name));
+    let evaluating = |name: &str| is_of(name, &evaluation.name);
     let is_benchmark = |operator: &Operator| {
         matches!(operator, Operator::Answer(_) | Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_))
     };

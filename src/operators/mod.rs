@@ -3,7 +3,7 @@
 //! ```text
 //! sft ─▶ reward_model ─▶ rank
 //!   ─▶ select ─▶ generate ─▶ score ─▶ merge ─▶ pair ─▶ reference ─▶ train ─▶ evaluate
-//! sql: anywhere     answer ─▶ grade ─▶ benchmark: of any model
+//! sql, command: anywhere     answer ─▶ grade ─▶ benchmark: of any model
 //! ```
 //!
 //! An operator reads tables and models verified by the store. It writes one output through the
@@ -58,6 +58,9 @@ mod benchmark;
 // A table of the user's own: the rows of a query.
 mod sql;
 
+// A table or a model of the user's own: the output of a program.
+mod command;
+
 // Shared by all operators.
 pub mod support;
 
@@ -93,5 +96,6 @@ pub fn run(context: &Context) -> Result<Summary, OperatorError> {
         Operator::Grade(settings) => grade::run(context, settings),
         Operator::Benchmark(settings) => benchmark::run(context, settings),
         Operator::Sql(settings) => sql::run(context, settings),
+        Operator::Command(settings) => command::run(context, settings),
     }
 }

@@ -15,6 +15,7 @@ use super::relations::relations;
 use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
 use super::spec::Spec;
+use super::spec::command::Command;
 use super::spec::engine::Engine;
 use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
@@ -85,6 +86,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
             return Err(Diagnostic::at(name.span, problem));
         }
         Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, section, &mut links)?,
+        Operator::Command(command) => command_inputs(scope, command, section, &mut links)?,
         Operator::Score(score) => reward_inputs(spec, scope, &score.reward, section, &mut Vec::new(), &mut links)?,
         Operator::Evaluate(evaluate) => {
             check_lengths(evaluate.min_new_tokens, evaluate.max_new_tokens, name.span)?;
@@ -180,6 +182,21 @@ fn reward_inputs<'a>(
         }
     }
     above.pop();
+    Ok(())
+}
+
+/// Adds the inputs of a command. An input that starts from `none` is left out at t = 1.
+fn command_inputs(scope: &Scope, command: &Command, section: Section, links: &mut Vec<Link>) -> Result<(), Diagnostic> {
+    for (name, input) in &command.inputs {
+        let valid = name.value.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !valid {
+            let expected = "expected a name of lower-case letters, digits and \"_\" that begins with a letter";
+            return Err(Diagnostic::at(name.span, format!("{expected}, found \"{}\"", name.value)));
+        }
+        let target = scope.table_or_model(input, section)?;
+        links.push(Link { slot: Slot::Inputs, name: name.value.clone(), target, span: input.span });
+    }
     Ok(())
 }
 

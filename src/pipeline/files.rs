@@ -12,6 +12,7 @@ use super::graph::{self, Source, SourceKind};
 use super::paths::local_files;
 use super::position::Name;
 use super::process_files;
+use super::programs;
 use super::relations::LONGEST_QUERY_BYTES;
 use super::spec::Spec;
 use super::spec::input::{Component, Input, Reward, RewardSource, TableFile};
@@ -23,8 +24,10 @@ use super::spec::query::Query;
 pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagnostic> {
     let inner = spec.iterate.iter_mut().flat_map(|iterate| iterate.nodes.values_mut());
     for node in spec.nodes.values_mut().chain(inner) {
-        if let Operator::Sql(sql) = &mut node.operator {
-            read(&mut sql.query, folder)?;
+        match &mut node.operator {
+            Operator::Sql(sql) => read(&mut sql.query, folder)?,
+            Operator::Command(command) => command.place = programs::place(command, folder)?,
+            _ => {}
         }
     }
     let mut sources = Vec::new();

@@ -237,7 +237,8 @@ pub struct Task {
 pub struct Binding {
     /// The filled slot.
     pub slot: Slot,
-    /// The name of the source or task. In a `tables` slot: the name of the table in the query.
+    /// The name of the source or task. In a `tables` slot: the name of the table in the query. In
+    /// an `inputs` slot: the name of the input for the command.
     pub name: String,
     /// The input in the slot.
     pub input: Input,

@@ -21,6 +21,7 @@ mod paths;
 pub mod position;
 mod precision;
 mod process_files;
+mod programs;
 mod range;
 mod relations;
 mod schema;

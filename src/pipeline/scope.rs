@@ -172,6 +172,17 @@ impl Scope {
         Err(Diagnostic::at(name.span, format!("expected a table, but \"{}\" is {}", name.value, found.noun())))
     }
 
+    /// The thing behind a name in a slot for any table or model. A reward is one if a node made it.
+    pub(super) fn table_or_model(&self, name: &Name, section: Section) -> Result<Target, Diagnostic> {
+        let noun = "a table or a model";
+        let fits = |target: Target, output: Output| output != Output::Reward || !matches!(target, Target::Source(_));
+        let (target, found) = self.find(name, noun, section, |entry| fits(entry.target, entry.output))?;
+        if fits(target, found) {
+            return Ok(target);
+        }
+        Err(Diagnostic::at(name.span, format!("expected {noun}, but \"{}\" is {}", name.value, found.noun())))
+    }
+
     fn find(&self, name: &Name, noun: &str, section: Section, fits: impl Fn(&Entry) -> bool) -> Result<(Target, Output), Diagnostic> {
         let diagnostic = |message: String| Err(Diagnostic::at(name.span, message));
         let (base, last) = match name.value.strip_suffix("[t-1]") {

@@ -87,6 +87,8 @@ slots! {
     AnswerRewards = "answer_rewards",
     /// The tables of a query, one binding each, with the query's name for each table.
     Tables = "tables",
+    /// The inputs of a command, one binding each, with the command's name for each input.
+    Inputs = "inputs",
 }
 
 impl Slot {
@@ -126,6 +128,7 @@ mod tests {
         "benchmark: { policy: input_a, baseline: input_b, tasks: { t: { items: input_c, question: q, choices: c, answer: a, \
          few_shot: { count: 1, from: input_d } }, g: { items: input_e, question: q, metrics: { m: { reward: input_f } } } } }",
         "sql: { query: SELECT 1, tables: { t: input_a } }",
+        "command: { run: [sh], inputs: { t: input_a }, output: model }",
     ];
 
     fn operator(text: &str) -> Operator {
@@ -149,7 +152,7 @@ mod tests {
         }
         let filled: usize = NODES.iter().map(|text| text.matches("input_").count()).sum();
         let slots: usize = NODES.iter().map(|text| operator(text).slots().len()).sum();
-        assert_eq!(filled, slots + 1, "every slot but the tables of `sql` is in `slots()`");
+        assert_eq!(filled, slots + 2, "every slot but the tables of `sql` and the inputs of `command` is in `slots()`");
     }
 
     #[test]

@@ -16,10 +16,13 @@
 //! - evaluate: `responses`, `rewards`, `baseline_responses` and `baseline_rewards`, each of a task
 //!   of its own
 //!
+//! Of a command's output, such an input is the command's input with the slot's name.
+//!
 //! Knows the inputs of every task, not how a task runs.
 
 mod benchmark;
 mod header;
+mod lineage;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -31,7 +34,7 @@ use self::header::{date, iterations, run_name, template_variables};
 use super::check::{Link, ResolvedNode, order, resolve_nodes};
 use super::error::Diagnostic;
 use super::files;
-use super::graph::{Binding, Graph, Input, Reward, Source, SourceKind, Task};
+use super::graph::{Binding, Graph, Input, Source, SourceKind, Task};
 use super::hidden_queries::without_queries;
 use super::position::At;
 use super::precision;
@@ -40,7 +43,7 @@ use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::evaluate::Evaluate;
 use super::spec::generate::Generate;
-use super::spec::operator::{Operator, Output};
+use super::spec::operator::Operator;
 use super::spec::precision::Precision;
 use super::spec::rank::Rank;
 use super::spec::reference::Reference;
@@ -162,14 +165,14 @@ impl Unrolling<'_> {
             }
             Operator::Score(score) => {
                 let responses = required(&inputs, Slot::Responses)?.input;
-                inputs.extend(self.policy_for_server(&inputs, responses)?);
+                inputs.extend(self.policy_for_server(&inputs, responses, node.name.span)?);
                 if score.prompts.is_none() {
-                    inputs.push(required(self.inputs_of(responses)?, Slot::Prompts)?);
+                    inputs.push(self.required_behind(responses, Slot::Prompts, node.name.span)?);
                 }
             }
             Operator::Merge(_) => {
                 let fresh = required(&inputs, Slot::Fresh)?.input;
-                inputs.push(required(self.inputs_of(fresh)?, Slot::Responses)?);
+                inputs.push(self.required_behind(fresh, Slot::Responses, node.name.span)?);
             }
             Operator::Train(settings) => inputs = self.add_reference(node, settings, t, inputs)?,
             Operator::RewardModel(settings) if settings.has_held_out() => {
@@ -201,7 +204,7 @@ impl Unrolling<'_> {
             }
         }
         let texts = match find(&inputs, Slot::Pairs) {
-            Some(pairs) => self.responses_of_pairs(pairs.input)?,
+            Some(pairs) => self.responses_of_pairs(pairs.input, node.name.span)?,
             None => only(&inputs, |slot| [Slot::From, Slot::Preferences].contains(&slot)),
         };
         let mut referenced = only(&inputs, |slot| [Slot::Pairs, Slot::Reference].contains(&slot));
@@ -308,7 +311,7 @@ impl Unrolling<'_> {
         let sampling = vec![Binding { slot: Slot::Policy, ..policy }, prompts.clone()];
         let responses = self.add(node, &format!("{part}_responses"), t, Operator::Generate(generate), sampling)?;
         let mut scoring = vec![self.task_binding(Slot::Responses, responses)?, reward, prompts];
-        scoring.extend(self.policy_for_server(inputs, Input::Task(responses))?);
+        scoring.extend(self.policy_for_server(inputs, Input::Task(responses), node.name.span)?);
         scoring.extend(only(inputs, |slot| [Slot::Tables, Slot::Rewards].contains(&slot)));
         let rewards = self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scoring)?;
         Ok((responses, rewards))
@@ -366,7 +369,7 @@ impl Unrolling<'_> {
         let mut bindings = Vec::new();
         for Link { slot, name, target, .. } in links {
             if let Some(input) = self.input(*target, t)? {
-                let name = if *slot == Slot::Tables { name.clone() } else { self.name(input)? };
+                let name = if [Slot::Tables, Slot::Inputs].contains(slot) { name.clone() } else { self.name(input)? };
                 bindings.push(Binding { slot: *slot, name, input });
             }
         }
@@ -406,20 +409,6 @@ impl Unrolling<'_> {
         }
     }
 
-    /// The policy behind `responses`, if the reward asks a server: the server gets texts in the
-    /// chat template of the policy.
-    fn policy_for_server(&self, inputs: &[Binding], responses: Input) -> Result<Option<Binding>, Diagnostic> {
-        for reward in only(inputs, |slot| [Slot::Reward, Slot::Rewards].contains(&slot)) {
-            let Input::Source(index) = reward.input else { continue };
-            if let SourceKind::Reward { reward } = &self.source(index)?.kind
-                && reward.leaves().iter().any(|leaf| matches!(leaf, Reward::Http(_)))
-            {
-                return required(self.inputs_of(responses)?, Slot::Policy).map(Some);
-            }
-        }
-        Ok(None)
-    }
-
     /// The output of a task as an input.
     fn task_binding(&self, slot: Slot, task: usize) -> Result<Binding, Diagnostic> {
         let input = Input::Task(task);
@@ -432,27 +421,6 @@ impl Unrolling<'_> {
             Input::Task(index) => Ok(&self.task(index)?.inputs),
             Input::Source(_) => Ok(&[]),
         }
-    }
-
-    /// Whether an input is a table of the user's own, from outside or from a query.
-    fn is_own_table(&self, input: Input) -> Result<bool, Diagnostic> {
-        match input {
-            Input::Task(index) => Ok(self.task(index)?.output() == Output::Table),
-            Input::Source(_) => Ok(true),
-        }
-    }
-
-    /// The responses of all iterations with responses in these pairs, oldest first.
-    fn responses_of_pairs(&self, pairs: Input) -> Result<Vec<Binding>, Diagnostic> {
-        let mut found = Vec::new();
-        let mut next = Some(required(self.inputs_of(pairs)?, Slot::Pool)?);
-        while let Some(pool) = next {
-            let inputs = self.inputs_of(pool.input)?;
-            found.push(required(inputs, Slot::Responses)?);
-            next = find(inputs, Slot::Carried);
-        }
-        found.reverse();
-        Ok(found)
     }
 }
 

@@ -48,6 +48,15 @@ pub enum Block {
         /// The text.
         text: String,
     },
+    /// A sign of over-optimisation.
+    Alarm {
+        /// The node and the iteration.
+        place: String,
+        /// The numbers.
+        text: String,
+        /// What to do.
+        advice: String,
+    },
     /// A sentence about omitted things, or about the meaning of a word.
     Note {
         /// The sentence.

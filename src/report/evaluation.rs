@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::alarms;
 use super::block::{Block, Chart, Marks, Section, Series, Table};
 use super::error::ReportError;
 use super::prompts::Asking;
@@ -129,7 +130,9 @@ pub fn section(source: &Source, node: &str, id: &str) -> Result<Option<Section>,
         curves(&all, "NLL under the initial policy", "nats a token", |row| row.nll_initial, Some(|row| row.baseline_nll_initial), None),
         curves(&all, "Response length", "tokens", |row| row.token_count, None, None),
     ];
-    let mut section = Section::new(id, title, lead)
+    let mut section = Section::new(id, title, lead);
+    section.blocks.extend(alarms::blocks(source, node)?);
+    section = section
         .with(Block::Charts { charts })
         .with(Block::Table(table(&all)))
         .note("NLL: nats a token of the responses under the initial policy; it rises first when training over-optimises.");

@@ -25,6 +25,7 @@
 //!
 //! Knows nothing of tensors, of how a node runs or of the terminal.
 
+mod alarms;
 mod benchmark;
 mod block;
 mod compare;

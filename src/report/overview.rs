@@ -1,5 +1,6 @@
 //! The top of the page: the state of the run, and its few most telling numbers.
 
+use super::alarms;
 use super::block::{Block, Section};
 use super::cost::costs;
 use super::error::ReportError;
@@ -55,6 +56,9 @@ pub fn section(source: &Source) -> Result<Section, ReportError> {
     ));
 
     let mut section = Section::new("overview", "Overview", "").with(Block::Facts { facts });
+    for node in source.with_operator("evaluate") {
+        section.blocks.extend(alarms::blocks(source, &node.name)?);
+    }
     let missing = source.missing();
     if !missing.is_empty() {
         let named = missing.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");

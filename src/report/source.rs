@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::error::ReportError;
 use crate::pipeline::spec::input::Input;
 use crate::pipeline::spec::operator::Node as Written;
-use crate::pipeline::{Pipeline, Spec};
+use crate::pipeline::{Operator, Pipeline, Spec};
 use crate::sql::Session;
 use crate::store::{Event, EventKind, Manifest, OutputKey, OutputKind, Run};
 use crate::tables::TableKind;
@@ -250,16 +250,21 @@ fn nodes(spec: &Spec, outputs: &[(OutputKey, Manifest)]) -> Vec<Node> {
         part: Part::Input,
         reads: Vec::new(),
     });
+    let read = |slot: &str, name: &str| {
+        let (plain, last) = name.strip_suffix("[t-1]").map_or((name, false), |plain| (plain, true));
+        Read { slot: slot.to_string(), name: plain.to_string(), last }
+    };
     let node = |name: &str, written: &Written, part: Part| {
-        let slots = written.operator.slots().into_iter().map(|(slot, name, _)| {
-            let (plain, last) = name.value.strip_suffix("[t-1]").map_or((name.value.as_str(), false), |plain| (plain, true));
-            Read { slot: slot.to_string(), name: plain.to_string(), last }
-        });
+        let slots = written.operator.slots().into_iter().map(|(slot, name, _)| read(slot.name(), &name.value));
+        let given = match &written.operator {
+            Operator::Command(command) => command.inputs.iter().map(|(slot, name)| read(&slot.value, &name.value)).collect(),
+            _ => Vec::new(),
+        };
         // The recipe of an output lists the tables of its query.
         let recipe = outputs.iter().find(|(place, _)| place.name == name).map(|(_, manifest)| &manifest.recipe);
         let tables = recipe.into_iter().flat_map(|recipe| recipe.inputs.keys()).filter_map(|slot| slot.strip_prefix("table "));
         let tables = tables.map(|table| Read { slot: "table".to_string(), name: table.to_string(), last: false });
-        Node { name: name.to_string(), operator: written.operator.name(), part, reads: slots.chain(tables).collect() }
+        Node { name: name.to_string(), operator: written.operator.name(), part, reads: slots.chain(given).chain(tables).collect() }
     };
     let once = spec.nodes.iter().map(|(name, written)| node(&name.value, written, Part::Once));
     let inner = spec.iterate.iter().flat_map(|iterate| &iterate.nodes);

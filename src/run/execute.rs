@@ -6,12 +6,15 @@ use std::time::Instant;
 use indexmap::IndexMap;
 
 use super::{Prepared, RunError, must_run, plan};
+use crate::alarm;
 use crate::compute::DeviceChoice;
 use crate::dag::fingerprint::Recipe;
 use crate::dag::schedule::{self, Outcome};
 use crate::import;
 use crate::operators::{self, Context, OperatorError, Progress};
 use crate::pipeline::graph::{Graph, Input, Task};
+use crate::pipeline::spec::operator::Operator;
+use crate::sql::Session;
 use crate::store::{Event, EventKind, OutputKey, RunLock, State, StoreError};
 use crate::tracking::{Ended, Tracker, TrackingError};
 
@@ -167,6 +170,7 @@ fn run_task(context: &Context) -> Result<(), OperatorError> {
         Ok(summary) => {
             record(EventKind::NodeDone, Some(seconds), None)?;
             context.progress.finished(&context.task.label(), &summary.text, seconds);
+            tell_alarms(context);
             Ok(())
         }
         Err(error) => {
@@ -176,6 +180,23 @@ fn run_task(context: &Context) -> Result<(), OperatorError> {
             }?;
             Err(error)
         }
+    }
+}
+
+/// Tells the signs of over-optimisation that an evaluation has just shown. A run never fails by
+/// them.
+fn tell_alarms(context: &Context) {
+    let Operator::Evaluate(settings) = &context.task.operator else { return };
+    let label = context.task.label();
+    let policy = settings.policy.value.trim_end_matches("[t-1]");
+    let found = Session::over_run(context.run).and_then(|session| alarm::of_evaluation(&session, &context.task.name, policy));
+    let iteration = i64::from(context.task.iteration.unwrap_or(0));
+    match found {
+        Ok(alarms) => alarms
+            .iter()
+            .filter(|alarm| alarm.iteration == iteration)
+            .for_each(|alarm| context.progress.warned(&label, &format!("alarm: {}", alarm.line()))),
+        Err(error) => context.progress.warned(&label, &format!("signs of over-optimisation are not looked for: {error}")),
     }
 }
 

@@ -7,9 +7,11 @@ use super::RunError;
 use super::fetch::{Fetched, to_json};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
+use crate::operators::support::program_files;
 use crate::operators::{self, OperatorError};
 use crate::pipeline::graph::{Graph, Input, Reward, Source, SourceKind};
 use crate::pipeline::slot::Slot;
+use crate::pipeline::spec::operator::Operator;
 use crate::store;
 
 /// The fingerprints of fetched folders and files.
@@ -67,10 +69,20 @@ pub fn prepare(fetched: Fetched, hashes: &mut FileHashes) -> Result<Prepared, Ru
                 place: "run::prepare",
                 problem: format!("{} needs {}, a later or unknown node", task.label(), input.name),
             })?;
-            // SQL sees the names of tables. For other operators only the slot matters: a renamed
-            // node changes nothing.
-            let slot = if input.slot == Slot::Tables { format!("table {}", input.name) } else { input.slot.to_string() };
+            // SQL and commands see the names of their inputs. For other operators only the slot
+            // matters: a renamed node changes nothing.
+            let slot = match input.slot {
+                Slot::Tables => format!("table {}", input.name),
+                Slot::Inputs => format!("input {}", input.name),
+                slot => slot.to_string(),
+            };
             inputs.entry(slot).or_default().push(fingerprint);
+        }
+        if let Operator::Command(command) = &task.operator {
+            for (name, path) in &command.place.files {
+                let fingerprint = program_files::fingerprint(name, &hashes.fingerprint(path)?);
+                inputs.entry(program_files::FILES.to_string()).or_default().push(fingerprint);
+            }
         }
         recipes.push(operators::recipe(&graph, task, inputs));
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::checkpoint::Obsolete;
-use super::{Run, RunLock, Runs, StoreError, checkpoint, files, lock, quarantine};
+use super::{Run, RunLock, Runs, StoreError, checkpoint, files, lock, quarantine, work};
 use crate::disk;
 use crate::tables::TableKind;
 
@@ -71,10 +71,12 @@ impl Runs {
             for path in files::list(&run.folder().join(quarantine::FOLDER))? {
                 found.push(Garbage { bytes: files::size(&path)?, path, why: "damaged, made anew since" });
             }
-            for path in files::list(&run.partial())?.into_iter().filter(|path| !checkpoint::is_checkpoint(path)) {
+            let is_temporary = |path: &PathBuf| !checkpoint::is_checkpoint(path) && !work::is_work(path);
+            for path in files::list(&run.partial())?.into_iter().filter(is_temporary) {
                 found.push(Garbage { bytes: files::size(&path)?, path, why: KILLED });
             }
             found.extend(old_checkpoints(run)?);
+            found.extend(old_work(run)?);
         }
         if locks.cache.is_some() {
             found.extend(self.unused_cache()?);
@@ -133,6 +135,17 @@ impl Runs {
         }
         Ok(locks)
     }
+}
+
+/// The work of commands finished with another recipe.
+fn old_work(run: &Run) -> Result<Vec<Garbage>, StoreError> {
+    let mut found = Vec::new();
+    for path in files::list(&run.partial())?.into_iter().filter(|path| work::is_work(path)) {
+        if work::obsolete(run, &path)? == Some(work::Obsolete::Changed) {
+            found.push(Garbage { bytes: files::size(&path)?, path, why: "the work of a command whose settings were changed since" });
+        }
+    }
+    Ok(found)
 }
 
 /// Checkpoints of models finished with another recipe.

@@ -10,7 +10,9 @@
 //! runs/<name>/pipeline.yaml                     the resolved pipeline
 //! runs/<name>/tables/<node>[/iteration=N]/      part-00000.parquet, … and manifest.json
 //! runs/<name>/models/<node>[/iteration=N]/      a Hugging Face directory and manifest.json
-//! runs/<name>/.partial/                         temporary files, unfinished models, checkpoints
+//! runs/<name>/.partial/                         temporary files, unfinished models, checkpoints,
+//!                                               the work of commands
+//! runs/<name>/logs/                             the output of commands
 //! runs/<name>/quarantine/                       files with a wrong checksum
 //! runs/.cache/<fingerprint>/                    finished outputs, hard links, shared by all runs
 //! runs/.cache/<fingerprint>.partial/            parts of an unfinished table with an older recipe
@@ -48,6 +50,7 @@
 //! | `lock.cache().adopt(…)`, `.retire(…)` | `cache.rs` | share finished outputs |
 //! | `lock.checkpoints().latest(…)`, `.commit(…)` | `checkpoint.rs` | checkpoints of training |
 //! | `lock.memo().read(…)`, `.add(…)` | `memo.rs` | memoized rows |
+//! | `lock.work(…)`, `lock.log(…)` | `work.rs` | folders and logs of programs |
 //! | `lock.quarantine().verify(…)` | `quarantine.rs` | move damaged files aside |
 //! | `runs.garbage()`, `runs.remove(…)` | `clean.rs` | delete unused files |
 //!
@@ -77,6 +80,7 @@ mod run;
 mod state;
 mod table_writer;
 mod verify;
+mod work;
 
 pub use cache::Cache;
 pub use checkpoint::{Checkpoint, Checkpoints};

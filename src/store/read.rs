@@ -43,7 +43,7 @@ impl Run {
     }
 
     /// The folder and manifest of a complete, intact output.
-    fn finished(&self, key: &OutputKey) -> Result<(PathBuf, Manifest), StoreError> {
+    pub(super) fn finished(&self, key: &OutputKey) -> Result<(PathBuf, Manifest), StoreError> {
         let folder = self.path(key);
         let manifest = self.manifest(key)?.ok_or_else(|| StoreError::Missing { key: key.clone(), path: folder.clone() })?;
         if !manifest.complete {

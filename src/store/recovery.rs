@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::checkpoint::{self, Obsolete};
+use super::work;
 use super::{Event, EventKind, Quarantined, Run, RunLock, StoreError, files};
 
 /// How long a new run waits for its lock. A reader asking for the lock's state, and a cleaner, hold
@@ -27,15 +28,19 @@ impl Run {
     }
 }
 
-/// Removes temporary files of a killed process, and its obsolete checkpoints.
+/// Removes temporary files of a killed process, its obsolete checkpoints, and the work of finished
+/// commands.
 fn remove_leftovers(run: &RunLock) -> Result<(), StoreError> {
-    let (checkpoints, mut temporary): (Vec<_>, Vec<_>) =
+    let (checkpoints, others): (Vec<_>, Vec<_>) =
         files::list(&run.partial())?.into_iter().partition(|path| checkpoint::is_checkpoint(path));
+    let (works, mut temporary): (Vec<_>, Vec<_>) = others.into_iter().partition(|path| work::is_work(path));
     temporary.extend(files::list(&run.runs().cache_folder())?.into_iter().filter(|path| is_cache_temporary(run, path)));
     temporary.iter().try_for_each(|path| files::remove(path))?;
     // Verification of the output deals with an unreadable manifest.
     let finished = |path: &&PathBuf| matches!(checkpoint::obsolete(run, path), Ok(Some(Obsolete::Finished)));
-    checkpoints.iter().filter(finished).try_for_each(|path| run.discard(path))
+    checkpoints.iter().filter(finished).try_for_each(|path| run.discard(path))?;
+    let finished = |path: &&PathBuf| matches!(work::obsolete(run, path), Ok(Some(work::Obsolete::Finished)));
+    works.iter().filter(finished).try_for_each(|path| run.discard(path))
 }
 
 /// Whether a path in the cache's folder is a temporary file of this run.

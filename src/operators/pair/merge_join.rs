@@ -11,6 +11,7 @@ use arrow::compute::{sum, take};
 use arrow::datatypes::DataType;
 
 use super::rejection::{Candidate, RejectionRule, rejection_rule};
+use super::truncation::pool_query;
 use super::weight::{pair_weight, raw_weight};
 use crate::operators::OperatorError;
 use crate::operators::support::rng;
@@ -35,7 +36,7 @@ pub fn rows<'s>(
     prompt_groups: impl Fn() -> PromptGroups<'s>,
 ) -> Result<Rows<'s>, OperatorError> {
     let pool = || -> Result<PromptGroups<'s>, OperatorError> {
-        let rows = session.rows("SELECT prompt_id, response_index, sampled_iteration, reward FROM pool")?;
+        let rows = session.rows(&pool_query(settings, false))?;
         Ok(prompt_groups().with_table("pool", pool::KEY, rows))
     };
     let rule = rejection_rule(settings.rejected);

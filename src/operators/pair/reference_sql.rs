@@ -4,7 +4,8 @@
 //! rejection rules and weights as SQL expressions.
 
 use super::rejection::DISTANCE_SCALE;
-use crate::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
+use super::truncation::pool_query;
+use crate::pipeline::spec::pair::{Normalize, Pair, Rejected, Truncated, Weight, WeightKind};
 
 /// The pairs as SQL over `pool`. With `rejected: random`, the pool needs the column `draw`.
 ///
@@ -15,12 +16,16 @@ pub fn sql(settings: &Pair) -> String {
     let first = |column: &str, order: &str| format!("first_value({column} ORDER BY {order}, response_index, sampled_iteration)");
     let spread =
         if settings.rejected == Rejected::TwoSigma { ",\n         avg(reward) AS mean, stddev_pop(reward) AS deviation" } else { "" };
+    let (kept, pool) = match settings.truncated {
+        Truncated::Keep => (String::new(), "pool"),
+        _ => (format!("counted AS (\n  {}\n), ", pool_query(settings, true)), "counted"),
+    };
     format!(
-        "WITH best AS (
+        "WITH {kept}best AS (
   SELECT prompt_id, {chosen_sampled_iteration} AS chosen_sampled_iteration, {chosen_index} AS chosen_index, max(reward) AS highest{spread}
-  FROM pool GROUP BY prompt_id
+  FROM {pool} GROUP BY prompt_id
 ), worse AS (
-  SELECT * FROM pool JOIN best USING (prompt_id) WHERE highest - reward > 0
+  SELECT * FROM {pool} JOIN best USING (prompt_id) WHERE highest - reward > 0
 ), paired AS (
   SELECT prompt_id, first_value(chosen_sampled_iteration) AS chosen_sampled_iteration, first_value(chosen_index) AS chosen_index,
          {rejected_sampled_iteration} AS rejected_sampled_iteration, {rejected_index} AS rejected_index,

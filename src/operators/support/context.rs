@@ -83,10 +83,11 @@ impl Task {
         matches!(self.output(), Output::Model | Output::Reward)
     }
 
-    /// The key of a model's training table, `<name>_training`. None for other tasks.
+    /// The key of a model's training table, `<name>_training`. None for other tasks, and for the
+    /// model of a command.
     pub fn training_key(&self) -> Option<OutputKey> {
         let name = format!("{}{}", self.name, training::SUFFIX);
-        self.makes_model().then_some(OutputKey { kind: OutputKind::Table, name, iteration: self.iteration })
+        self.operator.optimizer().is_some().then_some(OutputKey { kind: OutputKind::Table, name, iteration: self.iteration })
     }
 
     /// The task for people: `responses[2]`.
@@ -323,6 +324,14 @@ impl Context<'_> {
     pub fn write_query_result(&self, session: &Session, query: &str) -> Result<i64, OperatorError> {
         self.write_whole(None, session.schema_of(query)?, |relation| {
             session.rows(query)?.try_for_each(|batch| relation.write(&batch?))?;
+            Ok(BTreeMap::from([("rows".to_string(), relation.rows())]))
+        })
+    }
+
+    /// Writes a table of the user's own from its rows. Returns their number.
+    pub fn write_own_table(&self, schema: SchemaRef, batches: &[RecordBatch]) -> Result<i64, OperatorError> {
+        self.write_whole(None, schema, |relation| {
+            batches.iter().try_for_each(|batch| relation.write(batch))?;
             Ok(BTreeMap::from([("rows".to_string(), relation.rows())]))
         })
     }

@@ -11,7 +11,7 @@ pub fn version(operator: &Operator) -> u32 {
     match operator {
         Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Sft(_) | Operator::RewardModel(_) => 5,
         Operator::Score(_) | Operator::Evaluate(_) | Operator::Rank(_) => 4,
-        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => 1,
+        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) | Operator::Command(_) => 1,
         Operator::Answer(_) | Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => 1,
     }
 }
@@ -21,7 +21,8 @@ pub fn lane(graph: &Graph, task: &Task) -> Lane {
     match &task.operator {
         Operator::Generate(settings) if settings.engine.is_some() => Lane::Server,
         Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => Lane::Device,
-        Operator::RewardModel(_) | Operator::Rank(_) | Operator::Answer(_) => Lane::Device,
+        // A program may take a GPU, or all cores.
+        Operator::RewardModel(_) | Operator::Rank(_) | Operator::Command(_) | Operator::Answer(_) => Lane::Device,
         Operator::Score(_) => match reward_tree::resolve(graph, task) {
             Ok(reward) if reward.has_model() => Lane::Device,
             Ok(reward) if reward.is_relational() => Lane::Relational,

@@ -3,6 +3,7 @@
 //! Knows the keys, not the things behind the names.
 
 pub mod benchmark;
+pub mod command;
 pub mod engine;
 pub mod evaluate;
 pub mod generate;

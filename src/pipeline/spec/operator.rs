@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::benchmark::Benchmark;
 use super::benchmark::answer::{Answer, AnswerResponses};
 use super::benchmark::grade::Grade;
+use super::command::{Command, Made};
 use super::evaluate::Evaluate;
 use super::generate::Generate;
 use super::lora::Lora;
@@ -84,12 +85,14 @@ pub enum Operator {
     Benchmark(Benchmark),
     /// Runs a query; makes a table of the user's own.
     Sql(Sql),
+    /// Runs a program of the user's; makes a table or a model.
+    Command(Command),
 }
 
 /// The kind of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// A table of the user's own: an input table, or the output of `sql`.
+    /// A table of the user's own: an input table, or the output of `sql` or of a command.
     Table,
     /// A table of selection.
     Selection,
@@ -187,6 +190,7 @@ impl Operator {
             Self::AnswerResponses(_) => "answer_responses",
             Self::Benchmark(_) => "benchmark",
             Self::Sql(_) => "sql",
+            Self::Command(_) => "command",
         }
     }
 
@@ -206,6 +210,16 @@ impl Operator {
             Self::Grade(_) => Output::Items,
             Self::Benchmark(_) => Output::Benchmark,
             Self::Sql(_) => Output::Table,
+            Self::Command(command) => match command.output {
+                Made::Table | Made::Prompts | Made::Preferences => Output::Table,
+                Made::Selection => Output::Selection,
+                Made::Responses => Output::Responses,
+                Made::Rewards => Output::Rewards,
+                Made::Pool => Output::Pool,
+                Made::Pairs => Output::Pairs,
+                Made::Model => Output::Model,
+                Made::RewardModel => Output::Reward,
+            },
         }
     }
 
@@ -244,7 +258,7 @@ impl Operator {
     }
 
     /// The filled slots of the file: slot, name as written, and the expected output. Without the
-    /// tables of `sql`.
+    /// tables of `sql` and the inputs of a command.
     pub fn slots(&self) -> Vec<(Slot, &Name, Output)> {
         let slots: Vec<(Slot, Option<&Name>, Output)> = match self {
             Self::Select(s) => vec![
@@ -294,7 +308,7 @@ impl Operator {
                 slots.extend(rewards.map(|(_, name)| (Slot::Reward, Some(name), Output::Reward)));
                 slots
             }
-            Self::Reference(_) | Self::Rank(_) | Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) | Self::Sql(_) => Vec::new(),
+            Self::Reference(_) | Self::Rank(_) | Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) | Self::Sql(_) | Self::Command(_) => Vec::new(),
         };
         slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
     }
@@ -305,7 +319,7 @@ impl Operator {
         match self {
             Self::Select(select) => select.draws(),
             Self::Pair(pair) => pair.rejected == Rejected::Random,
-            Self::Generate(_) | Self::Train(_) | Self::Sft(_) | Self::RewardModel(_) => true,
+            Self::Generate(_) | Self::Train(_) | Self::Sft(_) | Self::RewardModel(_) | Self::Command(_) => true,
             Self::Rank(rank) => rank.held_out.table().is_none(),
             Self::Score(_) | Self::Merge(_) | Self::Reference(_) | Self::Evaluate(_) | Self::Sql(_) => false,
             Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) | Self::Benchmark(_) => false,
@@ -316,7 +330,7 @@ impl Operator {
     pub fn converses(&self) -> bool {
         match self {
             Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Evaluate(_) | Self::Sql(_) => false,
-            Self::Grade(_) | Self::AnswerResponses(_) | Self::Benchmark(_) => false,
+            Self::Grade(_) | Self::AnswerResponses(_) | Self::Benchmark(_) | Self::Command(_) => false,
             Self::Answer(answer) => answer.questions.values().any(|question| question.chat),
             _ => true,
         }
@@ -344,6 +358,10 @@ impl Operator {
         // The address of a server and its limits have no effect on the responses.
         if let Some(engine) = settings.get_mut("engine") {
             *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();
+        }
+        if let Self::Command(_) = self {
+            // The contents of files are inputs, and a time limit has no effect on the output.
+            settings.retain(|key, _| !["files", "timeout_seconds"].contains(&key.as_str()));
         }
         settings
     }
@@ -376,6 +394,8 @@ pub(super) struct NodeFields {
     benchmark: Option<Benchmark>,
     /// A table of your own, from one query.
     sql: Option<Sql>,
+    /// A table or a model of your own, from a program.
+    command: Option<Command>,
     /// The resources of the node; never part of its fingerprint.
     resources: Option<Resources>,
 }
@@ -405,6 +425,7 @@ impl TryFrom<NodeFields> for Node {
             fields.reward_model.map(Operator::RewardModel),
             fields.benchmark.map(Operator::Benchmark),
             fields.sql.map(Operator::Sql),
+            fields.command.map(Operator::Command),
         ];
         let mut operators = operators.into_iter().flatten();
         match (operators.next(), operators.next()) {

@@ -3,7 +3,7 @@
 //!
 //! Knows the keys of the operator, not how it runs.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::position::Name;
@@ -22,6 +22,54 @@ pub struct Pair {
     /// The weight of each pair in the loss.
     #[serde(default)]
     pub weight: Weight,
+    /// Responses cut off by the length limit: a name, or a name with settings, `{ penalize: { by:
+    /// 0.5 } }`.
+    #[serde(default, skip_serializing_if = "Truncated::is_keep")]
+    pub truncated: Truncated,
+}
+
+/// The treatment of responses cut off by the length limit. Their rewards in the pool stay as they
+/// are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(transform = or_bare_name)]
+pub enum Truncated {
+    /// They count like any other.
+    #[default]
+    Keep,
+    /// They count with a lower reward.
+    Penalize(Penalize),
+    /// They are in no pair.
+    Drop,
+}
+
+impl Truncated {
+    fn is_keep(&self) -> bool {
+        *self == Self::Keep
+    }
+}
+
+/// The settings of `penalize`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Penalize {
+    /// The difference to the reward as scored, above 0.
+    #[serde(deserialize_with = "range::positive")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub by: f64,
+}
+
+impl Default for Penalize {
+    fn default() -> Self {
+        Self { by: whole() }
+    }
+}
+
+/// Lets the schema accept `truncated: penalize` beside the long form.
+fn or_bare_name(schema: &mut Schema) {
+    if let Some(forms) = schema.get_mut("oneOf").and_then(|forms| forms.as_array_mut()) {
+        forms.push(serde_json::json!({ "type": "string", "enum": ["penalize"] }));
+    }
 }
 
 /// The rejected response.

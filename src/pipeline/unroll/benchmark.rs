@@ -128,7 +128,7 @@ impl Unrolling<'_> {
             precision: None,
         };
         let mut scored = vec![self.task_binding(Slot::Responses, responses)?, reward, prompts];
-        scored.extend(self.policy_for_server(&scored, Input::Task(responses))?);
+        scored.extend(self.policy_for_server(&scored, Input::Task(responses), node.name.span)?);
         scored.extend(only(inputs, |slot| [Slot::Tables, Slot::Rewards].contains(&slot)));
         self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scored)
     }

@@ -13,3 +13,5 @@ mod reward_functions;
 mod s3_tables;
 mod stories;
 mod tracking;
+#[cfg(unix)]
+mod trl_command;

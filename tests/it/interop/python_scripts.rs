@@ -30,6 +30,7 @@ const STANDARD: &[&str] = &[
     "tempfile",
     "textwrap",
     "threading",
+    "time",
     "types",
 ];
 

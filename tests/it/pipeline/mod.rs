@@ -1,8 +1,12 @@
-//! Pipeline files, sweeps, and the nodes without a model: select, merge and pair.
+//! Pipeline files, sweeps, the nodes without a model (select, merge and pair), and programs of the
+//! user's own.
 
 mod benchmark;
+mod alarms;
 mod broken_files;
 mod checked_models;
+#[cfg(unix)]
+mod commands;
 mod failing_nodes;
 mod file;
 mod quickstart;
@@ -10,3 +14,4 @@ mod relational_properties;
 mod relational_sql;
 mod replay;
 mod sweep;
+mod truncated;

@@ -9,7 +9,7 @@ use arrow::compute::{concat_batches, take_record_batch};
 use optune::operators::select::{self, POOL_QUERY, Quota, SelectionParameters};
 use optune::operators::support::rng::Stream;
 use optune::operators::{OperatorError, merge, pair};
-use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
+use optune::pipeline::spec::pair::{Normalize, Pair, Penalize, Rejected, Truncated, Weight, WeightKind};
 use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy, ZScore};
 use optune::sql::{PromptGroups, Session};
 use optune::store::OutputKey;
@@ -141,10 +141,12 @@ fn pair_gives_what_its_sql_says() {
             for (kind, clip) in clips {
                 for normalize in [Normalize::None, Normalize::Mean] {
                     let weight = Weight { kind, gap_scale: 1.3, normalize, clip };
-                    let settings = Pair { rejected, weight, ..Pair::default() };
-                    for rows in [1, 3, 1 << 20] {
-                        let walk = pair::rows(&session, &settings, stream, || PromptGroups::new(rows)).unwrap();
-                        assert_same(TableKind::Pairs, walk, &session, &pair::sql(&settings));
+                    for truncated in [Truncated::Keep, Truncated::Drop, Truncated::Penalize(Penalize { by: 0.4 })] {
+                        let settings = Pair { rejected, weight: weight.clone(), truncated, ..Pair::default() };
+                        for rows in if settings.truncated == Truncated::Keep { vec![1, 3, 1 << 20] } else { vec![3] } {
+                            let walk = pair::rows(&session, &settings, stream, || PromptGroups::new(rows)).unwrap();
+                            assert_same(TableKind::Pairs, walk, &session, &pair::sql(&settings));
+                        }
                     }
                 }
             }

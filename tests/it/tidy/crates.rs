@@ -9,6 +9,7 @@ const FORBIDDEN: [(&str, &[&str]); 17] = [
     ("report", &["burn", "datafusion"]),
     ("import", &["burn", "datafusion"]),
     ("tracking", &["burn", "datafusion"]),
+    ("alarm", &["burn", "datafusion"]),
     ("sql", &["burn"]),
     ("generation", &["arrow", "datafusion"]),
     ("training", &["arrow", "datafusion"]),

@@ -11,6 +11,7 @@ const FLOORS: [(&str, u8); 23] = [
     ("operators", 5),
     ("import", 4),
     ("tracking", 4),
+    ("alarm", 4),
     ("sql", 3),
     ("generation", 3),
     ("training", 3),

@@ -23,7 +23,7 @@ impl Preflight<'_> {
             Operator::Answer(settings) if task.iteration.is_none_or(|iteration| iteration == 1) => self.questions(task, settings),
             Operator::Grade(settings) if task.iteration.is_none_or(|iteration| iteration == 1) => {
                 for ((name, graded), table) in settings.tasks.iter().zip(task.inputs(Slot::Items)) {
-                    let schema = self.table(table.input)?;
+                    let Some(schema) = self.table(table.input)? else { continue };
                     for (metric, graded) in &graded.metrics {
                         if let MetricKind::Sql(expression) = &graded.kind {
                             let checked = grade::check_expression(expression, &schema);
@@ -60,13 +60,14 @@ impl Preflight<'_> {
         Ok(())
     }
 
-    /// The items of an outside table. Of a table that a query makes only the columns are checked.
+    /// The items of an outside table. Of a table that a query makes only the columns are checked, of
+    /// one that a command makes not even they.
     fn items_of(
         &mut self,
         question: &Question,
         table: &Binding,
     ) -> Result<Option<Vec<super::super::benchmark_items::Item>>, OperatorError> {
-        let schema = self.table(table.input)?;
+        let Some(schema) = self.table(table.input)? else { return Ok(None) };
         let batches: Option<&Vec<RecordBatch>> = match table.input {
             Input::Source(index) => self.items.get(&index),
             Input::Task(_) => None,

@@ -23,7 +23,7 @@ impl<'a> Preflight<'a> {
         };
         let Some(model) = model else { return Ok(()) };
         let messages = match task.input(Slot::Prompts) {
-            Some(prompts) => self.table(prompts)?.field_with_name("messages").is_ok(),
+            Some(prompts) => self.table(prompts)?.is_some_and(|schema| schema.field_with_name("messages").is_ok()),
             None => false,
         };
         let Some(folder) = self.base_model(model) else { return Ok(()) };

@@ -34,7 +34,7 @@ impl Preflight<'_> {
     }
 
     /// The most rows of a table with one row for each prompt: those of the outside tables behind
-    /// it. `None` if a query is among them.
+    /// it. `None` if a query or a command is among them.
     fn rows_behind(&self, input: Option<Input>) -> Option<usize> {
         let mut open = vec![input?];
         let mut seen = HashSet::new();
@@ -45,7 +45,7 @@ impl Preflight<'_> {
             }
             match (input, self.graph.task(input)) {
                 (Input::Source(index), _) => rows += self.rows.get(&index)?,
-                (_, Some(task)) if !matches!(task.operator, Operator::Sql(_)) => {
+                (_, Some(task)) if !matches!(task.operator, Operator::Sql(_) | Operator::Command(_)) => {
                     open.extend(ROWS.iter().flat_map(|slot| task.inputs(*slot)).map(|binding| binding.input));
                 }
                 _ => return None,

@@ -26,7 +26,7 @@ use crate::operators::lane;
 use crate::pipeline::graph::{Graph, SourceKind, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::generate::Generate;
-use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::operator::{Operator, Output};
 use crate::pipeline::spec::select::{Select, Strategy};
 use crate::pipeline::spec::sft::Initialize;
 pub use progress::{Checked, DatasetFormats};
@@ -63,12 +63,13 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, Ope
 }
 
 impl Preflight<'_> {
-    /// Checks one task after its inputs. Returns its output's columns (none for a model).
-    fn check(&mut self, task: &Task, device: Option<DeviceChoice>) -> Result<SchemaRef, OperatorError> {
+    /// Checks one task after its inputs. Returns its output's columns (no columns for a model), if
+    /// they are known before the run.
+    fn check(&mut self, task: &Task, device: Option<DeviceChoice>) -> Result<Option<SchemaRef>, OperatorError> {
         for slot in [Slot::Prompts, Slot::Demonstrations] {
             for input in task.inputs(slot) {
-                let schema = self.prompts(input.input)?;
-                if let Operator::Sft(settings) = &task.operator
+                if let Some(schema) = self.prompts(input.input)?
+                    && let Operator::Sft(settings) = &task.operator
                     && schema.field_with_name(&settings.response).is_err()
                 {
                     let (expected, found) = (&settings.response, names(&schema));
@@ -80,15 +81,17 @@ impl Preflight<'_> {
         if let (Operator::Select(Select { strategy: Strategy::ZScore(settings), .. }), Some(prompts)) =
             (&task.operator, task.input(Slot::Prompts))
         {
-            let schema = self.prompts(prompts)?;
-            if schema.field_with_name(&settings.group).is_err() {
+            if let Some(schema) = self.prompts(prompts)?
+                && schema.field_with_name(&settings.group).is_err()
+            {
                 let (expected, found) = (&settings.group, names(&schema));
                 let problem = format!("prompts: expected a column {expected}, found {found}; name it with `z_score: {{ group: … }}`");
                 return Err(OperatorError::Input(problem));
             }
         }
-        if let (Operator::Select(_), Some(pool)) = (&task.operator, task.input(Slot::Pool)) {
-            let schema = self.table(pool)?;
+        if let (Operator::Select(_), Some(pool)) = (&task.operator, task.input(Slot::Pool))
+            && let Some(schema) = self.table(pool)?
+        {
             let has = |name: &str| schema.field_with_name(name).is_ok();
             if !(has("prompt_id") && has("reward")) {
                 return Err(OperatorError::Input(format!("pool: expected the columns prompt_id and reward, found {}", names(&schema))));
@@ -129,22 +132,35 @@ impl Preflight<'_> {
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             server::client(engine)?;
         }
-        if lane(self.graph, task) == Lane::Device {
+        if let Operator::Command(command) = &task.operator {
+            for file in &command.place.unlisted {
+                let note =
+                    format!("{file} is an argument, but its contents are not: name it in `files:` for a new run after a change of it");
+                self.checked.note(&task.name, note);
+            }
+            // Tables of outside are checked where they are read.
+            for input in task.inputs(Slot::Inputs) {
+                if self.is_table(input.input) {
+                    self.table(input.input)?;
+                }
+            }
+        } else if lane(self.graph, task) == Lane::Device {
             let device = device.unwrap_or_else(|| device_choice(task)).resolve()?;
             let on_cpu = device == burn::tensor::Device::flex();
             self.computes(task, Budget::new(&task.resources, on_cpu), on_cpu)?;
         }
         match (&task.operator, task.table_kind()) {
-            (Operator::Sql(settings), _) => {
-                let session = self.session(task)?;
-                Ok(session.schema_of(&settings.query.text)?)
-            }
+            (Operator::Sql(settings), _) => match self.session(task)? {
+                Some(session) => Ok(Some(session.schema_of(&settings.query.text)?)),
+                None => Ok(None),
+            },
             (Operator::Score(_), Some(kind)) => {
                 self.reward(task, &reward_tree::resolve(self.graph, task)?)?;
-                Ok(kind.schema())
+                Ok(Some(kind.schema()))
             }
-            (_, Some(kind)) => Ok(kind.schema()),
-            (_, None) => Ok(Arc::new(Schema::empty())),
+            (_, Some(kind)) => Ok(Some(kind.schema())),
+            (Operator::Command(_), None) if task.output() == Output::Table => Ok(None),
+            (_, None) => Ok(Some(Arc::new(Schema::empty()))),
         }
     }
 }

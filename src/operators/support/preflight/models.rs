@@ -24,10 +24,11 @@ impl<'a> Preflight<'a> {
     pub(super) fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), OperatorError> {
         match reward {
             Reward::Sql(sql) => {
-                let session = self.session(task)?;
+                let Some(session) = self.session(task)? else { return Ok(()) };
                 session.register_empty("responses", TableKind::Responses.schema())?;
                 if let Some(prompts) = task.input(Slot::Prompts) {
-                    session.register_empty("prompts", self.prompts(prompts)?)?;
+                    let Some(schema) = self.prompts(prompts)? else { return Ok(()) };
+                    session.register_empty("prompts", schema)?;
                 }
                 score::check_columns(&*session.schema_of(sql)?)
             }
@@ -60,7 +61,7 @@ impl<'a> Preflight<'a> {
     /// on a conversation.
     pub(super) fn reads_messages(&mut self, checkpoint: &Checkpoint, task: &Task, slot: Slot) -> Result<(), OperatorError> {
         let Some(input) = task.input(slot) else { return Ok(()) };
-        let schema = self.table(input)?;
+        let Some(schema) = self.table(input)? else { return Ok(()) };
         let has = |column: &str| schema.field_with_name(column).is_ok();
         if has("messages") && !has("prompt") && checkpoint.chat_template.is_none() {
             return Err(OperatorError::Input(format!(

@@ -59,6 +59,7 @@ pub(super) struct Preflight<'a> {
     pub(super) items: HashMap<usize, Vec<RecordBatch>>,
     /// The processes of rewards that were found.
     pub(super) processes: Vec<Process>,
-    /// The schemas of the tasks' outputs, in the graph's order.
-    pub(super) tasks: Vec<SchemaRef>,
+    /// The schemas of the tasks' outputs, in the graph's order; none where only the run will show
+    /// it: a command's own table, and what queries make of it.
+    pub(super) tasks: Vec<Option<SchemaRef>>,
 }

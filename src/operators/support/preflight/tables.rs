@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::super::OperatorError;
 use super::{Preflight, samples};
 use crate::import::import;
-use crate::pipeline::graph::{Input, Task};
+use crate::pipeline::graph::{Input, SourceKind, Task};
 use crate::pipeline::slot::Slot;
 use crate::sql::Session;
 
@@ -15,15 +15,25 @@ use crate::sql::Session;
 const PLACE: &str = "operators::support::preflight::tables";
 
 impl Preflight<'_> {
-    /// A session with the task's named tables, empty.
-    pub(super) fn session(&mut self, task: &Task) -> Result<Session, OperatorError> {
+    /// A session with the task's named tables, empty; none where the columns of one are not known
+    /// yet.
+    pub(super) fn session(&mut self, task: &Task) -> Result<Option<Session>, OperatorError> {
         let session = Session::bounded()?;
         for input in task.inputs(Slot::Tables) {
-            let schema = self.table(input.input)?;
+            let Some(schema) = self.table(input.input)? else { return Ok(None) };
             let schema = if self.is_partitioned(input.input) { with_iteration(&schema) } else { schema };
             session.register_empty(&input.name, schema)?;
         }
-        Ok(session)
+        Ok(Some(session))
+    }
+
+    /// Whether an input is a table.
+    pub(super) fn is_table(&self, input: Input) -> bool {
+        match (self.graph.source(input), self.graph.task(input)) {
+            (Some(source), _) => matches!(source.kind, SourceKind::Table { .. }),
+            (_, Some(task)) => task.output().is_table(),
+            (None, None) => false,
+        }
     }
 
     /// Whether an input lies in a partition folder; queries see its `iteration` as a column.
@@ -31,9 +41,10 @@ impl Preflight<'_> {
         self.graph.task(input).is_some_and(|task| task.iteration.is_some())
     }
 
-    /// The columns of a table of prompts; the rows of an outside one are checked too.
-    pub(super) fn prompts(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
-        let schema = self.table(input)?;
+    /// The columns of a table of prompts, if they are known yet; the rows of an outside one are
+    /// checked too.
+    pub(super) fn prompts(&mut self, input: Input) -> Result<Option<SchemaRef>, OperatorError> {
+        let Some(schema) = self.table(input)? else { return Ok(None) };
         // The import checks outside tables row by row, and gives them ids.
         if let Input::Task(_) = input {
             if schema.field_with_name("prompt").is_err() && schema.field_with_name("messages").is_err() {
@@ -46,12 +57,12 @@ impl Preflight<'_> {
                 ));
             }
         }
-        Ok(schema)
+        Ok(Some(schema))
     }
 
     /// Checks the columns of a table of preferences.
     pub(super) fn preferences(&mut self, input: Input) -> Result<(), OperatorError> {
-        let schema = self.table(input)?;
+        let Some(schema) = self.table(input)? else { return Ok(()) };
         let has = |name: &str| schema.field_with_name(name).is_ok();
         if !(has("prompt") || has("messages")) || !has("chosen") || !has("rejected") {
             let expected = "preferences: expected columns prompt or messages, chosen and rejected";
@@ -60,8 +71,8 @@ impl Preflight<'_> {
         Ok(())
     }
 
-    /// The columns of any table; the rows of an outside one are checked too.
-    pub(super) fn table(&mut self, input: Input) -> Result<SchemaRef, OperatorError> {
+    /// The columns of any table, if they are known yet; the rows of an outside one are checked too.
+    pub(super) fn table(&mut self, input: Input) -> Result<Option<SchemaRef>, OperatorError> {
         let index = match input {
             Input::Task(index) => {
                 let problem = || OperatorError::internal(PLACE, format!("task {index} is read before it is checked"));
@@ -70,7 +81,7 @@ impl Preflight<'_> {
             Input::Source(index) => index,
         };
         if let Some(schema) = self.sources.get(&index) {
-            return Ok(schema.clone());
+            return Ok(Some(schema.clone()));
         }
         let Some(source) = self.graph.sources.get(index) else {
             return Err(OperatorError::internal(PLACE, format!("source {index} does not exist")));
@@ -90,7 +101,7 @@ impl Preflight<'_> {
         }
         self.sources.insert(index, schema.clone());
         self.rows.insert(index, imported.rows());
-        Ok(schema)
+        Ok(Some(schema))
     }
 }
 

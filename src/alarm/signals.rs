@@ -1,0 +1,141 @@
+//! The numbers of each iteration that alarms are made of, read from the tables of a run.
+//!
+//! Knows the tables' columns, not the rules.
+
+use std::collections::HashMap;
+
+use arrow::array::{AsArray, Float64Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use arrow::error::ArrowError;
+
+use crate::sql::Session;
+use crate::store::StoreError;
+use crate::tables::training;
+
+/// The end of the name of the table with the baseline's responses.
+const BASELINE_RESPONSES: &str = "_baseline_responses";
+
+/// One evaluated iteration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Iteration {
+    /// Its number; 0 for an evaluation outside the loop.
+    pub iteration: i64,
+    /// The held-out prompts, in the order of their ids.
+    pub prompts: Vec<Prompt>,
+    /// The divergence from the reference at the end of the training, in nats a response: the mean
+    /// over the last quarter of its steps. None for a policy without a training table.
+    pub kl: Option<f64>,
+}
+
+/// One held-out prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Prompt {
+    /// Its id.
+    pub id: String,
+    /// The mean reward of the policy's responses.
+    pub reward: f64,
+    /// The same of the baseline's.
+    pub baseline_reward: f64,
+    /// Nats a token of the policy's responses under the initial policy.
+    pub nll: f64,
+    /// The same of the baseline's.
+    pub baseline_nll: f64,
+    /// Tokens of the policy's responses.
+    pub tokens: f64,
+    /// The same of the baseline's.
+    pub baseline_tokens: f64,
+    /// The share of the policy's responses cut off by the length limit.
+    pub truncated: f64,
+    /// The same of the baseline's.
+    pub baseline_truncated: f64,
+}
+
+/// The evaluated iterations of a node, in order; none before the first.
+pub(super) fn read(session: &Session, evaluation: &str, policy: &str) -> Result<Vec<Iteration>, StoreError> {
+    let tables = session.tables();
+    let responses = format!("{evaluation}{BASELINE_RESPONSES}");
+    if !tables.contains(&evaluation.to_string()) || !tables.contains(&responses) {
+        return Ok(Vec::new());
+    }
+    let is_iterated =
+        |table: &str| session.schema_of(&format!("SELECT * FROM {}", quoted(table))).map(|s| s.field_with_name("iteration").is_ok());
+    let iteration = if is_iterated(evaluation)? { "CAST(iteration AS DOUBLE)" } else { "CAST(0 AS DOUBLE)" };
+    let batches = session.query(&format!(
+        "SELECT {iteration} AS t, e.prompt_id, e.reward, e.baseline_reward, e.nll_initial, e.baseline_nll_initial, e.token_count,
+       e.truncated, b.tokens AS baseline_tokens, b.truncated AS baseline_truncated
+FROM {} AS e JOIN (
+  SELECT prompt_id, avg(CAST(array_length(token_ids) AS DOUBLE) - prompt_token_count) AS tokens,
+         avg(CASE finish_reason WHEN 'length' THEN 1.0 ELSE 0.0 END) AS truncated
+  FROM {} WHERE finish_reason <> 'error' GROUP BY prompt_id
+) AS b ON b.prompt_id = e.prompt_id
+ORDER BY 1, 2",
+        quoted(evaluation),
+        quoted(&responses),
+    ))?;
+    let training = format!("{policy}{}", training::SUFFIX);
+    let kl = if tables.contains(&training) && is_iterated(&training)? { divergences(session, &training)? } else { HashMap::new() };
+    let mut iterations: Vec<Iteration> = Vec::new();
+    for batch in &batches {
+        let ids = cast(batch.column(1), &DataType::Utf8).map_err(form)?;
+        let ids = ids.as_string::<i32>();
+        let columns = numbers(batch, &[0, 2, 3, 4, 5, 6, 7, 8, 9])?;
+        for row in 0..batch.num_rows() {
+            let value = |column: usize| columns.get(column).map_or(0.0, |values| values.value(row));
+            let number = value(0) as i64;
+            if iterations.last().is_none_or(|last| last.iteration != number) {
+                iterations.push(Iteration { iteration: number, prompts: Vec::new(), kl: kl.get(&number).copied() });
+            }
+            let prompt = Prompt {
+                id: ids.value(row).to_string(),
+                reward: value(1),
+                baseline_reward: value(2),
+                nll: value(3),
+                baseline_nll: value(4),
+                tokens: value(5),
+                truncated: value(6),
+                baseline_tokens: value(7),
+                baseline_truncated: value(8),
+            };
+            iterations.last_mut().into_iter().for_each(|last| last.prompts.push(prompt.clone()));
+        }
+    }
+    Ok(iterations)
+}
+
+/// The divergence at the end of the training of each iteration.
+fn divergences(session: &Session, training: &str) -> Result<HashMap<i64, f64>, StoreError> {
+    let table = quoted(training);
+    let batches = session.query(&format!(
+        "SELECT CAST(iteration AS DOUBLE), avg(kl) FROM {table}
+JOIN (SELECT iteration AS t, max(step) AS last FROM {table} GROUP BY iteration) AS ends ON ends.t = iteration
+WHERE 4 * step > 3 * last AND kl IS NOT NULL GROUP BY 1"
+    ))?;
+    let mut found = HashMap::new();
+    for batch in &batches {
+        let columns = numbers(batch, &[0, 1])?;
+        if let [iterations, divergences] = columns.as_slice() {
+            found.extend(iterations.iter().zip(divergences.iter()).filter_map(|(iteration, kl)| Some((iteration? as i64, kl?))));
+        }
+    }
+    Ok(found)
+}
+
+/// Columns of a batch as numbers.
+fn numbers(batch: &RecordBatch, columns: &[usize]) -> Result<Vec<Float64Array>, StoreError> {
+    let number = |column: &usize| {
+        let array = cast(batch.column(*column), &DataType::Float64).map_err(form)?;
+        Ok(array.as_primitive::<Float64Type>().clone())
+    };
+    columns.iter().map(number).collect()
+}
+
+/// A column of another type than the queries make.
+fn form(error: ArrowError) -> StoreError {
+    StoreError::internal("alarm::signals", error)
+}
+
+/// A table's name in SQL.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

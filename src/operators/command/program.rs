@@ -1,0 +1,235 @@
+//! One run of a program: alone in its work folder, with its output in log files, to its end, to a
+//! time limit or to a stop.
+//!
+//! The program's standard input is the locked file of its work folder, empty. So the lock lasts as
+//! long as the program, even if this process is killed: the next one finds it, and ends it before a
+//! second program works there. Knows no output of the program but its lines about its progress.
+
+use std::ffi::OsString;
+use std::fs::TryLockError;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use super::environment::INPUT;
+use super::progress_lines::ProgressLines;
+use crate::disk;
+use crate::operators::{Context, OperatorError};
+use crate::pipeline::spec::command as spec;
+use crate::store::{Event, EventKind, StoreError};
+
+/// The interval between two looks at the program.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The time for a program to end by itself when it is asked to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The time to wait for the end of a program of a killed run.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The shown length of standard error in an error, from its end, in bytes.
+const SHOWN_BYTES: usize = 2000;
+
+/// The file in a work folder that is locked while its program runs.
+const LOCK: &str = "lock";
+
+/// The file in a work folder with the number of its program's process.
+const PROCESS: &str = "process";
+
+/// A program's place, without any other program in it.
+pub(super) struct Program<'a> {
+    context: &'a Context<'a>,
+    folder: &'a Path,
+    lock: disk::File,
+}
+
+impl<'a> Program<'a> {
+    /// Takes the work folder. A program of a killed run that still works there is ended.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub(super) fn alone(context: &'a Context<'a>, folder: &'a Path) -> Result<Self, OperatorError> {
+        let path = folder.join(LOCK);
+        let lock = disk::File::open(&path).map_err(StoreError::io("open", &path))?;
+        let start = Instant::now();
+        loop {
+            match lock.as_system().try_lock() {
+                Ok(()) => return Ok(Self { context, folder, lock }),
+                Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error).into()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let process = disk::read(&folder.join(PROCESS)).ok().and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+            if let Some(process) = process {
+                end_group(process, Signal::Now);
+            }
+            if start.elapsed() >= PATIENCE {
+                let which = process.map_or("of an unknown number".to_string(), |process| process.to_string());
+                let problem = format!("a program of an earlier run still works in {} (process {which}); end it first", folder.display());
+                return Err(OperatorError::Failed(problem));
+            }
+            context.check_stopped()?;
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Runs the program to its end with these variables.
+    ///
+    /// # Errors
+    /// It cannot be started, it ends with an error, it takes too long, or the run is asked to stop.
+    pub(super) fn run(self, settings: &spec::Command, variables: &[(String, OsString)]) -> Result<(), OperatorError> {
+        let name = settings.run.first().map_or("", |program| &program.value.0);
+        let said = Log::open(self.context, "stdout")?;
+        let errors = Log::open(self.context, "stderr")?;
+        let mut child = self
+            .start(settings, variables, &said, &errors)
+            .map_err(|problem| OperatorError::Failed(format!("the program {name} cannot be started: {problem}")))?;
+        let label = self.context.task.label();
+        self.context.progress.started(&label, "steps", 0, 0);
+        let mut lines = ProgressLines::new(&said.path, said.begin);
+        let start = Instant::now();
+        let status = loop {
+            let ended = child.try_wait();
+            lines.tell(&label, self.context.progress);
+            match ended {
+                Ok(Some(status)) => break status,
+                Ok(None) => {}
+                Err(error) => {
+                    end(&mut child);
+                    return Err(OperatorError::Failed(format!("cannot wait for the program {name}: {error}")));
+                }
+            }
+            if (self.context.stopped)() {
+                end(&mut child);
+                return Err(OperatorError::Stopped);
+            }
+            if let Some(limit) = settings.timeout_seconds.filter(|limit| start.elapsed().as_secs_f64() >= *limit) {
+                end(&mut child);
+                let problem = format!("the program {name} did not end within {limit} seconds; {}", errors.end());
+                return Err(OperatorError::Failed(problem));
+            }
+            std::thread::sleep(LOOK);
+        };
+        if status.success() {
+            return Ok(());
+        }
+        Err(OperatorError::Failed(format!("the program {name} ended with {}; {}", describe(status), errors.end())))
+    }
+
+    /// Starts the program in a process group of its own: Ctrl-C at the terminal reaches this
+    /// process, and this process asks the whole group to end.
+    fn start(&self, settings: &spec::Command, variables: &[(String, OsString)], said: &Log, errors: &Log) -> std::io::Result<Child> {
+        let mut words = settings.run.iter().map(|argument| &argument.value.0);
+        let name = words.next().map_or("", String::as_str);
+        let folder = &settings.place.folder;
+        // A path in the working directory, not in that of this process.
+        let program = if name.contains(std::path::is_separator) { std::path::absolute(folder.join(name))? } else { PathBuf::from(name) };
+        let mut command = Command::new(program);
+        command.args(words);
+        if !folder.as_os_str().is_empty() {
+            command.current_dir(folder);
+        }
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(INPUT)) {
+            command.env_remove(name);
+        }
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(self.lock.as_system().try_clone()?).stdout(said.file()?).stderr(errors.file()?);
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn()?;
+        let noted = disk::write(&self.folder.join(PROCESS), child.id().to_string());
+        noted.inspect_err(|_| end(&mut child)).map(|()| child)
+    }
+}
+
+/// The log of one of a program's streams: what this program says comes after what earlier ones
+/// said.
+struct Log {
+    path: PathBuf,
+    file: disk::File,
+    /// The length of the file before this program.
+    begin: u64,
+}
+
+impl Log {
+    fn open(context: &Context, stream: &str) -> Result<Self, OperatorError> {
+        let path = context.run.log(&context.task.output_key(), stream)?;
+        let failed = |error| StoreError::io("write", &path)(error);
+        let mut file = disk::File::open(&path).map_err(failed)?;
+        let now = Event::new(EventKind::Started, &context.task.name, context.task.iteration).at;
+        let now = chrono::DateTime::from_timestamp_millis(now).unwrap_or_default();
+        let line = format!("--- {} begins at {}\n", context.task.label(), now.format("%Y-%m-%d %H:%M:%S UTC"));
+        file.write_all(line.as_bytes()).map_err(failed)?;
+        let begin = file.as_system().metadata().map_err(failed)?.len();
+        Ok(Self { path, file, begin })
+    }
+
+    fn file(&self) -> std::io::Result<std::fs::File> {
+        self.file.as_system().try_clone()
+    }
+
+    /// The end of what this program said, for an error, and the place of the rest.
+    fn end(&self) -> String {
+        let bytes = disk::read(&self.path).unwrap_or_default();
+        let own = bytes.get(usize::try_from(self.begin).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let words = String::from_utf8_lossy(own.get(own.len().saturating_sub(SHOWN_BYTES)..).unwrap_or_default()).trim().to_string();
+        let log = self.path.display();
+        if words.is_empty() {
+            format!("its standard error is empty ({log})")
+        } else {
+            format!("the end of its standard error, from {log}:\n{words}")
+        }
+    }
+}
+
+/// A program's end in words.
+fn describe(status: ExitStatus) -> String {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        let hint = if signal == 9 { ", which the system sends when memory runs out" } else { "" };
+        return format!("signal {signal}{hint}");
+    }
+    status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"))
+}
+
+/// Asks the program and its children to end, and ends them after [`GRACE`].
+fn end(child: &mut Child) {
+    end_group(child.id(), Signal::Please);
+    let start = Instant::now();
+    while start.elapsed() < GRACE {
+        match child.try_wait() {
+            Ok(None) => std::thread::sleep(LOOK),
+            Ok(Some(_)) | Err(_) => break,
+        }
+    }
+    // Children of the program may be left, whether it ended or not.
+    end_group(child.id(), Signal::Now);
+    // It may have ended this very moment.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// How a process group is ended.
+enum Signal {
+    /// It may save its work.
+    Please,
+    /// At once.
+    Now,
+}
+
+/// Sends a signal to the process group of `leader`. A group that has ended is no problem.
+#[cfg(unix)]
+fn end_group(leader: u32, signal: Signal) {
+    use nix::sys::signal;
+    let signal = match signal {
+        Signal::Please => signal::SIGTERM,
+        Signal::Now => signal::SIGKILL,
+    };
+    // Group 0 would be that of this process, and 1 that of the system.
+    if let Some(leader) = i32::try_from(leader).ok().filter(|leader| *leader > 1) {
+        let _ = signal::killpg(nix::unistd::Pid::from_raw(leader), signal);
+    }
+}
+
+#[cfg(not(unix))]
+fn end_group(_: u32, _: Signal) {}

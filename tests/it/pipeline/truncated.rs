@@ -1,0 +1,80 @@
+//! Responses cut off by the length limit: in pairs, and in the summary.
+
+use optune::operators::pair;
+use optune::operators::support::rng::Stream;
+use optune::pipeline::spec::pair::{Pair, Penalize, Truncated};
+use optune::sql::{PromptGroups, Session};
+use optune::tables::{FinishReason, TableKind, pairs, pool};
+
+use crate::fixtures::workspace::Workspace;
+
+/// Prompt, then the rewards of its responses, with the truncated ones in the second list.
+type Rewards = (&'static str, &'static [f64], &'static [usize]);
+
+const POOL: [Rewards; 4] = [("a", &[0.9, 0.8, 0.1], &[0]), ("b", &[0.5, 0.5], &[1]), ("c", &[0.7, 0.2], &[0, 1]), ("d", &[0.3, 0.2], &[])];
+
+/// The pairs of [`POOL`]: prompt, chosen, rejected, gap.
+fn made(truncated: Truncated) -> Vec<(String, i32, i32, f64)> {
+    let mut rows = Vec::new();
+    for (prompt_id, rewards, cut) in POOL {
+        rows.extend(rewards.iter().enumerate().map(|(index, reward)| pool::Row {
+            prompt_id: prompt_id.to_string(),
+            response_index: index as i32,
+            sampled_iteration: 1,
+            reward: *reward,
+            token_count: 5,
+            finish_reason: if cut.contains(&index) { FinishReason::Length } else { FinishReason::Stop },
+        }));
+    }
+    let session = Session::new().unwrap();
+    session.register_batches("pool", vec![pool::batch(&rows)]).unwrap();
+    let settings = Pair { truncated, ..Pair::default() };
+    let walk = pair::rows(&session, &settings, Stream { seed: 1, iteration: 1 }, PromptGroups::default).unwrap();
+    let rows = walk.flat_map(|batch| pairs::rows(&TableKind::Pairs.conform(&batch.unwrap()).unwrap()).unwrap());
+    rows.map(|row| (row.prompt_id, row.chosen_index, row.rejected_index, (row.reward_gap * 1e9).round() / 1e9)).collect()
+}
+
+#[test]
+fn truncated_responses_count_are_penalized_or_are_in_no_pair() {
+    let pair = |prompt: &str, chosen, rejected, gap| (prompt.to_string(), chosen, rejected, gap);
+    let kept = made(Truncated::Keep);
+    assert_eq!(kept, [pair("a", 0, 2, 0.8), pair("c", 0, 1, 0.5), pair("d", 0, 1, 0.1)]);
+    assert_eq!(made(Truncated::Drop), [pair("a", 1, 2, 0.7), pair("d", 0, 1, 0.1)]);
+    // 0.9 becomes 0.65, and one of two equal rewards is now the worse one.
+    let lower = made(Truncated::Penalize(Penalize { by: 0.25 }));
+    assert_eq!(lower, [pair("a", 1, 2, 0.7), pair("b", 0, 1, 0.25), pair("c", 0, 1, 0.5), pair("d", 0, 1, 0.1)]);
+    let worst = made(Truncated::Penalize(Penalize::default()));
+    assert_eq!(worst[0], pair("a", 1, 0, 0.9));
+}
+
+#[test]
+fn a_run_says_how_many_responses_are_truncated_and_pairs_leave_them_out() {
+    let workspace = Workspace::new();
+    let said = workspace.succeed(&["run", "pipeline.yaml"]);
+    let cut = |iteration: u32| {
+        let query = format!("SELECT count(*) FROM responses WHERE iteration = {iteration} AND finish_reason = 'length'");
+        workspace.query("small", &query).parse::<i64>().unwrap()
+    };
+    let of = |iteration: u32| workspace.query("small", &format!("SELECT count(*) FROM responses WHERE iteration = {iteration}"));
+    assert!(cut(1) > 0 && cut(2) > 0, "the small model does not always end its responses");
+    let line = said.lines().find(|line| line.starts_with("cut off by the length limit: ")).unwrap();
+    for iteration in [1, 2] {
+        let (cut, of) = (cut(iteration), of(iteration));
+        let share = 100.0 * cut as f64 / of.parse::<f64>().unwrap();
+        assert!(line.contains(&format!("{cut} of {of} ({share:.1} %) in iteration {iteration}")), "{line}");
+    }
+    assert!(line.ends_with(" of responses"), "{line}");
+
+    // The default changes nothing; another choice changes pairs and what comes after them.
+    let before = workspace.query("small", "SELECT count(*) FROM pairs");
+    workspace.edit("pipeline.yaml", "pair: { pool: pool,", "pair: { pool: pool, truncated: keep,");
+    assert!(workspace.succeed(&["plan", "pipeline.yaml"]).lines().all(|line| line.ends_with("done")));
+    workspace.edit("pipeline.yaml", "truncated: keep", "truncated: drop");
+    let plan = workspace.succeed(&["plan", "pipeline.yaml"]);
+    assert!(plan.contains("stale: truncated is new: \"drop\""), "{plan}");
+    workspace.succeed(&["run", "pipeline.yaml"]);
+    let cut = "SELECT count(*) FROM pairs JOIN responses r ON r.prompt_id = pairs.prompt_id AND r.sampled_iteration = \
+               pairs.chosen_sampled_iteration AND r.response_index = pairs.chosen_index WHERE r.finish_reason = 'length'";
+    assert_eq!(workspace.query("small", cut), "0");
+    assert_ne!(workspace.query("small", "SELECT count(*) FROM pairs"), before);
+}
