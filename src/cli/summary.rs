@@ -137,6 +137,8 @@ fn rows(run: &Run, graph: &Graph, session: &Session) -> Result<Vec<Row>, CliErro
             operator if is_benchmark(operator) || evaluating(&task.name) => 3,
             Operator::Train(_) | Operator::Reference(_) | Operator::Sft(_) | Operator::RewardModel(_) => 2,
             Operator::Generate(_) => 0,
+            // A program that makes a model trains it.
+            Operator::Command(_) if !task.output().is_table() => 2,
             _ => 1,
         };
         row.seconds[stage] += seconds(&events, &task.name, task.iteration);

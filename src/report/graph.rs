@@ -83,7 +83,10 @@ fn made(source: &Source, node: &Node) -> Made {
             made.done += u32::from(manifest.complete);
         }
         if source.owner(&place.name).is_some_and(|owner| owner.name == node.name) {
-            if place.name == node.name && manifest.table.is_some() || manifest.recipe.operator == "input" || node.operator == "sql" {
+            if place.name == node.name && manifest.table.is_some()
+                || manifest.recipe.operator == "input"
+                || ["sql", "command"].contains(&node.operator)
+            {
                 made.rows += manifest.rows();
             }
             if manifest.table != Some(TableKind::Training) {

@@ -55,7 +55,7 @@ pub fn own_tables(source: &Source) -> Option<Section> {
             .sum();
         table.rows.push(vec![name.to_string(), whole(rows as i64), source.columns(name).join(", ")]);
     }
-    let lead = "What queries of the pipeline made: optune sql shows their rows.";
+    let lead = "What queries and programs of the pipeline made: optune sql shows their rows.";
     (!table.rows.is_empty()).then(|| Section::new("tables", "Tables of your own", lead).with(Block::Table(table)))
 }
 

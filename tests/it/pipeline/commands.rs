@@ -289,6 +289,10 @@ fn counting(workspace: &Workspace, far: u32) -> std::process::Child {
 /// Whether the process of the script is there.
 fn is_running(workspace: &Workspace) -> bool {
     let process = fs::read_to_string(workspace.path("process")).unwrap();
+    // A dead process stays in the table until its parent has asked for it.
+    if let Ok(state) = fs::read_to_string(format!("/proc/{}/stat", process.trim())) {
+        return !state.contains(") Z ");
+    }
     let asked = std::process::Command::new("kill").args(["-0", process.trim()]).stderr(Stdio::null()).status();
     asked.unwrap().success()
 }
