@@ -80,14 +80,12 @@ impl Preflight<'_> {
         }
         if let (Operator::Select(Select { strategy: Strategy::ZScore(settings), .. }), Some(prompts)) =
             (&task.operator, task.input(Slot::Prompts))
+            && let Some(schema) = self.prompts(prompts)?
+            && schema.field_with_name(&settings.group).is_err()
         {
-            if let Some(schema) = self.prompts(prompts)?
-                && schema.field_with_name(&settings.group).is_err()
-            {
-                let (expected, found) = (&settings.group, names(&schema));
-                let problem = format!("prompts: expected a column {expected}, found {found}; name it with `z_score: {{ group: … }}`");
-                return Err(OperatorError::Input(problem));
-            }
+            let (expected, found) = (&settings.group, names(&schema));
+            let problem = format!("prompts: expected a column {expected}, found {found}; name it with `z_score: {{ group: … }}`");
+            return Err(OperatorError::Input(problem));
         }
         if let (Operator::Select(_), Some(pool)) = (&task.operator, task.input(Slot::Pool))
             && let Some(schema) = self.table(pool)?
