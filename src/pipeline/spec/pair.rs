@@ -22,8 +22,8 @@ pub struct Pair {
     /// The weight of each pair in the loss.
     #[serde(default)]
     pub weight: Weight,
-    /// Responses cut off by the length limit: a name, or a name with settings, `{ penalize: { by:
-    /// 0.5 } }`.
+    /// Responses cut off by the length limit, kept by default: a name, or a name with settings, `{
+    /// penalize: { by: 0.5 } }`.
     #[serde(default, skip_serializing_if = "Truncated::is_keep")]
     pub truncated: Truncated,
 }
