@@ -308,7 +308,13 @@ impl Operator {
                 slots.extend(rewards.map(|(_, name)| (Slot::Reward, Some(name), Output::Reward)));
                 slots
             }
-            Self::Reference(_) | Self::Rank(_) | Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) | Self::Sql(_) | Self::Command(_) => Vec::new(),
+            Self::Reference(_)
+            | Self::Rank(_)
+            | Self::Answer(_)
+            | Self::Grade(_)
+            | Self::AnswerResponses(_)
+            | Self::Sql(_)
+            | Self::Command(_) => Vec::new(),
         };
         slots.into_iter().filter_map(|(slot, name, output)| name.map(|name| (slot, name, output))).collect()
     }

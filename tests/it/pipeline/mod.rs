@@ -1,8 +1,8 @@
 //! Pipeline files, sweeps, the nodes without a model (select, merge and pair), and programs of the
 //! user's own.
 
-mod benchmark;
 mod alarms;
+mod benchmark;
 mod broken_files;
 mod checked_models;
 #[cfg(unix)]
