@@ -115,7 +115,7 @@ mod tests {
     use crate::pipeline::tree::Tree;
 
     /// Every operator of a pipeline file, with every slot filled. Each name begins with `input_`.
-    const NODES: [&str; 11] = [
+    const NODES: [&str; 12] = [
         "select: { prompts: input_a, pool: input_b, previous: input_c, strategy: reward_gain }",
         "generate: { policy: input_a, prompts: input_b, selection: input_c }",
         "score: { responses: input_a, reward: input_b, prompts: input_c }",
