@@ -38,7 +38,9 @@ pub(super) fn of_task(
         | Operator::RewardModel(_)
         | Operator::Rank(_)
         | Operator::Answer(_) => None,
-        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => return Ok(Precision::F32),
+        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) | Operator::Command(_) => {
+            return Ok(Precision::F32);
+        }
         Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => return Ok(Precision::F32),
     };
     match (own, useless) {
