@@ -17,7 +17,7 @@ use crate::model::{Message, PromptContent};
 use crate::operators::OperatorError;
 use crate::pipeline::Pipeline;
 use crate::pipeline::spec::input::Input;
-use crate::pipeline::spec::operator::Operator;
+use crate::pipeline::spec::operator::{Operator, Output};
 use crate::sql::Session;
 use crate::store::{Manifest, OutputKey, OutputKind, Run, Runs};
 use crate::tables::{TableKind, pairs};
@@ -90,7 +90,8 @@ fn preferences_of(run: &Run, place: &OutputKey) -> Result<Option<String>, CliErr
     let Some(Operator::Train(settings)) = named(train) else { return Ok(None) };
     let table = settings.pairs.value.as_str();
     let table = table.strip_suffix("[t-1]").unwrap_or(table);
-    let own = matches!(spec.inputs.get(table), Some(Input::Table(_))) || matches!(named(table), Some(Operator::Sql(_)));
+    let own =
+        matches!(spec.inputs.get(table), Some(Input::Table(_))) || named(table).is_some_and(|operator| operator.output() == Output::Table);
     Ok(own.then(|| table.to_string()))
 }
 

@@ -253,7 +253,7 @@ impl Operator {
             Self::RewardModel(reward_model) => reward_model.precision.as_ref(),
             Self::Benchmark(benchmark) => benchmark.precision.as_ref(),
             Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference(_) | Self::Rank(_) | Self::Sql(_) => None,
-            Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) => None,
+            Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) | Self::Command(_) => None,
         }
     }
 
