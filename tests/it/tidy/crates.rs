@@ -3,7 +3,7 @@
 use super::tree::Tree;
 
 /// Crates forbidden in a module, as the table in `lib.rs` has it.
-const FORBIDDEN: [(&str, &[&str]); 17] = [
+const FORBIDDEN: [(&str, &[&str]); 18] = [
     ("cli", &["burn"]),
     ("run", &["burn"]),
     ("report", &["burn", "datafusion"]),
