@@ -45,6 +45,7 @@
 //! | 0 | `memory` | the memory available to this process | its uses |
 //! | 0 | `did_you_mean` | the nearest known word | the origin of the words |
 //! | 0 | [`statistics`] | means with bootstrap intervals, quantiles | the meaning of the numbers |
+//! | 0 | [`win_rates`] | win rates from a judge's verdicts, with intervals | tables, judges |
 //! | 0 | [`catch_panic`] | panics of libraries, turned into errors | the libraries' work |
 //!
 //! # Invariants
@@ -97,3 +98,4 @@ mod memory;
 pub mod process;
 pub mod statistics;
 pub mod token_lists;
+pub mod win_rates;

@@ -12,6 +12,7 @@ mod export;
 mod format;
 mod help;
 mod init;
+mod judge_summary;
 mod pair_columns;
 mod pairs;
 mod pipeline_arguments;

@@ -123,7 +123,7 @@ fn sql_of(graph: &Graph, task: &Task) -> Option<String> {
             _ => None,
         },
         Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Evaluate(_) | Operator::Sft(_) => None,
-        Operator::RewardModel(_) | Operator::Rank(_) | Operator::Command(_) => None,
+        Operator::RewardModel(_) | Operator::Rank(_) | Operator::Texts(_) | Operator::Judge(_) | Operator::Command(_) => None,
         Operator::Answer(_) | Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => None,
     }
 }

@@ -11,6 +11,7 @@ use super::alarms;
 use super::benchmarks;
 use super::error::CliError;
 use super::format::print;
+use super::judge_summary;
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
@@ -48,6 +49,10 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
         if !kept.is_empty() {
             summary["benchmarks"] = benchmarks::to_json(&kept).into();
         }
+        let verdicts = judge_summary::to_json(run)?;
+        if !verdicts.is_empty() {
+            summary["judge"] = Value::Array(verdicts);
+        }
         return print(&summary.to_string());
     }
     if !rows.is_empty() {
@@ -58,6 +63,10 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
     }
     if !kept.is_empty() {
         print(&benchmarks::lines(&kept).join("\n"))?;
+    }
+    let judged = judge_summary::lines(run)?;
+    if !judged.is_empty() {
+        print(&judged.join("\n"))?;
     }
     let evaluations: Vec<&str> =
         graph.tasks.iter().filter(|task| matches!(task.operator, Operator::Evaluate(_))).map(|task| task.name.as_str()).collect();

@@ -54,6 +54,11 @@ mod grade;
 
 // A table: what tuning kept.
 mod benchmark;
+// A table: responses from a table of the user's own texts.
+mod texts;
+
+// A table: a judge's verdicts on the policy's responses beside a baseline's.
+mod judge;
 
 // A table of the user's own: the rows of a query.
 mod sql;
@@ -88,6 +93,8 @@ pub fn run(context: &Context) -> Result<Summary, OperatorError> {
         Operator::Reference(settings) => reference::run(context, settings),
         Operator::Train(settings) => train::run(context, settings),
         Operator::Evaluate(_) => evaluate::run(context),
+        Operator::Texts(_) => texts::run(context),
+        Operator::Judge(judge) => judge::run(context, judge),
         Operator::Sft(settings) => sft::run(context, settings),
         Operator::RewardModel(settings) => reward_model::run(context, settings),
         Operator::Rank(settings) => rank::run(context, settings),

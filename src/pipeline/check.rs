@@ -17,7 +17,6 @@ use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::command::Command;
 use super::spec::engine::Engine;
-use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
@@ -55,9 +54,11 @@ pub(super) fn resolve_nodes<'a>(
 fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section) -> Result<Vec<Link>, Diagnostic> {
     let mut links = Vec::new();
     for (slot, input, expected) in node.operator.slots() {
-        // The baseline of an evaluation is made once and is the same in every iteration.
+        // A baseline of an evaluation is made once and is the same in every iteration, unless it is
+        // of the last one.
+        let is_last = slot == Slot::Baseline && input.value.ends_with("[t-1]");
         let fixed = match node.operator {
-            Operator::Evaluate(_) => [Slot::Baseline, Slot::Prompts, Slot::Reward].contains(&slot),
+            Operator::Evaluate(_) => [Slot::Baseline, Slot::Prompts, Slot::Reward].contains(&slot) && !is_last,
             Operator::Benchmark(_) => slot != Slot::Policy,
             _ => false,
         };
@@ -65,6 +66,11 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
         let target = match (&node.operator, slot) {
             // A table of rewards from the user is ranked like a pool.
             (Operator::Select(_), Slot::Pool) => {
+                let own = |diagnostic| scope.resolve(input, Output::Table, section).map_err(|_| diagnostic);
+                scope.resolve(input, expected, section).or_else(own)?
+            }
+            // A table of texts is compared with like a model.
+            (Operator::Evaluate(_), Slot::Baseline) => {
                 let own = |diagnostic| scope.resolve(input, Output::Table, section).map_err(|_| diagnostic);
                 scope.resolve(input, expected, section).or_else(own)?
             }
@@ -78,7 +84,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
     match &node.operator {
         Operator::Select(select) => check_selection(select, name.span)?,
         Operator::Generate(generate) => {
-            check_server(generate, &links)?;
+            check_server(generate.engine.as_ref(), &links)?;
             check_lengths(generate.min_new_tokens, generate.max_new_tokens, name.span)?;
         }
         Operator::Sft(Sft { initialize: Initialize::Random, lora: Some(_), .. }) => {
@@ -90,6 +96,8 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
         Operator::Score(score) => reward_inputs(spec, scope, &score.reward, section, &mut Vec::new(), &mut links)?,
         Operator::Evaluate(evaluate) => {
             check_lengths(evaluate.min_new_tokens, evaluate.max_new_tokens, name.span)?;
+            check_server(evaluate.engine.as_ref(), &links)?;
+            check_baseline_server(spec, evaluate.engine.as_ref(), &links)?;
             reward_inputs(spec, scope, &evaluate.reward, Section::Nodes, &mut Vec::new(), &mut links)?;
         }
         Operator::Benchmark(benchmark) => {
@@ -127,15 +135,32 @@ fn check_lengths(shortest: u32, longest: u32, span: Span) -> Result<(), Diagnost
 
 /// Checks that a server can load the policy. A server keeps answering with its loaded model, so a
 /// policy made by the pipeline needs a command to load it.
-fn check_server(generate: &Generate, links: &[Link]) -> Result<(), Diagnostic> {
+fn check_server(engine: Option<&Engine>, links: &[Link]) -> Result<(), Diagnostic> {
     let made = links.iter().find(|link| link.slot == Slot::Policy && !matches!(link.target, Target::Source(_)));
-    match (&generate.engine, made) {
+    match (engine, made) {
         (Some(Engine { serve: None, model, .. }), Some(policy)) => Err(Diagnostic::at(
             policy.span,
             format!(
                 "the policy \"{}\" is made by this pipeline, and the server of \"{}\" would go on answering with an older one; \
                  add to engine the command that has it load {{model}}: `serve: \"… {{model}}\"`",
                 policy.name, model.value
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a server of an evaluation can load the baselines too: one model has one name there.
+fn check_baseline_server(spec: &Spec, engine: Option<&Engine>, links: &[Link]) -> Result<(), Diagnostic> {
+    let is_table = |link: &Link| spec.inputs.get(link.name.as_str()).is_some_and(|input| matches!(input, Input::Table(_)));
+    let model = links.iter().find(|link| link.slot == Slot::Baseline && !is_table(link));
+    match (engine, model) {
+        (Some(Engine { serve: None, model, .. }), Some(baseline)) => Err(Diagnostic::at(
+            baseline.span,
+            format!(
+                "the server's \"{}\" is the policy and not the baseline \"{}\"; add to engine the command that has it load {{model}}: \
+                 `serve: \"… {{model}}\"`, or compare with a table of texts",
+                model.value, baseline.name
             ),
         )),
         _ => Ok(()),
@@ -178,7 +203,7 @@ fn reward_inputs<'a>(
                 }
                 reward_inputs(spec, scope, name, section, above, links)?;
             }
-            RewardSource::Model(_) | RewardSource::Http(_) | RewardSource::Process(_) => {}
+            RewardSource::Model(_) | RewardSource::Http(_) | RewardSource::Judge(_) | RewardSource::Process(_) => {}
         }
     }
     above.pop();

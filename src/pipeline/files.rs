@@ -1,6 +1,6 @@
-//! The outside files of a pipeline: checks that they exist, and reads its SQL files.
+//! The outside files of a pipeline: checks that they exist, and reads its SQL files and templates.
 //!
-//! Knows paths, not the contents of files except SQL.
+//! Knows paths, not the contents of files except SQL and templates.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,8 +16,13 @@ use super::programs;
 use super::relations::LONGEST_QUERY_BYTES;
 use super::spec::Spec;
 use super::spec::input::{Component, Input, Reward, RewardSource, TableFile};
+use super::spec::judge::{Judge, JudgeTemplate, Question};
 use super::spec::operator::Operator;
 use super::spec::query::Query;
+use crate::model::RowTemplate;
+
+/// The longest template of a question, in bytes.
+const LONGEST_TEMPLATE_BYTES: usize = 1 << 16;
 
 /// The sources of a pipeline, in order, each with its files. In `spec`, the text of SQL files
 /// replaces their paths.
@@ -27,6 +32,9 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagno
         match &mut node.operator {
             Operator::Sql(sql) => read(&mut sql.query, folder)?,
             Operator::Command(command) => command.place = programs::place(command, folder)?,
+            Operator::Evaluate(evaluate) => {
+                evaluate.judge.as_mut().map_or(Ok(()), |judge| read_template(judge, Question::Pair, folder))?;
+            }
             _ => {}
         }
     }
@@ -37,6 +45,7 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagno
             Input::Model { model } => SourceKind::Model { path: directory(model, folder)? },
             Input::Reward { reward: spelled } => {
                 spelled.queries_mut().try_for_each(|query| read(query, folder))?;
+                spelled.judges_mut().try_for_each(|judge| read_template(judge, Question::Score, folder))?;
                 SourceKind::Reward { reward: reward(spelled, folder)? }
             }
         };
@@ -89,6 +98,7 @@ fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Diagnostic> 
             RewardSource::Model(model) => graph::Reward::Model(directory(model, folder)?),
             RewardSource::Http(server) => graph::Reward::Http(server.clone()),
             RewardSource::Process(process) => graph::Reward::Process(Box::new(process_files::find(process, folder)?)),
+            RewardSource::Judge(judge) => graph::Reward::Judge(judge.clone()),
             RewardSource::Named(name) => graph::Reward::Named(name.value.clone()),
         })
     };
@@ -141,6 +151,29 @@ fn read(query: &mut Query, folder: &Path) -> Result<(), Diagnostic> {
     let Some(path) = query.path() else { return Ok(()) };
     let text = text(&folder.join(path), LONGEST_QUERY_BYTES);
     query.text = text.map_err(|error| Diagnostic::at(query.span, format!("cannot read the query \"{}\": {error}", path.display())))?;
+    Ok(())
+}
+
+/// Replaces the path of a judge's template by the text of the file, and checks the template.
+fn read_template(judge: &mut Judge, question: Question, folder: &Path) -> Result<(), Diagnostic> {
+    if let Some(template) = &mut judge.template
+        && let Some(path) = template.path()
+    {
+        let read = text(&folder.join(path), LONGEST_TEMPLATE_BYTES);
+        template.text =
+            read.map_err(|error| Diagnostic::at(template.span, format!("cannot read the template \"{}\": {error}", path.display())))?;
+    }
+    let span = judge.template.as_ref().map_or(judge.openai.span, |template| template.span);
+    let source = judge.template(question).to_string();
+    let template = RowTemplate::new(&source).map_err(|error| Diagnostic::at(span, format!("the template is not Jinja: {error}")))?;
+    let read = template.variables();
+    if let Some(missing) = question.responses().iter().find(|name| !read.contains(**name)) {
+        let found = read.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let found = if found.is_empty() { "none".to_string() } else { found };
+        return Err(Diagnostic::at(span, format!("expected a template that reads the variable {missing}, found the variables: {found}")));
+    }
+    // The run keeps the text with which it began, also of our own.
+    judge.template = Some(JudgeTemplate { written: source.clone(), text: source, span });
     Ok(())
 }
 

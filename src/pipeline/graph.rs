@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::hidden_queries::without_queries;
 use super::slot::Slot;
 use super::spec::input::{self as spec_input, Columns, DatasetFormat, Format, Program, Server, Split};
+use super::spec::judge::{Judge, Question};
 use super::spec::malformed::Malformed;
 use super::spec::operator::{Operator, Output};
 use super::spec::precision::Precision;
@@ -102,6 +103,8 @@ pub enum Reward {
     Http(Server),
     /// A process.
     Process(Box<Process>),
+    /// A judge; the text of its template is known.
+    Judge(Box<Judge>),
     /// Another source or task: the input with this name in a slot `rewards`. In a sum only.
     Named(String),
     /// The reward model made by the task at this index of [`Graph::tasks`]. In a resolved reward
@@ -171,7 +174,7 @@ impl Reward {
         match self {
             Self::Model(path) => vec![path],
             Self::Sum(components) => components.iter_mut().flat_map(|component| component.reward.models_mut()).collect(),
-            Self::Sql(_) | Self::Http(_) | Self::Process(_) | Self::Named(_) | Self::Task(_) => Vec::new(),
+            Self::Sql(_) | Self::Http(_) | Self::Judge(_) | Self::Process(_) | Self::Named(_) | Self::Task(_) => Vec::new(),
         }
     }
 
@@ -183,6 +186,7 @@ impl Reward {
             Self::Model(_) | Self::Task(_) => json!({ "model": Value::Null }),
             Self::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
             Self::Process(process) => process.fingerprinted(),
+            Self::Judge(judge) => json!({ "judge": judge.settings(Question::Score) }),
             Self::Named(name) => json!({ "reward": name }),
             Self::Sum(components) => {
                 let component = |c: &Component| json!({ "weight": c.weight, "name": c.name, "source": c.reward.settings() });

@@ -41,6 +41,7 @@ pub(super) fn of_task(
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) | Operator::Command(_) => {
             return Ok(Precision::F32);
         }
+        Operator::Texts(_) | Operator::Judge(_) => return Ok(Precision::F32),
         Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => return Ok(Precision::F32),
     };
     match (own, useless) {

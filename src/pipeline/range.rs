@@ -53,6 +53,15 @@ pub fn optional_positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<O
     }
 }
 
+/// [`not_negative`], or nothing.
+pub fn optional_not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let number = Option::<f64>::deserialize(deserializer)?;
+    match number {
+        Some(x) if !(x.is_finite() && x >= 0.0) => Err(D::Error::custom(format!("expected a number of at least 0, found {x}"))),
+        _ => Ok(number),
+    }
+}
+
 /// Any finite number, or nothing.
 pub fn optional_finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let number = Option::<f64>::deserialize(deserializer)?;

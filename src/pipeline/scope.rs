@@ -7,6 +7,8 @@ use indexmap::IndexMap;
 use super::error::Diagnostic;
 use super::position::{Name, Span};
 use super::spec::Spec;
+use super::spec::baselines::Baselines;
+use super::spec::evaluate::Evaluate;
 use super::spec::input::Input;
 use super::spec::operator::{Operator, Output};
 use crate::did_you_mean::nearest;
@@ -66,7 +68,7 @@ pub(super) fn derived(operator: &Operator) -> Vec<String> {
         Operator::Train(_) => &["pairs", "training"],
         Operator::Sft(_) => &["training"],
         Operator::RewardModel(_) => &["training", "ranking"],
-        Operator::Evaluate(_) => &["responses", "rewards", "baseline_responses", "baseline_rewards"],
+        Operator::Evaluate(evaluate) => return of_evaluation(evaluate),
         Operator::Benchmark(_) => &["answers", "items", "baseline_answers", "baseline_items"],
         _ => &[],
     };
@@ -79,6 +81,22 @@ pub(super) fn derived(operator: &Operator) -> Vec<String> {
                 let (baseline, part) = part.strip_prefix("baseline_").map_or(("", part), |part| ("baseline_", part));
                 parts.push(format!("{baseline}{task}_{metric}_{part}"));
             }
+        }
+    }
+    parts
+}
+
+/// The further outputs of an evaluation: those of each baseline, and of the judge.
+fn of_evaluation(evaluate: &Evaluate) -> Vec<String> {
+    let mut parts = vec!["responses".to_string(), "rewards".to_string()];
+    for (index, baseline) in evaluate.baseline.0.iter().enumerate() {
+        let part = Baselines::part(index, &baseline.value);
+        parts.extend([format!("{part}_responses"), format!("{part}_rewards")]);
+        match (index, &evaluate.judge) {
+            (0, Some(_)) => parts.push("judge".to_string()),
+            (0, None) => {}
+            (_, Some(_)) => parts.extend([format!("{part}_judge"), part]),
+            (_, None) => parts.push(part),
         }
     }
     parts

@@ -65,6 +65,8 @@ slots! {
     BaselineRewards = "baseline_rewards",
     /// The model for the mean NLL of an evaluation.
     Initial = "initial",
+    /// The table of texts of a baseline. Filled by the unrolling.
+    Texts = "texts",
     /// The demonstrations to imitate.
     Demonstrations = "demonstrations",
     /// The preferences to learn.

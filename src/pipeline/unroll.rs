@@ -14,13 +14,14 @@
 //! - `<reward_model>_ranking` (rank): `model`, the reward model; the same `preferences`
 //! - benchmark: `graded` and `baseline_graded`, each of a task that grades the answers of another
 //! - evaluate: `responses`, `rewards`, `baseline_responses` and `baseline_rewards`, each of a task
-//!   of its own
+//!   of its own (`evaluation.rs`)
 //!
 //! Of a command's output, such an input is the command's input with the slot's name.
 //!
 //! Knows the inputs of every task, not how a task runs.
 
 mod benchmark;
+mod evaluation;
 mod header;
 mod lineage;
 
@@ -36,18 +37,14 @@ use super::error::Diagnostic;
 use super::files;
 use super::graph::{Binding, Graph, Input, Source, SourceKind, Task};
 use super::hidden_queries::without_queries;
-use super::position::At;
 use super::precision;
 use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
 use super::spec::Spec;
-use super::spec::evaluate::Evaluate;
-use super::spec::generate::Generate;
 use super::spec::operator::Operator;
 use super::spec::precision::Precision;
 use super::spec::rank::Rank;
 use super::spec::reference::Reference;
-use super::spec::score::Score;
 use super::spec::select::{Select, Strategy};
 use super::spec::train::Train;
 
@@ -91,21 +88,20 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
         last: Vec::new(),
         graded_baselines: HashMap::new(),
         guards: Vec::new(),
+        sampled: Vec::new(),
     };
     for index in once_order {
         let node = once.get(index).ok_or_else(|| Diagnostic::internal("unroll: a node outside iterate is missing"))?;
-        let baseline = unrolling.add_baseline(node)?;
-        let task = unrolling.add_node(node, None, baseline)?;
+        unrolling.add_fixed_baselines(node)?;
+        let task = unrolling.add_node(node, None)?;
         set(&mut unrolling.once, index, task)?;
     }
-    let baselines: Vec<Option<Baseline>> = inner.iter().map(|node| unrolling.add_baseline(node)).collect::<Result<_, _>>()?;
+    inner.iter().try_for_each(|node| unrolling.add_fixed_baselines(node))?;
     for t in 1..=iterations {
         unrolling.last = std::mem::replace(&mut unrolling.same, vec![None; inner.len()]);
         for index in inner_order.iter().copied() {
-            let missing = || Diagnostic::internal("unroll: a node of iterate is missing");
-            let node = inner.get(index).ok_or_else(missing)?;
-            let baseline = baselines.get(index).ok_or_else(missing)?;
-            let task = unrolling.add_node(node, Some(t), *baseline)?;
+            let node = inner.get(index).ok_or_else(|| Diagnostic::internal("unroll: a node of iterate is missing"))?;
+            let task = unrolling.add_node(node, Some(t))?;
             set(&mut unrolling.same, index, task)?;
         }
     }
@@ -141,14 +137,25 @@ struct Unrolling<'a> {
     graded_baselines: HashMap<String, usize>,
     /// Tasks whose failure ends the run, with their iterations.
     guards: Vec<(u32, usize)>,
+    /// The responses of evaluations so far.
+    sampled: Vec<Sampled>,
 }
 
-/// The tasks with the baseline's responses and their rewards.
-type Baseline = (usize, usize);
+/// The responses of a model in an evaluation, and their rewards.
+struct Sampled {
+    /// The node of the evaluation.
+    node: String,
+    /// The model, or the table of texts.
+    model: Input,
+    /// The task of the responses.
+    responses: usize,
+    /// The task of their rewards.
+    rewards: usize,
+}
 
 impl Unrolling<'_> {
     /// Adds the tasks of a node in an iteration; returns the task with the name of the node.
-    fn add_node(&mut self, node: &ResolvedNode<'_>, t: Option<u32>, baseline: Option<Baseline>) -> Result<usize, Diagnostic> {
+    fn add_node(&mut self, node: &ResolvedNode<'_>, t: Option<u32>) -> Result<usize, Diagnostic> {
         let mut operator = node.node.operator.clone();
         let mut inputs = self.bindings(&node.links, t)?;
         match &mut operator {
@@ -184,7 +191,7 @@ impl Unrolling<'_> {
                 return Ok(model);
             }
             Operator::Benchmark(benchmark) => return self.add_benchmark(node, benchmark, &inputs, t),
-            Operator::Evaluate(evaluate) => return self.add_evaluation(node, evaluate, &inputs, t, baseline),
+            Operator::Evaluate(evaluate) => return self.add_evaluation(node, evaluate, &inputs, t),
             _ => {}
         }
         self.add(node, "", t, operator, inputs)
@@ -214,107 +221,6 @@ impl Unrolling<'_> {
         inputs.push(self.task_binding(Slot::Pairs, pairs)?);
         inputs.extend(texts.into_iter().filter(|text| text.slot != Slot::From));
         Ok(inputs)
-    }
-
-    /// Adds the baseline's part of an evaluation, the same for all iterations. None for other
-    /// nodes.
-    fn add_baseline(&mut self, node: &ResolvedNode<'_>) -> Result<Option<Baseline>, Diagnostic> {
-        let Operator::Evaluate(evaluate) = &node.node.operator else { return Ok(None) };
-        // The inputs made in an iteration are not part of the baseline.
-        let links = node.links.iter().filter(|link| matches!(link.target, Target::Source(_) | Target::Once(_)));
-        let inputs = self.bindings(links, None)?;
-        self.add_sampling(node, "_baseline", evaluate, &inputs, Slot::Baseline, None).map(Some)
-    }
-
-    /// Adds the part of an evaluation in one iteration.
-    fn add_evaluation(
-        &mut self,
-        node: &ResolvedNode<'_>,
-        evaluate: &Evaluate,
-        inputs: &[Binding],
-        t: Option<u32>,
-        baseline: Option<Baseline>,
-    ) -> Result<usize, Diagnostic> {
-        let (responses, rewards) = self.add_sampling(node, "", evaluate, inputs, Slot::Policy, t)?;
-        let (baseline_responses, baseline_rewards) =
-            baseline.ok_or_else(|| Diagnostic::internal("unroll: an evaluation has no baseline"))?;
-        let initial = self.initial(node, inputs, t)?;
-        let evaluated = vec![
-            self.task_binding(Slot::Responses, responses)?,
-            self.task_binding(Slot::Rewards, rewards)?,
-            self.task_binding(Slot::BaselineResponses, baseline_responses)?,
-            self.task_binding(Slot::BaselineRewards, baseline_rewards)?,
-            Binding { slot: Slot::Initial, name: self.name(initial)?, input: initial },
-        ];
-        self.add(node, "", t, Operator::Evaluate(evaluate.clone()), evaluated)
-    }
-
-    /// The model for the mean NLL of an evaluation: the given one, the start of the policy, or the
-    /// baseline.
-    fn initial(&self, node: &ResolvedNode<'_>, inputs: &[Binding], t: Option<u32>) -> Result<Input, Diagnostic> {
-        if let Some(initial) = find(inputs, Slot::Initial) {
-            return Ok(initial.input);
-        }
-        let policy = node.links.iter().find(|link| link.slot == Slot::Policy);
-        let start = policy.and_then(|policy| match policy.target {
-            Target::Same(index) | Target::Last(index) => self.scope.start(index),
-            Target::Source(_) | Target::Once(_) => None,
-        });
-        if let Some(start) = start
-            && let Some(input) = self.input(start, t)?
-        {
-            return Ok(input);
-        }
-        Ok(required(inputs, Slot::Baseline)?.input)
-    }
-
-    /// Adds the responses of the model in slot `model` to all prompts of an evaluation, and their
-    /// rewards.
-    fn add_sampling(
-        &mut self,
-        node: &ResolvedNode<'_>,
-        part: &str,
-        evaluate: &Evaluate,
-        inputs: &[Binding],
-        model: Slot,
-        t: Option<u32>,
-    ) -> Result<Baseline, Diagnostic> {
-        let policy = required(inputs, model)?;
-        let prompts = required(inputs, Slot::Prompts)?;
-        let reward = required(inputs, Slot::Reward)?;
-        let at = |value: &str| At { value: value.to_string(), span: node.name.span };
-        let generate = Generate {
-            policy: at(&policy.name),
-            prompts: at(&prompts.name),
-            selection: None,
-            responses_per_prompt: evaluate.responses_per_prompt,
-            max_new_tokens: evaluate.max_new_tokens,
-            max_prompt_tokens: evaluate.max_prompt_tokens,
-            temperature: evaluate.temperature,
-            top_p: evaluate.top_p,
-            top_k: evaluate.top_k,
-            min_p: evaluate.min_p,
-            repetition_penalty: evaluate.repetition_penalty,
-            presence_penalty: evaluate.presence_penalty,
-            min_new_tokens: evaluate.min_new_tokens,
-            stop: evaluate.stop.clone(),
-            precision: None,
-            engine: None,
-        };
-        let score = Score {
-            responses: at(&format!("{}{part}_responses", node.name.value)),
-            reward: at(&reward.name),
-            prompts: Some(at(&prompts.name)),
-            non_finite: evaluate.non_finite,
-            precision: None,
-        };
-        let sampling = vec![Binding { slot: Slot::Policy, ..policy }, prompts.clone()];
-        let responses = self.add(node, &format!("{part}_responses"), t, Operator::Generate(generate), sampling)?;
-        let mut scoring = vec![self.task_binding(Slot::Responses, responses)?, reward, prompts];
-        scoring.extend(self.policy_for_server(inputs, Input::Task(responses), node.name.span)?);
-        scoring.extend(only(inputs, |slot| [Slot::Tables, Slot::Rewards].contains(&slot)));
-        let rewards = self.add(node, &format!("{part}_rewards"), t, Operator::Score(score), scoring)?;
-        Ok((responses, rewards))
     }
 
     /// Adds a task with the name of the node and `part`, after all tasks so far.

@@ -6,6 +6,7 @@
 //! token ids, and decide the meaning of a failure for a row.
 
 mod attempts;
+mod chat;
 mod client;
 mod completions;
 mod concurrent;
@@ -17,6 +18,7 @@ mod reward;
 mod serve;
 mod stop;
 
+pub use chat::{Chat, ChatRequest, Reply};
 pub use client::{Client, Patience};
 pub use completions::{Completion, Completions, Finish, PromptForm, Request};
 pub use concurrent::{each, in_order};

@@ -13,6 +13,7 @@ use super::rewards::some_of;
 use super::source::{Source, quoted};
 use super::statistics::Interval;
 use super::words::{interval, percent, whole};
+use crate::tables::TableKind;
 
 /// The most groups with a curve of their own.
 const MOST_GROUPS: usize = 8;
@@ -42,7 +43,7 @@ pub struct Evaluated {
     rows: Vec<Row>,
 }
 
-/// The iterations of the table of an `evaluate` node.
+/// The iterations of a table of an `evaluate` node: of its first baseline, or of a further one.
 ///
 /// # Errors
 /// The table cannot be read.
@@ -112,7 +113,7 @@ impl Evaluated {
     }
 }
 
-/// The section of one `evaluate` node; `None` before anything is evaluated.
+/// The section of one such table; `None` before anything is evaluated.
 ///
 /// # Errors
 /// As [`evaluated`].
@@ -123,7 +124,7 @@ pub fn section(source: &Source, node: &str, id: &str) -> Result<Option<Section>,
         "The policy against the baseline on {} held-out prompts. Bands and brackets: 95 % bootstrap intervals over prompts.",
         whole(last.rows.len() as i64)
     );
-    let title = if source.with_operator("evaluate").count() > 1 { format!("Evaluation: {node}") } else { "Evaluation".to_string() };
+    let title = if source.tables(TableKind::Evaluation).len() > 1 { format!("Evaluation: {node}") } else { "Evaluation".to_string() };
     let charts = vec![
         curves(&all, "Held-out reward", "mean reward", |row| row.reward, Some(|row| row.baseline_reward), None),
         curves(&all, "Win score", "50 + 50 · (wins − losses) / prompts", Row::win_score, None, Some(50.0)),

@@ -34,6 +34,7 @@ mod error;
 mod evaluation;
 mod graph;
 mod groups;
+mod judge;
 mod overview;
 mod page;
 mod pairs;
@@ -49,9 +50,11 @@ mod trend;
 mod words;
 
 use crate::store::Run;
+use crate::tables::TableKind;
 
 use block::Section;
 pub use error::ReportError;
+pub use judge::{Verdicts, verdicts};
 use page::Heading;
 use source::Source;
 
@@ -84,11 +87,12 @@ pub fn html(runs: &[Run]) -> Result<String, ReportError> {
 /// The sections about one run, as far as its tables are there.
 fn one(source: &Source) -> Result<Vec<Section>, ReportError> {
     let mut sections = vec![overview::section(source)?];
-    for (index, node) in source.with_operator("evaluate").enumerate() {
+    for (index, table) in source.tables(TableKind::Evaluation).into_iter().enumerate() {
         let id = if index == 0 { "evaluation".to_string() } else { format!("evaluation-{}", index + 1) };
-        sections.extend(evaluation::section(source, &node.name, &id)?);
+        sections.extend(evaluation::section(source, table, &id)?);
     }
     sections.extend(benchmark::section(source)?);
+    sections.extend(judge::section(source)?);
     sections.extend(rewards::section(source)?);
     sections.extend(regeneration::section(source)?);
     sections.extend(pairs::section(source)?);

@@ -14,12 +14,13 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// The prompts in the table read by a node; `None` if it is not there yet, or not finished.
+    /// The prompts in the table read by the node of an output; `None` if it is not there yet, or
+    /// not finished.
     ///
     /// # Errors
     /// The table is not one of prompts, or is damaged.
     pub fn of(source: &Source, node: &str) -> Result<Option<Self>, ReportError> {
-        let reads = source.node(node).into_iter().flat_map(|node| &node.reads);
+        let reads = source.owner(node).into_iter().flat_map(|node| &node.reads);
         let Some(table) = reads.filter(|read| read.slot == "prompts").map(|read| read.name.as_str()).next() else { return Ok(None) };
         // A table made in every iteration has other prompts in each.
         let place = OutputKey::table(table, None);

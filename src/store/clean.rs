@@ -100,7 +100,9 @@ impl Runs {
         for path in files::list(&memo)?.into_iter().filter(|path| !inputs.contains(&files::file_name(path))) {
             found.push(Garbage { bytes: files::size(&path)?, path, why: "logprobs under a reference that no run has any more" });
         }
-        for path in files::list(&self.cache_folder())?.into_iter().filter(|path| *path != memo) {
+        // Judges' answers stay: they were paid for.
+        let answers = self.memo_folder(TableKind::JudgeAnswers);
+        for path in files::list(&self.cache_folder())?.into_iter().filter(|path| *path != memo && *path != answers) {
             let name = files::file_name(&path);
             let why = match name.strip_suffix(".partial") {
                 None if name == lock::FILE => continue,

@@ -17,6 +17,7 @@
 //! runs/.cache/<fingerprint>/                    finished outputs, hard links, shared by all runs
 //! runs/.cache/<fingerprint>.partial/            parts of an unfinished table with an older recipe
 //! runs/.cache/logprobs/<fingerprint>/           memoized log-probabilities, parts named by hash
+//! runs/.cache/judge_answers/<fingerprint>/      memoized answers of judges, in the same way
 //! ```
 //!
 //! These invariants hold at every moment. A kill between any two steps loses at most the current

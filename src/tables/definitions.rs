@@ -11,7 +11,10 @@ use arrow::datatypes::SchemaRef;
 use super::columns::ColumnMeaning;
 use super::error::TableError;
 use super::kind::TableKind;
-use super::{answers, benchmark, evaluation, items, logprobs, pairs, pool, prompts, ranking, responses, rewards, selection, training};
+use super::{
+    answers, benchmark, evaluation, items, judge_answers, judgments, logprobs, pairs, pool, prompts, ranking, responses, rewards,
+    selection, training,
+};
 use super::{check, conform};
 
 /// `$name` of the module of a kind's table.
@@ -30,6 +33,8 @@ macro_rules! of_table {
             TableKind::Answers => answers::$name $(($($argument),*))?,
             TableKind::Items => items::$name $(($($argument),*))?,
             TableKind::Benchmark => benchmark::$name $(($($argument),*))?,
+            TableKind::Judgments => judgments::$name $(($($argument),*))?,
+            TableKind::JudgeAnswers => judge_answers::$name $(($($argument),*))?,
             TableKind::Logprobs => logprobs::$name $(($($argument),*))?,
         }
     };

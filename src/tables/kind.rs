@@ -39,13 +39,17 @@ pub enum TableKind {
     Items,
     /// What tuning kept: [`super::benchmark`].
     Benchmark,
+    /// A judge's verdicts on pairs of responses: [`super::judgments`].
+    Judgments,
     /// Memoized logprobs of responses: [`super::logprobs`].
     Logprobs,
+    /// Memoized answers of judges: [`super::judge_answers`].
+    JudgeAnswers,
 }
 
 impl TableKind {
     /// Every kind, in data-flow order.
-    pub const ALL: [TableKind; 13] = [
+    pub const ALL: [TableKind; 15] = [
         TableKind::Prompts,
         TableKind::Selection,
         TableKind::Responses,
@@ -58,7 +62,9 @@ impl TableKind {
         TableKind::Answers,
         TableKind::Items,
         TableKind::Benchmark,
+        TableKind::Judgments,
         TableKind::Logprobs,
+        TableKind::JudgeAnswers,
     ];
 
     /// The name in schemas, manifests and error messages.
@@ -76,7 +82,9 @@ impl TableKind {
             TableKind::Answers => "answers",
             TableKind::Items => "items",
             TableKind::Benchmark => "benchmark",
+            TableKind::Judgments => "judgments",
             TableKind::Logprobs => "logprobs",
+            TableKind::JudgeAnswers => "judge_answers",
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! prompts ─▶ selection ─▶ responses ─▶ rewards ─▶ pool ─▶ pairs ─▶ training, evaluation
-//! ranking: of a reward model     answers ─▶ items ─▶ benchmark     logprobs: shared by all runs of a folder
+//! ranking: of a reward model     answers ─▶ items ─▶ benchmark     judgments: of a judge
+//! logprobs, judge_answers: shared by all runs of a folder
 //! ```
 //!
 //! One file a table. A table file lists its columns once, as the fields of a `Row`. The schema,
@@ -29,6 +30,8 @@ pub mod answers;
 pub mod benchmark;
 pub mod evaluation;
 pub mod items;
+pub mod judge_answers;
+pub mod judgments;
 pub mod logprobs;
 pub mod pairs;
 pub mod pool;

@@ -98,6 +98,14 @@ fn query(kind: TableKind) -> Option<&'static str> {
                  avg(nll_initial) AS "eval/nll_initial"
                FROM rows"#,
         ),
+        TableKind::Judgments => Some(
+            r#"SELECT 100.0 * avg(CASE WHEN least = most THEN least ELSE 0.5 END) AS "eval/judge_win_score",
+                 100.0 * avg(CASE WHEN least = most THEN 0.0 ELSE 1.0 END) AS "eval/judge_position_bias"
+               FROM (SELECT min(verdict) AS least, max(verdict) AS most
+                     FROM (SELECT prompt_id, response_index, CASE verdict WHEN 'win' THEN 1.0 WHEN 'tie' THEN 0.5 ELSE 0.0 END AS verdict
+                           FROM rows WHERE verdict IS NOT NULL)
+                     GROUP BY prompt_id, response_index HAVING count(*) = 2)"#,
+        ),
         TableKind::Ranking => Some(r#"SELECT avg(CASE WHEN correct THEN 1.0 ELSE 0.0 END) AS "eval/rewards/accuracies" FROM rows"#),
         TableKind::Benchmark => Some(
             r#"SELECT concat('benchmark/', task, '/', metric) AS tag, value FROM rows

@@ -11,6 +11,7 @@ mod fixtures;
 mod generation;
 mod hostile;
 mod interop;
+mod judging;
 mod model;
 mod pipeline;
 mod tidy;

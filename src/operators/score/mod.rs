@@ -1,9 +1,11 @@
-//! score: a reward for every response, from queries, reward models, servers, processes, or a
-//! weighted sum of them.
+//! score: a reward for every response, from queries, reward models, servers, judges, processes, or
+//! a weighted sum of them.
 //!
 //! A part is a fixed range of the responses, sorted by their keys. A committed part is not scored
 //! again. Knows how a sum is computed. Each kind of scorer is a file of its own.
 
+mod again;
+mod judge;
 mod model;
 mod process;
 mod query;
@@ -51,7 +53,12 @@ pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, 
     let scoring = Scoring { scorer, prompts, fingerprint, non_finite: settings.non_finite };
     let mut writer = context.writer(Some(TableKind::Rewards), all.len(), rows_per_part)?;
     let label = context.task.label();
-    let missing = writer.missing();
+    let mut missing = writer.missing();
+    let unanswered = again::Unanswered::of(&all);
+    if !scoring.scorer.judges().is_empty() {
+        missing.extend(again::parts(&writer, &unanswered)?);
+        missing.sort_unstable();
+    }
     let mut done = all.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
     context.progress.started(&label, "responses", done as u64, all.len() as u64);
     for part in missing {
@@ -61,11 +68,23 @@ pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, 
             .get(range.clone())
             .ok_or_else(|| OperatorError::internal(PLACE, format!("part {part} has the responses {range:?} of {}", all.len())))?;
         let rows = scoring.rewards(context, responses).map_err(|error| error.of(&writer.name_of(part)))?;
-        writer.commit(part, &rewards::batch(&rows))?;
+        writer.replace(part, &rewards::batch(&rows))?;
         done += responses.len();
         context.progress.advanced(&label, done as u64, 0);
     }
-    finish(writer)
+    let judges = scoring.scorer.judges();
+    if judges.iter().any(|judge| judge.stops())
+        && let Some((failed, first)) = again::first(&writer, &unanswered)?
+    {
+        return Err(OperatorError::Failed(format!(
+            "{failed} of {} responses have no score, the first: {first}; the same command asks only for these again \
+             (`failures: keep` in judge goes on without them)",
+            all.len()
+        )));
+    }
+    let mut counts = BTreeMap::new();
+    judges.iter().try_for_each(|judge| judge.count(&all, &mut counts))?;
+    finish(writer, counts, &judges)
 }
 
 /// The fingerprint of the reward: of the input `reward`, and of the inputs `rewards` named by it.
@@ -108,6 +127,7 @@ enum Scorer<'a> {
     Model(Box<model::ModelScorer>),
     Server(Box<server::ServerScorer<'a>>),
     Process(Box<process::ProcessScorer<'a>>),
+    Judge(Box<judge::JudgeScorer<'a>>),
     Sum(Vec<WeightedScorer<'a>>),
 }
 
@@ -134,6 +154,7 @@ impl<'a> Scorer<'a> {
             Reward::Task(index) => Self::Model(Box::new(model::ModelScorer::load(context, &context.model_of_task(*index)?)?)),
             Reward::Http(settings) => Self::Server(Box::new(server::ServerScorer::open(context, settings)?)),
             Reward::Process(process) => Self::Process(Box::new(process::ProcessScorer::open(process, prompts)?)),
+            Reward::Judge(settings) => Self::Judge(Box::new(judge::JudgeScorer::open(context, settings, all)?)),
             Reward::Named(name) => {
                 let problem = format!("the name {name} in a resolved reward");
                 return Err(OperatorError::internal(PLACE, problem));
@@ -149,6 +170,15 @@ impl<'a> Scorer<'a> {
         })
     }
 
+    /// The judges in it.
+    fn judges(&self) -> Vec<&judge::JudgeScorer<'a>> {
+        match self {
+            Self::Judge(judge) => vec![judge],
+            Self::Sum(components) => components.iter().flat_map(|component| component.scorer.judges()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// One score for each response, in the same order.
     fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
         let scores = match self {
@@ -156,6 +186,7 @@ impl<'a> Scorer<'a> {
             Self::Model(model) => model.score(context, responses)?,
             Self::Server(server) => server.score(context, responses)?,
             Self::Process(process) => process.score(context, responses)?,
+            Self::Judge(judge) => judge.score(responses)?,
             Self::Sum(components) => weighted_sum(context, components, responses)?,
         };
         if scores.len() != responses.len() {
@@ -260,8 +291,8 @@ impl Scoring<'_> {
 }
 
 /// Finishes the table. Totals are over all committed parts, so an interrupted node has the same
-/// ones.
-fn finish(writer: TableWriter) -> Result<Summary, OperatorError> {
+/// ones. `counts` has the judges' own.
+fn finish(writer: TableWriter, mut counts: BTreeMap<String, i64>, judges: &[&judge::JudgeScorer]) -> Result<Summary, OperatorError> {
     let mut count = 0;
     let mut non_finite = 0;
     let mut scored: Vec<f64> = Vec::new();
@@ -274,18 +305,20 @@ fn finish(writer: TableWriter) -> Result<Summary, OperatorError> {
     }
     let failed = count - scored.len();
     let mut failures = if failed > 0 { format!(", {failed} without a reward") } else { String::new() };
-    let mut counts = BTreeMap::from([("responses".to_string(), count as i64), ("scored".to_string(), scored.len() as i64)]);
+    counts.extend([("responses".to_string(), count as i64), ("scored".to_string(), scored.len() as i64)]);
     if non_finite > 0 {
         failures += &format!(", of {non_finite} it is not finite");
         counts.insert("non_finite".to_string(), non_finite as i64);
     }
     writer.finish(counts)?;
+    let asked = judges.iter().map(|judge| judge.cost()).reduce(|one, other| one.and(other));
+    let asked = asked.map_or(String::new(), |cost| format!(", {cost}"));
     let text = match scored.len() {
         0 => format!("none of {count} responses scored{failures}"),
         of if of == count => format!("{count} responses scored, mean reward {}", mean(&scored)),
         of => format!("{of} of {count} responses scored, mean reward {}{failures}", mean(&scored)),
     };
-    Ok(Summary::new(text))
+    Ok(Summary::new(text + &asked))
 }
 
 /// The mean of the rewards, for people.

@@ -10,6 +10,7 @@ mod context;
 pub(super) mod epochs;
 mod error;
 pub(super) mod ignored;
+pub(super) mod judging;
 pub(super) mod learning_rate;
 pub mod lora;
 pub(super) mod malformed_rows;

@@ -13,6 +13,7 @@ pub fn version(operator: &Operator) -> u32 {
         Operator::Score(_) | Operator::Evaluate(_) | Operator::Rank(_) => 4,
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) | Operator::Command(_) => 1,
         Operator::Answer(_) | Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => 1,
+        Operator::Texts(_) | Operator::Judge(_) => 1,
     }
 }
 
@@ -30,7 +31,8 @@ pub fn lane(graph: &Graph, task: &Task) -> Lane {
             // The task resolves its reward too, and reports this error.
             Err(_) => Lane::Relational,
         },
-        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) => Lane::Relational,
+        Operator::Judge(_) => Lane::Server,
+        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) | Operator::Texts(_) => Lane::Relational,
         Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => Lane::Relational,
     }
 }

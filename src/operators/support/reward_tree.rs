@@ -47,6 +47,6 @@ fn resolve_names(graph: &Graph, task: &Task, reward: &Reward) -> Result<Reward, 
             };
             components.iter().map(component).collect::<Result<_, OperatorError>>().map(Reward::Sum)
         }
-        Reward::Sql(_) | Reward::Model(_) | Reward::Http(_) | Reward::Process(_) | Reward::Task(_) => Ok(reward.clone()),
+        Reward::Sql(_) | Reward::Model(_) | Reward::Http(_) | Reward::Judge(_) | Reward::Process(_) | Reward::Task(_) => Ok(reward.clone()),
     }
 }

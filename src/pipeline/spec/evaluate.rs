@@ -6,25 +6,36 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::baselines::Baselines;
+use super::engine::Engine;
 use super::generate::{is_none, is_one, is_zero, stop_strings};
+use super::judge::{self, Judge};
 use super::non_finite::NonFinite;
 use super::precision::Precision;
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 
 /// A policy compared with a baseline on held-out prompts: reward, outcome (win, tie, loss), length
-/// and over-optimization. All responses are sampled on this machine.
+/// and over-optimization, and a judge's verdicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
     /// The model to evaluate.
     pub policy: Name,
-    /// The model to compare with. Its responses are sampled once for all iterations.
-    pub baseline: Name,
+    /// The model to compare with, or a list of several. Responses of inputs and of nodes outside
+    /// `iterate` are sampled once for all iterations; `policy[t-1]` is the last iteration's model.
+    /// A table of texts (`response`, with `prompt_id`, `prompt` or `messages`) is a baseline too.
+    pub baseline: Baselines,
     /// Held-out prompts.
     pub prompts: Name,
     /// The reward: a `reward` of `inputs`, or a `reward_model` node.
     pub reward: Name,
+    /// A judge that compares each response with the baseline's, in both orders. By default none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "judge::of_pairs")]
+    pub judge: Option<Box<Judge>>,
+    /// A server to sample on, as in `generate`. By default this machine samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
     /// The model for the mean NLL of the responses. By default the model at the start of the
     /// iterations, or else the baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]

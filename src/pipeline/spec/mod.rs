@@ -2,6 +2,8 @@
 //!
 //! Knows the keys, not the things behind the names.
 
+mod address;
+pub mod baselines;
 pub mod benchmark;
 pub mod command;
 pub mod engine;
@@ -10,6 +12,7 @@ pub mod generate;
 pub mod held_out;
 pub mod hyperparameters;
 pub mod input;
+pub mod judge;
 pub mod lora;
 pub mod loss;
 pub mod malformed;
@@ -30,6 +33,7 @@ pub mod score;
 pub mod select;
 pub mod sft;
 pub mod sql;
+pub mod texts;
 pub mod tracking;
 pub mod train;
 

@@ -15,6 +15,7 @@ use super::benchmark::grade::Grade;
 use super::command::{Command, Made};
 use super::evaluate::Evaluate;
 use super::generate::Generate;
+use super::judge::{Judge, Question};
 use super::lora::Lora;
 use super::merge::Merge;
 use super::optimizer::Optimizer;
@@ -28,6 +29,7 @@ use super::score::Score;
 use super::select::Select;
 use super::sft::Sft;
 use super::sql::Sql;
+use super::texts::Texts;
 use super::train::Train;
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::slot::Slot;
@@ -65,6 +67,12 @@ pub enum Operator {
     Train(Train),
     /// Compares with a baseline; makes a table of evaluation.
     Evaluate(Evaluate),
+    /// Takes a table of texts as responses. Never written by a user: an `evaluate` with such a
+    /// baseline adds one.
+    Texts(Texts),
+    /// Compares responses by a judge; makes judgments. Never written by a user: every `evaluate`
+    /// with a `judge` adds one for each baseline.
+    Judge(Box<Judge>),
     /// Imitates demonstrations; makes a model.
     Sft(Sft),
     /// Learns preferences; makes a reward model.
@@ -106,6 +114,8 @@ pub enum Output {
     Pairs,
     /// A table of evaluation.
     Evaluation,
+    /// The verdicts of a judge.
+    Judgments,
     /// A ranking of held-out preferences.
     Ranking,
     /// A table of answers to a benchmark.
@@ -131,6 +141,7 @@ impl Output {
             Self::Pool => Some("pool"),
             Self::Pairs => Some("pairs"),
             Self::Evaluation => Some("evaluation"),
+            Self::Judgments => Some("judgments"),
             Self::Ranking => Some("ranking"),
             Self::Answers => Some("answers"),
             Self::Items => Some("items"),
@@ -160,6 +171,7 @@ impl Output {
             Self::Pool => "a pool",
             Self::Pairs => "pairs",
             Self::Evaluation => "an evaluation",
+            Self::Judgments => "judgments",
             Self::Ranking => "a ranking",
             Self::Answers => "answers",
             Self::Items => "items",
@@ -182,6 +194,8 @@ impl Operator {
             Self::Reference(_) => "reference",
             Self::Train(_) => "train",
             Self::Evaluate(_) => "evaluate",
+            Self::Texts(_) => "texts",
+            Self::Judge(_) => "judge",
             Self::Sft(_) => "sft",
             Self::RewardModel(_) => "reward_model",
             Self::Rank(_) => "rank",
@@ -198,11 +212,12 @@ impl Operator {
     pub fn output(&self) -> Output {
         match self {
             Self::Select(_) => Output::Selection,
-            Self::Generate(_) | Self::AnswerResponses(_) => Output::Responses,
+            Self::Generate(_) | Self::AnswerResponses(_) | Self::Texts(_) => Output::Responses,
             Self::Score(_) => Output::Rewards,
             Self::Merge(_) => Output::Pool,
             Self::Pair(_) | Self::Reference(_) => Output::Pairs,
             Self::Evaluate(_) => Output::Evaluation,
+            Self::Judge(_) => Output::Judgments,
             Self::Train(_) | Self::Sft(_) => Output::Model,
             Self::RewardModel(_) => Output::Reward,
             Self::Rank(_) => Output::Ranking,
@@ -254,6 +269,7 @@ impl Operator {
             Self::Benchmark(benchmark) => benchmark.precision.as_ref(),
             Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Reference(_) | Self::Rank(_) | Self::Sql(_) => None,
             Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) | Self::Command(_) => None,
+            Self::Texts(_) | Self::Judge(_) => None,
         }
     }
 
@@ -283,13 +299,14 @@ impl Operator {
                 (Slot::Reference, Some(&t.reference), Output::Model),
                 (Slot::Pairs, Some(&t.pairs), Output::Pairs),
             ],
-            Self::Evaluate(e) => vec![
-                (Slot::Policy, Some(&e.policy), Output::Model),
-                (Slot::Baseline, Some(&e.baseline), Output::Model),
-                (Slot::Prompts, Some(&e.prompts), Output::Table),
-                (Slot::Reward, Some(&e.reward), Output::Reward),
-                (Slot::Initial, e.initial.as_ref(), Output::Model),
-            ],
+            Self::Evaluate(e) => {
+                let mut slots = vec![(Slot::Policy, Some(&e.policy), Output::Model)];
+                slots.extend(e.baseline.0.iter().map(|baseline| (Slot::Baseline, Some(baseline), Output::Model)));
+                slots.push((Slot::Prompts, Some(&e.prompts), Output::Table));
+                slots.push((Slot::Reward, Some(&e.reward), Output::Reward));
+                slots.push((Slot::Initial, e.initial.as_ref(), Output::Model));
+                slots
+            }
             Self::Sft(s) => {
                 vec![(Slot::From, Some(&s.from), Output::Model), (Slot::Demonstrations, Some(&s.demonstrations), Output::Table)]
             }
@@ -313,6 +330,8 @@ impl Operator {
             | Self::Answer(_)
             | Self::Grade(_)
             | Self::AnswerResponses(_)
+            | Self::Texts(_)
+            | Self::Judge(_)
             | Self::Sql(_)
             | Self::Command(_) => Vec::new(),
         };
@@ -329,13 +348,14 @@ impl Operator {
             Self::Rank(rank) => rank.held_out.table().is_none(),
             Self::Score(_) | Self::Merge(_) | Self::Reference(_) | Self::Evaluate(_) | Self::Sql(_) => false,
             Self::Answer(_) | Self::Grade(_) | Self::AnswerResponses(_) | Self::Benchmark(_) => false,
+            Self::Texts(_) | Self::Judge(_) => false,
         }
     }
 
     /// Whether the operator can use a chat template; then the date is one of its settings.
     pub fn converses(&self) -> bool {
         match self {
-            Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Evaluate(_) | Self::Sql(_) => false,
+            Self::Select(_) | Self::Merge(_) | Self::Pair(_) | Self::Evaluate(_) | Self::Judge(_) | Self::Sql(_) => false,
             Self::Grade(_) | Self::AnswerResponses(_) | Self::Benchmark(_) | Self::Command(_) => false,
             Self::Answer(answer) => answer.questions.values().any(|question| question.chat),
             _ => true,
@@ -345,6 +365,11 @@ impl Operator {
     /// The settings for the fingerprint, every default written out; without names of inputs,
     /// without the precision, which depends on the file, and without resources.
     pub fn settings(&self) -> BTreeMap<String, Value> {
+        // Its keys about place and limits have no effect, and one has the name of a slot.
+        if let Self::Judge(judge) = self {
+            let settings = judge.settings(Question::Pair);
+            return settings.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        }
         let written = serde_json::to_value(self);
         debug_assert!(written.is_ok(), "settings are numbers, strings and maps with string keys");
         let written = written.unwrap_or_default();

@@ -8,12 +8,13 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use optune::tables::{
-    FinishReason, TableKind, column, evaluation, logprobs, pairs, pool, prompts, ranking, responses, rewards, selection, training,
+    FinishReason, Outcome, TableKind, column, evaluation, judge_answers, judgments, logprobs, pairs, pool, prompts, ranking, responses,
+    rewards, selection, training,
 };
 
 use crate::fixtures::rows::{
-    Draw, evaluation_rows, logprob_rows, pair_rows, pool_rows, prompt_rows, random_batches, ranking_rows, response_rows, reward_rows,
-    selection_rows, training_rows,
+    Draw, evaluation_rows, judge_answer_rows, judgment_rows, logprob_rows, pair_rows, pool_rows, prompt_rows, random_batches, ranking_rows,
+    response_rows, reward_rows, selection_rows, training_rows,
 };
 
 #[test]
@@ -44,6 +45,10 @@ fn rows_survive_the_way_to_arrow_and_back() {
         assert_eq!(ranking::rows(&ranking::batch(&rows)).unwrap(), rows);
         let rows = logprob_rows(draw, count);
         assert_eq!(logprobs::rows(&logprobs::batch(&rows)).unwrap(), rows);
+        let rows = judgment_rows(draw, count);
+        assert_eq!(judgments::rows(&judgments::batch(&rows)).unwrap(), rows);
+        let rows = judge_answer_rows(draw, count);
+        assert_eq!(judge_answers::rows(&judge_answers::batch(&rows)).unwrap(), rows);
     }
 }
 
@@ -152,6 +157,18 @@ fn a_row_that_breaks_a_rule_is_named() {
         "truncated: expected a share between 0 and 1, found 2" => |row| row.truncated = 2.0;
         "nll_initial: expected a finite number" => |row| row.nll_initial = f64::NAN;
         "token_count: expected 0 or more" => |row| row.token_count = -0.5;
+    );
+    broken!(judgments, judgment_rows,
+        "order: expected policy_first or baseline_first, found \"first\"" => |row| row.order = "first".to_string();
+        "expected a verdict or an error, found neither" => |row| (row.verdict, row.error) = (None, None);
+        "expected a verdict or an error, found both" => |row| (row.verdict, row.error) = (Some(Outcome::Win), Some("no".into()));
+        "prompt_tokens: expected 0 or more, found -1" => |row| row.prompt_tokens = Some(-1);
+        "response_index: expected 0 or more" => |row| row.response_index = -1;
+    );
+    broken!(judge_answers, judge_answer_rows,
+        "prompt_tokens: expected 0 or more" => |row| row.prompt_tokens = -1;
+        "completion_tokens: expected 0 or more" => |row| row.completion_tokens = -1;
+        "first_token[7]: expected a finite number" => |row| row.first_token = Some([("7".to_string(), f64::NEG_INFINITY)].into());
     );
     broken!(logprobs, logprob_rows,
         "logprob: expected a finite number, found NaN" => |row| row.logprob = f64::NAN;

@@ -5,4 +5,4 @@ mod gpu;
 mod greedy;
 mod local;
 mod sampling;
-mod server;
+pub mod server;

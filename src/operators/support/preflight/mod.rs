@@ -22,10 +22,11 @@ use crate::compute::DeviceChoice;
 use crate::dag::schedule::Lane;
 use crate::model::{Checkpoint, Head};
 use crate::operators::generate::server;
-use crate::operators::lane;
+use crate::operators::{lane, texts};
 use crate::pipeline::graph::{Graph, SourceKind, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::generate::Generate;
+use crate::pipeline::spec::judge::Question;
 use crate::pipeline::spec::operator::{Operator, Output};
 use crate::pipeline::spec::select::{Select, Strategy};
 use crate::pipeline::spec::sft::Initialize;
@@ -154,6 +155,18 @@ impl Preflight<'_> {
             },
             (Operator::Score(_), Some(kind)) => {
                 self.reward(task, &reward_tree::resolve(self.graph, task)?)?;
+                Ok(Some(kind.schema()))
+            }
+            (Operator::Judge(judge), Some(kind)) => {
+                self.judge(task, judge, Question::Pair)?;
+                Ok(Some(kind.schema()))
+            }
+            (Operator::Texts(_), Some(kind)) => {
+                for input in task.inputs(Slot::Texts) {
+                    if let Some(schema) = self.table(input.input)? {
+                        texts::check_columns(&schema)?;
+                    }
+                }
                 Ok(Some(kind.schema()))
             }
             (_, Some(kind)) => Ok(Some(kind.schema())),

@@ -6,12 +6,13 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use super::super::memory_budget::{self, Budget};
-use super::super::{OperatorError, device_choice};
+use super::super::{OperatorError, device_choice, judging};
 use super::Preflight;
 use crate::model::{Checkpoint, Head, ModelError, PromptContent};
 use crate::operators::score;
 use crate::pipeline::graph::{Component, Input, Reward, SourceKind, Task};
 use crate::pipeline::slot::Slot;
+use crate::pipeline::spec::judge::{Judge, Question};
 use crate::pipeline::spec::operator::Operator;
 use crate::tables::TableKind;
 
@@ -50,11 +51,21 @@ impl<'a> Preflight<'a> {
                 self.processes.push((**process).clone());
                 Ok(())
             }
+            Reward::Judge(judge) => self.judge(task, judge, Question::Score),
             Reward::Named(name) => Err(OperatorError::internal(PLACE, format!("the name {name} in a resolved reward"))),
             Reward::Sum(components) => components.iter().try_for_each(|Component { name, reward, .. }| {
                 self.reward(task, reward).map_err(|error| error.of(&format!("component {name}")))
             }),
         }
+    }
+
+    /// Checks a judge: its client without a request, and the columns that its template reads.
+    pub(super) fn judge(&mut self, task: &Task, judge: &Judge, question: Question) -> Result<(), OperatorError> {
+        judging::client(judge)?;
+        let template = judging::template(judge, question)?;
+        let Some(prompts) = task.input(Slot::Prompts) else { return Ok(()) };
+        let Some(schema) = self.prompts(prompts)? else { return Ok(()) };
+        judging::check_variables(&schema, &template, question).map(drop).map_err(OperatorError::Input)
     }
 
     /// Checks for a chat template if the table in `slot` has messages only, and tries the template

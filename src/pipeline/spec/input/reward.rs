@@ -2,6 +2,7 @@
 //!
 //! Knows the parts of a reward, not its keys ([`super::reward_keys`]) or its computation.
 
+use super::super::judge::Judge;
 use super::super::query::Query;
 use super::{Process, Server};
 use crate::pipeline::position::Name;
@@ -27,6 +28,8 @@ pub enum RewardSource {
     Http(Server),
     /// A process for batches of responses: a command or a Python function.
     Process(Process),
+    /// A model that is asked for a score of each response.
+    Judge(Box<Judge>),
     /// Another reward of the pipeline, an input or a node; in a sum only.
     Named(Name),
 }
@@ -60,6 +63,18 @@ impl Reward {
         };
         one.into_iter().chain(several.iter_mut().map(|component| &mut component.source)).filter_map(|source| match source {
             RewardSource::Sql(query) => Some(query),
+            _ => None,
+        })
+    }
+
+    /// The judges, in order.
+    pub fn judges_mut(&mut self) -> impl Iterator<Item = &mut Judge> {
+        let (one, several) = match self {
+            Self::One(source) => (Some(source), [].as_mut_slice()),
+            Self::Sum(components) => (None, components.as_mut_slice()),
+        };
+        one.into_iter().chain(several.iter_mut().map(|component| &mut component.source)).filter_map(|source| match source {
+            RewardSource::Judge(judge) => Some(&mut **judge),
             _ => None,
         })
     }

@@ -11,6 +11,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::super::judge::{Judge, Question};
 use super::super::query::Query;
 use super::process::{self, ProcessFields, Program, RowFormat};
 use super::reward::{Component, Reward, RewardSource};
@@ -18,8 +19,8 @@ use super::server::{RewardProtocol, ServerFields, server};
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 
-/// A reward for responses: exactly one of `sql`, `model`, `http`, `command` and `python`. In a list:
-/// one of these or `reward`, with a weight and a name.
+/// A reward for responses: exactly one of `sql`, `model`, `http`, `judge`, `command` and `python`.
+/// In a list: one of these or `reward`, with a weight and a name.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Reward", extend("minProperties" = 1))]
@@ -45,6 +46,9 @@ struct Fields {
     /// The address of a server for scoring batches of responses, `http://…` or `https://…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<At<String>>,
+    /// A model behind OpenAI's chat API that is asked for a score of each response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    judge: Option<Box<Judge>>,
     /// The format of requests to the server and of its answers; `plain` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<RewardProtocol>,
@@ -108,7 +112,7 @@ struct Fields {
 }
 
 /// The message for a mapping without a source.
-const NONE: &str = "expected a reward such as `{ sql: reward.sql }`, `{ model: DIR }`, `{ http: URL }`, `{ command: [PROGRAM] }` \
+const NONE: &str = "expected a reward such as `{ sql: reward.sql }`, `{ model: DIR }`, `{ http: URL }`, `{ judge: … }`, `{ command: [PROGRAM] }` \
                     or `{ python: rewards.py:FUNCTION }`, found none";
 
 /// The kinds of rewards with settings of their own.
@@ -143,6 +147,7 @@ impl Fields {
             ("sql", self.sql.is_some()),
             ("model", self.model.is_some()),
             ("http", self.http.is_some()),
+            ("judge", self.judge.is_some()),
             ("command", self.command.is_some()),
             ("python", self.python.is_some()),
             ("reward", self.reward.is_some()),
@@ -193,6 +198,9 @@ impl Fields {
         if let Some(url) = self.http {
             return server(url, server_settings).map(RewardSource::Http);
         }
+        if let Some(judge) = self.judge {
+            return judge.check(Question::Score).map(|()| RewardSource::Judge(judge));
+        }
         if let Some(command) = self.command {
             return process::command(command, self.format, settings).map(RewardSource::Process);
         }
@@ -206,6 +214,7 @@ impl Fields {
         match source {
             RewardSource::Sql(query) => Self { sql: Some(query.clone()), ..Self::default() },
             RewardSource::Model(model) => Self { model: Some(model.clone()), ..Self::default() },
+            RewardSource::Judge(judge) => Self { judge: Some(judge.clone()), ..Self::default() },
             RewardSource::Named(name) => Self { reward: Some(name.clone()), ..Self::default() },
             RewardSource::Http(server) => Self {
                 http: Some(server.http.clone()),
@@ -291,6 +300,7 @@ fn components(list: Vec<Item>) -> Result<Vec<Component>, String> {
             RewardSource::Model(_) => "model",
             RewardSource::Http(_) => "http",
             RewardSource::Process(process) => process.program.key(),
+            RewardSource::Judge(_) => "judge",
             RewardSource::Named(name) => name.value.as_str(),
         };
         let name = name.unwrap_or_else(|| {

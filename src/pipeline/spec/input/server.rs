@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::super::address::{check_address, check_key_name};
 use crate::pipeline::position::At;
 
 /// A server for scoring batches of responses.
@@ -53,25 +54,8 @@ pub(super) struct ServerFields {
 
 /// A server with its defaults filled in.
 pub(super) fn server(http: At<String>, settings: ServerFields) -> Result<Server, String> {
-    let url = &http.value;
-    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
-        return Err(format!("expected an address that begins with http:// or https://, found \"{url}\""));
-    };
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if host.contains('@') {
-        // The address is written into the run folder, with a password in it.
-        return Err("expected an address without user and password; name the environment variable of a key with `api_key_env`".to_string());
-    }
-    if host.is_empty() {
-        return Err(format!("expected an address with a host, found \"{url}\""));
-    }
-    if let Some(name) = &settings.api_key_env {
-        let valid = !name.value.is_empty() && name.value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if !valid {
-            // The text may be the key itself, so the message does not repeat it.
-            return Err("`api_key_env`: expected the name of an environment variable, such as REWARD_API_KEY".to_string());
-        }
-    }
+    check_address(&http.value)?;
+    settings.api_key_env.as_ref().map_or(Ok(()), |name| check_key_name(&name.value))?;
     Ok(Server {
         protocol: settings.protocol.unwrap_or_default(),
         batch_size: settings.batch_size.unwrap_or(32),

@@ -26,7 +26,7 @@ const EOS: i32 = 2;
 
 /// How a server answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Style {
+pub enum Style {
     /// Ids in, ids out, the end token among them.
     Vllm,
     /// Ids in; ids spelled among the logprobs.
@@ -41,7 +41,7 @@ enum Style {
 
 /// The model's answer to a prompt and a seed: its ids, with the end token at the end unless it was
 /// cut.
-fn answer(prompt: &[i32], seed: u64) -> Vec<i32> {
+pub fn answer(prompt: &[i32], seed: u64) -> Vec<i32> {
     let hash = blake3::hash(format!("{prompt:?} {seed}").as_bytes());
     let length = 1 + usize::from(hash.as_bytes()[0]) % MOST;
     let mut ids: Vec<i32> = hash.as_bytes()[1..=length].iter().map(|byte| 36 + i32::from(byte % 60)).collect();
@@ -56,11 +56,11 @@ fn ids_of(text: &str) -> Vec<i32> {
     text.bytes().map(|byte| i32::from(byte) - 28).collect()
 }
 
-fn text_of(ids: &[i32]) -> String {
+pub fn text_of(ids: &[i32]) -> String {
     ids.iter().filter(|id| **id > 3).map(|id| char::from((id + 28) as u8)).collect()
 }
 
-fn serve(style: Style) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
+pub fn serve(style: Style) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     move |request| {
         if request.path == "/v1/models" {
             return Reply::json(json!({"object": "list", "data": [
