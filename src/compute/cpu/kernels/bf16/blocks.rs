@@ -32,7 +32,7 @@ mod tests {
     fn a_block_is_of_one_segment() {
         assert_eq!(blocks(70, &[]), [0..32, 32..64, 64..70]);
         assert_eq!(blocks(70, &[0, 33, 33]), [0..32, 32..33, 33..65, 65..70]);
-        assert_eq!(blocks(32, &[32]), [0..32]);
+        assert_eq!(blocks(33, &[32]), [0..32, 32..33]);
         assert!(blocks(0, &[0]).is_empty());
     }
 }

@@ -79,8 +79,8 @@ impl Times<'_> {
             let columns: [usize; VECTORS] = std::array::from_fn(|at| panel * PANEL + (vector + at) * S::F32_LANES);
             let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
             if slab.add {
-                for row in 0..ROWS {
-                    sums[row] = columns.map(|column| load(simd, slab.out.row(start + row), column));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    *sums = columns.map(|column| load(simd, slab.out.row(start + row), column));
                 }
             }
             for (left, lines) in blocks.iter().zip(lines) {
@@ -96,9 +96,9 @@ impl Times<'_> {
                 portable::multiply_tile(slab, self.left, strip, panel, first..first + VECTORS * S::F32_LANES);
                 continue;
             }
-            for row in 0..ROWS {
-                for at in 0..VECTORS {
-                    store(simd, slab.out.row(start + row), columns[at], sums[row][at]);
+            for (row, sums) in sums.iter().enumerate() {
+                for (column, sum) in columns.iter().zip(sums) {
+                    store(simd, slab.out.row(start + row), *column, *sum);
                 }
             }
         }
