@@ -62,7 +62,7 @@ impl Manner {
             Unit::Amx => Self { strips: Strips::Whole(rows), depth: 16, panels: 8, tiles: 2 },
             #[cfg(test)]
             Unit::Software => Self { strips: Strips::Whole(rows), depth: 2, panels: 2, tiles: 2 },
-            Unit::Vectors(arch) => Self { strips: tiles(rows, arch.dispatch(vectors::TileRows)), depth: 24, panels: 4, tiles: 1 },
+            Unit::Vectors(arch) => Self { strips: tiles(rows, arch.dispatch(tile::TileRows)), depth: 24, panels: 4, tiles: 1 },
             Unit::Portable => Self { strips: tiles(rows, 4), depth: 24, panels: 4, tiles: 1 },
         }
     }

@@ -1,8 +1,8 @@
 //! A bf16 product in vectors of f32: a panel's pairs are two vectors each. Knows nothing of layouts
 //! or threads.
 //!
-//! A vector has the same columns of even, or of odd, members. Elements are in memory, and are added
-//! to after each block: registers hold a block's two sums.
+//! A vector has the same columns of even, or of odd, members. A block's even and odd sums are in
+//! registers, both at once if there are enough; elements wait in memory.
 
 use pulp::{Simd, WithSimd};
 
@@ -13,17 +13,6 @@ use super::portable;
 use super::slab::Slab;
 use crate::compute::cpu::kernels::panel::PANEL;
 use crate::compute::cpu::kernels::tile::{Ahead, load, store};
-
-/// The most rows of a tile, whose sums fit into the CPU's registers beside their factors.
-pub(super) struct TileRows;
-
-impl WithSimd for TileRows {
-    type Output = usize;
-
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        if S::REGISTER_COUNT >= 32 { 6 } else { 3 }
-    }
-}
 
 /// The upper half of a pair.
 const UPPER: u32 = 0xffff_0000;
@@ -47,7 +36,13 @@ impl WithSimd for Times<'_> {
                     3 => self.tile::<S, 3>(simd, strip, panel),
                     4 => self.tile::<S, 4>(simd, strip, panel),
                     5 => self.tile::<S, 5>(simd, strip, panel),
-                    _ => self.tile::<S, 6>(simd, strip, panel),
+                    6 => self.tile::<S, 6>(simd, strip, panel),
+                    7 => self.tile::<S, 7>(simd, strip, panel),
+                    8 => self.tile::<S, 8>(simd, strip, panel),
+                    9 => self.tile::<S, 9>(simd, strip, panel),
+                    10 => self.tile::<S, 10>(simd, strip, panel),
+                    11 => self.tile::<S, 11>(simd, strip, panel),
+                    _ => self.tile::<S, 12>(simd, strip, panel),
                 }
             }
         }
@@ -83,8 +78,14 @@ impl Times<'_> {
                     *sums = columns.map(|column| load(simd, slab.out.row(start + row), column));
                 }
             }
+            let mut fetch = (vector == 0).then_some(&mut ahead);
             for (left, lines) in blocks.iter().zip(lines) {
-                let [even, odd] = block_sums::<S, ROWS, VECTORS>(simd, left, lines, vector, &mut ahead);
+                let [even, odd] = if 2 * ROWS * VECTORS <= S::REGISTER_COUNT - 8 {
+                    both_sums::<S, ROWS, VECTORS>(simd, left, lines, vector, fetch.as_deref_mut())
+                } else {
+                    let even = sums_of::<S, ROWS, VECTORS, 0>(simd, left, lines, vector, fetch.as_deref_mut());
+                    [even, sums_of::<S, ROWS, VECTORS, 1>(simd, left, lines, vector, None)]
+                };
                 for row in 0..ROWS {
                     for at in 0..VECTORS {
                         sums[row][at] = simd.add_f32s(sums[row][at], simd.add_f32s(even[row][at], odd[row][at]));
@@ -105,30 +106,71 @@ impl Times<'_> {
     }
 }
 
-/// What a block's even members, and its odd ones, sum up to.
+/// The sums of a block's even members, and of its odd ones.
 #[inline(always)]
-fn block_sums<S: Simd, const ROWS: usize, const VECTORS: usize>(
+fn both_sums<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     left: &[[[f32; ROWS]; 2]; PAIRS],
     lines: &[Pairs; PAIRS],
     vector: usize,
-    ahead: &mut Ahead,
+    mut ahead: Option<&mut Ahead>,
 ) -> [[[S::f32s; VECTORS]; ROWS]; 2] {
-    let mut even = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-    let mut odd = even;
+    let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; ROWS]; 2];
     for (left, line) in left.iter().zip(lines) {
-        ahead.fetch();
-        let words = &S::as_simd_u32s(&line.0).0[vector..vector + VECTORS];
-        let low: [S::f32s; VECTORS] =
-            std::array::from_fn(|at| simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(words[at], simd.splat_u32s(u16::BITS))));
-        let high: [S::f32s; VECTORS] = std::array::from_fn(|at| simd.transmute_f32s_u32s(simd.and_u32s(words[at], simd.splat_u32s(UPPER))));
-        for row in 0..ROWS {
-            let (left_low, left_high) = (simd.splat_f32s(left[0][row]), simd.splat_f32s(left[1][row]));
-            for at in 0..VECTORS {
-                even[row][at] = simd.mul_add_f32s(left_low, low[at], even[row][at]);
-                odd[row][at] = simd.mul_add_f32s(left_high, high[at], odd[row][at]);
-            }
+        if let Some(ahead) = &mut ahead {
+            ahead.fetch();
+        }
+        let [even, odd] = &mut sums;
+        add::<S, ROWS, VECTORS>(simd, &left[0], numbers::<S, VECTORS, 0>(simd, line, vector), even);
+        add::<S, ROWS, VECTORS>(simd, &left[1], numbers::<S, VECTORS, 1>(simd, line, vector), odd);
+    }
+    sums
+}
+
+/// The sums of a block's even members, or, of the `SECOND` of each pair, its odd ones.
+#[inline(always)]
+fn sums_of<S: Simd, const ROWS: usize, const VECTORS: usize, const SECOND: usize>(
+    simd: S,
+    left: &[[[f32; ROWS]; 2]; PAIRS],
+    lines: &[Pairs; PAIRS],
+    vector: usize,
+    mut ahead: Option<&mut Ahead>,
+) -> [[S::f32s; VECTORS]; ROWS] {
+    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+    for (left, line) in left.iter().zip(lines) {
+        if let Some(ahead) = &mut ahead {
+            ahead.fetch();
+        }
+        add::<S, ROWS, VECTORS>(simd, &left[SECOND], numbers::<S, VECTORS, SECOND>(simd, line, vector), &mut sums);
+    }
+    sums
+}
+
+/// The first numbers of pairs, or the `SECOND`.
+#[inline(always)]
+fn numbers<S: Simd, const VECTORS: usize, const SECOND: usize>(simd: S, line: &Pairs, vector: usize) -> [S::f32s; VECTORS] {
+    let words = &S::as_simd_u32s(&line.0).0[vector..vector + VECTORS];
+    std::array::from_fn(|at| {
+        simd.transmute_f32s_u32s(if SECOND == 0 {
+            simd.wrapping_dyn_shl_u32s(words[at], simd.splat_u32s(u16::BITS))
+        } else {
+            simd.and_u32s(words[at], simd.splat_u32s(UPPER))
+        })
+    })
+}
+
+/// Adds one member's products.
+#[inline(always)]
+fn add<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    left: &[f32; ROWS],
+    right: [S::f32s; VECTORS],
+    sums: &mut [[S::f32s; VECTORS]; ROWS],
+) {
+    for row in 0..ROWS {
+        let factor = simd.splat_f32s(left[row]);
+        for at in 0..VECTORS {
+            sums[row][at] = simd.mul_add_f32s(factor, right[at], sums[row][at]);
         }
     }
-    [even, odd]
 }
