@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::kernels::{self, BLOCK, Segment};
+use super::kernels::{self, BLOCK, Kept, Pair, Segment};
 use super::mlp::MlpScratch;
 use crate::compute::Precision;
 
@@ -34,11 +34,77 @@ struct Sequence {
     layers: Vec<LayerCache>,
 }
 
-/// One layer's part, in the layout of [`Segment`].
+/// One layer's part.
+#[derive(Debug)]
+enum LayerCache {
+    Singles(Lists<f32>),
+    Pairs(Lists<Pair>),
+}
+
+/// Keys and values in the layout of [`Segment`].
 #[derive(Debug, Default)]
-struct LayerCache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+struct Lists<T> {
+    keys: Vec<T>,
+    values: Vec<T>,
+}
+
+/// What a position sees: of its sequence's prefix, and of its own sequence.
+#[derive(Debug)]
+pub(super) enum Segments<'a> {
+    /// In f32.
+    Singles([Segment<'a, f32>; 2]),
+    /// In bf16.
+    Pairs([Segment<'a, Pair>; 2]),
+}
+
+impl<T: Kept> Lists<T> {
+    /// Adds a position, given its keys and values: `[heads, head_dim]` each.
+    fn append(&mut self, position: usize, keys: &[f32], values: &[f32], head_dim: usize) {
+        let before = self.values.len();
+        self.values.extend(T::of(values, head_dim));
+        let width = self.values.len() - before;
+        if position.is_multiple_of(BLOCK) {
+            self.keys.resize((position / BLOCK + 1) * width * BLOCK, T::default());
+        }
+        let block = &mut self.keys[position / BLOCK * width * BLOCK..];
+        block[position % BLOCK..].iter_mut().step_by(BLOCK).zip(T::of(keys, head_dim)).for_each(|(to, from)| *to = from);
+    }
+
+    /// The first positions.
+    fn segment(&self, length: usize) -> Segment<'_, T> {
+        Segment { keys: &self.keys, values: &self.values, length }
+    }
+}
+
+impl LayerCache {
+    fn new(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::Singles(Lists::default()),
+            Precision::Bf16 => Self::Pairs(Lists::default()),
+        }
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Self::Singles(Lists { keys, values }) => {
+                keys.clear();
+                values.clear();
+            }
+            Self::Pairs(Lists { keys, values }) => {
+                keys.clear();
+                values.clear();
+            }
+        }
+    }
+
+    /// How many positions there are, of so many heads.
+    fn positions(&self, heads: usize, head_dim: usize) -> usize {
+        let (values, width) = match self {
+            Self::Singles(lists) => (lists.values.len(), heads * head_dim),
+            Self::Pairs(lists) => (lists.values.len(), heads * head_dim.div_ceil(2)),
+        };
+        values.checked_div(width).unwrap_or(0)
+    }
 }
 
 /// Memory of a forward pass, reused by every layer and the next pass.
@@ -64,7 +130,8 @@ impl CpuCache {
     pub fn open(&mut self, prefix: Option<usize>) -> usize {
         assert!(prefix.is_none_or(|prefix| self.sequences[prefix].prefix.is_none()), "a prefix has no prefix of its own");
         let number = self.closed.pop().unwrap_or_else(|| {
-            self.sequences.push(Sequence { layers: (0..self.layers).map(|_| LayerCache::default()).collect(), ..Sequence::default() });
+            self.sequences
+                .push(Sequence { layers: (0..self.layers).map(|_| LayerCache::new(self.precision)).collect(), ..Sequence::default() });
             self.sequences.len() - 1
         });
         let sequence = &mut self.sequences[number];
@@ -78,10 +145,7 @@ impl CpuCache {
     /// # Panics
     /// When there is no such sequence.
     pub fn close(&mut self, number: usize) {
-        for layer in &mut self.sequences[number].layers {
-            layer.keys.clear();
-            layer.values.clear();
-        }
+        self.sequences[number].layers.iter_mut().for_each(LayerCache::clear);
         self.closed.push(number);
     }
 
@@ -101,7 +165,11 @@ impl CpuCache {
 
     /// Bytes a position takes in all layers.
     pub fn bytes_per_position(&self) -> usize {
-        2 * self.layers * self.key_value_heads * self.head_dim * size_of::<f32>()
+        let of_head = match self.precision {
+            Precision::F32 => self.head_dim * size_of::<f32>(),
+            Precision::Bf16 => self.head_dim.div_ceil(2) * size_of::<Pair>(),
+        };
+        2 * self.layers * self.key_value_heads * of_head
     }
 
     /// Says that a sequence has `positions` more, which every layer has been given.
@@ -116,28 +184,15 @@ impl CpuCache {
     /// - spans: for each sequence, which of the rows are its own
     /// - rows: `[positions, width]`, which end with keys and values, `[heads, head_dim]` each
     pub(super) fn append(&mut self, layer: usize, spans: &[Range<usize>], rows: &[f32], width: usize) {
-        let key_width = self.key_value_heads * self.head_dim;
-        let precision = self.precision;
+        let (head_dim, key_width) = (self.head_dim, self.key_value_heads * self.head_dim);
         let at_least = WORTH_A_THREAD.div_ceil(key_width.max(1));
         let append = |(sequence, span): (&mut Sequence, &Range<usize>)| {
-            let cache = &mut sequence.layers[layer];
             let rows = rows[span.start * width..span.end * width].chunks_exact(width.max(1));
             for (position, row) in (sequence.length..).zip(rows) {
                 let (keys, values) = row[width - 2 * key_width..].split_at(key_width);
-                if position.is_multiple_of(BLOCK) {
-                    cache.keys.resize((position / BLOCK + 1) * key_width * BLOCK, 0.0);
-                }
-                let block = &mut cache.keys[position / BLOCK * key_width * BLOCK..];
-                let to = block[position % BLOCK..].iter_mut().step_by(BLOCK).zip(keys);
-                match precision {
-                    Precision::F32 => {
-                        to.for_each(|(to, from)| *to = *from);
-                        cache.values.extend_from_slice(values);
-                    }
-                    Precision::Bf16 => {
-                        to.for_each(|(to, from)| *to = kernels::round(*from));
-                        cache.values.extend(values.iter().copied().map(kernels::round));
-                    }
+                match &mut sequence.layers[layer] {
+                    LayerCache::Singles(lists) => lists.append(position, keys, values, head_dim),
+                    LayerCache::Pairs(lists) => lists.append(position, keys, values, head_dim),
                 }
             }
         };
@@ -152,17 +207,18 @@ impl CpuCache {
 
     /// What position `past` past the end of a sequence sees in a layer, itself included: all
     /// positions that the layer has of its prefix, and its own.
-    pub(super) fn segments(&self, layer: usize, number: usize, past: usize) -> [Segment<'_>; 2] {
+    pub(super) fn segments(&self, layer: usize, number: usize, past: usize) -> Segments<'_> {
         let sequence = &self.sequences[number];
-        let LayerCache { keys, values } = &sequence.layers[layer];
-        let own = Segment { keys, values, length: sequence.length + past + 1 };
-        let before = match sequence.prefix {
-            Some(prefix) => {
-                let LayerCache { keys, values } = &self.sequences[prefix].layers[layer];
-                Segment { keys, values, length: values.len().checked_div(self.key_value_heads * self.head_dim).unwrap_or(0) }
+        let length = sequence.length + past + 1;
+        let before = sequence.prefix.map(|prefix| &self.sequences[prefix].layers[layer]);
+        let positions = before.map_or(0, |before| before.positions(self.key_value_heads, self.head_dim));
+        match (&sequence.layers[layer], before) {
+            (LayerCache::Singles(own), Some(LayerCache::Singles(before))) => {
+                Segments::Singles([before.segment(positions), own.segment(length)])
             }
-            None => Segment { keys: &[], values: &[], length: 0 },
-        };
-        [before, own]
+            (LayerCache::Pairs(own), Some(LayerCache::Pairs(before))) => Segments::Pairs([before.segment(positions), own.segment(length)]),
+            (LayerCache::Singles(own), _) => Segments::Singles([Segment::default(), own.segment(length)]),
+            (LayerCache::Pairs(own), _) => Segments::Pairs([Segment::default(), own.segment(length)]),
+        }
     }
 }

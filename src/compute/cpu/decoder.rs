@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cache::{CpuCache, Scratch};
+use super::cache::{CpuCache, Scratch, Segments};
 use super::kernels::{self, Left, Packed, View};
 use super::mlp::{CpuMlp, CpuProjection, packed_in};
 use super::routed::CpuRoutedMlp;
@@ -338,8 +338,11 @@ impl CpuLayer {
                 let (row, head) = (item / key_value_heads, item % key_value_heads);
                 let place = places[row];
                 let queries = &qkv[row * self.shape.qkv_width() + head * group..][..group];
-                let segments = cache.segments(index, place.sequence, place.past);
-                kernels::attend(queries, head_dim, &segments, [head, key_value_heads], view, &mut scores, out);
+                let heads = [head, key_value_heads];
+                match cache.segments(index, place.sequence, place.past) {
+                    Segments::Singles(segments) => kernels::attend(queries, head_dim, &segments, heads, view, &mut scores, out),
+                    Segments::Pairs(segments) => kernels::attend(queries, head_dim, &segments, heads, view, &mut scores, out),
+                }
             }
         });
     }

@@ -2,23 +2,104 @@
 //! nothing of projections, norms or batches.
 //!
 //! Keys lie in blocks of [`BLOCK`] positions, transposed, so that a vector holds one number of each
-//! of them and scores need no sums across lanes; values lie position after position.
+//! of them and scores need no sums across lanes; values lie position after position. In bf16, two
+//! numbers of a position that a head has beside each other are one [`Pair`]: half the memory, and
+//! the bits that the rounded numbers have in f32.
 
 use pulp::{Simd, WithSimd};
 
 use super::arch;
+use super::bf16::round;
 use super::elementwise::{softmax, tanh};
 
 /// Positions in a block of keys.
 pub const BLOCK: usize = 16;
 
+/// The bits of a f32 that a bf16 has.
+const UPPER: u32 = 0xffff_0000;
+
+/// Two numbers in bf16, the first in the lower half.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pair(u32);
+
+/// What keys and values are kept as: f32 or [`Pair`].
+pub trait Kept: Copy + Default + Send + Sync {
+    /// Numbers in one.
+    const NUMBERS: usize;
+
+    /// What is kept of some heads' numbers: `[heads, head_dim]`.
+    fn of(numbers: &[f32], head_dim: usize) -> impl Iterator<Item = Self>;
+
+    /// A vector of the first numbers, and one of the second, where there are two. There are as many
+    /// as a vector has.
+    fn vectors<S: Simd>(simd: S, from: &[Self]) -> [S::f32s; 2];
+
+    /// The same of fewer; the rest is 0.
+    fn part<S: Simd>(simd: S, from: &[Self]) -> [S::f32s; 2];
+}
+
+impl Kept for f32 {
+    const NUMBERS: usize = 1;
+
+    fn of(numbers: &[f32], _: usize) -> impl Iterator<Item = Self> {
+        numbers.iter().copied()
+    }
+
+    #[inline(always)]
+    fn vectors<S: Simd>(_: S, from: &[Self]) -> [S::f32s; 2] {
+        [S::as_simd_f32s(from).0[0]; 2]
+    }
+
+    #[inline(always)]
+    fn part<S: Simd>(simd: S, from: &[Self]) -> [S::f32s; 2] {
+        [simd.partial_load_f32s(from); 2]
+    }
+}
+
+impl Kept for Pair {
+    const NUMBERS: usize = 2;
+
+    fn of(numbers: &[f32], head_dim: usize) -> impl Iterator<Item = Self> {
+        let pair = |numbers: &[f32]| {
+            let half = |at: usize| numbers.get(at).map_or(0, |number| round(*number).to_bits());
+            Self(half(0) >> (u32::BITS / 2) | half(1) & UPPER)
+        };
+        numbers.chunks(head_dim.max(1)).flat_map(move |head| head.chunks(2).map(pair))
+    }
+
+    #[inline(always)]
+    fn vectors<S: Simd>(simd: S, from: &[Self]) -> [S::f32s; 2] {
+        halves(simd, S::as_simd_u32s(words(from)).0[0])
+    }
+
+    #[inline(always)]
+    fn part<S: Simd>(simd: S, from: &[Self]) -> [S::f32s; 2] {
+        halves(simd, simd.partial_load_u32s(words(from)))
+    }
+}
+
+#[inline(always)]
+#[allow(unsafe_code)]
+fn words(pairs: &[Pair]) -> &[u32] {
+    // SAFETY: a pair is a u32.
+    unsafe { std::slice::from_raw_parts(pairs.as_ptr().cast(), pairs.len()) }
+}
+
+#[inline(always)]
+fn halves<S: Simd>(simd: S, words: S::u32s) -> [S::f32s; 2] {
+    let first = simd.wrapping_dyn_shl_u32s(words, simd.splat_u32s(u32::BITS / 2));
+    [simd.transmute_f32s_u32s(first), simd.transmute_f32s_u32s(simd.and_u32s(words, simd.splat_u32s(UPPER)))]
+}
+
 /// Keys and values of consecutive positions, of all key-value heads.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment<'a> {
-    /// `[blocks, heads, head_dim, BLOCK]`; what lies past `length` is never looked at.
-    pub keys: &'a [f32],
-    /// `[length or more, heads, head_dim]`.
-    pub values: &'a [f32],
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Segment<'a, T> {
+    /// `[blocks, heads, head_dim, BLOCK]`; what lies past `length` is never looked at. Of pairs, a
+    /// head has half as many, rounded up.
+    pub keys: &'a [T],
+    /// `[length or more, heads, head_dim]`, or half as many pairs.
+    pub values: &'a [T],
     /// How many positions there are.
     pub length: usize,
 }
@@ -42,10 +123,10 @@ pub struct View {
 ///
 /// # Panics
 /// When a segment is shorter than its length says.
-pub fn attend(
+pub fn attend<T: Kept>(
     queries: &[f32],
     head_dim: usize,
-    segments: &[Segment<'_>],
+    segments: &[Segment<'_, T>],
     [head, heads]: [usize; 2],
     view: View,
     scores: &mut Vec<f32>,
@@ -54,10 +135,10 @@ pub fn attend(
     arch().dispatch(Attend { queries, head_dim, segments, head, heads, view, scores, out });
 }
 
-struct Attend<'a> {
+struct Attend<'a, T> {
     queries: &'a [f32],
     head_dim: usize,
-    segments: &'a [Segment<'a>],
+    segments: &'a [Segment<'a, T>],
     head: usize,
     heads: usize,
     view: View,
@@ -65,7 +146,7 @@ struct Attend<'a> {
     out: &'a mut [f32],
 }
 
-impl WithSimd for Attend<'_> {
+impl<T: Kept> WithSimd for Attend<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -73,13 +154,15 @@ impl WithSimd for Attend<'_> {
         let Self { queries, head_dim, segments, head, heads, view: View { window, cap }, scores, out } = self;
         let total: usize = segments.iter().map(|segment| segment.length).sum();
         let skipped = total.saturating_sub(window);
-        let block_width = heads * head_dim * BLOCK;
+        // What a head has of a position.
+        let kept = head_dim.div_ceil(T::NUMBERS);
+        let block_width = heads * kept * BLOCK;
         for (query, out) in queries.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
             scores.clear();
             for segment in segments {
                 let end = scores.len() + segment.length;
                 for block in segment.keys.chunks_exact(block_width).take(segment.length.div_ceil(BLOCK)) {
-                    let keys = &block[head * head_dim * BLOCK..(head + 1) * head_dim * BLOCK];
+                    let keys = &block[head * kept * BLOCK..(head + 1) * kept * BLOCK];
                     scores.extend_from_slice(&block_scores(simd, query, keys));
                 }
                 scores.truncate(end);
@@ -90,10 +173,10 @@ impl WithSimd for Attend<'_> {
             }
             let (_, sum) = softmax(scores);
             let scale = sum.recip();
-            let values = Values { segments, skipped, width: heads * head_dim, first: head * head_dim };
+            let values = Values { segments, skipped, width: heads * kept, first: head * kept };
             let mut at = 0;
-            while at < head_dim {
-                at += match head_dim - at {
+            while at < kept {
+                at += match kept - at {
                     left if left >= 2 * S::F32_LANES => values.mix::<S, 2, true>(simd, scores, at, scale, out),
                     left if left >= S::F32_LANES => values.mix::<S, 1, true>(simd, scores, at, scale, out),
                     _ => values.mix::<S, 1, false>(simd, scores, at, scale, out),
@@ -106,23 +189,26 @@ impl WithSimd for Attend<'_> {
 /// A query times each key of a block. Four sums take turns, so that an addition need not wait for
 /// the one before it.
 #[inline(always)]
-fn block_scores<S: Simd>(simd: S, query: &[f32], keys: &[f32]) -> [f32; BLOCK] {
+fn block_scores<S: Simd, T: Kept>(simd: S, query: &[f32], keys: &[T]) -> [f32; BLOCK] {
     let mut scores = [0.0; BLOCK];
     let (fours, rest) = query.as_chunks::<4>();
-    let (keys, _) = keys.as_chunks::<BLOCK>();
-    let (key_fours, key_rest) = keys.as_chunks::<4>();
     for (vector, scores) in S::as_mut_simd_f32s(&mut scores).0.iter_mut().enumerate() {
         let mut sums = [simd.splat_f32s(0.0); 4];
-        let mut add = |turn: usize, number: f32, keys: &[f32; BLOCK]| {
-            sums[turn] = simd.mul_add_f32s(simd.splat_f32s(number), S::as_simd_f32s(keys).0[vector], sums[turn]);
+        let mut add = |turn: usize, number: f32, keys: &[T]| {
+            let keys: &[[T; BLOCK]] = keys.as_chunks().0;
+            let vectors = T::vectors(simd, &keys[turn / T::NUMBERS][vector * S::F32_LANES..]);
+            sums[turn] = simd.mul_add_f32s(simd.splat_f32s(number), vectors[turn % T::NUMBERS], sums[turn]);
         };
-        for (four, keys) in fours.iter().zip(key_fours) {
+        for (four, keys) in fours.iter().zip(keys.chunks_exact(4 / T::NUMBERS * BLOCK)) {
             for turn in 0..4 {
-                add(turn, four[turn], &keys[turn]);
+                add(turn, four[turn], keys);
             }
         }
-        for (turn, (number, keys)) in rest.iter().zip(key_rest).enumerate() {
-            add(turn, *number, keys);
+        let keys = &keys[fours.len() * 4 / T::NUMBERS * BLOCK..];
+        for turn in 0..3 {
+            if let Some(number) = rest.get(turn) {
+                add(turn, *number, keys);
+            }
         }
         *scores = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
     }
@@ -130,20 +216,19 @@ fn block_scores<S: Simd>(simd: S, query: &[f32], keys: &[f32]) -> [f32; BLOCK] {
 }
 
 /// The values of one head that are seen.
-struct Values<'a> {
-    segments: &'a [Segment<'a>],
+struct Values<'a, T> {
+    segments: &'a [Segment<'a, T>],
     /// Positions at the start that are not seen.
     skipped: usize,
     /// Of a position's values, all heads'.
     width: usize,
-    /// The head's first column.
+    /// The head's first.
     first: usize,
 }
 
-impl Values<'_> {
-    /// `scale` times the sum of the values times `weights`, in `VECTORS` vectors of columns from
-    /// `at` on; of one that is not `WHOLE`, in the columns that the head has. Returns how many
-    /// columns that is.
+impl<T: Kept> Values<'_, T> {
+    /// `scale` times the sum of the values times `weights`, in `VECTORS` vectors of what is kept,
+    /// from `at` on; of one that is not `WHOLE`, of what the head has. Returns how many that is.
     ///
     /// Four sums take turns here too, wherever segments begin.
     #[inline(always)]
@@ -155,14 +240,16 @@ impl Values<'_> {
         scale: f32,
         out: &mut [f32],
     ) -> usize {
-        let columns = if WHOLE { VECTORS * S::F32_LANES } else { out.len() - at };
-        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; 4];
-        let mut add = |turn: usize, weight: f32, values: &[f32]| {
-            let values = &values[self.first + at..][..columns];
+        let count = if WHOLE { VECTORS * S::F32_LANES } else { out.len().div_ceil(T::NUMBERS) - at };
+        let mut sums = [[[simd.splat_f32s(0.0); 2]; VECTORS]; 4];
+        let mut add = |turn: usize, weight: f32, values: &[T]| {
+            let values = &values[self.first + at..][..count];
             let weight = simd.splat_f32s(weight);
-            for (vector, sum) in sums[turn].iter_mut().enumerate() {
-                let values = if WHOLE { S::as_simd_f32s(values).0[vector] } else { simd.partial_load_f32s(values) };
-                *sum = simd.mul_add_f32s(weight, values, *sum);
+            for (vector, sums) in sums[turn].iter_mut().enumerate() {
+                let values = if WHOLE { T::vectors(simd, &values[vector * S::F32_LANES..]) } else { T::part(simd, values) };
+                for number in 0..T::NUMBERS {
+                    sums[number] = simd.mul_add_f32s(weight, values[number], sums[number]);
+                }
             }
         };
         let (mut skipped, mut next) = (self.skipped, 0);
@@ -199,15 +286,76 @@ impl Values<'_> {
             weights = after;
         }
         for vector in 0..VECTORS {
-            let halves = [simd.add_f32s(sums[0][vector], sums[1][vector]), simd.add_f32s(sums[2][vector], sums[3][vector])];
-            let mean = simd.mul_f32s(simd.add_f32s(halves[0], halves[1]), simd.splat_f32s(scale));
-            let out = &mut out[at + vector * S::F32_LANES..];
-            if WHOLE {
-                S::as_mut_simd_f32s(out).0[0] = mean;
+            let mean = |number: usize| {
+                let sum = |turn: usize| sums[turn][vector][number];
+                let halves = [simd.add_f32s(sum(0), sum(1)), simd.add_f32s(sum(2), sum(3))];
+                simd.mul_f32s(simd.add_f32s(halves[0], halves[1]), simd.splat_f32s(scale))
+            };
+            let out = &mut out[(at + vector * S::F32_LANES) * T::NUMBERS..];
+            if T::NUMBERS == 2 {
+                // Numbers beside each other come from two vectors.
+                let mut numbers = [[0.0; BLOCK]; 2];
+                for (number, numbers) in numbers.iter_mut().enumerate() {
+                    S::as_mut_simd_f32s(numbers).0[0] = mean(number);
+                }
+                for (place, out) in out.iter_mut().take(2 * S::F32_LANES).enumerate() {
+                    *out = numbers[place % 2][place / 2];
+                }
+            } else if WHOLE {
+                S::as_mut_simd_f32s(out).0[0] = mean(0);
             } else {
-                simd.partial_store_f32s(out, mean);
+                simd.partial_store_f32s(out, mean(0));
             }
         }
-        columns
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys and values of `heads` heads, position after position, as a segment has them.
+    fn kept<T: Kept>(numbers: &[f32], heads: usize, head_dim: usize) -> [Vec<T>; 2] {
+        let width = heads * head_dim.div_ceil(T::NUMBERS);
+        let positions = numbers.len() / (heads * head_dim);
+        let mut keys = vec![T::default(); positions.div_ceil(BLOCK) * width * BLOCK];
+        for (position, numbers) in numbers.chunks_exact(heads * head_dim).enumerate() {
+            let block = &mut keys[position / BLOCK * width * BLOCK..][position % BLOCK..];
+            block.iter_mut().step_by(BLOCK).zip(T::of(numbers, head_dim)).for_each(|(to, from)| *to = from);
+        }
+        let values = numbers.chunks_exact(heads * head_dim).flat_map(|numbers| T::of(numbers, head_dim)).collect();
+        [keys, values]
+    }
+
+    fn found<T: Kept>(numbers: &[f32], queries: &[f32], heads: usize, head_dim: usize, split: usize) -> Vec<u32> {
+        let (before, after) = numbers.split_at(split * heads * head_dim);
+        let parts = [before, after].map(|numbers| (kept::<T>(numbers, heads, head_dim), numbers.len() / (heads * head_dim)));
+        let segments = parts.each_ref().map(|([keys, values], length)| Segment { keys: &keys[..], values: &values[..], length: *length });
+        let mut out = vec![0.0; queries.len()];
+        let view = View { window: 50, cap: Some(3.0) };
+        attend(queries, head_dim, &segments, [1, heads], view, &mut Vec::new(), &mut out);
+        out.into_iter().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn pairs_give_the_bits_of_their_numbers_in_f32() {
+        let mut state = 1_u32;
+        let mut numbers = |count: usize| -> Vec<f32> {
+            let next = |_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            };
+            (0..count).map(next).collect()
+        };
+        let (heads, positions) = (2, 53);
+        for head_dim in [1, 2, 7, 16, 24, 48, 64, 80, 128] {
+            let (all, queries) = (numbers(positions * heads * head_dim), numbers(3 * head_dim));
+            let rounded: Vec<f32> = all.iter().map(|number| round(*number)).collect();
+            for split in [0, 16, 21, 53] {
+                let expected = found::<f32>(&rounded, &queries, heads, head_dim, split);
+                assert_eq!(found::<Pair>(&all, &queries, heads, head_dim, split), expected, "width {head_dim}, split at {split}");
+            }
+        }
     }
 }
