@@ -6,15 +6,15 @@ use crate::model::ModelError;
 
 /// The numbers that matrix products multiply.
 ///
-/// All else is f32 in both: weights in training, gradients, the optimizer's state, sums of products,
-/// norms, softmax and losses. So it is with PyTorch's autocast.
+/// All else is f32 in both: weights in training, gradients, the optimizer's state, sums of
+/// products, norms, softmax and losses. So it is with PyTorch's autocast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// Factors of 24 bits of precision.
     #[default]
     F32,
-    /// Factors rounded to bf16, 8 bits of precision, and keys and values of sampling too: a processor
-    /// with units for it multiplies these several times as fast.
+    /// Factors rounded to bf16, 8 bits of precision, and keys and values of sampling too: a
+    /// processor with units for it multiplies these several times as fast.
     Bf16,
 }
 

@@ -14,7 +14,8 @@ const INFINITY: u32 = f32::INFINITY.to_bits();
 /// A NaN that signals nothing.
 const QUIET: u32 = 1 << 22;
 
-/// The bits of the nearest bf16, of two the even one, above a lower half of any bits. NaN stays NaN.
+/// The bits of the nearest bf16, of two the even one, above a lower half of any bits. NaN stays
+/// NaN.
 #[inline(always)]
 fn nearest(bits: u32) -> u32 {
     let rounded = bits.wrapping_add(0x7fff + (bits >> HALF & 1));
