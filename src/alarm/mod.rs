@@ -11,18 +11,47 @@ mod rules;
 mod signals;
 
 pub use rules::{Alarm, Sign, alarms};
-pub use signals::{Iteration, Prompt};
+pub use signals::{Change, Iteration, Prompt};
 
+use crate::pipeline::graph::Graph;
+use crate::pipeline::spec::operator::Operator;
 use crate::sql::Session;
 use crate::store::StoreError;
 
 /// The alarms of an `evaluate` node so far, in the order of the iterations. `policy` is the node of
-/// the evaluated policy.
+/// the evaluated policy, `benchmarks` are the `benchmark` nodes of the same policy.
 ///
 /// # Errors
 /// A table cannot be read.
-pub fn of_evaluation(session: &Session, evaluation: &str, policy: &str) -> Result<Vec<Alarm>, StoreError> {
-    Ok(alarms(&signals::read(session, evaluation, policy)?))
+pub fn of_evaluation(session: &Session, evaluation: &str, policy: &str, benchmarks: &[&str]) -> Result<Vec<Alarm>, StoreError> {
+    Ok(alarms(&signals::read(session, evaluation, policy, benchmarks)?))
+}
+
+/// The alarms of an `evaluate` node of a graph.
+///
+/// # Errors
+/// A table cannot be read.
+pub fn of_node(session: &Session, graph: &Graph, evaluation: &str) -> Result<Vec<Alarm>, StoreError> {
+    let policy = graph.tasks.iter().find_map(|task| match &task.operator {
+        Operator::Evaluate(settings) if task.name == evaluation => Some(plain(&settings.policy.value)),
+        _ => None,
+    });
+    let policy = policy.unwrap_or_default();
+    let mut benchmarks: Vec<&str> = Vec::new();
+    for task in &graph.tasks {
+        if let Operator::Benchmark(settings) = &task.operator
+            && plain(&settings.policy.value) == policy
+            && !benchmarks.contains(&task.name.as_str())
+        {
+            benchmarks.push(&task.name);
+        }
+    }
+    of_evaluation(session, evaluation, policy, &benchmarks)
+}
+
+/// A name without the mark of the last iteration.
+fn plain(name: &str) -> &str {
+    name.strip_suffix("[t-1]").unwrap_or(name)
 }
 
 /// The last alarm of each sign, in the order of the signs: what a reader of the whole run needs.

@@ -5,7 +5,7 @@
 //! of at least [`FEWEST_PROMPTS`] prompts. So neither few prompts nor a healthy drift from the
 //! initial policy is an alarm. Knows numbers, not their tables.
 
-use super::signals::{Iteration, Prompt};
+use super::signals::{Change, Iteration, Prompt};
 
 /// The fewest held-out prompts for an alarm.
 pub const FEWEST_PROMPTS: usize = 8;
@@ -29,6 +29,9 @@ const LENGTH: (f64, f64) = (2.0, 16.0);
 /// The share of truncated responses, and its rise.
 const TRUNCATED: (f64, f64) = (0.3, 0.2);
 
+/// The loss on a benchmark, in its metric.
+const BENCHMARK: f64 = 0.02;
+
 /// A sign of over-optimisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sign {
@@ -42,6 +45,8 @@ pub enum Sign {
     Length,
     /// Responses no longer end within the limit.
     Truncated,
+    /// The reward rises and a benchmark falls.
+    Benchmark,
 }
 
 impl Sign {
@@ -53,6 +58,7 @@ impl Sign {
             Self::Kl => "kl",
             Self::Length => "length",
             Self::Truncated => "truncated",
+            Self::Benchmark => "benchmark",
         }
     }
 
@@ -62,7 +68,7 @@ impl Sign {
             Self::RewardFalls => {
                 "take the policy of the best iteration (`optune export policy … --iteration N`), with fewer iterations from now on"
             }
-            Self::Nll | Self::Kl => {
+            Self::Nll | Self::Kl | Self::Benchmark => {
                 "read some responses; then lower the learning rate or the epochs, raise beta, or take the policy of an earlier iteration"
             }
             Self::Length => {
@@ -104,7 +110,14 @@ pub fn alarms(iterations: &[Iteration]) -> Vec<Alarm> {
     let mut alarms: Vec<Alarm> = Vec::new();
     for (index, iteration) in iterations.iter().enumerate() {
         let (earlier, _) = iterations.split_at(index);
-        let found = [reward_falls(iteration, earlier), nll(iteration), kl(iteration), length(iteration), truncated(iteration)];
+        let found = [
+            reward_falls(iteration, earlier),
+            nll(iteration),
+            kl(iteration),
+            length(iteration),
+            truncated(iteration),
+            benchmark(iteration),
+        ];
         for (sign, text) in found.into_iter().flatten() {
             let before = earlier.last().map(|last| last.iteration);
             let last = alarms.iter().rev().find(|alarm| alarm.sign == sign && Some(alarm.iteration) == before);
@@ -170,6 +183,14 @@ fn truncated(now: &Iteration) -> Found {
         let shares = format!("from {:.0} % to {:.0} %", 100.0 * before, 100.0 * after);
         (Sign::Truncated, format!("the responses cut off by the length limit rise {shares}"))
     })
+}
+
+/// The reward is higher than the baseline's, and the primary metric of a benchmark is lower: by
+/// [`BENCHMARK`], and with its whole interval.
+fn benchmark(now: &Iteration) -> Found {
+    let lost = |change: &&Change| change.change <= -BENCHMARK && change.high < 0.0;
+    let lost: Vec<String> = now.benchmarks.iter().filter(lost).map(|change| format!("{} by {:.3}", change.name, -change.change)).collect();
+    (now.rises() && !lost.is_empty()).then(|| (Sign::Benchmark, format!("{}, but benchmarks fall: {}", now.rise(), lost.join(", "))))
 }
 
 impl Iteration {

@@ -26,6 +26,19 @@ pub struct Iteration {
     /// The divergence from the reference at the end of the training, in nats a response: the mean
     /// over the last quarter of its steps. None for a policy without a training table.
     pub kl: Option<f64>,
+    /// The changes of the primary metrics of benchmarks against their baselines.
+    pub benchmarks: Vec<Change>,
+}
+
+/// The change of a benchmark's metric.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// The node, the task and the metric.
+    pub name: String,
+    /// The mean over items of policy minus baseline.
+    pub change: f64,
+    /// The upper end of its 95 % interval.
+    pub high: f64,
 }
 
 /// One held-out prompt.
@@ -52,7 +65,9 @@ pub struct Prompt {
 }
 
 /// The evaluated iterations of a node, in order; none before the first.
-pub(super) fn read(session: &Session, evaluation: &str, policy: &str) -> Result<Vec<Iteration>, StoreError> {
+///
+/// `benchmarks` are the benchmark nodes of the same policy.
+pub(super) fn read(session: &Session, evaluation: &str, policy: &str, benchmarks: &[&str]) -> Result<Vec<Iteration>, StoreError> {
     let tables = session.tables();
     let responses = format!("{evaluation}{BASELINE_RESPONSES}");
     if !tables.contains(&evaluation.to_string()) || !tables.contains(&responses) {
@@ -75,6 +90,12 @@ ORDER BY 1, 2",
     ))?;
     let training = format!("{policy}{}", training::SUFFIX);
     let kl = if tables.contains(&training) && is_iterated(&training)? { divergences(session, &training)? } else { HashMap::new() };
+    let mut changes: HashMap<i64, Vec<Change>> = HashMap::new();
+    for benchmark in benchmarks.iter().copied().filter(|benchmark| tables.iter().any(|table| table == benchmark)) {
+        if is_iterated(benchmark)? {
+            add_changes(session, benchmark, &mut changes)?;
+        }
+    }
     let mut iterations: Vec<Iteration> = Vec::new();
     for batch in &batches {
         let ids = cast(batch.column(1), &DataType::Utf8).map_err(form)?;
@@ -84,7 +105,12 @@ ORDER BY 1, 2",
             let value = |column: usize| columns.get(column).map_or(0.0, |values| values.value(row));
             let number = value(0) as i64;
             if iterations.last().is_none_or(|last| last.iteration != number) {
-                iterations.push(Iteration { iteration: number, prompts: Vec::new(), kl: kl.get(&number).copied() });
+                iterations.push(Iteration {
+                    iteration: number,
+                    prompts: Vec::new(),
+                    kl: kl.get(&number).copied(),
+                    benchmarks: changes.remove(&number).unwrap_or_default(),
+                });
             }
             let prompt = Prompt {
                 id: ids.value(row).to_string(),
@@ -119,6 +145,27 @@ WHERE 4 * step > 3 * last AND kl IS NOT NULL GROUP BY 1"
         }
     }
     Ok(found)
+}
+
+/// Adds the changes of a benchmark's primary metrics by iteration.
+fn add_changes(session: &Session, benchmark: &str, changes: &mut HashMap<i64, Vec<Change>>) -> Result<(), StoreError> {
+    let batches = session.query(&format!(
+        "SELECT CAST(iteration AS DOUBLE), change, change_high, task, metric FROM {} WHERE \"primary\" AND change IS NOT NULL ORDER BY 1, 4, 5",
+        quoted(benchmark)
+    ))?;
+    for batch in &batches {
+        let columns = numbers(batch, &[0, 1, 2])?;
+        let [iterations, means, highs] = columns.as_slice() else { continue };
+        let names = [3, 4].map(|column| cast(batch.column(column), &DataType::Utf8).map_err(form));
+        let [tasks, metrics] = names;
+        let (tasks, metrics) = (tasks?, metrics?);
+        for row in 0..batch.num_rows() {
+            let name = format!("{benchmark} {} {}", tasks.as_string::<i32>().value(row), metrics.as_string::<i32>().value(row));
+            let change = Change { name, change: means.value(row), high: highs.value(row) };
+            changes.entry(iterations.value(row) as i64).or_default().push(change);
+        }
+    }
+    Ok(())
 }
 
 /// Columns of a batch as numbers.

@@ -20,10 +20,11 @@ pub(super) fn latest(graph: &Graph, session: &Session) -> Result<Vec<(String, Al
     let mut found = Vec::new();
     let mut last: Option<&str> = None;
     for task in &graph.tasks {
-        let Operator::Evaluate(settings) = &task.operator else { continue };
+        if !matches!(task.operator, Operator::Evaluate(_)) {
+            continue;
+        }
         if last != Some(&task.name) && !found.iter().any(|(node, _)| *node == task.name) {
-            let policy = settings.policy.value.trim_end_matches("[t-1]");
-            let alarms = alarm::latest(alarm::of_evaluation(session, &task.name, policy)?);
+            let alarms = alarm::latest(alarm::of_node(session, graph, &task.name)?);
             found.extend(alarms.into_iter().map(|alarm| (task.name.clone(), alarm)));
         }
         last = Some(&task.name);

@@ -183,20 +183,31 @@ fn run_task(context: &Context) -> Result<(), OperatorError> {
     }
 }
 
-/// Tells the signs of over-optimisation that an evaluation has just shown. A run never fails by
-/// them.
+/// Tells the signs of over-optimisation that an evaluation, or a benchmark after it, has just
+/// shown. A run never fails by them.
 fn tell_alarms(context: &Context) {
-    let Operator::Evaluate(settings) = &context.task.operator else { return };
+    let is_benchmark = matches!(context.task.operator, Operator::Benchmark(_));
+    let mut evaluations: Vec<&str> = Vec::new();
+    if is_benchmark {
+        let same = context.graph.tasks.iter().filter(|task| task.iteration == context.task.iteration);
+        evaluations.extend(same.filter(|task| matches!(task.operator, Operator::Evaluate(_))).map(|task| task.name.as_str()));
+    } else if matches!(context.task.operator, Operator::Evaluate(_)) {
+        evaluations.push(&context.task.name);
+    }
+    if evaluations.is_empty() {
+        return;
+    }
     let label = context.task.label();
-    let policy = settings.policy.value.trim_end_matches("[t-1]");
-    let found = Session::over_run(context.run).and_then(|session| alarm::of_evaluation(&session, &context.task.name, policy));
     let iteration = i64::from(context.task.iteration.unwrap_or(0));
-    match found {
-        Ok(alarms) => alarms
-            .iter()
-            .filter(|alarm| alarm.iteration == iteration)
-            .for_each(|alarm| context.progress.warned(&label, &format!("alarm: {}", alarm.line()))),
-        Err(error) => context.progress.warned(&label, &format!("signs of over-optimisation are not looked for: {error}")),
+    let tell = |session: &Session, evaluation: &str| {
+        let alarms = alarm::of_node(session, context.graph, evaluation)?;
+        let new = |alarm: &&alarm::Alarm| alarm.iteration == iteration && (!is_benchmark || alarm.sign == alarm::Sign::Benchmark);
+        alarms.iter().filter(new).for_each(|alarm| context.progress.warned(&label, &format!("alarm: {}", alarm.line())));
+        Ok::<(), StoreError>(())
+    };
+    let told = Session::over_run(context.run).and_then(|session| evaluations.iter().try_for_each(|evaluation| tell(&session, evaluation)));
+    if let Err(error) = told {
+        context.progress.warned(&label, &format!("signs of over-optimisation are not looked for: {error}"));
     }
 }
 

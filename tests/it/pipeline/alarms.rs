@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch};
-use optune::alarm::{self, Iteration, Prompt, Sign, alarms};
+use optune::alarm::{self, Change, Iteration, Prompt, Sign, alarms};
 use optune::sql::Session;
-use optune::tables::{FinishReason, Outcome, evaluation, responses, training};
+use optune::tables::{FinishReason, Outcome, benchmark, evaluation, responses, training};
 
 use crate::fixtures::workspace::Workspace;
 
@@ -25,7 +25,8 @@ fn healthy(iteration: i64, rise: f64) -> Iteration {
             baseline_truncated: f64::from(u8::from(index.is_multiple_of(9))),
         }
     };
-    Iteration { iteration, prompts: (0..40).map(prompt).collect(), kl: Some(3.0) }
+    let benchmarks = vec![Change { name: "kept arc acc".to_string(), change: -0.03, high: 0.01 }];
+    Iteration { iteration, prompts: (0..40).map(prompt).collect(), kl: Some(3.0), benchmarks }
 }
 
 fn with(mut iteration: Iteration, change: impl Fn(usize, &mut Prompt)) -> Iteration {
@@ -62,6 +63,10 @@ fn each_sign_is_found_by_its_numbers() {
     assert_eq!(signs(std::slice::from_ref(&kl)), [(1, Sign::Kl)]);
     let fallen = healthy(3, 0.05);
     assert_eq!(signs(&[healthy(1, 0.1), healthy(2, 0.3), fallen]), [(3, Sign::RewardFalls)]);
+
+    let fall = |change, high| Iteration { benchmarks: vec![Change { name: "kept arc acc".to_string(), change, high }], ..healthy(1, 0.3) };
+    assert_eq!(signs(&[fall(-0.05, -0.01)]), [(1, Sign::Benchmark)]);
+    assert_eq!(signs(&[fall(-0.01, -0.005)]), []);
 
     let found = &alarms(&[healthy(1, 0.1), nll])[0];
     assert!(found.text.contains("the held-out reward rises from 0.4") && found.text.contains("nats a token"), "{}", found.text);
@@ -165,6 +170,24 @@ fn session(run: &[Iteration]) -> Session {
     };
     let session = Session::new().unwrap();
     session.register_batches("held", in_iterations(run.iter().map(evaluated).collect())).unwrap();
+    // A further metric, and another task of the benchmark, are no signs.
+    let benchmarked = |iteration: &Iteration| {
+        let row = |task: &str, primary: bool, change: f64, high: f64| benchmark::Row {
+            task: task.to_string(),
+            metric: if primary { "acc" } else { "acc_norm" }.to_string(),
+            primary,
+            items: 100,
+            failed: 0,
+            value: 0.5,
+            baseline: Some(0.5 - change),
+            change: Some(change),
+            change_low: Some(change - 0.1),
+            change_high: Some(high),
+        };
+        let Change { change, high, .. } = iteration.benchmarks[0];
+        benchmark::batch(&[row("arc", true, change, high), row("arc", false, -0.5, -0.4)])
+    };
+    session.register_batches("kept", in_iterations(run.iter().map(benchmarked).collect())).unwrap();
     let baseline: Vec<responses::Row> = run[0].prompts.iter().map(response).collect();
     session.register_batches("held_baseline_responses", vec![responses::batch(&baseline)]).unwrap();
     session.register_batches("tuned_training", in_iterations(run.iter().map(trained).collect())).unwrap();
@@ -183,16 +206,23 @@ fn the_tables_of_a_run_show_the_same_signs() {
             prompt.tokens = 2.5 * prompt.baseline_tokens;
             prompt.truncated = f64::from(u8::from(index.is_multiple_of(2)));
         }),
-        Iteration { kl: Some(70.0), ..healthy(3, 0.05) },
+        Iteration {
+            kl: Some(70.0),
+            benchmarks: vec![Change { name: "kept arc acc".to_string(), change: -0.2, high: -0.1 }],
+            ..healthy(3, 0.05)
+        },
     ];
-    let found = alarm::of_evaluation(&session(&run), "held", "tuned").unwrap();
+    let found = alarm::of_evaluation(&session(&run), "held", "tuned", &["kept"]).unwrap();
     assert_eq!(found, alarms(&run));
     let found: Vec<(i64, Sign)> = found.into_iter().map(|alarm| (alarm.iteration, alarm.sign)).collect();
-    assert_eq!(found, [(2, Sign::Nll), (2, Sign::Length), (2, Sign::Truncated), (3, Sign::RewardFalls), (3, Sign::Kl)]);
-    assert_eq!(alarm::of_evaluation(&session(&run[..1]), "held", "tuned").unwrap(), []);
+    assert_eq!(
+        found,
+        [(2, Sign::Nll), (2, Sign::Length), (2, Sign::Truncated), (3, Sign::RewardFalls), (3, Sign::Kl), (3, Sign::Benchmark)]
+    );
+    assert_eq!(alarm::of_evaluation(&session(&run[..1]), "held", "tuned", &["kept"]).unwrap(), []);
     // Before the first evaluation, and with a policy that another program trained.
-    assert_eq!(alarm::of_evaluation(&Session::new().unwrap(), "held", "tuned").unwrap(), []);
-    let elsewhere = alarm::of_evaluation(&session(&run), "held", "other").unwrap();
+    assert_eq!(alarm::of_evaluation(&Session::new().unwrap(), "held", "tuned", &["kept"]).unwrap(), []);
+    let elsewhere = alarm::of_evaluation(&session(&run), "held", "other", &[]).unwrap();
     assert!(elsewhere.iter().all(|alarm| alarm.sign != Sign::Kl));
 }
 
