@@ -60,8 +60,8 @@ impl Preflight<'_> {
         Ok(())
     }
 
-    /// The items of an outside table. Of a table that a query makes only the columns are checked, of
-    /// one that a command makes not even they.
+    /// The items of an outside table. Of a table that a query makes only the columns are checked,
+    /// of one that a command makes not even they.
     fn items_of(
         &mut self,
         question: &Question,
