@@ -20,8 +20,8 @@ use crate::tables::TableKind;
 const PLACE: &str = "operators::support::preflight::models";
 
 impl<'a> Preflight<'a> {
-    /// Plans a reward's queries, opens its models, makes its servers' clients without a request, and
-    /// finds its Python functions. The reward has no names.
+    /// Plans a reward's queries, opens its models, makes its servers' clients without a request,
+    /// and finds its Python functions. The reward has no names.
     pub(super) fn reward(&mut self, task: &Task, reward: &Reward) -> Result<(), OperatorError> {
         match reward {
             Reward::Sql(sql) => {

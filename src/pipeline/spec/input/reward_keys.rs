@@ -52,9 +52,9 @@ struct Fields {
     /// The format of requests to the server and of its answers; `plain` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<RewardProtocol>,
-    /// A program with its arguments, such as `[python3, score.py]`. It reads responses from standard
-    /// input and writes their rewards to standard output. A program with a `/` is a path from its
-    /// directory; any other is found on `PATH`.
+    /// A program with its arguments, such as `[python3, score.py]`. It reads responses from
+    /// standard input and writes their rewards to standard output. A program with a `/` is a path
+    /// from its directory; any other is found on `PATH`.
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<Vec<At<String>>>,
     /// The format of a command's rows and answers; `json` by default.
@@ -97,8 +97,8 @@ struct Fields {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     timeout_seconds: Option<f64>,
-    /// Retries of a failed request, with growing waits; 5 by default. For a process: new attempts at
-    /// a response after the process failed on it alone, 2 by default.
+    /// Retries of a failed request, with growing waits; 5 by default. For a process: new attempts
+    /// at a response after the process failed on it alone, 2 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     retries: Option<u32>,
     /// The environment variable with the key of the server. The key itself is never written to
