@@ -47,8 +47,8 @@ fn workspace(settings: &str, case: &str) -> Workspace {
 /// The number of responses without their right reward.
 fn wrong(workspace: &Workspace) -> usize {
     let sql = "SELECT count(*) FROM responses AS a LEFT JOIN rewards AS r USING (prompt_id, sampled_iteration, response_index)
-        WHERE r.reward IS DISTINCT FROM CAST(array_length(a.token_ids) - a.prompt_token_count AS DOUBLE)
-           OR r.components['twice'] IS DISTINCT FROM 2.0 * r.reward";
+        WHERE (r.reward IS DISTINCT FROM CAST(array_length(a.token_ids) - a.prompt_token_count AS DOUBLE))
+           OR (r.components['twice'] IS DISTINCT FROM 2.0 * r.reward)";
     workspace.query("small", sql).parse().unwrap()
 }
 
