@@ -11,3 +11,4 @@ mod export;
 mod families;
 mod loading;
 mod reward_head;
+mod sft_tokens;
