@@ -37,8 +37,6 @@ TEMPLATES = {
     "chatml": CHATML,
     "trimmed": CHATML.replace("m['content']", "m['content']|trim"),
     "line in the block": CHATML.replace("+ '<|im_end|>' }}{% endgeneration %}{{ '\n' }}", "+ '<|im_end|>\n' }}{% endgeneration %}"),
-    "no end of turn": "{% for m in messages %}{{ m['role'] + ': ' }}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}{% endgeneration %}"
-    "{% else %}{{ m['content'] }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}",
 }
 
 

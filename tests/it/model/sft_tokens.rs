@@ -69,26 +69,19 @@ fn every_message_of_the_assistant_has_the_tokens_and_labels_of_trl() {
             let messages: Vec<Message> = serde_json::from_value(row["messages"].clone()).unwrap();
             let answers: Vec<usize> = (0..messages.len()).filter(|at| messages[*at].role == "assistant").collect();
             let (whole, trained) = (ids(&row["ids"]), stretches(&ids(&row["labels"])));
-            // Without an end of turn there is nothing to train on in an empty message.
-            let answers: Vec<usize> =
-                answers.into_iter().filter(|at| case["name"] != "no end of turn" || !messages[*at].content.is_empty()).collect();
             assert_eq!(answers.len(), trained.len(), "{}: {}", case["name"], row["messages"]);
             for (at, (start, end)) in answers.into_iter().zip(trained) {
                 let asked = PromptContent::Messages(messages[..at].to_vec().into());
                 let turn = checkpoint.encode_pair(&asked, messages[at].content.as_str()).unwrap();
-                // A line end behind the end token is no part of the turn here; a template without
-                // an end of turn gets the tokenizer's end token.
+                // A line end behind the end token is no part of the turn here.
                 let is_end = |id: &i32| checkpoint.generation.eos_token_ids.contains(id);
-                let mut expected = whole[..end].to_vec();
-                match whole[start..end].iter().position(is_end) {
-                    Some(position) => expected.truncate(start + position + 1),
-                    None => expected.push(checkpoint.generation.eos_token_ids[0]),
-                }
+                let position = whole[start..end].iter().position(is_end).unwrap();
+                let expected = &whole[..start + position + 1];
                 assert_eq!(turn.token_ids, expected, "{}: {}", case["name"], row["messages"]);
                 assert_eq!(turn.prompt_token_count, start, "{}: {}", case["name"], row["messages"]);
                 count += 1;
             }
         }
     }
-    assert!(count > 40, "{count}");
+    assert!(count > 30, "{count}");
 }
