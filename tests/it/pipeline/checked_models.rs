@@ -42,6 +42,9 @@ fn sequences_that_may_be_longer_than_longrope_holds_for_are_refused() {
     refused("max_prompt_tokens and max_response_tokens together: expected at most 32 tokens, found 33");
     workspace.edit("pipeline.yaml", "max_response_tokens: 17,", "max_response_tokens: 16,");
     workspace.edit("pipeline.yaml", "responses_per_prompt: 3,", "responses_per_prompt: 3, max_prompt_tokens: 25,");
+    // The responses of an evaluation too.
+    refused("evaluation_baseline_responses: max_prompt_tokens and max_new_tokens together: expected at most 32 tokens, found 520");
+    workspace.edit("pipeline.yaml", "reward: judge, max_new_tokens: 8", "reward: judge, max_prompt_tokens: 24, max_new_tokens: 8");
     refused("responses[1]: max_prompt_tokens and max_new_tokens together: expected at most 32 tokens, found 33");
     workspace.edit("pipeline.yaml", "max_prompt_tokens: 25,", "max_prompt_tokens: 24,");
     workspace.succeed(&["plan", "pipeline.yaml"]);
