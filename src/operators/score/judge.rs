@@ -3,7 +3,7 @@
 //! Questions with a kept answer are not asked. Knows the prompts and their columns, not how a sum
 //! of rewards is computed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::score_error::ScoreError;
@@ -28,6 +28,8 @@ struct State<'a> {
     judging: Judging<'a>,
     /// Tokens of this call.
     cost: Cost,
+    /// The questions that failed in this call. They are not asked again before the next one.
+    failed: HashMap<Key, String>,
 }
 
 impl<'a> JudgeScorer<'a> {
@@ -40,7 +42,7 @@ impl<'a> JudgeScorer<'a> {
             wanted.extend(judging.question(subjects.of(&row.prompt_id)?, &[&row.text]).ok().map(|question| judging.key(&question)));
         }
         judging.recall(&wanted)?;
-        Ok(Self { judge, subjects, state: Mutex::new(State { judging, cost: Cost::default() }) })
+        Ok(Self { judge, subjects, state: Mutex::new(State { judging, cost: Cost::default(), failed: HashMap::new() }) })
     }
 
     /// Whether responses without an answer fail the node at its end.
@@ -51,21 +53,23 @@ impl<'a> JudgeScorer<'a> {
     /// One score for each response, or the reason why there is none.
     pub(super) fn score(&self, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { judging, cost } = &mut *state;
+        let State { judging, cost, failed } = &mut *state;
         let mut questions: Vec<Result<(Key, String), String>> = Vec::with_capacity(responses.len());
         for response in responses {
             let question = judging.question(self.subjects.of(&response.row.prompt_id)?, &[&response.row.text]);
             questions.push(question.map(|question| (judging.key(&question), question)));
         }
-        let open: Vec<(Key, String)> = questions.iter().filter_map(|question| question.as_ref().ok().cloned()).collect();
+        let open = questions.iter().flatten().filter(|(key, _)| !failed.contains_key(key));
+        let open: Vec<(Key, String)> = open.cloned().collect();
         let asked = judging.ask(&open, &|answer, is_cut| read_score(self.judge, answer, is_cut).map(drop), &mut |_, _| {})?;
         *cost = cost.and(asked.cost);
+        failed.extend(asked.failed);
         let score = |question: Result<(Key, String), String>| {
             let key = question.map_err(ScoreError::Other)?.0;
             match judging.known(&key) {
                 Some(answer) => Score::plain(SCORER, read_score(self.judge, answer, false).map_err(ScoreError::Other)?),
                 None => {
-                    let problem = asked.failed.get(&key).map_or("the question was not asked", String::as_str);
+                    let problem = failed.get(&key).map_or("the question was not asked", String::as_str);
                     Err(ScoreError::Other(format!("{SCORER}: {problem}")))
                 }
             }
