@@ -165,7 +165,7 @@ fn read_template(judge: &mut Judge, question: Question, folder: &Path) -> Result
     }
     let span = judge.template.as_ref().map_or(judge.openai.span, |template| template.span);
     let source = judge.template(question).to_string();
-    let template = RowTemplate::new(&source).map_err(|error| Diagnostic::at(span, format!("the template is not Jinja: {error}")))?;
+    let template = RowTemplate::new(&source).map_err(|error| Diagnostic::at(span, format!("expected Jinja; {error}")))?;
     let read = template.variables();
     if let Some(missing) = question.responses().iter().find(|name| !read.contains(**name)) {
         let found = read.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
