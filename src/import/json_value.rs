@@ -123,7 +123,8 @@ pub(super) fn value_at(field: &Field, array: &dyn Array, row: usize) -> Result<V
 /// # Errors
 /// A text of JSON is none.
 pub(crate) fn whole_value_at(field: &Field, array: &dyn Array, row: usize) -> Result<Value, String> {
-    if array.is_null(row) {
+    // A column of the type Null says of no row that it is null.
+    if array.is_null(row) || array.data_type().is_null() {
         return Ok(Value::Null);
     }
     match array.data_type() {
