@@ -20,7 +20,7 @@ fn text_config(config: &Value) -> Option<&Map<String, Value>> {
     let architectures = config.get("architectures").and_then(Value::as_array);
     let is_named = architectures.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(ARCHITECTURE)));
     let is_typed = config.get("model_type").and_then(Value::as_str) == Some(MODEL_TYPE);
-    if is_named && is_typed || is_typed && architectures.is_none() { config.get("text_config")?.as_object() } else { None }
+    if is_typed && (is_named || architectures.is_none()) { config.get("text_config")?.as_object() } else { None }
 }
 
 /// Whether a `config.json` is that of a model with images.

@@ -200,8 +200,8 @@ fn block_scores<S: Simd, T: Kept>(simd: S, query: &[f32], keys: &[T]) -> [f32; B
             sums[turn] = simd.mul_add_f32s(simd.splat_f32s(number), vectors[turn % T::NUMBERS], sums[turn]);
         };
         for (four, keys) in fours.iter().zip(keys.chunks_exact(4 / T::NUMBERS * BLOCK)) {
-            for turn in 0..4 {
-                add(turn, four[turn], keys);
+            for (turn, number) in four.iter().enumerate() {
+                add(turn, *number, keys);
             }
         }
         let keys = &keys[fours.len() * 4 / T::NUMBERS * BLOCK..];

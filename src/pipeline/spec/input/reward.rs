@@ -9,6 +9,7 @@ use crate::pipeline::position::Name;
 
 /// A reward for responses.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "there are few in a pipeline")]
 pub enum Reward {
     /// One source with weight 1.
     One(RewardSource),
