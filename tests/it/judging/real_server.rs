@@ -1,7 +1,7 @@
 //! A judge on a server that nobody here wrote: llama-cpp-python's, with SmolLM2-135M-Instruct.
 //!
-//! The model is too small to judge. The path is tested: our own templates, requests, logprobs,
-//! error rows, and kept answers.
+//! The model is too small to judge by our own templates: each of its answers is an error row. It
+//! can copy a number, so that the way of a score is tested too.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::fixtures::python::scripts;
 use crate::fixtures::workspace::Workspace;
+
+/// A question that this model mostly answers with the number in it.
+const COPY: &str = "Copy the last line.\\n{{ 1 + response|length % 9 }}\\n{{ 1 + response|length % 9 }}\\n{{ 1 + response|length % 9 }}";
 
 struct Judge {
     child: Child,
@@ -58,7 +61,7 @@ fn the_whole_path_runs_against_a_real_server() {
     workspace.edit(
         "pipeline.yaml",
         "  judge:    { reward: { sql: reward.sql } }",
-        &format!("  judge:    {{ reward: {{ sql: reward.sql }} }}\n  liked:    {{ reward: {{ judge: {{ {keys}, scale: [1, 5], read: logprobs }} }} }}"),
+        &format!("  judge:    {{ reward: {{ sql: reward.sql }} }}\n  liked:    {{ reward: {{ judge: {{ {keys}, scale: [0, 10], max_tokens: 16, template: \"{COPY}\" }} }} }}"),
     );
     let asked = format!("prompts: held_out, reward: judge, max_new_tokens: 8, judge: {{ {keys}, read: choice, max_tokens: 24 }} }} }}");
     let more = format!(
@@ -79,17 +82,17 @@ fn the_whole_path_runs_against_a_real_server() {
     eprintln!("{told}\n{}", summary["judge"]);
     let count = |sql: &str| workspace.query("small", sql);
     // Every row is a score on the scale, or an error that says why.
-    assert_eq!(count("SELECT count(*) FROM scores WHERE (reward >= 1 AND reward <= 5) OR error LIKE 'judge: %'"), "40");
+    assert_eq!(count("SELECT count(*) FROM scores WHERE (reward >= 0 AND reward <= 10) OR error LIKE 'judge: %'"), "40");
     assert_eq!(count("SELECT count(*) FROM evaluation_judge WHERE verdict IS NOT NULL OR error LIKE '%judge''s answer%'"), "16");
     assert_eq!(count("SELECT count(*) FROM letters_judge WHERE verdict IS NOT NULL OR error LIKE '%first token%'"), "16");
     eprintln!("scores: {}", count("SELECT count(reward), avg(reward), min(error) FROM scores"));
     eprintln!("choices: {}", count("SELECT count(verdict), min(error), min(answer) FROM evaluation_judge"));
     eprintln!("letters: {}", count("SELECT count(verdict), min(error), min(answer) FROM letters_judge"));
     let scored: i64 = count("SELECT count(reward) FROM scores").parse().unwrap();
-    let letters: i64 = count("SELECT count(answer) FROM letters_judge").parse().unwrap();
-    assert!(scored + letters > 0, "no answer could be read");
-    let tokens = count("SELECT sum(prompt_tokens) FROM letters_judge WHERE answer IS NOT NULL");
-    assert!(letters == 0 || tokens.parse::<i64>().unwrap() > 100 * letters, "{tokens}");
+    assert!(scored > 0, "no answer could be read");
+    let manifest = std::fs::read_to_string(workspace.path("runs/small/tables/scores/iteration=1/manifest.json")).unwrap();
+    let tokens = serde_json::from_str::<Value>(&manifest).unwrap()["counts"]["judge_prompt_tokens"].as_i64().unwrap();
+    assert!(tokens > 10 * scored, "{tokens}");
     // Without the server the finished run stays finished.
     drop(judge);
     workspace.succeed(&["run", "pipeline.yaml"]);
