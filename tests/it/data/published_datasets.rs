@@ -112,7 +112,7 @@ fn published_datasets_are_planned_and_trained_on() {
             fs::copy(golden().join(&file), workspace.path(&file)).unwrap();
         }
         let table = |name: &&str| format!("  {name}: {{ table: {name}.{extension} }}\n");
-        let inputs: String = DEMONSTRATIONS.iter().chain(&PREFERENCES).map(|name| table(name)).collect();
+        let inputs: String = DEMONSTRATIONS.iter().chain(&PREFERENCES).map(table).collect();
         let step = "epochs: 1, batch_size: 2, warmup_ratio: 0, learning_rate: 1.0e-4";
         let imitate =
             |name: &str| format!("  of_{name}: {{ sft: {{ from: model, demonstrations: {name}, train_on: all_assistant, {step} }} }}\n");
