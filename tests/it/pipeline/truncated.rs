@@ -1,12 +1,10 @@
-//! Responses cut off by the length limit: in pairs, and in the summary.
+//! Responses cut off by the length limit: in pairs.
 
 use optune::operators::pair;
 use optune::operators::support::rng::Stream;
 use optune::pipeline::spec::pair::{Pair, Penalize, Truncated};
 use optune::sql::{PromptGroups, Session};
 use optune::tables::{FinishReason, TableKind, pairs, pool};
-
-use crate::fixtures::workspace::Workspace;
 
 /// Prompt, then the rewards of its responses, with the truncated ones in the second list.
 type Rewards = (&'static str, &'static [f64], &'static [usize]);
@@ -45,37 +43,4 @@ fn truncated_responses_count_are_penalized_or_are_in_no_pair() {
     assert_eq!(lower, [pair("a", 1, 2, 0.7), pair("b", 0, 1, 0.25), pair("c", 0, 1, 0.5), pair("d", 0, 1, 0.1)]);
     let worst = made(Truncated::Penalize(Penalize::default()));
     assert_eq!(worst[0], pair("a", 1, 0, 0.9));
-}
-
-#[test]
-fn a_run_says_how_many_responses_are_truncated_and_pairs_leave_them_out() {
-    let workspace = Workspace::new();
-    let said = workspace.succeed(&["run", "pipeline.yaml"]);
-    let cut = |iteration: u32| {
-        let query = format!("SELECT count(*) FROM responses WHERE iteration = {iteration} AND finish_reason = 'length'");
-        workspace.query("small", &query).parse::<i64>().unwrap()
-    };
-    let of = |iteration: u32| workspace.query("small", &format!("SELECT count(*) FROM responses WHERE iteration = {iteration}"));
-    assert!(cut(1) > 0 && cut(2) > 0, "the small model does not always end its responses");
-    let line = said.lines().find(|line| line.starts_with("cut off by the length limit: ")).unwrap();
-    for iteration in [1, 2] {
-        let (cut, of) = (cut(iteration), of(iteration));
-        let share = 100.0 * cut as f64 / of.parse::<f64>().unwrap();
-        assert!(line.contains(&format!("{cut} of {of} ({share:.1} %) in iteration {iteration}")), "{line}");
-    }
-    assert!(line.ends_with(" of responses"), "{line}");
-
-    // The default changes nothing; another choice changes pairs and what comes after them.
-    let before = workspace.query("small", "SELECT count(*) FROM pairs");
-    workspace.edit("pipeline.yaml", "pair: { pool: pool,", "pair: { pool: pool, truncated: keep,");
-    let plan = workspace.succeed(&["plan", "pipeline.yaml"]);
-    assert!(plan.lines().filter(|line| !line.starts_with("note: ")).all(|line| line.ends_with("done")), "{plan}");
-    workspace.edit("pipeline.yaml", "truncated: keep", "truncated: drop");
-    let plan = workspace.succeed(&["plan", "pipeline.yaml"]);
-    assert!(plan.contains("stale: truncated is new: \"drop\""), "{plan}");
-    workspace.succeed(&["run", "pipeline.yaml"]);
-    let cut = "SELECT count(*) FROM pairs JOIN responses r ON r.prompt_id = pairs.prompt_id AND r.sampled_iteration = \
-               pairs.chosen_sampled_iteration AND r.response_index = pairs.chosen_index WHERE r.finish_reason = 'length'";
-    assert_eq!(workspace.query("small", cut), "0");
-    assert_ne!(workspace.query("small", "SELECT count(*) FROM pairs"), before);
 }
