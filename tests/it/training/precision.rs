@@ -81,7 +81,8 @@ fn gradients_in_bf16_are_nearer_to_exact_ones_than_those_of_autocast_and_as_near
         assert!(from_autocast < 1.2 * autocast, "{family}: {from_autocast} from those of autocast, which are {autocast} from exact ones");
         // Of a few responses: for qwen2 ours are 0.015 off, autocast's 0.004, where logits of both
         // are off by up to 0.35.
+        let bound = (2.0 * largest(&golden.autocast, &golden.exact)).max(0.05);
         let found = [largest(&logprobs, &golden.exact), largest(&logprobs, &golden.autocast)];
-        assert!(found.iter().all(|difference| *difference < 0.05), "{family}: {found:?}");
+        assert!(found.iter().all(|difference| *difference < bound), "{family}: {found:?}, expected below {bound}");
     }
 }
