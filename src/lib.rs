@@ -28,7 +28,7 @@
 //! | 5 | [`operators`] | one file or folder an operator; both Arrow and burn | each other |
 //! | 4 | [`import`] | external tables: file formats, dataset formats, limits | burn, operators |
 //! | 4 | [`tracking`] | curves of a run for TensorBoard and MLflow | burn, operators |
-//! | 4 | [`alarm`] | signs of over-optimisation in the tables of a run | burn, operators |
+//! | 4 | [`alarm`] | signs of over-optimization in the tables of a run | burn, operators |
 //! | 3 | [`sql`] | sessions over the tables of a run, views, PostgreSQL's protocol | burn, the pipeline |
 //! | 3 | [`generation`] | sampling in continuous batches | Arrow, devices, training |
 //! | 3 | [`training`] | losses, logprobs, optimizers, the training step | Arrow, devices, generation |

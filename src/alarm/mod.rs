@@ -1,4 +1,4 @@
-//! Over-optimisation, told from the evaluations of a run: the reward rises while something that it
+//! Over-optimization, told from the evaluations of a run: the reward rises while something that it
 //! does not measure runs away.
 //!
 //! ```text

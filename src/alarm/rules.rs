@@ -32,7 +32,7 @@ const TRUNCATED: (f64, f64) = (0.3, 0.2);
 /// The loss on a benchmark, in its metric.
 const BENCHMARK: f64 = 0.02;
 
-/// A sign of over-optimisation.
+/// A sign of over-optimization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sign {
     /// The reward of held-out prompts is lower than in an earlier iteration.

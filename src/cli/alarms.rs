@@ -1,5 +1,5 @@
 //! The warnings in the summary of a run: responses cut off by the length limit, and signs of
-//! over-optimisation.
+//! over-optimization.
 //!
 //! Knows the form of the lines, not the rules behind them.
 

@@ -1,4 +1,4 @@
-//! Signs of over-optimisation, marked where the evaluations are shown.
+//! Signs of over-optimization, marked where the evaluations are shown.
 
 use super::block::Block;
 use super::error::ReportError;

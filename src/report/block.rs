@@ -48,7 +48,7 @@ pub enum Block {
         /// The text.
         text: String,
     },
-    /// A sign of over-optimisation.
+    /// A sign of over-optimization.
     Alarm {
         /// The node and the iteration.
         place: String,

@@ -183,7 +183,7 @@ fn run_task(context: &Context) -> Result<(), OperatorError> {
     }
 }
 
-/// Tells the signs of over-optimisation that an evaluation, or a benchmark after it, has just
+/// Tells the signs of over-optimization that an evaluation, or a benchmark after it, has just
 /// shown. A run never fails by them.
 fn tell_alarms(context: &Context) {
     let is_benchmark = matches!(context.task.operator, Operator::Benchmark(_));
@@ -207,7 +207,7 @@ fn tell_alarms(context: &Context) {
     };
     let told = Session::over_run(context.run).and_then(|session| evaluations.iter().try_for_each(|evaluation| tell(&session, evaluation)));
     if let Err(error) = told {
-        context.progress.warned(&label, &format!("signs of over-optimisation are not looked for: {error}"));
+        context.progress.warned(&label, &format!("signs of over-optimization are not looked for: {error}"));
     }
 }
 

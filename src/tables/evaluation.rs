@@ -25,7 +25,7 @@ table! {
         /// The share of the policy's responses cut by the length limit, between 0 and 1.
         pub truncated: f64,
         /// Nats per token of the policy's response under the initial policy. Its rise is the first
-        /// sign of over-optimisation.
+        /// sign of over-optimization.
         pub nll_initial: f64,
         /// The same of the baseline's response, for comparison.
         pub baseline_nll_initial: f64,

@@ -1,4 +1,4 @@
-//! Signs of over-optimisation: by the rules, from tables, and told by a run.
+//! Signs of over-optimization: by the rules, from tables, and told by a run.
 
 use std::sync::Arc;
 

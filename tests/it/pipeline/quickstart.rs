@@ -39,7 +39,7 @@ fn the_quickstart_raises_the_held_out_reward() {
         let summary = optune(runs.path(), &["run", "pipelines/quickstart.yaml", "--name", seed, "--set", &set, "--json"]);
         let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
         eprintln!("seed {seed}: {summary}");
-        assert_eq!(summary["alarms"], serde_json::json!([]), "a healthy run has no sign of over-optimisation");
+        assert_eq!(summary["alarms"], serde_json::json!([]), "a healthy run has no sign of over-optimization");
         let rows = summary["iterations"].as_array().unwrap();
         assert_eq!(rows.iter().map(|row| row["regenerated"].as_i64()).collect::<Vec<_>>(), [None, Some(432), Some(216), Some(216)]);
         bases.push(rows[0]["reward"].as_f64().unwrap());
