@@ -194,25 +194,29 @@ fn block_scores<S: Simd, T: Kept>(simd: S, query: &[f32], keys: &[T]) -> [f32; B
     let (fours, rest) = query.as_chunks::<4>();
     for (vector, scores) in S::as_mut_simd_f32s(&mut scores).0.iter_mut().enumerate() {
         let mut sums = [simd.splat_f32s(0.0); 4];
-        let mut add = |turn: usize, number: f32, keys: &[T]| {
-            let keys: &[[T; BLOCK]] = keys.as_chunks().0;
-            let vectors = T::vectors(simd, &keys[turn / T::NUMBERS][vector * S::F32_LANES..]);
-            sums[turn] = simd.mul_add_f32s(simd.splat_f32s(number), vectors[turn % T::NUMBERS], sums[turn]);
-        };
         for (four, keys) in fours.iter().zip(keys.chunks_exact(4 / T::NUMBERS * BLOCK)) {
             for (turn, number) in four.iter().enumerate() {
-                add(turn, *number, keys);
+                add_scores(simd, &mut sums, turn, *number, keys, vector);
             }
         }
         let keys = &keys[fours.len() * 4 / T::NUMBERS * BLOCK..];
         for turn in 0..3 {
             if let Some(number) = rest.get(turn) {
-                add(turn, *number, keys);
+                add_scores(simd, &mut sums, turn, *number, keys, vector);
             }
         }
         *scores = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
     }
     scores
+}
+
+/// Adds a query's number times a vector of keys, when it is the `turn` of a sum. A function: a
+/// closure is compiled without the vector unit, and so is what it calls.
+#[inline(always)]
+fn add_scores<S: Simd, T: Kept>(simd: S, sums: &mut [S::f32s; 4], turn: usize, number: f32, keys: &[T], vector: usize) {
+    let keys: &[[T; BLOCK]] = keys.as_chunks().0;
+    let vectors = T::vectors(simd, &keys[turn / T::NUMBERS][vector * S::F32_LANES..]);
+    sums[turn] = simd.mul_add_f32s(simd.splat_f32s(number), vectors[turn % T::NUMBERS], sums[turn]);
 }
 
 /// The values of one head that are seen.
@@ -242,16 +246,7 @@ impl<T: Kept> Values<'_, T> {
     ) -> usize {
         let count = if WHOLE { VECTORS * S::F32_LANES } else { out.len().div_ceil(T::NUMBERS) - at };
         let mut sums = [[[simd.splat_f32s(0.0); 2]; VECTORS]; 4];
-        let mut add = |turn: usize, weight: f32, values: &[T]| {
-            let values = &values[self.first + at..][..count];
-            let weight = simd.splat_f32s(weight);
-            for (vector, sums) in sums[turn].iter_mut().enumerate() {
-                let values = if WHOLE { T::vectors(simd, &values[vector * S::F32_LANES..]) } else { T::part(simd, values) };
-                for number in 0..T::NUMBERS {
-                    sums[number] = simd.mul_add_f32s(weight, values[number], sums[number]);
-                }
-            }
-        };
+        let from = self.first + at;
         let (mut skipped, mut next) = (self.skipped, 0);
         for segment in self.segments {
             let first = skipped.min(segment.length);
@@ -264,22 +259,24 @@ impl<T: Kept> Values<'_, T> {
             for (past, weight) in before.iter().enumerate() {
                 let values = &values[past * self.width..];
                 match next + past {
-                    1 => add(1, *weight, values),
-                    2 => add(2, *weight, values),
-                    _ => add(3, *weight, values),
+                    1 => add_values::<S, T, VECTORS, WHOLE>(simd, &mut sums[1], *weight, &values[from..][..count]),
+                    2 => add_values::<S, T, VECTORS, WHOLE>(simd, &mut sums[2], *weight, &values[from..][..count]),
+                    _ => add_values::<S, T, VECTORS, WHOLE>(simd, &mut sums[3], *weight, &values[from..][..count]),
                 }
             }
             let values = &values[before.len() * self.width..];
             let (fours, rest) = aligned.as_chunks::<4>();
             for (four, values) in fours.iter().zip(values.chunks_exact(4 * self.width)) {
                 for turn in 0..4 {
-                    add(turn, four[turn], &values[turn * self.width..]);
+                    let values = &values[turn * self.width + from..][..count];
+                    add_values::<S, T, VECTORS, WHOLE>(simd, &mut sums[turn], four[turn], values);
                 }
             }
             let values = &values[fours.len() * 4 * self.width..];
             for turn in 0..3 {
                 if let Some(weight) = rest.get(turn) {
-                    add(turn, *weight, &values[turn * self.width..]);
+                    let values = &values[turn * self.width + from..][..count];
+                    add_values::<S, T, VECTORS, WHOLE>(simd, &mut sums[turn], *weight, values);
                 }
             }
             next = (next + here.len()) % 4;
@@ -308,6 +305,23 @@ impl<T: Kept> Values<'_, T> {
             }
         }
         count
+    }
+}
+
+/// Adds a position's values times its weight to a turn's sums.
+#[inline(always)]
+fn add_values<S: Simd, T: Kept, const VECTORS: usize, const WHOLE: bool>(
+    simd: S,
+    sums: &mut [[S::f32s; 2]; VECTORS],
+    weight: f32,
+    values: &[T],
+) {
+    let weight = simd.splat_f32s(weight);
+    for (vector, sums) in sums.iter_mut().enumerate() {
+        let values = if WHOLE { T::vectors(simd, &values[vector * S::F32_LANES..]) } else { T::part(simd, values) };
+        for number in 0..T::NUMBERS {
+            sums[number] = simd.mul_add_f32s(weight, values[number], sums[number]);
+        }
     }
 }
 
