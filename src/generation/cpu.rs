@@ -82,7 +82,7 @@ impl SequenceDecoder for CpuSequences<'_> {
         if self.responses > 0 && self.reserved + positions > self.most_positions {
             return None;
         }
-        let number = self.cache.open(prefix);
+        let number = self.cache.open(prefix, positions);
         self.sequences.resize(self.sequences.len().max(number + 1), Sequence::default());
         self.sequences[number] = Sequence { is_response: prefix.is_some(), reserved: positions, hidden: Vec::new() };
         self.responses += usize::from(prefix.is_some());

@@ -58,16 +58,11 @@ pub(super) enum Segments<'a> {
 }
 
 impl<T: Kept> Lists<T> {
-    /// Adds a position, given its keys and values: `[heads, head_dim]` each.
-    fn append(&mut self, position: usize, keys: &[f32], values: &[f32], head_dim: usize) {
-        let before = self.values.len();
-        self.values.extend(T::of(values, head_dim));
-        let width = self.values.len() - before;
-        if position.is_multiple_of(BLOCK) {
-            self.keys.resize((position / BLOCK + 1) * width * BLOCK, T::default());
-        }
-        let block = &mut self.keys[position / BLOCK * width * BLOCK..];
-        block[position % BLOCK..].iter_mut().step_by(BLOCK).zip(T::of(keys, head_dim)).for_each(|(to, from)| *to = from);
+    /// Room for `positions`, if the lists are empty.
+    fn reserve(&mut self, positions: usize, [heads, head_dim]: [usize; 2]) {
+        let width = heads * head_dim.div_ceil(T::NUMBERS);
+        self.keys.reserve_exact(positions.next_multiple_of(BLOCK) * width);
+        self.values.reserve_exact(positions * width);
     }
 
     /// The first positions.
@@ -124,10 +119,12 @@ impl CpuCache {
     }
 
     /// Begins a sequence, after the positions of `prefix` if one is named, and returns its number.
+    /// Takes memory for `positions` of its own, which it fills as the sequence grows; more than
+    /// that are possible, with copies.
     ///
     /// # Panics
     /// When there is no such prefix.
-    pub fn open(&mut self, prefix: Option<usize>) -> usize {
+    pub fn open(&mut self, prefix: Option<usize>, positions: usize) -> usize {
         assert!(prefix.is_none_or(|prefix| self.sequences[prefix].prefix.is_none()), "a prefix has no prefix of its own");
         let number = self.closed.pop().unwrap_or_else(|| {
             self.sequences
@@ -136,6 +133,13 @@ impl CpuCache {
         });
         let sequence = &mut self.sequences[number];
         (sequence.prefix, sequence.length) = (prefix, 0);
+        let shape = [self.key_value_heads, self.head_dim];
+        for layer in &mut sequence.layers {
+            match layer {
+                LayerCache::Singles(lists) => lists.reserve(positions, shape),
+                LayerCache::Pairs(lists) => lists.reserve(positions, shape),
+            }
+        }
         number
     }
 
@@ -184,16 +188,16 @@ impl CpuCache {
     /// - spans: for each sequence, which of the rows are its own
     /// - rows: `[positions, width]`, which end with keys and values, `[heads, head_dim]` each
     pub(super) fn append(&mut self, layer: usize, spans: &[Range<usize>], rows: &[f32], width: usize) {
-        let (head_dim, key_width) = (self.head_dim, self.key_value_heads * self.head_dim);
-        let at_least = WORTH_A_THREAD.div_ceil(key_width.max(1));
+        let shape = [self.key_value_heads, self.head_dim];
+        let at_least = WORTH_A_THREAD.div_ceil((self.key_value_heads * self.head_dim).max(1));
         let append = |(sequence, span): (&mut Sequence, &Range<usize>)| {
-            let rows = rows[span.start * width..span.end * width].chunks_exact(width.max(1));
-            for (position, row) in (sequence.length..).zip(rows) {
-                let (keys, values) = row[width - 2 * key_width..].split_at(key_width);
-                match &mut sequence.layers[layer] {
-                    LayerCache::Singles(lists) => lists.append(position, keys, values, head_dim),
-                    LayerCache::Pairs(lists) => lists.append(position, keys, values, head_dim),
-                }
+            if span.is_empty() {
+                return;
+            }
+            let (rows, length) = (&rows[span.start * width..span.end * width], sequence.length);
+            match &mut sequence.layers[layer] {
+                LayerCache::Singles(Lists { keys, values }) => kernels::keep(rows, width, shape, length, keys, values),
+                LayerCache::Pairs(Lists { keys, values }) => kernels::keep(rows, width, shape, length, keys, values),
             }
         };
         let pieces = self.sequences.chunks_mut(at_least).zip(spans.chunks(at_least));

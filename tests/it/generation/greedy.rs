@@ -21,7 +21,7 @@ fn likeliest(logits: &[f32]) -> i32 {
 
 fn answer(decoder: &CpuDecoder, prompt: &[i32], ends: &[i32], most: usize) -> Vec<i32> {
     let mut cache = decoder.new_cache();
-    let sequence = cache.open(None);
+    let sequence = cache.open(None, 8);
     let mut tokens = prompt.to_vec();
     let mut answer = Vec::new();
     while answer.len() < most && answer.last().is_none_or(|last| !ends.contains(last)) {

@@ -22,8 +22,8 @@ const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 fn outputs(decoder: &CpuDecoder, ids: &[i32], pieces: usize, shared: usize) -> Vec<f32> {
     let mut cache = decoder.new_cache();
     let (first, rest) = ids.split_at(shared);
-    let prefix = (shared > 0).then(|| cache.open(None));
-    let sequence = cache.open(prefix);
+    let prefix = (shared > 0).then(|| cache.open(None, 8));
+    let sequence = cache.open(prefix, 8);
     let mut hidden = Vec::new();
     for (sequence, ids) in prefix.map(|prefix| (prefix, first)).into_iter().chain([(sequence, rest)]) {
         for tokens in ids.chunks(pieces) {
@@ -60,8 +60,8 @@ fn logits_are_those_of_transformers_and_the_same_bits_in_any_pieces() {
         }
         // All rows at once, the second with the first as its prefix.
         let mut cache = decoder.new_cache();
-        let first = cache.open(None);
-        let second = cache.open(Some(first));
+        let first = cache.open(None, 8);
+        let second = cache.open(Some(first), 8);
         let (row, other) = golden.rows[0].split_at(golden.rows[0].len() / 2);
         let spans = [Span { sequence: first, tokens: row }, Span { sequence: second, tokens: other }];
         let together = head(&decoder, &decoder.forward(&spans, &mut cache).unwrap());
@@ -89,7 +89,7 @@ fn ids_outside_the_vocabulary_are_an_error() {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
         let decoder = CpuDecoder::from_causal_lm(checkpoint.load(&Device::flex()).unwrap()).unwrap();
         let mut cache = decoder.new_cache();
-        let sequence = cache.open(None);
+        let sequence = cache.open(None, 8);
         let beyond = checkpoint.config.vocab_size as i32;
         for id in [-1, beyond] {
             let error = decoder.forward(&[Span { sequence, tokens: &[0, id] }], &mut cache).unwrap_err();

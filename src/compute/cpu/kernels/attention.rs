@@ -15,6 +15,9 @@ use super::elementwise::{softmax, tanh};
 /// Positions in a block of keys.
 pub const BLOCK: usize = 16;
 
+/// Queries of a head that read its keys together.
+const TOGETHER: usize = 4;
+
 /// The bits of a f32 that a bf16 has.
 const UPPER: u32 = 0xffff_0000;
 
@@ -28,8 +31,9 @@ pub trait Kept: Copy + Default + Send + Sync {
     /// Numbers in one.
     const NUMBERS: usize;
 
-    /// What is kept of some heads' numbers: `[heads, head_dim]`.
-    fn of(numbers: &[f32], head_dim: usize) -> impl Iterator<Item = Self>;
+    /// What is kept of some heads' numbers: `[heads, head_dim]`, or half as many pairs of each head,
+    /// rounded up.
+    fn keep(numbers: &[f32], head_dim: usize, to: &mut [Self]);
 
     /// A vector of the first numbers, and one of the second, where there are two. There are as many
     /// as a vector has.
@@ -42,8 +46,9 @@ pub trait Kept: Copy + Default + Send + Sync {
 impl Kept for f32 {
     const NUMBERS: usize = 1;
 
-    fn of(numbers: &[f32], _: usize) -> impl Iterator<Item = Self> {
-        numbers.iter().copied()
+    #[inline(always)]
+    fn keep(numbers: &[f32], _: usize, to: &mut [Self]) {
+        to.copy_from_slice(numbers);
     }
 
     #[inline(always)]
@@ -60,12 +65,17 @@ impl Kept for f32 {
 impl Kept for Pair {
     const NUMBERS: usize = 2;
 
-    fn of(numbers: &[f32], head_dim: usize) -> impl Iterator<Item = Self> {
-        let pair = |numbers: &[f32]| {
-            let half = |at: usize| numbers.get(at).map_or(0, |number| round(*number).to_bits());
-            Self(half(0) >> (u32::BITS / 2) | half(1) & UPPER)
-        };
-        numbers.chunks(head_dim.max(1)).flat_map(move |head| head.chunks(2).map(pair))
+    #[inline(always)]
+    fn keep(numbers: &[f32], head_dim: usize, to: &mut [Self]) {
+        for (head, to) in numbers.chunks_exact(head_dim.max(1)).zip(to.chunks_exact_mut(head_dim.div_ceil(2).max(1))) {
+            let (pairs, last) = head.as_chunks::<2>();
+            for (to, [first, second]) in to.iter_mut().zip(pairs) {
+                *to = Self(round(*first).to_bits() >> (u32::BITS / 2) | round(*second).to_bits() & UPPER);
+            }
+            for (to, last) in to[pairs.len()..].iter_mut().zip(last) {
+                *to = Self(round(*last).to_bits() >> (u32::BITS / 2));
+            }
+        }
     }
 
     #[inline(always)]
@@ -102,6 +112,49 @@ pub struct Segment<'a, T> {
     pub values: &'a [T],
     /// How many positions there are.
     pub length: usize,
+}
+
+/// Adds the keys and values of consecutive positions of one sequence to its lists, which have those
+/// of `length` positions.
+///
+/// # Shapes
+/// - rows: `[positions, width]`, which end with keys and values, `[heads, head_dim]` each
+/// - keys, values: as in [`Segment`]
+pub fn keep<T: Kept>(rows: &[f32], width: usize, [heads, head_dim]: [usize; 2], length: usize, keys: &mut Vec<T>, values: &mut Vec<T>) {
+    arch().dispatch(Keep { rows, width, heads, head_dim, length, keys, values });
+}
+
+struct Keep<'a, T> {
+    rows: &'a [f32],
+    width: usize,
+    heads: usize,
+    head_dim: usize,
+    length: usize,
+    keys: &'a mut Vec<T>,
+    values: &'a mut Vec<T>,
+}
+
+impl<T: Kept> WithSimd for Keep<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { rows, width, heads, head_dim, length, keys, values } = self;
+        let kept = heads * head_dim.div_ceil(T::NUMBERS);
+        let positions = rows.len().checked_div(width).unwrap_or(0);
+        values.resize((length + positions) * kept, T::default());
+        keys.resize((length + positions).div_ceil(BLOCK) * kept * BLOCK, T::default());
+        let mut column = vec![T::default(); kept];
+        let rows = rows.chunks_exact(width.max(1)).map(|row| row[width - 2 * heads * head_dim..].split_at(heads * head_dim));
+        for (position, (key, value)) in (length..).zip(rows) {
+            T::keep(value, head_dim, &mut values[position * kept..][..kept]);
+            T::keep(key, head_dim, &mut column);
+            let block = &mut keys[position / BLOCK * kept * BLOCK..][..kept * BLOCK];
+            for (row, number) in block.as_chunks_mut::<BLOCK>().0.iter_mut().zip(&column) {
+                row[position % BLOCK] = *number;
+            }
+        }
+    }
 }
 
 /// What a query sees, and how large its scores may be.
@@ -157,66 +210,119 @@ impl<T: Kept> WithSimd for Attend<'_, T> {
         // What a head has of a position.
         let kept = head_dim.div_ceil(T::NUMBERS);
         let block_width = heads * kept * BLOCK;
-        for (query, out) in queries.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
-            scores.clear();
-            for segment in segments {
-                let end = scores.len() + segment.length;
-                for block in segment.keys.chunks_exact(block_width).take(segment.length.div_ceil(BLOCK)) {
-                    let keys = &block[head * kept * BLOCK..(head + 1) * kept * BLOCK];
-                    scores.extend_from_slice(&block_scores(simd, query, keys));
+        let values = Values { segments, skipped, width: heads * kept, first: head * kept };
+        let keys = Keys { segments, block_width, first: head * kept * BLOCK, width: kept * BLOCK };
+        let together = TOGETHER * head_dim;
+        for (queries, out) in queries.chunks(together).zip(out.chunks_mut(together)) {
+            let count = queries.len() / head_dim.max(1);
+            scores.resize(count * keys.padded(), 0.0);
+            match count {
+                1 => keys.score::<S, 1>(simd, queries, head_dim, scores),
+                2 => keys.score::<S, 2>(simd, queries, head_dim, scores),
+                3 => keys.score::<S, 3>(simd, queries, head_dim, scores),
+                _ => keys.score::<S, TOGETHER>(simd, queries, head_dim, scores),
+            }
+            for (scores, out) in scores.chunks_exact_mut(keys.padded().max(1)).zip(out.chunks_exact_mut(head_dim)) {
+                let scores = &mut scores[skipped..total];
+                if let Some(cap) = cap {
+                    scores.iter_mut().for_each(|score| *score = cap * tanh(*score / cap));
                 }
-                scores.truncate(end);
-            }
-            let scores = &mut scores[skipped..];
-            if let Some(cap) = cap {
-                scores.iter_mut().for_each(|score| *score = cap * tanh(*score / cap));
-            }
-            let (_, sum) = softmax(scores);
-            let scale = sum.recip();
-            let values = Values { segments, skipped, width: heads * kept, first: head * kept };
-            let mut at = 0;
-            while at < kept {
-                at += match kept - at {
-                    left if left >= 2 * S::F32_LANES => values.mix::<S, 2, true>(simd, scores, at, scale, out),
-                    left if left >= S::F32_LANES => values.mix::<S, 1, true>(simd, scores, at, scale, out),
-                    _ => values.mix::<S, 1, false>(simd, scores, at, scale, out),
-                };
+                let (_, sum) = softmax(scores);
+                let scale = sum.recip();
+                let mut at = 0;
+                while at < kept {
+                    at += match kept - at {
+                        left if left >= 2 * S::F32_LANES => values.mix::<S, 2, true>(simd, scores, at, scale, out),
+                        left if left >= S::F32_LANES => values.mix::<S, 1, true>(simd, scores, at, scale, out),
+                        _ => values.mix::<S, 1, false>(simd, scores, at, scale, out),
+                    };
+                }
             }
         }
     }
 }
 
-/// A query times each key of a block. Four sums take turns, so that an addition need not wait for
+/// The keys of one head.
+struct Keys<'a, T> {
+    segments: &'a [Segment<'a, T>],
+    /// Of a block of all heads, and of the head: where its keys begin, and how many there are.
+    block_width: usize,
+    first: usize,
+    width: usize,
+}
+
+impl<T: Kept> Keys<'_, T> {
+    /// The scores of a query: those of all positions, and of what a last block has past its segment.
+    fn padded(&self) -> usize {
+        self.segments.iter().map(|segment| segment.length).sum::<usize>() + BLOCK
+    }
+
+    /// `QUERIES` queries times all keys. A block past the end of a segment is written over by the
+    /// next one.
+    ///
+    /// # Shapes
+    /// - queries: `[QUERIES, head_dim]`
+    /// - scores: `[QUERIES, padded]`
+    #[inline(always)]
+    fn score<S: Simd, const QUERIES: usize>(&self, simd: S, queries: &[f32], head_dim: usize, scores: &mut [f32]) {
+        let padded = self.padded();
+        let queries: [&[f32]; QUERIES] = std::array::from_fn(|query| &queries[query * head_dim..][..head_dim]);
+        let mut start = 0;
+        for segment in self.segments {
+            let blocks = segment.keys.chunks_exact(self.block_width).take(segment.length.div_ceil(BLOCK));
+            for (block, keys) in blocks.enumerate() {
+                let found = block_scores::<S, T, QUERIES>(simd, queries, &keys[self.first..][..self.width]);
+                for (query, found) in found.iter().enumerate() {
+                    scores[query * padded + start + block * BLOCK..][..BLOCK].copy_from_slice(found);
+                }
+            }
+            start += segment.length;
+        }
+    }
+}
+
+/// Queries times each key of a block. Four sums take turns, so that an addition need not wait for
 /// the one before it.
 #[inline(always)]
-fn block_scores<S: Simd, T: Kept>(simd: S, query: &[f32], keys: &[T]) -> [f32; BLOCK] {
-    let mut scores = [0.0; BLOCK];
-    let (fours, rest) = query.as_chunks::<4>();
-    for (vector, scores) in S::as_mut_simd_f32s(&mut scores).0.iter_mut().enumerate() {
-        let mut sums = [simd.splat_f32s(0.0); 4];
-        for (four, keys) in fours.iter().zip(keys.chunks_exact(4 / T::NUMBERS * BLOCK)) {
-            for (turn, number) in four.iter().enumerate() {
-                add_scores(simd, &mut sums, turn, *number, keys, vector);
-            }
+fn block_scores<S: Simd, T: Kept, const QUERIES: usize>(simd: S, queries: [&[f32]; QUERIES], keys: &[T]) -> [[f32; BLOCK]; QUERIES] {
+    let mut scores = [[0.0; BLOCK]; QUERIES];
+    let fours = queries.map(|query| query.as_chunks::<4>().0);
+    let rest = queries.map(|query| query.as_chunks::<4>().1);
+    let count = fours[0].len();
+    for vector in 0..BLOCK / S::F32_LANES {
+        let mut sums = [[simd.splat_f32s(0.0); 4]; QUERIES];
+        for (four, keys) in (0..count).zip(keys.chunks_exact(4 / T::NUMBERS * BLOCK)) {
+            add_scores(simd, &mut sums, fours.map(|fours| &fours[four][..]), keys, vector);
         }
-        let keys = &keys[fours.len() * 4 / T::NUMBERS * BLOCK..];
-        for turn in 0..3 {
-            if let Some(number) = rest.get(turn) {
-                add_scores(simd, &mut sums, turn, *number, keys, vector);
-            }
+        add_scores(simd, &mut sums, rest, &keys[count * 4 / T::NUMBERS * BLOCK..], vector);
+        for (scores, sums) in scores.iter_mut().zip(sums) {
+            S::as_mut_simd_f32s(scores).0[vector] = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
         }
-        *scores = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
     }
     scores
 }
 
-/// Adds a query's number times a vector of keys, when it is the `turn` of a sum. A function: a
-/// closure is compiled without the vector unit, and so is what it calls.
+/// Adds at most four numbers of each query times a vector of their keys, each to its own sum. A
+/// function: a closure is compiled without the vector unit, and so is what it calls.
 #[inline(always)]
-fn add_scores<S: Simd, T: Kept>(simd: S, sums: &mut [S::f32s; 4], turn: usize, number: f32, keys: &[T], vector: usize) {
+fn add_scores<S: Simd, T: Kept, const QUERIES: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; 4]; QUERIES],
+    queries: [&[f32]; QUERIES],
+    keys: &[T],
+    vector: usize,
+) {
     let keys: &[[T; BLOCK]] = keys.as_chunks().0;
-    let vectors = T::vectors(simd, &keys[turn / T::NUMBERS][vector * S::F32_LANES..]);
-    sums[turn] = simd.mul_add_f32s(simd.splat_f32s(number), vectors[turn % T::NUMBERS], sums[turn]);
+    // Written out by the compiler, so that sums stay in registers.
+    for turn in 0..4 {
+        if turn >= queries[0].len() {
+            continue;
+        }
+        let key = T::vectors(simd, &keys[turn / T::NUMBERS][vector * S::F32_LANES..])[turn % T::NUMBERS];
+        for (sums, query) in sums.iter_mut().zip(queries) {
+            sums[turn] = simd.mul_add_f32s(simd.splat_f32s(query[turn]), key, sums[turn]);
+        }
+    }
 }
 
 /// The values of one head that are seen.
@@ -331,14 +437,15 @@ mod tests {
 
     /// Keys and values of `heads` heads, position after position, as a segment has them.
     fn kept<T: Kept>(numbers: &[f32], heads: usize, head_dim: usize) -> [Vec<T>; 2] {
-        let width = heads * head_dim.div_ceil(T::NUMBERS);
-        let positions = numbers.len() / (heads * head_dim);
-        let mut keys = vec![T::default(); positions.div_ceil(BLOCK) * width * BLOCK];
-        for (position, numbers) in numbers.chunks_exact(heads * head_dim).enumerate() {
-            let block = &mut keys[position / BLOCK * width * BLOCK..][position % BLOCK..];
-            block.iter_mut().step_by(BLOCK).zip(T::of(numbers, head_dim)).for_each(|(to, from)| *to = from);
+        let rows: Vec<f32> = numbers.chunks_exact(heads * head_dim).flat_map(|position| [position, position].concat()).collect();
+        let width = 2 * heads * head_dim;
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        // Many positions, and then one after the other.
+        let (many, ones) = rows.split_at(rows.len() / width / 2 * width);
+        keep(many, width, [heads, head_dim], 0, &mut keys, &mut values);
+        for (past, one) in ones.chunks_exact(width).enumerate() {
+            keep(one, width, [heads, head_dim], many.len() / width + past, &mut keys, &mut values);
         }
-        let values = numbers.chunks_exact(heads * head_dim).flat_map(|numbers| T::of(numbers, head_dim)).collect();
         [keys, values]
     }
 

@@ -22,7 +22,7 @@ mod tile;
 mod update;
 mod vectors;
 
-pub use attention::{BLOCK, Kept, Pair, Segment, View, attend};
+pub use attention::{BLOCK, Kept, Pair, Segment, View, attend, keep};
 pub use backward::{
     add_column_sums, add_column_sums_of_products, collision, gate, gate_backward, limit_backward, logprob, logprob_backward,
     rms_norm_backward,
