@@ -5,8 +5,8 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::blocks::{BLOCK, PAIRS};
-use super::pairs::whole_block;
-use super::rounding::{pairs_of_neighbours, pairs_of_rows, rounded, transpose};
+use super::pairs::{pairs_from, pairs_of_block};
+use super::rounding::{rounded, transpose};
 use crate::compute::cpu::kernels::left::Left;
 use crate::compute::cpu::kernels::panel::{PANEL, interleave};
 use crate::compute::cpu::kernels::{arch, tile};
@@ -160,44 +160,42 @@ impl Rows<'_> {
                     continue;
                 };
                 for (block, to) in self.blocks.iter().zip(&mut *to) {
-                    to.0[row] = pairs_of_neighbours(&whole_block(&values[block.clone()]));
+                    to.0[row] = pairs_of_block(&values[block.clone()]);
                 }
             }
         }
     }
 
-    /// Two tiles at once: as many rows as a line has columns.
+    /// Two tiles at once: as many rows as a line has columns. Block after block: a member's numbers
+    /// for all tiles lie together.
     #[inline(always)]
     fn tiles_of_columns(&self, values: &[f32], first: usize, count: usize, to: &mut [TileBlock]) {
         let depth = self.blocks.len();
-        for (couple, to) in to.chunks_mut(2 * depth).enumerate() {
-            let start = couple * PANEL;
-            let here = PANEL.min(count - start);
-            let (tiles, second) = to.split_at_mut(depth);
-            for (at, block) in self.blocks.iter().enumerate() {
-                let member = |member: usize| {
-                    let mut row = [0.0; PANEL];
-                    if member < block.end {
-                        let values = &values[member * self.rows + first + start..][..here];
-                        match values.first_chunk::<PANEL>() {
-                            Some(whole) => row = *whole,
-                            None => row[..here].copy_from_slice(values),
-                        }
-                    }
-                    row
-                };
+        for (at, block) in self.blocks.iter().enumerate() {
+            for (couple, to) in to.chunks_mut(2 * depth).enumerate() {
+                let rows = &(couple * PANEL..count.min((couple + 1) * PANEL));
                 let mut pairs = [[0; PANEL]; PAIRS];
-                for (pair, to) in pairs.iter_mut().enumerate() {
-                    *to = pairs_of_rows(&member(block.start + 2 * pair), &member(block.start + 2 * pair + 1));
+                for pair in 0..PAIRS {
+                    let member = block.start + 2 * pair;
+                    let low = self.member(values, member, block.end, first, rows);
+                    let high = self.member(values, member + 1, block.end, first, rows);
+                    pairs[pair] = pairs_from(low, high, 0);
                 }
                 let mut transposed = [[0; PAIRS]; PANEL];
                 transpose(&pairs, &mut transposed);
                 let (low, high) = transposed.split_at(TILE);
+                let (tiles, second) = to.split_at_mut(depth);
                 tiles[at].0.copy_from_slice(low);
                 if let Some(to) = second.get_mut(at) {
                     to.0.copy_from_slice(high);
                 }
             }
         }
+    }
+
+    /// A member's numbers for some rows, counted from row `first`; none from member `end` on.
+    #[inline(always)]
+    fn member<'v>(&self, values: &'v [f32], member: usize, end: usize, first: usize, rows: &Range<usize>) -> &'v [f32] {
+        if member < end { &values[member * self.rows + first..][rows.clone()] } else { &[] }
     }
 }

@@ -78,24 +78,38 @@ fn rows(values: &[f32], columns: usize, blocks: &[Range<usize>], panels: Range<u
     let wanted = panels.start * PANEL..(panels.end * PANEL).min(columns);
     for (at, block) in blocks.iter().enumerate() {
         for pair in 0..PAIRS {
-            let row = |row: usize| if row < block.end { &values[row * columns..][wanted.clone()] } else { &[] };
-            let (low, high) = (row(block.start + 2 * pair), row(block.start + 2 * pair + 1));
+            let member = block.start + 2 * pair;
+            let (low, high) = (row(values, columns, member, block.end), row(values, columns, member + 1, block.end));
+            let (low, high) = (low.get(wanted.clone()).unwrap_or_default(), high.get(wanted.clone()).unwrap_or_default());
             for panel in 0..panels.len() {
-                lines[panel * of_panel + at * PAIRS + pair].0 = pairs_of_rows(&padded(low, panel), &padded(high, panel));
+                lines[panel * of_panel + at * PAIRS + pair].0 = pairs_from(low, high, panel * PANEL);
             }
         }
     }
 }
 
-/// A panel's numbers of a row; missing ones are 0.
+/// A row before `end`; later ones are missing.
 #[inline(always)]
-fn padded(row: &[f32], panel: usize) -> [f32; PANEL] {
-    let row = row.get(panel * PANEL..).unwrap_or_default();
-    row.first_chunk().copied().unwrap_or_else(|| {
-        let mut numbers = [0.0; PANEL];
-        numbers[..row.len()].copy_from_slice(row);
-        numbers
-    })
+fn row(values: &[f32], columns: usize, row: usize, end: usize) -> &[f32] {
+    if row < end { &values[row * columns..][..columns] } else { &[] }
+}
+
+/// The pairs of two rows from a column on; missing numbers are 0.
+#[inline(always)]
+pub(super) fn pairs_from(low: &[f32], high: &[f32], column: usize) -> [u32; PANEL] {
+    let (low, high) = (low.get(column..).unwrap_or_default(), high.get(column..).unwrap_or_default());
+    match (low.first_chunk(), high.first_chunk()) {
+        (Some(low), Some(high)) => pairs_of_rows(low, high),
+        _ => pairs_of_rows(&padded(low), &padded(high)),
+    }
+}
+
+/// The first numbers of a row; missing ones are 0.
+#[cold]
+fn padded(row: &[f32]) -> [f32; PANEL] {
+    let mut numbers = [0.0; PANEL];
+    numbers.iter_mut().zip(row).for_each(|(to, from)| *to = *from);
+    numbers
 }
 
 /// Block by block: a column's numbers lie together.
@@ -108,23 +122,24 @@ fn columns(values: &[f32], count: usize, blocks: &[Range<usize>], panels: Range<
         for (block, lines) in blocks.iter().zip(lines.as_chunks_mut::<PAIRS>().0) {
             for (column, pairs) in pairs.iter_mut().enumerate().take(here) {
                 let column = &values[(panel * PANEL + column) * inner..][block.clone()];
-                *pairs = pairs_of_neighbours(&whole_block(column));
+                *pairs = pairs_of_block(column);
             }
             let mut transposed = [[0; PANEL]; PAIRS];
             transpose(&pairs, &mut transposed);
-            *lines = transposed.map(Pairs);
+            for (line, pairs) in lines.iter_mut().zip(&transposed) {
+                line.0 = *pairs;
+            }
         }
     }
 }
 
-/// A block's numbers; missing ones are 0.
+/// The pairs of a block's neighbours; missing numbers are 0.
 #[inline(always)]
-pub(super) fn whole_block(numbers: &[f32]) -> [f32; BLOCK] {
-    numbers.try_into().unwrap_or_else(|_| {
-        let mut block = [0.0; BLOCK];
-        block[..numbers.len()].copy_from_slice(numbers);
-        block
-    })
+pub(super) fn pairs_of_block(numbers: &[f32]) -> [u32; PAIRS] {
+    match numbers.first_chunk() {
+        Some(whole) => pairs_of_neighbours(whole),
+        None => pairs_of_neighbours(&padded(numbers)),
+    }
 }
 
 /// Lays out all panels, each of one segment, on the current pool's threads.

@@ -1,6 +1,8 @@
 //! Numbers rounded to bf16. Knows nothing of where they go.
 //!
 //! Integer arithmetic only, in loops for compilers to turn into vectors: the same bits everywhere.
+//! Loops and no closures: a closure, and what the standard library calls with one, may be compiled
+//! without the vectors of the function around it.
 
 use super::blocks::{BLOCK, PAIRS};
 use crate::compute::cpu::kernels::panel::{PANEL, transpose_four};
@@ -50,13 +52,21 @@ pub(super) fn parts(pair: u32) -> [f32; 2] {
 /// Two rows, whose numbers become pairs.
 #[inline(always)]
 pub(super) fn pairs_of_rows(low: &[f32; PANEL], high: &[f32; PANEL]) -> [u32; PANEL] {
-    std::array::from_fn(|at| pair(low[at], high[at]))
+    let mut pairs = [0; PANEL];
+    for at in 0..PANEL {
+        pairs[at] = pair(low[at], high[at]);
+    }
+    pairs
 }
 
 /// One row, whose neighbours become pairs.
 #[inline(always)]
 pub(super) fn pairs_of_neighbours(row: &[f32; BLOCK]) -> [u32; PAIRS] {
-    std::array::from_fn(|at| pair(row[2 * at], row[2 * at + 1]))
+    let mut pairs = [0; PAIRS];
+    for at in 0..PAIRS {
+        pairs[at] = pair(row[2 * at], row[2 * at + 1]);
+    }
+    pairs
 }
 
 /// `to[column][row] = from[row][column]`.
@@ -66,10 +76,17 @@ pub(super) fn transpose<const ROWS: usize, const COLUMNS: usize>(from: &[[u32; C
     // Four by four: one vector each.
     for row in (0..ROWS).step_by(4) {
         for column in (0..COLUMNS).step_by(4) {
-            let four = |past: usize| -> [u32; 4] { std::array::from_fn(|at| from[row + past][column + at]) };
-            let turned = transpose_four([four(0), four(1), four(2), four(3)]);
-            for (past, turned) in turned.iter().enumerate() {
-                to[column + past][row..row + 4].copy_from_slice(turned);
+            let mut fours = [[0; 4]; 4];
+            for past in 0..4 {
+                for at in 0..4 {
+                    fours[past][at] = from[row + past][column + at];
+                }
+            }
+            let turned = transpose_four(fours);
+            for past in 0..4 {
+                for at in 0..4 {
+                    to[column + past][row + at] = turned[past][at];
+                }
             }
         }
     }
