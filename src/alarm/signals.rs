@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{AsArray, Float64Array, RecordBatch};
+use arrow::array::{Array, AsArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::error::ArrowError;
@@ -100,30 +100,30 @@ ORDER BY 1, 2",
     for batch in &batches {
         let ids = cast(batch.column(1), &DataType::Utf8).map_err(form)?;
         let ids = ids.as_string::<i32>();
-        let columns = numbers(batch, &[0, 2, 3, 4, 5, 6, 7, 8, 9])?;
+        let [numbers, rewards, baseline_rewards, nlls, baseline_nlls, tokens, truncated, baseline_tokens, baseline_truncated] =
+            numbers(batch, [0, 2, 3, 4, 5, 6, 7, 8, 9])?;
         for row in 0..batch.num_rows() {
-            let value = |column: usize| columns.get(column).map_or(0.0, |values| values.value(row));
-            let number = value(0) as i64;
-            if iterations.last().is_none_or(|last| last.iteration != number) {
-                iterations.push(Iteration {
-                    iteration: number,
-                    prompts: Vec::new(),
-                    kl: kl.get(&number).copied(),
-                    benchmarks: changes.remove(&number).unwrap_or_default(),
-                });
-            }
+            let number = numbers.value(row) as i64;
             let prompt = Prompt {
                 id: ids.value(row).to_string(),
-                reward: value(1),
-                baseline_reward: value(2),
-                nll: value(3),
-                baseline_nll: value(4),
-                tokens: value(5),
-                truncated: value(6),
-                baseline_tokens: value(7),
-                baseline_truncated: value(8),
+                reward: rewards.value(row),
+                baseline_reward: baseline_rewards.value(row),
+                nll: nlls.value(row),
+                baseline_nll: baseline_nlls.value(row),
+                tokens: tokens.value(row),
+                baseline_tokens: baseline_tokens.value(row),
+                truncated: truncated.value(row),
+                baseline_truncated: baseline_truncated.value(row),
             };
-            iterations.last_mut().into_iter().for_each(|last| last.prompts.push(prompt.clone()));
+            match iterations.last_mut() {
+                Some(last) if last.iteration == number => last.prompts.push(prompt),
+                _ => iterations.push(Iteration {
+                    iteration: number,
+                    prompts: vec![prompt],
+                    kl: kl.get(&number).copied(),
+                    benchmarks: changes.remove(&number).unwrap_or_default(),
+                }),
+            }
         }
     }
     Ok(iterations)
@@ -139,10 +139,9 @@ WHERE 4 * step > 3 * last AND kl IS NOT NULL GROUP BY 1"
     ))?;
     let mut found = HashMap::new();
     for batch in &batches {
-        let columns = numbers(batch, &[0, 1])?;
-        if let [iterations, divergences] = columns.as_slice() {
-            found.extend(iterations.iter().zip(divergences.iter()).filter_map(|(iteration, kl)| Some((iteration? as i64, kl?))));
-        }
+        let [iterations, divergences] = numbers(batch, [0, 1])?;
+        let rows = iterations.values().iter().zip(divergences.values());
+        found.extend(rows.map(|(iteration, kl)| (*iteration as i64, *kl)));
     }
     Ok(found)
 }
@@ -154,11 +153,9 @@ fn add_changes(session: &Session, benchmark: &str, changes: &mut HashMap<i64, Ve
         quoted(benchmark)
     ))?;
     for batch in &batches {
-        let columns = numbers(batch, &[0, 1, 2])?;
-        let [iterations, means, highs] = columns.as_slice() else { continue };
-        let names = [3, 4].map(|column| cast(batch.column(column), &DataType::Utf8).map_err(form));
-        let [tasks, metrics] = names;
-        let (tasks, metrics) = (tasks?, metrics?);
+        let [iterations, means, highs] = numbers(batch, [0, 1, 2])?;
+        let tasks = cast(batch.column(3), &DataType::Utf8).map_err(form)?;
+        let metrics = cast(batch.column(4), &DataType::Utf8).map_err(form)?;
         for row in 0..batch.num_rows() {
             let name = format!("{benchmark} {} {}", tasks.as_string::<i32>().value(row), metrics.as_string::<i32>().value(row));
             let change = Change { name, change: means.value(row), high: highs.value(row) };
@@ -168,13 +165,18 @@ fn add_changes(session: &Session, benchmark: &str, changes: &mut HashMap<i64, Ve
     Ok(())
 }
 
-/// Columns of a batch as numbers.
-fn numbers(batch: &RecordBatch, columns: &[usize]) -> Result<Vec<Float64Array>, StoreError> {
-    let number = |column: &usize| {
-        let array = cast(batch.column(*column), &DataType::Float64).map_err(form)?;
-        Ok(array.as_primitive::<Float64Type>().clone())
-    };
-    columns.iter().map(number).collect()
+/// Columns of a batch as numbers without a null.
+fn numbers<const N: usize>(batch: &RecordBatch, columns: [usize; N]) -> Result<[Float64Array; N], StoreError> {
+    let mut numbers = Vec::with_capacity(N);
+    for column in columns {
+        let array = cast(batch.column(column), &DataType::Float64).map_err(form)?;
+        if array.null_count() > 0 {
+            let problem = format!("column {column} of a query has {} nulls", array.null_count());
+            return Err(StoreError::internal("alarm::signals", problem));
+        }
+        numbers.push(array.as_primitive::<Float64Type>().clone());
+    }
+    numbers.try_into().map_err(|_| StoreError::internal("alarm::signals", "not as many columns as asked for"))
 }
 
 /// A column of another type than the queries make.

@@ -1,22 +1,24 @@
 //! evaluate: the policy's responses beside the baseline's, prompt by prompt.
 //!
 //! The responses and rewards of both come from `generate` and `score` tasks. This joins them, and
-//! adds the responses' NLL under the initial policy.
+//! adds the responses' NLL under the initial policy. The logprob behind it is computed once: the
+//! responses of a baseline come back in every iteration, those of the policy beside every baseline.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use arrow::array::{AsArray, ListArray, RecordBatch, UInt64Array};
-use arrow::compute::{concat_batches, take};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 
 use super::support::broken_model;
+use super::support::logprob_memo::{self, LogprobMemo, arithmetic};
 use super::support::rows::unsigned;
 use super::support::summary::rounded;
-use super::support::tensors;
 use super::{Context, OperatorError, Summary};
 use crate::compute::CausalLm;
 use crate::pipeline::slot::Slot;
 use crate::tables::{FinishReason, Outcome, TableKind, evaluation, responses, rewards};
+use crate::token_lists::TokenLists;
 use crate::training::{self, Responses};
 
 /// Responses in one computation of NLLs, between two checks for a stop.
@@ -34,7 +36,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
     let baseline_table = concat_batches(&responses::schema(), &context.batches(Slot::BaselineResponses)?)?;
     let total = policy_table.num_rows() + baseline_table.num_rows();
     context.progress.started(&context.task.label(), "responses", 0, total as u64);
-    let mut initial = InitialPolicy::load(context)?;
+    let mut initial = InitialPolicy::new(context)?;
     let policy = scored(&policy_table, context.rows(Slot::Rewards, rewards::rows)?, initial.nll(context, &policy_table)?)?;
     let baseline = scored(&baseline_table, context.rows(Slot::BaselineRewards, rewards::rows)?, initial.nll(context, &baseline_table)?)?;
     let mut rows = Vec::new();
@@ -135,46 +137,74 @@ fn row(prompt_id: &str, policy: &[ScoredResponse], baseline: &[ScoredResponse]) 
 
 /// The initial policy, and its work so far.
 struct InitialPolicy {
-    model: CausalLm,
-    folder: PathBuf,
+    /// None until a logprob has to be computed.
+    model: Option<(CausalLm, PathBuf)>,
+    /// The arithmetic of its logprobs.
+    arithmetic: String,
     batch_size: usize,
     responses: u64,
     tokens: u64,
 }
 
 impl InitialPolicy {
-    fn load(context: &Context) -> Result<Self, OperatorError> {
-        let checkpoint = context.checkpoint(Slot::Initial)?;
-        let model = checkpoint.load(&context.device()?)?.in_precision(context.precision());
-        let folder = checkpoint.folder().to_path_buf();
+    fn new(context: &Context) -> Result<Self, OperatorError> {
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-        Ok(Self { model, folder, batch_size, responses: 0, tokens: 0 })
+        let arithmetic = format!("evaluate {}", arithmetic(context)?);
+        Ok(Self { model: None, arithmetic, batch_size, responses: 0, tokens: 0 })
     }
 
     /// Nats per token of each response in a table of responses.
     fn nll(&mut self, context: &Context, table: &RecordBatch) -> Result<HashMap<Key, f64>, OperatorError> {
         let rows = responses::rows(table)?;
-        let answered: Vec<usize> = (0..rows.len()).filter(|row| rows[*row].error.is_none()).collect();
-        let mut nll = HashMap::new();
-        for chunk in answered.chunks(RESPONSES_PER_PART) {
+        let answered: Vec<&responses::Row> = rows.iter().filter(|row| row.error.is_none()).collect();
+        let key = |row: &&responses::Row| {
+            let prompt_token_count = unsigned(row.prompt_token_count, PLACE)?;
+            Ok(logprob_memo::key(&self.arithmetic, prompt_token_count, &row.token_ids))
+        };
+        let keys = answered.iter().map(key).collect::<Result<Vec<_>, OperatorError>>()?;
+        let mut logprobs = LogprobMemo::read(context, Slot::Initial, &keys)?;
+        let mut seen = HashSet::new();
+        let open: Vec<usize> = (0..keys.len()).filter(|row| !logprobs.has(&keys[*row]) && seen.insert(&keys[*row])).collect();
+        self.advance(context, answered.len() - open.len(), 0);
+        for chunk in open.chunks(RESPONSES_PER_PART) {
             context.check_stopped()?;
-            let indices = UInt64Array::from_iter_values(chunk.iter().map(|row| *row as u64));
-            let lists = take(responses::token_ids(table)?, &indices, None)?;
-            let lists: &ListArray = lists.as_list();
-            let counts = chunk.iter().map(|row| unsigned(rows[*row].prompt_token_count, PLACE));
-            let counts = counts.collect::<Result<Vec<_>, OperatorError>>()?;
-            let sequences = Responses::new(tensors::token_lists(lists)?, counts)?;
-            let all: Vec<usize> = (0..chunk.len()).collect();
-            let logprobs = training::response_logprobs(&self.model, &sequences, &all, self.batch_size)?;
-            let of = |index: usize| format!("a response to prompt {}", rows[chunk[index]].prompt_id);
-            broken_model::check(&logprobs, "logprob", of, &self.model, &self.folder)?;
-            for (row, logprob) in chunk.iter().map(|row| &rows[*row]).zip(logprobs) {
-                nll.insert((row.prompt_id.clone(), row.response_index), -logprob / response_length(row)?.max(1) as f64);
-            }
-            self.responses += chunk.len() as u64;
-            self.tokens += sequences.token_count(&all) as u64;
-            context.progress.advanced(&context.task.label(), self.responses, self.tokens);
+            let chunk_rows: Vec<&responses::Row> = chunk.iter().map(|row| answered[*row]).collect();
+            let computed = self.logprobs(context, &chunk_rows)?;
+            logprobs.add(chunk.iter().map(|row| keys[*row]).zip(computed))?;
+        }
+        let mut nll = HashMap::new();
+        for (row, key) in answered.iter().zip(&keys) {
+            let logprob = logprobs.logprob(key, || format!("a response to prompt {}", row.prompt_id))?;
+            nll.insert((row.prompt_id.clone(), row.response_index), -logprob / response_length(row)?.max(1) as f64);
         }
         Ok(nll)
+    }
+
+    /// The logprob of each response, in nats.
+    fn logprobs(&mut self, context: &Context, rows: &[&responses::Row]) -> Result<Vec<f64>, OperatorError> {
+        let (model, folder) = match &self.model {
+            Some(model) => model,
+            None => {
+                let checkpoint = context.checkpoint(Slot::Initial)?;
+                let model = checkpoint.load(&context.device()?)?.in_precision(context.precision());
+                self.model.insert((model, checkpoint.folder().to_path_buf()))
+            }
+        };
+        let counts = rows.iter().map(|row| unsigned(row.prompt_token_count, PLACE)).collect::<Result<Vec<_>, OperatorError>>()?;
+        let token_ids: Vec<&[i32]> = rows.iter().map(|row| row.token_ids.as_slice()).collect();
+        let sequences = Responses::new(TokenLists::from_rows(&token_ids)?, counts)?;
+        let all: Vec<usize> = (0..rows.len()).collect();
+        let logprobs = training::response_logprobs(model, &sequences, &all, self.batch_size)?;
+        let of = |index: usize| format!("a response to prompt {}", rows[index].prompt_id);
+        broken_model::check(&logprobs, "logprob", of, model, folder)?;
+        self.advance(context, rows.len(), sequences.token_count(&all));
+        Ok(logprobs)
+    }
+
+    /// Tells of responses with a logprob, and of tokens computed for it.
+    fn advance(&mut self, context: &Context, responses: usize, tokens: usize) {
+        self.responses += responses as u64;
+        self.tokens += tokens as u64;
+        context.progress.advanced(&context.task.label(), self.responses, self.tokens);
     }
 }

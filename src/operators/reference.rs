@@ -1,23 +1,19 @@
 //! reference: the pairs with the logprobs of the reference model, computed once and memoized. Every
 //! `train` node has one, as `<node>_pairs`.
 //!
-//! A response's logprob is memoized beside the runs, under the reference's fingerprint. Its key is
-//! a hash of the token ids and of the arithmetic. Under an unchanged reference it is computed once,
-//! in the first iteration of the first run to need it. The table does not depend on the memo: on
-//! the CPU a logprob is a function of the reference and the token ids alone, to the last bit.
+//! Under an unchanged reference a response's logprob is computed once, in the first iteration of
+//! the first run to need it.
 
-use std::collections::{HashMap, HashSet};
-
-use burn::tensor::Device;
+use std::collections::HashSet;
 
 use super::support::broken_model;
-use super::support::pair_tokens::{Key, PairTokens};
+use super::support::logprob_memo::{Key, LogprobMemo, arithmetic};
+use super::support::pair_tokens::PairTokens;
 use super::support::rows::rows_of;
 use super::{Context, OperatorError, Summary};
-use crate::compute::Precision;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::reference as spec;
-use crate::tables::{TableKind, logprobs, pairs};
+use crate::tables::{TableKind, pairs};
 use crate::training;
 
 /// Pairs in one part, unless the node's resources set another number.
@@ -34,14 +30,8 @@ pub(super) fn run(context: &Context, settings: &spec::Reference) -> Result<Summa
     let pair_tokens = PairTokens::read(context, settings.malformed)?;
     let total = pair_tokens.pairs.len();
     let device = context.device()?;
-    // A GPU's numbers differ from the CPU's in their last digits.
-    let arithmetic = if device == Device::flex() { "cpu" } else { "gpu" };
     let precision = context.precision();
-    let arithmetic = match precision {
-        Precision::F32 => arithmetic.to_string(),
-        Precision::Bf16 => format!("{arithmetic} {}", precision.name()),
-    };
-    let keys = pair_tokens.keys(&format!("{arithmetic} {}", context.recipe.version))?;
+    let keys = pair_tokens.keys(&arithmetic(context)?)?;
     let mut writer = context.writer(Some(TableKind::Pairs), total, PAIRS_PER_PART)?;
     let missing = writer.missing();
     let label = context.task.label();
@@ -49,8 +39,8 @@ pub(super) fn run(context: &Context, settings: &spec::Reference) -> Result<Summa
     let mut tokens = 0;
     context.progress.started(&label, "pairs", done as u64, total as u64);
 
-    let mut logprobs = memoized(context, &keys)?;
-    let known = keys.iter().flatten().filter(|key| logprobs.contains_key(*key)).count();
+    let mut logprobs = LogprobMemo::read(context, Slot::Reference, keys.iter().flatten())?;
+    let known = keys.iter().flatten().filter(|key| logprobs.has(key)).count();
     let mut reference = None;
     for part in missing {
         context.check_stopped()?;
@@ -76,16 +66,15 @@ pub(super) fn run(context: &Context, settings: &spec::Reference) -> Result<Summa
             };
             broken_model::check(&found, "logprob", of, model, folder)?;
             tokens += responses.token_count(&open) as u64;
-            let mut new: Vec<logprobs::Row> =
-                open_keys.into_iter().zip(found).map(|(key, logprob)| logprobs::Row { key: *key, logprob }).collect();
-            new.sort_by_key(|row| row.key);
-            context.run.memo().add(TableKind::Logprobs, &context.fingerprint_of(Slot::Reference)?, &logprobs::batch(&new))?;
-            logprobs.extend(new.into_iter().map(|row| (row.key, row.logprob)));
+            logprobs.add(open_keys.into_iter().copied().zip(found))?;
         }
         let mut rows: Vec<pairs::Row> = rows_of(&pair_tokens.pairs, range, PLACE)?.to_vec();
         for (row, [chosen, rejected]) in rows.iter_mut().zip(keys) {
-            row.reference_logprob_chosen = Some(logprob(&logprobs, chosen, row)?);
-            row.reference_logprob_rejected = Some(logprob(&logprobs, rejected, row)?);
+            let of = || format!("a response of the pair of prompt {}", row.prompt_id);
+            let logprob_chosen = logprobs.logprob(chosen, of)?;
+            let logprob_rejected = logprobs.logprob(rejected, of)?;
+            row.reference_logprob_chosen = Some(logprob_chosen);
+            row.reference_logprob_rejected = Some(logprob_rejected);
         }
         writer.commit(part, &pairs::batch(&rows))?;
         done += rows.len();
@@ -106,30 +95,8 @@ pub(super) fn run(context: &Context, settings: &spec::Reference) -> Result<Summa
 
 /// The responses without a logprob, each key once: their rows, and their keys. Rows are all chosen
 /// responses, then all rejected ones.
-fn open<'k>(keys: &'k [[Key; 2]], logprobs: &HashMap<Key, f64>) -> (Vec<usize>, Vec<&'k Key>) {
+fn open<'k>(keys: &'k [[Key; 2]], logprobs: &LogprobMemo) -> (Vec<usize>, Vec<&'k Key>) {
     let both = keys.iter().map(|[chosen, _]| chosen).chain(keys.iter().map(|[_, rejected]| rejected));
     let mut seen = HashSet::new();
-    both.enumerate().filter(|(_, key)| !logprobs.contains_key(*key) && seen.insert(*key)).unzip()
-}
-
-fn logprob(logprobs: &HashMap<Key, f64>, key: &Key, row: &pairs::Row) -> Result<f64, OperatorError> {
-    let problem = || OperatorError::internal(PLACE, format!("pair of prompt {}: no logprob of a response", row.prompt_id));
-    logprobs.get(key).copied().ok_or_else(problem)
-}
-
-/// The memoized logprobs of these keys under the reference. Damaged files are reported, and their
-/// logprobs computed again.
-fn memoized(context: &Context, keys: &[[Key; 2]]) -> Result<HashMap<Key, f64>, OperatorError> {
-    let reference = context.fingerprint_of(Slot::Reference)?;
-    let (batches, damaged) = context.run.memo().read(&context.task.output_key(), TableKind::Logprobs, &reference)?;
-    for bad in damaged {
-        context.progress.warned(&context.task.label(), &bad.to_string());
-    }
-    let wanted: HashSet<&Key> = keys.iter().flatten().collect();
-    let mut memoized = HashMap::new();
-    for batch in batches {
-        let rows = logprobs::rows(&batch)?.into_iter().filter(|row| wanted.contains(&row.key));
-        memoized.extend(rows.map(|row| (row.key, row.logprob)));
-    }
-    Ok(memoized)
+    both.enumerate().filter(|(_, key)| !logprobs.has(key) && seen.insert(*key)).unzip()
 }

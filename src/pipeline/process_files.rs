@@ -49,9 +49,12 @@ pub(super) fn find(settings: &spec::Process, folder: &Path) -> Result<Process, D
     Ok(Process { settings: settings.clone(), directory, folder: folder.to_path_buf(), files })
 }
 
-/// Checks that a program is there and can be executed.
-fn check_program(program: &Name, folder: &Path, expected: &str) -> Result<(), Diagnostic> {
+/// Checks that a program is there and can be executed; `expected` is its kind in the error.
+pub(super) fn check_program(program: &Name, folder: &Path, expected: &str) -> Result<(), Diagnostic> {
     let name = &program.value;
+    if name.is_empty() {
+        return Err(Diagnostic::at(program.span, format!("expected {expected}, found an empty text")));
+    }
     let problem = match process::find(name, folder) {
         process::Program::Found(_) => return Ok(()),
         process::Program::NotExecutable(path) if path.is_dir() => format!("expected {expected}, but \"{name}\" is a directory"),

@@ -1,12 +1,13 @@
 //! A group of processes that ends with this program.
 //!
-//! The leader of the group is a shell. It waits for the end of a pipe, whose other end only this
-//! program holds, and then kills its group. So the group ends with this program even if the system
-//! kills it, on Linux and macOS alike, and no process id is ever used after it was given away.
+//! The leader of the group is a shell. It reads a pipe, whose other end only this program holds. A
+//! line asks the group to end; the end of the pipe kills it. So the group ends with this program
+//! even if the system kills it, on Linux and macOS alike, and no process id is ever used after it
+//! was given away.
 //!
 //! Knows nothing of the processes in the group.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// The leader. It ignores the signals of a terminal: this program decides.
 #[cfg(unix)]
-const LEADER: &str = "trap '' HUP INT TERM; read -r _; kill -s KILL 0";
+const LEADER: &str = "trap '' HUP INT TERM; while read -r _; do kill -s TERM 0; done; kill -s KILL 0";
 
 /// A group of processes. Dropping it ends all of them.
 #[derive(Debug)]
@@ -62,6 +63,15 @@ impl Group {
         command.spawn()
     }
 
+    /// Asks all processes of the group to end, by SIGTERM. Does nothing after the end of the group,
+    /// and on systems without groups.
+    ///
+    /// # Errors
+    /// The leader is gone.
+    pub fn ask_to_end(&mut self) -> io::Result<()> {
+        self.leader.as_mut().and_then(|leader| leader.stdin.as_mut()).map_or(Ok(()), |pipe| pipe.write_all(b"\n"))
+    }
+
     /// Ends all processes of the group at once. Does nothing the second time.
     pub fn end(&mut self) {
         let Some(mut leader) = self.leader.take() else { return };
@@ -86,24 +96,50 @@ impl Drop for Group {
 #[cfg(all(test, unix))]
 mod tests {
     use std::io::Read;
-    use std::process::{Command, Stdio};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, ChildStdout, Command, Stdio};
 
     use super::Group;
 
     #[test]
     fn a_group_ends_with_the_children_of_its_children() {
         let mut group = Group::new().unwrap();
-        let mut command = Command::new("sh");
-        command.args(["-c", "sleep 600 & sleep 600 & echo started; wait"]).stdout(Stdio::piped());
-        let mut child = group.start(&mut command).unwrap();
-        let mut output = child.stdout.take().unwrap();
-        let mut begin = [0; 8];
-        output.read_exact(&mut begin).unwrap();
-        assert_eq!(&begin, b"started\n");
+        let (mut child, mut output) = started(&mut group, "sleep 600 & sleep 600 & echo started; wait");
         group.end();
         // The pipe ends only when nobody holds its other end any more.
         assert_eq!(output.read_to_end(&mut Vec::new()).unwrap(), 0);
         assert!(!child.wait().unwrap().success());
         group.end();
+    }
+
+    /// Starts a script in the group, and returns it with its output after the line `started`.
+    fn started(group: &mut Group, script: &str) -> (Child, ChildStdout) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped());
+        let mut child = group.start(&mut command).unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let mut begin = [0; 8];
+        output.read_exact(&mut begin).unwrap();
+        assert_eq!(&begin, b"started\n");
+        (child, output)
+    }
+
+    #[test]
+    fn a_group_that_is_asked_to_end_may_save_its_work_and_say_no() {
+        let mut group = Group::new().unwrap();
+        let (mut child, mut output) = started(&mut group, "trap 'echo saved; exit 7' TERM; echo started; while :; do sleep 0.01; done");
+        // This one does not listen.
+        let (mut deaf, mut rest) = started(&mut group, "trap '' TERM; echo started; while :; do sleep 0.01; done");
+        group.ask_to_end().unwrap();
+        let mut said = String::new();
+        output.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "saved\n");
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+        group.ask_to_end().unwrap();
+        assert!(deaf.try_wait().unwrap().is_none());
+        group.end();
+        assert_eq!(rest.read_to_end(&mut Vec::new()).unwrap(), 0);
+        assert_eq!(deaf.wait().unwrap().signal(), Some(9));
+        group.ask_to_end().unwrap();
     }
 }

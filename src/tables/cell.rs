@@ -7,12 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Float64Array, Float64Builder, Int32Array,
-    Int32Builder, Int64Array, ListArray, ListBuilder, MapArray, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder,
-    StructBuilder,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Float64Array, Float64Builder,
+    Int32Array, Int64Array, ListArray, ListBuilder, MapArray, MapBuilder, MapFieldNames, PrimitiveBuilder, RecordBatch, StringArray,
+    StringBuilder, StructBuilder,
 };
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
+use arrow::datatypes::{ArrowNativeType, DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
 
 use super::error::{TableError, missing_column};
 use super::kind::TableKind;
@@ -183,51 +183,33 @@ impl Cell for [u8; 32] {
     }
 }
 
-/// Token ids: a list whose items are never null.
-impl Cell for Vec<i32> {
-    type Column<'a> = (&'a ListArray, &'a [i32]);
-
-    type View<'a> = &'a [i32];
-
-    fn data_type() -> DataType {
-        DataType::List(Arc::new(Field::new_list_field(DataType::Int32, false)))
-    }
-
-    fn array<'a>(values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
-        let mut builder = ListBuilder::new(Int32Builder::new()).with_field(Field::new_list_field(DataType::Int32, false));
-        for value in values {
-            builder.values().append_slice(value.map_or(&[], Vec::as_slice));
-            builder.append(value.is_some());
-        }
-        Arc::new(builder.finish())
-    }
-
-    fn column(array: &dyn Array) -> Option<Self::Column<'_>> {
-        let lists = array.as_list_opt::<i32>()?;
-        Some((lists, lists.values().as_primitive_opt::<Int32Type>()?.values()))
-    }
-
-    fn view<'a>((lists, items): &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {
-        items_of(lists.value_offsets(), lists.nulls(), row).map(|range| &items[range])
-    }
-
-    fn owned(view: Self::View<'_>) -> Self {
-        view.to_vec()
-    }
+/// A number as an item of a list.
+pub(crate) trait ListItem: ArrowNativeType {
+    /// Its Arrow type.
+    type Arrow: ArrowPrimitiveType<Native = Self>;
 }
 
-/// Numbers: a list whose items are never null.
-impl Cell for Vec<f64> {
-    type Column<'a> = (&'a ListArray, &'a [f64]);
+impl ListItem for i32 {
+    type Arrow = Int32Type;
+}
 
-    type View<'a> = &'a [f64];
+impl ListItem for f64 {
+    type Arrow = Float64Type;
+}
+
+/// Token ids and numbers: a list whose items are never null.
+impl<T: ListItem> Cell for Vec<T> {
+    type Column<'a> = (&'a ListArray, &'a [T]);
+
+    type View<'a> = &'a [T];
 
     fn data_type() -> DataType {
-        DataType::List(Arc::new(Field::new_list_field(DataType::Float64, false)))
+        DataType::List(Arc::new(Field::new_list_field(T::Arrow::DATA_TYPE, false)))
     }
 
     fn array<'a>(values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
-        let mut builder = ListBuilder::new(Float64Builder::new()).with_field(Field::new_list_field(DataType::Float64, false));
+        let items = PrimitiveBuilder::<T::Arrow>::new();
+        let mut builder = ListBuilder::new(items).with_field(Field::new_list_field(T::Arrow::DATA_TYPE, false));
         for value in values {
             builder.values().append_slice(value.map_or(&[], Vec::as_slice));
             builder.append(value.is_some());
@@ -237,7 +219,7 @@ impl Cell for Vec<f64> {
 
     fn column(array: &dyn Array) -> Option<Self::Column<'_>> {
         let lists = array.as_list_opt::<i32>()?;
-        Some((lists, lists.values().as_primitive_opt::<Float64Type>()?.values()))
+        Some((lists, lists.values().as_primitive_opt::<T::Arrow>()?.values()))
     }
 
     fn view<'a>((lists, items): &Self::Column<'a>, row: usize) -> Result<Self::View<'a>, String> {

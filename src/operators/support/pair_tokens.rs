@@ -10,6 +10,7 @@ use arrow::compute::concat;
 use arrow::datatypes::DataType;
 
 use super::ignored;
+use super::logprob_memo::{Key, key};
 use super::malformed_rows::MalformedRows;
 use super::rows::{rows_of, unsigned};
 use super::tensors;
@@ -23,9 +24,6 @@ use crate::training::Responses;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::support::pair_tokens";
-
-/// A hash of a response with its prompt, as token ids.
-pub type Key = [u8; 32];
 
 /// Pairs in the order of their prompt_ids, with the token ids of both responses.
 pub struct PairTokens {
@@ -164,14 +162,13 @@ impl PairTokens {
         Ok(Self { pairs, left_out, malformed, token_ids, prompt_token_counts })
     }
 
-    /// The keys of each pair's responses, chosen and rejected. `computed` names the arithmetic of
-    /// the values memoized under them.
+    /// The keys of each pair's responses, chosen and rejected, for logprobs of this arithmetic.
     ///
     /// # Errors
     /// A pair without token ids.
-    pub fn keys(&self, computed: &str) -> Result<Vec<[Key; 2]>, OperatorError> {
+    pub fn keys(&self, arithmetic: &str) -> Result<Vec<[Key; 2]>, OperatorError> {
         let count = self.prompt_token_counts.len();
-        let key = |row: usize, prompt: usize| -> Result<Key, OperatorError> { Ok(key(computed, prompt, self.token_ids.row(row)?)) };
+        let key = |row: usize, prompt: usize| -> Result<Key, OperatorError> { Ok(key(arithmetic, prompt, self.token_ids.row(row)?)) };
         let prompts = self.prompt_token_counts.iter().enumerate();
         prompts.map(|(row, &prompt)| Ok([key(row, prompt)?, key(count + row, prompt)?])).collect()
     }
@@ -199,17 +196,6 @@ impl PairTokens {
         let token_ids = self.token_ids.select(range.chain(rejected))?;
         Ok(Responses::new(token_ids, [counts, counts].concat())?)
     }
-}
-
-/// The blake3 of `computed`, the number of prompt tokens, and the token ids.
-fn key(computed: &str, prompt_token_count: usize, token_ids: &[i32]) -> Key {
-    // Lengths come before texts, so two different keys never have the same bytes.
-    let mut bytes = Vec::with_capacity(16 + computed.len() + 4 * token_ids.len());
-    bytes.extend((computed.len() as u64).to_le_bytes());
-    bytes.extend(computed.as_bytes());
-    bytes.extend((prompt_token_count as u64).to_le_bytes());
-    bytes.extend(token_ids.iter().flat_map(|id| id.to_le_bytes()));
-    *blake3::hash(&bytes).as_bytes()
 }
 
 /// Two columns of all batches, one column after the other.

@@ -20,7 +20,7 @@ use crate::pipeline::range;
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// The program and its arguments. It runs in the working directory, without a shell; for one,
-    /// write `[sh, -c, "…"]`.
+    /// write `[sh, -c, "…"]`. A number with a fraction or an exponent is in quotes: `"0.20"`.
     #[serde(deserialize_with = "arguments")]
     #[schemars(length(min = 1))]
     pub run: Vec<At<Argument>>,
@@ -48,7 +48,8 @@ pub struct Command {
     pub place: Place,
 }
 
-/// An argument of a program: a text, or a number or truth value as text.
+/// An argument of a program: a text, or a whole number or truth value as text. Any other number
+/// is in quotes, because YAML forgets how it was written: 0.20 would be 0.2.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Argument(pub String);
@@ -68,7 +69,7 @@ impl<'de> Deserialize<'de> for Argument {
         impl Visitor<'_> for Scalar {
             type Value = Argument;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an argument: a text or a number")
+                f.write_str("a text, a whole number, or another number in quotes")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Argument, E> {
                 Ok(Argument(text.to_string()))
@@ -80,9 +81,6 @@ impl<'de> Deserialize<'de> for Argument {
                 Ok(Argument(number.to_string()))
             }
             fn visit_i64<E: Error>(self, number: i64) -> Result<Argument, E> {
-                Ok(Argument(number.to_string()))
-            }
-            fn visit_f64<E: Error>(self, number: f64) -> Result<Argument, E> {
                 Ok(Argument(number.to_string()))
             }
         }
@@ -98,7 +96,7 @@ impl JsonSchema for Argument {
         "Argument".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "number" }, { "type": "boolean" }] })
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "integer" }, { "type": "boolean" }] })
     }
 }
 

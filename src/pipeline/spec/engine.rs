@@ -76,15 +76,18 @@ pub enum Failures {
     Keep,
 }
 
-fn concurrency() -> u32 {
+/// Requests at the same time, of a generation server and of a judge.
+pub(super) fn concurrency() -> u32 {
     16
 }
 
-fn timeout() -> f64 {
+/// The time limit of one request, in seconds.
+pub(super) fn timeout() -> f64 {
     600.0
 }
 
-fn retries() -> u32 {
+/// Retries of a failed request.
+pub(super) fn retries() -> u32 {
     5
 }
 

@@ -19,6 +19,7 @@ pub mod malformed;
 pub mod matrix;
 pub mod merge;
 pub mod non_finite;
+mod one_or_several;
 pub mod operator;
 pub mod optimizer;
 pub mod pair;

@@ -127,12 +127,7 @@ fn policies_and_pairs_are_exported() {
 #[test]
 fn a_second_run_at_once_is_refused() {
     let workspace = Workspace::new();
-    let mut child = workspace
-        .command(&["run", "pipeline.yaml"])
-        .stderr(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = workspace.start(&["run", "pipeline.yaml"]);
     let journal = workspace.path("runs/small/journal.jsonl");
     while !journal.exists() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(2));

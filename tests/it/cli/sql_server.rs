@@ -50,7 +50,7 @@ fn simple(client: &mut Client, query: &str) -> Result<Option<String>, String> {
 fn a_run_is_asked_while_it_goes_on() {
     let workspace = Workspace::new();
     workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 4");
-    let mut run = workspace.command(&["run", "pipeline.yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut run = workspace.start(&["run", "pipeline.yaml"]);
     let journal = workspace.path("runs/small/journal.jsonl");
     let begun = Instant::now();
     while !journal.exists() {

@@ -39,12 +39,7 @@ fn killed_at_random_and_run_again_the_bytes_are_the_same() {
         let workspace = Workspace::new();
         // Several kills on the way to one result: resumed runs are killed too.
         loop {
-            let mut child = workspace
-                .command(&["run", "pipeline.yaml"])
-                .stderr(std::process::Stdio::null())
-                .stdout(std::process::Stdio::null())
-                .spawn()
-                .unwrap();
+            let mut child = workspace.start(&["run", "pipeline.yaml"]);
             std::thread::sleep(Duration::from_micros(random.next_u64() % (time.as_micros() as u64 * 6 / 10).max(1)));
             // SIGKILL on unix.
             child.kill().unwrap();

@@ -129,12 +129,7 @@ fn a_process_killed_at_random_moments_scores_nothing_twice_but_the_batch_in_hand
     let mut kills = 0;
     while kills < 20 {
         let workspace = workspace(", workers: 2, batch_size: 4, retries: 20", "");
-        let mut run = workspace
-            .command(&["run", "pipeline.yaml"])
-            .stderr(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut run = workspace.start(&["run", "pipeline.yaml"]);
         let before = kills;
         while run.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(5 + random.next_u64() % 60));
@@ -251,12 +246,7 @@ fn a_response_with_two_answers_has_an_error() {
 fn no_process_is_left_when_the_run_is_killed_or_interrupted() {
     for (signal, times) in [("-KILL", 1), ("-INT", 1), ("-INT", 2), ("-TERM", 1)] {
         let workspace = workspace("", "sleep 600 & sleep 600");
-        let mut run = workspace
-            .command(&["run", "pipeline.yaml"])
-            .stderr(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut run = workspace.start(&["run", "pipeline.yaml"]);
         let start = Instant::now();
         while !workspace.path("scored").exists() {
             assert!(start.elapsed() < Duration::from_secs(60) && run.try_wait().unwrap().is_none());

@@ -25,6 +25,7 @@ const STANDARD: &[&str] = &[
     "random",
     "re",
     "shutil",
+    "signal",
     "subprocess",
     "sys",
     "tempfile",

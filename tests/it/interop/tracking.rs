@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -194,7 +193,7 @@ fn a_run_that_was_killed_has_whole_curves_with_each_step_once() {
     let journal = workspace.path("runs/small/journal.jsonl");
     // Killed in the training of the base, then in the training of the first policy.
     for node in ["base", "policy"] {
-        let mut run = workspace.command(&["run", "pipeline.yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut run = workspace.start(&["run", "pipeline.yaml"]);
         let begun = Instant::now();
         let checkpoint = |line: &str| line.contains("part_committed") && line.contains(&format!("\"node\":\"{node}\""));
         while !std::fs::read_to_string(&journal).is_ok_and(|text| text.lines().any(checkpoint)) {

@@ -41,7 +41,7 @@ iterate:
           ORDER BY pairs.prompt_id
     policy:
       command:
-        run: ["${python}", trl_dpo_command.py, --epochs, 4, --save-steps, 2, --pause, 0.2]
+        run: ["${python}", trl_dpo_command.py, --epochs, 4, --save-steps, 2, --pause, "0.2"]
         inputs: { policy: "policy[t-1]", pairs: texts }
         output: model
         files: [trl_dpo_command.py]

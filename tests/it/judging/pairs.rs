@@ -1,7 +1,6 @@
 //! Pairs of responses: figures equal to a hand computation, faults, kills and unreadable answers.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -131,7 +130,7 @@ fn killed_at_any_time_only_the_last_answers_are_asked_for_again() {
     let mut kills = 0;
     loop {
         let before = server.seen().len();
-        let mut child = workspace.command(&["run", "pipeline.yaml"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = workspace.start(&["run", "pipeline.yaml"]);
         while server.seen().len() == before && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }

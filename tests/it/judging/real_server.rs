@@ -1,4 +1,4 @@
-//! A judge on a server that nobody here wrote: llama-cpp-python's, with SmolLM2-135M-Instruct.
+//! A judge on a server that nobody here wrote: llama.cpp's, with SmolLM2-135M-Instruct.
 //!
 //! The model is too small to judge by our own templates: each of its answers is an error row. It
 //! can copy a number, so that the way of a score is tested too.
@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fixtures::python::scripts;
+use crate::fixtures::python::{python_for, scripts};
 use crate::fixtures::workspace::Workspace;
+
+const SCRIPT: &str = "judge_server.py";
 
 /// A question that this model mostly answers with the number in it.
 const COPY: &str = "Copy the last line.\\n{{ 1 + response|length % 9 }}\\n{{ 1 + response|length % 9 }}\\n{{ 1 + response|length % 9 }}";
@@ -29,13 +31,10 @@ impl Drop for Judge {
 
 /// The server, once it lists its model. `None`, with a word about it, without `OPTUNE_PYTHON`.
 fn start() -> Option<Judge> {
-    let Some(python) = std::env::var_os("OPTUNE_PYTHON") else {
-        eprintln!("skipped: a judge on llama-cpp-python's server: OPTUNE_PYTHON is not set");
-        return None;
-    };
+    let python = python_for(SCRIPT)?;
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = Command::new(python);
-    command.arg(scripts().join("judge_server.py")).arg(port.to_string()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.arg(scripts().join(SCRIPT)).arg(port.to_string()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut judge = Judge { child: command.spawn().unwrap(), url: format!("http://127.0.0.1:{port}/v1") };
     let begun = Instant::now();
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -183,7 +182,7 @@ fn killed_at_random_and_run_again_the_answers_are_the_same() {
     for _ in 0..4 {
         let workspace = workspace();
         for _ in 0..2 {
-            let mut child = workspace.command(&["run", "pipeline.yaml"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+            let mut child = workspace.start(&["run", "pipeline.yaml"]);
             std::thread::sleep(Duration::from_micros(random.bits() % (time.as_micros() as u64 * 8 / 10).max(1)));
             child.kill().unwrap();
             child.wait().unwrap();

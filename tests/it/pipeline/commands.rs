@@ -90,13 +90,13 @@ fn what_changes_the_output_runs_the_program_again() {
         assert!(planned().ends_with(why), "{}", planned());
         workspace.write("own.yaml", &before);
     }
-    workspace.edit("own.yaml", "[sh, script.sh]", "[sh, script.sh, --fast, 3, 0.5, true]");
+    workspace.edit("own.yaml", "[sh, script.sh]", "[sh, script.sh, --fast, 3, \"0.50\", true]");
     assert!(
-        planned().contains("stale: run was [\"sh\",\"script.sh\"], is [\"sh\",\"script.sh\",\"--fast\",\"3\",\"0.5\",\"true\"]"),
+        planned().contains("stale: run was [\"sh\",\"script.sh\"], is [\"sh\",\"script.sh\",\"--fast\",\"3\",\"0.50\",\"true\"]"),
         "{}",
         planned()
     );
-    workspace.edit("own.yaml", "[sh, script.sh, --fast, 3, 0.5, true]", "[sh, script.sh]");
+    workspace.edit("own.yaml", "[sh, script.sh, --fast, 3, \"0.50\", true]", "[sh, script.sh]");
     workspace.write("script.sh", &format!("{COPY}# changed\n"));
     assert!(planned().ends_with("stale: input files changed"), "{}", planned());
     workspace.succeed(&["run", "own.yaml"]);
@@ -301,12 +301,19 @@ fn begun(workspace: &Workspace) -> Vec<String> {
 }
 
 #[test]
-fn a_killed_run_ends_the_program_left_over_and_the_next_one_goes_on_from_its_work() {
+fn a_killed_run_ends_its_program_and_the_next_one_goes_on_from_its_work() {
     let workspace = with_script(COUNT, &own("inputs: { table: prompts }, output: prompts, files: [script.sh]"));
     let mut killed = counting(&workspace, 2);
     killed.kill().unwrap();
     killed.wait().unwrap();
-    // Of a killed process the program is left; the next run ends it before it starts its own.
+    // Nobody but the leader of the program's group is left to end it.
+    let start = Instant::now();
+    while is_running(&workspace) {
+        assert!(start.elapsed() < Duration::from_secs(10), "the program outlives its run");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let counted = fs::read_to_string(workspace.path("runs/own/logs/own.stdout.log")).unwrap();
+    assert!(!counted.contains("progress: 8/8"), "{counted}");
     workspace.succeed(&["run", "own.yaml"]);
     let begun = begun(&workspace);
     assert_eq!(begun.len(), 2, "{begun:?}");
@@ -342,6 +349,14 @@ fn an_interrupted_run_ends_the_program_and_keeps_its_work() {
     workspace.succeed(&["clean"]);
     workspace.succeed(&["run", "own.yaml"]);
     assert!(begun(&workspace).last().is_some_and(|last| last != "from 0"));
+}
+
+#[test]
+fn a_program_leaves_no_process_behind() {
+    let script = format!("sleep 1000 & echo $! > process\n{COPY}");
+    let workspace = with_script(&script, &own("inputs: { table: prompts }, output: prompts"));
+    workspace.succeed(&["run", "own.yaml"]);
+    assert!(!is_running(&workspace));
 }
 
 #[test]

@@ -414,3 +414,17 @@ fn the_pipeline_from_preferences_loads_once_its_inputs_are_there() {
     assert_eq!(task(&graph, "policy", 3).settings["lora"]["rank"], 8);
     assert!(graph.tasks.iter().any(|task| task.name == "offline_pairs" && task.iteration.is_none()));
 }
+
+#[test]
+fn the_pipeline_of_checked_instructions_loads_without_its_files() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/ifeval.yaml");
+    let folder = folder();
+    fs::create_dir(folder.path().join("pipelines")).unwrap();
+    fs::copy(path.with_extension("py"), folder.path().join("pipelines/ifeval.py")).unwrap();
+    let graph = Pipeline::load(&path, &[]).and_then(|pipeline| pipeline.graph(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(graph.iterations, 3);
+    for kind in ["evaluation", "kept", "policy"] {
+        assert!(graph.tasks.iter().any(|task| task.name == kind && task.iteration == Some(3)), "{kind}");
+    }
+    assert_eq!(task(&graph, "rewards", 1).settings["reward"]["python"], "pipelines/ifeval.py:followed");
+}

@@ -167,12 +167,7 @@ fn assert_same_bytes_after_kills(precision: &str) {
     let time = start.elapsed();
     let workspace = offline();
     for part in 1..6 {
-        let mut child = workspace
-            .command(&["run", "pipeline.yaml"])
-            .stderr(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = workspace.start(&["run", "pipeline.yaml"]);
         std::thread::sleep(Duration::from_micros(time.as_micros() as u64 * part / 8));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -1,4 +1,5 @@
-//! A reference's logprobs are computed once for all runs, and nobody could tell from the results.
+//! Logprobs under the reference and under the initial policy are computed once for all runs, and
+//! nobody could tell from the results.
 
 use std::collections::HashSet;
 use std::fs;
@@ -77,6 +78,36 @@ fn another_run_computes_no_logprob_that_a_run_before_it_has() {
     assert!(first.contains(&format!("{carried} of {} known before", responses.len())), "{first}");
 }
 
+/// The token ids of all evaluated responses of a run, with where their prompts end.
+fn evaluated(workspace: &Workspace, run: &str) -> HashSet<(i32, Vec<i32>)> {
+    let run = Runs::open(workspace.path("runs")).unwrap().run(run).unwrap();
+    let tables = [("evaluation_responses", Some(1)), ("evaluation_responses", Some(2)), ("evaluation_baseline_responses", None)];
+    let batches = tables.map(|(name, iteration)| run.read_table(&OutputKey::table(name, iteration), Some(TableKind::Responses)).unwrap());
+    let rows = batches.iter().flatten().flat_map(|batch| responses::rows(batch).unwrap());
+    rows.map(|row| (row.prompt_token_count, row.token_ids)).collect()
+}
+
+#[test]
+fn the_nll_of_a_response_is_computed_once_for_all_baselines_iterations_and_runs() {
+    let workspace = Workspace::new();
+    workspace.edit("pipeline.yaml", "baseline: base", "baseline: [base, \"policy[t-1]\"]");
+    let rows = || kept(&workspace).iter().map(|part| optune::store::read_parquet(part).unwrap().num_rows()).sum::<usize>();
+    let [mut pairs, mut texts] = [HashSet::new(), HashSet::new()];
+    for (setting, name) in [("learning_rate=1.0e-3", "small"), ("learning_rate=2.0e-3", "other")] {
+        workspace.succeed(&["run", "pipeline.yaml", "--set", setting, "--name", name]);
+        pairs.extend([1, 2].into_iter().flat_map(|iteration| paired(&workspace, name, iteration)));
+        let before = texts.len();
+        let new = evaluated(&workspace, name);
+        assert!(new.len() > 8 && new.len() < 24, "{} of 24 texts differ", new.len());
+        texts.extend(new);
+        assert!(texts.len() > before);
+        assert_eq!(rows(), pairs.len() + texts.len());
+    }
+    let differing = "SELECT count(*) FROM evaluation AS a JOIN evaluation_vs_policy AS b USING (iteration, prompt_id)
+        WHERE a.nll_initial <> b.nll_initial";
+    assert_eq!(workspace.query("other", differing), "0");
+}
+
 #[test]
 fn the_cache_may_vanish_at_any_time() {
     let whole = Workspace::new();
@@ -95,7 +126,7 @@ fn a_damaged_part_is_reported_and_computed_again() {
         let workspace = Workspace::new();
         workspace.succeed(&["run", "pipeline.yaml"]);
         let parts = kept(&workspace);
-        assert_eq!(parts.len(), 2, "one an iteration");
+        assert_eq!(parts.len(), 5, "pairs and policy of two iterations, and the baseline");
         for part in &parts {
             let mut bytes = fs::read(part).unwrap();
             let middle = bytes.len() / 2;
@@ -110,7 +141,7 @@ fn a_damaged_part_is_reported_and_computed_again() {
             assert!(!kept(&workspace).contains(part), "{name} is moved aside");
         }
         assert!(!said.contains("known before"), "{said}");
-        assert_eq!(workspace.journal("other", "quarantined").len(), 2);
+        assert_eq!(workspace.journal("other", "quarantined").len(), 5);
         let alone = Workspace::new();
         alone.succeed(&["run", "pipeline.yaml", "--set", "learning_rate=2.0e-3", "--name", "other"]);
         assert_eq!(workspace.result("other"), alone.result("other"));

@@ -11,9 +11,10 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::malformed::Malformed;
+use super::super::one_or_several::{self, OneOrSeveral};
 use super::split::Split;
 use crate::pipeline::address::shown;
-use crate::pipeline::position::{At, Name};
+use crate::pipeline::position::Name;
 
 /// Files of rows, and their layout.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -242,49 +243,19 @@ fn format_of(table: &Paths) -> Result<Format, String> {
     found.map(|(format, _)| format).ok_or_else(|| "expected a path or a list of paths, found an empty list".to_string())
 }
 
+impl OneOrSeveral for Paths {
+    const EXPECTED: &'static str = "a path or a list of paths";
+}
+
 impl Serialize for Paths {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
-            [one] => one.serialize(serializer),
-            several => several.serialize(serializer),
-        }
+        one_or_several::serialize(&self.0, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Paths {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// One path with the position of the whole value, or several with their own.
-        enum Written {
-            One(String),
-            Several(Vec<Name>),
-        }
-        impl<'de> Deserialize<'de> for Written {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct OneOrSeveral;
-                impl<'de> Visitor<'de> for OneOrSeveral {
-                    type Value = Written;
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str("a path or a list of paths")
-                    }
-                    fn visit_str<E: Error>(self, path: &str) -> Result<Written, E> {
-                        Ok(Written::One(path.to_string()))
-                    }
-                    fn visit_seq<A: SeqAccess<'de>>(self, mut paths: A) -> Result<Written, A::Error> {
-                        let mut several = Vec::new();
-                        while let Some(path) = paths.next_element()? {
-                            several.push(path);
-                        }
-                        Ok(Written::Several(several))
-                    }
-                }
-                deserializer.deserialize_any(OneOrSeveral)
-            }
-        }
-        let At { value, span } = At::<Written>::deserialize(deserializer)?;
-        Ok(Self(match value {
-            Written::One(path) => vec![At { value: path, span }],
-            Written::Several(paths) => paths,
-        }))
+        one_or_several::deserialize::<Self, D>(deserializer).map(Self)
     }
 }
 
@@ -296,7 +267,7 @@ impl JsonSchema for Paths {
         "Paths".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }] })
+        one_or_several::schema()
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::address::{check_address, check_key_name};
-use super::engine::Failures;
+use super::engine::{Failures, concurrency, retries, timeout};
 use crate::pipeline::position::At;
 use crate::pipeline::range;
 
@@ -137,16 +137,4 @@ pub(super) fn of_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 #[allow(clippy::unnecessary_wraps, reason = "a default has the type of its field")]
 fn greedy() -> Option<f64> {
     Some(0.0)
-}
-
-fn concurrency() -> u32 {
-    16
-}
-
-fn timeout() -> f64 {
-    600.0
-}
-
-fn retries() -> u32 {
-    5
 }
