@@ -7,6 +7,7 @@ use arrow::json::LineDelimitedWriter;
 use serde::de::DeserializeOwned;
 
 use super::error::ReportError;
+use crate::pipeline::spec::baselines::Baselines;
 use crate::pipeline::spec::input::Input;
 use crate::pipeline::spec::operator::Node as Written;
 use crate::pipeline::{Operator, Pipeline, Spec};
@@ -44,6 +45,8 @@ pub struct Node {
     pub part: Part,
     /// Its inputs.
     pub reads: Vec<Read>,
+    /// Its outputs: the one of its name, and the comparisons of an evaluation beside it.
+    pub outputs: Vec<String>,
 }
 
 /// A part of the pipeline.
@@ -204,12 +207,12 @@ impl Source {
                 Part::Once => vec![None],
                 Part::Loop => (1..=self.iterations()).map(Some).collect(),
             };
-            for iteration in iterations {
-                let manifest = there.get(&(node.name.as_str(), iteration));
+            for (iteration, output) in iterations.iter().flat_map(|iteration| node.outputs.iter().map(|output| (*iteration, output))) {
+                let manifest = there.get(&(output.as_str(), iteration));
                 if manifest.is_some_and(|manifest| manifest.complete) {
                     continue;
                 }
-                let name = iteration.map_or(node.name.clone(), |iteration| format!("{}[{iteration}]", node.name));
+                let name = iteration.map_or(output.clone(), |iteration| format!("{output}[{iteration}]"));
                 missing.push(match manifest.map(|manifest| (manifest.parts.len(), manifest.part_count)) {
                     Some((some, of)) if some > 0 => format!("{name} ({some} of {of} parts)"),
                     _ => name,
@@ -238,6 +241,17 @@ fn ended(event: &Event) -> bool {
     matches!(event.event, EventKind::NodeDone | EventKind::NodeFailed | EventKind::Interrupted)
 }
 
+/// The outputs of a node: the one of its name, and the comparisons of an evaluation beside it.
+fn outputs_of(name: &str, operator: &Operator) -> Vec<String> {
+    let Operator::Evaluate(evaluate) = operator else { return vec![name.to_string()] };
+    let compared = evaluate.baseline.0.iter().enumerate().map(|(index, baseline)| match index {
+        0 => name.to_string(),
+        _ => format!("{name}_{}", Baselines::part(index, &baseline.value)),
+    });
+    let judged = |compared: String| if evaluate.judge.is_some() { vec![format!("{compared}_judge"), compared] } else { vec![compared] };
+    compared.flat_map(judged).collect()
+}
+
 fn nodes(spec: &Spec, outputs: &[(OutputKey, Manifest)]) -> Vec<Node> {
     let input = |input: &Input| match input {
         Input::Table(_) => "table",
@@ -249,6 +263,7 @@ fn nodes(spec: &Spec, outputs: &[(OutputKey, Manifest)]) -> Vec<Node> {
         operator: input(written),
         part: Part::Input,
         reads: Vec::new(),
+        outputs: Vec::new(),
     });
     let read = |slot: &str, name: &str| {
         let (plain, last) = name.strip_suffix("[t-1]").map_or((name, false), |plain| (plain, true));
@@ -264,7 +279,8 @@ fn nodes(spec: &Spec, outputs: &[(OutputKey, Manifest)]) -> Vec<Node> {
         let recipe = outputs.iter().find(|(place, _)| place.name == name).map(|(_, manifest)| &manifest.recipe);
         let tables = recipe.into_iter().flat_map(|recipe| recipe.inputs.keys()).filter_map(|slot| slot.strip_prefix("table "));
         let tables = tables.map(|table| Read { slot: "table".to_string(), name: table.to_string(), last: false });
-        Node { name: name.to_string(), operator: written.operator.name(), part, reads: slots.chain(given).chain(tables).collect() }
+        let reads = slots.chain(given).chain(tables).collect();
+        Node { name: name.to_string(), operator: written.operator.name(), part, reads, outputs: outputs_of(name, &written.operator) }
     };
     let once = spec.nodes.iter().map(|(name, written)| node(&name.value, written, Part::Once));
     let inner = spec.iterate.iter().flat_map(|iterate| &iterate.nodes);

@@ -207,4 +207,8 @@ fn a_judge_that_refuses_everything_ends_the_node_at_once() {
     let error = workspace.fail(&["run", "pipeline.yaml"], 1);
     assert!(error.contains("evaluation_judge[1]") && error.contains("status 401"), "{error}");
     assert!(server.seen().len() <= 8, "{}", server.seen().len());
+    // The report does not call this finished.
+    workspace.succeed(&["report", "small", "--output", "report.html"]);
+    let report = std::fs::read_to_string(workspace.path("report.html")).unwrap();
+    assert!(report.contains("<span class=\"state failed\">") && report.contains("Not there yet: evaluation_judge[1]"));
 }
