@@ -26,7 +26,9 @@ def main(port):
     params.port = port
     params.n_ctx = 4096
     params.n_parallel = 2
-    params.cpuparams.n_threads = 2
+    # More threads wait for each other beside other work on the machine.
+    params.cpuparams.n_threads = 1
+    params.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     signal.pause()

@@ -3,7 +3,8 @@
 //! The model is too small to judge by our own templates: each of its answers is an error row. It
 //! can copy a number, so that the way of a score is tested too.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,10 +38,10 @@ fn start() -> Option<Judge> {
     command.arg(scripts().join(SCRIPT)).arg(port.to_string()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut judge = Judge { child: command.spawn().unwrap(), url: format!("http://127.0.0.1:{port}/v1") };
     let begun = Instant::now();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+    while !is_ready(port) {
         if judge.child.try_wait().unwrap().is_some() {
             let mut said = String::new();
-            std::io::Read::read_to_string(&mut judge.child.stderr.take().unwrap(), &mut said).unwrap();
+            judge.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
             panic!("the server ended: {said}");
         }
         assert!(begun.elapsed() < Duration::from_secs(120), "the server does not start");
@@ -50,6 +51,15 @@ fn start() -> Option<Judge> {
     let mut rest = judge.child.stderr.take().unwrap();
     std::thread::spawn(move || std::io::copy(&mut rest, &mut std::io::sink()));
     Some(judge)
+}
+
+/// Whether the server has loaded its model.
+fn is_ready(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let mut answer = String::new();
+    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.lines().next().is_some_and(|line| line.contains(" 200 "))
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::super::malformed::Malformed;
 use super::super::one_or_several::{self, OneOrSeveral};
 use super::split::Split;
 use crate::pipeline::address::shown;
-use crate::pipeline::position::Name;
+use crate::pipeline::position::{At, Name};
 
 /// Files of rows, and their layout.
 #[derive(Clone, Debug, PartialEq, Serialize)]
