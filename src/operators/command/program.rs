@@ -2,8 +2,8 @@
 //! time limit or to a stop.
 //!
 //! The program's group ends with this process, even if the system kills it. The program's standard
-//! input is the locked file of its work folder, empty. So the lock lasts as long as the program: the
-//! next one waits for its end. Knows no output of the program but its lines about its progress.
+//! input is the locked file of its work folder, empty. So the lock lasts as long as the program:
+//! the next one waits for it. Knows no output of the program but its lines about its progress.
 
 use std::ffi::OsString;
 use std::fs::TryLockError;

@@ -1,8 +1,9 @@
 //! Logprobs of responses under a model, computed once for all runs of a folder.
 //!
 //! A logprob is memoized beside the runs, under the model's fingerprint. Its key is a hash of the
-//! token ids and of the arithmetic. No table depends on the memo: on the CPU a logprob is a function
-//! of the model and the token ids alone, to the last bit. Knows neither pairs nor evaluations.
+//! token ids and of the arithmetic. No table depends on the memo: on the CPU a logprob is a
+//! function of the model and the token ids alone, to the last bit. Knows neither pairs nor
+//! evaluations.
 
 use std::collections::{HashMap, HashSet};
 
