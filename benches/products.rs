@@ -66,7 +66,7 @@ fn numbers(count: usize) -> Vec<f32> {
 fn shape_lines(runs: usize, [rows, inner, columns]: [usize; 3]) -> Vec<Value> {
     let (left, right) = (numbers(rows * inner), numbers(inner * columns));
     let singles = Packed::of_rows(inner, &[(&right, columns)]);
-    let pairs = Packed::rounded_rows(inner, columns, &right);
+    let pairs = Packed::of_rows(inner, &[(&right, columns)]).rounded();
     let factors = [
         ("packed", Left::Rows(&left), [Right::Packed(&singles), Right::Packed(&pairs)]),
         ("x · w", Left::Rows(&left), [Right::Rows(&right, columns); 2]),

@@ -7,7 +7,7 @@ use std::ops::Range;
 use pulp::Simd;
 use rayon::prelude::*;
 
-use super::bf16::{self, Pairs, Plain};
+use super::bf16::{self, Pairs};
 use super::panel::{PANEL, interleave};
 
 /// Panels that are laid out at once.
@@ -215,36 +215,6 @@ impl Packed {
             Lines::Pairs(lines) => lines,
         };
         Self { rows, columns, lines: Lines::Pairs(lines) }
-    }
-
-    /// A matrix `[rows, columns]`, row after row, rounded to bf16: see [`Self::rounded`].
-    ///
-    /// # Panics
-    /// When there are not `rows` times `columns` values.
-    pub fn rounded_rows(rows: usize, columns: usize, values: &[f32]) -> Self {
-        assert_eq!(values.len(), rows * columns, "expected {rows} rows of {columns}");
-        Self::of_plain(rows, columns, Plain::Rows(values, columns))
-    }
-
-    /// The transpose of `values`, which are `[columns, rows]`, row after row, rounded to bf16: see
-    /// [`Self::rounded`].
-    ///
-    /// # Panics
-    /// When there are not `rows` times `columns` values.
-    pub fn rounded_columns(rows: usize, columns: usize, values: &[f32]) -> Self {
-        assert_eq!(values.len(), rows * columns, "expected {columns} columns of {rows}");
-        Self::of_plain(rows, columns, Plain::Columns(values, columns))
-    }
-
-    fn of_plain(rows: usize, columns: usize, plain: Plain<'_>) -> Self {
-        let mut lines = vec![Pairs::default(); bf16::lines(rows) * columns.div_ceil(PANEL)];
-        bf16::lay_out_all(plain, rows, &mut lines);
-        Self { rows, columns, lines: Lines::Pairs(lines) }
-    }
-
-    /// Whether products with it are of factors in bf16.
-    pub fn is_rounded(&self) -> bool {
-        matches!(self.lines, Lines::Pairs(_))
     }
 
     /// Copies one column to `to`.

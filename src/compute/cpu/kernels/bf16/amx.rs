@@ -62,23 +62,18 @@ impl Drop for Amx {
 }
 
 /// AMX-TILE and AMX-BF16.
-#[allow(unused_unsafe)]
-#[allow(unsafe_code)]
 fn has_instructions() -> bool {
     const TILE_AND_BF16: u32 = 1 << 24 | 1 << 22;
-    // SAFETY: every x86-64 CPU has the instruction.
-    let (highest, features) = unsafe { (__cpuid(0).eax, __cpuid_count(7, 0).edx) };
+    let (highest, features) = (__cpuid(0).eax, __cpuid_count(7, 0).edx);
     highest >= 7 && features & TILE_AND_BF16 == TILE_AND_BF16
 }
 
 /// Whether the operating system saves the tiles of threads.
-#[allow(unused_unsafe)]
 #[allow(unsafe_code)]
 fn system_saves_tiles() -> bool {
     const OSXSAVE: u32 = 1 << 27;
     const TILES: u32 = 3 << 17;
-    // SAFETY: every x86-64 CPU has the instruction.
-    if unsafe { __cpuid(1) }.ecx & OSXSAVE == 0 {
+    if __cpuid(1).ecx & OSXSAVE == 0 {
         return false;
     }
     let saved: u32;

@@ -32,7 +32,7 @@ mod window;
 
 pub(super) use choice::unit;
 pub use choice::{bf16_unit, check_bf16_unit, has_matrix_unit};
-pub(super) use pairs::{Pairs, Plain, lay_out_all, lines};
+pub(super) use pairs::{Pairs, Plain, lines};
 pub(super) use product::{Factor, Product};
 pub use rounding::round;
 pub(super) use unit::Unit;

@@ -7,15 +7,11 @@
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::blocks::{BLOCK, PAIRS};
 use super::rounding::{pairs_of_neighbours, pairs_of_rows, parts, transpose};
 use crate::compute::cpu::kernels::arch;
 use crate::compute::cpu::kernels::panel::PANEL;
-
-/// Panels laid out at once.
-const PANELS_TOGETHER: usize = 8;
 
 /// Two rows of a panel: the lower halves are the first's, the upper halves the second's.
 #[repr(C, align(64))]
@@ -140,21 +136,4 @@ pub(super) fn pairs_of_block(numbers: &[f32]) -> [u32; PAIRS] {
         Some(whole) => pairs_of_neighbours(whole),
         None => pairs_of_neighbours(&padded(numbers)),
     }
-}
-
-/// Lays out all panels, each of one segment, on the current pool's threads.
-pub(in crate::compute::cpu::kernels) fn lay_out_all(matrix: Plain<'_>, inner: usize, lines: &mut [Pairs]) {
-    let of_panel = self::lines(inner);
-    if lines.is_empty() {
-        return;
-    }
-    let blocks = super::blocks::blocks(inner, &[]);
-    let panels = lines.len() / of_panel;
-    let together = PANELS_TOGETHER.min(panels.div_ceil(rayon::current_num_threads())).max(1);
-    // Fewer lines are not worth a thread's while.
-    let pieces = lines.par_chunks_mut(of_panel * together).with_min_len(256usize.div_ceil(of_panel * together));
-    pieces.enumerate().for_each(|(piece, lines)| {
-        let first = piece * together;
-        lay_out(matrix, &blocks, first..first + lines.len() / of_panel, lines);
-    });
 }

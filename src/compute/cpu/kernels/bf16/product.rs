@@ -7,6 +7,8 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use pulp::Arch;
+
 use super::blocks::{BLOCK, PAIRS, blocks};
 use super::flush::flushing;
 use super::left::{Rows, Strips, TileBlock};
@@ -44,6 +46,7 @@ const MANY_ROWS: usize = 64;
 
 /// How a unit works.
 struct Manner {
+    arithmetic: Arithmetic,
     strips: Strips,
     /// The most blocks at once, so that numbers used again are still near.
     depth: usize,
@@ -53,17 +56,46 @@ struct Manner {
     tiles: usize,
 }
 
+/// The arithmetic of a unit, by the layout of its left factor.
+#[derive(Clone, Copy)]
+enum Arithmetic {
+    Numbers(Numbers),
+    Tiles(Tiles),
+}
+
+#[derive(Clone, Copy)]
+enum Numbers {
+    Vectors(Arch),
+    Portable,
+}
+
+#[derive(Clone, Copy)]
+enum Tiles {
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+    #[cfg(test)]
+    Software,
+}
+
 impl Manner {
     fn new(unit: Unit, rows: usize) -> Self {
-        let tiles = |rows: usize, most: usize| Strips::Even(tile::Tiles::new(rows, most));
+        let even = |numbers: Numbers, most: usize| Self {
+            arithmetic: Arithmetic::Numbers(numbers),
+            strips: Strips::Even(tile::Tiles::new(rows, most)),
+            depth: 24,
+            panels: 4,
+            tiles: 1,
+        };
         match unit {
             // 32 rows of 512 are 32 KiB, and so are 512 rows of a panel.
             #[cfg(target_arch = "x86_64")]
-            Unit::Amx => Self { strips: Strips::Whole(rows), depth: 16, panels: 8, tiles: 2 },
+            Unit::Amx => Self { arithmetic: Arithmetic::Tiles(Tiles::Amx), strips: Strips::Whole(rows), depth: 16, panels: 8, tiles: 2 },
             #[cfg(test)]
-            Unit::Software => Self { strips: Strips::Whole(rows), depth: 2, panels: 2, tiles: 2 },
-            Unit::Vectors(arch) => Self { strips: tiles(rows, arch.dispatch(tile::TileRows)), depth: 24, panels: 4, tiles: 1 },
-            Unit::Portable => Self { strips: tiles(rows, 4), depth: 24, panels: 4, tiles: 1 },
+            Unit::Software => {
+                Self { arithmetic: Arithmetic::Tiles(Tiles::Software), strips: Strips::Whole(rows), depth: 2, panels: 2, tiles: 2 }
+            }
+            Unit::Vectors(arch) => even(Numbers::Vectors(arch), arch.dispatch(tile::TileRows)),
+            Unit::Portable => even(Numbers::Portable, 4),
         }
     }
 }
@@ -110,11 +142,11 @@ enum Piece<'a> {
     Panels(Plain<'a>, Range<usize>, &'a mut [Pairs]),
 }
 
-/// Laid out tiles.
+/// Laid out tiles, and the arithmetic with them.
 #[derive(Clone, Copy)]
 enum LaidOut<'a> {
-    Numbers(&'a [f32]),
-    Tiles(&'a [TileBlock]),
+    Numbers(Numbers, &'a [f32]),
+    Tiles(Tiles, &'a [TileBlock]),
 }
 
 /// A thread's share of a product.
@@ -144,7 +176,7 @@ impl Product<'_> {
         let laid_out = rights.iter().any(|(factor, _)| matches!(factor, Factor::Lines(..)));
         assert!(!laid_out || blocks.iter().all(|block| block.start.is_multiple_of(BLOCK)), "a factor laid out already has one segment");
         let whole = Rows { left: self.left, rows: self.rows, inner: self.inner, blocks: &blocks };
-        let product = Prepared { product: self, unit, manner: Manner::new(unit, self.rows), rows: whole };
+        let product = Prepared { product: self, manner: Manner::new(unit, self.rows), rows: whole };
         with_memory(&NUMBERS, |numbers| {
             with_memory(&TILES, |tiles| with_memory(&LINES, |lines| product.compute(parts(rights, blocks.len()), numbers, tiles, lines)))
         });
@@ -183,7 +215,6 @@ fn parts<'r, 'o>(rights: Vec<(Factor<'r>, &'o mut [f32])>, depth: usize) -> Vec<
 /// A product by a unit.
 struct Prepared<'a> {
     product: &'a Product<'a>,
-    unit: Unit,
     manner: Manner,
     rows: Rows<'a>,
 }
@@ -208,9 +239,9 @@ impl Prepared<'_> {
                     self.right_pieces(&factors, lines, &mut pieces);
                 }
                 self.lay_out(pieces);
-                let left = match block {
-                    Strips::Even(_) => LaidOut::Numbers(numbers),
-                    Strips::Whole(_) => LaidOut::Tiles(tiles),
+                let left = match self.manner.arithmetic {
+                    Arithmetic::Numbers(arithmetic) => LaidOut::Numbers(arithmetic, numbers),
+                    Arithmetic::Tiles(arithmetic) => LaidOut::Tiles(arithmetic, tiles),
                 };
                 let (here, after) = outs.into_iter().map(|out| out.split_rows(block.rows())).map(|[here, after]| (here, after)).unzip();
                 outs = after;
@@ -332,34 +363,37 @@ impl Prepared<'_> {
     }
 
     fn compute_share(&self, share: &mut Share<'_>, left: LaidOut<'_>) {
-        let depth = self.rows.blocks.len();
-        match (self.unit, left) {
-            #[cfg(target_arch = "x86_64")]
-            (Unit::Amx, LaidOut::Tiles(left)) => {
-                // SAFETY: the unit was found usable.
-                #[allow(unsafe_code)]
-                let mut unit = unsafe { super::amx::Amx::configured() };
+        match left {
+            LaidOut::Tiles(arithmetic, left) => {
+                let depth = self.rows.blocks.len();
                 let left = &left[share.first * depth..][..share.strips.count() * depth];
-                self.each_slab(share, |mut slab| tiles::multiply(&mut unit, &mut slab, left));
+                match arithmetic {
+                    #[cfg(target_arch = "x86_64")]
+                    Tiles::Amx => {
+                        // SAFETY: the unit was found usable.
+                        #[allow(unsafe_code)]
+                        let mut unit = unsafe { super::amx::Amx::configured() };
+                        self.each_slab(share, |mut slab| tiles::multiply(&mut unit, &mut slab, left));
+                    }
+                    #[cfg(test)]
+                    Tiles::Software => {
+                        self.each_slab(share, |mut slab| tiles::multiply(&mut super::software::Software::default(), &mut slab, left));
+                    }
+                }
             }
-            #[cfg(test)]
-            (Unit::Software, LaidOut::Tiles(left)) => {
-                let left = &left[share.first * depth..][..share.strips.count() * depth];
-                self.each_slab(share, |mut slab| tiles::multiply(&mut super::software::Software::default(), &mut slab, left));
-            }
-            (Unit::Vectors(arch), LaidOut::Numbers(left)) => {
+            LaidOut::Numbers(arithmetic, left) => {
                 let left = self.numbers_of(share, left);
-                flushing(|| self.each_slab(share, |slab| multiply_with(arch, vectors::Times { slab, left })));
+                match arithmetic {
+                    Numbers::Vectors(arch) => {
+                        flushing(|| self.each_slab(share, |slab| multiply_with(arch, vectors::Times { slab, left })));
+                    }
+                    Numbers::Portable => self.each_slab(share, |slab| portable::multiply(slab, left)),
+                }
             }
-            (_, LaidOut::Numbers(left)) => {
-                let left = self.numbers_of(share, left);
-                self.each_slab(share, |slab| portable::multiply(slab, left));
-            }
-            (_, LaidOut::Tiles(_)) => debug_assert!(false, "tiles are laid out for a matrix unit only"),
         }
     }
 
-    /// The tiles of a share.
+    /// The numbers of a share.
     fn numbers_of<'a>(&self, share: &Share<'_>, left: &'a [f32]) -> &'a [f32] {
         let depth = self.rows.blocks.len() * BLOCK;
         &left[share.row * depth..][..share.strips.rows() * depth]

@@ -88,14 +88,10 @@ fn check(rows: usize, inner: usize, columns: usize, segments: &[usize], numbers:
         let element = |at: usize| definition.element(at / columns, at % columns, if add { before[at] } else { 0.0 });
         bits(&(0..rows * columns).map(element).collect::<Vec<f32>>())
     });
-    let packed = [
-        Packed::of_rows(inner, &[(&right, columns)]).rounded(),
-        Packed::rounded_rows(inner, columns, &right),
-        Packed::rounded_columns(inner, columns, &right_columns),
-    ];
+    let packed = Packed::of_rows(inner, &[(&right, columns)]).rounded();
     let mut rights = vec![Right::Rows(&right, columns), Right::Columns(&right_columns, columns)];
     if segments.is_empty() {
-        rights.extend(packed.iter().map(Right::Packed));
+        rights.push(Right::Packed(&packed));
     }
     for unit in units() {
         for (layout, right) in rights.iter().enumerate() {
@@ -218,7 +214,7 @@ fn several_products_of_one_left_factor_are_what_each_is() {
     let left = numbers(rows * inner, 1);
     let rights: Vec<Vec<f32>> = [7, 200, 33].map(|columns| numbers(inner * columns, columns as u64)).into();
     let columns = |right: &[f32]| right.len() / inner;
-    let packed = Packed::rounded_rows(inner, 33, &rights[2]);
+    let packed = Packed::of_rows(inner, &[(&rights[2], 33)]).rounded();
     for unit in units() {
         let mut outs: Vec<Vec<f32>> = rights.iter().map(|right| vec![1.0; rows * columns(right)]).collect();
         let mut factors: Vec<Right<'_>> = rights.iter().map(|right| Right::Rows(right, columns(right))).collect();
@@ -248,7 +244,7 @@ fn a_rounded_factor_has_the_rounded_numbers() {
     for (inner, columns) in [(5, 40), (33, 31), (64, 64)] {
         let values = numbers(inner * columns, 7);
         let packed = Packed::of_rows(inner, &[(&values, columns)]).rounded();
-        assert!(packed.is_rounded());
+        assert!(packed.pairs().is_some());
         for column in 0..columns {
             let mut found = vec![0.0; inner];
             packed.column(column, &mut found);
@@ -271,7 +267,7 @@ fn the_mode_of_arithmetic_is_restored() {
 #[should_panic(expected = "one segment")]
 fn a_packed_factor_has_no_segments() {
     let values = numbers(64, 1);
-    let packed = Packed::rounded_rows(64, 1, &values);
+    let packed = Packed::of_rows(64, &[(&values, 1)]).rounded();
     let arithmetic = Arithmetic { precision: Precision::Bf16, segments: &[10] };
     multiply_with(None, arithmetic, Left::Rows(&values), [(Right::Packed(&packed), &mut [0.0][..])], false, 1);
 }
