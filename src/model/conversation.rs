@@ -35,20 +35,21 @@ impl Checkpoint {
     /// response, ended as the model ends its turn.
     ///
     /// Prompt and response are tokenized as one text. Behind a plain text's response comes the
-    /// tokenizer's `eos_token`; in a conversation comes what the template writes behind the
-    /// assistant's message up to the first end token (the newline that often follows is no part of
-    /// the turn), and an end token if the template writes none. A response that brings its end
-    /// token along does not get a second one.
+    /// tokenizer's `eos_token`. In a conversation comes what the template writes behind the
+    /// assistant's message, up to the first end token: the newline that often follows is no part of
+    /// the turn. Where the template writes no end token the response has none, as in TRL. A
+    /// response that brings its end token along does not get a second one.
     ///
     /// # Errors
     /// As [`Checkpoint::encode_prompt`]; when the prompt's text or tokens change once the response
-    /// follows; when the model has no end token, or the response has one before its end.
+    /// follows; when a model of plain texts has no end token, the response has one before its end,
+    /// or no token at all.
     pub fn encode_pair<'a>(&self, asked: &PromptContent, response: impl Into<Answer<'a>>) -> Result<EncodedPair, ModelError> {
         let response = response.into();
-        let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
-        let end = self.end_token(asked).ok_or_else(no_end)?;
+        let mut end = None;
         let mut pair = match asked {
             PromptContent::Text(text) => {
+                end = Some(self.end_of_text()?);
                 let response = response.text().map_err(ModelError::Text)?;
                 self.check_ends_last(response)?;
                 self.tokenizer.encode_pair(text, &format!("{text}{response}"), SpecialTokens::Opening)?
@@ -76,7 +77,12 @@ impl Checkpoint {
                 }
                 pair.token_ids.truncate(pair.prompt_token_count + position + 1);
             }
-            None => pair.token_ids.push(end),
+            None => pair.token_ids.extend(end),
+        }
+        if pair.token_ids.len() == pair.prompt_token_count {
+            let problem =
+                "expected a response of at least one token, found none: it is empty, and the chat template writes nothing behind it";
+            return Err(ModelError::Text(problem.to_string()));
         }
         Ok(pair)
     }
@@ -89,13 +95,18 @@ impl Checkpoint {
     /// # Errors
     /// The model has no end token, or the text no tokens.
     pub fn encode_text(&self, text: &str) -> Result<EncodedPair, ModelError> {
-        let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
-        let end = self.end_token(&PromptContent::Text(String::new())).ok_or_else(no_end)?;
+        let end = self.end_of_text()?;
         let mut token_ids = self.tokenizer.encode(text, SpecialTokens::Opening)?;
         if token_ids.last() != Some(&end) {
             token_ids.push(end);
         }
         Ok(EncodedPair { token_ids, prompt_token_count: 1 })
+    }
+
+    /// The end of a text to learn.
+    fn end_of_text(&self) -> Result<i32, ModelError> {
+        let no_end = || ModelError::Text("the model has no eos_token_id, so it could not learn to stop".to_string());
+        self.ends.of_text().ok_or_else(no_end)
     }
 
     /// The end token of a complete response to `asked`; `None` for a model without one.

@@ -17,9 +17,9 @@ const ANSWER: &str = "Hello.";
 pub(super) enum TurnEnd {
     /// With an added token of the tokenizer.
     Token(i32),
-    /// With a text of ordinary tokens.
+    /// With a text of ordinary tokens, or, where it is empty, with nothing.
     Text(String),
-    /// With nothing, or there is no template, or it refuses a plain conversation.
+    /// There is no template, or it refuses a plain conversation.
     Unknown,
 }
 
@@ -49,12 +49,14 @@ impl EndTokens {
         vocab_size: usize,
     ) -> Self {
         let fits = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
-        let turn = match turn_end(template, tokenizer) {
+        let in_config: Vec<i32> = in_config.into_iter().filter(fits).collect();
+        let eos_token = eos_token.and_then(|token| tokenizer.token_id(token)).filter(fits);
+        let known = |id: &i32| stops.contains(id) || in_config.contains(id) || eos_token == Some(*id);
+        let turn = match turn_end(template, tokenizer, known) {
             TurnEnd::Token(id) if !fits(&id) => TurnEnd::Unknown,
             turn => turn,
         };
-        let in_config = in_config.into_iter().filter(fits).collect();
-        Self { tokenizer: eos_token.and_then(|token| tokenizer.token_id(token)).filter(fits), turn, stops, in_config }
+        Self { tokenizer: eos_token, turn, stops, in_config }
     }
 
     /// The chat template's, if it is a token.
@@ -106,17 +108,25 @@ impl EndTokens {
     }
 }
 
-/// The first added token behind the assistant's message; the text there if it has none.
-fn turn_end(template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> TurnEnd {
+/// The added token behind the assistant's message; the text there if it has none.
+///
+/// Several added tokens may follow each other, such as the end of a response and the end of a turn:
+/// the first one that is `known` as an end counts, else the first one. A token behind the last turn
+/// only closes the conversation and is none of them.
+fn turn_end(template: Option<&ChatTemplate>, tokenizer: &Tokenizer, known: impl Fn(&i32) -> bool) -> TurnEnd {
     let Some(mut template) = template.cloned() else { return TurnEnd::Unknown };
     // Some templates write the date.
     template.set_date(Some(chrono::NaiveDate::default()));
-    let conversation = Conversation::from(vec![Message::new("user", QUESTION), Message::assistant(ANSWER)]);
-    let Ok(text) = template.render(conversation, false) else { return TurnEnd::Unknown };
-    let Some((_, tail)) = text.rsplit_once(ANSWER) else { return TurnEnd::Unknown };
-    match tokenizer.added_tokens_in(tail).first() {
-        Some(id) => TurnEnd::Token(*id),
-        None if tail.trim().is_empty() => TurnEnd::Unknown,
-        None => TurnEnd::Text(tail.trim().to_string()),
-    }
+    let asked = Message::new("user", QUESTION);
+    let answered = vec![asked.clone(), Message::assistant(ANSWER)];
+    let behind = |messages: Vec<Message>| {
+        let text = template.render(Conversation::from(messages), false).ok()?;
+        text.rsplit_once(ANSWER).map(|(_, tail)| tail.to_string())
+    };
+    let Some(tail) = behind(answered.clone()) else { return TurnEnd::Unknown };
+    let ends = tokenizer.first_added_tokens(&tail);
+    let Some(first) = ends.first() else { return TurnEnd::Text(tail.trim().to_string()) };
+    let goes_on = behind([answered, vec![asked]].concat()).map(|tail| tokenizer.first_added_tokens(&tail)).unwrap_or_default();
+    let of_turn = ends.iter().zip(&goes_on).take_while(|(end, other)| end == other).map(|(end, _)| end);
+    TurnEnd::Token(*of_turn.into_iter().find(|id| known(id)).unwrap_or(first))
 }

@@ -32,6 +32,18 @@ impl Checkpoint {
         ))
     }
 
+    /// A warning about responses to messages that are learned without an end; `None` if they have
+    /// one.
+    pub fn unended_warning(&self) -> Option<String> {
+        let TurnEnd::Text(text) = &self.ends.turn else { return None };
+        let written = if text.is_empty() { "nothing".to_string() } else { format!("{text:?}, which is no token,") };
+        Some(format!(
+            "{}: the chat template writes {written} behind the assistant's message, so responses to messages are learned without an end, as \
+             in TRL, and the model does not learn to stop; write {{{{ eos_token }}}} behind the message in chat_template.jinja",
+            self.folder.display()
+        ))
+    }
+
     /// Why responses to messages, or else to plain texts, would have no end; `None` if they have
     /// one.
     pub fn endless(&self, messages: bool) -> Option<String> {

@@ -205,13 +205,14 @@ impl Tokenizer {
         special.filter_map(|(id, token)| Some((i32::try_from(id).ok()?, token.content))).collect()
     }
 
-    /// The added tokens that a text spells out, in order; none for a text that cannot be tokenized.
-    pub(super) fn added_tokens_in(&self, text: &str) -> Vec<i32> {
+    /// The first added token that a text spells out, and those next to it, in order; none for a
+    /// text that cannot be tokenized.
+    pub(super) fn first_added_tokens(&self, text: &str) -> Vec<i32> {
         let added = self.inner.get_added_tokens_decoder();
         let ids = self.ids(text, SpecialTokens::Written).unwrap_or_default();
         // The unknown token is none that the text spells out.
-        let is_written = |id: u32| added.get(&id).is_some_and(|token| text.contains(&token.content));
-        ids.into_iter().filter(|id| u32::try_from(*id).is_ok_and(is_written)).collect()
+        let is_written = |id: &i32| u32::try_from(*id).is_ok_and(|id| added.get(&id).is_some_and(|token| text.contains(&token.content)));
+        ids.into_iter().skip_while(|id| !is_written(id)).take_while(is_written).collect()
     }
 
     /// The id of a token given as text, such as `</s>`; `None` for one outside the model's

@@ -37,6 +37,13 @@ TEMPLATES = {
     "chatml": CHATML,
     "trimmed": CHATML.replace("m['content']", "m['content']|trim"),
     "line in the block": CHATML.replace("+ '<|im_end|>' }}{% endgeneration %}{{ '\n' }}", "+ '<|im_end|>\n' }}{% endgeneration %}"),
+    # Two added tokens end a turn, as in Cohere's templates; one of them is the tokenizer's eos_token.
+    "two ends": CHATML.replace("m['content'] + '<|im_end|>' }}{% endgeneration %}", "m['content'] + '<|endoftext|><|im_end|>' }}{% endgeneration %}"),
+    # Another token ends the turn than the conversation, as in Phi's templates.
+    "closed": CHATML.replace("m['content'] + '<|im_end|>' }}{% endgeneration %}", "m['content'] + '<|endoftext|>' }}{% endgeneration %}")
+    + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}",
+    # Nothing ends a turn, as in GLM's templates.
+    "no end": CHATML.replace("m['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}", "m['content'] }}{% endgeneration %}"),
 }
 
 

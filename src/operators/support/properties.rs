@@ -9,11 +9,12 @@ use crate::pipeline::spec::operator::Operator;
 /// inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Sft(_) | Operator::RewardModel(_) => 5,
-        Operator::Score(_) | Operator::Evaluate(_) | Operator::Rank(_) => 4,
+        Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Sft(_) | Operator::RewardModel(_) => 6,
+        Operator::Score(_) | Operator::Rank(_) => 5,
+        Operator::Evaluate(_) => 4,
+        Operator::Answer(_) | Operator::Grade(_) | Operator::Texts(_) => 2,
         Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) | Operator::Command(_) => 1,
-        Operator::Answer(_) | Operator::Grade(_) | Operator::AnswerResponses(_) | Operator::Benchmark(_) => 1,
-        Operator::Texts(_) | Operator::Judge(_) => 1,
+        Operator::AnswerResponses(_) | Operator::Benchmark(_) | Operator::Judge(_) => 1,
     }
 }
 

@@ -88,9 +88,11 @@ fn a_response_ends_with_the_token_that_ends_the_models_turn() {
     let conversation = model.encode_conversation(&asked("hi"), "yo").unwrap();
     assert_eq!(conversation, ids(&model, "<s>u hi<e>\na yo<e>\n"));
     assert_eq!(model.encode_conversation(&text("hi"), "yo").unwrap(), conversation);
-    // A template without an end: the tokenizer's own end token if it is one of the model's.
+    // A template without an end: none is added, and an empty answer is no response.
     let endless = checkpoint("{% for m in messages %}{{ m.content }}{% endfor %}");
-    assert_eq!(endless.encode_pair(&asked("hi"), "yo").unwrap().token_ids, ids(&endless, "hiyo<e>"));
+    assert_eq!(endless.encode_pair(&asked("hi"), "yo").unwrap().token_ids, ids(&endless, "hiyo"));
+    let error = endless.encode_pair(&asked("hi"), "").unwrap_err().to_string();
+    assert!(error.contains("expected a response of at least one token, found none"), "{error}");
     // Plain text: the first end token.
     assert_eq!(model.encode_pair(&text("hi"), "yo").unwrap().token_ids, ids(&model, "<s>hiyo<e>"));
 }

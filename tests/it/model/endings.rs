@@ -164,6 +164,38 @@ fn the_ends_of_all_files_are_joined_and_what_is_saved_names_them_all() {
     assert_eq!(fs::read(saved.path().join("generation_config.json")).unwrap(), br#"{"eos_token_id":[30,31,2]}"#);
 }
 
+/// As Cohere's and Phi's templates end turns and conversations.
+#[test]
+fn of_several_added_tokens_a_known_end_ends_the_turn() {
+    let closing = "{% if not add_generation_prompt %}<f>{% endif %}";
+    for (name, template, config, turn) in [
+        ("the second one is known", turns("<e><f>"), json!({}), 31),
+        ("the first one is known too", turns("<e><f>"), json!({"eos_token_id": [31, 30]}), 30),
+        ("none is known", turns("<e>"), json!({}), 30),
+        ("behind the last turn only", turns("<e>") + closing, json!({}), 30),
+        ("behind a line end", turns("<e>\n<f>"), json!({}), 30),
+    ] {
+        let folder = chat_folder(&template);
+        edit(folder.path(), "config.json", config);
+        let checkpoint = Checkpoint::open_blank(folder.path()).unwrap();
+        let asked = PromptContent::Messages(vec![Message::new("user", "hi")].into());
+        assert_eq!(checkpoint.end_token(&asked), Some(turn), "{name}");
+        let pair = checkpoint.encode_pair(&asked, "yo").unwrap();
+        assert_eq!(pair.token_ids.last(), Some(&turn), "{name}");
+    }
+}
+
+#[test]
+fn a_template_without_an_end_of_turn_teaches_none_and_is_told() {
+    for (end, written) in
+        [("", "writes nothing behind"), ("\n### ", "writes \"###\", which is no token, behind"), ("<x>", "writes \"<x>\"")]
+    {
+        let warning = Checkpoint::open_blank(chat_folder(&turns(end)).path()).unwrap().unended_warning().unwrap();
+        assert!(warning.contains(written) && warning.contains("the model does not learn to stop"), "{end:?}: {warning}");
+    }
+    assert_eq!(Checkpoint::open_blank(chat_folder(&turns("<e>")).path()).unwrap().unended_warning(), None);
+}
+
 #[test]
 fn a_model_whose_responses_never_end_is_found() {
     let endless = |template: &str, config: Value, messages: bool| {

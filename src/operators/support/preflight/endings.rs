@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::OperatorError;
 use super::Preflight;
 use crate::model::Checkpoint;
-use crate::pipeline::graph::{Input, Task};
+use crate::pipeline::graph::Task;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
 
@@ -22,21 +22,20 @@ impl<'a> Preflight<'a> {
             _ => return Ok(()),
         };
         let Some(model) = model else { return Ok(()) };
-        let messages = match task.input(Slot::Prompts) {
-            Some(prompts) => self.table(prompts)?.is_some_and(|schema| schema.field_with_name("messages").is_ok()),
-            None => false,
-        };
+        let mut messages = false;
+        for asked in [Slot::Prompts, Slot::Demonstrations, Slot::Preferences].into_iter().filter_map(|slot| task.input(slot)) {
+            messages |= self.table(asked)?.is_some_and(|schema| schema.field_with_name("messages").is_ok());
+        }
         let Some(folder) = self.base_model(model) else { return Ok(()) };
         let checkpoint = self.opened(folder)?;
         let stops = matches!(&task.operator, Operator::Generate(settings) if !settings.stop.is_empty());
-        // A training teaches an end, whatever the template writes.
-        let is_untrained = matches!(model, Input::Source(_));
-        let endless = checkpoint.endless(messages && is_untrained).filter(|_| !stops);
-        let warning = checkpoint.end_token_warning();
-        if let Some(warning) = warning {
+        let samples = matches!(task.operator, Operator::Generate(_));
+        // The turns that a training teaches end as the template writes them.
+        let endless = checkpoint.endless(messages && samples).filter(|_| !stops);
+        let unended = checkpoint.unended_warning().filter(|_| learns && messages);
+        for warning in checkpoint.end_token_warning().into_iter().chain(unended) {
             self.checked.note(&task.label(), warning);
         }
-        let samples = matches!(task.operator, Operator::Generate(_));
         match endless {
             Some(problem) if learns || (samples && messages) => Err(OperatorError::Input(problem)),
             Some(problem) if samples => {
