@@ -5,6 +5,7 @@
 mod live_session;
 mod nesting;
 pub mod postgres;
+mod precedence;
 mod prompt_groups;
 mod scan;
 mod session;

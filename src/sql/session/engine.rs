@@ -13,6 +13,7 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::errors::{NOT_SUPPORTED, explain, sql};
 use crate::sql::nesting::{self, STACK_BYTES};
+use crate::sql::precedence;
 use crate::store::{Run, StoreError};
 
 /// Threads for the queries of several clients: a long join occupies one, the others stay free.
@@ -104,7 +105,7 @@ impl Session {
 
     /// Plans the query `text`.
     pub(super) async fn frame(&self, text: &str) -> Result<DataFrame, DataFusionError> {
-        nesting::check(text).map_err(DataFusionError::Plan)?;
+        nesting::check(text).and_then(|()| precedence::check(text)).map_err(DataFusionError::Plan)?;
         let frame = self.context.sql_with_options(text, only_queries()).await;
         frame.map_err(|error| match text.split_whitespace().next().map(str::to_ascii_uppercase) {
             // The wrong kind of statement comes before its other errors.

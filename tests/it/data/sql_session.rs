@@ -130,6 +130,30 @@ fn errors_keep_the_engines_words() {
     assert!(error.contains("Line: 1"), "{error}");
 }
 
+/// DuckDB counts 21 and 3 rows for the texts without parentheses.
+#[test]
+fn a_comparison_that_the_engine_reads_in_another_way_is_refused() {
+    let session = Session::new().unwrap();
+    let table = "WITH v(x) AS (VALUES (true), (false), (NULL)) SELECT count(*) FROM v AS a, v AS b, v AS c WHERE ";
+    for (text, fixed, expected) in [
+        ("a.x IS DISTINCT FROM b.x OR c.x", "(a.x IS DISTINCT FROM b.x) OR c.x", 21),
+        ("a.x IS NOT DISTINCT FROM b.x AND c.x", "(a.x IS NOT DISTINCT FROM b.x) AND c.x", 3),
+    ] {
+        let message = refused(&session, &format!("{table}{text}"));
+        assert!(message.contains(&format!("write {fixed} at Line: 1, Column: ")), "{message}");
+        assert_eq!(number(&session, &format!("{table}{fixed}")), expected);
+        // Each operand first, where nothing follows it.
+        assert_eq!(number(&session, &format!("{table}{}", swapped(text))), expected);
+    }
+}
+
+/// `a OR b` as `b OR a`.
+fn swapped(text: &str) -> String {
+    let word = if text.contains(" OR ") { " OR " } else { " AND " };
+    let (first, second) = text.rsplit_once(word).unwrap();
+    format!("{second}{word}{first}")
+}
+
 #[test]
 fn batches_files_and_places_can_be_registered_and_empty_results_have_columns() {
     let space = Space::new();
