@@ -22,6 +22,9 @@ pub struct ModelConfig {
     pub head: Head,
     /// Rows of the embedding, and logits a position.
     pub vocab_size: usize,
+    /// The row of the embedding for padding. Looked up, it gets no gradient in training, wherever
+    /// its token stands: PyTorch's embeddings are made so by transformers.
+    pub padding_row: Option<usize>,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width inside the MLP.

@@ -6,25 +6,16 @@
 
 use serde_json::Value;
 
+use super::families::padding::pad_token_id;
 use super::tokenizer_settings::TokenizerSettings;
 use super::{Checkpoint, Head, PromptContent, SpecialTokens, Tokenizer};
 
 /// A conversation to see how the model's conversations end.
 const SAMPLE: &str = "Hello";
 
-/// The `pad_token_id` of a `config.json`; where it is left out, the default of the family's
-/// configuration class in transformers.
+/// The `pad_token_id` of a `config.json`, or its family's default.
 fn in_config(config: &Value) -> Option<i32> {
-    match config.get("pad_token_id") {
-        Some(id) => id.as_i64().and_then(|id| i32::try_from(id).ok()),
-        None => match config.get("model_type").and_then(Value::as_str) {
-            Some("smollm3") => Some(128_004),
-            Some("phi3") => Some(32_000),
-            Some("gemma2" | "gemma3_text") => Some(0),
-            Some("olmo2" | "olmo3") => Some(1),
-            _ => None,
-        },
-    }
+    config.as_object().and_then(pad_token_id)
 }
 
 /// The first token to pad with among `config.json`'s own, the tokenizer's, those that have it in

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::attention::Attention;
 use super::kv_cache::{KvCache, LayerCache};
@@ -83,6 +83,9 @@ pub struct Decoder {
     #[module(skip)]
     ropes: Vec<RopeTable>,
     embedding_multiplier: f64,
+    /// See [`ModelConfig::padding_row`].
+    #[module(skip)]
+    padding_row: Option<usize>,
     #[module(skip)]
     precision: Precision,
 }
@@ -219,6 +222,7 @@ impl Decoder {
             norm: norm(),
             ropes: ropes.map(|rope| rope.table(config.head_dim)).collect(),
             embedding_multiplier: config.embedding_multiplier,
+            padding_row: config.padding_row,
             precision: Precision::F32,
         }
     }
@@ -231,6 +235,27 @@ impl Decoder {
     /// The factor of the embeddings.
     pub(crate) fn embedding_multiplier(&self) -> f64 {
         self.embedding_multiplier
+    }
+
+    /// The row of the embedding that gets no gradient where it is looked up.
+    pub(crate) fn padding_row(&self) -> Option<usize> {
+        self.padding_row
+    }
+
+    /// Rows `x` of the embedding, looked up by `tokens`: that of padding passes no gradient back.
+    ///
+    /// # Shapes
+    /// - x, output: `[tokens, hidden_size]`
+    /// - tokens: `[tokens]`
+    pub(crate) fn without_padding_gradient(&self, x: Tensor<2>, tokens: Tensor<1, Int>) -> Tensor<2> {
+        match self.padding_row {
+            Some(row) if self.embed_tokens.weight.is_require_grad() => {
+                let is_padding: Tensor<2, Bool> = tokens.equal_elem(row as i64).unsqueeze_dim(1);
+                let is_padding = is_padding.expand(x.dims());
+                x.clone().mask_where(is_padding, x.detach())
+            }
+            _ => x,
+        }
     }
 
     /// The device the parameters are on; it carries autodiff when they do.
@@ -259,7 +284,10 @@ impl Decoder {
         let rotations: Vec<Rotation> = self.ropes.iter().map(|table| Rotation::new(placement.positions.clone(), table)).collect();
         let mut biases: BTreeMap<usize, Option<Tensor<5>>> = BTreeMap::new();
         let mut caches = cache.map(|cache| cache.layers_mut().iter_mut());
-        let mut x = scaled(self.embed_tokens.forward(tokens), self.embedding_multiplier);
+        let embedded = self.embed_tokens.forward(tokens.clone());
+        let shape = embedded.dims();
+        let embedded = self.without_padding_gradient(embedded.flatten(0, 1), tokens.flatten(0, 1));
+        let mut x = scaled(embedded.reshape(shape), self.embedding_multiplier);
         for layer in &self.layers {
             let shape = layer.self_attn.shape();
             let reach = placement.reach(shape.window);

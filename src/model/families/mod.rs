@@ -14,6 +14,7 @@ mod mistral;
 mod mixtral;
 mod olmo2;
 mod olmo3;
+pub(super) mod padding;
 mod phi3;
 mod qwen2;
 mod qwen3;

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::padding::padding_row;
 use crate::model::config::{Activation, LARGEST_DIMENSION, LayerConfig, LayerNorms, MOST_LAYERS, ModelConfig};
 use crate::model::generation_config::TokenIds;
 use crate::model::head::Head;
@@ -76,10 +77,12 @@ impl<'a> Settings<'a> {
         };
         let head_dim = self.size("head_dim", Some(defaults.head_dim.unwrap_or(hidden_size / num_attention_heads)))?;
         let layer = LayerConfig { rotary: true, sliding_window: None, routed: false };
+        let vocab_size = self.size("vocab_size", None)?;
         Ok(ModelConfig {
             family: "",
             head: Head::CausalLm,
-            vocab_size: self.size("vocab_size", None)?,
+            vocab_size,
+            padding_row: padding_row(self.0, vocab_size),
             hidden_size,
             intermediate_size: self.size("intermediate_size", None)?,
             experts: None,

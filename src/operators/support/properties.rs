@@ -9,7 +9,8 @@ use crate::pipeline::spec::operator::Operator;
 /// inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Generate(_) | Operator::Reference(_) | Operator::Train(_) | Operator::Sft(_) | Operator::RewardModel(_) => 6,
+        Operator::Train(_) | Operator::Sft(_) | Operator::RewardModel(_) => 7,
+        Operator::Generate(_) | Operator::Reference(_) => 6,
         Operator::Score(_) | Operator::Rank(_) => 5,
         Operator::Evaluate(_) => 4,
         Operator::Answer(_) | Operator::Grade(_) | Operator::Texts(_) => 2,

@@ -9,6 +9,7 @@ mod gradients;
 mod lora;
 mod malformed_rows;
 mod offline_dpo;
+mod padding;
 mod precision;
 mod reference_logprobs;
 mod rewards;

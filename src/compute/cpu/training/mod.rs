@@ -49,6 +49,8 @@ pub struct CpuTraining {
     head: TrainedHead,
     ropes: Vec<RopeTable>,
     embedding_multiplier: f32,
+    /// The row of the embedding without a gradient where it is looked up.
+    padding_row: Option<usize>,
     keep: Keep,
     /// The memory of passes.
     memory: Memory,
@@ -115,6 +117,7 @@ impl CpuTraining {
             head,
             ropes: decoder.ropes().to_vec(),
             embedding_multiplier: decoder.embedding_multiplier() as f32,
+            padding_row: decoder.padding_row(),
             keep: if checkpointing { Keep::Inputs } else { Keep::Everything },
             memory: memory.clone(),
         })
@@ -246,7 +249,8 @@ impl CpuTraining {
             if self.embedding_multiplier != 1.0 {
                 kernels::scale(&mut by, self.embedding_multiplier);
             }
-            for (id, by) in tokens.ids().zip(by.chunks_exact(hidden_size.max(1))) {
+            let rows = tokens.ids().zip(by.chunks_exact(hidden_size.max(1)));
+            for (id, by) in rows.filter(|(id, _)| self.padding_row != Some(*id)) {
                 gradients.add_row(&self.embedding, id, by);
             }
         }

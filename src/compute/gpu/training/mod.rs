@@ -35,7 +35,8 @@ pub fn hidden(decoder: &Decoder, tokens: &Tensor<2, Int>) -> Option<Tensor<3>> {
     let [rows, length] = tokens.dims();
     let table = decoder.embed_tokens.weight.val();
     let width = table.dims()[1];
-    let mut x = select::select(&table, &tokens.clone().flatten(0, 1))?;
+    let flat: Tensor<1, Int> = tokens.clone().flatten(0, 1);
+    let mut x = decoder.without_padding_gradient(select::select(&table, &flat)?, flat);
     // Models with other norms or rotations are refused before a run.
     let rows_of = Rows::new(&Operand::new(&x)?, [rows, length], &decoder.ropes().first()?.frequencies);
     for layer in &decoder.layers {
