@@ -127,6 +127,6 @@ fn turn_end(template: Option<&ChatTemplate>, tokenizer: &Tokenizer, known: impl 
     let ends = tokenizer.first_added_tokens(&tail);
     let Some(first) = ends.first() else { return TurnEnd::Text(tail.trim().to_string()) };
     let goes_on = behind([answered, vec![asked]].concat()).map(|tail| tokenizer.first_added_tokens(&tail)).unwrap_or_default();
-    let of_turn = ends.iter().zip(&goes_on).take_while(|(end, other)| end == other).map(|(end, _)| end);
-    TurnEnd::Token(*of_turn.into_iter().find(|id| known(id)).unwrap_or(first))
+    let mut of_turn = ends.iter().zip(&goes_on).take_while(|(end, other)| end == other).map(|(end, _)| end);
+    TurnEnd::Token(*of_turn.find(|id| known(id)).unwrap_or(first))
 }
