@@ -76,7 +76,7 @@ fn every_message_of_the_assistant_has_the_tokens_and_labels_of_trl() {
             for (at, (start, end)) in answers.into_iter().zip(trained) {
                 let asked = PromptContent::Messages(messages[..at].to_vec().into());
                 let turn = checkpoint.encode_pair(&asked, messages[at].content.as_str()).unwrap();
-                // A line end behind the end tokens, the first three ids, is no part of the turn here.
+                // A line end behind the end tokens, the first three ids, is no part of the turn.
                 let last = whole[start..end].iter().rposition(|id| *id < 3);
                 assert_eq!(last.is_some(), has_end, "{}: {}", case["name"], row["messages"]);
                 let expected = &whole[..last.map_or(end, |last| start + last + 1)];
