@@ -28,7 +28,8 @@ def change(family, changes, saved=False):
     folder = TESTS / "families" / family
     rows = json.loads((folder / "golden.json").read_text())["rows"]
     config = AutoConfig.from_pretrained(folder, **changes)
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float64, attn_implementation="eager").train()
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float64, **eager).train()
     embedding = model.get_input_embeddings()
     case = {"family": family, "pad_token_id": model.config.pad_token_id, "tied": model.config.tie_word_embeddings, "saved": saved}
     if saved:
