@@ -37,7 +37,11 @@ fn given_pairs_feed_train_and_are_exported() {
 
         // A changed file is named.
         let plan = workspace.succeed(&["plan", "pipeline.yaml"]);
-        assert!(plan.lines().all(|line| line.ends_with("done")), "{plan}");
+        let (notes, states): (Vec<&str>, Vec<&str>) = plan.lines().partition(|line| line.starts_with("note: "));
+        assert!(states.iter().all(|line| line.ends_with("done")), "{plan}");
+        // The template of the messages ends no turn.
+        assert_eq!(notes.len(), usize::from(messages), "{plan}");
+        assert!(notes.iter().all(|note| note.contains("so responses to messages are learned without an end")), "{plan}");
         workspace.edit("prefs/b.jsonl", "p08", "p99");
         let plan = workspace.succeed(&["plan", "pipeline.yaml"]);
         assert!(line(&plan, "prefs").ends_with("stale: prefs/b.jsonl changed"), "{plan}");
