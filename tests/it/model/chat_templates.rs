@@ -245,16 +245,10 @@ fn published_chat_templates_give_the_text_and_the_token_ids_that_transformers_gi
 }
 
 /// Whether a pair ends in the tokens of TRL's training. Its templates count their text before the
-/// response as well. A template without an end of turn leaves the end to us.
+/// response as well.
 fn is_trained(pair: &EncodedPair, trained: &[Value]) -> bool {
     let trained: Vec<i32> = trained.iter().map(|id| id.as_i64().unwrap() as i32).collect();
-    let response = &pair.token_ids[pair.prompt_token_count..];
-    let (end, without_end) = pair.token_ids.split_last().unwrap();
-    if trained.contains(end) {
-        pair.token_ids.ends_with(&trained) && trained.ends_with(response)
-    } else {
-        without_end.ends_with(&trained) && trained.ends_with(&response[..response.len() - 1])
-    }
+    pair.token_ids.ends_with(&trained) && trained.ends_with(&pair.token_ids[pair.prompt_token_count..])
 }
 
 /// The ids by the way of a stage: as a prompt, or as a conversation with the response as its last
