@@ -95,7 +95,7 @@ impl Drop for Group {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::io::Read;
+    use std::io::{self, Read};
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_group_ends_with_the_children_of_its_children() {
         let mut group = Group::new().unwrap();
-        let (mut child, mut output) = started(&mut group, "sleep 600 & sleep 600 & echo started; wait");
+        let (mut child, mut output) = started(&mut group, "sleep 600 & sleep 600 & echo started; wait").unwrap();
         group.end();
         // The pipe ends only when nobody holds its other end any more.
         assert_eq!(output.read_to_end(&mut Vec::new()).unwrap(), 0);
@@ -113,23 +113,24 @@ mod tests {
     }
 
     /// Starts a script in the group, and returns it with its output after the line `started`.
-    fn started(group: &mut Group, script: &str) -> (Child, ChildStdout) {
+    fn started(group: &mut Group, script: &str) -> io::Result<(Child, ChildStdout)> {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdout(Stdio::piped());
-        let mut child = group.start(&mut command).unwrap();
-        let mut output = child.stdout.take().unwrap();
+        let mut child = group.start(&mut command)?;
+        let mut output = child.stdout.take().ok_or_else(|| io::Error::other("expected a pipe, found none"))?;
         let mut begin = [0; 8];
-        output.read_exact(&mut begin).unwrap();
+        output.read_exact(&mut begin)?;
         assert_eq!(&begin, b"started\n");
-        (child, output)
+        Ok((child, output))
     }
 
     #[test]
     fn a_group_that_is_asked_to_end_may_save_its_work_and_say_no() {
         let mut group = Group::new().unwrap();
-        let (mut child, mut output) = started(&mut group, "trap 'echo saved; exit 7' TERM; echo started; while :; do sleep 0.01; done");
+        let (mut child, mut output) =
+            started(&mut group, "trap 'echo saved; exit 7' TERM; echo started; while :; do sleep 0.01; done").unwrap();
         // This one does not listen.
-        let (mut deaf, mut rest) = started(&mut group, "trap '' TERM; echo started; while :; do sleep 0.01; done");
+        let (mut deaf, mut rest) = started(&mut group, "trap '' TERM; echo started; while :; do sleep 0.01; done").unwrap();
         group.ask_to_end().unwrap();
         let mut said = String::new();
         output.read_to_string(&mut said).unwrap();

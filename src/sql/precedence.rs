@@ -71,14 +71,13 @@ fn problem(expr: &Expr) -> String {
 
 /// The expression as SQL reads it, in parentheses.
 fn meant(expr: &Expr) -> Option<Expr> {
-    let (left, right, distinct): (_, _, fn(Box<Expr>, Box<Expr>) -> Expr) = match expr {
-        Expr::IsDistinctFrom(left, right) => (left, right, Expr::IsDistinctFrom),
-        Expr::IsNotDistinctFrom(left, right) => (left, right, Expr::IsNotDistinctFrom),
-        _ => return None,
-    };
+    let (Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right)) = expr else { return None };
     let mut whole = (**right).clone();
     let operand = first_operand(&mut whole);
-    *operand = Expr::Nested(Box::new(distinct(left.clone(), Box::new(operand.clone()))));
+    let (left, right) = (left.clone(), Box::new(operand.clone()));
+    let compared =
+        if matches!(expr, Expr::IsDistinctFrom(..)) { Expr::IsDistinctFrom(left, right) } else { Expr::IsNotDistinctFrom(left, right) };
+    *operand = Expr::Nested(Box::new(compared));
     Some(whole)
 }
 

@@ -71,28 +71,53 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// The factor of a product in bf16; a product in f32 is no such.
-    fn rounded(&self, precision: Precision) -> Option<Factor<'a>> {
+    /// The factor as a product in a precision takes it. A packed one has its own precision.
+    fn factor(&self, precision: Precision) -> InPrecision<'a> {
+        let single = |form| InPrecision::Single(SingleFactor { form, dims: self.dims() });
         match (*self, precision) {
-            (Self::Packed(packed), _) => packed.pairs().map(|lines| Factor::Lines(lines, packed.columns())),
-            (_, Precision::F32) => None,
-            (Self::Rows(values, columns), Precision::Bf16) => Some(Factor::Plain(Plain::Rows(values, columns))),
-            (Self::Columns(values, columns), Precision::Bf16) => Some(Factor::Plain(Plain::Columns(values, columns))),
+            (Self::Packed(packed), _) => match packed.lines() {
+                Lines::Singles(lines) => single(Form::Singles(lines)),
+                Lines::Halves(lines) => single(Form::Halves(lines)),
+                Lines::Pairs(lines) => InPrecision::Rounded(Factor::Lines(lines, packed.columns())),
+            },
+            (Self::Rows(values, _), Precision::F32) => single(Form::Rows(values)),
+            (Self::Columns(values, _), Precision::F32) => single(Form::Columns(values)),
+            (Self::Rows(values, columns), Precision::Bf16) => InPrecision::Rounded(Factor::Plain(Plain::Rows(values, columns))),
+            (Self::Columns(values, columns), Precision::Bf16) => InPrecision::Rounded(Factor::Plain(Plain::Columns(values, columns))),
         }
     }
+}
 
+/// A right factor in the precision of its product.
+enum InPrecision<'a> {
+    Single(SingleFactor<'a>),
+    Rounded(Factor<'a>),
+}
+
+/// The right factor of a product in f32.
+struct SingleFactor<'a> {
+    form: Form<'a>,
+    /// The inner dimension and the number of columns.
+    dims: [usize; 2],
+}
+
+/// As in [`Right`]; of packed factors their lines.
+enum Form<'a> {
+    Singles(&'a [Single]),
+    Halves(&'a [Halves]),
+    Rows(&'a [f32]),
+    Columns(&'a [f32]),
+}
+
+impl SingleFactor<'_> {
     /// The rows of some panels, of a part of the inner dimension: laid out in `memory`, if they are
     /// not yet.
     fn panels<'p>(&'p self, panels: Range<usize>, inner: Range<usize>, memory: &'p mut Vec<Single>) -> Panels<'p> {
-        let [whole, columns] = self.dims();
-        match *self {
-            Self::Packed(packed) => match packed.lines() {
-                Lines::Singles(lines) => return Panels::Singles(&lines[panels.start * whole + inner.start..], whole),
-                Lines::Halves(lines) => return Panels::Halves(&lines[panels.start * whole + inner.start..], whole),
-                // Multiplied elsewhere.
-                Lines::Pairs(_) => debug_assert!(false, "expected a factor in f32"),
-            },
-            Self::Rows(values, _) => {
+        let [whole, columns] = self.dims;
+        match self.form {
+            Form::Singles(lines) => return Panels::Singles(&lines[panels.start * whole + inner.start..], whole),
+            Form::Halves(lines) => return Panels::Halves(&lines[panels.start * whole + inner.start..], whole),
+            Form::Rows(values) => {
                 let lines = grown(memory, panels.len() * inner.len());
                 for (at, row) in values[inner.start * columns..inner.end * columns].chunks_exact(columns).enumerate() {
                     for (panel, columns) in row[panels.start * PANEL..].chunks(PANEL).take(panels.len()).enumerate() {
@@ -100,7 +125,7 @@ impl<'a> Right<'a> {
                     }
                 }
             }
-            Self::Columns(values, _) => {
+            Form::Columns(values) => {
                 let lines = grown(memory, panels.len() * inner.len());
                 for (panel, lines) in panels.zip(lines.chunks_exact_mut(inner.len())) {
                     let columns = panel * PANEL..((panel + 1) * PANEL).min(columns);
@@ -243,11 +268,11 @@ pub(super) fn multiply_with<'r, 'o>(
     }
     let (mut singles, mut pairs) = ((Vec::new(), Vec::new()), Vec::new());
     for (right, out) in rights.into_iter().zip(outs) {
-        match right.rounded(precision) {
-            Some(factor) => pairs.push((factor, out)),
-            None => {
+        match right.factor(precision) {
+            InPrecision::Rounded(factor) => pairs.push((factor, out)),
+            InPrecision::Single(factor) => {
                 assert_eq!(precision, Precision::F32, "expected a factor packed in bf16");
-                singles.0.push(right);
+                singles.0.push(factor);
                 singles.1.push(out);
             }
         }
@@ -274,7 +299,7 @@ struct Product<'a> {
 
 /// A thread's share of a product: some rows of some columns.
 struct Share<'r, 'o> {
-    right: &'r Right<'r>,
+    right: &'r SingleFactor<'r>,
     /// The first tile, and the tiles counted from it.
     first: usize,
     tiles: Tiles,
@@ -284,7 +309,7 @@ struct Share<'r, 'o> {
 }
 
 impl Product<'_> {
-    fn compute(self, rights: &[Right<'_>], mut outs: Vec<&mut [f32]>) {
+    fn compute(self, rights: &[SingleFactor<'_>], mut outs: Vec<&mut [f32]>) {
         let tiles = Tiles::new(self.rows, arch().dispatch(TileRows));
         let slabs = slabs(self.inner);
         let depth = slabs[0].len();
@@ -306,14 +331,14 @@ impl Product<'_> {
     }
 
     /// The shares of the next rows, as high as `block`, of all `outs`.
-    fn share_out<'r, 'o>(&self, block: Tiles, rights: &'r [Right<'r>], outs: &mut [&'o mut [f32]]) -> Vec<Share<'r, 'o>> {
-        let panels = |right: &Right<'_>| right.dims()[1].div_ceil(PANEL);
+    fn share_out<'r, 'o>(&self, block: Tiles, rights: &'r [SingleFactor<'r>], outs: &mut [&'o mut [f32]]) -> Vec<Share<'r, 'o>> {
+        let panels = |right: &SingleFactor<'_>| right.dims[1].div_ceil(PANEL);
         let all: usize = rights.iter().map(panels).sum();
         let most = if self.threads == 1 { 1 } else { SHARES_A_THREAD * self.threads };
         let count = (block.rows * all * PANEL * self.inner / WORTH_A_SHARE).clamp(1, most);
         let mut shares = Vec::with_capacity(2 * count + rights.len());
         for (right, out) in rights.iter().zip(outs) {
-            let (here, after) = std::mem::take(out).split_at_mut(block.rows * right.dims()[1]);
+            let (here, after) = std::mem::take(out).split_at_mut(block.rows * right.dims[1]);
             *out = after;
             cut(block, right, here, (count * panels(right)).div_ceil(all).max(1), &mut shares);
         }
@@ -416,8 +441,8 @@ impl Product<'_> {
 /// About `count` shares of one factor's product: by columns, since each share reads its part of the
 /// right factor, and where there are many rows by these too, so that shares are small enough to
 /// come out even.
-fn cut<'r, 'o>(tiles: Tiles, right: &'r Right<'r>, out: &'o mut [f32], count: usize, shares: &mut Vec<Share<'r, 'o>>) {
-    let [_, columns] = right.dims();
+fn cut<'r, 'o>(tiles: Tiles, right: &'r SingleFactor<'r>, out: &'o mut [f32], count: usize, shares: &mut Vec<Share<'r, 'o>>) {
+    let [_, columns] = right.dims;
     let panels = columns.div_ceil(PANEL);
     let wide = panels.div_ceil(count.min(panels));
     let across = panels.div_ceil(wide);

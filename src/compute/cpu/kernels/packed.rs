@@ -238,14 +238,6 @@ impl Packed {
         }
     }
 
-    /// All panels' rows, if they are in pairs.
-    pub(super) fn pairs(&self) -> Option<&[Pairs]> {
-        match &self.lines {
-            Lines::Pairs(lines) => Some(lines),
-            _ => None,
-        }
-    }
-
     /// All panels' rows.
     pub(super) fn lines(&self) -> &Lines {
         &self.lines

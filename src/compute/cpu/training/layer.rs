@@ -166,7 +166,18 @@ impl TrainedLayer {
     ///
     /// # Shapes
     /// - x, by: `[tokens, hidden_size]`
-    pub(super) fn backward(&self, kept: Kept, x: &[f32], tokens: &Tokens, angles: &[Angles], by: &mut [f32], gradients: &mut CpuGradients) {
+    ///
+    /// # Errors
+    /// When another kind of layer kept the data.
+    pub(super) fn backward(
+        &self,
+        kept: Kept,
+        x: &[f32],
+        tokens: &Tokens,
+        angles: &[Angles],
+        by: &mut [f32],
+        gradients: &mut CpuGradients,
+    ) -> Result<(), ModelError> {
         let Kept { attention, attended, middle, mlp, transformed } = kept;
         let by_part = self.add_backward(&self.mlp_norms, transformed, by, tokens, gradients);
         let normed = self.mlp_norms.before(&middle, tokens);
@@ -175,9 +186,9 @@ impl TrainedLayer {
             (FeedForward::Dense(dense), KeptMlp::Dense(kept)) => dense.backward(kept, input, None, tokens, by_out, gradients).0,
             (FeedForward::Routed(routed), KeptMlp::Routed(kept)) => routed.backward(kept, input, tokens, by_out, gradients),
             // A layer is given back what it kept itself.
-            _ => {
-                debug_assert!(false, "an MLP was given what experts keep, or the other way round");
-                tokens.memory.zeros(x.len())
+            (FeedForward::Dense(_), KeptMlp::Routed(_)) | (FeedForward::Routed(_), KeptMlp::Dense(_)) => {
+                let place = "compute::cpu::training::layer";
+                return Err(ModelError::Device(format!("{place}: expected the data of the same layer, found those of another kind")));
             }
         };
         self.mlp_norms.before_backward(&middle, &by_normed, by, gradients);
@@ -188,6 +199,7 @@ impl TrainedLayer {
         let (input, by_out) = (normed.as_deref().unwrap_or(x), by_part.as_deref().unwrap_or(by));
         let by_normed = self.attention.backward(attention, input, tokens, &angles[self.rope], by_out, gradients);
         self.attention_norms.before_backward(x, &by_normed, by, gradients);
+        Ok(())
     }
 }
 

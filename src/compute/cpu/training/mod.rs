@@ -176,8 +176,7 @@ impl CpuTraining {
             return Ok(());
         }
         let by_hidden = self.head.logprobs_and_back(&pass.hidden, &groups, collisions, gradients, derivative);
-        self.backward(pass, by_hidden, gradients);
-        Ok(())
+        self.backward(pass, by_hidden, gradients)
     }
 
     /// Hands the [`Self::scores`] to `derivative`. It returns a derivative by each. Adds to the
@@ -195,8 +194,7 @@ impl CpuTraining {
         let rows = last_rows(prefix_groups, &pass.tokens);
         let segments: Vec<usize> = sequences_before(prefix_groups);
         let by_hidden = self.head.scores_and_back(&pass.hidden, &rows, &segments, gradients, derivative);
-        self.backward(pass, by_hidden, gradients);
-        Ok(())
+        self.backward(pass, by_hidden, gradients)
     }
 
     fn forward<'a>(&'a self, prefix_groups: &'a [PrefixGroup<'a>], step: Option<u64>, keep: Keep) -> Result<Pass<'a>, ModelError> {
@@ -231,7 +229,7 @@ impl CpuTraining {
         x
     }
 
-    fn backward(&self, pass: Pass<'_>, by_hidden: Buffer, gradients: &mut CpuGradients) {
+    fn backward(&self, pass: Pass<'_>, by_hidden: Buffer, gradients: &mut CpuGradients) -> Result<(), ModelError> {
         let Pass { tokens, angles, layers, x, hidden } = pass;
         drop(hidden);
         let mut by = tokens.memory.zeros(x.len());
@@ -242,7 +240,7 @@ impl CpuTraining {
                 Some(kept) => kept,
                 None => layer.forward(&x, &tokens, &angles).1,
             };
-            layer.backward(kept, &x, &tokens, &angles, &mut by, gradients);
+            layer.backward(kept, &x, &tokens, &angles, &mut by, gradients)?;
         }
         let [_, hidden_size] = self.embedding.dims();
         if self.embedding.trained {
@@ -254,6 +252,7 @@ impl CpuTraining {
                 gradients.add_row(&self.embedding, id, by);
             }
         }
+        Ok(())
     }
 }
 

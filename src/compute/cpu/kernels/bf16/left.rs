@@ -175,11 +175,11 @@ impl Rows<'_> {
             for (couple, to) in to.chunks_mut(2 * depth).enumerate() {
                 let rows = &(couple * PANEL..count.min((couple + 1) * PANEL));
                 let mut pairs = [[0; PANEL]; PAIRS];
-                for pair in 0..PAIRS {
+                for (pair, to) in pairs.iter_mut().enumerate() {
                     let member = block.start + 2 * pair;
                     let low = self.member(values, member, block.end, first, rows);
                     let high = self.member(values, member + 1, block.end, first, rows);
-                    pairs[pair] = pairs_from(low, high, 0);
+                    *to = pairs_from(low, high, 0);
                 }
                 let mut transposed = [[0; PAIRS]; PANEL];
                 transpose(&pairs, &mut transposed);

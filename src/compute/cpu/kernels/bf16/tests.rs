@@ -6,7 +6,7 @@ use super::{Unit, portable};
 use crate::compute::Precision;
 use crate::compute::cpu::kernels::left::Left;
 use crate::compute::cpu::kernels::matrix::{Arithmetic, Right, multiply_with};
-use crate::compute::cpu::kernels::packed::Packed;
+use crate::compute::cpu::kernels::packed::{Lines, Packed};
 
 /// Numbers without a pattern: between −2 and 2, and some that are zero, tiny or huge.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -244,7 +244,7 @@ fn a_rounded_factor_has_the_rounded_numbers() {
     for (inner, columns) in [(5, 40), (33, 31), (64, 64)] {
         let values = numbers(inner * columns, 7);
         let packed = Packed::of_rows(inner, &[(&values, columns)]).rounded();
-        assert!(packed.pairs().is_some());
+        assert!(matches!(packed.lines(), Lines::Pairs(_)));
         for column in 0..columns {
             let mut found = vec![0.0; inner];
             packed.column(column, &mut found);
