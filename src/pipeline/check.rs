@@ -17,6 +17,7 @@ use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::command::Command;
 use super::spec::engine::Engine;
+use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
@@ -86,6 +87,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
         Operator::Generate(generate) => {
             check_server(generate.engine.as_ref(), &links)?;
             check_lengths(generate.min_new_tokens, generate.max_new_tokens, name.span)?;
+            check_indices(generate, name.span)?;
         }
         Operator::Sft(Sft { initialize: Initialize::Random, lora: Some(_), .. }) => {
             let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
@@ -129,6 +131,15 @@ fn check_selection(select: &Select, span: Span) -> Result<(), Diagnostic> {
 fn check_lengths(shortest: u32, longest: u32, span: Span) -> Result<(), Diagnostic> {
     if shortest > longest {
         return Err(Diagnostic::at(span, format!("expected min_new_tokens of at most max_new_tokens ({longest}), found {shortest}")));
+    }
+    Ok(())
+}
+
+/// Checks that response indices are in the range of their column.
+fn check_indices(generate: &Generate, span: Span) -> Result<(), Diagnostic> {
+    let end = u64::from(generate.first_index) + u64::from(generate.responses_per_prompt.count());
+    if end > i32::MAX as u64 {
+        return Err(Diagnostic::at(span, format!("expected first_index + responses_per_prompt of at most {}, found {end}", i32::MAX)));
     }
     Ok(())
 }

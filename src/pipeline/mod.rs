@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! text ─▶ tree (positions) ─▶ one tree for each point of the matrix ─▶ params filled in
-//!      ─▶ Spec (types, ranges) ─▶ names, slots, files, cycles checked ─▶ Graph
+//!      ─▶ Spec (types, ranges) ─▶ short forms written out (adaptive)
+//!      ─▶ names, slots, files, cycles checked ─▶ Graph
 //! ```
 //! Knows names, settings and required files; nothing of Arrow or burn, of running nodes, or of
 //! finished outputs.
 
+mod adaptive;
 pub mod address;
 mod check;
 mod de;

@@ -37,6 +37,8 @@ slots! {
     Pool = "pool",
     /// The selection of the previous iteration.
     Previous = "previous",
+    /// The selection to choose among.
+    Within = "within",
     /// The model to sample from. For `score`: the model with the chat template for a server.
     Policy = "policy",
     /// The selected prompts.
@@ -118,10 +120,10 @@ mod tests {
 
     /// Every operator of a pipeline file, with every slot filled. Each name begins with `input_`.
     const NODES: [&str; 12] = [
-        "select: { prompts: input_a, pool: input_b, previous: input_c, strategy: reward_gain }",
+        "select: { prompts: input_a, pool: input_b, previous: input_c, within: input_d, strategy: reward_gain }",
         "generate: { policy: input_a, prompts: input_b, selection: input_c }",
         "score: { responses: input_a, reward: input_b, prompts: input_c }",
-        "merge: { fresh: input_a, carried: input_b }",
+        "merge: { fresh: [input_a, input_c], carried: input_b }",
         "pair: { pool: input_a }",
         "train: { from: input_a, reference: input_b, pairs: input_c }",
         "evaluate: { policy: input_a, baseline: input_b, prompts: input_c, reward: input_d, initial: input_e }",

@@ -5,7 +5,7 @@
 //!
 //! - score: the `prompts` of its responses; the `tables` of the queries of the reward; the
 //!   `rewards` named by the reward; the `policy`, for a reward server
-//! - merge: the `responses` of the fresh rewards
+//! - merge: the `responses` of each table of fresh rewards
 //! - `<train>_pairs` (reference): all `responses` of the pairs, of every iteration with responses
 //!   in the pool
 //! - train: the same `responses`; its `pairs` are `<train>_pairs`
@@ -32,6 +32,7 @@ use chrono::NaiveDate;
 use serde_json::{Value, json};
 
 use self::header::{date, iterations, run_name, template_variables};
+use super::adaptive;
 use super::check::{Link, ResolvedNode, order, resolve_nodes};
 use super::error::Diagnostic;
 use super::files;
@@ -58,6 +59,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
     let date = date(&spec)?;
     let variables = template_variables(&spec)?;
     spec.tracking.check()?;
+    adaptive::write_out(&mut spec)?;
     let sources = files::find(&mut spec, folder)?;
     let scope = Scope::new(&spec)?;
     let no_nodes = indexmap::IndexMap::new();
@@ -166,8 +168,9 @@ impl Unrolling<'_> {
                 // Settings without an effect get one value: equal selections have equal
                 // fingerprints.
                 if select.strategy == Strategy::All {
-                    *select = Select { strategy: Strategy::All, prompts: select.prompts.clone(), ..Select::default() };
-                    inputs.retain(|input| input.slot == Slot::Prompts);
+                    let (prompts, within) = (select.prompts.clone(), select.within.clone());
+                    *select = Select { strategy: Strategy::All, prompts, within, ..Select::default() };
+                    inputs.retain(|input| [Slot::Prompts, Slot::Within].contains(&input.slot));
                 }
             }
             Operator::Score(score) => {
@@ -178,8 +181,17 @@ impl Unrolling<'_> {
                 }
             }
             Operator::Merge(_) => {
-                let fresh = required(&inputs, Slot::Fresh)?.input;
-                inputs.push(self.required_behind(fresh, Slot::Responses, node.name.span)?);
+                for fresh in only(&inputs, |slot| slot == Slot::Fresh) {
+                    let responses = self.required_behind(fresh.input, Slot::Responses, node.name.span)?;
+                    if inputs.contains(&responses) {
+                        let problem = format!(
+                            "\"{}\" has rewards of \"{}\", which has others already; merge one reward of each response",
+                            fresh.name, responses.name
+                        );
+                        return Err(Diagnostic::at(node.name.span, problem));
+                    }
+                    inputs.push(responses);
+                }
             }
             Operator::Train(settings) => inputs = self.add_reference(node, settings, t, inputs)?,
             Operator::RewardModel(settings) if settings.has_held_out() => {

@@ -32,6 +32,7 @@ mod compare;
 mod cost;
 mod error;
 mod evaluation;
+mod expected_gain;
 mod graph;
 mod groups;
 mod judge;
@@ -95,6 +96,7 @@ fn one(source: &Source) -> Result<Vec<Section>, ReportError> {
     sections.extend(judge::section(source)?);
     sections.extend(rewards::section(source)?);
     sections.extend(regeneration::section(source)?);
+    sections.extend(expected_gain::section(source)?);
     sections.extend(pairs::section(source)?);
     sections.extend(training::section(source)?);
     sections.extend(ranking::section(source)?);

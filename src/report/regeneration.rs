@@ -33,7 +33,8 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     for select in source.with_operator("select") {
         let pools = source
             .with_operator("merge")
-            .filter(|pool| source.upstream(&pool.name, "select").is_some_and(|other| other.name == select.name));
+            .filter(|pool| source.upstream(&pool.name, "select").is_some_and(|other| other.name == select.name))
+            .filter(|pool| !is_step(source, &pool.name));
         for pool in pools.filter(|pool| source.has(&pool.name) && source.has(&select.name)) {
             let rows = rows(source, select, pool)?;
             if let Some(blocks) = blocks(&rows, &select.name) {
@@ -52,9 +53,15 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
 pub fn mean_gain(source: &Source) -> Result<Option<f64>, ReportError> {
     let Some(select) = source.with_operator("select").next() else { return Ok(None) };
     let of_select = |pool: &&Node| source.upstream(&pool.name, "select").is_some_and(|other| other.name == select.name);
-    let pool = source.with_operator("merge").find(of_select).filter(|pool| source.has(&pool.name) && source.has(&select.name));
+    let pool = source.with_operator("merge").filter(|pool| !is_step(source, &pool.name)).find(of_select).filter(|pool| source.has(&pool.name) && source.has(&select.name));
     let rows = pool.map_or(Ok(Vec::new()), |pool| rows(source, select, pool))?;
     Ok(mean(&rows.iter().filter(|row| row.selected).map(|row| row.after - row.before).collect::<Vec<_>>()))
+}
+
+/// Whether a pool has the first responses of an iteration only, for a selection within it.
+fn is_step(source: &Source, pool: &str) -> bool {
+    let reads = |node: &Node, slot: &str| node.reads.iter().find(|read| read.slot == slot).map(|read| (read.name.clone(), read.last));
+    source.with_operator("select").any(|select| reads(select, "pool") == Some((pool.to_string(), false)))
 }
 
 fn rows(source: &Source, select: &Node, pool: &Node) -> Result<Vec<Row>, ReportError> {

@@ -3,7 +3,7 @@
 use super::check::{at_least, finite_or_null, not_empty};
 
 table! {
-    Selection, version 1, key [prompt_id];
+    Selection, version 2, key [prompt_id];
     /// The decision about one prompt.
     pub struct Row {
         /// The prompt.
@@ -15,14 +15,22 @@ table! {
         pub rank: i64,
         /// Whether it gets new responses.
         pub selected: bool,
+        /// By how much new responses are expected to raise the best reward, or to widen the gap of
+        /// best and worst, as the strategy `expected_gain` says. Null for a prompt without rewards,
+        /// and where nothing is predicted.
+        pub expected_gain: Option<f64>,
+        /// The tokens expected of its new responses. Null where nothing is predicted.
+        pub expected_tokens: Option<f64>,
     }
 }
 
 impl View<'_> {
-    /// A finite score, and a rank from 1.
+    /// Finite numbers, and a rank from 1.
     fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", self.prompt_id)?;
         finite_or_null("score", self.score)?;
-        at_least("rank", 1, self.rank)
+        at_least("rank", 1, self.rank)?;
+        finite_or_null("expected_gain", self.expected_gain)?;
+        finite_or_null("expected_tokens", self.expected_tokens)
     }
 }

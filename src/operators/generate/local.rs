@@ -13,7 +13,7 @@ use super::super::support::memory_budget::{self, Budget};
 use super::super::support::rows::signed;
 use super::super::support::tensors;
 use super::super::{Context, OperatorError, Prompt};
-use super::{prompt_ids, response_text, response_tokens, without_cut};
+use super::{prompt_ids, response_indices, response_text, response_tokens, without_cut};
 use crate::compute::{Precision, backend_for};
 use crate::generation::{FinishReason, Generated, Generator, Penalties, Sampling, StopStrings};
 use crate::model::Checkpoint;
@@ -45,7 +45,7 @@ pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[
     let mut tokens = 0;
     if !missing.is_empty() {
         // Ids and text, packed: some 4 bytes a token, if every response has the greatest length.
-        let responses = (prompts.len() - done_before) as u64 * u64::from(settings.responses_per_prompt);
+        let responses = (prompts.len() - done_before) as u64 * u64::from(settings.responses_per_prompt.count());
         memory_budget::room_for_table(context, responses.saturating_mul(4 * u64::from(settings.max_new_tokens)))?;
         let sampler = PolicySampler::open(context, settings)?;
         ignored::warn(context, &sampler.checkpoint, prompts.iter().map(|prompt| (&prompt.content, None)));
@@ -113,14 +113,14 @@ impl<'a> PolicySampler<'a> {
     fn responses(&self, prompts: &[Prompt], observe: &mut (dyn FnMut(usize) + Send)) -> Result<RecordBatch, OperatorError> {
         let encoded: Vec<Result<Vec<i32>, String>> =
             prompts.iter().map(|prompt| prompt_ids(&self.checkpoint, prompt, self.settings)).collect();
-        let per_prompt = self.settings.responses_per_prompt;
+        let indices = response_indices(self.settings);
         let stream = self.context.seed();
         let mut rows = Vec::new();
         let mut seeds = Vec::new();
         for (prompt, ids) in prompts.iter().zip(&encoded) {
             if let Ok(ids) = ids {
                 rows.push(ids.as_slice());
-                seeds.push((0..per_prompt).map(|index| stream.bytes("generate", &prompt.id, index)).collect::<Vec<_>>());
+                seeds.push(indices.clone().map(|index| stream.bytes("generate", &prompt.id, index)).collect::<Vec<_>>());
             }
         }
         let generated = if seeds.is_empty() {
@@ -148,7 +148,8 @@ impl<'a> PolicySampler<'a> {
         encoded: &[Result<Vec<i32>, String>],
         generated: Option<Generated>,
     ) -> Result<RecordBatch, OperatorError> {
-        let per_prompt = self.settings.responses_per_prompt as usize;
+        let indices = response_indices(self.settings);
+        let per_prompt = indices.len();
         let rows = prompts.len() * per_prompt;
         let (token_ids, mut sampled) = match generated {
             Some(generated) => {
@@ -202,10 +203,12 @@ impl<'a> PolicySampler<'a> {
         let texts = self.texts(token_ids.as_list(), &prompt_counts, &cuts)?;
         let ids: Vec<&str> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.id.as_str(), per_prompt)).collect();
         let prompt_counts = prompt_counts.into_iter().map(|count| signed(count, PLACE)).collect::<Result<Vec<_>, OperatorError>>()?;
+        let response_index = prompts.iter().flat_map(|_| indices.clone().map(|index| signed(index as usize, PLACE)));
+        let response_index = response_index.collect::<Result<Vec<_>, OperatorError>>()?;
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(ids)),
             Arc::new(Int32Array::from(vec![self.context.sampled_iteration()?; rows])),
-            Arc::new(Int32Array::from_iter_values((0..rows).map(|row| (row % per_prompt.max(1)) as i32))),
+            Arc::new(Int32Array::from(response_index)),
             token_ids,
             Arc::new(Int32Array::from(prompt_counts)),
             Arc::new(StringArray::from(texts)),

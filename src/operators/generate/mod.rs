@@ -17,7 +17,7 @@ use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::generate::Generate;
 use crate::store::TableWriter;
 use crate::tables::{self, selection};
-use tokens::{prompt_ids, response_text, response_tokens, without_cut};
+use tokens::{prompt_ids, response_indices, response_text, response_tokens, without_cut};
 
 /// Samples responses to the selected prompts, or to all prompts without a selection.
 pub(super) fn run(context: &Context, settings: &Generate) -> Result<Summary, OperatorError> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::super::support::ignored;
 use super::super::support::rows::{signed, unsigned};
 use super::super::{Context, OperatorError, Prompt};
-use super::{prompt_ids, response_text, without_cut};
+use super::{prompt_ids, response_indices, response_text, without_cut};
 use crate::generation::StopStrings;
 use crate::model::{Checkpoint, SpecialTokens};
 use crate::pipeline::slot::Slot;
@@ -137,7 +137,7 @@ struct ServerJob<'a> {
 
 impl ServerJob<'_> {
     fn per_prompt(&self) -> usize {
-        self.settings.responses_per_prompt.max(1) as usize
+        response_indices(self.settings).len().max(1)
     }
 
     /// The ids of an item's prompt: only encoded prompts become items.
@@ -442,11 +442,10 @@ impl<'a, 'w> Parts<'a, 'w> {
 
 /// All responses of a part, in the order of its rows.
 fn items_of(job: &ServerJob, writer: &TableWriter, part: usize) -> Vec<Item> {
-    let per_prompt = job.per_prompt();
     let mut items = Vec::new();
     for prompt in writer.rows_of(part) {
-        for response_index in 0..per_prompt {
-            items.push(Item { part, row: items.len(), prompt, response_index: response_index as u32 });
+        for response_index in response_indices(job.settings) {
+            items.push(Item { part, row: items.len(), prompt, response_index });
         }
     }
     items

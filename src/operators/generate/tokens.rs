@@ -1,4 +1,6 @@
-//! Token ids and texts of prompts and responses.
+//! Token ids, texts and indices of prompts and responses.
+
+use std::ops::Range;
 
 use arrow::array::{Int32Array, RecordBatch};
 
@@ -16,6 +18,11 @@ pub(super) fn response_tokens(batch: &RecordBatch) -> Result<u64, OperatorError>
     let prompt_counts: &Int32Array = tables::column(batch, "prompt_token_count")?;
     let all: i64 = (0..batch.num_rows()).map(|row| i64::from(ids.value_length(row) - prompt_counts.value(row))).sum();
     u64::try_from(all).map_err(|_| OperatorError::internal(PLACE, format!("{all} response tokens in a part")))
+}
+
+/// The `response_index` of each response to a prompt. Checked pipelines stay within Int32.
+pub(super) fn response_indices(settings: &Generate) -> Range<u32> {
+    settings.first_index..settings.first_index.saturating_add(settings.responses_per_prompt.count())
 }
 
 /// The prompt's ids, or the reason for no answer.

@@ -30,8 +30,10 @@ pub(super) fn run(context: &Context, settings: &Merge) -> Result<Summary, Operat
     if carried {
         context.register(&session, "carried", Slot::Carried)?;
     }
+    let is_sorted = settings.fresh.0.len() == 1;
     let rows = context.write_relation(TableKind::Pool, |relation| {
-        rows(&session, carried, settings.keep_best, PromptGroups::default())?.try_for_each(|batch| relation.write(&batch?))?;
+        let order = if is_sorted { FreshOrder::Sorted } else { FreshOrder::Tables };
+        rows(&session, carried, settings.keep_best, order, PromptGroups::default())?.try_for_each(|batch| relation.write(&batch?))?;
         Ok([("responses", relation.rows())])
     })?;
     Ok(Summary::new(format!("{rows} responses in the pool")))
@@ -43,8 +45,17 @@ const COLUMNS: &str = "prompt_id, response_index, sampled_iteration, reward, tok
 /// The number of tokens of a response. The token ids themselves do not stay in memory.
 const TOKEN_COUNT: &str = "CAST(array_length(responses.token_ids) AS INT) - responses.prompt_token_count AS token_count";
 
+/// The order of the tables `rewards` and `responses` of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FreshOrder {
+    /// Sorted by their keys, as one table of a run is.
+    Sorted,
+    /// Several tables one after the other: a sort comes first.
+    Tables,
+}
+
 /// The pool from the tables `rewards`, `responses` and, if there is one, `carried` of a session,
-/// batch by batch: the rows of [`sql`]. Each table must be sorted by its key.
+/// batch by batch: the rows of [`sql`]. `carried` must be sorted by its key.
 ///
 /// # Errors
 /// A table is missing. A row out of order is an error instead of a batch.
@@ -52,12 +63,17 @@ pub fn rows<'s>(
     session: &'s Session,
     carried: bool,
     keep_best: bool,
+    order: FreshOrder,
     prompt_groups: PromptGroups<'s>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, OperatorError>> + use<'s>, OperatorError> {
-    let rewards = session.rows("SELECT prompt_id, sampled_iteration, response_index, reward FROM rewards WHERE error IS NULL")?;
-    let responses =
-        format!("SELECT prompt_id, sampled_iteration, response_index, {TOKEN_COUNT}, finish_reason FROM responses WHERE error IS NULL");
-    let mut tables = prompt_groups.with_table("rewards", rewards::KEY, rewards);
+    let sort = match order {
+        FreshOrder::Sorted => "",
+        FreshOrder::Tables => " ORDER BY prompt_id, sampled_iteration, response_index",
+    };
+    let key = "prompt_id, sampled_iteration, response_index";
+    let rewards = format!("SELECT {key}, reward FROM rewards WHERE error IS NULL{sort}");
+    let responses = format!("SELECT {key}, {TOKEN_COUNT}, finish_reason FROM responses WHERE error IS NULL{sort}");
+    let mut tables = prompt_groups.with_table("rewards", rewards::KEY, session.rows(&rewards)?);
     tables = tables.with_table("responses", responses::KEY, session.rows(&responses)?);
     if carried {
         tables = tables.with_table("carried", pool::KEY, session.rows(&format!("SELECT {COLUMNS} FROM carried"))?);

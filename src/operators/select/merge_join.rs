@@ -3,21 +3,21 @@
 //! The same rows as `reference_sql`, faster: the rewards of a prompt are neighbors, so its score
 //! needs neither a hash table nor a sort. Knows how tables are read, not how strategies rank.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int8Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int8Array, Int64Array, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::queries::text_column;
+use super::population::Population;
 use super::quota::{Quota, SelectedRanks};
+use super::sorted_tables::{SortedTables, sorted_tables};
 use super::strategies::{RankedPrompt, strategy};
 use crate::operators::OperatorError;
 use crate::operators::support::rng;
-use crate::operators::support::running_spread::{RunningSpread, Spread};
-use crate::pipeline::spec::select::{RankBy, Select};
-use crate::sql::{PromptGroups, PromptRows, Rows as QueryRows, Session};
+use crate::operators::support::running_spread::Spread;
+use crate::pipeline::spec::select::Select;
+use crate::sql::{PromptGroups, Rows as QueryRows, Session};
 use crate::tables::{column, selection};
 
 /// Name of this module in internal errors.
@@ -32,20 +32,18 @@ pub struct SelectionParameters<'a> {
     pub quota: Quota,
     /// The source of random numbers.
     pub stream: rng::Stream,
-    /// The query for the pool's rows `prompt_id, reward, sampled_iteration`, in ascending order of
-    /// prompt_id: [`POOL_QUERY`], or a query with a sort.
+    /// The query for the pool's rows `prompt_id, reward, sampled_iteration, token_count`, in
+    /// ascending order of prompt_id: [`POOL_QUERY`](super::POOL_QUERY), or a query with a sort.
     pub pool_query: &'a str,
 }
-
-/// The rows of a pool. Its table is sorted by prompt_id.
-pub const POOL_QUERY: &str = "SELECT prompt_id, reward, sampled_iteration FROM pool";
 
 /// The selection from the tables `prompts`, `pool` and, for some strategies, `previous` of a
 /// session, batch by batch: the rows of [`sql`](super::sql).
 ///
 /// A random number depends on `stream` and the prompt_id only, so neither the order nor the number
 /// of prompts matters. The session `ranking` sorts while the tables are read. It must have its own
-/// memory limit. The tables are read twice if the strategy compares groups.
+/// memory limit. The tables are read twice if the strategy compares groups or predicts. A
+/// prediction keeps all rewards in memory.
 ///
 /// # Errors
 /// A table is missing, or a row of the pool is out of order. Later errors come instead of a batch.
@@ -58,18 +56,17 @@ pub fn rows<'s>(
     let SelectionParameters { settings, quota, stream, pool_query } = parameters;
     let strategy = strategy(settings);
     let tables = || sorted_tables(session, settings, pool_query, prompt_groups());
-    let group_spreads = match strategy.group_column() {
-        Some(_) => Some(GroupSpreads::new(tables()?, settings, stream)?),
-        None => None,
-    };
+    let Population { group_spreads, mut predictor } = Population::new(settings, tables)?;
+    let has_prediction = predictor.is_some();
     let has_key = strategy.order().has_key();
     let has_tiers = settings.max_age.is_some() || strategy.excludes_prompts() || strategy.dropped_share() > 0.0;
-    let schema = scored_schema(has_key, has_tiers);
+    let schema = scored_schema(has_prediction, has_key, has_tiers);
     let (sender, scored) = sync_channel(1);
     ranking.register_rows("scored", schema.clone(), scored)?;
     let tier = if has_tiers { "tier, " } else { "" };
     let order = strategy.order().sql();
-    let ranked = ranking.rows(&format!("SELECT prompt_id, score FROM scored ORDER BY {tier}{order}, prompt_index"))?;
+    let predicted = if has_prediction { ", expected_gain, expected_tokens" } else { "" };
+    let ranked = ranking.rows(&format!("SELECT prompt_id, score{predicted} FROM scored ORDER BY {tier}{order}, prompt_index"))?;
     // The latest iteration with responses older than the maximum age.
     let last_overdue = settings.max_age.map(|age| i64::from(stream.iteration) - i64::from(age));
     let is_overdue = |prompt: &RankedPrompt| match (last_overdue, prompt.sampled_iteration) {
@@ -83,17 +80,34 @@ pub fn rows<'s>(
         let tables = tables?;
         let tables = SortedTables::new(&tables)?;
         let mut scores = Vec::with_capacity(tables.prompt_ids.len());
+        let mut gains = Vec::with_capacity(if has_prediction { tables.prompt_ids.len() } else { 0 });
+        let mut tokens = Vec::with_capacity(if has_prediction { tables.prompt_ids.len() } else { 0 });
         let mut keys = Vec::with_capacity(if has_key { tables.prompt_ids.len() } else { 0 });
         let mut tiers = Vec::with_capacity(if has_tiers { tables.prompt_ids.len() } else { 0 });
-        tables.for_each_prompt(settings, group_spreads.as_ref(), stream, |_, prompt| {
+        tables.for_each_prompt(settings, |rows| {
+            let prompt = RankedPrompt {
+                id: rows.id,
+                rewards: rows.rewards,
+                score: rows.score,
+                previous_score: rows.previous_score,
+                sampled_iteration: rows.sampled_iteration,
+                group_spread: group_spreads.as_ref().map_or(Spread::default(), |spreads| spreads.of_group(rows.group)),
+                expected_gain: predictor.as_mut().and_then(|predictor| predictor.gain(rows.rewards)),
+                expected_tokens: predictor.as_ref().map(|predictor| predictor.tokens(rows.token_counts)),
+                stream,
+            };
             scores.push(prompt.score);
-            if has_key {
-                keys.push(strategy.key(prompt));
+            if has_prediction {
+                gains.push(prompt.expected_gain);
+                tokens.push(prompt.expected_tokens);
             }
-            let tier = if is_overdue(prompt) {
+            if has_key {
+                keys.push(strategy.key(&prompt));
+            }
+            let tier = if is_overdue(&prompt) {
                 overdue += 1;
                 Tier::Overdue
-            } else if strategy.is_eligible(prompt) {
+            } else if strategy.is_eligible(&prompt) {
                 eligible += 1;
                 Tier::Eligible
             } else {
@@ -110,6 +124,10 @@ pub fn rows<'s>(
             Arc::new(Float64Array::from(scores)),
             Arc::new(Int64Array::from_iter_values(first..prompt_count)),
         ];
+        if has_prediction {
+            columns.push(Arc::new(Float64Array::from(gains)));
+            columns.push(Arc::new(Float64Array::from(tokens)));
+        }
         if has_key {
             columns.push(Arc::new(Float64Array::from(keys)));
         }
@@ -122,7 +140,7 @@ pub fn rows<'s>(
         }
     }
     drop(sender);
-    Ok(Rows { ranked, selected_ranks: quota.ranks(overdue, eligible), row_count: 0, selected: 0 })
+    Ok(Rows { ranked, selected_ranks: quota.ranks(overdue, eligible), budget: settings.tokens, spent: 0.0, row_count: 0, selected: 0 })
 }
 
 /// The first column of the ranking; see [`sql`](super::sql).
@@ -141,6 +159,10 @@ enum Tier {
 pub struct Rows<'s> {
     ranked: QueryRows<'s>,
     selected_ranks: SelectedRanks,
+    /// The budget in tokens.
+    budget: Option<u32>,
+    /// The expected tokens of the prompts selected so far.
+    spent: f64,
     row_count: usize,
     selected: usize,
 }
@@ -152,16 +174,37 @@ impl Rows<'_> {
     }
 
     fn selection(&mut self, ranked: &RecordBatch) -> Result<RecordBatch, OperatorError> {
-        let [ids, scores] = ranked.columns() else {
-            return Err(OperatorError::internal(PLACE, format!("expected two ranked columns, found {}", ranked.num_columns())));
+        let (ids, scores, prediction) = match ranked.columns() {
+            [ids, scores] => (ids, scores, None),
+            [ids, scores, gains, tokens] => (ids, scores, Some((gains, tokens))),
+            other => return Err(OperatorError::internal(PLACE, format!("expected two or four ranked columns, found {}", other.len()))),
+        };
+        let expected_tokens: Option<&Float64Array> = match (self.budget, prediction) {
+            (Some(_), Some(_)) => Some(column(ranked, "expected_tokens")?),
+            _ => None,
         };
         let first = self.row_count + 1;
         self.row_count += ranked.num_rows();
-        let selected: BooleanArray = (first..=self.row_count).map(|rank| Some(self.selected_ranks.contains(rank))).collect();
-        self.selected += selected.true_count();
+        let mut selected = Vec::with_capacity(ranked.num_rows());
+        for row in 0..ranked.num_rows() {
+            let is_selected = self.selected_ranks.contains(first + row, !self.is_spent());
+            if is_selected {
+                self.selected += 1;
+                self.spent += expected_tokens.map_or(0.0, |tokens| tokens.value(row));
+            }
+            selected.push(is_selected);
+        }
         let ranks = Int64Array::from_iter_values((first..=self.row_count).map(|rank| rank as i64));
-        let columns: Vec<ArrayRef> = vec![ids.clone(), scores.clone(), Arc::new(ranks), Arc::new(selected)];
+        let nulls = || new_null_array(&DataType::Float64, ranked.num_rows());
+        let (gains, tokens) = prediction.map_or_else(|| (nulls(), nulls()), |(gains, tokens)| (gains.clone(), tokens.clone()));
+        let columns: Vec<ArrayRef> =
+            vec![ids.clone(), scores.clone(), Arc::new(ranks), Arc::new(BooleanArray::from(selected)), gains, tokens];
         Ok(RecordBatch::try_new(selection::schema(), columns)?)
+    }
+
+    /// Whether the prompts selected so far use up the budget.
+    fn is_spent(&self) -> bool {
+        self.budget.is_some_and(|budget| self.spent >= f64::from(budget))
     }
 }
 
@@ -175,12 +218,16 @@ impl Iterator for Rows<'_> {
 }
 
 /// The columns of the ranking. `prompt_index` counts prompts in ascending order of prompt_id.
-fn scored_schema(has_key: bool, has_tiers: bool) -> SchemaRef {
+fn scored_schema(has_prediction: bool, has_key: bool, has_tiers: bool) -> SchemaRef {
     let mut fields = vec![
         Field::new("prompt_id", DataType::Utf8, false),
         Field::new("score", DataType::Float64, true),
         Field::new("prompt_index", DataType::Int64, false),
     ];
+    if has_prediction {
+        fields.push(Field::new("expected_gain", DataType::Float64, true));
+        fields.push(Field::new("expected_tokens", DataType::Float64, true));
+    }
     if has_key {
         fields.push(Field::new("key", DataType::Float64, true));
     }
@@ -188,145 +235,4 @@ fn scored_schema(has_key: bool, has_tiers: bool) -> SchemaRef {
         fields.push(Field::new("tier", DataType::Int8, false));
     }
     Arc::new(Schema::new(fields))
-}
-
-/// Reads the tables of a selection side by side.
-fn sorted_tables<'s>(
-    session: &'s Session,
-    settings: &Select,
-    pool_query: &str,
-    prompt_groups: PromptGroups<'s>,
-) -> Result<PromptGroups<'s>, OperatorError> {
-    let group = strategy(settings).group_column().map_or(String::new(), |group| format!(", {} AS of_group", text_column(group)));
-    let prompts = session.rows(&format!("SELECT prompt_id{group} FROM prompts ORDER BY prompt_id"))?;
-    let tables = prompt_groups.with_table("prompts", selection::KEY, prompts);
-    let tables = tables.with_table("pool", &[], session.rows(pool_query)?);
-    if settings.previous.is_some() {
-        let previous = session.rows("SELECT prompt_id, score FROM previous ORDER BY prompt_id")?;
-        Ok(tables.with_table("previous", selection::KEY, previous))
-    } else {
-        Ok(tables)
-    }
-}
-
-/// The columns of one group of prompts.
-struct SortedTables<'a> {
-    prompt_ids: &'a StringArray,
-    /// The group of each prompt, if the strategy compares groups.
-    group_names: Option<&'a StringArray>,
-    pool: &'a RecordBatch,
-    rewards: &'a Float64Array,
-    sampled_iterations: &'a Int32Array,
-    /// The last selection and its scores, if there is one.
-    previous: Option<(&'a RecordBatch, &'a Float64Array)>,
-}
-
-impl<'a> SortedTables<'a> {
-    /// The columns of the batches of [`sorted_tables`].
-    fn new(tables: &'a [RecordBatch]) -> Result<Self, OperatorError> {
-        let (prompts, pool, previous) = match tables {
-            [prompts, pool] => (prompts, pool, None),
-            [prompts, pool, previous] => (prompts, pool, Some((previous, column(previous, "score")?))),
-            other => return Err(OperatorError::internal(PLACE, format!("expected two or three tables, found {}", other.len()))),
-        };
-        let has_groups = prompts.schema_ref().field_with_name("of_group").is_ok();
-        Ok(Self {
-            prompt_ids: column(prompts, "prompt_id")?,
-            group_names: if has_groups { Some(column(prompts, "of_group")?) } else { None },
-            pool,
-            rewards: column(pool, "reward")?,
-            sampled_iterations: column(pool, "sampled_iteration")?,
-            previous,
-        })
-    }
-
-    /// Calls `visit` with the row and the values of each prompt, in ascending order of prompt_id.
-    fn for_each_prompt(
-        &self,
-        settings: &Select,
-        group_spreads: Option<&GroupSpreads>,
-        stream: rng::Stream,
-        mut visit: impl FnMut(usize, &RankedPrompt),
-    ) -> Result<(), OperatorError> {
-        let mut pool_rows = PromptRows::new(self.pool)?;
-        let mut previous = match self.previous {
-            Some((previous, scores)) => Some((PromptRows::new(previous)?, scores)),
-            None => None,
-        };
-        for row in 0..self.prompt_ids.len() {
-            let id = self.prompt_ids.value(row);
-            let responses = pool_rows.rows_of(id);
-            let rewards = &self.rewards.values()[responses.clone()];
-            let score = if rewards.is_empty() { None } else { Some(statistic(rewards, settings.rank_by)) };
-            let previous_score = previous.as_mut().and_then(|(rows, scores)| {
-                // At most one row: prompt_id is the key of a selection.
-                let mut rows = rows.rows_of(id);
-                rows.next().filter(|row| scores.is_valid(*row)).map(|row| scores.value(row))
-            });
-            let group_spread = group_spreads.map_or(Spread::default(), |spreads| spreads.of_group(self.group(row)));
-            let sampled_iteration = self.sampled_iterations.values()[responses].iter().copied().max();
-            visit(row, &RankedPrompt { id, rewards, score, previous_score, sampled_iteration, group_spread, stream });
-        }
-        Ok(())
-    }
-
-    /// The group of a prompt; `None` for a prompt without a group.
-    fn group(&self, row: usize) -> Option<&'a str> {
-        let names = self.group_names?;
-        names.is_valid(row).then(|| names.value(row))
-    }
-}
-
-/// Mean and standard deviation of the scores of each group.
-#[derive(Default)]
-struct GroupSpreads {
-    named: HashMap<String, RunningSpread>,
-    /// The prompts without a group.
-    unnamed: RunningSpread,
-}
-
-impl GroupSpreads {
-    /// Reads all tables once.
-    fn new(prompt_groups: PromptGroups, settings: &Select, stream: rng::Stream) -> Result<Self, OperatorError> {
-        let mut spreads = Self::default();
-        for tables in prompt_groups {
-            let tables = tables?;
-            let tables = SortedTables::new(&tables)?;
-            tables.for_each_prompt(settings, None, stream, |row, prompt| {
-                if let Some(score) = prompt.score {
-                    spreads.add(tables.group(row), score);
-                }
-            })?;
-        }
-        Ok(spreads)
-    }
-
-    fn add(&mut self, group: Option<&str>, score: f64) {
-        let Some(name) = group else { return self.unnamed.add(score) };
-        // A name is copied once a group, not once a prompt.
-        match self.named.get_mut(name) {
-            Some(spread) => spread.add(score),
-            None => self.named.entry(name.to_string()).or_default().add(score),
-        }
-    }
-
-    /// Zeros for a group without any score.
-    fn of_group(&self, group: Option<&str>) -> Spread {
-        match group {
-            Some(name) => self.named.get(name).map_or(Spread::default(), RunningSpread::spread),
-            None => self.unnamed.spread(),
-        }
-    }
-}
-
-/// The statistic of at least one reward.
-fn statistic(rewards: &[f64], rank_by: RankBy) -> f64 {
-    let least = || rewards.iter().copied().fold(f64::INFINITY, |least, reward| if reward < least { reward } else { least });
-    let most = || rewards.iter().copied().fold(f64::NEG_INFINITY, |most, reward| if reward > most { reward } else { most });
-    match rank_by {
-        RankBy::Mean => rewards.iter().fold(0.0, |sum, reward| sum + reward) / rewards.len() as f64,
-        RankBy::Min => least(),
-        RankBy::Max => most(),
-        RankBy::Gap => most() - least(),
-    }
 }

@@ -47,9 +47,10 @@ pub(super) struct SelectedRanks {
 }
 
 impl SelectedRanks {
-    /// Whether the prompt of a rank is selected. Ranks count from 1.
-    pub(super) fn contains(&self, rank: usize) -> bool {
-        rank <= self.overdue || (rank > self.first && rank <= self.first + self.room)
+    /// Whether the prompt of a rank is selected. Ranks count from 1. Without `has_budget`, only
+    /// overdue prompts are.
+    pub(super) fn contains(&self, rank: usize, has_budget: bool) -> bool {
+        rank <= self.overdue || (has_budget && rank > self.first && rank <= self.first + self.room)
     }
 }
 

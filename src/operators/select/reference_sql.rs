@@ -1,8 +1,9 @@
 //! Equivalent SQL of a selection, for `optune plan --sql`.
 //!
-//! `merge_join` computes the same rows; tests compare both to the last bit. Knows the formulas of
-//! the strategies as SQL expressions.
+//! `merge_join` computes the same rows; tests compare both to the last bit, except for predictions.
+//! Knows the formulas of the strategies as SQL expressions.
 
+use super::expected_gain_sql;
 use super::queries::{EVERY_PROMPT, text_column};
 use super::quota::{Quota, ratio};
 use super::strategies::{DRAW_COUNT, LEAST_RELATIVE_SPREAD, Z_SCORE_SCALE, strategy};
@@ -57,6 +58,30 @@ pub fn sql(settings: &Select, iteration: u32, quota: Option<Quota>, has_pool: bo
         from = "ranked CROSS JOIN quota";
         selected = "rank <= overdue OR (rank > first AND rank <= first + room)".to_string();
     }
+    let mut predicted = String::new();
+    let mut predictions = "CAST(NULL AS DOUBLE) AS expected_gain, CAST(NULL AS DOUBLE) AS expected_tokens";
+    if settings.predicts() {
+        predicted = format!(", {}", expected_gain_sql::predicted(settings));
+        predictions = "expected_gain, expected_tokens";
+        columns += ",\n         expected_gain, expected_tokens";
+    }
+    let mut budgeted = String::new();
+    if let Some(budget) = settings.tokens {
+        budgeted = format!(
+            ", in_quota AS (
+  SELECT *, {selected} AS in_quota FROM {from}
+), spent AS (
+  SELECT *, coalesce(sum(CASE WHEN in_quota THEN expected_tokens ELSE 0.0 END)
+                       OVER (ORDER BY rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0.0) AS spent
+  FROM in_quota
+)"
+        );
+        let overdue = if settings.max_age.is_some() { "rank <= overdue OR " } else { "" };
+        from = "spent";
+        selected = format!("in_quota AND ({overdue}spent < {budget})");
+    }
+    let prediction =
+        if settings.predicts() { "\n  LEFT JOIN predicted ON prompts.prompt_id = predicted.prompt_id" } else { "" };
     let previous = if settings.previous.is_some() {
         "\n  LEFT JOIN (SELECT prompt_id, score AS before FROM previous) AS previous ON prompts.prompt_id = previous.prompt_id"
     } else {
@@ -66,13 +91,13 @@ pub fn sql(settings: &Select, iteration: u32, quota: Option<Quota>, has_pool: bo
         "WITH statistic AS (
   SELECT prompt_id, {statistic} AS score, max(reward) - min(reward) AS gap, max(sampled_iteration) AS sampled_iteration
   FROM pool GROUP BY prompt_id
-), known AS (
+){predicted}, known AS (
   SELECT prompts.prompt_id, score{columns}
-  FROM {prompts} LEFT JOIN statistic ON prompts.prompt_id = statistic.prompt_id{previous}
+  FROM {prompts} LEFT JOIN statistic ON prompts.prompt_id = statistic.prompt_id{previous}{prediction}
 ), ranked AS (
   SELECT *, CAST(row_number() OVER (ORDER BY {order}, prompt_id) AS BIGINT) AS rank FROM known
-){quotas}
-SELECT prompt_id, score, rank, {selected} AS selected
+){quotas}{budgeted}
+SELECT prompt_id, score, rank, {selected} AS selected, {predictions}
 FROM {from}
 ORDER BY rank"
     )
@@ -92,6 +117,7 @@ fn key(strategy: &Strategy) -> Option<String> {
               WHEN score IS NOT NULL THEN 0.0 END"
             ))
         }
+        Strategy::ExpectedGain(_) => Some("-expected_gain / expected_tokens + 0.0".to_string()),
         Strategy::LowestReward | Strategy::All | Strategy::DropHardest(_) | Strategy::Band(_) | Strategy::SkipUninformative(_) => None,
     }
 }
@@ -114,7 +140,8 @@ fn eligible(strategy: &Strategy) -> Option<String> {
         | Strategy::All
         | Strategy::RewardGain
         | Strategy::DropHardest(_)
-        | Strategy::ZScore(_) => None,
+        | Strategy::ZScore(_)
+        | Strategy::ExpectedGain(_) => None,
     }
 }
 

@@ -8,7 +8,7 @@
 
 use crate::operators::support::rng;
 use crate::operators::support::running_spread::Spread;
-use crate::pipeline::spec::select::{Band, DropHardest, Select, SkipUninformative, Strategy, ZScore};
+use crate::pipeline::spec::select::{Band, DropHardest, ExpectedGain, Select, SkipUninformative, Strategy, ZScore};
 
 /// A prompt to rank.
 pub(super) struct RankedPrompt<'a> {
@@ -25,6 +25,10 @@ pub(super) struct RankedPrompt<'a> {
     /// Mean and standard deviation of the scores of its group; 0 unless the strategy has a group
     /// column.
     pub(super) group_spread: Spread,
+    /// The predicted gain of new responses; `None` without any reward, or without a prediction.
+    pub(super) expected_gain: Option<f64>,
+    /// The expected tokens of new responses; `None` without a prediction.
+    pub(super) expected_tokens: Option<f64>,
     /// The source of its random number.
     pub(super) stream: rng::Stream,
 }
@@ -100,6 +104,7 @@ pub(super) fn strategy(settings: &Select) -> &dyn SelectionStrategy {
         Strategy::Band(settings) => settings,
         Strategy::ZScore(settings) => settings,
         Strategy::SkipUninformative(settings) => settings,
+        Strategy::ExpectedGain(settings) => settings,
     }
 }
 
@@ -253,6 +258,24 @@ impl SelectionStrategy for SkipUninformative {
         let Some((first, others)) = prompt.rewards.split_first() else { return true };
         let is_drawn = || prompt.stream.draw(prompt.id) as f64 / DRAW_COUNT + 0.5 < self.explore;
         others.iter().any(|reward| reward != first) || is_drawn()
+    }
+}
+
+/// # `expected_gain`
+///
+/// The prompts with the largest expected gain of new responses for each token first. The file
+/// `expected_gain.rs` says how a gain is predicted.
+///
+/// key(p) = −gain(p) / tokens(p). tokens(p) is k = `responses_per_prompt` times the mean length of
+/// p's responses.
+impl SelectionStrategy for ExpectedGain {
+    fn order(&self) -> RankOrder {
+        RankOrder::Key
+    }
+
+    fn key(&self, prompt: &RankedPrompt) -> Option<f64> {
+        // + 0.0 turns −0 into 0: the two would get different ranks.
+        Some(-prompt.expected_gain? / prompt.expected_tokens? + 0.0)
     }
 }
 

@@ -13,8 +13,8 @@ pub fn version(operator: &Operator) -> u32 {
         Operator::Generate(_) | Operator::Reference(_) => 6,
         Operator::Score(_) | Operator::Rank(_) => 5,
         Operator::Evaluate(_) => 4,
-        Operator::Answer(_) | Operator::Grade(_) | Operator::Texts(_) => 2,
-        Operator::Select(_) | Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) | Operator::Command(_) => 1,
+        Operator::Select(_) | Operator::Answer(_) | Operator::Grade(_) | Operator::Texts(_) => 2,
+        Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) | Operator::Command(_) => 1,
         Operator::AnswerResponses(_) | Operator::Benchmark(_) | Operator::Judge(_) => 1,
     }
 }

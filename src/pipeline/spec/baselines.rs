@@ -3,10 +3,8 @@
 //! Knows names, not the models and tables behind them.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::one_or_several::{self, OneOrSeveral};
@@ -36,15 +34,9 @@ impl Serialize for Baselines {
 
 impl<'de> Deserialize<'de> for Baselines {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let same = |one: &str, other: &str| Self::part(1, one) == Self::part(1, other);
         let names = one_or_several::deserialize::<Self, D>(deserializer)?;
-        if names.is_empty() {
-            return Err(D::Error::custom("expected at least one baseline, found none"));
-        }
-        let mut parts = HashSet::new();
-        if let Some(again) = names.iter().find(|name| !parts.insert(Self::part(1, &name.value))) {
-            return Err(D::Error::custom(format!("the baseline \"{}\" is named twice", again.value)));
-        }
-        Ok(Self(names))
+        one_or_several::different(names, "baseline", same).map(Self)
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::engine::Engine;
 use super::precision::Precision;
+use super::responses_per_prompt::ResponsesPerPrompt;
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
 
@@ -23,10 +24,15 @@ pub struct Generate {
     /// The selection of prompts to answer. By default all prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Name>,
-    /// Responses to each prompt, at least 1.
-    #[serde(default = "responses_per_prompt", deserialize_with = "range::count")]
-    #[schemars(range(min = 1))]
-    pub responses_per_prompt: u32,
+    /// Responses to each prompt, at least 1. Or first a few and then more to some prompts:
+    /// `{ first: 2, then: 6, where: { strategy: expected_gain, ratio: 0.5 } }`. This stands for
+    /// further nodes, which `optune plan` lists.
+    #[serde(default)]
+    pub responses_per_prompt: ResponsesPerPrompt,
+    /// The `response_index` of the first response. 0, the default, unless other nodes made the
+    /// responses before. A response depends on its index, not on the node.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub first_index: u32,
     /// The longest response, in tokens, at least 1.
     #[serde(default = "token_limit", deserialize_with = "range::count")]
     #[schemars(range(min = 1))]
@@ -79,10 +85,6 @@ pub struct Generate {
     /// machine samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,
-}
-
-fn responses_per_prompt() -> u32 {
-    2
 }
 
 fn token_limit() -> u32 {

@@ -29,6 +29,7 @@ pub mod query;
 pub mod rank;
 pub mod reference;
 pub mod resources;
+pub mod responses_per_prompt;
 pub mod reward_model;
 pub mod score;
 pub mod select;

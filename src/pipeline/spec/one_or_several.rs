@@ -26,6 +26,19 @@ pub(super) fn deserialize<'de, T: OneOrSeveral, D: Deserializer<'de>>(deserializ
     })
 }
 
+/// At least one name, no two of them `same`. Errors call them `noun`.
+pub(super) fn different<E: Error>(names: Vec<Name>, noun: &str, same: impl Fn(&str, &str) -> bool) -> Result<Vec<Name>, E> {
+    if names.is_empty() {
+        return Err(E::custom(format!("expected at least one {noun}, found none")));
+    }
+    for (index, name) in names.iter().enumerate() {
+        if names.iter().take(index).any(|other| same(&other.value, &name.value)) {
+            return Err(E::custom(format!("the {noun} \"{}\" is named twice", name.value)));
+        }
+    }
+    Ok(names)
+}
+
 /// One name as a text, several as a list.
 pub(super) fn serialize<S: Serializer>(names: &[Name], serializer: S) -> Result<S::Ok, S::Error> {
     match names {

@@ -281,6 +281,7 @@ impl Operator {
                 (Slot::Prompts, Some(&s.prompts), Output::Table),
                 (Slot::Pool, s.pool.as_ref(), Output::Pool),
                 (Slot::Previous, s.previous.as_ref(), Output::Selection),
+                (Slot::Within, s.within.as_ref(), Output::Selection),
             ],
             Self::Generate(g) => vec![
                 (Slot::Policy, Some(&g.policy), Output::Model),
@@ -292,7 +293,11 @@ impl Operator {
                 (Slot::Reward, Some(&s.reward), Output::Reward),
                 (Slot::Prompts, s.prompts.as_ref(), Output::Table),
             ],
-            Self::Merge(m) => vec![(Slot::Fresh, Some(&m.fresh), Output::Rewards), (Slot::Carried, m.carried.as_ref(), Output::Pool)],
+            Self::Merge(m) => {
+                let mut slots: Vec<_> = m.fresh.0.iter().map(|fresh| (Slot::Fresh, Some(fresh), Output::Rewards)).collect();
+                slots.push((Slot::Carried, m.carried.as_ref(), Output::Pool));
+                slots
+            }
             Self::Pair(p) => vec![(Slot::Pool, Some(&p.pool), Output::Pool)],
             Self::Train(t) => vec![
                 (Slot::From, Some(&t.from), Output::Model),

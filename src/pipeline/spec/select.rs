@@ -25,6 +25,10 @@ pub struct Select {
     /// `reward_gain`, refused by all other strategies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Name>,
+    /// A selection of prompts to choose among; the others get no row. `ratio` is then a share of
+    /// these prompts. By default all prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Name>,
     /// The selection strategy, a name or a name with settings. OPTune's is `lowest_reward`; its
     /// control Rdm_ρ is `random`.
     #[serde(default)]
@@ -37,6 +41,16 @@ pub struct Select {
     #[serde(default = "whole", deserialize_with = "range::share")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub ratio: f64,
+    /// The budget in tokens, at least 1: no further prompt is selected once the new responses of the
+    /// selected ones are expected to use it up. `ratio` is a limit too. No limit by default.
+    #[serde(default, deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub tokens: Option<u32>,
+    /// New responses to each selected prompt, as in its `generate`, at least 1. Only `tokens` and
+    /// `expected_gain` use it.
+    #[serde(default = "responses_per_prompt", deserialize_with = "range::count", skip_serializing_if = "is_two")]
+    #[schemars(range(min = 1))]
+    pub responses_per_prompt: u32,
     /// The factor of the ratio in every iteration from the third on, above 0 and at most 1: ρ_t =
     /// ratio · ratio_decay^(t − 2). 1 for a constant ratio.
     #[serde(default = "whole", deserialize_with = "range::share", skip_serializing_if = "is_whole")]
@@ -55,9 +69,12 @@ impl Default for Select {
             prompts: Name::default(),
             pool: None,
             previous: None,
+            within: None,
             strategy: Strategy::default(),
             rank_by: RankBy::default(),
             ratio: whole(),
+            tokens: None,
+            responses_per_prompt: responses_per_prompt(),
             ratio_decay: whole(),
             max_age: None,
         }
@@ -69,6 +86,20 @@ impl Select {
     pub fn draws(&self) -> bool {
         matches!(self.strategy, Strategy::Random | Strategy::SkipUninformative(_)) || self.ratio_decay < 1.0 || self.max_age.is_some()
     }
+
+    /// Whether the gain or the tokens of new responses are predicted.
+    pub fn predicts(&self) -> bool {
+        matches!(self.strategy, Strategy::ExpectedGain(_)) || self.tokens.is_some()
+    }
+}
+
+fn responses_per_prompt() -> u32 {
+    2
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_two(count: &u32) -> bool {
+    *count == responses_per_prompt()
 }
 
 fn whole() -> f64 {
@@ -108,6 +139,9 @@ pub enum Strategy {
     /// As `lowest_reward`, without most of the prompts with equal rewards for all responses: these
     /// make no pair (after GRESO, 2506.02177).
     SkipUninformative(SkipUninformative),
+    /// The prompts with the largest expected gain of new responses for each token, predicted from
+    /// the rewards of all prompts.
+    ExpectedGain(ExpectedGain),
 }
 
 /// The settings of `drop_hardest`.
@@ -169,6 +203,35 @@ impl Default for SkipUninformative {
     }
 }
 
+/// The settings of `expected_gain`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExpectedGain {
+    /// What new responses should improve.
+    pub objective: Objective,
+    /// How many seen rewards predict the next reward of a prompt, at least 1.
+    #[serde(deserialize_with = "range::count")]
+    #[schemars(range(min = 1))]
+    pub neighbors: u32,
+}
+
+impl Default for ExpectedGain {
+    fn default() -> Self {
+        Self { objective: Objective::default(), neighbors: 60 }
+    }
+}
+
+/// What new responses should improve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// The best reward of a prompt.
+    #[default]
+    Best,
+    /// The gap between the best and the worst reward of a prompt.
+    Gap,
+}
+
 /// A statistic of the rewards of one prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -187,6 +250,6 @@ pub enum RankBy {
 /// Lets the schema accept `strategy: drop_hardest` beside the long form.
 fn or_bare_name(schema: &mut Schema) {
     if let Some(forms) = schema.get_mut("oneOf").and_then(|forms| forms.as_array_mut()) {
-        forms.push(serde_json::json!({ "type": "string", "enum": ["drop_hardest", "band", "z_score", "skip_uninformative"] }));
+        forms.push(serde_json::json!({ "type": "string", "enum": ["drop_hardest", "band", "z_score", "skip_uninformative", "expected_gain"] }));
     }
 }

@@ -14,6 +14,7 @@ use super::super::spec::baselines::Baselines;
 use super::super::spec::evaluate::Evaluate;
 use super::super::spec::generate::Generate;
 use super::super::spec::operator::Operator;
+use super::super::spec::responses_per_prompt::ResponsesPerPrompt;
 use super::super::spec::score::Score;
 use super::super::spec::texts::Texts;
 use super::{Sampled, Unrolling, find, only, required};
@@ -179,7 +180,8 @@ fn generate(evaluate: &Evaluate, policy: At<String>, prompts: At<String>) -> Gen
         policy,
         prompts,
         selection: None,
-        responses_per_prompt: evaluate.responses_per_prompt,
+        responses_per_prompt: ResponsesPerPrompt::Fixed(evaluate.responses_per_prompt),
+        first_index: 0,
         max_new_tokens: evaluate.max_new_tokens,
         max_prompt_tokens: evaluate.max_prompt_tokens,
         temperature: evaluate.temperature,

@@ -82,7 +82,11 @@ impl Unrolling<'_> {
         }
         let mut found = Vec::new();
         while let Some(pool) = next {
-            found.push(self.required_behind(pool.input, Slot::Responses, span)?);
+            let first = self.required_behind(pool.input, Slot::Responses, span)?;
+            let others = only(self.inputs_of(pool.input)?, |slot| slot == Slot::Responses).into_iter().skip(1);
+            let mut sampled: Vec<Binding> = std::iter::once(first).chain(others).collect();
+            sampled.reverse();
+            found.extend(sampled);
             next = self.behind(pool.input, Slot::Carried, span)?;
         }
         found.reverse();

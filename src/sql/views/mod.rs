@@ -18,8 +18,9 @@ use crate::tables::{TableKind, training};
 pub(super) const OUTPUTS: &str = "outputs";
 
 /// The views' names and texts, sorted.
-const TEXTS: [(&str, &str); 4] = [
+const TEXTS: [(&str, &str); 5] = [
     ("cost_by_stage", include_str!("cost_by_stage.sql")),
+    ("expected_gain", include_str!("expected_gain.sql")),
     ("largest_gaps", include_str!("largest_gaps.sql")),
     ("regeneration_gain", include_str!("regeneration_gain.sql")),
     ("reward_by_iteration", include_str!("reward_by_iteration.sql")),
@@ -82,6 +83,35 @@ pub(super) fn outputs(outputs: &[(OutputKey, Manifest)]) -> Result<RecordBatch, 
     ];
     RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
         .map_err(|error| StoreError::internal("views::outputs", error))
+}
+
+/// What the prediction of a selection is about; `None` for a selection without one.
+fn objective(selection: &Manifest) -> Option<&'static str> {
+    let settings = &selection.recipe.settings;
+    let strategy = settings.get("strategy")?;
+    match strategy.get("expected_gain").and_then(|settings| settings.get("objective")?.as_str()) {
+        Some("gap") => Some("gap"),
+        Some(_) => Some("best"),
+        // A budget needs the lengths, and predicts the best reward beside them.
+        None => settings.get("tokens").filter(|tokens| !tokens.is_null()).map(|_| "best"),
+    }
+}
+
+/// An expression for the iteration of `selection` that reads this table, or is read by it.
+fn shifted_iteration(table: &OutputKey, selection: &OutputKey) -> String {
+    match (table.iteration, selection.iteration) {
+        (Some(table), Some(selection)) => format!("iteration + {}", i64::from(selection) - i64::from(table)),
+        // A pool from outside the loop belongs to the iteration that begins with it.
+        (None, Some(selection)) => format!("CAST({selection} AS INT)"),
+        (_, None) => "CAST(NULL AS INT)".to_string(),
+    }
+}
+
+/// The rows of `table` under the name of `node`, with this expression as their iteration.
+fn select_as(node: &OutputKey, table: &OutputKey, iteration: &str, columns: &str) -> String {
+    let node = node.name.replace('\'', "''");
+    let table = table.name.replace('"', "\"\"");
+    format!("SELECT '{node}' AS node, {iteration} AS iteration, {columns} FROM \"{table}\"")
 }
 
 /// The links between outputs: the recipe of each names its inputs.
@@ -149,9 +179,12 @@ impl<'a> Lineage<'a> {
         let mut responses = BTreeSet::new();
         for (pool, manifest) in self.tables(TableKind::Pool) {
             for (_, sampled) in self.inputs(manifest, "responses") {
-                // A selection without a pool, as the first one, has no ranking and no gain.
-                let ranked =
-                    |manifest: &Manifest| manifest.table == Some(TableKind::Selection) && manifest.recipe.inputs.contains_key("pool");
+                // A selection without a pool, as the first one, has no ranking and no gain. One within
+                // another selection belongs to the same iteration as its pool.
+                let ranked = |manifest: &Manifest| {
+                    let has = |slot: &str| manifest.recipe.inputs.contains_key(slot);
+                    manifest.table == Some(TableKind::Selection) && has("pool") && !has("within")
+                };
                 for selected in self.inputs(sampled, "selection").filter(|(_, manifest)| ranked(manifest)) {
                     let rank_by = selected.1.recipe.settings.get("rank_by").and_then(|word| word.as_str()).unwrap_or("mean");
                     let columns = format!("'{}' AS rank_by, prompt_id, score, selected", rank_by.replace('\'', "''"));
@@ -170,7 +203,34 @@ impl<'a> Lineage<'a> {
             }
         }
         relations.extend([("selection", selection), ("pairs", pairs), ("responses", responses)]);
+        relations.extend(self.predictions());
         relations
+    }
+
+    /// The queries about selections with a prediction: the prediction, the rewards before it, and
+    /// those of its new responses.
+    fn predictions(&self) -> [(&'static str, BTreeSet<String>); 3] {
+        let mut predicted = BTreeSet::new();
+        let mut before = BTreeSet::new();
+        let mut after = BTreeSet::new();
+        for (rewards, scored) in self.tables(TableKind::Rewards) {
+            for (_, sampled) in self.inputs(scored, "responses") {
+                for (selection, selected) in self.inputs(sampled, "selection") {
+                    let Some(objective) = objective(selected) else { continue };
+                    for (pool, _) in self.inputs(selected, "pool") {
+                        let columns = format!("prompt_id, '{objective}' AS objective, expected_gain");
+                        let iteration = |key: &OutputKey| shifted_iteration(key, selection);
+                        predicted.insert(format!(
+                            "{} WHERE selected AND expected_gain IS NOT NULL",
+                            select_as(selection, selection, &iteration(selection), &columns)
+                        ));
+                        before.insert(select_as(selection, pool, &iteration(pool), "prompt_id, reward"));
+                        after.insert(select_as(selection, rewards, &iteration(rewards), "prompt_id, reward"));
+                    }
+                }
+            }
+        }
+        [("predicted", predicted), ("rewards_before", before), ("rewards_after", after)]
     }
 
     /// Whether a table has the column `iteration`.

@@ -246,12 +246,21 @@ fn a_querys_batch_conforms_when_nothing_is_lost() {
         ("selected", Arc::new(arrow::array::BooleanArray::from(vec![true, false])) as ArrayRef, true),
         ("prompt_id", Arc::new(StringViewArray::from(vec!["a", "b"])) as ArrayRef, true),
         ("score", Arc::new(Float32Array::from(vec![Some(0.5), None])) as ArrayRef, true),
+        ("expected_gain", Arc::new(Float32Array::from(vec![None, Some(0.25)])) as ArrayRef, true),
+        ("expected_tokens", Arc::new(Float64Array::from(vec![None, Some(9.0)])) as ArrayRef, true),
         ("more", Arc::new(Int32Array::from(vec![1, 2])) as ArrayRef, true),
     ])
     .unwrap();
     let rows = selection::rows(&TableKind::Selection.conform(&query).unwrap()).unwrap();
-    let row = |prompt_id: &str, score, rank, selected| selection::Row { prompt_id: prompt_id.into(), score, rank, selected };
-    assert_eq!(rows, [row("a", Some(0.5), 1, true), row("b", None, 2, false)]);
+    let row = |prompt_id: &str, score, rank, selected, (expected_gain, expected_tokens)| selection::Row {
+        prompt_id: prompt_id.into(),
+        score,
+        rank,
+        selected,
+        expected_gain,
+        expected_tokens,
+    };
+    assert_eq!(rows, [row("a", Some(0.5), 1, true, (None, None)), row("b", None, 2, false, (Some(0.25), Some(9.0)))]);
 
     let says = |batch: RecordBatch, words: &str| {
         let error = TableKind::Selection.conform(&batch).unwrap_err().to_string();

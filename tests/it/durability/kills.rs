@@ -25,10 +25,19 @@ fn assert_nothing_twice(workspace: &Workspace) {
 
 #[test]
 fn killed_at_random_and_run_again_the_bytes_are_the_same() {
+    killed_at_random_the_bytes_are_the_same(Workspace::new);
+}
+
+#[test]
+fn killed_between_the_steps_of_adaptive_numbers_the_bytes_are_the_same() {
+    killed_at_random_the_bytes_are_the_same(Workspace::adaptive);
+}
+
+fn killed_at_random_the_bytes_are_the_same(new_workspace: fn() -> Workspace) {
     let seed = std::env::var("OPTUNE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
     eprintln!("seed {seed}");
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let whole = Workspace::new();
+    let whole = new_workspace();
     let start = Instant::now();
     whole.succeed(&["run", "pipeline.yaml"]);
     let time = start.elapsed();
@@ -36,7 +45,7 @@ fn killed_at_random_and_run_again_the_bytes_are_the_same() {
 
     let mut killed = 0;
     while killed < kills() {
-        let workspace = Workspace::new();
+        let workspace = new_workspace();
         // Several kills on the way to one result: resumed runs are killed too.
         loop {
             let mut child = workspace.start(&["run", "pipeline.yaml"]);

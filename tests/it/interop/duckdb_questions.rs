@@ -39,6 +39,8 @@ fn small_run(runs: &Runs) -> Run {
             score: None,
             rank,
             selected: selected(prompt_id),
+            expected_gain: None,
+            expected_tokens: None,
         };
         write("selection", iteration, TableKind::Selection, &selection::batch(&[("a", 1), ("b", 2)].map(row)));
         let sampled_iteration = iteration as i32;

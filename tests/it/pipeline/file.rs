@@ -370,7 +370,7 @@ fn generate_and_evaluate_sample_by_the_same_settings() {
     let of = |name: &str| schema["$defs"][name]["properties"].as_object().unwrap().clone();
     let (generate, evaluate) = (of("Generate"), of("Evaluate"));
     // The precision of an evaluation is that of its other models too.
-    let own = ["policy", "prompts", "selection", "responses_per_prompt", "engine", "precision"];
+    let own = ["policy", "prompts", "selection", "responses_per_prompt", "first_index", "engine", "precision"];
     let shared: Vec<&String> = generate.keys().filter(|key| !own.contains(&key.as_str())).collect();
     assert!(shared.len() >= 10, "{shared:?}");
     for key in shared {
@@ -395,7 +395,7 @@ fn the_papers_pipeline_loads_once_its_inputs_are_there() {
     let graph = Pipeline::load(&path, &[]).and_then(|pipeline| pipeline.graph(folder.path())).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((graph.iterations, graph.tasks.len()), (3, 2 + 3 * 10));
     let Operator::Generate(generate) = &task(&graph, "responses", 2).operator else { panic!("responses is generate") };
-    assert_eq!((generate.responses_per_prompt, generate.temperature, generate.top_p), (2, 1.0, 0.9));
+    assert_eq!((generate.responses_per_prompt.count(), generate.temperature, generate.top_p), (2, 1.0, 0.9));
     assert_eq!(task(&graph, "selection", 2).settings["ratio"], 0.5);
     assert_eq!(task(&graph, "policy", 3).settings["learning_rate"], 5e-7);
 }

@@ -1,12 +1,14 @@
 //! Pipeline files, sweeps, the nodes without a model (select, merge and pair), and programs of the
 //! user's own.
 
+mod adaptive;
 mod alarms;
 mod benchmark;
 mod broken_files;
 mod checked_models;
 #[cfg(unix)]
 mod commands;
+mod expected_gain;
 mod failing_nodes;
 mod file;
 mod quickstart;

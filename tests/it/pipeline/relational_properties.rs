@@ -12,9 +12,10 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use optune::operators::select::{self, POOL_QUERY, Quota, SelectionParameters};
 use optune::operators::support::rng::Stream;
+use optune::operators::merge::FreshOrder;
 use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
-use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy as By, ZScore};
+use optune::pipeline::spec::select::{Band, DropHardest, ExpectedGain, Objective, RankBy, Select, SkipUninformative, Strategy as By, ZScore};
 use optune::sql::{PromptGroups, Session};
 use optune::tables::{FinishReason, TableKind, pairs, pool, responses, rewards, selection};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -97,7 +98,14 @@ fn selected(
     session.register_batches("prompts", cut(&prompts, length)).unwrap();
     session.register_batches("pool", cut(&pool::batch(&pool_rows(pool)), length)).unwrap();
     let row =
-        |(prompt_id, score): (&String, &f64)| selection::Row { prompt_id: prompt_id.clone(), score: Some(*score), rank: 1, selected: true };
+        |(prompt_id, score): (&String, &f64)| selection::Row {
+            prompt_id: prompt_id.clone(),
+            score: Some(*score),
+            rank: 1,
+            selected: true,
+            expected_gain: None,
+            expected_tokens: None,
+        };
     session.register_batches("previous", cut(&selection::batch(&before.iter().map(row).collect::<Vec<_>>()), length)).unwrap();
     let quota = Quota::new(settings, asked.len(), ITERATION, true);
     let parameters = SelectionParameters { settings, quota, stream, pool_query: POOL_QUERY };
@@ -119,7 +127,8 @@ fn score(rewards: &[f64], rank_by: RankBy) -> Option<f64> {
 /// In iteration 3, responses of up to three ages.
 const ITERATION: u32 = 3;
 
-/// The ranking keys of a strategy, in other words than its own; none for random draws.
+/// The ranking keys of a strategy, in other words than its own; none for random draws and
+/// predictions.
 fn keys(settings: &Select, scores: &BTreeMap<&str, f64>, before: &BTreeMap<String, f64>) -> Option<BTreeMap<String, f64>> {
     let of_group = |id: &str| scores.iter().filter(|(other, _)| group(other) == group(id)).map(|(_, score)| *score).collect::<Vec<_>>();
     let key = |id: &str, score: f64| match &settings.strategy {
@@ -134,7 +143,7 @@ fn keys(settings: &Select, scores: &BTreeMap<&str, f64>, before: &BTreeMap<Strin
         _ => Some(score),
     };
     let keys = scores.iter().filter_map(|(id, score)| Some((id.to_string(), key(id, *score)?))).collect();
-    (settings.strategy != By::Random).then_some(keys)
+    (!matches!(settings.strategy, By::Random | By::ExpectedGain(_))).then_some(keys)
 }
 
 #[test]
@@ -150,6 +159,7 @@ fn select_takes_the_first_share_whatever_the_order_of_rows() {
         (-2.0..1.0, -1.0..2.0).prop_map(|(low, high)| By::Band(Band { low: Some(low), high: Some(high) })),
         Just(By::ZScore(ZScore::default())),
         (0.0..1.0).prop_map(|explore| By::SkipUninformative(SkipUninformative { explore })),
+        (1..9_u32).prop_map(|neighbors| By::ExpectedGain(ExpectedGain { objective: Objective::Gap, neighbors })),
     ];
     let settings = (strategy, rank_by, 1..=100_usize, prop::option::of(1..4_u32));
     let asked = btree_set(id(), 0..24).prop_map(|ids| ids.into_iter().collect::<Vec<_>>()).prop_shuffle();
@@ -277,9 +287,22 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
         session.register_batches("rewards", cut(&rewards::batch(&scored), length)).unwrap();
         session.register_batches("responses", cut(&responses::batch(&answered), length)).unwrap();
         session.register_batches("carried", cut(&pool::batch(&old), length)).unwrap();
-        let found =
-            pool::rows(&whole(TableKind::Pool, merge::rows(&session, true, keep_best, PromptGroups::new(slices)).unwrap())).unwrap();
+        let merged = |session: &Session, order| {
+            let walk = merge::rows(session, true, keep_best, order, PromptGroups::new(slices)).unwrap();
+            pool::rows(&whole(TableKind::Pool, walk)).unwrap()
+        };
+        let found = merged(&session, FreshOrder::Sorted);
         assert_eq!(found, expected.into_values().flatten().collect::<Vec<_>>());
+        // Two tables, of first and of further responses, make the same pool.
+        let session = Session::new().unwrap();
+        let (first, further): (Vec<_>, Vec<_>) = scored.into_iter().partition(|row| row.response_index < 2);
+        let batches = [further, first].map(|rows| cut(&rewards::batch(&rows), length)).concat();
+        session.register_batches("rewards", batches).unwrap();
+        let (first, further): (Vec<_>, Vec<_>) = answered.into_iter().partition(|row| row.response_index < 2);
+        let batches = [further, first].map(|rows| cut(&responses::batch(&rows), length)).concat();
+        session.register_batches("responses", batches).unwrap();
+        session.register_batches("carried", cut(&pool::batch(&old), length)).unwrap();
+        assert_eq!(merged(&session, FreshOrder::Tables), found);
         let lost = carried.iter().find(|(id, rewards)| !rewards.is_empty() && found.iter().all(|row| row.prompt_id != **id));
         assert_eq!(lost, None);
     });

@@ -8,9 +8,10 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use optune::operators::select::{self, POOL_QUERY, Quota, SelectionParameters};
 use optune::operators::support::rng::Stream;
+use optune::operators::merge::FreshOrder;
 use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Penalize, Rejected, Truncated, Weight, WeightKind};
-use optune::pipeline::spec::select::{Band, DropHardest, RankBy, Select, SkipUninformative, Strategy, ZScore};
+use optune::pipeline::spec::select::{Band, DropHardest, ExpectedGain, Objective, RankBy, Select, SkipUninformative, Strategy, ZScore};
 use optune::sql::{PromptGroups, Session};
 use optune::store::OutputKey;
 use optune::tables::{FinishReason, TableKind, pool, responses, rewards, selection};
@@ -120,7 +121,7 @@ fn merge_gives_what_its_sql_says() {
         session.register_batches("carried", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
         for (carried, keep_best) in [(true, false), (true, true), (false, false), (false, true)] {
             for rows in SLICES {
-                let walk = merge::rows(&session, carried, keep_best, PromptGroups::new(rows)).unwrap();
+                let walk = merge::rows(&session, carried, keep_best, FreshOrder::Sorted, PromptGroups::new(rows)).unwrap();
                 assert_same(TableKind::Pool, walk, &session, &merge::sql(carried, keep_best));
             }
         }
@@ -179,6 +180,8 @@ fn previous(draw: &mut Draw, ids: &[String]) -> RecordBatch {
         score,
         rank,
         selected: rank < 4,
+        expected_gain: None,
+        expected_tokens: None,
     };
     let rows = ids.iter().enumerate().filter(|_| draw.below(6) > 0).map(|(rank, id)| (rank as i64 + 1, id)).collect::<Vec<_>>();
     selection::batch(&rows.iter().map(|(rank, id)| row(id, (draw.below(5) > 0).then(|| reward(draw)), *rank)).collect::<Vec<_>>())
@@ -220,6 +223,51 @@ fn select_gives_what_its_sql_says() {
                     // The SQL for people gives the same.
                     let [one, other] = [Some(quota), None].map(|quota| session.query(&select::sql(&settings, 2, quota, true)).unwrap());
                     assert_eq!(whole(TableKind::Selection, &one), whole(TableKind::Selection, &other));
+                }
+            }
+        }
+    }
+}
+
+/// Predictions are equal up to the rounding of their sums, so keys of equal gains may be in another
+/// order than in the SQL.
+#[test]
+fn predictions_and_budgets_are_what_the_sql_says() {
+    for seed in 0..24 {
+        let mut draw = Draw(seed);
+        let (tables, stream) = (tables(&mut draw, seed as i32), Stream { seed, iteration: 2 });
+        let asked: Vec<String> = tables.ids.iter().filter(|_| draw.below(8) > 0).cloned().collect();
+        let predicting = |objective, neighbors| Strategy::ExpectedGain(ExpectedGain { objective, neighbors });
+        let strategies = [
+            predicting(Objective::Best, 60),
+            predicting(Objective::Gap, 3),
+            Strategy::LowestReward,
+            Strategy::Band(Band { low: Some(-0.5), high: None }),
+            Strategy::DropHardest(DropHardest { share: 0.3 }),
+        ];
+        for strategy in strategies {
+            for (tokens, max_age, responses_per_prompt) in [(Some(60), None, 1), (Some(200), Some(1), 3), (None, None, 2)] {
+                let settings =
+                    Select { strategy: strategy.clone(), max_age, ratio: 0.7, tokens, responses_per_prompt, ..Select::default() };
+                let space = Space::new();
+                let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(64 << 20, space.path()).unwrap());
+                session.register_batches("prompts", vec![drawn(&mut draw, &asked, stream)]).unwrap();
+                session.register_batches("pool", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
+                let quota = Quota::new(&settings, asked.len(), 2, true);
+                let parameters = SelectionParameters { settings: &settings, quota, stream, pool_query: POOL_QUERY };
+                let walk = select::rows(&session, &ranking, parameters, || PromptGroups::new(7)).unwrap();
+                let walk = selection::rows(&whole(TableKind::Selection, &walk.collect::<Result<Vec<_>, _>>().unwrap())).unwrap();
+                let sql = session.query(&select::sql(&settings, 2, Some(quota), true)).unwrap();
+                let sql = selection::rows(&whole(TableKind::Selection, &sql)).unwrap();
+                assert_eq!(walk.len(), sql.len());
+                for (one, other) in walk.iter().zip(&sql) {
+                    let close = |one: Option<f64>, other: Option<f64>| match (one, other) {
+                        (Some(one), Some(other)) => (one - other).abs() <= 1e-9,
+                        (one, other) => one == other,
+                    };
+                    assert_eq!((&one.prompt_id, one.score, one.selected), (&other.prompt_id, other.score, other.selected), "{settings:?}");
+                    assert!(close(one.expected_gain, other.expected_gain), "{one:?} {other:?}");
+                    assert!(close(one.expected_tokens, other.expected_tokens), "{one:?} {other:?}");
                 }
             }
         }

@@ -1,0 +1,122 @@
+"""The expected gain of new responses, and the replay of selection strategies, with NumPy.
+
+    python expected_gain.py golden > ../golden/expected_gain.json
+    python expected_gain.py replay best_of_16.csv
+
+`golden` predicts gains for random pools. `replay` spends budgets as pipelines/replay_steps.yaml does, in the same
+orders of responses, and prints the gain of the best reward for each strategy, number of steps and budget: its mean and
+standard error over the orders, and the first two orders with all digits.
+
+Written from the definition in docs/reference/strategies.md. The expected improvement is an integral here:
+E[max(0, M - b)] = ∫_b^∞ P(M > x) dx, where M is the best of k draws. A distribution is a step function, so the
+integral is a sum.
+"""
+
+import csv
+import json
+import sys
+from collections import defaultdict
+
+import numpy as np
+
+
+def rise(rewards, best, draws):
+    """E[max(0, best of `draws` - best)], for draws from `rewards`."""
+    edges = np.unique(np.append(rewards[rewards > best], best))
+    above = np.array([1 - np.mean(rewards <= edge) ** draws for edge in edges[:-1]])
+    return float((above * np.diff(edges)).sum())
+
+
+def gains(pool, objective, neighbors, draws):
+    """The expected gain of each prompt of a pool {prompt: rewards}."""
+    seen = np.concatenate([np.asarray(rewards, float) for rewards in pool.values()])
+    low, width = seen.min(), np.ptp(seen)
+    level = lambda mean: np.round((mean - low) / width * 1e9) if width > 0 else mean * 0
+    others, held_out = [], []
+    for rewards in pool.values():
+        for index, reward in enumerate(rewards):
+            rest = [other for place, other in enumerate(rewards) if place != index]
+            if rest:
+                others.append(np.mean(rest))
+                held_out.append(reward)
+    if not others:
+        others, held_out = seen * 0, seen
+    others, held_out = level(np.array(others)), np.array(held_out)
+    result = {}
+    for prompt, rewards in pool.items():
+        distance = np.abs(others - level(np.mean(rewards)))
+        limit = np.sort(distance)[min(neighbors, len(distance)) - 1]
+        near = held_out[distance <= limit]
+        result[prompt] = rise(near, max(rewards), draws)
+        if objective == "gap":
+            result[prompt] += rise(-near, -min(rewards), draws)
+    return result
+
+
+def golden():
+    rng = np.random.default_rng(20)
+    draw = {
+        "uniform": lambda count: rng.random(count),
+        "two values": lambda count: rng.integers(0, 2, count).astype(float),
+        "piled up at both ends": lambda count: np.clip(rng.normal(rng.random() * 2 - 0.5, 0.5, count), 0, 1),
+        "tenths": lambda count: np.round(rng.random(count), 1) * 10 - 3,
+        "large": lambda count: rng.normal(0, 1e12, count),
+        "constant": lambda count: np.full(count, 0.1),
+    }
+    cases = []
+    for name, rewards in draw.items():
+        for prompts, counts in ((1, (3, 4)), (7, (1, 2)), (40, (1, 6)), (80, (2, 3))):
+            pool = {f"p{index:03}": list(rewards(rng.integers(*counts))) for index in range(prompts)}
+            settings = [("best", 60, 2), ("gap", 5, 1), ("gap", 60, 6)]
+            found = [dict(zip(("objective", "neighbors", "draws"), one), gains=list(gains(pool, *one).values())) for one in settings]
+            cases.append({"name": name, "rewards": list(pool.values()), "predictions": found})
+    json.dump(cases, sys.stdout, separators=(",", ":"))
+
+
+RESPONSES, MODULUS = 11, 2147483647
+
+
+def shuffled(path, order):
+    """The rewards of each prompt, in the order of the pipeline."""
+    rows = defaultdict(list)
+    for row in csv.DictReader(open(path)):
+        prompt, k, reward = int(row["prompt_id"]), int(row["k"]), row["gpt4_turbo_pref_minus1"]
+        if k < RESPONSES and reward not in ("", "nan"):
+            number = (order * 7919 + prompt * 104729 + k * 1299709 + 1) % MODULUS
+            number = (number * 48271 + prompt) % MODULUS * 69621 % MODULUS
+            rows[prompt].append((number * 16807 % MODULUS, k, float(reward)))
+    return {prompt: [reward for _, _, reward in sorted(rows[prompt])] for prompt in sorted(rows)}
+
+
+def replay(path, order, strategy, steps, each, tokens):
+    """The rise of the best reward, in the mean over all prompts."""
+    rewards = shuffled(path, order)
+    count = {prompt: 2 for prompt in rewards}
+    rng = np.random.default_rng(order)
+    for _ in range(steps):
+        pool = {prompt: rewards[prompt][: count[prompt]] for prompt in rewards}
+        if strategy == "random":
+            key = dict(zip(pool, rng.random(len(pool))))
+        elif strategy == "lowest_reward":
+            key = {prompt: np.mean(values) for prompt, values in pool.items()}
+        else:
+            key = {prompt: -round(gain * 1e12) for prompt, gain in gains(pool, "best", 60, each).items()}
+        spent = 0
+        for prompt in sorted(pool, key=lambda prompt: (key[prompt], prompt)):
+            if spent < tokens:
+                spent += each
+                count[prompt] = min(count[prompt] + each, len(rewards[prompt]))
+    return np.mean([max(values[: count[prompt]]) - max(values[:2]) for prompt, values in rewards.items()])
+
+
+BUDGETS = [(1, 2, (483, 805, 1127, 1610)), (16, 1, (30, 50, 70, 100))]
+
+if __name__ == "__main__" and sys.argv[1] == "golden":
+    golden()
+elif __name__ == "__main__":
+    for steps, each, budgets in BUDGETS:
+        for tokens in budgets:
+            for strategy in ("random", "lowest_reward", "expected_gain"):
+                found = np.array([replay(sys.argv[2], order, strategy, steps, each, tokens) for order in range(1, 17)])
+                error = found.std(ddof=1) / np.sqrt(len(found))
+                print(f"{steps:2} {each} {tokens:4} {strategy:13} {found.mean():.4f} ({error:.4f})  {found[0]:.12f} {found[1]:.12f}", flush=True)
