@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int8Array, Int64Array, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int8Array, Int64Array, RecordBatch, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::population::Population;
@@ -79,11 +79,7 @@ pub fn rows<'s>(
     for tables in tables()? {
         let tables = tables?;
         let tables = SortedTables::new(&tables)?;
-        let mut scores = Vec::with_capacity(tables.prompt_ids.len());
-        let mut gains = Vec::with_capacity(if has_prediction { tables.prompt_ids.len() } else { 0 });
-        let mut tokens = Vec::with_capacity(if has_prediction { tables.prompt_ids.len() } else { 0 });
-        let mut keys = Vec::with_capacity(if has_key { tables.prompt_ids.len() } else { 0 });
-        let mut tiers = Vec::with_capacity(if has_tiers { tables.prompt_ids.len() } else { 0 });
+        let mut scored = ScoredPrompts::default();
         tables.for_each_prompt(settings, |rows| {
             let prompt = RankedPrompt {
                 id: rows.id,
@@ -96,14 +92,6 @@ pub fn rows<'s>(
                 expected_tokens: predictor.as_ref().map(|predictor| predictor.tokens(rows.token_counts)),
                 stream,
             };
-            scores.push(prompt.score);
-            if has_prediction {
-                gains.push(prompt.expected_gain);
-                tokens.push(prompt.expected_tokens);
-            }
-            if has_key {
-                keys.push(strategy.key(&prompt));
-            }
             let tier = if is_overdue(&prompt) {
                 overdue += 1;
                 Tier::Overdue
@@ -113,29 +101,12 @@ pub fn rows<'s>(
             } else {
                 Tier::Ineligible
             };
-            if has_tiers {
-                tiers.push(tier as i8);
-            }
+            scored.push(&prompt, strategy.key(&prompt), tier);
         })?;
-        let first = prompt_count;
+        let batch = scored.into_batch(&schema, tables.prompt_ids, prompt_count)?;
         prompt_count += tables.prompt_ids.len() as i64;
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(tables.prompt_ids.clone()),
-            Arc::new(Float64Array::from(scores)),
-            Arc::new(Int64Array::from_iter_values(first..prompt_count)),
-        ];
-        if has_prediction {
-            columns.push(Arc::new(Float64Array::from(gains)));
-            columns.push(Arc::new(Float64Array::from(tokens)));
-        }
-        if has_key {
-            columns.push(Arc::new(Float64Array::from(keys)));
-        }
-        if has_tiers {
-            columns.push(Arc::new(Int8Array::from(tiers)));
-        }
         // Sending fails once the ranking query has failed. Its rows then return the error.
-        if sender.send(RecordBatch::try_new(schema.clone(), columns)?).is_err() {
+        if sender.send(batch).is_err() {
             break;
         }
     }
@@ -153,6 +124,44 @@ enum Tier {
     Eligible = 1,
     /// May not be selected.
     Ineligible = 2,
+}
+
+/// The rows to rank: the columns of [`scored_schema`], prompt by prompt.
+#[derive(Default)]
+struct ScoredPrompts {
+    scores: Vec<Option<f64>>,
+    expected_gains: Vec<Option<f64>>,
+    expected_tokens: Vec<Option<f64>>,
+    keys: Vec<Option<f64>>,
+    tiers: Vec<i8>,
+}
+
+impl ScoredPrompts {
+    fn push(&mut self, prompt: &RankedPrompt, key: Option<f64>, tier: Tier) {
+        self.scores.push(prompt.score);
+        self.expected_gains.push(prompt.expected_gain);
+        self.expected_tokens.push(prompt.expected_tokens);
+        self.keys.push(key);
+        self.tiers.push(tier as i8);
+    }
+
+    /// The columns that the ranking needs. `first` is the index of the first prompt.
+    fn into_batch(mut self, schema: &SchemaRef, prompt_ids: &StringArray, first: i64) -> Result<RecordBatch, OperatorError> {
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            columns.push(match field.name().as_str() {
+                "prompt_id" => Arc::new(prompt_ids.clone()),
+                "prompt_index" => Arc::new(Int64Array::from_iter_values(first..first + prompt_ids.len() as i64)),
+                "score" => Arc::new(Float64Array::from(std::mem::take(&mut self.scores))),
+                "expected_gain" => Arc::new(Float64Array::from(std::mem::take(&mut self.expected_gains))),
+                "expected_tokens" => Arc::new(Float64Array::from(std::mem::take(&mut self.expected_tokens))),
+                "key" => Arc::new(Float64Array::from(std::mem::take(&mut self.keys))),
+                "tier" => Arc::new(Int8Array::from(std::mem::take(&mut self.tiers))),
+                other => return Err(OperatorError::internal(PLACE, format!("a column {other} in the ranking"))),
+            });
+        }
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
 }
 
 /// The selection, batch by batch, in ascending order of ranks.
@@ -174,15 +183,7 @@ impl Rows<'_> {
     }
 
     fn selection(&mut self, ranked: &RecordBatch) -> Result<RecordBatch, OperatorError> {
-        let (ids, scores, prediction) = match ranked.columns() {
-            [ids, scores] => (ids, scores, None),
-            [ids, scores, gains, tokens] => (ids, scores, Some((gains, tokens))),
-            other => return Err(OperatorError::internal(PLACE, format!("expected two or four ranked columns, found {}", other.len()))),
-        };
-        let expected_tokens: Option<&Float64Array> = match (self.budget, prediction) {
-            (Some(_), Some(_)) => Some(column(ranked, "expected_tokens")?),
-            _ => None,
-        };
+        let expected_tokens: Option<&Float64Array> = self.budget.map(|_| column(ranked, "expected_tokens")).transpose()?;
         let first = self.row_count + 1;
         self.row_count += ranked.num_rows();
         let mut selected = Vec::with_capacity(ranked.num_rows());
@@ -195,11 +196,16 @@ impl Rows<'_> {
             selected.push(is_selected);
         }
         let ranks = Int64Array::from_iter_values((first..=self.row_count).map(|rank| rank as i64));
-        let nulls = || new_null_array(&DataType::Float64, ranked.num_rows());
-        let (gains, tokens) = prediction.map_or_else(|| (nulls(), nulls()), |(gains, tokens)| (gains.clone(), tokens.clone()));
-        let columns: Vec<ArrayRef> =
-            vec![ids.clone(), scores.clone(), Arc::new(ranks), Arc::new(BooleanArray::from(selected)), gains, tokens];
-        Ok(RecordBatch::try_new(selection::schema(), columns)?)
+        let ranks: ArrayRef = Arc::new(ranks);
+        let selected: ArrayRef = Arc::new(BooleanArray::from(selected));
+        let schema = selection::schema();
+        let columns = schema.fields().iter().map(|field| match field.name().as_str() {
+            "rank" => ranks.clone(),
+            "selected" => selected.clone(),
+            // Predictions are in the ranking only if something is predicted.
+            name => ranked.column_by_name(name).cloned().unwrap_or_else(|| new_null_array(field.data_type(), ranked.num_rows())),
+        });
+        Ok(RecordBatch::try_new(schema.clone(), columns.collect())?)
     }
 
     /// Whether the prompts selected so far use up the budget.
