@@ -109,10 +109,8 @@ impl Short {
             rewards.push(numbered(&self.rewards, step));
         }
         if let Some((taken, _)) = further.iter().find_map(|(name, _)| nodes.get_key_value(name)) {
-            let problem = format!(
-                "\"{}\" is also what responses_per_prompt of \"{}\" makes; choose another name",
-                taken.value, self.responses.value
-            );
+            let problem =
+                format!("\"{}\" is also what responses_per_prompt of \"{}\" makes; choose another name", taken.value, self.responses.value);
             return Err(Diagnostic::at(taken.span, problem));
         }
         let merges = nodes.values_mut().filter_map(|node| match &mut node.operator {

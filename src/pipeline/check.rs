@@ -121,8 +121,8 @@ fn check_selection(select: &Select, span: Span) -> Result<(), Diagnostic> {
         (Strategy::All, ..) => return Ok(()),
         (_, None, _) => "to select some of the prompts, \"pool\" is needed: the pool whose rewards rank the prompts, usually pool[t-1]",
         (Strategy::RewardGain, _, None) => "to select by reward_gain, \"previous\" is needed: the last selection, usually selection[t-1]",
-        (Strategy::RewardGain, ..) | (_, _, None) => return Ok(()),
-        _ => "\"previous\" is read by the strategy reward_gain only; leave it out",
+        (Strategy::RewardGain | Strategy::Posterior(_), ..) | (_, _, None) => return Ok(()),
+        _ => "\"previous\" is read by the strategies reward_gain and posterior only; leave it out",
     };
     Err(Diagnostic::at(span, problem))
 }

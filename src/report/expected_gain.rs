@@ -58,10 +58,7 @@ fn blocks(rows: &[Row]) -> Vec<Block> {
         table.rows.push(vec![(index + 1).to_string(), whole(group.len() as i64), maybe(expected), interval(gain)]);
     }
     let ends = [rows.first(), rows.last()].into_iter().flatten().map(|row| Series::plain(row.expected_gain, row.expected_gain));
-    let series = vec![
-        Series { name: "gain".to_string(), points },
-        Series { name: "as expected".to_string(), points: ends.collect() },
-    ];
+    let series = vec![Series { name: "gain".to_string(), points }, Series { name: "as expected".to_string(), points: ends.collect() }];
     let colors = series.iter().map(|series| series.name.clone()).collect();
     let chart = Chart {
         title,

@@ -53,7 +53,11 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
 pub fn mean_gain(source: &Source) -> Result<Option<f64>, ReportError> {
     let Some(select) = source.with_operator("select").next() else { return Ok(None) };
     let of_select = |pool: &&Node| source.upstream(&pool.name, "select").is_some_and(|other| other.name == select.name);
-    let pool = source.with_operator("merge").filter(|pool| !is_step(source, &pool.name)).find(of_select).filter(|pool| source.has(&pool.name) && source.has(&select.name));
+    let pool = source
+        .with_operator("merge")
+        .filter(|pool| !is_step(source, &pool.name))
+        .find(of_select)
+        .filter(|pool| source.has(&pool.name) && source.has(&select.name));
     let rows = pool.map_or(Ok(Vec::new()), |pool| rows(source, select, pool))?;
     Ok(mean(&rows.iter().filter(|row| row.selected).map(|row| row.after - row.before).collect::<Vec<_>>()))
 }

@@ -21,6 +21,10 @@ table! {
         pub expected_gain: Option<f64>,
         /// The tokens expected of its new responses. Null where nothing is predicted.
         pub expected_tokens: Option<f64>,
+        /// What the strategy `posterior` believes of its rewards, from 0 to 1. Null for the others.
+        pub belief_mean: Option<f64>,
+        /// How sure that is: the variance of the belief.
+        pub belief_variance: Option<f64>,
     }
 }
 
@@ -31,6 +35,8 @@ impl View<'_> {
         finite_or_null("score", self.score)?;
         at_least("rank", 1, self.rank)?;
         finite_or_null("expected_gain", self.expected_gain)?;
-        finite_or_null("expected_tokens", self.expected_tokens)
+        finite_or_null("expected_tokens", self.expected_tokens)?;
+        finite_or_null("belief_mean", self.belief_mean)?;
+        finite_or_null("belief_variance", self.belief_variance)
     }
 }

@@ -73,7 +73,7 @@ def golden():
     json.dump(cases, sys.stdout, separators=(",", ":"))
 
 
-RESPONSES, MODULUS = 11, 2147483647
+RESPONSES = 11
 
 
 def shuffled(path, order):
@@ -82,9 +82,10 @@ def shuffled(path, order):
     for row in csv.DictReader(open(path)):
         prompt, k, reward = int(row["prompt_id"]), int(row["k"]), row["gpt4_turbo_pref_minus1"]
         if k < RESPONSES and reward not in ("", "nan"):
-            number = (order * 7919 + prompt * 104729 + k * 1299709 + 1) % MODULUS
-            number = (number * 48271 + prompt) % MODULUS * 69621 % MODULUS
-            rows[prompt].append((number * 16807 % MODULUS, k, float(reward)))
+            number = order * 1048576 + prompt * 16 + k
+            for _ in range(2):
+                number = (number ^ number >> 16) * 73244475 & 4294967295
+            rows[prompt].append((number ^ number >> 16, k, float(reward)))
     return {prompt: [reward for _, _, reward in sorted(rows[prompt])] for prompt in sorted(rows)}
 
 

@@ -13,34 +13,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::seen_rewards::SeenRewards;
 use crate::pipeline::spec::select::{ExpectedGain, Objective, Select, Strategy};
-
-/// The rewards and lengths of the responses of all prompts.
-#[derive(Default)]
-pub(super) struct SeenRewards {
-    rewards: Vec<f64>,
-    /// The end of the rewards of each prompt with a reward.
-    ends: Vec<usize>,
-    tokens: i64,
-}
-
-impl SeenRewards {
-    /// Adds a prompt's rewards, in any order, and the lengths of its responses.
-    pub(super) fn add(&mut self, rewards: &[f64], token_counts: &[i32]) {
-        if rewards.is_empty() {
-            return;
-        }
-        self.rewards.extend_from_slice(rewards);
-        self.ends.push(self.rewards.len());
-        self.tokens += token_counts.iter().copied().map(i64::from).sum::<i64>();
-    }
-
-    /// The rewards of each prompt.
-    fn prompts(&self) -> impl Iterator<Item = &[f64]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.rewards[start..*end])
-    }
-}
 
 /// Predicts the gain and the tokens of new responses.
 pub(super) struct GainPredictor {
@@ -86,8 +60,8 @@ impl GainPredictor {
             Strategy::ExpectedGain(settings) => settings,
             _ => ExpectedGain::default(),
         };
-        let scale = Scale::new(&seen.rewards);
-        let mut pairs = Vec::with_capacity(seen.rewards.len());
+        let scale = Scale::new(seen.rewards());
+        let mut pairs = Vec::with_capacity(seen.rewards().len());
         for rewards in seen.prompts().filter(|rewards| rewards.len() > 1) {
             let rewards = scale.sorted_shares(rewards);
             let sum = rewards.iter().sum::<f64>();
@@ -96,10 +70,10 @@ impl GainPredictor {
         }
         if pairs.is_empty() {
             // No prompt has two rewards. Then every seen reward predicts every prompt.
-            pairs.extend(seen.rewards.iter().map(|reward| Pair { others: 0, reward: scale.share(*reward) }));
+            pairs.extend(seen.rewards().iter().map(|reward| Pair { others: 0, reward: scale.share(*reward) }));
         }
         pairs.sort_unstable_by(|one, other| one.others.cmp(&other.others).then(one.reward.total_cmp(&other.reward)));
-        let mean_tokens = seen.tokens as f64 / seen.rewards.len().max(1) as f64;
+        let mean_tokens = seen.mean_tokens();
         let new_responses = settings.responses_per_prompt;
         let neighbors = neighbors as usize;
         Self { scale, pairs, neighbors, objective, new_responses, mean_tokens, known: HashMap::new(), known_values: 0 }

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::population::Population;
 use super::quota::{Quota, SelectedRanks};
-use super::sorted_tables::{SortedTables, sorted_tables};
+use super::sorted_tables::{PromptRewards, SortedTables, sorted_tables};
 use super::strategies::{RankedPrompt, strategy};
 use crate::operators::OperatorError;
 use crate::operators::support::rng;
@@ -56,17 +56,23 @@ pub fn rows<'s>(
     let SelectionParameters { settings, quota, stream, pool_query } = parameters;
     let strategy = strategy(settings);
     let tables = || sorted_tables(session, settings, pool_query, prompt_groups());
-    let Population { group_spreads, mut predictor } = Population::new(settings, tables)?;
-    let has_prediction = predictor.is_some();
+    let Population { group_spreads, mut predictor, beliefs } = Population::new(settings, tables)?;
     let has_key = strategy.order().has_key();
     let has_tiers = settings.max_age.is_some() || strategy.excludes_prompts() || strategy.dropped_share() > 0.0;
-    let schema = scored_schema(has_prediction, has_key, has_tiers);
+    let mut learnt: Vec<&str> = Vec::new();
+    if predictor.is_some() {
+        learnt.extend(["expected_gain", "expected_tokens"]);
+    }
+    if beliefs.is_some() {
+        learnt.extend(["belief_mean", "belief_variance"]);
+    }
+    let schema = scored_schema(&learnt, has_key, has_tiers);
     let (sender, scored) = sync_channel(1);
     ranking.register_rows("scored", schema.clone(), scored)?;
     let tier = if has_tiers { "tier, " } else { "" };
     let order = strategy.order().sql();
-    let predicted = if has_prediction { ", expected_gain, expected_tokens" } else { "" };
-    let ranked = ranking.rows(&format!("SELECT prompt_id, score{predicted} FROM scored ORDER BY {tier}{order}, prompt_index"))?;
+    let columns = ["prompt_id", "score"].iter().chain(&learnt).copied().collect::<Vec<_>>().join(", ");
+    let ranked = ranking.rows(&format!("SELECT {columns} FROM scored ORDER BY {tier}{order}, prompt_index"))?;
     // The latest iteration with responses older than the maximum age.
     let last_overdue = settings.max_age.map(|age| i64::from(stream.iteration) - i64::from(age));
     let is_overdue = |prompt: &RankedPrompt| match (last_overdue, prompt.sampled_iteration) {
@@ -86,10 +92,11 @@ pub fn rows<'s>(
                 rewards: rows.rewards,
                 score: rows.score,
                 previous_score: rows.previous_score,
-                sampled_iteration: rows.sampled_iteration,
+                sampled_iteration: rows.sampled_iterations.iter().copied().max(),
                 group_spread: group_spreads.as_ref().map_or(Spread::default(), |spreads| spreads.of_group(rows.group)),
                 expected_gain: predictor.as_mut().and_then(|predictor| predictor.gain(rows.rewards)),
                 expected_tokens: predictor.as_ref().map(|predictor| predictor.tokens(rows.token_counts)),
+                belief: beliefs.as_ref().map(|beliefs| beliefs.after(rows.previous_belief, &new_rewards(rows, stream.iteration))),
                 stream,
             };
             let tier = if is_overdue(&prompt) {
@@ -114,6 +121,13 @@ pub fn rows<'s>(
     Ok(Rows { ranked, selected_ranks: quota.ranks(overdue, eligible), budget: settings.tokens, spent: 0.0, row_count: 0, selected: 0 })
 }
 
+/// The rewards that the last belief does not know: those of the last iteration, or all without a
+/// belief.
+fn new_rewards(rows: &PromptRewards, iteration: u32) -> Vec<f64> {
+    let is_new = |sampled: i32| rows.previous_belief.is_none() || i64::from(sampled) + 1 >= i64::from(iteration);
+    rows.rewards.iter().zip(rows.sampled_iterations).filter(|(_, sampled)| is_new(**sampled)).map(|(reward, _)| *reward).collect()
+}
+
 /// The first column of the ranking; see [`sql`](super::sql).
 #[derive(Clone, Copy)]
 #[repr(i8)]
@@ -132,6 +146,8 @@ struct ScoredPrompts {
     scores: Vec<Option<f64>>,
     expected_gains: Vec<Option<f64>>,
     expected_tokens: Vec<Option<f64>>,
+    belief_means: Vec<Option<f64>>,
+    belief_variances: Vec<Option<f64>>,
     keys: Vec<Option<f64>>,
     tiers: Vec<i8>,
 }
@@ -141,6 +157,8 @@ impl ScoredPrompts {
         self.scores.push(prompt.score);
         self.expected_gains.push(prompt.expected_gain);
         self.expected_tokens.push(prompt.expected_tokens);
+        self.belief_means.push(prompt.belief.map(|belief| belief.mean));
+        self.belief_variances.push(prompt.belief.map(|belief| belief.variance));
         self.keys.push(key);
         self.tiers.push(tier as i8);
     }
@@ -155,6 +173,8 @@ impl ScoredPrompts {
                 "score" => Arc::new(Float64Array::from(std::mem::take(&mut self.scores))),
                 "expected_gain" => Arc::new(Float64Array::from(std::mem::take(&mut self.expected_gains))),
                 "expected_tokens" => Arc::new(Float64Array::from(std::mem::take(&mut self.expected_tokens))),
+                "belief_mean" => Arc::new(Float64Array::from(std::mem::take(&mut self.belief_means))),
+                "belief_variance" => Arc::new(Float64Array::from(std::mem::take(&mut self.belief_variances))),
                 "key" => Arc::new(Float64Array::from(std::mem::take(&mut self.keys))),
                 "tier" => Arc::new(Int8Array::from(std::mem::take(&mut self.tiers))),
                 other => return Err(OperatorError::internal(PLACE, format!("a column {other} in the ranking"))),
@@ -224,16 +244,13 @@ impl Iterator for Rows<'_> {
 }
 
 /// The columns of the ranking. `prompt_index` counts prompts in ascending order of prompt_id.
-fn scored_schema(has_prediction: bool, has_key: bool, has_tiers: bool) -> SchemaRef {
+fn scored_schema(learnt: &[&str], has_key: bool, has_tiers: bool) -> SchemaRef {
     let mut fields = vec![
         Field::new("prompt_id", DataType::Utf8, false),
         Field::new("score", DataType::Float64, true),
         Field::new("prompt_index", DataType::Int64, false),
     ];
-    if has_prediction {
-        fields.push(Field::new("expected_gain", DataType::Float64, true));
-        fields.push(Field::new("expected_tokens", DataType::Float64, true));
-    }
+    fields.extend(learnt.iter().map(|name| Field::new(*name, DataType::Float64, true)));
     if has_key {
         fields.push(Field::new("key", DataType::Float64, true));
     }

@@ -3,10 +3,11 @@
 //!
 //! ```text
 //! prompts, pool ─▶ sorted_tables ─▶ population ─▶ merge_join ─▶ selection
-//!                                   (expected_gain)  (strategies, quota)
+//!                                   (expected_gain,  (strategies, quota)
+//!                                    posterior)
 //! ```
 //! `strategies` ranks prompts and says if they are eligible. Some compare a prompt with all others:
-//! `population` knows these, and `expected_gain` predicts from them. `merge_join` makes the
+//! `population` knows these; `expected_gain` and `posterior` learn from them. `merge_join` makes the
 //! selection over sorted tables; `reference_sql` is the equivalent SQL. Knows rewards as numbers to
 //! rank by, not the texts of prompts and responses.
 
@@ -14,9 +15,12 @@ mod expected_gain;
 mod expected_gain_sql;
 mod merge_join;
 mod population;
+mod posterior;
+mod posterior_sql;
 mod queries;
 mod quota;
 mod reference_sql;
+mod seen_rewards;
 mod sorted_tables;
 mod strategies;
 
@@ -83,10 +87,7 @@ fn register_prompts(context: &Context, session: &Session) -> Result<usize, Opera
     }
     context.register_prompts(session, "all_prompts", Slot::Prompts)?;
     context.register(session, "within", Slot::Within)?;
-    session.register_view(
-        "prompts",
-        "SELECT * FROM all_prompts WHERE prompt_id IN (SELECT prompt_id FROM within WHERE selected)",
-    )?;
+    session.register_view("prompts", "SELECT * FROM all_prompts WHERE prompt_id IN (SELECT prompt_id FROM within WHERE selected)")?;
     let count = session.count("SELECT count(*) FROM prompts")?;
     usize::try_from(count).map_err(|_| OperatorError::internal(PLACE, format!("{count} prompts")))
 }

@@ -4,12 +4,14 @@
 
 use std::collections::HashMap;
 
-use super::expected_gain::{GainPredictor, SeenRewards};
+use super::expected_gain::GainPredictor;
+use super::posterior::Beliefs;
+use super::seen_rewards::SeenRewards;
 use super::sorted_tables::SortedTables;
 use super::strategies::strategy;
 use crate::operators::OperatorError;
 use crate::operators::support::running_spread::{RunningSpread, Spread};
-use crate::pipeline::spec::select::Select;
+use crate::pipeline::spec::select::{Select, Strategy};
 use crate::sql::PromptGroups;
 
 /// Facts about all prompts. Each is there if the settings need it.
@@ -19,6 +21,8 @@ pub(super) struct Population {
     pub(super) group_spreads: Option<GroupSpreads>,
     /// The prediction of gains and tokens.
     pub(super) predictor: Option<GainPredictor>,
+    /// The scale of beliefs.
+    pub(super) beliefs: Option<Beliefs>,
 }
 
 impl Population {
@@ -28,7 +32,11 @@ impl Population {
         tables: impl FnOnce() -> Result<PromptGroups<'s>, OperatorError>,
     ) -> Result<Self, OperatorError> {
         let mut group_spreads = strategy(settings).group_column().map(|_| GroupSpreads::default());
-        let mut seen = settings.predicts().then(SeenRewards::default);
+        let posterior = match settings.strategy {
+            Strategy::Posterior(settings) => Some(settings),
+            _ => None,
+        };
+        let mut seen = (settings.predicts() || posterior.is_some()).then(SeenRewards::default);
         if group_spreads.is_none() && seen.is_none() {
             return Ok(Self::default());
         }
@@ -43,7 +51,10 @@ impl Population {
                 }
             })?;
         }
-        Ok(Self { group_spreads, predictor: seen.map(|seen| GainPredictor::new(&seen, settings)) })
+        let Some(seen) = seen else { return Ok(Self { group_spreads, ..Self::default() }) };
+        let predictor = settings.predicts().then(|| GainPredictor::new(&seen, settings));
+        let beliefs = posterior.map(|settings| Beliefs::new(&seen, settings)).transpose()?;
+        Ok(Self { group_spreads, predictor, beliefs })
     }
 }
 

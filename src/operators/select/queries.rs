@@ -3,7 +3,8 @@
 /// The selection without a pool.
 pub(super) const EVERY_PROMPT: &str =
     "SELECT prompt_id, CAST(NULL AS DOUBLE) AS score, CAST(row_number() OVER (ORDER BY prompt_id) AS BIGINT) AS rank,
-       TRUE AS selected, CAST(NULL AS DOUBLE) AS expected_gain, CAST(NULL AS DOUBLE) AS expected_tokens
+       TRUE AS selected, CAST(NULL AS DOUBLE) AS expected_gain, CAST(NULL AS DOUBLE) AS expected_tokens,
+       CAST(NULL AS DOUBLE) AS belief_mean, CAST(NULL AS DOUBLE) AS belief_variance
 FROM prompts
 ORDER BY rank";
 

@@ -4,6 +4,7 @@
 //! Knows the formulas of the strategies as SQL expressions.
 
 use super::expected_gain_sql;
+use super::posterior_sql;
 use super::queries::{EVERY_PROMPT, text_column};
 use super::quota::{Quota, ratio};
 use super::strategies::{DRAW_COUNT, LEAST_RELATIVE_SPREAD, Z_SCORE_SCALE, strategy};
@@ -58,13 +59,27 @@ pub fn sql(settings: &Select, iteration: u32, quota: Option<Quota>, has_pool: bo
         from = "ranked CROSS JOIN quota";
         selected = "rank <= overdue OR (rank > first AND rank <= first + room)".to_string();
     }
-    let mut predicted = String::new();
-    let mut predictions = "CAST(NULL AS DOUBLE) AS expected_gain, CAST(NULL AS DOUBLE) AS expected_tokens";
+    // What is learnt from all prompts: further queries, their columns and their joins.
+    let mut learnt = String::new();
+    let mut learnt_joins = String::new();
+    let mut learnt_columns = ["expected_gain", "expected_tokens", "belief_mean", "belief_variance"]
+        .map(|name| (name, format!("CAST(NULL AS DOUBLE) AS {name}")));
+    let mut learn = |queries: String, relation: &str, names: &[&str]| {
+        learnt += &format!(", {queries}");
+        learnt_joins += &format!("\n  LEFT JOIN {relation} ON prompts.prompt_id = {relation}.prompt_id");
+        for (name, column) in learnt_columns.iter_mut().filter(|(name, _)| names.contains(name)) {
+            columns += &format!(", {relation}.{name}");
+            *column = (*name).to_string();
+        }
+    };
     if settings.predicts() {
-        predicted = format!(", {}", expected_gain_sql::predicted(settings));
-        predictions = "expected_gain, expected_tokens";
-        columns += ",\n         expected_gain, expected_tokens";
+        learn(expected_gain_sql::predicted(settings), "predicted", &["expected_gain", "expected_tokens"]);
     }
+    if let Strategy::Posterior(posterior) = &settings.strategy {
+        let believed = posterior_sql::believed(posterior, iteration, settings.previous.is_some());
+        learn(believed, "believed", &["belief_mean", "belief_variance"]);
+    }
+    let learnt_columns = learnt_columns.map(|(_, column)| column).join(", ");
     let mut budgeted = String::new();
     if let Some(budget) = settings.tokens {
         budgeted = format!(
@@ -80,8 +95,6 @@ pub fn sql(settings: &Select, iteration: u32, quota: Option<Quota>, has_pool: bo
         from = "spent";
         selected = format!("in_quota AND ({overdue}spent < {budget})");
     }
-    let prediction =
-        if settings.predicts() { "\n  LEFT JOIN predicted ON prompts.prompt_id = predicted.prompt_id" } else { "" };
     let previous = if settings.previous.is_some() {
         "\n  LEFT JOIN (SELECT prompt_id, score AS before FROM previous) AS previous ON prompts.prompt_id = previous.prompt_id"
     } else {
@@ -91,13 +104,13 @@ pub fn sql(settings: &Select, iteration: u32, quota: Option<Quota>, has_pool: bo
         "WITH statistic AS (
   SELECT prompt_id, {statistic} AS score, max(reward) - min(reward) AS gap, max(sampled_iteration) AS sampled_iteration
   FROM pool GROUP BY prompt_id
-){predicted}, known AS (
+){learnt}, known AS (
   SELECT prompts.prompt_id, score{columns}
-  FROM {prompts} LEFT JOIN statistic ON prompts.prompt_id = statistic.prompt_id{previous}{prediction}
+  FROM {prompts} LEFT JOIN statistic ON prompts.prompt_id = statistic.prompt_id{previous}{learnt_joins}
 ), ranked AS (
   SELECT *, CAST(row_number() OVER (ORDER BY {order}, prompt_id) AS BIGINT) AS rank FROM known
 ){quotas}{budgeted}
-SELECT prompt_id, score, rank, {selected} AS selected, {predictions}
+SELECT prompt_id, score, rank, {selected} AS selected, {learnt_columns}
 FROM {from}
 ORDER BY rank"
     )
@@ -118,6 +131,10 @@ fn key(strategy: &Strategy) -> Option<String> {
             ))
         }
         Strategy::ExpectedGain(_) => Some("-expected_gain / expected_tokens + 0.0".to_string()),
+        Strategy::Posterior(settings) => Some(format!(
+            "CASE WHEN score IS NOT NULL THEN abs(believed.belief_mean - 0.5) - {:?} * sqrt(believed.belief_variance) END",
+            settings.explore
+        )),
         Strategy::LowestReward | Strategy::All | Strategy::DropHardest(_) | Strategy::Band(_) | Strategy::SkipUninformative(_) => None,
     }
 }
@@ -141,7 +158,8 @@ fn eligible(strategy: &Strategy) -> Option<String> {
         | Strategy::RewardGain
         | Strategy::DropHardest(_)
         | Strategy::ZScore(_)
-        | Strategy::ExpectedGain(_) => None,
+        | Strategy::ExpectedGain(_)
+        | Strategy::Posterior(_) => None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use arrow::array::{Array, Float64Array, Int32Array, RecordBatch, StringArray};
 
+use super::posterior::Belief;
 use super::queries::text_column;
 use super::strategies::strategy;
 use crate::operators::OperatorError;
@@ -30,7 +31,7 @@ pub(super) fn sorted_tables<'s>(
     let tables = prompt_groups.with_table("prompts", selection::KEY, prompts);
     let tables = tables.with_table("pool", &[], session.rows(pool_query)?);
     if settings.previous.is_some() {
-        let previous = session.rows("SELECT prompt_id, score FROM previous ORDER BY prompt_id")?;
+        let previous = session.rows("SELECT prompt_id, score, belief_mean, belief_variance FROM previous ORDER BY prompt_id")?;
         Ok(tables.with_table("previous", selection::KEY, previous))
     } else {
         Ok(tables)
@@ -49,10 +50,12 @@ pub(super) struct PromptRewards<'a> {
     pub(super) token_counts: &'a [i32],
     /// The statistic of the rewards; `None` without any reward.
     pub(super) score: Option<f64>,
+    /// The iterations in which these responses were sampled.
+    pub(super) sampled_iterations: &'a [i32],
     /// The score in the last selection.
     pub(super) previous_score: Option<f64>,
-    /// The latest iteration in which one of its responses was sampled; `None` without any response.
-    pub(super) sampled_iteration: Option<i32>,
+    /// The belief of the last selection.
+    pub(super) previous_belief: Option<Belief>,
 }
 
 /// The columns of one group of prompts.
@@ -65,8 +68,33 @@ pub(super) struct SortedTables<'a> {
     rewards: &'a Float64Array,
     token_counts: &'a Int32Array,
     sampled_iterations: &'a Int32Array,
-    /// The last selection and its scores, if there is one.
-    previous: Option<(&'a RecordBatch, &'a Float64Array)>,
+    /// The last selection, if there is one.
+    previous: Option<Previous<'a>>,
+}
+
+/// The columns of the last selection.
+struct Previous<'a> {
+    rows: &'a RecordBatch,
+    scores: &'a Float64Array,
+    belief_means: &'a Float64Array,
+    belief_variances: &'a Float64Array,
+}
+
+impl<'a> Previous<'a> {
+    fn new(rows: &'a RecordBatch) -> Result<Self, OperatorError> {
+        let belief_means = column(rows, "belief_mean")?;
+        let belief_variances = column(rows, "belief_variance")?;
+        Ok(Self { rows, scores: column(rows, "score")?, belief_means, belief_variances })
+    }
+
+    fn score(&self, row: usize) -> Option<f64> {
+        self.scores.is_valid(row).then(|| self.scores.value(row))
+    }
+
+    fn belief(&self, row: usize) -> Option<Belief> {
+        let is_valid = self.belief_means.is_valid(row) && self.belief_variances.is_valid(row);
+        is_valid.then(|| Belief { mean: self.belief_means.value(row), variance: self.belief_variances.value(row) })
+    }
 }
 
 impl<'a> SortedTables<'a> {
@@ -74,7 +102,7 @@ impl<'a> SortedTables<'a> {
     pub(super) fn new(tables: &'a [RecordBatch]) -> Result<Self, OperatorError> {
         let (prompts, pool, previous) = match tables {
             [prompts, pool] => (prompts, pool, None),
-            [prompts, pool, previous] => (prompts, pool, Some((previous, column(previous, "score")?))),
+            [prompts, pool, previous] => (prompts, pool, Some(Previous::new(previous)?)),
             other => return Err(OperatorError::internal(PLACE, format!("expected two or three tables, found {}", other.len()))),
         };
         let has_groups = prompts.schema_ref().field_with_name("of_group").is_ok();
@@ -92,23 +120,27 @@ impl<'a> SortedTables<'a> {
     /// Calls `visit` with the rows of each prompt, in ascending order of prompt_id.
     pub(super) fn for_each_prompt(&self, settings: &Select, mut visit: impl FnMut(&PromptRewards)) -> Result<(), OperatorError> {
         let mut pool_rows = PromptRows::new(self.pool)?;
-        let mut previous = match self.previous {
-            Some((previous, scores)) => Some((PromptRows::new(previous)?, scores)),
-            None => None,
-        };
+        let mut previous_rows = self.previous.as_ref().map(|previous| PromptRows::new(previous.rows)).transpose()?;
         for row in 0..self.prompt_ids.len() {
             let id = self.prompt_ids.value(row);
             let responses = pool_rows.rows_of(id);
             let rewards = &self.rewards.values()[responses.clone()];
             let token_counts = &self.token_counts.values()[responses.clone()];
             let score = if rewards.is_empty() { None } else { Some(statistic(rewards, settings.rank_by)) };
-            let previous_score = previous.as_mut().and_then(|(rows, scores)| {
-                // At most one row: prompt_id is the key of a selection.
-                let mut rows = rows.rows_of(id);
-                rows.next().filter(|row| scores.is_valid(*row)).map(|row| scores.value(row))
+            let sampled_iterations = &self.sampled_iterations.values()[responses];
+            // At most one row: prompt_id is the key of a selection.
+            let previous_row = previous_rows.as_mut().and_then(|rows| rows.rows_of(id).next());
+            let previous = self.previous.as_ref().zip(previous_row);
+            visit(&PromptRewards {
+                id,
+                group: self.group(row),
+                rewards,
+                token_counts,
+                score,
+                sampled_iterations,
+                previous_score: previous.and_then(|(previous, row)| previous.score(row)),
+                previous_belief: previous.and_then(|(previous, row)| previous.belief(row)),
             });
-            let sampled_iteration = self.sampled_iterations.values()[responses].iter().copied().max();
-            visit(&PromptRewards { id, group: self.group(row), rewards, token_counts, score, previous_score, sampled_iteration });
         }
         Ok(())
     }

@@ -6,9 +6,10 @@
 //! is known about it, so it is sampled again. `reference_sql` has the same formulas as SQL. Knows
 //! numbers and ids, not the tables they come from.
 
+use super::posterior::Belief;
 use crate::operators::support::rng;
 use crate::operators::support::running_spread::Spread;
-use crate::pipeline::spec::select::{Band, DropHardest, ExpectedGain, Select, SkipUninformative, Strategy, ZScore};
+use crate::pipeline::spec::select::{Band, DropHardest, ExpectedGain, Posterior, Select, SkipUninformative, Strategy, ZScore};
 
 /// A prompt to rank.
 pub(super) struct RankedPrompt<'a> {
@@ -29,6 +30,8 @@ pub(super) struct RankedPrompt<'a> {
     pub(super) expected_gain: Option<f64>,
     /// The expected tokens of new responses; `None` without a prediction.
     pub(super) expected_tokens: Option<f64>,
+    /// What is believed about its rewards; `None` unless the strategy has beliefs.
+    pub(super) belief: Option<Belief>,
     /// The source of its random number.
     pub(super) stream: rng::Stream,
 }
@@ -105,6 +108,7 @@ pub(super) fn strategy(settings: &Select) -> &dyn SelectionStrategy {
         Strategy::ZScore(settings) => settings,
         Strategy::SkipUninformative(settings) => settings,
         Strategy::ExpectedGain(settings) => settings,
+        Strategy::Posterior(settings) => settings,
     }
 }
 
@@ -276,6 +280,26 @@ impl SelectionStrategy for ExpectedGain {
     fn key(&self, prompt: &RankedPrompt) -> Option<f64> {
         // + 0.0 turns −0 into 0: the two would get different ranks.
         Some(-prompt.expected_gain? / prompt.expected_tokens? + 0.0)
+    }
+}
+
+/// # `posterior`
+///
+/// The prompts with rewards near the middle first, and those of which little is known. A prompt
+/// whose responses are half good and half bad teaches most (MoPPS, arXiv 2507.04632; KGPS, arXiv
+/// 2607.27610). They draw from the belief; here its standard deviation counts instead. The file
+/// `posterior.rs` says how a belief is learnt.
+///
+/// key(p) = |mean − ½| − explore · standard deviation of the belief about p.
+impl SelectionStrategy for Posterior {
+    fn order(&self) -> RankOrder {
+        RankOrder::Key
+    }
+
+    fn key(&self, prompt: &RankedPrompt) -> Option<f64> {
+        prompt.score?;
+        let belief = prompt.belief?;
+        Some((belief.mean - 0.5).abs() - self.explore * belief.variance.sqrt())
     }
 }
 

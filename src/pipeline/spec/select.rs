@@ -22,7 +22,7 @@ pub struct Select {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<Name>,
     /// The selection of the previous iteration, usually `selection[t-1]`. Required by
-    /// `reward_gain`, refused by all other strategies.
+    /// `reward_gain`, taken by `posterior` as the beliefs so far, refused by all other strategies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Name>,
     /// A selection of prompts to choose among; the others get no row. `ratio` is then a share of
@@ -84,7 +84,9 @@ impl Default for Select {
 impl Select {
     /// Whether the selection depends on the seed or the iteration besides prompts and pool.
     pub fn draws(&self) -> bool {
-        matches!(self.strategy, Strategy::Random | Strategy::SkipUninformative(_)) || self.ratio_decay < 1.0 || self.max_age.is_some()
+        matches!(self.strategy, Strategy::Random | Strategy::SkipUninformative(_) | Strategy::Posterior(_))
+            || self.ratio_decay < 1.0
+            || self.max_age.is_some()
     }
 
     /// Whether the gain or the tokens of new responses are predicted.
@@ -142,6 +144,9 @@ pub enum Strategy {
     /// The prompts with the largest expected gain of new responses for each token, predicted from
     /// the rewards of all prompts.
     ExpectedGain(ExpectedGain),
+    /// The prompts with rewards near the middle, and those of which little is known, by a belief
+    /// that learns from each iteration (after MoPPS, 2507.04632, and KGPS, 2607.27610).
+    Posterior(Posterior),
 }
 
 /// The settings of `drop_hardest`.
@@ -221,6 +226,39 @@ impl Default for ExpectedGain {
     }
 }
 
+/// The settings of `posterior`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Posterior {
+    /// How a belief learns from rewards.
+    pub kind: PosteriorKind,
+    /// The share of a belief that each selection forgets, from 0 to 1: the policy changes.
+    #[serde(deserialize_with = "range::from_0_to_1")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub forget: f64,
+    /// How much it counts that little is known of a prompt, at least 0.
+    #[serde(deserialize_with = "range::not_negative")]
+    #[schemars(range(min = 0.0))]
+    pub explore: f64,
+}
+
+impl Default for Posterior {
+    fn default() -> Self {
+        Self { kind: PosteriorKind::default(), forget: 0.2, explore: 1.0 }
+    }
+}
+
+/// How a belief learns from rewards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PosteriorKind {
+    /// By their quantiles among all rewards, with a Kalman filter. For any rewards.
+    #[default]
+    Kalman,
+    /// As successes and failures of a Beta distribution. For rewards from 0 to 1.
+    Beta,
+}
+
 /// What new responses should improve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -250,6 +288,6 @@ pub enum RankBy {
 /// Lets the schema accept `strategy: drop_hardest` beside the long form.
 fn or_bare_name(schema: &mut Schema) {
     if let Some(forms) = schema.get_mut("oneOf").and_then(|forms| forms.as_array_mut()) {
-        forms.push(serde_json::json!({ "type": "string", "enum": ["drop_hardest", "band", "z_score", "skip_uninformative", "expected_gain"] }));
+        forms.push(serde_json::json!({ "type": "string", "enum": ["drop_hardest", "band", "z_score", "skip_uninformative", "expected_gain", "posterior"] }));
     }
 }

@@ -248,6 +248,8 @@ fn a_querys_batch_conforms_when_nothing_is_lost() {
         ("score", Arc::new(Float32Array::from(vec![Some(0.5), None])) as ArrayRef, true),
         ("expected_gain", Arc::new(Float32Array::from(vec![None, Some(0.25)])) as ArrayRef, true),
         ("expected_tokens", Arc::new(Float64Array::from(vec![None, Some(9.0)])) as ArrayRef, true),
+        ("belief_mean", Arc::new(Float64Array::from(vec![None, Some(0.5)])) as ArrayRef, true),
+        ("belief_variance", Arc::new(Float64Array::from(vec![None, None])) as ArrayRef, true),
         ("more", Arc::new(Int32Array::from(vec![1, 2])) as ArrayRef, true),
     ])
     .unwrap();
@@ -259,6 +261,8 @@ fn a_querys_batch_conforms_when_nothing_is_lost() {
         selected,
         expected_gain,
         expected_tokens,
+        belief_mean: expected_gain.map(|_| 0.5),
+        belief_variance: None,
     };
     assert_eq!(rows, [row("a", Some(0.5), 1, true, (None, None)), row("b", None, 2, false, (Some(0.25), Some(9.0)))]);
 

@@ -41,6 +41,8 @@ fn small_run(runs: &Runs) -> Run {
             selected: selected(prompt_id),
             expected_gain: None,
             expected_tokens: None,
+            belief_mean: None,
+            belief_variance: None,
         };
         write("selection", iteration, TableKind::Selection, &selection::batch(&[("a", 1), ("b", 2)].map(row)));
         let sampled_iteration = iteration as i32;

@@ -85,7 +85,9 @@ fn the_short_form_makes_the_bytes_of_its_nodes_and_of_a_fixed_number() {
     fixed.succeed(&["run", "pipeline.yaml"]);
     let responses = |workspace: &Workspace, tables: &[&str]| -> BTreeMap<String, String> {
         let select = |table: &&str| {
-            format!("SELECT prompt_id, response_index, token_ids, logprob, policy_fingerprint, finish_reason FROM {table} WHERE iteration = 1")
+            format!(
+                "SELECT prompt_id, response_index, token_ids, logprob, policy_fingerprint, finish_reason FROM {table} WHERE iteration = 1"
+            )
         };
         let all = tables.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
         let csv = workspace.query("small", &format!("SELECT prompt_id, response_index, CAST(token_ids AS VARCHAR) AS ids, logprob, policy_fingerprint, finish_reason FROM ({all}) AS responses"));

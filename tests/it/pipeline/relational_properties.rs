@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
+use optune::operators::merge::FreshOrder;
 use optune::operators::select::{self, POOL_QUERY, Quota, SelectionParameters};
 use optune::operators::support::rng::Stream;
-use optune::operators::merge::FreshOrder;
 use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Rejected, Weight, WeightKind};
-use optune::pipeline::spec::select::{Band, DropHardest, ExpectedGain, Objective, RankBy, Select, SkipUninformative, Strategy as By, ZScore};
+use optune::pipeline::spec::select::{
+    Band, DropHardest, ExpectedGain, Objective, RankBy, Select, SkipUninformative, Strategy as By, ZScore,
+};
 use optune::sql::{PromptGroups, Session};
 use optune::tables::{FinishReason, TableKind, pairs, pool, responses, rewards, selection};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -97,15 +99,16 @@ fn selected(
     let prompts = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
     session.register_batches("prompts", cut(&prompts, length)).unwrap();
     session.register_batches("pool", cut(&pool::batch(&pool_rows(pool)), length)).unwrap();
-    let row =
-        |(prompt_id, score): (&String, &f64)| selection::Row {
-            prompt_id: prompt_id.clone(),
-            score: Some(*score),
-            rank: 1,
-            selected: true,
-            expected_gain: None,
-            expected_tokens: None,
-        };
+    let row = |(prompt_id, score): (&String, &f64)| selection::Row {
+        prompt_id: prompt_id.clone(),
+        score: Some(*score),
+        rank: 1,
+        selected: true,
+        expected_gain: None,
+        expected_tokens: None,
+        belief_mean: None,
+        belief_variance: None,
+    };
     session.register_batches("previous", cut(&selection::batch(&before.iter().map(row).collect::<Vec<_>>()), length)).unwrap();
     let quota = Quota::new(settings, asked.len(), ITERATION, true);
     let parameters = SelectionParameters { settings, quota, stream, pool_query: POOL_QUERY };

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
+use optune::operators::merge::FreshOrder;
 use optune::operators::select::{self, POOL_QUERY, Quota, SelectionParameters};
 use optune::operators::support::rng::Stream;
-use optune::operators::merge::FreshOrder;
 use optune::operators::{OperatorError, merge, pair};
 use optune::pipeline::spec::pair::{Normalize, Pair, Penalize, Rejected, Truncated, Weight, WeightKind};
-use optune::pipeline::spec::select::{Band, DropHardest, ExpectedGain, Objective, RankBy, Select, SkipUninformative, Strategy, ZScore};
+use optune::pipeline::spec::select::{
+    Band, DropHardest, ExpectedGain, Objective, Posterior, RankBy, Select, SkipUninformative, Strategy, ZScore,
+};
 use optune::sql::{PromptGroups, Session};
 use optune::store::OutputKey;
 use optune::tables::{FinishReason, TableKind, pool, responses, rewards, selection};
@@ -182,9 +184,21 @@ fn previous(draw: &mut Draw, ids: &[String]) -> RecordBatch {
         selected: rank < 4,
         expected_gain: None,
         expected_tokens: None,
+        belief_mean: None,
+        belief_variance: None,
     };
     let rows = ids.iter().enumerate().filter(|_| draw.below(6) > 0).map(|(rank, id)| (rank as i64 + 1, id)).collect::<Vec<_>>();
     selection::batch(&rows.iter().map(|(rank, id)| row(id, (draw.below(5) > 0).then(|| reward(draw)), *rank)).collect::<Vec<_>>())
+}
+
+/// The last selection with beliefs; some prompts have none.
+fn previous_beliefs(draw: &mut Draw, ids: &[String]) -> RecordBatch {
+    let mut rows = selection::rows(&previous(draw, ids)).unwrap();
+    for row in rows.iter_mut().filter(|row| row.score.is_some()) {
+        row.belief_mean = Some(f64::from(draw.below(99) + 1) / 100.0);
+        row.belief_variance = Some(f64::from(draw.below(80) + 1) / 1000.0);
+    }
+    selection::batch(&rows)
 }
 
 #[test]
@@ -241,18 +255,23 @@ fn predictions_and_budgets_are_what_the_sql_says() {
         let strategies = [
             predicting(Objective::Best, 60),
             predicting(Objective::Gap, 3),
+            Strategy::Posterior(Posterior::default()),
+            Strategy::Posterior(Posterior { forget: 0.5, explore: 0.3, ..Posterior::default() }),
             Strategy::LowestReward,
             Strategy::Band(Band { low: Some(-0.5), high: None }),
             Strategy::DropHardest(DropHardest { share: 0.3 }),
         ];
         for strategy in strategies {
             for (tokens, max_age, responses_per_prompt) in [(Some(60), None, 1), (Some(200), Some(1), 3), (None, None, 2)] {
+                // Beliefs go on from the last selection, or begin here.
+                let previous = (matches!(strategy, Strategy::Posterior(_)) && tokens.is_some()).then(Default::default);
                 let settings =
-                    Select { strategy: strategy.clone(), max_age, ratio: 0.7, tokens, responses_per_prompt, ..Select::default() };
+                    Select { strategy: strategy.clone(), previous, max_age, ratio: 0.7, tokens, responses_per_prompt, ..Select::default() };
                 let space = Space::new();
                 let [session, ranking] = [0, 1].map(|_| Session::with_memory_limit(64 << 20, space.path()).unwrap());
                 session.register_batches("prompts", vec![drawn(&mut draw, &asked, stream)]).unwrap();
                 session.register_batches("pool", cut(&mut draw, &pool::batch(&tables.pool))).unwrap();
+                session.register_batches("previous", cut(&mut draw, &previous_beliefs(&mut Draw(seed), &asked))).unwrap();
                 let quota = Quota::new(&settings, asked.len(), 2, true);
                 let parameters = SelectionParameters { settings: &settings, quota, stream, pool_query: POOL_QUERY };
                 let walk = select::rows(&session, &ranking, parameters, || PromptGroups::new(7)).unwrap();
@@ -268,6 +287,8 @@ fn predictions_and_budgets_are_what_the_sql_says() {
                     assert_eq!((&one.prompt_id, one.score, one.selected), (&other.prompt_id, other.score, other.selected), "{settings:?}");
                     assert!(close(one.expected_gain, other.expected_gain), "{one:?} {other:?}");
                     assert!(close(one.expected_tokens, other.expected_tokens), "{one:?} {other:?}");
+                    assert!(close(one.belief_mean, other.belief_mean), "{one:?} {other:?}");
+                    assert!(close(one.belief_variance, other.belief_variance), "{one:?} {other:?}");
                 }
             }
         }
