@@ -45,7 +45,8 @@ def gains(pool, objective, neighbors, draws):
     result = {}
     for prompt, rewards in pool.items():
         distance = np.abs(others - level(np.mean(rewards)))
-        limit = np.sort(distance)[min(neighbors, len(distance)) - 1]
+        last = min(neighbors, len(distance)) - 1
+        limit = np.partition(distance, last)[last]
         near = held_out[distance <= limit]
         result[prompt] = rise(near, max(rewards), draws)
         if objective == "gap":
@@ -95,7 +96,7 @@ def replay(path, order, strategy, steps, each, tokens):
     count = {prompt: 2 for prompt in rewards}
     rng = np.random.default_rng(order)
     for _ in range(steps):
-        pool = {prompt: rewards[prompt][: count[prompt]] for prompt in rewards}
+        pool = {prompt: rewards[prompt][: count[prompt]] for prompt in rewards if count[prompt] < RESPONSES}
         if strategy == "random":
             key = dict(zip(pool, rng.random(len(pool))))
         elif strategy == "lowest_reward":

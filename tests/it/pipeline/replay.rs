@@ -43,6 +43,37 @@ fn selections_on_recorded_rewards_gain_what_they_gain_elsewhere() {
     }
 }
 
+/// Budgets decided once and in steps, on one order of the same responses: `pipelines/replay_steps.yaml`.
+/// NumPy spends them by the same rules and gets the same gains (tests/python/expected_gain.py);
+/// random draws are others there.
+#[test]
+fn budgets_on_recorded_rewards_gain_what_they_gain_in_numpy() {
+    let Some(recorded) = real("data/best_of_16_tulu2_13b.csv") else { return };
+    let runs = tempfile::tempdir().unwrap();
+    let data = format!("data={}", recorded.display());
+    let arguments = ["run", "pipelines/replay_steps.yaml", "--set", &data, "--set", "reward=gpt4_turbo_pref_minus1"];
+    optune(runs.path(), &[&arguments[..], &["--set", "order=1"]].concat());
+    let mut found = BTreeMap::new();
+    for (steps, each, tokens, strategy, expected) in NUMPY {
+        let run = format!("replay_steps-{steps}-{each}-{tokens}-{strategy}-1");
+        let rows = optune(runs.path(), &["sql", &run, "SELECT best, sampled FROM gains ORDER BY iteration DESC LIMIT 1", "--format", "csv"]);
+        let (best, sampled) = rows.lines().nth(1).unwrap().split_once(',').unwrap();
+        let (best, sampled): (f64, u32) = (best.parse().unwrap(), sampled.parse().unwrap());
+        // The budget, and one prompt's responses more at most in each step; fewer only where a
+        // prompt has no more recorded ones.
+        assert!(sampled <= tokens * steps + (each - 1) * steps, "{run}: {sampled}");
+        assert!(sampled * 100 >= tokens * steps * 95, "{run}: {sampled}");
+        if let Some(expected) = expected {
+            assert!((best - expected).abs() < 1e-9, "{run}: expected {expected}, found {best}");
+        }
+        found.insert((strategy, steps, tokens), best);
+    }
+    // The best rule at every budget, decided once and in steps.
+    for ((strategy, steps, tokens), best) in &found {
+        assert!(found[&("expected_gain", *steps, *tokens)] >= best - 0.002, "{strategy}, {steps}, {tokens}: {best}");
+    }
+}
+
 /// A table of rewards of the user's own, in no order, is ranked as a pool is.
 #[test]
 fn rewards_of_ones_own_are_ranked() {
