@@ -43,6 +43,34 @@ fn selections_on_recorded_rewards_gain_what_they_gain_elsewhere() {
     }
 }
 
+/// Steps, responses in each, budget of a step, strategy, and NumPy's gain of the best reward in order 1.
+const NUMPY: [(u32, u32, u32, &str, Option<f64>); 24] = [
+    (1, 2, 483, "random", None),
+    (1, 2, 483, "lowest_reward", Some(0.017570317984)),
+    (1, 2, 483, "expected_gain", Some(0.051488032662)),
+    (1, 2, 805, "random", None),
+    (1, 2, 805, "lowest_reward", Some(0.048150193583)),
+    (1, 2, 805, "expected_gain", Some(0.074619134933)),
+    (1, 2, 1127, "random", None),
+    (1, 2, 1127, "lowest_reward", Some(0.082480356557)),
+    (1, 2, 1127, "expected_gain", Some(0.083441763032)),
+    (1, 2, 1610, "random", Some(0.085960089055)),
+    (1, 2, 1610, "lowest_reward", Some(0.085960089055)),
+    (1, 2, 1610, "expected_gain", Some(0.085960089055)),
+    (16, 1, 30, "random", None),
+    (16, 1, 30, "lowest_reward", Some(0.005812473936)),
+    (16, 1, 30, "expected_gain", Some(0.054640741199)),
+    (16, 1, 50, "random", None),
+    (16, 1, 50, "lowest_reward", Some(0.011125904049)),
+    (16, 1, 50, "expected_gain", Some(0.073264723690)),
+    (16, 1, 70, "random", None),
+    (16, 1, 70, "lowest_reward", Some(0.016057784224)),
+    (16, 1, 70, "expected_gain", Some(0.095011243291)),
+    (16, 1, 100, "random", None),
+    (16, 1, 100, "lowest_reward", Some(0.035884278624)),
+    (16, 1, 100, "expected_gain", Some(0.118936795313)),
+];
+
 /// Budgets decided once and in steps, on one order of the same responses: `pipelines/replay_steps.yaml`.
 /// NumPy spends them by the same rules and gets the same gains (tests/python/expected_gain.py);
 /// random draws are others there.
@@ -56,7 +84,8 @@ fn budgets_on_recorded_rewards_gain_what_they_gain_in_numpy() {
     let mut found = BTreeMap::new();
     for (steps, each, tokens, strategy, expected) in NUMPY {
         let run = format!("replay_steps-{steps}-{each}-{tokens}-{strategy}-1");
-        let rows = optune(runs.path(), &["sql", &run, "SELECT best, sampled FROM gains ORDER BY iteration DESC LIMIT 1", "--format", "csv"]);
+        let rows =
+            optune(runs.path(), &["sql", &run, "SELECT best, sampled FROM gains ORDER BY iteration DESC LIMIT 1", "--format", "csv"]);
         let (best, sampled) = rows.lines().nth(1).unwrap().split_once(',').unwrap();
         let (best, sampled): (f64, u32) = (best.parse().unwrap(), sampled.parse().unwrap());
         // The budget, and one prompt's responses more at most in each step; fewer only where a
