@@ -5,7 +5,7 @@
 
 use crate::pipeline::spec::select::{ExpectedGain, Objective, Select, Strategy};
 
-/// Queries of a `WITH` that end with `predicted(prompt_id, expected_gain, expected_tokens)`: one row
+/// Queries of a `WITH`. The last is `predicted(prompt_id, expected_gain, expected_tokens)`: one row
 /// for each prompt in `prompts`.
 pub(super) fn predicted(settings: &Select) -> String {
     let ExpectedGain { objective, neighbors } = match settings.strategy {

@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_kalman_filter_weighs_by_variances() {
-        // Quantiles 1/8, 3/8, 5/8 and 7/8; within the prompts they differ by 1/4: a variance of 1/32.
+        // Quantiles 1/8, 3/8, 5/8 and 7/8. Within the prompts they differ by 1/4: a variance of
+        // 1/32.
         let beliefs = beliefs(&[&[-7.0, 2.0], &[30.0, 400.0]], PosteriorKind::Kalman, 0.0);
         let trust = (1.0 / 12.0) / (1.0 / 12.0 + 1.0 / 64.0);
         close(beliefs.after(None, &[-7.0, 2.0]), 0.5 - trust * 0.25, (1.0 - trust) / 12.0);

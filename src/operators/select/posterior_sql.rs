@@ -5,7 +5,7 @@
 use super::posterior::LEAST_VARIANCE;
 use crate::pipeline::spec::select::{Posterior, PosteriorKind};
 
-/// Queries of a `WITH` that end with `believed(prompt_id, belief_mean, belief_variance)`: one row for
+/// Queries of a `WITH`. The last is `believed(prompt_id, belief_mean, belief_variance)`: one row for
 /// each prompt in `prompts`.
 pub(super) fn believed(settings: &Posterior, iteration: u32, has_previous: bool) -> String {
     let forget = settings.forget;

@@ -41,8 +41,8 @@ pub struct Select {
     #[serde(default = "whole", deserialize_with = "range::share")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub ratio: f64,
-    /// The budget in tokens, at least 1: no further prompt is selected once the new responses of the
-    /// selected ones are expected to use it up. `ratio` is a limit too. No limit by default.
+    /// The budget in tokens, at least 1: no further prompt is selected once the new responses of
+    /// the selected ones are expected to use it up. `ratio` is a limit too. No limit by default.
     #[serde(default, deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub tokens: Option<u32>,

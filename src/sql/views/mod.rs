@@ -179,8 +179,8 @@ impl<'a> Lineage<'a> {
         let mut responses = BTreeSet::new();
         for (pool, manifest) in self.tables(TableKind::Pool) {
             for (_, sampled) in self.inputs(manifest, "responses") {
-                // A selection without a pool, as the first one, has no ranking and no gain. One within
-                // another selection belongs to the same iteration as its pool.
+                // A selection without a pool, as the first one, has no ranking and no gain. One
+                // within another selection belongs to the same iteration as its pool.
                 let ranked = |manifest: &Manifest| {
                     let has = |slot: &str| manifest.recipe.inputs.contains_key(slot);
                     manifest.table == Some(TableKind::Selection) && has("pool") && !has("within")
