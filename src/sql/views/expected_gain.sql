@@ -16,6 +16,6 @@ SELECT predicted.node, predicted.iteration, predicted.prompt_id, predicted.objec
        greatest(fresh.best - old.best, 0.0) + CASE predicted.objective WHEN 'gap' THEN greatest(old.worst - fresh.worst, 0.0) ELSE 0.0 END AS gain,
        fresh.responses
 FROM predicted
-JOIN old ON old.node = predicted.node AND old.iteration IS NOT DISTINCT FROM predicted.iteration AND old.prompt_id = predicted.prompt_id
-JOIN fresh ON fresh.node = predicted.node AND fresh.iteration IS NOT DISTINCT FROM predicted.iteration AND fresh.prompt_id = predicted.prompt_id
+JOIN old ON old.node = predicted.node AND old.prompt_id = predicted.prompt_id AND old.iteration IS NOT DISTINCT FROM predicted.iteration
+JOIN fresh ON fresh.node = predicted.node AND fresh.prompt_id = predicted.prompt_id AND fresh.iteration IS NOT DISTINCT FROM predicted.iteration
 ORDER BY predicted.node, predicted.iteration, predicted.expected_gain DESC, predicted.prompt_id
