@@ -113,4 +113,13 @@ fn a_report_of_adaptive_numbers_is_made() {
     assert!(html.contains("responses_2_selection"));
     let gains = workspace.query("small", "SELECT node, iteration, prompts FROM regeneration_gain WHERE node = 'pool'");
     assert_eq!(gains, "pool,2,10");
+    // Whether the gain came is a query: a row for each prompt of each step.
+    assert!(html.contains("Expected gain"));
+    let sql = "SELECT (SELECT count(*) FROM expected_gain)
+                 = (SELECT count(*) FROM responses_2_selection WHERE selected) + (SELECT count(*) FROM responses_3_selection WHERE selected)";
+    assert_eq!(workspace.query("small", sql), "true");
+    let sql = "SELECT abs((SELECT sum(gain) FROM expected_gain WHERE node = 'responses_2_selection') - sum(greatest(fresh.best - old.best, 0.0))) < 1e-9
+               FROM (SELECT iteration, prompt_id, max(reward) AS best FROM rewards_2 GROUP BY 1, 2) AS fresh
+               JOIN (SELECT iteration, prompt_id, max(reward) AS best FROM rewards GROUP BY 1, 2) AS old USING (iteration, prompt_id)";
+    assert_eq!(workspace.query("small", sql), "true");
 }
