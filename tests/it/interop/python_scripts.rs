@@ -8,6 +8,7 @@ use crate::fixtures::python::{imports, missing_packages, scripts};
 const STANDARD: &[&str] = &[
     "argparse",
     "asyncio",
+    "collections",
     "copy",
     "csv",
     "datetime",
@@ -26,6 +27,7 @@ const STANDARD: &[&str] = &[
     "re",
     "shutil",
     "signal",
+    "statistics",
     "subprocess",
     "sys",
     "tempfile",
