@@ -8,8 +8,8 @@
 //! ```
 //! `strategies` ranks prompts and says if they are eligible. Some compare a prompt with all others:
 //! `population` knows these; `expected_gain` and `posterior` learn from them. `merge_join` makes
-//! the selection over sorted tables; `reference_sql` is the equivalent SQL. Knows rewards as numbers to
-//! rank by, not the texts of prompts and responses.
+//! the selection over sorted tables; `reference_sql` is the equivalent SQL. Knows rewards as
+//! numbers to rank by, not the texts of prompts and responses.
 
 mod expected_gain;
 mod expected_gain_sql;

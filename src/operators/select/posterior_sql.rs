@@ -5,8 +5,8 @@
 use super::posterior::LEAST_VARIANCE;
 use crate::pipeline::spec::select::{Posterior, PosteriorKind};
 
-/// Queries of a `WITH`. The last is `believed(prompt_id, belief_mean, belief_variance)`: one row for
-/// each prompt in `prompts`.
+/// Queries of a `WITH`. The last is `believed(prompt_id, belief_mean, belief_variance)`: one row
+/// for each prompt in `prompts`.
 pub(super) fn believed(settings: &Posterior, iteration: u32, has_previous: bool) -> String {
     let forget = settings.forget;
     let previous = if has_previous { "previous" } else { "(SELECT prompt_id, belief_mean, belief_variance FROM nothing) AS previous" };

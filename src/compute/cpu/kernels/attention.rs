@@ -31,8 +31,8 @@ pub trait Kept: Copy + Default + Send + Sync {
     /// Numbers in one.
     const NUMBERS: usize;
 
-    /// What is kept of some heads' numbers: `[heads, head_dim]`, or half as many pairs of each head,
-    /// rounded up.
+    /// What is kept of some heads' numbers: `[heads, head_dim]`, or half as many pairs of each
+    /// head, rounded up.
     fn keep(numbers: &[f32], head_dim: usize, to: &mut [Self]);
 
     /// A vector of the first numbers, and one of the second, where there are two. There are as many
@@ -252,7 +252,7 @@ struct Keys<'a, T> {
 }
 
 impl<T: Kept> Keys<'_, T> {
-    /// The scores of a query: those of all positions, and of what a last block has past its segment.
+    /// Scores of a query: of all positions, and of what a last block has past its segment.
     fn padded(&self) -> usize {
         self.segments.iter().map(|segment| segment.length).sum::<usize>() + BLOCK
     }
