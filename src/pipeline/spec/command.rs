@@ -19,7 +19,7 @@ use crate::pipeline::range;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// The program and its arguments. It runs in the working directory, without a shell; for one,
+    /// The program and its arguments. It runs in the folder of the file, without a shell; for one,
     /// write `[sh, -c, "…"]`.
     #[serde(deserialize_with = "arguments")]
     #[schemars(length(min = 1))]
@@ -83,7 +83,8 @@ impl<'de> Deserialize<'de> for Argument {
                 Ok(Argument(number.to_string()))
             }
             fn visit_f64<E: Error>(self, number: f64) -> Result<Argument, E> {
-                Ok(Argument(number.to_string()))
+                // As people write it: 12.0 and 5e-7, not 12 and 0.0000005.
+                Ok(Argument(format!("{number:?}")))
             }
         }
         deserializer.deserialize_any(Scalar)

@@ -15,3 +15,4 @@ mod relational_sql;
 mod replay;
 mod sweep;
 mod truncated;
+mod yaml;
