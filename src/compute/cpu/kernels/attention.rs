@@ -479,4 +479,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn queries_together_find_what_each_finds_alone() {
+        let next = |at: usize| ((at * 7919 + 13) % 1009) as f32 / 500.0 - 1.0;
+        let (heads, positions) = (2, 37);
+        for head_dim in [2, 24, 64] {
+            let numbers: Vec<f32> = (0..positions * heads * head_dim).map(next).collect();
+            for count in 1..=9 {
+                let queries: Vec<f32> = (0..count * head_dim).map(|at| next(at + 5)).collect();
+                for split in [0, 21] {
+                    let alone = queries.chunks_exact(head_dim);
+                    let alone: Vec<u32> = alone.flat_map(|query| found::<f32>(&numbers, query, heads, head_dim, split)).collect();
+                    assert_eq!(found::<f32>(&numbers, &queries, heads, head_dim, split), alone, "{count} queries of {head_dim}");
+                }
+            }
+        }
+    }
 }
