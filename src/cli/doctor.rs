@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::error::CliError;
 use super::format::print;
-use crate::compute::DeviceChoice;
 use crate::compute::cpu::kernels;
+use crate::compute::gpu_problem;
 use crate::{disk, memory};
 
 #[derive(Args)]
@@ -15,10 +15,7 @@ pub(super) struct Doctor {}
 
 impl Doctor {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
-        let gpu = match DeviceChoice::Cuda.resolve() {
-            Ok(_) => "usable".to_string(),
-            Err(error) => format!("not usable: {error}"),
-        };
+        let gpu = gpu_problem().map_or("usable".to_string(), |problem| format!("not usable: {problem}"));
         let threads = std::thread::available_parallelism().map_or("an unknown number of".to_string(), |threads| threads.to_string());
         let memory = memory::available().map_or("unknown".to_string(), |bytes| format!("{:.1} GB free", bytes as f64 / 1e9));
         // The first run makes the folder.

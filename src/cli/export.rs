@@ -112,7 +112,7 @@ fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<
         return Ok((Checkpoint::open(&run.model_dir(&place)?)?, None, name));
     }
     // The run's own pipeline file leads to the base.
-    let graph = Pipeline::load(&run.pipeline_file()?, &[])?.graph(Path::new(""))?;
+    let graph = Pipeline::load(&run.pipeline_file()?, &[])?.graph(run.folder())?;
     let made = graph.tasks.iter().position(|task| task.output_key() == place).map(Input::Task);
     let made = made.ok_or_else(|| CliError::Input(format!("{}: its pipeline.yaml has no {place}", run.folder().display())))?;
     Ok((lora::open(&run, &graph, made)?, lora::base_folder(&run, &graph, made)?, name))

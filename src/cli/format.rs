@@ -1,12 +1,12 @@
 //! Rows as text: aligned columns for people, CSV, JSON lines and Parquet for programs.
 
-use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use arrow::array::RecordBatch;
 use clap::ValueEnum;
 
 use super::error::CliError;
+use super::terminal::{visible, write_out};
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,10 +23,7 @@ pub(super) enum Format {
 
 /// Prints `text` and a newline to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    write_out(format!("{text}\n").as_bytes())
 }
 
 /// The rows in `format`, to `output` or to standard output.
@@ -38,10 +35,7 @@ pub(super) fn write(batches: &[RecordBatch], format: Format, output: Option<&Pat
     let bytes = text(batches, format)?;
     match output {
         Some(path) => std::fs::write(path, bytes).map_err(|error| CliError::Failed(format!("{}: cannot write: {error}", path.display()))),
-        None => match std::io::stdout().lock().write_all(&bytes) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-            _ => Ok(()),
-        },
+        None => write_out(&bytes),
     }
 }
 
@@ -65,7 +59,8 @@ fn text(batches: &[RecordBatch], format: Format) -> Result<Vec<u8>, CliError> {
         }
         Format::Table | Format::Parquet => {
             let table = arrow::util::pretty::pretty_format_batches(batches).map_err(failed)?;
-            bytes = format!("{table}\n").into_bytes();
+            // Aligned columns are for people, also in a file or behind a pager.
+            bytes = format!("{}\n", visible(&table.to_string())).into_bytes();
         }
     }
     Ok(bytes)

@@ -12,9 +12,10 @@ use rustyline::error::ReadlineError;
 use super::error::CliError;
 use super::format::print;
 use super::progress::watcher;
+use super::terminal::word;
 use crate::import::import;
 use crate::operators::{self, OperatorError};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, folder_of, seen_from};
 use crate::run::fetch;
 use crate::store::Runs;
 
@@ -84,7 +85,8 @@ impl Init {
         write(&self.file, &self.pipeline(model, data, reward, &fit))?;
         self.check(runs).map_err(|error| CliError::Input(format!("{file}: written, but not right yet: {error}")))?;
         fit.describe().map_or(Ok(()), |text| print(&format!("{file}: {text}")))?;
-        print(&format!("{file}: written; see what it will do: optune plan {file}, then: optune run {file}"))
+        let word = word(&file);
+        print(&format!("{file}: written; see what it will do: optune plan {word}, then: optune run {word}"))
     }
 
     /// Asks for the missing values, if a person is there to answer.
@@ -116,7 +118,8 @@ impl Init {
 
     /// The pipeline file's text.
     fn pipeline(&self, model: &str, data: &str, reward: &str, fit: &Fit) -> String {
-        let reward = match reward {
+        let (model, data) = (&self.from_file(model), &self.from_file(data));
+        let reward = match self.from_file(reward).as_str() {
             server if server.starts_with("http://") || server.starts_with("https://") => format!("http: {}", quoted(server)),
             query if query.ends_with(".sql") => format!("sql: {}", quoted(query)),
             function if function.contains(".py:") => format!("python: {}", quoted(function)),
@@ -132,9 +135,11 @@ impl Init {
             let words = line.trim_start();
             lines.push(match words.split_once(':').map_or(words, |(key, _)| key) {
                 "name" => format!("name: {}", quoted(&self.name)),
+                // Paths start from the folder of the file.
+                "folder" => continue,
                 "prompts" if words.contains("table:") => format!("  prompts: {{ table: {}{} }}", quoted(data), fit.split("training")),
                 "held_out" => match &self.held_out {
-                    Some(held_out) => format!("  held_out: {{ table: {} }}", quoted(held_out)),
+                    Some(held_out) => format!("  held_out: {{ table: {} }}", quoted(&self.from_file(held_out))),
                     None if fit.held_out.is_some() => format!("  held_out: {{ table: {}{} }}", quoted(data), fit.split("held_out")),
                     None => continue,
                 },
@@ -161,9 +166,24 @@ impl Init {
         lines.join("\n") + "\n"
     }
 
+    /// A path from the working directory as one from the folder of the file.
+    fn from_file(&self, path: &str) -> String {
+        let is_address = path.contains("://") || Path::new(path).is_absolute();
+        let folder = folder_of(&self.file);
+        if is_address || folder.as_os_str().is_empty() {
+            return path.to_string();
+        }
+        match std::env::current_dir().and_then(|here| seen_from(&here, folder)) {
+            Ok(here) if here == Path::new(".") => path.to_string(),
+            Ok(here) => here.join(path).to_string_lossy().into_owned(),
+            // The check of the file says that the path is not there.
+            Err(_) => path.to_string(),
+        }
+    }
+
     /// The number of prompts in the table of prompts of a pipeline with this text.
     fn prompts(&self, text: &str, runs: &Path) -> Result<usize, CliError> {
-        let graph = Pipeline::read(&self.file.to_string_lossy(), text, &[])?.graph(Path::new(""))?;
+        let graph = Pipeline::read(&self.file.to_string_lossy(), text, &[])?.graph(folder_of(&self.file))?;
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &|| false, watcher(false).as_ref())?;
         let table = fetched.graph.sources.iter().position(|source| source.name == "prompts");
@@ -174,7 +194,7 @@ impl Init {
 
     /// The checks of `plan`.
     fn check(&self, runs: &Path) -> Result<(), CliError> {
-        let graph = Pipeline::load(&self.file, &[])?.graph(Path::new(""))?;
+        let graph = Pipeline::load(&self.file, &[])?.graph(folder_of(&self.file))?;
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &|| false, watcher(false).as_ref())?;
         Ok(operators::check(&fetched.graph, None).map(drop)?)

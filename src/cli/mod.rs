@@ -25,6 +25,7 @@ mod sql;
 mod status;
 mod summary;
 mod sweep;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -103,7 +104,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            terminal::tell(&error);
             ExitCode::from(match error {
                 CliError::Failed(_) => 1,
                 CliError::Input(_) => 2,

@@ -1,11 +1,11 @@
 //! The arguments of commands on a pipeline file: the file, values for its params, a name.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::error::CliError;
-use crate::pipeline::{Graph, Pipeline, Sweep};
+use crate::pipeline::{Graph, Pipeline, Sweep, folder_of};
 
 /// A pipeline file with values for its params.
 #[derive(Args)]
@@ -31,7 +31,7 @@ impl PipelineArguments {
         let sweep = Sweep::load(&self.file, &self.set)?;
         let name = self.name.clone().unwrap_or_else(|| sweep.name.clone());
         let graph = |pipeline: &Pipeline| {
-            let mut graph = pipeline.graph(Path::new(""))?;
+            let mut graph = pipeline.graph(folder_of(&self.file))?;
             let of_point = graph.name.strip_prefix(&sweep.name).unwrap_or_default();
             graph.name = format!("{name}{of_point}");
             Ok(graph)

@@ -9,6 +9,7 @@ use super::error::CliError;
 use super::pipeline_arguments::PipelineArguments;
 use super::progress::watcher;
 use super::sweep::{self, Checked, Tally};
+use super::terminal::tell;
 use super::{plan, summary};
 use crate::compute::DeviceChoice;
 use crate::operators::{self, Progress};
@@ -111,9 +112,9 @@ impl Run {
     /// Announces the next run of a sweep.
     fn announce(&self, name: &str, number: usize, of: usize) {
         if self.json {
-            eprintln!("{}", serde_json::json!({ "event": "run", "run": name, "number": number, "of": of }));
+            tell(serde_json::json!({ "event": "run", "run": name, "number": number, "of": of }));
         } else {
-            eprintln!("run {name} ({number} of {of})");
+            tell(format!("run {name} ({number} of {of})"));
         }
     }
 
@@ -153,7 +154,7 @@ fn listen() -> Result<(), CliError> {
         if STOPPED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("finishing the part in hand; press Ctrl-C again to drop it");
+        tell("finishing the part in hand; press Ctrl-C again to drop it");
     })
     .map_err(|error| CliError::Failed(format!("cannot listen for Ctrl-C: {error}")))
 }

@@ -12,6 +12,7 @@ use super::benchmarks;
 use super::error::CliError;
 use super::format::print;
 use super::judge_summary;
+use super::terminal::runs_option;
 use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Operator;
@@ -76,7 +77,7 @@ pub(super) fn show(runs: &Path, run: &Run, graph: &Graph, as_json: bool) -> Resu
     if !warnings.is_empty() {
         print(&(warnings.join("\n") + "\n"))?;
     }
-    let runs = if runs == Path::new("runs") { String::new() } else { format!(" --runs {}", runs.display()) };
+    let runs = runs_option(runs);
     let name = &graph.name;
     let mut next = vec![format!("{} is finished; next:", run.folder().display())];
     if let Some((rewards, prompts)) = rewarded(graph, &session) {

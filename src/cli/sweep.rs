@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::error::CliError;
 use super::format::print;
 use super::summary::{self, Row};
+use super::terminal::runs_option;
 use crate::pipeline::Pipeline;
 use crate::run::{Prepared, input_tables, plan};
 use crate::store::{Run, Runs, State};
@@ -49,7 +50,7 @@ pub(super) fn is_as_written(run: &Run, prepared: &Prepared) -> Result<bool, CliE
     let Ok(written) = run.pipeline_file().map_err(CliError::from).and_then(|path| Ok(std::fs::read_to_string(path)?)) else {
         return Ok(false);
     };
-    let settings = prepared.graph.to_yaml().map_err(|error| CliError::Failed(error.to_string()))?;
+    let settings = prepared.graph.to_yaml(run.folder()).map_err(CliError::Failed)?;
     // The checksum follows the settings.
     Ok(written.starts_with(&settings) && input_tables(run, prepared)?.iter().all(|table| table.state == State::Complete))
 }
@@ -102,7 +103,7 @@ pub(super) fn show_status(runs: &[Run], as_json: bool) -> Result<(), CliError> {
     ];
     let mut lines = Vec::new();
     for ((run, pipeline), settings) in read.iter().zip(&settings) {
-        let graph = pipeline.as_ref().and_then(|pipeline| pipeline.graph(Path::new("")).ok());
+        let graph = pipeline.as_ref().and_then(|pipeline| pipeline.graph(run.folder()).ok());
         let manifests = run.manifests()?;
         let done = graph.as_ref().map(|graph| {
             graph
@@ -168,7 +169,7 @@ pub(super) fn conclude(runs: &Path, name: &str, worked_on: &[&Checked], of: usiz
         lines.extend(rows.iter().filter_map(|(run, row)| Some(format!("{:width$}  {}", run.name(), row.as_ref()?.line()))));
         lines.push(String::new());
     }
-    let folder = if runs == Path::new("runs") { String::new() } else { format!(" --runs {}", runs.display()) };
+    let folder = runs_option(runs);
     lines.push(format!("{name}: {of} runs are finished, {} of them worked on now; next:", rows.len()));
     lines.push(format!("  optune{folder} status {name}"));
     print(&lines.join("\n"))

@@ -50,12 +50,17 @@ impl DeviceChoice {
     pub fn resolve(self) -> Result<Device, ModelError> {
         match self {
             Self::Cpu => Ok(Device::flex()),
-            Self::Cuda => cuda().map_err(ModelError::Device),
+            Self::Cuda => cuda().map_err(|problem| ModelError::Device(format!("cuda was asked for, but {problem}, or use cpu"))),
             // An unusable GPU is an error, not passed over.
-            Self::Auto if has_gpu() => cuda().map_err(ModelError::Device),
+            Self::Auto if has_gpu() => cuda().map_err(|problem| ModelError::Device(format!("{problem}, or use cpu"))),
             Self::Auto => Ok(Device::flex()),
         }
     }
+}
+
+/// Why no NVIDIA GPU can be used, and what to do; none if one can.
+pub fn gpu_problem() -> Option<String> {
+    cuda().err()
 }
 
 /// The backend of a device. The only place with this decision.
@@ -90,16 +95,16 @@ fn has_gpu() -> bool {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Result<Device, String> {
-    Err("cuda was asked for, but this build is without it; build with --features cuda, or use cpu".to_string())
+    Err("this build is without it; build with --features cuda".to_string())
 }
 
 /// Burn panics on a thread of its own where there is no driver, so the driver is asked first.
 #[cfg(feature = "cuda")]
 fn cuda() -> Result<Device, String> {
     match driver_device_count() {
-        Ok(0) => Err("the NVIDIA driver is installed but shows no GPU; check nvidia-smi, or use cpu".to_string()),
+        Ok(0) => Err("the NVIDIA driver is installed but shows no GPU; check nvidia-smi".to_string()),
         Ok(_) => libdevice().map(|()| Device::cuda(0)),
-        Err(problem) => Err(format!("no usable NVIDIA driver: {problem}; install it, or use cpu")),
+        Err(problem) => Err(format!("no usable NVIDIA driver: {problem}; install it")),
     }
 }
 
@@ -115,7 +120,7 @@ fn libdevice() -> Result<(), String> {
     match file.is_file() {
         true => Ok(()),
         false => Err(format!(
-            "expected {} of a CUDA toolkit, found none; install one and set CUDA_PATH to its folder, or use cpu",
+            "expected {} of a CUDA toolkit, found none; install one and set CUDA_PATH to its folder",
             file.display()
         )),
     }

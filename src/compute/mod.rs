@@ -47,7 +47,7 @@ mod update;
 
 pub use backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
 pub use cpu::{CpuCache, CpuDecoder, CpuGradients, CpuTraining, CpuWeights, PrefixGroup};
-pub use device::{DeviceChoice, backend_for, training_backend_for};
+pub use device::{DeviceChoice, backend_for, gpu_problem, training_backend_for};
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuCache, GpuChange, GpuDecoder, GpuElement, GpuSample, GpuSampling};
 pub use gradients::{Gradient, Gradients, ParameterState};

@@ -51,7 +51,12 @@ impl Error for Diagnostic {
             Unexpected::Map => "a mapping".to_string(),
             other => other.to_string(),
         };
-        Self::nowhere(format!("expected {expected}, found {found}"))
+        let hint = match (expected.as_str(), found.trim_matches('"').to_ascii_lowercase().as_str()) {
+            ("true or false", "yes" | "y" | "on") => "; write true",
+            ("true or false", "no" | "n" | "off") => "; write false",
+            _ => "",
+        };
+        Self::nowhere(format!("expected {expected}, found {found}{hint}"))
     }
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Self::invalid_type(found, expected)
@@ -69,6 +74,15 @@ impl Error for Diagnostic {
     }
 }
 
+/// The methods for types of numbers.
+macro_rules! numbers {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Diagnostic> {
+            self.visit_number(visitor)
+        })*
+    };
+}
+
 impl<'de> Deserializer<'de> for &Tree {
     type Error = Diagnostic;
 
@@ -76,13 +90,10 @@ impl<'de> Deserializer<'de> for &Tree {
         match &self.value {
             Value::Null => visitor.visit_unit(),
             Value::Boolean(value) => visitor.visit_bool(*value),
-            Value::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
-                (Ok(value), _) => visitor.visit_u64(value),
-                (_, Ok(value)) => visitor.visit_i64(value),
-                _ => Err(Diagnostic::nowhere(format!("expected a whole number of 64 bits, found {value}"))),
-            },
+            Value::Integer(value) => visit_integer(*value, visitor),
             Value::Number(value) => visitor.visit_f64(*value),
-            Value::Text(text) => visitor.visit_str(text),
+            Value::Text(text) | Value::Padded(text) => visitor.visit_str(text),
+            Value::Tagged(tag) => Err(Diagnostic::internal(format!("tree: the tag {tag} was not refused"))),
             Value::List(items) => visitor.visit_seq(Items(items)),
             Value::Mapping(entries) => visitor.visit_map(Entries { rest: entries, value: None }),
         }
@@ -107,7 +118,7 @@ impl<'de> Deserializer<'de> for &Tree {
         visitor: V,
     ) -> Result<V::Value, Diagnostic> {
         match &self.value {
-            Value::Text(_) => visitor.visit_enum(Choice { name: self, content: None }),
+            Value::Text(_) | Value::Padded(_) => visitor.visit_enum(Choice { name: self, content: None }),
             Value::Mapping(entries) if entries.len() == 1 => match entries.as_slice() {
                 [(name, content)] => visitor.visit_enum(Choice { name, content: Some(content) }),
                 _ => Err(Diagnostic::nowhere("expected one key")),
@@ -118,9 +129,28 @@ impl<'de> Deserializer<'de> for &Tree {
         .map_err(|diagnostic| diagnostic.or_at(self.span))
     }
 
+    numbers! { deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128 }
+    numbers! { deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128 deserialize_f32 deserialize_f64 }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
+        bool char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+impl Tree {
+    /// The value where a number is wanted.
+    fn visit_number<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, Diagnostic> {
+        let Value::Padded(text) = &self.value else { return self.deserialize_any(visitor) };
+        let integer = text.parse().map_err(|_| Diagnostic::nowhere(format!("expected a whole number of 64 bits, found {text}")));
+        integer.and_then(|integer| visit_integer(integer, visitor)).map_err(|diagnostic| diagnostic.or_at(self.span))
+    }
+}
+
+fn visit_integer<'de, V: Visitor<'de>>(value: i128, visitor: V) -> Result<V::Value, Diagnostic> {
+    match (u64::try_from(value), i64::try_from(value)) {
+        (Ok(value), _) => visitor.visit_u64(value),
+        (_, Ok(value)) => visitor.visit_i64(value),
+        _ => Err(Diagnostic::nowhere(format!("expected a whole number of 64 bits, found {value}"))),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::address::Address;
 use super::error::Diagnostic;
 use super::graph::{self, Source, SourceKind};
-use super::paths::local_files;
+use super::paths::{advice, local_files};
 use super::position::Name;
 use super::process_files;
 use super::programs;
@@ -27,11 +27,12 @@ const LONGEST_TEMPLATE_BYTES: usize = 1 << 16;
 /// The sources of a pipeline, in order, each with its files. In `spec`, the text of SQL files
 /// replaces their paths.
 pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagnostic> {
+    let programs = folder_of_programs(folder)?;
     let inner = spec.iterate.iter_mut().flat_map(|iterate| iterate.nodes.values_mut());
     for node in spec.nodes.values_mut().chain(inner) {
         match &mut node.operator {
             Operator::Sql(sql) => read(&mut sql.query, folder)?,
-            Operator::Command(command) => command.place = programs::place(command, folder)?,
+            Operator::Command(command) => command.place = programs::place(command, &programs)?,
             Operator::Evaluate(evaluate) => {
                 evaluate.judge.as_mut().map_or(Ok(()), |judge| read_template(judge, Question::Pair, folder))?;
             }
@@ -46,12 +47,21 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagno
             Input::Reward { reward: spelled } => {
                 spelled.queries_mut().try_for_each(|query| read(query, folder))?;
                 spelled.judges_mut().try_for_each(|judge| read_template(judge, Question::Score, folder))?;
-                SourceKind::Reward { reward: reward(spelled, folder)? }
+                SourceKind::Reward { reward: reward(spelled, folder, &programs)? }
             }
         };
         sources.push(Source { name: name.value.clone(), kind, line: name.span.line });
     }
     Ok(sources)
+}
+
+/// The folder where programs run: absolute, because a program sees paths from there; empty for the
+/// working directory.
+fn folder_of_programs(folder: &Path) -> Result<PathBuf, Diagnostic> {
+    if folder.as_os_str().is_empty() {
+        return Ok(PathBuf::new());
+    }
+    std::path::absolute(folder).map_err(|error| Diagnostic::nowhere(format!("cannot find the working directory: {error}")))
 }
 
 fn file(table: &TableFile, folder: &Path) -> Result<SourceKind, Diagnostic> {
@@ -91,13 +101,13 @@ fn found(written: &Name, folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
 }
 
 /// A reward with the directories of its models. Its queries are loaded already.
-fn reward(spelled: &Reward, folder: &Path) -> Result<graph::Reward, Diagnostic> {
+fn reward(spelled: &Reward, folder: &Path, programs: &Path) -> Result<graph::Reward, Diagnostic> {
     let source = |source: &RewardSource| {
         Ok(match source {
             RewardSource::Sql(query) => graph::Reward::Sql(query.text.clone()),
             RewardSource::Model(model) => graph::Reward::Model(directory(model, folder)?),
             RewardSource::Http(server) => graph::Reward::Http(server.clone()),
-            RewardSource::Process(process) => graph::Reward::Process(Box::new(process_files::find(process, folder)?)),
+            RewardSource::Process(process) => graph::Reward::Process(Box::new(process_files::find(process, programs)?)),
             RewardSource::Judge(judge) => graph::Reward::Judge(judge.clone()),
             RewardSource::Named(name) => graph::Reward::Named(name.value.clone()),
         })
@@ -126,7 +136,8 @@ fn directory(model: &Name, folder: &Path) -> Result<PathBuf, Diagnostic> {
     let path = folder.join(written);
     if !path.is_dir() {
         let found = if path.exists() { "is a file" } else { "is not there" };
-        return Err(Diagnostic::at(model.span, format!("expected a model directory, but \"{written}\" {found}")));
+        let advice = advice(written, folder);
+        return Err(Diagnostic::at(model.span, format!("expected a model directory, but \"{written}\" {found}{advice}")));
     }
     if !["config.json", "adapter_config.json"].iter().any(|name| path.join(name).is_file()) {
         return Err(Diagnostic::at(model.span, format!("expected a Hugging Face model directory, but \"{written}\" has no config.json")));
@@ -150,7 +161,11 @@ fn hub(named: &str) -> Option<PathBuf> {
 fn read(query: &mut Query, folder: &Path) -> Result<(), Diagnostic> {
     let Some(path) = query.path() else { return Ok(()) };
     let text = text(&folder.join(path), LONGEST_QUERY_BYTES);
-    query.text = text.map_err(|error| Diagnostic::at(query.span, format!("cannot read the query \"{}\": {error}", path.display())))?;
+    let failed = |error| {
+        let advice = advice(&path.to_string_lossy(), folder);
+        Diagnostic::at(query.span, format!("cannot read the query \"{}\": {error}{advice}", path.display()))
+    };
+    query.text = text.map_err(failed)?;
     Ok(())
 }
 

@@ -3,12 +3,14 @@
 //! Knows the inputs and settings of each task, not how it runs or whether its output exists.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 use super::hidden_queries::without_queries;
+use super::paths;
+use super::position::{Name, Span};
 use super::slot::Slot;
 use super::spec::input::{self as spec_input, Columns, DatasetFormat, Format, Program, Server, Split};
 use super::spec::judge::{Judge, Question};
@@ -32,6 +34,8 @@ pub struct Graph {
     pub params: IndexMap<String, Param>,
     /// The number of iterations; 0 without `iterate`.
     pub iterations: u32,
+    /// The folder of its relative paths, where its programs run; empty for the working directory.
+    pub folder: PathBuf,
     /// The outside inputs, in the order of the file.
     pub sources: Vec<Source>,
     /// The tasks, one for each node and iteration, in an executable order.
@@ -326,14 +330,18 @@ impl Graph {
     }
 
     /// The pipeline file with params and SQL files filled in and every default written out, under
-    /// the name of the graph. Loading it gives the same graph, with hashes in place of the queries
-    /// of addresses.
+    /// the name of the graph, for a file in the folder `kept`. Loading it gives the same graph, with
+    /// hashes in place of the queries of addresses.
     ///
     /// # Errors
-    /// A value without a YAML form; a pipeline file has none.
-    pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
+    /// The folder of the paths is gone; a value without a YAML form, of which a pipeline file has
+    /// none.
+    pub fn to_yaml(&self, kept: &Path) -> Result<String, String> {
         let mut spec = without_queries(&self.spec);
         spec.name.value.clone_from(&self.name);
-        serde_saphyr::to_string(&spec)
+        let seen = paths::seen_from(&self.folder, kept).map_err(|error| format!("{}: {error}", self.folder.display()))?;
+        let is_elsewhere = seen != Path::new(".");
+        spec.folder = is_elsewhere.then(|| Name { value: seen.to_string_lossy().into_owned(), span: Span::default() });
+        serde_saphyr::to_string(&spec).map_err(|error| error.to_string())
     }
 }

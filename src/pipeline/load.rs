@@ -57,8 +57,9 @@ impl Pipeline {
         }
     }
 
-    /// Checks names, slots, files and cycles, and unrolls the iterations. Paths are relative to
-    /// `folder`, usually the working directory (an empty path).
+    /// Checks names, slots, files and cycles, and unrolls the iterations. `folder` is the folder of
+    /// the file ([`super::folder_of`]), where its relative paths start; empty for the working
+    /// directory.
     ///
     /// # Errors
     /// An unknown name or a name of the wrong kind, a cycle, a missing file, an invalid query or

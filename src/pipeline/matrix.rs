@@ -218,11 +218,12 @@ fn values(part: &Tree, default: &Tree) -> Result<Vec<Tree>, Diagnostic> {
 
 /// A value of the same kind as the param.
 fn one(item: &Tree, default: &Tree) -> Result<Vec<Tree>, Diagnostic> {
-    let is_number = |value: &Value| matches!(value, Value::Integer(_) | Value::Number(_));
+    let is_text = item.text().is_some_and(|text| !text.contains("${"));
     let (fits, expected) = match &default.value {
-        Value::Text(_) => (matches!(&item.value, Value::Text(text) if !text.contains("${")), "text, as the param is"),
+        Value::Text(_) => (is_text, "text, as the param is"),
+        Value::Padded(_) => (is_text || item.value.is_number(), "a number or text, as the param is"),
         Value::Boolean(_) => (matches!(item.value, Value::Boolean(_)), "true or false, as the param is"),
-        _ => (is_number(&item.value), "a number, as the param is"),
+        _ => (item.value.is_number(), "a number, as the param is"),
     };
     if fits { Ok(vec![item.clone()]) } else { Err(Diagnostic::at(item.span, format!("expected {expected}"))) }
 }

@@ -36,6 +36,7 @@ mod unroll;
 pub use error::{Mistake, PipelineError};
 pub use graph::{Binding, Graph, Input, Source, SourceKind, Task};
 pub use load::{Pipeline, Sweep};
+pub use paths::{folder_of, seen_from};
 pub use schema::schema;
 pub use slot::Slot;
 pub use spec::Spec;

@@ -46,8 +46,10 @@ fn replace(params: &mut Tree, sets: &[(String, String)]) -> Result<(), Diagnosti
         let read = Tree::read(written).map(|tree| tree.value).unwrap_or(Value::Null);
         let (value, expected) = match (&param.value, read) {
             (Value::Text(_), _) => (Some(Value::Text(written.clone())), ""),
+            // The digits of the param may be a text or a number.
+            (Value::Padded(_), read) if !read.is_number() => (Some(Value::Text(written.clone())), ""),
             (Value::Boolean(_), read) => (matches!(read, Value::Boolean(_)).then_some(read), "true or false"),
-            (_, read) => (matches!(read, Value::Integer(_) | Value::Number(_)).then_some(read), "a number"),
+            (_, read) => (read.is_number().then_some(read), "a number"),
         };
         param.value =
             value.ok_or_else(|| Diagnostic::nowhere(format!("--set {name}={written}: expected {expected}, found \"{written}\"")))?;

@@ -38,6 +38,7 @@ use super::error::Diagnostic;
 use super::files;
 use super::graph::{Binding, Graph, Input, Source, SourceKind, Task};
 use super::hidden_queries::without_queries;
+use super::paths;
 use super::precision;
 use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
@@ -60,7 +61,8 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
     let variables = template_variables(&spec)?;
     spec.tracking.check()?;
     adaptive::write_out(&mut spec)?;
-    let sources = files::find(&mut spec, folder)?;
+    let folder = paths::base(spec.folder.as_ref(), folder)?;
+    let sources = files::find(&mut spec, &folder)?;
     let scope = Scope::new(&spec)?;
     let no_nodes = indexmap::IndexMap::new();
     let inner_nodes = spec.iterate.as_ref().map_or(&no_nodes, |iterate| &iterate.nodes);
@@ -108,7 +110,8 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
         }
     }
     let tasks = unrolling.tasks;
-    Ok(Graph { name: spec.name.value.clone(), seed: spec.seed, params: without_queries(&spec).params, iterations, sources, tasks, spec })
+    let params = without_queries(&spec).params;
+    Ok(Graph { name: spec.name.value.clone(), seed: spec.seed, params, iterations, folder, sources, tasks, spec })
 }
 
 /// Notes the task of the node at `index`.

@@ -27,14 +27,15 @@ pub fn command(written: &str, model: &Path) -> String {
     written.replace("{model}", &quoted)
 }
 
-/// Runs the user's command with the model's path, and waits until the server of `client` serves
-/// `name`; both within `limit`.
+/// Runs the user's command in `folder` with the model's absolute path, and waits until the server
+/// of `client` serves `name`; both within `limit`. An empty folder is the working directory.
 ///
 /// # Errors
 /// The command cannot be run, fails or takes too long; or the server does not answer with the model
 /// in time.
 pub fn serve(
     written: &str,
+    folder: &Path,
     model: &Path,
     client: &Client,
     name: &str,
@@ -42,7 +43,7 @@ pub fn serve(
     stopped: Stopped,
 ) -> Result<Completions, RemoteError> {
     let start = Instant::now();
-    run(written, model, limit, stopped)?;
+    run(written, folder, model, limit, stopped)?;
     let client = client.once();
     let ended = || stopped() || start.elapsed() >= limit;
     let mut last = "no answer".to_string();
@@ -69,13 +70,16 @@ pub fn serve(
 }
 
 /// Runs the command to its end.
-fn run(written: &str, model: &Path, limit: Duration, stopped: Stopped) -> Result<(), RemoteError> {
+fn run(written: &str, folder: &Path, model: &Path, limit: Duration, stopped: Stopped) -> Result<(), RemoteError> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let failed = |problem: String| RemoteError::Serve(format!("`{written}` {problem}"));
     // A file, not a pipe: a server left running in the background would hold a pipe open for ever.
     let said = std::env::temp_dir().join(format!("optune-serve-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
     let log = File::create(&said).map_err(|error| failed(format!("cannot keep what it says in {}: {error}", said.display())))?;
     let mut shell = Command::new("sh");
+    if !folder.as_os_str().is_empty() {
+        shell.current_dir(folder);
+    }
     shell.arg("-c").arg(command(written, model)).env("OPTUNE_MODEL", model);
     shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // A separate process group: Ctrl-C at the terminal does not end the started server.

@@ -57,7 +57,7 @@ pub fn execute(
     progress: &dyn Progress,
 ) -> Result<Report, RunError> {
     let graph = &prepared.graph;
-    run.write_pipeline(&graph.to_yaml().map_err(|error| RunError::Pipeline(error.to_string()))?)?;
+    run.write_pipeline(&graph.to_yaml(run.folder()).map_err(RunError::Pipeline)?)?;
     if let Some(text) = &prepared.fetched {
         run.write_sources(text)?;
     }

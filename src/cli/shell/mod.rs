@@ -16,6 +16,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::error::CliError;
 use super::format::{self, Format};
+use super::terminal::tell;
 use crate::sql::LiveSession;
 use command::Settings;
 use complete::Words;
@@ -45,7 +46,7 @@ pub(super) fn run(live: &LiveSession, format: Format) -> Result<(), CliError> {
                 match command::execute(live, line.trim(), &mut settings) {
                     Ok(true) => return Ok(()),
                     Ok(false) => {}
-                    Err(error) => eprintln!("{error}"),
+                    Err(error) => tell(&error),
                 }
             }
             Ok(line) => {
@@ -77,7 +78,7 @@ fn remember(editor: &mut Editor<Words, FileHistory>, file: Option<&std::path::Pa
 
 fn show(result: Result<(), CliError>) {
     if let Err(error) = result {
-        eprintln!("{error}");
+        tell(&error);
     }
 }
 

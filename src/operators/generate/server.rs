@@ -155,7 +155,8 @@ impl ServerJob<'_> {
             Some(command) => {
                 let path = self.context.whole_model(Slot::Policy)?;
                 let path = absolute(&path).map_err(|error| OperatorError::Input(format!("{}: {error}", path.display())))?;
-                remote::serve(&command.value, &path, &client, name, seconds(self.engine.serve_timeout_seconds), stopped)?
+                let limit = seconds(self.engine.serve_timeout_seconds);
+                remote::serve(&command.value, &self.context.graph.folder, &path, &client, name, limit, stopped)?
             }
             None => Completions::find(client, name, stopped)?,
         };

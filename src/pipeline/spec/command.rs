@@ -19,7 +19,7 @@ use crate::pipeline::range;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// The program and its arguments. It runs in the working directory, without a shell; for one,
+    /// The program and its arguments. It runs in the folder of the file, without a shell; for one,
     /// write `[sh, -c, "…"]`. A number with a fraction or an exponent is in quotes: `"0.20"`.
     #[serde(deserialize_with = "arguments")]
     #[schemars(length(min = 1))]

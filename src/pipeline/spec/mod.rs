@@ -66,6 +66,10 @@ pub struct Spec {
     /// The seed of all random numbers, a whole number of at least 0.
     #[serde(default)]
     pub seed: u64,
+    /// The folder where relative paths start and programs run, itself a path from the folder of
+    /// this file. By default that folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<Name>,
     /// The date for chat templates, such as `2026-11-23`. Only templates with today's date need
     /// one. It never comes from the clock: a run resumed tomorrow keeps its prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ use crate::pipeline::position::Name;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sql {
-    /// The query, or the path of a file with the extension `.sql`, from the working directory.
+    /// The query, or the path of a file with the extension `.sql`, from the folder of the file.
     pub query: Query,
     /// Names for tables inside the query, for tables not read by their own name:
     /// `{ previous: "pool[t-1]" }`.

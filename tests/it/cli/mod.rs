@@ -2,6 +2,8 @@
 
 mod command_line;
 mod init;
+mod paths;
 mod report;
 mod sql_server;
 mod sql_shell;
+mod terminal;

@@ -41,6 +41,12 @@ fn graph(text: &str, sets: &[(&str, &str)]) -> Graph {
     graph.unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The resolved file, for the folder of the paths. The folder of the test is gone: it is made anew.
+fn yaml(graph: &Graph) -> String {
+    fs::create_dir_all(&graph.folder).unwrap();
+    graph.to_yaml(&graph.folder).unwrap()
+}
+
 fn error(text: &str, sets: &[(&str, &str)]) -> String {
     let sets: Vec<_> = sets.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let folder = folder();
@@ -179,7 +185,7 @@ fn the_precision_of_the_file_or_node_is_a_setting_where_a_model_is_computed() {
     with(&[&all[..], &models].concat(), &learned);
     let param = DESIGN.replace("params: {", "params: { precision: f32, ").replace("beta: 0.1,", "beta: 0.1, precision: \"${precision}\",");
     assert_eq!(task(&graph(&param, &[("precision", "bf16")]), "policy", 2).settings["precision"], "bf16");
-    let read = graph(&graph(&own, &[]).to_yaml().unwrap(), &[]);
+    let read = graph(&yaml(&graph(&own, &[])), &[]);
     assert_eq!(read.tasks.iter().filter(|task| task.precision.name() == "bf16").count(), 1 + 3 * 3);
 }
 
@@ -191,10 +197,10 @@ fn the_resolved_file_loads_as_the_same_graph() {
     );
     let mut written = graph(&text, &[("ratio", "0.25")]);
     written.name = "quarter".to_string();
-    let yaml = written.to_yaml().unwrap();
+    let yaml = self::yaml(&written);
     assert!(yaml.starts_with("optune: 1\nname: quarter\nseed: 17\n"), "{yaml}");
     let read = graph(&yaml, &[]);
-    assert_eq!(read.to_yaml().unwrap(), yaml);
+    assert_eq!(self::yaml(&read), yaml);
     assert_eq!(lines(&read), lines(&written));
     for (one, other) in written.tasks.iter().zip(&read.tasks) {
         assert_eq!(one.settings, other.settings, "{}", one.name);
@@ -284,7 +290,7 @@ nodes:
         (names.join(" ").as_str(), *dataset_format, map["chosen"].as_str()),
         ("held_out.parquet train.parquet", DatasetFormat::Auto, "best")
     );
-    let written = graph.to_yaml().unwrap();
+    let written = yaml(&graph);
     let folder = folder();
     let again = Pipeline::read("again.yaml", &written, &[]).and_then(|pipeline| pipeline.graph(folder.path())).unwrap();
     assert_eq!(lines(&again), expected, "the resolved file gives the same graph");
@@ -392,7 +398,9 @@ fn the_papers_pipeline_loads_once_its_inputs_are_there() {
         fs::write(folder.path().join("datasets").join(file), "").unwrap();
     }
     fs::write(folder.path().join("datasets/reward.sql"), REWARD).unwrap();
-    let graph = Pipeline::load(&path, &[]).and_then(|pipeline| pipeline.graph(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let own = folder.path().join("pipelines");
+    fs::create_dir(&own).unwrap();
+    let graph = Pipeline::load(&path, &[]).and_then(|pipeline| pipeline.graph(&own)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((graph.iterations, graph.tasks.len()), (3, 2 + 3 * 10));
     let Operator::Generate(generate) = &task(&graph, "responses", 2).operator else { panic!("responses is generate") };
     assert_eq!((generate.responses_per_prompt.count(), generate.temperature, generate.top_p), (2, 1.0, 0.9));
@@ -408,7 +416,9 @@ fn the_pipeline_from_preferences_loads_once_its_inputs_are_there() {
     for file in ["preferences/one.jsonl", "prompts.jsonl", "held_out.jsonl"] {
         fs::write(folder.path().join("datasets").join(file), "").unwrap();
     }
-    let graph = Pipeline::load(&path, &[("lora_rank".to_string(), "8".to_string())]).and_then(|pipeline| pipeline.graph(folder.path()));
+    let own = folder.path().join("pipelines");
+    fs::create_dir(&own).unwrap();
+    let graph = Pipeline::load(&path, &[("lora_rank".to_string(), "8".to_string())]).and_then(|pipeline| pipeline.graph(&own));
     let graph = graph.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(graph.iterations, 3);
     assert_eq!(task(&graph, "policy", 3).settings["lora"]["rank"], 8);

@@ -17,3 +17,4 @@ mod relational_sql;
 mod replay;
 mod sweep;
 mod truncated;
+mod yaml;

@@ -47,7 +47,7 @@ pub enum Input {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Input", extend("minProperties" = 1))]
 pub(super) struct InputFields {
-    /// The path of a file of rows, from the working directory; a pattern with `*`, `?` or `[…]` for
+    /// The path of a file of rows, from the folder of this file; a pattern with `*`, `?` or `[…]` for
     /// all matching files; or a list of such paths. Several files are read in the order of their
     /// paths. Their columns are joined by name: what a file lacks is null there, and types are
     /// widened where no value changes. Text files may end in `.gz` or `.zst`. A path may also be an
@@ -79,7 +79,7 @@ pub(super) struct InputFields {
     /// protects the machine from small files with huge contents.
     #[schemars(range(min = 1))]
     max_bytes: Option<u64>,
-    /// A Hugging Face model directory, from the working directory.
+    /// A Hugging Face model directory, from the folder of this file.
     model: Option<Name>,
     /// A reward for responses.
     reward: Option<Reward>,

@@ -36,7 +36,7 @@ struct Fields {
     /// and any other table of the pipeline, and returns a `reward` for every response.
     #[serde(skip_serializing_if = "Option::is_none")]
     sql: Option<Query>,
-    /// The directory, from the working directory, or `hf://` address of a Hugging Face
+    /// The directory, from the folder of this file, or `hf://` address of a Hugging Face
     /// `…ForSequenceClassification` with one label.
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Name>,
@@ -76,11 +76,11 @@ struct Fields {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     workers: Option<u32>,
-    /// Further files of a `command` or `python` reward: paths from the working directory of optune,
+    /// Further files of a `command` or `python` reward: paths from the folder of this file,
     /// or patterns with `*`, `?` or `[…]`. Changed files score all responses again.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<Name>>,
-    /// The working directory of a `command` or `python` reward; by default that of optune.
+    /// The working directory of a `command` or `python` reward; by default the folder of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<Name>,
     /// Responses in one request to the server, or in one batch for a process, at least 1; 32 by

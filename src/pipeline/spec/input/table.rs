@@ -19,7 +19,7 @@ use crate::pipeline::position::{At, Name};
 /// Files of rows, and their layout.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TableFile {
-    /// The paths, from the working directory.
+    /// The paths, from the folder of the file.
     pub table: Paths,
     /// The files' format.
     pub format: Format,
