@@ -9,7 +9,7 @@ use optune::dag::fingerprint::Recipe;
 use optune::sql::Session;
 use optune::store::{OutputKey, Run, Runs};
 
-const TABLE: &str = "tables/pool/manifest.json";
+const TABLE: &str = "manifests/pool.json";
 const MODEL: &str = "models/policy/iteration=1/manifest.json";
 const JOURNAL: &str = "journal.jsonl";
 
@@ -19,7 +19,7 @@ fn recipe() -> Recipe {
 
 fn fill(folder: &Path) {
     let partial = folder.join(format!("run/.partial/checkpoint-{}-1", recipe().fingerprint()));
-    for inner in [folder.join("run/tables/pool"), folder.join("run/models/policy/iteration=1"), partial] {
+    for inner in [folder.join("run/tables/pool"), folder.join("run/manifests"), folder.join("run/models/policy/iteration=1"), partial] {
         fs::create_dir_all(inner).unwrap();
     }
     fs::write(folder.join("run/tables/pool/part-00000.parquet"), "").unwrap();

@@ -18,6 +18,7 @@ mod pairs;
 mod pipeline_arguments;
 mod plan;
 mod progress;
+mod quickstart;
 mod report;
 mod run;
 mod shell;
@@ -50,6 +51,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write the files of the first example and run it.
+    Quickstart(quickstart::Quickstart),
     /// Write a commented pipeline file for your own model, data and reward.
     Init(init::Init),
     /// Run a pipeline, or go on with it where it stopped.
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runs = arguments.runs;
     let result = kernels::check_bf16_unit().map_err(CliError::Input).and_then(|()| match arguments.command {
+        Command::Quickstart(command) => command.execute(&runs),
         Command::Init(command) => command.execute(&runs),
         Command::Run(command) => command.execute(&runs),
         Command::Plan(command) => command.execute(&runs),

@@ -1,6 +1,6 @@
 //! `optune run`: run a pipeline, or go on with it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
@@ -36,6 +36,12 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// The run of a pipeline file as it is.
+    pub(super) fn of(file: PathBuf) -> Self {
+        let pipeline = PipelineArguments { file, set: Vec::new(), name: None };
+        Self { pipeline, dry_run: false, json: false, device: None }
+    }
+
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let sweep = self.pipeline.load()?;
         listen()?;

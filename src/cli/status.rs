@@ -53,7 +53,11 @@ impl Status {
             });
         }
         if !self.json {
-            lines.push(if run.is_locked()? { "running".to_string() } else { "not running".to_string() });
+            lines.push(match run.is_locked() {
+                Some(true) => "running".to_string(),
+                Some(false) => "not running".to_string(),
+                None => "unknown whether it is running: no locks on this file system, or no right to read its lock".to_string(),
+            });
         }
         print(&lines.join("\n"))
     }
@@ -75,7 +79,7 @@ impl Status {
         print(&lines.join("\n"))?;
         let way_on = match damaged.len() {
             0 => return Ok(()),
-            _ if run.is_locked()? => "the run is being written; compare it again when that is done",
+            _ if run.is_locked() == Some(true) => "the run is being written; compare it again when that is done",
             _ => "run the pipeline again to set aside what is damaged and to make it anew",
         };
         Err(CliError::Failed(way_on.to_string()))

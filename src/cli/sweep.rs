@@ -115,7 +115,7 @@ pub(super) fn show_status(runs: &[Run], as_json: bool) -> Result<(), CliError> {
         let nodes = graph.as_ref().map(|graph| graph.tasks.len());
         let row = graph.as_ref().map(|graph| summary::last(run, graph)).transpose()?.flatten();
         let (reward, win_score) = row.map_or((None, None), |row| (row.reward(), row.win_score()));
-        let is_running = run.is_locked()?;
+        let is_running = run.is_locked();
         if as_json {
             let axes: IndexMap<&&String, Option<&String>> = axes.iter().map(|axis| (axis, settings.get(*axis))).collect();
             let line = json!({ "run": run.name(), "axes": axes, "done": done, "nodes": nodes, "running": is_running, "reward": reward, "win_score": win_score });
@@ -123,7 +123,7 @@ pub(super) fn show_status(runs: &[Run], as_json: bool) -> Result<(), CliError> {
             continue;
         }
         let state = match (done, nodes) {
-            _ if is_running => "running".to_string(),
+            _ if is_running == Some(true) => "running".to_string(),
             (Some(done), Some(nodes)) if done == nodes => "done".to_string(),
             (Some(done), Some(nodes)) => format!("{done} of {nodes} nodes"),
             _ => "begun".to_string(),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::manifest::{self, Manifest};
+use super::manifest::{self, Manifest, Site};
 use super::name::check_key;
 use super::{OutputKey, Quarantined, RunLock, StoreError, files};
 use crate::dag::fingerprint::Fingerprint;
@@ -35,7 +35,7 @@ impl Cache<'_> {
         let run = self.run;
         let reports = run.quarantine().verify_cached(key, fingerprint)?;
         let entry = run.cache_entry(fingerprint);
-        let Some(mut manifest) = Manifest::read(&entry)? else { return Ok((false, reports)) };
+        let Some(mut manifest) = Manifest::read(&Site::whole(&entry))? else { return Ok((false, reports)) };
         if manifest.kind != key.kind {
             return Err(two_outputs(fingerprint, key.to_string(), &manifest));
         }
@@ -47,7 +47,7 @@ impl Cache<'_> {
             Err(error) if error.is_not_found() => return Ok((false, reports)),
             linked => linked?,
         }
-        manifest.write(&made, &run.temporary()?)?;
+        manifest.write(&Site::whole(&made), &run.temporary()?)?;
         self.put_in_place(&made, key)?;
         run.remember(&run.path(key), &manifest);
         run.checkpoints().remove(fingerprint)?;
@@ -60,7 +60,7 @@ impl Cache<'_> {
         let run = self.run;
         let entry = run.cache_entry(&manifest.fingerprint);
         run.quarantine().verify_cached(key, &manifest.fingerprint)?;
-        if let Some(there) = Manifest::read(&entry)? {
+        if let Some(there) = Manifest::read(&Site::whole(&entry))? {
             if (there.kind, there.table) != (manifest.kind, manifest.table) {
                 return Err(two_outputs(&manifest.fingerprint, manifest.describe(), &there));
             }
@@ -68,7 +68,7 @@ impl Cache<'_> {
         }
         let made = run.cache_temporary()?;
         link_all(folder, &made, manifest)?;
-        manifest.write(&made, &run.cache_temporary()?)?;
+        manifest.write(&Site::whole(&made), &run.cache_temporary()?)?;
         match files::rename(&made, &entry) {
             // Another run published the same output at the same time: the first entry stays.
             Err(_) if entry.is_dir() && made.is_dir() => files::remove(&made),
@@ -83,7 +83,8 @@ impl Cache<'_> {
         if let Some(parent) = folder.parent() {
             files::create_folder(parent)?;
         }
-        files::rename(made, &folder)
+        files::rename(made, &folder)?;
+        self.run.site(key).take_out()
     }
 
     /// Removes an output from the run without loss of work: a finished output stays in the cache,
@@ -97,7 +98,7 @@ impl Cache<'_> {
     pub fn retire(&self, key: &OutputKey) -> Result<(), StoreError> {
         check_key(key)?;
         let once = OutputKey { iteration: None, ..key.clone() };
-        if key.iteration.is_none() || Manifest::read(&self.run.path(&once)).is_ok_and(|manifest| manifest.is_some()) {
+        if key.iteration.is_none() || Manifest::read(&self.run.site(&once)).is_ok_and(|manifest| manifest.is_some()) {
             for folder in files::list(&self.run.path(&once))? {
                 if let Some(iteration) = OutputKey::iteration_of(&files::file_name(&folder)) {
                     self.retire_one(&OutputKey { iteration: Some(iteration), ..key.clone() })?;
@@ -110,11 +111,19 @@ impl Cache<'_> {
 
     fn retire_one(&self, key: &OutputKey) -> Result<(), StoreError> {
         let folder = self.run.path(key);
+        let site = self.run.site(key);
         if !folder.exists() {
-            return Ok(());
+            return site.take_in();
         }
-        match Manifest::read(&folder) {
-            Ok(Some(manifest)) if manifest.looks_complete(&folder) => self.publish(key, &folder, &manifest)?,
+        let read = Manifest::read(&site);
+        if let Ok(Some(manifest)) = &read
+            && manifest.looks_complete(&folder)
+        {
+            self.publish(key, &folder, manifest)?;
+        }
+        site.take_in()?;
+        match read {
+            Ok(Some(manifest)) if manifest.looks_complete(&folder) => {}
             Ok(Some(manifest)) if !manifest.parts.is_empty() && !self.run.cache_entry(&manifest.fingerprint).is_dir() => {
                 return self.keep_unfinished(&folder, &manifest);
             }
@@ -131,7 +140,7 @@ impl Cache<'_> {
         let entry = self.run.unfinished_cache_entry(&manifest.fingerprint);
         files::create_folder(&self.run.runs().cache_folder())?;
         let trash = self.run.temporary()?;
-        let fewer = Manifest::read(&entry).ok().flatten().is_none_or(|there| there.parts.len() < manifest.parts.len());
+        let fewer = Manifest::read(&Site::whole(&entry)).ok().flatten().is_none_or(|there| there.parts.len() < manifest.parts.len());
         if entry.exists() && fewer {
             files::rename(&entry, &trash)?;
         } else if entry.exists() {
@@ -158,10 +167,11 @@ impl Cache<'_> {
             result => result?,
         }
         // The caller verifies the folder, including an unreadable manifest.
-        if let Ok(Some(mut manifest)) = Manifest::read(&folder) {
+        let site = self.run.site(key);
+        if let Ok(Some(mut manifest)) = Manifest::read(&site) {
             manifest.node.clone_from(&key.name);
             manifest.iteration = key.iteration;
-            manifest.write(&folder, &self.run.temporary()?)?;
+            manifest.write(&site, &self.run.temporary()?)?;
         }
         Ok(true)
     }

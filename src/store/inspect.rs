@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::manifest::{FILE, ListedFile, Manifest};
+use super::manifest::{ListedFile, Manifest, Site};
 use super::{OutputKey, Quarantined, StoreError, files};
 
 /// Compares one listed file in `folder` by length and hash. `None` if it is intact.
@@ -29,19 +29,19 @@ pub(super) fn inspect_files(folder: &Path, manifest: &Manifest) -> Result<Vec<Qu
 
 /// Inspects an output's folder: its manifest, the listed files, and the case of files without a
 /// manifest.
-pub(super) fn inspect_output(folder: &Path) -> Result<Vec<Quarantined>, StoreError> {
-    match Manifest::read(folder) {
-        Ok(Some(manifest)) => inspect_files(folder, &manifest),
-        Ok(None) if has_files(folder)? => Ok(vec![without_manifest(folder, "no such file")]),
+pub(super) fn inspect_output(site: &Site) -> Result<Vec<Quarantined>, StoreError> {
+    match Manifest::read(site) {
+        Ok(Some(manifest)) => inspect_files(site.folder(), &manifest),
+        Ok(None) if has_files(site.folder())? => Ok(vec![without_manifest(site, "no such file")]),
         Ok(None) => Ok(Vec::new()),
-        Err(StoreError::Manifest { problem, .. }) => Ok(vec![without_manifest(folder, &problem)]),
+        Err(StoreError::Manifest { problem, .. }) => Ok(vec![without_manifest(site, &problem)]),
         Err(error) => Err(error),
     }
 }
 
 /// The report on a folder without a readable manifest.
-pub(super) fn without_manifest(folder: &Path, found: &str) -> Quarantined {
-    Quarantined { path: folder.join(FILE), moved_to: None, expected: "a manifest".to_string(), found: found.to_string() }
+pub(super) fn without_manifest(site: &Site, found: &str) -> Quarantined {
+    Quarantined { path: site.path(), moved_to: None, expected: "a manifest".to_string(), found: found.to_string() }
 }
 
 /// Whether a folder has files of an output. Folders with subfolders of iterations have none, and

@@ -1,7 +1,7 @@
 //! The lock of a run: one writing process at a time. The system releases it when the process dies.
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,20 +52,17 @@ impl Run {
         Ok(RunLock { run: self.clone(), _file: file, _cache: None, journal, temporaries, damaged_journal: None })
     }
 
-    /// Whether some process, including this one, writes the run.
-    ///
-    /// # Errors
-    /// The lock file cannot be opened.
-    pub fn is_locked(&self) -> Result<bool, StoreError> {
-        let path = self.folder().join(FILE);
-        let file = match File::options().read(true).write(true).open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            file => file.map_err(StoreError::io("lock", &path))?,
+    /// Whether some process, including this one, writes the run. It needs no right to write. `None`
+    /// where it is unknown: the file system has no locks, or the lock's file is closed to this user.
+    pub fn is_locked(&self) -> Option<bool> {
+        let file = match File::open(self.folder().join(FILE)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Some(false),
+            file => file.ok()?,
         };
-        match file.try_lock() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path)(error)),
+        match file.try_lock_shared() {
+            Ok(()) => Some(false),
+            Err(TryLockError::WouldBlock) => Some(true),
+            Err(TryLockError::Error(_)) => None,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ use crate::tables::TableKind;
 
 /// The manifest's name in the folder of its output.
 pub(super) const FILE: &str = "manifest.json";
+/// The folder of a run with the manifests of its tables.
+const FOLDER: &str = "manifests";
 /// Raised when a manifest's fields change their meaning.
 const VERSION: u32 = 2;
 /// More parts than any table has; a larger number in a manifest is an error.
@@ -163,10 +165,17 @@ impl Manifest {
         }
     }
 
-    /// Reads the manifest in `folder`; `None` if there is none.
-    pub(super) fn read(folder: &Path) -> Result<Option<Self>, StoreError> {
-        let path = folder.join(FILE);
-        let Some(bytes) = files::read(&path)? else { return Ok(None) };
+    /// Reads the manifest of a folder; `None` if there is none.
+    pub(super) fn read(site: &Site) -> Result<Option<Self>, StoreError> {
+        let mut path = site.path();
+        let mut bytes = files::read(&path)?;
+        if bytes.is_none() {
+            // A writer may have taken it in or out since.
+            path = site.path();
+            bytes = files::read(&path)?;
+        }
+        // The manifest of a folder removed by hand is none.
+        let Some(bytes) = bytes.filter(|_| site.folder.is_dir()) else { return Ok(None) };
         let failed = |problem: String| StoreError::Manifest { path: path.clone(), problem };
         let none = |found: String| failed(format!("expected a manifest, found {found}"));
         let text = checksum::JSON.verify(&bytes).map_err(none)?;
@@ -183,11 +192,80 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
-    /// Replaces the manifest in `folder` atomically.
-    pub(super) fn write(&self, folder: &Path, temporary: &Path) -> Result<(), StoreError> {
-        let path = folder.join(FILE);
+    /// Replaces the manifest of a folder atomically.
+    pub(super) fn write(&self, site: &Site, temporary: &Path) -> Result<(), StoreError> {
         let text = serde_json::to_string_pretty(self).map_err(|error| StoreError::internal("Manifest::write", error))?;
-        files::replace(&path, checksum::JSON.add(&format!("{text}\n")).as_bytes(), temporary)
+        let text = checksum::JSON.add(&format!("{text}\n"));
+        let within = site.within();
+        let Some(beside) = &site.beside else { return files::replace(&within, text.as_bytes(), temporary) };
+        beside.parent().map_or(Ok(()), files::create_folder)?;
+        files::replace(beside, text.as_bytes(), temporary)?;
+        // From here on the one beside the folder counts.
+        if within.exists() { files::remove(&within) } else { Ok(()) }
+    }
+}
+
+/// The folder of an output, and the place of its manifest.
+///
+/// The manifest of a run's table is beside the folder, in `manifests/`: readers take every file in
+/// the folder for a part. While the folder moves, its manifest moves along within it. One rename
+/// takes it in or out, so a kill leaves it in one of the two places.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    folder: PathBuf,
+    /// The place beside the folder, if it has one.
+    beside: Option<PathBuf>,
+}
+
+impl Site {
+    /// A folder with its manifest in it: of the cache, of a model, or on its way.
+    pub(super) fn whole(folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf(), beside: None }
+    }
+
+    /// The folder of an output in the folder of a run.
+    pub(super) fn of_run(run: &Path, key: &OutputKey) -> Self {
+        let name = match key.iteration {
+            Some(iteration) => format!("{}/iteration={iteration}.json", key.name),
+            None => format!("{}.json", key.name),
+        };
+        let beside = (key.kind == OutputKind::Table).then(|| run.join(FOLDER).join(name));
+        Self { folder: run.join(key.relative_path()), beside }
+    }
+
+    /// The folder of the output.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The path of the manifest that counts; where it belongs if there is none.
+    pub(super) fn path(&self) -> PathBuf {
+        let within = self.within();
+        match &self.beside {
+            Some(beside) if beside.exists() || !within.exists() => beside.clone(),
+            _ => within,
+        }
+    }
+
+    fn within(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+
+    /// Takes the manifest into the folder, which may then move as a whole.
+    pub(super) fn take_in(&self) -> Result<(), StoreError> {
+        match &self.beside {
+            Some(beside) if beside.exists() && self.folder.is_dir() => files::rename(beside, &self.within()),
+            Some(beside) if beside.exists() => files::remove(beside),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the manifest out of a folder that has arrived.
+    pub(super) fn take_out(&self) -> Result<(), StoreError> {
+        let within = self.within();
+        let Some(beside) = self.beside.as_ref().filter(|_| within.exists()) else { return Ok(()) };
+        beside.parent().map_or(Ok(()), files::create_folder)?;
+        files::rename(&within, beside)
     }
 }
 

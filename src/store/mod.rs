@@ -8,7 +8,8 @@
 //! runs/<name>/journal.jsonl                     events with their times; informative only
 //! runs/<name>/sources.json                      hub commits at the start of the run
 //! runs/<name>/pipeline.yaml                     the resolved pipeline
-//! runs/<name>/tables/<node>[/iteration=N]/      part-00000.parquet, … and manifest.json
+//! runs/<name>/tables/<node>[/iteration=N]/      part-00000.parquet, … and nothing else
+//! runs/<name>/manifests/<node>[/iteration=N].json   the manifests of the tables
 //! runs/<name>/models/<node>[/iteration=N]/      a Hugging Face directory and manifest.json
 //! runs/<name>/.partial/                         temporary files, unfinished models, checkpoints,
 //!                                               the work of commands
@@ -30,6 +31,8 @@
 //!   output replaces it.
 //! - **Files without a manifest carry their own checksum**: manifests, `checkpoint.json`,
 //!   `sources.json`, `pipeline.yaml` and each line of the journal.
+//! - **A manifest moves with its folder.** That of a table is beside its folder, and in it while the
+//!   folder moves: to the cache and back, and to its place. One rename takes it in or out.
 //! - A finished file is never written again, so hard links to it are safe.
 //! - A writer needs a [`RunLock`]. A reader needs only a [`Run`].
 //!

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Site};
 use super::model_files::sync_and_hash;
 use super::name::check_key;
 use super::{OutputKey, OutputKind, RunLock, StoreError, files};
@@ -53,7 +53,7 @@ impl ModelWriter<'_> {
         }
         self.manifest.counts = counts;
         self.manifest.complete = true;
-        self.manifest.write(&self.dir, &self.lock.temporary()?)?;
+        self.manifest.write(&Site::whole(&self.dir), &self.lock.temporary()?)?;
         self.lock.cache().publish(&self.key, &self.dir, &self.manifest)?;
         self.lock.cache().put_in_place(&self.dir, &self.key)?;
         self.lock.remember(&self.lock.path(&self.key), &self.manifest);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::inspect::{inspect_files, inspect_output, without_manifest};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Site};
 use super::name::check_key;
 use super::{Event, EventKind, OutputKey, Quarantined, RunLock, StoreError, files};
 use crate::dag::fingerprint::Fingerprint;
@@ -35,12 +35,14 @@ impl Quarantine<'_> {
         check_key(key)?;
         let run = self.run;
         let folder = run.path(key);
+        let site = run.site(key);
         let mut reports = Vec::new();
-        let mut manifest = match Manifest::read(&folder) {
+        let mut manifest = match Manifest::read(&site) {
             Ok(Some(manifest)) => manifest,
             Ok(None) | Err(StoreError::Manifest { .. }) => {
-                reports.extend(inspect_output(&folder)?);
+                reports.extend(inspect_output(&site)?);
                 if !reports.is_empty() {
+                    site.take_in()?;
                     let moved_to = self.move_aside(&folder, &key.word())?;
                     reports.iter_mut().for_each(|report| report.moved_to.clone_from(&moved_to));
                     self.report(key, &reports)?;
@@ -65,7 +67,7 @@ impl Quarantine<'_> {
             reports.push(report);
         }
         if !reports.is_empty() {
-            manifest.write(&folder, &run.temporary()?)?;
+            manifest.write(&site, &run.temporary()?)?;
             self.report(key, &reports)?;
             // Hard links: the cache probably has the same bad bytes.
             reports.extend(self.verify_cached(key, &manifest.fingerprint)?);
@@ -81,9 +83,10 @@ impl Quarantine<'_> {
         if !entry.is_dir() {
             return Ok(Vec::new());
         }
-        let mut reports = match Manifest::read(&entry) {
-            Ok(None) => vec![without_manifest(&entry, "no such file")],
-            _ => inspect_output(&entry)?,
+        let site = Site::whole(&entry);
+        let mut reports = match Manifest::read(&site) {
+            Ok(None) => vec![without_manifest(&site, "no such file")],
+            _ => inspect_output(&site)?,
         };
         if !reports.is_empty() {
             let moved_to = self.move_aside(&entry, &format!("cache-{}", fingerprint.short()))?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Site};
 use super::name::{check_key, check_name};
 use super::{OutputKey, OutputKind, StoreError, checksum, files};
 use crate::dag::fingerprint::Fingerprint;
@@ -128,6 +128,11 @@ impl Run {
         self.folder().join(key.relative_path())
     }
 
+    /// The folder of an output, and the place of its manifest.
+    pub(super) fn site(&self, key: &OutputKey) -> Site {
+        Site::of_run(self.folder(), key)
+    }
+
     /// The text of `sources.json`; `None` if the run fetched nothing.
     ///
     /// # Errors
@@ -159,7 +164,7 @@ impl Run {
     /// The manifest cannot be read.
     pub fn manifest(&self, key: &OutputKey) -> Result<Option<Manifest>, StoreError> {
         check_key(key)?;
-        Manifest::read(&self.path(key))
+        Manifest::read(&self.site(key))
     }
 
     /// Every output of the run with a manifest: tables first, by name and iteration.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::checkpoint;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Site};
 use super::{OutputKey, OutputKind, Run, StoreError};
 use crate::dag::fingerprint::Recipe;
 
@@ -46,7 +46,7 @@ impl Run {
             return Ok(State::Complete);
         }
         let entry = self.cache_entry(&fingerprint);
-        if let Ok(Some(manifest)) = Manifest::read(&entry)
+        if let Ok(Some(manifest)) = Manifest::read(&Site::whole(&entry))
             && manifest.kind == key.kind
             && manifest.looks_complete(&entry)
         {
@@ -56,7 +56,7 @@ impl Run {
             return Ok(partial(manifest, &folder));
         }
         let unfinished = self.unfinished_cache_entry(&fingerprint);
-        if let (OutputKind::Table, Ok(Some(manifest))) = (key.kind, Manifest::read(&unfinished)) {
+        if let (OutputKind::Table, Ok(Some(manifest))) = (key.kind, Manifest::read(&Site::whole(&unfinished))) {
             return Ok(partial(&manifest, &unfinished));
         }
         if let Some(checkpoint) = checkpoint::newest(self, &fingerprint)? {

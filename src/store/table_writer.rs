@@ -8,7 +8,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
-use super::manifest::{Manifest, Part, as_index};
+use super::manifest::{Manifest, Part, Site, as_index};
 use super::name::check_key;
 use super::parquet::Encoder;
 use super::{Event, EventKind, OutputKey, OutputKind, Quarantined, RunLock, StoreError, files, parquet};
@@ -21,6 +21,7 @@ pub struct TableWriter<'a> {
     lock: &'a RunLock,
     key: OutputKey,
     folder: PathBuf,
+    site: Site,
     manifest: Manifest,
     quarantined: Vec<Quarantined>,
     /// The start time of the current part.
@@ -64,6 +65,7 @@ impl RunLock {
             }
         }
         let folder = self.path(key);
+        let site = self.site(key);
         let manifest = match self.manifest(key)? {
             Some(manifest) if has_same_input(&manifest, &fresh) => manifest,
             there => {
@@ -71,11 +73,11 @@ impl RunLock {
                     quarantined.push(self.refuse_other_input(key, &there, &fresh)?);
                 }
                 files::create_folder(&folder)?;
-                fresh.write(&folder, &self.temporary()?)?;
+                fresh.write(&site, &self.temporary()?)?;
                 fresh
             }
         };
-        let writer = TableWriter { lock: self, key: key.clone(), folder, manifest, quarantined, begun: Instant::now() };
+        let writer = TableWriter { lock: self, key: key.clone(), folder, site, manifest, quarantined, begun: Instant::now() };
         writer.remove_unlisted()?;
         Ok(writer)
     }
@@ -85,6 +87,7 @@ impl RunLock {
     fn refuse_other_input(&self, key: &OutputKey, there: &Manifest, fresh: &Manifest) -> Result<Quarantined, StoreError> {
         let describe = |manifest: &Manifest| format!("{} input rows", manifest.input_rows);
         let path = self.path(key);
+        self.site(key).take_in()?;
         let moved_to = self.quarantine().move_aside(&path, &key.word())?;
         let report = Quarantined { path, moved_to, expected: describe(fresh), found: describe(there) };
         self.quarantine().report(key, std::slice::from_ref(&report))?;
@@ -204,7 +207,7 @@ impl<'a> TableWriter<'a> {
         self.manifest.counts = counts;
         self.manifest.complete = true;
         self.lock.cache().publish(&self.key, &self.folder, &self.manifest)?;
-        self.manifest.write(&self.folder, &self.lock.temporary()?)?;
+        self.manifest.write(&self.site, &self.lock.temporary()?)?;
         Ok(self.manifest)
     }
 
@@ -282,7 +285,7 @@ impl<'w, 'a> PartWriter<'w, 'a> {
         let mut manifest = table.manifest.clone();
         manifest.parts.retain(|other| other.index != index);
         manifest.add(Part { index, file, rows, bytes, blake3 });
-        manifest.write(&table.folder, &table.lock.temporary()?)?;
+        manifest.write(&table.site, &table.lock.temporary()?)?;
         table.manifest = manifest;
         table.lock.remember(&table.folder, &table.manifest);
         let mut event = Event::new(EventKind::PartCommitted, &table.key.name, table.key.iteration);

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::inspect::inspect_output;
+use super::manifest::Site;
 use super::{Quarantined, Run, StoreError, checkpoint, files, memo};
 use crate::dag::fingerprint::Fingerprint;
 use crate::tables::TableKind;
@@ -55,7 +56,7 @@ impl Run {
         let mut outputs: BTreeSet<Fingerprint> = BTreeSet::new();
         let mut inputs: BTreeSet<Fingerprint> = BTreeSet::new();
         for key in self.output_keys()? {
-            verified.add(inspect_output(&self.path(&key))?);
+            verified.add(inspect_output(&self.site(&key))?);
             if let Ok(Some(manifest)) = self.manifest(&key) {
                 inputs.extend(manifest.recipe.inputs.into_values().flatten());
                 outputs.insert(manifest.fingerprint);
@@ -67,7 +68,7 @@ impl Run {
         for fingerprint in &outputs {
             for folder in [self.cache_entry(fingerprint), self.unfinished_cache_entry(fingerprint)].iter().filter(|folder| folder.is_dir())
             {
-                verified.add(inspect_output(folder)?);
+                verified.add(inspect_output(&Site::whole(folder))?);
             }
         }
         for source in &inputs {

@@ -41,7 +41,7 @@ impl Session {
     pub(super) fn retry<T>(&self, read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         for _ in 0..RETRIES {
             match (read(), &self.run) {
-                (Err(_), Some(run)) if run.is_locked()? => std::thread::sleep(RETRY_INTERVAL),
+                (Err(_), Some(run)) if run.is_locked() == Some(true) => std::thread::sleep(RETRY_INTERVAL),
                 (Err(_), Some(_)) => break,
                 (result, _) => return result,
             }

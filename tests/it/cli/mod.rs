@@ -3,6 +3,7 @@
 mod command_line;
 mod init;
 mod paths;
+mod read_only;
 mod report;
 mod sql_server;
 mod sql_shell;

@@ -32,9 +32,9 @@ fn a_file_that_changes_after_its_hash_ends_the_run() {
     for changed in ["n\n3\n4\n5\n", "n\n3\n5\n"] {
         let error = attempt(Some(changed)).unwrap_err();
         assert!(error.contains("b.csv: expected the same content as at the beginning of the run (blake3 "), "{error}");
-        assert!(!workspace.path("runs/small/tables/data/manifest.json").exists(), "no rows of {changed:?} are stored");
+        assert!(!workspace.path("runs/small/manifests/data.json").exists(), "no rows of {changed:?} are stored");
     }
     attempt(None).unwrap();
-    assert!(fs::exists(workspace.path("runs/small/tables/data/manifest.json")).unwrap());
+    assert!(fs::exists(workspace.path("runs/small/manifests/data.json")).unwrap());
     assert_eq!(workspace.query("small", "SELECT total FROM sums"), "10");
 }

@@ -140,10 +140,10 @@ fn a_manifest_that_is_none_is_set_aside_with_its_folder() {
     let space = Space::new();
     let place = OutputKey::table("pool", Some(1));
     make_table(&space.lock("run"), &place, 0.5, 2).unwrap();
-    let path = space.run("run").path(&place).join("manifest.json");
+    let path = space.run("run").folder().join("manifests/pool/iteration=1.json");
     fs::write(&path, "{ \"manifest_version\": 1 ").unwrap();
     let error = space.run("run").state(&place, &recipe(0.5)).unwrap_err().to_string();
-    assert!(error.contains("manifest.json: expected a manifest, found "), "{error}");
+    assert!(error.contains("iteration=1.json: expected a manifest, found "), "{error}");
     let lock = space.lock("run");
     assert_eq!(make_table(&lock, &place, 0.5, 9).unwrap(), [0, 1, 2]);
     assert!(lock.folder().join("quarantine/pool-1-1/part-00000.parquet").exists());
@@ -167,7 +167,7 @@ fn an_edited_manifest_and_a_lost_one_are_set_aside_with_their_folder() {
         let place = OutputKey::table("pool", Some(1));
         make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
         let expected = snapshot(&space.run("run").path(&place));
-        let path = space.run("run").path(&place).join("manifest.json");
+        let path = space.run("run").folder().join("manifests/pool/iteration=1.json");
         harm(&path);
         let verified = space.run("run").verify_all().unwrap();
         let bad: Vec<&Quarantined> = verified.damaged.iter().filter(|bad| bad.path == path).collect();

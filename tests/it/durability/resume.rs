@@ -270,11 +270,11 @@ fn checkpoints_survive_are_replaced_and_vanish_with_the_finished_model() {
 fn a_run_in_use_is_refused_with_the_process_that_has_it() {
     let space = Space::new();
     let run = space.run("run");
-    assert!(!run.is_locked().unwrap());
+    assert_eq!(run.is_locked(), Some(false));
     let lock = run.lock().unwrap();
     let error = space.run("run").lock().unwrap_err().to_string();
     assert!(error.starts_with(&format!("run run is in use by process {}; wait for it or stop it", std::process::id())), "{error}");
-    assert!(run.is_locked().unwrap());
+    assert_eq!(run.is_locked(), Some(true));
     drop(lock);
     locked(&run).unwrap();
 }

@@ -123,7 +123,7 @@ fn rewards_that_are_none() {
         for text in said {
             assert!(error.contains(text), "expected {text:?} in: {error}");
         }
-        assert!(workspace.path("runs/small/tables/responses/iteration=1/manifest.json").exists());
+        assert!(workspace.path("runs/small/manifests/responses/iteration=1.json").exists());
         assert!(!workspace.path("runs/small/tables/rewards/iteration=1").exists());
     };
     found(

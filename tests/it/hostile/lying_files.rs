@@ -321,7 +321,7 @@ fn a_manifest_names_no_file_elsewhere_and_no_part_without_end() {
     let (space, place) = (Space::new(), OutputKey::table("pool", None));
     make_table(&space.lock("run"), &place, 0.5, 9).unwrap();
     let run = space.run("run");
-    let path = run.path(&place).join("manifest.json");
+    let path = run.folder().join("manifests/pool.json");
     let written = fs::read_to_string(&path).unwrap();
     let (body, _) = written.split_once(",\n  \"seal\": \"").unwrap();
     for (from, to, expected) in [

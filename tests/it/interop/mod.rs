@@ -12,6 +12,9 @@ mod remote_tables;
 mod reward_functions;
 mod s3_tables;
 mod stories;
+mod table_folders;
 mod tracking;
 #[cfg(unix)]
 mod trl_command;
+#[cfg(unix)]
+mod wheel;

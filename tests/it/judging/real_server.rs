@@ -99,7 +99,7 @@ fn the_whole_path_runs_against_a_real_server() {
     eprintln!("letters: {}", count("SELECT count(verdict), min(error), min(answer) FROM letters_judge"));
     let scored: i64 = count("SELECT count(reward) FROM scores").parse().unwrap();
     assert!(scored > 0, "no answer could be read");
-    let manifest = std::fs::read_to_string(workspace.path("runs/small/tables/scores/iteration=1/manifest.json")).unwrap();
+    let manifest = std::fs::read_to_string(workspace.path("runs/small/manifests/scores/iteration=1.json")).unwrap();
     let tokens = serde_json::from_str::<Value>(&manifest).unwrap()["counts"]["judge_prompt_tokens"].as_i64().unwrap();
     assert!(tokens > 10 * scored, "{tokens}");
     // Without the server the finished run stays finished.

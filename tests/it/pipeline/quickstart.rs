@@ -1,7 +1,9 @@
 //! The tasks of the quickstart come from their query alone. The quickstart learns from them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use crate::fixtures::files::files_under;
 use crate::fixtures::repository::optune;
 
 #[test]
@@ -56,4 +58,32 @@ fn the_quickstart_raises_the_held_out_reward() {
     assert!((0.3..0.67).contains(&mean(&bases)), "the base earns {}, expected a third to two thirds", mean(&bases));
     assert!(rise > 2.0 * spread, "rose by {rise}, spread between seeds {spread}");
     assert!(families.len() >= 6 && families.values().all(|rise| *rise > -spread), "{families:?}, spread {spread}");
+}
+
+#[test]
+fn the_files_in_the_program_are_those_of_the_repository() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("my first");
+    let runs = folder.path().join("runs");
+    optune(&runs, &["quickstart", first.to_str().unwrap(), "--files-only"]);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let written = files_under(&first);
+    assert_eq!(written.len(), 9);
+    for file in written {
+        let own = root.join(file.strip_prefix(&first).unwrap());
+        assert!(std::fs::read(&file).unwrap() == std::fs::read(&own).unwrap(), "{}", own.display());
+    }
+    // The same fingerprints, so the same run.
+    let pipeline = first.join("pipelines/quickstart.yaml");
+    let plan = optune(&runs, &["plan", pipeline.to_str().unwrap()]);
+    assert_eq!(plan, optune(&runs, &["plan", "pipelines/quickstart.yaml"]));
+    // A second time changes nothing; a changed file is not written over.
+    optune(&runs, &["quickstart", first.to_str().unwrap(), "--files-only"]);
+    std::fs::write(&pipeline, "mine").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_optune"));
+    let output = command.args(["quickstart", first.to_str().unwrap(), "--files-only"]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(error.contains("quickstart.yaml: was changed since; name another folder") && error.contains("optune run '"), "{error}");
+    assert_eq!(std::fs::read_to_string(&pipeline).unwrap(), "mine");
 }

@@ -9,7 +9,11 @@ use crate::fixtures::workspace::{PIPELINE, Workspace};
 
 /// A count of an output's manifest in `runs/`.
 fn count(workspace: &Workspace, output: &str, name: &str) -> Option<i64> {
-    let manifest = fs::read_to_string(workspace.path(&format!("runs/{output}/manifest.json"))).unwrap();
+    let path = match output.split_once("/tables/") {
+        Some((run, table)) => format!("runs/{run}/manifests/{table}.json"),
+        None => format!("runs/{output}/manifest.json"),
+    };
+    let manifest = fs::read_to_string(workspace.path(&path)).unwrap();
     let manifest: Value = serde_json::from_str(&manifest).unwrap();
     manifest["counts"][name].as_i64()
 }

@@ -25,7 +25,7 @@ fn given_pairs_feed_train_and_are_exported() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
         assert!(said.contains("reference logprobs of 15 pairs, 1 without gap"), "{said}");
-        let manifest = fs::read_to_string(workspace.path("runs/offline/tables/prefs/manifest.json")).unwrap();
+        let manifest = fs::read_to_string(workspace.path("runs/offline/manifests/prefs.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         assert_eq!(manifest["counts"][format!("rows_as_{shape}")], 16);
         let pairs = workspace
