@@ -40,7 +40,7 @@ impl Bars {
 
 impl Progress for Bars {
     fn started(&self, node: &str, unit: &'static str, done: u64, total: u64) {
-        let width = indicatif::ProgressDrawTarget::stderr().width().unwrap_or(WIDE);
+        let (_, width) = console::Term::stderr().size();
         let style = style(unit, width);
         let bar = self.all.add(ProgressBar::new(total).with_style(style).with_prefix(node.to_string()).with_position(done));
         bar.reset_eta();

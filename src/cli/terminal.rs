@@ -21,9 +21,7 @@ pub(super) fn write_out(bytes: &[u8]) -> Result<(), CliError> {
     let text = std::str::from_utf8(bytes).ok().filter(|_| output.is_terminal()).map(visible);
     let bytes = text.as_ref().map_or(bytes, |text| text.as_bytes());
     match output.write_all(bytes).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(CliError::Failed(format!("standard output: cannot write: {error}")))
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Failed(format!("standard output: cannot write: {error}"))),
         _ => Ok(()),
     }
 }

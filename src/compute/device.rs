@@ -119,10 +119,7 @@ fn libdevice() -> Result<(), String> {
     let file = root.join(FOLDER).join("libdevice.10.bc");
     match file.is_file() {
         true => Ok(()),
-        false => Err(format!(
-            "expected {} of a CUDA toolkit, found none; install one and set CUDA_PATH to its folder",
-            file.display()
-        )),
+        false => Err(format!("expected {} of a CUDA toolkit, found none; install one and set CUDA_PATH to its folder", file.display())),
     }
 }
 

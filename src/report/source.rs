@@ -84,7 +84,16 @@ impl Source {
         let outputs = run.manifests()?;
         let session = Session::over_run(run)?;
         let nodes = nodes(&spec, &outputs);
-        Ok(Self { nodes, spec, yaml, outputs, events: run.journal().read()?, running: run.is_locked() == Some(true), session, run: run.clone() })
+        Ok(Self {
+            nodes,
+            spec,
+            yaml,
+            outputs,
+            events: run.journal().read()?,
+            running: run.is_locked() == Some(true),
+            session,
+            run: run.clone(),
+        })
     }
 
     /// The run's name.

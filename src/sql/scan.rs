@@ -42,6 +42,8 @@ impl Files {
             let file = PartitionedFile::new("", path.metadata()?.len());
             let iteration = iteration.map(i32::try_from).transpose().map_err(|error| DataFusionError::External(error.into()))?;
             let mut file = file.with_partition_values(if iterated { vec![ScalarValue::Int32(iteration)] } else { Vec::new() });
+            // Without `..` and links, of which an object store knows nothing.
+            let path = path.canonicalize()?;
             file.object_meta.location = ObjectPath::from_absolute_path(path).map_err(datafusion::object_store::Error::from)?;
             Ok(file)
         });

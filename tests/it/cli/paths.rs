@@ -60,7 +60,8 @@ fn a_pipeline_file_finds_its_files_from_every_working_directory() {
     }
     // The run's own file too.
     assert!(all_done(&workspace.succeed(&["plan", "runs/small/pipeline.yaml"])));
-    let elsewhere = workspace.command(&["--runs", &there, "plan", "../runs/small/pipeline.yaml"]).current_dir(workspace.path("elsewhere")).output();
+    let elsewhere =
+        workspace.command(&["--runs", &there, "plan", "../runs/small/pipeline.yaml"]).current_dir(workspace.path("elsewhere")).output();
     assert!(all_done(&String::from_utf8(elsewhere.unwrap().stdout).unwrap()));
 }
 
@@ -143,7 +144,8 @@ fn programs_and_patterns_start_from_the_folder_of_the_file() {
 fn init_writes_paths_from_the_folder_of_its_file() {
     let workspace = Workspace::finished();
     fs::create_dir(workspace.path("my files")).unwrap();
-    let arguments = ["init", "my files/mine.yaml", "--model", "runs/small/models/base", "--data", "prompts.jsonl", "--reward", "reward.sql"];
+    let arguments =
+        ["init", "my files/mine.yaml", "--model", "runs/small/models/base", "--data", "prompts.jsonl", "--reward", "reward.sql"];
     let said = workspace.succeed(&arguments);
     assert!(said.contains("optune plan 'my files/mine.yaml', then: optune run 'my files/mine.yaml'"), "{said}");
     let text = fs::read_to_string(workspace.path("my files/mine.yaml")).unwrap();
@@ -165,7 +167,13 @@ fn a_folder_of_runs_may_have_any_name_and_be_a_link() {
     assert!(next.len() >= 4, "{said}");
     for line in next {
         let mut shell = Command::new("sh");
-        let output = shell.args(["-c", line]).current_dir(workspace.path("")).env("PATH", &path).stdin(std::process::Stdio::null()).output().unwrap();
+        let output = shell
+            .args(["-c", line])
+            .current_dir(workspace.path(""))
+            .env("PATH", &path)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     }
     symlink(workspace.path(folder), workspace.path("linked")).unwrap();

@@ -85,7 +85,11 @@ fn without_a_lock_to_ask_status_says_so_and_reads() {
     fs::set_permissions(workspace.path("runs/small/lock"), fs::Permissions::from_mode(0)).unwrap();
     let Some(output) = as_reader(&workspace, &["status", "small"]) else { return };
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && said.ends_with("unknown whether it is running: no locks on this file system, or no right to read its lock\n"), "{said}");
+    assert!(
+        output.status.success()
+            && said.ends_with("unknown whether it is running: no locks on this file system, or no right to read its lock\n"),
+        "{said}"
+    );
     let output = as_reader(&workspace, &["sql", "small", "SELECT count(*) FROM responses", "--format", "csv"]).unwrap();
     assert!(String::from_utf8(output.stdout).unwrap().ends_with("\n60\n"));
     assert!(as_reader(&workspace, &["report", "small", "--output", "-"]).unwrap().status.success());

@@ -62,7 +62,8 @@ fn a_sweep_goes_on_and_an_interruption_is_heard_without_a_reader() {
 
 /// The output of a command in a terminal of so many columns; none without `script`.
 fn in_terminal(workspace: &Workspace, variables: &[(&str, &str)], columns: u32, line: &str) -> Option<String> {
-    if !Command::new("script").arg("--version").output().is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("util-linux")) {
+    if !Command::new("script").arg("--version").output().is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("util-linux"))
+    {
         eprintln!("skipped: there is no script of util-linux to make a terminal");
         return None;
     }
@@ -104,7 +105,9 @@ fn progress_fits_into_a_narrow_terminal_without_colours() {
     let workspace = Workspace::new();
     let Some(wide) = in_terminal(&workspace, &[("NO_COLOR", "1")], 160, "optune run pipeline.yaml --name wide") else { return };
     assert!(lines(&wide).iter().any(|line| line.contains("base") && line.contains('/')), "{wide:?}");
-    let has_colour = |text: &str| text.split("\u{1b}[").skip(1).any(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'));
+    let has_colour = |text: &str| {
+        text.split("\u{1b}[").skip(1).any(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'))
+    };
     assert!(!has_colour(&wide), "{wide:?}");
     let narrow = in_terminal(&workspace, &[], 40, "optune run pipeline.yaml --set ratio=0.7 --name narrow").unwrap();
     for line in lines(&narrow).iter().filter(|line| line.contains('/') && !line.contains(" s  ") && !line.contains("optune")) {
@@ -149,7 +152,8 @@ fn escape_sequences_in_data_are_shown_and_not_sent() {
 #[test]
 fn errors_about_rows_show_their_escape_sequences() {
     let workspace = Workspace::new();
-    workspace.write("prompts.jsonl", "{\"prompt_id\": \"\u{9b}31m\", \"prompt\": \"a\"}\n{\"prompt_id\": \"\u{9b}31m\", \"prompt\": \"b\"}\n");
+    workspace
+        .write("prompts.jsonl", "{\"prompt_id\": \"\u{9b}31m\", \"prompt\": \"a\"}\n{\"prompt_id\": \"\u{9b}31m\", \"prompt\": \"b\"}\n");
     let error = workspace.fail(&["run", "pipeline.yaml"], 2);
     assert!(!error.contains('\u{9b}'), "{error:?}");
 }

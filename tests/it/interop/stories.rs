@@ -36,7 +36,11 @@ fn happiness_rises_as_in_pytorch_and_half_the_generation_is_enough() {
         for seed in [1, 2] {
             let file = runs.path().join(format!("stories-{seed}.yaml"));
             let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories/stories.yaml")).unwrap();
-            std::fs::write(&file, text.replace("seed: 1", &format!("seed: {seed}")).replace("folder: ../..", concat!("folder: ", env!("CARGO_MANIFEST_DIR")))).unwrap();
+            std::fs::write(
+                &file,
+                text.replace("seed: 1", &format!("seed: {seed}")).replace("folder: ../..", concat!("folder: ", env!("CARGO_MANIFEST_DIR"))),
+            )
+            .unwrap();
             let name = format!("{}-{seed}", expected.name);
             let file = file.to_string_lossy().into_owned();
             let [ratio, strategy] = expected.sets;

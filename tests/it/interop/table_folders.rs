@@ -41,7 +41,11 @@ fn every_table_of_the_quickstart_is_a_folder_for_every_reader() {
 #[test]
 fn components_and_odd_texts_are_read_too() {
     let workspace = Workspace::new();
-    workspace.edit("pipeline.yaml", "judge:    { reward: { sql: reward.sql } }", "judge: { reward: [{ sql: reward.sql, weight: 0.5 }, { sql: reward.sql, weight: 2, name: again }] }");
+    workspace.edit(
+        "pipeline.yaml",
+        "judge:    { reward: { sql: reward.sql } }",
+        "judge: { reward: [{ sql: reward.sql, weight: 0.5 }, { sql: reward.sql, weight: 2, name: again }] }",
+    );
     workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 1");
     workspace.succeed(&["run", "pipeline.yaml"]);
     compare(&workspace.path("runs"), "small");

@@ -70,8 +70,7 @@ fn every_response_has_the_score_of_its_answer_and_no_question_is_asked_twice() {
     assert_eq!((&body["temperature"], &body["max_tokens"], &body["model"]), (&json!(0.0), &json!(1024), &json!("known")));
     // The cost is in the manifest: a row each, though equal ones were asked once.
     let manifest: Value =
-        serde_json::from_str(&std::fs::read_to_string(workspace.path("runs/small/manifests/rewards/iteration=1.json")).unwrap())
-            .unwrap();
+        serde_json::from_str(&std::fs::read_to_string(workspace.path("runs/small/manifests/rewards/iteration=1.json")).unwrap()).unwrap();
     assert_eq!(manifest["counts"]["judge_prompt_tokens"], 6000);
     assert_eq!(manifest["counts"]["judge_completion_tokens"], 180);
 
