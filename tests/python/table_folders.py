@@ -80,6 +80,15 @@ def main(run: Path, expected: Path) -> None:
         for name, read in READERS.items():
             # datasets does not make columns of the folders' names.
             columns = [column for column in table.column_names if not (name == "datasets" and column == "iteration")]
+            if name == "datasets" and any(pyarrow.types.is_map(column.type) for column in table.schema):
+                # It has no type for maps. When it gets one, this fails, and docs/guide/sql.md can say so.
+                try:
+                    read(folder)
+                except ValueError as error:
+                    assert "does not have a datasets dtype equivalent" in str(error), error
+                    found[name] = None
+                    continue
+                raise AssertionError(f"datasets reads the maps of {folder.name}")
             there = rows(read(folder), columns)
             wanted = rows(table.to_pylist(), columns)
             assert there == wanted, f"{name} reads other rows of {folder.name}: {there[:2]} and not {wanted[:2]}"

@@ -37,6 +37,24 @@ fn every_table_of_the_quickstart_is_a_folder_for_every_reader() {
     }
 }
 
+/// What the pages say to do for `datasets`, which has no type for maps.
+#[test]
+fn maps_become_lists_of_entries_in_sql() {
+    let workspace = Workspace::finished();
+    let query = "SELECT * EXCEPT (components), map_entries(components) AS components FROM rewards";
+    workspace.succeed(&["sql", "small", query, "--format", "parquet", "--output", "entries.parquet"]);
+    let rows = workspace.succeed(&[
+        "sql",
+        "small",
+        "SELECT DISTINCT e.components[1].key FROM entries e",
+        "--table",
+        "entries=entries.parquet",
+        "--format",
+        "csv",
+    ]);
+    assert_eq!(rows.lines().nth(1), Some("exact"), "{rows}");
+}
+
 /// Rewards of several terms, and texts with every kind of sign.
 #[test]
 fn components_and_odd_texts_are_read_too() {
