@@ -6,24 +6,25 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use futures::{Sink, StreamExt, stream};
 use pgwire::api::portal::{Format, Portal};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
+use pgwire::api::results::{CopyResponse, FieldInfo, QueryResponse, Response, Tag};
 use pgwire::api::stmt::QueryParser;
 use pgwire::api::store::PortalStore;
 use pgwire::api::{ClientInfo, ClientPortalStore, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 
-use super::errors::{INTERNAL, SYNTAX_OR_ACCESS, client_error};
+use super::copy::{CopyFormat, CopyWriter};
+use super::cursors::{Cursors, FetchError};
+use super::errors::{CURSOR, INTERNAL, SYNTAX_OR_ACCESS, client_error};
 use super::parameters::{self, Value};
 use super::rows::{self, Encoder};
-use super::statement::{Query, Statement};
-use crate::sql::{LiveSession, RowStream, Session};
+use super::statement::{Query, Statement, split};
+use super::stream::BlockingDrop;
+use crate::sql::{LiveSession, Session};
 use crate::store::StoreError;
 
 /// Answers the statements of all clients.
@@ -43,18 +44,65 @@ impl Answerer {
         Self { parser: Arc::new(Parser { live: live.clone() }), live }
     }
 
-    async fn answer(&self, statement: &Statement, values: Vec<Value>, format: &Format) -> PgWireResult<Response> {
+    async fn answer(&self, cursors: &Cursors, statement: &Statement, values: Vec<Value>, format: &Format) -> PgWireResult<Response> {
         match statement {
             Statement::Begin => Ok(Response::TransactionStart(Tag::new("BEGIN"))),
-            Statement::End(word) => Ok(Response::TransactionEnd(Tag::new(word))),
+            Statement::End(word) => {
+                cursors.end_transaction().await;
+                Ok(Response::TransactionEnd(Tag::new(word)))
+            }
             Statement::Setting(word) => Ok(Response::Execution(Tag::new(word))),
             Statement::Query(query) => self.rows(query, values, format).await.map(Response::Query),
+            Statement::Copy { query, format } => self.copy(query, values, format).await.map(Response::CopyOut),
+            Statement::Declare { name, query, hold } => {
+                let streamed = self.stream(query, values).await?;
+                cursors.open(name, streamed, *hold).await.map_err(|problem| client_error(CURSOR, &problem, None))?;
+                Ok(Response::Execution(Tag::new("DECLARE CURSOR")))
+            }
+            Statement::Fetch { name, count, .. } => {
+                let (schema, batches) = cursors.fetch(name, *count).await.map_err(|error| match error {
+                    FetchError::Name(problem) => client_error(CURSOR, &problem, None),
+                    FetchError::Query(error) => refused(&error, ""),
+                })?;
+                let encoder = Encoder::new(&schema, format)?;
+                let rows = batches.iter().map(|batch| encoder.rows(batch)).collect::<PgWireResult<Vec<_>>>()?;
+                let mut response = QueryResponse::new(encoder.fields(), stream::iter(rows.into_iter().flatten()));
+                response.set_command_tag("FETCH");
+                Ok(Response::Query(response))
+            }
+            Statement::Close(name) => {
+                cursors.close(name.as_deref()).await.map_err(|problem| client_error(CURSOR, &problem, None))?;
+                Ok(Response::Execution(Tag::new("CLOSE CURSOR")))
+            }
         }
     }
 
-    /// The rows of a query. It waits for the first ones here, because a client can still cancel the
-    /// query here.
-    async fn rows(&self, query: &Query, values: Vec<Value>, format: &Format) -> PgWireResult<QueryResponse> {
+    /// The file of a query's rows.
+    async fn copy(&self, query: &Query, values: Vec<Value>, format: &CopyFormat) -> PgWireResult<CopyResponse> {
+        let streamed = self.stream(query, values).await?;
+        let fields = Encoder::new(&streamed.schema(), &Format::UnifiedText)?.fields();
+        let columns = fields.len();
+        let text = query.text.clone();
+        let writer = CopyWriter::new(fields, format.clone());
+        let pieces = stream::unfold((Some(streamed), writer), move |(streamed, mut writer)| {
+            let text = text.clone();
+            async move {
+                let mut streamed = streamed?;
+                match streamed.next().await {
+                    Some(Ok(batch)) => {
+                        let pieces = writer.rows(&batch).unwrap_or_else(|error| vec![Err(error)]);
+                        Some((pieces, (Some(streamed), writer)))
+                    }
+                    Some(Err(error)) => Some((vec![Err(refused(&error, &text))], (None, writer))),
+                    None => Some((writer.end().into_iter().collect(), (None, writer))),
+                }
+            }
+        });
+        Ok(CopyResponse::new(format.code(), columns, pieces.flat_map(stream::iter)))
+    }
+
+    /// A running query.
+    async fn stream(&self, query: &Query, values: Vec<Value>) -> PgWireResult<BlockingDrop> {
         let live = self.live.clone();
         let owned = query.clone();
         let streamed = blocking(&query.text, move || {
@@ -62,7 +110,13 @@ impl Answerer {
             let values = parameters::scalars(&values, &owned.parameters)?;
             Session::stream(&session, &owned.text, values)
         });
-        let mut streamed = BlockingDrop(Some(streamed.await?));
+        streamed.await.map(BlockingDrop::new)
+    }
+
+    /// The rows of a query. It waits for the first ones here, because a client can still cancel the
+    /// query here.
+    async fn rows(&self, query: &Query, values: Vec<Value>, format: &Format) -> PgWireResult<QueryResponse> {
+        let mut streamed = self.stream(query, values).await?;
         let encoder = Encoder::new(&streamed.schema(), format)?;
         let fields = encoder.fields();
         let first = streamed.next().await;
@@ -79,38 +133,16 @@ impl Answerer {
     }
 }
 
-/// A stream of rows, dropped on a thread for blocking work: the drop of its session's runtime
-/// blocks.
-struct BlockingDrop(Option<RowStream>);
-
-impl BlockingDrop {
-    fn schema(&self) -> Arc<Schema> {
-        self.0.as_ref().map_or_else(|| Arc::new(Schema::empty()), RowStream::schema)
-    }
-
-    /// The next rows; `None` at the end and after it.
-    async fn next(&mut self) -> Option<Result<RecordBatch, StoreError>> {
-        let next = self.0.as_mut()?.next().await;
-        if next.is_none() {
-            drop(Self(self.0.take()));
-        }
-        next
-    }
-}
-
-impl Drop for BlockingDrop {
-    fn drop(&mut self) {
-        let streamed = self.0.take();
-        tokio::task::spawn_blocking(move || drop(streamed));
-    }
-}
-
 /// Does `work` on a thread for blocking work.
 async fn blocking<T: Send + 'static>(text: &str, work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> PgWireResult<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| refused(&error, text)),
         Err(error) => Err(client_error(INTERNAL, &format!("the SQL engine cannot run this query: {error}"), None)),
     }
+}
+
+fn parse(text: &str) -> PgWireResult<Statement> {
+    Statement::parse(text).map_err(|problem| client_error(SYNTAX_OR_ACCESS, &problem, None))
 }
 
 /// The store's error for a client.
@@ -122,14 +154,34 @@ fn refused(error: &StoreError, text: &str) -> PgWireError {
 
 #[async_trait]
 impl SimpleQueryHandler for Answerer {
-    async fn do_query<C>(&self, _: &mut C, text: &str) -> PgWireResult<Vec<Response>>
+    async fn do_query<C>(&self, client: &mut C, text: &str) -> PgWireResult<Vec<Response>>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        Ok(vec![self.answer(&Statement::parse(text), Vec::new(), &Format::UnifiedText).await?])
+        let cursors = client.session_extensions().get_or_insert_with(Cursors::default);
+        let mut responses = Vec::new();
+        for text in split(text) {
+            let answered = match parse(&text) {
+                Ok(statement) => self.answer(&cursors, &statement, Vec::new(), &Format::UnifiedText).await,
+                Err(error) => Err(error),
+            };
+            match answered {
+                Ok(response) => responses.push(response),
+                // The answers to the statements before it are sent first.
+                Err(PgWireError::UserError(error)) if !responses.is_empty() => {
+                    responses.push(Response::Error(error));
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if responses.is_empty() {
+            responses.push(Response::EmptyQuery);
+        }
+        Ok(responses)
     }
 }
 
@@ -142,18 +194,17 @@ impl ExtendedQueryHandler for Answerer {
         self.parser.clone()
     }
 
-    async fn do_query<C>(&self, _: &mut C, portal: &Portal<Statement>, _: usize) -> PgWireResult<Response>
+    async fn do_query<C>(&self, client: &mut C, portal: &Portal<Statement>, _: usize) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore<Statement = Statement>,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let values = match &portal.statement.statement {
-            Statement::Query(query) => parameters::decode(portal, &query.parameters)?,
-            _ => Vec::new(),
-        };
-        self.answer(&portal.statement.statement, values, &portal.result_column_format).await
+        let cursors = client.session_extensions().get_or_insert_with(Cursors::default);
+        let statement = &portal.statement.statement;
+        let values = statement.query().map_or(Ok(Vec::new()), |query| parameters::decode(portal, &query.parameters))?;
+        self.answer(&cursors, statement, values, &portal.result_column_format).await
     }
 }
 
@@ -161,12 +212,16 @@ impl ExtendedQueryHandler for Answerer {
 impl QueryParser for Parser {
     type Statement = Statement;
 
-    async fn parse_sql<C>(&self, _: &C, text: &str, _: &[Option<Type>]) -> PgWireResult<Option<Statement>>
+    async fn parse_sql<C>(&self, client: &C, text: &str, _: &[Option<Type>]) -> PgWireResult<Option<Statement>>
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let mut statement = Statement::parse(text);
-        if let Statement::Query(query) = &mut statement {
+        let mut statement = parse(text)?;
+        if let Statement::Fetch { name, columns, .. } = &mut statement {
+            let cursors = client.session_extensions().get_or_insert_with(Cursors::default);
+            *columns = Some(cursors.schema(name).await.map_err(|problem| client_error(CURSOR, &problem, None))?);
+        }
+        if let Some(query) = statement.query_mut() {
             let live = self.live.clone();
             let text = query.text.clone();
             let (columns, parameters) = blocking(&query.text, move || live.session()?.describe_query(&text)).await?;
@@ -176,13 +231,15 @@ impl QueryParser for Parser {
     }
 
     fn get_parameter_types(&self, statement: &Statement) -> PgWireResult<Vec<Type>> {
-        let Statement::Query(query) = statement else { return Ok(Vec::new()) };
+        let Some(query) = statement.query() else { return Ok(Vec::new()) };
         Ok(query.parameters.iter().map(|kind| kind.as_ref().map_or(Type::TEXT, rows::postgres_type)).collect())
     }
 
     fn get_result_schema(&self, statement: &Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
         match statement {
-            Statement::Query(Query { columns: Some(columns), .. }) => rows::fields(columns, format.unwrap_or(&Format::UnifiedText)),
+            Statement::Query(Query { columns: Some(columns), .. }) | Statement::Fetch { columns: Some(columns), .. } => {
+                rows::fields(columns, format.unwrap_or(&Format::UnifiedText))
+            }
             _ => Ok(Vec::new()),
         }
     }

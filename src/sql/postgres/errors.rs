@@ -8,6 +8,10 @@ pub(super) const SYNTAX_OR_ACCESS: &str = "42000";
 pub(super) const INTERNAL: &str = "XX000";
 /// SQLSTATE of a parameter's value outside its type.
 pub(super) const INVALID_PARAMETER: &str = "22P02";
+/// SQLSTATE of a cursor that is not there, or there already.
+pub(super) const CURSOR: &str = "34000";
+/// SQLSTATE of one client more than there may be.
+pub(super) const TOO_MANY: &str = "53300";
 /// SQLSTATE of a message against the protocol.
 pub(super) const PROTOCOL: &str = "08P01";
 /// SQLSTATE of a value without a form on the wire.

@@ -7,14 +7,19 @@
 //! Knows the protocol and Arrow, and a run only as a [`LiveSession`].
 
 mod answer;
+mod copy;
+mod cursors;
 mod errors;
 mod parameters;
 mod rows;
+mod settings;
 mod statement;
+mod stream;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgwire::api::auth::StartupHandler;
 use pgwire::api::auth::noop::NoopStartupHandler;
@@ -22,14 +27,19 @@ use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use pgwire::api::{ConnectionManager, PgWireServerHandlers};
 use pgwire::tokio::process_socket;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::sql::LiveSession;
 use answer::Answerer;
+use errors::TOO_MANY;
 
-/// The most clients at once; further ones are turned away.
+/// The most clients at once; further ones are told and turned away.
 const MOST_CLIENTS: usize = 64;
+
+/// The time to tell a client that it is turned away.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +82,10 @@ pub fn serve(live: LiveSession, address: &str, listening: impl FnOnce(SocketAddr
         loop {
             // A connection with an error before its acceptance concerns only its client.
             let Ok((socket, _)) = listener.accept().await else { continue };
-            let Ok(permit) = clients.clone().try_acquire_owned() else { continue };
+            let Ok(permit) = clients.clone().try_acquire_owned() else {
+                tokio::spawn(turn_away(socket));
+                continue;
+            };
             let handlers = handlers.clone();
             tokio::spawn(async move {
                 // A disconnected client is no error.
@@ -81,6 +94,34 @@ pub fn serve(live: LiveSession, address: &str, listening: impl FnOnce(SocketAddr
             });
         }
     })
+}
+
+/// Tells a client that there are too many, as PostgreSQL does.
+async fn turn_away(mut socket: TcpStream) {
+    let message = format!("too many clients: expected at most {MOST_CLIENTS} at once; close one");
+    let mut fields = Vec::new();
+    for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', TOO_MANY), (b'M', &message)] {
+        fields.push(kind);
+        fields.extend_from_slice(text.as_bytes());
+        fields.push(0);
+    }
+    fields.push(0);
+    let length = u32::try_from(fields.len() + 4).unwrap_or_default();
+    let message = [&b"E"[..], &length.to_be_bytes(), &fields].concat();
+    // Its first message is read first: bytes left unread would reset the connection.
+    let mut first = [0; 1024];
+    let told = async {
+        let read = socket.read(&mut first).await?;
+        // A request for encryption has eight bytes; the answer to it is no.
+        if read == 8 {
+            socket.write_all(b"N").await?;
+            let _ = socket.read(&mut first).await?;
+        }
+        socket.write_all(&message).await?;
+        socket.shutdown().await
+    };
+    // A client that is gone needs no words, and a silent one no patience.
+    let _ = tokio::time::timeout(PATIENCE, told).await;
 }
 
 /// Parses the address and refuses all but loopback addresses.

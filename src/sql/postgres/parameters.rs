@@ -1,10 +1,13 @@
 //! The values of `$1`, `$2`, …: from the wire to the engine's types.
 
 use arrow::datatypes::DataType;
+use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime};
 use datafusion::common::ScalarValue;
 use pgwire::api::Type;
 use pgwire::api::portal::{Format, Portal};
 use pgwire::error::PgWireResult;
+use pgwire::types::FromSqlText;
+use postgres_types::FromSqlOwned;
 
 use super::errors::{INVALID_PARAMETER, client_error};
 use super::rows::postgres_type;
@@ -40,15 +43,93 @@ pub(super) fn decode(portal: &Portal<Statement>, inferred: &[Option<DataType>]) 
             Type::INT8 => Ok(ScalarValue::Int64(portal.parameter(index, &kind)?)),
             Type::FLOAT4 => Ok(ScalarValue::Float32(portal.parameter(index, &kind)?)),
             Type::FLOAT8 => Ok(ScalarValue::Float64(portal.parameter(index, &kind)?)),
+            Type::OID => Ok(ScalarValue::Int64(portal.parameter::<u32>(index, &kind)?.map(i64::from))),
             Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME => Ok(ScalarValue::Utf8(portal.parameter(index, &Type::TEXT)?)),
+            Type::NUMERIC => numeric(portal, index).map(ScalarValue::Utf8),
+            Type::DATE => Ok(ScalarValue::Date32(portal.parameter(index, &kind)?.map(days))),
+            Type::TIMESTAMP => {
+                let time: Option<NaiveDateTime> = portal.parameter(index, &kind)?;
+                Ok(ScalarValue::TimestampMicrosecond(time.map(|time| time.and_utc().timestamp_micros()), None))
+            }
+            Type::TIMESTAMPTZ => {
+                let time: Option<DateTime<FixedOffset>> = portal.parameter(index, &kind)?;
+                Ok(ScalarValue::TimestampMicrosecond(time.map(|time| time.timestamp_micros()), None))
+            }
+            Type::INT2_ARRAY => list::<i16>(portal, index, &kind, &DataType::Int16, ScalarValue::Int16),
+            Type::INT4_ARRAY => list::<i32>(portal, index, &kind, &DataType::Int32, ScalarValue::Int32),
+            Type::INT8_ARRAY => list::<i64>(portal, index, &kind, &DataType::Int64, ScalarValue::Int64),
+            Type::FLOAT4_ARRAY => list::<f32>(portal, index, &kind, &DataType::Float32, ScalarValue::Float32),
+            Type::FLOAT8_ARRAY => list::<f64>(portal, index, &kind, &DataType::Float64, ScalarValue::Float64),
+            Type::TEXT_ARRAY | Type::VARCHAR_ARRAY => list::<String>(portal, index, &Type::TEXT_ARRAY, &DataType::Utf8, ScalarValue::Utf8),
             other => Err(client_error(
                 INVALID_PARAMETER,
-                &format!("parameter ${}: expected a number, a text or a truth value, found {other}", index + 1),
+                &format!("parameter ${}: expected a number, text, truth value, date, timestamp or list of these, found {other}", index + 1),
                 None,
             )),
         }
     };
     inferred.iter().enumerate().map(value).collect()
+}
+
+/// A list of values.
+fn list<'a, T>(
+    portal: &'a Portal<Statement>,
+    index: usize,
+    kind: &Type,
+    item: &DataType,
+    scalar: impl Fn(Option<T>) -> ScalarValue,
+) -> PgWireResult<Value>
+where
+    Vec<Option<T>>: FromSqlOwned + FromSqlText<'a>,
+{
+    Ok(match portal.parameter::<Vec<Option<T>>>(index, kind)? {
+        Some(values) => {
+            let values: Vec<ScalarValue> = values.into_iter().map(scalar).collect();
+            ScalarValue::List(ScalarValue::new_list_nullable(&values, item))
+        }
+        None => ScalarValue::Null,
+    })
+}
+
+/// A number of type numeric as text, which the engine reads as the type that the query wants.
+fn numeric(portal: &Portal<Statement>, index: usize) -> PgWireResult<Option<String>> {
+    let Some(Some(bytes)) = portal.parameters.get(index) else { return Ok(None) };
+    let text = if portal.parameter_format.is_binary(index) {
+        decimal(bytes)
+    } else {
+        std::str::from_utf8(bytes).ok().map(|text| text.trim().to_string())
+    };
+    let problem = || client_error(INVALID_PARAMETER, &format!("parameter ${}: expected a numeric, found other bytes", index + 1), None);
+    text.map(Some).ok_or_else(problem)
+}
+
+/// PostgreSQL's binary numeric as text: digits to the base 10,000 after their count, the power of
+/// the first, the sign, and the number of decimals.
+fn decimal(bytes: &[u8]) -> Option<String> {
+    let words: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+    let [count, weight, sign, decimals, digits @ ..] = words.as_slice() else { return None };
+    if *sign == 0xC000 {
+        return Some("NaN".to_string());
+    }
+    if usize::from(*count) != digits.len() {
+        return None;
+    }
+    let weight = i32::from(weight.cast_signed());
+    let digit = |power: i32| usize::try_from(weight - power).ok().and_then(|index| digits.get(index)).copied().unwrap_or(0);
+    let whole: String = (0..=weight.max(0)).rev().map(|power| format!("{:04}", digit(power))).collect();
+    let groups = (i32::from(*decimals) + 3) / 4;
+    let fraction: String = (1..=groups).map(|power| format!("{:04}", digit(-power))).collect();
+    let whole = whole.trim_start_matches('0');
+    let fraction = fraction.get(..usize::from(*decimals)).unwrap_or(&fraction);
+    let sign = if *sign == 0x4000 { "-" } else { "" };
+    let whole = if whole.is_empty() { "0" } else { whole };
+    Some(if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
+}
+
+/// The days from 1970-01-01 to a date.
+fn days(date: NaiveDate) -> i32 {
+    let epoch = NaiveDate::default();
+    i32::try_from(date.signed_duration_since(epoch).num_days()).unwrap_or(i32::MAX)
 }
 
 /// The values in the types of the query's parameters.
@@ -61,4 +142,27 @@ pub(super) fn scalars(values: &[Value], inferred: &[Option<DataType>]) -> Result
         None => Ok(value.clone()),
     };
     values.iter().zip(inferred).enumerate().map(cast).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decimal;
+
+    #[test]
+    fn binary_numerics_are_read_digit_by_digit() {
+        let bytes = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+        // As PostgreSQL's numeric_send writes them.
+        for (words, expected) in [
+            (&[2, 0, 0, 2, 12, 3400][..], "12.34"),
+            (&[1, 0xFFFF, 0x4000, 4, 5], "-0.0005"),
+            (&[1, 1, 0, 0, 3], "30000"),
+            (&[0, 0, 0, 0], "0"),
+            (&[0, 0, 0xC000, 0], "NaN"),
+            (&[3, 1, 0, 3, 1, 2345, 6780], "12345.678"),
+        ] {
+            assert_eq!(decimal(&bytes(words)).as_deref(), Some(expected));
+        }
+        assert_eq!(decimal(&bytes(&[2, 0, 0, 0, 1])), None);
+        assert_eq!(decimal(&[0, 1]), None);
+    }
 }

@@ -20,9 +20,11 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::{DateTime, Days, NaiveDate};
 use pgwire::api::Type;
 use pgwire::api::portal::Format;
-use pgwire::api::results::{DataRowEncoder, FieldInfo};
+use pgwire::api::results::{CopyEncoder, DataRowEncoder, FieldInfo};
 use pgwire::error::PgWireResult;
 use pgwire::messages::data::DataRow;
+use pgwire::types::ToSqlText;
+use postgres_types::ToSql;
 
 use super::errors::{NOT_SENT, PROTOCOL, client_error};
 
@@ -80,14 +82,46 @@ impl Encoder {
 
     /// The rows of a batch.
     pub fn rows(&self, batch: &RecordBatch) -> PgWireResult<Vec<PgWireResult<DataRow>>> {
-        let columns = batch.columns().iter().zip(self.fields.iter());
-        let columns = columns.map(|(array, field)| Column::new(array, field.datatype())).collect::<PgWireResult<Vec<_>>>()?;
+        let columns = Columns::new(batch, &self.fields)?;
         let mut encoder = DataRowEncoder::new(self.fields.clone());
         let row = |row| {
-            columns.iter().try_for_each(|column| column.write(row, &mut encoder))?;
+            columns.write(row, &mut encoder)?;
             Ok(encoder.take_row())
         };
         Ok((0..batch.num_rows()).map(row).collect())
+    }
+}
+
+/// Where the values of a row go, one after the other.
+pub(super) trait Values {
+    /// Adds a value.
+    fn add<T: ToSql + ToSqlText + Sized>(&mut self, value: &T) -> PgWireResult<()>;
+}
+
+impl Values for DataRowEncoder {
+    fn add<T: ToSql + ToSqlText + Sized>(&mut self, value: &T) -> PgWireResult<()> {
+        self.encode_field(value)
+    }
+}
+
+impl Values for CopyEncoder {
+    fn add<T: ToSql + ToSqlText + Sized>(&mut self, value: &T) -> PgWireResult<()> {
+        self.encode_field(value)
+    }
+}
+
+/// The columns of a batch in the types of their fields.
+pub(super) struct Columns(Vec<Column>);
+
+impl Columns {
+    pub fn new(batch: &RecordBatch, fields: &[FieldInfo]) -> PgWireResult<Self> {
+        let columns = batch.columns().iter().zip(fields);
+        columns.map(|(array, field)| Column::new(array, field.datatype())).collect::<PgWireResult<_>>().map(Self)
+    }
+
+    /// Writes a row.
+    pub fn write(&self, row: usize, values: &mut impl Values) -> PgWireResult<()> {
+        self.0.iter().try_for_each(|column| column.write(row, values))
     }
 }
 
@@ -117,33 +151,33 @@ impl Column {
         Ok(Self { array, kind: kind.clone() })
     }
 
-    fn write(&self, row: usize, encoder: &mut DataRowEncoder) -> PgWireResult<()> {
+    fn write(&self, row: usize, values: &mut impl Values) -> PgWireResult<()> {
         let array = &self.array;
         if array.is_null(row) {
-            return encoder.encode_field(&None::<i32>);
+            return values.add(&None::<i32>);
         }
         match self.kind {
-            Type::BOOL => encoder.encode_field(&array.as_boolean().value(row)),
-            Type::INT2 => encoder.encode_field(&array.as_primitive::<Int16Type>().value(row)),
-            Type::INT4 => encoder.encode_field(&array.as_primitive::<Int32Type>().value(row)),
-            Type::INT8 => encoder.encode_field(&array.as_primitive::<Int64Type>().value(row)),
-            Type::FLOAT4 => encoder.encode_field(&array.as_primitive::<Float32Type>().value(row)),
-            Type::FLOAT8 => encoder.encode_field(&array.as_primitive::<Float64Type>().value(row)),
+            Type::BOOL => values.add(&array.as_boolean().value(row)),
+            Type::INT2 => values.add(&array.as_primitive::<Int16Type>().value(row)),
+            Type::INT4 => values.add(&array.as_primitive::<Int32Type>().value(row)),
+            Type::INT8 => values.add(&array.as_primitive::<Int64Type>().value(row)),
+            Type::FLOAT4 => values.add(&array.as_primitive::<Float32Type>().value(row)),
+            Type::FLOAT8 => values.add(&array.as_primitive::<Float64Type>().value(row)),
             Type::TIMESTAMP => {
                 let micros = array.as_primitive::<TimestampMicrosecondType>().value(row);
-                encoder.encode_field(&DateTime::from_timestamp_micros(micros).map(|time| time.naive_utc()))
+                values.add(&DateTime::from_timestamp_micros(micros).map(|time| time.naive_utc()))
             }
-            Type::DATE => encoder.encode_field(&date(array.as_primitive::<Date32Type>().value(row))),
-            Type::INT4_ARRAY => encoder.encode_field(&item(array, row).as_primitive::<Int32Type>().iter().collect::<Vec<_>>()),
-            Type::INT8_ARRAY => encoder.encode_field(&item(array, row).as_primitive::<Int64Type>().iter().collect::<Vec<_>>()),
-            Type::FLOAT8_ARRAY => encoder.encode_field(&item(array, row).as_primitive::<Float64Type>().iter().collect::<Vec<_>>()),
+            Type::DATE => values.add(&date(array.as_primitive::<Date32Type>().value(row))),
+            Type::INT4_ARRAY => values.add(&item(array, row).as_primitive::<Int32Type>().iter().collect::<Vec<_>>()),
+            Type::INT8_ARRAY => values.add(&item(array, row).as_primitive::<Int64Type>().iter().collect::<Vec<_>>()),
+            Type::FLOAT8_ARRAY => values.add(&item(array, row).as_primitive::<Float64Type>().iter().collect::<Vec<_>>()),
             Type::TEXT_ARRAY => {
                 let items = item(array, row);
-                encoder.encode_field(&items.as_string::<i32>().iter().map(|text| text.map(String::from)).collect::<Vec<_>>())
+                values.add(&items.as_string::<i32>().iter().map(|text| text.map(String::from)).collect::<Vec<_>>())
             }
             _ => match array.as_string_opt::<i32>() {
-                Some(texts) => encoder.encode_field(&texts.value(row)),
-                None => encoder.encode_field(&printed(array, row)?),
+                Some(texts) => values.add(&texts.value(row)),
+                None => values.add(&printed(array, row)?),
             },
         }
     }
