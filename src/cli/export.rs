@@ -1,4 +1,4 @@
-//! `optune export`: a policy as a Hugging Face directory, pairs in TRL's form.
+//! `optune export`: a policy as a Hugging Face directory, pairs in TRL's form, both to the hub.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,17 @@ use clap::{Args, Subcommand};
 use super::error::CliError;
 use super::format;
 use super::pairs::{self, Wanted};
+use super::push::{Kind, Made, Push};
 use crate::model::{Checkpoint, Dtype, ModelError};
 use crate::operators::support::lora;
 use crate::pipeline::{Input, Pipeline};
-use crate::store::{OutputKey, OutputKind, Runs};
+use crate::report;
+use crate::store::{OutputKey, OutputKind, Run, Runs};
 
 /// This file marks a model as an adapter.
 const ADAPTER: &str = "adapter_config.json";
+/// The file of pairs in a dataset of the hub.
+const PAIRS: &str = "data/train-00000-of-00001.parquet";
 
 #[derive(Args)]
 pub(super) struct Export {
@@ -28,8 +32,9 @@ enum What {
     Policy {
         /// The run: its name, or its folder.
         run: PathBuf,
-        /// The directory to make; it must not exist.
-        output: PathBuf,
+        /// The directory to make; it must not exist. With `--push` it may be left out.
+        #[arg(required_unless_present = "push")]
+        output: Option<PathBuf>,
         /// The node that made the model.
         #[arg(long, default_value = "policy")]
         node: String,
@@ -45,6 +50,8 @@ enum What {
         /// Write the LoRA adapter alone, in PEFT's format. It names the place of its base.
         #[arg(long, conflicts_with_all = ["dtype", "max_shard_size"])]
         adapter: bool,
+        #[command(flatten)]
+        push: Push,
     },
     /// Pairs with the columns prompt, chosen, rejected, weight and margin, as TRL reads them:
     /// texts, or lists of messages where the prompts are messages. Messages have all their fields,
@@ -53,8 +60,9 @@ enum What {
     Pairs {
         /// The run: its name, or its folder.
         run: PathBuf,
-        /// The file to write: `.jsonl` or `.parquet`.
-        output: PathBuf,
+        /// The file to write: `.jsonl` or `.parquet`. With `--push` it may be left out.
+        #[arg(required_unless_present = "push")]
+        output: Option<PathBuf>,
         /// The node that made the pairs: `pairs`, or the only one, when left out. The pairs read by
         /// a `train` node are `<train>_pairs`.
         #[arg(long)]
@@ -68,32 +76,69 @@ enum What {
         /// The iteration; the last one when left out.
         #[arg(long)]
         iteration: Option<u32>,
+        #[command(flatten)]
+        push: Push,
     },
 }
 
 impl Export {
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         match self.what {
-            What::Policy { run, output, node, iteration, dtype, max_shard_size, adapter } => {
-                let (checkpoint, base, name) = model(runs, &run, &node, iteration)?;
-                match (adapter, base) {
-                    (true, Some(base)) => export(&output, |folder| checkpoint.copy_adapter(folder, &base.display().to_string())),
+            What::Policy { run, output, node, iteration, dtype, max_shard_size, adapter, push } => {
+                let target = push.target(Kind::Model)?;
+                let found = model(runs, &run, &node, iteration)?;
+                let name = found.name.clone();
+                let write = |folder: &Path| match (adapter, &found.base) {
+                    (true, Some(base)) => Ok(export(folder, |folder| found.checkpoint.copy_adapter(folder, &base.display().to_string()))?),
                     (true, None) => {
                         Err(CliError::Input(format!("expected a model trained with `lora`, but {name} was not; leave out --adapter")))
                     }
-                    (false, _) => export(&output, |folder| checkpoint.export(folder, dtype, max_shard_size)),
-                }?;
-                format::print(&format!("{name} in {}", output.display()))
+                    (false, _) => export(folder, |folder| found.checkpoint.export(folder, dtype, max_shard_size)),
+                };
+                let made = Made::at(output, runs, "model")?;
+                write(made.path())?;
+                if let Some(target) = target {
+                    let card = report::model_card(&found.run, &found.place, target.repo())?;
+                    target.push(made.path(), &card, &format!("{name} of the run {}, by optune", found.run.name()))?;
+                }
+                made.is_kept().map_or(Ok(()), |path| format::print(&format!("{name} in {}", path.display())))
             }
-            What::Pairs { run, output, node, responses, prompts, iteration } => {
-                pairs::export(runs, &run, &output, &Wanted { node, responses, prompts, iteration })
+            What::Pairs { run, output, node, responses, prompts, iteration, push } => {
+                let wanted = Wanted { node, responses, prompts, iteration };
+                let Some(target) = push.target(Kind::Dataset)? else {
+                    let output = output.unwrap_or_default();
+                    let written = pairs::export(runs, &run, &output, &wanted)?;
+                    return format::print(&format!("{} pairs in {}", written.rows, output.display()));
+                };
+                let made = Made::at(None, runs, "dataset")?;
+                let file = made.path().join(PAIRS);
+                let folder = file.parent().unwrap_or(made.path());
+                std::fs::create_dir_all(folder)?;
+                let written = pairs::export(runs, &run, &file, &wanted)?;
+                if let Some(output) = &output {
+                    pairs::export(runs, &run, output, &wanted)?;
+                    format::print(&format!("{} pairs in {}", written.rows, output.display()))?;
+                }
+                let card = report::dataset_card(&written.run, &written.place, target.repo(), PAIRS, written.rows)?;
+                target.push(made.path(), &card, &format!("{} of the run {}, by optune", written.place, written.run.name()))
             }
         }
     }
 }
 
-/// A finished model, the folder of its base if it is an adapter, and its name in messages.
-fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<(Checkpoint, Option<PathBuf>, String), CliError> {
+/// A finished model of a run.
+struct Found {
+    run: Run,
+    place: OutputKey,
+    checkpoint: Checkpoint,
+    /// The folder of its base, if it is an adapter.
+    base: Option<PathBuf>,
+    /// Its name in messages.
+    name: String,
+}
+
+/// Finds a finished model.
+fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<Found, CliError> {
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
     let made =
@@ -109,13 +154,15 @@ fn model(runs: &Path, run: &Path, node: &str, iteration: Option<u32>) -> Result<
     let place = OutputKey { kind: OutputKind::Model, name: manifest.node.clone(), iteration: manifest.iteration };
     let name = manifest.iteration.map_or(node.to_string(), |t| format!("{node} of iteration {t}"));
     if !manifest.files.iter().any(|file| file.file == ADAPTER) {
-        return Ok((Checkpoint::open(&run.model_dir(&place)?)?, None, name));
+        let checkpoint = Checkpoint::open(&run.model_dir(&place)?)?;
+        return Ok(Found { run, place, checkpoint, base: None, name });
     }
     // The run's own pipeline file leads to the base.
     let graph = Pipeline::load(&run.pipeline_file()?, &[])?.graph(run.folder())?;
     let made = graph.tasks.iter().position(|task| task.output_key() == place).map(Input::Task);
     let made = made.ok_or_else(|| CliError::Input(format!("{}: its pipeline.yaml has no {place}", run.folder().display())))?;
-    Ok((lora::open(&run, &graph, made)?, lora::base_folder(&run, &graph, made)?, name))
+    let (checkpoint, base) = (lora::open(&run, &graph, made)?, lora::base_folder(&run, &graph, made)?);
+    Ok(Found { run, place, checkpoint, base, name })
 }
 
 /// Writes a model into a new directory; after a failure no directory is left.

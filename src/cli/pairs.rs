@@ -10,7 +10,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Float64Type;
 
 use super::error::CliError;
-use super::format::{self, Format};
+use super::format::Format;
 use super::pair_columns::{self, Pair};
 use crate::import::{Preferences, Prompts, Repeats};
 use crate::model::{Message, PromptContent};
@@ -34,8 +34,18 @@ pub(super) struct Wanted {
     pub(super) iteration: Option<u32>,
 }
 
+/// Pairs that were written.
+pub(super) struct Written {
+    /// Their run.
+    pub(super) run: Run,
+    /// Their table.
+    pub(super) place: OutputKey,
+    /// How many they are.
+    pub(super) rows: usize,
+}
+
 /// Writes the pairs to `output`.
-pub(super) fn export(runs: &Path, run: &Path, output: &Path, wanted: &Wanted) -> Result<(), CliError> {
+pub(super) fn export(runs: &Path, run: &Path, output: &Path, wanted: &Wanted) -> Result<Written, CliError> {
     let format = match output.extension().and_then(|extension| extension.to_str()) {
         Some("jsonl" | "json") => Format::Json,
         Some("parquet") => Format::Parquet,
@@ -49,7 +59,7 @@ pub(super) fn export(runs: &Path, run: &Path, output: &Path, wanted: &Wanted) ->
         None => of_responses(&run, &manifests, &place, wanted)?,
     };
     pair_columns::write(&rows, format, output)?;
-    format::print(&format!("{} pairs in {}", rows.len(), output.display()))
+    Ok(Written { run, place, rows: rows.len() })
 }
 
 /// The key of the wanted pairs.

@@ -1,11 +1,11 @@
 //! `optune run`: run a pipeline, or go on with it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
 use super::error::CliError;
+use super::interrupt::{is_stopped, listen};
 use super::pipeline_arguments::PipelineArguments;
 use super::progress::watcher;
 use super::sweep::{self, Checked, Tally};
@@ -16,9 +16,6 @@ use crate::operators::{self, Progress};
 use crate::pipeline::Graph;
 use crate::run::{FileHashes, Prepared, Report, execute, fetch, prepare};
 use crate::store::{self, Runs};
-
-/// Set by the first Ctrl-C. The second ends the process and loses at most the part in hand.
-static STOPPED: AtomicBool = AtomicBool::new(false);
 
 #[derive(Args)]
 pub(super) struct Run {
@@ -44,7 +41,7 @@ impl Run {
 
     pub(super) fn execute(self, runs: &Path) -> Result<(), CliError> {
         let sweep = self.pipeline.load()?;
-        listen()?;
+        listen("finishing the part in hand; press Ctrl-C again to drop it")?;
         let progress = watcher(self.json);
         if !sweep.has_matrix {
             return sweep.graphs.into_iter().try_for_each(|graph| self.one(runs, graph, progress.as_ref()));
@@ -147,20 +144,4 @@ impl Run {
         }
         Ok(())
     }
-}
-
-fn is_stopped() -> bool {
-    STOPPED.load(Ordering::SeqCst)
-}
-
-/// Lets the first Ctrl-C (or SIGTERM) stop the run after the part or step in hand, and the second
-/// one at once.
-fn listen() -> Result<(), CliError> {
-    ctrlc::set_handler(|| {
-        if STOPPED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        tell("finishing the part in hand; press Ctrl-C again to drop it");
-    })
-    .map_err(|error| CliError::Failed(format!("cannot listen for Ctrl-C: {error}")))
 }

@@ -1,5 +1,5 @@
-//! All HTTP: servers that score, servers that generate, models and tables from the hub, and tables
-//! of web servers and of S3.
+//! All HTTP: servers that score, servers that generate, models and tables from the hub and to it,
+//! and tables of web servers and of S3.
 //!
 //! A request is JSON in and JSON out. It is repeated when this may help, and stops waiting when the
 //! run is asked to stop. Knows nothing of tables, tensors or the pipeline: callers bring texts and
@@ -24,7 +24,7 @@ pub use completions::{Completion, Completions, Finish, PromptForm, Request};
 pub use concurrent::{each, in_order};
 pub use download::{Download, Downloads, PinnedFile};
 pub use error::RemoteError;
-pub use hub::{Hub, HubFiles, HubRepo, Pinned, Snapshot};
+pub use hub::{Hub, HubFiles, HubRepo, Pinned, Pushed, Snapshot};
 pub use reward::{Protocol, RewardServer, Scorable};
 pub use serve::{command, serve};
 pub use stop::Stopped;

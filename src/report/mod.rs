@@ -28,6 +28,7 @@
 mod alarms;
 mod benchmark;
 mod block;
+mod card;
 mod compare;
 mod cost;
 mod error;
@@ -54,6 +55,7 @@ use crate::store::Run;
 use crate::tables::TableKind;
 
 use block::Section;
+pub use card::{dataset_card, model_card};
 pub use error::ReportError;
 pub use judge::{Verdicts, verdicts};
 use page::Heading;

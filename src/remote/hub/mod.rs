@@ -1,11 +1,12 @@
 //! Models and files of datasets from the Hugging Face hub, in the cache that its Python library
-//! uses (`blobs/`, `snapshots/`, `refs/`).
+//! uses (`blobs/`, `snapshots/`, `refs/`), and to the hub ([`push`]).
 //!
 //! The cache's layout is hf-hub's; [`transfer`] brings a file into it. Of a model only the files
 //! needed here are fetched: configuration, tokenizer, chat template and safetensors; of a dataset
 //! those named by a path or a pattern. Knows nothing of the files' content.
 
 mod problems;
+mod push;
 mod repo;
 mod transfer;
 mod whole;
@@ -23,6 +24,7 @@ use super::stop::Stopped;
 use repo::is_config;
 use whole::is_whole;
 
+pub use push::Pushed;
 pub use repo::{HubFiles, HubRepo};
 
 /// The limit for the length of an API answer.

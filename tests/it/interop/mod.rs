@@ -6,6 +6,7 @@ mod chain;
 mod duckdb_questions;
 mod http_client;
 mod hub_downloads;
+mod hub_pushes;
 mod hub_runs;
 mod python_scripts;
 mod remote_tables;
