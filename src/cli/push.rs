@@ -27,7 +27,7 @@ pub(super) struct Push {
     /// Push to this repository of the Hugging Face hub, with a card made from the run:
     /// `hf://org/name` for a model, `hf://datasets/org/name` for pairs; `@branch` may follow. A
     /// repository that is not there is made. The token is that of `HF_TOKEN`.
-    #[arg(long, id = "push", value_name = "HF")]
+    #[arg(long = "push", id = "push", value_name = "HF")]
     to: Option<String>,
     /// Make a new repository private.
     #[arg(long, requires = "push")]

@@ -330,8 +330,8 @@ impl Graph {
     }
 
     /// The pipeline file with params and SQL files filled in and every default written out, under
-    /// the name of the graph, for a file in the folder `kept`. Loading it gives the same graph, with
-    /// hashes in place of the queries of addresses.
+    /// the name of the graph, for a file in the folder `kept`. Loading it gives the same graph,
+    /// with hashes in place of the queries of addresses.
     ///
     /// # Errors
     /// The folder of the paths is gone; a value without a YAML form, of which a pipeline file has

@@ -31,8 +31,8 @@
 //!   output replaces it.
 //! - **Files without a manifest carry their own checksum**: manifests, `checkpoint.json`,
 //!   `sources.json`, `pipeline.yaml` and each line of the journal.
-//! - **A manifest moves with its folder.** That of a table is beside its folder, and in it while the
-//!   folder moves: to the cache and back, and to its place. One rename takes it in or out.
+//! - **A manifest moves with its folder.** That of a table is beside its folder, and in it while
+//!   the folder moves: to the cache and back, and to its place. One rename takes it in or out.
 //! - A finished file is never written again, so hard links to it are safe.
 //! - A writer needs a [`RunLock`]. A reader needs only a [`Run`].
 //!

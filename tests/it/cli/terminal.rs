@@ -110,7 +110,10 @@ fn progress_fits_into_a_narrow_terminal_without_colours() {
     };
     assert!(!has_colour(&wide), "{wide:?}");
     let narrow = in_terminal(&workspace, &[], 40, "optune run pipeline.yaml --set ratio=0.7 --name narrow").unwrap();
-    for line in lines(&narrow).iter().filter(|line| line.contains('/') && !line.contains(" s  ") && !line.contains("optune")) {
+    for line in lines(&narrow)
+        .iter()
+        .filter(|line| line.contains('/') && !line.contains(" s  ") && !line.contains("optune") && !line.contains("is finished"))
+    {
         assert!(line.chars().count() <= 40, "{line:?}");
     }
     assert!(!narrow.contains(" 0 s left") && !wide.contains(" 0 s left") && !wide.contains(" 0s left"), "{wide}");

@@ -39,20 +39,20 @@ fn every_table_of_the_quickstart_is_a_folder_for_every_reader() {
 
 /// What the pages say to do for `datasets`, which has no type for maps.
 #[test]
-fn maps_become_lists_of_entries_in_sql() {
+fn maps_become_lists_in_sql() {
     let workspace = Workspace::finished();
-    let query = "SELECT * EXCEPT (components), map_entries(components) AS components FROM rewards";
-    workspace.succeed(&["sql", "small", query, "--format", "parquet", "--output", "entries.parquet"]);
+    let query = "SELECT * EXCEPT (components), map_keys(components) AS names, map_values(components) AS \"values\" FROM rewards";
+    workspace.succeed(&["sql", "small", query, "--format", "parquet", "--output", "lists.parquet"]);
     let rows = workspace.succeed(&[
         "sql",
         "small",
-        "SELECT DISTINCT e.components[1].key FROM entries e",
+        "SELECT DISTINCT l.names[1], l.\"values\"[1] = l.reward FROM lists l",
         "--table",
-        "entries=entries.parquet",
+        "lists=lists.parquet",
         "--format",
         "csv",
     ]);
-    assert_eq!(rows.lines().nth(1), Some("exact"), "{rows}");
+    assert_eq!(rows.lines().nth(1), Some("exact,true"), "{rows}");
 }
 
 /// Rewards of several terms, and texts with every kind of sign.
