@@ -209,7 +209,7 @@ fn pairs_count_as_much_as_the_policy_would_write_them_itself() {
     for clip in [None, Some(middle)] {
         for micro_batch in [1, 2] {
             let mut trainer = Trainer::new(model.clone(), settings(ADAM_W, 1e-3, micro_batch), 1).unwrap();
-            let objective = Objective { loss: Loss::Dpo { beta: 0.1 }, wpo: Some(Wpo { clip }) };
+            let objective = Objective { loss: Loss::Dpo { beta: 0.1 }, wpo: Some(Wpo { clip }), optimism: None };
             let metrics = trainer.preference_step(&responses, &pairs, objective).unwrap();
             // With the policy as reference a pair's loss is ln 2.
             let weights = factors.iter().zip(&pairs).map(|(factor, pair)| pair.weight * clip.map_or(*factor, |clip| factor.min(clip)));
