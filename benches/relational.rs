@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use optune::compute::DeviceChoice;
 use optune::import;
-use optune::operators::{self, Context, Silent};
+use optune::operators::{self, Context, DeviceTime, Silent};
 use optune::pipeline::{Graph, Pipeline, Task};
 use optune::run::{FileHashes, Prepared, fetch, prepare};
 use optune::sql::Session;
