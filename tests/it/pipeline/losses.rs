@@ -53,7 +53,7 @@ fn exponential_weights_grow_with_the_gap() {
     assert!(number(&workspace, "SELECT max(weight) - min(weight) FROM pairs") > 0.1);
     // A gap too large for a number is an error, not a weight of NaN.
     workspace.edit("pipeline.yaml", "gap_scale: 3.0", "gap_scale: 1.0e+6");
-    let error = workspace.fail(&["run", "pipeline.yaml"], 1);
+    let error = workspace.fail(&["run", "pipeline.yaml"], 2);
     assert!(error.contains("expected a finite mean weight of the pairs, found inf"), "{error}");
     assert!(error.contains("lower gap_scale"), "{error}");
 }
