@@ -24,22 +24,28 @@ fn selections_on_recorded_rewards_gain_what_they_gain_elsewhere() {
     optune(runs.path(), &["run", "pipelines/replay.yaml", "--set", &data, "--set", "reward=gpt4_turbo_pref_minus1"]);
     // The gain elsewhere, and NumPy's with the same shuffles and draws (tests/python/expected_gain.py).
     let expected = [
-        ("1.0-lowest_reward", 0.0809, 0.080913842049),
-        ("0.7-lowest_reward", 0.0770, 0.076908643982),
-        ("0.7-random", 0.0563, 0.056616046726),
-        ("0.7-highest_reward", 0.0633, 0.063438296062),
-        ("0.5-lowest_reward", 0.0513, 0.051346841168),
-        ("0.5-random", 0.0406, 0.040532045198),
-        ("0.5-highest_reward", 0.0294, 0.029567000881),
-        ("0.3-lowest_reward", 0.0175, 0.017478425879),
-        ("0.3-random", 0.0242, 0.024560269427),
-        ("0.3-highest_reward", 0.0039, 0.004006265836),
+        ("1.0-lowest_reward", Some(0.0809), 0.080913842049),
+        ("0.7-lowest_reward", Some(0.0770), 0.076908643982),
+        ("0.7-random", Some(0.0563), 0.056616046726),
+        ("0.7-highest_reward", Some(0.0633), 0.063438296062),
+        ("0.5-lowest_reward", Some(0.0513), 0.051346841168),
+        ("0.5-random", Some(0.0406), 0.040532045198),
+        ("0.5-highest_reward", Some(0.0294), 0.029567000881),
+        ("0.3-lowest_reward", Some(0.0175), 0.017478425879),
+        ("0.3-random", Some(0.0242), 0.024560269427),
+        ("0.3-highest_reward", Some(0.0039), 0.004006265836),
+        ("0.7-posterior", None, 0.075436374742),
+        ("0.5-posterior", None, 0.066698479267),
+        ("0.3-posterior", None, 0.046547921149),
     ];
     let found: BTreeMap<&str, (f64, f64)> = expected.iter().map(|(run, ..)| (*run, gain(runs.path(), &format!("replay-{run}")))).collect();
     eprintln!("{found:#?}");
     for (run, expected, numpy) in expected {
         let (mean, deviation) = found[run];
-        assert!((mean - numpy).abs() < 1e-9, "{run}: {mean}, NumPy has {numpy}");
+        // Beliefs equally far from the middle are many. Rounding orders them, so a few of the 161,000 can differ.
+        let tolerance = if run.ends_with("posterior") { 5e-6 } else { 1e-9 };
+        assert!((mean - numpy).abs() < tolerance, "{run}: {mean}, NumPy has {numpy}");
+        let Some(expected) = expected else { continue };
         // Both are means of 200: four standard errors of their difference.
         assert!((mean - expected).abs() < 4.0 * deviation * (2.0 / 200.0_f64).sqrt(), "{run}: {mean} ± {deviation}, expected {expected}");
     }
