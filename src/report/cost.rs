@@ -52,8 +52,8 @@ impl Cost {
         MEASURING.contains(&self.stage.as_str())
     }
 
-    /// Tokens of the work of its stage: sampled, trained on, or scored. The rewards of an evaluation
-    /// are of tokens counted already.
+    /// Tokens of the work of its stage: sampled, trained on, or scored. The rewards of an
+    /// evaluation are of tokens counted already.
     pub fn tokens(&self) -> i64 {
         let scored = self.scored_tokens.filter(|_| !self.is_measuring());
         self.sampled_tokens.or(self.trained_tokens).or(self.evaluated_tokens).or(scored).unwrap_or_default()

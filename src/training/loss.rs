@@ -137,8 +137,8 @@ impl Wpo {
     }
 }
 
-/// Optimism (SELM, Zhang et al. 2024, arXiv 2405.19332): the loss also lowers the implicit reward of
-/// the reference's own responses, so that probability moves to responses seen less often.
+/// Optimism (SELM, Zhang et al. 2024, arXiv 2405.19332): the loss also lowers the implicit reward
+/// of the reference's own responses, so that probability moves to responses seen less often.
 ///
 /// ```text
 /// loss + α·β·[log π(y) − log π_ref(y)],  y from the reference
@@ -265,8 +265,9 @@ pub fn rebel(pair: &PairLogprobs, beta: f64) -> PairLoss {
 /// ∂loss/∂(β·Δ) = q − p
 /// ```
 ///
-/// Nemotron-4 340B (arXiv 2406.11704, section 3.3.3) with η = `gap_scale`; the backward KL of Sun et
-/// al. 2025 (arXiv 2502.00203), `rpo_bwd_kl` in NVIDIA's NeMo. TRL's `rpo_alpha` is another method.
+/// Nemotron-4 340B (arXiv 2406.11704, section 3.3.3) with η = `gap_scale`; the backward KL of Sun
+/// et al. 2025 (arXiv 2502.00203), `rpo_bwd_kl` in NVIDIA's NeMo. TRL's `rpo_alpha` is another
+/// method.
 pub fn rpo(pair: &PairLogprobs, beta: f64, gap_scale: f64) -> PairLoss {
     let (margin, target) = (beta * pair.log_ratio(), gap_scale * pair.reward_gap);
     let preferred = log_sigmoid(target).exp() * (log_sigmoid(target) - log_sigmoid(margin));

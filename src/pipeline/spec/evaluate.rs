@@ -93,8 +93,9 @@ pub struct Evaluate {
     /// the response out and counts it.
     #[serde(default, skip_serializing_if = "NonFinite::is_default")]
     pub non_finite: NonFinite,
-    /// Evaluates after each iteration of this number's multiples, and after the last one: `2` halves
-    /// the cost, a number of at least the iterations evaluates once. 1, the default, is after all.
+    /// Evaluates after every iteration with a multiple of this number, and after the last one: `2`
+    /// halves the cost, a number of at least the iterations evaluates once. 1, the default, is
+    /// after all.
     #[serde(default = "each", deserialize_with = "range::count", skip_serializing_if = "is_each")]
     #[schemars(range(min = 1))]
     pub every: u32,

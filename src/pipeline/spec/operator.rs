@@ -208,7 +208,7 @@ impl Operator {
         }
     }
 
-    /// Its node of `iterate` is for the iterations of this number's multiples, and for the last.
+    /// Its node of `iterate` is for the multiples of this number, and for the last iteration.
     pub fn every(&self) -> u32 {
         match self {
             Self::Evaluate(evaluate) => evaluate.every,

@@ -39,8 +39,8 @@ pub struct Benchmark {
     /// The reaction to a loss against the baseline. By default losses are only shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<Guard>,
-    /// Tests after each iteration of this number's multiples, and after the last one, as in
-    /// `evaluate`. 1, the default, is after all.
+    /// Tests after every iteration with a multiple of this number, and after the last one, as
+    /// `evaluate` does. 1, the default, is after all.
     #[serde(default = "each", deserialize_with = "range::count", skip_serializing_if = "is_each")]
     #[schemars(range(min = 1))]
     pub every: u32,
