@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::block::{Block, Chart, Dot, Marks, Section, Series, Table, round};
-use super::cost::{Cost, costs};
+use super::cost::{Cost, Time, costs};
 use super::error::ReportError;
 use super::evaluation::{Evaluated, evaluated};
 use super::groups::{Group, Groups, last_word};
 use super::overview::state;
 use super::regeneration;
 use super::source::Source;
-use super::spending::{Spending, Time};
+use super::spending::Spending;
 use super::statistics::{Interval, mean};
 use super::trend::{self, Measure};
 use super::words::{interval, maybe, missing, seconds, whole};

@@ -8,7 +8,6 @@ use serde::Deserialize;
 use super::block::{Bar, Block, Chart, Marks, Section, Table, round};
 use super::error::ReportError;
 use super::source::{Part, Source, quoted};
-use super::spending::Time;
 use super::words::{counted, missing, percent, seconds, whole};
 use crate::store::EventKind;
 
@@ -39,6 +38,15 @@ pub struct Cost {
     /// it.
     #[serde(skip)]
     pub stage: String,
+}
+
+/// The time of an output.
+#[derive(Clone, Copy)]
+pub struct Time {
+    /// Seconds of its node.
+    pub seconds: f64,
+    /// The part of them in which a model computed.
+    pub on_device: f64,
 }
 
 impl Cost {

@@ -2,16 +2,7 @@
 //!
 //! Knows costs, not results.
 
-use super::cost::Cost;
-
-/// The time of an output.
-#[derive(Clone, Copy)]
-pub struct Time {
-    /// Seconds of its node.
-    pub seconds: f64,
-    /// The part of them in which a model computed.
-    pub on_device: f64,
-}
+use super::cost::{Cost, Time};
 
 /// The costs of a run, each with its time.
 pub struct Spending {
