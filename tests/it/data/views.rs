@@ -83,12 +83,12 @@ fn the_views_say_what_the_tables_say() {
         "SELECT (SELECT sum(array_length(token_ids) - prompt_token_count) FROM responses),
                 (SELECT sum(array_length(token_ids) - prompt_token_count) FROM evaluation_responses)
                 + (SELECT sum(array_length(token_ids) - prompt_token_count) FROM evaluation_baseline_responses),
-                (SELECT sum(tokens) FROM policy_training)",
+                (SELECT sum(tokens) FROM policy_training) + (SELECT sum(tokens) FROM base_training)",
     );
     assert_eq!(workspace.query("small", "SELECT count(*) FROM cost_by_stage WHERE seconds <= 0 OR reused"), "0");
     // A model's computations take a part of its node's time; relational nodes have none.
     let computed = "SELECT DISTINCT operator FROM cost_by_stage WHERE device_seconds > 0 AND device_seconds < seconds ORDER BY operator";
-    assert_eq!(workspace.query("small", computed), "evaluate\ngenerate\nreference\ntrain");
+    assert_eq!(workspace.query("small", computed), "evaluate\ngenerate\nreference\nsft\ntrain");
     let others = "SELECT count(*) FROM cost_by_stage WHERE operator IN ('select', 'merge', 'pair') AND device_seconds IS NOT NULL";
     assert_eq!(workspace.query("small", others), "0");
     let nodes = workspace.query("small", "SELECT count(*) FROM cost_by_stage WHERE iteration = 1");
