@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use optune::compute::DeviceChoice;
 use optune::import;
-use optune::operators::{self, Context, Silent};
+use optune::operators::{self, Context, DeviceTime, Silent};
 use optune::pipeline::{Graph, Pipeline, Task};
 use optune::run::{FileHashes, Prepared, fetch, prepare};
 use optune::sql::Session;
@@ -139,7 +139,8 @@ fn forget(lock: &RunLock, prepared: &Prepared) -> Result<(), Box<dyn Error>> {
 fn run_stage(lock: &RunLock, prepared: &Prepared, name: &str) -> Result<(), Box<dyn Error>> {
     let (index, task) = task(&prepared.graph, &OutputKey::table(name, Some(2)))?;
     let (graph, recipe) = (&prepared.graph, &prepared.recipes[index]);
-    let context = Context { run: lock, graph, task, recipe, device: DeviceChoice::Cpu, stopped: &|| false, progress: &Silent };
+    let device_time = DeviceTime::default();
+    let context = Context { run: lock, graph, task, recipe, device: DeviceChoice::Cpu, stopped: &|| false, progress: &Silent, device_time };
     operators::run(&context)?;
     Ok(())
 }

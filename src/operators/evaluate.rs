@@ -194,7 +194,7 @@ impl InitialPolicy {
         let token_ids: Vec<&[i32]> = rows.iter().map(|row| row.token_ids.as_slice()).collect();
         let sequences = Responses::new(TokenLists::from_rows(&token_ids)?, counts)?;
         let all: Vec<usize> = (0..rows.len()).collect();
-        let logprobs = training::response_logprobs(model, &sequences, &all, self.batch_size)?;
+        let logprobs = context.on_device(|| training::response_logprobs(model, &sequences, &all, self.batch_size))?;
         let of = |index: usize| format!("a response to prompt {}", rows[index].prompt_id);
         broken_model::check(&logprobs, "logprob", of, model, folder)?;
         self.advance(context, rows.len(), sequences.token_count(&all));

@@ -37,7 +37,8 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
                 Vec::new()
             } else {
                 let sequences = comparisons.sequences(range)?;
-                let rewards = training::rewards(&model, &sequences, &(0..sequences.rows()).collect::<Vec<_>>(), batch_size);
+                let all: Vec<usize> = (0..sequences.rows()).collect();
+                let rewards = context.on_device(|| training::rewards(&model, &sequences, &all, batch_size));
                 let rewards = rewards.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?;
                 let of = |index: usize| format!("preference {}", preferences[index % preferences.len()].id);
                 broken_model::check(&rewards, "reward", of, &model, checkpoint.folder())?;

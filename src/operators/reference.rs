@@ -58,7 +58,7 @@ pub(super) fn run(context: &Context, settings: &spec::Reference) -> Result<Summa
             };
             let responses = pair_tokens.responses(range.clone())?;
             let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-            let found = training::response_logprobs(model, &responses, &open, batch_size);
+            let found = context.on_device(|| training::response_logprobs(model, &responses, &open, batch_size));
             let found = found.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?;
             let of = |index: usize| {
                 let row = range.start + open[index] % range.len();

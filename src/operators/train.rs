@@ -10,7 +10,7 @@ use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::loss as spec;
 use crate::pipeline::spec::train::Train;
 use crate::tables::pairs;
-use crate::training::loss::{Loss, Wpo};
+use crate::training::loss::{Loss, Optimism, Wpo};
 use crate::training::{Objective, Pair};
 
 /// Pairs in one backward pass, unless the node's resources set another number. Few: each core of
@@ -48,7 +48,8 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, Operat
     let pairs = pair_tokens.pairs.iter().enumerate().map(|(row, pair)| training_pair(row, count, pair));
     let pairs = pairs.collect::<Result<Vec<_>, OperatorError>>()?;
     let wpo = settings.wpo.map(|spec::Wpo { clip }| Wpo { clip });
-    let objective = Objective { loss: loss(settings), wpo };
+    let optimism = settings.optimism.map(|alpha| Optimism { alpha, beta: settings.beta });
+    let objective = Objective { loss: loss(settings), wpo, optimism };
     let mut batch = Vec::new();
     job.run(
         || Ok(model.load(&device)?.in_precision(context.precision())),
@@ -84,5 +85,6 @@ fn loss(settings: &Train) -> Loss {
         spec::Loss::Robust(spec::Robust { label_smoothing }) => Loss::Robust { beta, label_smoothing },
         spec::Loss::Simpo(spec::Simpo { gamma }) => Loss::Simpo { beta, gamma },
         spec::Loss::Rebel => Loss::Rebel { beta },
+        spec::Loss::Rpo(spec::Rpo { gap_scale }) => Loss::Rpo { beta, gap_scale },
     }
 }

@@ -19,10 +19,12 @@ use super::spec::command::Command;
 use super::spec::engine::Engine;
 use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
+use super::spec::loss::Loss;
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
 use super::spec::select::{Select, Strategy};
 use super::spec::sft::{Initialize, Sft};
+use super::spec::train::Train;
 use crate::did_you_mean::nearest;
 
 /// One input of a node: the slot, the name as written, and the thing behind the name.
@@ -93,6 +95,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
             let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
             return Err(Diagnostic::at(name.span, problem));
         }
+        Operator::Train(train) => check_optimism(train, name.span)?,
         Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, section, &mut links)?,
         Operator::Command(command) => command_inputs(scope, command, section, &mut links)?,
         Operator::Score(score) => reward_inputs(spec, scope, &score.reward, section, &mut Vec::new(), &mut links)?,
@@ -113,6 +116,38 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
         _ => {}
     }
     Ok(links)
+}
+
+/// Checks that `every` is of nodes of iterate, and that no node reads an output that only some
+/// iterations have.
+pub(super) fn check_every(once: &[ResolvedNode], inner: &[ResolvedNode]) -> Result<(), Diagnostic> {
+    let rare = |node: &&ResolvedNode| node.node.operator.every() > 1;
+    if let Some(node) = once.iter().find(rare) {
+        let problem = "`every` counts iterations, and a node outside iterate has none; leave it out";
+        return Err(Diagnostic::at(node.name.span, problem));
+    }
+    for link in inner.iter().flat_map(|node| &node.links) {
+        let (Target::Same(index) | Target::Last(index)) = link.target else { continue };
+        if let Some(read) = inner.get(index).filter(rare) {
+            let every = read.node.operator.every();
+            let problem = format!(
+                "\"{}\" is not made in every iteration (`every: {every}`), and this node reads it in each; leave out `every`",
+                read.name.value
+            );
+            return Err(Diagnostic::at(link.span, problem));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the loss of a training has a reference where optimism needs one.
+fn check_optimism(train: &Train, span: Span) -> Result<(), Diagnostic> {
+    if train.optimism.is_some() && matches!(train.loss, Loss::Simpo(_)) {
+        let problem =
+            "`optimism` compares the policy with its reference, and the loss simpo has none; leave it out, or choose another loss";
+        return Err(Diagnostic::at(span, problem));
+    }
+    Ok(())
 }
 
 /// Checks the inputs of a selection strategy.

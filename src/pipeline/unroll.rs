@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 
 use self::header::{date, iterations, run_name, template_variables};
 use super::adaptive;
-use super::check::{Link, ResolvedNode, order, resolve_nodes};
+use super::check::{Link, ResolvedNode, check_every, order, resolve_nodes};
 use super::error::Diagnostic;
 use super::files;
 use super::graph::{Binding, Graph, Input, Source, SourceKind, Task};
@@ -72,6 +72,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
     }
     let once = resolve_nodes(&spec, &scope, &spec.nodes, Section::Nodes)?;
     let inner = resolve_nodes(&spec, &scope, inner_nodes, Section::Iterate)?;
+    check_every(&once, &inner)?;
     let once_order = order(&once, |link| match link.target {
         Target::Once(index) => Some(index),
         _ => None,
@@ -105,6 +106,9 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
         unrolling.last = std::mem::replace(&mut unrolling.same, vec![None; inner.len()]);
         for index in inner_order.iter().copied() {
             let node = inner.get(index).ok_or_else(|| Diagnostic::internal("unroll: a node of iterate is missing"))?;
+            if !node.node.operator.is_due(t, iterations) {
+                continue;
+            }
             let task = unrolling.add_node(node, Some(t))?;
             set(&mut unrolling.same, index, task)?;
         }

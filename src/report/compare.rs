@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::block::{Block, Chart, Dot, Marks, Section, Series, Table, round};
-use super::cost::{Cost, costs};
+use super::cost::{Cost, Time, costs};
 use super::error::ReportError;
 use super::evaluation::{Evaluated, evaluated};
 use super::groups::{Group, Groups, last_word};
 use super::overview::state;
 use super::regeneration;
 use super::source::Source;
+use super::spending::Spending;
 use super::statistics::{Interval, mean};
 use super::trend::{self, Measure};
 use super::words::{interval, maybe, missing, seconds, whole};
@@ -24,10 +25,9 @@ const MOST_LISTED: usize = 12;
 /// The compared values of a run.
 struct Compared {
     evaluated: Vec<Evaluated>,
-    costs: Vec<Cost>,
-    /// Seconds of each cost. For an output from the cache: the seconds of the run in this report
-    /// that computed it.
-    seconds: Vec<Option<f64>>,
+    /// Its costs. The time of an output from the cache is that of the run in this report that
+    /// computed it.
+    spending: Spending,
     /// The mean gain over all prompts that were regenerated after the first iteration.
     gain: Option<f64>,
 }
@@ -47,62 +47,29 @@ pub fn sections(sources: &[Source]) -> Result<Vec<Section>, ReportError> {
 }
 
 fn compared(sources: &[Source]) -> Result<Vec<Compared>, ReportError> {
-    let of = |source: &Source| {
-        let evaluated = match source.with_operator("evaluate").next() {
-            Some(node) => evaluated(source, &node.name)?,
-            None => Vec::new(),
-        };
-        Ok(Compared { evaluated, costs: costs(source)?, seconds: Vec::new(), gain: regeneration::mean_gain(source)? })
-    };
-    let mut runs: Vec<Compared> = sources.iter().map(of).collect::<Result<_, ReportError>>()?;
+    let all: Vec<Vec<Cost>> = sources.iter().map(costs).collect::<Result<_, ReportError>>()?;
     let fingerprint = |source: &Source, cost: &Cost| {
         let of = source.outputs.iter().filter(|(place, _)| place.name == cost.node && place.iteration == cost.iteration);
         of.map(|(_, manifest)| manifest.fingerprint.to_string()).next()
     };
-    let mut spent: HashMap<String, f64> = HashMap::new();
-    for (source, run) in sources.iter().zip(&runs) {
-        for cost in run.costs.iter().filter(|cost| !cost.reused) {
-            spent.extend(fingerprint(source, cost).map(|fingerprint| (fingerprint, cost.seconds)));
+    let mut spent: HashMap<String, Time> = HashMap::new();
+    for (source, costs) in sources.iter().zip(&all) {
+        for cost in costs.iter().filter(|cost| !cost.reused) {
+            spent.extend(fingerprint(source, cost).map(|fingerprint| (fingerprint, cost.time())));
         }
     }
-    for (source, run) in sources.iter().zip(&mut runs) {
-        let seconds = |cost: &Cost| {
-            if cost.reused {
-                fingerprint(source, cost).and_then(|fingerprint| spent.get(&fingerprint).copied())
-            } else {
-                Some(cost.seconds)
-            }
+    let of = |(source, costs): (&Source, Vec<Cost>)| {
+        let evaluated = match source.with_operator("evaluate").next() {
+            Some(node) => evaluated(source, &node.name)?,
+            None => Vec::new(),
         };
-        run.seconds = run.costs.iter().map(seconds).collect();
-    }
-    Ok(runs)
+        let spending = Spending::new(costs, |cost| spent.get(&fingerprint(source, cost)?).copied());
+        Ok(Compared { evaluated, spending, gain: regeneration::mean_gain(source)? })
+    };
+    sources.iter().zip(all).map(of).collect()
 }
 
 impl Compared {
-    /// Tokens sampled for training, up to an iteration.
-    fn tokens(&self, until: i64) -> f64 {
-        let generated = self.costs.iter().filter(|cost| cost.stage == "generate" && i64::from(cost.iteration.unwrap_or(0)) <= until);
-        generated.map(|cost| cost.tokens()).sum::<i64>() as f64
-    }
-
-    /// Seconds of sampling for training, up to an iteration; `None` if some are not known.
-    fn generation_seconds(&self, until: i64) -> Option<f64> {
-        let both = self.costs.iter().zip(&self.seconds);
-        both.filter(|(cost, _)| cost.stage == "generate" && i64::from(cost.iteration.unwrap_or(0)) <= until)
-            .map(|(_, seconds)| *seconds)
-            .sum()
-    }
-
-    /// Seconds of the loop without evaluation: the part that depends on the choice of prompts.
-    fn loop_seconds(&self) -> Option<f64> {
-        let both = self.costs.iter().zip(&self.seconds).filter(|(cost, _)| cost.iteration.is_some() && cost.stage != "evaluate");
-        both.map(|(_, seconds)| *seconds).sum()
-    }
-
-    fn all_seconds(&self) -> Option<f64> {
-        self.seconds.iter().copied().sum()
-    }
-
     fn last(&self) -> Option<&Evaluated> {
         self.evaluated.last()
     }
@@ -164,10 +131,10 @@ fn results(groups: &Groups, runs: &[Compared]) -> Section {
             interval(end(|last| last.win_score, "win score")),
             interval(end(Evaluated::nll, "NLL")),
             interval(gain(group, runs)),
-            average(group, runs, |run| Some(run.tokens(i64::MAX))).map_or_else(missing, |tokens| whole(tokens.round() as i64)),
-            average(group, runs, |run| run.generation_seconds(i64::MAX)).map_or_else(missing, seconds),
-            average(group, runs, Compared::loop_seconds).map_or_else(missing, seconds),
-            average(group, runs, Compared::all_seconds).map_or_else(missing, seconds),
+            average(group, runs, |run| Some(run.spending.tokens(i64::MAX))).map_or_else(missing, |tokens| whole(tokens.round() as i64)),
+            average(group, runs, |run| run.spending.generation_seconds(i64::MAX)).map_or_else(missing, seconds),
+            average(group, runs, |run| run.spending.loop_seconds(i64::MAX)).map_or_else(missing, seconds),
+            average(group, runs, |run| run.spending.all_seconds()).map_or_else(missing, seconds),
         ]);
     }
     let words = "The loop: all nodes of the iterations but evaluation. Gain: mean reward of a regenerated prompt's responses after an iteration less before it, \
@@ -187,7 +154,7 @@ fn gain(group: &Group, runs: &[Compared]) -> Option<Interval> {
 fn trends(groups: &Groups, runs: &[Compared]) -> Option<Section> {
     let end = |group: &Group, of: fn(&Evaluated) -> Option<Interval>, seed: &str| over(group, runs, |run| of(run.last()?), seed);
     let spent = |group: &Group| {
-        let each: Vec<f64> = group.runs.iter().filter_map(|run| runs.get(*run)?.loop_seconds()).collect();
+        let each: Vec<f64> = group.runs.iter().filter_map(|run| runs.get(*run)?.spending.loop_seconds(i64::MAX)).collect();
         Interval::of(&each, &format!("{} seconds", group.name))
     };
     let measures = [
@@ -204,10 +171,11 @@ type Reached = (&'static str, &'static str, fn(&Evaluated) -> Option<Interval>);
 
 /// The horizontal axis of the curves: words for the title, the axis, and the position of a run
 /// after an iteration.
-const ALONG: [Along; 3] = [
+const ALONG: [Along; 4] = [
     ("by iteration", "iteration", |_, iteration| Some(iteration as f64)),
-    ("by tokens sampled", "tokens sampled so far", |run, iteration| Some(run.tokens(iteration))),
-    ("by seconds of generating", "seconds of generating so far", |run, iteration| run.generation_seconds(iteration)),
+    ("by tokens sampled", "tokens sampled so far", |run, iteration| Some(run.spending.tokens(iteration))),
+    ("by seconds of generating", "seconds of generating so far", |run, iteration| run.spending.generation_seconds(iteration)),
+    ("by seconds of the loop", "seconds of the loop so far", |run, iteration| run.spending.loop_seconds(iteration)),
 ];
 const REACHED: [Reached; 2] =
     [("Held-out reward", "mean reward", |evaluated| evaluated.reward), ("Win score", "win score", |evaluated| evaluated.win_score)];
@@ -234,7 +202,46 @@ fn curves(groups: &Groups, runs: &[Compared]) -> Vec<Section> {
         section = side_by_side.into_iter().fold(section, |section, charts| section.with(Block::Charts { charts }));
         if left_out > 0 { section.note(format!("{left_out} groups with lower rewards are left out.")) } else { section }
     };
-    ALONG.iter().zip(["evaluation", "tokens", "seconds"]).map(|(along, id)| section(along, id)).collect()
+    let sections = ALONG.iter().zip(["evaluation", "tokens", "seconds", "loop"]).map(|(along, id)| section(along, id));
+    sections.chain([quality(groups, runs)]).collect()
+}
+
+/// The results of every group after each iteration, and what it had spent until then.
+fn quality(groups: &Groups, runs: &[Compared]) -> Section {
+    let columns =
+        ["group", "#iteration", "#runs", "#held-out reward", "#win score", "#tokens sampled", "#generating", "#the loop", "#on the device"];
+    let mut table = Table::new("Until each iteration", &columns);
+    for group in &groups.all {
+        let members = group.runs.iter().filter_map(|run| runs.get(*run));
+        for iteration in iterations(members) {
+            let at = |run: &Compared| run.evaluated.iter().position(|one| one.iteration == iteration);
+            let reached =
+                |of: fn(&Evaluated) -> Option<Interval>| over(group, runs, |run| of(run.evaluated.get(at(run)?)?), &iteration.to_string());
+            let there = group.runs.iter().filter(|run| runs.get(**run).is_some_and(|run| at(run).is_some())).count();
+            let spent =
+                |of: fn(&Spending, i64) -> Option<f64>| average(group, runs, |run| at(run).and_then(|_| of(&run.spending, iteration)));
+            table.rows.push(vec![
+                group.name.clone(),
+                iteration.to_string(),
+                whole(there as i64),
+                interval(reached(|one| one.reward)),
+                interval(reached(|one| one.win_score)),
+                spent(|spending, t| Some(spending.tokens(t))).map_or_else(missing, |tokens| whole(tokens.round() as i64)),
+                spent(Spending::generation_seconds).map_or_else(missing, seconds),
+                spent(Spending::loop_seconds).map_or_else(missing, seconds),
+                spent(Spending::loop_device_seconds).map_or_else(missing, seconds),
+            ]);
+        }
+    }
+    table.folded = table.rows.len() > MOST_LISTED;
+    let lead =
+        "The numbers of the curves. On the device: the part of the loop in which models computed, without loading, tokenizing and writing.";
+    Section::new("quality", "Quality by cost", lead).with(Block::Table(table))
+}
+
+/// The evaluated iterations of some runs.
+fn iterations<'a>(runs: impl Iterator<Item = &'a Compared>) -> BTreeSet<i64> {
+    runs.flat_map(|run| run.evaluated.iter().map(|one| one.iteration)).collect()
 }
 
 /// The names, each once.
@@ -318,8 +325,7 @@ fn curve(
     reached: fn(&Evaluated) -> Option<Interval>,
 ) -> Series {
     let members = || group.runs.iter().filter_map(|run| runs.get(*run));
-    let iterations: BTreeSet<i64> = members().flat_map(|run| run.evaluated.iter().map(|one| one.iteration)).collect();
-    let points = iterations.into_iter().filter_map(|iteration| {
+    let points = iterations(members()).into_iter().filter_map(|iteration| {
         let at = |run: &Compared| reached(run.evaluated.iter().find(|one| one.iteration == iteration)?);
         let there: Vec<f64> = members().filter(|run| at(run).is_some()).filter_map(|run| x(run, iteration)).collect();
         Some(Series::point(mean(&there)?, over(group, runs, at, &iteration.to_string())?))
@@ -353,8 +359,8 @@ fn listed(sources: &[Source], groups: &Groups, runs: &[Compared]) -> Section {
             maybe(last.map(|last| last.iteration as f64)),
             interval(last.and_then(|last| last.reward)),
             interval(last.and_then(|last| last.win_score)),
-            whole(run.tokens(i64::MAX) as i64),
-            run.all_seconds().map_or_else(missing, seconds),
+            whole(run.spending.tokens(i64::MAX) as i64),
+            run.spending.all_seconds().map_or_else(missing, seconds),
             match source.missing().len() {
                 0 => String::new(),
                 some => format!("{some} outputs"),

@@ -25,19 +25,46 @@ pub struct Cost {
     operator: String,
     /// Seconds spent in this run.
     pub seconds: f64,
-    tokens: Option<i64>,
+    /// Of these, the seconds in which a model computed; `None` where the journal has none.
+    pub device_seconds: Option<f64>,
+    sampled_tokens: Option<i64>,
+    scored_tokens: Option<i64>,
+    trained_tokens: Option<i64>,
+    evaluated_tokens: Option<i64>,
     rows: Option<i64>,
     /// Whether it came from the cache.
     pub reused: bool,
-    /// The operator that pays. The further outputs of an `evaluate` node are paid by `evaluate`.
+    /// The operator that pays. The further outputs of an `evaluate` or `benchmark` node are paid by
+    /// it.
     #[serde(skip)]
     pub stage: String,
 }
 
+/// The time of an output.
+#[derive(Clone, Copy)]
+pub struct Time {
+    /// Seconds of its node.
+    pub seconds: f64,
+    /// The part of them in which a model computed.
+    pub on_device: f64,
+}
+
 impl Cost {
-    /// Tokens sampled or trained on.
+    /// Its time in this run.
+    pub fn time(&self) -> Time {
+        Time { seconds: self.seconds, on_device: self.device_seconds.unwrap_or(0.0) }
+    }
+
+    /// Whether it measures a policy, and is no part of its making.
+    pub fn is_measuring(&self) -> bool {
+        MEASURING.contains(&self.stage.as_str())
+    }
+
+    /// Tokens of the work of its stage: sampled, trained on, or scored. The rewards of an
+    /// evaluation are of tokens counted already.
     pub fn tokens(&self) -> i64 {
-        self.tokens.unwrap_or_default()
+        let scored = self.scored_tokens.filter(|_| !self.is_measuring());
+        self.sampled_tokens.or(self.trained_tokens).or(self.evaluated_tokens).or(scored).unwrap_or_default()
     }
 }
 
@@ -51,11 +78,14 @@ pub fn costs(source: &Source) -> Result<Vec<Cost>, ReportError> {
     }
     let mut costs: Vec<Cost> = source.rows("SELECT * FROM cost_by_stage ORDER BY iteration NULLS FIRST, node")?;
     for cost in &mut costs {
-        let evaluating = source.owner(&cost.node).is_some_and(|owner| owner.operator == "evaluate");
-        cost.stage = if evaluating { "evaluate".to_string() } else { cost.operator.clone() };
+        let measuring = source.owner(&cost.node).filter(|owner| MEASURING.contains(&owner.operator));
+        cost.stage = measuring.map_or_else(|| cost.operator.clone(), |owner| owner.operator.to_string());
     }
     Ok(costs)
 }
+
+/// The operators that measure a policy. A loop without them has the same policies.
+const MEASURING: [&str; 2] = ["evaluate", "benchmark"];
 
 /// One operator's share.
 #[derive(Default)]
@@ -65,6 +95,7 @@ struct Stage {
     rows: i64,
     tokens: i64,
     seconds: f64,
+    device_seconds: Option<f64>,
 }
 
 /// The section; `None` before anything is made.
@@ -81,24 +112,33 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
         stage.rows += cost.rows.unwrap_or_default();
         stage.tokens += cost.tokens();
         stage.seconds += cost.seconds;
+        stage.device_seconds = match (stage.device_seconds, cost.device_seconds) {
+            (Some(sum), Some(more)) => Some(sum + more),
+            (sum, more) => sum.or(more),
+        };
     }
     if stages.is_empty() {
         return Ok(None);
     }
     stages.sort_by(|_, one, _, other| other.seconds.total_cmp(&one.seconds));
     let total: f64 = stages.values().map(|stage| stage.seconds).sum();
-    let mut table = Table::new("By operator", &["operator", "#outputs", "#from the cache", "#rows", "#tokens", "#time", "#share"]);
+    let columns = ["operator", "#outputs", "#from the cache", "#rows", "#tokens", "#time", "#on the device", "#share"];
+    let mut table = Table::new("By operator", &columns);
     for (name, stage) in &stages {
         let tokens = if stage.tokens > 0 { whole(stage.tokens) } else { missing() };
         let share = if total > 0.0 { percent(stage.seconds / total) } else { missing() };
         let counts = [whole(stage.outputs), whole(stage.reused), whole(stage.rows), tokens];
-        table.rows.push([(*name).to_string()].into_iter().chain(counts).chain([seconds(stage.seconds), share]).collect());
+        let on_device = stage.device_seconds.map_or_else(missing, seconds);
+        table.rows.push([(*name).to_string()].into_iter().chain(counts).chain([seconds(stage.seconds), on_device, share]).collect());
     }
     let lead = format!("{} in the nodes of this run, over all of its starts.", seconds(total));
     let section = Section::new("cost", "Cost", lead)
         .with(Block::Charts { charts: vec![chart(&costs, &stages.keys().copied().collect::<Vec<_>>())] })
         .with(Block::Table(table))
-        .note("Tokens: of generate and evaluate those sampled, of what trains those in its batches.");
+        .note(
+            "Tokens: of generate and evaluate those sampled, of score those with a reward, of what trains those in its batches. \
+             On the device: the time in which models computed, without loading, tokenizing and writing.",
+        );
     let mut facts = reused(source, &costs);
     facts.extend(carried(source, stages.get("generate"))?);
     Ok(Some(section.with(Block::Facts { facts })))

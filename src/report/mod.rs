@@ -41,11 +41,13 @@ mod overview;
 mod page;
 mod pairs;
 mod prompts;
+mod quality;
 mod ranking;
 mod regeneration;
 mod rewards;
 mod settings;
 mod source;
+mod spending;
 pub mod statistics;
 mod training;
 mod trend;
@@ -94,6 +96,7 @@ fn one(source: &Source) -> Result<Vec<Section>, ReportError> {
         let id = if index == 0 { "evaluation".to_string() } else { format!("evaluation-{}", index + 1) };
         sections.extend(evaluation::section(source, table, &id)?);
     }
+    sections.extend(quality::section(source)?);
     sections.extend(benchmark::section(source)?);
     sections.extend(judge::section(source)?);
     sections.extend(rewards::section(source)?);

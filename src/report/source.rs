@@ -47,6 +47,8 @@ pub struct Node {
     pub reads: Vec<Read>,
     /// Its outputs: the one of its name, and the comparisons of an evaluation beside it.
     pub outputs: Vec<String>,
+    /// The iterations with these outputs; `None` outside iterate, nothing for an input.
+    pub iterations: Vec<Option<u32>>,
 }
 
 /// A part of the pipeline.
@@ -103,8 +105,7 @@ impl Source {
 
     /// The number of iterations of the pipeline; 0 without `iterate`.
     pub fn iterations(&self) -> u32 {
-        let last = self.spec.iterate.as_ref().and_then(|iterate| iterate.t.value.strip_prefix("1..")?.parse().ok());
-        last.unwrap_or(0)
+        last_iteration(&self.spec)
     }
 
     /// The rows of a query, as structures with the names of its columns.
@@ -211,12 +212,7 @@ impl Source {
             self.outputs.iter().map(|(place, manifest)| ((place.name.as_str(), place.iteration), manifest)).collect();
         let mut missing = Vec::new();
         for node in &self.nodes {
-            let iterations: Vec<Option<u32>> = match node.part {
-                Part::Input => continue,
-                Part::Once => vec![None],
-                Part::Loop => (1..=self.iterations()).map(Some).collect(),
-            };
-            for (iteration, output) in iterations.iter().flat_map(|iteration| node.outputs.iter().map(|output| (*iteration, output))) {
+            for (iteration, output) in node.iterations.iter().flat_map(|iteration| node.outputs.iter().map(|output| (*iteration, output))) {
                 let manifest = there.get(&(output.as_str(), iteration));
                 if manifest.is_some_and(|manifest| manifest.complete) {
                     continue;
@@ -230,6 +226,12 @@ impl Source {
         }
         missing
     }
+}
+
+/// The number of iterations; 0 without `iterate`.
+fn last_iteration(spec: &Spec) -> u32 {
+    let last = spec.iterate.as_ref().and_then(|iterate| iterate.t.value.strip_prefix("1..")?.parse().ok());
+    last.unwrap_or(0)
 }
 
 /// An error about the form of something.
@@ -273,11 +275,13 @@ fn nodes(spec: &Spec, outputs: &[(OutputKey, Manifest)]) -> Vec<Node> {
         part: Part::Input,
         reads: Vec::new(),
         outputs: Vec::new(),
+        iterations: Vec::new(),
     });
     let read = |slot: &str, name: &str| {
         let (plain, last) = name.strip_suffix("[t-1]").map_or((name, false), |plain| (plain, true));
         Read { slot: slot.to_string(), name: plain.to_string(), last }
     };
+    let last = last_iteration(spec);
     let node = |name: &str, written: &Written, part: Part| {
         let slots = written.operator.slots().into_iter().map(|(slot, name, _)| read(slot.name(), &name.value));
         let given = match &written.operator {
@@ -289,7 +293,12 @@ fn nodes(spec: &Spec, outputs: &[(OutputKey, Manifest)]) -> Vec<Node> {
         let tables = recipe.into_iter().flat_map(|recipe| recipe.inputs.keys()).filter_map(|slot| slot.strip_prefix("table "));
         let tables = tables.map(|table| Read { slot: "table".to_string(), name: table.to_string(), last: false });
         let reads = slots.chain(given).chain(tables).collect();
-        Node { name: name.to_string(), operator: written.operator.name(), part, reads, outputs: outputs_of(name, &written.operator) }
+        let iterations = match part {
+            Part::Loop => (1..=last).filter(|t| written.operator.is_due(*t, last)).map(Some).collect(),
+            Part::Input | Part::Once => vec![None],
+        };
+        let outputs = outputs_of(name, &written.operator);
+        Node { name: name.to_string(), operator: written.operator.name(), part, reads, outputs, iterations }
     };
     let once = spec.nodes.iter().map(|(name, written)| node(&name.value, written, Part::Once));
     let inner = spec.iterate.iter().flat_map(|iterate| &iterate.nodes);

@@ -11,7 +11,7 @@ use crate::compute::DeviceChoice;
 use crate::dag::fingerprint::Recipe;
 use crate::dag::schedule::{self, Outcome};
 use crate::import;
-use crate::operators::{self, Context, OperatorError, Progress};
+use crate::operators::{self, Context, DeviceTime, OperatorError, Progress};
 use crate::pipeline::graph::{Graph, Input, Task};
 use crate::pipeline::spec::operator::Operator;
 use crate::sql::Session;
@@ -87,6 +87,7 @@ pub fn execute(
                 device: device.unwrap_or_else(|| operators::device_choice(task)),
                 stopped,
                 progress,
+                device_time: DeviceTime::default(),
             };
             run_task(&context)
         })
@@ -160,6 +161,7 @@ fn run_task(context: &Context) -> Result<(), OperatorError> {
     let record = |kind: EventKind, seconds: Option<f64>, message: Option<String>| {
         let mut event = Event::new(kind, &key.name, key.iteration);
         event.seconds = seconds;
+        event.device_seconds = context.device_time.seconds();
         event.message = message;
         context.run.record(event)
     };

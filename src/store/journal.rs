@@ -71,6 +71,9 @@ pub struct Event {
     /// The duration in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// The part of these seconds that the node's models computed. Absent without a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_seconds: Option<f64>,
     /// Other numbers, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub detail: BTreeMap<String, f64>,
@@ -86,7 +89,8 @@ impl Event {
         // Milliseconds fit for 292 million years.
         let at = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let node = node.to_string();
-        Self { at, event, node, iteration, part: None, rows: None, seconds: None, detail: BTreeMap::new(), message: None }
+        let detail = BTreeMap::new();
+        Self { at, event, node, iteration, part: None, rows: None, seconds: None, device_seconds: None, detail, message: None }
     }
 }
 
@@ -166,7 +170,7 @@ impl Journal {
     }
 }
 
-/// The events as a table: at, event, node, iteration, part, rows, seconds, message.
+/// The events as a table: at, event, node, iteration, part, rows, seconds, device_seconds, message.
 ///
 /// # Errors
 /// A number is too large for its column.
@@ -177,7 +181,7 @@ pub(crate) fn batch(events: &[Event]) -> Result<RecordBatch, StoreError> {
     let iterations: Int32Array = events.iter().map(|event| iteration(event.iteration)).collect::<Result<_, _>>()?;
     let parts: Int64Array = events.iter().map(|event| integer(event.part)).collect::<Result<_, _>>()?;
     let rows: Int64Array = events.iter().map(|event| integer(event.rows)).collect::<Result<_, _>>()?;
-    let columns: [(&str, ArrayRef); 8] = [
+    let columns: [(&str, ArrayRef); 9] = [
         ("at", Arc::new(TimestampMillisecondArray::from_iter_values(events.iter().map(|event| event.at)))),
         ("event", Arc::new(StringArray::from_iter_values(events.iter().map(|event| event.event.name())))),
         ("node", Arc::new(StringArray::from_iter_values(events.iter().map(|event| &event.node)))),
@@ -185,6 +189,7 @@ pub(crate) fn batch(events: &[Event]) -> Result<RecordBatch, StoreError> {
         ("part", Arc::new(parts)),
         ("rows", Arc::new(rows)),
         ("seconds", Arc::new(events.iter().map(|event| event.seconds).collect::<Float64Array>())),
+        ("device_seconds", Arc::new(events.iter().map(|event| event.device_seconds).collect::<Float64Array>())),
         ("message", Arc::new(events.iter().map(|event| event.message.as_deref()).collect::<StringArray>())),
     ];
     RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))

@@ -90,6 +90,13 @@ pub enum Loss {
         /// 1/η.
         beta: f64,
     },
+    /// [`rpo`].
+    Rpo {
+        /// β.
+        beta: f64,
+        /// η.
+        gap_scale: f64,
+    },
 }
 
 impl Loss {
@@ -102,6 +109,7 @@ impl Loss {
             Self::Robust { beta, label_smoothing } => robust(pair, beta, label_smoothing),
             Self::Simpo { beta, gamma } => simpo(pair, beta, gamma),
             Self::Rebel { beta } => rebel(pair, beta),
+            Self::Rpo { beta, gap_scale } => rpo(pair, beta, gap_scale),
         }
     }
 }
@@ -126,6 +134,37 @@ impl Wpo {
         let [per_chosen, per_rejected] = pair.per_token();
         let aligned = (pair.policy_chosen - collisions[0]) * per_chosen + (pair.policy_rejected - collisions[1]) * per_rejected;
         self.clip.map_or(aligned.exp(), |clip| aligned.exp().min(clip))
+    }
+}
+
+/// Optimism (SELM, Zhang et al. 2024, arXiv 2405.19332): the loss also lowers the implicit reward
+/// of the reference's own responses, so that probability moves to responses seen less often.
+///
+/// ```text
+/// loss + α·β·[log π(y) − log π_ref(y)],  y from the reference
+/// ```
+///
+/// The expectation over y is the mean of both responses of the pair: they are the samples of the
+/// loop. The authors' code has one response of the reference a prompt, and the loss [`dpo`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Optimism {
+    /// α.
+    pub alpha: f64,
+    /// β of the loss.
+    pub beta: f64,
+}
+
+impl Optimism {
+    /// The loss of a pair with the optimistic term. The margin stays.
+    pub fn added_to(self, found: PairLoss, pair: &PairLogprobs) -> PairLoss {
+        let scale = self.alpha * self.beta / 2.0;
+        let log_ratios = (pair.policy_chosen - pair.reference_chosen) + (pair.policy_rejected - pair.reference_rejected);
+        PairLoss {
+            loss: found.loss + scale * log_ratios,
+            margin: found.margin,
+            by_chosen: found.by_chosen + scale,
+            by_rejected: found.by_rejected + scale,
+        }
     }
 }
 
@@ -216,6 +255,26 @@ pub fn simpo(pair: &PairLogprobs, beta: f64, gamma: f64) -> PairLoss {
 pub fn rebel(pair: &PairLogprobs, beta: f64) -> PairLoss {
     let distance = beta * pair.log_ratio() - pair.reward_gap;
     pair.of_log_ratio(beta, distance * distance, 2.0 * distance)
+}
+
+/// Reward-aware preference optimization: the policy's preference is to be as sure as the rewards'.
+///
+/// ```text
+/// p    = σ(η·reward_gap),  q = σ(β·Δ)
+/// loss = KL(Bernoulli(p) ‖ Bernoulli(q)) = p·log(p/q) + (1 − p)·log((1 − p)/(1 − q))
+/// ∂loss/∂(β·Δ) = q − p
+/// ```
+///
+/// Nemotron-4 340B (arXiv 2406.11704, section 3.3.3) with η = `gap_scale`; the backward KL of Sun
+/// et al. 2025 (arXiv 2502.00203), `rpo_bwd_kl` in NVIDIA's NeMo. TRL's `rpo_alpha` is another
+/// method.
+pub fn rpo(pair: &PairLogprobs, beta: f64, gap_scale: f64) -> PairLoss {
+    let (margin, target) = (beta * pair.log_ratio(), gap_scale * pair.reward_gap);
+    let preferred = log_sigmoid(target).exp() * (log_sigmoid(target) - log_sigmoid(margin));
+    let reversed = log_sigmoid(-target).exp() * (log_sigmoid(-target) - log_sigmoid(-margin));
+    // q − p, from 1 − p and 1 − q: both are small where both preferences are sure.
+    let slope = log_sigmoid(-target).exp() - log_sigmoid(-margin).exp();
+    pair.of_log_ratio(beta, preferred + reversed, slope)
 }
 
 /// The results of a [`Loss`] on some pairs, as sums: micro-batches of any size add up to their
@@ -354,22 +413,25 @@ mod tests {
         }
     }
 
-    const LOSSES: [Loss; 6] = [
+    const LOSSES: [Loss; 7] = [
         Loss::Dpo { beta: 0.3 },
         Loss::Ipo { beta: 0.3 },
         Loss::Hinge { beta: 0.3 },
         Loss::Robust { beta: 0.3, label_smoothing: 0.2 },
         Loss::Simpo { beta: 2.0, gamma: 0.5 },
         Loss::Rebel { beta: 0.3 },
+        Loss::Rpo { beta: 0.3, gap_scale: 0.8 },
     ];
 
     #[test]
     fn derivatives_are_those_of_the_losses() {
         let step = 1e-6;
-        for loss in LOSSES {
+        let optimisms = [None, Some(Optimism { alpha: 0.4, beta: 0.3 })];
+        for (loss, optimism) in LOSSES.into_iter().flat_map(|loss| optimisms.map(|optimism| (loss, optimism))) {
+            let of = |pair: &PairLogprobs| optimism.map_or(loss.of(pair), |optimism| optimism.added_to(loss.of(pair), pair));
             for (chosen, rejected) in [(-3.0, -4.0), (-1.0, -9.0), (-12.0, -2.0)] {
-                let found = loss.of(&pair(chosen, rejected));
-                let at = |chosen: f64, rejected: f64| loss.of(&pair(chosen, rejected)).loss;
+                let found = of(&pair(chosen, rejected));
+                let at = |chosen: f64, rejected: f64| of(&pair(chosen, rejected)).loss;
                 let by_chosen = (at(chosen + step, rejected) - at(chosen - step, rejected)) / (2.0 * step);
                 let by_rejected = (at(chosen, rejected + step) - at(chosen, rejected - step)) / (2.0 * step);
                 assert!((found.by_chosen - by_chosen).abs() < 1e-7, "{loss:?}: {found:?} against {by_chosen}");
@@ -397,6 +459,10 @@ mod tests {
         assert_eq!(hinge(&far, 0.3).by_chosen, 0.0);
         let met = PairLogprobs { reward_gap: 0.3 * far.log_ratio(), ..far };
         assert_eq!(rebel(&met, 0.3).loss, 0.0);
+        assert_eq!((rpo(&met, 0.3, 1.0).loss, rpo(&met, 0.3, 1.0).by_chosen), (0.0, 0.0));
+        // A target that is as good as certain is DPO's.
+        let certain = PairLogprobs { reward_gap: 1e3, ..pair(-3.0, -4.0) };
+        assert_eq!(rpo(&certain, 0.3, 1.0), dpo(&certain, 0.3));
     }
 
     #[test]

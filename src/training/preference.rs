@@ -4,7 +4,7 @@
 
 use crate::compute::CausalLm;
 
-use super::loss::{Loss, PairLogprobs, PreferenceLoss, Wpo};
+use super::loss::{Loss, Optimism, PairLogprobs, PreferenceLoss, Wpo};
 use super::trainer::{LOSS, Quantities};
 use super::{Responses, StepMetrics, Trainer, TrainingError};
 
@@ -15,11 +15,13 @@ pub struct Objective {
     pub loss: Loss,
     /// A second weight of each pair, if any.
     pub wpo: Option<Wpo>,
+    /// A second term of each pair's loss, if any.
+    pub optimism: Option<Optimism>,
 }
 
 impl From<Loss> for Objective {
     fn from(loss: Loss) -> Self {
-        Self { loss, wpo: None }
+        Self { loss, wpo: None, optimism: None }
     }
 }
 
@@ -103,7 +105,7 @@ fn preference_loss<'a>(
     collisions: &[f64],
     responses: &Responses,
     pairs: impl Iterator<Item = &'a Pair>,
-    Objective { loss, wpo }: Objective,
+    Objective { loss, wpo, optimism }: Objective,
 ) -> PreferenceLoss {
     let mut collided = collisions.as_chunks().0.iter();
     let mut sum = PreferenceLoss::default();
@@ -118,7 +120,9 @@ fn preference_loss<'a>(
             reward_gap: pair.reward_gap,
         };
         let factor = wpo.zip(collided.next()).map_or(1.0, |(wpo, collided)| wpo.weight(&logprobs, *collided));
-        sum.add_pair(&logprobs, loss.of(&logprobs), pair.weight * factor);
+        let found = loss.of(&logprobs);
+        let found = optimism.map_or(found, |optimism| optimism.added_to(found, &logprobs));
+        sum.add_pair(&logprobs, found, pair.weight * factor);
     }
     sum
 }

@@ -2,10 +2,13 @@
 
     python expected_gain.py golden > ../golden/expected_gain.json
     python expected_gain.py replay best_of_16.csv
+    python expected_gain.py once best_of_16.csv
 
 `golden` predicts gains for random pools. `replay` spends budgets as pipelines/replay_steps.yaml does, in the same
 orders of responses, and prints the gain of the best reward for each strategy, number of steps and budget: its mean and
-standard error over the orders, and the first two orders with all digits.
+standard error over the orders, and the first two orders with all digits. `once` does the same for
+pipelines/replay.yaml, and prints the mean over its repetitions. Random draws are optune's: hashes of seed, iteration
+and prompt_id.
 
 Written from the definition in docs/reference/strategies.md. The expected improvement is an integral here:
 E[max(0, M - b)] = ∫_b^∞ P(M > x) dx, where M is the best of k draws. A distribution is a step function, so the
@@ -18,6 +21,7 @@ import sys
 from collections import defaultdict
 
 import numpy as np
+from blake3 import blake3
 
 
 def rise(rewards, best, draws):
@@ -75,30 +79,72 @@ def golden():
 
 
 RESPONSES = 11
+REPETITIONS = 200
 
 
-def shuffled(path, order):
+def recorded(path):
+    """Prompt, number and reward of each response that counts."""
+    rows = [(int(row["prompt_id"]), int(row["k"]), row["gpt4_turbo_pref_minus1"]) for row in csv.DictReader(open(path))]
+    return [(prompt, k, float(reward)) for prompt, k, reward in rows if k < RESPONSES and reward not in ("", "nan")]
+
+
+def shuffled(responses, order):
     """The rewards of each prompt, in the order of the pipeline."""
     rows = defaultdict(list)
-    for row in csv.DictReader(open(path)):
-        prompt, k, reward = int(row["prompt_id"]), int(row["k"]), row["gpt4_turbo_pref_minus1"]
-        if k < RESPONSES and reward not in ("", "nan"):
-            number = order * 1048576 + prompt * 16 + k
-            for _ in range(2):
-                number = (number ^ number >> 16) * 73244475 & 4294967295
-            rows[prompt].append((number ^ number >> 16, k, float(reward)))
+    for prompt, k, reward in responses:
+        number = order * 1048576 + prompt * 16 + k
+        for _ in range(2):
+            number = (number ^ number >> 16) * 73244475 & 4294967295
+        rows[prompt].append((number ^ number >> 16, k, reward))
     return {prompt: [reward for _, _, reward in sorted(rows[prompt])] for prompt in sorted(rows)}
 
 
-def replay(path, order, strategy, steps, each, tokens):
+def draw(seed, iteration, prompt_id):
+    """The number by which a random selection orders a prompt."""
+    texts = [text.encode() for text in ("select", prompt_id)]
+    named = b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+    place = seed.to_bytes(8, "little") + iteration.to_bytes(4, "little") + (0).to_bytes(4, "little")
+    return float(int.from_bytes(blake3(named + place).digest()[:8], "little", signed=True))
+
+
+def beliefs(pool):
+    """The key of `posterior` with its defaults, of each row of seen rewards: a Kalman filter on quantiles."""
+    seen = np.sort(pool.ravel())
+    quantiles = (np.searchsorted(seen, pool, "left") + np.searchsorted(seen, pool, "right")) / (2 * len(seen))
+    noise = quantiles.var(axis=1, ddof=1).mean()
+    variance = 1 / 12
+    trust = variance / (variance + noise / pool.shape[1])
+    mean = 0.5 + trust * (quantiles.mean(axis=1) - 0.5)
+    return np.abs(mean - 0.5) - np.sqrt(variance * (1 - trust))
+
+
+def once(responses, strategy, ratio):
+    """The rise of the best reward in pipelines/replay.yaml, in the mean over prompts and repetitions."""
+    rows = [
+        (f"r{repetition:03} p{prompt:05}", rewards)
+        for repetition in range(1, REPETITIONS + 1)
+        for prompt, rewards in shuffled(responses, repetition).items()
+    ]
+    if strategy == "random":
+        keys = [draw(0, 0, prompt_id) for prompt_id, _ in rows]
+    elif strategy == "posterior":
+        keys = beliefs(np.array([rewards[:2] for _, rewards in rows]))
+    else:
+        sign = {"lowest_reward": 1, "highest_reward": -1}[strategy]
+        keys = [sign * (rewards[0] + rewards[1]) / 2 for _, rewards in rows]
+    ranked = sorted(zip(keys, rows))
+    selected = ranked[: int(np.ceil(round(ratio * len(ranked), 6)))]
+    return sum(max(rewards[:4]) - max(rewards[:2]) for _, (_, rewards) in selected) / len(ranked)
+
+
+def replay(responses, order, strategy, steps, each, tokens):
     """The rise of the best reward, in the mean over all prompts."""
-    rewards = shuffled(path, order)
+    rewards = shuffled(responses, order)
     count = {prompt: 2 for prompt in rewards}
-    rng = np.random.default_rng(order)
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         pool = {prompt: rewards[prompt][: count[prompt]] for prompt in rewards if count[prompt] < RESPONSES}
         if strategy == "random":
-            key = dict(zip(pool, rng.random(len(pool))))
+            key = {prompt: draw(order, step, f"p{prompt:05}") for prompt in pool}
         elif strategy == "lowest_reward":
             key = {prompt: np.mean(values) for prompt, values in pool.items()}
         else:
@@ -115,10 +161,14 @@ BUDGETS = [(1, 2, (483, 805, 1127, 1610)), (16, 1, (30, 50, 70, 100))]
 
 if __name__ == "__main__" and sys.argv[1] == "golden":
     golden()
+elif __name__ == "__main__" and sys.argv[1] == "once":
+    for ratio in (1.0, 0.7, 0.5, 0.3):
+        for strategy in ("lowest_reward", "random", "highest_reward", "posterior"):
+            print(f"{ratio} {strategy:14} {once(recorded(sys.argv[2]), strategy, ratio):.12f}", flush=True)
 elif __name__ == "__main__":
     for steps, each, budgets in BUDGETS:
         for tokens in budgets:
             for strategy in ("random", "lowest_reward", "expected_gain"):
-                found = np.array([replay(sys.argv[2], order, strategy, steps, each, tokens) for order in range(1, 17)])
+                found = np.array([replay(recorded(sys.argv[2]), order, strategy, steps, each, tokens) for order in range(1, 17)])
                 error = found.std(ddof=1) / np.sqrt(len(found))
                 print(f"{steps:2} {each} {tokens:4} {strategy:13} {found.mean():.4f} ({error:.4f})  {found[0]:.12f} {found[1]:.12f}", flush=True)

@@ -25,7 +25,7 @@ UNION ALL
 SELECT iteration, avg(reward), 50 + 50 * avg(CASE outcome WHEN 'win' THEN 1.0 WHEN 'loss' THEN -1.0 ELSE 0.0 END), avg(nll_initial)
 FROM evaluation GROUP BY iteration ORDER BY 1
 """
-TOKENS = "SELECT sum(tokens) AS tokens FROM cost_by_stage WHERE operator = 'generate' AND node LIKE 'responses%'"
+TOKENS = "SELECT sum(sampled_tokens) AS tokens FROM cost_by_stage"
 
 
 def rows(optune, run, query):

@@ -52,7 +52,8 @@ impl Model<'_> {
                 }
             }
         };
-        let logprobs = training::response_logprobs(model, &sequences, &all, batch_size)?;
+        let work = || training::response_logprobs(model, &sequences, &all, batch_size);
+        let logprobs = self.context.on_device(work)?;
         let of = |_| format!("a choice of task {}", task.name);
         broken_model::check(&logprobs, "logprob", of, &**model, self.checkpoint.folder())?;
         let mut rest = logprobs.as_slice();

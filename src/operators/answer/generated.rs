@@ -63,7 +63,8 @@ impl Model<'_> {
             context.progress.advanced(&label, done, before + tokens as u64);
             ControlFlow::Continue(())
         };
-        let generated = generator.generate(&TokenLists::from_rows(&rows)?, &seeds, &sampling, batch_size, &mut observe)?;
+        let sequences = TokenLists::from_rows(&rows)?;
+        let generated = context.on_device(|| generator.generate(&sequences, &seeds, &sampling, batch_size, &mut observe))?;
         self.loaded = Loaded::Sampling(Box::new(generator));
         let mut answered = Answered { rows: Vec::with_capacity(asked.len()), tokens: 0 };
         for (index, (asked, (prompt, cut))) in asked.iter().zip(&prompts).enumerate() {

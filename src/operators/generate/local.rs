@@ -135,7 +135,8 @@ impl<'a> PolicySampler<'a> {
                 observe(tokens);
                 ControlFlow::Continue(())
             };
-            Some(self.generator.generate(&sequences, &seeds, &self.sampling, batch_size, &mut each)?)
+            let work = || self.generator.generate(&sequences, &seeds, &self.sampling, batch_size, &mut each);
+            Some(self.context.on_device(work)?)
         };
         self.table(prompts, &encoded, generated)
     }

@@ -42,7 +42,7 @@ pub fn rows<'s>(
     let rule = rejection_rule(settings.rejected);
     let mean_weight = match settings.weight.normalize {
         Normalize::None => None,
-        Normalize::Mean => Some(mean_weight(&settings.weight, rule, stream, pool()?)?),
+        Normalize::Mean => Some(finite("mean weight", mean_weight(&settings.weight, rule, stream, pool()?)?)?),
     };
     Ok(Rows { weight: settings.weight.clone(), rule, stream, mean_weight, pool: pool()?, prompts: 0 })
 }
@@ -97,7 +97,17 @@ fn mean_weight(weight: &Weight, rule: &dyn RejectionRule, stream: rng::Stream, p
         weights.extend(pairs.gaps.iter().map(|gap| raw_weight(weight, *gap)));
     }
     let weights = Float64Array::from(weights);
-    Ok(sum(&weights).unwrap_or(0.0) / weights.len() as f64)
+    // Without a pair, no weight is divided by it.
+    Ok(sum(&weights).map_or(0.0, |sum| sum / weights.len() as f64))
+}
+
+/// A weight, or the mean of weights, that is a number: large gaps can be too large for `exp`.
+fn finite(what: &str, weight: f64) -> Result<f64, OperatorError> {
+    if weight.is_finite() {
+        return Ok(weight);
+    }
+    let problem = format!("expected a finite {what} of the pairs, found {weight}: the reward gaps are too large for it; lower gap_scale");
+    Err(OperatorError::Input(problem))
 }
 
 /// The chosen and the rejected response of each prompt with different rewards, in one batch of the
@@ -148,7 +158,8 @@ impl<'a> ResponsePairs<'a> {
         let ids: &StringArray = column(self.pool, "prompt_id")?;
         let sampled_iterations: &Int32Array = column(self.pool, "sampled_iteration")?;
         let indices: &Int32Array = column(self.pool, "response_index")?;
-        let weights = Float64Array::from_iter_values(self.gaps.iter().map(|gap| pair_weight(settings, mean_weight, *gap)));
+        let weights = self.gaps.iter().map(|gap| finite("weight", pair_weight(settings, mean_weight, *gap)));
+        let weights = Float64Array::from(weights.collect::<Result<Vec<_>, OperatorError>>()?);
         let chosen = UInt32Array::from(self.chosen);
         let rejected = UInt32Array::from(self.rejected);
         let logprobs = new_null_array(&DataType::Float64, self.gaps.len());

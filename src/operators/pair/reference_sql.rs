@@ -69,6 +69,7 @@ fn raw_weight(weight: &Weight) -> String {
         WeightKind::Linear => format!("{scale:?} * reward_gap"),
         WeightKind::Sigmoid => format!("1.0 / (1.0 + exp(-({scale:?} * reward_gap)))"),
         WeightKind::Inverse => format!("1.0 / (1.0 + {scale:?} * reward_gap)"),
+        WeightKind::Exponential => format!("exp({scale:?} * reward_gap)"),
     }
 }
 

@@ -6,6 +6,7 @@
 //! | linear | s·g |
 //! | sigmoid | σ(s·g) |
 //! | inverse | 1 / (1 + s·g) |
+//! | exponential | exp(s·g) |
 //!
 //! With `normalize: mean`, the weight is then divided by the mean weight of the iteration's pairs.
 //! With `clip`, it is then at most `clip`. OPTune's weights grow with the gap (arXiv 2406.07657);
@@ -20,6 +21,7 @@ pub(super) fn raw_weight(settings: &Weight, gap: f64) -> f64 {
         WeightKind::Linear => settings.gap_scale * gap,
         WeightKind::Sigmoid => 1.0 / (1.0 + (-(settings.gap_scale * gap)).exp()),
         WeightKind::Inverse => 1.0 / (1.0 + settings.gap_scale * gap),
+        WeightKind::Exponential => (settings.gap_scale * gap).exp(),
     }
 }
 

@@ -45,7 +45,7 @@ impl ModelScorer {
             context.check_stopped()?;
             let sequences = TokenLists::from_rows(&tokens)?;
             let rows: Vec<usize> = (0..tokens.len()).collect();
-            training::rewards(&self.model, &sequences, &rows, self.batch_size)?
+            context.on_device(|| training::rewards(&self.model, &sequences, &rows, self.batch_size))?
         };
         if rewards.len() != tokens.len() {
             let problem = format!("expected {} rewards, one for each conversation, found {}", tokens.len(), rewards.len());

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use super::device_time::DeviceTime;
 use super::{OperatorError, Progress, lora, rng};
 use crate::compute::{DeviceChoice, Precision};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
@@ -46,6 +47,8 @@ pub struct Context<'a> {
     pub stopped: &'a (dyn Fn() -> bool + Sync),
     /// The observer of the run.
     pub progress: &'a dyn Progress,
+    /// The time of the model's computations.
+    pub device_time: DeviceTime,
 }
 
 /// The recipe of a task whose inputs have these fingerprints, by slot.
@@ -126,6 +129,11 @@ impl Context<'_> {
     /// Fails when the run was asked to stop.
     pub fn check_stopped(&self) -> Result<(), OperatorError> {
         if (self.stopped)() { Err(OperatorError::Stopped) } else { Ok(()) }
+    }
+
+    /// Runs a computation of the model, and counts its time.
+    pub fn on_device<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.device_time.measure(work)
     }
 
     /// Whether `slot` is filled.

@@ -7,6 +7,7 @@ pub(super) mod benchmark_items;
 pub(super) mod broken_model;
 pub(super) mod comparisons;
 mod context;
+mod device_time;
 pub(super) mod epochs;
 mod error;
 pub(super) mod ignored;
@@ -32,6 +33,7 @@ pub(super) mod training_job;
 pub(super) mod turns;
 
 pub use context::{Context, device_choice, recipe, training_recipe};
+pub use device_time::DeviceTime;
 pub use error::OperatorError;
 pub use preflight::{Checked, DatasetFormats, check};
 pub use progress::{Progress, Silent};

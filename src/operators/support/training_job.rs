@@ -134,7 +134,7 @@ impl<'a> TrainingJob<'a> {
                 order = (epoch, epochs.order(context.seed(), epoch));
             }
             let batch: Vec<usize> = order.1.iter().copied().skip(first).take(epochs.batch_size).collect();
-            let metrics = match step(&mut trainer, &batch) {
+            let metrics = match context.on_device(|| step(&mut trainer, &batch)) {
                 Ok(metrics) => metrics,
                 Err(OperatorError::Training(error @ TrainingError::Diverged { .. })) => {
                     let named = epochs.named(&batch);

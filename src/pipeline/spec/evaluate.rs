@@ -93,10 +93,26 @@ pub struct Evaluate {
     /// the response out and counts it.
     #[serde(default, skip_serializing_if = "NonFinite::is_default")]
     pub non_finite: NonFinite,
+    /// Evaluates after every iteration with a multiple of this number, and after the last one: `2`
+    /// halves the cost, a number of at least the iterations evaluates once. 1, the default, is
+    /// after all.
+    #[serde(default = "each", deserialize_with = "range::count", skip_serializing_if = "is_each")]
+    #[schemars(range(min = 1))]
+    pub every: u32,
     /// The precision of all models: policy, baseline, reward model and initial model. By default
     /// that of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<At<Precision>>,
+}
+
+/// The default of `every`.
+pub(super) fn each() -> u32 {
+    1
+}
+
+/// Whether `every` is its default.
+pub(super) fn is_each(every: &u32) -> bool {
+    *every == each()
 }
 
 fn responses_per_prompt() -> u32 {

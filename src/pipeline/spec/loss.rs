@@ -28,6 +28,9 @@ pub enum Loss {
     Simpo(Simpo),
     /// (β·Δ − reward_gap)²: regression to relative rewards, with β = 1/η (2404.16767).
     Rebel,
+    /// KL(σ(η·reward_gap) ‖ σ(β·Δ)) of two Bernoulli distributions: reward-aware preference
+    /// optimization (2406.11704).
+    Rpo(Rpo),
 }
 
 /// The settings of `robust`.
@@ -62,6 +65,22 @@ impl Default for Simpo {
     }
 }
 
+/// The settings of `rpo`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rpo {
+    /// The factor of the reward gap, above 0: the paper's η.
+    #[serde(deserialize_with = "range::positive")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub gap_scale: f64,
+}
+
+impl Default for Rpo {
+    fn default() -> Self {
+        Self { gap_scale: 1.0 }
+    }
+}
+
 /// The settings of `wpo`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -81,6 +100,6 @@ impl Default for Wpo {
 /// Lets the schema accept `loss: robust` beside the long form.
 fn or_bare_name(schema: &mut Schema) {
     if let Some(forms) = schema.get_mut("oneOf").and_then(|forms| forms.as_array_mut()) {
-        forms.push(serde_json::json!({ "type": "string", "enum": ["robust", "simpo"] }));
+        forms.push(serde_json::json!({ "type": "string", "enum": ["robust", "simpo", "rpo"] }));
     }
 }

@@ -208,6 +208,20 @@ impl Operator {
         }
     }
 
+    /// Its node of `iterate` is for the multiples of this number, and for the last iteration.
+    pub fn every(&self) -> u32 {
+        match self {
+            Self::Evaluate(evaluate) => evaluate.every,
+            Self::Benchmark(benchmark) => benchmark.every,
+            _ => 1,
+        }
+    }
+
+    /// Whether its node of `iterate` has an output in iteration `t` of `iterations`.
+    pub fn is_due(&self, t: u32, iterations: u32) -> bool {
+        t == iterations || t.is_multiple_of(self.every())
+    }
+
     /// The kind of its output.
     pub fn output(&self) -> Output {
         match self {
@@ -391,6 +405,8 @@ impl Operator {
             settings.insert("tasks".to_string(), json!(benchmark.primary_metrics()));
         }
         settings.remove("precision");
+        // It decides which outputs there are, not what is in them.
+        settings.remove("every");
         // The address of a server and its limits have no effect on the responses.
         if let Some(engine) = settings.get_mut("engine") {
             *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();

@@ -135,6 +135,8 @@ pub enum WeightKind {
     /// 1 / (1 + gap_scale · reward_gap): close pairs count most. The opposite of the paper's
     /// choice, for comparison.
     Inverse,
+    /// exp(gap_scale · reward_gap): 1/`gap_scale` is the temperature.
+    Exponential,
 }
 
 /// The divisor of the weights.

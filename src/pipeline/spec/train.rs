@@ -38,6 +38,13 @@ with_hyperparameters! {
         /// for the default settings; off by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wpo: Option<Wpo>,
+        /// α of optimism (SELM, 2405.19332), above 0: adds α·β times the mean log ratio between
+        /// policy and reference of both responses to the loss of a pair, so that the policy leaves
+        /// its own well-known responses. The paper's are 0.0001 to 0.005. `null`, the default, for
+        /// none.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_positive")]
+        #[schemars(extend("exclusiveMinimum" = 0))]
+        pub optimism: Option<f64>,
         /// β of the loss, above 0.
         #[serde(default = "beta", deserialize_with = "range::positive")]
         #[schemars(extend("exclusiveMinimum" = 0))]

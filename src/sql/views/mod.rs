@@ -114,6 +114,27 @@ fn select_as(node: &OutputKey, table: &OutputKey, iteration: &str, columns: &str
     format!("SELECT '{node}' AS node, {iteration} AS iteration, {columns} FROM \"{table}\"")
 }
 
+/// The tokens of a response without its prompt.
+const RESPONSE_TOKENS: &str = "CAST(array_length(token_ids) AS BIGINT) - prompt_token_count";
+
+/// A query for the tokens of the responses with a reward.
+fn scored_tokens(rewards: &OutputKey, responses: &OutputKey) -> String {
+    let node = rewards.name.replace('\'', "''");
+    let iteration = if rewards.iteration.is_some() { "r.iteration" } else { "CAST(NULL AS INT)" };
+    let same = match (rewards.iteration, responses.iteration) {
+        (Some(scored), Some(sampled)) => format!(" AND a.iteration = r.iteration + {}", i64::from(sampled) - i64::from(scored)),
+        _ => String::new(),
+    };
+    let quoted = |key: &OutputKey| key.name.replace('"', "\"\"");
+    format!(
+        "SELECT '{node}' AS node, {iteration} AS iteration, 'scored' AS work, {RESPONSE_TOKENS} AS tokens FROM \"{}\" AS r JOIN \"{}\" AS a \
+         ON a.prompt_id = r.prompt_id AND a.sampled_iteration = r.sampled_iteration AND a.response_index = r.response_index{same} \
+         WHERE r.reward IS NOT NULL",
+        quoted(rewards),
+        quoted(responses),
+    )
+}
+
 /// The links between outputs: the recipe of each names its inputs.
 struct Lineage<'a> {
     outputs: &'a [(OutputKey, Manifest)],
@@ -150,29 +171,23 @@ impl<'a> Lineage<'a> {
         found
     }
 
+    /// These columns of an output, under the name of `node`, with its iterations.
+    fn select(&self, node: &str, columns: &str, (key, _): &(OutputKey, Manifest)) -> String {
+        let iteration = if self.iterated(&key.name) { "iteration" } else { "CAST(NULL AS INT) AS iteration" };
+        let node = node.replace('\'', "''");
+        let table = key.name.replace('"', "\"\"");
+        format!("SELECT '{node}' AS node, {iteration}, {columns} FROM \"{table}\"")
+    }
+
     /// The queries for each name in the views' texts, one for each table.
     fn relations(&self) -> BTreeMap<&'static str, BTreeSet<String>> {
         let mut relations = BTreeMap::new();
-        let select = |node: &str, columns: &str, (key, _): &(OutputKey, Manifest)| {
-            let iteration = if self.iterated(&key.name) { "iteration" } else { "CAST(NULL AS INT) AS iteration" };
-            let node = node.replace('\'', "''");
-            let table = key.name.replace('"', "\"\"");
-            format!("SELECT '{node}' AS node, {iteration}, {columns} FROM \"{table}\"")
-        };
         let all = |kind: TableKind, columns: &str| -> BTreeSet<String> {
-            self.tables(kind).map(|output| select(&output.0.name, columns, output)).collect()
+            self.tables(kind).map(|output| self.select(&output.0.name, columns, output)).collect()
         };
         relations.insert("rewards", all(TableKind::Rewards, "reward"));
         relations.insert("pool", all(TableKind::Pool, "prompt_id, reward"));
-        let mut tokens = all(TableKind::Responses, "CAST(array_length(token_ids) AS BIGINT) - prompt_token_count AS tokens");
-        tokens.extend(self.tables(TableKind::Training).map(|output| {
-            let model = output.0.name.strip_suffix(training::SUFFIX).unwrap_or(&output.0.name);
-            select(model, "tokens", output)
-        }));
-        if tokens.is_empty() {
-            tokens.insert("SELECT '' AS node, CAST(NULL AS INT) AS iteration, CAST(0 AS BIGINT) AS tokens WHERE FALSE".to_string());
-        }
-        relations.insert("tokens", tokens);
+        relations.insert("tokens", self.tokens());
 
         let mut selection = BTreeSet::new();
         let mut pairs = BTreeSet::new();
@@ -188,7 +203,7 @@ impl<'a> Lineage<'a> {
                 for selected in self.inputs(sampled, "selection").filter(|(_, manifest)| ranked(manifest)) {
                     let rank_by = selected.1.recipe.settings.get("rank_by").and_then(|word| word.as_str()).unwrap_or("mean");
                     let columns = format!("'{}' AS rank_by, prompt_id, score, selected", rank_by.replace('\'', "''"));
-                    selection.insert(select(&pool.name, &columns, selected));
+                    selection.insert(self.select(&pool.name, &columns, selected));
                 }
             }
         }
@@ -196,15 +211,46 @@ impl<'a> Lineage<'a> {
             for (_, pool) in self.inputs(&output.1, "pool") {
                 let columns =
                     "prompt_id, chosen_sampled_iteration, chosen_index, rejected_sampled_iteration, rejected_index, reward_gap, weight";
-                pairs.insert(select(&output.0.name, columns, output));
+                pairs.insert(self.select(&output.0.name, columns, output));
                 let texts = self.responses_of(pool);
                 let texts = texts.into_iter().filter(|(_, manifest)| manifest.table == Some(TableKind::Responses));
-                responses.extend(texts.map(|table| select(&output.0.name, "prompt_id, sampled_iteration, response_index, text", table)));
+                responses
+                    .extend(texts.map(|table| self.select(&output.0.name, "prompt_id, sampled_iteration, response_index, text", table)));
             }
         }
         relations.extend([("selection", selection), ("pairs", pairs), ("responses", responses)]);
         relations.extend(self.predictions());
         relations
+    }
+
+    /// The queries about tokens, each with the work done on them: `sampled` for the pools,
+    /// `evaluated` for comparisons and benchmarks, `scored`, `trained`. The responses of an
+    /// evaluation are known by its first comparison; until then they are sampled ones.
+    fn tokens(&self) -> BTreeSet<String> {
+        let evaluations = || self.tables(TableKind::Evaluation);
+        let compared = evaluations()
+            .flat_map(|(_, evaluation)| ["responses", "baseline_responses"].into_iter().flat_map(|slot| self.inputs(evaluation, slot)));
+        let compared: BTreeSet<&str> = compared.map(|(key, _)| key.name.as_str()).collect();
+        let mut tokens = BTreeSet::new();
+        for output in self.tables(TableKind::Responses).filter(|(_, manifest)| manifest.recipe.operator == "generate") {
+            let work = if compared.contains(output.0.name.as_str()) { "evaluated" } else { "sampled" };
+            tokens.insert(self.select(&output.0.name, &format!("'{work}' AS work, {RESPONSE_TOKENS} AS tokens"), output));
+        }
+        for output in self.tables(TableKind::Answers) {
+            tokens.insert(self.select(&output.0.name, &format!("'evaluated' AS work, {RESPONSE_TOKENS} AS tokens"), output));
+        }
+        for output in self.tables(TableKind::Training) {
+            let model = output.0.name.strip_suffix(training::SUFFIX).unwrap_or(&output.0.name);
+            tokens.insert(self.select(model, "'trained' AS work, tokens", output));
+        }
+        for (rewards, scored) in self.tables(TableKind::Rewards) {
+            tokens.extend(self.inputs(scored, "responses").map(|(responses, _)| scored_tokens(rewards, responses)));
+        }
+        if tokens.is_empty() {
+            let none = "SELECT '' AS node, CAST(NULL AS INT) AS iteration, '' AS work, CAST(0 AS BIGINT) AS tokens WHERE FALSE";
+            tokens.insert(none.to_string());
+        }
+        tokens
     }
 
     /// The queries about selections with a prediction: the prediction, the rewards before it, and

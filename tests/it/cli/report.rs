@@ -92,7 +92,7 @@ fn a_report_is_one_file_with_every_section_and_the_same_bytes_twice() {
     assert_sound(&page);
     assert_eq!(page, report(&workspace, &["small"]));
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
-    for id in ["overview", "evaluation", "rewards", "regeneration", "pairs", "training", "cost", "graph", "settings"] {
+    for id in ["overview", "evaluation", "quality", "rewards", "regeneration", "pairs", "training", "cost", "graph", "settings"] {
         assert!(page.contains(&format!("<section id=\"{id}\">")), "{id}");
     }
     assert!(page.contains("<span class=\"state finished\">") && !page.contains("Not there yet"));
@@ -110,6 +110,12 @@ fn a_report_says_what_the_tables_say() {
     let (thousands, rest) = tokens.split_at(tokens.len().saturating_sub(3));
     let grouped = if thousands.is_empty() { rest.to_string() } else { format!("{thousands},{rest}") };
     assert!(page.contains(&format!("<dd>{grouped}</dd>")), "{tokens}");
+    // Quality by cost: until the second iteration, everything was sampled.
+    let (_, quality) = page.split_once("<section id=\"quality\">").unwrap();
+    let (quality, _) = quality.split_once("</section>").unwrap();
+    assert!(quality.contains(&format!(">{grouped}<")), "{tokens}");
+    let first = workspace.query("small", "SELECT sum(sampled_tokens) FROM cost_by_stage WHERE iteration = 1");
+    assert!(first.len() <= 3 && quality.contains(&format!(">{first}<")), "{first}");
     let losses = workspace.query("small", "SELECT loss FROM policy_training ORDER BY iteration, step LIMIT 1");
     let first = format!("{:.4}", losses.parse::<f64>().unwrap());
     assert!(page.contains(&format!(">{}<", first.trim_end_matches('0'))), "{first}");

@@ -59,15 +59,38 @@ fn the_views_say_what_the_tables_say() {
     // The cost: every node of the pipeline once an iteration, tokens as the tables have them.
     same(
         &workspace,
-        "SELECT node, iteration, tokens, rows FROM cost_by_stage WHERE node = 'responses'",
+        "SELECT node, iteration, sampled_tokens, rows FROM cost_by_stage WHERE node = 'responses'",
         "SELECT 'responses', iteration, sum(array_length(token_ids) - prompt_token_count), count(*) FROM responses GROUP BY iteration ORDER BY iteration",
     );
     same(
         &workspace,
-        "SELECT iteration, tokens, reused FROM cost_by_stage WHERE node = 'policy'",
+        "SELECT iteration, trained_tokens, reused FROM cost_by_stage WHERE node = 'policy'",
         "SELECT iteration, sum(tokens), false FROM policy_training GROUP BY iteration ORDER BY iteration",
     );
+    // Every token once a kind of work, with those of the evaluation apart.
+    same(
+        &workspace,
+        "SELECT node, iteration, scored_tokens FROM cost_by_stage WHERE scored_tokens IS NOT NULL ORDER BY node, iteration",
+        "SELECT 'evaluation_baseline_rewards', CAST(NULL AS INT), sum(array_length(token_ids) - prompt_token_count) FROM evaluation_baseline_responses
+         UNION ALL
+         SELECT 'evaluation_rewards', iteration, sum(array_length(token_ids) - prompt_token_count) FROM evaluation_responses GROUP BY iteration
+         UNION ALL
+         SELECT 'rewards', iteration, sum(array_length(token_ids) - prompt_token_count) FROM responses GROUP BY iteration ORDER BY 1, 2",
+    );
+    same(
+        &workspace,
+        "SELECT sum(sampled_tokens), sum(evaluated_tokens), sum(trained_tokens) FROM cost_by_stage",
+        "SELECT (SELECT sum(array_length(token_ids) - prompt_token_count) FROM responses),
+                (SELECT sum(array_length(token_ids) - prompt_token_count) FROM evaluation_responses)
+                + (SELECT sum(array_length(token_ids) - prompt_token_count) FROM evaluation_baseline_responses),
+                (SELECT sum(tokens) FROM policy_training) + (SELECT sum(tokens) FROM base_training)",
+    );
     assert_eq!(workspace.query("small", "SELECT count(*) FROM cost_by_stage WHERE seconds <= 0 OR reused"), "0");
+    // A model's computations take a part of its node's time; relational nodes have none.
+    let computed = "SELECT DISTINCT operator FROM cost_by_stage WHERE device_seconds > 0 AND device_seconds < seconds ORDER BY operator";
+    assert_eq!(workspace.query("small", computed), "evaluate\ngenerate\nreference\nsft\ntrain");
+    let others = "SELECT count(*) FROM cost_by_stage WHERE operator IN ('select', 'merge', 'pair') AND device_seconds IS NOT NULL";
+    assert_eq!(workspace.query("small", others), "0");
     let nodes = workspace.query("small", "SELECT count(*) FROM cost_by_stage WHERE iteration = 1");
     assert_eq!(nodes, workspace.query("small", "SELECT count(*) FROM journal WHERE event = 'started' AND iteration = 1"));
     // A second run takes the base from the cache.

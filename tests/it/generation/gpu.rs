@@ -169,7 +169,7 @@ fn training_steps_are_the_processors() {
             }
             for wpo in [None, Some(Wpo { clip: None })] {
                 let mut trainer = Trainer::new(load(), settings, 4).unwrap();
-                let objective = Objective { loss: Loss::Dpo { beta: 0.1 }, wpo };
+                let objective = Objective { loss: Loss::Dpo { beta: 0.1 }, wpo, optimism: None };
                 let metrics = (0..4).map(|_| trainer.preference_step(&responses, &pairs, objective).unwrap());
                 found.extend(metrics.flat_map(|metrics| [metrics.loss, metrics.gradient_norm]));
             }

@@ -8,9 +8,11 @@ mod broken_files;
 mod checked_models;
 #[cfg(unix)]
 mod commands;
+mod every;
 mod expected_gain;
 mod failing_nodes;
 mod file;
+mod losses;
 mod quickstart;
 mod relational_properties;
 mod relational_sql;

@@ -313,11 +313,19 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
 
 #[test]
 fn pair_makes_one_pair_of_each_prompt_whose_rewards_differ() {
-    let kind = prop_oneof![Just(WeightKind::None), Just(WeightKind::Linear), Just(WeightKind::Sigmoid), Just(WeightKind::Inverse)];
+    let kind = prop_oneof![
+        Just(WeightKind::None),
+        Just(WeightKind::Linear),
+        Just(WeightKind::Sigmoid),
+        Just(WeightKind::Inverse),
+        Just(WeightKind::Exponential)
+    ];
     let weight = (kind, 1e-3..10.0, prop_oneof![Just(Normalize::None), Just(Normalize::Mean)], prop::option::of(0.01..5.0));
     let rejected = prop_oneof![Just(Rejected::Worst), Just(Rejected::Random), Just(Rejected::TwoSigma)];
     let cuts = (1..9_usize, 1..9_usize);
     holds((pools(), rejected, weight, cuts), |(prompts, rejected, (kind, gap_scale, normalize, clip), (length, slices))| {
+        // The largest gap still has an exponential.
+        let gap_scale = if kind == WeightKind::Exponential { gap_scale * 1e-11 } else { gap_scale };
         let settings = Pair { rejected, weight: Weight { kind, gap_scale, normalize, clip }, ..Pair::default() };
         let (rows, session, stream) = (pool_rows(&prompts), Session::new().unwrap(), Stream { seed: 9, iteration: 3 });
         session.register_batches("pool", cut(&pool::batch(&rows), length)).unwrap();
@@ -330,6 +338,7 @@ fn pair_makes_one_pair_of_each_prompt_whose_rewards_differ() {
             WeightKind::Linear => gap_scale * gap,
             WeightKind::Sigmoid => 1.0 / (1.0 + (-gap_scale * gap).exp()),
             WeightKind::Inverse => 1.0 / (1.0 + gap_scale * gap),
+            WeightKind::Exponential => (gap_scale * gap).exp(),
         };
         let mean = found.iter().map(|pair| raw(pair.reward_gap)).sum::<f64>() / found.len() as f64;
         for pair in &found {

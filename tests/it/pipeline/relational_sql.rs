@@ -138,8 +138,13 @@ fn pair_gives_what_its_sql_says() {
         let session = Session::new().unwrap();
         let draws = tables.pool.iter().map(|row| stream.draw_response(&row.prompt_id, row.response_index));
         session.register_batches("pool", cut(&mut draw, &with_draws(&pool::batch(&tables.pool), draws))).unwrap();
-        let clips =
-            [(WeightKind::None, None), (WeightKind::Linear, Some(0.7)), (WeightKind::Sigmoid, None), (WeightKind::Inverse, Some(0.7))];
+        let clips = [
+            (WeightKind::None, None),
+            (WeightKind::Linear, Some(0.7)),
+            (WeightKind::Sigmoid, None),
+            (WeightKind::Inverse, Some(0.7)),
+            (WeightKind::Exponential, Some(2.5)),
+        ];
         for rejected in [Rejected::Worst, Rejected::Random, Rejected::TwoSigma] {
             for (kind, clip) in clips {
                 for normalize in [Normalize::None, Normalize::Mean] {

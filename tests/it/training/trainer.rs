@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use optune::compute::{CausalLm, Padding, Placement, Precision};
 use optune::model::Checkpoint;
 use optune::token_lists::TokenLists;
-use optune::training::loss::{Loss, PairLogprobs, Wpo};
+use optune::training::loss::{Loss, Optimism, PairLogprobs, Wpo};
 use optune::training::{
     Decay, Objective, OptimizerConfig, Pair, Responses, Schedule, Settings, StepMetrics, Trainer, TrainingError, Unusable,
     response_logprobs,
@@ -209,7 +209,7 @@ fn pairs_count_as_much_as_the_policy_would_write_them_itself() {
     for clip in [None, Some(middle)] {
         for micro_batch in [1, 2] {
             let mut trainer = Trainer::new(model.clone(), settings(ADAM_W, 1e-3, micro_batch), 1).unwrap();
-            let objective = Objective { loss: Loss::Dpo { beta: 0.1 }, wpo: Some(Wpo { clip }) };
+            let objective = Objective { loss: Loss::Dpo { beta: 0.1 }, wpo: Some(Wpo { clip }), optimism: None };
             let metrics = trainer.preference_step(&responses, &pairs, objective).unwrap();
             // With the policy as reference a pair's loss is ln 2.
             let weights = factors.iter().zip(&pairs).map(|(factor, pair)| pair.weight * clip.map_or(*factor, |clip| factor.min(clip)));
@@ -401,8 +401,8 @@ fn losses_and_gradients_are_those_of_transformers() {
     }
 }
 
-/// The results of TRL's lines and PyTorch's autodiff for random pairs, with every loss; see
-/// `tests/python/losses.py`.
+/// The results of TRL's lines, or of the authors', and PyTorch's autodiff for random pairs, with
+/// every loss; see `tests/python/losses.py`.
 #[test]
 fn losses_and_their_derivatives_are_those_of_trl() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/losses.json");
@@ -417,6 +417,8 @@ fn losses_and_their_derivatives_are_those_of_trl() {
         ("robust", Loss::Robust { beta, label_smoothing }),
         ("simpo", Loss::Simpo { beta: number(&simpo["beta"]), gamma: number(&simpo["gamma"]) }),
         ("rebel", Loss::Rebel { beta }),
+        ("rpo", Loss::Rpo { beta, gap_scale: number(&golden["gap_scale"]) }),
+        ("optimism", Loss::Dpo { beta }),
     ];
     assert_eq!(golden["losses"].as_object().unwrap().len(), losses.len());
     let pairs = golden["pairs"].as_array().unwrap();
@@ -424,7 +426,7 @@ fn losses_and_their_derivatives_are_those_of_trl() {
     for (name, loss) in losses {
         for (at, pair) in pairs.iter().enumerate() {
             let tokens = |which: usize| pair["tokens"][which].as_u64().unwrap() as usize;
-            let found = loss.of(&PairLogprobs {
+            let logprobs = PairLogprobs {
                 policy_chosen: number(&pair["policy"][0]),
                 policy_rejected: number(&pair["policy"][1]),
                 reference_chosen: number(&pair["reference"][0]),
@@ -432,7 +434,11 @@ fn losses_and_their_derivatives_are_those_of_trl() {
                 chosen_tokens: tokens(0),
                 rejected_tokens: tokens(1),
                 reward_gap: number(&pair["reward_gap"]),
-            });
+            };
+            let mut found = loss.of(&logprobs);
+            if name == "optimism" {
+                found = Optimism { alpha: number(&golden["alpha"]), beta }.added_to(found, &logprobs);
+            }
             let expected = &golden["losses"][name];
             for (found, what) in [(found.loss, "loss"), (found.by_chosen, "by_chosen"), (found.by_rejected, "by_rejected")] {
                 let expected = number(&expected[what][at]);
@@ -442,7 +448,7 @@ fn losses_and_their_derivatives_are_those_of_trl() {
                 );
             }
             // What TRL logs as rewards/margins and rewards/accuracies.
-            if name != "rebel" {
+            if !["rebel", "rpo", "optimism"].contains(&name) {
                 let (margin, accuracy) = (number(&expected["margins"][at]), number(&expected["accuracies"][at]));
                 assert!((found.margin - margin).abs() <= 1e-12 * margin.abs().max(1.0), "{name}, pair {at}: {} for {margin}", found.margin);
                 assert_eq!(found.margin > 0.0, accuracy > 0.5, "{name}, pair {at}");

@@ -17,6 +17,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::evaluate::{each, is_each};
 use super::precision::Precision;
 use crate::pipeline::position::{At, Name};
 use crate::pipeline::range;
@@ -38,6 +39,11 @@ pub struct Benchmark {
     /// The reaction to a loss against the baseline. By default losses are only shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<Guard>,
+    /// Tests after every iteration with a multiple of this number, and after the last one, as
+    /// `evaluate` does. 1, the default, is after all.
+    #[serde(default = "each", deserialize_with = "range::count", skip_serializing_if = "is_each")]
+    #[schemars(range(min = 1))]
+    pub every: u32,
     /// The precision of policy, baseline and reward models. By default that of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<At<Precision>>,
