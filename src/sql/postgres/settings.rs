@@ -8,7 +8,8 @@ use crate::did_you_mean::nearest;
 /// it.
 pub(super) const SERVER_VERSION: &str = "16.6";
 
-const SETTINGS: [(&str, &str); 24] = [
+/// The settings with their values.
+pub(super) const SETTINGS: [(&str, &str); 24] = [
     ("application_name", ""),
     ("bytea_output", "hex"),
     ("client_encoding", "UTF8"),

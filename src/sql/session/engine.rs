@@ -31,7 +31,7 @@ const UNKNOWN_MEMORY: usize = 8 << 30;
 /// It has one partition. So a query returns the same rows in the same order, with the same last
 /// digits of sums, every time.
 pub struct Session {
-    pub(super) context: SessionContext,
+    pub(in crate::sql) context: SessionContext,
     pub(super) runtime: tokio::runtime::Runtime,
     /// The memory limit of a query in bytes.
     pub(super) limit: Option<usize>,
@@ -115,7 +115,7 @@ impl Session {
     }
 
     /// Waits for `work` on a thread with a stack for the deepest query. A panic there is an error.
-    pub(super) fn wait<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T, DataFusionError> + Send) -> Result<T, StoreError> {
+    pub(in crate::sql) fn wait<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T, DataFusionError> + Send) -> Result<T, StoreError> {
         let broken = |problem: String| StoreError::Sql { message: format!("the SQL engine cannot run this query: {problem}") };
         let outcome = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(STACK_BYTES);

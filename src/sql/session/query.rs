@@ -25,6 +25,8 @@ pub struct TableInfo {
     pub name: String,
     /// Whether it is a view: a query, run on each read.
     pub view: bool,
+    /// The query of a view, if it is known.
+    pub definition: Option<String>,
     /// Its columns.
     pub schema: SchemaRef,
 }
@@ -39,7 +41,8 @@ impl Session {
             let mut infos = Vec::new();
             for name in self.tables() {
                 let table = self.context.table_provider(TableReference::bare(name.as_str())).await?;
-                infos.push(TableInfo { name, view: table.table_type() == TableType::View, schema: table.schema() });
+                let definition = table.get_table_definition().map(String::from);
+                infos.push(TableInfo { name, view: table.table_type() == TableType::View, definition, schema: table.schema() });
             }
             Ok(infos)
         })

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use datafusion::datasource::MemTable;
+use datafusion::datasource::{MemTable, ViewTable};
 
 use super::Session;
 use super::errors::sql;
@@ -133,8 +133,8 @@ impl Session {
     /// # Errors
     /// The errors of [`Self::query`] before the query runs.
     pub fn register_view(&self, name: &str, text: &str) -> Result<(), StoreError> {
-        let view = self.wait(async || Ok(self.frame(text).await?.into_view()))?;
-        self.register(name, view)
+        let plan = self.wait(async || Ok(self.frame(text).await?.into_unoptimized_plan()))?;
+        self.register(name, Arc::new(ViewTable::new(plan, Some(text.to_string()))))
     }
 
     /// Adds the committed parts of these manifests. A table without parts has its fixed schema and

@@ -1,0 +1,474 @@
+//! Statements in PostgreSQL's words as statements in the engine's.
+//!
+//! | of PostgreSQL | for the engine |
+//! |---|---|
+//! | `pg_class`, `information_schema.tables` | tables of the schemas `pg_catalog` and `information` |
+//! | `pg_catalog.format_type(…)`, `current_user` | functions without a schema |
+//! | `OPERATOR(pg_catalog.~)`, `COLLATE …` | `~`, nothing |
+//! | `'rewards'::regclass`, `oid::regclass` | the oid of a name, the name of an oid |
+//! | `::oid`, `::name`, `::uuid`, … | numbers and texts |
+//! | `'{a,b}'::text[]`, `'\x00'::bytea` | a list, bytes |
+//!
+//! Knows SQL and the names of the catalog's tables and functions, not their rows.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, Query, SelectItem, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
+};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+use super::{CATALOG, EMPTY, EMPTY_TABLES, INFORMATION, VIEWS, functions, no_rows};
+
+/// Types whose names are looked up among the catalog's objects.
+const OBJECTS: [&str; 3] = ["regclass", "regtype", "regnamespace"];
+
+/// Words that are calls without brackets.
+const BARE_CALLS: [&str; 6] = ["current_catalog", "current_role", "current_schema", "current_timestamp", "current_user", "session_user"];
+
+/// Types of PostgreSQL that the engine does not have under this name.
+const TYPES: [&str; 10] = ["bytea", "json", "jsonb", "name", "oid", "regproc", "regrole", "uuid", "xid", "char"];
+
+/// Whether a text names the catalog, one of its functions, or a type that only PostgreSQL has.
+pub(super) fn names_catalog(text: &str) -> bool {
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize() else { return false };
+    let tokens: Vec<&Token> = tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
+    tokens.iter().enumerate().any(|(index, token)| {
+        let Token::Word(word) = token else { return false };
+        let name = word.value.to_ascii_lowercase();
+        let next = tokens.get(index + 1);
+        let cast = index.checked_sub(1).and_then(|before| tokens.get(before));
+        let is_cast = matches!(cast, Some(Token::DoubleColon)) || (matches!(next, Some(Token::RParen)) && is_word(cast.copied(), "AS"));
+        name.starts_with("pg_")
+            || name == "information_schema"
+            || BARE_CALLS.contains(&name.as_str())
+            || (matches!(next, Some(Token::LParen)) && (functions::is_known(&name) || name == "generate_subscripts"))
+            || (is_cast && (OBJECTS.contains(&name.as_str()) || TYPES.contains(&name.as_str())))
+    })
+}
+
+fn is_word(token: Option<&Token>, expected: &str) -> bool {
+    matches!(token, Some(Token::Word(word)) if word.value.eq_ignore_ascii_case(expected))
+}
+
+/// A query in the engine's words; `None` for another statement and for no SQL. A table of these
+/// names wins over one of the catalog.
+pub(super) fn rewritten(text: &str, tables: &[String]) -> Option<String> {
+    let mut statements = Parser::parse_sql(&GenericDialect {}, text).ok()?;
+    let [statement @ (Statement::Query(_) | Statement::Explain { .. })] = statements.as_mut_slice() else { return None };
+    let mut named = Names { tables, queries: HashSet::new() };
+    // The visitors never break off.
+    let _ = statement.visit(&mut named.with_queries());
+    let _ = statement.visit(&mut named);
+    Some(statement.to_string())
+}
+
+/// The names that are not the catalog's.
+struct Names<'a> {
+    tables: &'a [String],
+    /// The names of `WITH name AS (…)`.
+    queries: HashSet<String>,
+}
+
+/// Collects the names of `WITH name AS (…)`.
+struct Queries<'a>(&'a mut HashSet<String>);
+
+impl VisitorMut for Queries<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.0.extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|named| lower(&named.alias.name)));
+        ControlFlow::Continue(())
+    }
+}
+
+/// A name as it is looked up.
+fn lower(name: &Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
+}
+
+fn parts(name: &ObjectName) -> Vec<String> {
+    name.0.iter().filter_map(|part| part.as_ident()).map(lower).collect()
+}
+
+impl Names<'_> {
+    fn with_queries(&mut self) -> Queries<'_> {
+        Queries(&mut self.queries)
+    }
+
+    /// The schema and name of a table of the catalog; `None` for another.
+    fn of_catalog(&self, name: &ObjectName) -> Option<(&'static str, String)> {
+        let mut parts = parts(name);
+        let name = parts.pop()?;
+        match parts.pop().as_deref() {
+            None if !name.starts_with("pg_") || self.queries.contains(&name) || self.tables.contains(&name) => None,
+            None | Some(CATALOG) => Some((CATALOG, name)),
+            Some("information_schema") => {
+                let is_here =
+                    VIEWS.contains(&format!("VIEW {INFORMATION}.{name} AS")) || EMPTY.contains(&format!("TABLE {INFORMATION}.{name} ("));
+                is_here.then_some((INFORMATION, name))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Whether a query surely has no rows.
+    fn has_no_rows(&self, query: &Query) -> bool {
+        no_rows::of_query(query, &|name| self.of_catalog(name).is_some_and(|(_, name)| EMPTY_TABLES.contains(name.as_str())))
+    }
+
+    /// A subquery of one value over the catalog: the engine plans it with an aggregate only.
+    fn aggregate(&self, query: &mut Query) {
+        let SetExpr::Select(select) = query.body.as_mut() else { return };
+        let is_catalog = |factor: &TableFactor| matches!(factor, TableFactor::Table { name, .. } if self.of_catalog(name).is_some());
+        let all = select.from.iter().all(|from| is_catalog(&from.relation) && from.joins.iter().all(|join| is_catalog(&join.relation)));
+        if !all || select.from.is_empty() || query.limit_clause.is_some() || query.order_by.is_some() || no_rows::may_aggregate(select) {
+            return;
+        }
+        if let [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] = select.projection.as_mut_slice()
+            && let Some(most) = call("max", &[expr])
+        {
+            *expr = most;
+        }
+    }
+}
+
+impl VisitorMut for Names<'_> {
+    type Break = ();
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args, .. } = factor
+            && let Some((schema, table)) = self.of_catalog(name)
+        {
+            // A function of rows without arguments is a table here, such as `pg_get_keywords()`.
+            if args.as_ref().is_some_and(|arguments| arguments.args.is_empty()) {
+                *args = None;
+            }
+            *name = ObjectName::from(vec![Ident::new(schema), Ident::new(table)]);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Subqueries first, while their tables have their own names.
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Subquery(query) if self.has_no_rows(query) => *expr = value(Value::Null),
+            Expr::Subquery(query) => self.aggregate(query),
+            Expr::Exists { subquery, negated } if self.has_no_rows(subquery) => *expr = value(Value::Boolean(*negated)),
+            Expr::InSubquery { subquery, negated, .. } if self.has_no_rows(subquery) => *expr = value(Value::Boolean(*negated)),
+            Expr::Function(function) if parts(&function.name) == ["array"] => {
+                let FunctionArguments::Subquery(query) = &function.args else { return ControlFlow::Continue(()) };
+                let list = if self.has_no_rows(query) {
+                    parsed("make_array()")
+                } else {
+                    parsed(&format!("(SELECT array_agg(item) FROM ({query}) AS items(item))"))
+                };
+                if let Some(list) = list {
+                    *expr = list;
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Some(changed) = self.changed(expr) {
+            *expr = changed;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Names<'_> {
+    /// What an expression is for the engine, if it is something else.
+    fn changed(&self, expr: &mut Expr) -> Option<Expr> {
+        match expr {
+            Expr::Collate { expr, .. } => Some((**expr).clone()),
+            Expr::Identifier(name) if name.quote_style.is_none() && BARE_CALLS.contains(&lower(name).as_str()) => call(&lower(name), &[]),
+            Expr::CompoundIdentifier(names) => {
+                if let [first, ..] = names.as_mut_slice()
+                    && lower(first) == "information_schema"
+                {
+                    *first = Ident::new(INFORMATION);
+                }
+                None
+            }
+            Expr::BinaryOp { left, op, right } => {
+                if let BinaryOperator::PGCustomBinaryOperator(words) = op
+                    && let Some(own) = words.last().and_then(|word| operator(word))
+                {
+                    *op = own;
+                }
+                same_kind(left, right);
+                None
+            }
+            Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => {
+                if let Some(list) = list(right, &DataType::Text) {
+                    **right = list;
+                }
+                None
+            }
+            Expr::Function(function) => {
+                let mut parts = parts(&function.name);
+                let name = parts.pop()?;
+                if parts.last().is_some_and(|schema| schema == CATALOG || schema == "information_schema") {
+                    function.name = ObjectName::from(vec![Ident::new(name.clone())]);
+                }
+                if function.args == FunctionArguments::None && BARE_CALLS.contains(&name.as_str()) {
+                    return call(&name, &[]);
+                }
+                let first = argument(&function.args);
+                match (name.as_str(), first) {
+                    ("generate_subscripts", Some(list)) => parsed(&format!("unnest(pg_subscripts({list}))")),
+                    // An argument of a table function must be a number.
+                    ("array_upper", Some(Expr::Function(list))) if parts_end_with(&list.name, "current_schemas") => {
+                        let has_catalog = argument(&list.args).is_some_and(|argument| argument.to_string().eq_ignore_ascii_case("true"));
+                        parsed(if has_catalog { "2" } else { "1" })
+                    }
+                    _ => None,
+                }
+            }
+            Expr::Cast { expr, data_type, .. } => cast(expr, data_type),
+            _ => None,
+        }
+    }
+}
+
+fn parts_end_with(name: &ObjectName, last: &str) -> bool {
+    parts(name).last().is_some_and(|name| name == last)
+}
+
+/// An operator by its sign.
+fn operator(sign: &str) -> Option<BinaryOperator> {
+    Some(match sign {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        ">" => BinaryOperator::Gt,
+        "<=" => BinaryOperator::LtEq,
+        ">=" => BinaryOperator::GtEq,
+        "||" => BinaryOperator::StringConcat,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        _ => return None,
+    })
+}
+
+/// A comparison of the name of an oid with an oid compares oids.
+fn same_kind(left: &mut Expr, right: &mut Expr) {
+    let is_oid = |expr: &Expr| OBJECTS.iter().any(|kind| called(expr, &format!("{kind}_oid")).is_some());
+    let oid = |expr: &Expr| OBJECTS.iter().find_map(|kind| called(expr, &format!("{kind}_name")));
+    if is_oid(left)
+        && let Some(oid) = oid(right)
+    {
+        *right = oid;
+    } else if is_oid(right)
+        && let Some(oid) = oid(left)
+    {
+        *left = oid;
+    }
+}
+
+/// A cast for the engine.
+fn cast(expr: &Expr, data_type: &mut DataType) -> Option<Expr> {
+    if *data_type == DataType::Bytea {
+        return bytes(expr);
+    }
+    if let DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) = data_type {
+        if let Some(own) = own_type(item) {
+            **item = own;
+        }
+        return list(expr, item);
+    }
+    let name = match data_type {
+        DataType::Regclass => "regclass".to_string(),
+        DataType::Custom(name, _) => parts(name).pop()?,
+        _ => String::new(),
+    };
+    let is_text = matches!(text_of(expr), Some(_)) || matches!(expr, Expr::Cast { data_type: DataType::Text | DataType::Varchar(_), .. });
+    let is_text = is_text || matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
+    match name.as_str() {
+        kind @ ("regclass" | "regtype" | "regnamespace") => {
+            return call(&format!("{kind}_{}", if is_text { "oid" } else { "name" }), &[expr]);
+        }
+        "regproc" | "regprocedure" => {
+            let own = text_of(expr).map(|text| text.strip_prefix("pg_catalog.").unwrap_or(&text).to_string());
+            return Some(own.map_or(expr.clone(), |text| value(Value::SingleQuotedString(text))));
+        }
+        "regrole" => return call("pg_get_userbyid", &[expr]),
+        _ => {}
+    }
+    if let Some(own) = own_type(data_type) {
+        *data_type = own;
+    }
+    match data_type {
+        // The oid of the name of an oid, and the name of the oid of a name.
+        DataType::BigInt(_) => OBJECTS.iter().find_map(|kind| called(expr, &format!("{kind}_name"))),
+        DataType::Text | DataType::Varchar(_) => {
+            let kind = OBJECTS.iter().find(|kind| called(expr, &format!("{kind}_oid")).is_some())?;
+            call(&format!("{kind}_name"), &[expr])
+        }
+        _ => None,
+    }
+}
+
+/// The engine's type for a type that only PostgreSQL has.
+fn own_type(data_type: &DataType) -> Option<DataType> {
+    let name = match data_type {
+        DataType::Uuid | DataType::JSON | DataType::JSONB => return Some(DataType::Text),
+        DataType::Custom(name, _) => parts(name).pop()?,
+        _ => return None,
+    };
+    Some(match name.as_str() {
+        "oid" | "xid" | "cid" | "xid8" => DataType::BigInt(None),
+        "name" | "char" | "cstring" | "uuid" | "json" | "jsonb" | "inet" | "aclitem" | "pg_node_tree" | "citext" => DataType::Text,
+        "sql_identifier" | "character_data" | "yes_or_no" => DataType::Text,
+        "cardinal_number" => DataType::Int(None),
+        "int2vector" | "oidvector" => DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(DataType::BigInt(None)), None)),
+        // A type of the standard with the catalog's schema.
+        other => Parser::new(&GenericDialect {}).try_with_sql(other).ok()?.parse_data_type().ok()?,
+    })
+}
+
+/// The list of a text such as `{a,b}`; `None` for another expression, and for items in quotes.
+fn list(expr: &Expr, item: &DataType) -> Option<Expr> {
+    let text = text_of(expr)?;
+    let items = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    if items.contains(['"', '\\', '{']) {
+        return None;
+    }
+    if items.trim().is_empty() {
+        return parsed(&format!("CAST(make_array() AS {item}[])"));
+    }
+    let quoted = |text: &str| {
+        if text.eq_ignore_ascii_case("null") {
+            format!("CAST(NULL AS {item})")
+        } else {
+            format!("CAST('{}' AS {item})", text.replace('\'', "''"))
+        }
+    };
+    let items: Vec<String> = items.split(',').map(str::trim).map(quoted).collect();
+    parsed(&format!("make_array({})", items.join(", ")))
+}
+
+/// The bytes of a text such as `\x00ff`.
+fn bytes(expr: &Expr) -> Option<Expr> {
+    let text = text_of(expr)?;
+    let digits = text.strip_prefix("\\x")?;
+    let is_hex = digits.len().is_multiple_of(2) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_hex.then(|| value(Value::HexStringLiteral(digits.to_string())))
+}
+
+fn text_of(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text.clone()),
+            _ => None,
+        },
+        Expr::Nested(expr) => text_of(expr),
+        _ => None,
+    }
+}
+
+fn value(value: Value) -> Expr {
+    Expr::Value(value.into())
+}
+
+/// The first argument of a call.
+fn argument(arguments: &FunctionArguments) -> Option<&Expr> {
+    let FunctionArguments::List(FunctionArgumentList { args, .. }) = arguments else { return None };
+    match args.first()? {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
+}
+
+/// The argument of a call of the function `name`.
+fn called(expr: &Expr, name: &str) -> Option<Expr> {
+    match expr {
+        Expr::Function(function) if parts(&function.name) == [name] => argument(&function.args).cloned(),
+        Expr::Nested(expr) => called(expr, name),
+        _ => None,
+    }
+}
+
+fn call(name: &str, arguments: &[&Expr]) -> Option<Expr> {
+    let arguments: Vec<String> = arguments.iter().map(|argument| argument.to_string()).collect();
+    parsed(&format!("{name}({})", arguments.join(", ")))
+}
+
+fn parsed(text: &str) -> Option<Expr> {
+    Parser::new(&GenericDialect {}).try_with_sql(text).ok()?.parse_expr().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{names_catalog, rewritten};
+
+    fn check(text: &str, expected: &str) {
+        assert!(names_catalog(text), "{text}");
+        assert_eq!(rewritten(text, &["pg_own".to_string()]).as_deref(), Some(expected), "{text}");
+    }
+
+    #[test]
+    fn the_words_of_clients_become_those_of_the_engine() {
+        for (text, expected) in [
+            ("SELECT pg_catalog.version()", "SELECT version()"),
+            ("SELECT relname FROM pg_class", "SELECT relname FROM pg_catalog.pg_class"),
+            ("SELECT a FROM pg_own", "SELECT a FROM pg_own"),
+            ("WITH pg_q AS (SELECT 1 AS a) SELECT a FROM pg_q", "WITH pg_q AS (SELECT 1 AS a) SELECT a FROM pg_q"),
+            (
+                "SELECT 1 FROM pg_class c WHERE c.relname OPERATOR(pg_catalog.~) '^(a)$' COLLATE pg_catalog.default",
+                "SELECT 1 FROM pg_catalog.pg_class AS c WHERE c.relname ~ '^(a)$'",
+            ),
+            ("SELECT 'a'::regclass, oid::regclass FROM pg_class", "SELECT regclass_oid('a'), regclass_name(oid) FROM pg_catalog.pg_class"),
+            (
+                "SELECT 'a'::regclass::oid, oid::regclass::oid FROM pg_class",
+                "SELECT regclass_oid('a')::BIGINT, oid FROM pg_catalog.pg_class",
+            ),
+            ("SELECT 'a'::regclass::text", "SELECT regclass_name(regclass_oid('a'))"),
+            ("SELECT typinput = 'pg_catalog.array_in'::regproc FROM pg_type", "SELECT typinput = 'array_in' FROM pg_catalog.pg_type"),
+            ("SELECT current_user, current_schema", "SELECT current_user(), current_schema()"),
+            ("SELECT 'x'::uuid, '\\x00ff'::bytea", "SELECT 'x'::TEXT, X'00ff'"),
+            ("SELECT table_name FROM information_schema.tables", "SELECT table_name FROM information.tables"),
+            ("SELECT table_name FROM information_schema.df_settings", "SELECT table_name FROM information_schema.df_settings"),
+            (
+                "SELECT (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid) FROM pg_attribute a",
+                "SELECT NULL FROM pg_catalog.pg_attribute AS a",
+            ),
+            ("SELECT NOT EXISTS (SELECT 1 FROM pg_index)", "SELECT NOT false"),
+            ("SELECT (SELECT count(*) FROM pg_index)", "SELECT (SELECT count(*) FROM pg_catalog.pg_index)"),
+            (
+                "SELECT (SELECT nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) FROM pg_class c",
+                "SELECT (SELECT max(nspname) FROM pg_catalog.pg_namespace AS n WHERE n.oid = c.relnamespace) FROM pg_catalog.pg_class AS c",
+            ),
+        ] {
+            check(text, expected);
+        }
+    }
+
+    #[test]
+    fn other_statements_are_left_alone() {
+        for text in [
+            "SELECT * FROM rewards",
+            "SELECT version FROM t",
+            "SELECT name, oid FROM t AS name",
+            "SELECT 'pg_class'",
+            "SELECT \"group\" FROM rewards -- pg_class",
+            "SELECT now",
+        ] {
+            assert!(!names_catalog(text), "{text}");
+        }
+    }
+}
