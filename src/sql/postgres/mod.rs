@@ -10,6 +10,7 @@ mod catalog;
 mod copy;
 mod cursors;
 mod errors;
+mod numeric;
 mod parameters;
 mod rows;
 mod settings;

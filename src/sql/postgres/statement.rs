@@ -84,6 +84,7 @@ impl Statement {
             "DEALLOCATE" => Self::Setting("DEALLOCATE"),
             "SAVEPOINT" => Self::Setting("SAVEPOINT"),
             "RELEASE" => Self::Setting("RELEASE"),
+            "UNLISTEN" => Self::Setting("UNLISTEN"),
             "SHOW" => Self::Query(Query::new(&settings::query(text)?)),
             "COPY" => {
                 let (query, format) = copy::parse(&words)?;

@@ -12,6 +12,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::errors::{NOT_SUPPORTED, explain, sql};
+use super::extract;
 use crate::sql::nesting::{self, STACK_BYTES};
 use crate::sql::precedence;
 use crate::store::{Run, StoreError};
@@ -91,7 +92,8 @@ impl Session {
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             // For the position in the query in error messages.
             .set_bool("datafusion.sql_parser.collect_spans", true);
-        let context = SessionContext::new_with_config_rt(config, environment.build_arc().map_err(sql)?);
+        let mut context = SessionContext::new_with_config_rt(config, environment.build_arc().map_err(sql)?);
+        extract::register(&mut context).map_err(sql)?;
         Ok(Self { context, runtime, limit, run: None })
     }
 

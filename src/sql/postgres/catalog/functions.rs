@@ -96,7 +96,7 @@ enum Call {
     Bool(fn(&Names, &Arguments) -> Answer<bool>),
     Int(fn(&Names, &Arguments) -> Answer<i32>),
     Long(fn(&Names, &Arguments) -> Answer<i64>),
-    Texts(fn(&Names, &Arguments) -> Answer<Vec<&'static str>>),
+    Texts(fn(&Names, &Arguments) -> Answer<Vec<String>>),
     Ints(fn(&Names, &Arguments) -> Answer<Vec<i32>>),
     Time(fn(&Names, &Arguments) -> Answer<i64>),
     /// A pair of an item and its number, always null.
@@ -205,10 +205,8 @@ const CALLS: &[(&str, Call)] = &[
     ("array_upper", Call::Int(|_, arguments| Ok(dimension(arguments)))),
     ("pg_relation_is_updatable", Call::Int(|_, _| Ok(Some(0)))),
     ("pg_subscripts", Call::Ints(|_, arguments| Ok(arguments.length(0).map(|length| (1..=length).collect())))),
-    (
-        "current_schemas",
-        Call::Texts(|_, arguments| Ok(Some(if arguments.boolean(0) { vec!["pg_catalog", "public"] } else { vec!["public"] }))),
-    ),
+    ("current_schemas", Call::Texts(|_, arguments| Ok(Some(schemas(arguments.boolean(0)))))),
+    ("parse_ident", Call::Texts(|_, arguments| Ok(arguments.text(0).map(|name| name.split('.').map(unquoted).collect())))),
     (
         "pg_table_is_visible",
         Call::Bool(|names, arguments| {
@@ -300,6 +298,11 @@ pub(super) fn all(names: &Arc<Names>) -> Vec<ScalarUDF> {
     let signature = || Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], Volatility::Stable);
     let function = |(name, call)| ScalarUDF::new_from_impl(Function { name, call, signature: signature(), names: names.clone() });
     calls().map(function).collect()
+}
+
+fn schemas(with_catalog: bool) -> Vec<String> {
+    let names: &[&str] = if with_catalog { &["pg_catalog", "public"] } else { &["public"] };
+    names.iter().map(|name| (*name).to_string()).collect()
 }
 
 fn relation(names: &Names, arguments: &Arguments) -> Option<i64> {

@@ -2,11 +2,11 @@
 //!
 //! Knows names and columns, not the catalog's views over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int16Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 
 use crate::sql::TableInfo;
@@ -38,7 +38,7 @@ pub(super) struct Relation {
 pub(super) fn with_oids(tables: Vec<(&'static str, TableInfo)>) -> Vec<Relation> {
     let named: BTreeMap<String, _> =
         tables.into_iter().map(|(schema, table)| (format!("{schema}.{}", table.name), (schema, table))).collect();
-    let mut taken = std::collections::HashSet::new();
+    let mut taken = HashSet::new();
     let relation = |(full, (schema, table)): (String, (&'static str, TableInfo))| {
         let [a, b, c, d, ..] = *blake3::hash(full.as_bytes()).as_bytes();
         let mut oid = FIRST_OID + i64::from(u32::from_le_bytes([a, b, c, d])) % OIDS;
@@ -77,16 +77,18 @@ pub(super) fn relations(relations: &[Relation]) -> Result<RecordBatch, ArrowErro
 
 /// The table `columns`: relation (an oid), name, number (from 1), type (an oid), nullable.
 pub(super) fn columns(relations: &[Relation]) -> Result<RecordBatch, ArrowError> {
-    let fields = || {
-        let of_relation = |relation: &'_ Relation| relation.columns.fields().iter().cloned().enumerate().collect::<Vec<_>>();
-        relations.iter().flat_map(move |relation| of_relation(relation).into_iter().map(|(index, field)| (relation.oid, index, field)))
-    };
+    let fields = relations.iter().flat_map(|relation| {
+        let fields = relation.columns.fields().iter().enumerate();
+        fields.map(|(index, field)| (relation.oid, i16::try_from(index + 1).unwrap_or(i16::MAX), field.as_ref()))
+    });
+    let fields: Vec<(i64, i16, &Field)> = fields.collect();
+    let kind = |field: &Field| i64::from(postgres_type(field.data_type()).oid());
     let columns: [(&str, ArrayRef); 5] = [
-        ("relation", Arc::new(Int64Array::from_iter_values(fields().map(|(oid, _, _)| oid)))),
-        ("name", Arc::new(StringArray::from_iter_values(fields().map(|(_, _, field)| field.name().clone())))),
-        ("number", Arc::new(Int16Array::from_iter_values(fields().map(|(_, index, _)| i16::try_from(index + 1).unwrap_or(i16::MAX))))),
-        ("type", Arc::new(Int64Array::from_iter_values(fields().map(|(_, _, field)| i64::from(postgres_type(field.data_type()).oid()))))),
-        ("nullable", Arc::new(BooleanArray::from_iter(fields().map(|(_, _, field)| Some(field.is_nullable()))))),
+        ("relation", Arc::new(Int64Array::from_iter_values(fields.iter().map(|(oid, _, _)| *oid)))),
+        ("name", Arc::new(StringArray::from_iter_values(fields.iter().map(|(_, _, field)| field.name())))),
+        ("number", Arc::new(Int16Array::from_iter_values(fields.iter().map(|(_, number, _)| *number)))),
+        ("type", Arc::new(Int64Array::from_iter_values(fields.iter().map(|(_, _, field)| kind(field))))),
+        ("nullable", Arc::new(BooleanArray::from_iter(fields.iter().map(|(_, _, field)| Some(field.is_nullable()))))),
     ];
     RecordBatch::try_from_iter(columns)
 }

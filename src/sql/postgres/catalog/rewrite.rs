@@ -160,6 +160,12 @@ impl VisitorMut for Names<'_> {
             Expr::Subquery(query) => self.aggregate(query),
             Expr::Exists { subquery, negated } if self.has_no_rows(subquery) => *expr = value(Value::Boolean(*negated)),
             Expr::InSubquery { subquery, negated, .. } if self.has_no_rows(subquery) => *expr = value(Value::Boolean(*negated)),
+            // The schemas of `search_path`, which Grafana takes out of the setting.
+            Expr::InSubquery { expr: schema, subquery, negated: false } if is_search_path(subquery) => {
+                if let Some(found) = parsed(&format!("{schema} = 'public'")) {
+                    *expr = found;
+                }
+            }
             Expr::Function(function) if parts(&function.name) == ["array"] => {
                 let FunctionArguments::Subquery(query) = &function.args else { return ControlFlow::Continue(()) };
                 let list = if self.has_no_rows(query) {
@@ -237,6 +243,12 @@ impl Names<'_> {
             _ => None,
         }
     }
+}
+
+/// Whether a query lists the items of `search_path`.
+fn is_search_path(query: &Query) -> bool {
+    let text = query.to_string();
+    text.contains("current_setting('search_path')") && text.contains("FROM generate_series(") && text.contains("string_to_array(")
 }
 
 fn parts_end_with(name: &ObjectName, last: &str) -> bool {
