@@ -104,7 +104,7 @@ impl Answerer {
         let owned = query.clone();
         let streamed = blocking(move || {
             let session = live.session()?;
-            let text = catalog::translate(&session, live.run().name(), &owned.text)?;
+            let text = catalog::translate(&session, live.run().name(), &owned)?;
             let values = parameters::scalars(&values, &owned.parameters)?;
             Session::stream(&session, &text, values)
         });
@@ -207,7 +207,7 @@ impl ExtendedQueryHandler for Answerer {
 impl QueryParser for Parser {
     type Statement = Statement;
 
-    async fn parse_sql<C>(&self, client: &C, text: &str, _: &[Option<Type>]) -> PgWireResult<Option<Statement>>
+    async fn parse_sql<C>(&self, client: &C, text: &str, types: &[Option<Type>]) -> PgWireResult<Option<Statement>>
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
@@ -218,10 +218,11 @@ impl QueryParser for Parser {
         }
         if let Some(query) = statement.query_mut() {
             let live = self.live.clone();
-            let text = query.text.clone();
+            query.declared = types.to_vec();
+            let owned = query.clone();
             let describe = move || {
                 let session = live.session()?;
-                session.describe_query(&catalog::translate(&session, live.run().name(), &text)?)
+                session.describe_query(&catalog::translate(&session, live.run().name(), &owned)?)
             };
             let (columns, parameters) = blocking(describe).await?;
             (query.columns, query.parameters) = (Some(columns), parameters);

@@ -63,6 +63,7 @@ pub(super) fn decode(portal: &Portal<Statement>, inferred: &[Option<DataType>]) 
             Type::BOOL_ARRAY => list::<bool>(portal, index, &kind, &DataType::Boolean, ScalarValue::Boolean),
             Type::INT2_ARRAY => list::<i16>(portal, index, &kind, &DataType::Int16, ScalarValue::Int16),
             Type::INT4_ARRAY => list::<i32>(portal, index, &kind, &DataType::Int32, ScalarValue::Int32),
+            Type::OID_ARRAY => list::<u32>(portal, index, &kind, &DataType::UInt32, ScalarValue::UInt32),
             Type::INT8_ARRAY => list::<i64>(portal, index, &kind, &DataType::Int64, ScalarValue::Int64),
             Type::FLOAT4_ARRAY => list::<f32>(portal, index, &kind, &DataType::Float32, ScalarValue::Float32),
             Type::FLOAT8_ARRAY => list::<f64>(portal, index, &kind, &DataType::Float64, ScalarValue::Float64),

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    DataType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
+    UInt32Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::{DateTime, Days, NaiveDate};
@@ -29,6 +30,17 @@ use postgres_types::ToSql;
 
 use super::errors::{NOT_SENT, PROTOCOL, client_error};
 use super::numeric::Numeric;
+
+/// The key of a field's metadata for the PostgreSQL type of a text, where it is not text.
+pub(super) const AS_TYPE: &str = "postgres";
+
+/// The type of a field on the wire.
+fn field_type(field: &Field) -> Type {
+    match field.metadata().get(AS_TYPE).map(String::as_str) {
+        Some("char") => Type::CHAR,
+        _ => postgres_type(field.data_type()),
+    }
+}
 
 /// The type of a column on the wire.
 pub(super) fn postgres_type(kind: &DataType) -> Type {
@@ -50,6 +62,8 @@ pub(super) fn postgres_type(kind: &DataType) -> Type {
             DataType::Float32 => Type::FLOAT4_ARRAY,
             DataType::Int32 => Type::INT4_ARRAY,
             DataType::Int64 => Type::INT8_ARRAY,
+            // asyncpg looks types up by a list of oids.
+            DataType::UInt32 => Type::OID_ARRAY,
             DataType::Float64 => Type::FLOAT8_ARRAY,
             DataType::Utf8 => Type::TEXT_ARRAY,
             _ => Type::TEXT,
@@ -66,8 +80,8 @@ pub(super) fn fields(schema: &Schema, format: &Format) -> PgWireResult<Vec<Field
         let problem = format!("expected formats of {} columns, found {}", schema.fields().len(), formats.len());
         return Err(client_error(PROTOCOL, &problem, None));
     }
-    let field = |(index, field): (usize, &Arc<arrow::datatypes::Field>)| {
-        FieldInfo::new(field.name().clone(), None, None, postgres_type(field.data_type()), format.format_for(index))
+    let field = |(index, field): (usize, &Arc<Field>)| {
+        FieldInfo::new(field.name().clone(), None, None, field_type(field), format.format_for(index))
     };
     Ok(schema.fields().iter().enumerate().map(field).collect())
 }
@@ -188,6 +202,7 @@ impl Column {
             Type::INT2_ARRAY => values.add(&item(array, row).as_primitive::<Int16Type>().iter().collect::<Vec<_>>()),
             Type::FLOAT4_ARRAY => values.add(&item(array, row).as_primitive::<Float32Type>().iter().collect::<Vec<_>>()),
             Type::INT4_ARRAY => values.add(&item(array, row).as_primitive::<Int32Type>().iter().collect::<Vec<_>>()),
+            Type::OID_ARRAY => values.add(&item(array, row).as_primitive::<UInt32Type>().iter().collect::<Vec<_>>()),
             Type::INT8_ARRAY => values.add(&item(array, row).as_primitive::<Int64Type>().iter().collect::<Vec<_>>()),
             Type::FLOAT8_ARRAY => values.add(&item(array, row).as_primitive::<Float64Type>().iter().collect::<Vec<_>>()),
             Type::TEXT_ARRAY => {

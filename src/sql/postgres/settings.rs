@@ -9,7 +9,7 @@ use crate::did_you_mean::nearest;
 pub(super) const SERVER_VERSION: &str = "16.6";
 
 /// The settings with their values.
-pub(super) const SETTINGS: [(&str, &str); 24] = [
+pub(super) const SETTINGS: [(&str, &str); 25] = [
     ("application_name", ""),
     ("bytea_output", "hex"),
     ("client_encoding", "UTF8"),
@@ -21,6 +21,7 @@ pub(super) const SETTINGS: [(&str, &str); 24] = [
     ("integer_datetimes", "on"),
     ("intervalstyle", "postgres"),
     ("is_superuser", "off"),
+    ("jit", "off"),
     ("lc_collate", "C"),
     ("lc_ctype", "C"),
     ("lock_timeout", "0"),

@@ -32,6 +32,8 @@ impl Session {
     pub fn over_run(run: &Run) -> Result<Self, StoreError> {
         let mut session = Self::bounded()?;
         session.run = Some(run.clone());
+        // `timestamptz` is UTC, not a timestamp without a zone.
+        session.context.state_ref().write().config_mut().options_mut().execution.time_zone = Some("+00:00".to_string());
         session.retry(|| session.register_run(run))?;
         Ok(session)
     }

@@ -190,3 +190,4 @@ CREATE TABLE information.triggers (
   trigger_catalog TEXT, trigger_schema TEXT, trigger_name TEXT, event_manipulation TEXT, event_object_catalog TEXT,
   event_object_schema TEXT, event_object_table TEXT, action_statement TEXT, action_timing TEXT
 );
+CREATE TABLE pg_db_role_setting (setdatabase INT8, setrole INT8, setconfig TEXT[]);

@@ -9,13 +9,16 @@
 //! | `empty.sql` | the catalog's tables without rows |
 //! | `relations.rs`, `types.rs` | those tables of names, and oids |
 //! | `functions.rs` | the scalar functions, such as `format_type` |
-//! | `rewrite.rs` | statements in PostgreSQL's words as statements in the engine's |
-//! | `no_rows.rs` | subqueries over tables without rows |
+//! | `rewrite.rs`, `casts.rs`, `expressions.rs` | statements in PostgreSQL's words as statements in the engine's |
+//! | `asyncpg.sql` | a recursive query of asyncpg, as the engine plans it |
+//! | `no_rows.rs` | queries and subqueries over tables without rows |
 //!
 //! A statement that names neither the catalog nor one of its functions never comes here, so it
 //! keeps its meaning. `information_schema` here has PostgreSQL's names of types, in place of the
 //! engine's. Source: PostgreSQL's documentation of the system catalogs. Knows no protocol.
 
+mod casts;
+mod expressions;
 mod functions;
 mod no_rows;
 mod relations;
@@ -39,6 +42,7 @@ use sqlparser::keywords::ALL_KEYWORDS;
 use sqlparser::parser::Parser;
 
 use super::settings::SETTINGS;
+use super::statement::Query;
 use crate::sql::{Session, TableInfo};
 use crate::store::StoreError;
 use functions::Names;
@@ -52,6 +56,9 @@ const INFORMATION: &str = "information";
 
 const VIEWS: &str = include_str!("views.sql");
 const EMPTY: &str = include_str!("empty.sql");
+
+/// The types that asyncpg looks up, in place of its recursive query.
+const ASYNCPG: &str = include_str!("asyncpg.sql");
 
 /// The names of the tables without rows.
 static EMPTY_TABLES: LazyLock<HashSet<&str>> = LazyLock::new(|| {
@@ -67,7 +74,8 @@ static OWN: OnceLock<Vec<(&'static str, TableInfo)>> = OnceLock::new();
 ///
 /// # Errors
 /// The engine refuses the catalog.
-pub(super) fn translate<'a>(session: &Session, database: &str, text: &'a str) -> std::result::Result<Cow<'a, str>, StoreError> {
+pub(super) fn translate<'a>(session: &Session, database: &str, query: &'a Query) -> std::result::Result<Cow<'a, str>, StoreError> {
+    let text = query.text.as_str();
     if !rewrite::names_catalog(text) {
         return Ok(Cow::Borrowed(text));
     }
@@ -76,7 +84,7 @@ pub(super) fn translate<'a>(session: &Session, database: &str, text: &'a str) ->
         let tables = session.describe_tables()?;
         session.wait(async || attach(&session.context, database, tables).await)?;
     }
-    Ok(rewrite::rewritten(text, &session.tables()).map_or(Cow::Borrowed(text), Cow::Owned))
+    Ok(rewrite::rewritten(text, &session.tables(), &query.declared).map_or(Cow::Borrowed(text), Cow::Owned))
 }
 
 /// Adds the catalog to a session with these tables.

@@ -3,10 +3,17 @@
 //! Clients ask for the default, comment or index of each column in correlated subqueries, which the
 //! engine does not plan. Their answer is known without a plan.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, GroupByExpr, JoinOperator, ObjectName, Query, Select, SetExpr, SetOperator, TableFactor, Visit, Visitor};
+use sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, SetOperator,
+    TableFactor, Value, Visit, Visitor,
+};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::parser::Parser;
 
+use super::expressions::{lower, parts};
 use super::functions;
 
 /// Whether a query surely has no rows: it reads a table for which `is_empty` holds.
@@ -25,7 +32,12 @@ fn of_body(body: &SetExpr, is_empty: &impl Fn(&ObjectName) -> bool) -> bool {
 
 fn of_select(select: &Select, is_empty: &impl Fn(&ObjectName) -> bool) -> bool {
     let reads_nothing = |factor: &TableFactor| match factor {
-        TableFactor::Table { name, .. } => is_empty(name),
+        TableFactor::Table { name, args: None, .. } => is_empty(name),
+        // The options and privileges of tables and columns, which are null.
+        TableFactor::Table { name, args: Some(arguments), .. } if parts(name).last().is_some_and(|name| name == "unnest") => {
+            let [FunctionArg::Unnamed(FunctionArgExpr::Expr(list))] = arguments.args.as_slice() else { return false };
+            ["reloptions", "attoptions", "relacl", "attacl", "nspacl", "datacl"].contains(&name_of(list).as_str())
+        }
         TableFactor::Derived { subquery, .. } => of_query(subquery, is_empty),
         _ => false,
     };
@@ -41,6 +53,68 @@ fn of_select(select: &Select, is_empty: &impl Fn(&ObjectName) -> bool) -> bool {
 
 fn has_groups(groups: &GroupByExpr) -> bool {
     matches!(groups, GroupByExpr::Expressions(groups, _) if !groups.is_empty())
+}
+
+/// Reduces a query without rows to the names of its columns and the types of its parameters. A query
+/// whose names are not known stays as it is.
+pub(super) fn keep_names(query: &mut Query) {
+    let Some(names) = names(&query.body) else { return };
+    let mut parameters = Parameters::default();
+    let _ = query.visit(&mut parameters);
+    let columns: Vec<String> = names.iter().map(|name| format!("NULL AS {}", Ident::with_quote('"', name))).collect();
+    let parameters = parameters.0.iter().map(|parameter| format!(" AND {parameter} IS NULL"));
+    let text = format!("SELECT {} WHERE false{}", columns.join(", "), parameters.collect::<String>());
+    let parsed = Parser::new(&GenericDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_query());
+    if let Ok(parsed) = parsed {
+        *query = *parsed;
+    }
+}
+
+/// The names of a query's columns; `None` for all columns of a table, and for a name that comes
+/// twice.
+fn names(body: &SetExpr) -> Option<Vec<String>> {
+    let select = match body {
+        SetExpr::Select(select) => select,
+        SetExpr::Query(query) => return names(&query.body),
+        SetExpr::SetOperation { left, .. } => return names(left),
+        _ => return None,
+    };
+    let name = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(lower(alias)),
+        SelectItem::UnnamedExpr(expr) => Some(name_of(expr)),
+        _ => None,
+    };
+    let names: Vec<String> = select.projection.iter().map(name).collect::<Option<_>>()?;
+    let different: HashSet<&String> = names.iter().collect();
+    (different.len() == names.len()).then_some(names)
+}
+
+/// The name that PostgreSQL gives to a column.
+fn name_of(expr: &Expr) -> String {
+    match expr {
+        Expr::Identifier(name) => lower(name),
+        Expr::CompoundIdentifier(names) => names.last().map(lower).unwrap_or_default(),
+        Expr::Function(function) => parts(&function.name).pop().unwrap_or_default(),
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => name_of(expr),
+        Expr::Case { .. } => "case".to_string(),
+        _ => "?column?".to_string(),
+    }
+}
+
+/// The parameters of a query, with their casts.
+#[derive(Default)]
+struct Parameters(Vec<String>);
+
+impl Visitor for Parameters {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let is_parameter = |expr: &Expr| matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
+        if is_parameter(expr) || matches!(expr, Expr::Cast { expr, .. } if is_parameter(expr)) {
+            self.0.push(expr.to_string());
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// Whether a select without groups may have a row nevertheless: that of an aggregate.

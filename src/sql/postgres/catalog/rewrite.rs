@@ -14,18 +14,18 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+use pgwire::api::Type;
 use sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, Query, SelectItem, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    BinaryOperator, DataType, Expr, FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, TableFactor, Value,
+    VisitMut, VisitorMut,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::{CATALOG, EMPTY, EMPTY_TABLES, INFORMATION, VIEWS, functions, no_rows};
-
-/// Types whose names are looked up among the catalog's objects.
-const OBJECTS: [&str; 3] = ["regclass", "regtype", "regnamespace"];
+use super::casts::{OBJECTS, cast, list};
+use super::expressions::{argument, call, called, lower, parsed, parts, value};
+use super::{ASYNCPG, CATALOG, EMPTY, EMPTY_TABLES, INFORMATION, VIEWS, functions, no_rows, types};
 
 /// Words that are calls without brackets.
 const BARE_CALLS: [&str; 6] = ["current_catalog", "current_role", "current_schema", "current_timestamp", "current_user", "session_user"];
@@ -46,6 +46,8 @@ pub(super) fn names_catalog(text: &str) -> bool {
         name.starts_with("pg_")
             || name == "information_schema"
             || BARE_CALLS.contains(&name.as_str())
+            // A list bound by the client, whose type the engine does not infer.
+            || (matches!(name.as_str(), "any" | "all" | "some") && matches!(tokens.get(index + 2), Some(Token::Placeholder(_))))
             || (matches!(next, Some(Token::LParen)) && (functions::is_known(&name) || name == "generate_subscripts"))
             || (is_cast && (OBJECTS.contains(&name.as_str()) || TYPES.contains(&name.as_str())))
     })
@@ -57,12 +59,20 @@ fn is_word(token: Option<&Token>, expected: &str) -> bool {
 
 /// A query in the engine's words; `None` for another statement and for no SQL. A table of these
 /// names wins over one of the catalog.
-pub(super) fn rewritten(text: &str, tables: &[String]) -> Option<String> {
+pub(super) fn rewritten(text: &str, tables: &[String], declared: &[Option<Type>]) -> Option<String> {
+    if text.contains("WITH RECURSIVE typeinfo_tree(") {
+        return Some(ASYNCPG.to_string());
+    }
     let mut statements = Parser::parse_sql(&GenericDialect {}, text).ok()?;
     let [statement @ (Statement::Query(_) | Statement::Explain { .. })] = statements.as_mut_slice() else { return None };
-    let mut named = Names { tables, queries: HashSet::new() };
+    let mut named = Names { tables, declared, queries: HashSet::new() };
     // The visitors never break off.
     let _ = statement.visit(&mut named.with_queries());
+    if let Statement::Query(query) = statement
+        && named.has_no_rows(query)
+    {
+        no_rows::keep_names(query);
+    }
     let _ = statement.visit(&mut named);
     Some(statement.to_string())
 }
@@ -70,6 +80,8 @@ pub(super) fn rewritten(text: &str, tables: &[String]) -> Option<String> {
 /// The names that are not the catalog's.
 struct Names<'a> {
     tables: &'a [String],
+    /// The types of `$1`, `$2`, …, as far as the client says them.
+    declared: &'a [Option<Type>],
     /// The names of `WITH name AS (…)`.
     queries: HashSet<String>,
 }
@@ -84,15 +96,6 @@ impl VisitorMut for Queries<'_> {
         self.0.extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|named| lower(&named.alias.name)));
         ControlFlow::Continue(())
     }
-}
-
-/// A name as it is looked up.
-fn lower(name: &Ident) -> String {
-    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
-}
-
-fn parts(name: &ObjectName) -> Vec<String> {
-    name.0.iter().filter_map(|part| part.as_ident()).map(lower).collect()
 }
 
 impl Names<'_> {
@@ -169,7 +172,7 @@ impl VisitorMut for Names<'_> {
             Expr::Function(function) if parts(&function.name) == ["array"] => {
                 let FunctionArguments::Subquery(query) = &function.args else { return ControlFlow::Continue(()) };
                 let list = if self.has_no_rows(query) {
-                    parsed("make_array()")
+                    parsed("CAST(make_array() AS TEXT[])")
                 } else {
                     parsed(&format!("(SELECT array_agg(item) FROM ({query}) AS items(item))"))
                 };
@@ -211,12 +214,20 @@ impl Names<'_> {
                     *op = own;
                 }
                 same_kind(left, right);
+                function_number(left, right);
                 None
             }
             Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => {
-                if let Some(list) = list(right, &DataType::Text) {
+                if let Some(list) = list(right, &DataType::Text).or_else(|| self.list_of_client(right)) {
                     **right = list;
                 }
+                None
+            }
+            // The engine knows the backslash only.
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+                let sign = escape_char.as_ref().map(|sign| sign.value.to_string()).filter(|sign| !sign.contains('\\'))?;
+                **pattern = parsed(&format!(r"replace(replace({pattern}, '\', '\\'), {sign}, '\')"))?;
+                *escape_char = None;
                 None
             }
             Expr::Function(function) => {
@@ -251,6 +262,18 @@ fn is_search_path(query: &Query) -> bool {
     text.contains("current_setting('search_path')") && text.contains("FROM generate_series(") && text.contains("string_to_array(")
 }
 
+impl Names<'_> {
+    /// A list bound by the client, of the type that it says; of texts without one.
+    fn list_of_client(&self, expr: &Expr) -> Option<Expr> {
+        let Expr::Value(value) = expr else { return None };
+        let Value::Placeholder(name) = &value.value else { return None };
+        let index = name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)?;
+        let declared = self.declared.get(index).cloned().flatten();
+        let kind = declared.and_then(|kind| types::sql_name(i64::from(kind.oid()))).filter(|kind| kind.ends_with("[]"));
+        parsed(&format!("CAST({name} AS {})", kind.as_deref().unwrap_or("text[]")))
+    }
+}
+
 fn parts_end_with(name: &ObjectName, last: &str) -> bool {
     parts(name).last().is_some_and(|name| name == last)
 }
@@ -277,6 +300,21 @@ fn operator(sign: &str) -> Option<BinaryOperator> {
     })
 }
 
+/// The columns with names of functions, which PostgreSQL compares with oids too.
+const FUNCTION_COLUMNS: [&str; 7] = ["typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typanalyze"];
+
+/// No function is 0 as an oid, and `-` as a name.
+fn function_number(left: &Expr, right: &mut Expr) {
+    let column = match left {
+        Expr::Identifier(name) => Some(lower(name)),
+        Expr::CompoundIdentifier(names) => names.last().map(lower),
+        _ => None,
+    };
+    if column.is_some_and(|column| FUNCTION_COLUMNS.contains(&column.as_str())) && right.to_string() == "0" {
+        *right = value(Value::SingleQuotedString("-".to_string()));
+    }
+}
+
 /// A comparison of the name of an oid with an oid compares oids.
 fn same_kind(left: &mut Expr, right: &mut Expr) {
     let is_oid = |expr: &Expr| OBJECTS.iter().any(|kind| called(expr, &format!("{kind}_oid")).is_some());
@@ -292,145 +330,13 @@ fn same_kind(left: &mut Expr, right: &mut Expr) {
     }
 }
 
-/// A cast for the engine.
-fn cast(expr: &Expr, data_type: &mut DataType) -> Option<Expr> {
-    if *data_type == DataType::Bytea {
-        return bytes(expr);
-    }
-    if let DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) = data_type {
-        if let Some(own) = own_type(item) {
-            **item = own;
-        }
-        return list(expr, item);
-    }
-    let name = match data_type {
-        DataType::Regclass => "regclass".to_string(),
-        DataType::Custom(name, _) => parts(name).pop()?,
-        _ => String::new(),
-    };
-    let is_text = matches!(text_of(expr), Some(_)) || matches!(expr, Expr::Cast { data_type: DataType::Text | DataType::Varchar(_), .. });
-    let is_text = is_text || matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
-    match name.as_str() {
-        kind @ ("regclass" | "regtype" | "regnamespace") => {
-            return call(&format!("{kind}_{}", if is_text { "oid" } else { "name" }), &[expr]);
-        }
-        "regproc" | "regprocedure" => {
-            let own = text_of(expr).map(|text| text.strip_prefix("pg_catalog.").unwrap_or(&text).to_string());
-            return Some(own.map_or(expr.clone(), |text| value(Value::SingleQuotedString(text))));
-        }
-        "regrole" => return call("pg_get_userbyid", &[expr]),
-        _ => {}
-    }
-    if let Some(own) = own_type(data_type) {
-        *data_type = own;
-    }
-    match data_type {
-        // The oid of the name of an oid, and the name of the oid of a name.
-        DataType::BigInt(_) => OBJECTS.iter().find_map(|kind| called(expr, &format!("{kind}_name"))),
-        DataType::Text | DataType::Varchar(_) => {
-            let kind = OBJECTS.iter().find(|kind| called(expr, &format!("{kind}_oid")).is_some())?;
-            call(&format!("{kind}_name"), &[expr])
-        }
-        _ => None,
-    }
-}
-
-/// The engine's type for a type that only PostgreSQL has.
-fn own_type(data_type: &DataType) -> Option<DataType> {
-    let name = match data_type {
-        DataType::Uuid | DataType::JSON | DataType::JSONB => return Some(DataType::Text),
-        DataType::Custom(name, _) => parts(name).pop()?,
-        _ => return None,
-    };
-    Some(match name.as_str() {
-        "oid" | "xid" | "cid" | "xid8" => DataType::BigInt(None),
-        "name" | "char" | "cstring" | "uuid" | "json" | "jsonb" | "inet" | "aclitem" | "pg_node_tree" | "citext" => DataType::Text,
-        "sql_identifier" | "character_data" | "yes_or_no" => DataType::Text,
-        "cardinal_number" => DataType::Int(None),
-        "int2vector" | "oidvector" => DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(DataType::BigInt(None)), None)),
-        // A type of the standard with the catalog's schema.
-        other => Parser::new(&GenericDialect {}).try_with_sql(other).ok()?.parse_data_type().ok()?,
-    })
-}
-
-/// The list of a text such as `{a,b}`; `None` for another expression, and for items in quotes.
-fn list(expr: &Expr, item: &DataType) -> Option<Expr> {
-    let text = text_of(expr)?;
-    let items = text.trim().strip_prefix('{')?.strip_suffix('}')?;
-    if items.contains(['"', '\\', '{']) {
-        return None;
-    }
-    if items.trim().is_empty() {
-        return parsed(&format!("CAST(make_array() AS {item}[])"));
-    }
-    let quoted = |text: &str| {
-        if text.eq_ignore_ascii_case("null") {
-            format!("CAST(NULL AS {item})")
-        } else {
-            format!("CAST('{}' AS {item})", text.replace('\'', "''"))
-        }
-    };
-    let items: Vec<String> = items.split(',').map(str::trim).map(quoted).collect();
-    parsed(&format!("make_array({})", items.join(", ")))
-}
-
-/// The bytes of a text such as `\x00ff`.
-fn bytes(expr: &Expr) -> Option<Expr> {
-    let text = text_of(expr)?;
-    let digits = text.strip_prefix("\\x")?;
-    let is_hex = digits.len().is_multiple_of(2) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    is_hex.then(|| value(Value::HexStringLiteral(digits.to_string())))
-}
-
-fn text_of(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text.clone()),
-            _ => None,
-        },
-        Expr::Nested(expr) => text_of(expr),
-        _ => None,
-    }
-}
-
-fn value(value: Value) -> Expr {
-    Expr::Value(value.into())
-}
-
-/// The first argument of a call.
-fn argument(arguments: &FunctionArguments) -> Option<&Expr> {
-    let FunctionArguments::List(FunctionArgumentList { args, .. }) = arguments else { return None };
-    match args.first()? {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-        _ => None,
-    }
-}
-
-/// The argument of a call of the function `name`.
-fn called(expr: &Expr, name: &str) -> Option<Expr> {
-    match expr {
-        Expr::Function(function) if parts(&function.name) == [name] => argument(&function.args).cloned(),
-        Expr::Nested(expr) => called(expr, name),
-        _ => None,
-    }
-}
-
-fn call(name: &str, arguments: &[&Expr]) -> Option<Expr> {
-    let arguments: Vec<String> = arguments.iter().map(|argument| argument.to_string()).collect();
-    parsed(&format!("{name}({})", arguments.join(", ")))
-}
-
-fn parsed(text: &str) -> Option<Expr> {
-    Parser::new(&GenericDialect {}).try_with_sql(text).ok()?.parse_expr().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::{names_catalog, rewritten};
 
     fn check(text: &str, expected: &str) {
         assert!(names_catalog(text), "{text}");
-        assert_eq!(rewritten(text, &["pg_own".to_string()]).as_deref(), Some(expected), "{text}");
+        assert_eq!(rewritten(text, &["pg_own".to_string()], &[]).as_deref(), Some(expected), "{text}");
     }
 
     #[test]
@@ -459,6 +365,12 @@ mod tests {
                 "SELECT (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid) FROM pg_attribute a",
                 "SELECT NULL FROM pg_catalog.pg_attribute AS a",
             ),
+            (
+                "SELECT a.attname, i.indexrelid::regclass AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid WHERE $1::text = a.attname",
+                "SELECT NULL AS attname, NULL AS name WHERE false AND $1::TEXT IS NULL",
+            ),
+            ("SELECT 1 FROM pg_class WHERE relkind = ANY($1)", "SELECT 1 FROM pg_catalog.pg_class WHERE relkind = ANY(CAST($1 AS TEXT[]))"),
+            ("SELECT oid FROM pg_type WHERE typreceive != 0", "SELECT oid FROM pg_catalog.pg_type WHERE typreceive <> '-'"),
             ("SELECT NOT EXISTS (SELECT 1 FROM pg_index)", "SELECT NOT false"),
             ("SELECT (SELECT count(*) FROM pg_index)", "SELECT (SELECT count(*) FROM pg_catalog.pg_index)"),
             (

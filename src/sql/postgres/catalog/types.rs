@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int16Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
+
+use crate::sql::postgres::rows::AS_TYPE;
 
 /// A type of PostgreSQL.
 pub(super) struct TypeRow {
@@ -107,17 +110,26 @@ pub(super) fn batch() -> Result<RecordBatch, ArrowError> {
     let lists = TYPES.iter().filter(|row| row.list != 0);
     let lists = lists.map(|row| (row.list, format!("_{}", row.name), -1, "A", row.oid, 0, "array_".to_string(), "ARRAY"));
     let rows: Vec<_> = single.chain(lists).collect();
-    let columns: [(&str, ArrayRef); 8] = [
+    let kinds = rows.iter().map(|row| if row.3 == "P" { "p" } else { "b" });
+    let columns: [(&str, ArrayRef); 9] = [
         ("oid", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)))),
         ("name", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.1)))),
         ("length", Arc::new(Int16Array::from_iter_values(rows.iter().map(|row| row.2)))),
+        ("kind", Arc::new(StringArray::from_iter_values(kinds))),
         ("category", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.3)))),
         ("item", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.4)))),
         ("list", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.5)))),
         ("functions", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.6)))),
         ("sql", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.7)))),
     ];
-    RecordBatch::try_from_iter(columns)
+    let batch = RecordBatch::try_from_iter(columns)?;
+    // asyncpg compares a kind as a byte.
+    let fields = batch.schema().fields().iter().map(|field| {
+        let field = field.as_ref().clone();
+        if field.name() == "kind" { field.with_metadata([(AS_TYPE.to_string(), "char".to_string())].into()) } else { field }
+    });
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    RecordBatch::try_new(Arc::new(schema), batch.columns().to_vec())
 }
 
 /// What the names of a type's four functions begin with: `bool` for `boolin`, `boolout`, `boolrecv`

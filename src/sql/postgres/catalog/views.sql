@@ -2,7 +2,7 @@
 -- types, databases, settings and keywords.
 
 CREATE VIEW pg_namespace AS
-SELECT oid, name AS nspname, CAST(10 AS BIGINT) AS nspowner, CAST(NULL AS TEXT) AS nspacl FROM schemas;
+SELECT oid, name AS nspname, CAST(10 AS BIGINT) AS nspowner, CAST(NULL AS TEXT[]) AS nspacl FROM schemas;
 
 CREATE VIEW pg_class AS
 SELECT oid, name AS relname, schema AS relnamespace, CAST(0 AS BIGINT) AS reltype, CAST(0 AS BIGINT) AS reloftype, CAST(10 AS BIGINT) AS relowner,
@@ -10,7 +10,7 @@ SELECT oid, name AS relname, schema AS relnamespace, CAST(0 AS BIGINT) AS reltyp
   CAST(-1 AS REAL) AS reltuples, CAST(0 AS INT) AS relallvisible, CAST(0 AS BIGINT) AS reltoastrelid, FALSE AS relhasindex, FALSE AS relisshared,
   'p' AS relpersistence, kind AS relkind, columns AS relnatts, CAST(0 AS SMALLINT) AS relchecks, FALSE AS relhasrules, FALSE AS relhastriggers,
   FALSE AS relhassubclass, FALSE AS relrowsecurity, FALSE AS relforcerowsecurity, TRUE AS relispopulated, 'n' AS relreplident,
-  FALSE AS relispartition, FALSE AS relhasoids, CAST(0 AS BIGINT) AS relrewrite, CAST(0 AS BIGINT) AS relfrozenxid, CAST(NULL AS TEXT) AS relacl,
+  FALSE AS relispartition, FALSE AS relhasoids, CAST(0 AS BIGINT) AS relrewrite, CAST(0 AS BIGINT) AS relfrozenxid, CAST(NULL AS TEXT[]) AS relacl,
   CAST(NULL AS TEXT[]) AS reloptions, CAST(NULL AS TEXT) AS relpartbound
 FROM relations;
 
@@ -19,17 +19,17 @@ SELECT c.relation AS attrelid, c.name AS attname, c.type AS atttypid, CAST(-1 AS
   CAST(CASE t.category WHEN 'A' THEN 1 ELSE 0 END AS SMALLINT) AS attndims, CAST(-1 AS INT) AS attcacheoff, CAST(-1 AS INT) AS atttypmod,
   FALSE AS attbyval, 'x' AS attstorage, 'i' AS attalign, '' AS attcompression, NOT c.nullable AS attnotnull, FALSE AS atthasdef,
   FALSE AS atthasmissing, '' AS attidentity, '' AS attgenerated, FALSE AS attisdropped, TRUE AS attislocal, CAST(0 AS SMALLINT) AS attinhcount,
-  CAST(0 AS BIGINT) AS attcollation, CAST(NULL AS TEXT) AS attacl, CAST(NULL AS TEXT[]) AS attoptions, CAST(NULL AS TEXT[]) AS attfdwoptions
+  CAST(0 AS BIGINT) AS attcollation, CAST(NULL AS TEXT[]) AS attacl, CAST(NULL AS TEXT[]) AS attoptions, CAST(NULL AS TEXT[]) AS attfdwoptions
 FROM columns c JOIN types t ON t.oid = c.type;
 
 CREATE VIEW pg_type AS
 SELECT oid, name AS typname, CAST(11 AS BIGINT) AS typnamespace, CAST(10 AS BIGINT) AS typowner, length AS typlen, length BETWEEN 1 AND 8 AS typbyval,
-  CASE category WHEN 'P' THEN 'p' ELSE 'b' END AS typtype, category AS typcategory, FALSE AS typispreferred, TRUE AS typisdefined, ',' AS typdelim,
+  kind AS typtype, category AS typcategory, FALSE AS typispreferred, TRUE AS typisdefined, ',' AS typdelim,
   CAST(0 AS BIGINT) AS typrelid, CASE item WHEN 0 THEN '-' ELSE 'array_subscript_handler' END AS typsubscript, item AS typelem, list AS typarray,
   functions || 'in' AS typinput, functions || 'out' AS typoutput, functions || 'recv' AS typreceive, functions || 'send' AS typsend,
   '-' AS typmodin, '-' AS typmodout, '-' AS typanalyze, 'i' AS typalign, 'x' AS typstorage, FALSE AS typnotnull, CAST(0 AS BIGINT) AS typbasetype,
   CAST(-1 AS INT) AS typtypmod, CAST(0 AS INT) AS typndims, CAST(0 AS BIGINT) AS typcollation, CAST(NULL AS TEXT) AS typdefaultbin,
-  CAST(NULL AS TEXT) AS typdefault, CAST(NULL AS TEXT) AS typacl
+  CAST(NULL AS TEXT) AS typdefault, CAST(NULL AS TEXT[]) AS typacl
 FROM types;
 
 CREATE VIEW pg_database AS
