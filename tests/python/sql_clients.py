@@ -84,10 +84,10 @@ class Run:
 
 def plain(value):
     """A value in one form for all clients: numbers of pandas as Python's, nothing as None."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
     if isinstance(value, memoryview):
         value = bytes(value)
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, float) and value != value:

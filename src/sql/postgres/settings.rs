@@ -9,7 +9,7 @@ use crate::did_you_mean::nearest;
 pub(super) const SERVER_VERSION: &str = "16.6";
 
 /// The settings with their values.
-pub(super) const SETTINGS: [(&str, &str); 25] = [
+pub(super) const SETTINGS: [(&str, &str); 26] = [
     ("application_name", ""),
     ("bytea_output", "hex"),
     ("client_encoding", "UTF8"),
@@ -25,6 +25,7 @@ pub(super) const SETTINGS: [(&str, &str); 25] = [
     ("lc_collate", "C"),
     ("lc_ctype", "C"),
     ("lock_timeout", "0"),
+    ("max_index_keys", "32"),
     ("max_identifier_length", "63"),
     ("search_path", "public"),
     ("server_encoding", "UTF8"),

@@ -126,7 +126,9 @@ pub(super) fn may_aggregate(select: &Select) -> bool {
 struct Aggregates;
 
 /// Scalar functions of the engine in clients' subqueries.
-const SCALAR: [&str; 12] = [
+const SCALAR: [&str; 14] = [
+    "array",
+    "json_build_object",
     "array_to_string",
     "btrim",
     "coalesce",

@@ -124,7 +124,8 @@ pub(super) fn batch() -> Result<RecordBatch, ArrowError> {
     ];
     let batch = RecordBatch::try_from_iter(columns)?;
     // asyncpg compares a kind as a byte.
-    let fields = batch.schema().fields().iter().map(|field| {
+    let schema = batch.schema();
+    let fields = schema.fields().iter().map(|field| {
         let field = field.as_ref().clone();
         if field.name() == "kind" { field.with_metadata([(AS_TYPE.to_string(), "char".to_string())].into()) } else { field }
     });
