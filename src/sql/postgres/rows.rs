@@ -177,7 +177,8 @@ impl Column {
 
     fn write(&self, row: usize, values: &mut impl Values) -> PgWireResult<()> {
         let array = &self.array;
-        if array.is_null(row) {
+        // An array of the type of nothing has no bits for it.
+        if array.is_null(row) || *array.data_type() == DataType::Null {
             return values.add(&None::<i32>);
         }
         match self.kind {

@@ -41,12 +41,13 @@ fn of_select(select: &Select, is_empty: &impl Fn(&ObjectName) -> bool) -> bool {
         TableFactor::Derived { subquery, .. } => of_query(subquery, is_empty),
         _ => false,
     };
-    let is_inner = |join: &JoinOperator| matches!(join, JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_));
     let from_nothing = select.from.iter().any(|from| {
-        let only_inner = from.joins.iter().all(|join| is_inner(&join.join_operator));
-        let left_outer = |join: &JoinOperator| matches!(join, JoinOperator::Left(_) | JoinOperator::LeftOuter(_));
-        let keeps_left = from.joins.iter().all(|join| is_inner(&join.join_operator) || left_outer(&join.join_operator));
-        (keeps_left && reads_nothing(&from.relation)) || (only_inner && from.joins.iter().any(|join| reads_nothing(&join.relation)))
+        from.joins.iter().fold(reads_nothing(&from.relation), |is_empty, join| match &join.join_operator {
+            JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) => is_empty || reads_nothing(&join.relation),
+            JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => is_empty,
+            JoinOperator::Right(_) | JoinOperator::RightOuter(_) => reads_nothing(&join.relation),
+            _ => false,
+        })
     });
     from_nothing && (has_groups(&select.group_by) || !may_aggregate(select))
 }
@@ -56,7 +57,7 @@ fn has_groups(groups: &GroupByExpr) -> bool {
 }
 
 /// Reduces a query without rows to the names of its columns and the types of its parameters. A query
-/// whose names are not known stays as it is.
+/// with all columns of a table stays as it is.
 pub(super) fn keep_names(query: &mut Query) {
     let Some(names) = names(&query.body) else { return };
     let mut parameters = Parameters::default();
@@ -70,8 +71,7 @@ pub(super) fn keep_names(query: &mut Query) {
     }
 }
 
-/// The names of a query's columns; `None` for all columns of a table, and for a name that comes
-/// twice.
+/// The names of a query's columns; `None` for all columns of a table.
 fn names(body: &SetExpr) -> Option<Vec<String>> {
     let select = match body {
         SetExpr::Select(select) => select,
@@ -85,8 +85,10 @@ fn names(body: &SetExpr) -> Option<Vec<String>> {
         _ => None,
     };
     let names: Vec<String> = select.projection.iter().map(name).collect::<Option<_>>()?;
-    let different: HashSet<&String> = names.iter().collect();
-    (different.len() == names.len()).then_some(names)
+    let mut taken = HashSet::new();
+    // The engine has no two columns of one name. A client finds the second one by its number only.
+    let different = |(index, name): (usize, String)| if taken.insert(name.clone()) { name } else { format!("{name}_{index}") };
+    Some(names.into_iter().enumerate().map(different).collect())
 }
 
 /// The name that PostgreSQL gives to a column.
@@ -119,11 +121,14 @@ impl Visitor for Parameters {
 
 /// Whether a select without groups may have a row nevertheless: that of an aggregate.
 pub(super) fn may_aggregate(select: &Select) -> bool {
-    select.having.is_some() || select.projection.visit(&mut Aggregates).is_break()
+    select.having.is_some() || select.projection.visit(&mut Aggregates { queries: 0 }).is_break()
 }
 
-/// Looks for a call that is not known to be scalar.
-struct Aggregates;
+/// Looks for a call that is not known to be scalar, outside of subqueries.
+struct Aggregates {
+    /// The number of subqueries around.
+    queries: usize,
+}
 
 /// Scalar functions of the engine in clients' subqueries.
 const SCALAR: [&str; 14] = [
@@ -146,8 +151,21 @@ const SCALAR: [&str; 14] = [
 impl Visitor for Aggregates {
     type Break = ();
 
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.queries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.queries -= 1;
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        if self.queries > 0 {
+            return ControlFlow::Continue(());
+        }
         let name = function.name.0.last().and_then(|part| part.as_ident()).map(|name| name.value.to_ascii_lowercase());
         let is_scalar = name.is_some_and(|name| functions::is_known(&name) || SCALAR.contains(&name.as_str()));
         if is_scalar { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -65,11 +65,11 @@ pub(super) fn rewritten(text: &str, tables: &[String], declared: &[Option<Type>]
     }
     let mut statements = Parser::parse_sql(&GenericDialect {}, text).ok()?;
     let [statement @ (Statement::Query(_) | Statement::Explain { .. })] = statements.as_mut_slice() else { return None };
-    let mut named = Names { tables, declared, queries: HashSet::new() };
+    let mut named = Names { tables, declared, queries: HashSet::new(), empty_queries: HashSet::new() };
     // The visitors never break off.
     let _ = statement.visit(&mut named.with_queries());
     if let Statement::Query(query) = statement
-        && named.has_no_rows(query)
+        && named.with_empty_queries(query).has_no_rows(query)
     {
         no_rows::keep_names(query);
     }
@@ -84,6 +84,8 @@ struct Names<'a> {
     declared: &'a [Option<Type>],
     /// The names of `WITH name AS (…)`.
     queries: HashSet<String>,
+    /// Those without rows.
+    empty_queries: HashSet<String>,
 }
 
 /// Collects the names of `WITH name AS (…)`.
@@ -119,9 +121,22 @@ impl Names<'_> {
         }
     }
 
+    /// Finds the queries of `WITH` without rows, one after the other.
+    fn with_empty_queries(&mut self, query: &Query) -> &Self {
+        for named in query.with.iter().flat_map(|with| &with.cte_tables) {
+            if self.has_no_rows(&named.query) {
+                self.empty_queries.insert(lower(&named.alias.name));
+            }
+        }
+        self
+    }
+
     /// Whether a query surely has no rows.
     fn has_no_rows(&self, query: &Query) -> bool {
-        no_rows::of_query(query, &|name| self.of_catalog(name).is_some_and(|(_, name)| EMPTY_TABLES.contains(name.as_str())))
+        no_rows::of_query(query, &|name| match parts(name).as_slice() {
+            [name] if self.empty_queries.contains(name) => true,
+            _ => self.of_catalog(name).is_some_and(|(_, name)| EMPTY_TABLES.contains(name.as_str())),
+        })
     }
 
     /// A subquery of one value over the catalog: the engine plans it with an aggregate only.
