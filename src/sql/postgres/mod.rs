@@ -10,6 +10,7 @@ mod catalog;
 mod copy;
 mod cursors;
 mod errors;
+mod list_text;
 mod numeric;
 mod parameters;
 mod rows;

@@ -7,9 +7,11 @@ use pgwire::api::Type;
 use pgwire::api::portal::{Format, Portal};
 use pgwire::error::PgWireResult;
 use pgwire::types::FromSqlText;
-use postgres_types::FromSqlOwned;
+use pgwire::types::format::FormatOptions;
+use postgres_types::{FromSqlOwned, Kind};
 
 use super::errors::{INVALID_PARAMETER, client_error};
+use super::list_text;
 use super::numeric;
 use super::rows::postgres_type;
 use super::statement::Statement;
@@ -82,17 +84,35 @@ pub(super) fn decode(portal: &Portal<Statement>, inferred: &[Option<DataType>]) 
 }
 
 /// A list of values.
-fn list<'a, T>(
-    portal: &'a Portal<Statement>,
+fn list<T>(
+    portal: &Portal<Statement>,
     index: usize,
     kind: &Type,
     item: &DataType,
     scalar: impl Fn(Option<T>) -> ScalarValue,
 ) -> PgWireResult<Value>
 where
-    Vec<Option<T>>: FromSqlOwned + FromSqlText<'a>,
+    T: for<'t> FromSqlText<'t>,
+    Vec<Option<T>>: FromSqlOwned + for<'t> FromSqlText<'t>,
 {
-    Ok(match portal.parameter::<Vec<Option<T>>>(index, kind)? {
+    let problem = |found: &str| client_error(INVALID_PARAMETER, &format!("parameter ${}: expected {kind}, found {found}", index + 1), None);
+    let values = if portal.parameter_format.is_binary(index) {
+        portal.parameter::<Vec<Option<T>>>(index, kind)?
+    } else {
+        let Some(Some(bytes)) = portal.parameters.get(index) else { return Ok(ScalarValue::Null) };
+        let text = std::str::from_utf8(bytes).map_err(|_| problem("other bytes than UTF-8"))?;
+        let items = list_text::items(text).ok_or_else(|| problem(text))?;
+        let Kind::Array(item_kind) = kind.kind() else { return Err(problem("an item")) };
+        let options = FormatOptions::default();
+        let value = |item: Option<String>| {
+            item.map(|item| {
+                T::from_sql_text(item_kind, item.as_bytes(), &options).map_err(|error| problem(&format!("\"{item}\" ({error})")))
+            })
+            .transpose()
+        };
+        Some(items.into_iter().map(value).collect::<PgWireResult<Vec<Option<T>>>>()?)
+    };
+    Ok(match values {
         Some(values) => {
             let values: Vec<ScalarValue> = values.into_iter().map(scalar).collect();
             ScalarValue::List(ScalarValue::new_list_nullable(&values, item))

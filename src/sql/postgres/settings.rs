@@ -9,12 +9,13 @@ use crate::did_you_mean::nearest;
 pub(super) const SERVER_VERSION: &str = "16.6";
 
 /// The settings with their values.
-pub(super) const SETTINGS: [(&str, &str); 26] = [
+pub(super) const SETTINGS: [(&str, &str); 27] = [
     ("application_name", ""),
     ("bytea_output", "hex"),
     ("client_encoding", "UTF8"),
     ("client_min_messages", "notice"),
     ("datestyle", "ISO, YMD"),
+    ("default_table_access_method", "heap"),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_read_only", "on"),
     ("extra_float_digits", "1"),

@@ -7,6 +7,7 @@ use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 
 use super::expressions::{call, called, parsed, parts, value};
+use crate::sql::postgres::list_text;
 
 /// Types whose names are looked up among the catalog's objects.
 pub(super) const OBJECTS: [&str; 3] = ["regclass", "regtype", "regnamespace"];
@@ -72,24 +73,17 @@ fn own_type(data_type: &DataType) -> Option<DataType> {
     })
 }
 
-/// The list of a text such as `{a,b}`; `None` for another expression, and for items in quotes.
+/// The list of a text such as `{a,b}`; `None` for another expression.
 pub(super) fn list(expr: &Expr, item: &DataType) -> Option<Expr> {
-    let text = text_of(expr)?;
-    let items = text.trim().strip_prefix('{')?.strip_suffix('}')?;
-    if items.contains(['"', '\\', '{']) {
-        return None;
-    }
-    if items.trim().is_empty() {
+    let items = list_text::items(&text_of(expr)?)?;
+    if items.is_empty() {
         return parsed(&format!("CAST(make_array() AS {item}[])"));
     }
-    let quoted = |text: &str| {
-        if text.eq_ignore_ascii_case("null") {
-            format!("CAST(NULL AS {item})")
-        } else {
-            format!("CAST('{}' AS {item})", text.replace('\'', "''"))
-        }
+    let quoted = |value: Option<String>| match value {
+        Some(text) => format!("CAST('{}' AS {item})", text.replace('\'', "''")),
+        None => format!("CAST(NULL AS {item})"),
     };
-    let items: Vec<String> = items.split(',').map(str::trim).map(quoted).collect();
+    let items: Vec<String> = items.into_iter().map(quoted).collect();
     parsed(&format!("make_array({})", items.join(", ")))
 }
 

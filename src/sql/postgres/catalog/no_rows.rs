@@ -13,7 +13,7 @@ use sqlparser::ast::{
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 
-use super::expressions::{lower, parts};
+use super::expressions::{lower, parsed, parts};
 use super::functions;
 
 /// Whether a query surely has no rows: it reads a table for which `is_empty` holds.
@@ -103,6 +103,19 @@ fn name_of(expr: &Expr) -> String {
     }
 }
 
+/// A value in place of an expression with its parameters, which a client binds all the same.
+pub(super) fn value_of(value: &str, replaced: &Expr) -> Option<Expr> {
+    let mut parameters = Parameters::default();
+    let _ = replaced.visit(&mut parameters);
+    let parameters: Vec<String> = parameters.0.iter().map(|parameter| format!("{parameter} IS NULL")).collect();
+    let text = if parameters.is_empty() {
+        value.to_string()
+    } else {
+        format!("CASE WHEN {} THEN {value} ELSE {value} END", parameters.join(" OR "))
+    };
+    parsed(&text)
+}
+
 /// The parameters of a query, with their casts.
 #[derive(Default)]
 struct Parameters(Vec<String>);
@@ -131,7 +144,9 @@ struct Aggregates {
 }
 
 /// Scalar functions of the engine in clients' subqueries.
-const SCALAR: [&str; 14] = [
+const SCALAR: [&str; 16] = [
+    "generate_subscripts",
+    "format",
     "array",
     "json_build_object",
     "array_to_string",

@@ -173,11 +173,23 @@ impl VisitorMut for Names<'_> {
 
     /// Subqueries first, while their tables have their own names.
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let known = match expr {
+            Expr::Subquery(query) if self.has_no_rows(query) => Some("NULL"),
+            Expr::Exists { subquery, negated } | Expr::InSubquery { subquery, negated, .. } if self.has_no_rows(subquery) => {
+                Some(if *negated { "true" } else { "false" })
+            }
+            Expr::Function(function) if parts(&function.name) == ["array"] => match &function.args {
+                FunctionArguments::Subquery(query) if self.has_no_rows(query) => Some("CAST(make_array() AS TEXT[])"),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(known) = known.and_then(|known| no_rows::value_of(known, expr)) {
+            *expr = known;
+            return ControlFlow::Continue(());
+        }
         match expr {
-            Expr::Subquery(query) if self.has_no_rows(query) => *expr = value(Value::Null),
             Expr::Subquery(query) => self.aggregate(query),
-            Expr::Exists { subquery, negated } if self.has_no_rows(subquery) => *expr = value(Value::Boolean(*negated)),
-            Expr::InSubquery { subquery, negated, .. } if self.has_no_rows(subquery) => *expr = value(Value::Boolean(*negated)),
             // The schemas of `search_path`, which Grafana takes out of the setting.
             Expr::InSubquery { expr: schema, subquery, negated: false } if is_search_path(subquery) => {
                 if let Some(found) = parsed(&format!("{schema} = 'public'")) {
@@ -185,13 +197,9 @@ impl VisitorMut for Names<'_> {
                 }
             }
             Expr::Function(function) if parts(&function.name) == ["array"] => {
-                let FunctionArguments::Subquery(query) = &function.args else { return ControlFlow::Continue(()) };
-                let list = if self.has_no_rows(query) {
-                    parsed("CAST(make_array() AS TEXT[])")
-                } else {
-                    parsed(&format!("(SELECT array_agg(item) FROM ({query}) AS items(item))"))
-                };
-                if let Some(list) = list {
+                if let FunctionArguments::Subquery(query) = &function.args
+                    && let Some(list) = parsed(&format!("(SELECT array_agg(item) FROM ({query}) AS items(item))"))
+                {
                     *expr = list;
                 }
             }
@@ -256,7 +264,7 @@ impl Names<'_> {
                 }
                 let first = argument(&function.args);
                 match (name.as_str(), first) {
-                    ("generate_subscripts", Some(list)) => parsed(&format!("unnest(pg_subscripts({list}))")),
+                    ("generate_subscripts", Some(_)) => parsed(&format!("unnest(pg_subscripts{})", function.args)),
                     // An argument of a table function must be a number.
                     ("array_upper", Some(Expr::Function(list))) if parts_end_with(&list.name, "current_schemas") => {
                         let has_catalog = argument(&list.args).is_some_and(|argument| argument.to_string().eq_ignore_ascii_case("true"));
@@ -386,7 +394,7 @@ mod tests {
             ),
             ("SELECT 1 FROM pg_class WHERE relkind = ANY($1)", "SELECT 1 FROM pg_catalog.pg_class WHERE relkind = ANY(CAST($1 AS TEXT[]))"),
             ("SELECT oid FROM pg_type WHERE typreceive != 0", "SELECT oid FROM pg_catalog.pg_type WHERE typreceive <> '-'"),
-            ("SELECT NOT EXISTS (SELECT 1 FROM pg_index)", "SELECT NOT false"),
+            ("SELECT NOT EXISTS (SELECT 1 FROM pg_index)", "SELECT true"),
             ("SELECT (SELECT count(*) FROM pg_index)", "SELECT (SELECT count(*) FROM pg_catalog.pg_index)"),
             (
                 "SELECT (SELECT nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) FROM pg_class c",
