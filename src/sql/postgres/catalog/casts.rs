@@ -31,6 +31,8 @@ pub(super) fn cast(expr: &Expr, data_type: &mut DataType) -> Option<Expr> {
     let is_text = matches!(text_of(expr), Some(_)) || matches!(expr, Expr::Cast { data_type: DataType::Text | DataType::Varchar(_), .. });
     let is_text = is_text || matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
     match name.as_str() {
+        // Twice the same cast.
+        kind @ ("regclass" | "regtype" | "regnamespace") if called(expr, &format!("{kind}_oid")).is_some() => return Some(expr.clone()),
         kind @ ("regclass" | "regtype" | "regnamespace") => {
             return call(&format!("{kind}_{}", if is_text { "oid" } else { "name" }), &[expr]);
         }
