@@ -36,7 +36,6 @@ use datafusion::common::TableReference;
 use datafusion::datasource::{MemTable, TableType};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use sqlparser::ast::Statement;
 use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::ALL_KEYWORDS;
 use sqlparser::parser::Parser;
@@ -66,8 +65,15 @@ static EMPTY_TABLES: LazyLock<HashSet<&str>> = LazyLock::new(|| {
     named.map(|name| name.strip_prefix("information.").unwrap_or(name)).collect()
 });
 
-/// The catalog's own tables, which describe themselves too.
-static OWN: OnceLock<Vec<(&'static str, TableInfo)>> = OnceLock::new();
+/// What all sessions share.
+static OWN: OnceLock<Own> = OnceLock::new();
+
+struct Own {
+    /// The catalog's own tables, which describe themselves too.
+    described: Vec<(&'static str, TableInfo)>,
+    /// The tables without rows, by schema and name.
+    empty: HashMap<&'static str, HashMap<String, Arc<dyn TableProvider>>>,
+}
 
 /// The text for the engine of a client's statement over a session with the tables of the run
 /// `database`. The session receives the catalog when the first statement names it.
@@ -92,11 +98,15 @@ async fn attach(context: &SessionContext, database: &str, tables: Vec<TableInfo>
     let own = match OWN.get() {
         Some(own) => own,
         None => {
-            let described = described(&built(database, &[]).await?).await?;
-            OWN.get_or_init(|| described)
+            let empty = executed(EMPTY, plain_context()).await?;
+            let tables =
+                [(CATALOG, Hidden::of(&empty, CATALOG).await?.tables), (INFORMATION, Hidden::of(&empty, INFORMATION).await?.tables)];
+            let mut described = described(&empty).await?;
+            described.extend(self::described(&built(database, &[]).await?).await?);
+            OWN.get_or_init(|| Own { described, empty: tables.into() })
         }
     };
-    let tables = tables.into_iter().map(|table| ("public", table)).chain(own.iter().cloned()).collect();
+    let tables = tables.into_iter().map(|table| ("public", table)).chain(own.described.iter().cloned()).collect();
     let relations = relations::with_oids(tables);
     let built = built(database, &relations).await?;
     for function in functions::all(&Arc::new(Names::new(database, &relations))) {
@@ -107,15 +117,32 @@ async fn attach(context: &SessionContext, database: &str, tables: Vec<TableInfo>
     };
     // `pg_catalog` last: it says that all is there.
     for name in [INFORMATION, CATALOG] {
-        catalog.register_schema(name, Arc::new(Hidden::of(&built, name).await?))?;
+        let mut schema = Hidden::of(&built, name).await?;
+        schema.tables.extend(own.empty.get(name).into_iter().flatten().map(|(name, table)| (name.clone(), table.clone())));
+        catalog.register_schema(name, Arc::new(schema))?;
     }
     Ok(())
 }
 
-/// A session with the catalog's tables over these relations.
-async fn built(database: &str, relations: &[Relation]) -> Result<SessionContext> {
+/// A session for the catalog's own tables.
+fn plain_context() -> SessionContext {
     let config = SessionConfig::new().set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
-    let context = SessionContext::new_with_config(config.with_default_catalog_and_schema("datafusion", CATALOG));
+    SessionContext::new_with_config(config.with_default_catalog_and_schema("datafusion", CATALOG))
+}
+
+/// The session after the statements of a text.
+async fn executed(text: &str, context: SessionContext) -> Result<SessionContext> {
+    context.sql(&format!("CREATE SCHEMA {INFORMATION}")).await?;
+    let statements = Parser::parse_sql(&GenericDialect {}, text).map_err(|error| DataFusionError::SQL(Box::new(error), None))?;
+    for statement in statements {
+        context.sql(&statement.to_string()).await?;
+    }
+    Ok(context)
+}
+
+/// A session with the catalog's views over these relations.
+async fn built(database: &str, relations: &[Relation]) -> Result<SessionContext> {
+    let context = plain_context();
     let texts = |texts: &[&str]| Arc::new(StringArray::from_iter_values(texts)) as ArrayRef;
     let names: Vec<&str> = SETTINGS.iter().map(|(name, _)| *name).collect();
     let values: Vec<&str> = SETTINGS.iter().map(|(_, value)| *value).collect();
@@ -132,17 +159,7 @@ async fn built(database: &str, relations: &[Relation]) -> Result<SessionContext>
     ] {
         context.register_table(TableReference::bare(name), Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))?;
     }
-    context.sql(&format!("CREATE SCHEMA {INFORMATION}")).await?;
-    for text in [EMPTY, VIEWS] {
-        for statement in parsed(text)? {
-            context.sql(&statement.to_string()).await?;
-        }
-    }
-    Ok(context)
-}
-
-fn parsed(text: &str) -> Result<Vec<Statement>> {
-    Parser::parse_sql(&GenericDialect {}, text).map_err(|error| DataFusionError::SQL(Box::new(error), None))
+    executed(VIEWS, context).await
 }
 
 /// The catalog's tables, in the schemas that clients see.
