@@ -9,14 +9,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::{Sink, StreamExt, stream};
 use pgwire::api::portal::{Format, Portal};
-use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use pgwire::api::results::{CopyResponse, FieldInfo, QueryResponse, Response, Tag};
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_describe_response};
+use pgwire::api::results::{CopyResponse, DescribePortalResponse, FieldInfo, QueryResponse, Response, Tag};
 use pgwire::api::stmt::QueryParser;
 use pgwire::api::store::PortalStore;
 use pgwire::api::{ClientInfo, ClientPortalStore, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::extendedquery::{Describe, TARGET_TYPE_BYTE_PORTAL};
 
+use super::catalog;
 use super::copy::{CopyFormat, CopyWriter};
 use super::cursors::{Cursors, FetchError};
 use super::errors::{CURSOR, INTERNAL, SYNTAX_OR_ACCESS, client_error};
@@ -62,7 +64,7 @@ impl Answerer {
             Statement::Fetch { name, count, .. } => {
                 let (schema, batches) = cursors.fetch(name, *count).await.map_err(|error| match error {
                     FetchError::Name(problem) => client_error(CURSOR, &problem, None),
-                    FetchError::Query(error) => refused(&error, ""),
+                    FetchError::Query(error) => refused(&error),
                 })?;
                 let encoder = Encoder::new(&schema, format)?;
                 let rows = batches.iter().map(|batch| encoder.rows(batch)).collect::<PgWireResult<Vec<_>>>()?;
@@ -82,20 +84,16 @@ impl Answerer {
         let streamed = self.stream(query, values).await?;
         let fields = Encoder::new(&streamed.schema(), &Format::UnifiedText)?.fields();
         let columns = fields.len();
-        let text = query.text.clone();
         let writer = CopyWriter::new(fields, format.clone());
-        let pieces = stream::unfold((Some(streamed), writer), move |(streamed, mut writer)| {
-            let text = text.clone();
-            async move {
-                let mut streamed = streamed?;
-                match streamed.next().await {
-                    Some(Ok(batch)) => {
-                        let pieces = writer.rows(&batch).unwrap_or_else(|error| vec![Err(error)]);
-                        Some((pieces, (Some(streamed), writer)))
-                    }
-                    Some(Err(error)) => Some((vec![Err(refused(&error, &text))], (None, writer))),
-                    None => Some((writer.end().into_iter().collect(), (None, writer))),
+        let pieces = stream::unfold((Some(streamed), writer), move |(streamed, mut writer)| async move {
+            let mut streamed = streamed?;
+            match streamed.next().await {
+                Some(Ok(batch)) => {
+                    let pieces = writer.rows(&batch).unwrap_or_else(|error| vec![Err(error)]);
+                    Some((pieces, (Some(streamed), writer)))
                 }
+                Some(Err(error)) => Some((vec![Err(refused(&error))], (None, writer))),
+                None => Some((writer.end().into_iter().collect(), (None, writer))),
             }
         });
         Ok(CopyResponse::new(format.code(), columns, pieces.flat_map(stream::iter)))
@@ -105,10 +103,11 @@ impl Answerer {
     async fn stream(&self, query: &Query, values: Vec<Value>) -> PgWireResult<BlockingDrop> {
         let live = self.live.clone();
         let owned = query.clone();
-        let streamed = blocking(&query.text, move || {
+        let streamed = blocking(move || {
             let session = live.session()?;
+            let text = catalog::translate(&session, live.run().name(), &owned)?;
             let values = parameters::scalars(&values, &owned.parameters)?;
-            Session::stream(&session, &owned.text, values)
+            Session::stream(&session, &text, values)
         });
         streamed.await.map(BlockingDrop::new)
     }
@@ -120,12 +119,11 @@ impl Answerer {
         let encoder = Encoder::new(&streamed.schema(), format)?;
         let fields = encoder.fields();
         let first = streamed.next().await;
-        let text = query.text.clone();
         let rest = stream::unfold(streamed, |mut streamed| async move { Some((streamed.next().await?, streamed)) });
         let rows = stream::iter(first).chain(rest).flat_map(move |batch| {
             let rows = match batch {
                 Ok(batch) => encoder.rows(&batch).unwrap_or_else(|error| vec![Err(error)]),
-                Err(error) => vec![Err(refused(&error, &text))],
+                Err(error) => vec![Err(refused(&error))],
             };
             stream::iter(rows)
         });
@@ -134,9 +132,9 @@ impl Answerer {
 }
 
 /// Does `work` on a thread for blocking work.
-async fn blocking<T: Send + 'static>(text: &str, work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> PgWireResult<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> PgWireResult<T> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| refused(&error, text)),
+        Ok(result) => result.map_err(|error| refused(&error)),
         Err(error) => Err(client_error(INTERNAL, &format!("the SQL engine cannot run this query: {error}"), None)),
     }
 }
@@ -146,10 +144,8 @@ fn parse(text: &str) -> PgWireResult<Statement> {
 }
 
 /// The store's error for a client.
-fn refused(error: &StoreError, text: &str) -> PgWireError {
-    let asks_catalog = text.contains("pg_catalog") || text.contains("pg_class");
-    let hint = "there is no pg_catalog here, which psql's \\d and some tools ask; SHOW TABLES lists the tables, information_schema.columns the columns";
-    client_error(if error.is_input() { SYNTAX_OR_ACCESS } else { INTERNAL }, &error.to_string(), asks_catalog.then_some(hint))
+fn refused(error: &StoreError) -> PgWireError {
+    client_error(if error.is_input() { SYNTAX_OR_ACCESS } else { INTERNAL }, &error.to_string(), None)
 }
 
 #[async_trait]
@@ -194,6 +190,26 @@ impl ExtendedQueryHandler for Answerer {
         self.parser.clone()
     }
 
+    /// A cursor has the columns of a portal of its name, which psycopg asks for.
+    async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().filter(|_| message.target_type == TARGET_TYPE_BYTE_PORTAL);
+        let cursors = client.session_extensions().get_or_insert_with(Cursors::default);
+        if let Some(name) = name
+            && client.portal_store().get_portal(name).is_none()
+            && let Ok(columns) = cursors.schema(name).await
+        {
+            let described = DescribePortalResponse::new(rows::fields(&columns, &Format::UnifiedText)?);
+            return send_describe_response(client, &described).await;
+        }
+        self._on_describe(client, message).await
+    }
+
     async fn do_query<C>(&self, client: &mut C, portal: &Portal<Statement>, _: usize) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -212,7 +228,7 @@ impl ExtendedQueryHandler for Answerer {
 impl QueryParser for Parser {
     type Statement = Statement;
 
-    async fn parse_sql<C>(&self, client: &C, text: &str, _: &[Option<Type>]) -> PgWireResult<Option<Statement>>
+    async fn parse_sql<C>(&self, client: &C, text: &str, types: &[Option<Type>]) -> PgWireResult<Option<Statement>>
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
@@ -223,8 +239,13 @@ impl QueryParser for Parser {
         }
         if let Some(query) = statement.query_mut() {
             let live = self.live.clone();
-            let text = query.text.clone();
-            let (columns, parameters) = blocking(&query.text, move || live.session()?.describe_query(&text)).await?;
+            query.declared = types.to_vec();
+            let owned = query.clone();
+            let describe = move || {
+                let session = live.session()?;
+                session.describe_query(&catalog::translate(&session, live.run().name(), &owned)?)
+            };
+            let (columns, parameters) = blocking(describe).await?;
             (query.columns, query.parameters) = (Some(columns), parameters);
         }
         Ok(Some(statement))

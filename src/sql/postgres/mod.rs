@@ -3,13 +3,15 @@
 //!
 //! Each statement sees the last committed state. Transactions begin and end without effect, because
 //! every statement is read-only. `SET` is accepted without effect, because drivers send it on their
-//! own. There is no `pg_catalog`; `information_schema` and `SHOW TABLES` come from DataFusion.
-//! Knows the protocol and Arrow, and a run only as a [`LiveSession`].
+//! own. Knows the protocol and Arrow, and a run only as a [`LiveSession`].
 
 mod answer;
+mod catalog;
 mod copy;
 mod cursors;
 mod errors;
+mod list_text;
+mod numeric;
 mod parameters;
 mod rows;
 mod settings;

@@ -7,9 +7,12 @@ use pgwire::api::Type;
 use pgwire::api::portal::{Format, Portal};
 use pgwire::error::PgWireResult;
 use pgwire::types::FromSqlText;
-use postgres_types::FromSqlOwned;
+use pgwire::types::format::FormatOptions;
+use postgres_types::{FromSqlOwned, Kind};
 
 use super::errors::{INVALID_PARAMETER, client_error};
+use super::list_text;
+use super::numeric;
 use super::rows::postgres_type;
 use super::statement::Statement;
 use crate::store::StoreError;
@@ -55,15 +58,24 @@ pub(super) fn decode(portal: &Portal<Statement>, inferred: &[Option<DataType>]) 
                 let time: Option<DateTime<FixedOffset>> = portal.parameter(index, &kind)?;
                 Ok(ScalarValue::TimestampMicrosecond(time.map(|time| time.timestamp_micros()), None))
             }
+            // Texts in the engine.
+            Type::UUID => uuid(portal, index).map(ScalarValue::Utf8),
+            Type::JSON => Ok(ScalarValue::Utf8(portal.parameter(index, &Type::TEXT)?)),
+            Type::BYTEA => Ok(ScalarValue::Binary(portal.parameter::<Vec<u8>>(index, &kind)?)),
+            Type::BOOL_ARRAY => list::<bool>(portal, index, &kind, &DataType::Boolean, ScalarValue::Boolean),
             Type::INT2_ARRAY => list::<i16>(portal, index, &kind, &DataType::Int16, ScalarValue::Int16),
             Type::INT4_ARRAY => list::<i32>(portal, index, &kind, &DataType::Int32, ScalarValue::Int32),
+            Type::OID_ARRAY => list::<u32>(portal, index, &kind, &DataType::UInt32, ScalarValue::UInt32),
             Type::INT8_ARRAY => list::<i64>(portal, index, &kind, &DataType::Int64, ScalarValue::Int64),
             Type::FLOAT4_ARRAY => list::<f32>(portal, index, &kind, &DataType::Float32, ScalarValue::Float32),
             Type::FLOAT8_ARRAY => list::<f64>(portal, index, &kind, &DataType::Float64, ScalarValue::Float64),
             Type::TEXT_ARRAY | Type::VARCHAR_ARRAY => list::<String>(portal, index, &Type::TEXT_ARRAY, &DataType::Utf8, ScalarValue::Utf8),
             other => Err(client_error(
                 INVALID_PARAMETER,
-                &format!("parameter ${}: expected a number, text, truth value, date, timestamp or list of these, found {other}", index + 1),
+                &format!(
+                    "parameter ${}: expected a number, text, truth value, date, timestamp, uuid, bytes, or a list, found {other}",
+                    index + 1
+                ),
                 None,
             )),
         }
@@ -72,17 +84,35 @@ pub(super) fn decode(portal: &Portal<Statement>, inferred: &[Option<DataType>]) 
 }
 
 /// A list of values.
-fn list<'a, T>(
-    portal: &'a Portal<Statement>,
+fn list<T>(
+    portal: &Portal<Statement>,
     index: usize,
     kind: &Type,
     item: &DataType,
     scalar: impl Fn(Option<T>) -> ScalarValue,
 ) -> PgWireResult<Value>
 where
-    Vec<Option<T>>: FromSqlOwned + FromSqlText<'a>,
+    T: for<'t> FromSqlText<'t>,
+    Vec<Option<T>>: FromSqlOwned + for<'t> FromSqlText<'t>,
 {
-    Ok(match portal.parameter::<Vec<Option<T>>>(index, kind)? {
+    let problem = |found: &str| client_error(INVALID_PARAMETER, &format!("parameter ${}: expected {kind}, found {found}", index + 1), None);
+    let values = if portal.parameter_format.is_binary(index) {
+        portal.parameter::<Vec<Option<T>>>(index, kind)?
+    } else {
+        let Some(Some(bytes)) = portal.parameters.get(index) else { return Ok(ScalarValue::Null) };
+        let text = std::str::from_utf8(bytes).map_err(|_| problem("other bytes than UTF-8"))?;
+        let items = list_text::items(text).ok_or_else(|| problem(text))?;
+        let Kind::Array(item_kind) = kind.kind() else { return Err(problem("an item")) };
+        let options = FormatOptions::default();
+        let value = |item: Option<String>| {
+            item.map(|item| {
+                T::from_sql_text(item_kind, item.as_bytes(), &options).map_err(|error| problem(&format!("\"{item}\" ({error})")))
+            })
+            .transpose()
+        };
+        Some(items.into_iter().map(value).collect::<PgWireResult<Vec<Option<T>>>>()?)
+    };
+    Ok(match values {
         Some(values) => {
             let values: Vec<ScalarValue> = values.into_iter().map(scalar).collect();
             ScalarValue::List(ScalarValue::new_list_nullable(&values, item))
@@ -91,39 +121,34 @@ where
     })
 }
 
+/// An UUID as text.
+fn uuid(portal: &Portal<Statement>, index: usize) -> PgWireResult<Option<String>> {
+    let Some(Some(bytes)) = portal.parameters.get(index) else { return Ok(None) };
+    if !portal.parameter_format.is_binary(index) {
+        return portal.parameter(index, &Type::TEXT);
+    }
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let [a, b, c, d, e] = [0..4, 4..6, 6..8, 8..10, 10..16].map(|range| digits.get(range).map(|digits| digits.concat()));
+    match (a, b, c, d, e) {
+        (Some(a), Some(b), Some(c), Some(d), Some(e)) if bytes.len() == 16 => Ok(Some(format!("{a}-{b}-{c}-{d}-{e}"))),
+        _ => Err(client_error(
+            INVALID_PARAMETER,
+            &format!("parameter ${}: expected 16 bytes of a uuid, found {}", index + 1, bytes.len()),
+            None,
+        )),
+    }
+}
+
 /// A number of type numeric as text, which the engine reads as the type that the query wants.
 fn numeric(portal: &Portal<Statement>, index: usize) -> PgWireResult<Option<String>> {
     let Some(Some(bytes)) = portal.parameters.get(index) else { return Ok(None) };
     let text = if portal.parameter_format.is_binary(index) {
-        decimal(bytes)
+        numeric::decimal(bytes)
     } else {
         std::str::from_utf8(bytes).ok().map(|text| text.trim().to_string())
     };
     let problem = || client_error(INVALID_PARAMETER, &format!("parameter ${}: expected a numeric, found other bytes", index + 1), None);
     text.map(Some).ok_or_else(problem)
-}
-
-/// PostgreSQL's binary numeric as text: digits to the base 10,000 after their count, the power of
-/// the first, the sign, and the number of decimals.
-fn decimal(bytes: &[u8]) -> Option<String> {
-    let words: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
-    let [count, weight, sign, decimals, digits @ ..] = words.as_slice() else { return None };
-    if *sign == 0xC000 {
-        return Some("NaN".to_string());
-    }
-    if usize::from(*count) != digits.len() {
-        return None;
-    }
-    let weight = i32::from(weight.cast_signed());
-    let digit = |power: i32| usize::try_from(weight - power).ok().and_then(|index| digits.get(index)).copied().unwrap_or(0);
-    let whole: String = (0..=weight.max(0)).rev().map(|power| format!("{:04}", digit(power))).collect();
-    let groups = (i32::from(*decimals) + 3) / 4;
-    let fraction: String = (1..=groups).map(|power| format!("{:04}", digit(-power))).collect();
-    let whole = whole.trim_start_matches('0');
-    let fraction = fraction.get(..usize::from(*decimals)).unwrap_or(&fraction);
-    let sign = if *sign == 0x4000 { "-" } else { "" };
-    let whole = if whole.is_empty() { "0" } else { whole };
-    Some(if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
 }
 
 /// The days from 1970-01-01 to a date.
@@ -142,27 +167,4 @@ pub(super) fn scalars(values: &[Value], inferred: &[Option<DataType>]) -> Result
         None => Ok(value.clone()),
     };
     values.iter().zip(inferred).enumerate().map(cast).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::decimal;
-
-    #[test]
-    fn binary_numerics_are_read_digit_by_digit() {
-        let bytes = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
-        // As PostgreSQL's numeric_send writes them.
-        for (words, expected) in [
-            (&[2, 0, 0, 2, 12, 3400][..], "12.34"),
-            (&[1, 0xFFFF, 0x4000, 4, 5], "-0.0005"),
-            (&[1, 1, 0, 0, 3], "30000"),
-            (&[0, 0, 0, 0], "0"),
-            (&[0, 0, 0xC000, 0], "NaN"),
-            (&[3, 1, 0, 3, 1, 2345, 6780], "12345.678"),
-        ] {
-            assert_eq!(decimal(&bytes(words)).as_deref(), Some(expected));
-        }
-        assert_eq!(decimal(&bytes(&[2, 0, 0, 0, 1])), None);
-        assert_eq!(decimal(&[0, 1]), None);
-    }
 }

@@ -5,8 +5,9 @@
 //! | Boolean; Int8, Int16; Int32; other integers | bool; int2; int4; int8 |
 //! | Float16, Float32; Float64 | float4; float8 |
 //! | Utf8 and its like | text |
-//! | Timestamp, Date32, Date64 | timestamp; date |
-//! | lists of Int32, Int64, Float64, Utf8 | int4[], int8[], float8[], text[] |
+//! | Decimal; Binary | numeric; bytea |
+//! | Timestamp without and with a time zone; Date32, Date64 | timestamp, timestamptz; date |
+//! | lists of Boolean, Int16, Int32, Int64, Float32, Float64, Utf8 | bool[], int2[], int4[], int8[], float4[], float8[], text[] |
 //! | all else: structs, maps, lists of those | text, as printed by `optune sql` |
 
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    DataType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
+    UInt32Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::{DateTime, Days, NaiveDate};
@@ -27,6 +29,18 @@ use pgwire::types::ToSqlText;
 use postgres_types::ToSql;
 
 use super::errors::{NOT_SENT, PROTOCOL, client_error};
+use super::numeric::Numeric;
+
+/// The key of a field's metadata for the PostgreSQL type of a text, where it is not text.
+pub(super) const AS_TYPE: &str = "postgres";
+
+/// The type of a field on the wire.
+fn field_type(field: &Field) -> Type {
+    match field.metadata().get(AS_TYPE).map(String::as_str) {
+        Some("char") => Type::CHAR,
+        _ => postgres_type(field.data_type()),
+    }
+}
 
 /// The type of a column on the wire.
 pub(super) fn postgres_type(kind: &DataType) -> Type {
@@ -37,11 +51,19 @@ pub(super) fn postgres_type(kind: &DataType) -> Type {
         DataType::Int64 | DataType::UInt32 | DataType::UInt64 => Type::INT8,
         DataType::Float16 | DataType::Float32 => Type::FLOAT4,
         DataType::Float64 => Type::FLOAT8,
-        DataType::Timestamp(..) => Type::TIMESTAMP,
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => Type::NUMERIC,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Type::BYTEA,
+        DataType::Timestamp(_, None) => Type::TIMESTAMP,
+        DataType::Timestamp(_, Some(_)) => Type::TIMESTAMPTZ,
         DataType::Date32 | DataType::Date64 => Type::DATE,
         DataType::List(item) | DataType::LargeList(item) => match item.data_type() {
+            DataType::Boolean => Type::BOOL_ARRAY,
+            DataType::Int16 => Type::INT2_ARRAY,
+            DataType::Float32 => Type::FLOAT4_ARRAY,
             DataType::Int32 => Type::INT4_ARRAY,
             DataType::Int64 => Type::INT8_ARRAY,
+            // asyncpg looks types up by a list of oids.
+            DataType::UInt32 => Type::OID_ARRAY,
             DataType::Float64 => Type::FLOAT8_ARRAY,
             DataType::Utf8 => Type::TEXT_ARRAY,
             _ => Type::TEXT,
@@ -58,8 +80,8 @@ pub(super) fn fields(schema: &Schema, format: &Format) -> PgWireResult<Vec<Field
         let problem = format!("expected formats of {} columns, found {}", schema.fields().len(), formats.len());
         return Err(client_error(PROTOCOL, &problem, None));
     }
-    let field = |(index, field): (usize, &Arc<arrow::datatypes::Field>)| {
-        FieldInfo::new(field.name().clone(), None, None, postgres_type(field.data_type()), format.format_for(index))
+    let field = |(index, field): (usize, &Arc<Field>)| {
+        FieldInfo::new(field.name().clone(), None, None, field_type(field), format.format_for(index))
     };
     Ok(schema.fields().iter().enumerate().map(field).collect())
 }
@@ -140,6 +162,8 @@ impl Column {
             Type::FLOAT4 => DataType::Float32,
             Type::FLOAT8 => DataType::Float64,
             Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Type::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Type::BYTEA => DataType::Binary,
             Type::DATE => DataType::Date32,
             Type::TEXT if matches!(array.data_type(), DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..)) => {
                 DataType::Utf8
@@ -153,7 +177,8 @@ impl Column {
 
     fn write(&self, row: usize, values: &mut impl Values) -> PgWireResult<()> {
         let array = &self.array;
-        if array.is_null(row) {
+        // An array of the type of nothing has no bits for it.
+        if array.is_null(row) || *array.data_type() == DataType::Null {
             return values.add(&None::<i32>);
         }
         match self.kind {
@@ -167,8 +192,18 @@ impl Column {
                 let micros = array.as_primitive::<TimestampMicrosecondType>().value(row);
                 values.add(&DateTime::from_timestamp_micros(micros).map(|time| time.naive_utc()))
             }
+            Type::TIMESTAMPTZ => {
+                let micros = array.as_primitive::<TimestampMicrosecondType>().value(row);
+                values.add(&DateTime::from_timestamp_micros(micros))
+            }
+            Type::NUMERIC => values.add(&Numeric(printed(array, row)?)),
+            Type::BYTEA => values.add(&array.as_binary::<i32>().value(row)),
             Type::DATE => values.add(&date(array.as_primitive::<Date32Type>().value(row))),
+            Type::BOOL_ARRAY => values.add(&item(array, row).as_boolean().iter().collect::<Vec<_>>()),
+            Type::INT2_ARRAY => values.add(&item(array, row).as_primitive::<Int16Type>().iter().collect::<Vec<_>>()),
+            Type::FLOAT4_ARRAY => values.add(&item(array, row).as_primitive::<Float32Type>().iter().collect::<Vec<_>>()),
             Type::INT4_ARRAY => values.add(&item(array, row).as_primitive::<Int32Type>().iter().collect::<Vec<_>>()),
+            Type::OID_ARRAY => values.add(&item(array, row).as_primitive::<UInt32Type>().iter().collect::<Vec<_>>()),
             Type::INT8_ARRAY => values.add(&item(array, row).as_primitive::<Int64Type>().iter().collect::<Vec<_>>()),
             Type::FLOAT8_ARRAY => values.add(&item(array, row).as_primitive::<Float64Type>().iter().collect::<Vec<_>>()),
             Type::TEXT_ARRAY => {

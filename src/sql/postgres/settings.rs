@@ -8,21 +8,25 @@ use crate::did_you_mean::nearest;
 /// it.
 pub(super) const SERVER_VERSION: &str = "16.6";
 
-const SETTINGS: [(&str, &str); 24] = [
+/// The settings with their values.
+pub(super) const SETTINGS: [(&str, &str); 27] = [
     ("application_name", ""),
     ("bytea_output", "hex"),
     ("client_encoding", "UTF8"),
     ("client_min_messages", "notice"),
     ("datestyle", "ISO, YMD"),
+    ("default_table_access_method", "heap"),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_read_only", "on"),
     ("extra_float_digits", "1"),
     ("integer_datetimes", "on"),
     ("intervalstyle", "postgres"),
     ("is_superuser", "off"),
+    ("jit", "off"),
     ("lc_collate", "C"),
     ("lc_ctype", "C"),
     ("lock_timeout", "0"),
+    ("max_index_keys", "32"),
     ("max_identifier_length", "63"),
     ("search_path", "public"),
     ("server_encoding", "UTF8"),

@@ -3,6 +3,7 @@
 //! Knows words, not the tables of the run.
 
 use arrow::datatypes::{DataType, SchemaRef};
+use pgwire::api::Type;
 use sqlparser::dialect::GenericDialect;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
@@ -56,6 +57,8 @@ pub(super) struct Query {
     pub text: String,
     /// The columns of its rows; `None` in the simple protocol.
     pub columns: Option<SchemaRef>,
+    /// The types of `$1`, `$2`, …, as far as the client says them.
+    pub declared: Vec<Option<Type>>,
     /// The types of `$1`, `$2`, …, as far as the query determines them.
     pub parameters: Vec<Option<DataType>>,
 }
@@ -84,6 +87,7 @@ impl Statement {
             "DEALLOCATE" => Self::Setting("DEALLOCATE"),
             "SAVEPOINT" => Self::Setting("SAVEPOINT"),
             "RELEASE" => Self::Setting("RELEASE"),
+            "UNLISTEN" => Self::Setting("UNLISTEN"),
             "SHOW" => Self::Query(Query::new(&settings::query(text)?)),
             "COPY" => {
                 let (query, format) = copy::parse(&words)?;

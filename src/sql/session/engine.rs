@@ -12,6 +12,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::errors::{NOT_SUPPORTED, explain, sql};
+use super::extract;
 use crate::sql::nesting::{self, STACK_BYTES};
 use crate::sql::precedence;
 use crate::store::{Run, StoreError};
@@ -31,7 +32,7 @@ const UNKNOWN_MEMORY: usize = 8 << 30;
 /// It has one partition. So a query returns the same rows in the same order, with the same last
 /// digits of sums, every time.
 pub struct Session {
-    pub(super) context: SessionContext,
+    pub(in crate::sql) context: SessionContext,
     pub(super) runtime: tokio::runtime::Runtime,
     /// The memory limit of a query in bytes.
     pub(super) limit: Option<usize>,
@@ -91,7 +92,8 @@ impl Session {
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             // For the position in the query in error messages.
             .set_bool("datafusion.sql_parser.collect_spans", true);
-        let context = SessionContext::new_with_config_rt(config, environment.build_arc().map_err(sql)?);
+        let mut context = SessionContext::new_with_config_rt(config, environment.build_arc().map_err(sql)?);
+        extract::register(&mut context).map_err(sql)?;
         Ok(Self { context, runtime, limit, run: None })
     }
 
@@ -115,7 +117,7 @@ impl Session {
     }
 
     /// Waits for `work` on a thread with a stack for the deepest query. A panic there is an error.
-    pub(super) fn wait<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T, DataFusionError> + Send) -> Result<T, StoreError> {
+    pub(in crate::sql) fn wait<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T, DataFusionError> + Send) -> Result<T, StoreError> {
         let broken = |problem: String| StoreError::Sql { message: format!("the SQL engine cannot run this query: {problem}") };
         let outcome = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(STACK_BYTES);

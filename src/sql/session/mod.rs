@@ -7,10 +7,12 @@
 //! | `register.rs` | adding tables, views, and all tables of a run |
 //! | `query.rs` | results as a whole, and descriptions of tables and queries |
 //! | `rows.rs` | results batch by batch |
+//! | `extract.rs` | `EXTRACT` |
 //! | `errors.rs` | the engine's errors in our words |
 
 mod engine;
 mod errors;
+mod extract;
 mod query;
 mod register;
 mod rows;

@@ -1,13 +1,16 @@
 //! Query results as a whole, and the columns of tables and queries.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::common::TableReference;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::TableType;
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use super::Session;
 use super::errors::too_large;
@@ -25,8 +28,29 @@ pub struct TableInfo {
     pub name: String,
     /// Whether it is a view: a query, run on each read.
     pub view: bool,
+    /// The query of a view, if it is known.
+    pub definition: Option<String>,
     /// Its columns.
     pub schema: SchemaRef,
+}
+
+/// The types of parameters inside of a cast: `$1` in `CAST($1 AS int[])`, which the engine takes for a
+/// text.
+fn cast_parameters(plan: &LogicalPlan) -> Result<HashMap<String, DataType>, DataFusionError> {
+    let mut types = HashMap::new();
+    plan.apply_with_subqueries(|plan| {
+        plan.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Cast(cast) = expr
+                    && let Expr::Placeholder(parameter) = cast.expr.as_ref()
+                {
+                    types.insert(parameter.id.clone(), cast.field.data_type().clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(types)
 }
 
 impl Session {
@@ -39,7 +63,8 @@ impl Session {
             let mut infos = Vec::new();
             for name in self.tables() {
                 let table = self.context.table_provider(TableReference::bare(name.as_str())).await?;
-                infos.push(TableInfo { name, view: table.table_type() == TableType::View, schema: table.schema() });
+                let definition = table.get_table_definition().map(String::from);
+                infos.push(TableInfo { name, view: table.table_type() == TableType::View, definition, schema: table.schema() });
             }
             Ok(infos)
         })
@@ -53,8 +78,13 @@ impl Session {
     pub fn describe_query(&self, text: &str) -> Result<(SchemaRef, Vec<Option<DataType>>), StoreError> {
         self.wait(async || {
             let frame = self.frame(text).await?;
-            let mut types = frame.logical_plan().get_parameter_types()?;
-            let parameters = (1..=types.len()).map(|number| types.remove(&format!("${number}")).flatten()).collect();
+            let types = frame.logical_plan().get_parameter_types()?;
+            let cast = cast_parameters(frame.logical_plan())?;
+            let kind = |number: usize| {
+                let name = format!("${number}");
+                cast.get(&name).or(types.get(&name).and_then(Option::as_ref)).cloned()
+            };
+            let parameters = (1..=types.len()).map(kind).collect();
             Ok((Arc::new(frame.schema().as_arrow().clone()), parameters))
         })
     }

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use datafusion::datasource::MemTable;
+use datafusion::datasource::{MemTable, ViewTable};
 
 use super::Session;
 use super::errors::sql;
@@ -32,6 +32,8 @@ impl Session {
     pub fn over_run(run: &Run) -> Result<Self, StoreError> {
         let mut session = Self::bounded()?;
         session.run = Some(run.clone());
+        // `timestamptz` is UTC, not a timestamp without a zone.
+        session.context.state_ref().write().config_mut().options_mut().execution.time_zone = Some("+00:00".to_string());
         session.retry(|| session.register_run(run))?;
         Ok(session)
     }
@@ -133,8 +135,8 @@ impl Session {
     /// # Errors
     /// The errors of [`Self::query`] before the query runs.
     pub fn register_view(&self, name: &str, text: &str) -> Result<(), StoreError> {
-        let view = self.wait(async || Ok(self.frame(text).await?.into_view()))?;
-        self.register(name, view)
+        let plan = self.wait(async || Ok(self.frame(text).await?.into_unoptimized_plan()))?;
+        self.register(name, Arc::new(ViewTable::new(plan, Some(text.to_string()))))
     }
 
     /// Adds the committed parts of these manifests. A table without parts has its fixed schema and

@@ -1,6 +1,6 @@
 //! `optune sql --serve`, asked by a client of PostgreSQL, while the run goes on.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -145,7 +145,6 @@ fn clients_can_ask_and_nothing_else() {
         format!("COPY pool TO '{}'", workspace.path("out.parquet").display()),
         format!("CREATE EXTERNAL TABLE x STORED AS JSON LOCATION '{prompts}'"),
         format!("SELECT * FROM '{prompts}'"),
-        "SELECT 1; SELECT 2".to_string(),
         "SELEC 1".to_string(),
         "SELECT * FROM pol".to_string(),
     ] {
@@ -158,6 +157,7 @@ fn clients_can_ask_and_nothing_else() {
     assert!(error.contains("did you mean \"pool\"?"), "{error}");
     assert_eq!(simple(&mut client, "SET application_name = 'x'"), Ok(None));
     assert!(client.query("SELECT $1::int", &[]).is_err());
+    assert!(client.query("SELECT 1; SELECT 2", &[]).is_err());
     assert_eq!(workspace.result("small"), before);
     assert!(!workspace.path("out.parquet").exists());
 
@@ -184,4 +184,98 @@ fn a_query_that_a_client_takes_back_ends() {
     canceller.join().unwrap();
     assert!(error.contains("cancel") && begun.elapsed() < Duration::from_secs(20), "{error}");
     assert_eq!(simple(&mut client, "SELECT 42"), Ok(Some("42".to_string())));
+}
+
+#[test]
+fn several_statements_settings_cursors_and_copies_are_answered() {
+    let workspace = Workspace::finished();
+    let server = Server::start(&workspace);
+    let mut client = server.connect();
+    let values = |messages: Vec<SimpleQueryMessage>| {
+        let value = |message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(String::from),
+            _ => None,
+        };
+        messages.into_iter().filter_map(value).collect::<Vec<_>>()
+    };
+    assert_eq!(values(client.simple_query("SELECT 1; SELECT ';' ; -- no more\n").unwrap()), ["1", ";"]);
+    // The rows of the statements before a wrong one are not the answer of the whole.
+    let error = client.simple_query("SELECT 1; SELECT * FROM pol; SELECT 2").unwrap_err();
+    assert!(error.as_db_error().unwrap().message().contains("did you mean"), "{error}");
+    assert_eq!(simple(&mut client, "SHOW TimeZone"), Ok(Some("Etc/UTC".to_string())));
+    assert!(simple(&mut client, "SHOW tabels").unwrap_err().contains("unrecognized configuration parameter"));
+
+    let cursor = "BEGIN; DECLARE c CURSOR FOR SELECT prompt_id FROM prompts ORDER BY 1; FETCH 2 FROM c; FETCH 1 FROM c; CLOSE c; COMMIT";
+    assert_eq!(values(client.simple_query(cursor).unwrap()), ["p-000", "p-001", "p-002"]);
+    assert!(simple(&mut client, "FETCH 1 FROM c").unwrap_err().contains("cursor \"c\" does not exist"));
+    simple(&mut client, "BEGIN; DECLARE c CURSOR FOR SELECT 1; COMMIT").unwrap();
+    assert!(simple(&mut client, "FETCH 1 FROM c").is_err(), "a cursor ends with its transaction");
+
+    let mut copied = |statement: &str| {
+        let mut bytes = Vec::new();
+        client.copy_out(statement).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let query = "SELECT 1 AS one, 'a,\"b\"' AS \"two, 2\", CAST(NULL AS INT) AS three";
+    assert_eq!(copied(&format!("COPY ({query}) TO STDOUT")), b"1\ta,\"b\"\t\\N\n");
+    assert_eq!(copied(&format!("COPY ({query}) TO STDOUT (FORMAT csv, HEADER)")), b"one,\"two, 2\",three\n1,\"a,\"\"b\"\"\",\n");
+    let none = copied("COPY (SELECT 1 AS one WHERE false) TO STDOUT (FORMAT csv, HEADER)");
+    assert_eq!(none, b"one\n");
+    let binary = copied("COPY (SELECT CAST(258 AS INT)) TO STDOUT (FORMAT binary)");
+    let signature = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+    assert_eq!(binary, [&signature[..], b"\0\x01\0\0\0\x04\0\0\x01\x02", b"\xff\xff"].concat());
+    assert!(client.copy_out("COPY prompts FROM STDIN").is_err());
+}
+
+#[test]
+fn the_catalog_describes_the_run_and_nothing_else_changes() {
+    let workspace = Workspace::finished();
+    let server = Server::start(&workspace);
+    let mut client = server.connect();
+    let names = "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'public' ORDER BY 1";
+    let listed: Vec<String> = client.query(names, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    let printed = workspace.query("small", "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1");
+    assert_eq!(listed, printed.lines().collect::<Vec<_>>());
+    // The oid of a table is the same in another server.
+    let oid = |client: &mut Client| simple(client, "SELECT 'rewards'::regclass::oid").unwrap().unwrap();
+    assert_eq!(oid(&mut client), oid(&mut Server::start(&workspace).connect()));
+    assert_eq!(simple(&mut client, "SELECT oid::regclass FROM pg_class WHERE relname = 'rewards'"), Ok(Some("rewards".to_string())));
+    assert!(simple(&mut client, "SELECT 'nothing'::regclass").unwrap_err().contains("relation \"nothing\" does not exist"));
+    let kind = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'rewards'::regclass AND attname = 'reward'";
+    assert_eq!(simple(&mut client, kind), Ok(Some("double precision".to_string())));
+    assert!(simple(&mut client, "SELECT version()").unwrap().unwrap().starts_with("PostgreSQL 16."));
+    assert_eq!(simple(&mut client, "SELECT current_database()"), Ok(Some("small".to_string())));
+    // The catalog is not among the tables of the run.
+    let shown = client.simple_query("SHOW TABLES").unwrap();
+    assert!(!format!("{shown:?}").contains("pg_class"));
+    for (query, expected) in [
+        ("SELECT EXTRACT(year FROM TIMESTAMP '2026-02-28 01:02:03.5')", "2026"),
+        ("SELECT EXTRACT(second FROM TIMESTAMP '2026-02-28 01:02:03.5')", "3.5"),
+        ("SELECT EXTRACT(epoch FROM TIMESTAMP '1969-12-31 23:59:59.75')", "-0.25"),
+        ("SELECT EXTRACT(isodow FROM DATE '2026-03-01')", "7"),
+        ("SELECT date_part('doy', DATE '2026-03-01')", "60"),
+    ] {
+        assert_eq!(simple(&mut client, query), Ok(Some(expected.to_string())), "{query}");
+    }
+    assert!(simple(&mut client, "SELECT EXTRACT(age FROM DATE '2026-03-01')").unwrap_err().contains("expected year"));
+    assert!(workspace.query("small", "SELECT EXTRACT(month FROM DATE '2026-03-01')").contains('3'));
+}
+
+#[test]
+fn the_65th_client_is_told() {
+    let workspace = Workspace::finished();
+    let server = Server::start(&workspace);
+    let mut clients: Vec<Client> = (0..64).map(|_| server.connect()).collect();
+    let refused = Client::connect(&format!("host=127.0.0.1 port={} user=any dbname=small", server.port), NoTls);
+    let error = refused.err().expect("one client more");
+    assert_eq!(error.as_db_error().map(|error| error.code().code()), Some("53300"), "{error}");
+    for client in &mut clients {
+        assert_eq!(simple(client, "SELECT 42"), Ok(Some("42".to_string())));
+    }
+    clients.pop();
+    let until = Instant::now() + Duration::from_secs(20);
+    while Client::connect(&format!("host=127.0.0.1 port={} user=any dbname=small", server.port), NoTls).is_err() {
+        assert!(Instant::now() < until, "the place of a client that left stays taken");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

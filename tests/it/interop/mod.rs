@@ -12,6 +12,7 @@ mod python_scripts;
 mod remote_tables;
 mod reward_functions;
 mod s3_tables;
+mod sql_clients;
 mod stories;
 mod table_folders;
 mod tracking;
