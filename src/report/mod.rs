@@ -36,6 +36,7 @@ mod expected_gain;
 mod graph;
 mod groups;
 mod judge;
+mod outline;
 mod overview;
 mod page;
 mod pairs;
@@ -53,9 +54,11 @@ mod words;
 use crate::store::Run;
 use crate::tables::TableKind;
 
-use block::Section;
+pub use block::Section;
 pub use error::ReportError;
 pub use judge::{Verdicts, verdicts};
+pub use outline::{Expected, Node, Outline, Part, Read};
+pub use page::{Script, scripts};
 use page::Heading;
 use source::Source;
 
@@ -83,6 +86,14 @@ pub fn html(runs: &[Run]) -> Result<String, ReportError> {
             page::render(&heading, &compare::sections(several)?)
         }
     }
+}
+
+/// The sections of a report about one run, to be shown elsewhere: text and numbers, no HTML.
+///
+/// # Errors
+/// The run cannot be read.
+pub fn sections(run: &Run) -> Result<Vec<Section>, ReportError> {
+    one(&Source::open(run)?)
 }
 
 /// The sections about one run, as far as its tables are there.
