@@ -58,8 +58,8 @@ pub use block::Section;
 pub use error::ReportError;
 pub use judge::{Verdicts, verdicts};
 pub use outline::{Expected, Node, Outline, Part, Read};
-pub use page::{Script, scripts};
 use page::Heading;
+pub use page::{Script, scripts};
 use source::Source;
 
 /// The HTML of a report: one run in full, or several compared by their results.

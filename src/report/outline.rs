@@ -75,8 +75,7 @@ impl Outline {
     pub fn read(run: &Run, outputs: &[(OutputKey, Manifest)]) -> Result<Self, ReportError> {
         let path = run.pipeline_file()?;
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| ReportError::Form { what: file.clone(), problem: error.to_string() })?;
+        let text = std::fs::read_to_string(&path).map_err(|error| ReportError::Form { what: file.clone(), problem: error.to_string() })?;
         let spec = Pipeline::read(&file, &text, &[])?.spec;
         let yaml = text.lines().filter(|line| !line.starts_with("# seal:")).map(|line| format!("{line}\n")).collect();
         let nodes = nodes(&spec, outputs);

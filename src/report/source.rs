@@ -44,14 +44,7 @@ impl Source {
         let outputs = run.manifests()?;
         let outline = Outline::read(run, &outputs)?;
         let session = Session::over_run(run)?;
-        Ok(Self {
-            outline,
-            outputs,
-            events: run.journal().read()?,
-            running: run.is_locked() == Some(true),
-            session,
-            run: run.clone(),
-        })
+        Ok(Self { outline, outputs, events: run.journal().read()?, running: run.is_locked() == Some(true), session, run: run.clone() })
     }
 
     /// The run's name.

@@ -12,8 +12,8 @@ use super::columns::ColumnMeaning;
 use super::error::TableError;
 use super::kind::TableKind;
 use super::{
-    annotations, answers, benchmark, evaluation, items, judge_answers, judgments, logprobs, pairs, pool, prompts, ranking, responses, rewards,
-    selection, training,
+    annotations, answers, benchmark, evaluation, items, judge_answers, judgments, logprobs, pairs, pool, prompts, ranking, responses,
+    rewards, selection, training,
 };
 use super::{check, conform};
 
