@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::error::CliError;
 use super::format;
-use super::pairs::{self, Wanted};
+use super::pairs::{self, Flagged, Wanted};
 use crate::model::{Checkpoint, Dtype, ModelError};
 use crate::operators::support::lora;
 use crate::pipeline::{Input, Pipeline};
@@ -68,6 +68,10 @@ enum What {
         /// The iteration; the last one when left out.
         #[arg(long)]
         iteration: Option<u32>,
+        /// Write only the pairs with a flag of `optune view` on the prompt or on one of the
+        /// responses, or only those without one.
+        #[arg(long, value_enum)]
+        flagged: Option<Flagged>,
     },
 }
 
@@ -85,8 +89,8 @@ impl Export {
                 }?;
                 format::print(&format!("{name} in {}", output.display()))
             }
-            What::Pairs { run, output, node, responses, prompts, iteration } => {
-                pairs::export(runs, &run, &output, &Wanted { node, responses, prompts, iteration })
+            What::Pairs { run, output, node, responses, prompts, iteration, flagged } => {
+                pairs::export(runs, &run, &output, &Wanted { node, responses, prompts, iteration, flagged })
             }
         }
     }

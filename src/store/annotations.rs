@@ -110,5 +110,5 @@ type Key<'a> = (&'a str, Option<i32>, Option<&'a str>, Option<i32>, Option<i32>,
 
 /// The key of the annotated row.
 fn key(row: &Row) -> Key<'_> {
-    (&row.node, row.iteration, row.prompt_id.as_deref(), row.sampled_iteration, row.response_index, row.task.as_deref(), row.item)
+    (&row.node, row.row_iteration, row.prompt_id.as_deref(), row.sampled_iteration, row.response_index, row.task.as_deref(), row.item)
 }

@@ -3,7 +3,7 @@
 use super::check::{at_least, not_empty};
 
 table! {
-    Annotations, version 1, key [node, iteration, prompt_id, sampled_iteration, response_index, task, item];
+    Annotations, version 1, key [node, row_iteration, prompt_id, sampled_iteration, response_index, task, item];
     /// A flag or a note on one row of a table. The columns of the row's key are filled in, the
     /// others are null.
     pub struct Row {
@@ -11,7 +11,7 @@ table! {
         pub node: String,
         /// The iteration of the row, in a table with iterations. Null for a response: it has
         /// `sampled_iteration`.
-        pub iteration: Option<i32>,
+        pub row_iteration: Option<i32>,
         /// The prompt.
         pub prompt_id: Option<String>,
         /// A response: the iteration it was sampled in.
@@ -39,7 +39,7 @@ impl View<'_> {
             return Err("expected a prompt_id or an item, found neither".to_string());
         }
         self.prompt_id.map_or(Ok(()), |id| not_empty("prompt_id", id))?;
-        self.iteration.map_or(Ok(()), |number| at_least("iteration", 0, number))?;
+        self.row_iteration.map_or(Ok(()), |number| at_least("row_iteration", 0, number))?;
         self.sampled_iteration.map_or(Ok(()), |number| at_least("sampled_iteration", 0, number))?;
         self.response_index.map_or(Ok(()), |number| at_least("response_index", 0, number))?;
         self.task.map_or(Ok(()), |task| not_empty("task", task))?;

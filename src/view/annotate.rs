@@ -19,7 +19,7 @@ pub struct Annotation {
     pub node: String,
     /// Its iteration, in a table with iterations.
     #[serde(default)]
-    pub iteration: Option<i32>,
+    pub row_iteration: Option<i32>,
     /// The prompt.
     #[serde(default)]
     pub prompt_id: Option<String>,
@@ -67,7 +67,7 @@ impl Viewed {
         let row = wanted.clone();
         self.annotations().set(Row {
             node: row.node,
-            iteration: row.iteration,
+            row_iteration: row.row_iteration,
             prompt_id: row.prompt_id,
             sampled_iteration: row.sampled_iteration,
             response_index: row.response_index,

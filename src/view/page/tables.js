@@ -50,7 +50,7 @@ async function row(main, parameters, signal) {
     return;
   }
   const names = KEYS.filter(name => page.table.key.includes(name));
-  const key = { node: page.table.name, ...Object.fromEntries(names.map(name => [name, found[name]])), ...(names.includes("sampled_iteration") ? {} : { iteration: found.iteration ?? null }) };
+  const key = { node: page.table.name, ...Object.fromEntries(names.map(name => [name, found[name]])), ...(names.includes("sampled_iteration") ? {} : { row_iteration: found.iteration ?? null }) };
   const now = notes.rows.find(note => Object.entries(key).every(([name, value]) => (note[name] ?? null) == (value ?? null)));
   const step = (label, by, disabled) => el("button", { type: "button", disabled, onclick: () => go("rows", { ...parameters, offset: Number(parameters.offset ?? 0) + by }) }, label);
   const prompt = page.table.prompts && found.prompt_id ? el("p", {}, el("a", { href: address("prompt", { run: parameters.run, prompts: page.table.prompts, id: found.prompt_id }) }, "Open the prompt")) : "";
