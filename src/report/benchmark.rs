@@ -7,7 +7,7 @@ use super::block::{Block, Chart, Marks, Section, Series, Table};
 use super::error::ReportError;
 use super::source::{Source, quoted};
 use super::statistics::Interval;
-use super::words::{maybe, signed, whole};
+use super::words::{maybe, number, signed, whole};
 use crate::tables::TableKind;
 
 /// One metric in one iteration.
@@ -34,12 +34,7 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
     let mut charts = Vec::new();
     let mut blocks = Vec::new();
     for name in &tables {
-        let rows: Vec<Row> = source.rows(&format!(
-            "SELECT {iteration} AS iteration, task, metric, \"primary\", items, value, baseline, change, change_low, change_high
-FROM {table} ORDER BY 1, task, metric",
-            iteration = source.iteration_of(name),
-            table = quoted(name)
-        ))?;
+        let rows = rows(source, name)?;
         charts.extend(chart(name, &rows));
         blocks.push(Block::Table(table(if tables.len() > 1 { name } else { "" }, &rows)));
     }
@@ -53,6 +48,34 @@ FROM {table} ORDER BY 1, task, metric",
         section = section.with(Block::Charts { charts });
     }
     Ok(Some(blocks.into_iter().fold(section, Section::with)))
+}
+
+/// The metrics of a table, by iteration, task and name.
+fn rows(source: &Source, table: &str) -> Result<Vec<Row>, ReportError> {
+    source.rows(&format!(
+        "SELECT {iteration} AS iteration, task, metric, \"primary\", items, value, baseline, change, change_low, change_high
+FROM {table} ORDER BY 1, task, metric",
+        iteration = source.iteration_of(table),
+        table = quoted(table)
+    ))
+}
+
+/// The last value of each task's primary metric, for the overview.
+///
+/// # Errors
+/// As [`section`].
+pub fn facts(source: &Source) -> Result<Vec<(String, String, String)>, ReportError> {
+    let mut facts = Vec::new();
+    for name in source.tables(TableKind::Benchmark) {
+        let rows = rows(source, &name)?;
+        let last = rows.iter().map(|row| row.iteration).max();
+        facts.extend(rows.into_iter().filter(|row| row.primary && Some(row.iteration) == last).map(|row| {
+            let after = if row.iteration > 0 { format!("after iteration {}; ", row.iteration) } else { String::new() };
+            let change = row.change.map_or_else(|| "no baseline".to_string(), |change| format!("{} against the baseline", signed(change)));
+            (format!("{} {} ({name})", row.task, row.metric), number(row.value), format!("{after}{change}"))
+        }));
+    }
+    Ok(facts)
 }
 
 /// The change of each task's primary metric by iteration; `None` without iterations or a baseline.

@@ -7,7 +7,7 @@ use super::block::{Block, Chart, Marks, Section, Series, Table};
 use super::error::ReportError;
 use super::source::Source;
 use super::statistics::Interval;
-use super::words::{interval, maybe, whole};
+use super::words::{interval, maybe, number, whole};
 use crate::pipeline::spec::baselines::Baselines;
 use crate::store::Run;
 use crate::tables::{TableKind, judgments};
@@ -74,6 +74,26 @@ pub fn section(source: &Source) -> Result<Option<Section>, ReportError> {
                response in the first place, 50 % without a bias.",
     );
     Ok(Some(section))
+}
+
+/// The last win score against each baseline, for the overview.
+///
+/// # Errors
+/// As [`verdicts`].
+pub fn facts(source: &Source) -> Result<Vec<(String, String, String)>, ReportError> {
+    let all = verdicts(&source.run)?;
+    let by_table = all.chunk_by(|one, other| one.table == other.table);
+    let last = by_table.filter_map(|verdicts| verdicts.iter().rev().find_map(|one| Some((one, one.figures?))));
+    let fact = |(one, figures): (&Verdicts, Figures)| {
+        let after = if one.iteration > 0 { format!("after iteration {}; ", one.iteration) } else { String::new() };
+        let detail = match figures.length_controlled {
+            Some(rate) => format!("{after}length-controlled win rate {} %", number(rate.value)),
+            None => format!("{after}50 is no difference"),
+        };
+        let score = interval(Some(percent(figures.win_score, figures.prompts)));
+        (format!("Judge's win score against {}", baseline(source, &one.table)), score, detail)
+    };
+    Ok(last.map(fact).collect())
 }
 
 /// The baseline of a table of verdicts.

@@ -1,10 +1,12 @@
 //! The top of the page: the state of the run, and its few most telling numbers.
 
 use super::alarms;
+use super::benchmark;
 use super::block::{Block, Section};
 use super::cost::costs;
 use super::error::ReportError;
 use super::evaluation::evaluated;
+use super::judge;
 use super::source::Source;
 use super::words::{interval, number, seconds, signed, whole};
 use crate::store::EventKind;
@@ -45,6 +47,8 @@ pub fn section(source: &Source) -> Result<Section, ReportError> {
         };
         facts.push((format!("Win score ({})", node.name), interval(last.win_score), of));
     }
+    facts.extend(judge::facts(source)?);
+    facts.extend(benchmark::facts(source)?);
     let sampled = |stage: &str| costs.iter().filter(|cost| cost.stage == stage).map(|cost| cost.tokens()).sum::<i64>();
     let time: f64 = costs.iter().map(|cost| cost.seconds).sum();
     facts.push(("Tokens sampled".to_string(), whole(sampled("generate")), format!("and {} to evaluate", whole(sampled("evaluate")))));

@@ -93,6 +93,7 @@ fn figures_equal_a_hand_computation_and_a_planted_bias_is_found() {
     workspace.succeed(&["report", "small", "--output", "report.html"]);
     let report = std::fs::read_to_string(workspace.path("report.html")).unwrap();
     assert!(report.contains("Length-controlled win rate") && report.contains("against base"));
+    assert!(report.contains("<dt>Judge&#x27;s win score against base</dt>"), "in the overview");
 
     // Another evaluation with the same responses: every answer is kept.
     workspace.edit("pipeline.yaml", "max_new_tokens: 8, judge:", "max_new_tokens: 8, max_prompt_tokens: 500, judge:");

@@ -253,4 +253,5 @@ fn a_run_tells_its_alarms_as_they_happen_and_again_in_summary_and_report() {
         "in the overview and beside the curves"
     );
     assert!(page.contains(sign));
+    assert!(page.contains("<code>pair: { truncated: penalize }</code> or <code>drop</code>"), "keys look like keys");
 }

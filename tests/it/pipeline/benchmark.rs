@@ -169,6 +169,7 @@ fn a_guard_stops_later_iterations_or_warns_and_is_no_reason_to_ask_again() {
     workspace.succeed(&["report", "small", "--output", "report.html"]);
     let html = std::fs::read_to_string(workspace.path("report.html")).unwrap();
     assert!(html.contains("What tuning kept") && html.contains("Change against the baseline: kept"));
+    assert!(html.contains("<dt>upper acc (kept)</dt>") || html.contains("<dt>upper acc_norm (kept)</dt>"), "in the overview");
 }
 
 #[test]

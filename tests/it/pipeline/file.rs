@@ -431,7 +431,9 @@ fn the_pipeline_of_checked_instructions_loads_without_its_files() {
     let folder = folder();
     fs::create_dir(folder.path().join("pipelines")).unwrap();
     fs::copy(path.with_extension("py"), folder.path().join("pipelines/ifeval.py")).unwrap();
-    let graph = Pipeline::load(&path, &[]).and_then(|pipeline| pipeline.graph(folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    let graph = Pipeline::load(&path, &[])
+        .and_then(|pipeline| pipeline.graph(&folder.path().join("pipelines")))
+        .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(graph.iterations, 3);
     for kind in ["evaluation", "kept", "policy"] {
         assert!(graph.tasks.iter().any(|task| task.name == kind && task.iteration == Some(3)), "{kind}");
