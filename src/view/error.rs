@@ -29,7 +29,7 @@ pub enum ViewError {
     Store(#[from] StoreError),
     /// A run's pipeline or tables cannot be read.
     #[error(transparent)]
-    Report(#[from] ReportError),
+    Report(Box<ReportError>),
     /// An impossible state: an error in this program.
     #[error("internal error in {place}: {problem}; this is a bug in optune, please report it")]
     Internal {
@@ -38,6 +38,12 @@ pub enum ViewError {
         /// The state.
         problem: String,
     },
+}
+
+impl From<ReportError> for ViewError {
+    fn from(error: ReportError) -> Self {
+        Self::Report(Box::new(error))
+    }
 }
 
 impl ViewError {
