@@ -199,6 +199,8 @@
       if (!width || width === figure.width) continue;
       figure.width = width;
       figure.place.replaceChildren(...draw[figure.chart.marks](figure.chart, width).filter(part => part));
+      // The picture has one name; its groups are no parts that anybody can reach.
+      for (const group of figure.place.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
     }
     document.body.dataset.drawn = String(figures.filter(figure => figure.width).length);
   }

@@ -68,7 +68,7 @@ function responses(run, detail, iteration) {
   const tables = detail.tables.filter(table => table.kind === "responses");
   const wanted = [...new Set(tables.flatMap(table => table.rows.map(row => row.sampled_iteration)))].filter(found => iteration == null || found === iteration).sort((one, other) => other - one);
   if (!wanted.length) return [el("p", {}, iteration == null ? "There are no responses yet." : `No new responses in iteration ${iteration}.`)];
-  return wanted.map(number => el("section", { "aria-label": `Iteration ${number}` }, el("h3", {}, `Iteration ${number}`),
+  return wanted.map(number => el("div", {}, el("h3", {}, `Iteration ${number}`),
     el("div", { class: "cards" }, tables.flatMap(table => table.rows.filter(row => row.sampled_iteration === number).map(row => response(run, detail, table, row))))));
 }
 
@@ -107,7 +107,7 @@ function others(detail, iteration) {
     const wanted = rows.filter(row => iteration == null || row.iteration == null || row.iteration === iteration);
     const names = Object.keys(rows[0] ?? {}).filter(name => name !== "prompt_id");
     const long = row => names.map(name => el("div", {}, el("dt", {}, name), el("dd", {}, typeof row[name] === "string" ? text(row[name]) : shown(row[name]))));
-    return el("section", { "aria-label": node }, el("h3", {}, node), wanted.map(row => el("dl", { class: "rows" }, long(row))));
+    return el("div", {}, el("h3", {}, node), wanted.map(row => el("dl", { class: "rows" }, long(row))));
   });
   return list;
 }

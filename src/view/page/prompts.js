@@ -51,7 +51,7 @@ function rows(parameters, page) {
   const numeric = (title, column) => ({ title, numeric: true, sort: column, value: row => number(row[column]) });
   const mark = row => (row.flagged ? el("span", { class: "mark", title: "flagged" }, "⚑", el("span", { class: "hidden" }, " flagged")) : row.note ? "✎" : "");
   const columns = [
-    { title: "", value: mark },
+    { title: "Flag", value: mark },
     { title: "Prompt", value: link },
     ...page.shown.map(column => ({ title: column, sort: column, value: row => el("span", { dir: "auto" }, shown(row[column])) })),
     numeric("Reward", "reward"), numeric("Best", "best"), numeric("Worst", "worst"), numeric("Responses", "responses"),
