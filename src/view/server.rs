@@ -39,6 +39,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(20);
 const MOST_BODY_BYTES: usize = 256 << 10;
 /// How often a run is looked at for news.
 const LOOK: Duration = Duration::from_millis(500);
+/// The pause after a look that failed.
+const PROBLEM_PAUSE: Duration = Duration::from_secs(2);
 /// Looks without news until a sign of life.
 const QUIET_LOOKS: u32 = 20;
 
@@ -249,8 +251,12 @@ impl Server {
                     let looked = run.clone();
                     let text = match blocking(move || to_json(&looked.progress()?)).await {
                         Ok(json) => format!("event: progress\ndata: {}\n\n", String::from_utf8_lossy(&json)),
-                        // Its file may just have been replaced: the next look is soon.
-                        Err(error) => format!("event: problem\ndata: {}\n\n", json!({ "error": error.to_string() })),
+                        // A file may just have been replaced: it is looked at again soon.
+                        Err(error) => {
+                            before = None;
+                            tokio::time::sleep(PROBLEM_PAUSE).await;
+                            format!("event: problem\ndata: {}\n\n", json!({ "error": error.to_string() }))
+                        }
                     };
                     return Some((Ok(Frame::data(Bytes::from(text))), (run, before)));
                 }

@@ -31,7 +31,11 @@ function follow(run) {
     const { done, of, seconds_left: left, at_least: more, state: word } = news.progress;
     state.className = `state ${word}`;
     state.textContent = word === "running" ? `running, ${done} of ${of}${left == null ? "" : `, ${more ? "at least " : "about "}${seconds(left)} left`}` : word;
-    current?.page.progress?.(main, news.progress);
+    if (current?.page.progress) current.page.progress(main, news.progress);
+    else if (current && current.version != null && current.version !== news.progress.version) {
+      message.replaceChildren(el("button", { type: "button", onclick: open }, "The run went on: show the new rows"));
+    }
+    if (current) current.version ??= news.progress.version;
   });
   source.addEventListener("problem", event => { state.className = "state failed"; state.textContent = JSON.parse(event.data).error; });
   source.addEventListener("error", () => { state.className = "state"; state.textContent = "the server does not answer"; });
@@ -55,7 +59,7 @@ async function open() {
   current?.stop.abort();
   const stop = new AbortController();
   const before = current?.name;
-  current = { name, page, parameters, stop };
+  current = { name, page, parameters, stop, version: news?.progress?.version };
   main.setAttribute("aria-busy", "true");
   document.title = `${name} · ${parameters.run} · optune view`;
   frame.say("loading");
@@ -66,9 +70,21 @@ async function open() {
   } catch (error) {
     if (stop.signal.aborted) return;
     frame.say("");
-    main.replaceChildren(el("h1", {}, "This cannot be shown"), el("p", { class: "problem", role: "alert" }, error.message));
+    told(before === name ? main.querySelector("form.filters") : null, name, parameters, error);
   } finally {
     if (!stop.signal.aborted) main.removeAttribute("aria-busy");
+  }
+}
+
+/** Shows an error: below the filters that caused it, or alone with a way out. */
+function told(filters, name, parameters, error) {
+  const problem = el("p", { class: "problem", role: "alert" }, error.message);
+  if (filters) {
+    while (filters.nextSibling) filters.nextSibling.remove();
+    filters.after(problem);
+  } else {
+    const { run, table, prompts } = parameters;
+    main.replaceChildren(el("h1", {}, "This cannot be shown"), problem, el("p", {}, el("a", { href: address(name === "prompt" ? "prompts" : name, { run, table, prompts }) }, "Show it without filters")));
   }
 }
 

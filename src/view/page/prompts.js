@@ -20,6 +20,13 @@ export function listed(run) {
   return list.parameters.run === run ? list.parameters : { run };
 }
 
+/** Further filters; on a narrow screen they are folded until one is used. */
+function more(parameters, ...fields) {
+  const used = FILTERS.some(name => parameters[name] && !["text", "iteration", "prompts"].includes(name));
+  const open = used || matchMedia("(min-width: 40rem)").matches;
+  return el("details", { class: "wide", open }, el("summary", {}, "More filters"), el("div", { class: "fields" }, fields));
+}
+
 function form(parameters, page) {
   const input = (name, label, attributes = {}) => field(label, el("input", { name, value: parameters[name] ?? "", autocomplete: "off", ...attributes }));
   const yesOrNo = (name, label) => field(label, select(name, [["", "any"], ["yes", "yes"], ["no", "no"]], parameters[name]));
@@ -33,21 +40,21 @@ function form(parameters, page) {
     page.tables.length > 1 ? field("Prompts", select("prompts", page.tables, page.prompts)) : null,
     page.iterations.length > 1 ? field("Iteration", select("iteration", page.iterations, page.iteration)) : null,
     input("text", "Text in the prompt", { type: "search", "data-search": "" }),
-    input("response", "Text in a response", { type: "search" }),
+    more(parameters, input("response", "Text in a response", { type: "search" }),
     field("Column", select("column", chosen, parameters.column)),
     input("value", "has the value"),
     input("reward_from", "Reward from", { inputmode: "decimal" }),
     input("reward_to", "to", { inputmode: "decimal" }),
     yesOrNo("selected", "Selected"),
     yesOrNo("flagged", "Flagged"),
-    el("div", { class: "wide" }, input("where", "SQL WHERE", { spellcheck: "false", placeholder: "best - worst > 0.5 AND weight IS NOT NULL" })),
+    el("div", { class: "wide" }, input("where", "SQL WHERE", { spellcheck: "false", placeholder: "best - worst > 0.5 AND weight IS NOT NULL" }))),
     el("div", { class: "buttons" }, el("button", { class: "main" }, "Filter"),
       el("button", { type: "button", onclick: () => go("prompts", { run: parameters.run }) }, "Clear")));
 }
 
 function rows(parameters, page) {
   const open = row => address("prompt", { run: parameters.run, prompts: page.prompts, id: row.prompt_id });
-  const link = row => el("a", { href: open(row), "data-row": "", dir: "auto" }, row.text || row.prompt_id);
+  const link = row => el("a", { href: open(row), class: "prompt", "data-row": "", dir: "auto" }, row.text || row.prompt_id);
   const numeric = (title, column) => ({ title, numeric: true, sort: column, value: row => number(row[column]) });
   const mark = row => (row.flagged ? el("span", { class: "mark", title: "flagged" }, "⚑", el("span", { class: "hidden" }, " flagged")) : row.note ? "✎" : "");
   const columns = [

@@ -37,6 +37,13 @@ function form(parameters, { table }) {
     el("div", { class: "buttons" }, el("button", { class: "main" }, "Filter"), el("button", { type: "button", onclick: () => go("rows", { run: parameters.run, table: table.name }) }, "Clear")));
 }
 
+/** A value in full: lists of plain values on few lines, others laid out. */
+function whole(value) {
+  if (value === null || typeof value !== "object") return shown(value);
+  const plain = Array.isArray(value) && value.every(item => item === null || typeof item !== "object");
+  return el("pre", { class: plain ? "plain" : null }, plain ? JSON.stringify(value).replaceAll(",", ", ") : JSON.stringify(value, null, 1));
+}
+
 /** A row in full, with a flag and a note where it has a key. */
 async function row(main, parameters, signal) {
   const [page, notes] = await Promise.all([
@@ -57,7 +64,7 @@ async function row(main, parameters, signal) {
   main.replaceChildren(back, el("h1", {}, `${page.table.name}, row ${number(page.offset + 1)}`),
     el("div", { class: "pager" }, step("Previous", -1, page.offset === 0), step("Next", 1, !page.more)), prompt,
     names.some(name => ["prompt_id", "item"].includes(name)) ? annotation(parameters.run, key, now, { prompt: true }) : "",
-    el("dl", { class: "rows" }, Object.entries(found).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, typeof value === "string" ? text(value) : value !== null && typeof value === "object" ? el("pre", {}, JSON.stringify(value, null, 1)) : shown(value))))));
+    el("dl", { class: "rows" }, Object.entries(found).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, typeof value === "string" ? text(value) : whole(value))))));
 }
 
 async function rows(main, parameters, signal) {
