@@ -110,6 +110,7 @@ fn progress(name: &str, state: &State, events: &[Event], locked: Option<bool>, n
                     row.seconds_left = last.get(node.name.as_str()).map(|whole| (whole - row.seconds).max(1.0))
                 }
                 "running" => {}
+                _ if locked != Some(true) => {}
                 _ => row.seconds_left = last.get(node.name.as_str()).copied(),
             }
             nodes.push(row);
