@@ -238,8 +238,8 @@ impl<'a> Source<'a> {
         self.state.first_about(&self.prompts, &[kind])
     }
 
-    /// A query of the prompts with the columns of these names. Of few prompts the columns are
-    /// computed, of all prompts they are kept in memory.
+    /// A query of the prompts with the columns of these names; with all columns for few prompts,
+    /// chosen by the condition `few`. Of all prompts the rewards are kept in memory.
     fn relation(&self, names: &BTreeSet<String>, few: Option<&str>) -> Result<String, ViewError> {
         let mut columns: Vec<String> = self.own.iter().map(|(name, shown)| format!("p.{} AS {}", quoted(name), quoted(shown))).collect();
         let mut joins = String::new();
@@ -269,7 +269,7 @@ impl<'a> Source<'a> {
     fn restricted(&self, table: &str, few: Option<&str>) -> String {
         let iterated = !self.state.iterations(table).is_empty();
         let iteration = self.iteration.filter(|_| iterated).map(|iteration| format!("iteration = {iteration}"));
-        let conditions: Vec<String> = iteration.into_iter().chain(few.map(|few| format!("prompt_id IN ({few})"))).collect();
+        let conditions: Vec<String> = iteration.into_iter().chain(few.map(str::to_string)).collect();
         let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         format!("SELECT * FROM {}{filter}", quoted(table))
     }
@@ -285,7 +285,7 @@ impl<'a> Source<'a> {
             "pairs" => self.about(TableKind::Pairs).map(|table| self.restricted(table, few)),
             _ => {
                 let about: Vec<String> = self.state.about(&self.prompts).into_iter().chain([self.prompts.as_str()]).map(literal).collect();
-                let few = few.map_or(String::new(), |few| format!(" AND prompt_id IN ({few})"));
+                let few = few.map_or(String::new(), |few| format!(" AND {few}"));
                 let own = literal(&self.prompts);
                 Some(format!(
                     "SELECT prompt_id, bool_or(flagged) AS flagged, max(CASE WHEN node = {own} THEN note END) AS note
@@ -303,11 +303,12 @@ FROM annotations WHERE node IN ({}){few} GROUP BY prompt_id",
 FROM ({}) AS rewards GROUP BY prompt_id",
             self.restricted(table, few)
         );
-        if few.is_some() {
-            return Ok(query);
-        }
         let iteration = self.iteration.map_or(String::new(), |iteration| format!("[{iteration}]"));
         let name = format!("rewards by prompt of {table}{iteration}");
+        if let Some(few) = few {
+            let kept = self.session.tables().contains(&name);
+            return Ok(if kept { format!("SELECT * FROM {} WHERE {few}", quoted(&name)) } else { query });
+        }
         self.viewed.keep(&self.session, &name, || {
             let rows = self.viewed.batches(&self.session, &query)?;
             // A result without rows has no batch, and a table needs one.
@@ -337,7 +338,11 @@ FROM ({}) AS rewards GROUP BY prompt_id",
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let few = ids.iter().map(|id| literal(id)).collect::<Vec<_>>().join(", ");
+        let list = ids.iter().map(|id| literal(id)).collect::<Vec<_>>().join(", ");
+        // The engine skips files by a range, but not by a long list.
+        let ends = ids.iter().min().zip(ids.iter().max());
+        let range = ends.map_or(String::new(), |(first, last)| format!(" AND prompt_id BETWEEN {} AND {}", literal(first), literal(last)));
+        let few = format!("prompt_id IN ({list}){range}");
         let text = self.relation(&BTreeSet::new(), Some(&few))?;
         let mut found = self.viewed.objects(&self.session, &text)?;
         for row in &mut found {
