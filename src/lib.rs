@@ -22,7 +22,8 @@
 //!
 //! | floor | module | content | does not know |
 //! |---|---|---|---|
-//! | 7 | [`cli`] | commands, progress, printing | tensors |
+//! | 8 | [`cli`] | commands, progress, printing | tensors |
+//! | 7 | [`view`] | a local web page over runs, live | burn, the execution of runs, the terminal |
 //! | 6 | [`run`] | the plan of a pipeline and its execution in a run folder | the terminal |
 //! | 6 | [`report`] | HTML about runs, from their tables | burn, the execution of runs |
 //! | 5 | [`operators`] | one file or folder an operator; both Arrow and burn | each other |
@@ -68,6 +69,8 @@
 // In the order of the data flow, from the command down. The groups are the floors.
 
 pub mod cli;
+
+pub mod view;
 
 pub mod report;
 pub mod run;

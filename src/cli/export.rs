@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::error::CliError;
 use super::format;
-use super::pairs::{self, Wanted};
+use super::pairs::{self, Flagged, Wanted};
 use super::push::{Kind, Made, Push};
 use crate::model::{Checkpoint, Dtype, ModelError};
 use crate::operators::support::lora;
@@ -76,6 +76,10 @@ enum What {
         /// The iteration; the last one when left out.
         #[arg(long)]
         iteration: Option<u32>,
+        /// Write only the pairs with a flag of `optune view` on the prompt or on one of the
+        /// responses, or only those without one.
+        #[arg(long, value_enum)]
+        flagged: Option<Flagged>,
         #[command(flatten)]
         push: Push,
     },
@@ -103,8 +107,8 @@ impl Export {
                 }
                 made.is_kept().map_or(Ok(()), |path| format::print(&format!("{name} in {}", path.display())))
             }
-            What::Pairs { run, output, node, responses, prompts, iteration, push } => {
-                let wanted = Wanted { node, responses, prompts, iteration };
+            What::Pairs { run, output, node, responses, prompts, iteration, flagged, push } => {
+                let wanted = Wanted { node, responses, prompts, iteration, flagged };
                 let Some(target) = push.target(Kind::Dataset)? else {
                     let output = output.unwrap_or_default();
                     let written = pairs::export(runs, &run, &output, &wanted)?;

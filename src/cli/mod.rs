@@ -29,6 +29,7 @@ mod status;
 mod summary;
 mod sweep;
 mod terminal;
+mod view;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +68,8 @@ enum Command {
     Sql(sql::Sql),
     /// Write an HTML file about a run, or about several compared.
     Report(report::Report),
+    /// Look at prompts, responses, pairs and progress in a browser, live while a run goes on.
+    View(view::View),
     /// Write out a policy, or pairs in TRL's form.
     Export(export::Export),
     /// Remove unneeded files: cached outputs, work set aside.
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.execute(&runs),
         Command::Sql(command) => command.execute(&runs),
         Command::Report(command) => command.execute(&runs),
+        Command::View(command) => command.execute(&runs),
         Command::Export(command) => command.execute(&runs),
         Command::Clean(command) => command.execute(&runs),
         Command::Schema => schema(),

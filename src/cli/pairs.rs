@@ -3,11 +3,12 @@
 //! Text prompts go out as texts. Message prompts go out as messages, with one message of the
 //! assistant for each response. Knows the sources of the texts, not their columns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Float64Type;
+use clap::ValueEnum;
 
 use super::error::CliError;
 use super::format::Format;
@@ -32,6 +33,17 @@ pub(super) struct Wanted {
     pub(super) prompts: String,
     /// The iteration; the last one when none is named.
     pub(super) iteration: Option<u32>,
+    /// Which pairs by their flags; all when not said.
+    pub(super) flagged: Option<Flagged>,
+}
+
+/// Pairs by the flags on their prompts and responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Flagged {
+    /// The flagged ones.
+    Only,
+    /// The others.
+    Without,
 }
 
 /// Pairs that were written.
@@ -54,12 +66,41 @@ pub(super) fn export(runs: &Path, run: &Path, output: &Path, wanted: &Wanted) ->
     let run = Runs::open(runs)?.find(run)?;
     let manifests = run.manifests()?;
     let place = place_of(&manifests, wanted)?;
-    let rows = match preferences_of(&run, &place)? {
-        Some(table) => of_preferences(&run, &manifests, &place, &table)?,
+    let preferences = preferences_of(&run, &place)?;
+    let mut rows = match &preferences {
+        Some(table) => of_preferences(&run, &manifests, &place, table)?,
         None => of_responses(&run, &manifests, &place, wanted)?,
     };
+    if let Some(which) = wanted.flagged {
+        let prompts = preferences.as_deref().unwrap_or(&wanted.prompts);
+        let ids = flagged(&run, &place, prompts, &wanted.responses)?;
+        rows.retain(|pair| ids.contains(&pair.id) == (which == Flagged::Only));
+    }
     pair_columns::write(&rows, format, output)?;
     Ok(Written { run, place, rows: rows.len() })
+}
+
+/// The prompts whose pairs have a flag: on themselves, on the pair, or on one of its responses.
+fn flagged(run: &Run, place: &OutputKey, prompts: &str, responses: &str) -> Result<HashSet<String>, CliError> {
+    let annotations = run.annotations().read()?;
+    let all: Vec<_> = annotations.iter().filter(|annotation| annotation.flagged).collect();
+    let mut ids = HashSet::new();
+    for batch in run.read_table(place, Some(TableKind::Pairs))? {
+        for pair in pairs::rows(&batch).map_err(OperatorError::from)? {
+            let sides = [(pair.chosen_sampled_iteration, pair.chosen_index), (pair.rejected_sampled_iteration, pair.rejected_index)];
+            let iteration = place.iteration.and_then(|iteration| i32::try_from(iteration).ok());
+            let is_flagged = all.iter().filter(|flag| flag.prompt_id.as_deref() == Some(&pair.prompt_id)).any(|flag| {
+                let on_response = sides.map(|(iteration, index)| (Some(iteration), Some(index)));
+                (flag.node == prompts && flag.response_index.is_none())
+                    || (flag.node == place.name && flag.row_iteration == iteration)
+                    || (flag.node == responses && on_response.contains(&(flag.sampled_iteration, flag.response_index)))
+            });
+            if is_flagged {
+                ids.insert(pair.prompt_id);
+            }
+        }
+    }
+    Ok(ids)
 }
 
 /// The key of the wanted pairs.

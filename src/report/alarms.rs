@@ -2,7 +2,8 @@
 
 use super::block::Block;
 use super::error::ReportError;
-use super::source::{Node, Source};
+use super::outline::Node;
+use super::source::Source;
 use crate::alarm;
 
 /// The latest alarms of an `evaluate` node.

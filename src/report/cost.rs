@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::block::{Bar, Block, Chart, Marks, Section, Table, round};
 use super::error::ReportError;
-use super::source::{Part, Source, quoted};
+use super::outline::Part;
+use super::source::{Source, quoted};
 use super::words::{counted, missing, percent, seconds, whole};
 use crate::store::EventKind;
 

@@ -1,7 +1,8 @@
 //! The graph of the pipeline, with the rows and seconds of each node.
 
 use super::block::{Block, Chart, Edge, Marks, Section, Table, Vertex};
-use super::source::{Node, Part, Source};
+use super::outline::{Node, Part};
+use super::source::Source;
 use super::words::{missing, seconds, whole};
 use crate::store::{Manifest, OutputKey, OutputKind};
 use crate::tables::TableKind;

@@ -37,6 +37,7 @@ mod expected_gain;
 mod graph;
 mod groups;
 mod judge;
+mod outline;
 mod overview;
 mod page;
 mod pairs;
@@ -56,11 +57,13 @@ mod words;
 use crate::store::Run;
 use crate::tables::TableKind;
 
-use block::Section;
+pub use block::Section;
 pub use card::{dataset_card, model_card};
 pub use error::ReportError;
 pub use judge::{Verdicts, verdicts};
+pub use outline::{Expected, Node, Outline, Part, Read};
 use page::Heading;
+pub use page::{Script, scripts};
 use source::Source;
 
 /// The HTML of a report: one run in full, or several compared by their results.
@@ -87,6 +90,14 @@ pub fn html(runs: &[Run]) -> Result<String, ReportError> {
             page::render(&heading, &compare::sections(several)?)
         }
     }
+}
+
+/// The sections of a report about one run, to be shown elsewhere: text and numbers, no HTML.
+///
+/// # Errors
+/// The run cannot be read.
+pub fn sections(run: &Run) -> Result<Vec<Section>, ReportError> {
+    one(&Source::open(run)?)
 }
 
 /// The sections about one run, as far as its tables are there.

@@ -20,13 +20,26 @@ pub struct Heading {
     pub state: String,
 }
 
-/// The charts' libraries with their licences, then our own script.
-const SCRIPTS: [(&str, &str); 4] = [
-    (include_str!("page/vendor/d3.LICENSE"), include_str!("page/vendor/d3.min.js")),
-    (include_str!("page/vendor/plot.LICENSE"), include_str!("page/vendor/plot.min.js")),
-    (include_str!("page/vendor/dagre.LICENSE"), include_str!("page/vendor/dagre.min.js")),
-    ("", include_str!("page/charts.js")),
-];
+/// A script of the charts.
+pub struct Script {
+    /// Its file name.
+    pub file: &'static str,
+    /// Its licence; empty for our own.
+    pub licence: &'static str,
+    /// Its text.
+    pub text: &'static str,
+}
+
+/// The charts' libraries, then our own script.
+pub fn scripts() -> [Script; 4] {
+    let library = |file, licence, text| Script { file, licence, text: without_map(text) };
+    [
+        library("d3.min.js", include_str!("page/vendor/d3.LICENSE"), include_str!("page/vendor/d3.min.js")),
+        library("plot.min.js", include_str!("page/vendor/plot.LICENSE"), include_str!("page/vendor/plot.min.js")),
+        library("dagre.min.js", include_str!("page/vendor/dagre.LICENSE"), include_str!("page/vendor/dagre.min.js")),
+        library("charts.js", "", include_str!("page/charts.js")),
+    ]
+}
 
 /// The page. The template engine escapes everything from a run. Scripts run only with a nonce: the
 /// hash of all content, so that no text in a run can know it.
@@ -38,7 +51,7 @@ pub fn render(heading: &Heading, sections: &[Section]) -> Result<String, ReportE
     // The name's ending turns the escaping on.
     environment.add_template("page.html", include_str!("page/page.html"))?;
     let template = environment.get_template("page.html")?;
-    let scripts: Vec<(&str, &str)> = SCRIPTS.map(|(licence, script)| (licence, without_map(script))).into();
+    let scripts: Vec<(&str, &str)> = scripts().iter().map(|script| (script.licence, script.text)).collect();
     let shown = context! {
         heading => Value::from(Serde(heading)), sections => Value::from(Serde(sections)), scripts,
         style => include_str!("page/style.css"), version => env!("CARGO_PKG_VERSION"),
@@ -49,6 +62,6 @@ pub fn render(heading: &Heading, sections: &[Section]) -> Result<String, ReportE
 }
 
 /// A script without the comment about its source map: a browser's tools would try to load the map.
-fn without_map(script: &str) -> &str {
+fn without_map(script: &'static str) -> &'static str {
     script.split("//# sourceMappingURL").next().unwrap_or(script)
 }

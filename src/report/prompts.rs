@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::error::ReportError;
-use super::source::{Part, Source, quoted};
+use super::outline::Part;
+use super::source::{Source, quoted};
 use crate::import::{Prompts, Repeats};
 use crate::model::PromptContent;
 use crate::store::OutputKey;

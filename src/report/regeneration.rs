@@ -5,7 +5,8 @@ use serde::Deserialize;
 
 use super::block::{Arrow, Block, Chart, Marks, Panel, Section, Table, round};
 use super::error::ReportError;
-use super::source::{Node, Source, quoted};
+use super::outline::Node;
+use super::source::{Source, quoted};
 use super::statistics::{Interval, histogram, mean};
 use super::words::{interval, maybe, percent, signed, whole};
 

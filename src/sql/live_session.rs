@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use super::Session;
 use crate::store::{Run, StoreError};
 
-/// A session over a run. It is opened again after each commit of the run.
+/// A session over a run. It is opened again after each commit of the run, and after each change of
+/// its annotations.
 pub struct LiveSession {
     run: Run,
     /// Further tables: names and Parquet files.
@@ -15,9 +17,16 @@ pub struct LiveSession {
 }
 
 struct Opened {
-    /// The journal's length in bytes at the opening of the session. Every commit increases it.
-    journal: u64,
+    version: Version,
     session: Arc<Session>,
+}
+
+/// The state of a run at the opening of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    /// The journal's length in bytes. Every commit increases it.
+    journal: u64,
+    annotations: Option<(u64, SystemTime)>,
 }
 
 impl LiveSession {
@@ -38,13 +47,14 @@ impl LiveSession {
     pub fn session(&self) -> Result<Arc<Session>, StoreError> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let journal = self.run.journal().path().metadata().map_or(0, |metadata| metadata.len());
-        if let Some(opened) = opened.as_ref().filter(|opened| opened.journal == journal) {
+        let version = Version { journal, annotations: self.run.annotations().version() };
+        if let Some(opened) = opened.as_ref().filter(|opened| opened.version == version) {
             return Ok(opened.session.clone());
         }
         let session = Session::over_run(&self.run)?;
         self.files.iter().try_for_each(|(name, file)| session.register_files(name, &[(None, file.clone())]))?;
         let session = Arc::new(session);
-        *opened = Some(Opened { journal, session: session.clone() });
+        *opened = Some(Opened { version, session: session.clone() });
         Ok(session)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Reads the committed outputs of the store. Knows nothing of tensors, nor of the pipeline file.
 
+mod condition;
 mod live_session;
 mod nesting;
 pub mod postgres;
@@ -11,6 +12,7 @@ mod scan;
 mod session;
 mod views;
 
+pub use condition::Condition;
 pub use live_session::LiveSession;
 pub use prompt_groups::{PromptGroups, PromptRows};
 pub use session::{RowStream, Rows, Session, TableInfo};

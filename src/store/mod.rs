@@ -14,6 +14,7 @@
 //! runs/<name>/.partial/                         temporary files, unfinished models, checkpoints,
 //!                                               the work of commands
 //! runs/<name>/logs/                             the output of commands
+//! runs/<name>/annotations.parquet               flags and notes of a person; outside fingerprints
 //! runs/<name>/quarantine/                       files with a wrong checksum
 //! runs/.cache/<fingerprint>/                    finished outputs, hard links, shared by all runs
 //! runs/.cache/<fingerprint>.partial/            parts of an unfinished table with an older recipe
@@ -34,7 +35,7 @@
 //! - **A manifest moves with its folder.** That of a table is beside its folder, and in it while
 //!   the folder moves: to the cache and back, and to its place. One rename takes it in or out.
 //! - A finished file is never written again, so hard links to it are safe.
-//! - A writer needs a [`RunLock`]. A reader needs only a [`Run`].
+//! - A writer needs a [`RunLock`], except for annotations. A reader needs only a [`Run`].
 //!
 //! One fingerprint names one output. A node with a model and a table has two recipes.
 //!
@@ -45,6 +46,7 @@
 //! | `run.state(…)` | `state.rs` | how complete an output is |
 //! | `run.read_table(…)`, `run.model_dir(…)` | `read.rs` | verified reading |
 //! | `run.journal()` | `journal.rs` | events |
+//! | `run.annotations()` | `annotations.rs` | flags and notes of a person |
 //! | `run.verify_all()` | `verify.rs` | check a whole run, change nothing |
 //! | `run.lock()` | `recovery.rs` | take the lock, clean up after a kill |
 //! | `lock.record(…)` | `lock.rs` | append to the journal |
@@ -60,6 +62,7 @@
 //!
 //! Knows nothing of tensors, of the pipeline file, or of what any operator does.
 
+mod annotations;
 mod cache;
 mod checkpoint;
 mod checksum;
@@ -86,6 +89,7 @@ mod table_writer;
 mod verify;
 mod work;
 
+pub use annotations::Annotations;
 pub use cache::Cache;
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use clean::Garbage;

@@ -12,8 +12,8 @@ use super::columns::ColumnMeaning;
 use super::error::TableError;
 use super::kind::TableKind;
 use super::{
-    answers, benchmark, evaluation, items, judge_answers, judgments, logprobs, pairs, pool, prompts, ranking, responses, rewards,
-    selection, training,
+    annotations, answers, benchmark, evaluation, items, judge_answers, judgments, logprobs, pairs, pool, prompts, ranking, responses,
+    rewards, selection, training,
 };
 use super::{check, conform};
 
@@ -36,6 +36,7 @@ macro_rules! of_table {
             TableKind::Judgments => judgments::$name $(($($argument),*))?,
             TableKind::JudgeAnswers => judge_answers::$name $(($($argument),*))?,
             TableKind::Logprobs => logprobs::$name $(($($argument),*))?,
+            TableKind::Annotations => annotations::$name $(($($argument),*))?,
         }
     };
 }

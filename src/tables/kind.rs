@@ -45,11 +45,13 @@ pub enum TableKind {
     Logprobs,
     /// Memoized answers of judges: [`super::judge_answers`].
     JudgeAnswers,
+    /// Flags and notes of a person: [`super::annotations`].
+    Annotations,
 }
 
 impl TableKind {
     /// Every kind, in data-flow order.
-    pub const ALL: [TableKind; 15] = [
+    pub const ALL: [TableKind; 16] = [
         TableKind::Prompts,
         TableKind::Selection,
         TableKind::Responses,
@@ -65,6 +67,7 @@ impl TableKind {
         TableKind::Judgments,
         TableKind::Logprobs,
         TableKind::JudgeAnswers,
+        TableKind::Annotations,
     ];
 
     /// The name in schemas, manifests and error messages.
@@ -85,6 +88,7 @@ impl TableKind {
             TableKind::Judgments => "judgments",
             TableKind::Logprobs => "logprobs",
             TableKind::JudgeAnswers => "judge_answers",
+            TableKind::Annotations => "annotations",
         }
     }
 }

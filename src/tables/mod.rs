@@ -4,6 +4,7 @@
 //! prompts ─▶ selection ─▶ responses ─▶ rewards ─▶ pool ─▶ pairs ─▶ training, evaluation
 //! ranking: of a reward model     answers ─▶ items ─▶ benchmark     judgments: of a judge
 //! logprobs, judge_answers: shared by all runs of a folder
+//! annotations: of a person, outside the data flow
 //! ```
 //!
 //! One file a table. A table file lists its columns once, as the fields of a `Row`. The schema,
@@ -26,6 +27,7 @@ mod memory;
 #[macro_use]
 mod table;
 
+pub mod annotations;
 pub mod answers;
 pub mod benchmark;
 pub mod evaluation;

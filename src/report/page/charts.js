@@ -192,19 +192,24 @@
   }
 
   const draw = { lines, dots, histograms, arrows, bars, graph };
-  const figures = [...document.querySelectorAll("figure")].map(figure => ({
-    place: figure.querySelector(".chart"), chart: JSON.parse(figure.querySelector("script").textContent), width: 0,
-  }));
+  const figures = [];
   function all() {
     for (const figure of figures) {
       const width = Math.floor(figure.place.clientWidth);
       if (!width || width === figure.width) continue;
       figure.width = width;
       figure.place.replaceChildren(...draw[figure.chart.marks](figure.chart, width).filter(part => part));
+      // The picture has one name; its groups are no parts that anybody can reach.
+      for (const group of figure.place.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
     }
     document.body.dataset.drawn = String(figures.filter(figure => figure.width).length);
   }
-  all();
+  // The charts of a page, in place of earlier ones: pairs of an element and its chart.
+  globalThis.drawCharts = pairs => {
+    figures.splice(0, figures.length, ...pairs.map(([place, chart]) => ({ place, chart, width: 0 })));
+    all();
+  };
+  globalThis.drawCharts([...document.querySelectorAll("figure")].map(figure => [figure.querySelector(".chart"), JSON.parse(figure.querySelector("script").textContent)]));
   let waiting;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(all, 120); });
   // What is folded is printed too.

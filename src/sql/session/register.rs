@@ -17,15 +17,18 @@ use crate::sql::scan::{Files, ITERATION};
 use crate::sql::views;
 use crate::store::{Manifest, OutputKey, OutputKind, Run, StoreError, journal, parquet};
 
+/// The name of the table of annotations.
+const ANNOTATIONS: &str = "annotations";
+
 /// How often and in which intervals a reader retries over an active run.
 const RETRIES: u32 = 20;
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Session {
     /// A session for a user's queries over a run. It has the committed rows of every table under
-    /// its node's name, `journal`, `outputs` (the manifests), and the views of `views/*.sql` with
-    /// existing tables. The name of a node's table has priority. A table of several iterations is
-    /// one table with the column `iteration` (Int32).
+    /// its node's name, `journal`, `outputs` (the manifests), `annotations`, and the views of
+    /// `views/*.sql` with existing tables. The name of a node's table has priority. A table of
+    /// several iterations is one table with the column `iteration` (Int32).
     ///
     /// # Errors
     /// A manifest or the journal cannot be read, or a part is damaged.
@@ -60,7 +63,7 @@ impl Session {
         let manifests = run.manifests()?;
         let tables: Vec<_> = manifests.iter().filter(|(key, _)| key.kind == OutputKind::Table).cloned().collect();
         let own: HashSet<&str> = tables.iter().map(|(key, _)| key.name.as_str()).collect();
-        let names = ["journal", views::OUTPUTS].into_iter().chain(views::names());
+        let names = ["journal", views::OUTPUTS, ANNOTATIONS].into_iter().chain(views::names());
         for name in names.chain(own.iter().copied()) {
             self.context.deregister_table(TableReference::bare(name)).map_err(sql)?;
         }
@@ -74,6 +77,9 @@ impl Session {
         }
         if !own.contains(views::OUTPUTS) {
             self.register_batches(views::OUTPUTS, vec![views::outputs(&manifests)?])?;
+        }
+        if !own.contains(ANNOTATIONS) {
+            self.register_batches(ANNOTATIONS, vec![run.annotations().batch()?])?;
         }
         for (name, text) in views::queries(&manifests).into_iter().filter(|(name, _)| !own.contains(name)) {
             // A user's table can have the name of a table in the view's text, but other columns.

@@ -8,3 +8,4 @@ mod report;
 mod sql_server;
 mod sql_shell;
 mod terminal;
+mod view;

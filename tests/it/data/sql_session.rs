@@ -198,7 +198,7 @@ fn views_counts_and_columns_of_queries() {
         session.count("SELECT count(*) FROM good").unwrap(),
         session.count("SELECT count(*) FROM pool WHERE iteration = 1 AND token_count >= 25").unwrap()
     );
-    assert_eq!(session.tables(), ["cost_by_stage", "good", "journal", "mine", "outputs", "pairs", "pool"]);
+    assert_eq!(session.tables(), ["annotations", "cost_by_stage", "good", "journal", "mine", "outputs", "pairs", "pool"]);
     let names: Vec<String> =
         session.schema_of("SELECT n, n / 2 AS half FROM mine").unwrap().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names, ["n", "half"]);

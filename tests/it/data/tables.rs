@@ -8,13 +8,13 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use optune::tables::{
-    FinishReason, Outcome, TableKind, column, evaluation, judge_answers, judgments, logprobs, pairs, pool, prompts, ranking, responses,
-    rewards, selection, training,
+    FinishReason, Outcome, TableKind, annotations, column, evaluation, judge_answers, judgments, logprobs, pairs, pool, prompts, ranking,
+    responses, rewards, selection, training,
 };
 
 use crate::fixtures::rows::{
-    Draw, evaluation_rows, judge_answer_rows, judgment_rows, logprob_rows, pair_rows, pool_rows, prompt_rows, random_batches, ranking_rows,
-    response_rows, reward_rows, selection_rows, training_rows,
+    Draw, annotation_rows, evaluation_rows, judge_answer_rows, judgment_rows, logprob_rows, pair_rows, pool_rows, prompt_rows,
+    random_batches, ranking_rows, response_rows, reward_rows, selection_rows, training_rows,
 };
 
 #[test]
@@ -49,6 +49,8 @@ fn rows_survive_the_way_to_arrow_and_back() {
         assert_eq!(judgments::rows(&judgments::batch(&rows)).unwrap(), rows);
         let rows = judge_answer_rows(draw, count);
         assert_eq!(judge_answers::rows(&judge_answers::batch(&rows)).unwrap(), rows);
+        let rows = annotation_rows(draw, count);
+        assert_eq!(annotations::rows(&annotations::batch(&rows)).unwrap(), rows);
     }
 }
 
@@ -113,6 +115,13 @@ fn a_row_that_breaks_a_rule_is_named() {
         "logprob: expected a finite number, found inf" => |row| row.logprob = Some(f64::INFINITY);
         "because finish_reason is error, found null" => |row| (row.finish_reason, row.error) = (FinishReason::Error, None);
         "because finish_reason is stop, found \"why\"" => |row| (row.finish_reason, row.error) = (FinishReason::Stop, Some("why".into()));
+    );
+    broken!(annotations, annotation_rows,
+        "node: expected a text, found an empty one" => |row| row.node.clear();
+        "expected a prompt_id or an item, found neither" => |row| (row.prompt_id, row.item) = (None, None);
+        "expected a flag or a note, found neither" => |row| (row.flagged, row.note) = (false, None);
+        "note: expected a text, found an empty one" => |row| row.note = Some(String::new());
+        "response_index: expected 0 or more, found -1" => |row| row.response_index = Some(-1);
     );
     broken!(rewards, reward_rows,
         "reward: expected a finite number" => |row| (row.reward, row.error) = (Some(f64::NAN), None);

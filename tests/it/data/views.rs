@@ -138,5 +138,5 @@ fn a_node_of_the_users_own_wins_and_views_without_tables_are_not_there() {
     workspace.succeed(&["run", "pipeline.yaml"]);
     assert_eq!(workspace.query("small", "SELECT mine FROM reward_by_iteration"), "42");
     let session = Session::over_run(&Runs::open(workspace.path("runs")).unwrap().run("small").unwrap()).unwrap();
-    assert_eq!(session.tables(), ["held_out", "journal", "outputs", "prompts", "reward_by_iteration"]);
+    assert_eq!(session.tables(), ["annotations", "held_out", "journal", "outputs", "prompts", "reward_by_iteration"]);
 }

@@ -3,8 +3,9 @@
 use super::tree::Tree;
 
 /// Crates forbidden in a module, as the table in `lib.rs` has it.
-const FORBIDDEN: [(&str, &[&str]); 18] = [
+const FORBIDDEN: [(&str, &[&str]); 19] = [
     ("cli", &["burn"]),
+    ("view", &["burn", "datafusion"]),
     ("run", &["burn"]),
     ("report", &["burn", "datafusion"]),
     ("import", &["burn", "datafusion"]),
