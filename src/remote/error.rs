@@ -24,6 +24,16 @@ pub enum RemoteError {
         /// The fault of its value; the value is never shown.
         found: &'static str,
     },
+    /// An environment variable about connections has no usable value.
+    #[error("{variable}: expected {expected}, found {found}; set it anew, or unset it")]
+    Environment {
+        /// The variable.
+        variable: String,
+        /// The expected value.
+        expected: &'static str,
+        /// The found value, without a password.
+        found: String,
+    },
     /// No answer: the connection failed or broke, or the answer took too long.
     #[error("{url}: {problem}")]
     Connection {
@@ -72,6 +82,14 @@ pub enum RemoteError {
         /// The served models.
         found: String,
     },
+    /// The server cannot sample as it is asked to.
+    #[error("{url}: {problem}")]
+    Setting {
+        /// The server.
+        url: String,
+        /// The setting, and a remedy.
+        problem: String,
+    },
     /// The command that has a server load a model did not do so.
     #[error("serve: {0}")]
     Serve(String),
@@ -101,7 +119,8 @@ impl RemoteError {
         match self {
             RemoteError::Connection { .. } | RemoteError::Body { .. } | RemoteError::GaveUp { .. } => true,
             RemoteError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } => false,
+            RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Environment { .. } => false,
+            RemoteError::Setting { .. } => false,
             RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) | RemoteError::Fetch { .. } => false,
         }
     }
@@ -110,7 +129,12 @@ impl RemoteError {
     pub fn is_input(&self) -> bool {
         matches!(
             self,
-            RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Model { .. } | RemoteError::Fetch { input: true, .. }
+            RemoteError::Url { .. }
+                | RemoteError::Key { .. }
+                | RemoteError::Environment { .. }
+                | RemoteError::Model { .. }
+                | RemoteError::Setting { .. }
+                | RemoteError::Fetch { input: true, .. }
         )
     }
 }

@@ -159,7 +159,7 @@ impl Hub {
     }
 
     pub(super) fn get(&self, url: &str, range: Option<String>) -> Result<ureq::http::Response<ureq::Body>, Trouble> {
-        let mut request = self.agent.get(url);
+        let mut request = self.agent()?.get(url);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
