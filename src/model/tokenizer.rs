@@ -194,7 +194,7 @@ impl Tokenizer {
     }
 
     /// A token as the vocabulary has it.
-    pub(super) fn token(&self, id: i32) -> Option<String> {
+    pub fn token(&self, id: i32) -> Option<String> {
         self.inner.id_to_token(u32::try_from(id).ok()?)
     }
 

@@ -29,6 +29,8 @@ const CONNECT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(4);
 /// The limit for the length of an answer.
 const MOST_BYTES: u64 = 1 << 28;
+/// The kept length of the body of a refusal.
+const SAID_CHARACTERS: usize = 8000;
 /// The shown length of a body in an error.
 const SHOWN_CHARACTERS: usize = 300;
 
@@ -101,6 +103,11 @@ impl Client {
         Self { patience: Patience { retries: 0, ..self.patience }, ..self.clone() }
     }
 
+    /// The same client of another address; `None` if it is none.
+    pub(super) fn at(&self, url: &str) -> Option<Self> {
+        self.route(url).ok().map(|_| Self { url: url.to_string(), ..self.clone() })
+    }
+
     /// The time limit and the retries.
     pub fn patience(&self) -> Patience {
         self.patience
@@ -156,11 +163,7 @@ impl Client {
             let Some(wait) = waits.next() else {
                 return Err(if attempts > 1 { RemoteError::GaveUp { attempts, last: Box::new(error) } } else { error });
             };
-            let asked = match &error {
-                RemoteError::Status { wait: Some(asked), .. } => *asked,
-                _ => Duration::ZERO,
-            };
-            pause(wait.max(asked), stopped)?;
+            pause(wait.max(error.wait().unwrap_or_default()), stopped)?;
         }
     }
 
@@ -221,11 +224,15 @@ impl Client {
             if !status.is_success() {
                 let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
                 let wait = if is_busy { wait } else { None };
-                return Err(RemoteError::Status { url: at, status: status.as_u16(), body: self.beginning(&text), wait });
+                let said = self.without_key(&text).chars().take(SAID_CHARACTERS).collect();
+                return Err(RemoteError::Status { url: at, status: status.as_u16(), body: self.beginning(&text), said, wait });
             }
             return Ok(text);
         }
-        Err(RemoteError::Answer { url: url.to_string(), problem: format!("expected an answer, found more than {} redirects", redirect::MOST) })
+        Err(RemoteError::Answer {
+            url: url.to_string(),
+            problem: format!("expected an answer, found more than {} redirects", redirect::MOST),
+        })
     }
 
     fn parse<T>(&self, url: &str, text: &str, read: impl Fn(Value) -> Result<T, String>) -> Result<T, RemoteError> {
@@ -251,10 +258,13 @@ impl Client {
         }
     }
 
+    fn without_key(&self, text: &str) -> String {
+        self.key.as_ref().map_or_else(|| text.to_string(), |key| text.replace(key, "***"))
+    }
+
     /// The beginning of a body on one line, without the key: some servers repeat it.
     fn beginning(&self, text: &str) -> String {
-        let text = self.key.as_ref().map_or_else(|| text.to_string(), |key| text.replace(key, "***"));
-        let mut words = printable(&text);
+        let mut words = printable(&self.without_key(text));
         if words.is_empty() {
             return "(an empty body)".to_string();
         }

@@ -51,6 +51,8 @@ pub enum RemoteError {
         status: u16,
         /// The beginning of the body.
         body: String,
+        /// More of the body, as the server wrote it; not for people.
+        said: String,
         /// How long the server asks to wait before the next attempt.
         wait: Option<Duration>,
     },
@@ -122,6 +124,33 @@ impl RemoteError {
             RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Environment { .. } => false,
             RemoteError::Setting { .. } => false,
             RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) | RemoteError::Fetch { .. } => false,
+        }
+    }
+
+    /// The status of the last answer, if it was one other than 2xx.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            RemoteError::Status { status, .. } => Some(*status),
+            RemoteError::GaveUp { last, .. } => last.status(),
+            _ => None,
+        }
+    }
+
+    /// The body of the last answer, if its status was another than 2xx.
+    pub(super) fn said(&self) -> Option<&str> {
+        match self {
+            RemoteError::Status { said, .. } => Some(said),
+            RemoteError::GaveUp { last, .. } => last.said(),
+            _ => None,
+        }
+    }
+
+    /// How long the server asks to wait before the next request.
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            RemoteError::Status { wait, .. } => *wait,
+            RemoteError::GaveUp { last, .. } => last.wait(),
+            _ => None,
         }
     }
 

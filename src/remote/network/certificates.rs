@@ -23,7 +23,8 @@ const SYSTEM: [&str; 4] =
 pub(super) fn roots(variable: &dyn Fn(&str) -> Option<String>) -> Result<RootCerts, RemoteError> {
     for name in VARIABLES {
         let Some(path) = variable(name).map(PathBuf::from) else { continue };
-        let failed = |found: String| RemoteError::Environment { variable: name.to_string(), expected: "a file with certificates (PEM)", found };
+        let failed =
+            |found: String| RemoteError::Environment { variable: name.to_string(), expected: "a file with certificates (PEM)", found };
         let found = read(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
         if found.is_empty() {
             return Err(failed(format!("{} without any", path.display())));
@@ -79,7 +80,10 @@ mod tests {
         let Ok(RootCerts::Specific(found)) = with(vec![("SSL_CERT_FILE", path(folder.path()))]) else { panic!("no certificates") };
         assert_eq!(found.len(), 2);
         let error = with(vec![("SSL_CERT_FILE", path(&empty))]).unwrap_err();
-        assert!(error.is_input() && error.to_string().contains("SSL_CERT_FILE: expected a file with certificates (PEM), found "), "{error}");
+        assert!(
+            error.is_input() && error.to_string().contains("SSL_CERT_FILE: expected a file with certificates (PEM), found "),
+            "{error}"
+        );
         let error = with(vec![("SSL_CERT_FILE", path(&folder.path().join("none.pem")))]).unwrap_err();
         assert!(error.to_string().contains("none.pem"), "{error}");
         assert!(with(Vec::new()).is_ok());

@@ -31,11 +31,8 @@ pub(super) struct Route {
 pub(super) fn route(uri: &Uri, settings: ConfigBuilder<AgentScope>) -> Result<Route, RemoteError> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     let is_https = uri.scheme_str() == Some("https");
-    let settings = if is_https {
-        settings.tls_config(TlsConfig::builder().root_certs(certificates::roots(&variable)?).build())
-    } else {
-        settings
-    };
+    let settings =
+        if is_https { settings.tls_config(TlsConfig::builder().root_certs(certificates::roots(&variable)?).build()) } else { settings };
     let Some(proxy) = proxy::of(uri, &variable)? else {
         return Ok(Route { agent: settings.proxy(None).build().into(), proxy: None });
     };
