@@ -96,11 +96,9 @@ impl<'a> ServerScorer<'a> {
         };
         let places = (0..batches.len()).map(|batch| Place { group: batch, prefix: batch as u64 }).collect();
         let mut answers: BTreeMap<usize, Result<Vec<Option<f64>>, RemoteError>> = BTreeMap::new();
-        let threads = self.settings.concurrency as usize;
+        let questions = Questions { items: &batches, places, threads: self.settings.concurrency as usize };
         let result = self.fleet.each(
-            &batches,
-            places,
-            threads,
+            questions,
             context.stopped,
             |_, _| Ok(()),
             request,

@@ -217,7 +217,9 @@ impl ServerJob<'_> {
         let ids = self.prompt_ids(item)?;
         let prefix = if ids.len() >= 2 * PREFIX_TOKENS { &ids[..PREFIX_TOKENS] } else { ids };
         let mut hasher = blake3::Hasher::new();
-        prefix.iter().for_each(|id| drop(hasher.update(&id.to_le_bytes())));
+        for id in prefix {
+            hasher.update(&id.to_le_bytes());
+        }
         let hash = hasher.finalize();
         let bytes = hash.as_bytes().first_chunk().copied().unwrap_or_default();
         Ok(Place { group: item.prompt, prefix: u64::from_le_bytes(bytes) })

@@ -96,11 +96,9 @@ impl Judging<'_> {
             }
         };
         let places = (0..open.len()).map(|question| Place { group: question, prefix: question as u64 }).collect();
-        let threads = self.judge.concurrency as usize;
+        let questions = Questions { items: &open, places, threads: self.judge.concurrency as usize };
         let result = self.fleet.each(
-            &open,
-            places,
-            threads,
+            questions,
             stopped,
             |_, _| Ok(()),
             request,
