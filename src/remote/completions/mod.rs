@@ -88,13 +88,18 @@ impl Completions {
         if let Some(kind) = kind.filter(|kind| !kind.lists_models()) {
             return Ok(found(kind, json!({ "id": model })));
         }
-        let models = client.get("/models", stopped, |answer| {
-            let models = answer.get("data").and_then(Value::as_array).cloned();
-            models.ok_or_else(|| "expected a list of models as \"data\", found none".to_string())
-        })?;
+        let is_transformers = || kind.is_none() && ServerKind::look(&client, stopped) == ServerKind::Transformers;
+        let models = match models(&client.once(), stopped) {
+            // transformers without a cache of the hub.
+            Err(error) if error.status() == Some(500) && is_transformers() => {
+                return Ok(found(ServerKind::Transformers, json!({ "id": model })));
+            }
+            Err(error) if error.is_transient() => models(&client, stopped)?,
+            models => models?,
+        };
         let id = |model: &Value| model.get("id").and_then(Value::as_str).map(str::to_string);
         let Some(entry) = models.iter().find(|entry| id(entry).as_deref() == Some(model)) else {
-            if kind.is_none() && ServerKind::look(&client, stopped) == ServerKind::Transformers {
+            if is_transformers() {
                 return Ok(found(ServerKind::Transformers, json!({ "id": model })));
             }
             let ids: Vec<String> = models.iter().filter_map(id).take(MODELS_SHOWN).map(|id| printable(&id)).collect();
@@ -346,6 +351,14 @@ impl Completions {
         }
         body
     }
+}
+
+/// The served models.
+fn models(client: &Client, stopped: Stopped) -> Result<Vec<Value>, RemoteError> {
+    client.get("/models", stopped, |answer| {
+        let models = answer.get("data").and_then(Value::as_array).cloned();
+        models.ok_or_else(|| "expected a list of models as \"data\", found none".to_string())
+    })
 }
 
 impl Learned {

@@ -43,7 +43,7 @@ fn the_short_form_is_its_nodes_written_out() {
     };
     let short = graph(&std::fs::read_to_string(workspace.path("pipeline.yaml")).unwrap());
     let long = graph(&written_out());
-    assert_eq!(short.to_yaml().unwrap(), long.to_yaml().unwrap());
+    assert_eq!(short.to_yaml(&short.folder).unwrap(), long.to_yaml(&long.folder).unwrap());
     assert_eq!(short.tasks.len(), long.tasks.len());
     for (one, other) in short.tasks.iter().zip(&long.tasks) {
         assert_eq!((&one.name, one.iteration), (&other.name, other.iteration));
