@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod chain;
+mod connections;
 mod duckdb_questions;
 mod http_client;
 mod hub_downloads;
