@@ -18,4 +18,6 @@ mod tracking;
 #[cfg(unix)]
 mod trl_command;
 #[cfg(unix)]
+mod trl_weighted;
+#[cfg(unix)]
 mod wheel;
