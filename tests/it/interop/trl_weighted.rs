@@ -86,7 +86,7 @@ fn trl_with_weights_has_the_losses_of_our_own_training() {
     let theirs = losses(&fs::read_to_string(&log).unwrap());
     eprintln!("two processes, {count} pairs: {theirs:?}");
     assert_eq!(theirs.len(), 20);
-    if count % 2 == 0 {
+    if count.is_multiple_of(2) {
         assert!(off(&theirs) < 1e-3, "{}", off(&theirs));
     }
     workspace.succeed(&["export", "theirs", "weighted", "tuned"]);

@@ -37,6 +37,8 @@ pub(super) type Answer = Result<Option<responses::Row>, OperatorError>;
 
 impl<'a> Replica<'a> {
     pub(super) fn new(job: &'a ServerJob<'a>, client: Client, has_others: bool) -> Self {
+        // Where there are others, the next attempt is on one of them.
+        let client = if has_others { client.once() } else { client };
         Self { job, client, has_others, joined: Mutex::default(), failure: Mutex::default() }
     }
 
@@ -59,11 +61,13 @@ impl<'a> Replica<'a> {
                     _ => true,
                 };
                 let problem = error.to_string();
-                if self.has_others && !is_over() {
+                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_told = failure.as_ref().is_some_and(|told| told.to_string() == problem);
+                if self.has_others && !is_told && !is_over() {
                     let told = format!("{}: left out for now: {problem}", self.client.url());
                     self.job.context.progress.warned(&self.job.context.task.label(), &told);
                 }
-                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *failure = Some(error);
                 Err(Absence { problem, is_final })
             }
         }

@@ -254,7 +254,7 @@ fn without_ids_a_text_that_is_too_long_or_has_the_prompt_is_an_error_row() {
             let (ids, finish) = sampled(&prompt, &body, true);
             let mut text_answer = text_of(&ids);
             let mut count = ids.len();
-            if body["max_tokens"] != 1 && body["seed"].as_u64().unwrap() % 3 == 0 {
+            if body["max_tokens"] != 1 && body["seed"].as_u64().unwrap().is_multiple_of(3) {
                 match wrong {
                     "long" => {
                         text_answer = "x".repeat(MOST + 5);
@@ -281,7 +281,11 @@ fn without_ids_a_text_that_is_too_long_or_has_the_prompt_is_an_error_row() {
         workspace.succeed(&["run", "remote.yaml"]);
         let (failed, right): (Vec<_>, Vec<_>) = committed(&workspace).into_iter().partition(|row| row.error.is_some());
         assert!(failed.len() > 5 && failed.len() + right.len() == 40, "{wrong}: {} failed", failed.len());
-        assert!(failed.iter().all(|row| seed_of(row) % 3 == 0 && row.error.as_ref().unwrap().contains(said)), "{:?}", failed[0].error);
+        assert!(
+            failed.iter().all(|row| seed_of(row).is_multiple_of(3) && row.error.as_ref().unwrap().contains(said)),
+            "{:?}",
+            failed[0].error
+        );
         right.iter().for_each(assert_right);
     }
 }
