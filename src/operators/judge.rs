@@ -41,7 +41,9 @@ pub(super) fn run(context: &Context, judge: &Judge) -> Result<Summary, OperatorE
             let items = rows_of(&pairs, writer.rows_of(part), PLACE)?.iter().map(|pair| items(&judging, &subjects, pair));
             parts.push((part, items.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect::<Vec<_>>()));
         }
-        let asked = ask(context, judge, &mut judging, &parts)?;
+        let asked = ask(context, judge, &mut judging, &parts);
+        judging.record()?;
+        let asked = asked?;
         cost = asked.cost;
         for (part, items) in &parts {
             let rows = items.iter().map(|item| item.row(judge, &judging, &asked)).collect::<Vec<_>>();

@@ -178,7 +178,7 @@ fn read_template(judge: &mut Judge, question: Question, folder: &Path) -> Result
         template.text =
             read.map_err(|error| Diagnostic::at(template.span, format!("cannot read the template \"{}\": {error}", path.display())))?;
     }
-    let span = judge.template.as_ref().map_or(judge.openai.span, |template| template.span);
+    let span = judge.template.as_ref().map_or(judge.openai.first().span, |template| template.span);
     let source = judge.template(question).to_string();
     let template = RowTemplate::new(&source).map_err(|error| Diagnostic::at(span, format!("expected Jinja; {error}")))?;
     let read = template.variables();

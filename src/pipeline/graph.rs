@@ -188,7 +188,7 @@ impl Reward {
         match self {
             Self::Sql(sql) => json!({ "sql": sql }),
             Self::Model(_) | Self::Task(_) => json!({ "model": Value::Null }),
-            Self::Http(server) => json!({ "http": server.http, "protocol": server.protocol, "version": server.version }),
+            Self::Http(server) => json!({ "http": server.http.first(), "protocol": server.protocol, "version": server.version }),
             Self::Process(process) => process.fingerprinted(),
             Self::Judge(judge) => json!({ "judge": judge.settings(Question::Score) }),
             Self::Named(name) => json!({ "reward": name }),

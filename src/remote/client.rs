@@ -1,29 +1,36 @@
 //! The client of one server: JSON over HTTP with a time limit, retries with growing waits between
 //! them, and a secret key.
 //!
-//! A request in flight cannot be cancelled. Each request has its own thread; the thread is left
+//! Redirects are followed with the same method and body; the key goes to the same host only. A
+//! request in flight cannot be cancelled. Each request has its own thread; the thread is left
 //! behind when the run is stopped. Knows nothing of the requests' meaning.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use serde_json::Value;
 use ureq::http::{StatusCode, Uri, header};
 
 use super::error::RemoteError;
+use super::network::{self, Route};
+use super::printable::printable;
+use super::redirect::{self, target};
+use super::retry_after::retry_after;
 use super::stop::{LOOK, Stopped, pause};
 
 /// The longest wait between two attempts, unless the server asks for another.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// The longest wait on a server's request.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 /// The limit for accepting a connection.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Connections are used again for this long: Python's servers close theirs after 5 seconds.
 const IDLE: Duration = Duration::from_secs(4);
 /// The limit for the length of an answer.
 const MOST_BYTES: u64 = 1 << 28;
+/// The kept length of the body of a refusal.
+const SAID_CHARACTERS: usize = 8000;
 /// The shown length of a body in an error.
 const SHOWN_CHARACTERS: usize = 300;
 
@@ -48,7 +55,8 @@ impl Default for Patience {
 /// Asks one server. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    agent: ureq::Agent,
+    /// The ways to the server, and to those it redirects to, by scheme and authority.
+    routes: Arc<Mutex<BTreeMap<String, Route>>>,
     url: String,
     key: Option<String>,
     patience: Patience,
@@ -61,29 +69,51 @@ impl Client {
     /// # Errors
     /// An invalid URL, a URL with a password in it, or a variable that is not set.
     pub fn new(url: &str, key_variable: Option<&str>, patience: Patience) -> Result<Self, RemoteError> {
-        let url = url.trim_end_matches('/').to_string();
-        let local = check_url(&url)?;
+        check_url(url)?;
         let key = key_variable.map(key).transpose()?;
-        let config = ureq::Agent::config_builder()
+        let client = Self { routes: Arc::default(), url: url.to_string(), key, patience };
+        client.route(url)?;
+        Ok(client)
+    }
+
+    /// The way to the server of an address.
+    fn route(&self, url: &str) -> Result<Route, RemoteError> {
+        let uri = check_url(url)?;
+        let server = format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |authority| authority.as_str()));
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = routes.get(&server) {
+            return Ok(route.clone());
+        }
+        let settings = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_global(Some(patience.timeout))
-            .timeout_connect(Some(CONNECT.min(patience.timeout)))
+            .timeout_global(Some(self.patience.timeout))
+            .timeout_connect(Some(CONNECT.min(self.patience.timeout)))
             .max_idle_age(IDLE)
             .max_idle_connections(64)
             .max_idle_connections_per_host(64);
-        // A proxy cannot reach this machine's own servers.
-        let config = if local { config.proxy(None) } else { config };
-        Ok(Self { agent: config.build().into(), url, key, patience })
+        let route = network::route(&uri, settings)?;
+        routes.insert(server, route.clone());
+        Ok(route)
     }
 
     /// The same client without retries.
-    pub(super) fn once(&self) -> Self {
+    pub fn once(&self) -> Self {
         Self { patience: Patience { retries: 0, ..self.patience }, ..self.clone() }
     }
 
-    /// The server's URL, without a slash at its end.
+    /// The same client of another address; `None` if it is none.
+    pub(super) fn at(&self, url: &str) -> Option<Self> {
+        self.route(url).ok().map(|_| Self { url: url.to_string(), ..self.clone() })
+    }
+
+    /// The time limit and the retries.
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// The server's URL, as it was given.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -115,7 +145,7 @@ impl Client {
         stopped: Stopped,
         read: impl Fn(Value) -> Result<T, String>,
     ) -> Result<T, RemoteError> {
-        let url = format!("{}{path}", self.url);
+        let url = if path.is_empty() { self.url.clone() } else { format!("{}{path}", self.url.trim_end_matches('/')) };
         let mut waits = ExponentialBuilder::new()
             .with_min_delay(self.patience.first_wait)
             .with_max_delay(LONGEST_WAIT)
@@ -133,11 +163,7 @@ impl Client {
             let Some(wait) = waits.next() else {
                 return Err(if attempts > 1 { RemoteError::GaveUp { attempts, last: Box::new(error) } } else { error });
             };
-            let asked = match &error {
-                RemoteError::Status { wait: Some(asked), .. } => *asked,
-                _ => Duration::ZERO,
-            };
-            pause(wait.max(asked), stopped)?;
+            pause(wait.max(error.wait().unwrap_or_default()), stopped)?;
         }
     }
 
@@ -164,35 +190,49 @@ impl Client {
     }
 
     fn request(&self, url: &str, body: Option<String>) -> Result<String, RemoteError> {
-        let failed = |error: ureq::Error| RemoteError::Connection { url: url.to_string(), problem: self.describe(&error) };
-        let key = self.key.as_ref().map(|key| format!("Bearer {key}"));
-        let mut response = match body {
-            Some(body) => {
-                let mut request = self.agent.post(url).content_type("application/json");
-                if let Some(key) = key {
-                    request = request.header(header::AUTHORIZATION, key);
+        let mut at = url.to_string();
+        for _ in 0..=redirect::MOST {
+            let route = self.route(&at)?;
+            let failed = |error: ureq::Error| RemoteError::Connection { url: at.clone(), problem: self.describe(&error, &route) };
+            let key = self.key.as_ref().filter(|_| redirect::is_same_host(url, &at)).map(|key| format!("Bearer {key}"));
+            let mut response = match &body {
+                Some(body) => {
+                    let mut request = route.agent.post(&at).content_type("application/json");
+                    if let Some(key) = key {
+                        request = request.header(header::AUTHORIZATION, key);
+                    }
+                    request.send(body)
                 }
-                request.send(body)
-            }
-            None => {
-                let mut request = self.agent.get(url);
-                if let Some(key) = key {
-                    request = request.header(header::AUTHORIZATION, key);
+                None => {
+                    let mut request = route.agent.get(&at);
+                    if let Some(key) = key {
+                        request = request.header(header::AUTHORIZATION, key);
+                    }
+                    request.call()
                 }
-                request.call()
             }
+            .map_err(failed)?;
+            let status = response.status();
+            let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+            if let Some(location) = location.and_then(|location| target(status, &at, location)) {
+                at = location;
+                continue;
+            }
+            let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
+            let bytes = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(failed)?;
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            if !status.is_success() {
+                let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+                let wait = if is_busy { wait } else { None };
+                let said = self.without_key(&text).chars().take(SAID_CHARACTERS).collect();
+                return Err(RemoteError::Status { url: at, status: status.as_u16(), body: self.beginning(&text), said, wait });
+            }
+            return Ok(text);
         }
-        .map_err(failed)?;
-        let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
-        let status = response.status();
-        let bytes = response.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(failed)?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if !status.is_success() {
-            let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-            let wait = if is_busy { wait } else { None };
-            return Err(RemoteError::Status { url: url.to_string(), status: status.as_u16(), body: self.beginning(&text), wait });
-        }
-        Ok(text)
+        Err(RemoteError::Answer {
+            url: url.to_string(),
+            problem: format!("expected an answer, found more than {} redirects", redirect::MOST),
+        })
     }
 
     fn parse<T>(&self, url: &str, text: &str, read: impl Fn(Value) -> Result<T, String>) -> Result<T, RemoteError> {
@@ -204,19 +244,27 @@ impl Client {
         read(value).map_err(failed)
     }
 
-    fn describe(&self, error: &ureq::Error) -> String {
-        match error {
+    fn describe(&self, error: &ureq::Error, route: &Route) -> String {
+        let problem = match error {
             ureq::Error::Timeout(_) => format!("no answer within {:.1} seconds", self.patience.timeout.as_secs_f64()),
             ureq::Error::HostNotFound => "the host is not known".to_string(),
             ureq::Error::Io(error) => format!("the connection failed: {error}"),
             other => format!("the request failed: {other}"),
+        };
+        let problem = printable(&problem);
+        match &route.proxy {
+            Some(proxy) => format!("{problem} (by the proxy {proxy})"),
+            None => problem,
         }
+    }
+
+    fn without_key(&self, text: &str) -> String {
+        self.key.as_ref().map_or_else(|| text.to_string(), |key| text.replace(key, "***"))
     }
 
     /// The beginning of a body on one line, without the key: some servers repeat it.
     fn beginning(&self, text: &str) -> String {
-        let text = self.key.as_ref().map_or_else(|| text.to_string(), |key| text.replace(key, "***"));
-        let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut words = printable(&self.without_key(text));
         if words.is_empty() {
             return "(an empty body)".to_string();
         }
@@ -235,8 +283,8 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// Checks that requests can be made to a URL; returns whether it is on this machine.
-fn check_url(url: &str) -> Result<bool, RemoteError> {
+/// Checks that requests can be made to a URL.
+fn check_url(url: &str) -> Result<Uri, RemoteError> {
     let failed = |problem: &str| {
         let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
         Err(RemoteError::Url { url: shown.to_string(), problem: problem.to_string() })
@@ -252,8 +300,7 @@ fn check_url(url: &str) -> Result<bool, RemoteError> {
     if uri.query().is_some() {
         return failed("it has a query after \"?\"");
     }
-    let host = authority.host();
-    Ok(host == "localhost" || host == "[::1]" || host.starts_with("127."))
+    Ok(uri)
 }
 
 fn key(variable: &str) -> Result<String, RemoteError> {
@@ -265,16 +312,4 @@ fn key(variable: &str) -> Result<String, RemoteError> {
         Ok(value) if value.trim().chars().any(|c| !c.is_ascii_graphic()) => failed("a value that a header cannot hold"),
         Ok(value) => Ok(value.trim().to_string()),
     }
-}
-
-/// The wait in a `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
-fn retry_after(value: &str) -> Option<Duration> {
-    let wait = match value.trim().parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = u64::try_from(chrono::DateTime::parse_from_rfc2822(value.trim()).ok()?.timestamp()).ok()?;
-            (UNIX_EPOCH + Duration::from_secs(at)).duration_since(SystemTime::now()).unwrap_or_default()
-        }
-    };
-    Some(wait.min(LONGEST_RETRY_AFTER))
 }

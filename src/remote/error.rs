@@ -24,6 +24,16 @@ pub enum RemoteError {
         /// The fault of its value; the value is never shown.
         found: &'static str,
     },
+    /// An environment variable about connections has no usable value.
+    #[error("{variable}: expected {expected}, found {found}; set it anew, or unset it")]
+    Environment {
+        /// The variable.
+        variable: String,
+        /// The expected value.
+        expected: &'static str,
+        /// The found value, without a password.
+        found: String,
+    },
     /// No answer: the connection failed or broke, or the answer took too long.
     #[error("{url}: {problem}")]
     Connection {
@@ -41,6 +51,8 @@ pub enum RemoteError {
         status: u16,
         /// The beginning of the body.
         body: String,
+        /// More of the body, as the server wrote it; not for people.
+        said: String,
         /// How long the server asks to wait before the next attempt.
         wait: Option<Duration>,
     },
@@ -72,6 +84,14 @@ pub enum RemoteError {
         /// The served models.
         found: String,
     },
+    /// The server cannot sample as it is asked to.
+    #[error("{url}: {problem}")]
+    Setting {
+        /// The server.
+        url: String,
+        /// The setting, and a remedy.
+        problem: String,
+    },
     /// The command that has a server load a model did not do so.
     #[error("serve: {0}")]
     Serve(String),
@@ -101,8 +121,36 @@ impl RemoteError {
         match self {
             RemoteError::Connection { .. } | RemoteError::Body { .. } | RemoteError::GaveUp { .. } => true,
             RemoteError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } => false,
+            RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Environment { .. } => false,
+            RemoteError::Setting { .. } => false,
             RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) | RemoteError::Fetch { .. } => false,
+        }
+    }
+
+    /// The status of the last answer, if it was one other than 2xx.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            RemoteError::Status { status, .. } => Some(*status),
+            RemoteError::GaveUp { last, .. } => last.status(),
+            _ => None,
+        }
+    }
+
+    /// The body of the last answer, if its status was another than 2xx.
+    pub(super) fn said(&self) -> Option<&str> {
+        match self {
+            RemoteError::Status { said, .. } => Some(said),
+            RemoteError::GaveUp { last, .. } => last.said(),
+            _ => None,
+        }
+    }
+
+    /// How long the server asks to wait before the next request.
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            RemoteError::Status { wait, .. } => *wait,
+            RemoteError::GaveUp { last, .. } => last.wait(),
+            _ => None,
         }
     }
 
@@ -110,7 +158,12 @@ impl RemoteError {
     pub fn is_input(&self) -> bool {
         matches!(
             self,
-            RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Model { .. } | RemoteError::Fetch { input: true, .. }
+            RemoteError::Url { .. }
+                | RemoteError::Key { .. }
+                | RemoteError::Environment { .. }
+                | RemoteError::Model { .. }
+                | RemoteError::Setting { .. }
+                | RemoteError::Fetch { input: true, .. }
         )
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::completions::Completions;
+use super::completions::{Completions, ServerKind};
 use super::error::RemoteError;
 use super::stop::Stopped;
 
@@ -27,29 +27,24 @@ pub fn command(written: &str, model: &Path) -> String {
     written.replace("{model}", &quoted)
 }
 
-/// Runs the user's command in `folder` with the model's absolute path, and waits until the server
-/// of `client` serves `name`; both within `limit`. An empty folder is the working directory.
+/// Waits until the server of `client` serves `name`.
 ///
 /// # Errors
-/// The command cannot be run, fails or takes too long; or the server does not answer with the model
-/// in time.
-pub fn serve(
-    written: &str,
-    folder: &Path,
-    model: &Path,
+/// The server does not answer with the model in time.
+pub fn served(
     client: &Client,
     name: &str,
+    kind: Option<ServerKind>,
     limit: Duration,
     stopped: Stopped,
 ) -> Result<Completions, RemoteError> {
     let start = Instant::now();
-    run(written, folder, model, limit, stopped)?;
     let client = client.once();
     let ended = || stopped() || start.elapsed() >= limit;
     let mut last = "no answer".to_string();
     loop {
         let asked = Instant::now();
-        match Completions::find(client.clone(), name, &ended) {
+        match Completions::find(client.clone(), name, kind, &ended) {
             Ok(found) => return Ok(found),
             Err(RemoteError::Stopped) => {}
             Err(error) => last = error.to_string(),
@@ -69,8 +64,12 @@ pub fn serve(
     }
 }
 
-/// Runs the command to its end.
-fn run(written: &str, folder: &Path, model: &Path, limit: Duration, stopped: Stopped) -> Result<(), RemoteError> {
+/// Runs the user's command in `folder` with the model's absolute path, to its end. An empty folder is
+/// the working directory.
+///
+/// # Errors
+/// The command cannot be run, fails or takes too long.
+pub fn serve(written: &str, folder: &Path, model: &Path, limit: Duration, stopped: Stopped) -> Result<(), RemoteError> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let failed = |problem: String| RemoteError::Serve(format!("`{written}` {problem}"));
     // A file, not a pipe: a server left running in the background would hold a pipe open for ever.

@@ -31,6 +31,9 @@ pub enum EventKind {
     Interrupted,
     /// A node found a suitable server; `message` has the server's own description.
     ServerFound,
+    /// A node asked a server; `message` has its address, and `detail` the numbers of its answers,
+    /// failures and rests, and the seconds of its answers.
+    ServerAsked,
     /// A damaged file was found; `message` names it. Written by the store.
     Quarantined,
 }
@@ -45,6 +48,7 @@ impl EventKind {
             EventKind::NodeFailed => "node_failed",
             EventKind::Interrupted => "interrupted",
             EventKind::ServerFound => "server_found",
+            EventKind::ServerAsked => "server_asked",
             EventKind::Quarantined => "quarantined",
         }
     }

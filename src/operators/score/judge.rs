@@ -45,6 +45,11 @@ impl<'a> JudgeScorer<'a> {
         Ok(Self { judge, subjects, state: Mutex::new(State { judging, cost: Cost::default(), failed: HashMap::new() }) })
     }
 
+    /// Records what the judge's servers did.
+    pub(super) fn record(&self) -> Result<(), OperatorError> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).judging.record()
+    }
+
     /// Whether responses without an answer fail the node at its end.
     pub(super) fn stops(&self) -> bool {
         self.judge.failures == Failures::Stop

@@ -19,7 +19,7 @@ use arrow::array::RecordBatch;
 
 pub use process::{check_process, process_identity};
 pub use query::check_columns;
-pub use server::client;
+pub use server::clients;
 
 use super::support::reward_tree;
 use super::support::summary::rounded;
@@ -72,6 +72,7 @@ pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, 
         done += responses.len();
         context.progress.advanced(&label, done as u64, 0);
     }
+    scoring.scorer.record(context)?;
     let judges = scoring.scorer.judges();
     if judges.iter().any(|judge| judge.stops())
         && let Some((failed, first)) = again::first(&writer, &unanswered)?
@@ -168,6 +169,16 @@ impl<'a> Scorer<'a> {
                 Self::Sum(components.iter().map(open).collect::<Result<_, OperatorError>>()?)
             }
         })
+    }
+
+    /// Records what its servers did.
+    fn record(&self, context: &Context) -> Result<(), OperatorError> {
+        match self {
+            Self::Server(server) => server.record(context),
+            Self::Judge(judge) => judge.record(),
+            Self::Sum(components) => components.iter().try_for_each(|component| component.scorer.record(context)),
+            Self::Query(_) | Self::Model(_) | Self::Process(_) => Ok(()),
+        }
     }
 
     /// The judges in it.

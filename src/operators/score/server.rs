@@ -1,4 +1,4 @@
-//! Scores from a reward server, with several concurrent requests.
+//! Scores from reward servers, with several concurrent requests.
 //!
 //! Knows the texts to send, not the protocol.
 
@@ -12,35 +12,43 @@ use super::score_error::ScoreError;
 use super::{ResponseToScore, Score, Scores, ScoringPrompt};
 use crate::import::texts::text_column;
 use crate::model::{ChatTemplate, PromptContent};
+use crate::operators::support::statistics;
 use crate::operators::{Context, OperatorError};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::input::{self as spec, RewardProtocol};
-use crate::remote::{Client, Patience, Protocol, RemoteError, RewardServer, Scorable, each};
+use crate::remote::{Attempt, Client, Fleet, Patience, Place, Protocol, Questions, RemoteError, RewardServer, Scorable};
 
 /// The name of this scorer in errors.
 const SCORER: &str = "reward server";
 
 /// A server with its settings.
 pub(super) struct ServerScorer<'a> {
-    server: RewardServer,
+    servers: Vec<RewardServer>,
+    fleet: Fleet,
     settings: &'a spec::Server,
     /// The chat template of the policy; `None` if it has none.
     template: Option<ChatTemplate>,
 }
 
-/// A client for a server. It does not connect yet.
+/// The clients for the servers. They do not connect yet.
 ///
 /// # Errors
-/// The address is invalid, or the environment variable of the key is not set.
-pub fn client(settings: &spec::Server) -> Result<RewardServer, OperatorError> {
-    let timeout = Duration::try_from_secs_f64(settings.timeout_seconds).unwrap_or(Duration::MAX);
-    let patience = Patience { timeout, retries: settings.retries as usize, ..Patience::default() };
+/// An address is invalid, or the environment variable of the key is not set.
+pub fn clients(settings: &spec::Server) -> Result<Vec<RewardServer>, OperatorError> {
     let key = settings.api_key_env.as_ref().map(|name| name.value.as_str());
     let protocol = match settings.protocol {
         RewardProtocol::Plain => Protocol::Plain,
         RewardProtocol::Openrlhf => Protocol::OpenRlhf,
     };
-    Ok(RewardServer::new(Client::new(&settings.http.value, key, patience)?, protocol))
+    let clients = settings.http.iter().map(|url| Ok(Client::new(url, key, patience(settings))?));
+    let clients: Vec<Client> = clients.collect::<Result<_, OperatorError>>()?;
+    let has_others = clients.len() > 1;
+    Ok(clients.into_iter().map(|client| RewardServer::new(if has_others { client.once() } else { client }, protocol)).collect())
+}
+
+fn patience(settings: &spec::Server) -> Patience {
+    let timeout = Duration::try_from_secs_f64(settings.timeout_seconds).unwrap_or(Duration::MAX);
+    Patience { timeout, retries: settings.retries as usize, ..Patience::default() }
 }
 
 /// The texts of one response.
@@ -57,7 +65,16 @@ impl<'a> ServerScorer<'a> {
     /// Opens the client, and reads the policy's chat template.
     pub(super) fn open(context: &Context, settings: &'a spec::Server) -> Result<Self, OperatorError> {
         let template = if context.has(Slot::Policy) { context.checkpoint(Slot::Policy)?.chat_template } else { None };
-        Ok(Self { server: client(settings)?, settings, template })
+        let servers = clients(settings)?;
+        // Of one server, each request has its retries; of several, the next attempt is on another.
+        let retries = if servers.len() > 1 { settings.retries as usize } else { 0 };
+        let fleet = Fleet::new(settings.http.iter(), Patience { retries, ..patience(settings) });
+        Ok(Self { servers, fleet, settings, template })
+    }
+
+    /// Records what the servers did.
+    pub(super) fn record(&self, context: &Context) -> Result<(), OperatorError> {
+        statistics::record(context, &self.fleet)
     }
 
     /// One score for each response. A failed request fails the whole part. Its responses are scored
@@ -66,17 +83,32 @@ impl<'a> ServerScorer<'a> {
         let batch_size = self.settings.batch_size as usize;
         let texts = responses.iter().map(|response| self.texts(response)).collect::<Result<Vec<_>, _>>()?;
         let batches: Vec<&[Texts]> = texts.chunks(batch_size).collect();
-        let request = |batch: &&[Texts]| {
+        let request = |index: usize, batch: &&[Texts]| {
             let scorable: Vec<Scorable> = batch.iter().map(Texts::scorable).collect();
-            self.server.score(&scorable, context.stopped)
+            let Some(server) = self.servers.get(index) else { return Attempt::Stopped };
+            match server.score(&scorable, context.stopped) {
+                Err(RemoteError::Stopped) => Attempt::Stopped,
+                Err(error) if error.is_transient() || self.is_of_the_server(&error) => {
+                    Attempt::Failed { wait: error.wait(), problem: error.to_string(), last: Err(error) }
+                }
+                answer => Attempt::Answered(answer),
+            }
         };
+        let places = (0..batches.len()).map(|batch| Place { group: batch, prefix: batch as u64 }).collect();
         let mut answers: BTreeMap<usize, Result<Vec<Option<f64>>, RemoteError>> = BTreeMap::new();
-        each(&batches, self.settings.concurrency as usize, context.stopped, request, |batch, answer| {
-            // After a failure, no further batch is sent: its scores would be lost with the part.
-            let flow = if answer.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-            answers.insert(batch, answer);
-            flow
-        });
+        let questions = Questions { items: &batches, places, threads: self.settings.concurrency as usize };
+        let result = self.fleet.each(
+            questions,
+            context.stopped,
+            |_, _| Ok(()),
+            request,
+            |batch, answer| {
+                // After a failure, no further batch is sent: its scores would be lost with the part.
+                let flow = if answer.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+                answers.insert(batch, answer);
+                flow
+            },
+        );
         let answered = answers.len();
         let mut scores = Vec::with_capacity(responses.len());
         for (batch, answer) in answers {
@@ -92,8 +124,15 @@ impl<'a> ServerScorer<'a> {
                 }
             }
         }
+        context.check_stopped()?;
+        result.map_err(|absences| statistics::nobody(&self.fleet, &absences))?;
         // Without a failure, only a request to stop leaves batches without an answer.
         if answered == batches.len() { Ok(scores) } else { Err(OperatorError::Stopped) }
+    }
+
+    /// Whether another server may answer where this one refuses: it has lost its key or its path.
+    fn is_of_the_server(&self, error: &RemoteError) -> bool {
+        self.servers.len() > 1 && matches!(error.status(), Some(401 | 403 | 404 | 405))
     }
 
     /// The texts of one response. A prompt with messages is rendered by the policy's chat template.

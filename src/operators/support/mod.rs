@@ -26,6 +26,7 @@ pub(super) mod reward_tree;
 pub mod rng;
 pub(super) mod rows;
 pub(super) mod running_spread;
+pub mod statistics;
 pub(super) mod summary;
 pub mod tensors;
 pub(super) mod trainable_model;

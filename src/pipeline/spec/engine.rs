@@ -5,19 +5,33 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::addresses::Addresses;
 use crate::pipeline::position::At;
 use crate::pipeline::range;
 
-/// A server with an OpenAI-compatible completions API: vLLM, SGLang, llama.cpp, mistral.rs. Only
-/// `model` is part of the fingerprint; the other keys are about place and speed.
+/// A server with an OpenAI-compatible completions API: vLLM, SGLang, llama.cpp, llama-cpp-python,
+/// transformers, mistral.rs; or several of them with the same model. Only `model` and `version` are
+/// part of the fingerprint; the other keys are about place and speed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
-    /// The address of the API, such as `http://localhost:8000/v1`.
-    pub openai: At<String>,
+    /// The address of the API, such as `http://localhost:8000/v1`; or a list of addresses, of
+    /// servers with the same model.
+    pub openai: Addresses,
     /// The server's name for the policy, one of its list of models.
     pub model: At<String>,
-    /// Requests at the same time, at least 1.
+    /// The version of the model behind the name, in your words. A changed version asks for all
+    /// responses again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The kind of the server. Each spells neutral sampling in its own way.
+    #[serde(default)]
+    pub server: Server,
+    /// Whether the server is compared with the policy before it is asked: a greedy response and its
+    /// logprob, computed on this machine's CPU.
+    #[serde(default)]
+    pub check: Check,
+    /// Requests at the same time, at least 1; of several servers, to each of them.
     #[serde(default = "concurrency", deserialize_with = "range::count")]
     #[schemars(range(min = 1))]
     pub concurrency: u32,
@@ -49,6 +63,41 @@ pub struct Engine {
     #[serde(default = "serve_timeout", deserialize_with = "range::positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub serve_timeout_seconds: f64,
+}
+
+/// The kind of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Server {
+    /// Found out by its answers.
+    #[default]
+    Auto,
+    /// vLLM.
+    Vllm,
+    /// SGLang.
+    Sglang,
+    /// The server of llama.cpp.
+    LlamaCpp,
+    /// The server of llama-cpp-python.
+    #[serde(rename = "llama-cpp-python")]
+    LlamaCppPython,
+    /// `transformers serve`.
+    Transformers,
+    /// A server with the fields of OpenAI's API only.
+    OpenAi,
+}
+
+/// Whether a server is compared with the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// If the policy fits into this machine's memory; if not, a message says that it was not.
+    #[default]
+    Auto,
+    /// It is an error if the comparison is not possible.
+    Always,
+    /// No: for a server of a quantized policy, whose distribution is another one.
+    Never,
 }
 
 /// Whether prompts are sent as token ids.

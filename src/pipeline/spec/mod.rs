@@ -3,6 +3,7 @@
 //! Knows the keys, not the things behind the names.
 
 mod address;
+pub mod addresses;
 pub mod baselines;
 pub mod benchmark;
 pub mod command;

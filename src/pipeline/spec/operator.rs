@@ -409,7 +409,11 @@ impl Operator {
         settings.remove("every");
         // The address of a server and its limits have no effect on the responses.
         if let Some(engine) = settings.get_mut("engine") {
-            *engine = engine.get("model").map(|model| json!({ "model": model })).unwrap_or_default();
+            let mut kept = serde_json::Map::new();
+            for key in ["model", "version"] {
+                kept.extend(engine.get(key).map(|value| (key.to_string(), value.clone())));
+            }
+            *engine = Value::Object(kept);
         }
         if let Self::Command(_) = self {
             // The contents of files are inputs, and a time limit has no effect on the output.

@@ -9,6 +9,7 @@ use ureq::http::{HeaderMap, HeaderName, Response, StatusCode, header};
 
 use super::super::attempts::{RETRIES, TIMEOUT, Trouble, until_whole};
 use super::super::error::RemoteError;
+use super::super::network;
 use super::super::partial_file::{append, starts_at};
 use super::super::stop::Stopped;
 use super::file::Download;
@@ -19,10 +20,6 @@ const UNVERSIONED: &str = "";
 
 /// The client of web servers.
 pub(super) struct Web {
-    /// For servers elsewhere: encrypted connections only, also after a redirect.
-    elsewhere: ureq::Agent,
-    /// For servers on this machine, without a proxy.
-    here: ureq::Agent,
     /// The beginning of addresses, and the token for them.
     token: Option<(String, String)>,
 }
@@ -39,15 +36,7 @@ struct Described {
 
 impl Web {
     pub(super) fn new(token: Option<(String, String)>) -> Self {
-        let config = || {
-            ureq::Agent::config_builder()
-                .http_status_as_error(false)
-                .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-                .timeout_connect(Some(TIMEOUT))
-                .timeout_recv_response(Some(TIMEOUT))
-                .timeout_per_read(Some(TIMEOUT))
-        };
-        Self { elsewhere: config().https_only(true).build().into(), here: config().proxy(None).build().into(), token }
+        Self { token }
     }
 
     /// The file's present version, asked for once.
@@ -133,7 +122,16 @@ impl Web {
 
     /// Asks for the file; with a number of bytes and a validator, for the rest from there.
     fn get(&self, url: &str, rest: Option<(u64, &String)>) -> Result<Response<ureq::Body>, Trouble> {
-        let agent = if url.starts_with("https://") { &self.elsewhere } else { &self.here };
+        let settings = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_connect(Some(TIMEOUT))
+            .timeout_recv_response(Some(TIMEOUT))
+            .timeout_per_read(Some(TIMEOUT))
+            // Of servers elsewhere: encrypted connections only, also after a redirect.
+            .https_only(url.starts_with("https://"));
+        let uri = url.parse().map_err(|error| Trouble::Final(problem(url, &format!("expected an address, found none: {error}"), true)))?;
+        let agent = network::route(&uri, settings).map_err(Trouble::Final)?.agent;
         // The bytes of the file itself, because their number and their hash are recorded.
         let mut request = agent.get(url).header(header::ACCEPT_ENCODING, "identity");
         if let Some((from, validator)) = rest {

@@ -13,6 +13,7 @@ mod whole;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use hf_hub::Cache;
 use serde::Deserialize;
@@ -20,6 +21,7 @@ use ureq::config::RedirectAuthHeaders;
 
 use super::attempts::{RETRIES, TIMEOUT, Trouble, persist};
 use super::error::RemoteError;
+use super::network;
 use super::stop::Stopped;
 use repo::is_config;
 use whole::is_whole;
@@ -32,7 +34,8 @@ const MOST_API_BYTES: u64 = 1 << 26;
 
 /// The hub, as the environment describes it.
 pub struct Hub {
-    agent: ureq::Agent,
+    /// Made with the first request.
+    agent: OnceLock<ureq::Agent>,
     cache: Cache,
     endpoint: String,
     token: Option<String>,
@@ -101,14 +104,27 @@ impl Hub {
 
     /// The hub at `endpoint`, with its cache in `folder`.
     pub fn new(endpoint: &str, folder: &Path, token: Option<String>, offline: bool) -> Self {
-        let config = ureq::Agent::config_builder()
+        let cache = Cache::new(std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf()));
+        Self { agent: OnceLock::new(), cache, endpoint: endpoint.trim_end_matches('/').to_string(), token, offline }
+    }
+
+    /// The agent for the hub's address.
+    fn agent(&self) -> Result<&ureq::Agent, Trouble> {
+        if let Some(agent) = self.agent.get() {
+            return Ok(agent);
+        }
+        let settings = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .timeout_connect(Some(TIMEOUT))
             .timeout_recv_response(Some(TIMEOUT))
             .timeout_per_read(Some(TIMEOUT));
-        let cache = Cache::new(std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf()));
-        Self { agent: config.build().into(), cache, endpoint: endpoint.trim_end_matches('/').to_string(), token, offline }
+        let uri = self.endpoint.parse().map_err(|error| {
+            let problem = format!("HF_ENDPOINT: expected the address of a hub, found one that is none: {error}");
+            Trouble::Final(RemoteError::Fetch { address: self.endpoint.clone(), problem, input: true })
+        })?;
+        let route = network::route(&uri, settings).map_err(Trouble::Final)?;
+        Ok(self.agent.get_or_init(|| route.agent))
     }
 
     /// The beginning of the hub's own addresses, and the token for them.

@@ -70,7 +70,7 @@ impl Hub {
     fn blob(&self, repo: HubRepo, url: &str) -> Result<Blob, Trouble> {
         let mut url = url.to_string();
         for _ in 0..=MOST_REDIRECTS {
-            let mut request = self.agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
+            let mut request = self.agent()?.head(&url).config().max_redirects(0).max_redirects_will_error(false).build();
             if let Some(token) = &self.token {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
@@ -159,7 +159,7 @@ impl Hub {
     }
 
     pub(super) fn get(&self, url: &str, range: Option<String>) -> Result<ureq::http::Response<ureq::Body>, Trouble> {
-        let mut request = self.agent.get(url);
+        let mut request = self.agent()?.get(url);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }

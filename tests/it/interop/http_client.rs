@@ -48,7 +48,7 @@ fn every_mishap_is_tried_again_and_said_when_it_stays() {
 
 #[test]
 fn an_answer_that_says_no_is_final() {
-    for status in [301, 400, 401, 404, 422] {
+    for status in [303, 400, 401, 404, 422] {
         let server = Server::start(well, move |_| Reply::of(status, b"no such model".to_vec()).with("Location", "/elsewhere"));
         let error = ask(&client(&server, 5)).unwrap_err();
         assert!(error.to_string().contains(&format!("status {status}: no such model")), "{error}");
@@ -63,6 +63,15 @@ fn retry_after_is_waited_for_in_seconds_and_as_a_date() {
     ask(&client(&server, 1)).unwrap();
     let seen = server.seen();
     assert!(seen[1].at - seen[0].at >= Duration::from_secs(1));
+
+    // Fractions of a second, too.
+    let begun = AtomicBool::new(false);
+    let server = Server::start(well, move |request| {
+        if begun.swap(true, Ordering::SeqCst) { echo(request) } else { Reply::of(429, Vec::new()).with("Retry-After", "0.4") }
+    });
+    ask(&client(&server, 1)).unwrap();
+    let seen = server.seen();
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(400));
 
     let past = "Wed, 21 Oct 2015 07:28:00 GMT";
     let answered = AtomicBool::new(false);

@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod chain;
+mod connections;
 mod duckdb_questions;
 mod http_client;
 mod hub_downloads;
@@ -18,5 +19,7 @@ mod table_folders;
 mod tracking;
 #[cfg(unix)]
 mod trl_command;
+#[cfg(unix)]
+mod trl_weighted;
 #[cfg(unix)]
 mod wheel;

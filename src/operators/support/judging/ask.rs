@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 
 use super::{Judging, Key};
 use crate::operators::OperatorError;
-use crate::remote::{self, RemoteError, Reply};
+use crate::operators::support::statistics;
+use crate::remote::{Attempt, Place, Questions, RemoteError, Reply};
 use crate::tables::{TableKind, judge_answers};
 
 /// Answers in one file of the store at least. A kill loses at most so many, and those in flight.
@@ -83,44 +84,63 @@ impl Judging<'_> {
         let mut kept = 0;
         let mut ended = None;
         let stopped = self.context.stopped;
-        let request = |item: &&(Key, String)| self.chat.ask(&self.request(&item.1), stopped);
-        remote::each(&open, self.judge.concurrency as usize, stopped, request, |index, reply| {
-            let Some((key, _)) = open.get(index) else { return ControlFlow::Break(()) };
-            match reply {
-                Err(RemoteError::Stopped) => return ControlFlow::Continue(()),
-                Err(error) if refuses_all(&error) => {
-                    ended = Some(OperatorError::from(error));
-                    return ControlFlow::Break(());
+        let has_others = self.chats.len() > 1;
+        let request = |index: usize, item: &&(Key, String)| {
+            let Some(chat) = self.chats.get(index) else { return Attempt::Stopped };
+            match chat.ask(&self.request(&item.1), stopped) {
+                Err(RemoteError::Stopped) => Attempt::Stopped,
+                Err(error) if error.is_transient() || (has_others && refuses_all(&error)) => {
+                    Attempt::Failed { wait: error.wait(), problem: error.to_string(), last: Err(error) }
                 }
-                Err(error) => drop(asked.failed.insert(*key, error.to_string())),
-                Ok(reply) => {
-                    asked.cost.add(reply.prompt_tokens, reply.completion_tokens);
-                    let is_cut = reply.is_cut;
-                    let row = row(*key, reply);
-                    match read(&row, is_cut) {
-                        Ok(()) => fresh.push(row),
-                        Err(problem) => drop(asked.failed.insert(*key, problem)),
+                reply => Attempt::Answered(reply),
+            }
+        };
+        let places = (0..open.len()).map(|question| Place { group: question, prefix: question as u64 }).collect();
+        let questions = Questions { items: &open, places, threads: self.judge.concurrency as usize };
+        let result = self.fleet.each(
+            questions,
+            stopped,
+            |_, _| Ok(()),
+            request,
+            |index, reply| {
+                let Some((key, _)) = open.get(index) else { return ControlFlow::Break(()) };
+                match reply {
+                    Err(RemoteError::Stopped) => return ControlFlow::Continue(()),
+                    Err(error) if refuses_all(&error) => {
+                        ended = Some(OperatorError::from(error));
+                        return ControlFlow::Break(());
+                    }
+                    Err(error) => drop(asked.failed.insert(*key, error.to_string())),
+                    Ok(reply) => {
+                        asked.cost.add(reply.prompt_tokens, reply.completion_tokens);
+                        let is_cut = reply.is_cut;
+                        let row = row(*key, reply);
+                        match read(&row, is_cut) {
+                            Ok(()) => fresh.push(row),
+                            Err(problem) => drop(asked.failed.insert(*key, problem)),
+                        }
                     }
                 }
-            }
-            done(key, asked.cost);
-            if fresh.len() - kept < together {
-                return ControlFlow::Continue(());
-            }
-            let result = self.keep(fresh.get(kept..).unwrap_or_default());
-            kept = fresh.len();
-            match result {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    ended = Some(error);
-                    ControlFlow::Break(())
+                done(key, asked.cost);
+                if fresh.len() - kept < together {
+                    return ControlFlow::Continue(());
                 }
-            }
-        });
+                let result = self.keep(fresh.get(kept..).unwrap_or_default());
+                kept = fresh.len();
+                match result {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        ended = Some(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            },
+        );
         self.keep(fresh.get(kept..).unwrap_or_default())?;
         self.known.extend(fresh.into_iter().map(|row| (row.key, row)));
         ended.map_or(Ok(()), Err)?;
         self.context.check_stopped()?;
+        result.map_err(|absences| statistics::nobody(&self.fleet, &absences))?;
         Ok(asked)
     }
 

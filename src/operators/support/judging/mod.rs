@@ -11,11 +11,11 @@ mod subjects;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::{Context, OperatorError};
+use super::{Context, OperatorError, statistics};
 use crate::dag::fingerprint::Fingerprint;
 use crate::model::{Fields, RowTemplate};
 use crate::pipeline::spec::judge::{Judge, Question, Read};
-use crate::remote::{Chat, ChatRequest, Client, Patience};
+use crate::remote::{Chat, ChatRequest, Client, Fleet, Patience};
 use crate::tables::{TableKind, judge_answers};
 
 pub use answer::{Choice, read_choice, read_score};
@@ -33,7 +33,9 @@ pub struct Judging<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) judge: &'a Judge,
     question: Question,
-    chat: Chat,
+    /// The judge on each of its servers.
+    chats: Vec<Chat>,
+    fleet: Fleet,
     template: RowTemplate,
     /// The judge's name in the store of answers.
     source: Fingerprint,
@@ -41,14 +43,18 @@ pub struct Judging<'a> {
     known: HashMap<Key, judge_answers::Row>,
 }
 
-/// The judge's client. It does not connect yet.
+/// The clients of the judge's servers. They do not connect yet.
 ///
 /// # Errors
 /// An invalid address, or a missing key.
-pub fn client(judge: &Judge) -> Result<Client, OperatorError> {
+pub fn clients(judge: &Judge) -> Result<Vec<Client>, OperatorError> {
+    let key = judge.api_key_env.as_ref().map(|name| name.value.as_str());
+    judge.openai.iter().map(|url| Ok(Client::new(url, key, patience(judge))?)).collect()
+}
+
+fn patience(judge: &Judge) -> Patience {
     let timeout = Duration::from_secs_f64(judge.timeout_seconds.clamp(0.0, LONGEST_SECONDS));
-    let patience = Patience { timeout, retries: judge.retries as usize, ..Patience::default() };
-    Ok(Client::new(&judge.openai.value, judge.api_key_env.as_ref().map(|name| name.value.as_str()), patience)?)
+    Patience { timeout, retries: judge.retries as usize, ..Patience::default() }
 }
 
 /// The compiled template of a judge.
@@ -63,13 +69,27 @@ impl<'a> Judging<'a> {
     /// Opens the judge. Reads no answers yet.
     ///
     /// # Errors
-    /// As [`client`] and [`template`].
+    /// As [`clients`] and [`template`].
     pub fn open(context: &'a Context, judge: &'a Judge, question: Question) -> Result<Self, OperatorError> {
         let template = template(judge, question)?;
-        let chat = Chat::new(client(judge)?, &judge.model.value);
+        let clients = clients(judge)?;
+        let has_others = clients.len() > 1;
+        // Of one server, each request has its retries; of several, the next attempt is on another.
+        let chat = |client: Client| Chat::new(if has_others { client.once() } else { client }, &judge.model.value);
+        let chats = clients.into_iter().map(chat).collect();
+        let retries = if has_others { judge.retries as usize } else { 0 };
+        let fleet = Fleet::new(judge.openai.iter(), Patience { retries, ..patience(judge) });
         let identity = serde_json::json!([judge.model, judge.version]);
         let source = Fingerprint::from_contents(identity.to_string().as_bytes());
-        Ok(Self { context, judge, question, chat, template, source, known: HashMap::new() })
+        Ok(Self { context, judge, question, chats, fleet, template, source, known: HashMap::new() })
+    }
+
+    /// Records what the servers did.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn record(&self) -> Result<(), OperatorError> {
+        statistics::record(self.context, &self.fleet)
     }
 
     /// The template, for the columns that it reads.

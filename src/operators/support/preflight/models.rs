@@ -43,7 +43,7 @@ impl<'a> Preflight<'a> {
             }
             // The check of its own task covers it.
             Reward::Task(_) => Ok(()),
-            Reward::Http(settings) => score::client(settings).map(drop),
+            Reward::Http(settings) => score::clients(settings).map(drop),
             // Every iteration has the same.
             Reward::Process(process) if self.processes.contains(process) => Ok(()),
             Reward::Process(process) => {
@@ -61,7 +61,7 @@ impl<'a> Preflight<'a> {
 
     /// Checks a judge: its client without a request, and the columns that its template reads.
     pub(super) fn judge(&mut self, task: &Task, judge: &Judge, question: Question) -> Result<(), OperatorError> {
-        judging::client(judge)?;
+        judging::clients(judge)?;
         let template = judging::template(judge, question)?;
         let Some(prompts) = task.input(Slot::Prompts) else { return Ok(()) };
         let Some(schema) = self.prompts(prompts)? else { return Ok(()) };

@@ -11,6 +11,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::super::addresses::Addresses;
 use super::super::judge::{Judge, Question};
 use super::super::query::Query;
 use super::process::{self, ProcessFields, Program, RowFormat};
@@ -43,9 +44,10 @@ struct Fields {
     /// In a list: another reward of the pipeline, one of `inputs` or a `reward_model` node.
     #[serde(skip_serializing_if = "Option::is_none")]
     reward: Option<Name>,
-    /// The address of a server for scoring batches of responses, `http://…` or `https://…`.
+    /// The address of a server for scoring batches of responses, `http://…` or `https://…`; or a list
+    /// of addresses, of servers with the same reward. The first stands for all in the fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
-    http: Option<At<String>>,
+    http: Option<Addresses>,
     /// A model behind OpenAI's chat API that is asked for a score of each response.
     #[serde(skip_serializing_if = "Option::is_none")]
     judge: Option<Box<Judge>>,
@@ -88,7 +90,8 @@ struct Fields {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     batch_size: Option<u32>,
-    /// Requests to the server at the same time, at least 1; 4 by default.
+    /// Requests to the server at the same time, at least 1; 4 by default. Of several servers, to
+    /// each of them.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     concurrency: Option<u32>,

@@ -6,18 +6,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::address::{check_address, check_key_name};
+use super::super::addresses::Addresses;
 use crate::pipeline::position::At;
 
 /// A server for scoring batches of responses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// Its address.
-    pub http: At<String>,
+    /// Its address, or those of several servers with the same reward.
+    pub http: Addresses,
     /// The format of requests and answers.
     pub protocol: RewardProtocol,
     /// Responses in one request.
     pub batch_size: u32,
-    /// Requests at the same time, at least 1.
+    /// Requests at the same time, at least 1; of several servers, to each of them.
     pub concurrency: u32,
     /// The time limit of one request, in seconds, above 0.
     pub timeout_seconds: f64,
@@ -53,8 +54,8 @@ pub(super) struct ServerFields {
 }
 
 /// A server with its defaults filled in.
-pub(super) fn server(http: At<String>, settings: ServerFields) -> Result<Server, String> {
-    check_address(&http.value)?;
+pub(super) fn server(http: Addresses, settings: ServerFields) -> Result<Server, String> {
+    http.iter().try_for_each(check_address)?;
     settings.api_key_env.as_ref().map_or(Ok(()), |name| check_key_name(&name.value))?;
     Ok(Server {
         protocol: settings.protocol.unwrap_or_default(),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::address::{check_address, check_key_name};
+use super::addresses::Addresses;
 use super::engine::{Failures, concurrency, retries, timeout};
 use crate::pipeline::position::At;
 use crate::pipeline::range;
@@ -24,8 +25,9 @@ pub use template::JudgeTemplate;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
-    /// The address of the API, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`.
-    pub openai: At<String>,
+    /// The address of the API, such as `https://api.openai.com/v1` or `http://localhost:8000/v1`; or
+    /// a list of addresses, of servers with the same model.
+    pub openai: Addresses,
     /// The server's name for the judge.
     pub model: At<String>,
     /// The question: the path of a Jinja template, or its text. It reads `prompt`, `messages`,
@@ -48,7 +50,7 @@ pub struct Judge {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "range::optional_count")]
     #[schemars(range(min = 1))]
     pub max_tokens: Option<u32>,
-    /// Requests at the same time, at least 1.
+    /// Requests at the same time, at least 1; of several servers, to each of them.
     #[serde(default = "concurrency", deserialize_with = "range::count")]
     #[schemars(range(min = 1))]
     pub concurrency: u32,
@@ -89,7 +91,7 @@ impl Judge {
     /// # Errors
     /// The first key that does not fit.
     pub(super) fn check(&self, question: Question) -> Result<(), String> {
-        check_address(&self.openai.value)?;
+        self.openai.iter().try_for_each(check_address)?;
         self.api_key_env.as_ref().map_or(Ok(()), |name| check_key_name(&name.value))?;
         match (question, self.scale, self.read(question)) {
             (Question::Score, None, _) => Err("expected the scale of the judge's scores, such as `scale: [1, 10]`, found none".to_string()),

@@ -1,7 +1,11 @@
 //! Responses by a server: every row right or an error row whatever the server does, and none asked
 //! for twice but those in flight at a kill.
 
+mod check;
+mod fleets;
+mod kinds;
 mod policies;
+mod real;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -123,7 +127,7 @@ fn workspace(server: &Server, responses_per_prompt: usize, engine: &str) -> Work
         &format!(
             "optune: 1\nname: remote\nseed: 5\ninputs:\n  prompts: {{ table: prompts.jsonl }}\n  base: {{ model: base }}\nnodes:\n  \
              responses: {{ generate: {{ policy: base, prompts: prompts, responses_per_prompt: {responses_per_prompt}, max_new_tokens: {MOST}, \
-             engine: {{ openai: \"{}/v1\", model: tiny, {engine} }} }} }}\n",
+             engine: {{ openai: \"{}/v1\", model: tiny, check: never, {engine} }} }} }}\n",
             server.url
         ),
     );

@@ -12,7 +12,8 @@ use crate::fixtures::workspace::{PIPELINE, Workspace};
 /// The pipeline of [`Workspace`], its responses by a server.
 fn whole_loop(server: &Server, serve: &str) -> Workspace {
     let workspace = Workspace::new();
-    let engine = format!("engine: {{ openai: \"{}/v1\", model: tiny, serve_timeout_seconds: 20, serve: '{serve}' }}", server.url);
+    let engine =
+        format!("engine: {{ openai: \"{}/v1\", model: tiny, check: never, serve_timeout_seconds: 20, serve: '{serve}' }}", server.url);
     assert!(PIPELINE.contains("max_new_tokens: 8 }, resources: { rows_per_part: 4 }"));
     workspace.edit("pipeline.yaml", "max_new_tokens: 8 }, resources: { rows_per_part: 4 }", &format!("max_new_tokens: 8, {engine} }}"));
     workspace
@@ -65,7 +66,7 @@ fn a_policy_that_changes_needs_a_command_that_loads_it() {
 
     // A command that loads another model, and one without an end.
     let workspace = whole_loop(&server, "true");
-    workspace.edit("pipeline.yaml", "model: tiny, serve_timeout_seconds: 20", "model: huge, serve_timeout_seconds: 0.8");
+    workspace.edit("pipeline.yaml", "model: tiny, check: never, serve_timeout_seconds: 20", "model: huge, serve_timeout_seconds: 0.8");
     let error = workspace.fail(&["run", "pipeline.yaml"], 1);
     assert!(error.contains("did not serve the model within 0.8 seconds") && error.contains("found other, tiny"), "{error}");
     let workspace = whole_loop(&server, "sleep 60");
