@@ -12,7 +12,7 @@ use pgwire::messages::copy::CopyData;
 use sqlparser::tokenizer::Token;
 
 use super::rows::Columns;
-use super::statement::{word, written};
+use super::words::{word, written};
 
 /// The form of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,8 +46,8 @@ impl CopyFormat {
 
 const EXPECTED: &str = "expected COPY (query) TO STDOUT, maybe with (FORMAT text, csv or binary, HEADER, DELIMITER ',', NULL '')";
 
-/// The query and the form of `COPY (query) | table TO STDOUT [[WITH] (option, …) | [WITH] CSV [HEADER] |
-/// [WITH] BINARY]`.
+/// The query and the form of `COPY (query) | table TO STDOUT [[WITH] (option, …) | [WITH] CSV
+/// [HEADER] | [WITH] BINARY]`.
 pub(super) fn parse(tokens: &[Token]) -> Result<(String, CopyFormat), String> {
     let refused = |found: String| format!("{EXPECTED}, found {found}");
     let body = tokens.get(1..).unwrap_or_default();

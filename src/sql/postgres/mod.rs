@@ -17,6 +17,7 @@ mod rows;
 mod settings;
 mod statement;
 mod stream;
+mod words;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -25,7 +25,8 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::casts::{OBJECTS, cast, list};
 use super::expressions::{argument, call, called, lower, parsed, parts, value};
-use super::{ASYNCPG, CATALOG, EMPTY, EMPTY_TABLES, INFORMATION, VIEWS, functions, no_rows, types};
+use super::texts::{ASYNCPG, CATALOG, EMPTY, EMPTY_TABLES, INFORMATION, VIEWS};
+use super::{functions, no_rows, types};
 
 /// Words that are calls without brackets.
 const BARE_CALLS: [&str; 6] = ["current_catalog", "current_role", "current_schema", "current_timestamp", "current_user", "session_user"];
@@ -390,7 +391,7 @@ mod tests {
             ),
             (
                 "SELECT a.attname, i.indexrelid::regclass AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid WHERE $1::text = a.attname",
-                "SELECT NULL AS attname, NULL AS name WHERE false AND $1::TEXT IS NULL",
+                "SELECT NULL AS \"attname\", NULL AS \"name\" WHERE false AND $1::TEXT IS NULL",
             ),
             ("SELECT 1 FROM pg_class WHERE relkind = ANY($1)", "SELECT 1 FROM pg_catalog.pg_class WHERE relkind = ANY(CAST($1 AS TEXT[]))"),
             ("SELECT oid FROM pg_type WHERE typreceive != 0", "SELECT oid FROM pg_catalog.pg_type WHERE typreceive <> '-'"),
