@@ -12,7 +12,7 @@ use pgwire::messages::copy::CopyData;
 use sqlparser::tokenizer::Token;
 
 use super::rows::Columns;
-use super::statement::{word, written};
+use super::words::{word, written};
 
 /// The form of a file.
 #[derive(Clone, Debug, PartialEq)]

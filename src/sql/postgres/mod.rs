@@ -3,7 +3,8 @@
 //!
 //! Each statement sees the last committed state. Transactions begin and end without effect, because
 //! every statement is read-only. `SET` is accepted without effect, because drivers send it on their
-//! own. Knows the protocol and Arrow, and a run only as a [`LiveSession`].
+//! own. `catalog/` answers questions about tables and types. Knows the protocol and Arrow, and a run
+//! only as a [`LiveSession`].
 
 mod answer;
 mod catalog;
@@ -17,6 +18,7 @@ mod rows;
 mod settings;
 mod statement;
 mod stream;
+mod words;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -9,6 +9,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::copy::{self, CopyFormat};
 use super::settings;
+use super::words::{tokens, word, written};
 
 /// A statement.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,27 +132,6 @@ pub(super) fn split(text: &str) -> Vec<String> {
         // As it was written: errors name its lines and columns.
         1 => vec![text.to_string()],
         _ => parts.into_iter().map(written).collect(),
-    }
-}
-
-/// The tokens of a statement without spaces and comments; texts as they were written.
-fn tokens(text: &str) -> Option<Vec<Token>> {
-    let tokens = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize().ok()?;
-    Some(tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect())
-}
-
-/// Tokens as text.
-pub(super) fn written(tokens: &[Token]) -> String {
-    let has_spaces = tokens.iter().any(|token| matches!(token, Token::Whitespace(_)));
-    let texts: Vec<String> = tokens.iter().map(Token::to_string).collect();
-    if has_spaces { texts.concat() } else { texts.join(" ") }
-}
-
-/// A word in capitals; nothing for another token.
-pub(super) fn word(token: Option<&Token>) -> String {
-    match token {
-        Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_ascii_uppercase(),
-        _ => String::new(),
     }
 }
 

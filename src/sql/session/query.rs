@@ -34,8 +34,8 @@ pub struct TableInfo {
     pub schema: SchemaRef,
 }
 
-/// The types of parameters inside of a cast: `$1` in `CAST($1 AS int[])`, which the engine takes for a
-/// text.
+/// The types of parameters inside of a cast: `$1` in `CAST($1 AS int[])`, which the engine takes
+/// for a text.
 fn cast_parameters(plan: &LogicalPlan) -> Result<HashMap<String, DataType>, DataFusionError> {
     let mut types = HashMap::new();
     plan.apply_with_subqueries(|plan| {

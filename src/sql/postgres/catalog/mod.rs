@@ -8,6 +8,7 @@
 //! | `views.sql` | the catalog's tables with rows: views over four tables of names |
 //! | `empty.sql` | the catalog's tables without rows |
 //! | `relations.rs`, `types.rs` | those tables of names, and oids |
+//! | `texts.rs` | the three files of SQL |
 //! | `functions.rs` | the scalar functions, such as `format_type` |
 //! | `rewrite.rs`, `casts.rs`, `expressions.rs` | statements in PostgreSQL's words as statements in the engine's |
 //! | `asyncpg.sql` | a recursive query of asyncpg, as the engine plans it |
@@ -23,12 +24,13 @@ mod functions;
 mod no_rows;
 mod relations;
 mod rewrite;
+mod texts;
 mod types;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -46,24 +48,7 @@ use crate::sql::{Session, TableInfo};
 use crate::store::StoreError;
 use functions::Names;
 use relations::Relation;
-
-/// The schema of PostgreSQL's own tables.
-const CATALOG: &str = "pg_catalog";
-
-/// The schema in place of `information_schema`, a name that belongs to the engine.
-const INFORMATION: &str = "information";
-
-const VIEWS: &str = include_str!("views.sql");
-const EMPTY: &str = include_str!("empty.sql");
-
-/// The types that asyncpg looks up, in place of its recursive query.
-const ASYNCPG: &str = include_str!("asyncpg.sql");
-
-/// The names of the tables without rows.
-static EMPTY_TABLES: LazyLock<HashSet<&str>> = LazyLock::new(|| {
-    let named = EMPTY.lines().filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split(' ').next());
-    named.map(|name| name.strip_prefix("information.").unwrap_or(name)).collect()
-});
+use texts::{CATALOG, EMPTY, EMPTY_TABLES, INFORMATION, VIEWS};
 
 /// What all sessions share.
 static OWN: OnceLock<Own> = OnceLock::new();

@@ -3,7 +3,7 @@
 //! Clients ask for the default, comment or index of each column in correlated subqueries, which the
 //! engine does not plan. Their answer is known without a plan.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
@@ -56,14 +56,14 @@ fn has_groups(groups: &GroupByExpr) -> bool {
     matches!(groups, GroupByExpr::Expressions(groups, _) if !groups.is_empty())
 }
 
-/// Reduces a query without rows to the names of its columns and the types of its parameters. A query
-/// with all columns of a table stays as it is.
+/// Reduces a query without rows to the names of its columns and the types of its parameters. A
+/// query with all columns of a table stays as it is.
 pub(super) fn keep_names(query: &mut Query) {
     let Some(names) = names(&query.body) else { return };
     let mut parameters = Parameters::default();
     let _ = query.visit(&mut parameters);
     let columns: Vec<String> = names.iter().map(|name| format!("NULL AS {}", Ident::with_quote('"', name))).collect();
-    let parameters = parameters.0.iter().map(|parameter| format!(" AND {parameter} IS NULL"));
+    let parameters = parameters.0.values().map(|parameter| format!(" AND {parameter} IS NULL"));
     let text = format!("SELECT {} WHERE false{}", columns.join(", "), parameters.collect::<String>());
     let parsed = Parser::new(&GenericDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_query());
     if let Ok(parsed) = parsed {
@@ -107,7 +107,7 @@ fn name_of(expr: &Expr) -> String {
 pub(super) fn value_of(value: &str, replaced: &Expr) -> Option<Expr> {
     let mut parameters = Parameters::default();
     let _ = replaced.visit(&mut parameters);
-    let parameters: Vec<String> = parameters.0.iter().map(|parameter| format!("{parameter} IS NULL")).collect();
+    let parameters: Vec<String> = parameters.0.values().map(|parameter| format!("{parameter} IS NULL")).collect();
     let text = if parameters.is_empty() {
         value.to_string()
     } else {
@@ -116,17 +116,27 @@ pub(super) fn value_of(value: &str, replaced: &Expr) -> Option<Expr> {
     parsed(&text)
 }
 
-/// The parameters of a query, with their casts.
+/// The parameters of a query by name, with their casts.
 #[derive(Default)]
-struct Parameters(Vec<String>);
+struct Parameters(BTreeMap<String, String>);
 
 impl Visitor for Parameters {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        let is_parameter = |expr: &Expr| matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
-        if is_parameter(expr) || matches!(expr, Expr::Cast { expr, .. } if is_parameter(expr)) {
-            self.0.push(expr.to_string());
+        let name = |expr: &Expr| match expr {
+            Expr::Value(value) => match &value.value {
+                Value::Placeholder(name) => Some(name.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Expr::Cast { expr: inner, .. } = expr
+            && let Some(name) = name(inner)
+        {
+            self.0.insert(name, expr.to_string());
+        } else if let Some(name) = name(expr) {
+            self.0.entry(name.clone()).or_insert(name);
         }
         ControlFlow::Continue(())
     }

@@ -25,7 +25,8 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::casts::{OBJECTS, cast, list};
 use super::expressions::{argument, call, called, lower, parsed, parts, value};
-use super::{ASYNCPG, CATALOG, EMPTY, EMPTY_TABLES, INFORMATION, VIEWS, functions, no_rows, types};
+use super::texts::{ASYNCPG, CATALOG, EMPTY, EMPTY_TABLES, INFORMATION, VIEWS};
+use super::{functions, no_rows, types};
 
 /// Words that are calls without brackets.
 const BARE_CALLS: [&str; 6] = ["current_catalog", "current_role", "current_schema", "current_timestamp", "current_user", "session_user"];
@@ -371,7 +372,7 @@ mod tests {
             ("WITH pg_q AS (SELECT 1 AS a) SELECT a FROM pg_q", "WITH pg_q AS (SELECT 1 AS a) SELECT a FROM pg_q"),
             (
                 "SELECT 1 FROM pg_class c WHERE c.relname OPERATOR(pg_catalog.~) '^(a)$' COLLATE pg_catalog.default",
-                "SELECT 1 FROM pg_catalog.pg_class AS c WHERE c.relname ~ '^(a)$'",
+                "SELECT 1 FROM pg_catalog.pg_class c WHERE c.relname ~ '^(a)$'",
             ),
             ("SELECT 'a'::regclass, oid::regclass FROM pg_class", "SELECT regclass_oid('a'), regclass_name(oid) FROM pg_catalog.pg_class"),
             (
@@ -380,17 +381,17 @@ mod tests {
             ),
             ("SELECT 'a'::regclass::text", "SELECT regclass_name(regclass_oid('a'))"),
             ("SELECT typinput = 'pg_catalog.array_in'::regproc FROM pg_type", "SELECT typinput = 'array_in' FROM pg_catalog.pg_type"),
-            ("SELECT current_user, current_schema", "SELECT current_user(), current_schema()"),
+            ("SELECT current_user, current_schema", "SELECT current_user, current_schema()"),
             ("SELECT 'x'::uuid, '\\x00ff'::bytea", "SELECT 'x'::TEXT, X'00ff'"),
             ("SELECT table_name FROM information_schema.tables", "SELECT table_name FROM information.tables"),
             ("SELECT table_name FROM information_schema.df_settings", "SELECT table_name FROM information_schema.df_settings"),
             (
                 "SELECT (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid) FROM pg_attribute a",
-                "SELECT NULL FROM pg_catalog.pg_attribute AS a",
+                "SELECT NULL FROM pg_catalog.pg_attribute a",
             ),
             (
                 "SELECT a.attname, i.indexrelid::regclass AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid WHERE $1::text = a.attname",
-                "SELECT NULL AS attname, NULL AS name WHERE false AND $1::TEXT IS NULL",
+                "SELECT NULL AS \"attname\", NULL AS \"name\" WHERE false AND $1::TEXT IS NULL",
             ),
             ("SELECT 1 FROM pg_class WHERE relkind = ANY($1)", "SELECT 1 FROM pg_catalog.pg_class WHERE relkind = ANY(CAST($1 AS TEXT[]))"),
             ("SELECT oid FROM pg_type WHERE typreceive != 0", "SELECT oid FROM pg_catalog.pg_type WHERE typreceive <> '-'"),
@@ -398,7 +399,7 @@ mod tests {
             ("SELECT (SELECT count(*) FROM pg_index)", "SELECT (SELECT count(*) FROM pg_catalog.pg_index)"),
             (
                 "SELECT (SELECT nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) FROM pg_class c",
-                "SELECT (SELECT max(nspname) FROM pg_catalog.pg_namespace AS n WHERE n.oid = c.relnamespace) FROM pg_catalog.pg_class AS c",
+                "SELECT (SELECT max(nspname) FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace) FROM pg_catalog.pg_class c",
             ),
         ] {
             check(text, expected);
