@@ -80,10 +80,11 @@ impl State {
             for (slot, fingerprints) in &manifest.recipe.inputs {
                 let made = fingerprints.iter().find_map(|fingerprint| by_fingerprint.get(fingerprint.as_str()));
                 if slot == PROMPTS || (slot == PAIRS && made.is_none()) {
-                    return match made {
-                        Some((key, _)) => Some(&key.name),
-                        None => self.read_by(&key.name, slot),
-                    };
+                    // A score need not name its prompts: then those of its responses are meant.
+                    let found = made.map(|(key, _)| key.name.as_str()).or_else(|| self.read_by(&key.name, slot));
+                    if found.is_some() {
+                        return found;
+                    }
                 }
             }
             waiting.extend(self.inputs(manifest, &by_fingerprint));
