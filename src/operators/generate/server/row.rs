@@ -6,7 +6,7 @@
 use super::super::super::OperatorError;
 use super::super::super::support::rows::signed;
 use super::super::{response_text, without_cut};
-use super::{Item, PLACE, ServerJob};
+use super::job::{Item, PLACE, ServerJob};
 use crate::pipeline::spec::generate::Generate;
 use crate::remote::{Completion, Finish};
 use crate::tables::{FinishReason, responses};
