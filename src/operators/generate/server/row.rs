@@ -85,8 +85,8 @@ impl ServerJob<'_> {
         let (text, _) = self.checkpoint.prompt_text(&self.prompts[item.prompt].content)?;
         let most = self.most_tokens(prompt_ids);
         let is_repeated = match completion.token_count {
-            // Sampled tokens may be other ones than the tokenizer's for the same text, and their number
-            // a little different.
+            // Sampled tokens may be other ones than the tokenizer's for the same text, and their
+            // number a little different.
             Some(counted) => count > counted + prompt_ids.len() / 2,
             None => count > most,
         };
