@@ -100,7 +100,12 @@ impl Client {
 
     /// The same client without retries.
     pub fn once(&self) -> Self {
-        Self { patience: Patience { retries: 0, ..self.patience }, ..self.clone() }
+        self.with_retries(0)
+    }
+
+    /// The same client with so many retries.
+    pub(super) fn with_retries(&self, retries: usize) -> Self {
+        Self { patience: Patience { retries, ..self.patience }, ..self.clone() }
     }
 
     /// The same client of another address; `None` if it is none.

@@ -9,7 +9,8 @@ pub(super) fn printable(text: &str) -> String {
     line.chars().map(|c| if c.is_control() || turns(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// Whether a character is invisible and changes the order of others (Unicode Annex 9, Bidi_Control).
+/// Whether a character is invisible and changes the order of others (Bidi_Control of Unicode Annex
+/// 9).
 fn turns(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

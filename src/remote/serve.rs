@@ -64,8 +64,8 @@ pub fn served(
     }
 }
 
-/// Runs the user's command in `folder` with the model's absolute path, to its end. An empty folder is
-/// the working directory.
+/// Runs the user's command in `folder` with the model's absolute path, to its end. An empty folder
+/// is the working directory.
 ///
 /// # Errors
 /// The command cannot be run, fails or takes too long.

@@ -103,7 +103,7 @@ impl<'a> ServerScorer<'a> {
             |_, _| Ok(()),
             request,
             |batch, answer| {
-                // After a failure, no further batch is sent: its scores would be lost with the part.
+                // After a failure nothing further is sent: its scores would be lost with the part.
                 let flow = if answer.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
                 answers.insert(batch, answer);
                 flow

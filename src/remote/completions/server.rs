@@ -61,10 +61,11 @@ impl ServerKind {
     }
 
     /// The server by what it answers beside the API: the description that FastAPI makes, or
-    /// llama.cpp's `/props`. Asks once.
+    /// llama.cpp's `/props`.
     pub(super) fn look(client: &Client, stopped: Stopped) -> Self {
         let url = client.url().trim_end_matches('/');
-        let Some(root) = client.once().at(url.strip_suffix("/v1").unwrap_or(url)) else { return Self::Unknown };
+        // A server may close a connection behind a refusal, in the moment of the next request.
+        let Some(root) = client.with_retries(1).at(url.strip_suffix("/v1").unwrap_or(url)) else { return Self::Unknown };
         let described = root.get("/openapi.json", stopped, |answer| {
             let title = answer.get("info").and_then(|info| info.get("title")).and_then(Value::as_str).unwrap_or_default().to_string();
             let paths = answer.get("paths").and_then(Value::as_object).map(|paths| paths.keys().cloned().collect::<Vec<_>>());

@@ -5,13 +5,35 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Absence, Statistics};
-
 /// So many failures in a row, and a server rests.
 const FAILURES_IN_A_ROW: u32 = 3;
 
 /// The longest rest.
 const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// What a server did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statistics {
+    /// Its address.
+    pub url: String,
+    /// Items that it answered.
+    pub answers: u64,
+    /// Requests without a usable answer.
+    pub failures: u64,
+    /// How often it was left.
+    pub rests: u64,
+    /// The time of its answers, in seconds, all requests added up.
+    pub seconds: f64,
+}
+
+/// Why a server cannot be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Absence {
+    /// The reason.
+    pub problem: String,
+    /// Whether waiting does not help: the server is the wrong one.
+    pub is_final: bool,
+}
 
 /// A server of a fleet.
 #[derive(Debug)]

@@ -23,6 +23,7 @@ use super::stop::{LOOK, Stopped};
 use health::Health;
 use queue::{Next, Queue};
 
+pub use health::{Absence, Statistics};
 pub use queue::Place;
 
 /// The most requests at once to all servers.
@@ -50,21 +51,6 @@ pub struct Questions<'a, T> {
     pub threads: usize,
 }
 
-/// What a server did.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Statistics {
-    /// Its address.
-    pub url: String,
-    /// Items that it answered.
-    pub answers: u64,
-    /// Requests without a usable answer.
-    pub failures: u64,
-    /// How often it was left.
-    pub rests: u64,
-    /// The time of its answers, in seconds, all requests added up.
-    pub seconds: f64,
-}
-
 /// The result of one attempt.
 #[derive(Debug)]
 pub enum Attempt<R> {
@@ -81,15 +67,6 @@ pub enum Attempt<R> {
     },
     /// The run was asked to stop.
     Stopped,
-}
-
-/// Why a server cannot be asked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Absence {
-    /// The reason.
-    pub problem: String,
-    /// Whether waiting does not help: the server is the wrong one.
-    pub is_final: bool,
 }
 
 /// The work of one call.

@@ -1,6 +1,7 @@
-//! The way of a request out of this machine: the proxy for an address, and the trusted certificates.
+//! The way of a request out of this machine: the proxy for an address, and the trusted
+//! certificates.
 //!
-//! Reads the environment variables that curl and Python's `requests` read. Knows nothing of requests.
+//! Reads the environment variables of curl and of Python's `requests`. Knows nothing of requests.
 
 mod absolute_form;
 mod certificates;

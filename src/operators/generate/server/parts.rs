@@ -5,7 +5,7 @@
 use super::super::super::OperatorError;
 use super::super::super::support::rows::unsigned;
 use super::super::response_indices;
-use super::{Item, PLACE, ServerJob};
+use super::job::{Item, PLACE, ServerJob};
 use crate::store::TableWriter;
 use crate::tables::responses;
 

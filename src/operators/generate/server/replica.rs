@@ -3,19 +3,39 @@
 //!
 //! Knows one server, not the others.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::super::super::OperatorError;
+use super::job::{Item, PLACE, ServerJob, seconds};
 use super::row::Decoding;
 use super::yardstick::{Compared, Yardstick};
-use super::{Item, PLACE, ServerJob, seconds};
 use crate::pipeline::spec::engine::{Check, Server, TokenIds};
 use crate::remote::{self, Absence, Attempt, Client, Completions, PromptForm, RemoteError, ServerKind, Stopped};
 use crate::store::{Event, EventKind};
 use crate::tables::responses;
 
+/// The inputs of all servers of a node.
+pub(super) struct Shared<'a> {
+    job: &'a ServerJob<'a>,
+    yardstick: OnceLock<Result<Yardstick, String>>,
+}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(job: &'a ServerJob<'a>) -> Self {
+        Self { job, yardstick: OnceLock::new() }
+    }
+
+    /// The policy's own responses, computed once, for the comparison with each server; else the
+    /// reason why there are none.
+    fn yardstick(&self, items: &[Item]) -> Result<&Yardstick, &str> {
+        let computed = self.yardstick.get_or_init(|| Yardstick::new(self.job, items).map_err(|error| error.to_string()));
+        computed.as_ref().map_err(String::as_str)
+    }
+}
+
 /// A server, and how it is asked.
 pub(super) struct Replica<'a> {
+    shared: &'a Shared<'a>,
     job: &'a ServerJob<'a>,
     client: Client,
     /// Whether there are others.
@@ -36,10 +56,10 @@ struct Joined {
 pub(super) type Answer = Result<Option<responses::Row>, OperatorError>;
 
 impl<'a> Replica<'a> {
-    pub(super) fn new(job: &'a ServerJob<'a>, client: Client, has_others: bool) -> Self {
+    pub(super) fn new(shared: &'a Shared<'a>, client: Client, has_others: bool) -> Self {
         // Where there are others, the next attempt is on one of them.
         let client = if has_others { client.once() } else { client };
-        Self { job, client, has_others, joined: Mutex::default(), failure: Mutex::default() }
+        Self { shared, job: shared.job, client, has_others, joined: Mutex::default(), failure: Mutex::default() }
     }
 
     /// Why it could not join last.
@@ -120,7 +140,7 @@ impl<'a> Replica<'a> {
     fn check(&self, joined: &mut Joined, items: &[Item], is_over: Stopped) -> Result<String, OperatorError> {
         let ServerJob { context, engine, .. } = self.job;
         let url = self.client.url();
-        let yardstick = match self.job.yardstick(items) {
+        let yardstick = match self.shared.yardstick(items) {
             Ok(yardstick) => yardstick,
             Err(_) if (context.stopped)() => return Err(OperatorError::Stopped),
             Err(reason) if engine.check == Check::Always => {

@@ -6,7 +6,7 @@
 use super::super::super::OperatorError;
 use super::super::super::support::rows::signed;
 use super::super::{response_text, without_cut};
-use super::{Item, PLACE, ServerJob};
+use super::job::{Item, PLACE, ServerJob};
 use crate::pipeline::spec::generate::Generate;
 use crate::remote::{Completion, Finish};
 use crate::tables::{FinishReason, responses};
@@ -85,8 +85,8 @@ impl ServerJob<'_> {
         let (text, _) = self.checkpoint.prompt_text(&self.prompts[item.prompt].content)?;
         let most = self.most_tokens(prompt_ids);
         let is_repeated = match completion.token_count {
-            // Sampled tokens may be other ones than the tokenizer's for the same text, and their number
-            // a little different.
+            // Sampled tokens may be other ones than the tokenizer's for the same text, and their
+            // number a little different.
             Some(counted) => count > counted + prompt_ids.len() / 2,
             None => count > most,
         };
