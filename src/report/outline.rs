@@ -125,7 +125,7 @@ impl Outline {
     }
 
     /// The outputs of a node to expect, by iteration; none of an input.
-    pub fn expected<'a>(&self, node: &'a Node) -> Vec<Expected<'a>> {
+    pub fn expected(node: &Node) -> Vec<Expected<'_>> {
         let of = |iteration: &Option<u32>| {
             let iteration = *iteration;
             node.outputs.iter().map(move |output| Expected { output, iteration })

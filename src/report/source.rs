@@ -121,7 +121,7 @@ impl Source {
             self.outputs.iter().map(|(place, manifest)| ((place.name.as_str(), place.iteration), manifest)).collect();
         let mut missing = Vec::new();
         for node in &self.nodes {
-            for Expected { output, iteration } in self.expected(node) {
+            for Expected { output, iteration } in Outline::expected(node) {
                 let manifest = there.get(&(output, iteration));
                 if manifest.is_some_and(|manifest| manifest.complete) {
                     continue;
@@ -135,12 +135,6 @@ impl Source {
         }
         missing
     }
-}
-
-/// The number of iterations; 0 without `iterate`.
-fn last_iteration(spec: &Spec) -> u32 {
-    let last = spec.iterate.as_ref().and_then(|iterate| iterate.t.value.strip_prefix("1..")?.parse().ok());
-    last.unwrap_or(0)
 }
 
 /// An error about the form of something.

@@ -281,7 +281,7 @@ impl Hub {
             let opened = File::open(&file.path).and_then(|mut opened| opened.seek(SeekFrom::Start(range.0)).map(|_| opened));
             let opened = opened.map_err(|error| Trouble::Final(self.unreadable(repo, file, &error)))?;
             let mut body = Watched { inner: opened.take(range.1), read: 0, stopped, observe };
-            let mut request = self.agent.put(href).header(header::CONTENT_LENGTH, range.1.to_string());
+            let mut request = self.agent()?.put(href).header(header::CONTENT_LENGTH, range.1.to_string());
             for (name, value) in headers {
                 if let Some(value) = value.as_str() {
                     request = request.header(name, value);
@@ -350,7 +350,7 @@ impl Hub {
     }
 
     fn post(&self, url: &str, content: &str, body: Vec<u8>) -> Result<Response<Body>, Trouble> {
-        let mut request = self.agent.post(url).content_type(content);
+        let mut request = self.agent()?.post(url).content_type(content);
         if content == LFS {
             request = request.header(header::ACCEPT, LFS);
         }
