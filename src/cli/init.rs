@@ -118,8 +118,8 @@ impl Init {
 
     /// The pipeline file's text.
     fn pipeline(&self, model: &str, data: &str, reward: &str, fit: &Fit) -> String {
-        let (model, data) = (&self.from_file(model), &self.from_file(data));
-        let reward = match self.from_file(reward).as_str() {
+        let (model, data) = (&self.as_in_file(model), &self.as_in_file(data));
+        let reward = match self.as_in_file(reward).as_str() {
             server if server.starts_with("http://") || server.starts_with("https://") => format!("http: {}", quoted(server)),
             query if query.ends_with(".sql") => format!("sql: {}", quoted(query)),
             function if function.contains(".py:") => format!("python: {}", quoted(function)),
@@ -139,7 +139,7 @@ impl Init {
                 "folder" => continue,
                 "prompts" if words.contains("table:") => format!("  prompts: {{ table: {}{} }}", quoted(data), fit.split("training")),
                 "held_out" => match &self.held_out {
-                    Some(held_out) => format!("  held_out: {{ table: {} }}", quoted(&self.from_file(held_out))),
+                    Some(held_out) => format!("  held_out: {{ table: {} }}", quoted(&self.as_in_file(held_out))),
                     None if fit.held_out.is_some() => format!("  held_out: {{ table: {}{} }}", quoted(data), fit.split("held_out")),
                     None => continue,
                 },
@@ -167,7 +167,7 @@ impl Init {
     }
 
     /// A path from the working directory as one from the folder of the file.
-    fn from_file(&self, path: &str) -> String {
+    fn as_in_file(&self, path: &str) -> String {
         let is_address = path.contains("://") || Path::new(path).is_absolute();
         let folder = folder_of(&self.file);
         if is_address || folder.as_os_str().is_empty() {

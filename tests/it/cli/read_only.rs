@@ -82,7 +82,7 @@ fn status_sql_and_report_need_the_right_to_read_and_no_more() {
 fn without_a_lock_to_ask_status_says_so_and_reads() {
     let workspace = Workspace::finished();
     permit(&workspace, 0o755, 0o644);
-    fs::set_permissions(workspace.path("runs/small/lock"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(workspace.path("runs/small/lock"), fs::Permissions::from_mode(0o000)).unwrap();
     let Some(output) = as_reader(&workspace, &["status", "small"]) else { return };
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
