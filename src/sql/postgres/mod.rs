@@ -3,8 +3,8 @@
 //!
 //! Each statement sees the last committed state. Transactions begin and end without effect, because
 //! every statement is read-only. `SET` is accepted without effect, because drivers send it on their
-//! own. `catalog/` answers questions about tables and types. Knows the protocol and Arrow, and a run
-//! only as a [`LiveSession`].
+//! own. `catalog/` answers questions about tables and types. Knows the protocol and Arrow, and a
+//! run only as a [`LiveSession`].
 
 mod answer;
 mod catalog;

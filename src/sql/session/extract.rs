@@ -58,6 +58,9 @@ fn extracted(name: &str, times: &ArrayRef) -> Result<ArrayRef> {
         let problem = format!("EXTRACT: expected a date or timestamp, found {}", times.data_type());
         return Err(DataFusionError::Plan(format!("{problem}; write CAST(… AS TIMESTAMP)")));
     }
+    if *times.data_type() == DataType::Null {
+        return Ok(cast(times, &DataType::Float64)?);
+    }
     let micros = || cast(&cast(times, &DataType::Timestamp(TimeUnit::Microsecond, None))?, &DataType::Int64);
     let thousandths = |unit: f64| {
         let within = micros()?

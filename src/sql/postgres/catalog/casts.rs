@@ -28,7 +28,7 @@ pub(super) fn cast(expr: &Expr, data_type: &mut DataType) -> Option<Expr> {
         DataType::Custom(name, _) => parts(name).pop()?,
         _ => String::new(),
     };
-    let is_text = matches!(text_of(expr), Some(_)) || matches!(expr, Expr::Cast { data_type: DataType::Text | DataType::Varchar(_), .. });
+    let is_text = text_of(expr).is_some() || matches!(expr, Expr::Cast { data_type: DataType::Text | DataType::Varchar(_), .. });
     let is_text = is_text || matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
     match name.as_str() {
         // Twice the same cast.

@@ -110,14 +110,11 @@ impl Names<'_> {
     fn of_catalog(&self, name: &ObjectName) -> Option<(&'static str, String)> {
         let mut parts = parts(name);
         let name = parts.pop()?;
+        let is_own = |full: &str| VIEWS.contains(&format!("VIEW {full} AS")) || EMPTY.contains(&format!("TABLE {full} ("));
         match parts.pop().as_deref() {
-            None if !name.starts_with("pg_") || self.queries.contains(&name) || self.tables.contains(&name) => None,
-            None | Some(CATALOG) => Some((CATALOG, name)),
-            Some("information_schema") => {
-                let is_here =
-                    VIEWS.contains(&format!("VIEW {INFORMATION}.{name} AS")) || EMPTY.contains(&format!("TABLE {INFORMATION}.{name} ("));
-                is_here.then_some((INFORMATION, name))
-            }
+            None if self.queries.contains(&name) || self.tables.contains(&name) => None,
+            None | Some(CATALOG) => (name.starts_with("pg_") && is_own(&name)).then_some((CATALOG, name)),
+            Some("information_schema") => is_own(&format!("{INFORMATION}.{name}")).then_some((INFORMATION, name)),
             Some(_) => None,
         }
     }
@@ -369,6 +366,7 @@ mod tests {
             ("SELECT pg_catalog.version()", "SELECT version()"),
             ("SELECT relname FROM pg_class", "SELECT relname FROM pg_catalog.pg_class"),
             ("SELECT a FROM pg_own", "SELECT a FROM pg_own"),
+            ("SELECT a FROM pg_nothing", "SELECT a FROM pg_nothing"),
             ("WITH pg_q AS (SELECT 1 AS a) SELECT a FROM pg_q", "WITH pg_q AS (SELECT 1 AS a) SELECT a FROM pg_q"),
             (
                 "SELECT 1 FROM pg_class c WHERE c.relname OPERATOR(pg_catalog.~) '^(a)$' COLLATE pg_catalog.default",
