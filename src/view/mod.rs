@@ -4,8 +4,9 @@
 //! browser ─▶ access (token, host) ─▶ server (routes) ─▶ Viewed (queries) ─▶ sql, report, store
 //!                                       └─▶ files (HTML, CSS, JavaScript in the program)
 //! ```
-//! It opens no run for writing: it reads what is committed, with the sessions of `optune sql`. Flags
-//! and notes are its only writing; they go into the run's annotations, outside of fingerprints.
+//! It opens no run for writing: it reads what is committed, with the sessions of `optune sql`.
+//! Flags and notes are its only writing; they go into the run's annotations, outside of
+//! fingerprints.
 //! Answers are JSON of the structures here. The page shows texts as texts, never as markup.
 //!
 //! Only this machine can connect, with a random token, and the page loads nothing from elsewhere.

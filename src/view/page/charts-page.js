@@ -36,7 +36,7 @@ export function blocks(list) {
     }
     if (block.kind === "charts") {
       return el("div", { class: "charts" }, block.charts.map(chart => {
-        const place = el("div", { class: "chart", role: "img", "aria-label": chart.title });
+        const place = el("div", { class: "chart", role: "img", "aria-label": chart.title, tabindex: chart.marks === "graph" ? "0" : null });
         charts.push([place, chart]);
         return el("figure", {}, el("figcaption", {}, el("b", {}, chart.title), chart.note ? ` ${chart.note}` : ""), place);
       }));
