@@ -67,7 +67,7 @@ FROM {table} ORDER BY 1, task, metric",
 pub fn facts(source: &Source) -> Result<Vec<(String, String, String)>, ReportError> {
     let mut facts = Vec::new();
     for name in source.tables(TableKind::Benchmark) {
-        let rows = rows(source, &name)?;
+        let rows = rows(source, name)?;
         let last = rows.iter().map(|row| row.iteration).max();
         facts.extend(rows.into_iter().filter(|row| row.primary && Some(row.iteration) == last).map(|row| {
             let after = if row.iteration > 0 { format!("after iteration {}; ", row.iteration) } else { String::new() };
