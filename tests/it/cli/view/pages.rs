@@ -281,10 +281,8 @@ fn hostile_texts_stay_texts() {
         let detail = server.ask("prompt", &[("run", "small"), ("prompts", "prompts"), ("id", &id)]);
         assert_eq!(detail["row"]["prompt"], row["text"]);
     }
-    for filter in [[("column", "group"), ("value", "<u>\n' OR 1=1 --")]] {
-        let parameters = [vec![("run", "small")], filter.to_vec()].concat();
-        assert_eq!(server.ask("prompts/count", &parameters)["count"], 20);
-    }
+    let parameters = [("run", "small"), ("column", "group"), ("value", "<u>\n' OR 1=1 --")];
+    assert_eq!(server.ask("prompts/count", &parameters)["count"], 20);
     let found = server.ask("prompts", &[("run", "small"), ("text", "onerror=alert(1)>")]);
     assert_eq!(found["rows"].as_array().unwrap().len(), 7);
 }
