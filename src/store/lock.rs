@@ -53,7 +53,8 @@ impl Run {
     }
 
     /// Whether some process, including this one, writes the run. It needs no right to write.
-    /// `None` where it is unknown: the file system has no locks, or the lock's file is closed to this user.
+    /// `None` where it is unknown: the file system has no locks, or the lock's file is closed to
+    /// this user.
     pub fn is_locked(&self) -> Option<bool> {
         let file = match File::open(self.folder().join(FILE)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Some(false),

@@ -15,7 +15,7 @@ use crate::fixtures::workspace::Workspace;
 fn file(values: [&str; 4]) -> String {
     let [name, seed, temperature, header] = values;
     format!(
-        "optune: 1\nname: {name}\nseed: {seed}\ninputs:\n  prompts:\n    table: prompts.csv\n    header: {header}\n  base: {{ model: base }}\n\
+        "optune: 1\nname: {name}\nseed: {seed}\ninputs:\n  prompts:\n    table: prompts.csv\n    header: {header}\n    columns: {{ prompt: text }}\n  base: {{ model: base }}\n\
          nodes:\n  responses:\n    generate:\n      policy: base\n      prompts: prompts\n      temperature: {temperature}\n"
     )
 }
@@ -65,7 +65,7 @@ fn every_row_of_the_page_is_read_as_it_says() {
             let found = match read(&file(values)) {
                 Ok(pipeline) => value(&pipeline, position),
                 Err(error) => {
-                    let line = [2, 3, 14, 7][position];
+                    let line = [2, 3, 15, 7][position];
                     assert_eq!(error.span().line, line, "{row}: {error}");
                     "refused".to_string()
                 }
@@ -123,12 +123,12 @@ fn zeros_in_front_stay_in_texts_programs_and_names_of_runs() {
     let workspace = Workspace::new();
     workspace.write(
         "padded.yaml",
-        "optune: 1\nname: run-${id}\nseed: ${id}\nparams: { id: 017 }\nnodes:\n  made: { command: { run: [sh, -c, 'echo \"$@\"', sh, 00012, ${id}, 5.0e-7, 12.0], output: table } }\n",
+        "optune: 1\nname: run-${id}\nseed: ${id}\nparams: { id: 017 }\nnodes:\n  made: { command: { run: [sh, -c, 'echo \"$@\"', sh, 00012, \"${id}\"], output: table } }\n",
     );
     let graph = Pipeline::load(&workspace.path("padded.yaml"), &[]).unwrap().graph(&workspace.path("")).unwrap();
     assert_eq!((graph.name.as_str(), graph.seed), ("run-017", 17));
     let arguments = graph.tasks[0].settings["run"].to_string();
-    assert!(arguments.ends_with("\"00012\",\"017\",\"5e-7\",\"12.0\"]"), "{arguments}");
+    assert!(arguments.ends_with("\"00012\",\"017\"]"), "{arguments}");
     // A run's own file says the same.
     workspace.write("again.yaml", &graph.to_yaml(&workspace.path("")).unwrap());
     let again = Pipeline::load(&workspace.path("again.yaml"), &[]).unwrap().graph(&workspace.path("")).unwrap();
