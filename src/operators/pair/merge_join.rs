@@ -94,6 +94,10 @@ fn mean_weight(weight: &Weight, rule: &dyn RejectionRule, stream: rng::Stream, p
     for group in pool {
         let group = group?;
         let pairs = ResponsePairs::new(pool_of(&group)?, rule, stream)?;
+        if pairs.gaps.iter().any(|gap| !gap.is_finite()) {
+            // The check of the table names its row.
+            return Ok(1.0);
+        }
         weights.extend(pairs.gaps.iter().map(|gap| raw_weight(weight, *gap)));
     }
     let weights = Float64Array::from(weights);
@@ -158,7 +162,10 @@ impl<'a> ResponsePairs<'a> {
         let ids: &StringArray = column(self.pool, "prompt_id")?;
         let sampled_iterations: &Int32Array = column(self.pool, "sampled_iteration")?;
         let indices: &Int32Array = column(self.pool, "response_index")?;
-        let weights = self.gaps.iter().map(|gap| finite("weight", pair_weight(settings, mean_weight, *gap)));
+        let weights = self.gaps.iter().map(|gap| match pair_weight(settings, mean_weight, *gap) {
+            weight if gap.is_finite() => finite("weight", weight),
+            weight => Ok(weight),
+        });
         let weights = Float64Array::from(weights.collect::<Result<Vec<_>, OperatorError>>()?);
         let chosen = UInt32Array::from(self.chosen);
         let rejected = UInt32Array::from(self.rejected);

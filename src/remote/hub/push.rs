@@ -130,10 +130,13 @@ impl Hub {
     /// Makes the repository if it is not there.
     fn ensure(&self, repo: HubRepo, private: bool, stopped: Stopped) -> Result<(), RemoteError> {
         let url = format!("{}/api/{}/{}", self.endpoint, repo.files.api(), repo.repo);
-        let there = self.persist(repo, stopped, &mut || match self.get(&url, None)?.status() {
-            status if status.is_success() => Ok(true),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(false),
-            status => Err(Trouble::Again(format!("{url}: status {status}"))),
+        let there = self.persist(repo, stopped, &mut || {
+            let mut response = self.get(&url, None)?;
+            match response.status() {
+                status if status.is_success() => json_of::<Value>(&url, &mut response).map(|_| true),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(false),
+                status => Err(Trouble::Again(format!("{url}: status {status}"))),
+            }
         })?;
         if there {
             return Ok(());
@@ -142,10 +145,11 @@ impl Hub {
         let body = json!({"name": name, "organization": organization, "type": repo.files.noun(), "private": private});
         let url = format!("{}/api/repos/create", self.endpoint);
         self.persist(repo, stopped, &mut || {
-            let response = self.post(&url, "application/json", body.to_string().into_bytes())?;
+            let mut response = self.post(&url, "application/json", body.to_string().into_bytes())?;
             match response.status() {
                 // Made in the meantime.
                 StatusCode::CONFLICT => Ok(()),
+                status if status.is_success() => json_of::<Value>(&url, &mut response).map(drop),
                 status => self.check_written(repo, status, response),
             }
         })
@@ -354,13 +358,15 @@ impl Hub {
         if content == LFS {
             request = request.header(header::ACCEPT, LFS);
         }
-        // The token is for the hub's own addresses.
+        // The token is for the hub's own addresses. A signed one has its own right.
         if let Some((own, token)) = self.credentials()
             && url.starts_with(&own)
+            && !url.contains('?')
         {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        request.send(body).map_err(|error| Trouble::Again(format!("{url}: {error}")))
+        let shown = url.split('?').next().unwrap_or(url);
+        request.send(body).map_err(|error| Trouble::Again(format!("{shown}: {error}")))
     }
 
     /// The meaning of an answer's status to a request that writes.
@@ -385,6 +391,13 @@ impl Hub {
         }
         self.problem(repo, &format!("{}: {error}", file.path.display()), false)
     }
+}
+
+/// The JSON of an answer.
+fn json_of<T: serde::de::DeserializeOwned>(url: &str, response: &mut Response<Body>) -> Result<T, Trouble> {
+    let text = response.body_mut().with_config().limit(MOST_API_BYTES).read_to_string();
+    let text = text.map_err(|error| Trouble::Again(format!("{url}: {error}")))?;
+    serde_json::from_str(&text).map_err(|error| Trouble::Again(format!("{url}: expected an answer of the hub's API, found {error}")))
 }
 
 /// Bytes on their way: counted, and ended when the run is to stop.

@@ -44,7 +44,7 @@ fn a_policy_goes_to_the_hub_with_a_card() {
     let commits = store.commits();
     let pushed = &commits[0];
     assert_eq!((pushed.repo.as_str(), pushed.branch.as_str()), ("models/org/name", "main"));
-    assert_eq!(pushed.summary, "policy of iteration 2 of the run small, by optune");
+    assert_eq!(pushed.summary, "policy of iteration 1 of the run small, by optune");
 
     // The same files as an export to a folder, and the card.
     succeed(&export(&workspace, &server.url, None, &["policy", "small", "exported"]));
@@ -56,9 +56,9 @@ fn a_policy_goes_to_the_hub_with_a_card() {
         .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
         .collect();
     assert_eq!(files, folder);
-    let manifest = fs::read_to_string(workspace.path("runs/small/models/policy/iteration=2/manifest.json")).unwrap();
+    let manifest = fs::read_to_string(workspace.path("runs/small/models/policy/iteration=1/manifest.json")).unwrap();
     let fingerprint = manifest.split("\"fingerprint\": \"").nth(1).unwrap().split('"').next().unwrap();
-    let reward = workspace.query("small", "SELECT round(avg(reward), 2) FROM evaluation WHERE iteration = 2");
+    let reward = workspace.query("small", "SELECT round(avg(reward), 2) FROM evaluation WHERE iteration = 1");
     for part in
         ["library_name: transformers", "## Held-out prompts (evaluation)", "learning_rate", "## Licence", "prompts.jsonl", fingerprint]
     {
@@ -90,7 +90,7 @@ fn pairs_go_to_the_hub_as_a_dataset() {
     assert_eq!(files["data/train-00000-of-00001.parquet"], fs::read(workspace.path("own.parquet")).unwrap());
     let card = String::from_utf8_lossy(&files["README.md"]);
     assert!(card.contains("data_files: \"data/train-00000-of-00001.parquet\"") && card.contains("pairs of preferred"), "{card}");
-    let rows = workspace.query("small", "SELECT count(*) FROM pairs WHERE iteration = 2");
+    let rows = workspace.query("small", "SELECT count(*) FROM pairs WHERE iteration = 1");
     assert!(card.contains(&format!("\n{rows} pairs")), "{rows}: {card}");
 }
 

@@ -27,6 +27,7 @@ const STANDARD: &[&str] = &[
     "re",
     "shutil",
     "signal",
+    "ssl",
     "statistics",
     "subprocess",
     "sys",

@@ -30,9 +30,9 @@ nodes:
   tokens:
     sql:
       query: >
-        SELECT pairs.prompt_id, array_slice(chosen.token_ids, 1, chosen.prompt_token_count) AS prompt_ids,
-        array_slice(chosen.token_ids, chosen.prompt_token_count + 1, array_length(chosen.token_ids)) AS chosen_ids,
-        array_slice(rejected.token_ids, rejected.prompt_token_count + 1, array_length(rejected.token_ids)) AS rejected_ids,
+        SELECT pairs.prompt_id, array_slice(chosen.token_ids, 1, CAST(chosen.prompt_token_count AS BIGINT)) AS prompt_ids,
+        array_slice(chosen.token_ids, CAST(chosen.prompt_token_count AS BIGINT) + 1, CAST(array_length(chosen.token_ids) AS BIGINT)) AS chosen_ids,
+        array_slice(rejected.token_ids, CAST(rejected.prompt_token_count AS BIGINT) + 1, CAST(array_length(rejected.token_ids) AS BIGINT)) AS rejected_ids,
         pairs.weight FROM pairs
         JOIN responses AS chosen ON chosen.prompt_id = pairs.prompt_id AND chosen.response_index = pairs.chosen_index
         JOIN responses AS rejected ON rejected.prompt_id = pairs.prompt_id AND rejected.response_index = pairs.rejected_index
