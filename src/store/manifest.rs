@@ -260,6 +260,16 @@ impl Site {
         }
     }
 
+    /// Ends a move of the manifest that a kill cut off. Where there are two, the one beside the
+    /// folder is the newer one.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        match &self.beside {
+            Some(beside) if beside.exists() && self.within().exists() => files::remove(&self.within()),
+            Some(_) => self.take_out(),
+            None => Ok(()),
+        }
+    }
+
     /// Takes the manifest out of a folder that has arrived.
     pub(super) fn take_out(&self) -> Result<(), StoreError> {
         let within = self.within();

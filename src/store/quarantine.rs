@@ -36,6 +36,7 @@ impl Quarantine<'_> {
         let run = self.run;
         let folder = run.path(key);
         let site = run.site(key);
+        site.settle()?;
         let mut reports = Vec::new();
         let mut manifest = match Manifest::read(&site) {
             Ok(Some(manifest)) => manifest,

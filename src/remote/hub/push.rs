@@ -258,6 +258,9 @@ impl Hub {
             let range = (start, size.min(file.bytes - start));
             let mut each = |bytes: u64| observe(start + bytes);
             let etag = self.send(repo, file, range, href, &serde_json::Map::new(), stopped, &mut each)?;
+            if etag.is_empty() {
+                return Err(self.problem(repo, &format!("{}: expected the etag of part {number}, found none", file.name), false));
+            }
             done.push(json!({"partNumber": number, "etag": etag}));
         }
         let body = json!({"oid": oid, "parts": done}).to_string();
