@@ -49,10 +49,11 @@ pub enum Input {
 pub(super) struct InputFields {
     /// The path of a file of rows, from the folder of this file; a pattern with `*`, `?` or `[…]`
     /// for all matching files; or a list of such paths. Several files are read in the order of
-    /// their paths. Their columns are joined by name: what a file lacks is null there, and types are
-    /// widened where no value changes. Text files may end in `.gz` or `.zst`. A path may also be an
-    /// address: `hf://datasets/ORG/NAME@REVISION/FILE` for a file or a pattern of a dataset on the
-    /// Hugging Face hub, `https://…` for one file, or `s3://BUCKET/KEY` for an object or a pattern.
+    /// their paths. Their columns are joined by name: what a file lacks is null there, and types
+    /// are widened where no value changes. Text files may end in `.gz` or `.zst`. A path may also
+    /// be an address: `hf://datasets/ORG/NAME@REVISION/FILE` for a file or a pattern of a dataset
+    /// on the Hugging Face hub, `https://…` for one file, or `s3://BUCKET/KEY` for an object or a
+    /// pattern.
     table: Option<Paths>,
     /// The file format. By default the extension decides.
     format: Option<Format>,
