@@ -11,7 +11,7 @@ use super::gpu::GpuEngine;
 use super::penalties::Present;
 use super::reference::ReferenceEngine;
 use super::response::{ActiveResponse, FinishReason};
-use super::{GenerationError, Observe, Sampling, StopStrings};
+use super::{GenerationError, Observe, Penalties, Sampling, StopStrings};
 use crate::compute::{CausalLm, Precision, SamplingModel, backend_for};
 #[cfg(feature = "gpu")]
 use crate::compute::{GpuDecoder, GpuElement};
@@ -41,6 +41,24 @@ pub struct Generator {
     engine: Box<dyn Engine>,
     cache_bytes: usize,
     stop: Option<StopStrings>,
+}
+
+impl Sampling {
+    /// The likeliest tokens of a checkpoint's own distribution, at most so many.
+    pub fn greedy(checkpoint: &Checkpoint, max_new_tokens: usize) -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            penalties: Penalties { repetition: 1.0, presence: 0.0 },
+            min_new_tokens: 0,
+            max_new_tokens,
+            eos: checkpoint.generation.eos_token_ids.clone(),
+            vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
+            max_total_tokens: checkpoint.config.longest_sequence().0,
+        }
+    }
 }
 
 impl Generator {

@@ -85,10 +85,11 @@ impl Viewed {
         let one = parameters.flag("one")? == Some(true);
         let page = if one { 1 } else { PAGE };
         let order = match parameters.text("sort") {
+            // The order of the files.
             None => String::new(),
             Some(column) => {
                 let direction = if parameters.flag("descending")? == Some(true) { "DESC" } else { "ASC" };
-                format!(" ORDER BY {} {direction} NULLS LAST", quoted(&known(&table, column)?))
+                format!(" ORDER BY {} {direction} NULLS LAST{}", quoted(&known(&table, column)?), ties(&table))
             }
         };
         let query = format!("SELECT * FROM {}{filter}{order} LIMIT {} OFFSET {offset}", quoted(&table.name), page + 1);
@@ -137,6 +138,20 @@ impl Viewed {
         let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         Ok((table, filter))
     }
+}
+
+/// The further columns of an order. Rows with the same value go by what tells them apart: by the
+/// iteration and the key, or else by all columns of plain values. So no row is on two pages.
+fn ties(table: &TableSummary) -> String {
+    let is_plain = |data_type: &str| {
+        ["Utf8", "LargeUtf8", "Utf8View", "Boolean"].contains(&data_type)
+            || ["Int", "UInt", "Float"].iter().any(|start| data_type.starts_with(start))
+    };
+    let is_tie = |(column, data_type): &&(String, String)| match table.key {
+        [] => is_plain(data_type),
+        key => column == "iteration" || key.contains(&column.as_str()),
+    };
+    table.columns.iter().filter(is_tie).map(|(column, _)| format!(", {}", quoted(column))).collect()
 }
 
 /// A column that there is.

@@ -370,8 +370,8 @@ def of_psql(run):
     assert "4" in psql("\\set FETCH_COUNT 2", "SELECT value FROM generate_series(1, 4)")
 
 
-# The queries of DuckDB's extension `postgres`, which reads the types of columns and then their rows as PostgreSQL's binary copy: what
-# src/postgres_connection.cpp and src/storage/*.cpp of duckdb/duckdb-postgres send, with the names of a table.
+# Queries as DuckDB's extension `postgres` sends them: tables, types of columns, then rows as PostgreSQL's binary copy. The query of the tables is
+# the one in its source (src/storage of duckdb/duckdb-postgres); the others are of the same form.
 DUCKDB = [
     "SELECT version(), (SELECT COUNT(*) FROM pg_settings WHERE name LIKE 'rds%')",
     "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
@@ -421,7 +421,7 @@ GRAFANA = [
        ELSE quote_ident(table_name) = 'prompts' AND {SEARCH_PATH} END""",
 ]
 
-# What Metabase's driver sends beside JDBC's metadata: the tables and columns of a schema.
+# Queries of the form that Metabase's driver sends beside JDBC's metadata: the tables and columns of a schema.
 METABASE = [
     "SELECT 1",
     "SHOW TIMEZONE",

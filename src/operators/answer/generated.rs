@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::{Answered, Asked, AskedTask, Loaded, Model, OperatorError, PLACE, context, empty_row};
 use crate::compute::backend_for;
-use crate::generation::{self, Generator, Penalties, Sampling, StopStrings};
+use crate::generation::{self, Generator, Sampling, StopStrings};
 use crate::operators::support::memory_budget::{self, Budget};
 use crate::operators::support::rows::signed;
 use crate::pipeline::spec::benchmark::task::GenerateAnswer;
@@ -37,18 +37,7 @@ impl Model<'_> {
             prompts.push((ids, cut));
         }
         let rows: Vec<&[i32]> = prompts.iter().map(|(ids, _)| ids.as_slice()).collect();
-        let sampling = Sampling {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            penalties: Penalties { repetition: 1.0, presence: 0.0 },
-            min_new_tokens: 0,
-            max_new_tokens,
-            eos: self.checkpoint.generation.eos_token_ids.clone(),
-            vocabulary_size: self.checkpoint.tokenizer.vocabulary_size(),
-            max_total_tokens: longest,
-        };
+        let sampling = Sampling::greedy(&self.checkpoint, max_new_tokens);
         let batch_size = match self.context.task.resources.batch_size {
             Some(size) => size as usize,
             None => backend_for(&self.context.device()?).sequences_at_once(self.context.precision()),

@@ -17,7 +17,7 @@ use super::super::response_text;
 use super::job::{Item, ServerJob};
 use super::row::Decoding;
 use crate::compute::Precision;
-use crate::generation::{Generator, Penalties, Sampling};
+use crate::generation::{Generator, Sampling};
 use crate::remote::{Completion, Finish};
 use crate::token_lists::TokenLists;
 use crate::training::{Responses, response_logprobs};
@@ -83,18 +83,7 @@ impl Yardstick {
         if shortest.is_empty() {
             return Err(OperatorError::Failed(format!("every prompt has more than {LONGEST_PROMPT} tokens")));
         }
-        let sampling = Sampling {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            penalties: Penalties { repetition: 1.0, presence: 0.0 },
-            min_new_tokens: 0,
-            max_new_tokens: Self::tokens(job),
-            eos: checkpoint.generation.eos_token_ids.clone(),
-            vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
-            max_total_tokens: checkpoint.config.longest_sequence().0,
-        };
+        let sampling = Sampling::greedy(checkpoint, Self::tokens(job));
         let generator = Generator::load(checkpoint, &Device::flex(), Precision::F32)?;
         let prompts: Vec<&[i32]> = shortest.iter().map(|(_, ids)| *ids).collect();
         let seeds = vec![vec![[0; 32]]; prompts.len()];
@@ -146,6 +135,10 @@ impl Yardstick {
                 job.tokenize(&probe.item, &answer.text, decoding)?
             }
         };
+        let vocabulary = job.checkpoint.config.vocab_size;
+        if let Some(id) = theirs.iter().find(|id| !usize::try_from(**id).is_ok_and(|id| id < vocabulary)) {
+            return Ok(Compared::Other(format!("expected token ids below {vocabulary}, found {id}; the server serves another model")));
+        }
         let is_end = |id: &i32| job.checkpoint.generation.eos_token_ids.contains(id);
         if answer.finish == Finish::Stop
             && !theirs.last().is_some_and(is_end)

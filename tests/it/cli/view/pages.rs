@@ -242,6 +242,15 @@ fn tables_are_listed_and_their_rows_are_those_of_sql() {
         let expected = workspace.query("small", &format!("SELECT count(*) FROM responses WHERE {filter}"));
         assert_eq!(server.ask("rows/count", &parameters)["count"].to_string(), expected, "{filter}");
     }
+    // Sorted by a value that many rows share, every row is on one page.
+    let sorted = |offset: &str| {
+        let page = server.ask("rows", &[("run", "small"), ("table", "responses"), ("sort", "finish_reason"), ("offset", offset)]);
+        page["rows"].as_array().unwrap().clone()
+    };
+    let rows: Vec<Value> = [sorted("0"), sorted("50")].concat();
+    let key = |row: &Value| ["iteration", "prompt_id", "response_index"].map(|column| row[column].to_string());
+    let different: std::collections::BTreeSet<[String; 3]> = rows.iter().map(key).collect();
+    assert_eq!((rows.len(), different.len()), (90, 90));
     let one = server.ask("rows", &[("run", "small"), ("table", "responses"), ("one", "yes"), ("offset", "7")]);
     assert_eq!(one["rows"][0], sql_with_nulls(&workspace, "SELECT * FROM responses LIMIT 1 OFFSET 7"));
     let sections = server.ask("report", &[("run", "small")]);

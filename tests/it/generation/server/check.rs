@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use burn::tensor::Device;
 use optune::compute::Precision;
-use optune::generation::{Generator, Penalties, Sampling};
+use optune::generation::{Generator, Sampling};
 use optune::model::Checkpoint;
 use optune::token_lists::TokenLists;
 use optune::training::{Responses, response_logprobs};
@@ -27,6 +27,8 @@ enum Way {
     WarmLogprobs,
     /// It goes on behind the end token.
     Endless,
+    /// With ids that the policy does not have.
+    Foreign,
 }
 
 /// A server of the model in `folder`, which answers with its likeliest tokens.
@@ -46,18 +48,8 @@ fn serve(folder: &Path, way: Way) -> impl Fn(&Request) -> Reply + Send + Sync + 
             _ => return Reply::of(422, b"{\"detail\": \"prompt: wrong type\"}".to_vec()),
         };
         let eos = if way == Way::Endless { Vec::new() } else { checkpoint.generation.eos_token_ids.clone() };
-        let sampling = Sampling {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            penalties: Penalties { repetition: 1.0, presence: 0.0 },
-            min_new_tokens: 0,
-            max_new_tokens: body["max_tokens"].as_u64().unwrap() as usize,
-            eos: eos.clone(),
-            vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
-            max_total_tokens: checkpoint.config.longest_sequence().0,
-        };
+        let most = body["max_tokens"].as_u64().unwrap() as usize;
+        let sampling = Sampling { eos: eos.clone(), ..Sampling::greedy(&checkpoint, most) };
         let prompts = TokenLists::from_rows(&[prompt.as_slice()]).unwrap();
         let made = generator.generate(&prompts, &[vec![[0; 32]]], &sampling, 1, &mut |_| ControlFlow::Continue(())).unwrap();
         let ids = made.sequences.row(0).unwrap()[prompt.len()..].to_vec();
@@ -72,7 +64,7 @@ fn serve(folder: &Path, way: Way) -> impl Fn(&Request) -> Reply + Send + Sync + 
             let sums = response_logprobs(&model.lock().unwrap(), &responses, &all, rows.len()).unwrap();
             let factor = if way == Way::WarmLogprobs { 3.0 } else { 1.0 };
             let each: Vec<f64> = (0..sums.len()).map(|at| factor * (sums[at] - if at == 0 { 0.0 } else { sums[at - 1] })).collect();
-            choice["token_ids"] = json!(ids);
+            choice["token_ids"] = if way == Way::Foreign { json!(vec![1_000_000; ids.len()]) } else { json!(ids) };
             choice["logprobs"] = json!({"token_logprobs": each, "tokens": []});
         }
         Reply::json(json!({"choices": [choice], "usage": usage}))
@@ -112,6 +104,7 @@ fn a_server_is_compared_with_the_policy_before_it_is_asked() {
         (Way::Text, other, "nats"),
         (Way::WarmLogprobs, policy.clone(), "expected the logprobs of the policy"),
         (Way::Endless, policy.clone(), "expected"),
+        (Way::Foreign, policy.clone(), "found 1000000; the server serves another model"),
     ] {
         let server = Server::start(well, serve(&served, way));
         let workspace = checked(&server, &policy, "auto");
