@@ -30,6 +30,8 @@ pub struct Generated {
     /// Each response's log probability in nats, end token included, under the distribution it was
     /// sampled from.
     pub logprobs: Vec<f64>,
+    /// The log probability of each of a response's tokens: their sum is that of `logprobs`.
+    pub token_logprobs: Vec<Vec<f32>>,
     /// The end of each response's text from the stop string on that ended it; empty without one.
     /// The response's text ends before it, its tokens with the one that completes the stop string.
     pub cuts: Vec<String>,
@@ -223,6 +225,7 @@ fn collect(prompts: &TokenLists, responses: Vec<ActiveResponse>) -> Result<Gener
     let mut prompt_token_counts = Vec::with_capacity(responses.len());
     let mut finish_reasons = Vec::with_capacity(responses.len());
     let mut logprobs = Vec::with_capacity(responses.len());
+    let mut token_logprobs = Vec::with_capacity(responses.len());
     let mut cuts = Vec::with_capacity(responses.len());
     for response in responses {
         let prompt = prompts.row(response.prompt).map_err(ModelError::from)?;
@@ -232,8 +235,9 @@ fn collect(prompts: &TokenLists, responses: Vec<ActiveResponse>) -> Result<Gener
         prompt_token_counts.push(prompt.len());
         finish_reasons.push(response.finished.unwrap_or(FinishReason::Length));
         logprobs.push(response.logprob);
+        token_logprobs.push(response.token_logprobs);
         cuts.push(response.cut);
     }
     let sequences = TokenLists::from_lengths(ids, &lengths).map_err(ModelError::from)?;
-    Ok(Generated { sequences, prompt_token_counts, finish_reasons, logprobs, cuts })
+    Ok(Generated { sequences, prompt_token_counts, finish_reasons, logprobs, token_logprobs, cuts })
 }

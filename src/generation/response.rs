@@ -31,6 +31,8 @@ pub(super) struct ActiveResponse {
     pub(super) tokens: Vec<i32>,
     /// Of these tokens, nats.
     pub(super) logprob: f64,
+    /// Of each of these tokens, nats.
+    pub(super) token_logprobs: Vec<f32>,
     /// The most tokens it may have.
     pub(super) limit: usize,
     /// `None` while it grows.
@@ -47,7 +49,18 @@ impl ActiveResponse {
     /// yet.
     pub(super) fn new(prompt: usize, seed: [u8; 32], limit: usize, present: Present, text: Option<ResponseText>) -> Self {
         let sampler = Sampler::new(seed);
-        Self { prompt, sampler, tokens: Vec::new(), logprob: 0.0, limit, finished: None, present, text, cut: String::new() }
+        Self {
+            prompt,
+            sampler,
+            tokens: Vec::new(),
+            logprob: 0.0,
+            token_logprobs: Vec::new(),
+            limit,
+            finished: None,
+            present,
+            text,
+            cut: String::new(),
+        }
     }
 
     /// The changes of its next token's logits.
@@ -74,6 +87,7 @@ impl ActiveResponse {
     pub(super) fn accept(&mut self, token: SampledToken, sampling: &Sampling) -> Result<(), GenerationError> {
         self.tokens.push(token.token);
         self.logprob += token.logprob;
+        self.token_logprobs.push(token.logprob as f32);
         self.present.push(token.token);
         if sampling.eos.contains(&token.token) {
             self.finished = Some(FinishReason::Stop);

@@ -26,6 +26,7 @@ pub(super) fn run(context: &Context, settings: &AnswerResponses) -> Result<Summa
             prompt_token_count: answer.prompt_token_count,
             text: answer.text,
             logprob: None,
+            token_logprobs: None,
             policy_fingerprint: policy_fingerprint.clone(),
             error: None,
         });

@@ -59,6 +59,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
             text: String::new(),
             finish_reason: FinishReason::Error,
             logprob: None,
+            token_logprobs: None,
             policy_fingerprint: source.clone(),
             error: None,
         };

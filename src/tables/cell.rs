@@ -12,7 +12,7 @@ use arrow::array::{
     StringBuilder, StructBuilder,
 };
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{ArrowNativeType, DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
+use arrow::datatypes::{ArrowNativeType, DataType, Field, Fields, Float32Type, Float64Type, Int32Type, Int64Type};
 
 use super::error::{TableError, missing_column};
 use super::kind::TableKind;
@@ -191,6 +191,10 @@ pub(crate) trait ListItem: ArrowNativeType {
 
 impl ListItem for i32 {
     type Arrow = Int32Type;
+}
+
+impl ListItem for f32 {
+    type Arrow = Float32Type;
 }
 
 impl ListItem for f64 {

@@ -1,14 +1,14 @@
 //! Responses: sampled from a policy. Token ids are stored, so text is never tokenized again.
 
-use arrow::array::{ListArray, RecordBatch};
+use arrow::array::{ArrayRef, ListArray, RecordBatch};
 
-use super::cell::FinishReason;
+use super::cell::{Cell, FinishReason};
 use super::check::{at_least, finite, not_empty};
 use super::columns::column;
 use super::error::TableError;
 
 table! {
-    Responses, version 2, key [prompt_id, sampled_iteration, response_index];
+    Responses, version 3, key [prompt_id, sampled_iteration, response_index];
     /// One response to one prompt.
     pub struct Row {
         /// The prompt.
@@ -30,6 +30,9 @@ table! {
         /// error, and for a server: it gives none, or that of its model before temperature and
         /// cuts.
         pub logprob: Option<f64>,
+        /// The logprob of each of the response's tokens, in nats; their sum is `logprob`. Null
+        /// where that is null.
+        pub token_logprobs: Option<Vec<f32>>,
         /// The fingerprint of the policy that sampled it.
         pub policy_fingerprint: String,
         /// The error. Not null exactly if `finish_reason` is `error`.
@@ -38,7 +41,7 @@ table! {
 }
 
 impl View<'_> {
-    /// Consistent counts, ids from 0, a finite logprob if any, and an error exactly if
+    /// Consistent counts, ids from 0, finite logprobs if any, and an error exactly if
     /// `finish_reason` is `error`.
     fn check(&self) -> Result<(), String> {
         not_empty("prompt_id", self.prompt_id)?;
@@ -53,6 +56,14 @@ impl View<'_> {
             return Err(format!("token_ids: expected 0 or more, found {id}"));
         }
         self.logprob.map_or(Ok(()), |logprob| finite("logprob", logprob))?;
+        if let Some(logprobs) = self.token_logprobs {
+            let tokens = count - usize::try_from(self.prompt_token_count).unwrap_or(count);
+            if self.logprob.is_none() || logprobs.len() != tokens {
+                let sum = if self.logprob.is_some() { "" } else { " without logprob" };
+                return Err(format!("token_logprobs: expected {tokens}, one a token of the response, found {}{sum}", logprobs.len()));
+            }
+            logprobs.iter().try_for_each(|logprob| finite("token_logprobs", f64::from(*logprob)))?;
+        }
         match (self.finish_reason, &self.error) {
             (FinishReason::Error, None) => Err("error: expected a reason because finish_reason is error, found null".to_string()),
             (FinishReason::Stop | FinishReason::Length, Some(error)) => {
@@ -70,4 +81,9 @@ impl View<'_> {
 /// There is no such column, or its type is another.
 pub fn token_ids(batch: &RecordBatch) -> Result<&ListArray, TableError> {
     column(batch, "token_ids")
+}
+
+/// The column `token_logprobs` of these responses.
+pub fn token_logprobs(responses: &[Option<Vec<f32>>]) -> ArrayRef {
+    Cell::array(responses.iter().map(Some))
 }

@@ -86,8 +86,10 @@ pub struct Tokens {
     pub model: Option<String>,
     /// How many tokens are the prompt's.
     pub prompt_token_count: usize,
-    /// The logprob of the whole response, in nats. The table keeps no other.
+    /// The logprob of the whole response, in nats.
     pub logprob: Option<f64>,
+    /// The logprob of each of the response's tokens, in nats.
+    pub logprobs: Option<Vec<f32>>,
     /// The ids, and the tokens as the vocabulary has them.
     pub tokens: Vec<(i32, Option<String>)>,
 }
@@ -138,6 +140,8 @@ impl Viewed {
         let row = self.response(&session, node, parameters)?;
         let ids: Vec<i32> = serde_json::from_value(row.get("token_ids").cloned().unwrap_or_default())
             .map_err(|error| ViewError::internal("view::tokens", error))?;
+        let logprobs: Option<Vec<f32>> = serde_json::from_value(row.get("token_logprobs").cloned().unwrap_or_default())
+            .map_err(|error| ViewError::internal("view::tokens", error))?;
         let policy = row.get("policy_fingerprint").and_then(Value::as_str).unwrap_or_default();
         let (model, vocabulary) = self.vocabulary(&state, policy).map_or((None, None), |(name, found)| (Some(name), Some(found)));
         let token = |id: i32| vocabulary.as_ref().and_then(|checkpoint| checkpoint.tokenizer.token(id));
@@ -146,6 +150,7 @@ impl Viewed {
             model,
             prompt_token_count: usize::try_from(count).unwrap_or(ids.len()).min(ids.len()),
             logprob: row.get("logprob").and_then(Value::as_f64),
+            logprobs,
             tokens: ids.into_iter().map(|id| (id, token(id))).collect(),
         })
     }
@@ -157,7 +162,7 @@ impl Viewed {
             found.ok_or_else(|| ViewError::Input(format!("expected the parameter {name}, found none")))
         };
         let query = format!(
-            "SELECT token_ids, prompt_token_count, logprob, policy_fingerprint FROM {} WHERE prompt_id = {} AND sampled_iteration = {} AND response_index = {} LIMIT 1",
+            "SELECT token_ids, prompt_token_count, logprob, token_logprobs, policy_fingerprint FROM {} WHERE prompt_id = {} AND sampled_iteration = {} AND response_index = {} LIMIT 1",
             quoted(node),
             literal(id),
             number("sampled_iteration")?,

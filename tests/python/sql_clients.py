@@ -370,8 +370,8 @@ def of_psql(run):
     assert "4" in psql("\\set FETCH_COUNT 2", "SELECT value FROM generate_series(1, 4)")
 
 
-# Queries as DuckDB's extension `postgres` sends them: tables, types of columns, then rows as PostgreSQL's binary copy. The query of the tables is
-# the one in its source (src/storage of duckdb/duckdb-postgres); the others are of the same form.
+# What DuckDB's extension `postgres` sends: src/storage and src/postgres_connection.cpp of duckdb/duckdb-postgres. Tables, types of columns, then
+# rows as PostgreSQL's binary copy.
 DUCKDB = [
     "SELECT version(), (SELECT COUNT(*) FROM pg_settings WHERE name LIKE 'rds%')",
     "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
@@ -393,11 +393,20 @@ DUCKDB = [
        ORDER BY namespace_id, relname, attnum, constraint_id""",
     """SELECT n.oid, enumtypid, typname, enumlabel FROM pg_enum e JOIN pg_type t ON e.enumtypid = t.oid
        JOIN pg_namespace AS n ON (typnamespace = n.oid) ORDER BY n.oid, enumtypid, enumsortorder""",
-    """SELECT n.oid, t.typrelid AS id, t.typname as type, pg_attribute.attname, sub_type.typname
-       FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace JOIN pg_class ON pg_class.oid = t.typrelid
+    """SELECT n.oid, t.typrelid AS id, t.typname as type, pg_attribute.attname, sub_type.typname, sub_type_ns.nspname AS sub_type_schema
+       FROM pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace JOIN pg_class ON pg_class.oid = t.typrelid
        JOIN pg_attribute ON attrelid = t.typrelid JOIN pg_type sub_type ON (pg_attribute.atttypid = sub_type.oid)
-       WHERE pg_class.relkind = 'c' AND t.typtype = 'c' ORDER BY n.oid, t.oid, attrelid, attnum""",
+       JOIN pg_catalog.pg_namespace sub_type_ns ON sub_type_ns.oid = sub_type.typnamespace
+       WHERE pg_class.relkind IN ('c', 'r', 'v', 'm', 'f', 'p') AND t.typtype = 'c' AND pg_attribute.attnum > 0
+       AND NOT pg_attribute.attisdropped ORDER BY n.oid, t.oid, attrelid, attnum""",
     "SELECT pg_namespace.oid, tablename, indexname FROM pg_indexes JOIN pg_namespace ON (schemaname = nspname) ORDER BY pg_namespace.oid",
+    """SELECT pg_class.oid, relname, pg_class.xmin FROM pg_class JOIN pg_namespace ON relnamespace = pg_namespace.oid
+       WHERE relkind IN ('r', 'v', 'm', 'f', 'p') AND pg_namespace.nspname = 'public' ORDER BY pg_class.oid""",
+    """SELECT table_schema AS namespace_id, table_name AS relname, 0 AS relpages, column_name AS attname, data_type AS type_name,
+       -1 AS type_modifier, 0 AS ndim, ordinal_position AS attnum, CASE WHEN is_nullable = 'NO' THEN 't' ELSE 'f' END AS notnull,
+       NULL AS constraint_id, NULL AS constraint_type, NULL AS constraint_key, NULL AS type_schema, NULL AS column_comment,
+       NULL AS table_comment FROM information_schema.columns WHERE table_schema NOT IN ('information_schema', 'pg_catalog', 'pg_toast')
+       ORDER BY table_schema, table_name, ordinal_position""",
     'COPY (SELECT "prompt_id" FROM "public"."prompts") TO STDOUT (FORMAT "binary")',
     "COMMIT",
 ]
@@ -421,17 +430,57 @@ GRAFANA = [
        ELSE quote_ident(table_name) = 'prompts' AND {SEARCH_PATH} END""",
 ]
 
-# Queries of the form that Metabase's driver sends beside JDBC's metadata: the tables and columns of a schema.
+# What Metabase's driver sends beside JDBC's metadata: src/metabase/driver/postgres.clj and sql_jdbc of metabase/metabase.
 METABASE = [
     "SELECT 1",
-    "SHOW TIMEZONE",
-    """select n.nspname as schema, c.relname as name, c.relkind as type, d.description as description, stat.n_live_tup as estimated_row_count
-       from pg_catalog.pg_class as c inner join pg_catalog.pg_namespace as n on c.relnamespace = n.oid
-       left join pg_catalog.pg_description as d on c.oid = d.objoid and d.objsubid = 0 and d.classoid = 'pg_class'::regclass
-       left join pg_stat_user_tables as stat on n.nspname = stat.schemaname and c.relname = stat.relname
-       where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relkind in ('r', 'p', 'v', 'f', 'm') order by type, schema, name""",
-    """select c.column_name as name, case when c.udt_schema in ('public', 'pg_catalog') then format('%s', c.udt_name) else c.udt_name end as kind
-       from information_schema.columns c where c.table_schema !~ '^information_schema|catalog_history|pg_'""".replace("format('%s', c.udt_name)", "c.udt_name"),
+    "show timezone;",
+    """SELECT "n"."nspname" AS "schema", "c"."relname" AS "name", CASE "c"."relkind" WHEN 'r' THEN 'TABLE' WHEN 'p' THEN 'PARTITIONED TABLE'
+       WHEN 'v' THEN 'VIEW' WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE NULL END AS "type",
+       "d"."description" AS "description", "stat"."n_live_tup" AS "estimated_row_count"
+       FROM "pg_catalog"."pg_class" AS "c" INNER JOIN "pg_catalog"."pg_namespace" AS "n" ON "c"."relnamespace" = "n"."oid"
+       LEFT JOIN "pg_catalog"."pg_description" AS "d" ON ("c"."oid" = "d"."objoid") AND ("d"."objsubid" = 0)
+       AND ("d"."classoid" = 'pg_class'::regclass)
+       LEFT JOIN "pg_stat_user_tables" AS "stat" ON ("n"."nspname" = "stat"."schemaname") AND ("c"."relname" = "stat"."relname")
+       WHERE ("c"."relnamespace" = "n"."oid") AND ("n"."nspname" !~ '^pg_') AND ("n"."nspname" <> 'information_schema')
+       AND c.relkind in ('r', 'p', 'v', 'f', 'm') AND ("n"."nspname" IN ('public')) ORDER BY "type" ASC, "schema" ASC, "name" ASC""",
+    """SELECT "c"."column_name" AS "name", CASE WHEN "c"."udt_schema" IN ('public', 'pg_catalog') THEN FORMAT('%s', "c"."udt_name")
+       ELSE FORMAT('"%s"."%s"', "c"."udt_schema", "c"."udt_name") END AS "database-type", "c"."ordinal_position" - 1 AS "database-position",
+       "c"."table_schema" AS "table-schema", "c"."table_name" AS "table-name", "pk"."column_name" IS NOT NULL AS "pk?",
+       COL_DESCRIPTION(CAST(CAST(FORMAT('%I.%I', CAST("c"."table_schema" AS TEXT), CAST("c"."table_name" AS TEXT)) AS REGCLASS) AS OID),
+       "c"."ordinal_position") AS "field-comment",
+       (("column_default" IS NULL) OR (LOWER("column_default") = 'null')) AND ("is_nullable" = 'NO')
+       AND NOT ((("column_default" IS NOT NULL) AND ("column_default" LIKE '%nextval(%')) OR ("is_identity" <> 'NO')) AS "database-required",
+       (("column_default" IS NOT NULL) AND ("column_default" LIKE '%nextval(%')) OR ("is_identity" <> 'NO') AS "database-is-auto-increment"
+       FROM "information_schema"."columns" AS "c"
+       LEFT JOIN (SELECT "tc"."table_schema", "tc"."table_name", "kc"."column_name" FROM "information_schema"."table_constraints" AS "tc"
+       INNER JOIN "information_schema"."key_column_usage" AS "kc" ON ("tc"."constraint_name" = "kc"."constraint_name")
+       AND ("tc"."table_schema" = "kc"."table_schema") AND ("tc"."table_name" = "kc"."table_name")
+       WHERE "tc"."constraint_type" = 'PRIMARY KEY') AS "pk" ON ("c"."table_schema" = "pk"."table_schema")
+       AND ("c"."table_name" = "pk"."table_name") AND ("c"."column_name" = "pk"."column_name")
+       WHERE c.table_schema !~ '^information_schema|catalog_history|pg_' AND ("c"."table_schema" IN ('public'))
+       UNION ALL SELECT "pa"."attname" AS "name", CASE WHEN "ptn"."nspname" IN ('public', 'pg_catalog') THEN FORMAT('%s', "pt"."typname")
+       ELSE FORMAT('"%s"."%s"', "ptn"."nspname", "pt"."typname") END AS "database-type", "pa"."attnum" - 1 AS "database-position",
+       "pn"."nspname" AS "table-schema", "pc"."relname" AS "table-name", FALSE AS "pk?", NULL AS "field-comment",
+       FALSE AS "database-required", FALSE AS "database-is-auto-increment" FROM "pg_catalog"."pg_class" AS "pc"
+       INNER JOIN "pg_catalog"."pg_namespace" AS "pn" ON "pn"."oid" = "pc"."relnamespace"
+       INNER JOIN "pg_catalog"."pg_attribute" AS "pa" ON "pa"."attrelid" = "pc"."oid"
+       INNER JOIN "pg_catalog"."pg_type" AS "pt" ON "pt"."oid" = "pa"."atttypid"
+       INNER JOIN "pg_catalog"."pg_namespace" AS "ptn" ON "ptn"."oid" = "pt"."typnamespace"
+       WHERE ("pc"."relkind" = 'm') AND ("pa"."attnum" >= 1) AND ("pn"."nspname" IN ('public'))
+       ORDER BY "table-schema" ASC, "table-name" ASC, "database-position" ASC""",
+    """SELECT "fk_ns"."nspname" AS "fk-table-schema", "fk_table"."relname" AS "fk-table-name", "fk_column"."attname" AS "fk-column-name",
+       "pk_ns"."nspname" AS "pk-table-schema", "pk_table"."relname" AS "pk-table-name", "pk_column"."attname" AS "pk-column-name"
+       FROM "pg_constraint" AS "c" INNER JOIN "pg_class" AS "fk_table" ON "c"."conrelid" = "fk_table"."oid"
+       INNER JOIN "pg_namespace" AS "fk_ns" ON "c"."connamespace" = "fk_ns"."oid"
+       INNER JOIN "pg_attribute" AS "fk_column" ON "c"."conrelid" = "fk_column"."attrelid"
+       INNER JOIN "pg_class" AS "pk_table" ON "c"."confrelid" = "pk_table"."oid"
+       INNER JOIN "pg_namespace" AS "pk_ns" ON "pk_table"."relnamespace" = "pk_ns"."oid"
+       INNER JOIN "pg_attribute" AS "pk_column" ON "c"."confrelid" = "pk_column"."attrelid"
+       WHERE fk_ns.nspname !~ '^information_schema|catalog_history|pg_' AND ("c"."contype" = 'f'::char)
+       AND ("fk_column"."attnum" = ANY(c.conkey)) AND ("pk_column"."attnum" = ANY(c.confkey))
+       ORDER BY "fk-table-schema" ASC, "fk-table-name" ASC""",
+    """SELECT nspname, typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+       WHERE t.oid IN (SELECT DISTINCT enumtypid FROM pg_enum e)""",
     """select pg_catalog.has_schema_privilege('public', 'USAGE'), has_any_column_privilege('"public"."prompts"', 'select'),
        pg_catalog.has_table_privilege('"public"."prompts"', 'insert')""",
 ]
@@ -454,13 +503,18 @@ def of_queries(run):
                 except psycopg.Error as error:
                     raise AssertionError(f"{client}: {query}: {error}") from error
                 found.setdefault(client, []).append(rows)
+        # DuckDB asks for what there is in one message.
+        connection.execute("; ".join(query.rstrip(";") for query in DUCKDB[2:7]))
     duckdb_columns = {row[3]: row[4] for row in found["DuckDB"][3] if row[1] == "prompts"}
     assert duckdb_columns["prompt_id"] == "text", duckdb_columns
     assert ("p-000",) in found["DuckDB"][-2]
     assert ("prompts",) in found["Grafana"][-2] and ("prompt_id", "text") in found["Grafana"][-1], found["Grafana"][-2:]
     assert found["Grafana"][1] == [(1600,)] and found["Grafana"][3] == [("public",)]
-    assert ("public", "prompts", "r", None, None) in found["Metabase"][2], found["Metabase"][2]
-    assert found["Metabase"][4] == [(True, True, False)]
+    assert ("public", "prompts", "TABLE", None, None) in found["Metabase"][2], found["Metabase"][2]
+    fields = {row[0]: row for row in found["Metabase"][3] if row[4] == "prompts"}
+    assert fields["prompt_id"] == ("prompt_id", "text", 0, "public", "prompts", False, None, True, False), fields["prompt_id"]
+    assert found["Metabase"][4:6] == [[], []]
+    assert found["Metabase"][6] == [(True, True, False)]
 
 
 def of_duckdb(run):

@@ -156,7 +156,7 @@ impl<'a> PolicySampler<'a> {
             Some(generated) => {
                 let (ids, lengths) = generated.sequences.into_parts();
                 let details = generated.prompt_token_counts.into_iter().zip(generated.finish_reasons).zip(generated.logprobs);
-                let details = details.zip(generated.cuts);
+                let details = details.zip(generated.token_logprobs).zip(generated.cuts);
                 (Some(ids), lengths.into_iter().zip(details).collect::<Vec<_>>().into_iter())
             }
             None => (None, Vec::new().into_iter()),
@@ -164,6 +164,7 @@ impl<'a> PolicySampler<'a> {
         let mut lengths = Vec::with_capacity(rows);
         let mut prompt_counts = Vec::with_capacity(rows);
         let mut logprobs = Vec::with_capacity(rows);
+        let mut token_logprobs: Vec<Option<Vec<f32>>> = Vec::with_capacity(rows);
         let mut reasons = Vec::with_capacity(rows);
         let mut errors = Vec::with_capacity(rows);
         let mut cuts = Vec::with_capacity(rows);
@@ -171,13 +172,14 @@ impl<'a> PolicySampler<'a> {
             match encoded {
                 // Generation answers every encoded prompt, in order.
                 Ok(_) => {
-                    let Some((length, (((prompt_count, reason), logprob), cut))) = sampled.next() else {
+                    let Some((length, ((((prompt_count, reason), logprob), of_tokens), cut))) = sampled.next() else {
                         return Err(OperatorError::internal(PLACE, "fewer sampled responses than were asked for"));
                     };
                     cuts.push(cut);
                     lengths.push(length);
                     prompt_counts.push(prompt_count);
                     logprobs.push(Some(logprob));
+                    token_logprobs.push(Some(of_tokens));
                     reasons.push(match reason {
                         FinishReason::Stop => tables::FinishReason::Stop.as_str(),
                         FinishReason::Length => tables::FinishReason::Length.as_str(),
@@ -189,6 +191,7 @@ impl<'a> PolicySampler<'a> {
                     lengths.push(0);
                     prompt_counts.push(0);
                     logprobs.push(None);
+                    token_logprobs.push(None);
                     reasons.push(tables::FinishReason::Error.as_str());
                     errors.push(Some(error.as_str()));
                 }
@@ -215,6 +218,7 @@ impl<'a> PolicySampler<'a> {
             Arc::new(StringArray::from(texts)),
             Arc::new(StringArray::from(reasons)),
             Arc::new(Float64Array::from(logprobs)),
+            responses::token_logprobs(&token_logprobs),
             Arc::new(StringArray::from(vec![self.policy_fingerprint.as_str(); rows])),
             Arc::new(StringArray::from(errors)),
         ];

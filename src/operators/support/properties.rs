@@ -9,13 +9,14 @@ use crate::pipeline::spec::operator::Operator;
 /// inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
-        Operator::Train(_) | Operator::Sft(_) | Operator::RewardModel(_) => 7,
-        Operator::Generate(_) | Operator::Reference(_) => 6,
+        Operator::Train(_) | Operator::Sft(_) | Operator::RewardModel(_) | Operator::Generate(_) => 7,
+        Operator::Reference(_) => 6,
         Operator::Score(_) | Operator::Rank(_) => 5,
         Operator::Evaluate(_) => 4,
-        Operator::Select(_) | Operator::Answer(_) | Operator::Grade(_) | Operator::Texts(_) => 2,
+        Operator::Texts(_) => 3,
+        Operator::Select(_) | Operator::Answer(_) | Operator::Grade(_) | Operator::AnswerResponses(_) => 2,
         Operator::Merge(_) | Operator::Pair(_) | Operator::Sql(_) | Operator::Command(_) => 1,
-        Operator::AnswerResponses(_) | Operator::Benchmark(_) | Operator::Judge(_) => 1,
+        Operator::Benchmark(_) | Operator::Judge(_) => 1,
     }
 }
 

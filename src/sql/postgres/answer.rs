@@ -6,8 +6,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
-use futures::{Sink, StreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Sink, StreamExt, stream};
 use pgwire::api::portal::{Format, Portal};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_describe_response};
 use pgwire::api::results::{CopyResponse, DescribePortalResponse, FieldInfo, QueryResponse, Response, Tag};
@@ -29,24 +31,62 @@ use super::stream::BlockingDrop;
 use crate::sql::{LiveSession, Session};
 use crate::store::StoreError;
 
+/// What statements ask of a run. The calls block.
+///
+/// An object, because the compiler checks each asynchronous function for `Send`. Here the check ends;
+/// else it would go through all types of the engine, in every function again, and take as long as
+/// the rest of this crate.
+trait Engine: Send + Sync {
+    /// Starts a query.
+    fn stream(&self, query: &Query, values: &[Value]) -> Result<BlockingDrop, StoreError>;
+
+    /// The columns of a query and the types of its parameters.
+    fn describe(&self, query: &Query) -> Result<(SchemaRef, Vec<Option<DataType>>), StoreError>;
+}
+
+impl Engine for LiveSession {
+    fn stream(&self, query: &Query, values: &[Value]) -> Result<BlockingDrop, StoreError> {
+        let session = self.session()?;
+        let text = catalog::translate(&session, self.run().name(), query)?;
+        let values = parameters::scalars(values, &query.parameters)?;
+        Session::stream(&session, &text, values).map(BlockingDrop::new)
+    }
+
+    fn describe(&self, query: &Query) -> Result<(SchemaRef, Vec<Option<DataType>>), StoreError> {
+        let session = self.session()?;
+        session.describe_query(&catalog::translate(&session, self.run().name(), query)?)
+    }
+}
+
 /// Answers the statements of all clients.
 pub(super) struct Answerer {
-    live: Arc<LiveSession>,
+    engine: Arc<dyn Engine>,
     parser: Arc<Parser>,
 }
 
 /// Describes statements: the types of their parameters and the columns of their rows.
 pub(super) struct Parser {
-    live: Arc<LiveSession>,
+    engine: Arc<dyn Engine>,
 }
 
 impl Answerer {
     pub fn new(live: LiveSession) -> Self {
-        let live = Arc::new(live);
-        Self { parser: Arc::new(Parser { live: live.clone() }), live }
+        let engine: Arc<dyn Engine> = Arc::new(live);
+        Self { parser: Arc::new(Parser { engine: engine.clone() }), engine }
     }
 
-    async fn answer(&self, cursors: &Cursors, statement: &Statement, values: Vec<Value>, format: &Format) -> PgWireResult<Response> {
+    /// Boxed for the same reason as [`Engine`].
+    fn answer<'a>(
+        &'a self,
+        cursors: &'a Cursors,
+        statement: &'a Statement,
+        values: Vec<Value>,
+        format: &'a Format,
+    ) -> BoxFuture<'a, PgWireResult<Response>> {
+        self.answered(cursors, statement, values, format).boxed()
+    }
+
+    async fn answered(&self, cursors: &Cursors, statement: &Statement, values: Vec<Value>, format: &Format) -> PgWireResult<Response> {
         match statement {
             Statement::Begin => Ok(Response::TransactionStart(Tag::new("BEGIN"))),
             Statement::End(word) => {
@@ -101,15 +141,9 @@ impl Answerer {
 
     /// A running query.
     async fn stream(&self, query: &Query, values: Vec<Value>) -> PgWireResult<BlockingDrop> {
-        let live = self.live.clone();
+        let engine = self.engine.clone();
         let owned = query.clone();
-        let streamed = blocking(move || {
-            let session = live.session()?;
-            let text = catalog::translate(&session, live.run().name(), &owned)?;
-            let values = parameters::scalars(&values, &owned.parameters)?;
-            Session::stream(&session, &text, values)
-        });
-        streamed.await.map(BlockingDrop::new)
+        blocking(move || engine.stream(&owned, &values)).await
     }
 
     /// The rows of a query. It waits for the first ones here, because a client can still cancel the
@@ -238,14 +272,10 @@ impl QueryParser for Parser {
             *columns = Some(cursors.schema(name).await.map_err(|problem| client_error(CURSOR, &problem, None))?);
         }
         if let Some(query) = statement.query_mut() {
-            let live = self.live.clone();
+            let engine = self.engine.clone();
             query.declared = types.to_vec();
             let owned = query.clone();
-            let describe = move || {
-                let session = live.session()?;
-                session.describe_query(&catalog::translate(&session, live.run().name(), &owned)?)
-            };
-            let (columns, parameters) = blocking(describe).await?;
+            let (columns, parameters) = blocking(move || engine.describe(&owned)).await?;
             (query.columns, query.parameters) = (Some(columns), parameters);
         }
         Ok(Some(statement))

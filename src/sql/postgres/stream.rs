@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
+use futures::stream::{self, BoxStream, StreamExt};
 
 use crate::sql::RowStream;
 use crate::store::StoreError;
@@ -13,13 +14,15 @@ use crate::store::StoreError;
 /// A stream of rows, dropped on a thread for blocking work: the drop of its session's runtime
 /// blocks.
 pub(super) struct BlockingDrop {
-    streamed: Option<RowStream>,
+    streamed: Option<BoxStream<'static, Result<RecordBatch, StoreError>>>,
     schema: Arc<Schema>,
 }
 
 impl BlockingDrop {
     pub fn new(streamed: RowStream) -> Self {
-        Self { schema: streamed.schema(), streamed: Some(streamed) }
+        let schema = streamed.schema();
+        let rows = stream::unfold(streamed, |mut streamed| async move { Some((streamed.next().await?, streamed)) });
+        Self { schema, streamed: Some(rows.boxed()) }
     }
 
     pub fn schema(&self) -> Arc<Schema> {

@@ -33,9 +33,14 @@ function tokens(run, node, row) {
     try {
       const found = await ask("tokens", { run, node, id: row.prompt_id, sampled_iteration: row.sampled_iteration, response_index: row.response_index });
       const count = found.tokens.length - found.prompt_token_count;
-      const each = found.logprob == null || !count ? "no logprob is known" : `logprob of the response ${number(found.logprob)} nats, ${number(found.logprob / count)} a token; a run keeps the sum of a response, not each token's`;
-      const list = found.tokens.map(([id, token], index) => el("li", { class: index < found.prompt_token_count ? "asked" : null, title: `id ${id}` }, token ?? String(id)));
-      inner.replaceChildren(el("p", {}, `${number(found.prompt_token_count)} of the prompt, ${number(count)} of the response; ${each}${found.model ? `; vocabulary of ${found.model}` : ""}`), el("ol", { class: "token-list" }, list));
+      const each = found.logprob == null || !count ? "no logprob is known" : `logprob of the response ${number(found.logprob)} nats, ${number(found.logprob / count)} a token`;
+      const list = found.tokens.map(([id, token], index) => {
+        const logprob = found.logprobs?.[index - found.prompt_token_count];
+        const kind = index < found.prompt_token_count ? "asked" : logprob == null ? null : logprob < Math.log(0.01) ? "rare" : logprob < Math.log(0.1) ? "unlikely" : null;
+        const known = logprob == null ? "" : `, logprob ${number(logprob)} nats, probability ${number(Math.exp(logprob))}`;
+        return el("li", { class: kind, title: `id ${id}${known}` }, token ?? String(id), logprob == null ? null : el("small", {}, ` ${logprob.toFixed(2)}`));
+      });
+      inner.replaceChildren(el("p", {}, `${number(found.prompt_token_count)} of the prompt, ${number(count)} of the response; ${each}${found.logprobs ? "; beside each token its own; underlined below a probability of 0.1, twice below 0.01" : ""}${found.model ? `; vocabulary of ${found.model}` : ""}`), el("ol", { class: "token-list" }, list));
     } catch (error) {
       inner.replaceChildren(el("p", { class: "problem" }, error.message));
     }

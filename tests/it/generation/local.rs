@@ -394,9 +394,14 @@ fn story_logprobs_are_those_of_a_pass_without_a_cache() {
         let logits = model.logits(model.hidden(tokens, &Placement::right_padded(ids.len(), &device()), None));
         let logits: Vec<f32> = logits.into_data().try_into_vec().unwrap();
         let width = logits.len() / ids.len();
-        let expected: f64 = (generated.prompt_token_counts[row]..ids.len())
+        let each: Vec<f64> = (generated.prompt_token_counts[row]..ids.len())
             .map(|at| softmax(&logits[(at - 1) * width..][..width], 1.0)[ids[at] as usize].ln())
-            .sum();
+            .collect();
+        assert_eq!(generated.token_logprobs[row].len(), each.len());
+        for (found, expected) in generated.token_logprobs[row].iter().zip(&each) {
+            assert!((f64::from(*found) - expected).abs() < 1e-3, "row {row}: {found} against {expected}");
+        }
+        let expected: f64 = each.iter().sum();
         assert!((generated.logprobs[row] - expected).abs() < 1e-3, "row {row}: {} against {expected}", generated.logprobs[row]);
     }
 }

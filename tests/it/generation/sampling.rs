@@ -76,15 +76,20 @@ fn distributions_are_those_of_transformers_with_every_setting() {
             let name = format!("{engine}: {} behind {}", case["settings"], case["prompt"]);
             let generated = sample(&generator, &ids(&case["prompt"]), SEEDS, &sampling(&case["settings"], 2));
             let mut shares: HashMap<String, f64> = HashMap::new();
-            for (response, found) in responses(&generated).iter().zip(&generated.logprobs) {
+            for ((response, found), of_tokens) in responses(&generated).iter().zip(&generated.logprobs).zip(&generated.token_logprobs) {
                 let [first, rest @ ..] = &response[..] else { panic!("{name}: an empty response") };
                 let first = first.to_string();
-                let mut expected = case["first"][&first].as_f64().unwrap_or_else(|| panic!("{name}: {first} cannot be drawn"));
+                let mut expected = vec![case["first"][&first].as_f64().unwrap_or_else(|| panic!("{name}: {first} cannot be drawn"))];
                 if let [second] = rest {
                     let second = case["second"][&first][second.to_string()].as_f64();
-                    expected += second.unwrap_or_else(|| panic!("{name}: {response:?} cannot be drawn"));
+                    expected.push(second.unwrap_or_else(|| panic!("{name}: {response:?} cannot be drawn")));
                 }
-                assert!((found - expected).abs() < 1e-4, "{name}: {response:?} has {found}, expected {expected}");
+                let sum: f64 = expected.iter().sum();
+                assert!((found - sum).abs() < 1e-4, "{name}: {response:?} has {found}, expected {sum}");
+                assert_eq!(of_tokens.len(), expected.len(), "{name}: {response:?}");
+                for (found, expected) in of_tokens.iter().zip(&expected) {
+                    assert!((f64::from(*found) - expected).abs() < 1e-4, "{name}: {response:?} has {of_tokens:?}, expected {expected}");
+                }
                 *shares.entry(first).or_default() += 1.0 / SEEDS as f64;
             }
             for (token, logprob) in case["first"].as_object().unwrap() {

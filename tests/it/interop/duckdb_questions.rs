@@ -55,6 +55,7 @@ fn small_run(runs: &Runs) -> Run {
             text: "x".into(),
             finish_reason: FinishReason::Stop,
             logprob: Some(-1.0),
+            token_logprobs: None,
             policy_fingerprint: "p".into(),
             error: None,
         };

@@ -69,6 +69,7 @@ fn row(prompt_id: &str, text: &str, token_ids: &[i32]) -> responses::Row {
         text: text.to_string(),
         finish_reason: FinishReason::Stop,
         logprob: None,
+        token_logprobs: None,
         policy_fingerprint: String::new(),
         error: None,
     }

@@ -185,6 +185,15 @@ fn event_files_have_the_curves_of_the_tables_and_tensorboard_reads_them() {
     let read: Curves =
         read.into_iter().flat_map(|(node, tags)| tags.into_iter().map(move |(tag, curve)| ((node.clone(), tag), curve))).collect();
     assert_eq!(read, found);
+
+    // The script compares what both have with what TensorBoard reads.
+    let files = workspace.path("imported");
+    std::fs::create_dir(&files).unwrap();
+    let Some(said) = run_script("import_curves.py", &[folder.as_os_str(), files.as_os_str()]) else { return };
+    let said = String::from_utf8(said).unwrap();
+    let counts: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    let values: usize = found.values().map(Vec::len).sum();
+    assert_eq!(counts, json!({ "trackio": values, "wandb": values }));
 }
 
 #[test]

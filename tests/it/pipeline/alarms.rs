@@ -148,6 +148,7 @@ fn session(run: &[Iteration]) -> Session {
         text: String::new(),
         finish_reason: if prompt.baseline_truncated > 0.5 { FinishReason::Length } else { FinishReason::Stop },
         logprob: None,
+        token_logprobs: None,
         policy_fingerprint: "p".to_string(),
         error: None,
     };

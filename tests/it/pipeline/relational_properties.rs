@@ -249,6 +249,7 @@ fn merge_keeps_every_prompts_responses_and_invents_none() {
                     text: String::new(),
                     finish_reason: if *is_answered { finish_reason } else { FinishReason::Error },
                     logprob: None,
+                    token_logprobs: None,
                     policy_fingerprint: String::new(),
                     error,
                 });

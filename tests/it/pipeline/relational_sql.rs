@@ -78,6 +78,7 @@ fn tables(draw: &mut Draw, prompts: i32) -> Tables {
                     text,
                     finish_reason,
                     logprob,
+                    token_logprobs: None,
                     policy_fingerprint,
                     error,
                 });

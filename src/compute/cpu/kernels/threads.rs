@@ -1,14 +1,14 @@
 //! Work shared out among the threads of the current rayon pool. Knows nothing of the work.
 //!
-//! A product of a small model takes some microseconds, and to wake a thread takes longer: threads
-//! are kept awake for as long as there is more to come, and whoever waits for the last share does
-//! not go to sleep over it.
+//! A product of a small model takes some microseconds, and to wake a thread takes longer. So threads
+//! stay awake while more work is to come, and sleep only after a long wait.
 
 use std::collections::VecDeque;
 use std::hint::spin_loop;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rayon::Yield;
 
@@ -17,6 +17,12 @@ pub const PIECE: usize = 1 << 13;
 
 /// How often a thread looks again before it lets others have the CPU.
 const LOOKS: usize = 1 << 8;
+
+/// How long a thread yields before it sleeps: longer than the work between two products.
+const YIELDING: Duration = Duration::from_millis(1);
+
+/// The sleep of a waiting thread, until it looks again.
+const NAP: Duration = Duration::from_micros(50);
 
 /// Does `work` in the current pool. Until it is done, the pool's other threads look for shares of
 /// it and do not sleep.
@@ -110,16 +116,29 @@ pub fn map<T: Send, R: Send>(
     results.into_iter().flatten().collect()
 }
 
-/// A short wait.
+/// A wait, short as a rule.
 #[derive(Default)]
 struct Waiting {
     looks: usize,
+    yields_since: Option<Instant>,
 }
 
 impl Waiting {
     fn wait(&mut self) {
         self.looks += 1;
-        if self.looks < LOOKS { spin_loop() } else { thread::yield_now() }
+        if self.looks < LOOKS {
+            return spin_loop();
+        }
+        // The expected thread may wait for a CPU itself. A thread that only yields uses up its own
+        // share of a busy machine, and gets its next turn late; a thread that sleeps does not.
+        match self.yields_since {
+            Some(since) if since.elapsed() > YIELDING => thread::sleep(NAP),
+            Some(_) => thread::yield_now(),
+            None => {
+                self.yields_since = Some(Instant::now());
+                thread::yield_now();
+            }
+        }
     }
 }
 

@@ -132,6 +132,7 @@ impl ServerJob<'_> {
             text: String::new(),
             finish_reason: FinishReason::Error,
             logprob: None,
+            token_logprobs: None,
             policy_fingerprint: self.policy_fingerprint.clone(),
             error: None,
         })

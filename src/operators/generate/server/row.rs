@@ -72,7 +72,10 @@ impl ServerJob<'_> {
         row.token_ids = [prompt_ids, &ids].concat();
         row.text = text;
         row.finish_reason = if completion.finish == Finish::Stop { FinishReason::Stop } else { FinishReason::Length };
-        row.logprob = logprobs.map(|logprobs| logprobs.iter().sum::<f64>()).filter(|sum| sum.is_finite());
+        row.logprob = logprobs.as_ref().map(|logprobs| logprobs.iter().sum::<f64>()).filter(|sum| sum.is_finite());
+        if row.logprob.is_some() {
+            row.token_logprobs = logprobs.map(|logprobs| logprobs.iter().map(|logprob| *logprob as f32).collect());
+        }
         Ok(row)
     }
 

@@ -202,11 +202,13 @@ fn tokens_have_the_ids_of_the_table_and_the_names_of_the_vocabulary() {
     let found = server
         .ask("tokens", &[("run", "small"), ("node", "responses"), ("id", "p-003"), ("sampled_iteration", "1"), ("response_index", "1")]);
     let row =
-        &sql(&workspace, "SELECT token_ids, prompt_token_count, logprob FROM responses WHERE prompt_id = 'p-003' AND response_index = 1")
+        &sql(&workspace, "SELECT token_ids, prompt_token_count, logprob, token_logprobs FROM responses WHERE prompt_id = 'p-003' AND response_index = 1")
             [0];
     let ids: Vec<&Value> = found["tokens"].as_array().unwrap().iter().map(|token| &token[0]).collect();
     assert_eq!(ids, row["token_ids"].as_array().unwrap().iter().collect::<Vec<_>>());
     assert_eq!((&found["prompt_token_count"], &found["logprob"]), (&row["prompt_token_count"], &row["logprob"]));
+    let numbers = |value: &Value| value.as_array().unwrap().iter().map(|one| one.as_f64().unwrap() as f32).collect::<Vec<f32>>();
+    assert_eq!(numbers(&found["logprobs"]), numbers(&row["token_logprobs"]));
     let vocabulary: Value = serde_json::from_str(&std::fs::read_to_string(workspace.path("shape/tokenizer.json")).unwrap()).unwrap();
     let added = vocabulary["added_tokens"].as_array().unwrap();
     for token in found["tokens"].as_array().unwrap() {
