@@ -12,11 +12,13 @@ pub(super) struct File {
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The page's own files.
-const OWN: [(&str, &str, &str); 11] = [
+const OWN: [(&str, &str, &str); 12] = [
     ("/", HTML, include_str!("page/index.html")),
+    ("/icon.svg", PICTURE, include_str!("page/icon.svg")),
     ("/style.css", CSS, include_str!("page/style.css")),
     ("/main.js", SCRIPT, include_str!("page/main.js")),
     ("/dom.js", SCRIPT, include_str!("page/dom.js")),

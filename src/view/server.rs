@@ -46,8 +46,8 @@ const QUIET_LOOKS: u32 = 20;
 
 /// Every request and every script from elsewhere is forbidden. Styles may be inline: the charts'
 /// library writes them.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 

@@ -65,7 +65,8 @@ fn clients_ask_a_run_while_it_goes_on() {
     let server = Server::start(&workspace);
     let folder = workspace.path("nothing");
     std::fs::create_dir(&folder).unwrap();
-    let clients = ["psycopg2", "psycopg", "pg8000", "asyncpg", "sqlalchemy", "connectorx", "polars", "adbc", "pgcli", "psql"].map(OsStr::new);
+    let clients =
+        ["psycopg2", "psycopg", "pg8000", "asyncpg", "sqlalchemy", "connectorx", "polars", "adbc", "pgcli", "psql"].map(OsStr::new);
     let arguments = [[OsStr::new(&server.port), OsStr::new("small"), folder.as_os_str()].as_slice(), &clients].concat();
     let said = run_script("sql_clients.py", &arguments);
     let is_running = run.try_wait().unwrap().is_none();

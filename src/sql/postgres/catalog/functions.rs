@@ -14,6 +14,7 @@ use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility};
 
+use super::quoting::{formatted, literal, quoted};
 use super::relations::{Relation, SCHEMAS};
 use super::types;
 use crate::sql::postgres::rows::postgres_type;
@@ -166,6 +167,7 @@ const CALLS: &[(&str, Call)] = &[
     ("quote_ident", Call::Text(|_, arguments| Ok(arguments.text(0).map(|name| quoted(&name))))),
     ("quote_literal", Call::Text(|_, arguments| Ok(arguments.text(0).map(|text| literal(&text))))),
     ("quote_nullable", Call::Text(|_, arguments| Ok(Some(arguments.text(0).map_or("NULL".to_string(), |text| literal(&text)))))),
+    ("format", Call::Text(|_, arguments| formatted(arguments.0))),
     ("current_setting", Call::Text(|_, arguments| setting(arguments))),
     ("set_config", Call::Text(|_, arguments| Ok(arguments.text(1)))),
     (
@@ -365,25 +367,6 @@ fn now(_: &Names, _: &Arguments) -> Answer<i64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_micros()).ok()))
 }
 
-/// PostgreSQL's reserved words, which a name may be in quotes only.
-const RESERVED: &str = " all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation column \
-    concurrently constraint create cross current_catalog current_date current_role current_schema current_time current_timestamp current_user \
-    default deferrable desc distinct do else end except false fetch for foreign freeze from full grant group having ilike in initially inner \
-    intersect into is isnull join lateral leading left like limit localtime localtimestamp natural not notnull null offset on only or order outer \
-    overlaps placing primary references returning right select session_user similar some symmetric table tablesample then to trailing true union \
-    unique user using variadic verbose when where window with ";
-
-fn quoted(name: &str) -> String {
-    let plain = name.chars().all(|sign| sign.is_ascii_lowercase() || sign.is_ascii_digit() || sign == '_');
-    let plain = plain && !name.starts_with(|sign: char| sign.is_ascii_digit()) && !name.is_empty();
-    if plain && !RESERVED.contains(&format!(" {name} ")) { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-}
-
-fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if text.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
-}
-
 /// A function for the engine: any number of arguments, row by row.
 struct Function {
     name: &'static str,
@@ -448,7 +431,7 @@ impl ScalarUDFImpl for Function {
 
 #[cfg(test)]
 mod tests {
-    use super::{calls, literal, quoted};
+    use super::calls;
 
     #[test]
     fn every_function_is_there_once() {
@@ -457,15 +440,5 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-    }
-
-    #[test]
-    fn names_and_texts_are_quoted_where_they_must_be() {
-        assert_eq!(quoted("prompt_id"), "prompt_id");
-        assert_eq!(quoted("group"), "\"group\"");
-        assert_eq!(quoted("Two \"words\""), "\"Two \"\"words\"\"\"");
-        assert_eq!(quoted("1a"), "\"1a\"");
-        assert_eq!(literal("it's"), "'it''s'");
-        assert_eq!(literal("a\\b"), "E'a\\\\b'");
     }
 }

@@ -22,6 +22,7 @@ mod casts;
 mod expressions;
 mod functions;
 mod no_rows;
+mod quoting;
 mod relations;
 mod rewrite;
 mod texts;

@@ -11,7 +11,7 @@ SELECT oid, name AS relname, schema AS relnamespace, CAST(0 AS BIGINT) AS reltyp
   'p' AS relpersistence, kind AS relkind, columns AS relnatts, CAST(0 AS SMALLINT) AS relchecks, FALSE AS relhasrules, FALSE AS relhastriggers,
   FALSE AS relhassubclass, FALSE AS relrowsecurity, FALSE AS relforcerowsecurity, TRUE AS relispopulated, 'n' AS relreplident,
   FALSE AS relispartition, FALSE AS relhasoids, CAST(0 AS BIGINT) AS relrewrite, CAST(0 AS BIGINT) AS relfrozenxid, CAST(NULL AS TEXT[]) AS relacl,
-  CAST(NULL AS TEXT[]) AS reloptions, CAST(NULL AS TEXT) AS relpartbound
+  CAST(NULL AS TEXT[]) AS reloptions, CAST(NULL AS TEXT) AS relpartbound, CAST(1 AS BIGINT) AS xmin
 FROM relations;
 
 CREATE VIEW pg_attribute AS

@@ -201,9 +201,10 @@ fn tokens_have_the_ids_of_the_table_and_the_names_of_the_vocabulary() {
     let server = Server::start(&workspace, &["small"]);
     let found = server
         .ask("tokens", &[("run", "small"), ("node", "responses"), ("id", "p-003"), ("sampled_iteration", "1"), ("response_index", "1")]);
-    let row =
-        &sql(&workspace, "SELECT token_ids, prompt_token_count, logprob, token_logprobs FROM responses WHERE prompt_id = 'p-003' AND response_index = 1")
-            [0];
+    let row = &sql(
+        &workspace,
+        "SELECT token_ids, prompt_token_count, logprob, token_logprobs FROM responses WHERE prompt_id = 'p-003' AND response_index = 1",
+    )[0];
     let ids: Vec<&Value> = found["tokens"].as_array().unwrap().iter().map(|token| &token[0]).collect();
     assert_eq!(ids, row["token_ids"].as_array().unwrap().iter().collect::<Vec<_>>());
     assert_eq!((&found["prompt_token_count"], &found["logprob"]), (&row["prompt_token_count"], &row["logprob"]));
