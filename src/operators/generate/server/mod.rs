@@ -51,10 +51,11 @@ pub fn check(graph: &Graph, task: &Task, engine: &Engine) -> Result<(), Operator
     update::check(engine)?;
     let adapts = engine.update.as_ref().is_some_and(|update| update.value == Update::Lora);
     match task.input(Slot::Policy) {
-        Some(policy) if adapts && !lora::is_on_source(graph, policy) => Err(OperatorError::Input(format!(
-            "`update: lora` loads adapters on a model of `inputs`, and the policy of {} is a whole model of this pipeline or on one; train it              with `lora` from such a model, or load it whole, by `update: vllm`",
-            task.label()
-        ))),
+        Some(policy) if adapts && !lora::is_on_source(graph, policy) => Err(OperatorError::Input(
+            "`update: lora` loads adapters on a model of `inputs`, found a policy that is a whole model of this pipeline, or on one; \
+             train it with `lora` from an input, or load it whole, by `update: vllm`"
+                .to_string(),
+        )),
         _ => Ok(()),
     }
 }
