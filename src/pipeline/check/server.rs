@@ -22,8 +22,8 @@ pub(super) fn check_server(engine: Option<&Engine>, links: &[Link]) -> Result<()
             policy.span,
             format!(
                 "the policy \"{}\" is made by this pipeline, and the server of \"{}\" would go on answering with an older one; \
-                 add to engine how it gets there: `update: vllm`, sglang, lora or {{ command: […] }}, or a command that has it load {{model}}: \
-                 `serve: \"… {{model}}\"`",
+                 add to engine how it gets there: `update: vllm`, sglang, lora or {{ command: […] }}, or a command that has it load \
+                 {{model}}: `serve: \"… {{model}}\"`",
                 policy.name, engine.model.value
             ),
         )),
@@ -39,8 +39,9 @@ pub(super) fn check_baseline_server(spec: &Spec, engine: Option<&Engine>, links:
         (Some(engine), Some(baseline)) if !loads(engine) => Err(Diagnostic::at(
             baseline.span,
             format!(
-                "the server's \"{}\" is the policy and not the baseline \"{}\"; add to engine how both get there: `update: vllm`, sglang, lora \
-                 or {{ command: […] }}, or a command that has it load {{model}}: `serve: \"… {{model}}\"`; or compare with a table of texts",
+                "the server's \"{}\" is the policy and not the baseline \"{}\"; add to engine how both get there: `update: vllm`, \
+                 sglang, lora or {{ command: […] }}, or a command that has it load {{model}}: `serve: \"… {{model}}\"`; or compare \
+                 with a table of texts",
                 engine.model.value, baseline.name
             ),
         )),
@@ -65,7 +66,8 @@ fn check_update(engine: &Engine) -> Result<(), Diagnostic> {
         };
     };
     if engine.serve.is_some() {
-        return Err(Diagnostic::at(update.span, "expected `update` or `serve`, found both; each of them loads the policy, so leave out one"));
+        let problem = "expected `update` or `serve`, found both; each of them loads the policy, so leave out one";
+        return Err(Diagnostic::at(update.span, problem));
     }
     let fits = match (&update.value, engine.server) {
         (_, Server::Auto) | (Update::Command(_), _) => true,
@@ -83,7 +85,10 @@ fn check_update(engine: &Engine) -> Result<(), Diagnostic> {
     match &engine.admin {
         Some(admin) if servers > 1 && found != servers => Err(Diagnostic::at(
             admin.first().span,
-            format!("expected {servers} addresses, one for each of `openai` in the same order, found {found}; a router has one address in `openai`"),
+            format!(
+                "expected {servers} addresses, one for each of `openai` in the same order, found {found}; a router has one address in \
+                 `openai`"
+            ),
         )),
         _ => Ok(()),
     }

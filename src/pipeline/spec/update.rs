@@ -18,8 +18,8 @@ pub enum Update {
     Vllm,
     /// SGLang's `update_weights_from_disk`.
     Sglang,
-    /// vLLM's `load_lora_adapter`. The policy is an adapter on the model of the servers, and `model`
-    /// names that model. They run with `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True` and `--enable-lora`.
+    /// vLLM's `load_lora_adapter`. The policy is an adapter on the model of the servers, named by
+    /// `model`. They run with `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True` and `--enable-lora`.
     Lora,
     /// A program of your own and its arguments, run for each server in the folder of the file,
     /// without a shell. It gets OPTUNE_MODEL (the directory of the policy), OPTUNE_URL (the

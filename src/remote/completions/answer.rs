@@ -162,7 +162,8 @@ mod tests {
         let mut mixed = answer.clone();
         mixed["metadata"] = json!({ "weight_version": "b" });
         assert_eq!(read(&mixed).unwrap().0.weight_version.as_deref(), Some("b"));
-        mixed["choices"][0]["weight_versions"] = json!([{ "start": 0, "end": 1, "version": "a" }, { "start": 1, "end": 2, "version": "b" }]);
+        mixed["choices"][0]["weight_versions"] =
+            json!([{ "start": 0, "end": 1, "version": "a" }, { "start": 1, "end": 2, "version": "b" }]);
         assert_eq!(read(&mixed).unwrap().0.weight_version.as_deref(), Some("a and b"));
         let mut stripped = answer.clone();
         stripped["choices"][0]["message"]["content"] = json!("ab");

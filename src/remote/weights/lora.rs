@@ -52,7 +52,8 @@ pub(super) fn load(admin: &Admin, path: &str, weights: &Weights, stopped: Stoppe
 /// The names of the served models, adapters among them.
 fn models(admin: &Admin, stopped: Stopped) -> Result<Vec<String>, RemoteError> {
     let names = |answer: Value| {
-        let models = answer.get("data").and_then(Value::as_array).ok_or_else(|| "expected a list of models as \"data\", found none".to_string())?;
+        let models = answer.get("data").and_then(Value::as_array);
+        let models = models.ok_or_else(|| "expected a list of models as \"data\", found none".to_string())?;
         Ok(models.iter().filter_map(|model| Some(model.get("id")?.as_str()?.to_string())).collect())
     };
     admin.short.get("/v1/models", stopped, names).map_err(|error| told(error, HINT))

@@ -63,7 +63,13 @@ impl Admin {
     ///
     /// # Errors
     /// An invalid URL, or a missing key.
-    pub fn new(url: &str, key_variable: Option<&str>, interface: Interface, short: Patience, loading: Patience) -> Result<Self, RemoteError> {
+    pub fn new(
+        url: &str,
+        key_variable: Option<&str>,
+        interface: Interface,
+        short: Patience,
+        loading: Patience,
+    ) -> Result<Self, RemoteError> {
         let client = |patience| Client::new(url, key_variable, patience);
         Ok(Self { short: client(short)?, long: client(loading)?, interface })
     }

@@ -53,6 +53,7 @@ pub(super) fn load(admin: &Admin, path: &str, version: &str, stopped: Stopped) -
         _ => Err("expected \"success\": true, found another answer".to_string()),
     };
     let once = admin.long.once();
-    admin.persist(version, stopped, || once.post("/update_weights_from_disk", &body, stopped, loaded).map_err(|error| told(error, HINT)))?;
+    admin
+        .persist(version, stopped, || once.post("/update_weights_from_disk", &body, stopped, loaded).map_err(|error| told(error, HINT)))?;
     resume(admin, stopped)
 }

@@ -118,7 +118,12 @@ fn relational() -> String {
 fn mean(scenario: &Scenario) -> Outcome {
     let outcomes: Vec<Outcome> = (0..SEEDS).map(|seed| run(scenario, seed)).collect();
     let of = |number: fn(&Outcome) -> f64| outcomes.iter().map(number).sum::<f64>() / SEEDS as f64;
-    Outcome { seconds: of(|outcome| outcome.seconds), over_ideal: of(|outcome| outcome.over_ideal), lost: of(|outcome| outcome.lost), ..outcomes[0].clone() }
+    Outcome {
+        seconds: of(|outcome| outcome.seconds),
+        over_ideal: of(|outcome| outcome.over_ideal),
+        lost: of(|outcome| outcome.lost),
+        ..outcomes[0].clone()
+    }
 }
 
 fn percent(share: f64) -> String {

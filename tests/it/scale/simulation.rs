@@ -1,5 +1,5 @@
-//! A simulation of a fleet that samples: replicas with slots, responses of different lengths, parts,
-//! and failures at random times.
+//! A simulation of a fleet that samples: replicas with slots, responses of different lengths,
+//! parts, and failures at random times.
 //!
 //! As in `src/remote/fleet`: one queue in the order of the rows, a failed response goes first, a
 //! failed replica joins again later. As in `src/operators/generate/server`: a part is on the disk

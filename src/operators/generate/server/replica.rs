@@ -72,8 +72,8 @@ impl<'a> Replica<'a> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Gives the server the policy, finds it, looks how it is asked, and compares it with the policy.
-    /// `items` are the node's.
+    /// Gives the server the policy, finds it, looks how it is asked, and compares it with the
+    /// policy. `items` are the node's.
     pub(super) fn join(&self, items: &[Item], is_over: Stopped) -> Result<(), Absence> {
         match self.look(items, is_over) {
             Ok(joined) => {

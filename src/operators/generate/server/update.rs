@@ -124,7 +124,8 @@ impl<'a> PolicyUpdate<'a> {
         }
     }
 
-    /// Whether the servers list the policy under its name. SGLang lists the path of the last update.
+    /// Whether the servers list the policy under its name. SGLang lists the path of the last
+    /// update.
     pub(super) fn is_listed(&self) -> bool {
         *self.how != Update::Sglang
     }
@@ -151,8 +152,8 @@ impl<'a> PolicyUpdate<'a> {
     }
 }
 
-/// A policy's version, from its fingerprint and the hashes of its files: on a GPU one fingerprint can
-/// have several files.
+/// A policy's version, from its fingerprint and the hashes of its files: on a GPU one fingerprint
+/// can have several files.
 fn version(fingerprint: &Fingerprint, manifest: Option<&Manifest>) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(fingerprint.to_string().as_bytes());
@@ -211,7 +212,8 @@ impl<'a> ServerUpdate<'a> {
             }
         }
         let version = &self.policy.version;
-        let words = if loaded == 0 { format!("has {version}") } else { format!("{version} loaded in {:.1} s", begun.elapsed().as_secs_f64()) };
+        let words =
+            if loaded == 0 { format!("has {version}") } else { format!("{version} loaded in {:.1} s", begun.elapsed().as_secs_f64()) };
         Ok((round, words))
     }
 
@@ -242,7 +244,10 @@ impl<'a> ServerUpdate<'a> {
             match admin.check(&self.policy.version, is_over) {
                 Ok(()) => {}
                 Err(RemoteError::Stopped) => return Err(OperatorError::Stopped),
-                Err(error) => return Ok(Some(format!("does not tell the policy's version, so its answers are not checked for it: {error}"))),
+                Err(error) => {
+                    let problem = format!("does not tell the policy's version, so its answers are not checked for it: {error}");
+                    return Ok(Some(problem));
+                }
             }
         }
         if admins.is_empty() {
@@ -253,7 +258,7 @@ impl<'a> ServerUpdate<'a> {
         Ok(None)
     }
 
-    /// Whether an answer that came just now, to a question of this round, is the policy's. `told` is
+    /// Whether an answer to a question of this round is the policy's; it came just now. `told` is
     /// the version in the answer itself.
     pub(super) fn confirm(&self, round: u64, told: Option<&str>, stopped: Stopped) -> Verdict {
         let came = Instant::now();

@@ -61,7 +61,7 @@ const PATIENT: &str = "concurrency: 4, timeout_seconds: 1.5, serve_timeout_secon
 #[test]
 fn of_four_servers_that_misbehave_and_restart_no_answer_of_other_weights_is_a_row() {
     for (kind, update) in [(Kind::Vllm, "vllm"), (Kind::Sglang, "sglang")] {
-        // One loses its weights in the middle and answers with those of its start until it is found.
+        // One loses its weights in the middle and answers with those of its start until found.
         let forgetful = Weighted::new(kind).with(|state| state.restarts_after = Some(40));
         let failing = Weighted::new(kind).with(|state| {
             state.failing_updates = 1;
@@ -319,7 +319,8 @@ fn a_program_of_the_users_loads_the_policy() {
     };
     for tells in [true, false] {
         let servers = [(); 2].map(|()| Server::start(well, told(loaded.clone(), tells)));
-        let script = "test -f $OPTUNE_MODEL/model.safetensors && echo $OPTUNE_URL $OPTUNE_MODEL $OPTUNE_VERSION $OPTUNE_NODE $OPTUNE_ITERATION >> loaded.txt";
+        let script = "test -f $OPTUNE_MODEL/model.safetensors && \
+                      echo $OPTUNE_URL $OPTUNE_MODEL $OPTUNE_VERSION $OPTUNE_NODE $OPTUNE_ITERATION >> loaded.txt";
         let workspace = whole_loop(&servers.each_ref(), "update: { command: [sh, load.sh] }, concurrency: 2");
         *loaded.lock().unwrap() = workspace.path("");
         workspace.write("load.sh", script);
@@ -334,15 +335,19 @@ fn a_program_of_the_users_loads_the_policy() {
         }
         assert_eq!(by_server.keys().copied().collect::<BTreeSet<_>>(), servers.iter().map(|server| server.url.as_str()).collect());
         for lines in by_server.values() {
-            assert!(lines.iter().any(|words| words[0].ends_with("models/base") && words[2..] == ["responses", "1"]), "{text}");
-            assert!(lines.iter().any(|words| words[0].ends_with("models/policy/iteration=1") && words[2..] == ["responses", "2"]), "{text}");
+            for (model, iteration) in [("models/base", "1"), ("models/policy/iteration=1", "2")] {
+                let has = |words: &Vec<&str>| words[0].ends_with(model) && words[2..] == ["responses", iteration];
+                assert!(lines.iter().any(has), "{text}");
+            }
             let versions: BTreeSet<&str> = lines.iter().map(|words| words[1]).collect();
             assert!(versions.len() == 2 && versions.iter().all(|version| version.len() == 39), "{versions:?}");
         }
         assert_iteration(&workspace, 2, OLD);
     }
     let server = Server::start(well, told(loaded, true));
-    for (script, problem) in [("echo out of luck >&2; exit 3", "ended with exit status: 3: out of luck"), ("sleep 60", "did not end within 0.5 seconds")] {
+    for (script, problem) in
+        [("echo out of luck >&2; exit 3", "ended with exit status: 3: out of luck"), ("sleep 60", "did not end within 0.5 seconds")]
+    {
         let workspace = whole_loop(&[&server], "update: { command: [sh, load.sh] }, serve_timeout_seconds: 0.5");
         workspace.write("load.sh", script);
         let error = workspace.fail(&["run", "pipeline.yaml"], 1);
@@ -355,9 +360,12 @@ fn a_program_of_the_users_loads_the_policy() {
 fn what_a_server_lacks_is_said_and_nothing_is_asked() {
     let plain = |kind: Kind, change: fn(&mut State)| Weighted::new(kind).with(change);
     let without = |weighted: Weighted, path: &'static str, status: u16, body: &'static str| {
-        Server::start(well, move |request: &Request| {
-            if request.path == path { Reply::of(status, body.as_bytes().to_vec()) } else { weighted.answer(request) }
-        })
+        Server::start(
+            well,
+            move |request: &Request| {
+                if request.path == path { Reply::of(status, body.as_bytes().to_vec()) } else { weighted.answer(request) }
+            },
+        )
     };
     let none = |_: &mut State| {};
     let not_found = "{\"detail\":\"Not Found\"}";

@@ -1,8 +1,7 @@
-//! Servers that load weights from a disk, with the calls and answers of vLLM and of SGLang, and their
-//! faults.
+//! Servers with weights from a disk: the calls and answers of vLLM and of SGLang, and their faults.
 //!
-//! - vLLM: `vllm/entrypoints/serve/dev/rlhf/api_router.py`,
-//!   `vllm/distributed/weight_transfer/disk_engine.py`, `vllm/entrypoints/serve/lora/api_router.py`.
+//! - vLLM: `vllm/entrypoints/serve/dev/rlhf/api_router.py` and `serve/lora/api_router.py` there,
+//!   `vllm/distributed/weight_transfer/disk_engine.py`.
 //! - SGLang: `python/sglang/srt/entrypoints/http_server.py`.
 //!
 //! An answer depends on the weights of the server: the hash of the file that it loaded.
@@ -167,8 +166,9 @@ impl State {
         ids.truncate(body["max_tokens"].as_u64().unwrap() as usize);
         let finish = if ids.last() == Some(&EOS) { "stop" } else { "length" };
         let logprobs = json!({ "token_logprobs": vec![-0.5; ids.len()], "tokens": [] });
-        let choice =
-            json!({ "index": 0, "text": text_of(&ids), "finish_reason": finish, "prompt_token_ids": prompt, "token_ids": ids, "logprobs": logprobs });
+        let mut choice = json!({ "index": 0, "text": text_of(&ids), "finish_reason": finish, "logprobs": logprobs });
+        choice["prompt_token_ids"] = json!(prompt);
+        choice["token_ids"] = json!(ids);
         let mut reply = json!({ "choices": [choice], "model": model, "usage": { "prompt_tokens": prompt.len() } });
         if kind == Kind::Sglang {
             reply["metadata"] = json!({ "weight_version": self.version });
