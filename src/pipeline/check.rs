@@ -3,6 +3,7 @@
 //! Knows one iteration, not their number ([`super::unroll`]).
 
 mod benchmark;
+mod link;
 mod server;
 
 use std::collections::BTreeSet;
@@ -27,15 +28,7 @@ use super::spec::select::{Select, Strategy};
 use super::spec::sft::{Initialize, Sft};
 use super::spec::train::Train;
 use crate::did_you_mean::nearest;
-
-/// One input of a node: the slot, the name as written, and the thing behind the name.
-#[derive(Clone, Debug)]
-pub(super) struct Link {
-    pub(super) slot: Slot,
-    pub(super) name: String,
-    pub(super) target: Target,
-    span: Span,
-}
+pub(super) use link::Link;
 
 /// A node with its inputs.
 pub(super) struct ResolvedNode<'a> {

@@ -2,7 +2,7 @@
 //!
 //! Opens no connection.
 
-use super::Link;
+use super::link::Link;
 use crate::pipeline::error::Diagnostic;
 use crate::pipeline::scope::Target;
 use crate::pipeline::slot::Slot;

@@ -11,7 +11,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Admin, Weights, told};
+use super::calls::{Calls, told};
 use crate::remote::error::RemoteError;
 use crate::remote::printable::printable;
 use crate::remote::stop::Stopped;
@@ -22,10 +22,10 @@ const HINT: &str = "serve vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --
 const MODELS_SHOWN: usize = 20;
 
 /// The version if the server has an adapter of that name, else the names of its models.
-pub(super) fn version(admin: &Admin, version: &str, stopped: Stopped) -> Result<String, RemoteError> {
-    let names = models(admin, stopped)?;
-    Ok(if names.iter().any(|name| name == version) {
-        version.to_string()
+pub(super) fn version(calls: &Calls, wanted: &str, stopped: Stopped) -> Result<String, RemoteError> {
+    let names = models(calls, stopped)?;
+    Ok(if names.iter().any(|name| name == wanted) {
+        wanted.to_string()
     } else {
         let names: Vec<String> = names.iter().take(MODELS_SHOWN).map(|name| printable(name)).collect();
         format!("the models {}", names.join(", "))
@@ -33,28 +33,30 @@ pub(super) fn version(admin: &Admin, version: &str, stopped: Stopped) -> Result<
 }
 
 /// Loads the adapter in `path` under its version, in the place of those that it replaces.
-pub(super) fn load(admin: &Admin, path: &str, weights: &Weights, stopped: Stopped) -> Result<(), RemoteError> {
-    let loaded = models(admin, stopped)?;
-    for replaced in weights.replaced.iter().filter(|replaced| loaded.contains(*replaced)) {
+pub(super) fn load(calls: &Calls, path: &str, wanted: &str, replaced: &[String], stopped: Stopped) -> Result<(), RemoteError> {
+    let loaded = models(calls, stopped)?;
+    for name in replaced.iter().filter(|name| loaded.contains(*name)) {
         // One that stays takes room, and no answer comes from it.
-        if let Err(RemoteError::Stopped) = admin.long.tell("/v1/unload_lora_adapter", &json!({ "lora_name": replaced }), stopped) {
+        if let Err(RemoteError::Stopped) = calls.long.tell("/v1/unload_lora_adapter", &json!({ "lora_name": name }), stopped) {
             return Err(RemoteError::Stopped);
         }
     }
-    let body = json!({ "lora_name": weights.version, "lora_path": path });
-    admin.persist(weights.version, stopped, || {
-        admin.long.tell("/v1/load_lora_adapter", &body, stopped).map_err(|error| told(error, HINT))?;
+    let body = json!({ "lora_name": wanted, "lora_path": path });
+    let told_by = || version(calls, wanted, stopped);
+    let is_done = || told_by().is_ok_and(|found| found == wanted);
+    calls.persist(stopped, is_done, || {
+        calls.long.tell("/v1/load_lora_adapter", &body, stopped).map_err(|error| told(error, HINT))?;
         // Any text is a success: a proxy's would be one too.
-        admin.check(weights.version, stopped)
+        calls.expect(wanted, told_by()?)
     })
 }
 
 /// The names of the served models, adapters among them.
-fn models(admin: &Admin, stopped: Stopped) -> Result<Vec<String>, RemoteError> {
+fn models(calls: &Calls, stopped: Stopped) -> Result<Vec<String>, RemoteError> {
     let names = |answer: Value| {
         let models = answer.get("data").and_then(Value::as_array);
         let models = models.ok_or_else(|| "expected a list of models as \"data\", found none".to_string())?;
         Ok(models.iter().filter_map(|model| Some(model.get("id")?.as_str()?.to_string())).collect())
     };
-    admin.short.get("/v1/models", stopped, names).map_err(|error| told(error, HINT))
+    calls.short.get("/v1/models", stopped, names).map_err(|error| told(error, HINT))
 }

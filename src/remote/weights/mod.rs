@@ -9,21 +9,17 @@
 //! One that tells the policy's version has all of its weights, unless it does not tell the truth.
 //! Knows directories and versions, not what a policy is.
 
+mod calls;
 mod lora;
 mod sglang;
 mod vllm;
 
 use std::path::Path;
 
-use serde_json::{Value, json};
-
-use super::attempts::{Trouble, persist};
 use super::client::{Client, Patience};
 use super::error::RemoteError;
 use super::stop::Stopped;
-
-/// The version of a server with an unfinished update.
-const UNFINISHED: &str = "optune-unfinished";
+use calls::Calls;
 
 /// The calls of a kind of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +46,7 @@ pub struct Weights<'a> {
 /// The calls of one server.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Asks, and makes the short calls. They may be repeated.
-    short: Client,
-    /// Loads.
-    long: Client,
+    calls: Calls,
     interface: Interface,
 }
 
@@ -71,18 +64,18 @@ impl Admin {
         loading: Patience,
     ) -> Result<Self, RemoteError> {
         let client = |patience| Client::new(url, key_variable, patience);
-        Ok(Self { short: client(short)?, long: client(loading)?, interface })
+        Ok(Self { calls: Calls { short: client(short)?, long: client(loading)? }, interface })
     }
 
     /// The address.
     pub fn url(&self) -> &str {
-        self.short.url()
+        self.calls.short.url()
     }
 
     /// The same server, each question without retries.
     #[must_use]
     pub fn once(&self) -> Self {
-        Self { short: self.short.once(), ..self.clone() }
+        Self { calls: Calls { short: self.calls.short.once(), ..self.calls.clone() }, ..self.clone() }
     }
 
     /// Checks that the server has the policy of this version now.
@@ -91,14 +84,11 @@ impl Admin {
     /// [`RemoteError::OtherPolicy`], or it does not tell.
     pub fn check(&self, version: &str, stopped: Stopped) -> Result<(), RemoteError> {
         let found = match self.interface {
-            Interface::Vllm => vllm::version(self, stopped),
-            Interface::Sglang => sglang::version(self, stopped),
-            Interface::Lora => lora::version(self, version, stopped),
+            Interface::Vllm => vllm::version(&self.calls, stopped),
+            Interface::Sglang => sglang::version(&self.calls, stopped),
+            Interface::Lora => lora::version(&self.calls, version, stopped),
         }?;
-        if found == version {
-            return Ok(());
-        }
-        Err(RemoteError::OtherPolicy { url: self.url().to_string(), expected: version.to_string(), found })
+        self.calls.expect(version, found)
     }
 
     /// Loads a policy, whatever the server has. Checks that the server tells its version then.
@@ -111,9 +101,9 @@ impl Admin {
             return Err(RemoteError::Update { problem, again: false });
         };
         match self.interface {
-            Interface::Vllm => vllm::load(self, path, weights.version, stopped),
-            Interface::Sglang => sglang::load(self, path, weights.version, stopped),
-            Interface::Lora => lora::load(self, path, weights, stopped),
+            Interface::Vllm => vllm::load(&self.calls, path, weights.version, stopped),
+            Interface::Sglang => sglang::load(&self.calls, path, weights.version, stopped),
+            Interface::Lora => lora::load(&self.calls, path, weights.version, weights.replaced, stopped),
         }?;
         self.check(weights.version, stopped)
     }
@@ -125,49 +115,9 @@ impl Admin {
     /// The server does not answer.
     pub fn resume(&self, stopped: Stopped) -> Result<(), RemoteError> {
         match self.interface {
-            Interface::Vllm => vllm::resume(self, stopped),
-            Interface::Sglang => sglang::resume(self, stopped),
+            Interface::Vllm => vllm::resume(&self.calls, stopped),
+            Interface::Sglang => sglang::resume(&self.calls, stopped),
             Interface::Lora => Ok(()),
         }
     }
-
-    /// A short call. It has no effect if it is made again.
-    fn call(&self, path: &str, body: Value, hint: &str, stopped: Stopped) -> Result<(), RemoteError> {
-        self.short.post(path, &body, stopped, |_| Ok(())).map_err(|error| told(error, hint))
-    }
-
-    /// Attempts of a call that cannot simply be made again. After a failure the server is asked:
-    /// its answer may be lost, and its work done.
-    fn persist(&self, version: &str, stopped: Stopped, mut attempt: impl FnMut() -> Result<(), RemoteError>) -> Result<(), RemoteError> {
-        let gave_up = |problem: String| RemoteError::Update { problem, again: true };
-        persist(self.long.patience().retries, stopped, &gave_up, &mut || match attempt() {
-            Ok(()) => Ok(()),
-            Err(RemoteError::Stopped) => Err(Trouble::Final(RemoteError::Stopped)),
-            Err(_) if self.check(version, stopped).is_ok() => Ok(()),
-            Err(error) if error.is_transient() => Err(Trouble::Again(error.to_string())),
-            Err(error) => Err(Trouble::Final(error)),
-        })
-    }
-}
-
-/// The error of a call, with a hint where the server does not know the call.
-fn told(error: RemoteError, hint: &str) -> RemoteError {
-    // vLLM's answer without `--weight-transfer-config`: `vllm/v1/worker/gpu_worker.py`.
-    let is_unknown = matches!(error.status(), Some(404 | 405)) || error.said().is_some_and(|said| said.contains("not configured"));
-    if is_unknown { RemoteError::Update { problem: format!("{error}; {hint}"), again: false } } else { error }
-}
-
-/// The version in an answer.
-fn version_in(answer: &Value) -> Result<String, String> {
-    match answer.get("weight_version") {
-        Some(Value::String(version)) => Ok(version.clone()),
-        Some(Value::Null) => Ok("none".to_string()),
-        Some(other) => Ok(other.to_string()),
-        None => Err("expected the server's weight_version, found none".to_string()),
-    }
-}
-
-/// The body that takes a server's version away.
-fn unfinished() -> Value {
-    json!({ "new_version": UNFINISHED })
 }

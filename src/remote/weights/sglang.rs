@@ -14,7 +14,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Admin, told, unfinished, version_in};
+use super::calls::{Calls, told, unfinished, version_in};
 use crate::remote::error::RemoteError;
 use crate::remote::stop::Stopped;
 
@@ -22,38 +22,39 @@ use crate::remote::stop::Stopped;
 const HINT: &str = "serve a version of SGLang with /pause_generation and weight_version";
 
 /// The version that the server tells.
-pub(super) fn version(admin: &Admin, stopped: Stopped) -> Result<String, RemoteError> {
+pub(super) fn version(calls: &Calls, stopped: Stopped) -> Result<String, RemoteError> {
     let version = |answer: Value| version_in(&answer);
-    let found = match admin.short.get("/model_info", stopped, version) {
-        Err(error) if error.status() == Some(404) => admin.short.get("/get_model_info", stopped, version),
+    let found = match calls.short.get("/model_info", stopped, version) {
+        Err(error) if error.status() == Some(404) => calls.short.get("/get_model_info", stopped, version),
         found => found,
     };
     found.map_err(|error| told(error, HINT))
 }
 
 /// Ends a pause, if there is one.
-pub(super) fn resume(admin: &Admin, stopped: Stopped) -> Result<(), RemoteError> {
-    admin.call("/continue_generation", json!({}), HINT, stopped)
+pub(super) fn resume(calls: &Calls, stopped: Stopped) -> Result<(), RemoteError> {
+    calls.call("/continue_generation", json!({}), HINT, stopped)
 }
 
 /// Loads the weights in `path`. After a failure the server stays paused: its weights may be those
 /// of two policies.
-pub(super) fn load(admin: &Admin, path: &str, version: &str, stopped: Stopped) -> Result<(), RemoteError> {
-    admin.call("/pause_generation", json!({ "mode": "abort" }), HINT, stopped)?;
+pub(super) fn load(calls: &Calls, path: &str, wanted: &str, stopped: Stopped) -> Result<(), RemoteError> {
+    calls.call("/pause_generation", json!({ "mode": "abort" }), HINT, stopped)?;
     let mut taken = unfinished();
     taken["abort_all_requests"] = json!(false);
-    if let Err(error) = admin.call("/update_weight_version", taken, HINT, stopped) {
+    if let Err(error) = calls.call("/update_weight_version", taken, HINT, stopped) {
         // Its weights are whole still. The reason is the first error.
-        let _ = resume(admin, stopped);
+        let _ = resume(calls, stopped);
         return Err(error);
     }
-    let body = json!({ "model_path": path, "weight_version": version });
+    let body = json!({ "model_path": path, "weight_version": wanted });
     let loaded = |answer: Value| match answer.get("success").and_then(Value::as_bool) {
         Some(true) => Ok(()),
         _ => Err("expected \"success\": true, found another answer".to_string()),
     };
-    let once = admin.long.once();
-    admin
-        .persist(version, stopped, || once.post("/update_weights_from_disk", &body, stopped, loaded).map_err(|error| told(error, HINT)))?;
-    resume(admin, stopped)
+    let once = calls.long.once();
+    let is_done = || version(calls, stopped).is_ok_and(|found| found == wanted);
+    let attempt = || once.post("/update_weights_from_disk", &body, stopped, loaded).map_err(|error| told(error, HINT));
+    calls.persist(stopped, is_done, attempt)?;
+    resume(calls, stopped)
 }

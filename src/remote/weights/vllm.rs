@@ -17,7 +17,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Admin, told, unfinished, version_in};
+use super::calls::{Calls, told, unfinished, version_in};
 use crate::remote::error::RemoteError;
 use crate::remote::stop::Stopped;
 
@@ -26,33 +26,34 @@ const HINT: &str = "serve vLLM with VLLM_SERVER_DEV_MODE=1 and --weight-transfer
                     /weight_info and that backend";
 
 /// The version that the server tells.
-pub(super) fn version(admin: &Admin, stopped: Stopped) -> Result<String, RemoteError> {
-    admin.short.get("/weight_info", stopped, |answer| version_in(&answer)).map_err(|error| told(error, HINT))
+pub(super) fn version(calls: &Calls, stopped: Stopped) -> Result<String, RemoteError> {
+    calls.short.get("/weight_info", stopped, |answer| version_in(&answer)).map_err(|error| told(error, HINT))
 }
 
 /// Ends a pause, if there is one.
-pub(super) fn resume(admin: &Admin, stopped: Stopped) -> Result<(), RemoteError> {
-    admin.call("/resume", json!({}), HINT, stopped)
+pub(super) fn resume(calls: &Calls, stopped: Stopped) -> Result<(), RemoteError> {
+    calls.call("/resume", json!({}), HINT, stopped)
 }
 
 /// Loads the weights in `path`.
-pub(super) fn load(admin: &Admin, path: &str, version: &str, stopped: Stopped) -> Result<(), RemoteError> {
-    admin.call("/pause", json!({}), HINT, stopped)?;
+pub(super) fn load(calls: &Calls, path: &str, wanted: &str, stopped: Stopped) -> Result<(), RemoteError> {
+    calls.call("/pause", json!({}), HINT, stopped)?;
     let prepared = admin
         .call("/update_weight_version", unfinished(), HINT, stopped)
-        .and_then(|()| admin.call("/init_weight_transfer_engine", json!({ "init_info": {} }), HINT, stopped));
+        .and_then(|()| calls.call("/init_weight_transfer_engine", json!({ "init_info": {} }), HINT, stopped));
     if let Err(error) = prepared {
         // Its weights are whole still. The reason is the first error.
-        let _ = resume(admin, stopped);
+        let _ = resume(calls, stopped);
         return Err(error);
     }
-    admin.persist(version, stopped, || session(admin, path, version, stopped))?;
-    resume(admin, stopped)
+    let is_done = || version(calls, stopped).is_ok_and(|found| found == wanted);
+    calls.persist(stopped, is_done, || session(calls, path, wanted, stopped))?;
+    resume(calls, stopped)
 }
 
 /// One session. After a failure the server stays paused: its weights may be those of two policies.
-fn session(admin: &Admin, path: &str, version: &str, stopped: Stopped) -> Result<(), RemoteError> {
-    let post = |path: &str, body: Value| admin.long.once().post(path, &body, stopped, |_| Ok(())).map_err(|error| told(error, HINT));
+fn session(calls: &Calls, path: &str, version: &str, stopped: Stopped) -> Result<(), RemoteError> {
+    let post = |path: &str, body: Value| calls.long.once().post(path, &body, stopped, |_| Ok(())).map_err(|error| told(error, HINT));
     match post("/start_weight_update", json!({})) {
         Ok(()) => {}
         Err(RemoteError::Stopped) => return Err(RemoteError::Stopped),

@@ -24,7 +24,7 @@ const TRAINING: f64 = 400e12;
 const RELATIONAL: f64 = 2.5;
 
 /// The seeds of each simulated cell.
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 3;
 
 #[test]
 fn the_tables_of_the_page_about_scale_are_the_computed_ones() {
@@ -80,7 +80,7 @@ fn work() -> String {
 
 /// Bytes of weights and rows.
 fn bytes() -> String {
-    let gigabytes = |bytes: f64| format!("{:.0} GB", bytes / 1e9);
+    let gigabytes = |bytes: f64| if bytes < 1e12 { format!("{:.0} GB", bytes / 1e9) } else { format!("{:.1} TB", bytes / 1e12) };
     let rows = RATES.map(|(model, parameters, _)| {
         vec![
             model.to_string(),
@@ -106,12 +106,12 @@ fn bytes() -> String {
 
 /// The relational stages of an iteration.
 fn relational() -> String {
-    let rows = [48e3, 1e6, 10e6, 1e9].map(|prompts| {
+    let rows = [("48 thousand", 48e3), ("1 million", 1e6), ("10 million", 10e6), ("1 billion", 1e9)].map(|(words, prompts)| {
         let seconds = RELATIONAL * prompts / 1e6;
-        let time = if seconds < 60.0 { format!("{seconds:.2} s") } else { format!("{:.0} min", seconds / 60.0) };
-        vec![format!("{prompts:.0}"), time, if prompts == 1e6 { "measured" } else { "in proportion" }.to_string()]
+        let time = if seconds < 60.0 { format!("{seconds:.1} s") } else { format!("{:.0} min", seconds / 60.0) };
+        vec![words.to_string(), time, if prompts == 1e6 { "measured" } else { "in proportion" }.to_string()]
     });
-    table(&["prompts", "select, merge and pair", ""], &rows)
+    table(&["prompts", "select, merge and pair", "source"], &rows)
 }
 
 /// The mean of a few runs.

@@ -60,7 +60,7 @@ pub struct State {
     pub failing_updates: usize,
     /// Calls with this path do their work, and their next answer is lost.
     pub lost: Vec<&'static str>,
-    /// It is started anew after so many further answers.
+    /// It is started anew after so many further answers, and answers the next with old weights.
     pub restarts_after: Option<usize>,
     /// The time of each call but completions and questions.
     pub pause: Duration,
@@ -150,6 +150,12 @@ impl State {
     }
 
     fn complete(&mut self, kind: Kind, body: &Value) -> Reply {
+        if let Some(left) = self.restarts_after.filter(|_| body["max_tokens"] != 1) {
+            self.restarts_after = left.checked_sub(1);
+            if self.restarts_after.is_none() {
+                self.restart();
+            }
+        }
         let model = body["model"].as_str().unwrap();
         if self.is_paused {
             // The real one keeps the request until it goes on.
@@ -175,13 +181,6 @@ impl State {
         }
         if body["max_tokens"] != 1 {
             *self.answers.entry(weights).or_default() += 1;
-            if let Some(left) = &mut self.restarts_after {
-                *left -= 1;
-                if *left == 0 {
-                    self.restarts_after = None;
-                    self.restart();
-                }
-            }
         }
         Reply::json(reply)
     }
