@@ -3,12 +3,15 @@
 //! Knows one iteration, not their number ([`super::unroll`]).
 
 mod benchmark;
+mod link;
+mod server;
 
 use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
 use self::benchmark::check_benchmark;
+use self::server::{check_baseline_server, check_server};
 use super::error::Diagnostic;
 use super::position::{At, Name, Span};
 use super::relations::relations;
@@ -16,7 +19,6 @@ use super::scope::{Scope, Section, Target};
 use super::slot::Slot;
 use super::spec::Spec;
 use super::spec::command::Command;
-use super::spec::engine::Engine;
 use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
 use super::spec::loss::Loss;
@@ -26,15 +28,7 @@ use super::spec::select::{Select, Strategy};
 use super::spec::sft::{Initialize, Sft};
 use super::spec::train::Train;
 use crate::did_you_mean::nearest;
-
-/// One input of a node: the slot, the name as written, and the thing behind the name.
-#[derive(Clone, Debug)]
-pub(super) struct Link {
-    pub(super) slot: Slot,
-    pub(super) name: String,
-    pub(super) target: Target,
-    span: Span,
-}
+pub(super) use link::Link;
 
 /// A node with its inputs.
 pub(super) struct ResolvedNode<'a> {
@@ -177,40 +171,6 @@ fn check_indices(generate: &Generate, span: Span) -> Result<(), Diagnostic> {
         return Err(Diagnostic::at(span, format!("expected first_index + responses_per_prompt of at most {}, found {end}", i32::MAX)));
     }
     Ok(())
-}
-
-/// Checks that a server can load the policy. A server keeps answering with its loaded model, so a
-/// policy made by the pipeline needs a command to load it.
-fn check_server(engine: Option<&Engine>, links: &[Link]) -> Result<(), Diagnostic> {
-    let made = links.iter().find(|link| link.slot == Slot::Policy && !matches!(link.target, Target::Source(_)));
-    match (engine, made) {
-        (Some(Engine { serve: None, model, .. }), Some(policy)) => Err(Diagnostic::at(
-            policy.span,
-            format!(
-                "the policy \"{}\" is made by this pipeline, and the server of \"{}\" would go on answering with an older one; \
-                 add to engine the command that has it load {{model}}: `serve: \"… {{model}}\"`",
-                policy.name, model.value
-            ),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Checks that a server of an evaluation can load the baselines too: one model has one name there.
-fn check_baseline_server(spec: &Spec, engine: Option<&Engine>, links: &[Link]) -> Result<(), Diagnostic> {
-    let is_table = |link: &Link| spec.inputs.get(link.name.as_str()).is_some_and(|input| matches!(input, Input::Table(_)));
-    let model = links.iter().find(|link| link.slot == Slot::Baseline && !is_table(link));
-    match (engine, model) {
-        (Some(Engine { serve: None, model, .. }), Some(baseline)) => Err(Diagnostic::at(
-            baseline.span,
-            format!(
-                "the server's \"{}\" is the policy and not the baseline \"{}\"; add to engine the command that has it load {{model}}: \
-                 `serve: \"… {{model}}\"`, or compare with a table of texts",
-                model.value, baseline.name
-            ),
-        )),
-        _ => Ok(()),
-    }
 }
 
 /// Checks that a link to the previous iteration has an input at t = 1, unless the slot is optional.

@@ -15,10 +15,12 @@ use super::process_files;
 use super::programs;
 use super::relations::LONGEST_QUERY_BYTES;
 use super::spec::Spec;
+use super::spec::engine::Engine;
 use super::spec::input::{Component, Input, Reward, RewardSource, TableFile};
 use super::spec::judge::{Judge, JudgeTemplate, Question};
 use super::spec::operator::Operator;
 use super::spec::query::Query;
+use super::spec::update::{Update, UpdateProgram};
 use crate::model::RowTemplate;
 
 /// The longest template of a question, in bytes.
@@ -33,7 +35,9 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagno
         match &mut node.operator {
             Operator::Sql(sql) => read(&mut sql.query, folder)?,
             Operator::Command(command) => command.place = programs::place(command, &programs)?,
+            Operator::Generate(generate) => check_update(generate.engine.as_ref(), &programs)?,
             Operator::Evaluate(evaluate) => {
+                check_update(evaluate.engine.as_ref(), &programs)?;
                 evaluate.judge.as_mut().map_or(Ok(()), |judge| read_template(judge, Question::Pair, folder))?;
             }
             _ => {}
@@ -53,6 +57,16 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagno
         sources.push(Source { name: name.value.clone(), kind, line: name.span.line });
     }
     Ok(sources)
+}
+
+/// Checks the program that loads a policy into servers.
+fn check_update(engine: Option<&Engine>, programs: &Path) -> Result<(), Diagnostic> {
+    match engine.and_then(|engine| engine.update.as_ref()).map(|update| &update.value) {
+        Some(Update::Command(UpdateProgram(words))) => words.first().map_or(Ok(()), |program| {
+            process_files::check_program(&Name { value: program.value.0.clone(), span: program.span }, programs, "a program")
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The folder where programs run: absolute, because a program sees paths from there; empty for the

@@ -143,6 +143,17 @@ impl Client {
         self.ask(path, None, stopped, read)
     }
 
+    /// Posts `body` to `path` under the server's URL, once. Any answer of success is taken, text
+    /// too.
+    pub(super) fn tell(&self, path: &str, body: &Value, stopped: Stopped) -> Result<(), RemoteError> {
+        self.attempt(&self.under(path), Some(body.to_string()), stopped).map(drop)
+    }
+
+    /// A path under the server's URL.
+    fn under(&self, path: &str) -> String {
+        if path.is_empty() { self.url.clone() } else { format!("{}{path}", self.url.trim_end_matches('/')) }
+    }
+
     fn ask<T>(
         &self,
         path: &str,
@@ -150,7 +161,7 @@ impl Client {
         stopped: Stopped,
         read: impl Fn(Value) -> Result<T, String>,
     ) -> Result<T, RemoteError> {
-        let url = if path.is_empty() { self.url.clone() } else { format!("{}{path}", self.url.trim_end_matches('/')) };
+        let url = self.under(path);
         let mut waits = ExponentialBuilder::new()
             .with_min_delay(self.patience.first_wait)
             .with_max_delay(LONGEST_WAIT)

@@ -95,6 +95,24 @@ pub enum RemoteError {
     /// The command that has a server load a model did not do so.
     #[error("serve: {0}")]
     Serve(String),
+    /// A policy did not get into a server.
+    #[error("update: {problem}")]
+    Update {
+        /// The failed call, and a remedy.
+        problem: String,
+        /// Whether another attempt may succeed.
+        again: bool,
+    },
+    /// A server has another policy than the one that it is asked for.
+    #[error("{url}: expected the policy {expected}, found {found}; the server has other weights")]
+    OtherPolicy {
+        /// The server.
+        url: String,
+        /// The wanted version.
+        expected: String,
+        /// The version that it tells.
+        found: String,
+    },
     /// A model or a file cannot be had.
     #[error("{address}: {problem}")]
     Fetch {
@@ -123,6 +141,9 @@ impl RemoteError {
             RemoteError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
             RemoteError::Stopped | RemoteError::Url { .. } | RemoteError::Key { .. } | RemoteError::Environment { .. } => false,
             RemoteError::Setting { .. } => false,
+            RemoteError::Update { again, .. } => *again,
+            // An update may help.
+            RemoteError::OtherPolicy { .. } => true,
             RemoteError::Answer { .. } | RemoteError::Model { .. } | RemoteError::Serve(_) | RemoteError::Fetch { .. } => false,
         }
     }

@@ -22,6 +22,7 @@ mod retry_after;
 mod reward;
 mod serve;
 mod stop;
+mod weights;
 
 pub use chat::{Chat, ChatRequest, Reply};
 pub use client::{Client, Patience};
@@ -34,3 +35,4 @@ pub use hub::{Hub, HubFiles, HubRepo, Pinned, Pushed, Snapshot};
 pub use reward::{Protocol, RewardServer, Scorable};
 pub use serve::{command, serve, served};
 pub use stop::Stopped;
+pub use weights::{Admin, Interface, Weights};

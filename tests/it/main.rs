@@ -14,5 +14,6 @@ mod interop;
 mod judging;
 mod model;
 mod pipeline;
+mod scale;
 mod tidy;
 mod training;

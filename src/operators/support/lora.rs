@@ -62,6 +62,11 @@ fn base(graph: &Graph, mut input: Input) -> Input {
     input
 }
 
+/// Whether a model is one from outside, or an adapter on one.
+pub(in crate::operators) fn is_on_source(graph: &Graph, input: Input) -> bool {
+    graph.source(base(graph, input)).is_some()
+}
+
 /// The directory of a model, finished or not.
 pub(in crate::operators) fn folder(run: &Run, graph: &Graph, input: Input) -> Result<PathBuf, OperatorError> {
     match (graph.source(input).map(|source| &source.kind), graph.task(input)) {

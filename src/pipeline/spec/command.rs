@@ -55,7 +55,7 @@ pub struct Command {
 pub struct Argument(pub String);
 
 /// The program and its arguments, at least the program.
-fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<At<Argument>>, D::Error> {
+pub(super) fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<At<Argument>>, D::Error> {
     let arguments = Vec::<At<Argument>>::deserialize(deserializer)?;
     if arguments.is_empty() {
         return Err(D::Error::custom("expected a program and its arguments, found an empty list"));

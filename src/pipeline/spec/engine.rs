@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::Addresses;
+use super::update::Update;
 use crate::pipeline::position::At;
 use crate::pipeline::range;
 
@@ -52,17 +53,44 @@ pub struct Engine {
     /// The reaction to responses without success after all retries.
     #[serde(default)]
     pub failures: Failures,
+    /// How the policy gets into every server at the beginning of the node. A policy made by this
+    /// pipeline needs `update` or `serve`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<At<Update>>,
+    /// The addresses for `update`, without `/v1`: one for each address of `openai`, in the same
+    /// order. Of a router, those of all servers behind it. By default those of `openai`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Addresses>,
     /// A command for `sh -c` before each generation, to load the policy into the server. `{model}`
     /// stands for the directory of the policy, in quotes; for an adapter it is a merged copy. The
     /// variable OPTUNE_MODEL has the same value. The command ends with exit code 0 and leaves the
-    /// server running. Required for a policy made by this pipeline.
+    /// server running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serve: Option<At<String>>,
     /// The time limit in seconds, above 0, for the command, and again for the server until it
-    /// answers with the model.
+    /// answers with the model; for each request and each program of `update`.
     #[serde(default = "serve_timeout", deserialize_with = "range::positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub serve_timeout_seconds: f64,
+}
+
+impl Engine {
+    /// The addresses for the update of the server at `index` of `openai`. A router has those of all
+    /// servers behind it.
+    pub fn admins(&self, index: usize) -> Vec<&str> {
+        let servers = self.openai.iter().count();
+        match &self.admin {
+            Some(admin) if servers == 1 => admin.iter().collect(),
+            Some(admin) => admin.iter().skip(index).take(1).collect(),
+            None => self.openai.iter().skip(index).take(1).map(without_version).collect(),
+        }
+    }
+}
+
+/// An address without the version of OpenAI's API at its end.
+fn without_version(url: &str) -> &str {
+    let url = url.trim_end_matches('/');
+    url.strip_suffix("/v1").unwrap_or(url)
 }
 
 /// The kind of a server.

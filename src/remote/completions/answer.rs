@@ -29,6 +29,8 @@ pub struct Completion {
     pub finish: Finish,
     /// The stop string that ended it, if the server says so.
     pub stop_string: Option<String>,
+    /// The version of the weights that made it, if the server says so.
+    pub weight_version: Option<String>,
 }
 
 /// The server's view of the prompt.
@@ -68,7 +70,18 @@ pub(super) fn read(answer: &Value) -> Result<(Completion, Prompt), String> {
     let token_count = count("completion_tokens").and_then(|count| usize::try_from(count).ok());
     let stop_string = ["stop_reason", "matched_stop", "stopping_word"].into_iter().find_map(|key| choice.get(key)?.as_str());
     let stop_string = stop_string.filter(|string| !string.is_empty()).map(str::to_string);
-    Ok((Completion { text, token_ids, token_count, logprobs, finish, stop_string }, prompt))
+    let weight_version = weight_version(answer, choice);
+    Ok((Completion { text, token_ids, token_count, logprobs, finish, stop_string, weight_version }, prompt))
+}
+
+/// The version of the weights: SGLang's in the answer's `metadata`, vLLM's for spans of tokens. One
+/// of several versions is none of them.
+fn weight_version(answer: &Value, choice: &Value) -> Option<String> {
+    let of_all = answer.get("metadata").and_then(|metadata| metadata.get("weight_version")).and_then(Value::as_str);
+    let spans = choice.get("weight_versions").and_then(Value::as_array);
+    let mut versions: Vec<&str> = spans.into_iter().flatten().filter_map(|span| span.get("version")?.as_str()).chain(of_all).collect();
+    versions.dedup();
+    if versions.is_empty() { None } else { Some(versions.join(" and ")) }
 }
 
 /// The text of a choice: its own, or its message's.
@@ -145,6 +158,13 @@ mod tests {
         let mut thinking = answer.clone();
         thinking["choices"][0]["message"]["reasoning_content"] = json!("hm");
         assert!(read(&thinking).err().unwrap().contains("moved to reasoning_content"));
+        assert_eq!(completion.weight_version, None);
+        let mut mixed = answer.clone();
+        mixed["metadata"] = json!({ "weight_version": "b" });
+        assert_eq!(read(&mixed).unwrap().0.weight_version.as_deref(), Some("b"));
+        mixed["choices"][0]["weight_versions"] =
+            json!([{ "start": 0, "end": 1, "version": "a" }, { "start": 1, "end": 2, "version": "b" }]);
+        assert_eq!(read(&mixed).unwrap().0.weight_version.as_deref(), Some("a and b"));
         let mut stripped = answer.clone();
         stripped["choices"][0]["message"]["content"] = json!("ab");
         assert!(read(&stripped).err().unwrap().contains("strips its texts"));

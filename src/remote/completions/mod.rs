@@ -113,6 +113,11 @@ impl Completions {
         Ok(found(kind, Value::Object(identity)))
     }
 
+    /// A model of a server whose list of models says nothing about it.
+    pub fn unlisted(client: Client, model: &str, kind: ServerKind) -> Self {
+        Self { client, model: model.to_string(), kind, identity: json!({ "id": model }), learned: Arc::default() }
+    }
+
     /// The kind of the server.
     pub fn kind(&self) -> ServerKind {
         self.kind

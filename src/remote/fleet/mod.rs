@@ -7,8 +7,9 @@
 //!   └── an item that failed, for another server
 //! ```
 //!
-//! A server that fails is left, and joins again later. Of one server alone nothing is left: its
-//! requests have retries of their own. Knows nothing of requests: callers ask.
+//! A server that fails is left, and joins again later. Of one server alone nothing is left, unless
+//! the fleet is told so: its requests have retries of their own. Knows nothing of requests: callers
+//! ask.
 
 mod health;
 mod queue;
@@ -38,6 +39,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub struct Fleet {
     servers: Mutex<Vec<Health>>,
     patience: Patience,
+    /// Whether one server alone is left too.
+    leaves_all: bool,
 }
 
 /// What a fleet is asked.
@@ -65,6 +68,13 @@ pub enum Attempt<R> {
         /// How long the server asks to wait.
         wait: Option<Duration>,
     },
+    /// An answer that is not to be used, and no other is until the server has joined again.
+    Refused {
+        /// The item's result, if no attempt is left.
+        last: R,
+        /// The reason.
+        problem: String,
+    },
     /// The run was asked to stop.
     Stopped,
 }
@@ -75,6 +85,8 @@ struct Work {
     servers: Vec<Health>,
     attempts: Vec<u32>,
     patience: Patience,
+    /// Whether the only server is never left.
+    is_alone: bool,
     is_down: bool,
 }
 
@@ -90,7 +102,13 @@ impl Fleet {
     /// Servers with these addresses. The patience is that of an item: its retries are on all
     /// servers together.
     pub fn new<'a>(urls: impl IntoIterator<Item = &'a str>, patience: Patience) -> Self {
-        Self { servers: Mutex::new(urls.into_iter().map(Health::new).collect()), patience }
+        Self { servers: Mutex::new(urls.into_iter().map(Health::new).collect()), patience, leaves_all: false }
+    }
+
+    /// The same fleet. One server alone is left too, and joins again: joining makes it usable.
+    #[must_use]
+    pub fn leaving_all(self) -> Self {
+        Self { leaves_all: true, ..self }
     }
 
     /// What each server did so far, in the order of the addresses.
@@ -121,8 +139,9 @@ impl Fleet {
         let Questions { items, places, threads } = questions;
         let servers = std::mem::take(&mut *self.lock());
         let count = servers.len();
-        let work =
-            Work { queue: Queue::new(places, count), attempts: vec![0; items.len()], servers, patience: self.patience, is_down: false };
+        let is_alone = count == 1 && !self.leaves_all;
+        let queue = Queue::new(places, count);
+        let work = Work { queue, attempts: vec![0; items.len()], servers, patience: self.patience, is_alone, is_down: false };
         let work = Mutex::new(work);
         let ended = AtomicBool::new(false);
         // Without a buffer: results waiting for a slow `done` would be lost with the process.
@@ -182,10 +201,6 @@ impl Fleet {
 }
 
 impl Work {
-    fn is_alone(&self) -> bool {
-        self.servers.len() == 1
-    }
-
     fn step(&mut self, server: usize, now: Instant) -> Step {
         if self.is_down || self.queue.is_done() {
             return Step::End;
@@ -213,7 +228,7 @@ impl Work {
     }
 
     fn join(&mut self, server: usize, result: Result<(), Absence>, now: Instant) {
-        let (is_alone, first_wait) = (self.is_alone(), self.patience.first_wait);
+        let (is_alone, first_wait) = (self.is_alone, self.patience.first_wait);
         let Some(health) = self.servers.get_mut(server) else { return };
         health.is_joining = false;
         match result {
@@ -228,8 +243,7 @@ impl Work {
 
     /// Takes in an attempt. Returns the item's result, if this is it.
     fn take<R>(&mut self, server: usize, item: usize, attempt: Attempt<R>, begun: Instant, now: Instant) -> Option<R> {
-        let (is_alone, first_wait) = (self.is_alone(), self.patience.first_wait);
-        let servers = self.servers.len() as u32;
+        let (is_alone, first_wait) = (self.is_alone, self.patience.first_wait);
         let health = self.servers.get_mut(server)?;
         health.asked = health.asked.saturating_sub(1);
         match attempt {
@@ -249,21 +263,36 @@ impl Work {
                     self.queue.leave(server);
                     self.look_down();
                 }
-                let attempts = self.attempts.get_mut(item)?;
-                *attempts += 1;
-                if *attempts > self.patience.retries as u32 {
-                    self.queue.answered();
-                    return Some(last);
+                self.again(server, item, last, now)
+            }
+            Attempt::Refused { last, problem } => {
+                health.statistics.failures += 1;
+                if health.is_member {
+                    health.rest(Absence { problem, is_final: false }, first_wait, now);
+                    self.queue.leave(server);
+                    self.look_down();
                 }
-                // At once on the next server, and with growing waits after a try on each.
-                let pause = match attempts.checked_sub(servers) {
-                    Some(rounds) => first_wait.saturating_mul(1 << rounds.min(16)).min(LONGEST_WAIT),
-                    None => Duration::ZERO,
-                };
-                self.queue.failed(item, server, pause, now);
-                None
+                self.again(server, item, last, now)
             }
         }
+    }
+
+    /// Puts an item back for another attempt. Returns its result if there is none left.
+    fn again<R>(&mut self, server: usize, item: usize, last: R, now: Instant) -> Option<R> {
+        let servers = self.servers.len() as u32;
+        let attempts = self.attempts.get_mut(item)?;
+        *attempts += 1;
+        if *attempts > self.patience.retries as u32 {
+            self.queue.answered();
+            return Some(last);
+        }
+        // At once on the next server, and with growing waits after a try on each.
+        let pause = match attempts.checked_sub(servers) {
+            Some(rounds) => self.patience.first_wait.saturating_mul(1 << rounds.min(16)).min(LONGEST_WAIT),
+            None => Duration::ZERO,
+        };
+        self.queue.failed(item, server, pause, now);
+        None
     }
 
     /// Gives up when no server is left that could answer after a wait.

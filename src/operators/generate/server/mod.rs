@@ -7,27 +7,31 @@
 
 mod job;
 mod parts;
+mod program;
 mod replica;
 mod row;
+mod update;
 mod yardstick;
 
 use std::ops::ControlFlow;
 use std::path::absolute;
 
-use super::super::support::ignored;
-use super::super::support::statistics;
+use super::super::support::{ignored, lora, statistics};
 use super::super::{Context, OperatorError, Prompt};
 use super::prompt_ids;
 use crate::generation::StopStrings;
+use crate::pipeline::graph::{Graph, Task};
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::engine::{Engine, Failures};
 use crate::pipeline::spec::generate::Generate;
+use crate::pipeline::spec::update::Update;
 use crate::remote::{self, Absence, Attempt, Client, Fleet, Patience, Place, Questions};
 use crate::store::TableWriter;
 use crate::tables::TableKind;
 use job::{Item, PLACE, ServerJob, seconds};
 use parts::Parts;
 use replica::{Replica, Shared};
+use update::{PolicyUpdate, ServerUpdate};
 
 /// The most parts, unless the node's resources set a part's size. A part is one file, and the most
 /// work lost by a kill.
@@ -37,11 +41,30 @@ const MOST_PARTS: usize = 512;
 /// long.
 const PREFIX_TOKENS: usize = 32;
 
+/// Checks the servers of a task without a connection: addresses, key, and the models that adapters
+/// are on.
+///
+/// # Errors
+/// An invalid URL, a missing key, or an adapter on a model that the servers cannot have.
+pub fn check(graph: &Graph, task: &Task, engine: &Engine) -> Result<(), OperatorError> {
+    clients(engine)?;
+    update::check(engine)?;
+    let adapts = engine.update.as_ref().is_some_and(|update| update.value == Update::Lora);
+    match task.input(Slot::Policy) {
+        Some(policy) if adapts && !lora::is_on_source(graph, policy) => Err(OperatorError::Input(
+            "`update: lora` loads adapters on a model of `inputs`, found a policy that is a whole model of this pipeline, or on one; \
+             train it with `lora` from an input, or load it whole, by `update: vllm`"
+                .to_string(),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The servers' clients; they connect to nothing yet.
 ///
 /// # Errors
 /// An invalid URL, or a missing key.
-pub fn clients(engine: &Engine) -> Result<Vec<Client>, OperatorError> {
+fn clients(engine: &Engine) -> Result<Vec<Client>, OperatorError> {
     let key = engine.api_key_env.as_ref().map(|name| name.value.as_str());
     engine.openai.iter().map(|url| Ok(Client::new(url, key, patience(engine))?)).collect()
 }
@@ -131,12 +154,19 @@ fn ask(job: &ServerJob, items: &[Item], done: impl FnMut(usize, replica::Answer)
     let clients = clients(job.engine)?;
     let has_others = clients.len() > 1;
     let patience = patience(job.engine);
+    let policy = PolicyUpdate::new(job)?;
+    // A server alone joins again only if joining brings it the policy.
+    let leaves = has_others || policy.is_some();
     // Of one server, each request has its retries; of several, the next attempt is on another.
-    let of_items = if has_others { patience } else { Patience { retries: 0, ..patience } };
+    let of_items = if leaves { patience } else { Patience { retries: 0, ..patience } };
     let shared = Shared::new(job);
-    let replica = |client: Client| Replica::new(&shared, client, has_others);
-    let replicas: Vec<Replica> = clients.into_iter().map(replica).collect();
+    let replica = |(index, client)| {
+        let update = policy.as_ref().map(|policy| ServerUpdate::new(policy, index));
+        Replica::new(&shared, client, leaves, update)
+    };
+    let replicas: Vec<Replica> = clients.into_iter().enumerate().map(replica).collect();
     let fleet = Fleet::new(job.engine.openai.iter(), of_items);
+    let fleet = if leaves { fleet.leaving_all() } else { fleet };
     let places = items.iter().map(|item| place(job, item)).collect::<Result<Vec<_>, _>>()?;
     let questions = Questions { items, places, threads: job.engine.concurrency as usize };
     let join = |index: usize, is_over: remote::Stopped| match replicas.get(index) {
@@ -151,10 +181,9 @@ fn ask(job: &ServerJob, items: &[Item], done: impl FnMut(usize, replica::Answer)
     statistics::record(job.context, &fleet)?;
     match result {
         Ok(()) => Ok(()),
-        Err(_) if !has_others => match replicas.iter().find_map(Replica::failure) {
-            Some(error) => Err(error),
-            None => Err(OperatorError::internal(PLACE, "a server that is left without a reason")),
-        },
+        Err(absences) if !has_others => {
+            Err(replicas.iter().find_map(Replica::failure).unwrap_or_else(|| statistics::nobody(&fleet, &absences)))
+        }
         Err(absences) => Err(statistics::nobody(&fleet, &absences)),
     }
 }

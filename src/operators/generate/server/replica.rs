@@ -1,13 +1,15 @@
-//! One server of a node: found, looked at and compared with the policy before it is asked, again
-//! after each rest.
+//! One server of a node: given the policy, found, looked at and compared with the policy before it
+//! is asked, again after each rest.
 //!
 //! Knows one server, not the others.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::super::super::OperatorError;
 use super::job::{Item, PLACE, ServerJob, seconds};
 use super::row::Decoding;
+use super::update::{ServerUpdate, Verdict};
 use super::yardstick::{Compared, Yardstick};
 use crate::pipeline::spec::engine::{Check, Server, TokenIds};
 use crate::remote::{self, Absence, Attempt, Client, Completions, PromptForm, RemoteError, ServerKind, Stopped};
@@ -38,8 +40,10 @@ pub(super) struct Replica<'a> {
     shared: &'a Shared<'a>,
     job: &'a ServerJob<'a>,
     client: Client,
-    /// Whether there are others.
-    has_others: bool,
+    /// Whether it is left after failures: the next attempt is on another server, or after it has
+    /// joined again.
+    leaves: bool,
+    update: Option<ServerUpdate<'a>>,
     joined: Mutex<Option<Joined>>,
     /// Why it could not join last.
     failure: Mutex<Option<OperatorError>>,
@@ -50,16 +54,17 @@ struct Joined {
     server: Completions,
     form: PromptForm,
     decoding: Decoding,
+    /// The round of its policy.
+    round: u64,
 }
 
 /// One row: the server's response or an error. `None` when the run was stopped.
 pub(super) type Answer = Result<Option<responses::Row>, OperatorError>;
 
 impl<'a> Replica<'a> {
-    pub(super) fn new(shared: &'a Shared<'a>, client: Client, has_others: bool) -> Self {
-        // Where there are others, the next attempt is on one of them.
-        let client = if has_others { client.once() } else { client };
-        Self { shared, job: shared.job, client, has_others, joined: Mutex::default(), failure: Mutex::default() }
+    pub(super) fn new(shared: &'a Shared<'a>, client: Client, leaves: bool, update: Option<ServerUpdate<'a>>) -> Self {
+        let client = if leaves { client.once() } else { client };
+        Self { shared, job: shared.job, client, leaves, update, joined: Mutex::default(), failure: Mutex::default() }
     }
 
     /// Why it could not join last.
@@ -67,12 +72,13 @@ impl<'a> Replica<'a> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Finds the server, looks how it is asked, and compares it with the policy. `items` are the
-    /// node's.
+    /// Gives the server the policy, finds it, looks how it is asked, and compares it with the
+    /// policy. `items` are the node's.
     pub(super) fn join(&self, items: &[Item], is_over: Stopped) -> Result<(), Absence> {
         match self.look(items, is_over) {
             Ok(joined) => {
                 *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some(joined);
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 Ok(())
             }
             Err(error) => {
@@ -83,7 +89,7 @@ impl<'a> Replica<'a> {
                 let problem = error.to_string();
                 let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
                 let is_told = failure.as_ref().is_some_and(|told| told.to_string() == problem);
-                if self.has_others && !is_told && !is_over() {
+                if self.leaves && !is_told && !is_over() {
                     let told = format!("{}: left out for now: {problem}", self.client.url());
                     self.job.context.progress.warned(&self.job.context.task.label(), &told);
                 }
@@ -95,13 +101,16 @@ impl<'a> Replica<'a> {
 
     fn look(&self, items: &[Item], is_over: Stopped) -> Result<Joined, OperatorError> {
         let ServerJob { context, engine, .. } = self.job;
-        let kind = kind(engine.server);
-        let name = &engine.model.value;
-        let server = if engine.serve.is_some() {
-            remote::served(&self.client, name, kind, seconds(engine.serve_timeout_seconds), is_over)?
-        } else {
-            Completions::find(self.client.clone(), name, kind, is_over)?
+        let (round, updated) = match &self.update {
+            Some(update) => update.load(is_over).map(|(round, words)| (round, format!(", {words}")))?,
+            None => (0, String::new()),
         };
+        let server = self.find(is_over)?;
+        if let Some(update) = &self.update
+            && let Some(problem) = update.find_witnesses(server.kind(), is_over)?
+        {
+            context.progress.warned(&context.task.label(), &format!("{}: {problem}", self.client.url()));
+        }
         let item = items.first().ok_or_else(|| OperatorError::internal(PLACE, "a server without items"))?;
         let forms: &[PromptForm] = match engine.token_ids {
             TokenIds::Always => &[],
@@ -113,7 +122,7 @@ impl<'a> Replica<'a> {
             [] => PromptForm::Ids,
             forms => self.job.request(item, |request| server.look(&request, forms, is_over))??,
         };
-        let mut joined = Joined { decoding: if server.decodes_alone() { Decoding::Alone } else { Decoding::Behind }, server, form };
+        let mut joined = Joined { decoding: if server.decodes_alone() { Decoding::Alone } else { Decoding::Behind }, server, form, round };
         let checked = match engine.check {
             Check::Never => "not compared with the policy".to_string(),
             Check::Auto | Check::Always => self.check(&mut joined, items, is_over)?,
@@ -127,13 +136,31 @@ impl<'a> Replica<'a> {
         let mut event = Event::new(EventKind::ServerFound, &context.task.name, context.task.iteration);
         let without = if left_out.is_empty() { String::new() } else { format!(", without {}", left_out.join(", ")) };
         event.message = Some(format!(
-            "{url} {}; {}, prompts as {}{without}, {checked}",
+            "{url} {}; {}, prompts as {}{without}{updated}, {checked}",
             joined.server.identity(),
             joined.server.kind().name(),
             form.name()
         ));
         context.run.record(event)?;
         Ok(joined)
+    }
+
+    /// The server's model.
+    fn find(&self, is_over: Stopped) -> Result<Completions, OperatorError> {
+        let engine = self.job.engine;
+        let kind = kind(engine.server);
+        let name = engine.model.value.as_str();
+        if engine.serve.is_some() {
+            return Ok(remote::served(&self.client, name, kind, seconds(engine.serve_timeout_seconds), is_over)?);
+        }
+        let Some(policy) = self.update.as_ref().map(ServerUpdate::policy) else {
+            return Ok(Completions::find(self.client.clone(), name, kind, is_over)?);
+        };
+        let kind = policy.kind().or(kind);
+        match kind {
+            Some(kind) if !policy.is_listed() => Ok(Completions::unlisted(self.client.clone(), policy.model(), kind)),
+            kind => Ok(Completions::find(self.client.clone(), policy.model(), kind, is_over)?),
+        }
     }
 
     /// Compares the server with the policy; returns the words for the journal.
@@ -175,7 +202,7 @@ impl<'a> Replica<'a> {
 
     /// One attempt at an item.
     pub(super) fn ask(&self, item: &Item) -> Attempt<Answer> {
-        let Some(Joined { server, form, decoding }) = self.joined.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+        let Some(Joined { server, form, decoding, round }) = self.joined.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
             return Attempt::Answered(Err(OperatorError::internal(PLACE, "a request to a server that has not joined")));
         };
         let answer = match self.job.request(item, |request| server.complete(&request, form, self.job.context.stopped)) {
@@ -183,6 +210,24 @@ impl<'a> Replica<'a> {
             Err(error) => return Attempt::Answered(Err(error)),
         };
         let failed = |error: &dyn std::fmt::Display| self.job.failed(item.prompt, item.response_index, error.to_string()).map(Some);
+        let is_answer = answer.as_ref().map_or_else(|error| !error.is_transient() && !matches!(error, RemoteError::Stopped), |_| true);
+        if let Some(update) = self.update.as_ref().filter(|_| is_answer) {
+            let told = answer.as_ref().ok().and_then(|completion| completion.weight_version.as_deref());
+            match update.confirm(round, told, self.job.context.stopped) {
+                Verdict::Confirmed => {}
+                Verdict::Stopped => return Attempt::Stopped,
+                Verdict::Outdated => {
+                    let problem = format!("{}: the server lost the policy before its answer was confirmed", self.client.url());
+                    // It has joined again, or is about to.
+                    return Attempt::Failed { last: failed(&problem), problem, wait: Some(Duration::ZERO) };
+                }
+                Verdict::Refused(problem) => {
+                    let told = format!("{}: left until it has the policy again: {problem}", self.client.url());
+                    self.job.context.progress.warned(&self.job.context.task.label(), &told);
+                    return Attempt::Refused { last: failed(&problem), problem };
+                }
+            }
+        }
         match answer {
             Err(RemoteError::Stopped) => Attempt::Stopped,
             Err(error) if error.is_transient() || self.is_of_the_server(&error) => {
@@ -199,7 +244,7 @@ impl<'a> Replica<'a> {
 
     /// Whether another server may answer where this one refuses: it has lost its model or its key.
     fn is_of_the_server(&self, error: &RemoteError) -> bool {
-        self.has_others && matches!(error.status(), Some(401 | 403 | 404 | 405))
+        self.leaves && matches!(error.status(), Some(401 | 403 | 404 | 405))
     }
 }
 

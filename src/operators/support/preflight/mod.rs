@@ -129,7 +129,7 @@ impl Preflight<'_> {
         self.encode_examples(task)?;
         self.endings(task)?;
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
-            server::clients(engine)?;
+            server::check(self.graph, task, engine)?;
         }
         if let Operator::Command(command) = &task.operator {
             for file in &command.place.unlisted {

@@ -18,7 +18,7 @@ use crate::fixtures::workspace::Workspace;
 
 /// How a server answers beside the model's greedy response.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+pub enum Way {
     /// With ids and logprobs.
     Ids,
     /// With text alone.
@@ -32,7 +32,7 @@ enum Way {
 }
 
 /// A server of the model in `folder`, which answers with its likeliest tokens.
-fn serve(folder: &Path, way: Way) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
+pub fn serve(folder: &Path, way: Way) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     let checkpoint = Checkpoint::open(folder).unwrap();
     let model = Mutex::new(checkpoint.load(&Device::flex()).unwrap());
     let generator = Generator::load(&checkpoint, &Device::flex(), Precision::F32).unwrap();

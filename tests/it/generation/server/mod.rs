@@ -6,6 +6,8 @@ mod fleets;
 mod kinds;
 mod policies;
 mod real;
+mod updates;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
