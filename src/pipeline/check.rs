@@ -3,12 +3,14 @@
 //! Knows one iteration, not their number ([`super::unroll`]).
 
 mod benchmark;
+mod train;
 
 use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
 use self::benchmark::check_benchmark;
+use self::train::check_train;
 use super::error::Diagnostic;
 use super::position::{At, Name, Span};
 use super::relations::relations;
@@ -19,12 +21,10 @@ use super::spec::command::Command;
 use super::spec::engine::Engine;
 use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
-use super::spec::loss::Loss;
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
 use super::spec::select::{Select, Strategy};
 use super::spec::sft::{Initialize, Sft};
-use super::spec::train::Train;
 use crate::did_you_mean::nearest;
 
 /// One input of a node: the slot, the name as written, and the thing behind the name.
@@ -95,7 +95,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
             let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
             return Err(Diagnostic::at(name.span, problem));
         }
-        Operator::Train(train) => check_optimism(train, name.span)?,
+        Operator::Train(train) => check_train(train, &node.resources, name.span)?,
         Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, section, &mut links)?,
         Operator::Command(command) => command_inputs(scope, command, section, &mut links)?,
         Operator::Score(score) => reward_inputs(spec, scope, &score.reward, section, &mut Vec::new(), &mut links)?,
@@ -136,16 +136,6 @@ pub(super) fn check_every(once: &[ResolvedNode], inner: &[ResolvedNode]) -> Resu
             );
             return Err(Diagnostic::at(link.span, problem));
         }
-    }
-    Ok(())
-}
-
-/// Checks that the loss of a training has a reference where optimism needs one.
-fn check_optimism(train: &Train, span: Span) -> Result<(), Diagnostic> {
-    if train.optimism.is_some() && matches!(train.loss, Loss::Simpo(_)) {
-        let problem =
-            "`optimism` compares the policy with its reference, and the loss simpo has none; leave it out, or choose another loss";
-        return Err(Diagnostic::at(span, problem));
     }
     Ok(())
 }

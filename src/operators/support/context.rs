@@ -87,7 +87,7 @@ impl Task {
     }
 
     /// The key of a model's training table, `<name>_training`. None for other tasks, and for the
-    /// model of a command.
+    /// model of a program.
     pub fn training_key(&self) -> Option<OutputKey> {
         let name = format!("{}{}", self.name, training::SUFFIX);
         self.operator.optimizer().is_some().then_some(OutputKey { kind: OutputKind::Table, name, iteration: self.iteration })

@@ -19,7 +19,7 @@ pub(super) mod malformed_rows;
 pub(super) mod memory_budget;
 pub(super) mod pair_tokens;
 mod preflight;
-pub mod program_files;
+pub mod program;
 mod progress;
 mod properties;
 pub(super) mod reward_tree;

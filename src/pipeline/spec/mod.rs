@@ -39,6 +39,7 @@ pub mod sql;
 pub mod texts;
 pub mod tracking;
 pub mod train;
+pub mod train_engine;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;

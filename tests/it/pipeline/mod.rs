@@ -18,5 +18,6 @@ mod relational_properties;
 mod relational_sql;
 mod replay;
 mod sweep;
+mod train_elsewhere;
 mod truncated;
 mod yaml;

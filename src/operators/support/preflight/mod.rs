@@ -131,8 +131,8 @@ impl Preflight<'_> {
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             server::clients(engine)?;
         }
-        if let Operator::Command(command) = &task.operator {
-            for file in &command.place.unlisted {
+        if let Some(program) = task.operator.program() {
+            for file in &program.place.unlisted {
                 let note =
                     format!("{file} is an argument, but its contents are not: name it in `files:` for a new run after a change of it");
                 self.checked.note(&task.name, note);
