@@ -23,6 +23,7 @@ use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
+use super::spec::resources::{Device, Resources};
 use super::spec::select::{Select, Strategy};
 use super::spec::sft::{Initialize, Sft};
 use crate::did_you_mean::nearest;
@@ -84,6 +85,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
         check_start(scope, target, optional, &input.value, input.span)?;
         links.push(Link { slot, name: input.value.clone(), target, span: input.span });
     }
+    check_devices(&node.resources, name.span)?;
     match &node.operator {
         Operator::Select(select) => check_selection(select, name.span)?,
         Operator::Generate(generate) => {
@@ -136,6 +138,14 @@ pub(super) fn check_every(once: &[ResolvedNode], inner: &[ResolvedNode]) -> Resu
             );
             return Err(Diagnostic::at(link.span, problem));
         }
+    }
+    Ok(())
+}
+
+/// Checks that a node has one device or a list of them.
+fn check_devices(resources: &Resources, span: Span) -> Result<(), Diagnostic> {
+    if resources.devices.is_some() && resources.device != Device::Auto {
+        return Err(Diagnostic::at(span, "`device` and `devices` both say where the model is computed; leave out `device`"));
     }
     Ok(())
 }

@@ -8,13 +8,14 @@ use super::optimizer;
 use super::training::{self, ScoredTokens};
 use crate::compute::Precision;
 use crate::compute::backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
+use crate::compute::device::gpu_number;
 use crate::compute::gradients::Gradients;
 use crate::compute::reference::token_logprobs::{Predictions, TokenLogprobs};
 use crate::compute::reference::{CausalLm, Decoder, ReferenceOperations, RewardModel, TensorBackend, TensorOperations};
 use crate::compute::update::AdamW;
 use crate::model::{Checkpoint, ModelError};
 
-/// The first NVIDIA GPU.
+/// NVIDIA GPUs.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuBackend {
     tensors: TensorBackend,
@@ -61,12 +62,14 @@ impl Backend for GpuBackend {
     }
 
     /// The weights go to the GPU as its decoder keeps them.
-    fn load_sampling_model(&self, checkpoint: &Checkpoint, _: &Device, precision: Precision) -> Result<SamplingModel, ModelError> {
+    fn load_sampling_model(&self, checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<SamplingModel, ModelError> {
         let element = match precision {
             Precision::F32 => GpuElement::F32,
             Precision::Bf16 => GpuElement::Bf16,
         };
-        let gpu = cubecl::Device::Cuda(cubecl::device::CudaDevice::new(0));
+        let missing = || ModelError::Device(format!("expected an NVIDIA GPU, found {device:?}"));
+        let gpu = gpu_number(device).ok_or_else(missing)?;
+        let gpu = cubecl::Device::Cuda(cubecl::device::CudaDevice::new(gpu as usize));
         Ok(SamplingModel::Gpu(Box::new(GpuDecoder::new(checkpoint.load(&Device::flex())?, &gpu, element)?)))
     }
 }

@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod baselines;
 pub mod benchmark;
 pub mod command;
+pub mod devices;
 pub mod engine;
 pub mod evaluate;
 pub mod generate;
