@@ -74,7 +74,8 @@ impl DeviceChoice {
         match self {
             Self::Cpus(replicas) => Ok(vec![Device::flex(); (*replicas).max(1)]),
             Self::Gpus(gpus) if gpus.len() > 1 => {
-                let asked = |gpu: &u32| cuda(*gpu).map_err(|problem| ModelError::Device(format!("cuda:{gpu} was asked for, but {problem}")));
+                let asked =
+                    |gpu: &u32| cuda(*gpu).map_err(|problem| ModelError::Device(format!("cuda:{gpu} was asked for, but {problem}")));
                 gpus.iter().map(asked).collect()
             }
             _ => Ok(vec![self.resolve()?]),

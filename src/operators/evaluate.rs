@@ -197,7 +197,8 @@ impl InitialPolicy {
     /// So many responses in parts. On the CPU every replica gets one; on a GPU the batches stay the
     /// same.
     fn parts(&self, context: &Context, responses: usize) -> Result<Vec<Part>, OperatorError> {
-        let each = if context.on_cpu()? { responses.div_ceil(self.replicas.len()).clamp(1, RESPONSES_PER_PART) } else { RESPONSES_PER_PART };
+        let each =
+            if context.on_cpu()? { responses.div_ceil(self.replicas.len()).clamp(1, RESPONSES_PER_PART) } else { RESPONSES_PER_PART };
         let part = |(number, start): (usize, usize)| Part {
             number,
             rows: start..(start + each).min(responses),

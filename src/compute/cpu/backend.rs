@@ -8,10 +8,10 @@ use super::decoder::CpuDecoder;
 use super::kernels::{self, Memory};
 use super::training::{CpuTraining, CpuWeights, PrefixGroup, Shards};
 use crate::compute::Precision;
-use crate::compute::threads::Threads;
 use crate::compute::backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
 use crate::compute::gradients::Gradients;
 use crate::compute::reference::{CausalLm, RewardModel};
+use crate::compute::threads::Threads;
 use crate::model::ModelError;
 
 /// The most tokens in a pass without gradients: more would not be faster.
@@ -74,13 +74,18 @@ impl Backend for CpuBackend {
         let policy = CpuTraining::from_causal_lm(model, &weights, examples.gradient_checkpointing, &self.memory);
         let loss = Mutex::new(loss);
         let outcome = policy.and_then(|policy| {
-            self.shards.gradients(&self.memory, &batches, |(_, groups)| groups.len(), |(first, groups), gradients| {
-                let of_group = |at: usize| prompt_lengths(examples, prompt_token_counts, examples.rows_of(first + at));
-                let prompts: Vec<Vec<usize>> = (0..groups.len()).map(of_group).collect();
-                policy.logprobs_and_back(groups, &prompts, Some(step), collisions, gradients, |at, logprobs, collisions| {
-                    locked(&loss)(&[first + at], logprobs, collisions)
-                })
-            })
+            self.shards.gradients(
+                &self.memory,
+                &batches,
+                |(_, groups)| groups.len(),
+                |(first, groups), gradients| {
+                    let of_group = |at: usize| prompt_lengths(examples, prompt_token_counts, examples.rows_of(first + at));
+                    let prompts: Vec<Vec<usize>> = (0..groups.len()).map(of_group).collect();
+                    policy.logprobs_and_back(groups, &prompts, Some(step), collisions, gradients, |at, logprobs, collisions| {
+                        locked(&loss)(&[first + at], logprobs, collisions)
+                    })
+                },
+            )
         });
         weights.give_back(model);
         Ok(Gradients::Buffers(outcome?.into_parameters()))
@@ -92,14 +97,19 @@ impl Backend for CpuBackend {
         let of_rewards = CpuTraining::from_reward_model(model, &weights, examples.gradient_checkpointing, &self.memory);
         let loss = Mutex::new(loss);
         let outcome = of_rewards.and_then(|model| {
-            self.shards.gradients(&self.memory, &batches, |(_, groups)| groups.len(), |(first, groups), gradients| {
-                model.scores_and_back(groups, gradients, |scores| {
-                    let scores: Vec<f64> = scores.iter().map(|score| f64::from(*score)).collect();
-                    let of_examples = scores.chunks(examples.rows_per_example.max(1)).enumerate();
-                    let mut loss = locked(&loss);
-                    of_examples.flat_map(|(at, scores)| loss(&[first + at], scores)).collect()
-                })
-            })
+            self.shards.gradients(
+                &self.memory,
+                &batches,
+                |(_, groups)| groups.len(),
+                |(first, groups), gradients| {
+                    model.scores_and_back(groups, gradients, |scores| {
+                        let scores: Vec<f64> = scores.iter().map(|score| f64::from(*score)).collect();
+                        let of_examples = scores.chunks(examples.rows_per_example.max(1)).enumerate();
+                        let mut loss = locked(&loss);
+                        of_examples.flat_map(|(at, scores)| loss(&[first + at], scores)).collect()
+                    })
+                },
+            )
         });
         weights.give_back(model);
         Ok(Gradients::Buffers(outcome?.into_parameters()))

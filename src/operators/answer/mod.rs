@@ -60,9 +60,8 @@ pub(super) fn run(context: &Context, settings: &Answer) -> Result<Summary, Opera
             let device = replica.device.clone();
             Ok(Model { context, checkpoint: &checkpoint, device, replicas: replicas.len(), advance: &advance, loaded: Loaded::Nothing })
         };
-        let compute = |model: &mut Model, part: &Part| {
-            model.answer(rows_of(&all, part.rows.clone(), PLACE)?).map_err(|error| error.of(&part.name))
-        };
+        let compute =
+            |model: &mut Model, part: &Part| model.answer(rows_of(&all, part.rows.clone(), PLACE)?).map_err(|error| error.of(&part.name));
         replicas::each_part(context, &replicas, missing, load, compute, |part, answered| {
             writer.commit(part.number, &answers::batch(&answered.rows))?;
             advance.finish(part.rows.len(), answered.tokens, answered.observed);

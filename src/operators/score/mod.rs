@@ -173,8 +173,8 @@ impl<'a> Scorer<'a> {
             }
             Reward::Sum(components) => {
                 let open = |Component { weight, name, reward }: &'a Component| {
-                    let scorer =
-                        Self::open(context, reward, replicas, all, prompts, non_finite).map_err(|error| error.of(&format!("component {name}")))?;
+                    let scorer = Self::open(context, reward, replicas, all, prompts, non_finite)
+                        .map_err(|error| error.of(&format!("component {name}")))?;
                     Ok(WeightedScorer { weight: *weight, name: name.as_str(), scorer })
                 };
                 Self::Sum(components.iter().map(open).collect::<Result<_, OperatorError>>()?)

@@ -35,7 +35,6 @@ pub(super) fn load(context: &Context, replicas: &[Replica], folder: &Path) -> Re
 }
 
 impl ModelScorer {
-
     /// The model's output at the scored token of each conversation. It does not depend on the other
     /// conversations of the batch.
     pub(super) fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {

@@ -97,7 +97,7 @@ pub fn missing(writer: &TableWriter) -> Vec<Part> {
 }
 
 /// The work of one replica, for the journal.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Share {
     parts: u64,
     seconds: f64,
@@ -125,75 +125,81 @@ pub fn each_part<M: Send, T: Send>(
         }
         return Ok(());
     }
+    let (shares, outcome) = at_once(replicas, parts, || context.check_stopped(), load, compute, take);
+    for (replica, Share { parts, seconds }) in replicas.iter().zip(shares).filter(|(_, share)| share.parts > 0) {
+        record(context, replica.name.clone(), [("parts", parts as f64), ("seconds", seconds)])?;
+    }
+    outcome
+}
+
+/// As [`each_part`], each replica on a thread of its own. Returns what each of them did.
+fn at_once<M: Send, T: Send>(
+    replicas: &[Replica],
+    parts: Vec<Part>,
+    check_stopped: impl Fn() -> Result<(), OperatorError> + Sync,
+    load: impl Fn(&Replica) -> Result<M, OperatorError> + Sync,
+    compute: impl Fn(&mut M, &Part) -> Result<T, OperatorError> + Sync,
+    mut take: impl FnMut(&Part, T) -> Result<(), OperatorError>,
+) -> (Vec<Share>, Result<(), OperatorError>) {
     let queue = Mutex::new(parts.into_iter());
     let over = AtomicBool::new(false);
+    // No code panics while it holds the lock.
     let next = || if over.load(Ordering::Relaxed) { None } else { queue.lock().unwrap_or_else(PoisonError::into_inner).next() };
-    let (sender, receiver) = mpsc::channel();
-    let work = |replica: &Replica, sender: &mpsc::Sender<Done<T>>| {
+    let work = |replica: &Replica, done: &mpsc::Sender<Done<T>>| {
         let mut loaded = None;
         while let Some(part) = next() {
             let begun = Instant::now();
-            let mut one = || {
-                context.check_stopped()?;
-                let named = |error: OperatorError| error.of(&replica.name);
-                replica.run(|| model(&mut loaded, replica, &load).and_then(|model| compute(model, &part))).map_err(named)
+            let one = || {
+                check_stopped()?;
+                let made = replica.run(|| model(&mut loaded, replica, &load).and_then(|model| compute(model, &part)));
+                made.map_err(|error| error.of(&replica.name))
             };
-            let outcome = match catch_unwind(AssertUnwindSafe(&mut one)) {
-                Ok(made) => Outcome::Made(made),
-                Err(panic) => Outcome::Panicked(panic),
-            };
-            let failed = !matches!(outcome, Outcome::Made(Ok(_)));
-            if failed {
+            let outcome = catch_unwind(AssertUnwindSafe(one));
+            let goes_on = matches!(outcome, Ok(Ok(_)));
+            if !goes_on {
                 over.store(true, Ordering::Relaxed);
             }
+            let done_part = Done { replica: replica.number, part, seconds: begun.elapsed().as_secs_f64(), outcome };
             // The receiver waits for every replica.
-            let _ = sender.send(Done { replica: replica.number, part, seconds: begun.elapsed().as_secs_f64(), outcome });
-            if failed {
+            if done.send(done_part).is_err() || !goes_on {
                 return;
             }
         }
     };
     let mut shares = vec![Share::default(); replicas.len()];
     let mut first = Ok(());
-    let mut panicked = None;
+    let mut panic = None;
     thread::scope(|scope| {
         let work = &work;
+        let (sender, receiver) = mpsc::channel();
         for replica in replicas {
             let sender = sender.clone();
             scope.spawn(move || work(replica, &sender));
         }
         drop(sender);
         for Done { replica, part, seconds, outcome } in receiver {
-            let taken = match outcome {
-                Outcome::Made(made) => made.and_then(|made| take(&part, made)),
-                Outcome::Panicked(panic) => {
-                    panicked.get_or_insert(panic);
-                    continue;
-                }
-            };
-            match taken {
-                Ok(()) => {
+            match outcome.map(|made| made.and_then(|made| take(&part, made))) {
+                Ok(Ok(())) => {
                     if let Some(share) = shares.get_mut(replica) {
                         *share = Share { parts: share.parts + 1, seconds: share.seconds + seconds };
                     }
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     over.store(true, Ordering::Relaxed);
                     // A stop is no fault: an error says more.
-                    if first.is_ok() || matches!(first, Err(OperatorError::Stopped)) {
+                    if matches!(first, Ok(()) | Err(OperatorError::Stopped)) {
                         first = Err(error);
                     }
                 }
+                Err(found) => panic = panic.take().or(Some(found)),
             }
         }
     });
-    if let Some(panic) = panicked {
-        resume_unwind(panic);
+    match panic {
+        // As without replicas: the scheduler reports it.
+        Some(panic) => resume_unwind(panic),
+        None => (shares, first),
     }
-    for (replica, Share { parts, seconds }) in replicas.iter().zip(shares).filter(|(_, share)| share.parts > 0) {
-        record(context, replica.name.clone(), [("parts", parts as f64), ("seconds", seconds)])?;
-    }
-    first
 }
 
 /// Records what a replica did.
@@ -212,13 +218,7 @@ struct Done<T> {
     replica: usize,
     part: Part,
     seconds: f64,
-    outcome: Outcome<T>,
-}
-
-/// The end of a part's computation.
-enum Outcome<T> {
-    Made(Result<T, OperatorError>),
-    Panicked(Box<dyn std::any::Any + Send>),
+    outcome: thread::Result<Result<T, OperatorError>>,
 }
 
 /// The replica's model, loaded the first time.
@@ -240,5 +240,85 @@ impl Replica {
             Some(threads) => threads.run(work),
             None => work(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Barrier;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn replicas(count: usize) -> Vec<Replica> {
+        let named = names(&DeviceChoice::Cpus(count), count).into_iter().enumerate();
+        named.map(|(number, name)| Replica { number, name, ..without_model() }).collect()
+    }
+
+    fn parts(count: usize) -> Vec<Part> {
+        (0..count).map(|number| Part { number, rows: number..number + 1, name: format!("part {number}") }).collect()
+    }
+
+    #[test]
+    fn every_part_is_computed_once_by_one_of_the_replicas() {
+        // Both have a part at the same time, or this would wait for ever.
+        let both = Barrier::new(2);
+        let load = |replica: &Replica| {
+            both.wait();
+            Ok(replica.number)
+        };
+        let mut taken = BTreeSet::new();
+        let take = |part: &Part, square: usize| {
+            assert_eq!(square, part.number * part.number);
+            assert!(taken.insert(part.number));
+            Ok(())
+        };
+        let (shares, outcome) = at_once(&replicas(2), parts(9), || Ok(()), load, |_, part| Ok(part.number * part.number), take);
+        outcome.unwrap();
+        assert!(taken.into_iter().eq(0..9));
+        assert!(shares.iter().all(|share| share.parts > 0) && shares.iter().map(|share| share.parts).sum::<u64>() == 9, "{shares:?}");
+    }
+
+    #[test]
+    fn a_failed_replica_ends_the_work_and_what_is_in_hand_is_kept() {
+        let both = Barrier::new(2);
+        let compute = |_: &mut (), part: &Part| {
+            if part.number < 2 {
+                both.wait();
+            } else {
+                // Longer than the end of the other replica takes.
+                thread::sleep(Duration::from_millis(5));
+            }
+            if part.number == 1 { Err(OperatorError::Failed("out of memory".to_string())) } else { Ok(part.number) }
+        };
+        let mut taken = Vec::new();
+        let take = |_: &Part, number: usize| {
+            taken.push(number);
+            Ok(())
+        };
+        let (shares, outcome) = at_once(&replicas(2), parts(1000), || Ok(()), |_| Ok(()), compute, take);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.starts_with("replica ") && error.ends_with(" of 2 on the CPU: out of memory"), "{error}");
+        assert!(taken.contains(&0) && !taken.contains(&1) && taken.len() < 1000, "{taken:?}");
+        assert_eq!(shares.iter().map(|share| share.parts).sum::<u64>(), taken.len() as u64);
+        // The same parts without those taken.
+        let rest = parts(1000).into_iter().filter(|part| !taken.contains(&part.number)).collect();
+        let take = |_: &Part, number: usize| {
+            taken.push(number);
+            Ok(())
+        };
+        at_once(&replicas(3), rest, || Ok(()), |_| Ok(()), |(), part| Ok(part.number), take).1.unwrap();
+        taken.sort_unstable();
+        assert!(taken.into_iter().eq(0..1000));
+    }
+
+    #[test]
+    fn a_stop_is_told_and_a_panic_reaches_whoever_asked() {
+        let (_, outcome) = at_once(&replicas(2), parts(5), || Err(OperatorError::Stopped), |_| Ok(()), |(), _| Ok(()), |_, ()| Ok(()));
+        assert!(matches!(outcome, Err(OperatorError::Stopped)));
+        let panics = || at_once(&replicas(2), parts(5), || Ok(()), |_| Ok(()), |(), part| panic!("part {}", part.number), |_, ()| Ok(()));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
     }
 }

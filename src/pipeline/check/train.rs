@@ -39,7 +39,10 @@ fn check_engine(train: &Train, resources: &Resources, span: Span) -> Result<(), 
         None => Ok(()),
         Some((_, setting)) => Err(Diagnostic::at(
             span,
-            format!("`{setting}` is for this program's own trainer, and the command of `engine` trains here; leave it out, or give it to the command as an argument"),
+            format!(
+                "`{setting}` is for this program's own trainer, and the command of `engine` trains here; leave it out, \
+                 or give it to the command as an argument"
+            ),
         )),
     }
 }

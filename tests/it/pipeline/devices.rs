@@ -26,7 +26,10 @@ fn workspace(changes: &[(&str, &str)]) -> Workspace {
         ("iterate:", judge),
         ("rows_per_part: 4", "rows_per_part: 1"),
         ("reward: judge } }\n    pool", "reward: judge }, resources: { rows_per_part: 5 } }\n    pool"),
-        ("epochs: 2 }, resources: { checkpoint_every: 2 } }\n    evaluation", "epochs: 2 }, resources: { checkpoint_every: 2, rows_per_part: 2 } }\n    evaluation"),
+        (
+            "epochs: 2 }, resources: { checkpoint_every: 2 } }\n    evaluation",
+            "epochs: 2 }, resources: { checkpoint_every: 2, rows_per_part: 2 } }\n    evaluation",
+        ),
     ];
     for (from, to) in own.iter().chain(changes) {
         assert!(text.contains(from), "{from}");
@@ -79,7 +82,10 @@ fn replicas_have_the_bytes_of_one() {
         let sum = |node: &str| shares.get(node).map_or(0.0, |shares| shares.values().sum::<f64>());
         assert_eq!(sum("responses"), count("SELECT count(DISTINCT (iteration, prompt_id)) FROM responses"));
         assert_eq!(sum("rewards"), count("SELECT sum(ceil(n / 5.0)) FROM (SELECT count(*) AS n FROM rewards GROUP BY iteration)"));
-        assert_eq!(sum("policy_pairs"), count("SELECT sum(ceil(n / 2.0)) FROM (SELECT count(*) AS n FROM policy_pairs GROUP BY iteration)"));
+        assert_eq!(
+            sum("policy_pairs"),
+            count("SELECT sum(ceil(n / 2.0)) FROM (SELECT count(*) AS n FROM policy_pairs GROUP BY iteration)")
+        );
         assert_eq!(sum("judge_ranking"), count("SELECT ceil(count(*) / 2.0) FROM judge_ranking"));
         assert_eq!(sum("policy"), 2.0 * count("SELECT count(*) FROM policy_pairs"));
         assert_eq!(sum("base"), 3.0 * 20.0);
@@ -99,8 +105,14 @@ fn replicas_have_the_bytes_of_one() {
 fn adapters_bf16_and_every_term_of_the_loss_have_the_bytes_of_one() {
     let changes = [
         ("name: small", "name: small\nprecision: bf16"),
-        ("optimizer: adamw, batch_size: 4, epochs: 2 }", "optimizer: adamw, batch_size: 7, epochs: 2, wpo: {}, optimism: 0.01, lora: { rank: 2, dropout: 0.2, use_dora: true } }"),
-        ("checkpoint_every: 2, rows_per_part: 2", "checkpoint_every: 2, rows_per_part: 2, micro_batch_size: 2, gradient_checkpointing: true"),
+        (
+            "optimizer: adamw, batch_size: 4, epochs: 2 }",
+            "optimizer: adamw, batch_size: 7, epochs: 2, wpo: {}, optimism: 0.01, lora: { rank: 2, dropout: 0.2, use_dora: true } }",
+        ),
+        (
+            "checkpoint_every: 2, rows_per_part: 2",
+            "checkpoint_every: 2, rows_per_part: 2, micro_batch_size: 2, gradient_checkpointing: true",
+        ),
     ];
     let one = workspace(&changes);
     run(&one, "cpu", 1);
@@ -139,7 +151,8 @@ fn killed_on_two_replicas_a_run_goes_on_with_four() {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     let committed = |workspace: &Workspace| {
-        let events = if workspace.path("runs/small/journal.jsonl").exists() { workspace.journal("small", "part_committed") } else { Vec::new() };
+        let events =
+            if workspace.path("runs/small/journal.jsonl").exists() { workspace.journal("small", "part_committed") } else { Vec::new() };
         events.into_iter().filter(|(node, ..)| node == "responses").count()
     };
     while committed(&killed) < 3 {

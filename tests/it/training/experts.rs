@@ -60,7 +60,10 @@ fn steps_of_dpo_are_those_of_trl_in_micro_batches_of_any_size() {
             eprintln!("{name}: largest relative difference of a loss {:.1e}, of a gradient norm {:.1e}", worst.0, worst.1);
             assert!(worst.0 < 1e-5 && worst.1 < 1e-4, "{name}: {worst:?}");
             let taken = trainer.examples_of_replicas();
-            assert!(taken.len() == if replicas > 1 { replicas } else { 0 } && (taken.is_empty() || taken.iter().sum::<u64>() == 3 * 4), "{taken:?}");
+            assert!(
+                taken.len() == if replicas > 1 { replicas } else { 0 } && (taken.is_empty() || taken.iter().sum::<u64>() == 3 * 4),
+                "{taken:?}"
+            );
             all_logits(&trainer.model(), &ids(&golden["sequence"]))
         };
         let whole = after(4, false, 1);

@@ -110,13 +110,7 @@ impl<'a> Alone<'a> {
 
     /// Starts the program in a group of its own: Ctrl-C at the terminal reaches this process, and
     /// this process asks the whole group to end.
-    fn start(
-        &self,
-        program: Program<'_>,
-        variables: &[(String, OsString)],
-        said: &Log,
-        errors: &Log,
-    ) -> std::io::Result<(Child, Group)> {
+    fn start(&self, program: Program<'_>, variables: &[(String, OsString)], said: &Log, errors: &Log) -> std::io::Result<(Child, Group)> {
         let mut words = program.words.iter().map(|argument| &argument.value.0);
         let name = words.next().map_or("", String::as_str);
         let folder = &program.place.folder;
