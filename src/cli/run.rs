@@ -14,6 +14,7 @@ use super::{plan, summary};
 use crate::compute::DeviceChoice;
 use crate::operators::{self, Progress};
 use crate::pipeline::Graph;
+use crate::pipeline::spec::devices::Devices;
 use crate::run::{FileHashes, Prepared, Report, execute, fetch, prepare};
 use crate::store::{self, Runs};
 

@@ -64,9 +64,9 @@ impl Shards {
             }
             Ok::<(), ModelError>(())
         };
+        let run = |(threads, taken): &(Threads, AtomicU64)| threads.run(|| kernels::awake(|| take(taken)));
+        let run = &run;
         thread::scope(|scope| {
-            let run = |(threads, taken): &'_ (Threads, AtomicU64)| threads.run(|| kernels::awake(|| take(taken)));
-            let run = &run;
             let replicas: Vec<_> = self.replicas.iter().map(|replica| scope.spawn(move || run(replica))).collect();
             let outcomes = replicas.into_iter().map(|replica| replica.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
             outcomes.collect::<Vec<Result<(), ModelError>>>().into_iter().collect::<Result<(), ModelError>>()
