@@ -6,8 +6,8 @@ mod table;
 
 use std::path::Path;
 
-use super::support::program::environment::{input, variable};
-use super::support::program::{self, Product, Variables, model};
+use super::support::program::environment::{Variables, input, variable};
+use super::support::program::{self, Product, model};
 use super::{Context, OperatorError, Summary};
 use crate::model::Head;
 use crate::pipeline::slot::Slot;

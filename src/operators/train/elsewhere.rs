@@ -11,16 +11,19 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use serde_json::Value;
 
 use super::super::support::pair_tokens::PairTokens;
-use super::super::support::program::environment::{SETTINGS, input, variable};
-use super::super::support::program::{self, Product, Variables, model};
+use super::super::support::program::environment::{SETTINGS, Variables, input, variable};
+use super::super::support::program::{self, Product, model};
 use super::super::support::tensors;
-use super::{Context, OperatorError, PLACE, Summary};
+use super::super::{Context, OperatorError, Summary};
 use crate::disk;
 use crate::model::Head;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::train_engine::TrainEngine;
 use crate::store::{self, StoreError};
 use crate::tables::pairs;
+
+/// This module in internal errors.
+const PLACE: &str = "operators::train::elsewhere";
 
 /// The names of the inputs, and of their folders.
 const PAIRS: &str = "pairs";

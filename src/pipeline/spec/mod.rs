@@ -20,6 +20,7 @@ pub mod loss;
 pub mod malformed;
 pub mod matrix;
 pub mod merge;
+mod node_program;
 pub mod non_finite;
 mod one_or_several;
 pub mod operator;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::benchmark::Benchmark;
 use super::benchmark::answer::{Answer, AnswerResponses};
 use super::benchmark::grade::Grade;
-use super::command::{Command, Made, Program};
+use super::command::{Command, Made};
 use super::evaluate::Evaluate;
 use super::generate::Generate;
 use super::judge::{Judge, Question};
@@ -257,15 +257,6 @@ impl Operator {
         match self {
             Self::Train(train) => train.lora.as_ref(),
             Self::Sft(sft) => sft.lora.as_ref(),
-            _ => None,
-        }
-    }
-
-    /// The program of the user's that does its work, if there is one.
-    pub fn program(&self) -> Option<Program<'_>> {
-        match self {
-            Self::Command(command) => Some(command.program()),
-            Self::Train(train) => train.engine.as_ref().map(|engine| engine.program()),
             _ => None,
         }
     }

@@ -69,15 +69,11 @@ fn replicas_have_the_bytes_of_one() {
     let expected = one.result("small");
     let count = |sql: &str| one.query("small", sql).parse::<f64>().unwrap();
     let steps = |table: &str| count(&format!("SELECT count(*) FROM {table}"));
-    for (device, threads) in [("cpu:1", 2), ("cpu:2", 1), ("cpu:2", 4), ("cpu:4", 2)] {
+    for (device, threads) in [("cpu:2", 4), ("cpu:4", 1)] {
         let several = workspace(&[]);
         run(&several, device, threads);
         assert_eq!(several.result("small"), expected, "{device} with {threads} threads");
         let shares = shares(&several);
-        if device == "cpu:1" {
-            assert!(shares.is_empty());
-            continue;
-        }
         // Nothing is computed twice, and nothing by nobody.
         let sum = |node: &str| shares.get(node).map_or(0.0, |shares| shares.values().sum::<f64>());
         assert_eq!(sum("responses"), count("SELECT count(DISTINCT (iteration, prompt_id)) FROM responses"));
@@ -104,6 +100,7 @@ fn replicas_have_the_bytes_of_one() {
 #[test]
 fn adapters_bf16_and_every_term_of_the_loss_have_the_bytes_of_one() {
     let changes = [
+        ("iterations: 2", "iterations: 1"),
         ("name: small", "name: small\nprecision: bf16"),
         (
             "optimizer: adamw, batch_size: 4, epochs: 2 }",
@@ -117,11 +114,9 @@ fn adapters_bf16_and_every_term_of_the_loss_have_the_bytes_of_one() {
     let one = workspace(&changes);
     run(&one, "cpu", 1);
     let expected = one.result("small");
-    for (device, threads) in [("cpu:2", 2), ("cpu:4", 1)] {
-        let several = workspace(&changes);
-        run(&several, device, threads);
-        assert_eq!(several.result("small"), expected, "{device} with {threads} threads");
-    }
+    let several = workspace(&changes);
+    run(&several, "cpu:3", 2);
+    assert_eq!(several.result("small"), expected);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The environment of a program: its inputs as paths, the places for its output and its work, seed
 //! and iteration.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::super::lora;
 use super::super::{Context, OperatorError};
-use super::{Product, Variables};
 use crate::disk;
 use crate::model::{Checkpoint, Dtype};
 use crate::pipeline::graph::{Binding, SourceKind};
@@ -14,6 +14,9 @@ use crate::store::StoreError;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::support::program::environment";
+
+/// Variables of the environment: names and values.
+pub type Variables = Vec<(String, OsString)>;
 
 /// The folder of the inputs' files in the work folder; made anew for each call.
 const INPUTS: &str = "inputs";
@@ -28,12 +31,12 @@ pub const INPUT: &str = "OPTUNE_INPUT_";
 pub const SETTINGS: &str = "OPTUNE_SETTINGS";
 
 /// The variables of a program with its work in `folder`. Makes the folders in them, without an
-/// earlier `output`. `inputs` fills the folder of the inputs.
+/// earlier `output`; it is made anew if it is a folder. `inputs` fills the folder of the inputs.
 pub(super) fn variables(
     context: &Context,
     folder: &Path,
     output: &Path,
-    product: Product,
+    is_folder: bool,
     inputs: impl FnOnce(&Path) -> Result<Variables, OperatorError>,
 ) -> Result<Variables, OperatorError> {
     let of_inputs = folder.join(INPUTS);
@@ -41,7 +44,7 @@ pub(super) fn variables(
     for old in [of_inputs.as_path(), output] {
         disk::remove(old).map_err(StoreError::io("remove", old))?;
     }
-    let made = (product == Product::Model).then_some(output);
+    let made = is_folder.then_some(output);
     for new in [&of_inputs, &work].into_iter().map(PathBuf::as_path).chain(made) {
         disk::create_folder(new).map_err(StoreError::io("create", new))?;
     }

@@ -12,15 +12,12 @@ pub mod model;
 mod process;
 mod progress_lines;
 
-use std::ffi::OsString;
 use std::path::Path;
 
+use self::environment::Variables;
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::spec::command::Program;
 use crate::store;
-
-/// Variables of the environment: names and values.
-pub type Variables = Vec<(String, OsString)>;
 
 /// The thing that a program makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +56,7 @@ pub fn run(
     let folder = context.run.work(&key, &fingerprint)?;
     let alone = process::Alone::new(context, &folder)?;
     let output = folder.join(product.name());
-    let variables = environment::variables(context, &folder, &output, product, inputs)?;
+    let variables = environment::variables(context, &folder, &output, product == Product::Model, inputs)?;
     alone.run(program, &variables)?;
     let summary = take(&output)?;
     context.run.remove_work(&key, &fingerprint)?;
