@@ -11,14 +11,10 @@ use burn::tensor::{DType, Device};
 use super::backend::Backend;
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
-use super::gpu::GpuBackend;
+use super::gpu::{GpuBackend, gpu_number};
 use super::reference::{ReferenceOperations, TensorBackend, named_tensors};
 use super::threads::Threads;
 use crate::model::ModelError;
-
-/// The highest number of a GPU.
-#[cfg(feature = "cuda")]
-const MOST_GPU: u32 = 64;
 
 /// The device setting of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,12 +94,6 @@ pub fn backend_for(device: &Device) -> Arc<dyn Backend> {
         return Arc::new(GpuBackend::default());
     }
     Arc::new(TensorBackend::new(&ReferenceOperations))
-}
-
-/// The number of an NVIDIA GPU; none of another device.
-#[cfg(feature = "cuda")]
-pub(super) fn gpu_number(device: &Device) -> Option<u32> {
-    (0..=MOST_GPU).find(|gpu| *device == Device::cuda(*gpu))
 }
 
 /// The backend for training `model`: that of its device, or the reference if a trained parameter is

@@ -8,12 +8,19 @@ use super::optimizer;
 use super::training::{self, ScoredTokens};
 use crate::compute::Precision;
 use crate::compute::backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
-use crate::compute::device::gpu_number;
 use crate::compute::gradients::Gradients;
 use crate::compute::reference::token_logprobs::{Predictions, TokenLogprobs};
 use crate::compute::reference::{CausalLm, Decoder, ReferenceOperations, RewardModel, TensorBackend, TensorOperations};
 use crate::compute::update::AdamW;
 use crate::model::{Checkpoint, ModelError};
+
+/// The highest number of a GPU.
+const MOST_GPU: u32 = 64;
+
+/// The number of an NVIDIA GPU; none of another device.
+pub fn gpu_number(device: &Device) -> Option<u32> {
+    (0..=MOST_GPU).find(|gpu| *device == Device::cuda(*gpu))
+}
 
 /// NVIDIA GPUs.
 #[derive(Clone, Copy, Debug)]
