@@ -1,8 +1,10 @@
 """The trainer of a policy outside of optune: TRL's DPOTrainer with a weight for each pair, on as many devices as accelerate starts.
 
-A stage of a pipeline (docs/guide/your-own-stage.md), for models beyond one device's memory and for whoever wants TRL's trainer:
+For models beyond one device's memory and for whoever wants TRL's trainer (docs/guide/your-own-stage.md): the engine of a `train` node,
 
-    accelerate launch --config_file accelerate_fsdp.yaml trl_weighted_dpo.py [--epochs N] [--batch-size N] …
+    train: { …, engine: { command: [accelerate, launch, --config_file, accelerate_fsdp.yaml, trl_weighted_dpo.py] } }
+
+or the program of a `command` with the inputs
 
 | input | what it is |
 |---|---|
@@ -10,12 +12,16 @@ A stage of a pipeline (docs/guide/your-own-stage.md), for models beyond one devi
 | `pairs` | a table with `prompt_ids`, `chosen_ids`, `rejected_ids` (lists of token ids) and `weight` |
 | `reference` | the reference model, if the table has no `reference_logprob_chosen` and `reference_logprob_rejected` |
 
+A `train` node's settings come with it, in OPTUNE_SETTINGS: loss, β, optimizer, learning rate, schedule, epochs and batch size are those of the
+file. For a `command` they are arguments.
+
 The loss of a step is the mean over its pairs of weight · −log σ(β·Δ), as in optune's `train`. Token ids are taken as they are, so that nothing is
 tokenized again. Checkpoints lie in the work folder: a killed training goes on from the last one.
 """
 
 import argparse
 import json
+import math
 import os
 
 import torch
@@ -28,6 +34,20 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 REFERENCE = {"reference_logprob_chosen": "ref_chosen_logps", "reference_logprob_rejected": "ref_rejected_logps"}
 IDS = ["prompt_ids", "chosen_ids", "rejected_ids"]
+# The arguments of a `command` that are settings of a `train` node, with their values where neither says anything.
+SETTINGS = {
+    "epochs": 1,
+    "accumulate": 1,
+    "learning_rate": 5e-7,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "beta": 0.1,
+    "precision": "f32",
+}
+# The schedules of a `train` node by transformers' names.
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
 class WeightedCollator(DataCollatorForPreference):
@@ -41,6 +61,19 @@ class WeightedCollator(DataCollatorForPreference):
 
 class WeightedDPOTrainer(DPOTrainer):
     """TRL's trainer with a weight for each pair and with token ids that are there already."""
+
+    def __init__(self, *arguments, optimizer=None, **named):
+        self.own_optimizer = optimizer
+        super().__init__(*arguments, **named)
+
+    def get_optimizer_cls_and_kwargs(self, *arguments, **named):
+        if self.own_optimizer is None:
+            return super().get_optimizer_cls_and_kwargs(*arguments, **named)
+        name, settings = self.own_optimizer
+        kinds = {"adamw": (torch.optim.AdamW, ["betas", "eps"]), "rmsprop": (torch.optim.RMSprop, ["alpha", "eps"])}
+        kind, keys = kinds[name]
+        # The weight decay is that of the groups: norms and biases have none.
+        return kind, {"lr": self.args.learning_rate, **{key: settings[key] for key in keys}}
 
     def _prepare_dataset(self, dataset, *_, **__):
         return dataset
@@ -95,19 +128,57 @@ class Progress(TrainerCallback):
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=8, help="pairs at once on each device")
-    parser.add_argument("--accumulate", type=int, default=1, help="batches of a step")
-    parser.add_argument("--learning-rate", type=float, default=5e-7)
-    parser.add_argument("--schedule", default="constant", help="a schedule of transformers")
-    parser.add_argument("--warmup-steps", type=int, default=0)
-    parser.add_argument("--weight-decay", type=float, default=0.0)
-    parser.add_argument("--max-grad-norm", type=float, default=1.0)
-    parser.add_argument("--beta", type=float, default=0.1)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch-size", type=int, help="pairs at once on each device; in a train node all of a step, unless this says fewer")
+    parser.add_argument("--accumulate", type=int, help="batches of a step")
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--schedule", help="a schedule of transformers")
+    parser.add_argument("--warmup-steps", type=int)
+    parser.add_argument("--weight-decay", type=float)
+    parser.add_argument("--max-grad-norm", type=float)
+    parser.add_argument("--beta", type=float)
     parser.add_argument("--save-steps", type=int, default=50)
-    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--precision", choices=["f32", "bf16"])
     parser.add_argument("--cpu", action="store_true")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.optimizer = None
+    return asked
+
+
+def of_command(asked):
+    """The arguments, with their defaults."""
+    for name, value in SETTINGS.items():
+        if getattr(asked, name) is None:
+            setattr(asked, name, value)
+    asked.batch_size = asked.batch_size or 8
+
+
+def of_node(asked, settings, pairs):
+    """The settings of a `train` node with so many pairs."""
+    twice = [name for name in SETTINGS if getattr(asked, name) is not None]
+    if twice:
+        raise SystemExit(f"expected {', '.join(twice)} in the train node, found an argument; leave it out")
+    others = [name for name in ("wpo", "optimism") if settings.get(name) is not None]
+    if settings["loss"] != "dpo" or others:
+        raise SystemExit(f"expected the loss dpo alone, found {', '.join([str(settings['loss']), *others])}; train this here, without engine")
+    [(name, optimizer)] = settings["optimizer"].items()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    on_each, rest = divmod(settings["batch_size"], processes)
+    asked.batch_size = asked.batch_size or on_each
+    if rest or on_each % asked.batch_size:
+        problem = f"expected a batch_size of a multiple of {processes} processes with {asked.batch_size} pairs at once"
+        raise SystemExit(f"{problem}, found {settings['batch_size']}")
+    steps = math.ceil(pairs / settings["batch_size"]) * settings["epochs"]
+    asked.accumulate = on_each // asked.batch_size
+    asked.epochs = settings["epochs"]
+    asked.learning_rate = settings["learning_rate"]
+    asked.schedule = SCHEDULES[settings["schedule"]]
+    asked.warmup_steps = math.ceil(settings["warmup_ratio"] * steps)
+    asked.weight_decay = optimizer["weight_decay"]
+    asked.max_grad_norm = settings["max_gradient_norm"] or 0.0
+    asked.beta = settings["beta"]
+    asked.precision = settings.get("precision", "f32")
+    asked.optimizer = (name, optimizer)
 
 
 def read_pairs(work):
@@ -127,6 +198,10 @@ def main():
     work = os.environ["OPTUNE_WORK"]
     folder = os.environ["OPTUNE_INPUT_POLICY"]
     pairs, known = read_pairs(work)
+    if settings := os.environ.get("OPTUNE_SETTINGS"):
+        of_node(asked, json.loads(settings), len(pairs))
+    else:
+        of_command(asked)
     reference = os.environ.get("OPTUNE_INPUT_REFERENCE")
     if not known and reference is None:
         raise SystemExit("expected the reference's logprobs in pairs, or an input `reference`, found neither")
@@ -168,6 +243,7 @@ def main():
         processing_class=tokenizer,
         data_collator=WeightedCollator(pad_token_id=tokenizer.pad_token_id),
         callbacks=[Progress()],
+        optimizer=asked.optimizer,
     )
     last = get_last_checkpoint(checkpoints) if os.path.isdir(checkpoints) else None
     trainer.train(resume_from_checkpoint=last)

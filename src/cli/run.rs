@@ -14,6 +14,7 @@ use super::{plan, summary};
 use crate::compute::DeviceChoice;
 use crate::operators::{self, Progress};
 use crate::pipeline::Graph;
+use crate::pipeline::spec::devices::Devices;
 use crate::run::{FileHashes, Prepared, Report, execute, fetch, prepare};
 use crate::store::{self, Runs};
 
@@ -27,9 +28,18 @@ pub(super) struct Run {
     /// Progress as JSON lines on standard error, the result as JSON on standard output.
     #[arg(long)]
     json: bool,
-    /// The device for all nodes, instead of the one in their resources.
-    #[arg(long, value_name = "auto|cpu|cuda")]
+    /// The device for all nodes, instead of the one in their resources: auto, cpu or cuda; or
+    /// several, each with a copy of the model, as cpu:2 or cuda:0,cuda:1.
+    #[arg(long, value_name = "auto|cpu|cuda|…", value_parser = devices)]
     device: Option<DeviceChoice>,
+}
+
+/// One device, or a list of them.
+fn devices(text: &str) -> Result<DeviceChoice, String> {
+    if text.contains([':', ',']) {
+        return Devices::parse(text.split(',')).map(|devices| operators::devices_choice(&devices));
+    }
+    text.parse::<DeviceChoice>().map_err(|error| error.to_string())
 }
 
 impl Run {
@@ -77,7 +87,7 @@ impl Run {
     fn one(&self, runs: &Path, graph: Graph, progress: &dyn Progress) -> Result<(), CliError> {
         let run = Runs::open(runs)?.run(&graph.name)?;
         let fetched = fetch(graph, &run, &is_stopped, progress)?;
-        let checked = operators::check(&fetched.graph, self.device)?;
+        let checked = operators::check(&fetched.graph, self.device.as_ref())?;
         let prepared = prepare(fetched, &mut FileHashes::default())?;
         if self.dry_run {
             return plan::show(&run, &prepared, &checked, self.json);
@@ -97,7 +107,7 @@ impl Run {
             let prepared = prepare(fetch(graph, &run, &is_stopped, progress)?, &mut hashed)?;
             let is_finished = Tally::of(&run, &prepared)?.is_finished() && sweep::is_as_written(&run, &prepared)?;
             if !is_finished {
-                let found = operators::check(&prepared.graph, self.device)?;
+                let found = operators::check(&prepared.graph, self.device.as_ref())?;
                 found.notes.iter().for_each(|(name, note)| progress.warned(name, note));
             }
             checked.push(Checked { run, prepared, is_finished });
@@ -108,7 +118,7 @@ impl Run {
     /// Does the remaining work of a run.
     fn finish(&self, run: &store::Run, prepared: &Prepared, progress: &dyn Progress) -> Result<(), CliError> {
         let lock = run.lock()?;
-        let report = execute(&lock, prepared, self.device, &is_stopped, progress)?;
+        let report = execute(&lock, prepared, self.device.as_ref(), &is_stopped, progress)?;
         self.conclude(&report)
     }
 

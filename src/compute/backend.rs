@@ -91,6 +91,11 @@ pub trait Backend: Debug + Send + Sync {
     /// then.
     fn score_gradients(&self, model: &mut RewardModel, examples: Examples<'_>, loss: &mut ScoreLoss<'_>) -> Result<Gradients, ModelError>;
 
+    /// The number of examples whose gradients each replica has computed; empty for one replica.
+    fn examples_of_replicas(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// Whether [`Examples::gradient_checkpointing`] saves memory.
     fn has_gradient_checkpointing(&self) -> bool {
         false

@@ -1,4 +1,4 @@
-//! The choice of a device and its backend. Knows nothing of models.
+//! The choice of devices and their backends. Knows nothing of models.
 
 #[cfg(feature = "cuda")]
 use std::path::PathBuf;
@@ -7,18 +7,17 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device};
-use serde::{Deserialize, Serialize};
 
 use super::backend::Backend;
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
-use super::gpu::GpuBackend;
+use super::gpu::{GpuBackend, gpu_number};
 use super::reference::{ReferenceOperations, TensorBackend, named_tensors};
+use super::threads::Threads;
 use crate::model::ModelError;
 
 /// The device setting of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The first NVIDIA GPU if this build and this machine have one, else the CPU.
     #[default]
@@ -27,6 +26,10 @@ pub enum DeviceChoice {
     Cpu,
     /// The first NVIDIA GPU.
     Cuda,
+    /// So many replicas on the CPU.
+    Cpus(usize),
+    /// NVIDIA GPUs by their numbers, a replica on each.
+    Gpus(Vec<u32>),
 }
 
 impl FromStr for DeviceChoice {
@@ -43,24 +46,42 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device, checked as far as possible without using it.
+    /// The first device, checked as far as possible without using it.
     ///
     /// # Errors
     /// When a GPU is asked for and this build or this machine has none.
-    pub fn resolve(self) -> Result<Device, ModelError> {
+    pub fn resolve(&self) -> Result<Device, ModelError> {
+        let asked = |problem: String| ModelError::Device(format!("cuda was asked for, but {problem}, or use cpu"));
         match self {
-            Self::Cpu => Ok(Device::flex()),
-            Self::Cuda => cuda().map_err(|problem| ModelError::Device(format!("cuda was asked for, but {problem}, or use cpu"))),
+            Self::Cpu | Self::Cpus(_) => Ok(Device::flex()),
+            Self::Cuda => cuda(0).map_err(asked),
+            Self::Gpus(gpus) => cuda(gpus.first().copied().unwrap_or(0)).map_err(asked),
             // An unusable GPU is an error, not passed over.
-            Self::Auto if has_gpu() => cuda().map_err(|problem| ModelError::Device(format!("{problem}, or use cpu"))),
+            Self::Auto if has_gpu() => cuda(0).map_err(|problem| ModelError::Device(format!("{problem}, or use cpu"))),
             Self::Auto => Ok(Device::flex()),
+        }
+    }
+
+    /// The device of each replica, as [`Self::resolve`]; at least one.
+    ///
+    /// # Errors
+    /// As for [`Self::resolve`].
+    pub fn resolve_all(&self) -> Result<Vec<Device>, ModelError> {
+        match self {
+            Self::Cpus(replicas) => Ok(vec![Device::flex(); (*replicas).max(1)]),
+            Self::Gpus(gpus) if gpus.len() > 1 => {
+                let asked =
+                    |gpu: &u32| cuda(*gpu).map_err(|problem| ModelError::Device(format!("cuda:{gpu} was asked for, but {problem}")));
+                gpus.iter().map(asked).collect()
+            }
+            _ => Ok(vec![self.resolve()?]),
         }
     }
 }
 
 /// Why no NVIDIA GPU can be used, and what to do; none if one can.
 pub fn gpu_problem() -> Option<String> {
-    cuda().err()
+    cuda(0).err()
 }
 
 /// The backend of a device. The only place with this decision.
@@ -69,7 +90,7 @@ pub fn backend_for(device: &Device) -> Arc<dyn Backend> {
         return Arc::new(CpuBackend::default());
     }
     #[cfg(feature = "cuda")]
-    if *device == Device::cuda(0) {
+    if gpu_number(device).is_some() {
         return Arc::new(GpuBackend::default());
     }
     Arc::new(TensorBackend::new(&ReferenceOperations))
@@ -78,12 +99,29 @@ pub fn backend_for(device: &Device) -> Arc<dyn Backend> {
 /// The backend for training `model`: that of its device, or the reference if a trained parameter is
 /// not f32.
 pub fn training_backend_for(model: &impl Module) -> Arc<dyn Backend> {
+    match training_device(model) {
+        Some(device) => backend_for(&device),
+        None => Arc::new(TensorBackend::new(&ReferenceOperations)),
+    }
+}
+
+/// The backend for training `model` on so many replicas on the CPU.
+///
+/// # Errors
+/// The model is not on the CPU, or not of f32; or the system gives no threads.
+pub fn training_backend_on_replicas(model: &impl Module, replicas: usize) -> Result<Arc<dyn Backend>, ModelError> {
+    if training_device(model) == Some(Device::flex()) {
+        return Ok(Arc::new(CpuBackend::on_replicas(Threads::shares(replicas)?)));
+    }
+    let problem = format!("expected a model of f32 on the CPU to train on {replicas} replicas, found another; name one device");
+    Err(ModelError::Device(problem))
+}
+
+/// The one device of a model of f32.
+fn training_device(model: &impl Module) -> Option<Device> {
     let is_f32 = named_tensors::values(model).values().all(|weight| weight.dtype() == DType::F32);
     let devices = model.devices();
-    match devices.first() {
-        Some(device) if is_f32 && devices.iter().all(|other| other == device) => backend_for(device),
-        _ => Arc::new(TensorBackend::new(&ReferenceOperations)),
-    }
+    devices.first().filter(|device| is_f32 && devices.iter().all(|other| other == *device)).cloned()
 }
 
 fn has_gpu() -> bool {
@@ -94,16 +132,19 @@ fn has_gpu() -> bool {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda() -> Result<Device, String> {
+fn cuda(_: u32) -> Result<Device, String> {
     Err("this build is without it; build with --features cuda".to_string())
 }
 
 /// Burn panics on a thread of its own where there is no driver, so the driver is asked first.
 #[cfg(feature = "cuda")]
-fn cuda() -> Result<Device, String> {
+fn cuda(gpu: u32) -> Result<Device, String> {
     match driver_device_count() {
         Ok(0) => Err("the NVIDIA driver is installed but shows no GPU; check nvidia-smi".to_string()),
-        Ok(_) => libdevice().map(|()| Device::cuda(0)),
+        Ok(count) if i64::from(gpu) >= i64::from(count) => {
+            Err(format!("the NVIDIA driver shows {count} GPUs, the last of them cuda:{}; check nvidia-smi", count - 1))
+        }
+        Ok(_) => libdevice().map(|()| Device::cuda(gpu)),
         Err(problem) => Err(format!("no usable NVIDIA driver: {problem}; install it")),
     }
 }

@@ -43,11 +43,12 @@ mod gradients;
 mod precision;
 pub mod reference;
 mod span;
+mod threads;
 mod update;
 
 pub use backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
 pub use cpu::{CpuCache, CpuDecoder, CpuGradients, CpuTraining, CpuWeights, PrefixGroup};
-pub use device::{DeviceChoice, backend_for, gpu_problem, training_backend_for};
+pub use device::{DeviceChoice, backend_for, gpu_problem, training_backend_for, training_backend_on_replicas};
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuCache, GpuChange, GpuDecoder, GpuElement, GpuSample, GpuSampling};
 pub use gradients::{Gradient, Gradients, ParameterState};
@@ -56,4 +57,5 @@ pub use reference::{
     Attention, CausalLm, Decoder, FusedMlp, KvCache, Layer, LowRank, Mlp, Norm, Padding, Placement, Projection, RewardModel, RoutedMlp,
 };
 pub use span::Span;
+pub use threads::Threads;
 pub use update::{AdamW, RmsProp, Update};

@@ -6,12 +6,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 
 use super::support::broken_model;
 use super::support::logprob_memo::{self, LogprobMemo, arithmetic};
+use super::support::replicas::{self, Part, Replica};
 use super::support::rows::unsigned;
 use super::support::summary::rounded;
 use super::{Context, OperatorError, Summary};
@@ -137,8 +139,9 @@ fn row(prompt_id: &str, policy: &[ScoredResponse], baseline: &[ScoredResponse]) 
 
 /// The initial policy, and its work so far.
 struct InitialPolicy {
-    /// None until a logprob has to be computed.
-    model: Option<(CausalLm, PathBuf)>,
+    replicas: Vec<Replica>,
+    /// Of each replica; none until it has to compute a logprob.
+    models: Vec<Mutex<Option<(CausalLm, PathBuf)>>>,
     /// The arithmetic of its logprobs.
     arithmetic: String,
     batch_size: usize,
@@ -150,7 +153,9 @@ impl InitialPolicy {
     fn new(context: &Context) -> Result<Self, OperatorError> {
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         let arithmetic = format!("evaluate {}", arithmetic(context)?);
-        Ok(Self { model: None, arithmetic, batch_size, responses: 0, tokens: 0 })
+        let replicas = replicas::all(context)?;
+        let models = replicas.iter().map(|_| Mutex::new(None)).collect();
+        Ok(Self { replicas, models, arithmetic, batch_size, responses: 0, tokens: 0 })
     }
 
     /// Nats per token of each response in a table of responses.
@@ -165,13 +170,22 @@ impl InitialPolicy {
         let mut logprobs = LogprobMemo::read(context, Slot::Initial, &keys)?;
         let mut seen = HashSet::new();
         let open: Vec<usize> = (0..keys.len()).filter(|row| !logprobs.has(&keys[*row]) && seen.insert(&keys[*row])).collect();
-        self.advance(context, answered.len() - open.len(), 0);
-        for chunk in open.chunks(RESPONSES_PER_PART) {
-            context.check_stopped()?;
-            let chunk_rows: Vec<&responses::Row> = chunk.iter().map(|row| answered[*row]).collect();
-            let computed = self.logprobs(context, &chunk_rows)?;
-            logprobs.add(chunk.iter().map(|row| keys[*row]).zip(computed))?;
-        }
+        let (mut responses, mut tokens) = (self.responses, self.tokens);
+        let mut advance = |more_responses: usize, more_tokens: usize| {
+            responses += more_responses as u64;
+            tokens += more_tokens as u64;
+            context.progress.advanced(&context.task.label(), responses, tokens);
+        };
+        advance(answered.len() - open.len(), 0);
+        let rows_of_part = |part: &Part| -> Vec<&responses::Row> { open[part.rows.clone()].iter().map(|row| answered[*row]).collect() };
+        let load = |replica: &Replica| Ok(replica.number);
+        let compute = |replica: &mut usize, part: &Part| self.logprobs(context, *replica, &rows_of_part(part));
+        replicas::each_part(context, &self.replicas, self.parts(context, open.len())?, load, compute, |part, (computed, tokens)| {
+            logprobs.add(open[part.rows.clone()].iter().map(|row| keys[*row]).zip(computed))?;
+            advance(part.rows.len(), tokens);
+            Ok(())
+        })?;
+        (self.responses, self.tokens) = (responses, tokens);
         let mut nll = HashMap::new();
         for (row, key) in answered.iter().zip(&keys) {
             let logprob = logprobs.logprob(key, || format!("a response to prompt {}", row.prompt_id))?;
@@ -180,16 +194,31 @@ impl InitialPolicy {
         Ok(nll)
     }
 
-    /// The logprob of each response, in nats.
-    fn logprobs(&mut self, context: &Context, rows: &[&responses::Row]) -> Result<Vec<f64>, OperatorError> {
-        let (model, folder) = match &self.model {
-            Some(model) => model,
-            None => {
-                let checkpoint = context.checkpoint(Slot::Initial)?;
-                let model = checkpoint.load(&context.device()?)?.in_precision(context.precision());
-                self.model.insert((model, checkpoint.folder().to_path_buf()))
-            }
+    /// So many responses in parts. On the CPU every replica gets one; on a GPU the batches stay the
+    /// same.
+    fn parts(&self, context: &Context, responses: usize) -> Result<Vec<Part>, OperatorError> {
+        let each =
+            if context.on_cpu()? { responses.div_ceil(self.replicas.len()).clamp(1, RESPONSES_PER_PART) } else { RESPONSES_PER_PART };
+        let part = |(number, start): (usize, usize)| Part {
+            number,
+            rows: start..(start + each).min(responses),
+            name: format!("responses {start} to {}", (start + each).min(responses)),
         };
+        Ok((0..responses).step_by(each).enumerate().map(part).collect())
+    }
+
+    /// The logprob of each response, in nats, and the number of tokens computed for them.
+    fn logprobs(&self, context: &Context, replica: usize, rows: &[&responses::Row]) -> Result<(Vec<f64>, usize), OperatorError> {
+        let missing = || OperatorError::internal(PLACE, format!("no replica {replica}"));
+        let device = &self.replicas.get(replica).ok_or_else(missing)?.device;
+        // Only this replica takes it.
+        let mut loaded = self.models.get(replica).ok_or_else(missing)?.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.is_none() {
+            let checkpoint = context.checkpoint(Slot::Initial)?;
+            let model = checkpoint.load(device)?.in_precision(context.precision());
+            *loaded = Some((model, checkpoint.folder().to_path_buf()));
+        }
+        let (model, folder) = loaded.as_ref().ok_or_else(missing)?;
         let counts = rows.iter().map(|row| unsigned(row.prompt_token_count, PLACE)).collect::<Result<Vec<_>, OperatorError>>()?;
         let token_ids: Vec<&[i32]> = rows.iter().map(|row| row.token_ids.as_slice()).collect();
         let sequences = Responses::new(TokenLists::from_rows(&token_ids)?, counts)?;
@@ -197,14 +226,6 @@ impl InitialPolicy {
         let logprobs = context.on_device(|| training::response_logprobs(model, &sequences, &all, self.batch_size))?;
         let of = |index: usize| format!("a response to prompt {}", rows[index].prompt_id);
         broken_model::check(&logprobs, "logprob", of, model, folder)?;
-        self.advance(context, rows.len(), sequences.token_count(&all));
-        Ok(logprobs)
-    }
-
-    /// Tells of responses with a logprob, and of tokens computed for it.
-    fn advance(&mut self, context: &Context, responses: usize, tokens: usize) {
-        self.responses += responses as u64;
-        self.tokens += tokens as u64;
-        context.progress.advanced(&context.task.label(), self.responses, self.tokens);
+        Ok((logprobs, sequences.token_count(&all)))
     }
 }

@@ -1,9 +1,12 @@
 //! rank: the rewards of a reward model for the preferences held out of its training. Every
 //! `reward_model` node has one, as `<node>_ranking`.
 
+use super::support::advance::Advance;
 use super::support::broken_model;
 use super::support::comparisons::{Comparisons, Split};
+use super::support::replicas::{self, Part, Replica};
 use super::{Context, OperatorError, Preference, Summary};
+use crate::compute::RewardModel;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::rank::Rank;
 use crate::tables::{TableKind, ranking};
@@ -21,35 +24,30 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
     let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Split::HeldOut, settings.max_tokens, settings.malformed)?;
     let total = comparisons.len();
     let mut writer = context.writer(Some(TableKind::Ranking), total, PREFERENCES_PER_PART)?;
-    let label = context.task.label();
-    let missing = writer.missing();
-    let mut done = total - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
-    context.progress.started(&label, "preferences", done as u64, total as u64);
-    if !missing.is_empty() {
-        let device = context.device()?;
-        let model = checkpoint.load_reward_model(&device)?.in_precision(context.precision());
-        let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-        for part in missing {
-            context.check_stopped()?;
-            let range = writer.rows_of(part);
-            let preferences = comparisons.rows_in(range.clone())?;
-            let rewards = if preferences.is_empty() {
-                Vec::new()
-            } else {
-                let sequences = comparisons.sequences(range)?;
-                let all: Vec<usize> = (0..sequences.rows()).collect();
-                let rewards = context.on_device(|| training::rewards(&model, &sequences, &all, batch_size));
-                let rewards = rewards.map_err(|error| OperatorError::from(error).of(&writer.name_of(part)))?;
-                let of = |index: usize| format!("preference {}", preferences[index % preferences.len()].id);
-                broken_model::check(&rewards, "reward", of, &model, checkpoint.folder())?;
-                rewards
-            };
-            let rows = rows(preferences, &rewards);
-            writer.commit(part, &ranking::batch(&rows))?;
-            done += rows.len();
-            context.progress.advanced(&label, done as u64, 0);
+    let missing = replicas::missing(&writer);
+    let done = total - missing.iter().map(|part| part.rows.len()).sum::<usize>();
+    let advance = Advance::start(context, "preferences", done, total);
+    let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
+    let load = |replica: &Replica| Ok(checkpoint.load_reward_model(&replica.device)?.in_precision(context.precision()));
+    let compute = |model: &mut RewardModel, part: &Part| {
+        let preferences = comparisons.rows_in(part.rows.clone())?;
+        if preferences.is_empty() {
+            return Ok(Vec::new());
         }
-    }
+        let sequences = comparisons.sequences(part.rows.clone())?;
+        let all: Vec<usize> = (0..sequences.rows()).collect();
+        let rewards = context.on_device(|| training::rewards(model, &sequences, &all, batch_size));
+        let rewards = rewards.map_err(|error| OperatorError::from(error).of(&part.name))?;
+        let of = |index: usize| format!("preference {}", preferences[index % preferences.len()].id);
+        broken_model::check(&rewards, "reward", of, model, checkpoint.folder())?;
+        Ok(rewards)
+    };
+    replicas::each_part(context, &replicas::all(context)?, missing, load, compute, |part, rewards| {
+        let rows = rows(comparisons.rows_in(part.rows.clone())?, &rewards);
+        writer.commit(part.number, &ranking::batch(&rows))?;
+        advance.finish(rows.len(), 0, 0);
+        Ok(())
+    })?;
     let mut correct = 0;
     for batch in writer.committed()? {
         correct += ranking::rows(&batch)?.iter().filter(|row| row.correct).count();

@@ -5,6 +5,7 @@
 mod benchmark;
 mod link;
 mod server;
+mod train;
 
 use std::collections::BTreeSet;
 
@@ -12,6 +13,7 @@ use indexmap::IndexMap;
 
 use self::benchmark::check_benchmark;
 use self::server::{check_baseline_server, check_server};
+use self::train::check_train;
 use super::error::Diagnostic;
 use super::position::{At, Name, Span};
 use super::relations::relations;
@@ -21,12 +23,11 @@ use super::spec::Spec;
 use super::spec::command::Command;
 use super::spec::generate::Generate;
 use super::spec::input::{Input, RewardSource};
-use super::spec::loss::Loss;
 use super::spec::operator::{Node, Operator, Output};
 use super::spec::query::Query;
+use super::spec::resources::{Device, Resources};
 use super::spec::select::{Select, Strategy};
 use super::spec::sft::{Initialize, Sft};
-use super::spec::train::Train;
 use crate::did_you_mean::nearest;
 pub(super) use link::Link;
 
@@ -78,6 +79,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
         check_start(scope, target, optional, &input.value, input.span)?;
         links.push(Link { slot, name: input.value.clone(), target, span: input.span });
     }
+    check_devices(&node.resources, name.span)?;
     match &node.operator {
         Operator::Select(select) => check_selection(select, name.span)?,
         Operator::Generate(generate) => {
@@ -89,7 +91,7 @@ fn links(spec: &Spec, scope: &Scope, name: &Name, node: &Node, section: Section)
             let problem = "an adapter stands on weights that are kept, but with `initialize: random` there are none; leave out `lora`";
             return Err(Diagnostic::at(name.span, problem));
         }
-        Operator::Train(train) => check_optimism(train, name.span)?,
+        Operator::Train(train) => check_train(train, &node.resources, name.span)?,
         Operator::Sql(sql) => tables(scope, &sql.query, None, &sql.tables, section, &mut links)?,
         Operator::Command(command) => command_inputs(scope, command, section, &mut links)?,
         Operator::Score(score) => reward_inputs(spec, scope, &score.reward, section, &mut Vec::new(), &mut links)?,
@@ -134,12 +136,10 @@ pub(super) fn check_every(once: &[ResolvedNode], inner: &[ResolvedNode]) -> Resu
     Ok(())
 }
 
-/// Checks that the loss of a training has a reference where optimism needs one.
-fn check_optimism(train: &Train, span: Span) -> Result<(), Diagnostic> {
-    if train.optimism.is_some() && matches!(train.loss, Loss::Simpo(_)) {
-        let problem =
-            "`optimism` compares the policy with its reference, and the loss simpo has none; leave it out, or choose another loss";
-        return Err(Diagnostic::at(span, problem));
+/// Checks that a node has one device or a list of them.
+fn check_devices(resources: &Resources, span: Span) -> Result<(), Diagnostic> {
+    if resources.devices.is_some() && resources.device != Device::Auto {
+        return Err(Diagnostic::at(span, "`device` and `devices` both say where the model is computed; leave out `device`"));
     }
     Ok(())
 }

@@ -34,8 +34,13 @@ pub(super) fn find(spec: &mut Spec, folder: &Path) -> Result<Vec<Source>, Diagno
     for node in spec.nodes.values_mut().chain(inner) {
         match &mut node.operator {
             Operator::Sql(sql) => read(&mut sql.query, folder)?,
-            Operator::Command(command) => command.place = programs::place(command, &programs)?,
+            Operator::Command(command) => command.place = programs::place(&command.run, &command.files, &programs)?,
             Operator::Generate(generate) => check_update(generate.engine.as_ref(), &programs)?,
+            Operator::Train(train) => {
+                if let Some(engine) = &mut train.engine {
+                    engine.place = programs::place(&engine.command, &engine.files, &programs)?;
+                }
+            }
             Operator::Evaluate(evaluate) => {
                 check_update(evaluate.engine.as_ref(), &programs)?;
                 evaluate.judge.as_mut().map_or(Ok(()), |judge| read_template(judge, Question::Pair, folder))?;

@@ -168,6 +168,11 @@ impl Reward {
         self.leaves().iter().all(|leaf| matches!(leaf, Self::Sql(_)))
     }
 
+    /// Whether it consists of queries and reward models only.
+    pub fn is_computed_here(&self) -> bool {
+        self.leaves().iter().all(|leaf| matches!(leaf, Self::Sql(_) | Self::Model(_) | Self::Task(_)))
+    }
+
     /// Whether a reward model is part of it.
     pub fn has_model(&self) -> bool {
         self.leaves().iter().any(|leaf| matches!(leaf, Self::Model(_) | Self::Task(_)))

@@ -1,4 +1,4 @@
-//! The programs of a pipeline's commands: checks that they exist, and finds their files.
+//! The programs of a pipeline's nodes: checks that they exist, and finds their files.
 //!
 //! Knows paths, not the contents of files.
 
@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 
 use super::error::Diagnostic;
 use super::paths::local_files;
-use super::position::Name;
+use super::position::{At, Name};
 use super::process_files::check_program;
-use super::spec::command::{Command, Place};
+use super::spec::command::{Argument, Place};
 
-/// The place of a command's program, run in `folder`.
-pub(super) fn place(command: &Command, folder: &Path) -> Result<Place, Diagnostic> {
-    if let Some(program) = command.run.first() {
+/// The place of a program, run in `folder`: of its `words`, and of the files in these `patterns`.
+pub(super) fn place(words: &[At<Argument>], patterns: &[Name], folder: &Path) -> Result<Place, Diagnostic> {
+    if let Some(program) = words.first() {
         check_program(&Name { value: program.value.0.clone(), span: program.span }, folder, "a program")?;
     }
     let mut files = Vec::new();
-    for pattern in &command.files {
+    for pattern in patterns {
         files.extend(listed(pattern, folder)?);
     }
     files.sort();
     files.dedup();
     let mut unlisted: Vec<String> = Vec::new();
-    for argument in command.run.iter().map(|argument| &argument.value.0) {
+    for argument in words.iter().map(|argument| &argument.value.0) {
         let path = folder.join(argument);
         let is_own = Path::new(argument).is_relative() && argument.contains(['/', '.']) && path.is_file();
         if is_own && !files.iter().any(|(_, file)| same(file, &path)) && !unlisted.contains(argument) {

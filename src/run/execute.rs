@@ -52,7 +52,7 @@ pub struct Failure {
 pub fn execute(
     run: &RunLock,
     prepared: &Prepared,
-    device: Option<DeviceChoice>,
+    device: Option<&DeviceChoice>,
     stopped: &(dyn Fn() -> bool + Sync),
     progress: &dyn Progress,
 ) -> Result<Report, RunError> {
@@ -84,7 +84,7 @@ pub fn execute(
                 graph,
                 task,
                 recipe: &prepared.recipes[pending[step]],
-                device: device.unwrap_or_else(|| operators::device_choice(task)),
+                device: device.cloned().unwrap_or_else(|| operators::device_choice(task)),
                 stopped,
                 progress,
                 device_time: DeviceTime::default(),

@@ -7,11 +7,10 @@ use super::RunError;
 use super::fetch::{Fetched, to_json};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
 use crate::model;
-use crate::operators::support::program_files;
+use crate::operators::support::program::files as program_files;
 use crate::operators::{self, OperatorError};
 use crate::pipeline::graph::{Graph, Input, Reward, Source, SourceKind};
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::operator::Operator;
 use crate::store;
 
 /// The fingerprints of fetched folders and files.
@@ -78,8 +77,8 @@ pub fn prepare(fetched: Fetched, hashes: &mut FileHashes) -> Result<Prepared, Ru
             };
             inputs.entry(slot).or_default().push(fingerprint);
         }
-        if let Operator::Command(command) = &task.operator {
-            for (name, path) in &command.place.files {
+        if let Some(program) = task.operator.program() {
+            for (name, path) in &program.place.files {
                 let fingerprint = program_files::fingerprint(name, &hashes.fingerprint(path)?);
                 inputs.entry(program_files::FILES.to_string()).or_default().push(fingerprint);
             }

@@ -34,6 +34,9 @@ pub enum EventKind {
     /// A node asked a server; `message` has its address, and `detail` the numbers of its answers,
     /// failures and rests, and the seconds of its answers.
     ServerAsked,
+    /// A replica of a node's model did its share; `message` has its name, and `detail` the numbers
+    /// of its parts or examples, and its seconds.
+    ReplicaUsed,
     /// A damaged file was found; `message` names it. Written by the store.
     Quarantined,
 }
@@ -49,6 +52,7 @@ impl EventKind {
             EventKind::Interrupted => "interrupted",
             EventKind::ServerFound => "server_found",
             EventKind::ServerAsked => "server_asked",
+            EventKind::ReplicaUsed => "replica_used",
             EventKind::Quarantined => "quarantined",
         }
     }

@@ -9,7 +9,7 @@ use burn::module::Module;
 
 use super::optimizer::{Optimizer, OptimizerConfig};
 use super::{Schedule, TrainingError, Unusable, broken_parameter, check_micro_batch};
-use crate::compute::{Backend, Examples, Gradients, training_backend_for};
+use crate::compute::{Backend, Examples, Gradients, training_backend_for, training_backend_on_replicas};
 use crate::token_lists::TokenLists;
 
 /// How to train.
@@ -118,6 +118,20 @@ impl<M: Module + Sync> Trainer<M> {
         }
         let optimizer = Optimizer::new(settings.rule);
         Ok(Self { model, optimizer, skipped: Skipped::default(), settings, total_steps, backend })
+    }
+
+    /// The same on so many replicas on the CPU: they share the examples of a step, and the bits are
+    /// those of one.
+    ///
+    /// # Errors
+    /// The model is not on the CPU or not of f32, or the system gives no threads.
+    pub fn on_replicas(self, replicas: usize) -> Result<Self, TrainingError> {
+        Ok(Self { backend: training_backend_on_replicas(&self.model, replicas)?, ..self })
+    }
+
+    /// The number of examples that each replica has taken; empty for one replica.
+    pub fn examples_of_replicas(&self) -> Vec<u64> {
+        self.backend.examples_of_replicas()
     }
 
     /// How many steps have been taken, skipped ones included.

@@ -172,7 +172,8 @@ impl Tasks<'_> {
                 EventKind::NodeDone | EventKind::Interrupted => {
                     open.remove(event.node.as_str());
                 }
-                EventKind::PartCommitted | EventKind::ServerFound | EventKind::ServerAsked | EventKind::Quarantined => {}
+                EventKind::PartCommitted | EventKind::ServerFound | EventKind::ServerAsked => {}
+                EventKind::ReplicaUsed | EventKind::Quarantined => {}
             }
         }
         let mut seconds_left = None;

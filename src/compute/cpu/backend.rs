@@ -2,14 +2,16 @@
 //! kernels of our own.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::decoder::CpuDecoder;
 use super::kernels::{self, Memory};
-use super::training::{CpuGradients, CpuTraining, CpuWeights, PrefixGroup};
+use super::training::{CpuTraining, CpuWeights, PrefixGroup, Shards};
 use crate::compute::Precision;
 use crate::compute::backend::{Backend, Examples, LogprobLoss, SamplingModel, ScoreLoss};
 use crate::compute::gradients::Gradients;
 use crate::compute::reference::{CausalLm, RewardModel};
+use crate::compute::threads::Threads;
 use crate::model::ModelError;
 
 /// The most tokens in a pass without gradients: more would not be faster.
@@ -20,6 +22,15 @@ const TOKENS: usize = 4096;
 pub struct CpuBackend {
     /// From one step to the next.
     memory: Memory,
+    shards: Shards,
+}
+
+impl CpuBackend {
+    /// A backend that computes gradients on several replicas, each with threads of its own. The
+    /// bits are those of one.
+    pub fn on_replicas(threads: Vec<Threads>) -> Self {
+        Self { memory: Memory::default(), shards: Shards::on_replicas(threads) }
+    }
 }
 
 impl Backend for CpuBackend {
@@ -58,41 +69,54 @@ impl Backend for CpuBackend {
         collisions: bool,
         loss: &mut LogprobLoss<'_>,
     ) -> Result<Gradients, ModelError> {
-        let batches = micro_batches(examples)?;
+        let batches = micro_batches(self.sharded(examples))?;
         let weights = CpuWeights::lend(model)?;
-        let outcome = kernels::awake(|| {
-            let mut gradients = CpuGradients::new(&self.memory);
-            let policy = CpuTraining::from_causal_lm(model, &weights, examples.gradient_checkpointing, &self.memory)?;
-            for (first, groups) in &batches {
-                let of_group = |at: usize| prompt_lengths(examples, prompt_token_counts, examples.rows_of(first + at));
-                let prompts: Vec<Vec<usize>> = (0..groups.len()).map(of_group).collect();
-                policy.logprobs_and_back(groups, &prompts, Some(step), collisions, &mut gradients, |at, logprobs, collisions| {
-                    loss(&[first + at], logprobs, collisions)
-                })?;
-            }
-            Ok::<_, ModelError>(gradients.into_parameters())
+        let policy = CpuTraining::from_causal_lm(model, &weights, examples.gradient_checkpointing, &self.memory);
+        let loss = Mutex::new(loss);
+        let outcome = policy.and_then(|policy| {
+            self.shards.gradients(
+                &self.memory,
+                &batches,
+                |(_, groups)| groups.len(),
+                |(first, groups), gradients| {
+                    let of_group = |at: usize| prompt_lengths(examples, prompt_token_counts, examples.rows_of(first + at));
+                    let prompts: Vec<Vec<usize>> = (0..groups.len()).map(of_group).collect();
+                    policy.logprobs_and_back(groups, &prompts, Some(step), collisions, gradients, |at, logprobs, collisions| {
+                        locked(&loss)(&[first + at], logprobs, collisions)
+                    })
+                },
+            )
         });
         weights.give_back(model);
-        Ok(Gradients::Buffers(outcome?))
+        Ok(Gradients::Buffers(outcome?.into_parameters()))
     }
 
     fn score_gradients(&self, model: &mut RewardModel, examples: Examples<'_>, loss: &mut ScoreLoss<'_>) -> Result<Gradients, ModelError> {
-        let batches = micro_batches(examples)?;
+        let batches = micro_batches(self.sharded(examples))?;
         let weights = CpuWeights::lend(model)?;
-        let outcome = kernels::awake(|| {
-            let mut gradients = CpuGradients::new(&self.memory);
-            let model = CpuTraining::from_reward_model(model, &weights, examples.gradient_checkpointing, &self.memory)?;
-            for (first, groups) in &batches {
-                model.scores_and_back(groups, &mut gradients, |scores| {
-                    let scores: Vec<f64> = scores.iter().map(|score| f64::from(*score)).collect();
-                    let of_examples = scores.chunks(examples.rows_per_example.max(1)).enumerate();
-                    of_examples.flat_map(|(at, scores)| loss(&[first + at], scores)).collect()
-                })?;
-            }
-            Ok::<_, ModelError>(gradients.into_parameters())
+        let of_rewards = CpuTraining::from_reward_model(model, &weights, examples.gradient_checkpointing, &self.memory);
+        let loss = Mutex::new(loss);
+        let outcome = of_rewards.and_then(|model| {
+            self.shards.gradients(
+                &self.memory,
+                &batches,
+                |(_, groups)| groups.len(),
+                |(first, groups), gradients| {
+                    model.scores_and_back(groups, gradients, |scores| {
+                        let scores: Vec<f64> = scores.iter().map(|score| f64::from(*score)).collect();
+                        let of_examples = scores.chunks(examples.rows_per_example.max(1)).enumerate();
+                        let mut loss = locked(&loss);
+                        of_examples.flat_map(|(at, scores)| loss(&[first + at], scores)).collect()
+                    })
+                },
+            )
         });
         weights.give_back(model);
-        Ok(Gradients::Buffers(outcome?))
+        Ok(Gradients::Buffers(outcome?.into_parameters()))
+    }
+
+    fn examples_of_replicas(&self) -> Vec<u64> {
+        self.shards.taken()
     }
 
     fn has_gradient_checkpointing(&self) -> bool {
@@ -107,6 +131,19 @@ impl Backend for CpuBackend {
     fn sampling_model(&self, model: CausalLm) -> Result<SamplingModel, ModelError> {
         Ok(SamplingModel::Cpu(Box::new(CpuDecoder::from_causal_lm(model)?)))
     }
+}
+
+impl CpuBackend {
+    /// The same examples in micro-batches that keep every replica at work.
+    fn sharded<'a>(&self, examples: Examples<'a>) -> Examples<'a> {
+        Examples { micro_batch: self.shards.size(examples.micro_batch, examples.count()), ..examples }
+    }
+}
+
+/// The loss, for one shard at a time.
+fn locked<'l, 'm, L: ?Sized>(loss: &'l Mutex<&'m mut L>) -> MutexGuard<'l, &'m mut L> {
+    // A loss that panics ends the step.
+    loss.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Rows with a common prefix. Their dropout is drawn from the number of the first row.

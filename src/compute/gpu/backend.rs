@@ -14,7 +14,15 @@ use crate::compute::reference::{CausalLm, Decoder, ReferenceOperations, RewardMo
 use crate::compute::update::AdamW;
 use crate::model::{Checkpoint, ModelError};
 
-/// The first NVIDIA GPU.
+/// The highest number of a GPU.
+const MOST_GPU: u32 = 64;
+
+/// The number of an NVIDIA GPU; none of another device.
+pub fn gpu_number(device: &Device) -> Option<u32> {
+    (0..=MOST_GPU).find(|gpu| *device == Device::cuda(*gpu))
+}
+
+/// NVIDIA GPUs.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuBackend {
     tensors: TensorBackend,
@@ -61,12 +69,14 @@ impl Backend for GpuBackend {
     }
 
     /// The weights go to the GPU as its decoder keeps them.
-    fn load_sampling_model(&self, checkpoint: &Checkpoint, _: &Device, precision: Precision) -> Result<SamplingModel, ModelError> {
+    fn load_sampling_model(&self, checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<SamplingModel, ModelError> {
         let element = match precision {
             Precision::F32 => GpuElement::F32,
             Precision::Bf16 => GpuElement::Bf16,
         };
-        let gpu = cubecl::Device::Cuda(cubecl::device::CudaDevice::new(0));
+        let missing = || ModelError::Device(format!("expected an NVIDIA GPU, found {device:?}"));
+        let gpu = gpu_number(device).ok_or_else(missing)?;
+        let gpu = cubecl::Device::Cuda(cubecl::device::CudaDevice::new(gpu as usize));
         Ok(SamplingModel::Gpu(Box::new(GpuDecoder::new(checkpoint.load(&Device::flex())?, &gpu, element)?)))
     }
 }

@@ -13,7 +13,7 @@ mod training;
 use cubecl::ir::{ElemType, FloatKind, IntKind};
 
 #[cfg(feature = "cuda")]
-pub use backend::GpuBackend;
+pub use backend::{GpuBackend, gpu_number};
 pub use decoder::{GpuCache, GpuChange, GpuDecoder, GpuElement, GpuSample, GpuSampling};
 use kernels::TILE;
 #[cfg(feature = "cuda")]

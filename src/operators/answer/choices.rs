@@ -29,9 +29,9 @@ impl Model<'_> {
         let mut encoded = Vec::new();
         for asked in asked {
             let of_item = |error: OperatorError| error.of(&format!("item {}", asked.item.id));
-            let (text, special) = context::text(&self.checkpoint, asked).map_err(of_item)?;
+            let (text, special) = context::text(self.checkpoint, asked).map_err(of_item)?;
             for choice in &asked.item.choices {
-                encoded.push(encode(&self.checkpoint, &text, special, &format!("{delimiter}{choice}")).map_err(of_item)?);
+                encoded.push(encode(self.checkpoint, &text, special, &format!("{delimiter}{choice}")).map_err(of_item)?);
             }
         }
         let rows: Vec<&[i32]> = encoded.iter().map(|encoded| encoded.ids.as_slice()).collect();
@@ -44,7 +44,7 @@ impl Model<'_> {
             _ => {
                 // Two forms of the model need twice the memory.
                 self.loaded = Loaded::Nothing;
-                let model = self.checkpoint.load(&self.context.device()?)?.in_precision(self.context.precision());
+                let model = self.checkpoint.load(&self.device)?.in_precision(self.context.precision());
                 self.loaded = Loaded::Scoring(Box::new(model));
                 match &self.loaded {
                     Loaded::Scoring(model) => model,
@@ -70,7 +70,7 @@ impl Model<'_> {
             let cut = own_encoded.iter().map(|encoded| encoded.cut).max().unwrap_or(0);
             rows.push(answers::Row { logprobs: Some(own.to_vec()), cut_tokens: signed(cut, PLACE)?, ..empty_row(asked) });
         }
-        Ok(Answered { rows, tokens: sequences.token_count(&all) as u64 })
+        Ok(Answered { rows, tokens: sequences.token_count(&all) as u64, observed: 0 })
     }
 }
 

@@ -25,7 +25,7 @@ impl Model<'_> {
         let mut prompts = Vec::with_capacity(asked.len());
         for asked in asked {
             let of_item = |error: OperatorError| error.of(&format!("item {}", asked.item.id));
-            let (text, special) = context::text(&self.checkpoint, asked).map_err(of_item)?;
+            let (text, special) = context::text(self.checkpoint, asked).map_err(of_item)?;
             let mut ids = if text.is_empty() {
                 let problem = || OperatorError::Input("expected a question, found an empty text".to_string());
                 vec![self.checkpoint.opening_token().ok_or_else(problem).map_err(of_item)?]
@@ -37,25 +37,24 @@ impl Model<'_> {
             prompts.push((ids, cut));
         }
         let rows: Vec<&[i32]> = prompts.iter().map(|(ids, _)| ids.as_slice()).collect();
-        let sampling = Sampling::greedy(&self.checkpoint, max_new_tokens);
+        let sampling = Sampling::greedy(self.checkpoint, max_new_tokens);
         let batch_size = match self.context.task.resources.batch_size {
             Some(size) => size as usize,
-            None => backend_for(&self.context.device()?).sequences_at_once(self.context.precision()),
+            None => backend_for(&self.device).sequences_at_once(self.context.precision()),
         };
         let stop = StopStrings::new(&self.checkpoint.tokenizer, &settings.stop, 0);
         let generator = self.generator(max_new_tokens)?.stopping_at(stop);
         // The most likely token needs no random number.
         let seeds = vec![vec![[0; 32]]; rows.len()];
-        let (context, done, before) = (self.context, self.done, self.tokens);
-        let label = context.task.label();
+        let mut observed = 0;
         let mut observe = |tokens: usize| {
-            context.progress.advanced(&label, done, before + tokens as u64);
+            observed = self.advance.observe(observed, tokens);
             ControlFlow::Continue(())
         };
         let sequences = TokenLists::from_rows(&rows)?;
-        let generated = context.on_device(|| generator.generate(&sequences, &seeds, &sampling, batch_size, &mut observe))?;
+        let generated = self.context.on_device(|| generator.generate(&sequences, &seeds, &sampling, batch_size, &mut observe))?;
         self.loaded = Loaded::Sampling(Box::new(generator));
-        let mut answered = Answered { rows: Vec::with_capacity(asked.len()), tokens: 0 };
+        let mut answered = Answered { rows: Vec::with_capacity(asked.len()), tokens: 0, observed };
         for (index, (asked, (prompt, cut))) in asked.iter().zip(&prompts).enumerate() {
             let ids = generated.sequences.row(index)?;
             let response = ids.get(prompt.len()..).unwrap_or_default();
@@ -82,9 +81,9 @@ impl Model<'_> {
         if let Loaded::Sampling(generator) = std::mem::replace(&mut self.loaded, Loaded::Nothing) {
             return Ok(*generator);
         }
-        let budget = Budget::new(&self.context.task.resources, self.context.on_cpu()?);
-        let bytes = budget.map(|budget| memory_budget::cache_bytes(budget, &self.checkpoint, max_new_tokens)).transpose()?;
-        let generator = Generator::load(&self.checkpoint, &self.context.device()?, self.context.precision())?;
+        let budget = Budget::new(&self.context.task.resources, self.context.on_cpu()?).map(|budget| budget.among(self.replicas));
+        let bytes = budget.map(|budget| memory_budget::cache_bytes(budget, self.checkpoint, max_new_tokens)).transpose()?;
+        let generator = Generator::load(self.checkpoint, &self.device, self.context.precision())?;
         // Above the largest address there is no limit of ours.
         Ok(match bytes {
             Some(bytes) => generator.within(usize::try_from(bytes).unwrap_or(usize::MAX)),

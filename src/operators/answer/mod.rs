@@ -10,7 +10,11 @@ mod generated;
 
 use std::collections::BTreeMap;
 
+use burn::tensor::Device;
+
+use super::support::advance::Advance;
 use super::support::benchmark_items::{Item, items};
+use super::support::replicas::{self, Part, Replica};
 use super::support::rows::rows_of;
 use super::{Context, OperatorError, Summary};
 use crate::model::Checkpoint;
@@ -46,25 +50,25 @@ pub(super) fn run(context: &Context, settings: &Answer) -> Result<Summary, Opera
     let all: Vec<Asked> = tasks.iter().flat_map(|task| task.items.iter().map(move |item| Asked { task, item })).collect();
     let mut writer = context.writer(Some(TableKind::Answers), all.len(), ITEMS_PER_PART)?;
     let label = context.task.label();
-    let missing = writer.missing();
-    let mut done = all.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
-    context.progress.started(&label, "items", done as u64, all.len() as u64);
-    let mut tokens = 0;
+    let missing = replicas::missing(&writer);
+    let done = all.len() - missing.iter().map(|part| part.rows.len()).sum::<usize>();
+    let advance = Advance::start(context, "items", done, all.len());
     if !missing.is_empty() {
         let checkpoint = context.checkpoint(Slot::Policy)?;
-        let mut model = Model { context, checkpoint, loaded: Loaded::Nothing, done: 0, tokens: 0 };
-        for part in missing {
-            context.check_stopped()?;
-            let asked = rows_of(&all, writer.rows_of(part), PLACE)?;
-            model.done = done as u64;
-            model.tokens = tokens;
-            let rows = model.answer(asked).map_err(|error| error.of(&writer.name_of(part)))?;
-            tokens += rows.tokens;
-            writer.commit(part, &answers::batch(&rows.rows))?;
-            done += asked.len();
-            context.progress.advanced(&label, done as u64, tokens);
-        }
+        let replicas = replicas::all(context)?;
+        let load = |replica: &Replica| {
+            let device = replica.device.clone();
+            Ok(Model { context, checkpoint: &checkpoint, device, replicas: replicas.len(), advance: &advance, loaded: Loaded::Nothing })
+        };
+        let compute =
+            |model: &mut Model, part: &Part| model.answer(rows_of(&all, part.rows.clone(), PLACE)?).map_err(|error| error.of(&part.name));
+        replicas::each_part(context, &replicas, missing, load, compute, |part, answered| {
+            writer.commit(part.number, &answers::batch(&answered.rows))?;
+            advance.finish(part.rows.len(), answered.tokens, answered.observed);
+            Ok(())
+        })?;
     }
+    let tokens = advance.tokens();
     // Totals are over all committed parts, so an interrupted node has the same ones.
     let (mut cut, mut truncated) = (0, 0);
     for batch in writer.committed()? {
@@ -114,16 +118,19 @@ fn tasks<'a>(context: &Context, settings: &'a Answer) -> Result<Vec<AskedTask<'a
 struct Answered {
     rows: Vec<answers::Row>,
     tokens: u64,
+    /// Of these tokens, those told to the observer already.
+    observed: usize,
 }
 
 /// The model in the form that is needed just now.
 struct Model<'a> {
     context: &'a Context<'a>,
-    checkpoint: Checkpoint,
+    checkpoint: &'a Checkpoint,
+    device: Device,
+    /// The number of models with a share of the memory.
+    replicas: usize,
+    advance: &'a Advance<'a>,
     loaded: Loaded,
-    /// Items and tokens before the part in hand, for people.
-    done: u64,
-    tokens: u64,
 }
 
 enum Loaded {
@@ -135,7 +142,7 @@ enum Loaded {
 impl Model<'_> {
     /// Answers items, in order.
     fn answer(&mut self, asked: &[Asked]) -> Result<Answered, OperatorError> {
-        let mut all = Answered { rows: Vec::with_capacity(asked.len()), tokens: 0 };
+        let mut all = Answered { rows: Vec::with_capacity(asked.len()), tokens: 0, observed: 0 };
         for asked in asked.chunk_by(|one, other| std::ptr::eq(one.task, other.task)) {
             let Some(task) = asked.first().map(|asked| asked.task) else { continue };
             let answered = match &task.question.generate {
@@ -145,6 +152,7 @@ impl Model<'_> {
             let answered = answered.map_err(|error| error.of(&format!("task {}", task.name)))?;
             all.rows.extend(answered.rows);
             all.tokens += answered.tokens;
+            all.observed += answered.observed;
         }
         Ok(all)
     }

@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
+use burn::tensor::Device;
 
+use super::super::support::advance::Advance;
 use super::super::support::ignored;
 use super::super::support::memory_budget::{self, Budget};
-use super::super::support::rows::signed;
+use super::super::support::replicas::{self, Part, Replica};
+use super::super::support::rows::{rows_of, signed};
 use super::super::support::tensors;
 use super::super::{Context, OperatorError, Prompt};
 use super::{prompt_ids, response_indices, response_text, response_tokens, without_cut};
@@ -38,30 +41,38 @@ const PLACE: &str = "operators::generate::local";
 /// number of new tokens.
 pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[Prompt]) -> Result<(TableWriter<'a>, u64), OperatorError> {
     let mut writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART * parts_factor(context)?)?;
-    let label = context.task.label();
-    let missing = writer.missing();
-    let done_before = prompts.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
-    context.progress.started(&label, "prompts", done_before as u64, prompts.len() as u64);
-    let mut tokens = 0;
+    let missing = replicas::missing(&writer);
+    let done_before = prompts.len() - missing.iter().map(|part| part.rows.len()).sum::<usize>();
+    let advance = Advance::start(context, "prompts", done_before, prompts.len());
     if !missing.is_empty() {
         // Ids and text, packed: some 4 bytes a token, if every response has the greatest length.
         let responses = (prompts.len() - done_before) as u64 * u64::from(settings.responses_per_prompt.count());
         memory_budget::room_for_table(context, responses.saturating_mul(4 * u64::from(settings.max_new_tokens)))?;
-        let sampler = PolicySampler::open(context, settings)?;
-        ignored::warn(context, &sampler.checkpoint, prompts.iter().map(|prompt| (&prompt.content, None)));
-        let mut done = done_before;
-        for part in missing {
-            context.check_stopped()?;
-            let slice = &prompts[writer.rows_of(part)];
-            let batch = sampler.responses(slice, &mut |new| context.progress.advanced(&label, done as u64, tokens + new as u64));
-            let batch = batch.map_err(|error| error.of(&writer.name_of(part)))?;
-            tokens += response_tokens(&batch)?;
-            writer.commit(part, &batch)?;
-            done += slice.len();
-            context.progress.advanced(&label, done as u64, tokens);
-        }
+        let checkpoint = context.checkpoint(Slot::Policy)?;
+        ignored::warn(context, &checkpoint, prompts.iter().map(|prompt| (&prompt.content, None)));
+        let replicas = replicas::all(context)?;
+        let cache_bytes = cache_bytes(context, settings, &checkpoint, replicas.len())?;
+        let load = |replica: &Replica| PolicySampler::load(context, settings, &checkpoint, &replica.device, cache_bytes);
+        let compute = |sampler: &mut PolicySampler, part: &Part| {
+            let prompts = rows_of(prompts, part.rows.clone(), PLACE)?;
+            let mut observed = 0;
+            let batch = sampler.responses(prompts, &mut |new| observed = advance.observe(observed, new));
+            Ok((batch.map_err(|error| error.of(&part.name))?, observed))
+        };
+        replicas::each_part(context, &replicas, missing, load, compute, |part, (batch, observed)| {
+            writer.commit(part.number, &batch)?;
+            advance.finish(part.rows.len(), response_tokens(&batch)?, observed);
+            Ok(())
+        })?;
     }
-    Ok((writer, tokens))
+    Ok((writer, advance.tokens()))
+}
+
+/// Bytes for keys and values on each of so many replicas; none without a limit of ours.
+fn cache_bytes(context: &Context, settings: &Generate, checkpoint: &Checkpoint, replicas: usize) -> Result<Option<u64>, OperatorError> {
+    let budget = Budget::new(&context.task.resources, context.on_cpu()?);
+    let new_tokens = settings.max_new_tokens as usize;
+    budget.map(|budget| memory_budget::cache_bytes(budget.among(replicas), checkpoint, new_tokens)).transpose()
 }
 
 /// The factor of the part size.
@@ -73,19 +84,23 @@ fn parts_factor(context: &Context) -> Result<usize, OperatorError> {
 struct PolicySampler<'a> {
     context: &'a Context<'a>,
     settings: &'a Generate,
-    checkpoint: Checkpoint,
+    checkpoint: &'a Checkpoint,
+    device: Device,
     generator: Generator,
     sampling: Sampling,
     policy_fingerprint: String,
 }
 
 impl<'a> PolicySampler<'a> {
-    fn open(context: &'a Context, settings: &'a Generate) -> Result<Self, OperatorError> {
-        let checkpoint = context.checkpoint(Slot::Policy)?;
+    fn load(
+        context: &'a Context,
+        settings: &'a Generate,
+        checkpoint: &'a Checkpoint,
+        device: &Device,
+        cache_bytes: Option<u64>,
+    ) -> Result<Self, OperatorError> {
         let new_tokens = settings.max_new_tokens as usize;
-        let budget = Budget::new(&context.task.resources, context.on_cpu()?);
-        let cache_bytes = budget.map(|budget| memory_budget::cache_bytes(budget, &checkpoint, new_tokens)).transpose()?;
-        let generator = Generator::load(&checkpoint, &context.device()?, context.precision())?;
+        let generator = Generator::load(checkpoint, device, context.precision())?;
         let stop = StopStrings::new(&checkpoint.tokenizer, &settings.stop, settings.min_new_tokens as usize);
         let mut generator = generator.stopping_at(stop);
         if let Some(bytes) = cache_bytes {
@@ -105,14 +120,14 @@ impl<'a> PolicySampler<'a> {
             max_total_tokens: checkpoint.config.longest_sequence().0,
         };
         let policy_fingerprint = context.fingerprint_of(Slot::Policy)?.to_string();
-        Ok(Self { context, settings, checkpoint, generator, sampling, policy_fingerprint })
+        Ok(Self { context, settings, checkpoint, device: device.clone(), generator, sampling, policy_fingerprint })
     }
 
     /// All responses to `prompts`, ready to be committed. `observe` gets the number of tokens so
     /// far, again and again.
     fn responses(&self, prompts: &[Prompt], observe: &mut (dyn FnMut(usize) + Send)) -> Result<RecordBatch, OperatorError> {
         let encoded: Vec<Result<Vec<i32>, String>> =
-            prompts.iter().map(|prompt| prompt_ids(&self.checkpoint, prompt, self.settings)).collect();
+            prompts.iter().map(|prompt| prompt_ids(self.checkpoint, prompt, self.settings)).collect();
         let indices = response_indices(self.settings);
         let stream = self.context.seed();
         let mut rows = Vec::new();
@@ -129,7 +144,7 @@ impl<'a> PolicySampler<'a> {
             let sequences = TokenLists::from_rows(&rows)?;
             let batch_size = match self.context.task.resources.batch_size {
                 Some(size) => size as usize,
-                None => backend_for(&self.context.device()?).sequences_at_once(self.context.precision()),
+                None => backend_for(&self.device).sequences_at_once(self.context.precision()),
             };
             let mut each = |tokens| {
                 observe(tokens);

@@ -21,7 +21,10 @@ pub use process::{check_process, process_identity};
 pub use query::check_columns;
 pub use server::clients;
 
+use super::support::advance::Advance;
+use super::support::replicas::{self, Part, Replica};
 use super::support::reward_tree;
+use super::support::rows::rows_of;
 use super::support::summary::rounded;
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::graph::{Component, Reward};
@@ -48,30 +51,36 @@ pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, 
     all.sort_by(|a, b| (&a.prompt_id, a.sampled_iteration, a.response_index).cmp(&(&b.prompt_id, b.sampled_iteration, b.response_index)));
     let (batches, prompts) = if reward.is_relational() { Default::default() } else { scoring_prompts(context)? };
     // Queries run before anything is written, so a failed query leaves nothing behind.
-    let scorer = Scorer::open(context, &reward, &all, &batches, settings.non_finite)?;
+    let replicas = match (reward.has_model(), reward.is_computed_here()) {
+        (true, true) => replicas::all(context)?,
+        // Servers, judges and processes have a concurrency of their own: one part at a time.
+        (true, false) => replicas::first(context)?,
+        (false, _) => vec![replicas::without_model()],
+    };
+    let scorer = Scorer::open(context, &reward, &replicas, &all, &batches, settings.non_finite)?;
     let rows_per_part = if reward.is_relational() { all.len().max(1) } else { RESPONSES_PER_PART };
     let scoring = Scoring { scorer, prompts, fingerprint, non_finite: settings.non_finite };
     let mut writer = context.writer(Some(TableKind::Rewards), all.len(), rows_per_part)?;
-    let label = context.task.label();
     let mut missing = writer.missing();
     let unanswered = again::Unanswered::of(&all);
     if !scoring.scorer.judges().is_empty() {
         missing.extend(again::parts(&writer, &unanswered)?);
         missing.sort_unstable();
     }
-    let mut done = all.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
-    context.progress.started(&label, "responses", done as u64, all.len() as u64);
-    for part in missing {
-        context.check_stopped()?;
-        let range = writer.rows_of(part);
-        let responses = all
-            .get(range.clone())
-            .ok_or_else(|| OperatorError::internal(PLACE, format!("part {part} has the responses {range:?} of {}", all.len())))?;
-        let rows = scoring.rewards(context, responses).map_err(|error| error.of(&writer.name_of(part)))?;
-        writer.replace(part, &rewards::batch(&rows))?;
-        done += responses.len();
-        context.progress.advanced(&label, done as u64, 0);
-    }
+    let part = |number| Part { number, rows: writer.rows_of(number), name: writer.name_of(number) };
+    let missing: Vec<Part> = missing.into_iter().map(part).collect();
+    let done = all.len() - missing.iter().map(|part| part.rows.len()).sum::<usize>();
+    let advance = Advance::start(context, "responses", done, all.len());
+    let load = |replica: &Replica| Ok(replica.number);
+    let compute = |replica: &mut usize, part: &Part| {
+        let responses = rows_of(&all, part.rows.clone(), PLACE)?;
+        scoring.rewards(context, *replica, responses).map_err(|error| error.of(&part.name))
+    };
+    replicas::each_part(context, &replicas, missing, load, compute, |part, rows| {
+        writer.replace(part.number, &rewards::batch(&rows))?;
+        advance.finish(part.rows.len(), 0, 0);
+        Ok(())
+    })?;
     scoring.scorer.record(context)?;
     let judges = scoring.scorer.judges();
     if judges.iter().any(|judge| judge.stops())
@@ -125,7 +134,8 @@ fn scoring_prompts(context: &Context) -> Result<(Vec<RecordBatch>, HashMap<Strin
 /// A reward, ready to score.
 enum Scorer<'a> {
     Query(query::QueryScorer),
-    Model(Box<model::ModelScorer>),
+    /// One for each replica.
+    Model(Vec<model::ModelScorer>),
     Server(Box<server::ServerScorer<'a>>),
     Process(Box<process::ProcessScorer<'a>>),
     Judge(Box<judge::JudgeScorer<'a>>),
@@ -145,14 +155,15 @@ impl<'a> Scorer<'a> {
     fn open(
         context: &'a Context,
         reward: &'a Reward,
+        replicas: &[Replica],
         all: &[responses::Row],
         prompts: &[RecordBatch],
         non_finite: NonFinite,
     ) -> Result<Self, OperatorError> {
         Ok(match reward {
             Reward::Sql(sql) => Self::Query(query::QueryScorer::run(context, sql, all, non_finite)?),
-            Reward::Model(path) => Self::Model(Box::new(model::ModelScorer::load(context, path)?)),
-            Reward::Task(index) => Self::Model(Box::new(model::ModelScorer::load(context, &context.model_of_task(*index)?)?)),
+            Reward::Model(path) => Self::Model(model::load(context, replicas, path)?),
+            Reward::Task(index) => Self::Model(model::load(context, replicas, &context.model_of_task(*index)?)?),
             Reward::Http(settings) => Self::Server(Box::new(server::ServerScorer::open(context, settings)?)),
             Reward::Process(process) => Self::Process(Box::new(process::ProcessScorer::open(process, prompts)?)),
             Reward::Judge(settings) => Self::Judge(Box::new(judge::JudgeScorer::open(context, settings, all)?)),
@@ -162,8 +173,8 @@ impl<'a> Scorer<'a> {
             }
             Reward::Sum(components) => {
                 let open = |Component { weight, name, reward }: &'a Component| {
-                    let scorer =
-                        Self::open(context, reward, all, prompts, non_finite).map_err(|error| error.of(&format!("component {name}")))?;
+                    let scorer = Self::open(context, reward, replicas, all, prompts, non_finite)
+                        .map_err(|error| error.of(&format!("component {name}")))?;
                     Ok(WeightedScorer { weight: *weight, name: name.as_str(), scorer })
                 };
                 Self::Sum(components.iter().map(open).collect::<Result<_, OperatorError>>()?)
@@ -190,15 +201,18 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// One score for each response, in the same order.
-    fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+    /// One score for each response, in the same order; models are those of `replica`.
+    fn score(&self, context: &Context, replica: usize, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
         let scores = match self {
             Self::Query(query) => query.score(responses)?,
-            Self::Model(model) => model.score(context, responses)?,
+            Self::Model(models) => {
+                let missing = || OperatorError::internal(PLACE, format!("no replica {replica}"));
+                models.get(replica).ok_or_else(missing)?.score(context, responses)?
+            }
             Self::Server(server) => server.score(context, responses)?,
             Self::Process(process) => process.score(context, responses)?,
             Self::Judge(judge) => judge.score(responses)?,
-            Self::Sum(components) => weighted_sum(context, components, responses)?,
+            Self::Sum(components) => weighted_sum(context, replica, components, responses)?,
         };
         if scores.len() != responses.len() {
             let problem = format!("expected {} scores, one for each response, found {}", responses.len(), scores.len());
@@ -209,10 +223,15 @@ impl<'a> Scorer<'a> {
 }
 
 /// Σ weight · reward over the components.
-fn weighted_sum(context: &Context, components: &[WeightedScorer], responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+fn weighted_sum(
+    context: &Context,
+    replica: usize,
+    components: &[WeightedScorer],
+    responses: &[ResponseToScore],
+) -> Result<Scores, OperatorError> {
     let mut sums: Scores = vec![Ok(Score::default()); responses.len()];
     for WeightedScorer { weight, name, scorer } in components {
-        let scores = scorer.score(context, responses).map_err(|error| error.of(&format!("component {name}")))?;
+        let scores = scorer.score(context, replica, responses).map_err(|error| error.of(&format!("component {name}")))?;
         for (sum, score) in sums.iter_mut().zip(scores) {
             add_component(sum, *weight, name, score);
         }
@@ -253,13 +272,13 @@ impl Scoring<'_> {
     ///
     /// # Errors
     /// Under `non_finite: stop`, the first reward that is not finite.
-    fn rewards(&self, context: &Context, responses: &[responses::Row]) -> Result<Vec<rewards::Row>, OperatorError> {
+    fn rewards(&self, context: &Context, replica: usize, responses: &[responses::Row]) -> Result<Vec<rewards::Row>, OperatorError> {
         let to_score: Vec<ResponseToScore> = responses
             .iter()
             .filter(|row| row.error.is_none())
             .map(|row| ResponseToScore { row, prompt: self.prompts.get(&row.prompt_id) })
             .collect();
-        let scores = if to_score.is_empty() { Vec::new() } else { self.scorer.score(context, &to_score)? };
+        let scores = if to_score.is_empty() { Vec::new() } else { self.scorer.score(context, replica, &to_score)? };
         if self.non_finite == NonFinite::Stop {
             for (response, score) in to_score.iter().zip(&scores) {
                 let error = score.as_ref().err();

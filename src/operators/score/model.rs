@@ -3,9 +3,10 @@
 //! Knows whole conversations, not how a sum of rewards is computed.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::score_error::ScoreError;
-use super::{ResponseToScore, Score, Scores, ScoringPrompt};
+use super::{Replica, ResponseToScore, Score, Scores, ScoringPrompt};
 use crate::compute::RewardModel;
 use crate::model::Checkpoint;
 use crate::operators::{Context, OperatorError};
@@ -17,20 +18,23 @@ const BATCH_SIZE: usize = 16;
 
 /// A reward model on its device.
 pub(super) struct ModelScorer {
-    checkpoint: Checkpoint,
+    checkpoint: Arc<Checkpoint>,
     model: RewardModel,
     batch_size: usize,
 }
 
-impl ModelScorer {
-    /// Loads the reward model in `folder`.
-    pub(super) fn load(context: &Context, folder: &Path) -> Result<Self, OperatorError> {
-        let checkpoint = Checkpoint::open(folder)?.with_template_settings(context.task.template_settings());
-        let model = checkpoint.load_reward_model(&context.device()?)?.in_precision(context.precision());
-        let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-        Ok(Self { checkpoint, model, batch_size })
-    }
+/// The reward model in `folder`, on each of these replicas.
+pub(super) fn load(context: &Context, replicas: &[Replica], folder: &Path) -> Result<Vec<ModelScorer>, OperatorError> {
+    let checkpoint = Arc::new(Checkpoint::open(folder)?.with_template_settings(context.task.template_settings()));
+    let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
+    let on = |replica: &Replica| {
+        let model = checkpoint.load_reward_model(&replica.device)?.in_precision(context.precision());
+        Ok(ModelScorer { checkpoint: Arc::clone(&checkpoint), model, batch_size })
+    };
+    replicas.iter().map(on).collect()
+}
 
+impl ModelScorer {
     /// The model's output at the scored token of each conversation. It does not depend on the other
     /// conversations of the batch.
     pub(super) fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {

@@ -19,6 +19,7 @@ use crate::operators::version;
 use crate::pipeline;
 use crate::pipeline::graph::{Binding, Graph, Input, Task};
 use crate::pipeline::slot::Slot;
+use crate::pipeline::spec::devices::Devices;
 use crate::pipeline::spec::operator::Output;
 use crate::pipeline::spec::resources::Device;
 use crate::sql::Session;
@@ -41,7 +42,7 @@ pub struct Context<'a> {
     pub task: &'a Task,
     /// The recipe of the output; its fingerprint names the output.
     pub recipe: &'a Recipe,
-    /// The device for the model.
+    /// The devices for the model, one for each replica.
     pub device: DeviceChoice,
     /// Whether the run was asked to stop. Operators call it between parts and steps.
     pub stopped: &'a (dyn Fn() -> bool + Sync),
@@ -87,7 +88,7 @@ impl Task {
     }
 
     /// The key of a model's training table, `<name>_training`. None for other tasks, and for the
-    /// model of a command.
+    /// model of a program.
     pub fn training_key(&self) -> Option<OutputKey> {
         let name = format!("{}{}", self.name, training::SUFFIX);
         self.operator.optimizer().is_some().then_some(OutputKey { kind: OutputKind::Table, name, iteration: self.iteration })
@@ -292,7 +293,7 @@ impl Context<'_> {
         Ok(self.device()? == burn::tensor::Device::flex())
     }
 
-    /// The device of this task's model.
+    /// The device of this task's model; of several replicas, the first one's.
     pub fn device(&self) -> Result<burn::tensor::Device, OperatorError> {
         Ok(self.device.resolve()?)
     }
@@ -395,11 +396,20 @@ impl Relation<'_, '_> {
     }
 }
 
-/// The device chosen in the pipeline file.
+/// The devices chosen in the pipeline file.
 pub fn device_choice(task: &Task) -> DeviceChoice {
-    match task.resources.device {
-        Device::Auto => DeviceChoice::Auto,
-        Device::Cpu => DeviceChoice::Cpu,
-        Device::Cuda => DeviceChoice::Cuda,
+    match (&task.resources.devices, task.resources.device) {
+        (Some(devices), _) => devices_choice(devices),
+        (None, Device::Auto) => DeviceChoice::Auto,
+        (None, Device::Cpu) => DeviceChoice::Cpu,
+        (None, Device::Cuda) => DeviceChoice::Cuda,
+    }
+}
+
+/// The devices of a list.
+pub fn devices_choice(devices: &Devices) -> DeviceChoice {
+    match devices {
+        Devices::Cpu(replicas) => DeviceChoice::Cpus(*replicas as usize),
+        Devices::Cuda(gpus) => DeviceChoice::Gpus(gpus.clone()),
     }
 }

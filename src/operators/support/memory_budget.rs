@@ -60,6 +60,8 @@ impl fmt::Display for ByteCounts {
 pub struct Budget {
     bytes: u64,
     is_stated: bool,
+    /// The models with so much memory each.
+    replicas: usize,
 }
 
 impl Budget {
@@ -67,17 +69,25 @@ impl Budget {
     /// stated memory.
     pub fn new(resources: &Resources, on_cpu: bool) -> Option<Self> {
         if let Some(gigabytes) = resources.memory_gb {
-            return Some(Self { bytes: (gigabytes * 1e9) as u64, is_stated: true });
+            return Some(Self { bytes: (gigabytes * 1e9) as u64, is_stated: true, replicas: 1 });
         }
         if !on_cpu {
             return None;
         }
-        Some(Self { bytes: memory::available()?, is_stated: false })
+        Some(Self { bytes: memory::available()?, is_stated: false, replicas: 1 })
+    }
+
+    /// The share of each of so many replicas.
+    #[must_use]
+    pub fn among(self, replicas: usize) -> Self {
+        let replicas = replicas.max(1);
+        Self { bytes: self.bytes / replicas as u64, replicas, ..self }
     }
 
     fn refuse(self, need: &ByteCounts, way_on: &str) -> OperatorError {
         let found = readable(self.bytes);
         let origin = if self.is_stated { "resources: memory_gb" } else { "what is free" };
+        let origin = if self.replicas > 1 { format!("{origin}, for each of {} replicas", self.replicas) } else { origin.to_string() };
         OperatorError::Input(format!("needs at least {need}; found {found} ({origin}); {way_on}, or give it more memory"))
     }
 }
@@ -121,10 +131,14 @@ pub fn micro_batch(context: &Context, checkpoint: &Checkpoint, tokens: usize, us
     let wanted = resources.micro_batch_size.map_or(usual, |size| size as usize);
     let Some(budget) = Budget::new(resources, context.on_cpu()?) else { return Ok(wanted) };
     let fixed = training(operator, optimizer(context)?, checkpoint);
+    // Each replica has a micro-batch in hand.
+    let replicas = context.device.resolve_all()?.len();
     let each = checkpoint.config.kept_bytes_per_token(resources.gradient_checkpointing).saturating_mul(tokens as u64);
+    let each = each.saturating_mul(replicas as u64);
     let fitting = budget.bytes.saturating_sub(fixed.total()) / each.max(1);
     if fitting == 0 {
-        return Err(budget.refuse(&fixed.and(format!("activations of {tokens} tokens"), each), LESS_ACTIVATION));
+        let on_replicas = if replicas > 1 { format!(" on each of {replicas} replicas") } else { String::new() };
+        return Err(budget.refuse(&fixed.and(format!("activations of {tokens} tokens{on_replicas}"), each), LESS_ACTIVATION));
     }
     if fitting >= wanted as u64 {
         return Ok(wanted);

@@ -3,6 +3,7 @@
 //!
 //! Knows the rule of no single operator.
 
+pub(super) mod advance;
 pub(super) mod benchmark_items;
 pub(super) mod broken_model;
 pub(super) mod comparisons;
@@ -19,9 +20,10 @@ pub(super) mod malformed_rows;
 pub(super) mod memory_budget;
 pub(super) mod pair_tokens;
 mod preflight;
-pub mod program_files;
+pub mod program;
 mod progress;
 mod properties;
+pub(super) mod replicas;
 pub(super) mod reward_tree;
 pub mod rng;
 pub(super) mod rows;
@@ -33,7 +35,7 @@ pub(super) mod trainable_model;
 pub(super) mod training_job;
 pub(super) mod turns;
 
-pub use context::{Context, device_choice, recipe, training_recipe};
+pub use context::{Context, device_choice, devices_choice, recipe, training_recipe};
 pub use device_time::DeviceTime;
 pub use error::OperatorError;
 pub use preflight::{Checked, DatasetFormats, check};

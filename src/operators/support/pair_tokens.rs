@@ -173,6 +173,22 @@ impl PairTokens {
         prompts.map(|(row, &prompt)| Ok([key(row, prompt)?, key(count + row, prompt)?])).collect()
     }
 
+    /// The token ids of each pair: of its prompt, of its chosen and of its rejected response.
+    ///
+    /// # Errors
+    /// A pair without token ids.
+    pub fn token_ids(&self) -> Result<Vec<[&[i32]; 3]>, OperatorError> {
+        let count = self.prompt_token_counts.len();
+        let problem = |row: usize| OperatorError::internal(PLACE, format!("pair {row} is shorter than its prompt"));
+        let of_pair = |(row, &prompt): (usize, &usize)| {
+            let chosen = self.token_ids.row(row)?.split_at_checked(prompt);
+            let rejected = self.token_ids.row(count + row)?.split_at_checked(prompt);
+            let (Some((prompt, chosen)), Some((_, rejected))) = (chosen, rejected) else { return Err(problem(row)) };
+            Ok([prompt, chosen, rejected])
+        };
+        self.prompt_token_counts.iter().enumerate().map(of_pair).collect()
+    }
+
     /// The reasons for left-out preferences, as `279 too long, 1 same response`; `None` without
     /// any.
     pub fn left_out_text(&self) -> Option<String> {

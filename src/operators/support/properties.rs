@@ -9,6 +9,7 @@ use crate::pipeline::spec::operator::Operator;
 /// inputs and settings.
 pub fn version(operator: &Operator) -> u32 {
     match operator {
+        Operator::Train(train) if train.engine.is_some() => 1,
         Operator::Train(_) | Operator::Sft(_) | Operator::RewardModel(_) | Operator::Generate(_) => 7,
         Operator::Reference(_) => 6,
         Operator::Score(_) | Operator::Rank(_) => 5,

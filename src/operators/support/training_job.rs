@@ -9,7 +9,7 @@ use std::path::Path;
 use burn::module::Module;
 
 use super::epochs::Epochs;
-use super::{Context, OperatorError, learning_rate, memory_budget, training_recipe};
+use super::{Context, OperatorError, learning_rate, memory_budget, replicas, training_recipe};
 use crate::model::Checkpoint;
 use crate::operators::Summary;
 use crate::pipeline::spec::hyperparameters::Hyperparameters;
@@ -78,6 +78,7 @@ impl<'a> TrainingJob<'a> {
             checked => checked?,
         }
         warn_of_auxiliary_loss(context, checkpoint);
+        replicas::check_training(&context.device)?;
         let resources = &context.task.resources;
         let settings = Settings {
             rule: optimizer_config(&hyperparameters.optimizer),
@@ -125,6 +126,10 @@ impl<'a> TrainingJob<'a> {
             }
             None => (Trainer::new(model, settings, total)?, Vec::new()),
         };
+        let replicas = context.device.resolve_all()?.len();
+        if replicas > 1 {
+            trainer = trainer.on_replicas(replicas)?;
+        }
         context.progress.started(&label, "steps", trainer.step(), total);
         let mut tokens = 0;
         let mut order = (0, epochs.order(context.seed(), 0));
@@ -168,6 +173,9 @@ impl<'a> TrainingJob<'a> {
             if stopped {
                 return Err(OperatorError::Stopped);
             }
+        }
+        for (name, examples) in replicas::names(&context.device, replicas).into_iter().zip(trainer.examples_of_replicas()) {
+            replicas::record(context, name, [("examples", examples as f64)])?;
         }
         if let Some(name) = trainer.broken_parameter() {
             let problem = "expected finite weights after the last step, found others";

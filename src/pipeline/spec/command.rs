@@ -48,6 +48,24 @@ pub struct Command {
     pub place: Place,
 }
 
+/// A program of the user's with everything that its call needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// The program and its arguments.
+    pub words: &'a [At<Argument>],
+    /// Its place.
+    pub place: &'a Place,
+    /// The time limit, in seconds.
+    pub timeout_seconds: Option<f64>,
+}
+
+impl Command {
+    /// Its program.
+    pub fn program(&self) -> Program<'_> {
+        Program { words: &self.run, place: &self.place, timeout_seconds: self.timeout_seconds }
+    }
+}
+
 /// An argument of a program: a text, or a whole number or truth value as text. Any other number
 /// is in quotes, because YAML forgets how it was written: 0.20 would be 0.2.
 #[derive(Clone, Debug, PartialEq, Serialize)]

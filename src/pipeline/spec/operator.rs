@@ -261,9 +261,10 @@ impl Operator {
         }
     }
 
-    /// The optimizer of a training operator.
+    /// The optimizer of an operator that trains here.
     pub fn optimizer(&self) -> Option<&Optimizer> {
         match self {
+            Self::Train(train) if train.engine.is_some() => None,
             Self::Train(train) => Some(&train.optimizer),
             Self::Sft(sft) => Some(&sft.optimizer),
             Self::RewardModel(reward_model) => Some(&reward_model.optimizer),
@@ -407,10 +408,11 @@ impl Operator {
         settings.remove("precision");
         // It decides which outputs there are, not what is in them.
         settings.remove("every");
-        // The address of a server and its limits have no effect on the responses.
+        // The address of a server and its limits have no effect on the responses, and those of a
+        // trainer none on the model. The contents of its files are inputs.
         if let Some(engine) = settings.get_mut("engine") {
             let mut kept = serde_json::Map::new();
-            for key in ["model", "version"] {
+            for key in ["model", "command", "version"] {
                 kept.extend(engine.get(key).map(|value| (key.to_string(), value.clone())));
             }
             *engine = Value::Object(kept);

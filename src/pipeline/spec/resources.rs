@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::devices::Devices;
 use crate::pipeline::range;
 
 /// The resources of a node. Never part of its fingerprint: they change the time and the memory of
@@ -14,6 +15,11 @@ use crate::pipeline::range;
 pub struct Resources {
     /// The device of the model.
     pub device: Device,
+    /// Several devices in place of one, each with a copy of the model: `[cuda:0, cuda:1]`, or
+    /// `[cpu:2]` for two copies on the CPU. They share the parts of the table, or the pairs of a
+    /// step; on the CPU the result is the same, bit for bit. Training takes one GPU only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Devices>,
     /// Sequences in one forward pass of the model, at least 1. By default the operator chooses; on
     /// the CPU a reference model takes one sequence at a time.
     #[serde(deserialize_with = "range::optional_count", skip_serializing_if = "Option::is_none")]

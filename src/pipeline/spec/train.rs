@@ -10,6 +10,7 @@ use super::lora::Lora;
 use super::loss::{Loss, Wpo};
 use super::non_finite::NonFinite;
 use super::optimizer::Optimizer;
+use super::train_engine::TrainEngine;
 use crate::pipeline::position::Name;
 use crate::pipeline::range;
 
@@ -55,6 +56,10 @@ with_hyperparameters! {
         /// default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub lora: Option<Lora>,
+        /// Trains by a program of your own, `{ command: [accelerate, launch, …] }`; by default this
+        /// program trains. The node keeps its inputs, and its settings are given to the program.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub engine: Option<Box<TrainEngine>>,
     }
 }
 

@@ -29,6 +29,7 @@ const STANDARD: &[&str] = &[
     "signal",
     "ssl",
     "statistics",
+    "struct",
     "subprocess",
     "sys",
     "tempfile",

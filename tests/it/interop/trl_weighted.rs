@@ -1,5 +1,5 @@
 //! The script for TRL's trainer with weighted pairs (OPTUNE_PYTHON): its losses are those of our own
-//! `train` on the same pairs, on one process and on two, and it goes on after a kill.
+//! `train` on the same pairs, as a command and as the engine of a `train`, on one process and on two.
 
 use std::fs;
 use std::path::Path;
@@ -45,7 +45,26 @@ nodes:
       output: model
       files: [trl_weighted_dpo.py]
       timeout_seconds: 900
+  engine:
+    train:
+      from: base
+      reference: base
+      pairs: pairs
+      optimizer: { adamw: { weight_decay: 0.0 } }
+      learning_rate: 1.0e-3
+      schedule: constant
+      warmup_ratio: 0.0
+      max_gradient_norm: 1.0
+      batch_size: 32
+      epochs: 20
+      engine:
+        command: ["${python}", -m, accelerate.commands.launch, --cpu, --num_processes, "${processes}", --num_machines, "1", --mixed_precision, "no", trl_weighted_dpo.py, --cpu]
+        files: [trl_weighted_dpo.py]
+        timeout_seconds: 900
 "#;
+
+/// Our training and that of an engine with RMSprop, a warm-up and a falling learning rate.
+const SCHEDULED: &str = "optimizer: rmsprop, learning_rate: 1.0e-3, schedule: cosine, warmup_ratio: 0.2, batch_size: 32, epochs: 10";
 
 fn losses(log: &str) -> Vec<f64> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -73,10 +92,12 @@ fn trl_with_weights_has_the_losses_of_our_own_training() {
     let log = workspace.path("runs/weighted/logs/theirs.stdout.log");
     let theirs = losses(&fs::read_to_string(&log).unwrap());
     assert_eq!((ours.len(), theirs.len()), (20, 20));
+    let engine = losses(&fs::read_to_string(workspace.path("runs/weighted/logs/engine.stdout.log")).unwrap());
     let off = |theirs: &[f64]| ours.iter().zip(theirs).map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f64::max);
     eprintln!("one process: {ours:?}, {theirs:?}");
     assert!(off(&theirs) < 1e-3, "{}", off(&theirs));
     assert!(ours[19] < ours[0], "nothing was learned: {ours:?}");
+    assert!(engine.len() == 20 && off(&engine) < 1e-3, "{engine:?}");
 
     // Half of the pairs on each of two processes.
     let count: usize = workspace.query("weighted", "SELECT count(*) FROM pairs").parse().unwrap();
@@ -90,4 +111,23 @@ fn trl_with_weights_has_the_losses_of_our_own_training() {
         assert!(off(&theirs) < 1e-3, "{}", off(&theirs));
     }
     workspace.succeed(&["export", "theirs", "weighted", "tuned"]);
+    workspace.succeed(&["export", "engine", "weighted", "by_engine"]);
+
+    // RMSprop and a schedule, both from the settings of the node.
+    let nodes = PIPELINE.split("  ours:").next().unwrap();
+    let engine = "[\"${python}\", trl_weighted_dpo.py, --cpu]";
+    let both = format!(
+        "{nodes}  ours: {{ train: {{ from: base, reference: base, pairs: pairs, {SCHEDULED} }} }}\n  \
+         engine: {{ train: {{ from: base, reference: base, pairs: pairs, {SCHEDULED}, engine: {{ command: {engine}, timeout_seconds: 900 }} }} }}\n"
+    );
+    workspace.write("scheduled.yaml", &both.replace("name: weighted", "name: scheduled"));
+    let set = format!("python={}", python.display());
+    workspace.succeed(&["run", "scheduled.yaml", "--set", &set]);
+    let ours = workspace.query("scheduled", "SELECT loss FROM ours_training ORDER BY step");
+    let ours: Vec<f64> = ours.lines().map(|loss| loss.parse().unwrap()).collect();
+    let theirs = losses(&fs::read_to_string(workspace.path("runs/scheduled/logs/engine.stdout.log")).unwrap());
+    eprintln!("scheduled: {ours:?}, {theirs:?}");
+    assert_eq!((ours.len(), theirs.len()), (10, 10));
+    assert!(ours.iter().zip(&theirs).all(|(ours, theirs)| (ours - theirs).abs() < 1e-3), "{ours:?}, {theirs:?}");
+    assert!(ours[9] < ours[0], "nothing was learned: {ours:?}");
 }

@@ -8,6 +8,7 @@ mod broken_files;
 mod checked_models;
 #[cfg(unix)]
 mod commands;
+mod devices;
 mod every;
 mod expected_gain;
 mod failing_nodes;
@@ -18,5 +19,7 @@ mod relational_properties;
 mod relational_sql;
 mod replay;
 mod sweep;
+#[cfg(unix)]
+mod train_elsewhere;
 mod truncated;
 mod yaml;

@@ -46,11 +46,12 @@ fn steps_of_dpo_are_those_of_trl_in_micro_batches_of_any_size() {
         };
         let pairs: Vec<Pair> = logprobs.chunks_exact(2).enumerate().map(pair).collect();
         let number = |key: &str| golden[key].as_f64().unwrap();
-        let after = |micro_batch: usize, gradient_checkpointing: bool| {
+        let after = |micro_batch: usize, gradient_checkpointing: bool, replicas: usize| {
             let rule = OptimizerConfig::AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.0 };
             let schedule = Schedule { peak: number("learning_rate"), decay: Decay::Constant, warmup_ratio: 0.0 };
             let settings = Settings { rule, schedule, gradient_limit: None, micro_batch, gradient_checkpointing, skip_non_finite: false };
-            let mut trainer = Trainer::new(checkpoint.load(&device().autodiff()).unwrap(), settings, 3).unwrap();
+            let trainer = Trainer::new(checkpoint.load(&device().autodiff()).unwrap(), settings, 3).unwrap();
+            let mut trainer = if replicas > 1 { trainer.on_replicas(replicas).unwrap() } else { trainer };
             let mut worst = (0.0_f64, 0.0_f64);
             for (loss, norm) in numbers(&golden["losses"]).into_iter().zip(numbers(&golden["gradient_norms"])) {
                 let metrics = trainer.preference_step(&responses, &pairs, Loss::Dpo { beta: number("beta") }).unwrap();
@@ -58,15 +59,22 @@ fn steps_of_dpo_are_those_of_trl_in_micro_batches_of_any_size() {
             }
             eprintln!("{name}: largest relative difference of a loss {:.1e}, of a gradient norm {:.1e}", worst.0, worst.1);
             assert!(worst.0 < 1e-5 && worst.1 < 1e-4, "{name}: {worst:?}");
+            let taken = trainer.examples_of_replicas();
+            assert!(
+                taken.len() == if replicas > 1 { replicas } else { 0 } && (taken.is_empty() || taken.iter().sum::<u64>() == 3 * 4),
+                "{taken:?}"
+            );
             all_logits(&trainer.model(), &ids(&golden["sequence"]))
         };
-        let whole = after(4, false);
+        let whole = after(4, false, 1);
         let expected: Vec<f32> = numbers(&golden["logits_after"]).into_iter().map(|logit| logit as f32).collect();
         let difference = largest_difference(&whole[whole.len() - expected.len()..], &expected);
         eprintln!("{name}: largest difference of a logit after the steps {difference:.1e}");
         assert!(difference < 1e-4, "{name}: {difference}");
-        assert_eq!(whole, after(1, false), "{name}: pair by pair");
-        assert_eq!(whole, after(3, true), "{name}: three pairs, layers computed again");
+        assert_eq!(whole, after(1, false, 1), "{name}: pair by pair");
+        assert_eq!(whole, after(3, true, 1), "{name}: three pairs, layers computed again");
+        assert_eq!(whole, after(4, false, 2), "{name}: two pairs on each of two replicas");
+        assert_eq!(whole, after(4, true, 3), "{name}: three replicas, layers computed again");
     }
 }
 

@@ -2,6 +2,7 @@
 //! some tokens. Knows nothing of losses.
 
 use super::parameter::{CpuGradients, Parameter};
+use super::turns::HEAD;
 use crate::compute::Precision;
 use crate::compute::cpu::kernels::{self, Arithmetic, Buffer, Left, Memory, PIECE, Right};
 use crate::compute::reference::transformer::LogitRule;
@@ -171,6 +172,7 @@ impl TrainedHead {
                 }
                 whole = (count <= most).then_some(chunk);
             }
+            gradients.enter(HEAD);
             let (mut found, mut collided) = (found.into_iter(), collided.into_iter());
             for (number, group) in together.iter().enumerate() {
                 let of_collisions = if collisions { sums(group, &mut collided) } else { Vec::new() };
@@ -207,7 +209,9 @@ impl TrainedHead {
     ) -> Buffer {
         let [hidden_size, _] = self.dims();
         let gathered = gather(hidden, hidden_size, rows.iter().copied());
-        let by_scores: Vec<f32> = derivative(&self.scores(hidden, rows)).into_iter().map(|derivative| derivative as f32).collect();
+        let scores = self.scores(hidden, rows);
+        gradients.enter(HEAD);
+        let by_scores: Vec<f32> = derivative(&scores).into_iter().map(|derivative| derivative as f32).collect();
         self.add_gradient(&gathered, &by_scores, segments, gradients);
         let mut by = vec![0.0; gathered.len()];
         kernels::products_in(self.precision, Left::Rows(&by_scores), [(self.transposed(), &mut by[..])]);

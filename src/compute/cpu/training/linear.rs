@@ -83,10 +83,10 @@ impl Linear {
     pub(super) fn touch(&self, gradients: &mut CpuGradients) {
         let adapter = self.adapter.iter().flat_map(|adapter| [&adapter.lora_a, &adapter.lora_b]);
         for parameter in std::iter::once(&self.weight).chain(adapter).filter(|parameter| parameter.trained) {
-            gradients.of(parameter);
+            gradients.add(parameter, |_| {});
         }
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.trained) {
-            gradients.of(bias);
+            gradients.add(bias, |_| {});
         }
     }
 
@@ -134,7 +134,7 @@ impl Linear {
     fn backward_beside(&self, x: &[f32], tokens: &Tokens, by_out: &[f32], by_x: &mut [f32], gradients: &mut CpuGradients) {
         let [from, to] = self.dims();
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.trained) {
-            kernels::add_column_sums(by_out, gradients.of(bias));
+            gradients.add(bias, |sum| kernels::add_column_sums(by_out, sum));
         }
         let Some(adapter) = &self.adapter else { return };
         let hidden = adapter.hide(x, tokens);
@@ -150,7 +150,8 @@ impl Linear {
                 let lora_b = Right::Rows(adapter.lora_b.values(), to);
                 kernels::add_products_in(self.precision, Left::Rows(&low), [(lora_b, &mut merged[..])]);
                 let normed = scaled(&merged, |column| magnitude.inverse_norms[column], to);
-                kernels::add_column_sums_of_products(&normed, by_out, &vec![1.0; tokens.count()], gradients.of(&magnitude.parameter));
+                let ones = vec![1.0; tokens.count()];
+                gradients.add(&magnitude.parameter, |sum| kernels::add_column_sums_of_products(&normed, by_out, &ones, sum));
             }
             by_term = scaled(by_out, |column| magnitude.factors[column], to);
             by_product = scaled(by_out, |column| magnitude.factors[column] - 1.0, to);
@@ -348,7 +349,7 @@ impl Norm {
             kernels::rms_norm_backward(x, weight, self.epsilon, by_out, by_x, scales);
         });
         if self.weight.trained {
-            kernels::add_column_sums_of_products(x, by_out, &scales, gradients.of(&self.weight));
+            gradients.add(&self.weight, |sum| kernels::add_column_sums_of_products(x, by_out, &scales, sum));
         }
     }
 }

@@ -17,7 +17,9 @@ mod linear;
 mod mlp;
 mod parameter;
 mod routed;
+mod shards;
 mod tokens;
+mod turns;
 mod weights;
 
 use head::{Group, Target, TrainedHead};
@@ -25,6 +27,7 @@ use layer::{Kept, TrainedLayer};
 use linear::Norm;
 use parameter::Parameter;
 use tokens::{Angles, TokenPlace, Tokens};
+use turns::HEAD;
 
 use super::decoder::angles;
 use super::kernels::{self, Buffer, Memory};
@@ -33,6 +36,7 @@ use crate::compute::{CausalLm, Decoder, RewardModel};
 use crate::model::{ModelError, RopeTable};
 
 pub use parameter::CpuGradients;
+pub use shards::Shards;
 pub use tokens::PrefixGroup;
 pub use weights::CpuWeights;
 
@@ -169,6 +173,7 @@ impl CpuTraining {
         let groups = groups(prefix_groups, prompts, &pass.tokens);
         if groups.iter().flatten().all(Vec::is_empty) {
             // There is nothing to pass back, and nothing gets a gradient.
+            gradients.enter(HEAD);
             groups.iter().enumerate().for_each(|(at, group)| {
                 let zeros = vec![0.0; group.len()];
                 drop(derivative(at, &zeros, if collisions { &zeros } else { &[] }));
@@ -235,11 +240,12 @@ impl CpuTraining {
         let mut by = tokens.memory.zeros(x.len());
         self.norm.backward(&x, &by_hidden, &mut by, gradients);
         drop((x, by_hidden));
-        for (layer, (x, kept)) in self.layers.iter().zip(layers).rev() {
+        for (passed, (layer, (x, kept))) in self.layers.iter().zip(layers).rev().enumerate() {
             let kept = match kept {
                 Some(kept) => kept,
                 None => layer.forward(&x, &tokens, &angles).1,
             };
+            gradients.enter(HEAD + 1 + passed);
             layer.backward(kept, &x, &tokens, &angles, &mut by, gradients)?;
         }
         let [_, hidden_size] = self.embedding.dims();
@@ -247,10 +253,9 @@ impl CpuTraining {
             if self.embedding_multiplier != 1.0 {
                 kernels::scale(&mut by, self.embedding_multiplier);
             }
+            gradients.enter(HEAD + 1 + self.layers.len());
             let rows = tokens.ids().zip(by.chunks_exact(hidden_size.max(1)));
-            for (id, by) in rows.filter(|(id, _)| self.padding_row != Some(*id)) {
-                gradients.add_row(&self.embedding, id, by);
-            }
+            gradients.add_rows(&self.embedding, rows.filter(|(id, _)| self.padding_row != Some(*id)));
         }
         Ok(())
     }

@@ -20,6 +20,8 @@ impl Preflight<'_> {
             // A conversation has any number of messages to train on.
             Operator::Sft(settings) if settings.train_on == TrainOn::AllAssistant => return Ok(()),
             Operator::Sft(settings) => (settings.hyperparameters(), self.rows_behind(task.input(Slot::Demonstrations))),
+            // A program has a schedule of its own.
+            Operator::Train(settings) if settings.engine.is_some() => return Ok(()),
             Operator::Train(settings) => {
                 (settings.hyperparameters(), self.rows_behind(task.input(Slot::Preferences).or(task.input(Slot::Pairs))))
             }

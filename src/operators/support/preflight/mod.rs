@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::memory_budget::Budget;
-use super::{OperatorError, device_choice, lora, reward_tree};
+use super::{OperatorError, device_choice, lora, replicas, reward_tree};
 use crate::compute::DeviceChoice;
 use crate::dag::schedule::Lane;
 use crate::model::{Checkpoint, Head};
@@ -35,11 +35,11 @@ pub use progress::{Checked, DatasetFormats};
 use progress::Preflight;
 use tables::names;
 
-/// Checks the graph's inputs and queries; `device` overrides the device of every node.
+/// Checks the graph's inputs and queries; `device` overrides the devices of every node.
 ///
 /// # Errors
 /// The first fault, with the file, table, row or column, and the node's line in the pipeline file.
-pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, OperatorError> {
+pub fn check(graph: &Graph, device: Option<&DeviceChoice>) -> Result<Checked, OperatorError> {
     let mut preflight = Preflight {
         graph,
         device,
@@ -54,7 +54,7 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, Ope
         tasks: Vec::new(),
     };
     for task in &graph.tasks {
-        let schema = preflight.check(task, device).map_err(|error| match error {
+        let schema = preflight.check(task).map_err(|error| match error {
             error if error.is_input() => OperatorError::Input(format!("line {}: {}: {error}", task.line, task.label())),
             other => other,
         })?;
@@ -64,9 +64,14 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, Ope
 }
 
 impl Preflight<'_> {
+    /// The devices of a task.
+    fn device(&self, task: &Task) -> DeviceChoice {
+        self.device.cloned().unwrap_or_else(|| device_choice(task))
+    }
+
     /// Checks one task after its inputs. Returns its output's columns (no columns for a model), if
     /// they are known before the run.
-    fn check(&mut self, task: &Task, device: Option<DeviceChoice>) -> Result<Option<SchemaRef>, OperatorError> {
+    fn check(&mut self, task: &Task) -> Result<Option<SchemaRef>, OperatorError> {
         for slot in [Slot::Prompts, Slot::Demonstrations] {
             for input in task.inputs(slot) {
                 if let Some(schema) = self.prompts(input.input)?
@@ -131,8 +136,8 @@ impl Preflight<'_> {
         if let Operator::Generate(Generate { engine: Some(engine), .. }) = &task.operator {
             server::check(self.graph, task, engine)?;
         }
-        if let Operator::Command(command) = &task.operator {
-            for file in &command.place.unlisted {
+        if let Some(program) = task.operator.program() {
+            for file in &program.place.unlisted {
                 let note =
                     format!("{file} is an argument, but its contents are not: name it in `files:` for a new run after a change of it");
                 self.checked.note(&task.name, note);
@@ -144,9 +149,16 @@ impl Preflight<'_> {
                 }
             }
         } else if lane(self.graph, task) == Lane::Device {
-            let device = device.unwrap_or_else(|| device_choice(task)).resolve()?;
-            let on_cpu = device == burn::tensor::Device::flex();
-            self.computes(task, Budget::new(&task.resources, on_cpu), on_cpu)?;
+            let device = self.device(task);
+            let devices = device.resolve_all()?;
+            let on_cpu = devices.first().is_some_and(|device| *device == burn::tensor::Device::flex());
+            let trains = task.operator.optimizer().is_some();
+            if trains {
+                replicas::check_training(&device)?;
+            }
+            // Replicas in training share one model.
+            let copies = if trains { 1 } else { devices.len() };
+            self.computes(task, Budget::new(&task.resources, on_cpu).map(|budget| budget.among(copies)), on_cpu)?;
         }
         match (&task.operator, task.table_kind()) {
             (Operator::Sql(settings), _) => match self.session(task)? {

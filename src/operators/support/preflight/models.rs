@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use super::super::memory_budget::{self, Budget};
-use super::super::{OperatorError, device_choice, judging};
+use super::super::{OperatorError, judging};
 use super::Preflight;
 use crate::model::{Checkpoint, Head, ModelError, PromptContent};
 use crate::operators::score;
@@ -37,7 +37,7 @@ impl<'a> Preflight<'a> {
                 let checkpoint = Checkpoint::open(path)?.with_template_settings(task.template_settings());
                 checkpoint.expect(Head::Reward)?;
                 checkpoint.padding_warning().into_iter().for_each(|warning| self.checked.note(&task.label(), warning));
-                let device = self.device.unwrap_or_else(|| device_choice(task)).resolve()?;
+                let device = self.device(task).resolve()?;
                 has_kernels(&checkpoint, device == Device::flex())?;
                 self.reads_messages(&checkpoint, task, Slot::Prompts)
             }

@@ -42,8 +42,8 @@ pub(super) struct Sample {
 /// A check of a graph in progress, and its results so far.
 pub(super) struct Preflight<'a> {
     pub(super) graph: &'a Graph,
-    /// In place of every node's device.
-    pub(super) device: Option<DeviceChoice>,
+    /// In place of every node's devices.
+    pub(super) device: Option<&'a DeviceChoice>,
     /// The schemas of the outside tables, by their index in the graph's sources.
     pub(super) sources: HashMap<usize, SchemaRef>,
     /// The numbers of their rows.

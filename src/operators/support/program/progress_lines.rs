@@ -3,8 +3,8 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::super::Progress;
 use crate::disk;
-use crate::operators::Progress;
 
 /// The beginning of a line about progress.
 const PREFIX: &str = "progress:";

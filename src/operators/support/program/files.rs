@@ -1,4 +1,4 @@
-//! The files of a command's program in its recipe.
+//! The files of a node's program in its recipe.
 //!
 //! Knows names and hashes, not the program.
 

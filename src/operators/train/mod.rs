@@ -1,6 +1,9 @@
-//! train: the next policy, by weighted preference optimization on the iteration's pairs.
+//! train: the next policy, by weighted preference optimization on the iteration's pairs, here or by
+//! a program of the user's.
 //!
 //! The loop is in [`super::support::training_job`], the loss and the step in `training`.
+
+mod elsewhere;
 
 use super::support::pair_tokens::PairTokens;
 use super::support::trainable_model::TrainableModel;
@@ -32,6 +35,9 @@ pub(super) fn run(context: &Context, settings: &Train) -> Result<Summary, Operat
             Some(reasons) => format!("of the preferences are {reasons}"),
         };
         return Err(OperatorError::Input(format!("expected at least one pair to train on, found none: {why}")));
+    }
+    if let Some(engine) = &settings.engine {
+        return elsewhere::run(context, engine, &pair_tokens);
     }
     let checkpoint = context.checkpoint(Slot::From)?;
     let model = TrainableModel::new(context, &checkpoint);

@@ -3,22 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::super::{Context, OperatorError, Summary};
 use crate::disk;
 use crate::model::{Checkpoint, Dtype, Head};
-use crate::operators::{Context, OperatorError, Summary};
-use crate::pipeline::spec::command::{Command, Made};
 use crate::store::StoreError;
 
 /// The manifest of a model that the program copied.
 const MANIFEST: &str = "manifest.json";
 
-/// Takes the model in `folder`. An adapter is merged into its base.
+/// Takes the model in `folder`, one with this `head`. An adapter is merged into its base.
 ///
 /// # Errors
 /// No model, one that cannot be loaded later, or one of another kind.
-pub(super) fn take(context: &Context, settings: &Command, folder: &Path) -> Result<Summary, OperatorError> {
+pub fn take(context: &Context, head: Head, folder: &Path) -> Result<Summary, OperatorError> {
     let left_out = check_files(folder)?;
-    let head = if settings.output == Made::RewardModel { Head::Reward } else { Head::CausalLm };
     let checkpoint = Checkpoint::open(folder).and_then(|checkpoint| checkpoint.expect(head).map(|()| checkpoint));
     let checkpoint =
         checkpoint.map_err(|error| OperatorError::Failed(format!("the model that the program made cannot be used: {error}")))?;

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use super::environment::INPUT;
+use super::super::{Context, OperatorError};
+use super::environment::{INPUT, SETTINGS};
 use super::progress_lines::ProgressLines;
 use crate::disk;
-use crate::operators::{Context, OperatorError};
-use crate::pipeline::spec::command as spec;
+use crate::pipeline::spec::command::Program;
 use crate::process::{self, Group};
 use crate::store::{Event, EventKind, StoreError};
 
@@ -36,17 +36,17 @@ const SHOWN_BYTES: usize = 2000;
 const LOCK: &str = "lock";
 
 /// A program's place, without any other program in it.
-pub(super) struct Program<'a> {
+pub(super) struct Alone<'a> {
     context: &'a Context<'a>,
     lock: disk::File,
 }
 
-impl<'a> Program<'a> {
+impl<'a> Alone<'a> {
     /// Takes the work folder, after the end of the program of a killed run.
     ///
     /// # Errors
     /// That program does not end.
-    pub(super) fn alone(context: &'a Context<'a>, folder: &'a Path) -> Result<Self, OperatorError> {
+    pub(super) fn new(context: &'a Context<'a>, folder: &'a Path) -> Result<Self, OperatorError> {
         let path = folder.join(LOCK);
         let lock = disk::File::open(&path).map_err(StoreError::io("open", &path))?;
         let start = Instant::now();
@@ -69,12 +69,12 @@ impl<'a> Program<'a> {
     ///
     /// # Errors
     /// It cannot be started, it ends with an error, it takes too long, or the run is asked to stop.
-    pub(super) fn run(self, settings: &spec::Command, variables: &[(String, OsString)]) -> Result<(), OperatorError> {
-        let name = settings.run.first().map_or("", |program| &program.value.0);
+    pub(super) fn run(self, program: Program<'_>, variables: &[(String, OsString)]) -> Result<(), OperatorError> {
+        let name = program.words.first().map_or("", |word| &word.value.0);
         let said = Log::open(self.context, "stdout")?;
         let errors = Log::open(self.context, "stderr")?;
         let (mut child, mut group) = self
-            .start(settings, variables, &said, &errors)
+            .start(program, variables, &said, &errors)
             .map_err(|problem| OperatorError::Failed(format!("the program {name} cannot be started: {problem}")))?;
         let label = self.context.task.label();
         self.context.progress.started(&label, "steps", 0, 0);
@@ -95,7 +95,7 @@ impl<'a> Program<'a> {
                 end(&mut child, &mut group);
                 return Err(OperatorError::Stopped);
             }
-            if let Some(limit) = settings.timeout_seconds.filter(|limit| start.elapsed().as_secs_f64() >= *limit) {
+            if let Some(limit) = program.timeout_seconds.filter(|limit| start.elapsed().as_secs_f64() >= *limit) {
                 end(&mut child, &mut group);
                 let problem = format!("the program {name} did not end within {limit} seconds; {}", errors.end());
                 return Err(OperatorError::Failed(problem));
@@ -110,22 +110,18 @@ impl<'a> Program<'a> {
 
     /// Starts the program in a group of its own: Ctrl-C at the terminal reaches this process, and
     /// this process asks the whole group to end.
-    fn start(
-        &self,
-        settings: &spec::Command,
-        variables: &[(String, OsString)],
-        said: &Log,
-        errors: &Log,
-    ) -> std::io::Result<(Child, Group)> {
-        let mut words = settings.run.iter().map(|argument| &argument.value.0);
+    fn start(&self, program: Program<'_>, variables: &[(String, OsString)], said: &Log, errors: &Log) -> std::io::Result<(Child, Group)> {
+        let mut words = program.words.iter().map(|argument| &argument.value.0);
         let name = words.next().map_or("", String::as_str);
-        let folder = &settings.place.folder;
+        let folder = &program.place.folder;
         let process::Program::Found(program) = process::find(name, folder) else {
             return Err(std::io::Error::new(std::io::ErrorKind::NotFound, "it is not there, or not executable, any more"));
         };
         let mut command = process::command(&program, folder);
         command.args(words);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(INPUT)) {
+        // Of a program that runs this one.
+        let is_of_node = |name: &str| name.starts_with(INPUT) || name == SETTINGS;
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_node(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command.envs(variables.iter().map(|(name, value)| (name, value)));

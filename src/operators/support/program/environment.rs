@@ -4,17 +4,19 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::super::lora;
+use super::super::{Context, OperatorError};
 use crate::disk;
 use crate::model::{Checkpoint, Dtype};
-use crate::operators::support::lora;
-use crate::operators::{Context, OperatorError};
 use crate::pipeline::graph::{Binding, SourceKind};
-use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::operator::Output;
 use crate::store::StoreError;
 
 /// This module in internal errors.
-const PLACE: &str = "operators::command::environment";
+const PLACE: &str = "operators::support::program::environment";
+
+/// Variables of the environment: names and values.
+pub type Variables = Vec<(String, OsString)>;
 
 /// The folder of the inputs' files in the work folder; made anew for each call.
 const INPUTS: &str = "inputs";
@@ -23,30 +25,30 @@ const INPUTS: &str = "inputs";
 const WORK: &str = "work";
 
 /// The beginning of the variables with inputs.
-pub(super) const INPUT: &str = "OPTUNE_INPUT_";
+pub const INPUT: &str = "OPTUNE_INPUT_";
+
+/// The variable with the settings of a node whose work the program does in place of ours, as JSON.
+pub const SETTINGS: &str = "OPTUNE_SETTINGS";
 
 /// The variables of a program with its work in `folder`. Makes the folders in them, without an
-/// earlier `output`.
+/// earlier `output`; it is made anew if it is a folder. `inputs` fills the folder of the inputs.
 pub(super) fn variables(
     context: &Context,
     folder: &Path,
     output: &Path,
-    makes_model: bool,
-) -> Result<Vec<(String, OsString)>, OperatorError> {
-    let inputs = folder.join(INPUTS);
+    is_folder: bool,
+    inputs: impl FnOnce(&Path) -> Result<Variables, OperatorError>,
+) -> Result<Variables, OperatorError> {
+    let of_inputs = folder.join(INPUTS);
     let work = folder.join(WORK);
-    for old in [inputs.as_path(), output] {
+    for old in [of_inputs.as_path(), output] {
         disk::remove(old).map_err(StoreError::io("remove", old))?;
     }
-    for new in [&inputs, &work].into_iter().map(PathBuf::as_path).chain(makes_model.then_some(output)) {
+    let made = is_folder.then_some(output);
+    for new in [&of_inputs, &work].into_iter().map(PathBuf::as_path).chain(made) {
         disk::create_folder(new).map_err(StoreError::io("create", new))?;
     }
-    let mut variables = Vec::new();
-    for binding in context.task.inputs(Slot::Inputs) {
-        let path = input(context, binding, &inputs.join(&binding.name))?;
-        let path = std::path::absolute(&path).map_err(StoreError::io("find", &path))?;
-        variables.push((format!("{INPUT}{}", binding.name.to_uppercase()), path.into_os_string()));
-    }
+    let mut variables = inputs(&of_inputs)?;
     let iteration = context.task.iteration.unwrap_or(0);
     variables.extend([
         ("OPTUNE_OUTPUT".to_string(), output.as_os_str().to_owned()),
@@ -60,10 +62,22 @@ pub(super) fn variables(
     Ok(variables)
 }
 
-/// The directory of an input. That of a table has its Parquet files and nothing else: readers would
-/// take a manifest for a part, and `iteration=2` in a path for a column. That of an adapter is the
-/// model with the adapter merged in.
-fn input(context: &Context, binding: &Binding, folder: &Path) -> Result<PathBuf, OperatorError> {
+/// The variable of the input `name` with this path.
+///
+/// # Errors
+/// A working directory that is gone.
+pub fn variable(name: &str, path: &Path) -> Result<Variables, OperatorError> {
+    let absolute = std::path::absolute(path).map_err(StoreError::io("find", path))?;
+    Ok(vec![(format!("{INPUT}{}", name.to_uppercase()), absolute.into_os_string())])
+}
+
+/// The directory of an input; `folder` is for files that have to be made. That of a table has its
+/// Parquet files and nothing else: readers would take a manifest for a part, and `iteration=2` in a
+/// path for a column. That of an adapter is the model with the adapter merged in.
+///
+/// # Errors
+/// An input that is neither a table nor a model, or files that cannot be read or linked.
+pub fn input(context: &Context, binding: &Binding, folder: &Path) -> Result<PathBuf, OperatorError> {
     let task = context.graph.task(binding.input);
     let source = context.graph.source(binding.input);
     match (source.map(|source| &source.kind), task.map(|task| task.output())) {
