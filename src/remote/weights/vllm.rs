@@ -38,7 +38,7 @@ pub(super) fn resume(calls: &Calls, stopped: Stopped) -> Result<(), RemoteError>
 /// Loads the weights in `path`.
 pub(super) fn load(calls: &Calls, path: &str, wanted: &str, stopped: Stopped) -> Result<(), RemoteError> {
     calls.call("/pause", json!({}), HINT, stopped)?;
-    let prepared = admin
+    let prepared = calls
         .call("/update_weight_version", unfinished(), HINT, stopped)
         .and_then(|()| calls.call("/init_weight_transfer_engine", json!({ "init_info": {} }), HINT, stopped));
     if let Err(error) = prepared {
