@@ -1,4 +1,4 @@
-//! Calls of a server that loads weights: short ones that may be repeated, and long ones that may not.
+//! Calls of a server that loads weights: short ones, repeated at will, and long ones, never repeated.
 //!
 //! Knows no kind of servers.
 

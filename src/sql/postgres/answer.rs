@@ -33,9 +33,9 @@ use crate::store::StoreError;
 
 /// What statements ask of a run. The calls block.
 ///
-/// An object, because the compiler checks each asynchronous function for `Send`. Here the check ends;
-/// else it would go through all types of the engine, in every function again, and take as long as
-/// the rest of this crate.
+/// An object, because the compiler checks each asynchronous function for `Send`. Here the check
+/// ends; else it would go through all types of the engine, in every function again, and take as
+/// long as the rest of this crate.
 trait Engine: Send + Sync {
     /// Starts a query.
     fn stream(&self, query: &Query, values: &[Value]) -> Result<BlockingDrop, StoreError>;

@@ -1,7 +1,7 @@
 //! Work shared out among the threads of the current rayon pool. Knows nothing of the work.
 //!
-//! A product of a small model takes some microseconds, and to wake a thread takes longer. So threads
-//! stay awake while more work is to come, and sleep only after a long wait.
+//! A product of a small model takes some microseconds, and to wake a thread takes longer. So
+//! threads stay awake while more work is to come, and sleep only after a long wait.
 
 use std::collections::VecDeque;
 use std::hint::spin_loop;

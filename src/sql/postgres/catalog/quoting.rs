@@ -29,8 +29,8 @@ pub(super) fn literal(text: &str) -> String {
     if text.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
-/// PostgreSQL's `format`: `%s` is a text, `%I` a name, `%L` a literal, each maybe with the position of
-/// its argument and a width (<https://www.postgresql.org/docs/16/functions-string.html>).
+/// PostgreSQL's `format`: `%s` is a text, `%I` a name, `%L` a literal, each maybe with the position
+/// of its argument and a width (<https://www.postgresql.org/docs/16/functions-string.html>).
 pub(super) fn formatted(arguments: &[ScalarValue]) -> Result<Option<String>> {
     let Some(pattern) = arguments.first().and_then(|pattern| pattern.try_as_str().flatten()) else { return Ok(None) };
     let wrong = |problem: String| DataFusionError::Plan(format!("format: {problem}"));
