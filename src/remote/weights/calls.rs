@@ -1,4 +1,4 @@
-//! Calls of a server that loads weights: short ones, repeated at will, and long ones, never repeated.
+//! Calls of a server that loads weights: short ones, which may be repeated, and long ones.
 //!
 //! Knows no kind of servers.
 
