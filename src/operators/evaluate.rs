@@ -5,21 +5,20 @@
 //! responses of a baseline come back in every iteration, those of the policy beside every baseline.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 
 use super::support::broken_model;
 use super::support::logprob_memo::{self, LogprobMemo, arithmetic};
+use super::support::model_work::{Found, Job, Logprobs, TaskModel, Work};
+use super::support::parts::{self, Parts};
 use super::support::rows::unsigned;
 use super::support::summary::rounded;
 use super::{Context, OperatorError, Summary};
-use crate::compute::CausalLm;
 use crate::pipeline::slot::Slot;
 use crate::tables::{FinishReason, Outcome, TableKind, evaluation, responses, rewards};
 use crate::token_lists::TokenLists;
-use crate::training::{self, Responses};
 
 /// Responses in one computation of NLLs, between two checks for a stop.
 const RESPONSES_PER_PART: usize = 512;
@@ -137,20 +136,17 @@ fn row(prompt_id: &str, policy: &[ScoredResponse], baseline: &[ScoredResponse]) 
 
 /// The initial policy, and its work so far.
 struct InitialPolicy {
-    /// None until a logprob has to be computed.
-    model: Option<(CausalLm, PathBuf)>,
+    models: [TaskModel; 1],
     /// The arithmetic of its logprobs.
     arithmetic: String,
-    batch_size: usize,
     responses: u64,
     tokens: u64,
 }
 
 impl InitialPolicy {
     fn new(context: &Context) -> Result<Self, OperatorError> {
-        let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         let arithmetic = format!("evaluate {}", arithmetic(context)?);
-        Ok(Self { model: None, arithmetic, batch_size, responses: 0, tokens: 0 })
+        Ok(Self { models: [TaskModel::of_slot(Slot::Initial)], arithmetic, responses: 0, tokens: 0 })
     }
 
     /// Nats per token of each response in a table of responses.
@@ -162,16 +158,18 @@ impl InitialPolicy {
             Ok(logprob_memo::key(&self.arithmetic, prompt_token_count, &row.token_ids))
         };
         let keys = answered.iter().map(key).collect::<Result<Vec<_>, OperatorError>>()?;
-        let mut logprobs = LogprobMemo::read(context, Slot::Initial, &keys)?;
+        let logprobs = LogprobMemo::read(context, Slot::Initial, &keys)?;
         let mut seen = HashSet::new();
         let open: Vec<usize> = (0..keys.len()).filter(|row| !logprobs.has(&keys[*row]) && seen.insert(&keys[*row])).collect();
-        self.advance(context, answered.len() - open.len(), 0);
-        for chunk in open.chunks(RESPONSES_PER_PART) {
-            context.check_stopped()?;
-            let chunk_rows: Vec<&responses::Row> = chunk.iter().map(|row| answered[*row]).collect();
-            let computed = self.logprobs(context, &chunk_rows)?;
-            logprobs.add(chunk.iter().map(|row| keys[*row]).zip(computed))?;
-        }
+        self.responses += (answered.len() - open.len()) as u64;
+        context.progress.advanced(&context.task.label(), self.responses, self.tokens);
+        let chunks: Vec<&[usize]> = open.chunks(RESPONSES_PER_PART).collect();
+        let (responses, tokens) = (self.responses, self.tokens);
+        let mut parts = NllParts { context, answered: &answered, keys: &keys, chunks: &chunks, logprobs, responses, tokens };
+        parts::compute(context, &mut self.models, (0..chunks.len()).collect(), &mut parts)?;
+        let NllParts { logprobs, responses, tokens, .. } = parts;
+        self.responses = responses;
+        self.tokens = tokens;
         let mut nll = HashMap::new();
         for (row, key) in answered.iter().zip(&keys) {
             let logprob = logprobs.logprob(key, || format!("a response to prompt {}", row.prompt_id))?;
@@ -179,32 +177,58 @@ impl InitialPolicy {
         }
         Ok(nll)
     }
+}
 
-    /// The logprob of each response, in nats.
-    fn logprobs(&mut self, context: &Context, rows: &[&responses::Row]) -> Result<Vec<f64>, OperatorError> {
-        let (model, folder) = match &self.model {
-            Some(model) => model,
-            None => {
-                let checkpoint = context.checkpoint(Slot::Initial)?;
-                let model = checkpoint.load(&context.device()?)?.in_precision(context.precision());
-                self.model.insert((model, checkpoint.folder().to_path_buf()))
-            }
-        };
-        let counts = rows.iter().map(|row| unsigned(row.prompt_token_count, PLACE)).collect::<Result<Vec<_>, OperatorError>>()?;
-        let token_ids: Vec<&[i32]> = rows.iter().map(|row| row.token_ids.as_slice()).collect();
-        let sequences = Responses::new(TokenLists::from_rows(&token_ids)?, counts)?;
-        let all: Vec<usize> = (0..rows.len()).collect();
-        let logprobs = context.on_device(|| training::response_logprobs(model, &sequences, &all, self.batch_size))?;
-        let of = |index: usize| format!("a response to prompt {}", rows[index].prompt_id);
-        broken_model::check(&logprobs, "logprob", of, model, folder)?;
-        self.advance(context, rows.len(), sequences.token_count(&all));
-        Ok(logprobs)
+/// The computations of logprobs; a part is a chunk of responses. They go into the memo, not into a
+/// table.
+struct NllParts<'a, 'c> {
+    context: &'a Context<'c>,
+    answered: &'a [&'a responses::Row],
+    keys: &'a [logprob_memo::Key],
+    /// The rows of each part.
+    chunks: &'a [&'a [usize]],
+    logprobs: LogprobMemo<'a>,
+    responses: u64,
+    tokens: u64,
+}
+
+impl NllParts<'_, '_> {
+    fn chunk(&self, part: usize) -> Result<&[usize], OperatorError> {
+        let missing = || OperatorError::internal(PLACE, format!("part {part} of {} computations", self.chunks.len()));
+        self.chunks.get(part).copied().ok_or_else(missing)
+    }
+}
+
+impl Parts for NllParts<'_, '_> {
+    fn name(&self, part: usize) -> String {
+        format!("computation {} of {}", part + 1, self.chunks.len())
     }
 
-    /// Tells of responses with a logprob, and of tokens computed for it.
-    fn advance(&mut self, context: &Context, responses: usize, tokens: usize) {
-        self.responses += responses as u64;
-        self.tokens += tokens as u64;
-        context.progress.advanced(&context.task.label(), self.responses, self.tokens);
+    fn work(&mut self, part: usize) -> Result<Vec<Work>, OperatorError> {
+        let rows: Vec<&responses::Row> = self.chunk(part)?.iter().map(|row| self.answered[*row]).collect();
+        let counts = rows.iter().map(|row| unsigned(row.prompt_token_count, PLACE)).collect::<Result<Vec<_>, OperatorError>>()?;
+        let token_ids: Vec<&[i32]> = rows.iter().map(|row| row.token_ids.as_slice()).collect();
+        let sequences = TokenLists::from_rows(&token_ids)?;
+        let batch_size = self.context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
+        let job = Job::Logprobs(Logprobs { sequences, prompt_token_counts: counts, batch_size });
+        Ok(vec![Work { model: 0, of: None, job }])
+    }
+
+    fn take(&mut self, part: usize, found: Vec<Found>) -> Result<(), OperatorError> {
+        let chunk = self.chunk(part)?.to_vec();
+        for found in found {
+            let numbers = found.numbers(chunk.len())?;
+            let of = |index: usize| format!("a response to prompt {}", self.answered[chunk[index]].prompt_id);
+            broken_model::check(&numbers, "logprob", of)?;
+            self.logprobs.add(chunk.iter().map(|row| self.keys[*row]).zip(numbers.values))?;
+        }
+        self.responses += chunk.len() as u64;
+        self.tokens += chunk.iter().map(|row| self.answered[*row].token_ids.len() as u64).sum::<u64>();
+        self.context.progress.advanced(&self.context.task.label(), self.responses, self.tokens);
+        Ok(())
+    }
+
+    fn so_far(&self) -> (u64, u64) {
+        (self.responses, self.tokens)
     }
 }

@@ -9,14 +9,20 @@ mod context;
 mod generated;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::support::benchmark_items::{Item, items};
+use super::support::model_work::{Found, TaskModel, Work};
+use super::support::parts::{self, Parts};
 use super::support::rows::rows_of;
 use super::{Context, OperatorError, Summary};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::benchmark::answer::{Answer, Question};
+use crate::store::TableWriter;
 use crate::tables::{FinishReason, TableKind, answers};
+use choices::Choices;
+use generated::Prompts;
 
 /// Items in one part, unless the node's resources set another number.
 const ITEMS_PER_PART: usize = 64;
@@ -44,27 +50,16 @@ struct Asked<'a> {
 pub(super) fn run(context: &Context, settings: &Answer) -> Result<Summary, OperatorError> {
     let tasks = tasks(context, settings)?;
     let all: Vec<Asked> = tasks.iter().flat_map(|task| task.items.iter().map(move |item| Asked { task, item })).collect();
-    let mut writer = context.writer(Some(TableKind::Answers), all.len(), ITEMS_PER_PART)?;
+    let writer = context.writer(Some(TableKind::Answers), all.len(), ITEMS_PER_PART)?;
     let label = context.task.label();
     let missing = writer.missing();
-    let mut done = all.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
+    let done = all.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
     context.progress.started(&label, "items", done as u64, all.len() as u64);
-    let mut tokens = 0;
-    if !missing.is_empty() {
-        let checkpoint = context.checkpoint(Slot::Policy)?;
-        let mut model = Model { context, checkpoint, loaded: Loaded::Nothing, done: 0, tokens: 0 };
-        for part in missing {
-            context.check_stopped()?;
-            let asked = rows_of(&all, writer.rows_of(part), PLACE)?;
-            model.done = done as u64;
-            model.tokens = tokens;
-            let rows = model.answer(asked).map_err(|error| error.of(&writer.name_of(part)))?;
-            tokens += rows.tokens;
-            writer.commit(part, &answers::batch(&rows.rows))?;
-            done += asked.len();
-            context.progress.advanced(&label, done as u64, tokens);
-        }
-    }
+    let mut model = TaskModel::of_slot(Slot::Policy);
+    let checkpoint = model.checkpoint(context)?;
+    let mut parts = AnsweredParts { context, checkpoint, all: &all, writer, asked: BTreeMap::new(), done, tokens: 0 };
+    parts::compute(context, &mut [model], missing, &mut parts)?;
+    let AnsweredParts { writer, tokens, .. } = parts;
     // Totals are over all committed parts, so an interrupted node has the same ones.
     let (mut cut, mut truncated) = (0, 0);
     for batch in writer.committed()? {
@@ -116,37 +111,81 @@ struct Answered {
     tokens: u64,
 }
 
-/// The model in the form that is needed just now.
-struct Model<'a> {
-    context: &'a Context<'a>,
-    checkpoint: Checkpoint,
-    loaded: Loaded,
-    /// Items and tokens before the part in hand, for people.
-    done: u64,
+/// Items of one task, as they are asked of the model.
+struct AskedTogether<'a> {
+    asked: &'a [Asked<'a>],
+    tokens: Tokens,
+}
+
+/// The token ids of the items of one task.
+enum Tokens {
+    Choices(Choices),
+    Prompts(Prompts),
+}
+
+/// The parts of the answers.
+struct AnsweredParts<'a, 'c> {
+    context: &'a Context<'c>,
+    checkpoint: Arc<Checkpoint>,
+    all: &'a [Asked<'a>],
+    writer: TableWriter<'a>,
+    /// The parts in work.
+    asked: BTreeMap<usize, Vec<AskedTogether<'a>>>,
+    done: usize,
     tokens: u64,
 }
 
-enum Loaded {
-    Nothing,
-    Scoring(Box<crate::compute::CausalLm>),
-    Sampling(Box<crate::generation::Generator>),
-}
+impl Parts for AnsweredParts<'_, '_> {
+    fn name(&self, part: usize) -> String {
+        self.writer.name_of(part)
+    }
 
-impl Model<'_> {
-    /// Answers items, in order.
-    fn answer(&mut self, asked: &[Asked]) -> Result<Answered, OperatorError> {
-        let mut all = Answered { rows: Vec::with_capacity(asked.len()), tokens: 0 };
-        for asked in asked.chunk_by(|one, other| std::ptr::eq(one.task, other.task)) {
+    fn work(&mut self, part: usize) -> Result<Vec<Work>, OperatorError> {
+        let all = rows_of(self.all, self.writer.rows_of(part), PLACE)?;
+        let batch_size = self.context.task.resources.batch_size.map(|size| size as usize);
+        let mut questions = Vec::new();
+        let mut works = Vec::new();
+        for asked in all.chunk_by(|one, other| std::ptr::eq(one.task, other.task)) {
             let Some(task) = asked.first().map(|asked| asked.task) else { continue };
-            let answered = match &task.question.generate {
-                Some(settings) => self.generate(task, settings, asked),
-                None => self.score(task, asked),
+            let of = format!("task {}", task.name);
+            let tokens = match &task.question.generate {
+                Some(settings) => Prompts::new(&self.checkpoint, settings, asked).map(Tokens::Prompts),
+                None => Choices::new(&self.checkpoint, task, asked).map(Tokens::Choices),
             };
-            let answered = answered.map_err(|error| error.of(&format!("task {}", task.name)))?;
-            all.rows.extend(answered.rows);
-            all.tokens += answered.tokens;
+            let tokens = tokens.map_err(|error| error.of(&of).of(&self.writer.name_of(part)))?;
+            let job = match (&tokens, &task.question.generate) {
+                (Tokens::Prompts(prompts), Some(settings)) => prompts.job(&self.checkpoint, settings, batch_size)?,
+                (Tokens::Choices(choices), _) => choices.job(batch_size)?,
+                (Tokens::Prompts(_), None) => return Err(OperatorError::internal(PLACE, "prompts of a task without generation")),
+            };
+            works.push(Work { model: 0, of: Some(of), job });
+            questions.push(AskedTogether { asked, tokens });
         }
-        Ok(all)
+        self.asked.insert(part, questions);
+        Ok(works)
+    }
+
+    fn take(&mut self, part: usize, found: Vec<Found>) -> Result<(), OperatorError> {
+        let mut rows = Vec::new();
+        for (AskedTogether { asked, tokens }, found) in self.asked.remove(&part).unwrap_or_default().into_iter().zip(found) {
+            let Some(task) = asked.first().map(|asked| asked.task) else { continue };
+            let answered = match (&tokens, &task.question.generate) {
+                (Tokens::Prompts(prompts), Some(settings)) => prompts.answers(&self.checkpoint, settings, asked, found.samples()?),
+                (Tokens::Choices(choices), _) => choices.answers(task, asked, found),
+                (Tokens::Prompts(_), None) => return Err(OperatorError::internal(PLACE, "prompts of a task without generation")),
+            };
+            let answered = answered.map_err(|error| error.of(&format!("task {}", task.name)).of(&self.writer.name_of(part)))?;
+            rows.extend(answered.rows);
+            self.tokens += answered.tokens;
+        }
+        self.writer.commit(part, &answers::batch(&rows))?;
+        self.done += rows.len();
+        self.context.progress.advanced(&self.context.task.label(), self.done as u64, self.tokens);
+        Ok(())
+    }
+
+    fn so_far(&self) -> (u64, u64) {
+        (self.done as u64, self.tokens)
     }
 }
 

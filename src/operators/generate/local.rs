@@ -1,21 +1,24 @@
-//! generate here: the policy is sampled on this machine's device, many responses at a time.
+//! generate by the policy's own weights, on this machine's device or on a cluster, many responses
+//! at a time.
 //!
 //! Knows the policy's weights; no server.
 
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 
 use super::super::support::ignored;
-use super::super::support::memory_budget::{self, Budget};
-use super::super::support::rows::signed;
+use super::super::support::memory_budget;
+use super::super::support::model_work::{Found, Job, Samples, TaskModel, Work};
+use super::super::support::parts::{self, Parts};
+use super::super::support::rows::{rows_of, signed};
 use super::super::support::tensors;
 use super::super::{Context, OperatorError, Prompt};
 use super::{prompt_ids, response_indices, response_text, response_tokens, without_cut};
-use crate::compute::{Precision, backend_for};
-use crate::generation::{FinishReason, Generated, Generator, Penalties, Sampling, StopStrings};
+use crate::compute::Precision;
+use crate::generation::{FinishReason, Generated, Penalties, Sampling};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::generate::Generate;
@@ -37,31 +40,26 @@ const PLACE: &str = "operators::generate::local";
 /// Samples the missing responses to `prompts`. Returns the writer with all parts committed, and the
 /// number of new tokens.
 pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[Prompt]) -> Result<(TableWriter<'a>, u64), OperatorError> {
-    let mut writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART * parts_factor(context)?)?;
-    let label = context.task.label();
+    let writer = context.writer(Some(TableKind::Responses), prompts.len(), PROMPTS_PER_PART * parts_factor(context)?)?;
     let missing = writer.missing();
     let done_before = prompts.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
-    context.progress.started(&label, "prompts", done_before as u64, prompts.len() as u64);
-    let mut tokens = 0;
-    if !missing.is_empty() {
-        // Ids and text, packed: some 4 bytes a token, if every response has the greatest length.
-        let responses = (prompts.len() - done_before) as u64 * u64::from(settings.responses_per_prompt.count());
-        memory_budget::room_for_table(context, responses.saturating_mul(4 * u64::from(settings.max_new_tokens)))?;
-        let sampler = PolicySampler::open(context, settings)?;
-        ignored::warn(context, &sampler.checkpoint, prompts.iter().map(|prompt| (&prompt.content, None)));
-        let mut done = done_before;
-        for part in missing {
-            context.check_stopped()?;
-            let slice = &prompts[writer.rows_of(part)];
-            let batch = sampler.responses(slice, &mut |new| context.progress.advanced(&label, done as u64, tokens + new as u64));
-            let batch = batch.map_err(|error| error.of(&writer.name_of(part)))?;
-            tokens += response_tokens(&batch)?;
-            writer.commit(part, &batch)?;
-            done += slice.len();
-            context.progress.advanced(&label, done as u64, tokens);
-        }
+    context.progress.started(&context.task.label(), "prompts", done_before as u64, prompts.len() as u64);
+    if missing.is_empty() {
+        return Ok((writer, 0));
     }
-    Ok((writer, tokens))
+    // Ids and text, packed: some 4 bytes a token, if every response has the greatest length.
+    let responses = (prompts.len() - done_before) as u64 * u64::from(settings.responses_per_prompt.count());
+    memory_budget::room_for_table(context, responses.saturating_mul(4 * u64::from(settings.max_new_tokens)))?;
+    let mut model = TaskModel::of_slot(Slot::Policy);
+    let checkpoint = model.checkpoint(context)?;
+    ignored::warn(context, &checkpoint, prompts.iter().map(|prompt| (&prompt.content, None)));
+    let policy_fingerprint = context.fingerprint_of(Slot::Policy)?.to_string();
+    let sampling = sampling(settings, &checkpoint);
+    let encoded = BTreeMap::new();
+    let mut sampled =
+        SampledParts { context, settings, prompts, checkpoint, sampling, policy_fingerprint, writer, encoded, done: done_before, tokens: 0 };
+    parts::compute(context, &mut [model], missing, &mut sampled)?;
+    Ok((sampled.writer, sampled.tokens))
 }
 
 /// The factor of the part size.
@@ -69,50 +67,47 @@ fn parts_factor(context: &Context) -> Result<usize, OperatorError> {
     Ok(if context.on_cpu()? && context.precision() == Precision::F32 { 1 } else { LARGER_PARTS })
 }
 
-/// A policy on its device, and its sampling settings.
-struct PolicySampler<'a> {
-    context: &'a Context<'a>,
-    settings: &'a Generate,
-    checkpoint: Checkpoint,
-    generator: Generator,
-    sampling: Sampling,
-    policy_fingerprint: String,
+fn sampling(settings: &Generate, checkpoint: &Checkpoint) -> Sampling {
+    Sampling {
+        temperature: settings.temperature,
+        top_p: settings.top_p,
+        top_k: settings.top_k.map_or(0, |k| k as usize),
+        min_p: settings.min_p,
+        penalties: Penalties { repetition: settings.repetition_penalty, presence: settings.presence_penalty },
+        min_new_tokens: settings.min_new_tokens as usize,
+        max_new_tokens: settings.max_new_tokens as usize,
+        eos: checkpoint.generation.eos_token_ids.clone(),
+        vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
+        max_total_tokens: checkpoint.config.longest_sequence().0,
+    }
 }
 
-impl<'a> PolicySampler<'a> {
-    fn open(context: &'a Context, settings: &'a Generate) -> Result<Self, OperatorError> {
-        let checkpoint = context.checkpoint(Slot::Policy)?;
-        let new_tokens = settings.max_new_tokens as usize;
-        let budget = Budget::new(&context.task.resources, context.on_cpu()?);
-        let cache_bytes = budget.map(|budget| memory_budget::cache_bytes(budget, &checkpoint, new_tokens)).transpose()?;
-        let generator = Generator::load(&checkpoint, &context.device()?, context.precision())?;
-        let stop = StopStrings::new(&checkpoint.tokenizer, &settings.stop, settings.min_new_tokens as usize);
-        let mut generator = generator.stopping_at(stop);
-        if let Some(bytes) = cache_bytes {
-            // Above the largest address there is no limit of ours.
-            generator = generator.within(usize::try_from(bytes).unwrap_or(usize::MAX));
-        }
-        let sampling = Sampling {
-            temperature: settings.temperature,
-            top_p: settings.top_p,
-            top_k: settings.top_k.map_or(0, |k| k as usize),
-            min_p: settings.min_p,
-            penalties: Penalties { repetition: settings.repetition_penalty, presence: settings.presence_penalty },
-            min_new_tokens: settings.min_new_tokens as usize,
-            max_new_tokens: new_tokens,
-            eos: checkpoint.generation.eos_token_ids.clone(),
-            vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
-            max_total_tokens: checkpoint.config.longest_sequence().0,
-        };
-        let policy_fingerprint = context.fingerprint_of(Slot::Policy)?.to_string();
-        Ok(Self { context, settings, checkpoint, generator, sampling, policy_fingerprint })
+/// The ids of a prompt, or the reason for no answer.
+type Encoded = Result<Vec<i32>, String>;
+
+/// The parts of the responses.
+struct SampledParts<'a, 'c> {
+    context: &'a Context<'c>,
+    settings: &'a Generate,
+    prompts: &'a [Prompt],
+    checkpoint: Arc<Checkpoint>,
+    sampling: Sampling,
+    policy_fingerprint: String,
+    writer: TableWriter<'a>,
+    /// The prompts of the parts in work.
+    encoded: BTreeMap<usize, Vec<Encoded>>,
+    done: usize,
+    tokens: u64,
+}
+
+impl Parts for SampledParts<'_, '_> {
+    fn name(&self, part: usize) -> String {
+        self.writer.name_of(part)
     }
 
-    /// All responses to `prompts`, ready to be committed. `observe` gets the number of tokens so
-    /// far, again and again.
-    fn responses(&self, prompts: &[Prompt], observe: &mut (dyn FnMut(usize) + Send)) -> Result<RecordBatch, OperatorError> {
-        let encoded: Vec<Result<Vec<i32>, String>> =
-            prompts.iter().map(|prompt| prompt_ids(&self.checkpoint, prompt, self.settings)).collect();
+    fn work(&mut self, part: usize) -> Result<Vec<Work>, OperatorError> {
+        let prompts = rows_of(self.prompts, self.writer.rows_of(part), PLACE)?;
+        let encoded: Vec<Encoded> = prompts.iter().map(|prompt| prompt_ids(&self.checkpoint, prompt, self.settings)).collect();
         let indices = response_indices(self.settings);
         let stream = self.context.seed();
         let mut rows = Vec::new();
@@ -123,30 +118,43 @@ impl<'a> PolicySampler<'a> {
                 seeds.push(indices.clone().map(|index| stream.bytes("generate", &prompt.id, index)).collect::<Vec<_>>());
             }
         }
-        let generated = if seeds.is_empty() {
-            None
-        } else {
-            let sequences = TokenLists::from_rows(&rows)?;
-            let batch_size = match self.context.task.resources.batch_size {
-                Some(size) => size as usize,
-                None => backend_for(&self.context.device()?).sequences_at_once(self.context.precision()),
-            };
-            let mut each = |tokens| {
-                observe(tokens);
-                ControlFlow::Continue(())
-            };
-            let work = || self.generator.generate(&sequences, &seeds, &self.sampling, batch_size, &mut each);
-            Some(self.context.on_device(work)?)
+        let samples = Samples {
+            prompts: TokenLists::from_rows(&rows)?,
+            seeds,
+            sampling: self.sampling.clone(),
+            stop: self.settings.stop.clone(),
+            stop_after_tokens: self.settings.min_new_tokens as usize,
+            batch_size: self.context.task.resources.batch_size.map(|size| size as usize),
         };
-        self.table(prompts, &encoded, generated)
+        self.encoded.insert(part, encoded);
+        let is_empty = samples.seeds.is_empty();
+        Ok(if is_empty { Vec::new() } else { vec![Work { model: 0, of: None, job: Job::Samples(samples) }] })
     }
 
+    fn take(&mut self, part: usize, found: Vec<Found>) -> Result<(), OperatorError> {
+        let prompts = rows_of(self.prompts, self.writer.rows_of(part), PLACE)?;
+        let encoded = self.encoded.remove(&part).unwrap_or_default();
+        let generated = found.into_iter().next().map(Found::samples).transpose()?;
+        let batch = self.table(prompts, &encoded, generated).map_err(|error| error.of(&self.writer.name_of(part)))?;
+        self.tokens += response_tokens(&batch)?;
+        self.writer.commit(part, &batch)?;
+        self.done += prompts.len();
+        self.context.progress.advanced(&self.context.task.label(), self.done as u64, self.tokens);
+        Ok(())
+    }
+
+    fn so_far(&self) -> (u64, u64) {
+        (self.done as u64, self.tokens)
+    }
+}
+
+impl SampledParts<'_, '_> {
     /// The responses table of these prompts: the generated responses, and error rows for a prompt
     /// without ids.
     fn table(
         &self,
         prompts: &[Prompt],
-        encoded: &[Result<Vec<i32>, String>],
+        encoded: &[Encoded],
         generated: Option<Generated>,
     ) -> Result<RecordBatch, OperatorError> {
         let indices = response_indices(self.settings);

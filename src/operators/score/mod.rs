@@ -13,7 +13,7 @@ mod response;
 mod score_error;
 mod server;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use arrow::array::RecordBatch;
 
@@ -21,7 +21,10 @@ pub use process::{check_process, process_identity};
 pub use query::check_columns;
 pub use server::clients;
 
+use super::support::model_work::{Found, TaskModel, Work};
+use super::support::parts::{self, Parts};
 use super::support::reward_tree;
+use super::support::rows::rows_of;
 use super::support::summary::rounded;
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::graph::{Component, Reward};
@@ -30,6 +33,7 @@ use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::score as spec;
 use crate::store::TableWriter;
 use crate::tables::{TableKind, responses, rewards};
+use model::{Conversations, ModelScorer};
 use response::{ResponseToScore, Score, Scores, ScoringPrompt};
 use score_error::{ScoreError, is_not_finite};
 
@@ -48,30 +52,27 @@ pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, 
     all.sort_by(|a, b| (&a.prompt_id, a.sampled_iteration, a.response_index).cmp(&(&b.prompt_id, b.sampled_iteration, b.response_index)));
     let (batches, prompts) = if reward.is_relational() { Default::default() } else { scoring_prompts(context)? };
     // Queries run before anything is written, so a failed query leaves nothing behind.
-    let scorer = Scorer::open(context, &reward, &all, &batches, settings.non_finite)?;
+    let mut models = Vec::new();
+    let scorer = Scorer::open(context, &reward, &all, &batches, settings.non_finite, &mut models)?;
     let rows_per_part = if reward.is_relational() { all.len().max(1) } else { RESPONSES_PER_PART };
     let scoring = Scoring { scorer, prompts, fingerprint, non_finite: settings.non_finite };
-    let mut writer = context.writer(Some(TableKind::Rewards), all.len(), rows_per_part)?;
-    let label = context.task.label();
+    let writer = context.writer(Some(TableKind::Rewards), all.len(), rows_per_part)?;
     let mut missing = writer.missing();
     let unanswered = again::Unanswered::of(&all);
     if !scoring.scorer.judges().is_empty() {
         missing.extend(again::parts(&writer, &unanswered)?);
         missing.sort_unstable();
     }
-    let mut done = all.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
-    context.progress.started(&label, "responses", done as u64, all.len() as u64);
-    for part in missing {
-        context.check_stopped()?;
-        let range = writer.rows_of(part);
-        let responses = all
-            .get(range.clone())
-            .ok_or_else(|| OperatorError::internal(PLACE, format!("part {part} has the responses {range:?} of {}", all.len())))?;
-        let rows = scoring.rewards(context, responses).map_err(|error| error.of(&writer.name_of(part)))?;
-        writer.replace(part, &rewards::batch(&rows))?;
-        done += responses.len();
-        context.progress.advanced(&label, done as u64, 0);
+    let done = all.len() - missing.iter().map(|part| writer.rows_of(*part).len()).sum::<usize>();
+    context.progress.started(&context.task.label(), "responses", done as u64, all.len() as u64);
+    let mut parts = ScoredParts { context, scoring: &scoring, all: &all, writer, asked: BTreeMap::new(), done };
+    if scoring.scorer.models().is_empty() {
+        // Without a model's work a cluster has nothing to do.
+        parts::here(context, &mut models, missing, &mut parts)?;
+    } else {
+        parts::compute(context, &mut models, missing, &mut parts)?;
     }
+    let writer = parts.writer;
     scoring.scorer.record(context)?;
     let judges = scoring.scorer.judges();
     if judges.iter().any(|judge| judge.stops())
@@ -122,10 +123,58 @@ fn scoring_prompts(context: &Context) -> Result<(Vec<RecordBatch>, HashMap<Strin
     Ok((prompts.batches, by_id))
 }
 
+/// The parts of the rewards.
+struct ScoredParts<'a, 'c> {
+    context: &'a Context<'c>,
+    scoring: &'a Scoring<'a>,
+    all: &'a [responses::Row],
+    writer: TableWriter<'a>,
+    /// The conversations of the parts in work, of each model in order.
+    asked: BTreeMap<usize, Vec<Conversations>>,
+    done: usize,
+}
+
+impl Parts for ScoredParts<'_, '_> {
+    fn name(&self, part: usize) -> String {
+        self.writer.name_of(part)
+    }
+
+    fn work(&mut self, part: usize) -> Result<Vec<Work>, OperatorError> {
+        let responses = rows_of(self.all, self.writer.rows_of(part), PLACE)?;
+        let to_score = self.scoring.to_score(responses);
+        let mut asked = Vec::new();
+        let mut works = Vec::new();
+        if !to_score.is_empty() {
+            for model in self.scoring.scorer.models() {
+                let (conversations, work) = model.work(&to_score)?;
+                asked.push(conversations);
+                works.extend(work);
+            }
+        }
+        self.asked.insert(part, asked);
+        Ok(works)
+    }
+
+    fn take(&mut self, part: usize, found: Vec<Found>) -> Result<(), OperatorError> {
+        let responses = rows_of(self.all, self.writer.rows_of(part), PLACE)?;
+        let mut asked = self.asked.remove(&part).unwrap_or_default();
+        asked.iter_mut().filter(|conversations| conversations.is_asked()).zip(found).for_each(|(asked, found)| asked.answer(found));
+        let rows = self.scoring.rewards(self.context, responses, asked.into()).map_err(|error| error.of(&self.writer.name_of(part)))?;
+        self.writer.replace(part, &rewards::batch(&rows))?;
+        self.done += responses.len();
+        self.context.progress.advanced(&self.context.task.label(), self.done as u64, 0);
+        Ok(())
+    }
+
+    fn so_far(&self) -> (u64, u64) {
+        (self.done as u64, 0)
+    }
+}
+
 /// A reward, ready to score.
 enum Scorer<'a> {
     Query(query::QueryScorer),
-    Model(Box<model::ModelScorer>),
+    Model(ModelScorer),
     Server(Box<server::ServerScorer<'a>>),
     Process(Box<process::ProcessScorer<'a>>),
     Judge(Box<judge::JudgeScorer<'a>>),
@@ -140,19 +189,23 @@ struct WeightedScorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    /// Runs the queries and loads the models. Processes start with the first batch.
-    /// `prompts` are the table of prompts.
+    /// Runs the queries and opens the models, which are added to `models`. Processes start with the
+    /// first batch. `prompts` are the table of prompts.
     fn open(
         context: &'a Context,
         reward: &'a Reward,
         all: &[responses::Row],
         prompts: &[RecordBatch],
         non_finite: NonFinite,
+        models: &mut Vec<TaskModel>,
     ) -> Result<Self, OperatorError> {
         Ok(match reward {
             Reward::Sql(sql) => Self::Query(query::QueryScorer::run(context, sql, all, non_finite)?),
-            Reward::Model(path) => Self::Model(Box::new(model::ModelScorer::load(context, path)?)),
-            Reward::Task(index) => Self::Model(Box::new(model::ModelScorer::load(context, &context.model_of_task(*index)?)?)),
+            Reward::Model(path) => Self::Model(ModelScorer::open(context, TaskModel::of_folder(path), models)?),
+            Reward::Task(index) => {
+                let folder = context.model_of_task(*index)?;
+                Self::Model(ModelScorer::open(context, TaskModel::of_folder(&folder), models)?)
+            }
             Reward::Http(settings) => Self::Server(Box::new(server::ServerScorer::open(context, settings)?)),
             Reward::Process(process) => Self::Process(Box::new(process::ProcessScorer::open(process, prompts)?)),
             Reward::Judge(settings) => Self::Judge(Box::new(judge::JudgeScorer::open(context, settings, all)?)),
@@ -162,8 +215,8 @@ impl<'a> Scorer<'a> {
             }
             Reward::Sum(components) => {
                 let open = |Component { weight, name, reward }: &'a Component| {
-                    let scorer =
-                        Self::open(context, reward, all, prompts, non_finite).map_err(|error| error.of(&format!("component {name}")))?;
+                    let scorer = Self::open(context, reward, all, prompts, non_finite, models)
+                        .map_err(|error| error.of(&format!("component {name}")))?;
                     Ok(WeightedScorer { weight: *weight, name: name.as_str(), scorer })
                 };
                 Self::Sum(components.iter().map(open).collect::<Result<_, OperatorError>>()?)
@@ -190,15 +243,28 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// One score for each response, in the same order.
-    fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+    /// The models in it.
+    fn models(&self) -> Vec<&ModelScorer> {
+        match self {
+            Self::Model(model) => vec![model],
+            Self::Sum(components) => components.iter().flat_map(|component| component.scorer.models()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// One score for each response, in the same order. `asked` has the rewards of its models, in
+    /// the order of [`Scorer::models`].
+    fn score(&self, context: &Context, responses: &[ResponseToScore], asked: &mut VecDeque<Conversations>) -> Result<Scores, OperatorError> {
         let scores = match self {
             Self::Query(query) => query.score(responses)?,
-            Self::Model(model) => model.score(context, responses)?,
+            Self::Model(model) => {
+                let missing = || OperatorError::internal(PLACE, "a reward model was not asked");
+                model.score(responses, asked.pop_front().ok_or_else(missing)?)?
+            }
             Self::Server(server) => server.score(context, responses)?,
             Self::Process(process) => process.score(context, responses)?,
             Self::Judge(judge) => judge.score(responses)?,
-            Self::Sum(components) => weighted_sum(context, components, responses)?,
+            Self::Sum(components) => weighted_sum(context, components, responses, asked)?,
         };
         if scores.len() != responses.len() {
             let problem = format!("expected {} scores, one for each response, found {}", responses.len(), scores.len());
@@ -209,10 +275,15 @@ impl<'a> Scorer<'a> {
 }
 
 /// Σ weight · reward over the components.
-fn weighted_sum(context: &Context, components: &[WeightedScorer], responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+fn weighted_sum(
+    context: &Context,
+    components: &[WeightedScorer],
+    responses: &[ResponseToScore],
+    asked: &mut VecDeque<Conversations>,
+) -> Result<Scores, OperatorError> {
     let mut sums: Scores = vec![Ok(Score::default()); responses.len()];
     for WeightedScorer { weight, name, scorer } in components {
-        let scores = scorer.score(context, responses).map_err(|error| error.of(&format!("component {name}")))?;
+        let scores = scorer.score(context, responses, asked).map_err(|error| error.of(&format!("component {name}")))?;
         for (sum, score) in sums.iter_mut().zip(scores) {
             add_component(sum, *weight, name, score);
         }
@@ -248,18 +319,25 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
+    /// The responses with a text to score.
+    fn to_score<'r>(&'r self, responses: &'r [responses::Row]) -> Vec<ResponseToScore<'r>> {
+        let answered = responses.iter().filter(|row| row.error.is_none());
+        answered.map(|row| ResponseToScore { row, prompt: self.prompts.get(&row.prompt_id) }).collect()
+    }
+
     /// The rewards of some responses. The error of a failed response becomes the error of its
     /// reward.
     ///
     /// # Errors
     /// Under `non_finite: stop`, the first reward that is not finite.
-    fn rewards(&self, context: &Context, responses: &[responses::Row]) -> Result<Vec<rewards::Row>, OperatorError> {
-        let to_score: Vec<ResponseToScore> = responses
-            .iter()
-            .filter(|row| row.error.is_none())
-            .map(|row| ResponseToScore { row, prompt: self.prompts.get(&row.prompt_id) })
-            .collect();
-        let scores = if to_score.is_empty() { Vec::new() } else { self.scorer.score(context, &to_score)? };
+    fn rewards(
+        &self,
+        context: &Context,
+        responses: &[responses::Row],
+        mut asked: VecDeque<Conversations>,
+    ) -> Result<Vec<rewards::Row>, OperatorError> {
+        let to_score = self.to_score(responses);
+        let scores = if to_score.is_empty() { Vec::new() } else { self.scorer.score(context, &to_score, &mut asked)? };
         if self.non_finite == NonFinite::Stop {
             for (response, score) in to_score.iter().zip(&scores) {
                 let error = score.as_ref().err();

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::memory_budget::Budget;
-use super::{OperatorError, device_choice, lora, reward_tree};
+use super::{OperatorError, device_choice, lora, reward_tree, staying};
 use crate::compute::DeviceChoice;
 use crate::dag::schedule::Lane;
 use crate::model::{Checkpoint, Head};
@@ -54,7 +54,7 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, Ope
         tasks: Vec::new(),
     };
     for task in &graph.tasks {
-        let schema = preflight.check(task, device).map_err(|error| match error {
+        let schema = preflight.check(task).map_err(|error| match error {
             error if error.is_input() => OperatorError::Input(format!("line {}: {}: {error}", task.line, task.label())),
             other => other,
         })?;
@@ -64,9 +64,26 @@ pub fn check(graph: &Graph, device: Option<DeviceChoice>) -> Result<Checked, Ope
 }
 
 impl Preflight<'_> {
+    /// Whether executors of a cluster compute the parts of a task.
+    fn goes_to_cluster(&self, task: &Task) -> bool {
+        self.graph.cluster.is_some() && staying(self.graph, task).is_none()
+    }
+
+    /// Whether the models of a task run on a CPU.
+    ///
+    /// # Errors
+    /// The device of a task on this machine is not there.
+    fn on_cpu(&self, task: &Task) -> Result<bool, OperatorError> {
+        let choice = self.device.unwrap_or_else(|| device_choice(task));
+        if choice == DeviceChoice::Cuda && self.goes_to_cluster(task) {
+            return Ok(false);
+        }
+        Ok(choice.resolve()? == burn::tensor::Device::flex())
+    }
+
     /// Checks one task after its inputs. Returns its output's columns (no columns for a model), if
     /// they are known before the run.
-    fn check(&mut self, task: &Task, device: Option<DeviceChoice>) -> Result<Option<SchemaRef>, OperatorError> {
+    fn check(&mut self, task: &Task) -> Result<Option<SchemaRef>, OperatorError> {
         for slot in [Slot::Prompts, Slot::Demonstrations] {
             for input in task.inputs(slot) {
                 if let Some(schema) = self.prompts(input.input)?
@@ -144,9 +161,10 @@ impl Preflight<'_> {
                 }
             }
         } else if lane(self.graph, task) == Lane::Device {
-            let device = device.unwrap_or_else(|| device_choice(task)).resolve()?;
-            let on_cpu = device == burn::tensor::Device::flex();
-            self.computes(task, Budget::new(&task.resources, on_cpu), on_cpu)?;
+            let on_cpu = self.on_cpu(task)?;
+            // An executor has a memory of its own.
+            let budget = if self.goes_to_cluster(task) { None } else { Budget::new(&task.resources, on_cpu) };
+            self.computes(task, budget, on_cpu)?;
         }
         match (&task.operator, task.table_kind()) {
             (Operator::Sql(settings), _) => match self.session(task)? {

@@ -37,8 +37,7 @@ impl<'a> Preflight<'a> {
                 let checkpoint = Checkpoint::open(path)?.with_template_settings(task.template_settings());
                 checkpoint.expect(Head::Reward)?;
                 checkpoint.padding_warning().into_iter().for_each(|warning| self.checked.note(&task.label(), warning));
-                let device = self.device.unwrap_or_else(|| device_choice(task)).resolve()?;
-                has_kernels(&checkpoint, device == Device::flex())?;
+                has_kernels(&checkpoint, self.on_cpu(task)?)?;
                 self.reads_messages(&checkpoint, task, Slot::Prompts)
             }
             // The check of its own task covers it.
