@@ -56,8 +56,18 @@ pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[
     let policy_fingerprint = context.fingerprint_of(Slot::Policy)?.to_string();
     let sampling = sampling(settings, &checkpoint);
     let encoded = BTreeMap::new();
-    let mut sampled =
-        SampledParts { context, settings, prompts, checkpoint, sampling, policy_fingerprint, writer, encoded, done: done_before, tokens: 0 };
+    let mut sampled = SampledParts {
+        context,
+        settings,
+        prompts,
+        checkpoint,
+        sampling,
+        policy_fingerprint,
+        writer,
+        encoded,
+        done: done_before,
+        tokens: 0,
+    };
     parts::compute(context, &mut [model], missing, &mut sampled)?;
     Ok((sampled.writer, sampled.tokens))
 }
@@ -151,12 +161,7 @@ impl Parts for SampledParts<'_, '_> {
 impl SampledParts<'_, '_> {
     /// The responses table of these prompts: the generated responses, and error rows for a prompt
     /// without ids.
-    fn table(
-        &self,
-        prompts: &[Prompt],
-        encoded: &[Encoded],
-        generated: Option<Generated>,
-    ) -> Result<RecordBatch, OperatorError> {
+    fn table(&self, prompts: &[Prompt], encoded: &[Encoded], generated: Option<Generated>) -> Result<RecordBatch, OperatorError> {
         let indices = response_indices(self.settings);
         let per_prompt = indices.len();
         let rows = prompts.len() * per_prompt;

@@ -254,7 +254,12 @@ impl<'a> Scorer<'a> {
 
     /// One score for each response, in the same order. `asked` has the rewards of its models, in
     /// the order of [`Scorer::models`].
-    fn score(&self, context: &Context, responses: &[ResponseToScore], asked: &mut VecDeque<Conversations>) -> Result<Scores, OperatorError> {
+    fn score(
+        &self,
+        context: &Context,
+        responses: &[ResponseToScore],
+        asked: &mut VecDeque<Conversations>,
+    ) -> Result<Scores, OperatorError> {
         let scores = match self {
             Self::Query(query) => query.score(responses)?,
             Self::Model(model) => {

@@ -191,8 +191,7 @@ impl WorkingModel {
             observe(tokens);
             ControlFlow::Continue(())
         };
-        let generated =
-            time.measure(|| generator.generate(&samples.prompts, &samples.seeds, &samples.sampling, batch_size, &mut each))?;
+        let generated = time.measure(|| generator.generate(&samples.prompts, &samples.seeds, &samples.sampling, batch_size, &mut each))?;
         self.loaded = Loaded::Sampling(Box::new(generator));
         Ok(Found::Samples(generated))
     }
@@ -267,9 +266,8 @@ impl ModelFolders {
     /// # Errors
     /// The current folder is unknown.
     pub fn absolute(&self) -> Result<Self, OperatorError> {
-        let absolute = |folder: &PathBuf| {
-            std::path::absolute(folder).map_err(|error| OperatorError::Failed(format!("{}: {error}", folder.display())))
-        };
+        let absolute =
+            |folder: &PathBuf| std::path::absolute(folder).map_err(|error| OperatorError::Failed(format!("{}: {error}", folder.display())));
         Ok(Self { folder: absolute(&self.folder)?, adapter: self.adapter.as_ref().map(absolute).transpose()? })
     }
 

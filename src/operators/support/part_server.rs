@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 
-use super::model_work::{Found, WorkingModel, Work};
+use super::model_work::{Found, Work, WorkingModel};
 use super::part_task::{Model, TaskHeader, read_task, write_answer};
 use super::{DeviceTime, OperatorError};
 use crate::catch_panic::catch_panic;
