@@ -4,12 +4,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use ballista_core::config::TaskSchedulingPolicy;
-use ballista_core::utils::default_config_producer;
+use ballista_core::utils::{default_config_producer, default_session_builder};
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::start_server;
 use ballista_scheduler::scheduler_server::SessionBuilder;
-use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::FunctionRegistry;
 
 use super::error::ClusterError;
 use super::function::function;
@@ -33,8 +33,8 @@ pub fn serve(address: &str, listening: impl FnOnce(SocketAddr)) -> Result<(), Cl
 
 async fn run(socket: SocketAddr) -> ballista_core::error::Result<()> {
     let sessions: SessionBuilder = Arc::new(|config| {
-        let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
-        datafusion::execution::FunctionRegistry::register_udf(&mut state, function(None))?;
+        let mut state = default_session_builder(config)?;
+        state.register_udf(function(None))?;
         Ok(state)
     });
     let config = SchedulerConfig {

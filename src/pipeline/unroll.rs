@@ -31,7 +31,7 @@ use std::path::Path;
 use chrono::NaiveDate;
 use serde_json::{Value, json};
 
-use self::header::{date, iterations, run_name, template_variables};
+use self::header::{cluster, date, iterations, run_name, template_variables};
 use super::adaptive;
 use super::check::{Link, ResolvedNode, check_every, order, resolve_nodes};
 use super::error::Diagnostic;

@@ -96,21 +96,21 @@ fn sampling(settings: &Generate, checkpoint: &Checkpoint) -> Sampling {
 type Encoded = Result<Vec<i32>, String>;
 
 /// The parts of the responses.
-struct SampledParts<'a, 'c> {
+struct SampledParts<'a, 'w, 'c> {
     context: &'a Context<'c>,
     settings: &'a Generate,
     prompts: &'a [Prompt],
     checkpoint: Arc<Checkpoint>,
     sampling: Sampling,
     policy_fingerprint: String,
-    writer: TableWriter<'a>,
+    writer: TableWriter<'w>,
     /// The prompts of the parts in work.
     encoded: BTreeMap<usize, Vec<Encoded>>,
     done: usize,
     tokens: u64,
 }
 
-impl Parts for SampledParts<'_, '_> {
+impl Parts for SampledParts<'_, '_, '_> {
     fn name(&self, part: usize) -> String {
         self.writer.name_of(part)
     }
@@ -158,7 +158,7 @@ impl Parts for SampledParts<'_, '_> {
     }
 }
 
-impl SampledParts<'_, '_> {
+impl SampledParts<'_, '_, '_> {
     /// The responses table of these prompts: the generated responses, and error rows for a prompt
     /// without ids.
     fn table(&self, prompts: &[Prompt], encoded: &[Encoded], generated: Option<Generated>) -> Result<RecordBatch, OperatorError> {

@@ -124,17 +124,17 @@ fn scoring_prompts(context: &Context) -> Result<(Vec<RecordBatch>, HashMap<Strin
 }
 
 /// The parts of the rewards.
-struct ScoredParts<'a, 'c> {
+struct ScoredParts<'a, 's, 'w, 'c> {
     context: &'a Context<'c>,
-    scoring: &'a Scoring<'a>,
+    scoring: &'a Scoring<'s>,
     all: &'a [responses::Row],
-    writer: TableWriter<'a>,
+    writer: TableWriter<'w>,
     /// The conversations of the parts in work, of each model in order.
     asked: BTreeMap<usize, Vec<Conversations>>,
     done: usize,
 }
 
-impl Parts for ScoredParts<'_, '_> {
+impl Parts for ScoredParts<'_, '_, '_, '_> {
     fn name(&self, part: usize) -> String {
         self.writer.name_of(part)
     }

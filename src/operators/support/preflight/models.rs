@@ -3,10 +3,8 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
-
 use super::super::memory_budget::{self, Budget};
-use super::super::{OperatorError, device_choice, judging};
+use super::super::{OperatorError, judging};
 use super::Preflight;
 use crate::model::{Checkpoint, Head, ModelError, PromptContent};
 use crate::operators::score;
