@@ -13,8 +13,8 @@ pub(super) struct Executor {
     /// The scheduler of the cluster.
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     scheduler: String,
-    /// The device for models. `auto` takes what a part asks for. One executor computes one part at a
-    /// time: start one for each device, with CUDA_VISIBLE_DEVICES.
+    /// The device for models. `auto` takes what a part asks for. One executor computes one part at
+    /// a time: start one for each device, with CUDA_VISIBLE_DEVICES.
     #[arg(long, value_name = "auto|cpu|cuda", default_value = "auto")]
     device: DeviceChoice,
     /// The address of this machine where answers are fetched. By default the one towards the

@@ -4,13 +4,18 @@
 //! the question alone has. White space at the question's end belongs to the choice. Too long a
 //! sequence loses its beginning.
 
-use super::{Answered, Asked, AskedTask, OperatorError, PLACE, context, empty_row};
+use super::asked::{Answered, Asked, AskedTask, empty_row};
+use super::context;
 use crate::model::{Checkpoint, SpecialTokens};
+use crate::operators::OperatorError;
 use crate::operators::support::broken_model;
 use crate::operators::support::model_work::{Found, Job, Logprobs};
 use crate::operators::support::rows::signed;
 use crate::tables::answers;
 use crate::token_lists::TokenLists;
+
+/// This module in internal errors.
+const PLACE: &str = "operators::answer::choices";
 
 /// Sequences in one batch of the model, unless the node's resources set another number.
 const BATCH_SIZE: usize = 32;

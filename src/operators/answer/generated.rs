@@ -1,14 +1,19 @@
 //! Generated answers: the most likely token at each step, up to an end token, a stop string or the
 //! length limit.
 
-use super::{Answered, Asked, OperatorError, PLACE, context, empty_row};
+use super::asked::{Answered, Asked, empty_row};
+use super::context;
 use crate::generation::{self, Generated, Sampling};
 use crate::model::Checkpoint;
+use crate::operators::OperatorError;
 use crate::operators::support::model_work::{Job, Samples};
 use crate::operators::support::rows::signed;
 use crate::pipeline::spec::benchmark::task::GenerateAnswer;
 use crate::tables::{FinishReason, answers};
 use crate::token_lists::TokenLists;
+
+/// This module in internal errors.
+const PLACE: &str = "operators::answer::generated";
 
 /// The prompts of some items of one task, each with the number of its cut tokens.
 pub(super) struct Prompts(Vec<(Vec<i32>, usize)>);

@@ -4,6 +4,7 @@
 //! Texts, tokens and truncation follow lm-evaluation-harness 0.4.13 (`HFLM`), so that results are
 //! comparable. Knows neither metrics nor a baseline.
 
+mod asked;
 mod choices;
 mod context;
 mod generated;
@@ -11,16 +12,17 @@ mod generated;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::support::benchmark_items::{Item, items};
+use super::support::benchmark_items::items;
 use super::support::model_work::{Found, TaskModel, Work};
 use super::support::parts::{self, Parts};
 use super::support::rows::rows_of;
 use super::{Context, OperatorError, Summary};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::benchmark::answer::{Answer, Question};
+use crate::pipeline::spec::benchmark::answer::Answer;
 use crate::store::TableWriter;
 use crate::tables::{FinishReason, TableKind, answers};
+use asked::{Asked, AskedTask};
 use choices::Choices;
 use generated::Prompts;
 
@@ -29,22 +31,6 @@ const ITEMS_PER_PART: usize = 64;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::answer";
-
-/// One task with its items.
-struct AskedTask<'a> {
-    name: &'a str,
-    question: &'a Question,
-    items: Vec<Item>,
-    /// The items of the table of examples; `None` where they are the task's own.
-    examples: Option<Vec<Item>>,
-}
-
-/// An item to answer.
-#[derive(Clone, Copy)]
-struct Asked<'a> {
-    task: &'a AskedTask<'a>,
-    item: &'a Item,
-}
 
 /// Answers all items of all tasks.
 pub(super) fn run(context: &Context, settings: &Answer) -> Result<Summary, OperatorError> {
@@ -103,12 +89,6 @@ fn tasks<'a>(context: &Context, settings: &'a Answer) -> Result<Vec<AskedTask<'a
         tasks.push(AskedTask { name, question, items, examples });
     }
     Ok(tasks)
-}
-
-/// Rows of a part, and the tokens computed for them.
-struct Answered {
-    rows: Vec<answers::Row>,
-    tokens: u64,
 }
 
 /// Items of one task, as they are asked of the model.
@@ -186,20 +166,5 @@ impl Parts for AnsweredParts<'_, '_> {
 
     fn so_far(&self) -> (u64, u64) {
         (self.done as u64, self.tokens)
-    }
-}
-
-/// The row of an item without its answer.
-fn empty_row(asked: &Asked) -> answers::Row {
-    answers::Row {
-        task: asked.task.name.to_string(),
-        item: asked.item.row as i64,
-        item_id: asked.item.id.clone(),
-        logprobs: None,
-        token_ids: Vec::new(),
-        prompt_token_count: 0,
-        text: String::new(),
-        finish_reason: None,
-        cut_tokens: 0,
     }
 }

@@ -10,8 +10,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::device_time::DeviceTime;
-use super::model_work::ModelFolders;
-use super::parts::Executors;
+use super::executors::Executors;
+use super::model_folders::ModelFolders;
 use super::{OperatorError, Progress, lora, rng};
 use crate::compute::{DeviceChoice, Precision};
 use crate::dag::fingerprint::{Fingerprint, Recipe};

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use super::OperatorError;
-use super::model_work::ModelFolders;
+use super::model_folders::ModelFolders;
 use crate::did_you_mean::suggestion;
 use crate::model::{self, AdapterConfig, Checkpoint, ModuleNames};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};

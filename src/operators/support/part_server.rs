@@ -127,7 +127,8 @@ fn open(key: &Key) -> Result<WorkingModel, OperatorError> {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::super::model_work::{Job, Logprobs, ModelFolders};
+    use super::super::model_folders::ModelFolders;
+    use super::super::model_work::{Job, Logprobs};
     use super::super::part_task::{PartTask, Settings, answer};
     use super::*;
     use crate::token_lists::TokenLists;

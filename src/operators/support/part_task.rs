@@ -14,7 +14,8 @@ use arrow::ipc::writer::StreamWriter;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::model_work::{Found, Job, Logprobs, ModelFolders, Numbers, Rewards, Samples, Work};
+use super::model_folders::ModelFolders;
+use super::model_work::{Found, Job, Logprobs, Numbers, Rewards, Samples, Work};
 use super::tensors::{list_array, token_lists};
 use super::{Context, OperatorError};
 use crate::catch_panic::catch_panic;
@@ -216,7 +217,7 @@ pub fn write_answer(executor: &str, task: &[u8], spent: Duration, result: Result
     };
     let failed = |error: OperatorError| {
         let failure = Failure { message: error.to_string(), is_input: error.is_input() };
-        // A header without numbers and arrays has a form in JSON; empty bytes are refused by their reader.
+        // A header without arrays has a form in JSON; empty bytes are refused by their reader.
         pack(&answer_header(executor, task, spent, Vec::new(), Some(failure)), &[]).unwrap_or_default()
     };
     result.and_then(pack_found).unwrap_or_else(failed)

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use super::executors::Executors;
 use super::model_work::{Found, TaskModel, Work};
 use super::part_task::{self, PartTask, Settings};
 use super::reward_tree;
@@ -31,19 +32,6 @@ const LATE: u32 = 2;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::support::parts";
-
-/// Executors of parts in other processes.
-pub trait Executors: Sync {
-    /// The answer to a task, from any executor. It waits, and asks again after failures, until
-    /// there is an answer or the part is `given_up`. `tell` hears of troubles.
-    ///
-    /// # Errors
-    /// A message: no executor could be reached for a long time.
-    fn ask(&self, task: &[u8], given_up: &(dyn Fn() -> bool + Sync), tell: &(dyn Fn(&str) + Sync)) -> Result<Vec<u8>, String>;
-
-    /// The state of the cluster for people, found out within seconds.
-    fn state(&self) -> String;
-}
 
 /// The parts of a table in the making.
 pub trait Parts {
