@@ -71,7 +71,11 @@ fn every_table_has_a_name_a_key_and_a_version() {
     for kind in TableKind::ALL {
         assert_eq!(kind.name().parse::<TableKind>().unwrap(), kind);
         assert_eq!(kind.schema().metadata()["table"], kind.name());
-        let version = if [TableKind::Responses, TableKind::Selection].contains(&kind) { "2" } else { "1" };
+        let version = match kind {
+            TableKind::Responses => "3",
+            TableKind::Selection => "2",
+            _ => "1",
+        };
         assert_eq!(kind.schema().metadata()["schema_version"], version);
         assert!(kind.key().iter().all(|column| kind.schema().field_with_name(column).is_ok()));
         assert!(kind.schema().field_with_name("iteration").is_err());

@@ -74,7 +74,9 @@ impl ServerJob<'_> {
         row.finish_reason = if completion.finish == Finish::Stop { FinishReason::Stop } else { FinishReason::Length };
         row.logprob = logprobs.as_ref().map(|logprobs| logprobs.iter().sum::<f64>()).filter(|sum| sum.is_finite());
         if row.logprob.is_some() {
-            row.token_logprobs = logprobs.map(|logprobs| logprobs.iter().map(|logprob| *logprob as f32).collect());
+            let of_tokens: Vec<f32> = logprobs.iter().flatten().map(|logprob| *logprob as f32).collect();
+            // A number that no f32 holds is no logprob of a token.
+            row.token_logprobs = Some(of_tokens).filter(|of_tokens| of_tokens.iter().all(|logprob| logprob.is_finite()));
         }
         Ok(row)
     }

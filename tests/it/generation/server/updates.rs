@@ -62,7 +62,7 @@ const PATIENT: &str = "concurrency: 4, timeout_seconds: 1.5, serve_timeout_secon
 fn of_four_servers_that_misbehave_and_restart_no_answer_of_other_weights_is_a_row() {
     for (kind, update) in [(Kind::Vllm, "vllm"), (Kind::Sglang, "sglang")] {
         // One loses its weights in the middle and answers with those of its start until found.
-        let forgetful = Weighted::new(kind).with(|state| state.restarts_after = Some(40));
+        let forgetful = Weighted::new(kind).with(|state| state.restarts_after = Some(15));
         let failing = Weighted::new(kind).with(|state| {
             state.failing_updates = 1;
             state.lost = vec!["/start_weight_update", "/finish_weight_update", "/update_weights_from_disk"];
@@ -77,6 +77,7 @@ fn of_four_servers_that_misbehave_and_restart_no_answer_of_other_weights_is_a_ro
                 after(&weighted, request, wait)
             }
         };
+        let updated_late = failing.clone();
         let answers = Arc::new(AtomicUsize::new(0));
         let (count, begins) = (answers.clone(), answers.clone());
         let counted = slow(&forgetful);
@@ -85,7 +86,7 @@ fn of_four_servers_that_misbehave_and_restart_no_answer_of_other_weights_is_a_ro
                 count.fetch_add(1, Ordering::SeqCst);
                 counted(request)
             }),
-            Server::start(misbehaving(4, 20), failing.serve()),
+            Server::start(misbehaving(4, 20), move |request| after(&updated_late, request, 8)),
             Server::start(|number| if number < 60 { Fate::Answer } else { Fate::Drop }, slow(&dying)),
             Server::start(move |_| if begins.load(Ordering::SeqCst) > 20 { Fate::Answer } else { Fate::Drop }, slow(&joining)),
             Server::start(well, lying.serve()),
