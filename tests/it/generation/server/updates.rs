@@ -73,7 +73,7 @@ fn of_four_servers_that_misbehave_and_restart_no_answer_of_other_weights_is_a_ro
         let slow = |weighted: &Weighted| {
             let (weighted, failing) = (weighted.clone(), failing.clone());
             move |request: &Request| {
-                let wait = if failing.read(|state| state.answers.is_empty()) { 120 } else { 8 };
+                let wait = if failing.read(|state| state.answers.is_empty()) { 120 } else { 80 };
                 after(&weighted, request, wait)
             }
         };
@@ -86,7 +86,7 @@ fn of_four_servers_that_misbehave_and_restart_no_answer_of_other_weights_is_a_ro
                 count.fetch_add(1, Ordering::SeqCst);
                 counted(request)
             }),
-            Server::start(misbehaving(4, 20), move |request| after(&updated_late, request, 8)),
+            Server::start(misbehaving(4, 20), move |request| after(&updated_late, request, 80)),
             Server::start(|number| if number < 60 { Fate::Answer } else { Fate::Drop }, slow(&dying)),
             Server::start(move |_| if begins.load(Ordering::SeqCst) > 20 { Fate::Answer } else { Fate::Drop }, slow(&joining)),
             Server::start(well, lying.serve()),
