@@ -11,6 +11,7 @@ use pulp::{Simd, WithSimd};
 use super::arch;
 use super::bf16::round;
 use super::elementwise::{softmax, tanh};
+use super::written_out::written_out;
 
 /// Positions in a block of keys.
 pub const BLOCK: usize = 16;
@@ -286,17 +287,25 @@ impl<T: Kept> Keys<'_, T> {
 #[inline(always)]
 fn block_scores<S: Simd, T: Kept, const QUERIES: usize>(simd: S, queries: [&[f32]; QUERIES], keys: &[T]) -> [[f32; BLOCK]; QUERIES] {
     let mut scores = [[0.0; BLOCK]; QUERIES];
-    let fours = queries.map(|query| query.as_chunks::<4>().0);
-    let rest = queries.map(|query| query.as_chunks::<4>().1);
-    let count = fours[0].len();
+    let count = queries[0].len() / 4;
     for vector in 0..BLOCK / S::F32_LANES {
         let mut sums = [[simd.splat_f32s(0.0); 4]; QUERIES];
         for (four, keys) in (0..count).zip(keys.chunks_exact(4 / T::NUMBERS * BLOCK)) {
-            add_scores(simd, &mut sums, fours.map(|fours| &fours[four][..]), keys, vector);
+            let mut numbers = queries;
+            for query in 0..QUERIES {
+                numbers[query] = &queries[query][4 * four..4 * four + 4];
+            }
+            add_scores(simd, &mut sums, numbers, keys, vector);
+        }
+        let mut rest = queries;
+        for query in 0..QUERIES {
+            rest[query] = &queries[query][4 * count..];
         }
         add_scores(simd, &mut sums, rest, &keys[count * 4 / T::NUMBERS * BLOCK..], vector);
-        for (scores, sums) in scores.iter_mut().zip(sums) {
-            S::as_mut_simd_f32s(scores).0[vector] = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
+        for query in 0..QUERIES {
+            let sums = sums[query];
+            let score = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
+            S::as_mut_simd_f32s(&mut scores[query]).0[vector] = score;
         }
     }
     scores
@@ -313,16 +322,14 @@ fn add_scores<S: Simd, T: Kept, const QUERIES: usize>(
     vector: usize,
 ) {
     let keys: &[[T; BLOCK]] = keys.as_chunks().0;
-    // Written out by the compiler, so that sums stay in registers.
-    for turn in 0..4 {
-        if turn >= queries[0].len() {
-            continue;
+    written_out!(turn in 0..4, at most 4 => {
+        if turn < queries[0].len() {
+            let key = T::vectors(simd, &keys[turn / T::NUMBERS][vector * S::F32_LANES..])[turn % T::NUMBERS];
+            written_out!(query in 0..QUERIES, at most 4 => {
+                sums[query][turn] = simd.mul_add_f32s(simd.splat_f32s(queries[query][turn]), key, sums[query][turn]);
+            });
         }
-        let key = T::vectors(simd, &keys[turn / T::NUMBERS][vector * S::F32_LANES..])[turn % T::NUMBERS];
-        for (sums, query) in sums.iter_mut().zip(queries) {
-            sums[turn] = simd.mul_add_f32s(simd.splat_f32s(query[turn]), key, sums[turn]);
-        }
-    }
+    });
 }
 
 /// The values of one head that are seen.
@@ -373,41 +380,42 @@ impl<T: Kept> Values<'_, T> {
             let values = &values[before.len() * self.width..];
             let (fours, rest) = aligned.as_chunks::<4>();
             for (four, values) in fours.iter().zip(values.chunks_exact(4 * self.width)) {
-                for turn in 0..4 {
+                written_out!(turn in 0..4, at most 4 => {
                     let values = &values[turn * self.width + from..][..count];
                     add_values::<S, T, VECTORS, WHOLE>(simd, &mut sums[turn], four[turn], values);
-                }
+                });
             }
             let values = &values[fours.len() * 4 * self.width..];
-            for turn in 0..3 {
+            written_out!(turn in 0..3, at most 4 => {
                 if let Some(weight) = rest.get(turn) {
                     let values = &values[turn * self.width + from..][..count];
                     add_values::<S, T, VECTORS, WHOLE>(simd, &mut sums[turn], *weight, values);
                 }
-            }
+            });
             next = (next + here.len()) % 4;
             weights = after;
         }
         for vector in 0..VECTORS {
-            let mean = |number: usize| {
-                let sum = |turn: usize| sums[turn][vector][number];
-                let halves = [simd.add_f32s(sum(0), sum(1)), simd.add_f32s(sum(2), sum(3))];
-                simd.mul_f32s(simd.add_f32s(halves[0], halves[1]), simd.splat_f32s(scale))
-            };
+            let mut means = [simd.splat_f32s(0.0); 2];
+            for number in 0..T::NUMBERS {
+                let [first, second, third, fourth] = [sums[0][vector], sums[1][vector], sums[2][vector], sums[3][vector]];
+                let halves = [simd.add_f32s(first[number], second[number]), simd.add_f32s(third[number], fourth[number])];
+                means[number] = simd.mul_f32s(simd.add_f32s(halves[0], halves[1]), simd.splat_f32s(scale));
+            }
             let out = &mut out[(at + vector * S::F32_LANES) * T::NUMBERS..];
             if T::NUMBERS == 2 {
                 // Numbers beside each other come from two vectors.
                 let mut numbers = [[0.0; BLOCK]; 2];
-                for (number, numbers) in numbers.iter_mut().enumerate() {
-                    S::as_mut_simd_f32s(numbers).0[0] = mean(number);
+                for (mean, numbers) in means.iter().zip(&mut numbers) {
+                    S::as_mut_simd_f32s(numbers).0[0] = *mean;
                 }
                 for (place, out) in out.iter_mut().take(2 * S::F32_LANES).enumerate() {
                     *out = numbers[place % 2][place / 2];
                 }
             } else if WHOLE {
-                S::as_mut_simd_f32s(out).0[0] = mean(0);
+                S::as_mut_simd_f32s(out).0[0] = means[0];
             } else {
-                simd.partial_store_f32s(out, mean(0));
+                simd.partial_store_f32s(out, means[0]);
             }
         }
         count
@@ -423,10 +431,10 @@ fn add_values<S: Simd, T: Kept, const VECTORS: usize, const WHOLE: bool>(
     values: &[T],
 ) {
     let weight = simd.splat_f32s(weight);
-    for (vector, sums) in sums.iter_mut().enumerate() {
+    for vector in 0..VECTORS {
         let values = if WHOLE { T::vectors(simd, &values[vector * S::F32_LANES..]) } else { T::part(simd, values) };
         for number in 0..T::NUMBERS {
-            sums[number] = simd.mul_add_f32s(weight, values[number], sums[number]);
+            sums[vector][number] = simd.mul_add_f32s(weight, values[number], sums[vector][number]);
         }
     }
 }

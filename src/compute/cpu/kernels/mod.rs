@@ -21,6 +21,7 @@ mod threads;
 mod tile;
 mod update;
 mod vectors;
+mod written_out;
 
 pub use attention::{BLOCK, Kept, Pair, Segment, View, attend, keep};
 pub use backward::{

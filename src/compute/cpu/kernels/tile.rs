@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 
 use super::packed::PanelRow;
 use super::panel::PANEL;
+use super::written_out::written_out;
 
 /// How many rows a tile may have, so that its sums fit into the CPU's registers beside what they
 /// are made of.
@@ -179,23 +180,23 @@ fn tile_times_panel<S: Simd, L: PanelRow, const ROWS: usize>(
         let starts = [first + vector * S::F32_LANES, first + PANEL / 2 + vector * S::F32_LANES];
         let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
         if add {
-            for row in 0..ROWS {
+            written_out!(row in 0..ROWS, at most 12 => {
                 sums[row] = [load(simd, out[row], starts[0]), load(simd, out[row], starts[1])];
-            }
+            });
         }
         for (line, left) in lines.iter().zip(left.as_chunks::<ROWS>().0) {
             ahead.fetch();
             let pair = line.pair(simd, vector);
-            for row in 0..ROWS {
+            written_out!(row in 0..ROWS, at most 12 => {
                 let factor = simd.splat_f32s(left[row]);
                 sums[row][0] = simd.mul_add_f32s(factor, pair[0], sums[row][0]);
                 sums[row][1] = simd.mul_add_f32s(factor, pair[1], sums[row][1]);
-            }
+            });
         }
-        for row in 0..ROWS {
+        written_out!(row in 0..ROWS, at most 12 => {
             store(simd, out[row], starts[0], sums[row][0]);
             store(simd, out[row], starts[1], sums[row][1]);
-        }
+        });
     }
 }
 

@@ -13,6 +13,7 @@ use super::portable;
 use super::slab::Slab;
 use crate::compute::cpu::kernels::panel::PANEL;
 use crate::compute::cpu::kernels::tile::{Ahead, load, store};
+use crate::compute::cpu::kernels::written_out::written_out;
 
 /// The upper half of a pair.
 const UPPER: u32 = 0xffff_0000;
@@ -74,9 +75,11 @@ impl Times<'_> {
             let columns: [usize; VECTORS] = std::array::from_fn(|at| panel * PANEL + (vector + at) * S::F32_LANES);
             let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
             if slab.add {
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    *sums = columns.map(|column| load(simd, slab.out.row(start + row), column));
-                }
+                written_out!(row in 0..ROWS, at most 12 => {
+                    for at in 0..VECTORS {
+                        sums[row][at] = load(simd, slab.out.row(start + row), columns[at]);
+                    }
+                });
             }
             let mut fetch = (vector == 0).then_some(&mut ahead);
             for (left, lines) in blocks.iter().zip(lines) {
@@ -86,22 +89,22 @@ impl Times<'_> {
                     let even = sums_of::<S, ROWS, VECTORS, 0>(simd, left, lines, vector, fetch.as_deref_mut());
                     [even, sums_of::<S, ROWS, VECTORS, 1>(simd, left, lines, vector, None)]
                 };
-                for row in 0..ROWS {
+                written_out!(row in 0..ROWS, at most 12 => {
                     for at in 0..VECTORS {
                         sums[row][at] = simd.add_f32s(sums[row][at], simd.add_f32s(even[row][at], odd[row][at]));
                     }
-                }
+                });
             }
             if flushed() {
                 let first = vector * S::F32_LANES;
                 portable::multiply_tile(slab, self.left, strip, panel, first..first + VECTORS * S::F32_LANES);
                 continue;
             }
-            for (row, sums) in sums.iter().enumerate() {
-                for (column, sum) in columns.iter().zip(sums) {
-                    store(simd, slab.out.row(start + row), *column, *sum);
+            written_out!(row in 0..ROWS, at most 12 => {
+                for at in 0..VECTORS {
+                    store(simd, slab.out.row(start + row), columns[at], sums[row][at]);
                 }
-            }
+            });
         }
     }
 }
@@ -150,13 +153,16 @@ fn sums_of<S: Simd, const ROWS: usize, const VECTORS: usize, const SECOND: usize
 #[inline(always)]
 fn numbers<S: Simd, const VECTORS: usize, const SECOND: usize>(simd: S, line: &Pairs, vector: usize) -> [S::f32s; VECTORS] {
     let words = &S::as_simd_u32s(&line.0).0[vector..vector + VECTORS];
-    std::array::from_fn(|at| {
-        simd.transmute_f32s_u32s(if SECOND == 0 {
+    let mut numbers = [simd.splat_f32s(0.0); VECTORS];
+    // A loop: a closure is compiled without the vector unit.
+    for at in 0..VECTORS {
+        numbers[at] = simd.transmute_f32s_u32s(if SECOND == 0 {
             simd.wrapping_dyn_shl_u32s(words[at], simd.splat_u32s(u16::BITS))
         } else {
             simd.and_u32s(words[at], simd.splat_u32s(UPPER))
-        })
-    })
+        });
+    }
+    numbers
 }
 
 /// Adds one member's products.
@@ -167,10 +173,10 @@ fn add<S: Simd, const ROWS: usize, const VECTORS: usize>(
     right: [S::f32s; VECTORS],
     sums: &mut [[S::f32s; VECTORS]; ROWS],
 ) {
-    for row in 0..ROWS {
+    written_out!(row in 0..ROWS, at most 12 => {
         let factor = simd.splat_f32s(left[row]);
         for at in 0..VECTORS {
             sums[row][at] = simd.mul_add_f32s(factor, right[at], sums[row][at]);
         }
-    }
+    });
 }
