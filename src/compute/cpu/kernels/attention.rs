@@ -206,7 +206,7 @@ impl<T: Kept> WithSimd for Attend<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { queries, head_dim, segments, head, heads, view: View { window, cap }, scores, out } = self;
-        let total: usize = segments.iter().map(|segment| segment.length).sum();
+        let total = length(segments);
         let skipped = total.saturating_sub(window);
         // What a head has of a position.
         let kept = head_dim.div_ceil(T::NUMBERS);
@@ -216,15 +216,19 @@ impl<T: Kept> WithSimd for Attend<'_, T> {
         let together = TOGETHER * head_dim;
         for (queries, out) in queries.chunks(together).zip(out.chunks_mut(together)) {
             let count = queries.len() / head_dim.max(1);
-            scores.resize(count * keys.padded(), 0.0);
+            let padded = keys.padded();
+            if scores.len() < count * padded {
+                scores.resize(count * padded, 0.0);
+            }
             match count {
                 1 => keys.score::<S, 1>(simd, queries, head_dim, scores),
                 2 => keys.score::<S, 2>(simd, queries, head_dim, scores),
                 3 => keys.score::<S, 3>(simd, queries, head_dim, scores),
                 _ => keys.score::<S, TOGETHER>(simd, queries, head_dim, scores),
             }
-            for (scores, out) in scores.chunks_exact_mut(keys.padded().max(1)).zip(out.chunks_exact_mut(head_dim)) {
-                let scores = &mut scores[skipped..total];
+            for query in 0..count {
+                let out = &mut out[query * head_dim..][..head_dim];
+                let scores = &mut scores[query * padded..][skipped..total];
                 if let Some(cap) = cap {
                     scores.iter_mut().for_each(|score| *score = cap * tanh(*score / cap));
                 }
@@ -243,6 +247,16 @@ impl<T: Kept> WithSimd for Attend<'_, T> {
     }
 }
 
+/// Positions of all segments.
+#[inline(always)]
+fn length<T>(segments: &[Segment<'_, T>]) -> usize {
+    let mut length = 0;
+    for segment in segments {
+        length += segment.length;
+    }
+    length
+}
+
 /// The keys of one head.
 struct Keys<'a, T> {
     segments: &'a [Segment<'a, T>],
@@ -255,7 +269,7 @@ struct Keys<'a, T> {
 impl<T: Kept> Keys<'_, T> {
     /// Scores of a query: of all positions, and of what a last block has past its segment.
     fn padded(&self) -> usize {
-        self.segments.iter().map(|segment| segment.length).sum::<usize>() + BLOCK
+        length(self.segments) + BLOCK
     }
 
     /// `QUERIES` queries times all keys. A block past the end of a segment is written over by the
@@ -288,9 +302,10 @@ impl<T: Kept> Keys<'_, T> {
 fn block_scores<S: Simd, T: Kept, const QUERIES: usize>(simd: S, queries: [&[f32]; QUERIES], keys: &[T]) -> [[f32; BLOCK]; QUERIES] {
     let mut scores = [[0.0; BLOCK]; QUERIES];
     let count = queries[0].len() / 4;
+    let (fours, last) = keys.split_at(count * 4 / T::NUMBERS * BLOCK);
     for vector in 0..BLOCK / S::F32_LANES {
         let mut sums = [[simd.splat_f32s(0.0); 4]; QUERIES];
-        for (four, keys) in (0..count).zip(keys.chunks_exact(4 / T::NUMBERS * BLOCK)) {
+        for (four, keys) in fours.chunks_exact(4 / T::NUMBERS * BLOCK).enumerate() {
             let mut numbers = queries;
             for query in 0..QUERIES {
                 numbers[query] = &queries[query][4 * four..4 * four + 4];
@@ -301,7 +316,7 @@ fn block_scores<S: Simd, T: Kept, const QUERIES: usize>(simd: S, queries: [&[f32
         for query in 0..QUERIES {
             rest[query] = &queries[query][4 * count..];
         }
-        add_scores(simd, &mut sums, rest, &keys[count * 4 / T::NUMBERS * BLOCK..], vector);
+        add_scores(simd, &mut sums, rest, last, vector);
         for query in 0..QUERIES {
             let sums = sums[query];
             let score = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
@@ -379,7 +394,8 @@ impl<T: Kept> Values<'_, T> {
             }
             let values = &values[before.len() * self.width..];
             let (fours, rest) = aligned.as_chunks::<4>();
-            for (four, values) in fours.iter().zip(values.chunks_exact(4 * self.width)) {
+            for (at, four) in fours.iter().enumerate() {
+                let values = &values[at * 4 * self.width..][..4 * self.width];
                 written_out!(turn in 0..4, at most 4 => {
                     let values = &values[turn * self.width + from..][..count];
                     add_values::<S, T, VECTORS, WHOLE>(simd, &mut sums[turn], four[turn], values);
@@ -395,13 +411,13 @@ impl<T: Kept> Values<'_, T> {
             next = (next + here.len()) % 4;
             weights = after;
         }
-        for vector in 0..VECTORS {
+        written_out!(vector in 0..VECTORS, at most 2 => {
             let mut means = [simd.splat_f32s(0.0); 2];
-            for number in 0..T::NUMBERS {
+            written_out!(number in 0..T::NUMBERS, at most 2 => {
                 let [first, second, third, fourth] = [sums[0][vector], sums[1][vector], sums[2][vector], sums[3][vector]];
                 let halves = [simd.add_f32s(first[number], second[number]), simd.add_f32s(third[number], fourth[number])];
                 means[number] = simd.mul_f32s(simd.add_f32s(halves[0], halves[1]), simd.splat_f32s(scale));
-            }
+            });
             let out = &mut out[(at + vector * S::F32_LANES) * T::NUMBERS..];
             if T::NUMBERS == 2 {
                 // Numbers beside each other come from two vectors.
@@ -417,7 +433,7 @@ impl<T: Kept> Values<'_, T> {
             } else {
                 simd.partial_store_f32s(out, means[0]);
             }
-        }
+        });
         count
     }
 }
@@ -431,12 +447,12 @@ fn add_values<S: Simd, T: Kept, const VECTORS: usize, const WHOLE: bool>(
     values: &[T],
 ) {
     let weight = simd.splat_f32s(weight);
-    for vector in 0..VECTORS {
+    written_out!(vector in 0..VECTORS, at most 2 => {
         let values = if WHOLE { T::vectors(simd, &values[vector * S::F32_LANES..]) } else { T::part(simd, values) };
-        for number in 0..T::NUMBERS {
+        written_out!(number in 0..T::NUMBERS, at most 2 => {
             sums[vector][number] = simd.mul_add_f32s(weight, values[number], sums[vector][number]);
-        }
-    }
+        });
+    });
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Loops that are written out in the source. Knows nothing of what they do.
 
-/// `$work` for each `$turn` below `$count`, a constant of at most 4 or 12.
+/// `$work` for each `$turn` below `$count`, a constant of at most 2, 4 or 12.
 ///
 /// Vectors in an array stay in registers if all their indices are constants. Whether the compiler
 /// writes a loop out in time depends on the size of its body and on how often it optimizes.
 macro_rules! written_out {
+    ($turn:ident in 0..$count:expr, at most 2 => $work:block) => {
+        written_out!(@ $turn $count, $work, 0 1)
+    };
     ($turn:ident in 0..$count:expr, at most 4 => $work:block) => {
         written_out!(@ $turn $count, $work, 0 1 2 3)
     };
