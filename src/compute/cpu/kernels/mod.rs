@@ -11,6 +11,7 @@ mod attention;
 mod backward;
 mod bf16;
 mod elementwise;
+mod kept;
 mod left;
 mod matrix;
 mod memory;
@@ -23,13 +24,14 @@ mod update;
 mod vectors;
 mod written_out;
 
-pub use attention::{BLOCK, Kept, Pair, Segment, View, attend, keep};
+pub use attention::{View, attend};
 pub use backward::{
     add_column_sums, add_column_sums_of_products, collision, gate, gate_backward, limit_backward, logprob, logprob_backward,
     rms_norm_backward,
 };
 pub use bf16::{bf16_unit, check_bf16_unit, has_matrix_unit, round};
 pub use elementwise::{WEIGHED_TOGETHER, dot, exp, largest, limit, rms_norm, rotate, rotate_back, softmax, softmax_rows, swiglu, weigh};
+pub use kept::{BLOCK, Kept, Pair, Segment, keep};
 pub use left::Left;
 pub use matrix::{Arithmetic, Right, add_product, add_products, add_products_in, product, products, products_in};
 pub use memory::{Buffer, Memory};
