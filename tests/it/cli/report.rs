@@ -5,6 +5,7 @@ use std::process::Command;
 
 use optune::report::statistics::{Interval, histogram, quantile, stretches};
 
+use crate::fixtures::browser::chromium;
 use crate::fixtures::workspace::{PIPELINE, Workspace};
 
 /// Prompts with markup. No page may run it. They are short because the small model reads 64 tokens.
@@ -200,17 +201,6 @@ fn a_run_that_is_not_there_is_the_users_error() {
     assert!(workspace.fail(&["report", "nothing"], 2).contains("expected the name or the folder of a run"));
 }
 
-/// The browser to look with; said where there is none.
-fn chromium() -> Option<String> {
-    let found = ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()));
-    if found.is_none() {
-        eprintln!("skipped: looking at a report: no chromium, chromium-browser or google-chrome on the PATH");
-    }
-    found.map(str::to_string)
-}
-
 /// The page's own description of itself in a frame of this width, and the messages of the console.
 /// A window cannot be so narrow.
 fn looked_at(browser: &str, workspace: &Workspace, page: &str, width: u32) -> (serde_json::Value, String) {
@@ -253,7 +243,7 @@ fn looked_at(browser: &str, workspace: &Workspace, page: &str, width: u32) -> (s
 
 #[test]
 fn a_browser_draws_every_chart_without_an_error_at_any_width() {
-    let Some(browser) = chromium() else { return };
+    let Some(browser) = chromium("a report") else { return };
     let workspace = hostile();
     workspace.succeed(&["run", "pipeline.yaml"]);
     let page = report(&workspace, &["small"]);

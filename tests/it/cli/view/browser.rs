@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Server;
+use crate::fixtures::browser::chromium;
 use crate::fixtures::workspace::Workspace;
 
 /// How long a page may take until its words are there.
@@ -35,17 +36,6 @@ struct Page {
 }
 
 impl Browser {
-    /// The program to look with; said where there is none.
-    fn program() -> Option<String> {
-        let found = ["chromium", "chromium-browser", "google-chrome"]
-            .into_iter()
-            .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()));
-        if found.is_none() {
-            eprintln!("skipped: looking at optune view: no chromium, chromium-browser or google-chrome on the PATH");
-        }
-        found.map(str::to_string)
-    }
-
     fn start(program: &str, workspace: &Workspace) -> Self {
         // The browser reads commands from descriptor 3 and writes its messages to descriptor 4.
         let mut process = Command::new("sh")
@@ -140,7 +130,7 @@ impl Drop for Browser {
 
 #[test]
 fn every_page_is_shown_without_an_error() {
-    let Some(program) = Browser::program() else { return };
+    let Some(program) = chromium("optune view") else { return };
     let workspace = Workspace::new();
     workspace.edit("prompts.jsonl", "upper adg=", "<b>adg</b>=");
     workspace.succeed(&["run", "pipeline.yaml"]);
