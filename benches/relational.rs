@@ -140,7 +140,8 @@ fn run_stage(lock: &RunLock, prepared: &Prepared, name: &str) -> Result<(), Box<
     let (index, task) = task(&prepared.graph, &OutputKey::table(name, Some(2)))?;
     let (graph, recipe) = (&prepared.graph, &prepared.recipes[index]);
     let device_time = DeviceTime::default();
-    let context = Context { run: lock, graph, task, recipe, device: DeviceChoice::Cpu, stopped: &|| false, progress: &Silent, device_time };
+    let device = DeviceChoice::Cpu;
+    let context = Context { run: lock, graph, task, recipe, device, stopped: &|| false, progress: &Silent, device_time, executors: None };
     operators::run(&context)?;
     Ok(())
 }

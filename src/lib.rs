@@ -36,6 +36,7 @@
 //! | 2 | [`pipeline`] | YAML to a checked graph | Arrow, burn |
 //! | 2 | [`store`] | parts, manifests, cache, journal, lock | burn, the pipeline |
 //! | 2 | [`compute`] | models on the CPU and on GPUs, and the reference | Arrow, losses, sampling rules |
+//! | 2 | [`cluster`] | bytes to executors of a cluster and back, by Ballista | tables, operators, the pipeline |
 //! | 2 | [`remote`] | all HTTP: reward servers, generation servers, the hub | Arrow, burn, the pipeline |
 //! | 1 | [`tables`] | one file a table: schema, key, row checks | files |
 //! | 1 | [`dag`] | fingerprints and the scheduler, over abstract nodes | Arrow, burn, files |
@@ -85,6 +86,7 @@ pub mod generation;
 pub mod sql;
 pub mod training;
 
+pub mod cluster;
 pub mod compute;
 pub mod pipeline;
 pub mod remote;

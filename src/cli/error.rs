@@ -76,8 +76,8 @@ impl From<RunError> for CliError {
         match error {
             RunError::Operator(error) => error.into(),
             RunError::Store(error) => error.into(),
-            // A server's address or token.
-            RunError::Tracking(_) => Self::Input(error.to_string()),
+            // A server's address or token, or a build without clusters.
+            RunError::Tracking(_) | RunError::Cluster(_) => Self::Input(error.to_string()),
             RunError::Pipeline(_) | RunError::Internal { .. } => Self::Failed(error.to_string()),
         }
     }

@@ -8,6 +8,7 @@ mod benchmarks;
 mod clean;
 mod doctor;
 mod error;
+mod executor;
 mod export;
 mod format;
 mod help;
@@ -23,6 +24,7 @@ mod push;
 mod quickstart;
 mod report;
 mod run;
+mod scheduler;
 mod shell;
 mod sql;
 mod status;
@@ -70,6 +72,10 @@ enum Command {
     Report(report::Report),
     /// Look at prompts, responses, pairs and progress in a browser, live while a run goes on.
     View(view::View),
+    /// Schedule the parts of runs for the executors of a cluster.
+    Scheduler(scheduler::Scheduler),
+    /// Compute parts of runs for the scheduler of a cluster.
+    Executor(executor::Executor),
     /// Write out a policy, or pairs in TRL's form.
     Export(export::Export),
     /// Remove unneeded files: cached outputs, work set aside.
@@ -104,6 +110,8 @@ pub fn main() -> ExitCode {
         Command::Sql(command) => command.execute(&runs),
         Command::Report(command) => command.execute(&runs),
         Command::View(command) => command.execute(&runs),
+        Command::Scheduler(command) => command.execute(),
+        Command::Executor(command) => command.execute(),
         Command::Export(command) => command.execute(&runs),
         Command::Clean(command) => command.execute(&runs),
         Command::Schema => schema(),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::error::CliError;
+use crate::cluster;
+use crate::pipeline::spec::address::check_host_and_port;
 use crate::pipeline::{Graph, Pipeline, Sweep, folder_of};
 
 /// A pipeline file with values for its params.
@@ -18,6 +20,13 @@ pub(super) struct PipelineArguments {
     /// A name for the run instead of the file's.
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
+    /// The scheduler of a cluster for the parts of nodes with models, instead of the file's.
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    pub(super) cluster: Option<String>,
+}
+
+fn address(text: &str) -> Result<String, String> {
+    check_host_and_port(text).map(|()| text.to_string())
 }
 
 fn param(text: &str) -> Result<(String, String), String> {
@@ -34,6 +43,10 @@ impl PipelineArguments {
             let mut graph = pipeline.graph(folder_of(&self.file))?;
             let of_point = graph.name.strip_prefix(&sweep.name).unwrap_or_default();
             graph.name = format!("{name}{of_point}");
+            graph.cluster = self.cluster.clone().or(graph.cluster);
+            if graph.cluster.is_some() {
+                cluster::check().map_err(|problem| CliError::Input(problem.to_string()))?;
+            }
             Ok(graph)
         };
         let graphs = sweep.runs.iter().map(graph).collect::<Result<_, CliError>>()?;

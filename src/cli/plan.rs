@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use indexmap::IndexMap;
 
 use super::error::CliError;
 use super::format::print;
@@ -90,10 +91,29 @@ pub(super) fn show(run: &Run, prepared: &Prepared, checked: &Checked, json: bool
             format!("{:30} {:12} {}  {}", task.label(), task.operator.name(), fingerprint.short(), describe(state, recipe))
         });
     }
-    for (name, note) in &checked.notes {
+    for (name, note) in staying(&prepared.graph).iter().chain(&checked.notes) {
         lines.push(if json { serde_json::json!({ "node": name, "note": note }).to_string() } else { format!("note: {name}: {note}") });
     }
     print(&lines.join("\n"))
+}
+
+/// Notes on the nodes outside the cluster, one for each reason.
+fn staying(graph: &Graph) -> Vec<(String, String)> {
+    let Some(address) = &graph.cluster else { return Vec::new() };
+    let mut nodes: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for task in &graph.tasks {
+        if let Some(reason) = operators::staying(graph, task) {
+            let named = nodes.entry(reason).or_default();
+            if !named.contains(&task.name.as_str()) {
+                named.push(&task.name);
+            }
+        }
+    }
+    let note = |(reason, names): (&str, Vec<&str>)| {
+        let stay = if names.len() == 1 { "stays" } else { "stay" };
+        (format!("cluster {address}"), format!("{} {stay} on this machine: {reason}", names.join(", ")))
+    };
+    nodes.into_iter().map(note).collect()
 }
 
 fn show_sql(graph: &Graph) -> Result<(), CliError> {

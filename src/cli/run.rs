@@ -45,7 +45,7 @@ fn devices(text: &str) -> Result<DeviceChoice, String> {
 impl Run {
     /// The run of a pipeline file as it is.
     pub(super) fn of(file: PathBuf) -> Self {
-        let pipeline = PipelineArguments { file, set: Vec::new(), name: None };
+        let pipeline = PipelineArguments { file, set: Vec::new(), name: None, cluster: None };
         Self { pipeline, dry_run: false, json: false, device: None }
     }
 

@@ -46,6 +46,11 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// Whether it asks for a GPU, here or elsewhere.
+    pub fn is_gpu(&self) -> bool {
+        matches!(self, Self::Cuda | Self::Gpus(_))
+    }
+
     /// The first device, checked as far as possible without using it.
     ///
     /// # Errors

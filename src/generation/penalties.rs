@@ -6,8 +6,10 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 /// Penalties for tokens that are there already.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Penalties {
     /// Divides the positive logits of the tokens of prompt and response, and multiplies the
     /// negative ones; 1 changes nothing (Keskar et al. 2019, arXiv 1909.05858).

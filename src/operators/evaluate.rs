@@ -5,26 +5,30 @@
 //! responses of a baseline come back in every iteration, those of the policy beside every baseline.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 
+use super::support::advance::Advance;
 use super::support::broken_model;
 use super::support::logprob_memo::{self, LogprobMemo, arithmetic};
-use super::support::replicas::{self, Part, Replica};
+use super::support::model_work::{Found, Job, Logprobs, Work};
+use super::support::parted_task::PartedTask;
+use super::support::parts;
+use super::support::replicas::{self, Part};
 use super::support::rows::unsigned;
 use super::support::summary::rounded;
+use super::support::task_model::TaskModel;
 use super::{Context, OperatorError, Summary};
-use crate::compute::CausalLm;
 use crate::pipeline::slot::Slot;
 use crate::tables::{FinishReason, Outcome, TableKind, evaluation, responses, rewards};
 use crate::token_lists::TokenLists;
-use crate::training::{self, Responses};
 
 /// Responses in one computation of NLLs, between two checks for a stop.
 const RESPONSES_PER_PART: usize = 512;
+
+/// The same on the CPUs of a cluster: its executors are not counted, and no bit depends on it.
+const RESPONSES_PER_CLUSTER_PART: usize = 64;
 
 /// Sequences in one batch of the model, unless the node's resources set another number.
 const BATCH_SIZE: usize = 32;
@@ -37,10 +41,10 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
     let policy_table = concat_batches(&responses::schema(), &context.batches(Slot::Responses)?)?;
     let baseline_table = concat_batches(&responses::schema(), &context.batches(Slot::BaselineResponses)?)?;
     let total = policy_table.num_rows() + baseline_table.num_rows();
-    context.progress.started(&context.task.label(), "responses", 0, total as u64);
-    let mut initial = InitialPolicy::new(context)?;
-    let policy = scored(&policy_table, context.rows(Slot::Rewards, rewards::rows)?, initial.nll(context, &policy_table)?)?;
-    let baseline = scored(&baseline_table, context.rows(Slot::BaselineRewards, rewards::rows)?, initial.nll(context, &baseline_table)?)?;
+    let advance = Advance::start(context, "responses", 0, total);
+    let initial = InitialPolicy::new(context, &advance)?;
+    let policy = scored(&policy_table, context.rows(Slot::Rewards, rewards::rows)?, initial.nll(&policy_table)?)?;
+    let baseline = scored(&baseline_table, context.rows(Slot::BaselineRewards, rewards::rows)?, initial.nll(&baseline_table)?)?;
     let mut rows = Vec::new();
     for (prompt_id, responses) in &policy {
         if let Some(baseline) = baseline.get(prompt_id) {
@@ -64,7 +68,7 @@ pub(super) fn run(context: &Context) -> Result<Summary, OperatorError> {
     };
     let counts = [("prompts", total), ("wins", wins), ("losses", losses), ("ties", total - wins - losses)];
     context.write_relation(TableKind::Evaluation, |relation| relation.write(&evaluation::batch(&rows)).map(|()| counts))?;
-    Ok(Summary { text, tokens: initial.tokens })
+    Ok(Summary { text, tokens: advance.tokens() })
 }
 
 /// The prompt_id and response_index of a response.
@@ -137,29 +141,25 @@ fn row(prompt_id: &str, policy: &[ScoredResponse], baseline: &[ScoredResponse]) 
     })
 }
 
-/// The initial policy, and its work so far.
-struct InitialPolicy {
-    replicas: Vec<Replica>,
-    /// Of each replica; none until it has to compute a logprob.
-    models: Vec<Mutex<Option<(CausalLm, PathBuf)>>>,
+/// The initial policy, which computes logprobs.
+struct InitialPolicy<'a> {
+    context: &'a Context<'a>,
+    advance: &'a Advance<'a>,
+    model: [TaskModel; 1],
     /// The arithmetic of its logprobs.
     arithmetic: String,
     batch_size: usize,
-    responses: u64,
-    tokens: u64,
 }
 
-impl InitialPolicy {
-    fn new(context: &Context) -> Result<Self, OperatorError> {
+impl<'a> InitialPolicy<'a> {
+    fn new(context: &'a Context, advance: &'a Advance) -> Result<Self, OperatorError> {
         let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
         let arithmetic = format!("evaluate {}", arithmetic(context)?);
-        let replicas = replicas::all(context)?;
-        let models = replicas.iter().map(|_| Mutex::new(None)).collect();
-        Ok(Self { replicas, models, arithmetic, batch_size, responses: 0, tokens: 0 })
+        Ok(Self { context, advance, model: [TaskModel::from_slot(Slot::Initial)], arithmetic, batch_size })
     }
 
     /// Nats per token of each response in a table of responses.
-    fn nll(&mut self, context: &Context, table: &RecordBatch) -> Result<HashMap<Key, f64>, OperatorError> {
+    fn nll(&self, table: &RecordBatch) -> Result<HashMap<Key, f64>, OperatorError> {
         let rows = responses::rows(table)?;
         let answered: Vec<&responses::Row> = rows.iter().filter(|row| row.error.is_none()).collect();
         let key = |row: &&responses::Row| {
@@ -167,25 +167,26 @@ impl InitialPolicy {
             Ok(logprob_memo::key(&self.arithmetic, prompt_token_count, &row.token_ids))
         };
         let keys = answered.iter().map(key).collect::<Result<Vec<_>, OperatorError>>()?;
-        let mut logprobs = LogprobMemo::read(context, Slot::Initial, &keys)?;
+        let mut logprobs = LogprobMemo::read(self.context, Slot::Initial, &keys)?;
         let mut seen = HashSet::new();
         let open: Vec<usize> = (0..keys.len()).filter(|row| !logprobs.has(&keys[*row]) && seen.insert(&keys[*row])).collect();
-        let (mut responses, mut tokens) = (self.responses, self.tokens);
-        let mut advance = |more_responses: usize, more_tokens: usize| {
-            responses += more_responses as u64;
-            tokens += more_tokens as u64;
-            context.progress.advanced(&context.task.label(), responses, tokens);
-        };
-        advance(answered.len() - open.len(), 0);
+        self.advance.finish(answered.len() - open.len(), 0, 0);
         let rows_of_part = |part: &Part| -> Vec<&responses::Row> { open[part.rows.clone()].iter().map(|row| answered[*row]).collect() };
-        let load = |replica: &Replica| Ok(replica.number);
-        let compute = |replica: &mut usize, part: &Part| self.logprobs(context, *replica, &rows_of_part(part));
-        replicas::each_part(context, &self.replicas, self.parts(context, open.len())?, load, compute, |part, (computed, tokens)| {
-            logprobs.add(open[part.rows.clone()].iter().map(|row| keys[*row]).zip(computed))?;
-            advance(part.rows.len(), tokens);
-            Ok(())
-        })?;
-        (self.responses, self.tokens) = (responses, tokens);
+        let prepare = |part: &Part| {
+            let job = self.logprobs(&rows_of_part(part))?;
+            Ok((vec![Work { model: 0, of: None, job }], ()))
+        };
+        let take = |part: &Part, (), found: Vec<Found>| {
+            let rows = rows_of_part(part);
+            for found in found {
+                let computed = found.numbers(rows.len())?;
+                broken_model::check(&computed, "logprob", |index| format!("a response to prompt {}", rows[index].prompt_id))?;
+                logprobs.add(open[part.rows.clone()].iter().map(|row| keys[*row]).zip(computed.values))?;
+            }
+            Ok(rows.iter().map(|row| row.token_ids.len() as u64).sum())
+        };
+        let task = PartedTask { context: self.context, models: &self.model, advance: self.advance };
+        parts::each_part(task, self.parts(open.len())?, replicas::all, prepare, take)?;
         let mut nll = HashMap::new();
         for (row, key) in answered.iter().zip(&keys) {
             let logprob = logprobs.logprob(key, || format!("a response to prompt {}", row.prompt_id))?;
@@ -196,9 +197,15 @@ impl InitialPolicy {
 
     /// So many responses in parts. On the CPU every replica gets one; on a GPU the batches stay the
     /// same.
-    fn parts(&self, context: &Context, responses: usize) -> Result<Vec<Part>, OperatorError> {
-        let each =
-            if context.on_cpu()? { responses.div_ceil(self.replicas.len()).clamp(1, RESPONSES_PER_PART) } else { RESPONSES_PER_PART };
+    fn parts(&self, responses: usize) -> Result<Vec<Part>, OperatorError> {
+        let each = if !self.context.on_cpu()? {
+            RESPONSES_PER_PART
+        } else if self.context.executors.is_some() {
+            RESPONSES_PER_CLUSTER_PART
+        } else {
+            let replicas = self.context.device.resolve_all()?.len();
+            responses.div_ceil(replicas).clamp(1, RESPONSES_PER_PART)
+        };
         let part = |(number, start): (usize, usize)| Part {
             number,
             rows: start..(start + each).min(responses),
@@ -207,25 +214,11 @@ impl InitialPolicy {
         Ok((0..responses).step_by(each).enumerate().map(part).collect())
     }
 
-    /// The logprob of each response, in nats, and the number of tokens computed for them.
-    fn logprobs(&self, context: &Context, replica: usize, rows: &[&responses::Row]) -> Result<(Vec<f64>, usize), OperatorError> {
-        let missing = || OperatorError::internal(PLACE, format!("no replica {replica}"));
-        let device = &self.replicas.get(replica).ok_or_else(missing)?.device;
-        // Only this replica takes it.
-        let mut loaded = self.models.get(replica).ok_or_else(missing)?.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.is_none() {
-            let checkpoint = context.checkpoint(Slot::Initial)?;
-            let model = checkpoint.load(device)?.in_precision(context.precision());
-            *loaded = Some((model, checkpoint.folder().to_path_buf()));
-        }
-        let (model, folder) = loaded.as_ref().ok_or_else(missing)?;
+    /// The computation of the logprobs of these responses.
+    fn logprobs(&self, rows: &[&responses::Row]) -> Result<Job, OperatorError> {
         let counts = rows.iter().map(|row| unsigned(row.prompt_token_count, PLACE)).collect::<Result<Vec<_>, OperatorError>>()?;
         let token_ids: Vec<&[i32]> = rows.iter().map(|row| row.token_ids.as_slice()).collect();
-        let sequences = Responses::new(TokenLists::from_rows(&token_ids)?, counts)?;
-        let all: Vec<usize> = (0..rows.len()).collect();
-        let logprobs = context.on_device(|| training::response_logprobs(model, &sequences, &all, self.batch_size))?;
-        let of = |index: usize| format!("a response to prompt {}", rows[index].prompt_id);
-        broken_model::check(&logprobs, "logprob", of, model, folder)?;
-        Ok((logprobs, sequences.token_count(&all)))
+        let sequences = TokenLists::from_rows(&token_ids)?;
+        Ok(Job::Logprobs(Logprobs { sequences, prompt_token_counts: counts, batch_size: self.batch_size }))
     }
 }

@@ -71,8 +71,8 @@ pub mod support;
 
 pub use score::process_identity;
 pub use support::{
-    Checked, Context, DatasetFormats, DeviceTime, OperatorError, Progress, Silent, Summary, check, device_choice, devices_choice, lane,
-    recipe, training_recipe, version,
+    Checked, Context, DatasetFormats, DeviceTime, Executors, OperatorError, PartServer, Progress, Silent, Summary, check, device_choice,
+    devices_choice, lane, recipe, staying, training_recipe, version,
 };
 
 use crate::import::{Preference, Prompt};

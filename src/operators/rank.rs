@@ -4,13 +4,15 @@
 use super::support::advance::Advance;
 use super::support::broken_model;
 use super::support::comparisons::{Comparisons, Split};
-use super::support::replicas::{self, Part, Replica};
+use super::support::model_work::{Found, Job, Rewards, Work};
+use super::support::parted_task::PartedTask;
+use super::support::parts;
+use super::support::replicas::{self, Part};
+use super::support::task_model::TaskModel;
 use super::{Context, OperatorError, Preference, Summary};
-use crate::compute::RewardModel;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::rank::Rank;
 use crate::tables::{TableKind, ranking};
-use crate::training;
 
 /// Preferences in one part, unless the node's resources set another number.
 const PREFERENCES_PER_PART: usize = 256;
@@ -20,7 +22,8 @@ const BATCH_SIZE: usize = 16;
 
 /// Computes the rewards of both responses of every held-out preference, part by part.
 pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, OperatorError> {
-    let checkpoint = context.checkpoint(Slot::Model)?;
+    let model = TaskModel::from_slot(Slot::Model);
+    let checkpoint = model.checkpoint(context)?;
     let comparisons = Comparisons::read(context, &checkpoint, &settings.held_out, Split::HeldOut, settings.max_tokens, settings.malformed)?;
     let total = comparisons.len();
     let mut writer = context.writer(Some(TableKind::Ranking), total, PREFERENCES_PER_PART)?;
@@ -28,26 +31,25 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
     let done = total - missing.iter().map(|part| part.rows.len()).sum::<usize>();
     let advance = Advance::start(context, "preferences", done, total);
     let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-    let load = |replica: &Replica| Ok(checkpoint.load_reward_model(&replica.device)?.in_precision(context.precision()));
-    let compute = |model: &mut RewardModel, part: &Part| {
-        let preferences = comparisons.rows_in(part.rows.clone())?;
-        if preferences.is_empty() {
-            return Ok(Vec::new());
+    let prepare = |part: &Part| {
+        if part.rows.is_empty() {
+            return Ok((Vec::new(), ()));
         }
-        let sequences = comparisons.sequences(part.rows.clone())?;
-        let all: Vec<usize> = (0..sequences.rows()).collect();
-        let rewards = context.on_device(|| training::rewards(model, &sequences, &all, batch_size));
-        let rewards = rewards.map_err(|error| OperatorError::from(error).of(&part.name))?;
-        let of = |index: usize| format!("preference {}", preferences[index % preferences.len()].id);
-        broken_model::check(&rewards, "reward", of, model, checkpoint.folder())?;
-        Ok(rewards)
+        let job = Job::Rewards(Rewards { sequences: comparisons.sequences(part.rows.clone())?, batch_size });
+        Ok((vec![Work { model: 0, of: None, job }], ()))
     };
-    replicas::each_part(context, &replicas::all(context)?, missing, load, compute, |part, rewards| {
-        let rows = rows(comparisons.rows_in(part.rows.clone())?, &rewards);
+    let take = |part: &Part, (), found: Vec<Found>| {
+        let preferences = comparisons.rows_in(part.rows.clone())?;
+        let rewards = match found.into_iter().next() {
+            Some(found) => checked(found, preferences)?,
+            None => Vec::new(),
+        };
+        let rows = rows(preferences, &rewards);
         writer.commit(part.number, &ranking::batch(&rows))?;
-        advance.finish(rows.len(), 0, 0);
-        Ok(())
-    })?;
+        Ok(0)
+    };
+    let task = PartedTask { context, models: &[model], advance: &advance };
+    parts::each_part(task, missing, replicas::all, prepare, take)?;
     let mut correct = 0;
     for batch in writer.committed()? {
         correct += ranking::rows(&batch)?.iter().filter(|row| row.correct).count();
@@ -60,6 +62,18 @@ pub(super) fn run(context: &Context, settings: &Rank) -> Result<Summary, Operato
     }
     let accuracy = correct as f64 / total as f64;
     Ok(Summary::new(format!("accuracy {accuracy:.3} on {total} held-out preferences")))
+}
+
+/// The rewards of these preferences, all finite: first those of all chosen, then those of all
+/// rejected responses.
+fn checked(found: Found, preferences: &[Preference]) -> Result<Vec<f64>, OperatorError> {
+    let rewards = found.numbers(2 * preferences.len())?;
+    let of = |index: usize| {
+        let preference = preferences.get(index % preferences.len());
+        format!("preference {}", preference.map_or("", |preference| preference.id.as_str()))
+    };
+    broken_model::check(&rewards, "reward", of)?;
+    Ok(rewards.values)
 }
 
 /// The table's rows; `rewards` has first those of all chosen, then those of all rejected responses.

@@ -40,6 +40,8 @@ pub struct Graph {
     pub sources: Vec<Source>,
     /// The tasks, one for each node and iteration, in an executable order.
     pub tasks: Vec<Task>,
+    /// The scheduler of a cluster for the parts of nodes with models, as `HOST:PORT`.
+    pub cluster: Option<String>,
     /// The file as types, params and SQL files filled in.
     pub(super) spec: Spec,
 }

@@ -31,7 +31,7 @@ use std::path::Path;
 use chrono::NaiveDate;
 use serde_json::{Value, json};
 
-use self::header::{date, iterations, run_name, template_variables};
+use self::header::{cluster, date, iterations, run_name, template_variables};
 use super::adaptive;
 use super::check::{Link, ResolvedNode, check_every, order, resolve_nodes};
 use super::error::Diagnostic;
@@ -60,6 +60,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
     let date = date(&spec)?;
     let variables = template_variables(&spec)?;
     spec.tracking.check()?;
+    let cluster = cluster(&spec)?;
     adaptive::write_out(&mut spec)?;
     let folder = paths::base(spec.folder.as_ref(), folder)?;
     let sources = files::find(&mut spec, &folder)?;
@@ -115,7 +116,7 @@ pub(super) fn unroll(mut spec: Spec, folder: &Path) -> Result<Graph, Diagnostic>
     }
     let tasks = unrolling.tasks;
     let params = without_queries(&spec).params;
-    Ok(Graph { name: spec.name.value.clone(), seed: spec.seed, params, iterations, folder, sources, tasks, spec })
+    Ok(Graph { name: spec.name.value.clone(), seed: spec.seed, params, iterations, folder, sources, tasks, cluster, spec })
 }
 
 /// Notes the task of the node at `index`.

@@ -19,6 +19,9 @@ pub enum RunError {
     /// The resolved pipeline could not be written.
     #[error("pipeline.yaml: {0}")]
     Pipeline(String),
+    /// The cluster cannot be used.
+    #[error("cluster: {0}")]
+    Cluster(String),
     /// An impossible state: an error in this program.
     #[error("internal error in {place}: {problem}; this is a bug in optune, please report it")]
     Internal {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indexmap::IndexMap;
 
-use super::{Prepared, RunError, must_run, plan};
+use super::{Prepared, RunError, executors, must_run, plan};
 use crate::alarm;
 use crate::compute::DeviceChoice;
 use crate::dag::fingerprint::Recipe;
@@ -76,6 +76,7 @@ pub fn execute(
 
     let pending: Vec<usize> = (0..graph.tasks.len()).filter(|index| must_run(&states[*index])).collect();
     let steps = steps(graph, &pending);
+    let executors = executors::connect(graph)?;
     let work = || {
         schedule::schedule(&steps, stopped, &|step| {
             let task = &graph.tasks[pending[step]];
@@ -88,6 +89,7 @@ pub fn execute(
                 stopped,
                 progress,
                 device_time: DeviceTime::default(),
+                executors: executors.as_deref().filter(|_| operators::staying(graph, task).is_none()),
             };
             run_task(&context)
         })

@@ -9,6 +9,7 @@
 
 mod error;
 mod execute;
+mod executors;
 mod fetch;
 mod plan;
 mod recipes;

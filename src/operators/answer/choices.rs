@@ -4,13 +4,18 @@
 //! the question alone has. White space at the question's end belongs to the choice. Too long a
 //! sequence loses its beginning.
 
-use super::{Answered, Asked, AskedTask, Loaded, Model, OperatorError, PLACE, context, empty_row};
+use super::asked::{Answered, Asked, AskedTask, empty_row};
+use super::context;
 use crate::model::{Checkpoint, SpecialTokens};
+use crate::operators::OperatorError;
 use crate::operators::support::broken_model;
+use crate::operators::support::model_work::{Found, Job, Logprobs};
 use crate::operators::support::rows::signed;
 use crate::tables::answers;
 use crate::token_lists::TokenLists;
-use crate::training::{self, Responses};
+
+/// This module in internal errors.
+const PLACE: &str = "operators::answer::choices";
 
 /// Sequences in one batch of the model, unless the node's resources set another number.
 const BATCH_SIZE: usize = 32;
@@ -22,42 +27,37 @@ struct Encoded {
     cut: usize,
 }
 
-impl Model<'_> {
-    /// The logprobs of all choices of some items of one task.
-    pub(super) fn score(&mut self, task: &AskedTask, asked: &[Asked]) -> Result<Answered, OperatorError> {
+/// All choices of some items of one task, in order.
+pub(super) struct Choices(Vec<Encoded>);
+
+impl Choices {
+    pub(super) fn new(checkpoint: &Checkpoint, task: &AskedTask, asked: &[Asked]) -> Result<Self, OperatorError> {
         let delimiter = if task.question.chat { "" } else { task.question.delimiter.as_str() };
         let mut encoded = Vec::new();
         for asked in asked {
             let of_item = |error: OperatorError| error.of(&format!("item {}", asked.item.id));
-            let (text, special) = context::text(self.checkpoint, asked).map_err(of_item)?;
+            let (text, special) = context::text(checkpoint, asked).map_err(of_item)?;
             for choice in &asked.item.choices {
-                encoded.push(encode(self.checkpoint, &text, special, &format!("{delimiter}{choice}")).map_err(of_item)?);
+                encoded.push(encode(checkpoint, &text, special, &format!("{delimiter}{choice}")).map_err(of_item)?);
             }
         }
-        let rows: Vec<&[i32]> = encoded.iter().map(|encoded| encoded.ids.as_slice()).collect();
-        let counts = encoded.iter().map(|encoded| encoded.prompt_token_count).collect();
-        let sequences = Responses::new(TokenLists::from_rows(&rows)?, counts)?;
-        let all: Vec<usize> = (0..encoded.len()).collect();
-        let batch_size = self.context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-        let model = match &self.loaded {
-            Loaded::Scoring(model) => model,
-            _ => {
-                // Two forms of the model need twice the memory.
-                self.loaded = Loaded::Nothing;
-                let model = self.checkpoint.load(&self.device)?.in_precision(self.context.precision());
-                self.loaded = Loaded::Scoring(Box::new(model));
-                match &self.loaded {
-                    Loaded::Scoring(model) => model,
-                    _ => return Err(OperatorError::internal(PLACE, "a model was loaded in another form")),
-                }
-            }
-        };
-        let work = || training::response_logprobs(model, &sequences, &all, batch_size);
-        let logprobs = self.context.on_device(work)?;
-        let of = |_| format!("a choice of task {}", task.name);
-        broken_model::check(&logprobs, "logprob", of, &**model, self.checkpoint.folder())?;
-        let mut rest = logprobs.as_slice();
-        let mut encoded = encoded.as_slice();
+        Ok(Self(encoded))
+    }
+
+    /// The computation of their logprobs.
+    pub(super) fn job(&self, batch_size: Option<usize>) -> Result<Job, OperatorError> {
+        let rows: Vec<&[i32]> = self.0.iter().map(|encoded| encoded.ids.as_slice()).collect();
+        let prompt_token_counts = self.0.iter().map(|encoded| encoded.prompt_token_count).collect();
+        let sequences = TokenLists::from_rows(&rows)?;
+        Ok(Job::Logprobs(Logprobs { sequences, prompt_token_counts, batch_size: batch_size.unwrap_or(BATCH_SIZE) }))
+    }
+
+    /// The rows of the items, with the logprobs of their choices.
+    pub(super) fn answers(&self, task: &AskedTask, asked: &[Asked], found: Found) -> Result<Answered, OperatorError> {
+        let logprobs = found.numbers(self.0.len())?;
+        broken_model::check(&logprobs, "logprob", |_| format!("a choice of task {}", task.name))?;
+        let mut rest = logprobs.values.as_slice();
+        let mut encoded = self.0.as_slice();
         let mut rows = Vec::with_capacity(asked.len());
         for asked in asked {
             let count = asked.item.choices.len();
@@ -70,7 +70,7 @@ impl Model<'_> {
             let cut = own_encoded.iter().map(|encoded| encoded.cut).max().unwrap_or(0);
             rows.push(answers::Row { logprobs: Some(own.to_vec()), cut_tokens: signed(cut, PLACE)?, ..empty_row(asked) });
         }
-        Ok(Answered { rows, tokens: sequences.token_count(&all) as u64, observed: 0 })
+        Ok(Answered { rows, tokens: self.0.iter().map(|encoded| encoded.ids.len() as u64).sum() })
     }
 }
 

@@ -1,8 +1,9 @@
 //! The text in front of an answer: description, examples and question, plain or through the chat
 //! template.
 
-use super::{Asked, OperatorError};
+use super::asked::Asked;
 use crate::model::{Checkpoint, Conversation, Message, PromptContent, SpecialTokens};
+use crate::operators::OperatorError;
 use crate::operators::support::benchmark_items::{Item, examples_of};
 use crate::pipeline::spec::benchmark::answer::Question;
 

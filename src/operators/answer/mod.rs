@@ -4,45 +4,36 @@
 //! Texts, tokens and truncation follow lm-evaluation-harness 0.4.13 (`HFLM`), so that results are
 //! comparable. Knows neither metrics nor a baseline.
 
+mod asked;
 mod choices;
 mod context;
 mod generated;
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
-
 use super::support::advance::Advance;
-use super::support::benchmark_items::{Item, items};
-use super::support::replicas::{self, Part, Replica};
+use super::support::benchmark_items::items;
+use super::support::model_work::{Found, Job, Work};
+use super::support::parted_task::PartedTask;
+use super::support::parts;
+use super::support::replicas::{self, Part};
 use super::support::rows::rows_of;
+use super::support::task_model::TaskModel;
 use super::{Context, OperatorError, Summary};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
-use crate::pipeline::spec::benchmark::answer::{Answer, Question};
+use crate::pipeline::spec::benchmark::answer::Answer;
+use crate::pipeline::spec::benchmark::task::GenerateAnswer;
 use crate::tables::{FinishReason, TableKind, answers};
+use asked::{Answered, Asked, AskedTask};
+use choices::Choices;
+use generated::Prompts;
 
 /// Items in one part, unless the node's resources set another number.
 const ITEMS_PER_PART: usize = 64;
 
 /// This module in internal errors.
 const PLACE: &str = "operators::answer";
-
-/// One task with its items.
-struct AskedTask<'a> {
-    name: &'a str,
-    question: &'a Question,
-    items: Vec<Item>,
-    /// The items of the table of examples; `None` where they are the task's own.
-    examples: Option<Vec<Item>>,
-}
-
-/// An item to answer.
-#[derive(Clone, Copy)]
-struct Asked<'a> {
-    task: &'a AskedTask<'a>,
-    item: &'a Item,
-}
 
 /// Answers all items of all tasks.
 pub(super) fn run(context: &Context, settings: &Answer) -> Result<Summary, OperatorError> {
@@ -54,19 +45,17 @@ pub(super) fn run(context: &Context, settings: &Answer) -> Result<Summary, Opera
     let done = all.len() - missing.iter().map(|part| part.rows.len()).sum::<usize>();
     let advance = Advance::start(context, "items", done, all.len());
     if !missing.is_empty() {
-        let checkpoint = context.checkpoint(Slot::Policy)?;
-        let replicas = replicas::all(context)?;
-        let load = |replica: &Replica| {
-            let device = replica.device.clone();
-            Ok(Model { context, checkpoint: &checkpoint, device, replicas: replicas.len(), advance: &advance, loaded: Loaded::Nothing })
-        };
-        let compute =
-            |model: &mut Model, part: &Part| model.answer(rows_of(&all, part.rows.clone(), PLACE)?).map_err(|error| error.of(&part.name));
-        replicas::each_part(context, &replicas, missing, load, compute, |part, answered| {
+        let model = TaskModel::from_slot(Slot::Policy);
+        let checkpoint = model.checkpoint(context)?;
+        let batch_size = context.task.resources.batch_size.map(|size| size as usize);
+        let prepare = |part: &Part| works(&checkpoint, rows_of(&all, part.rows.clone(), PLACE)?, batch_size);
+        let take = |part: &Part, questions: Vec<AskedTogether>, found: Vec<Found>| {
+            let answered = answered(&checkpoint, &questions, found).map_err(|error| error.of(&part.name))?;
             writer.commit(part.number, &answers::batch(&answered.rows))?;
-            advance.finish(part.rows.len(), answered.tokens, answered.observed);
-            Ok(())
-        })?;
+            Ok(answered.tokens)
+        };
+        let task = PartedTask { context, models: &[model], advance: &advance };
+        parts::each_part(task, missing, replicas::all, prepare, take)?;
     }
     let tokens = advance.tokens();
     // Totals are over all committed parts, so an interrupted node has the same ones.
@@ -114,61 +103,75 @@ fn tasks<'a>(context: &Context, settings: &'a Answer) -> Result<Vec<AskedTask<'a
     Ok(tasks)
 }
 
-/// Rows of a part, and the tokens computed for them.
-struct Answered {
-    rows: Vec<answers::Row>,
-    tokens: u64,
-    /// Of these tokens, those told to the observer already.
-    observed: usize,
+/// Items of one task, as they are asked of the model.
+struct AskedTogether<'a> {
+    task: &'a AskedTask<'a>,
+    asked: &'a [Asked<'a>],
+    tokens: Tokens<'a>,
 }
 
-/// The model in the form that is needed just now.
-struct Model<'a> {
-    context: &'a Context<'a>,
-    checkpoint: &'a Checkpoint,
-    device: Device,
-    /// The number of models with a share of the memory.
-    replicas: usize,
-    advance: &'a Advance<'a>,
-    loaded: Loaded,
+/// The token ids of the items of one task.
+enum Tokens<'a> {
+    Choices(Choices),
+    Prompts(Prompts, &'a GenerateAnswer),
 }
 
-enum Loaded {
-    Nothing,
-    Scoring(Box<crate::compute::CausalLm>),
-    Sampling(Box<crate::generation::Generator>),
+/// The work of the model for these items, task by task.
+fn works<'a>(
+    checkpoint: &Checkpoint,
+    asked: &'a [Asked<'a>],
+    batch_size: Option<usize>,
+) -> Result<(Vec<Work>, Vec<AskedTogether<'a>>), OperatorError> {
+    let mut works = Vec::new();
+    let mut questions = Vec::new();
+    for asked in asked.chunk_by(|one, other| std::ptr::eq(one.task, other.task)) {
+        let Some(task) = asked.first().map(|asked| asked.task) else { continue };
+        let of = format!("task {}", task.name);
+        let (tokens, job) = work(checkpoint, task, asked, batch_size).map_err(|error| error.of(&of))?;
+        works.push(Work { model: 0, of: Some(of), job });
+        questions.push(AskedTogether { task, asked, tokens });
+    }
+    Ok((works, questions))
 }
 
-impl Model<'_> {
-    /// Answers items, in order.
-    fn answer(&mut self, asked: &[Asked]) -> Result<Answered, OperatorError> {
-        let mut all = Answered { rows: Vec::with_capacity(asked.len()), tokens: 0, observed: 0 };
-        for asked in asked.chunk_by(|one, other| std::ptr::eq(one.task, other.task)) {
-            let Some(task) = asked.first().map(|asked| asked.task) else { continue };
-            let answered = match &task.question.generate {
-                Some(settings) => self.generate(task, settings, asked),
-                None => self.score(task, asked),
-            };
-            let answered = answered.map_err(|error| error.of(&format!("task {}", task.name)))?;
-            all.rows.extend(answered.rows);
-            all.tokens += answered.tokens;
-            all.observed += answered.observed;
+/// The work of the model for items of one task.
+fn work<'a>(
+    checkpoint: &Checkpoint,
+    task: &'a AskedTask,
+    asked: &[Asked],
+    batch_size: Option<usize>,
+) -> Result<(Tokens<'a>, Job), OperatorError> {
+    match &task.question.generate {
+        Some(settings) => {
+            let prompts = Prompts::new(checkpoint, settings, asked)?;
+            let job = prompts.job(checkpoint, settings, batch_size)?;
+            Ok((Tokens::Prompts(prompts, settings), job))
         }
-        Ok(all)
+        None => {
+            let choices = Choices::new(checkpoint, task, asked)?;
+            let job = choices.job(batch_size)?;
+            Ok((Tokens::Choices(choices), job))
+        }
     }
 }
 
-/// The row of an item without its answer.
-fn empty_row(asked: &Asked) -> answers::Row {
-    answers::Row {
-        task: asked.task.name.to_string(),
-        item: asked.item.row as i64,
-        item_id: asked.item.id.clone(),
-        logprobs: None,
-        token_ids: Vec::new(),
-        prompt_token_count: 0,
-        text: String::new(),
-        finish_reason: None,
-        cut_tokens: 0,
+/// The rows of all these items, in order, and the tokens computed for them.
+fn answered(checkpoint: &Checkpoint, questions: &[AskedTogether], found: Vec<Found>) -> Result<Answered, OperatorError> {
+    if found.len() != questions.len() {
+        let problem = format!("{} computations for the items of {} tasks", found.len(), questions.len());
+        return Err(OperatorError::internal(PLACE, problem));
     }
+    let mut all = Answered { rows: Vec::new(), tokens: 0 };
+    for (AskedTogether { task, asked, tokens }, found) in questions.iter().zip(found) {
+        let answered = match tokens {
+            Tokens::Prompts(prompts, settings) => {
+                found.samples().and_then(|generated| prompts.answers(checkpoint, settings, asked, generated))
+            }
+            Tokens::Choices(choices) => choices.answers(task, asked, found),
+        };
+        let answered = answered.map_err(|error| error.of(&format!("task {}", task.name)))?;
+        all.rows.extend(answered.rows);
+        all.tokens += answered.tokens;
+    }
+    Ok(all)
 }

@@ -1,24 +1,27 @@
-//! generate here: the policy is sampled on this machine's device, many responses at a time.
+//! generate by the policy's own weights, on this machine's device or on a cluster, many responses
+//! at a time.
 //!
 //! Knows the policy's weights; no server.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
-use burn::tensor::Device;
 
 use super::super::support::advance::Advance;
 use super::super::support::ignored;
-use super::super::support::memory_budget::{self, Budget};
-use super::super::support::replicas::{self, Part, Replica};
+use super::super::support::memory_budget;
+use super::super::support::model_work::{Found, Job, Samples, Work};
+use super::super::support::parted_task::PartedTask;
+use super::super::support::parts;
+use super::super::support::replicas::{self, Part};
 use super::super::support::rows::{rows_of, signed};
+use super::super::support::task_model::TaskModel;
 use super::super::support::tensors;
 use super::super::{Context, OperatorError, Prompt};
 use super::{prompt_ids, response_indices, response_text, response_tokens, without_cut};
-use crate::compute::{Precision, backend_for};
-use crate::generation::{FinishReason, Generated, Generator, Penalties, Sampling, StopStrings};
+use crate::compute::Precision;
+use crate::generation::{FinishReason, Penalties, Sampling};
 use crate::model::Checkpoint;
 use crate::pipeline::slot::Slot;
 use crate::pipeline::spec::generate::Generate;
@@ -48,31 +51,21 @@ pub(super) fn run<'a>(context: &'a Context<'_>, settings: &Generate, prompts: &[
         // Ids and text, packed: some 4 bytes a token, if every response has the greatest length.
         let responses = (prompts.len() - done_before) as u64 * u64::from(settings.responses_per_prompt.count());
         memory_budget::room_for_table(context, responses.saturating_mul(4 * u64::from(settings.max_new_tokens)))?;
-        let checkpoint = context.checkpoint(Slot::Policy)?;
+        let model = TaskModel::from_slot(Slot::Policy);
+        let checkpoint = model.checkpoint(context)?;
         ignored::warn(context, &checkpoint, prompts.iter().map(|prompt| (&prompt.content, None)));
-        let replicas = replicas::all(context)?;
-        let cache_bytes = cache_bytes(context, settings, &checkpoint, replicas.len())?;
-        let load = |replica: &Replica| PolicySampler::load(context, settings, &checkpoint, &replica.device, cache_bytes);
-        let compute = |sampler: &mut PolicySampler, part: &Part| {
+        let sampler = PolicySampler::new(context, settings, &checkpoint)?;
+        let prepare = |part: &Part| sampler.work(rows_of(prompts, part.rows.clone(), PLACE)?);
+        let take = |part: &Part, encoded: Vec<Encoded>, found: Vec<Found>| {
             let prompts = rows_of(prompts, part.rows.clone(), PLACE)?;
-            let mut observed = 0;
-            let batch = sampler.responses(prompts, &mut |new| observed = advance.observe(observed, new));
-            Ok((batch.map_err(|error| error.of(&part.name))?, observed))
-        };
-        replicas::each_part(context, &replicas, missing, load, compute, |part, (batch, observed)| {
+            let batch = sampler.table(prompts, &encoded, found).map_err(|error| error.of(&part.name))?;
             writer.commit(part.number, &batch)?;
-            advance.finish(part.rows.len(), response_tokens(&batch)?, observed);
-            Ok(())
-        })?;
+            response_tokens(&batch)
+        };
+        let task = PartedTask { context, models: &[model], advance: &advance };
+        parts::each_part(task, missing, replicas::all, prepare, take)?;
     }
     Ok((writer, advance.tokens()))
-}
-
-/// Bytes for keys and values on each of so many replicas; none without a limit of ours.
-fn cache_bytes(context: &Context, settings: &Generate, checkpoint: &Checkpoint, replicas: usize) -> Result<Option<u64>, OperatorError> {
-    let budget = Budget::new(&context.task.resources, context.on_cpu()?);
-    let new_tokens = settings.max_new_tokens as usize;
-    budget.map(|budget| memory_budget::cache_bytes(budget.among(replicas), checkpoint, new_tokens)).transpose()
 }
 
 /// The factor of the part size.
@@ -80,33 +73,21 @@ fn parts_factor(context: &Context) -> Result<usize, OperatorError> {
     Ok(if context.on_cpu()? && context.precision() == Precision::F32 { 1 } else { LARGER_PARTS })
 }
 
-/// A policy on its device, and its sampling settings.
+/// The ids of a prompt, or the reason for no answer.
+type Encoded = Result<Vec<i32>, String>;
+
+/// A policy with its sampling settings: from prompts to the work of its model, and from the results
+/// to a table.
 struct PolicySampler<'a> {
     context: &'a Context<'a>,
     settings: &'a Generate,
     checkpoint: &'a Checkpoint,
-    device: Device,
-    generator: Generator,
     sampling: Sampling,
     policy_fingerprint: String,
 }
 
 impl<'a> PolicySampler<'a> {
-    fn load(
-        context: &'a Context,
-        settings: &'a Generate,
-        checkpoint: &'a Checkpoint,
-        device: &Device,
-        cache_bytes: Option<u64>,
-    ) -> Result<Self, OperatorError> {
-        let new_tokens = settings.max_new_tokens as usize;
-        let generator = Generator::load(checkpoint, device, context.precision())?;
-        let stop = StopStrings::new(&checkpoint.tokenizer, &settings.stop, settings.min_new_tokens as usize);
-        let mut generator = generator.stopping_at(stop);
-        if let Some(bytes) = cache_bytes {
-            // Above the largest address there is no limit of ours.
-            generator = generator.within(usize::try_from(bytes).unwrap_or(usize::MAX));
-        }
+    fn new(context: &'a Context, settings: &'a Generate, checkpoint: &'a Checkpoint) -> Result<Self, OperatorError> {
         let sampling = Sampling {
             temperature: settings.temperature,
             top_p: settings.top_p,
@@ -114,20 +95,18 @@ impl<'a> PolicySampler<'a> {
             min_p: settings.min_p,
             penalties: Penalties { repetition: settings.repetition_penalty, presence: settings.presence_penalty },
             min_new_tokens: settings.min_new_tokens as usize,
-            max_new_tokens: new_tokens,
+            max_new_tokens: settings.max_new_tokens as usize,
             eos: checkpoint.generation.eos_token_ids.clone(),
             vocabulary_size: checkpoint.tokenizer.vocabulary_size(),
             max_total_tokens: checkpoint.config.longest_sequence().0,
         };
         let policy_fingerprint = context.fingerprint_of(Slot::Policy)?.to_string();
-        Ok(Self { context, settings, checkpoint, device: device.clone(), generator, sampling, policy_fingerprint })
+        Ok(Self { context, settings, checkpoint, sampling, policy_fingerprint })
     }
 
-    /// All responses to `prompts`, ready to be committed. `observe` gets the number of tokens so
-    /// far, again and again.
-    fn responses(&self, prompts: &[Prompt], observe: &mut (dyn FnMut(usize) + Send)) -> Result<RecordBatch, OperatorError> {
-        let encoded: Vec<Result<Vec<i32>, String>> =
-            prompts.iter().map(|prompt| prompt_ids(self.checkpoint, prompt, self.settings)).collect();
+    /// The work of the model for these prompts, and their ids.
+    fn work(&self, prompts: &[Prompt]) -> Result<(Vec<Work>, Vec<Encoded>), OperatorError> {
+        let encoded: Vec<Encoded> = prompts.iter().map(|prompt| prompt_ids(self.checkpoint, prompt, self.settings)).collect();
         let indices = response_indices(self.settings);
         let stream = self.context.seed();
         let mut rows = Vec::new();
@@ -138,32 +117,24 @@ impl<'a> PolicySampler<'a> {
                 seeds.push(indices.clone().map(|index| stream.bytes("generate", &prompt.id, index)).collect::<Vec<_>>());
             }
         }
-        let generated = if seeds.is_empty() {
-            None
-        } else {
-            let sequences = TokenLists::from_rows(&rows)?;
-            let batch_size = match self.context.task.resources.batch_size {
-                Some(size) => size as usize,
-                None => backend_for(&self.device).sequences_at_once(self.context.precision()),
-            };
-            let mut each = |tokens| {
-                observe(tokens);
-                ControlFlow::Continue(())
-            };
-            let work = || self.generator.generate(&sequences, &seeds, &self.sampling, batch_size, &mut each);
-            Some(self.context.on_device(work)?)
+        if seeds.is_empty() {
+            return Ok((Vec::new(), encoded));
+        }
+        let samples = Samples {
+            prompts: TokenLists::from_rows(&rows)?,
+            seeds,
+            sampling: self.sampling.clone(),
+            stop: self.settings.stop.clone(),
+            stop_after_tokens: self.settings.min_new_tokens as usize,
+            batch_size: self.context.task.resources.batch_size.map(|size| size as usize),
         };
-        self.table(prompts, &encoded, generated)
+        Ok((vec![Work { model: 0, of: None, job: Job::Samples(samples) }], encoded))
     }
 
-    /// The responses table of these prompts: the generated responses, and error rows for a prompt
+    /// The responses table of these prompts: the sampled responses, and error rows for a prompt
     /// without ids.
-    fn table(
-        &self,
-        prompts: &[Prompt],
-        encoded: &[Result<Vec<i32>, String>],
-        generated: Option<Generated>,
-    ) -> Result<RecordBatch, OperatorError> {
+    fn table(&self, prompts: &[Prompt], encoded: &[Encoded], found: Vec<Found>) -> Result<RecordBatch, OperatorError> {
+        let generated = found.into_iter().next().map(Found::samples).transpose()?;
         let indices = response_indices(self.settings);
         let per_prompt = indices.len();
         let rows = prompts.len() * per_prompt;

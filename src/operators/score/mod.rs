@@ -22,10 +22,14 @@ pub use query::check_columns;
 pub use server::clients;
 
 use super::support::advance::Advance;
+use super::support::model_work::{Found, Work};
+use super::support::parted_task::PartedTask;
+use super::support::parts;
 use super::support::replicas::{self, Part, Replica};
 use super::support::reward_tree;
 use super::support::rows::rows_of;
 use super::support::summary::rounded;
+use super::support::task_model::TaskModel;
 use super::{Context, OperatorError, Summary};
 use crate::pipeline::graph::{Component, Reward};
 use crate::pipeline::slot::Slot;
@@ -33,6 +37,7 @@ use crate::pipeline::spec::non_finite::NonFinite;
 use crate::pipeline::spec::score as spec;
 use crate::store::TableWriter;
 use crate::tables::{TableKind, responses, rewards};
+use model::{Conversations, ModelScorer};
 use response::{ResponseToScore, Score, Scores, ScoringPrompt};
 use score_error::{ScoreError, is_not_finite};
 
@@ -51,13 +56,8 @@ pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, 
     all.sort_by(|a, b| (&a.prompt_id, a.sampled_iteration, a.response_index).cmp(&(&b.prompt_id, b.sampled_iteration, b.response_index)));
     let (batches, prompts) = if reward.is_relational() { Default::default() } else { scoring_prompts(context)? };
     // Queries run before anything is written, so a failed query leaves nothing behind.
-    let replicas = match (reward.has_model(), reward.is_computed_here()) {
-        (true, true) => replicas::all(context)?,
-        // Servers, judges and processes have a concurrency of their own: one part at a time.
-        (true, false) => replicas::first(context)?,
-        (false, _) => vec![replicas::without_model()],
-    };
-    let scorer = Scorer::open(context, &reward, &replicas, &all, &batches, settings.non_finite)?;
+    let mut models = Vec::new();
+    let scorer = Scorer::open(context, &reward, &all, &batches, settings.non_finite, &mut models)?;
     let rows_per_part = if reward.is_relational() { all.len().max(1) } else { RESPONSES_PER_PART };
     let scoring = Scoring { scorer, prompts, fingerprint, non_finite: settings.non_finite };
     let mut writer = context.writer(Some(TableKind::Rewards), all.len(), rows_per_part)?;
@@ -71,16 +71,15 @@ pub(super) fn run(context: &Context, settings: &spec::Score) -> Result<Summary, 
     let missing: Vec<Part> = missing.into_iter().map(part).collect();
     let done = all.len() - missing.iter().map(|part| part.rows.len()).sum::<usize>();
     let advance = Advance::start(context, "responses", done, all.len());
-    let load = |replica: &Replica| Ok(replica.number);
-    let compute = |replica: &mut usize, part: &Part| {
+    let prepare = |part: &Part| scoring.work(rows_of(&all, part.rows.clone(), PLACE)?);
+    let take = |part: &Part, asked: Vec<Conversations>, found: Vec<Found>| {
         let responses = rows_of(&all, part.rows.clone(), PLACE)?;
-        scoring.rewards(context, *replica, responses).map_err(|error| error.of(&part.name))
-    };
-    replicas::each_part(context, &replicas, missing, load, compute, |part, rows| {
+        let rows = scoring.rewards(context, responses, Asked::new(asked, found)?).map_err(|error| error.of(&part.name))?;
         writer.replace(part.number, &rewards::batch(&rows))?;
-        advance.finish(part.rows.len(), 0, 0);
-        Ok(())
-    })?;
+        Ok(0)
+    };
+    let task = PartedTask { context, models: &models, advance: &advance };
+    parts::each_part(task, missing, |context| replicas_for(context, &reward), prepare, take)?;
     scoring.scorer.record(context)?;
     let judges = scoring.scorer.judges();
     if judges.iter().any(|judge| judge.stops())
@@ -131,11 +130,46 @@ fn scoring_prompts(context: &Context) -> Result<(Vec<RecordBatch>, HashMap<Strin
     Ok((prompts.batches, by_id))
 }
 
+/// The replicas for a reward on this machine.
+fn replicas_for(context: &Context, reward: &Reward) -> Result<Vec<Replica>, OperatorError> {
+    match (reward.has_model(), reward.is_computed_here()) {
+        (true, true) => replicas::all(context),
+        // Servers, judges and processes have a concurrency of their own: one part at a time.
+        (true, false) => replicas::first(context),
+        (false, _) => Ok(vec![replicas::without_model()]),
+    }
+}
+
+/// The conversations of a part for each of its models, and the models' results.
+struct Asked {
+    conversations: std::vec::IntoIter<Conversations>,
+    found: std::vec::IntoIter<Found>,
+}
+
+impl Asked {
+    /// A model without a conversation to score has no result.
+    fn new(conversations: Vec<Conversations>, found: Vec<Found>) -> Result<Self, OperatorError> {
+        let expected = conversations.iter().filter(|conversations| conversations.scored() > 0).count();
+        if expected != found.len() {
+            let problem = format!("expected results of {expected} reward models, found {}", found.len());
+            return Err(OperatorError::internal(PLACE, problem));
+        }
+        Ok(Self { conversations: conversations.into_iter(), found: found.into_iter() })
+    }
+
+    /// Those of the next model.
+    fn next(&mut self) -> Result<(Conversations, Option<Found>), OperatorError> {
+        let missing = || OperatorError::internal(PLACE, "a reward model was not asked");
+        let conversations = self.conversations.next().ok_or_else(missing)?;
+        let found = if conversations.scored() > 0 { self.found.next() } else { None };
+        Ok((conversations, found))
+    }
+}
+
 /// A reward, ready to score.
 enum Scorer<'a> {
     Query(query::QueryScorer),
-    /// One for each replica.
-    Model(Vec<model::ModelScorer>),
+    Model(ModelScorer),
     Server(Box<server::ServerScorer<'a>>),
     Process(Box<process::ProcessScorer<'a>>),
     Judge(Box<judge::JudgeScorer<'a>>),
@@ -150,20 +184,20 @@ struct WeightedScorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    /// Runs the queries and loads the models. Processes start with the first batch.
-    /// `prompts` are the table of prompts.
+    /// Runs the queries and opens the models, which are added to `models`. Processes start with the
+    /// first batch. `prompts` are the table of prompts.
     fn open(
         context: &'a Context,
         reward: &'a Reward,
-        replicas: &[Replica],
         all: &[responses::Row],
         prompts: &[RecordBatch],
         non_finite: NonFinite,
+        models: &mut Vec<TaskModel>,
     ) -> Result<Self, OperatorError> {
         Ok(match reward {
             Reward::Sql(sql) => Self::Query(query::QueryScorer::run(context, sql, all, non_finite)?),
-            Reward::Model(path) => Self::Model(model::load(context, replicas, path)?),
-            Reward::Task(index) => Self::Model(model::load(context, replicas, &context.model_of_task(*index)?)?),
+            Reward::Model(path) => Self::Model(ModelScorer::open(context, path, models)?),
+            Reward::Task(index) => Self::Model(ModelScorer::open(context, &context.model_of_task(*index)?, models)?),
             Reward::Http(settings) => Self::Server(Box::new(server::ServerScorer::open(context, settings)?)),
             Reward::Process(process) => Self::Process(Box::new(process::ProcessScorer::open(process, prompts)?)),
             Reward::Judge(settings) => Self::Judge(Box::new(judge::JudgeScorer::open(context, settings, all)?)),
@@ -173,7 +207,7 @@ impl<'a> Scorer<'a> {
             }
             Reward::Sum(components) => {
                 let open = |Component { weight, name, reward }: &'a Component| {
-                    let scorer = Self::open(context, reward, replicas, all, prompts, non_finite)
+                    let scorer = Self::open(context, reward, all, prompts, non_finite, models)
                         .map_err(|error| error.of(&format!("component {name}")))?;
                     Ok(WeightedScorer { weight: *weight, name: name.as_str(), scorer })
                 };
@@ -201,18 +235,28 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// One score for each response, in the same order; models are those of `replica`.
-    fn score(&self, context: &Context, replica: usize, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+    /// The models in it.
+    fn models(&self) -> Vec<&ModelScorer> {
+        match self {
+            Self::Model(model) => vec![model],
+            Self::Sum(components) => components.iter().flat_map(|component| component.scorer.models()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// One score for each response, in the same order. `asked` has the results of its models, in
+    /// the order of [`Scorer::models`].
+    fn score(&self, context: &Context, responses: &[ResponseToScore], asked: &mut Asked) -> Result<Scores, OperatorError> {
         let scores = match self {
             Self::Query(query) => query.score(responses)?,
-            Self::Model(models) => {
-                let missing = || OperatorError::internal(PLACE, format!("no replica {replica}"));
-                models.get(replica).ok_or_else(missing)?.score(context, responses)?
+            Self::Model(model) => {
+                let (conversations, found) = asked.next()?;
+                model.score(responses, conversations, found)?
             }
             Self::Server(server) => server.score(context, responses)?,
             Self::Process(process) => process.score(context, responses)?,
             Self::Judge(judge) => judge.score(responses)?,
-            Self::Sum(components) => weighted_sum(context, replica, components, responses)?,
+            Self::Sum(components) => weighted_sum(context, components, responses, asked)?,
         };
         if scores.len() != responses.len() {
             let problem = format!("expected {} scores, one for each response, found {}", responses.len(), scores.len());
@@ -225,13 +269,13 @@ impl<'a> Scorer<'a> {
 /// Σ weight · reward over the components.
 fn weighted_sum(
     context: &Context,
-    replica: usize,
     components: &[WeightedScorer],
     responses: &[ResponseToScore],
+    asked: &mut Asked,
 ) -> Result<Scores, OperatorError> {
     let mut sums: Scores = vec![Ok(Score::default()); responses.len()];
     for WeightedScorer { weight, name, scorer } in components {
-        let scores = scorer.score(context, replica, responses).map_err(|error| error.of(&format!("component {name}")))?;
+        let scores = scorer.score(context, responses, asked).map_err(|error| error.of(&format!("component {name}")))?;
         for (sum, score) in sums.iter_mut().zip(scores) {
             add_component(sum, *weight, name, score);
         }
@@ -267,18 +311,35 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
+    /// The responses with a text to score.
+    fn to_score<'r>(&'r self, responses: &'r [responses::Row]) -> Vec<ResponseToScore<'r>> {
+        let answered = responses.iter().filter(|row| row.error.is_none());
+        answered.map(|row| ResponseToScore { row, prompt: self.prompts.get(&row.prompt_id) }).collect()
+    }
+
+    /// The work of its models for these responses.
+    fn work(&self, responses: &[responses::Row]) -> Result<(Vec<Work>, Vec<Conversations>), OperatorError> {
+        let to_score = self.to_score(responses);
+        let mut works = Vec::new();
+        let mut asked = Vec::new();
+        if !to_score.is_empty() {
+            for model in self.scorer.models() {
+                let (conversations, work) = model.work(&to_score)?;
+                asked.push(conversations);
+                works.extend(work);
+            }
+        }
+        Ok((works, asked))
+    }
+
     /// The rewards of some responses. The error of a failed response becomes the error of its
     /// reward.
     ///
     /// # Errors
     /// Under `non_finite: stop`, the first reward that is not finite.
-    fn rewards(&self, context: &Context, replica: usize, responses: &[responses::Row]) -> Result<Vec<rewards::Row>, OperatorError> {
-        let to_score: Vec<ResponseToScore> = responses
-            .iter()
-            .filter(|row| row.error.is_none())
-            .map(|row| ResponseToScore { row, prompt: self.prompts.get(&row.prompt_id) })
-            .collect();
-        let scores = if to_score.is_empty() { Vec::new() } else { self.scorer.score(context, replica, &to_score)? };
+    fn rewards(&self, context: &Context, responses: &[responses::Row], mut asked: Asked) -> Result<Vec<rewards::Row>, OperatorError> {
+        let to_score = self.to_score(responses);
+        let scores = if to_score.is_empty() { Vec::new() } else { self.scorer.score(context, &to_score, &mut asked)? };
         if self.non_finite == NonFinite::Stop {
             for (response, score) in to_score.iter().zip(&scores) {
                 let error = score.as_ref().err();

@@ -6,70 +6,93 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::score_error::ScoreError;
-use super::{Replica, ResponseToScore, Score, Scores, ScoringPrompt};
-use crate::compute::RewardModel;
+use super::{ResponseToScore, Score, Scores, ScoringPrompt};
 use crate::model::Checkpoint;
+use crate::operators::support::model_work::{Found, Job, Rewards, Work};
+use crate::operators::support::task_model::TaskModel;
 use crate::operators::{Context, OperatorError};
 use crate::token_lists::TokenLists;
-use crate::training::{self, broken_parameter};
 
 /// Conversations in one forward pass, unless the node's resources have another number.
 const BATCH_SIZE: usize = 16;
 
-/// A reward model on its device.
+/// This module in internal errors.
+const PLACE: &str = "operators::score::model";
+
+/// A reward model, opened.
 pub(super) struct ModelScorer {
     checkpoint: Arc<Checkpoint>,
-    model: RewardModel,
+    /// Its place among the models of the task.
+    index: usize,
     batch_size: usize,
 }
 
-/// The reward model in `folder`, on each of these replicas.
-pub(super) fn load(context: &Context, replicas: &[Replica], folder: &Path) -> Result<Vec<ModelScorer>, OperatorError> {
-    let checkpoint = Arc::new(Checkpoint::open(folder)?.with_template_settings(context.task.template_settings()));
-    let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
-    let on = |replica: &Replica| {
-        let model = checkpoint.load_reward_model(&replica.device)?.in_precision(context.precision());
-        Ok(ModelScorer { checkpoint: Arc::clone(&checkpoint), model, batch_size })
-    };
-    replicas.iter().map(on).collect()
+/// Conversations for a reward model.
+pub(super) struct Conversations {
+    /// The number of tokens of each, or the reason for no score.
+    encoded: Vec<Result<usize, String>>,
+}
+
+impl Conversations {
+    /// How many of them are for the model.
+    pub(super) fn scored(&self) -> usize {
+        self.encoded.iter().filter(|encoded| encoded.is_ok()).count()
+    }
 }
 
 impl ModelScorer {
-    /// The model's output at the scored token of each conversation. It does not depend on the other
-    /// conversations of the batch.
-    pub(super) fn score(&self, context: &Context, responses: &[ResponseToScore]) -> Result<Scores, OperatorError> {
+    /// Opens the reward model in `folder`, and adds it to the models of the task.
+    pub(super) fn open(context: &Context, folder: &Path, models: &mut Vec<TaskModel>) -> Result<Self, OperatorError> {
+        let model = TaskModel::from_folder(folder);
+        let checkpoint = model.checkpoint(context)?;
+        let batch_size = context.task.resources.batch_size.map_or(BATCH_SIZE, |size| size as usize);
+        models.push(model);
+        Ok(Self { checkpoint, index: models.len() - 1, batch_size })
+    }
+
+    /// The conversations of these responses, and the computation of their rewards if there are any.
+    pub(super) fn work(&self, responses: &[ResponseToScore]) -> Result<(Conversations, Option<Work>), OperatorError> {
         let mut encoded = Vec::with_capacity(responses.len());
         for response in responses {
             encoded.push(self.encode(response.prompt()?, &response.row.text));
         }
         let tokens: Vec<&Vec<i32>> = encoded.iter().filter_map(|encoded| encoded.as_ref().ok()).collect();
-        let rewards = if tokens.is_empty() {
-            Vec::new()
+        let work = if tokens.is_empty() {
+            None
         } else {
-            context.check_stopped()?;
-            let sequences = TokenLists::from_rows(&tokens)?;
-            let rows: Vec<usize> = (0..tokens.len()).collect();
-            context.on_device(|| training::rewards(&self.model, &sequences, &rows, self.batch_size))?
+            let job = Job::Rewards(Rewards { sequences: TokenLists::from_rows(&tokens)?, batch_size: self.batch_size });
+            Some(Work { model: self.index, of: None, job })
         };
-        if rewards.len() != tokens.len() {
-            let problem = format!("expected {} rewards, one for each conversation, found {}", tokens.len(), rewards.len());
-            return Err(OperatorError::internal("operators::score::model", problem));
-        }
+        let encoded = encoded.into_iter().map(|encoded| encoded.map(|ids| ids.len())).collect();
+        Ok((Conversations { encoded }, work))
+    }
+
+    /// The model's output at the scored token of each conversation. It does not depend on the other
+    /// conversations of the batch. `found` are the outputs, if any were computed.
+    pub(super) fn score(
+        &self,
+        responses: &[ResponseToScore],
+        conversations: Conversations,
+        found: Option<Found>,
+    ) -> Result<Scores, OperatorError> {
+        let count = conversations.scored();
+        let numbers = found.map(|found| found.numbers(count)).transpose()?;
+        let encoded = conversations.encoded;
         let scored = responses.iter().zip(&encoded).filter(|(_, encoded)| encoded.is_ok()).map(|(response, _)| response);
-        if let Some((response, reward)) = scored.zip(&rewards).find(|(_, reward)| !reward.is_finite())
-            && let Some(name) = broken_parameter(&self.model)
+        if let Some(numbers) = &numbers
+            && let Some((response, reward)) = scored.zip(&numbers.values).find(|(_, reward)| !reward.is_finite())
+            && let Some(name) = &numbers.broken
         {
-            let (response, folder) = (response.description(), self.checkpoint.folder().display());
+            let (response, folder) = (response.description(), numbers.folder.display());
             let problem = format!("reward model: expected a finite reward for {response}, found {reward}");
             return Err(OperatorError::Input(format!("{problem}: the weights {name} of {folder} are not finite; the model is broken")));
         }
-        let mut rewards = rewards.into_iter();
+        let mut rewards = numbers.map_or(Vec::new(), |numbers| numbers.values).into_iter();
         let mut scores = Vec::with_capacity(responses.len());
         for encoded in encoded {
             scores.push(match encoded {
                 Ok(_) => {
-                    // The lengths were compared above.
-                    let missing = || OperatorError::internal("operators::score::model", "a conversation has no reward");
+                    let missing = || OperatorError::internal(PLACE, "a conversation has no reward");
                     Score::plain("reward model", rewards.next().ok_or_else(missing)?)
                 }
                 Err(problem) => Err(ScoreError::Other(problem)),

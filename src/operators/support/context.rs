@@ -10,6 +10,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::device_time::DeviceTime;
+use super::executors::Executors;
+use super::model_folders::ModelFolders;
 use super::{OperatorError, Progress, lora, rng};
 use crate::compute::{DeviceChoice, Precision};
 use crate::dag::fingerprint::{Fingerprint, Recipe};
@@ -50,6 +52,8 @@ pub struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// The time of the model's computations.
     pub device_time: DeviceTime,
+    /// Where the parts of its models' work are computed instead of here, if anywhere.
+    pub executors: Option<&'a dyn Executors>,
 }
 
 /// The recipe of a task whose inputs have these fingerprints, by slot.
@@ -221,6 +225,11 @@ impl Context<'_> {
         lora::folder(self.run, self.graph, Input::Task(index))
     }
 
+    /// The folders of the model in `slot`, for another process.
+    pub fn model_folders(&self, slot: Slot) -> Result<ModelFolders, OperatorError> {
+        lora::folders(self.run, self.graph, self.input(slot)?)
+    }
+
     /// The model in `slot`, opened but not loaded; an adapter comes with its base. Its chat
     /// template has the pipeline's settings.
     pub fn checkpoint(&self, slot: Slot) -> Result<Checkpoint, OperatorError> {
@@ -290,6 +299,10 @@ impl Context<'_> {
 
     /// Whether this task's model runs on the CPU.
     pub fn on_cpu(&self) -> Result<bool, OperatorError> {
+        // An executor's GPU need not be one of this machine.
+        if self.executors.is_some() && self.device.is_gpu() {
+            return Ok(false);
+        }
         Ok(self.device()? == burn::tensor::Device::flex())
     }
 

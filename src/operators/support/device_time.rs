@@ -4,7 +4,7 @@
 //! before its end, so its end is not before the device's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A sum of durations.
 #[derive(Debug, Default)]
@@ -17,10 +17,15 @@ impl DeviceTime {
     pub fn measure<T>(&self, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let done = work();
-        // 584 years fit.
-        let spent = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.nanoseconds.fetch_add(spent, Ordering::Relaxed);
+        self.add(start.elapsed());
         done
+    }
+
+    /// Adds a duration measured elsewhere.
+    pub fn add(&self, duration: Duration) {
+        // 584 years fit.
+        let spent = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(spent, Ordering::Relaxed);
     }
 
     /// The sum in seconds; `None` without any work.
@@ -33,7 +38,6 @@ impl DeviceTime {
 #[cfg(test)]
 mod tests {
     use std::thread::sleep;
-    use std::time::Duration;
 
     use super::*;
 

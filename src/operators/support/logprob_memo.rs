@@ -7,8 +7,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use burn::tensor::Device;
-
 use super::{Context, OperatorError};
 use crate::compute::Precision;
 use crate::dag::fingerprint::Fingerprint;
@@ -82,7 +80,7 @@ impl<'a> LogprobMemo<'a> {
 /// The device is not there.
 pub fn arithmetic(context: &Context) -> Result<String, OperatorError> {
     // A GPU's numbers differ from the CPU's in their last digits.
-    let device = if context.device()? == Device::flex() { "cpu" } else { "gpu" };
+    let device = if context.on_cpu()? { "cpu" } else { "gpu" };
     let version = context.recipe.version;
     Ok(match context.precision() {
         Precision::F32 => format!("{device} {version}"),

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use super::OperatorError;
+use super::model_folders::ModelFolders;
 use crate::did_you_mean::suggestion;
 use crate::model::{self, AdapterConfig, Checkpoint, ModuleNames};
 use crate::pipeline::graph::{Graph, Input, SourceKind, Task};
@@ -25,6 +26,18 @@ pub fn open(run: &Run, graph: &Graph, input: Input) -> Result<Checkpoint, Operat
     let base = base(graph, input);
     let checkpoint = Checkpoint::open(&folder(run, graph, base)?)?;
     if base == input { Ok(checkpoint) } else { Ok(checkpoint.with_adapter(&folder(run, graph, input)?)?) }
+}
+
+/// The folders of the model of `input`, for another process.
+///
+/// # Errors
+/// An unfinished model, or a missing base.
+pub(in crate::operators) fn folders(run: &Run, graph: &Graph, input: Input) -> Result<ModelFolders, OperatorError> {
+    let base = base(graph, input);
+    if base == input {
+        return ModelFolders::new(&folder(run, graph, input)?);
+    }
+    Ok(ModelFolders { folder: folder(run, graph, base)?, adapter: Some(folder(run, graph, input)?) })
 }
 
 /// The directory of the base of an adapter: as written in the pipeline file, or an absolute path

@@ -4,6 +4,7 @@
 //! Knows neither models nor losses.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use arrow::array::{Array, AsArray, Int32Array, RecordBatch};
 use arrow::compute::concat;
@@ -205,12 +206,21 @@ impl PairTokens {
     }
 
     /// Rows `range` of both responses: first all chosen ones, then all rejected ones.
-    pub fn responses(&self, range: std::ops::Range<usize>) -> Result<Responses, OperatorError> {
+    pub fn responses(&self, range: Range<usize>) -> Result<Responses, OperatorError> {
+        let all: Vec<usize> = (0..2 * range.len()).collect();
+        let (sequences, prompt_token_counts) = self.sequences(range, &all)?;
+        Ok(Responses::new(sequences, prompt_token_counts)?)
+    }
+
+    /// Some of the responses of the pairs in `range`, and the tokens of their prompts. `rows` count
+    /// first all chosen ones of the range, then all rejected ones.
+    pub fn sequences(&self, range: Range<usize>, rows: &[usize]) -> Result<(TokenLists, Vec<usize>), OperatorError> {
         let counts = rows_of(&self.prompt_token_counts, range.clone(), PLACE)?;
         let count = self.prompt_token_counts.len();
-        let rejected = count + range.start..count + range.end;
-        let token_ids = self.token_ids.select(range.chain(rejected))?;
-        Ok(Responses::new(token_ids, [counts, counts].concat())?)
+        // The rejected ones are behind the chosen ones of all pairs.
+        let place = |row: &usize| range.start + row % counts.len() + if *row < counts.len() { 0 } else { count };
+        let sequences = self.token_ids.select(rows.iter().map(place))?;
+        Ok((sequences, rows.iter().map(|row| counts[row % counts.len()]).collect()))
     }
 }
 

@@ -16,6 +16,17 @@ pub(super) fn check_address(url: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks the address of a scheduler: a host and a port.
+pub fn check_host_and_port(address: &str) -> Result<(), String> {
+    let is_valid = address.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/@?#".contains(c));
+        // An address of IPv6 has brackets around it.
+        let is_bare = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        is_host && !is_bare && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if is_valid { Ok(()) } else { Err(format!("expected HOST:PORT, such as scheduler.local:50050, found \"{address}\"")) }
+}
+
 /// Checks that the name of a key's environment variable is one. The text may be the key itself, so
 /// the message does not repeat it.
 pub(super) fn check_key_name(name: &str) -> Result<(), String> {

@@ -2,7 +2,7 @@
 //!
 //! Knows the keys, not the things behind the names.
 
-mod address;
+pub mod address;
 pub mod addresses;
 pub mod baselines;
 pub mod benchmark;
@@ -105,6 +105,11 @@ pub struct Spec {
     /// Nodes that run in every iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterate: Option<Iterate>,
+    /// The scheduler of a cluster, as `HOST:PORT`: the parts of nodes with models are computed by
+    /// its executors, and written here. Never part of a fingerprint: the outputs are the same.
+    /// `optune plan` says which nodes stay on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<At<String>>,
     /// Programs with live curves of the run. They never change its outputs.
     #[serde(default, skip_serializing_if = "Tracking::is_off")]
     pub tracking: Tracking,

@@ -8,6 +8,7 @@ use crate::model::GIVEN_VARIABLES;
 use crate::pipeline::error::Diagnostic;
 use crate::pipeline::position::At;
 use crate::pipeline::spec::Spec;
+use crate::pipeline::spec::address::check_host_and_port;
 
 /// The most iterations; a run of more is a mistake.
 const MOST_ITERATIONS: u32 = 1_000;
@@ -35,6 +36,13 @@ pub(super) fn date(spec: &Spec) -> Result<Option<NaiveDate>, Diagnostic> {
         Ok(date) if value.len() == 10 => Ok(Some(date)),
         _ => Err(Diagnostic::at(*span, format!("expected a date such as 2026-11-23, found \"{value}\""))),
     }
+}
+
+/// The scheduler of the cluster, if given.
+pub(super) fn cluster(spec: &Spec) -> Result<Option<String>, Diagnostic> {
+    let Some(At { value, span }) = &spec.cluster else { return Ok(None) };
+    check_host_and_port(value).map_err(|problem| Diagnostic::at(*span, problem))?;
+    Ok(Some(value.clone()))
 }
 
 /// The variables for chat templates, if given.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::memory_budget::Budget;
-use super::{OperatorError, device_choice, lora, replicas, reward_tree};
+use super::{OperatorError, device_choice, lora, replicas, reward_tree, staying};
 use crate::compute::DeviceChoice;
 use crate::dag::schedule::Lane;
 use crate::model::{Checkpoint, Head};
@@ -67,6 +67,37 @@ impl Preflight<'_> {
     /// The devices of a task.
     fn device(&self, task: &Task) -> DeviceChoice {
         self.device.cloned().unwrap_or_else(|| device_choice(task))
+    }
+
+    /// Whether executors of a cluster compute the parts of a task.
+    fn goes_to_cluster(&self, task: &Task) -> bool {
+        self.graph.cluster.is_some() && staying(self.graph, task).is_none()
+    }
+
+    /// Whether the models of a task run on a CPU.
+    ///
+    /// # Errors
+    /// The device of a task on this machine is not there.
+    fn on_cpu(&self, task: &Task) -> Result<bool, OperatorError> {
+        let device = self.device(task);
+        if self.goes_to_cluster(task) && device.is_gpu() {
+            return Ok(false);
+        }
+        Ok(device.resolve()? == burn::tensor::Device::flex())
+    }
+
+    /// Checks the models, devices and memory of a task on this machine.
+    fn computes_here(&mut self, task: &Task) -> Result<(), OperatorError> {
+        let device = self.device(task);
+        let devices = device.resolve_all()?;
+        let on_cpu = devices.first().is_some_and(|device| *device == burn::tensor::Device::flex());
+        let trains = task.operator.optimizer().is_some();
+        if trains {
+            replicas::check_training(&device)?;
+        }
+        // Replicas in training share one model.
+        let copies = if trains { 1 } else { devices.len() };
+        self.computes(task, Budget::new(&task.resources, on_cpu).map(|budget| budget.among(copies)), on_cpu)
     }
 
     /// Checks one task after its inputs. Returns its output's columns (no columns for a model), if
@@ -149,16 +180,12 @@ impl Preflight<'_> {
                 }
             }
         } else if lane(self.graph, task) == Lane::Device {
-            let device = self.device(task);
-            let devices = device.resolve_all()?;
-            let on_cpu = devices.first().is_some_and(|device| *device == burn::tensor::Device::flex());
-            let trains = task.operator.optimizer().is_some();
-            if trains {
-                replicas::check_training(&device)?;
+            if self.goes_to_cluster(task) {
+                // An executor has a memory of its own.
+                self.computes(task, None, self.on_cpu(task)?)?;
+            } else {
+                self.computes_here(task)?;
             }
-            // Replicas in training share one model.
-            let copies = if trains { 1 } else { devices.len() };
-            self.computes(task, Budget::new(&task.resources, on_cpu).map(|budget| budget.among(copies)), on_cpu)?;
         }
         match (&task.operator, task.table_kind()) {
             (Operator::Sql(settings), _) => match self.session(task)? {

@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
-
 use super::super::memory_budget::{self, Budget};
 use super::super::{OperatorError, judging};
 use super::Preflight;
@@ -37,8 +35,7 @@ impl<'a> Preflight<'a> {
                 let checkpoint = Checkpoint::open(path)?.with_template_settings(task.template_settings());
                 checkpoint.expect(Head::Reward)?;
                 checkpoint.padding_warning().into_iter().for_each(|warning| self.checked.note(&task.label(), warning));
-                let device = self.device(task).resolve()?;
-                has_kernels(&checkpoint, device == Device::flex())?;
+                has_kernels(&checkpoint, self.on_cpu(task)?)?;
                 self.reads_messages(&checkpoint, task, Slot::Prompts)
             }
             // The check of its own task covers it.
