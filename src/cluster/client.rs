@@ -189,9 +189,10 @@ impl Client {
         let limit = LONGEST_PART.max(Duration::from_millis(self.longest.load(Ordering::Relaxed)) * LONGER);
         let end = tokio::select! {
             rows = collect(stream) => return match rows {
-                Ok(rows) => {
-                    answer(&rows).map_or_else(|| Attempt::Failed("expected one row of bytes, found another answer".to_string()), Attempt::Answer)
-                }
+                Ok(rows) => match answer(&rows) {
+                    Some(answer) => Attempt::Answer(answer),
+                    None => Attempt::Failed("expected one row of bytes, found another answer".to_string()),
+                },
                 Err(error) => failed(error),
             },
             () = watch(given_up) => Attempt::GivenUp,

@@ -28,7 +28,7 @@ pub struct Executor {
     /// The folder of answers until they are fetched.
     pub folder: PathBuf,
     /// The answer to a task.
-    pub work: Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>,
+    pub work: Work,
 }
 
 /// Works for the scheduler until the process is asked to end. It waits for a scheduler.
@@ -46,7 +46,7 @@ pub fn execute(executor: Executor, waiting: impl Fn(&str), listening: impl FnOnc
     let port = free.local_addr().map_err(|error| refused(error.to_string()))?.port();
     drop(free);
     let mut functions = BallistaFunctionRegistry::default();
-    functions.scalar_functions.insert(NAME.to_string(), function(Some(executor.work as Work)));
+    functions.scalar_functions.insert(NAME.to_string(), function(Some(executor.work)));
     let config = ExecutorProcessConfig {
         bind_host: in_address(host),
         external_host: Some(in_address(host)),

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUD
 pub(super) const NAME: &str = "optune_part";
 
 /// The work of an executor: the answer to a task.
-pub(super) type Work = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
+pub type Work = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 /// The function for a session. Only an executor has the work; a scheduler and a client know the
 /// name.

@@ -31,6 +31,8 @@ pub use error::ClusterError;
 #[cfg(feature = "cluster")]
 pub use executor::{Executor, execute};
 #[cfg(feature = "cluster")]
+pub use function::Work;
+#[cfg(feature = "cluster")]
 pub use results_folder::ResultsFolder;
 #[cfg(feature = "cluster")]
 pub use scheduler::serve;

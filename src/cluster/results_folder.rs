@@ -1,7 +1,7 @@
-//! The folder of an executor for the answers that are not fetched yet.
+//! The folder of an executor for answers until they are fetched.
 //!
-//! It goes with its executor. An executor that was killed leaves it, and the next one on the machine
-//! removes it. Knows nothing of what lies in it.
+//! It goes with its executor. A killed executor leaves it, and the next one on the machine removes
+//! it. Knows nothing of the files in it.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -12,7 +12,7 @@ const PREFIX: &str = "optune-executor-";
 /// The end of the name of the locked file beside a folder.
 const LOCK: &str = ".lock";
 
-/// A folder that is removed in the end.
+/// A folder, removed in the end.
 #[derive(Debug)]
 pub struct ResultsFolder {
     path: PathBuf,

@@ -19,8 +19,8 @@ use crate::pipeline::spec::resources::Resources;
 /// This module in internal errors.
 const PLACE: &str = "operators::support::part_server";
 
-/// The waits before the files of a model are looked at again: a shared file system may show new ones
-/// late.
+/// The waits before the files of a model are looked at again: a shared file system may show new
+/// ones late.
 const LOOKS_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// The part of an executor that knows models.
