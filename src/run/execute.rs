@@ -96,6 +96,7 @@ pub fn execute(
     };
     let warn = |message: &str| progress.warned("tracking", message);
     let outcomes = tracker(run, prepared, &warn)?.beside(work, |outcomes| ended(outcomes));
+    run.remove_temporaries()?;
     Ok(report(graph, &pending, outcomes))
 }
 

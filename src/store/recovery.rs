@@ -31,16 +31,26 @@ impl Run {
 /// Removes temporary files of a killed process, its obsolete checkpoints, and the work of finished
 /// commands.
 fn remove_leftovers(run: &RunLock) -> Result<(), StoreError> {
-    let (checkpoints, others): (Vec<_>, Vec<_>) =
-        files::list(&run.partial())?.into_iter().partition(|path| checkpoint::is_checkpoint(path));
-    let (works, mut temporary): (Vec<_>, Vec<_>) = others.into_iter().partition(|path| work::is_work(path));
-    temporary.extend(files::list(&run.runs().cache_folder())?.into_iter().filter(|path| is_cache_temporary(run, path)));
-    temporary.iter().try_for_each(|path| files::remove(path))?;
+    run.remove_temporaries()?;
+    let (works, checkpoints): (Vec<_>, Vec<_>) = files::list(&run.partial())?.into_iter().partition(|path| work::is_work(path));
     // Verification of the output deals with an unreadable manifest.
     let finished = |path: &&PathBuf| matches!(checkpoint::obsolete(run, path), Ok(Some(Obsolete::Finished)));
     checkpoints.iter().filter(finished).try_for_each(|path| run.discard(path))?;
     let finished = |path: &&PathBuf| matches!(work::obsolete(run, path), Ok(Some(work::Obsolete::Finished)));
     works.iter().filter(finished).try_for_each(|path| run.discard(path))
+}
+
+impl RunLock {
+    /// Removes the temporary files and folders of the run. Nothing may work with them any more.
+    ///
+    /// # Errors
+    /// One of them cannot be removed.
+    pub fn remove_temporaries(&self) -> Result<(), StoreError> {
+        let mut temporary = files::list(&self.partial())?;
+        temporary.retain(|path| !checkpoint::is_checkpoint(path) && !work::is_work(path));
+        temporary.extend(files::list(&self.runs().cache_folder())?.into_iter().filter(|path| is_cache_temporary(self, path)));
+        temporary.iter().try_for_each(|path| files::remove(path))
+    }
 }
 
 /// Whether a path in the cache's folder is a temporary file of this run.

@@ -119,7 +119,7 @@ impl Bucket {
         let below = self.wait(async { self.store.list(Some(key)).next().await }, stopped);
         let problem = match below {
             Ok(Some(Ok(_))) => "expected an object, found a folder of objects; to read all in it, end with /*".to_string(),
-            Ok(Some(Err(Error::NotFound { .. }))) => format!("expected a bucket {}, found none", self.name),
+            Ok(Some(Err(error))) if has_status(&error, 404) => format!("expected a bucket {}, found none", self.name),
             _ => "expected an object, found none".to_string(),
         };
         fetch_error(address, problem, true)
@@ -210,16 +210,26 @@ impl Bucket {
             text.push('…');
         }
         let (problem, input) = match error {
-            Error::NotFound { .. } => (format!("expected a bucket with this object, found none ({text})"), true),
-            Error::Unauthenticated { .. } | Error::PermissionDenied { .. } => {
-                (format!("expected access, found none ({text}); {HINT}"), true)
-            }
+            _ if has_status(error, 404) => (format!("expected a bucket with this object, found none ({text})"), true),
+            _ if has_status(error, 401) || has_status(error, 403) => (format!("expected access, found none ({text}); {HINT}"), true),
             Error::Precondition { .. } => ("the object changed while it was fetched; run again".to_string(), true),
             Error::InvalidPath { .. } => (text, true),
             _ if !self.has_credentials => (format!("{text}; no credentials were found: {HINT}"), false),
             _ => (text, false),
         };
         fetch_error(address, problem, input)
+    }
+}
+
+/// Whether this is the server's answer. object_store has kinds of errors for objects only: the
+/// status of a list is in the error's text.
+fn has_status(error: &Error, status: u16) -> bool {
+    match error {
+        Error::NotFound { .. } => status == 404,
+        Error::Unauthenticated { .. } => status == 401,
+        Error::PermissionDenied { .. } => status == 403,
+        Error::Generic { .. } => error.to_string().contains(&format!("status code: {status} ")),
+        _ => false,
     }
 }
 

@@ -144,9 +144,6 @@ fn tables_of_s3_are_cached_recorded_and_kept() {
     assert_eq!(sums("small"), "1010,509545");
     said(&optune(&workspace, &s3.url, &["run", "pipeline.yaml", "--name", "later"]), 0);
     assert_eq!(sums("later"), "1002,499500");
-    // The cache is enough for a run that has begun.
-    said(&optune(&workspace, "http://127.0.0.1:1", &["run", "pipeline.yaml"]), 0);
-
     for (table, expected) in [
         ("s3://some-bucket/other.parquet", "expected an object, found none"),
         ("s3://some-bucket/data.jsonl", "expected an object, found none"),
@@ -159,6 +156,13 @@ fn tables_of_s3_are_cached_recorded_and_kept() {
         let error = said(&optune(&workspace, &s3.url, &["plan", "pipeline.yaml", "--name", "new"]), 2);
         assert!(error.contains(expected), "{table}: {error}");
     }
+
+    // Without the server the cache is enough for a run that has begun.
+    write("\"s3://some-bucket/data/2024/*.jsonl\"");
+    let url = s3.url.clone();
+    drop(s3);
+    said(&optune(&workspace, &url, &["run", "pipeline.yaml"]), 0);
+    assert_eq!(sums("small"), "1010,509545");
 }
 
 #[test]
@@ -185,10 +189,10 @@ fn compressed_and_parquet_tables_of_s3_are_read() {
 #[test]
 fn signatures_are_those_that_the_server_computes() {
     let workspace = Workspace::new();
-    put(&workspace, "a b/c=d.jsonl", 0..10);
+    put(&workspace, "a=b/c d.jsonl", 0..10);
     let Some(mut s3) = S3::start(&workspace) else { return };
     let (id, secret) = s3.user();
-    write(&workspace, "\"s3://some-bucket/a b/*.jsonl\"");
+    write(&workspace, "\"s3://some-bucket/a=b/*.jsonl\"");
     let plan = |id: &str, secret: &str, name: &str| {
         let mut command = command(&workspace, &s3.url, &["run", "pipeline.yaml", "--name", name]);
         command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret).output().unwrap()
@@ -200,6 +204,7 @@ fn signatures_are_those_that_the_server_computes() {
     said(&plan(&id, &secret, "read"), 0);
     assert_eq!(sums(&workspace, "read"), "10,45");
     // The same from the files of `aws configure`.
+    fs::create_dir_all(workspace.path("home/.aws")).unwrap();
     workspace.write("home/.aws/credentials", &format!("[reader]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n"));
     fs::remove_dir_all(workspace.path("cache")).unwrap();
     let mut command = command(&workspace, &s3.url, &["run", "pipeline.yaml", "--name", "profile"]);
@@ -293,6 +298,7 @@ fn a_download_from_s3_that_was_killed_or_cut_goes_on() {
     let Some(s3) = S3::start(&workspace) else { return };
     let lossy = Lossy::before(&s3.url, Way::Stalled(1_000_000));
     write(&workspace, "s3://some-bucket/long.jsonl");
+    fs::create_dir(workspace.path("cache")).unwrap();
     let mut child = command(&workspace, &lossy.url, &["run", "pipeline.yaml"]).stderr(Stdio::null()).spawn().unwrap();
     let partial = || {
         let files =

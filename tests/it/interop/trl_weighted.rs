@@ -12,7 +12,8 @@ use crate::fixtures::workspace::Workspace;
 
 const SCRIPT: &str = "../../pipelines/train/trl_weighted_dpo.py";
 
-/// Our training and TRL's of the same pairs, each step with all of them.
+/// Our training and TRL's of the same pairs, each step with all of them. `accelerate launch` starts
+/// more than one process on a CPU only through MPI.
 const PIPELINE: &str = r#"optune: 1
 name: weighted
 seed: 5
@@ -40,7 +41,7 @@ nodes:
   ours:   { train: { from: base, reference: base, pairs: pairs, optimizer: { adamw: { weight_decay: 0.0 } }, learning_rate: 1.0e-3, schedule: constant, warmup_ratio: 0.0, max_gradient_norm: 1.0, batch_size: 32, epochs: 20 } }
   theirs:
     command:
-      run: ["${python}", -m, accelerate.commands.launch, --cpu, --num_processes, "${processes}", --num_machines, "1", --mixed_precision, "no", trl_weighted_dpo.py, --cpu, --batch-size, "32", --epochs, "20", --learning-rate, "1e-3", --save-steps, "5"]
+      run: ["${python}", -m, torch.distributed.run, --standalone, --nproc_per_node, "${processes}", trl_weighted_dpo.py, --cpu, --batch-size, "32", --epochs, "20", --learning-rate, "1e-3", --save-steps, "5"]
       inputs: { policy: base, reference: base, pairs: tokens }
       output: model
       files: [trl_weighted_dpo.py]
@@ -58,7 +59,7 @@ nodes:
       batch_size: 32
       epochs: 20
       engine:
-        command: ["${python}", -m, accelerate.commands.launch, --cpu, --num_processes, "${processes}", --num_machines, "1", --mixed_precision, "no", trl_weighted_dpo.py, --cpu]
+        command: ["${python}", -m, torch.distributed.run, --standalone, --nproc_per_node, "${processes}", trl_weighted_dpo.py, --cpu]
         files: [trl_weighted_dpo.py]
         timeout_seconds: 900
 "#;
@@ -110,8 +111,9 @@ fn trl_with_weights_has_the_losses_of_our_own_training() {
     if count.is_multiple_of(2) {
         assert!(off(&theirs) < 1e-3, "{}", off(&theirs));
     }
-    workspace.succeed(&["export", "theirs", "weighted", "tuned"]);
-    workspace.succeed(&["export", "engine", "weighted", "by_engine"]);
+    for node in ["theirs", "engine"] {
+        workspace.succeed(&["export", "policy", "weighted", &format!("by-{node}"), "--node", node]);
+    }
 
     // RMSprop and a schedule, both from the settings of the node.
     let nodes = PIPELINE.split("  ours:").next().unwrap();
