@@ -55,7 +55,7 @@ fn every_client_lists_describes_binds_and_reads_a_finished_run() {
 #[test]
 fn clients_ask_a_run_while_it_goes_on() {
     let workspace = Workspace::new();
-    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 500");
+    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 3000");
     let mut run = workspace.start(&["run", "pipeline.yaml"]);
     let begun = Instant::now();
     while !workspace.path("runs/small/tables/prompts").exists() {
