@@ -160,7 +160,9 @@ impl Client {
         if told.is_none_or(|told| told.elapsed() > QUIET) {
             *told = Some(Instant::now());
             drop(told);
-            tell(&format!("cluster {}: {problem}; asking again; {}", self.address, self.state()));
+            // The state of a silent scheduler says more than the client's problem with it.
+            let problem = if readiness(&self.address).is_ok() { format!("{problem}; ") } else { String::new() };
+            tell(&format!("cluster {}: {problem}{}; asking again", self.address, self.state()));
         }
     }
 

@@ -10,12 +10,13 @@ use crate::fixtures::workspace::Workspace;
 /// So long a run may be silent.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Waits until the run has begun with the responses, its first node for a cluster.
+/// Waits until the run has begun with responses of the policy or of the baseline, its first nodes for
+/// a cluster.
 fn begin(workspace: &Workspace, run: &mut Process) {
     let start = Instant::now();
     let is_begun = || {
         let journal = workspace.path("runs/small/journal.jsonl").exists();
-        journal && workspace.journal("small", "started").iter().any(|(node, ..)| node == "responses")
+        journal && workspace.journal("small", "started").iter().any(|(node, ..)| node.ends_with("responses"))
     };
     while !is_begun() {
         assert!(run.ended().is_none() && start.elapsed() < MINUTE, "no begin: {:#?}", run.lines());
