@@ -1,6 +1,7 @@
 //! A session: the DataFusion context, its runtime and its memory limit. Knows nothing of the tables
 //! in it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::functions::{crypto, datetime, encoding};
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
 use super::errors::{NOT_SUPPORTED, explain, sql};
@@ -92,8 +96,11 @@ impl Session {
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             // For the position in the query in error messages.
             .set_bool("datafusion.sql_parser.collect_spans", true);
-        let mut context = SessionContext::new_with_config_rt(config, environment.build_arc().map_err(sql)?);
-        extract::register(&mut context).map_err(sql)?;
+        let mut state = SessionStateBuilder::new().with_config(config).with_runtime_env(environment.build_arc().map_err(sql)?);
+        state = state.with_default_features();
+        leave_out(state.scalar_functions().get_or_insert_default());
+        extract::register(&mut state);
+        let context = SessionContext::new_with_state(state.build());
         Ok(Self { context, runtime, limit, run: None })
     }
 
@@ -133,6 +140,28 @@ impl Session {
     }
 }
 
+/// Leaves out the functions that a build without other features does not have: the crates of a
+/// cluster switch them on for all. A query means the same in every build.
+fn leave_out(functions: &mut Vec<Arc<ScalarUDF>>) {
+    let others = [crypto::functions(), datetime::functions(), encoding::functions()];
+    let others: HashSet<&str> = others.iter().flatten().map(|function| function.name()).collect();
+    functions.retain(|function| !others.contains(function.name()));
+}
+
 fn only_queries() -> SQLOptions {
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Session;
+
+    #[test]
+    fn a_query_means_the_same_in_a_build_with_other_features() {
+        let session = Session::new().unwrap();
+        for query in ["SELECT sha256('a')", "SELECT now()", "SELECT encode('a', 'hex')", "SELECT datepart('year', DATE '2026-01-01')"] {
+            assert!(session.query(query).is_err(), "{query}");
+        }
+        assert_eq!(session.count("SELECT CAST(2 * EXTRACT(second FROM TIMESTAMP '2026-02-28 01:02:03.5') AS BIGINT)").unwrap(), 7);
+    }
 }

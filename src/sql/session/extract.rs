@@ -1,6 +1,7 @@
 //! `EXTRACT(part FROM time)`, and `date_part('part', time)`, as PostgreSQL has them.
 //!
-//! The engine has them only with a database of time zones. Times here have no zone, or UTC.
+//! The engine's own need a database of time zones, and their seconds are whole. Times here have no
+//! zone, or UTC.
 
 use std::sync::Arc;
 
@@ -10,17 +11,16 @@ use arrow::compute::{DatePart, cast, date_part};
 use arrow::datatypes::{DataType, Float64Type, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult};
 use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
-use datafusion::prelude::SessionContext;
 
-/// Adds both to a session.
-pub(super) fn register(context: &mut SessionContext) -> Result<()> {
+/// Adds both to a session, before what the engine may have of the kind.
+pub(super) fn register(state: &mut SessionStateBuilder) {
     let function = Arc::new(ScalarUDF::new_from_impl(Extract { signature: Signature::any(2, Volatility::Immutable) }));
-    FunctionRegistry::register_udf(context, function.clone())?;
-    context.register_expr_planner(Arc::new(Planner(function)))
+    state.scalar_functions().get_or_insert_default().push(function.clone());
+    state.expr_planners().get_or_insert_default().insert(0, Arc::new(Planner(function)));
 }
 
 /// Reads `EXTRACT` as a call.
