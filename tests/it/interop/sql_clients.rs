@@ -55,7 +55,9 @@ fn every_client_lists_describes_binds_and_reads_a_finished_run() {
 #[test]
 fn clients_ask_a_run_while_it_goes_on() {
     let workspace = Workspace::new();
-    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 3000");
+    // Some minutes of work, planned at once.
+    workspace.edit("pipeline.yaml", "iterations: 2", "iterations: 500");
+    workspace.edit("pipeline.yaml", "batch_size: 4, epochs: 2", "batch_size: 4, epochs: 40");
     let mut run = workspace.start(&["run", "pipeline.yaml"]);
     let begun = Instant::now();
     while !workspace.path("runs/small/tables/prompts").exists() {
