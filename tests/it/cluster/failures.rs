@@ -24,6 +24,14 @@ fn alone() -> Workspace {
     workspace
 }
 
+/// A run on two executors that have computed two parts.
+fn begun(workspace: &Workspace) -> (Cluster<'_>, Process) {
+    let cluster = Cluster::start(workspace, 2);
+    let mut run = cluster.run();
+    cluster.compute(2, &mut run);
+    (cluster, run)
+}
+
 fn assert_as_alone(workspace: &Workspace) {
     assert_eq!(workspace.result("small"), alone().result("small"));
     let commits = workspace.journal("small", "part_committed");
@@ -39,9 +47,7 @@ fn the_parts_of_killed_executors_are_computed_by_others() {
         return;
     }
     let workspace = many_parts();
-    let mut cluster = Cluster::start(&workspace, 2);
-    let mut run = cluster.run();
-    cluster.compute(2, &mut run);
+    let (mut cluster, mut run) = begun(&workspace);
     // The first executor is killed and stays dead. The next one joins later.
     cluster.executors[0].kill();
     let before = cluster.executors[1].parts().len();
@@ -58,9 +64,7 @@ fn a_run_goes_on_with_a_new_scheduler_at_the_same_address() {
         return;
     }
     let workspace = many_parts();
-    let mut cluster = Cluster::start(&workspace, 2);
-    let mut run = cluster.run();
-    cluster.compute(2, &mut run);
+    let (mut cluster, mut run) = begun(&workspace);
     cluster.restart_scheduler(Duration::from_secs(3));
     assert!(run.ended().is_none(), "{:#?}", run.lines());
     run.say_within("does not answer", Duration::from_secs(60));
@@ -76,9 +80,7 @@ fn a_new_executor_goes_on_where_all_others_are_gone() {
         return;
     }
     let workspace = many_parts();
-    let mut cluster = Cluster::start(&workspace, 2);
-    let mut run = cluster.run();
-    cluster.compute(2, &mut run);
+    let (mut cluster, mut run) = begun(&workspace);
     cluster.executors.iter_mut().for_each(Process::kill);
     sleep(Duration::from_secs(2));
     assert!(run.ended().is_none(), "{:#?}", run.lines());
